@@ -5,6 +5,9 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 SHELL := /bin/sh
+# Bytecode is kept, whatever the caller's shell says: without it each process compiles the product, and 600 files of
+# tests, anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # Of the tests, for a machine of two cores.
 PROCESSES ?= 2
@@ -50,12 +53,14 @@ test: $(STAMP) ## All tests but the journeys and the nightly ones, property test
 	  $(PYTEST_ARGS)
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
-	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses 0 $(PYTEST_ARGS)  # a stack keeps two cores busy by itself
+	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  $(PYTEST_ARGS)  # one stack at a time, and beside it the stories that need none
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
 	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  -m "not journey" $(PYTEST_ARGS)
-	@$(RUN) -m pytest -m journey --numprocesses 0 $(PYTEST_ARGS)
+	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  -m journey $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
 	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)

@@ -69,7 +69,7 @@ def pytest_unconfigure() -> None:
 _numbers = itertools.count()
 
 STACKS = ("tests/stack/", "tests/browser/")
-LONG = (*STACKS, "tests/plugin/", "tests/services/")
+LONG = (*STACKS, "tests/services/observable/", "tests/plugin/", "tests/services/", "tests/core/training/")
 """Folders whose files take longest."""
 
 

@@ -66,6 +66,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Ru
     pytester.makeini("[pytest]\nmarkers = journey")
     allowed = pytester.makefile(".txt", allowed="# a comment\n\ntest_busy.py::test_listed  it has to\n")
     monkeypatch.setattr(times, "LISTED", allowed)
+    monkeypatch.setattr(times, "slowness", lambda: 1.0)
     return pytester.runpytest_inprocess("-p", "times", "--test-seconds=0.07", "-p", "no:xdist")
 
 
@@ -79,6 +80,12 @@ def test_every_listed_test_exists() -> None:
     for name, reason in times.listed(times.LISTED).items():
         file, _, function = name.partition("::")
         assert f"def {function.rpartition('::')[2]}(" in (ROOT / file).read_text(encoding="utf-8"), (name, reason)
+
+
+def test_the_limit_never_falls_below_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for loop, expected in ((times.LOOP_SECONDS / 2, 1.0), (3 * times.LOOP_SECONDS, 3.0)):
+        monkeypatch.setattr(times, "_loop", lambda loop=loop: loop)
+        assert times.slowness() == pytest.approx(expected)
 
 
 def test_a_listed_test_needs_a_reason(tmp_path: Path) -> None:

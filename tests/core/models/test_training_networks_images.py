@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 KINDS = [name for name, kind in NETWORKS.items() if kind.least_size]
 QUICK: dict[str, dict[str, Any]] = {
-    "efficientnet": {"epochs": 16, "learning_rate": 0.01, "width_eighths": 2},
+    "efficientnet": {"epochs": 6, "learning_rate": 0.03},
     "mobilenet": {"epochs": 6, "learning_rate": 0.01},
     "squeezenet": {"epochs": 8, "width_eighths": 2},
 }

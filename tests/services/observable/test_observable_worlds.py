@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.journey]
 """The first test makes the worlds: 20 s on a machine that does nothing else."""
 
 AGREE = {
