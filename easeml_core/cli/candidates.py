@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, artifacts_option, database_option, open_installation, open_store
+from easeml_core.cli.connection import (
+    STUDY,
+    artifacts_option,
+    database_option,
+    mapping_of,
+    open_installation,
+    open_store,
+    read_program,
+)
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.errors import InvalidInputError, ProgramError, reason_of
+from easeml_core.errors import InvalidInputError, ProgramError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,8 +113,6 @@ def _entry(
     program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: dict[str, Any]
 ) -> dict[str, Any]:
     """The entry of a study that the options describe; a program is packed and kept first."""
-    from easeml_core.cli.studies import mapping_of
-
     parameters = mapping_of("parameters", given["parameters"])
     if program is None and (given["train"] or given["command"]):
         message = "--train and --command say how a --program is run; name the program too"
@@ -322,15 +328,3 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except ProgramError as error:
         raise error.in_file(plain(str(path))) from error
-
-
-def read_program(path: Path) -> str:
-    """The text of a program's file; InvalidInputError if it cannot be read."""
-    from easeml_core.programs.bounds import MAX_LENGTH
-
-    try:
-        with path.open(encoding="utf-8") as file:
-            return file.read(MAX_LENGTH + 1)
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {reason_of(error)}"
-        raise InvalidInputError(message) from error

@@ -7,6 +7,7 @@ The referee's answers at the command line: wait for one, show the gate's, and wh
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -16,7 +17,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from easeml_core.cli.output import reading
-from easeml_core.errors import EasemlError, StateError, StoreUnavailableError, WrongRoleError
+from easeml_core.errors import (
+    EasemlError,
+    InvalidInputError,
+    StateError,
+    StoreUnavailableError,
+    WrongRoleError,
+    reason_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -214,3 +222,35 @@ def tell_gate_answer(answer: dict[str, Any]) -> None:
     click.echo(answer["message"])
     if not answer["refused"] and answer["symbol"] == "pass" and answer["planned"]:
         click.echo(f"promote it with `easeml model promote {answer['study']} {answer['model_id']}`")
+
+
+def mapping_of(option: str, value: str) -> dict[str, Any]:
+    """The JSON object that an option holds; InvalidInputError if it is none."""
+    found = json_of(option, value)
+    if not isinstance(found, dict):
+        message = f"--{option} must be a JSON object, got {value!r}"
+        raise InvalidInputError(message)
+    return found
+
+
+def json_of(option: str, value: str | None) -> Any:
+    """What an option holds as JSON, None for an option that was left out; InvalidInputError if it is none."""
+    if value is None:
+        return None
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        message = f"--{option} must be JSON, got {value!r}: {error}"
+        raise InvalidInputError(message) from error
+
+
+def read_program(path: Path) -> str:
+    """The text of a program's file; InvalidInputError if it cannot be read."""
+    from easeml_core.programs.bounds import MAX_LENGTH
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_LENGTH + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{path} cannot be read: {reason_of(error)}"
+        raise InvalidInputError(message) from error

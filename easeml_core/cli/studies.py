@@ -5,17 +5,15 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, database_option, open_store, wait_for_answer
+from easeml_core.cli.connection import STUDY, database_option, json_of, open_store, read_program, wait_for_answer
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
-from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -282,10 +280,9 @@ def register(
 
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
-    from easeml_core.cli.candidates import read_program
     from easeml_core.services.registration.register import register_study
 
-    settings = {k: _parsed(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
+    settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
     given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
     store = open_store(database)
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
@@ -324,25 +321,6 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     flags = {"no_budget": "budget_seconds", "no_deadline": "deadline", "no_target": "target_quality"}
     changes = changes_of(given, flags)
     show_settings(set_study(open_store(database), study=name, **changes), as_json)
-
-
-def mapping_of(option: str, value: str) -> dict[str, Any]:
-    """The JSON object that an option holds; InvalidInputError if it is none."""
-    found = _parsed(option, value)
-    if not isinstance(found, dict):
-        message = f"--{option} must be a JSON object, got {value!r}"
-        raise InvalidInputError(message)
-    return found
-
-
-def _parsed(option: str, value: str | None) -> Any:
-    if value is None:
-        return None
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        message = f"--{option} must be JSON, got {value!r}: {error}"
-        raise InvalidInputError(message) from error
 
 
 @study.command(epilog=example("easeml study pause flowers"))

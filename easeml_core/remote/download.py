@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import errno
+import math
 import time
 from typing import TYPE_CHECKING
 
 from easeml_core.remote.files import PERMANENT, Teller
+from easeml_core.remote.urls import WEB
 
 if TYPE_CHECKING:
     from io import BufferedRandom
 
     from easeml_core.remote.files import About, RemoteFile
+    from easeml_core.remote.urls import Address
 
 ATTEMPTS = 5
 REST_SECONDS = 0.5
@@ -82,3 +85,22 @@ def _usable(file: BufferedRandom, about: About) -> int:
         file.truncate(0)
         return 0
     return there
+
+
+def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
+    """The file at an address.
+
+    Args:
+        address: Where it is.
+        until: When a web server is cut off, on the monotonic clock, whatever it does until then.
+
+    Raises:
+        InvalidInputError: If fsspec or the package of its protocol is not installed.
+    """
+    if address.protocol in WEB:
+        from easeml_core.remote.web_files import WebFile
+
+        return WebFile(address, until)
+    from easeml_core.remote.object_files import ObjectFile
+
+    return ObjectFile(address)

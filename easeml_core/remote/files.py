@@ -10,8 +10,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from easeml_core.remote.urls import WEB
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
@@ -117,22 +115,3 @@ class Teller:
         if self.on_progress is not None and (at_once or now - self._told >= 1):
             self._told = now
             self.on_progress(Progress(self.what, done, self.total, self.seconds))
-
-
-def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
-    """The file at an address.
-
-    Args:
-        address: Where it is.
-        until: When a web server is cut off, on the monotonic clock, whatever it does until then.
-
-    Raises:
-        InvalidInputError: If fsspec or the package of its protocol is not installed.
-    """
-    if address.protocol in WEB:
-        from easeml_core.remote.web_files import WebFile
-
-        return WebFile(address, until)
-    from easeml_core.remote.object_files import ObjectFile
-
-    return ObjectFile(address)

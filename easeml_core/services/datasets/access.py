@@ -37,7 +37,8 @@ from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_s
 from easeml_core.data.sources.spec import file_format, is_upload
 from easeml_core.errors import InvalidInputError, reason_of
 from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.files import Progress, Teller, remote_file
+from easeml_core.remote.download import remote_file
+from easeml_core.remote.files import Progress, Teller
 from easeml_core.remote.urls import Address, is_allowed, parse_url
 from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines

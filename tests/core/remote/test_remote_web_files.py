@@ -12,7 +12,8 @@ import pytest
 
 from easeml_core.remote import download
 from easeml_core.remote.cache import FileCache, Wanted
-from easeml_core.remote.files import About, Teller, remote_file
+from easeml_core.remote.download import remote_file
+from easeml_core.remote.files import About, Teller
 from easeml_core.remote.urls import parse_url
 from easeml_core.remote.web_files import WebFile
 
