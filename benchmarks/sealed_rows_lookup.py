@@ -237,16 +237,16 @@ def gate_passes(at: Installation, study: str, known: KnownLabels) -> tuple[bool,
     """Whether the look-up passes the study's gate, and which share of the sealed rows it knows."""
     model_id = at.add_constant(study)
     with at.referee.begin() as tx:
-        known = studies.get_study(tx, study)
-        live = releases.live_test_set(tx, known.id, SealedSetPurpose.GATE)
-        names = studies.feature_names(tx, studies.latest_data_version(tx, known.id).id)
+        row = studies.get_study(tx, study)
+        live = releases.live_test_set(tx, row.id, SealedSetPurpose.GATE)
+        names = studies.feature_names(tx, studies.latest_data_version(tx, row.id).id)
         if live is None or names is None:
             raise RuntimeError(study)
         found = [known.get(key) for key in keys_of(sealed.sealed_inputs(tx, live.id), names)]
         new = np.array([0 if one is None else one for one in found], dtype=np.int64)
         for model, says in (
-            (models.baseline_model(tx, known.id), np.zeros_like(new)),
-            (models.get_model(tx, known.id, model_id), new),
+            (models.baseline_model(tx, row.id), np.zeros_like(new)),
+            (models.get_model(tx, row.id, model_id), new),
         ):
             sealed.keep_predictions(tx, live.id, model.identity, labels=says, failure=None)
     asked = file_gate_request(at.worker, study=study, model_id=model_id, request_key=at.key())

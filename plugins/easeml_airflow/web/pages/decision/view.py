@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.web.pages.decision.competitors import belief_plot, curve_plot
+from easeml_airflow.web.pages.decision.charts import belief_plot, curve_plot
 from easeml_airflow.web.pages.study.trials_table import TRIAL_STATES, cost_of, log_of, why_of
 from easeml_airflow.web.pages.study.view import Bar
 from easeml_airflow.web.server.airflow_runs import run_address
