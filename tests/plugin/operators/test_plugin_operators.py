@@ -194,6 +194,7 @@ def killed(operator, ctx, until):
     return outcome[0]
 
 
+@pytest.mark.cold  # a copy has trained before the stop comes
 def test_a_task_that_is_told_to_stop_hands_its_trial_back_and_a_further_try_trains_it(connected, make_study, store):
     """The hook is called alike for a drained node and for a person who marks the task: nothing of it counts."""
     # The default lease: its heartbeat comes after 15 s, Airflow kills for good after 5.
