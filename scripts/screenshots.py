@@ -93,7 +93,7 @@ def chosen(store: Store) -> tuple[str, int | None]:
     study = max(names, key=lambda name: (details[name].meter is not None, len(details[name].trials)))
     ended = [trial for trial in details[study].trials if trial["quality"] is not None]
     best = max(ended, key=lambda trial: trial["quality"], default=None)
-    return study, best and best["trial_id"]
+    return study, None if best is None else best["trial_id"]
 
 
 def logged_in(browser: Browser, access: Access, picture: Picture) -> BrowserContext:

@@ -420,8 +420,8 @@ def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
                 f"production, study or submission with a name, got {topic!r}"
             )
             raise InvalidInputError(message)
-    told = text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic")
-    tx.execute(told, {"channel": channel, "topics": list(topics)})
+    statement = text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic")
+    tx.execute(statement, {"channel": channel, "topics": list(topics)})
 
 
 def tell_pages(tx: Connection, *studies: str) -> None:
