@@ -89,6 +89,8 @@ class Installation:
         store = self.get("Store")
         self.worker, self.referee = (store(server.url(f"easeml_{role}", "easeml")) for role in ("worker", "referee"))
         self.artifacts = self.get("ArtifactStore")(folder / "artifacts")
+        self.judge = self.get("Referee")(self.referee, self.artifacts)  # one process answers all requests
+        self.trained: dict[str, str] = {}
 
     def register(self, study: str, source: str) -> None:
         """Register a study and let the referee seal its sets."""
@@ -99,8 +101,7 @@ class Installation:
 
     def answer(self, request_id: int) -> Any:
         """Let the referee answer what waits; the answer to the request."""
-        referee = self.get("Referee")(self.referee, self.artifacts)
-        while referee.answer_one() is not None:
+        while self.judge.answer_one() is not None:
             pass
         answer = self.get("answer_of")(self.worker, request_id)
         if answer is None or answer["refused"]:
@@ -119,12 +120,20 @@ class Installation:
         if done["state"] != "SUCCEEDED":
             raise RuntimeError(str(done))
 
-    def commit(self, study: str) -> None:
-        """Hand in the model of the trial and let the gate judge it; no model has run on the sealed set before."""
+    def find_trained(self, study: str) -> None:
+        """Note the file of the trial's model, which a person would have at hand."""
         with closing(self.server.connect(database="easeml")) as opened, opened.cursor() as cursor:
             cursor.execute(ARTIFACT, [study])
-            ((artifact,),) = cursor.fetchall()
-        given = {"study": study, "path": self.artifacts.path(artifact), "format": "skops", "message": "commit"}
+            ((self.trained[study],),) = cursor.fetchall()
+
+    def commit(self, study: str) -> None:
+        """Hand in the model of the trial and let the gate judge it; no model has run on the sealed set before."""
+        given = {
+            "study": study,
+            "path": self.artifacts.path(self.trained[study]),
+            "format": "skops",
+            "message": "commit",
+        }
         given |= {"request_key": f"submit/{study}"}
         handed = self.get("submit_model")(self.worker, self.artifacts, **given)
         asked = {"study": study, "model_id": handed["model_id"], "request_key": f"gate/{study}"}
@@ -171,10 +180,14 @@ def trace_tree(tree: Path) -> list[Journey]:
         }
         for study, source in STUDIES.items():
             installation.register(study, source)
-        for run in journeys.values():
+        for name, run in journeys.items():
+            if name == "commit":
+                installation.find_trained("warm")
             run("warm")
         found = []
         for name, run in journeys.items():
+            if name == "commit":
+                installation.find_trained("traced")
             if name == "study page":
                 run("traced")  # a page is loaded often: what the server keeps of a study is there
             found.append(_traced(name, run))

@@ -313,8 +313,12 @@ class Store:
 
 
 @contextlib.contextmanager
-def savepoint(tx: Connection) -> Iterator[None]:
+def savepoint(tx: Connection, *, ending: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
     """A part of a transaction that is undone alone when it fails; driver errors come out as ours.
+
+    Args:
+        tx: The transaction.
+        ending: Errors with which the whole transaction ends, so that no part of it is undone alone.
 
     A driver error of the savepoint itself comes out as ours too, in place of the error that is undone: the whole
     transaction is of no use then.
@@ -326,7 +330,7 @@ def savepoint(tx: Connection) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if nested.is_active and not tx.invalidated:
+        if nested.is_active and not tx.invalidated and not isinstance(error, ending):
             try:
                 nested.rollback()
             except DBAPIError as failure:

@@ -344,9 +344,9 @@ def _sealed_run(
     """
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
-        key = _repetition_key(tx, model, test_set_id)
+        key = None if model.format == "constant" else _repetition_key(tx, model, test_set_id)
     labels, failure = _run(artifacts, model, inputs, task.wanted)
-    if labels is not None and model.format != "constant":
+    if labels is not None and key is not None:
         repeated = rows_to_repeat(labels, key)
         again, failure = _run(artifacts, model, inputs[repeated], task.wanted)
         failure = failure if again is None else _difference(labels[repeated], again, task.hit)

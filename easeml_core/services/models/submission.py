@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -55,6 +56,7 @@ LARGEST_BYTES = 2 << 30
 """Of a model's file."""
 
 LONGEST_MESSAGE = 2000
+_OPEN_PART = "the open validation part of study {study!r}"
 _MOST_CLASSES = 10
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _VERSION = re.compile(r"[0-9a-f]{7,64}")
@@ -133,8 +135,15 @@ def submit_model(
             if earlier is not None:
                 return _again(earlier, handed, request_key)
             found, version = _open_study(tx, study)
-            classes = studies.class_names(tx, version.id)
-        loss = _validation_loss(artifacts, copy, handed, found, version, classes, sandbox or Sandbox())
+        parts = load_open_parts(artifacts.path(version.artifact))
+        try:
+            loss = _validation_loss(copy, handed, found, parts, sandbox or Sandbox())
+        except (TrainingError, ArtifactError) as error:
+            with store.begin() as tx:
+                reason = _in_short(error, studies.class_names(tx, version.id))
+            where = _OPEN_PART.format(study=study)
+            message = f"the model cannot be run on {where}: {reason}; nothing was spent"
+            raise InvalidInputError(message) from error
         _keep(artifacts, copy, handed)
     return _record(store, handed, found, version, loss, request_key)
 
@@ -183,30 +192,23 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
         raise InvalidInputError(message) from error
 
 
-def _validation_loss(
-    artifacts: ArtifactStore,
-    copy: Path,
-    handed: _Handed,
-    study: Study,
-    version: DataVersion,
-    class_names: Sequence[str],
-    sandbox: Sandbox,
-) -> float:
-    """0-1 loss on the open validation part, in [0, 1]; InvalidInputError if the model would not do on a sealed set."""
-    parts = load_open_parts(artifacts.path(version.artifact))
-    inputs, where = parts.validation_inputs, f"the open validation part of study {handed.study!r}"
-    try:
-        wanted = wanted_of(study.task, parts.target_layout)
-        answers = predict_in_child(copy, handed.format, inputs, sandbox=sandbox, wanted=wanted)
-        if study.task == Task.CLASSIFICATION:
-            _require_classes(answers, parts.classes, where)
-        if handed.format != "constant":
-            repeated = rows_to_repeat(answers, handed.artifact.encode())
-            again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox, wanted=wanted)
-            _require_same(answers[repeated], again, study.hit, where)
-    except (TrainingError, ArtifactError) as error:
-        message = f"the model cannot be run on {where}: {_in_short(error, class_names)}; nothing was spent"
-        raise InvalidInputError(message) from error
+def _validation_loss(copy: Path, handed: _Handed, study: Study, parts: OpenParts, sandbox: Sandbox) -> float:
+    """0-1 loss on the open validation part, in [0, 1].
+
+    Raises:
+        TrainingError: The model cannot be run.
+        ArtifactError: Its file cannot be read.
+        InvalidInputError: It would not do on a sealed set.
+    """
+    inputs, where = parts.validation_inputs, _OPEN_PART.format(study=handed.study)
+    wanted = wanted_of(study.task, parts.target_layout)
+    answers = predict_in_child(copy, handed.format, inputs, sandbox=sandbox, wanted=wanted)
+    if study.task == Task.CLASSIFICATION:
+        _require_classes(answers, parts.classes, where)
+    if handed.format != "constant":
+        repeated = rows_to_repeat(answers, handed.artifact.encode())
+        again = predict_in_child(copy, handed.format, inputs[repeated], sandbox=sandbox, wanted=wanted)
+        _require_same(answers[repeated], again, study.hit, where)
     return float(np.mean(wrong(study.hit, parts.validation_labels, answers)))
 
 

@@ -107,7 +107,7 @@ class Dispatcher:
         request, message = None, _GIVEN_UP
         if lost < MAX_ATTEMPTS:
             try:
-                with savepoint(tx):
+                with savepoint(tx, ending=MISSING):
                     request = requests.get_request(tx, request_id)
                     asked = self._asked(tx, request)
                     done = self._work(tx, ready, request, asked)

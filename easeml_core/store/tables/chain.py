@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
 from easeml_core.store.rows import as_json, change, row, rows, scalar
-from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, baseline, of_set, row_facts
+from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, appended_facts, baseline, of_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -135,10 +135,12 @@ def append(
     """
     if not _hold(tx, chain):
         _open(tx, chain)
-    # What is stored as JSON is committed to as it will be read back.
-    own = None if content is None else json.loads(as_json(content))
-    facts = row_facts(tx, chain, kind, [subject or 0])[subject or 0] if own is None else own
-    return _write(tx, head(tx, chain), kind, subject=subject, facts=facts, keep=content is not None)
+    if content is not None:
+        # What is stored as JSON is committed to as it will be read back.
+        own = json.loads(as_json(content))
+        return _write(tx, head(tx, chain), kind, subject=subject, facts=own, keep=True)
+    facts, place, last = appended_facts(tx, chain, kind, subject or 0)
+    return _write(tx, Head(chain, place, last or FIRST), kind, subject=subject, facts=facts, keep=False)
 
 
 def _hold(tx: Connection, chain: str) -> bool:

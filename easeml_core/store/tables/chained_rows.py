@@ -117,6 +117,34 @@ def row_facts(
     return {int(r.subject): _plain(r._asdict()) for r in found}
 
 
+def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple[dict[str, Any], int, bytes | None]:
+    """What the next entry of a chain needs: the facts of its row, and the last entry's place and hash.
+
+    Args:
+        tx: Transaction of the referee's role that holds the chain.
+        chain: The chain.
+        kind: One of ``kinds_of(chain)``.
+        subject: Id of the row, which is there.
+
+    Returns:
+        The facts, and 0 and None for a chain without entries.
+    """
+    found = row(
+        tx,
+        f"SELECT f.*, coalesce(h.place, 0) AS last_place, h.hash AS last_hash FROM ({_ROW_FACTS[kind]}) f "
+        "LEFT JOIN LATERAL (SELECT place, hash FROM sealed.chain WHERE chain = :chain ORDER BY place DESC LIMIT 1) h "
+        "ON true",
+        set=set_of(chain),
+        all=False,
+        ids=[subject],
+        chain=chain,
+    )
+    assert found is not None  # the caller has written it in this transaction, or seen it
+    facts = found._asdict()
+    place, last = int(facts.pop("last_place")), facts.pop("last_hash")
+    return _plain(facts), place, None if last is None else bytes(last)
+
+
 def set_facts(tx: Connection, test_set_id: int) -> dict[str, Any] | None:
     """Facts of a sealed set that never change: its content as hashes, its plan and sizes; None where it is gone."""
     found = row(tx, _SET_FACTS, set=test_set_id)
