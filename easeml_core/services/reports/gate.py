@@ -63,7 +63,7 @@ def gate_report(
         None. ``symbols``: the newest entries of the gate on it, oldest first. ``verdict``: one entry in full, or None.
         Entries are as of ``ledger.study_ledger`` with ``number`` and ``called`` of the submission, and ``against``.
         ``waiting``: requests without an answer, oldest first. ``wanted``: what the labelers have to do on the set that
-        is live, ``{"labels", "conflicts", "settled", "unsure"}``. ``production``: as of ``handed_in.handed_in_report``.
+        is live, ``{"labels", "conflicts", "settled", "unsure"}``. ``production``: of ``production_of``.
 
     Raises:
         ConfigError: The limit is out of range.

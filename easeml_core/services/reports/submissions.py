@@ -5,8 +5,9 @@ Every fact here is one that the role ``easeml_worker`` may read, and so nothing 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose, SealedSetState
@@ -21,11 +22,12 @@ from easeml_core.store.queries import submissions
 from easeml_core.store.tables import promotions, releases, studies, test_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.submissions import Submission, Submittable
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 200
@@ -39,26 +41,168 @@ _SET_HAD_ENDED = (HAS_NO_LIVE_SET.format(SealedSetPurpose.METER), HAS_NO_ANSWER_
 """What refusals of the meter say whose reason is that its set had ended; of a refusal the text is all that is kept."""
 
 
-def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0) -> dict[str, Any]:
-    """The study's submissions with the symbols and signals that were released, and what its sets have left.
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """The gate of a study: the live set, or the last one.
+
+    Attributes:
+        condition: What a model must satisfy.
+        adaptivity: As of ``config.GateConfig``; likewise ``mode``.
+        reliability: Of all verdicts on the set together.
+        steps: Verdicts that the set can give; ``steps_used`` were given.
+        is_live: Whether it answers.
+    """
+
+    condition: str
+    adaptivity: str
+    mode: str
+    reliability: float
+    steps: int
+    steps_used: int
+    is_live: bool
+
+    @property
+    def left(self) -> int:
+        """Return how many verdicts the set still gives."""
+        return self.steps - self.steps_used if self.is_live else 0
+
+
+@dataclass(frozen=True, slots=True)
+class LastReading:
+    """The last reading of the meter.
+
+    Attributes:
+        signal: In 1..signals; None where the set ended with the model.
+        boundaries: Ends of the ranges of the signals.
+        tolerance: Of the promise.
+        submissions_left: Answers that the set has left; None where there is no last one.
+        meaning: What the signal says of the gap; None without one.
+        sentence: What both signals mean, where there is a second validation sample.
+        reliability: Of all signals together.
+        model_id: The model that was read.
+        number: Its submission.
+    """
+
+    signal: int | None
+    signals: int
+    boundaries: Sequence[float]
+    tolerance: float
+    submissions_left: int | None
+    meaning: str | None
+    sentence: str | None
+    reliability: float
+    model_id: int
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedSignal:
+    """An answer of the meter: the submission's number, the answer's place from 1, and the signal."""
+
+    number: int
+    place: int
+    signal: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class MeterState:
+    """The meter of a study: the live set, or the last one.
+
+    Attributes:
+        edges: Ends of the ranges of the signals.
+        tolerance: Of the promise.
+        sides: Ends of a range that the method promises: ``lower``, ``upper``.
+        reliability: Of all signals on the set together.
+        steps: Answers that the set can give.
+        teams: That share it.
+        is_live: Whether it answers.
+        reading: The last one; None before the first, and where several teams share the set.
+        signals: Given on the set, oldest first; none where several teams share it.
+    """
+
+    edges: Sequence[float]
+    tolerance: float
+    sides: Sequence[str]
+    reliability: float
+    steps: int
+    teams: int
+    is_live: bool
+    reading: LastReading | None
+    signals: Sequence[NumberedSignal]
+
+    @property
+    def left(self) -> int | None:
+        """Return how many submissions the meter still answers; None where there is no last one."""
+        if not self.is_live:
+            return 0
+        return self.steps if self.reading is None else self.reading.submissions_left
+
+    @property
+    def is_flattering(self) -> bool:
+        """Return whether the last signal promises a gap above 0; with low edges or a wide tolerance it does not."""
+        reading = self.reading
+        if reading is None or reading.signal is None or reading.signal == 1 or "lower" not in self.sides:
+            return False
+        return reading.boundaries[reading.signal - 2] >= reading.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class StandingModel:
+    """A model that is or was in production, since then."""
+
+    model_id: int
+    called: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Production:
+    """The model in production, and the one before it."""
+
+    now: StandingModel | None
+    before: StandingModel | None
+
+
+@dataclass(frozen=True, slots=True)
+class DailyAnswers:
+    """The hour of the day at which answers leave, and when the next ones can; both in UTC."""
+
+    hour: time
+    next: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionsReport:
+    """A study's submissions with what was released about each, and what its sets have left.
+
+    Attributes:
+        total: Submissions that there are.
+        submissions: One page of them, newest first; ``meter_too_late`` also where the meter has refused one because
+            its set had ended.
+        gate: None before the first gate set.
+        meter: None before the first meter set.
+        production: What is in production.
+        models: What can be submitted, the best first.
+        leaves: None where the answers do not tell.
+    """
+
+    total: int
+    submissions: Sequence[Submission]
+    gate: GateState | None
+    meter: MeterState | None
+    production: Production
+    models: Sequence[Submittable]
+    leaves: DailyAnswers | None
+
+
+def submissions_report(store: Store, *, study: str, limit: int = 20, skip: int = 0) -> SubmissionsReport:
+    """Return the study's submissions with the symbols and signals that were released, and what its sets have left.
 
     Args:
         store: Any role.
         study: The study.
         limit: Submissions at most, 1 to 200, the newest first.
         skip: How many of the newest to leave out.
-
-    Returns:
-        ``{"total", "submissions", "gate", "meter", "production", "models", "leaves"}``.
-
-        ``submissions``: as of ``store.handed_in.list_handed_in``; ``meter_too_late`` also where the meter has refused
-        since its set had ended. ``leaves``: as of ``daily_answers``. ``gate``: None before the first gate set, else
-        ``{"condition", "adaptivity", "mode", "reliability", "steps", "steps_used", "is_live"}`` of the live set, or of
-        the last one. ``meter``: likewise ``{"edges", "tolerance", "sides", "reliability", "steps", "teams",
-        "is_live", "reading", "signals"}``, ``sides`` the promised ends of a range; the
-        reading is as of ``readings.shown_reading``, with its ``model_id`` and ``number``, None before the first and
-        where several teams share the set. ``production``: ``{"now", "before"}``, each None or ``{"model_id", "called",
-        "since"}``. ``models``: what can be handed in, the best first.
 
     Raises:
         ConfigError: The limit is out of range.
@@ -67,43 +211,42 @@ def handed_in_report(store: Store, *, study: str, limit: int = 20, skip: int = 0
     require(1 <= limit <= MOST, "limit", limit, f"from 1 to {MOST}")
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        listed = submissions.list_handed_in(tx, found.id, limit=limit, skip=skip)
+        listed = submissions.list_submissions(tx, found.id, limit=limit, skip=skip)
         sets = test_sets.list_sets(tx, found.id)
-        return {
-            "total": listed[0]["total"] if listed else 0,
-            "submissions": [entry | {"meter_too_late": _is_too_late(entry)} for entry in listed],
-            "gate": _gate(newest_set(sets, SealedSetPurpose.GATE)),
-            "meter": _meter(tx, found.id, newest_set(sets, SealedSetPurpose.METER)),
-            "production": production_of(tx, found.id),
-            "models": submissions.models_to_hand_in(tx, found.id, limit=_MOST_MODELS),
-            "leaves": daily_answers(*submissions.answer_times(tx, found.id, limit=_LAST_ANSWERS)),
-        }
+        return SubmissionsReport(
+            total=listed[0].total if listed else 0,
+            submissions=[replace(entry, meter_too_late=_is_too_late(entry)) for entry in listed],
+            gate=_gate(newest_set(sets, SealedSetPurpose.GATE)),
+            meter=_meter(tx, found.id, newest_set(sets, SealedSetPurpose.METER)),
+            production=production_of(tx, found.id),
+            models=submissions.submittable_models(tx, found.id, limit=_MOST_MODELS),
+            leaves=daily_answers(*submissions.answer_times(tx, found.id, limit=_LAST_ANSWERS)),
+        )
 
 
-def _is_too_late(entry: Mapping[str, Any]) -> bool:
-    """Whether the set of the meter had ended before this model could be read on it."""
-    if entry["meter_waits"]:
-        return bool(entry["meter_too_late"])
-    return any(reason in (entry["meter_refusal"] or "") for reason in _SET_HAD_ENDED)
+def _is_too_late(entry: Submission) -> bool:
+    """Return whether the set of the meter had ended before this model could be read on it."""
+    if entry.meter_waits:
+        return entry.meter_too_late
+    return any(reason in (entry.meter_refusal or "") for reason in _SET_HAD_ENDED)
 
 
-def daily_answers(left: Sequence[datetime], now: datetime) -> dict[str, Any] | None:
-    """The hour of the day at which answers leave, as the last ones tell, and when the next ones can.
+def daily_answers(left: Sequence[datetime], now: datetime) -> DailyAnswers | None:
+    """Return the hour of the day at which answers leave, as the last ones show, and when the next ones can.
 
-    Whoever starts the referee sets the hour, and nothing but the answers shows it. It follows from times that are
-    public, whatever the sealed sets hold; whether a certain submission is answered then, it does not say.
+    The hour is a setting of the referee's process, and nothing but the answers shows it. It follows from times that are
+    public, whatever the sealed sets hold; it does not say whether a certain submission is answered then.
 
     Args:
         left: When the last answers left.
         now: The present; all of them aware.
 
     Returns:
-        ``{"hour", "next"}``, both in UTC; None unless the answers left on two days at least, all within a minute or two
-        after the same time.
+        None unless the answers left on two days at least, all within a minute or two after the same time.
 
     Example:
         >>> days = [datetime(2026, 1, day, 6, 0, 3, tzinfo=UTC) for day in (5, 3, 3)]
-        >>> daily_answers(days, datetime(2026, 1, 5, 12, tzinfo=UTC))["next"].isoformat()
+        >>> daily_answers(days, datetime(2026, 1, 5, 12, tzinfo=UTC)).next.isoformat()
         '2026-01-06T06:00:00+00:00'
     """
     times = [moment.astimezone(UTC) for moment in left]
@@ -112,7 +255,7 @@ def daily_answers(left: Sequence[datetime], now: datetime) -> dict[str, Any] | N
         return None
     hour = time(*divmod(min(minutes), 60))
     today = datetime.combine(now.astimezone(UTC).date(), hour, tzinfo=UTC)
-    return {"hour": hour, "next": today if today > now else today + timedelta(days=1)}
+    return DailyAnswers(hour, today if today > now else today + timedelta(days=1))
 
 
 def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | None:
@@ -127,53 +270,79 @@ def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | 
     return min(serving, key=lambda s: (s.state != SealedSetState.LIVE, -s.id), default=None)
 
 
-def production_of(tx: Connection, study_id: int) -> dict[str, Any]:
-    """What stands in production, and what stood before it."""
+def production_of(tx: Connection, study_id: int) -> Production:
+    """Return the model in production, and the one before it."""
     moves = promotions.history(tx, study_id)
-    pair = {"now": moves[-1] if moves else None, "before": before_standing(moves)}
-    called = submissions.names_of(tx, [move.model_id for move in pair.values() if move is not None])
-    return {
-        when: move and {"model_id": move.model_id, "called": called[move.model_id], "since": move.promoted_at}
-        for when, move in pair.items()
-    }
+    pair = (moves[-1] if moves else None, before_standing(moves))
+    called = submissions.names_of(tx, [move.model_id for move in pair if move is not None])
+    now, before = (
+        None if move is None else StandingModel(move.model_id, called[move.model_id], move.promoted_at) for move in pair
+    )
+    return Production(now, before)
 
 
-def _gate(found: SealedSet | None) -> dict[str, Any] | None:
+def _gate(found: SealedSet | None) -> GateState | None:
     if found is None:
         return None
     plan, steps = gate_settings(found), steps_by_system(found)["gate"]
-    shown = {name: getattr(plan, name) for name in ("condition", "adaptivity", "mode", "reliability")}
-    return shown | steps | {"is_live": found.state == SealedSetState.LIVE}
+    return GateState(
+        condition=plan.condition,
+        adaptivity=plan.adaptivity,
+        mode=plan.mode,
+        reliability=plan.reliability,
+        steps=steps["steps"],
+        steps_used=steps["steps_used"],
+        is_live=found.state == SealedSetState.LIVE,
+    )
 
 
-def _meter(tx: Connection, study_id: int, found: SealedSet | None) -> dict[str, Any] | None:
+def _meter(tx: Connection, study_id: int, found: SealedSet | None) -> MeterState | None:
     if found is None:
         return None
     plan = meter_settings_of(found)
-    signals = submissions.list_signals(tx, study_id, found.id, limit=_MOST_SIGNALS) if plan.teams == 1 else []
-    numbers = submissions.numbers_of(tx, study_id, [entry["model_id"] for entry in signals])
-    return {
-        "edges": list(plan.ranges),
-        "tolerance": plan.tolerance,
-        "sides": sorted(promised_sides(plan)),
-        "reliability": plan.reliability,
-        "steps": plan.steps,
-        "teams": plan.teams,
-        "is_live": found.state == SealedSetState.LIVE,
-        "reading": _reading(tx, study_id) if signals else None,
-        "signals": [entry | {"number": numbers[entry["model_id"]]} for entry in signals],
-    }
+    given = submissions.list_signals(tx, study_id, found.id, limit=_MOST_SIGNALS) if plan.teams == 1 else []
+    numbers = submissions.numbers_of(tx, study_id, [entry.model_id for entry in given])
+    return MeterState(
+        edges=plan.ranges,
+        tolerance=plan.tolerance,
+        sides=sorted(promised_sides(plan)),
+        reliability=plan.reliability,
+        steps=plan.steps,
+        teams=plan.teams,
+        is_live=found.state == SealedSetState.LIVE,
+        reading=_reading(tx, study_id) if given else None,
+        signals=[NumberedSignal(numbers[entry.model_id], entry.place, entry.signal) for entry in given],
+    )
 
 
-def _reading(tx: Connection, study_id: int) -> dict[str, Any] | None:
+def _reading(tx: Connection, study_id: int) -> LastReading | None:
     found = releases.newest_reading(tx, study_id)
     if found is None:
         return None
-    number = submissions.numbers_of(tx, study_id, [found.model_id])[found.model_id]
-    return shown_reading(found) | {"model_id": found.model_id, "number": number}
+    shown, number = shown_reading(found), submissions.numbers_of(tx, study_id, [found.model_id])[found.model_id]
+    return LastReading(
+        signal=shown["signal"],
+        signals=shown["signals"],
+        boundaries=shown["boundaries"],
+        tolerance=shown["tolerance"],
+        submissions_left=shown["submissions_left"],
+        meaning=shown["meaning"],
+        sentence=shown["sentence"],
+        reliability=shown["reliability"],
+        model_id=found.model_id,
+        number=number,
+    )
 
 
-def hand_in(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, request_key: str) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Ids of the requests that a submission filed; None of what was not asked."""
+
+    gate: int | None
+    meter: int | None
+
+
+def submit(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, request_key: str) -> Asked:
     """Ask gate and meter, or one of them, about a model that the study has.
 
     Args:
@@ -184,20 +353,17 @@ def hand_in(store: Store, *, study: str, model_id: int, gate: bool, meter: bool,
         meter: Whether to ask for a signal.
         request_key: The same key asks nothing twice.
 
-    Returns:
-        The id of the request of each that was asked: ``gate``, ``meter``.
-
     Raises:
         ConfigError: Neither is asked.
         NotFoundError: There is no such study or model.
         InvalidInputError: The key has asked for something else.
     """
     require(gate or meter, "gate", gate, "true, or meter true: somebody must be asked")
-    filed = {}
+    asked = Asked(None, None)
     if gate:
-        asked = file_gate_request(store, study=study, model_id=model_id, request_key=f"{request_key}/gate")
-        filed["gate"] = int(asked["request_id"])
+        filed = file_gate_request(store, study=study, model_id=model_id, request_key=f"{request_key}/gate")
+        asked = replace(asked, gate=int(filed["request_id"]))
     if meter:
-        asked = file_meter_request(store, study=study, model_id=model_id, request_key=f"{request_key}/meter")
-        filed["meter"] = int(asked["request_id"])
-    return filed
+        filed = file_meter_request(store, study=study, model_id=model_id, request_key=f"{request_key}/meter")
+        asked = replace(asked, meter=int(filed["request_id"]))
+    return asked

@@ -6,15 +6,72 @@ its place in that order, so that a developer and the referee call it the same.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import row, rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.entities import Symbol
+from easeml_core.store.rows import records, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
+
+
+@typed_record
+class Submission:
+    """A submitted model with what was released about it.
+
+    Attributes:
+        number: Its place in the order of all submissions, from 1.
+        total: How many submissions there are.
+        called: Its candidate, or the first line of the message that it was submitted with.
+        gate_waits: Whether the gate has been asked about it and has not answered.
+        symbol: Last symbol, one on the sealed condition before others; ``planned`` says whether it is about that.
+        refusal: Why the gate refused it last; ``meter_refusal`` likewise.
+        meter_waits: Whether the meter has been asked about it and has not answered.
+        meter_too_late: Whether the meter was asked after its last set had ended, and none is live.
+        signal: Last signal, in 1..signals; None where none was released, or its set ended with this model.
+        teams: That share the set of the signal.
+    """
+
+    number: int
+    model_id: int
+    handed_in_at: datetime
+    total: int
+    called: str
+    in_production: bool
+    gate_waits: bool
+    symbol: Symbol | None
+    planned: bool | None
+    refusal: str | None
+    meter_waits: bool
+    meter_too_late: bool
+    meter_refusal: str | None
+    signal: int | None
+    signals: int | None
+    teams: int | None
+
+
+@typed_record
+class Submittable:
+    """A model that can be submitted; ``quality`` is in [0, 1], on the validation part."""
+
+    model_id: int
+    called: str
+    quality: float
+
+
+@typed_record
+class GivenSignal:
+    """An answer of the meter on a set; ``place`` counts them from 1, and ``signal`` is None where the set ended."""
+
+    model_id: int
+    place: int
+    signal: int | None
+    signals: int
+
 
 _NUMBERED = """
 WITH asked AS (
@@ -70,23 +127,16 @@ ORDER BY n.number DESC
 """
 
 
-def list_handed_in(tx: Connection, study_id: int, *, limit: int, skip: int = 0) -> list[dict[str, Any]]:
-    """What was handed in, the newest first.
+def list_submissions(tx: Connection, study_id: int, *, limit: int, skip: int = 0) -> list[Submission]:
+    """Return submissions, the newest first.
 
     Args:
         tx: A transaction of any role.
         study_id: The study.
         limit: How many at most.
         skip: How many of the newest to leave out.
-
-    Returns:
-        ``{"number", "model_id", "handed_in_at", "total", "called", "in_production", "gate_waits", "symbol", "planned",
-        "refusal", "meter_waits", "meter_too_late", "meter_refusal", "signal", "signals", "teams"}`` each; ``symbol``
-        and ``signal`` are None where none was released, ``planned`` says whether the symbol is about the sealed
-        condition, ``refusal`` and ``meter_refusal`` are the last ones of gate and meter. ``meter_too_late``: the meter
-        was asked after its last set had ended, and none is live.
     """
-    return [dict(r._mapping) for r in rows(tx, _LIST, study=study_id, most=limit, skip=skip)]
+    return records(tx, Submission, _LIST, study=study_id, most=limit, skip=skip)
 
 
 def answer_times(tx: Connection, study_id: int, *, limit: int) -> tuple[list[datetime], datetime]:
@@ -119,12 +169,8 @@ def names_of(tx: Connection, model_ids: Sequence[int]) -> dict[int, str]:
     return {r.id: r.called for r in rows(tx, query, ids=list(model_ids))}
 
 
-def models_to_hand_in(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
-    """The study's best models on its newest data, without that which stands.
-
-    Returns:
-        ``{"model_id", "called", "quality"}`` each, the best first; quality in [0, 1] on the validation part.
-    """
+def submittable_models(tx: Connection, study_id: int, *, limit: int) -> list[Submittable]:
+    """Return the study's best models on its newest data, the best first, without the one in production."""
     query = (
         f"SELECT m.id AS model_id, {_CALLED} AS called, coalesce(o.quality, 1 - m.validation_loss) AS quality "
         f"FROM work.models m {_ORIGIN} LEFT JOIN work.observations o ON o.trial_id = m.trial_id "
@@ -133,20 +179,13 @@ def models_to_hand_in(tx: Connection, study_id: int, *, limit: int) -> list[dict
         "AND NOT EXISTS (SELECT FROM work.production p WHERE p.study_id = :study AND p.model_id = m.id) "
         "ORDER BY quality DESC, m.id LIMIT :most"
     )
-    return [dict(r._mapping) for r in rows(tx, query, study=study_id, most=limit)]
+    return records(tx, Submittable, query, study=study_id, most=limit)
 
 
-def list_signals(tx: Connection, study_id: int, test_set_id: int, *, limit: int) -> list[dict[str, Any]]:
-    """The last signals of a meter set, oldest first: ``{"model_id", "place", "signal", "signals"}`` each.
-
-    ``place`` counts the answers of the meter on the set from 1; a model that was handed in again has one answer.
-    """
-    found = rows(
-        tx,
+def list_signals(tx: Connection, study_id: int, test_set_id: int, *, limit: int) -> list[GivenSignal]:
+    """Return the last signals of a meter set, oldest first; a model that was submitted again has one answer."""
+    query = (
         "SELECT model_id, row_number() OVER (ORDER BY request_id) AS place, signal, signals FROM work.meter_readings "
-        "WHERE study_id = :study AND test_set_id = :set AND NOT cached ORDER BY request_id DESC LIMIT :most",
-        study=study_id,
-        set=test_set_id,
-        most=limit,
+        "WHERE study_id = :study AND test_set_id = :set AND NOT cached ORDER BY request_id DESC LIMIT :most"
     )
-    return [dict(r._mapping) for r in reversed(found)]
+    return records(tx, GivenSignal, query, study=study_id, set=test_set_id, most=limit)[::-1]

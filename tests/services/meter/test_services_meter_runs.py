@@ -12,7 +12,7 @@ from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
 from easeml_core.services.referee import dispatch
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_meter_request
-from easeml_core.services.reports.submissions import handed_in_report
+from easeml_core.services.reports.submissions import submissions_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,8 +190,8 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
 
 def came_too_late(study: Any, model_id: int) -> bool:
     """What a developer is told of why there is no signal."""
-    told = handed_in_report(study.lab.worker, study="study")["submissions"]
-    return bool(next(entry["meter_too_late"] for entry in told if entry["model_id"] == model_id))
+    told = submissions_report(study.lab.worker, study="study").submissions
+    return next(entry.meter_too_late for entry in told if entry.model_id == model_id)
 
 
 def test_a_team_without_an_answer_left_lets_nothing_run(make: Any) -> None:

@@ -19,6 +19,7 @@ from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_pric
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study, set_tenant
+from easeml_core.store.rows import scalar
 
 
 def suggest(house: Any, **asked: Any) -> Any:
@@ -113,6 +114,31 @@ def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: li
         mine, fresh = watch.of(trial["study"]), Watch(house.store).of(trial["study"])
         assert (mine.candidates, mine.chosen_by, mine.position) == (fresh.candidates, fresh.chosen_by, fresh.position)
     assert len(loads) == before + 1  # the fresh one alone
+
+
+def test_nothing_is_computed_anew_while_nothing_changes(house: Any) -> None:
+    watch = Watch(house.store)
+    trial = suggest(house)
+    first = watch.of(trial["study"])
+    assert watch.of(trial["study"]) is first
+    house.end(trial)
+    second = watch.of(trial["study"])
+    assert second is not first
+    assert watch.of(trial["study"]) is second
+    set_study(house.store, study=trial["study"], deadline="2199-01-01T00:00")
+    assert watch.of(trial["study"]) is not watch.of(trial["study"]), "with a deadline the time alone changes answers"
+
+
+def test_a_look_from_an_older_moment_takes_nothing_back(house: Any, loads: list[int]) -> None:
+    watch = Watch(house.store)
+    with house.store.snapshot() as older:
+        scalar(older, "SELECT count(*) FROM work.trials")  # the snapshot is taken here
+        trial = suggest(house)
+        newer = watch.of(trial["study"])
+        before = len(loads)
+        assert watch.of(trial["study"], older) is newer
+    assert watch.of(trial["study"]) is newer
+    assert len(loads) == before
 
 
 @settings(deadline=None)

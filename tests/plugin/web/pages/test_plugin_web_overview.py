@@ -13,6 +13,7 @@ from easeml_airflow.web.pages.overview import routes as page_module
 from easeml_airflow.web.pages.overview.charts import map_of
 from easeml_airflow.web.pages.overview.routes import Query
 from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.marks import STEPS
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, StudyState, Symbol, TrialState
 from easeml_core.errors import StoreUnavailableError
@@ -116,6 +117,10 @@ def test_the_page_tells_every_fact_of_a_study(client, text_of):
 )
 def test_states_are_words(client, text_of, changes, words):
     assert words in text_of(client(entry(**changes)).get("/").text)
+
+
+def test_every_kind_of_step_has_a_symbol_and_a_word():
+    assert set(STEPS) == set(StepKind)
 
 
 def test_what_needs_a_person_leads_where_they_may_go(client, text_of):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import psycopg2
 import pytest
 from markupsafe import escape
+from sqlalchemy import Engine, event
 
 from easeml_airflow.web import live
 from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
@@ -120,6 +121,26 @@ def test_the_page_tells_what_the_services_tell(study, run, ask_as, database, tex
     rank_one = re.search(r'<tr class="sel">\s*<th[^>]*>([^<]*)</th>', answer.text)
     assert rank_one.group(1) == told.next.candidate
     assert answer.text.count('href="/dags/nightly/runs/run-1/tasks/train/mapped/0"') == 3  # ended ones as well
+
+
+def test_the_page_reads_its_study_in_one_transaction_of_a_few_statements(study, run, ask_as):
+    run(0.81)
+    run(state=TrialState.RUNNING)
+    page, sent, begun = ask_as("ada", "operator"), [], []
+    page.get(f"/studies/{study}")  # what the server keeps of a study is there
+    hooks = (
+        ("before_cursor_execute", lambda _connection, _cursor, sql, *_: sent.append(sql)),
+        ("begin", lambda _connection: begun.append(1)),
+    )
+    for name, hook in hooks:
+        event.listen(Engine, name, hook)
+    try:
+        assert page.get(f"/studies/{study}").status_code == 200
+    finally:
+        for name, hook in hooks:
+            event.remove(Engine, name, hook)
+    assert len(begun) == 1, sent
+    assert len(sent) <= 12, sent
 
 
 def test_a_study_without_a_result_says_what_comes(study, ask_as, text_of):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -15,9 +16,19 @@ from told_commands import parse
 
 from easeml_airflow.web.pages.submissions.view import submissions_view
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
-from easeml_core.services.reports.submissions import daily_answers, handed_in_report
+from easeml_core.services.reports.submissions import (
+    GateState,
+    LastReading,
+    MeterState,
+    NumberedSignal,
+    Production,
+    SubmissionsReport,
+    daily_answers,
+    submissions_report,
+)
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.database import Store
+from easeml_core.store.queries.submissions import Submission
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
 PATH = "/studies/cancer/submissions"
@@ -167,9 +178,9 @@ def test_an_hour_is_told_only_where_all_answers_left_at_it(left, now):
     told = daily_answers(left, now)
     if told is None:
         return
-    assert now < told["next"] <= now + timedelta(days=1)
+    assert now < told.next <= now + timedelta(days=1)
     for moment in left:
-        late = moment - datetime.combine(moment.date(), told["hour"], tzinfo=UTC)
+        late = moment - datetime.combine(moment.date(), told.hour, tzinfo=UTC)
         assert timedelta(0) <= late < timedelta(minutes=2)
     assert len({moment.date() for moment in left}) > 1
 
@@ -196,8 +207,8 @@ def test_symbols_signals_and_what_is_left_are_those_that_were_released(judged, d
         answers={"baseline": 25, "poor": 26, "good": 2}
     )  # far from the edge of range 1, however it is split
     read = text_of(ask_as("dev").get(PATH).text)
-    facts = handed_in_report(database.worker, study="cancer")
-    assert [(s["number"], s["called"], s["symbol"], s["signal"]) for s in facts["submissions"]] == [
+    report = submissions_report(database.worker, study="cancer")
+    assert [(s.number, s.called, s.symbol, s.signal) for s in report.submissions] == [
         (2, "good", "pass", 1),
         (1, "poor", "fail", 1),
     ]
@@ -283,26 +294,53 @@ def test_a_study_without_submissions_says_what_to_do(make_study, ask_as, text_of
     assert "Gate steps left 3 of 3" in read
 
 
-SUBMISSION = {
-    "number": 7,
-    "model_id": 70,
-    "handed_in_at": datetime(2026, 1, 1, tzinfo=UTC),
-    "total": 7,
-    "called": "net",
-    "in_production": False,
-    "gate_waits": False,
-    "symbol": None,
-    "planned": None,
-    "refusal": None,
-    "meter_waits": False,
-    "meter_too_late": False,
-    "meter_refusal": None,
-    "signal": None,
-    "signals": None,
-    "teams": None,
-}
-FACTS = {"total": 1, "gate": None, "meter": None, "production": {"now": None, "before": None}, "models": []}
-FACTS |= {"leaves": None}
+SUBMISSION = Submission(
+    number=7,
+    model_id=70,
+    handed_in_at=datetime(2026, 1, 1, tzinfo=UTC),
+    total=7,
+    called="net",
+    in_production=False,
+    gate_waits=False,
+    symbol=None,
+    planned=None,
+    refusal=None,
+    meter_waits=False,
+    meter_too_late=False,
+    meter_refusal=None,
+    signal=None,
+    signals=None,
+    teams=None,
+)
+GATE_STATE = GateState("n > 0.5 +/- 0.1", "full", "fp-free", 0.9999999, steps=8, steps_used=1, is_live=True)
+EDGES = [0.05, 0.13, 0.25, 0.4]
+METER = MeterState(
+    edges=EDGES,
+    tolerance=0.02,
+    sides=["lower", "upper"],
+    reliability=0.95,
+    steps=8,
+    teams=1,
+    is_live=True,
+    reading=None,
+    signals=[],
+)
+READING = LastReading(
+    signal=1,
+    signals=5,
+    boundaries=EDGES,
+    tolerance=0.02,
+    submissions_left=3,
+    meaning="the gap is so",
+    sentence=None,
+    reliability=0.95,
+    model_id=70,
+    number=1,
+)
+
+
+def view_of(submissions=(), gate=None, meter=None):
+    return submissions_view(SubmissionsReport(1, submissions, gate, meter, Production(None, None), [], None))
 
 
 @pytest.mark.parametrize(
@@ -325,27 +363,26 @@ FACTS |= {"leaves": None}
     ],
 )
 def test_every_state_of_a_submission_has_words(facts, gate, note, signal, meter):
-    (row,) = submissions_view(FACTS | {"submissions": [SUBMISSION | facts]}).rows
+    (row,) = view_of([replace(SUBMISSION, **facts)]).rows
     assert (row.gate and row.gate.word, row.note, row.signal) == (gate, note, signal)
     assert row.meter.startswith(meter)
 
 
 def test_teams_that_share_a_meter_hear_nothing_of_each_others_end():
     """A refused request has no reading, so that only the set itself says how many share it."""
-    meter = METER | {"teams": 2, "is_live": True, "sides": ["lower", "upper"], "reading": None, "signals": []}
+    meter = replace(METER, teams=2)
     for changes in ({"meter_refusal": "the set has ended"}, {"meter_waits": True, "meter_too_late": True}):
-        (row,) = submissions_view(FACTS | {"meter": meter, "submissions": [SUBMISSION | changes]}).rows
+        (row,) = view_of([replace(SUBMISSION, **changes)], meter=meter).rows
         assert (row.meter, row.meter_note) == ("each team is told its own", "")
 
 
 def test_the_plot_says_where_the_signal_changed():
     signals = [(1, 1), (2, 1), (4, 2), (5, 2), (6, 3)]
-    given = [{"number": n, "place": p, "signal": s} for p, (n, s) in enumerate(signals, 1)]
-    reading = {"signal": 3, "signals": 3, "boundaries": [0.1, 0.3], "tolerance": 0.05, "submissions_left": 3}
-    reading |= {"meaning": "the gap is above 0.3 (+/- 0.05)", "sentence": None, "reliability": 0.9}
-    meter = {"edges": [0.1, 0.3], "tolerance": 0.05, "reliability": 0.9, "steps": 8, "teams": 1, "is_live": True}
-    meter |= {"sides": ["lower", "upper"]}
-    view = submissions_view(FACTS | {"submissions": [], "meter": meter | {"reading": reading, "signals": given}})
+    given = [NumberedSignal(n, place, signal) for place, (n, signal) in enumerate(signals, 1)]
+    reading = replace(READING, signal=3, signals=3, boundaries=[0.1, 0.3], tolerance=0.05, reliability=0.9)
+    reading = replace(reading, meaning="the gap is above 0.3 (+/- 0.05)")
+    meter = replace(METER, edges=[0.1, 0.3], tolerance=0.05, reliability=0.9, reading=reading, signals=given)
+    view = view_of(meter=meter)
     assert view.signals.title == "Signal of each submission: 1 until submission 2, 2 until submission 5, now 3"
     assert [cell.look for cell in view.signals.cells] == ["e1", "e1", "e2", "e2", "e3"]
     assert view.signals.left_over == (62.5, "3 left")
@@ -353,15 +390,9 @@ def test_the_plot_says_where_the_signal_changed():
     assert view.promise == "The gap is above 0.3 (+/- 0.05), for all submissions at once with reliability 0.9."
 
 
-METER = {"edges": [0.05, 0.13, 0.25, 0.4], "tolerance": 0.02, "reliability": 0.95, "steps": 8, "teams": 1}
-READING = {"signals": 5, "boundaries": METER["edges"], "tolerance": 0.02, "submissions_left": 3, "sentence": None}
-
-
-def submissions_at(signal, **facts):
-    reading = READING | {"signal": signal, "meaning": "the gap is so", "reliability": facts.pop("reliability", 0.95)}
-    meter = METER | {"sides": ["lower", "upper"], "is_live": True, "reading": reading}
-    meter |= {"signals": [{"number": 1, "place": 1, "signal": signal}]} | facts
-    return submissions_view(FACTS | {"submissions": [], "meter": meter})
+def submissions_at(signal, *, reading=READING, **changes):
+    reading = replace(reading, signal=signal)
+    return view_of(meter=replace(METER, reading=reading, signals=[NumberedSignal(1, 1, signal)], **changes))
 
 
 def test_only_the_last_range_says_that_validation_data_are_worth_nothing():
@@ -372,12 +403,10 @@ def test_only_the_last_range_says_that_validation_data_are_worth_nothing():
 
 
 def test_a_reliability_is_never_rounded_to_certainty():
-    assert submissions_at(1, reliability=0.9999999).promise.endswith("reliability 0.9999999.")
-    gate = {"mode": "fp-free", "reliability": 0.9999999, "adaptivity": "full", "is_live": True}
-    gate |= {"steps": 8, "steps_used": 1, "condition": "n > 0.5 +/- 0.1"}
-    told = submissions_view(FACTS | {"submissions": [], "gate": gate}).rule
+    assert submissions_at(1, reading=replace(READING, reliability=0.9999999)).promise.endswith("reliability 0.9999999.")
+    told = view_of(gate=GATE_STATE).rule
     assert told == "No pass on this set is wrong, with probability 0.9999999 for all of them together."
-    other = submissions_view(FACTS | {"submissions": [], "gate": gate | {"mode": "fn-free"}}).rule
+    other = view_of(gate=replace(GATE_STATE, mode="fn-free")).rule
     assert other.startswith("No fail on this set is wrong")
     assert other.endswith("A model that cannot be run or judged fails as well.")
 
@@ -390,14 +419,6 @@ def test_a_gauge_shows_no_end_that_the_method_does_not_promise():
 
 def test_validation_data_are_said_to_flatter_only_where_the_gap_must_be_above_0():
     assert [("flatter" in submissions_at(signal).now[0]) for signal in (1, 2, 3)] == [False, True, True]
-    wide = submissions_view(
-        FACTS
-        | {
-            "submissions": [],
-            "meter": METER
-            | {"sides": ["lower", "upper"], "is_live": True, "signals": [{"number": 1, "place": 1, "signal": 2}]}
-            | {"reading": READING | {"signal": 2, "tolerance": 0.06, "meaning": "so", "reliability": 0.9}},
-        }
-    )
+    wide = submissions_at(2, reading=replace(READING, tolerance=0.06))
     assert "flatter" not in wide.now[0]
     assert "flatter" not in submissions_at(3, sides=["upper"]).now[0]

@@ -65,7 +65,7 @@ class Window:
 _LOOKS = {"6h": (HOUR, 6, HOUR), "24h": (HOUR, 6, 4 * HOUR), "7d": (DAY, 7, DAY)}
 
 SHOWN = {key: Window(span, *_LOOKS[key]) for key, (span, _) in WINDOWS.items()}
-"""By the keys of ``services.compute.WINDOWS``."""
+"""By the keys of ``services.reports.compute.WINDOWS``."""
 
 
 LANES_SHOWN = 40
@@ -145,7 +145,7 @@ class _Scale:
 
 
 def board_of(report: ComputeReport, places: Mapping[str, Place]) -> Board:
-    """Lanes of ``services.compute.compute``; ``places`` are where tasks run, by request key."""
+    """Lanes of ``services.reports.compute.compute``; ``places`` are where tasks run, by request key."""
     now, window = report.now, SHOWN[report.window]
     span = now - report.since
     ends = [job.expected for lane in report.lanes for job in lane.jobs if job.expected]

@@ -40,8 +40,8 @@ def expected_starts(lanes: Sequence[Lane], waits: Sequence[WaitingTrial]) -> lis
     after a trial without a predicted cost is left open. Devices that hold nothing are known to nobody.
 
     Args:
-        lanes: As of ``services.compute.lanes_of``, of all tenants: a lane of somebody else's is free for all.
-        waits: As of ``services.compute.compute``, the next first.
+        lanes: As of ``services.reports.compute.lanes_of``, of all tenants: a lane of somebody else's is free for all.
+        waits: As of ``services.reports.compute.compute``, the next first.
     """
     free: dict[str, list[datetime]] = {}
     for lane in lanes:
@@ -142,7 +142,7 @@ def page_of(report: ComputeReport, policy: Mapping[str, Any], places: Mapping[st
     """The page.
 
     Args:
-        report: As of ``services.compute.compute``.
+        report: As of ``services.reports.compute.compute``.
         policy: As of ``services.policy.show_policy``.
         places: Where tasks run, by request key, as far as Airflow says.
         is_all: Whether the viewer sees all tenants.

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+    from easeml_core.services.reports.submissions import Production
+
 WAITS = Mark("idle", "wait", "waits")
 _MOST_SETS = 20
 _FEW_STEPS = 0.1
@@ -114,7 +116,7 @@ class GateView:
     verdict: VerdictView | None
     developer: tuple[Mark, bool]
     promote: tuple[int, int] | None
-    production: Mapping[str, Any]
+    production: Production
     sets: Sequence[SetRow]
     set_name: str
     set_id: int | None
@@ -193,8 +195,8 @@ def _lead(facts: Mapping[str, Any]) -> str:
         return f"{who} was judged {TRUTH[Verdict(newest['verdict'])].word}; developers are told nothing."
     if newest["released"] != Symbol.PASS:
         return f"{who} did not pass."
-    stands = facts["production"]["now"]
-    is_there = stands is not None and stands["model_id"] == newest["model_id"]
+    stands = facts["production"].now
+    is_there = stands is not None and stands.model_id == newest["model_id"]
     return f"{who} passed{' and runs in production' if is_there else ''}."
 
 
@@ -284,13 +286,13 @@ def _developer(entry: Mapping[str, Any] | None) -> tuple[Mark, bool]:
 
 
 def _promotable(
-    entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Mapping[str, Any]
+    entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Production
 ) -> tuple[int, int] | None:
     """What the page offers to promote; the rule is in ``services/models/promotion.py``."""
     if entry is None or chosen is None or entry["answered_at"] is None or entry["released"] == Symbol.FAIL:
         return None
-    stands = production["now"]
-    if (stands and stands["model_id"] == entry["model_id"]) or entry["condition"] != gate_plan_of(chosen)["condition"]:
+    stands = production.now
+    if (stands and stands.model_id == entry["model_id"]) or entry["condition"] != gate_plan_of(chosen)["condition"]:
         return None
     return int(entry["model_id"]), int(entry["request_id"])
 

@@ -112,7 +112,7 @@ class Figures:
 
 
 def figures_of(board: Board) -> Figures:
-    """The numbers of the whole, from ``services.overview.board``."""
+    """The numbers of the whole, from ``services.reports.overview.board``."""
     entries, week, busy = board.tenants, board.week, board.busy
     best = [e.facts.best_quality for e in entries if e.facts.best_quality is not None]
     rises = [rise for rise in (entry.rise for entry in entries) if rise is not None]

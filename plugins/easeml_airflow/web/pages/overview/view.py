@@ -1,4 +1,4 @@
-"""The overview as frozen values, from the facts of ``services.overview.board``: what is shown, and in which order.
+"""The overview as frozen values, made from ``services.reports.overview.board``: what is shown, and in which order.
 
 What needs a person, on the overview: a line each while there are few, else one line for all of a kind.
 """

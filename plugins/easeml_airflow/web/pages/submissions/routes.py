@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -15,16 +16,40 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from easeml_airflow.web.pages.submissions.view import submissions_view
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import Tab, moved, path_of_study
-from easeml_core.services.reports.submissions import MOST, hand_in, handed_in_report
+from easeml_core.services.reports.submissions import MOST, submissions_report, submit
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
 
+    from easeml_airflow.web.pages.submissions.view import SubmissionsView
     from easeml_airflow.web.server.site import Site
 
 STUDY_TAB = Tab("/submissions", "Submissions")
 SHOWN = 8
 """Submissions on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What the template reads.
+
+    Attributes:
+        view: What the page says.
+        entries: Submissions of a page.
+        skip: How many of the newest it leaves out.
+        may_change: Whether the viewer may submit.
+        request_key: Of the form.
+        quoted: The study's name for a command line.
+        most: Submissions that a page has at most.
+    """
+
+    view: SubmissionsView
+    entries: int
+    skip: int
+    may_change: bool
+    request_key: str
+    quoted: str
+    most: int = MOST
 
 
 def routes(site: Site) -> APIRouter:
@@ -40,24 +65,19 @@ def routes(site: Site) -> APIRouter:
         viewer: Viewer = who,
     ) -> HTMLResponse:
         found = site.study(viewer, study)
-        facts = handed_in_report(site.open_store(), study=found.name, limit=entries, skip=skip)
-        return site.page(
-            request,
-            viewer,
-            "submissions.html",
-            study=found,
-            view=submissions_view(facts),
+        report = submissions_report(site.open_store(), study=found.name, limit=entries, skip=skip)
+        shown = Page(
+            view=submissions_view(report),
             entries=entries,
             skip=skip,
-            most=MOST,
-            referee=viewer.is_referee,
             may_change=viewer.changes(found.name, found.tenant),
             request_key=str(uuid.uuid4()),
             quoted=shlex.quote(found.name),
         )
+        return site.page(request, viewer, "submissions.html", study=found, shown=shown)
 
     @router.post("")
-    def submit(
+    def post(
         request: Request,
         study: str,
         model: Annotated[int, Form()],
@@ -68,7 +88,7 @@ def routes(site: Site) -> APIRouter:
     ) -> RedirectResponse:
         found = site.study(viewer, study, change=True)
         key = f"page/{viewer.name}/{found.name}/{request_key[:100]}"
-        hand_in(site.open_store(), study=found.name, model_id=model, gate=gate, meter=meter, request_key=key)
+        submit(site.open_store(), study=found.name, model_id=model, gate=gate, meter=meter, request_key=key)
         return moved(request, f"{path_of_study(found.name)}/submissions")
 
     return router

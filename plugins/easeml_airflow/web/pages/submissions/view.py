@@ -1,4 +1,4 @@
-"""The developer's page as frozen values, from the facts of ``services.handed_in``: one symbol and one signal each.
+"""The developer's page as frozen values, from ``services.reports.submissions``: one symbol and one signal each.
 
 The signals of a meter set over its submissions, as shapes and a finding; for the developer's page.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.condition_field import check_of
 from easeml_airflow.web.components.gauge import gauge_of, range_text
@@ -18,11 +18,19 @@ from easeml_core.errors import counted
 from easeml_core.gate.condition import parse_condition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from easeml_airflow.web.components.condition_field import Check
     from easeml_airflow.web.components.gauge import Gauge
+    from easeml_core.services.reports.submissions import (
+        GateState,
+        MeterState,
+        NumberedSignal,
+        Production,
+        SubmissionsReport,
+    )
+    from easeml_core.store.queries.submissions import Submission, Submittable
 
 
 _WIDEST = 64
@@ -62,31 +70,31 @@ class Signals:
     left_over: tuple[float, str] | None
 
 
-def signals_of(meter: Mapping[str, Any]) -> Signals:
-    """The plot of a meter set that has given a signal, as of ``services.handed_in``."""
-    given = meter["signals"]
-    count = len(meter["edges"]) + 1
-    is_whole = meter["steps"] <= _WIDEST and given[0]["place"] == 1
-    first = 1 if is_whole else given[0]["place"]
-    places = meter["steps"] if is_whole else max(len(given), 8)
+def signals_of(meter: MeterState) -> Signals:
+    """The plot of a meter set that has given a signal, as of ``services.reports.submissions``."""
+    given = meter.signals
+    count = len(meter.edges) + 1
+    is_whole = meter.steps <= _WIDEST and given[0].place == 1
+    first = 1 if is_whole else given[0].place
+    places = meter.steps if is_whole else max(len(given), 8)
     height = 100 / count
     bands = [
-        (round(100 - height * n, 2), round(height - 2, 2), f"{n}: {range_text(n, meter['edges'])}")
+        (round(100 - height * n, 2), round(height - 2, 2), f"{n}: {range_text(n, meter.edges)}")
         for n in range(1, count + 1)
     ]
     cells = [
         Cell(
-            left=round(100 * (entry["place"] - first + 0.08) / places, 2),
+            left=round(100 * (entry.place - first + 0.08) / places, 2),
             width=round(84 / places, 2),
-            top=bands[entry["signal"] - 1][0],
-            look=f"e{min(entry['signal'], 4)}",
-            title=f"submission {entry['number']}: signal {entry['signal']}",
+            top=bands[entry.signal - 1][0],
+            look=f"e{min(entry.signal, 4)}",
+            title=f"submission {entry.number}: signal {entry.signal}",
         )
         for entry in given
-        if entry["signal"] is not None
+        if entry.signal is not None
     ]
-    last = given[-1]["place"]
-    left = meter_left(meter)
+    last = given[-1].place
+    left = meter.left
     begin = round(100 * (last - first + 1) / places, 2)
     return Signals(
         title=_finding(given),
@@ -98,32 +106,24 @@ def signals_of(meter: Mapping[str, Any]) -> Signals:
     )
 
 
-def _finding(given: Sequence[Mapping[str, Any]]) -> str:
+def _finding(given: Sequence[NumberedSignal]) -> str:
     """How the signal went: where it changed, and what it is now."""
-    told = [entry for entry in given if entry["signal"] is not None]
+    told = [entry for entry in given if entry.signal is not None]
     if not told:
         return "The meter was retired before it gave a signal"
-    changes = [(a["signal"], a["number"]) for a, b in pairwise(told) if a["signal"] != b["signal"]]
+    changes = [(a.signal, a.number) for a, b in pairwise(told) if a.signal != b.signal]
     if not changes:
-        return f"Signal of each submission: always {told[-1]['signal']}"
+        return f"Signal of each submission: always {told[-1].signal}"
     if len(changes) > 3:
-        return f"Signal of each submission: changed {len(changes)} times, now {told[-1]['signal']}"
+        return f"Signal of each submission: changed {len(changes)} times, now {told[-1].signal}"
     until = ", ".join(f"{signal} until submission {number}" for signal, number in changes)
-    return f"Signal of each submission: {until}, now {told[-1]['signal']}"
+    return f"Signal of each submission: {until}, now {told[-1].signal}"
 
 
 def _ticks(first: int, places: int) -> list[tuple[float, str]]:
     step = max(1, places // 4)
     numbers = sorted({0, *range(step - 1, places, step), places - 1})
     return [(round(100 * (n + 0.5) / places, 2), f"{first + n:,}") for n in numbers]
-
-
-def meter_left(meter: Mapping[str, Any]) -> int | None:
-    """Submissions that the meter still answers; None where there is no last one."""
-    if not meter["is_live"]:
-        return 0
-    left = meter["steps"] if meter["reading"] is None else meter["reading"]["submissions_left"]
-    return None if left is None else int(left)
 
 
 HANDED_IN = Mark("idle", "lock", "Handed in")
@@ -151,7 +151,7 @@ class Row:
     number: int
     called: str
     model_id: int
-    handed_in_at: Any
+    handed_in_at: datetime
     gate: Mark | None
     note: str
     signal: int | None
@@ -197,16 +197,16 @@ class SubmissionsView:
     total: int
     condition: Check | None
     rule: str
-    production: Mapping[str, Any]
+    production: Production
     passed: int | None
-    models: Sequence[Mapping[str, Any]]
+    models: Sequence[Submittable]
 
 
-def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
-    """The view of ``services.handed_in.handed_in_report``."""
-    gate, meter, leaves = facts["gate"], facts["meter"], facts["leaves"]
-    rows = [_row(entry, meter["teams"] if meter else 1) for entry in facts["submissions"]]
-    condition = parse_condition(gate["condition"]) if gate else None
+def submissions_view(report: SubmissionsReport) -> SubmissionsView:
+    """Return the view of a report of ``services.reports.submissions``."""
+    gate, meter, leaves = report.gate, report.meter, report.leaves
+    rows = [_row(entry, meter.teams if meter else 1) for entry in report.submissions]
+    condition = parse_condition(gate.condition) if gate else None
     return SubmissionsView(
         now=(_lead(rows, meter), _rest(rows, gate, meter)),
         newest=_newest(rows),
@@ -214,74 +214,74 @@ def submissions_view(facts: Mapping[str, Any]) -> SubmissionsView:
         promise=_promise(meter),
         advice=_advice(meter),
         left=_left(gate, meter),
-        leaves=leaves and leaves["next"],
-        waits=any(entry["gate_waits"] or _meter_waits(entry) for entry in facts["submissions"]),
-        signals=signals_of(meter) if meter and meter["signals"] else None,
+        leaves=leaves.next if leaves else None,
+        waits=any(entry.gate_waits or _meter_waits(entry) for entry in report.submissions),
+        signals=signals_of(meter) if meter and meter.signals else None,
         rows=rows,
-        total=facts["total"],
-        condition=check_of(gate["condition"], None, condition) if condition else None,
+        total=report.total,
+        condition=check_of(gate.condition, None, condition) if gate and condition else None,
         rule=_rule(gate),
-        production=facts["production"],
+        production=report.production,
         passed=next((row.model_id for row in rows if row.gate == PASSED and not row.note), None),
-        models=facts["models"],
+        models=report.models,
     )
 
 
-def _row(entry: Mapping[str, Any], teams: int) -> Row:
-    shared = max(entry["teams"] or 1, teams) > 1  # a refused request has no reading that tells how many share its set
-    signal = None if shared else entry["signal"]
+def _row(entry: Submission, teams: int) -> Row:
+    shared = max(entry.teams or 1, teams) > 1  # a refused request has no reading that tells how many share its set
+    signal = None if shared else entry.signal
     return Row(
-        number=entry["number"],
-        called=entry["called"],
-        model_id=entry["model_id"],
-        handed_in_at=entry["handed_in_at"],
+        number=entry.number,
+        called=entry.called,
+        model_id=entry.model_id,
+        handed_in_at=entry.handed_in_at,
         gate=_mark(entry),
         note=_note(entry),
         signal=signal,
-        signals=entry["signals"] or 0,
+        signals=entry.signals or 0,
         meter="" if signal is not None else _meter_word(entry, shared=shared),
         meter_note="" if signal is not None or shared else _meter_note(entry),
     )
 
 
-def _meter_waits(entry: Mapping[str, Any]) -> bool:
-    return bool(entry["meter_waits"] and not entry["meter_too_late"])
+def _meter_waits(entry: Submission) -> bool:
+    return entry.meter_waits and not entry.meter_too_late
 
 
-def _meter_word(entry: Mapping[str, Any], *, shared: bool) -> str:
+def _meter_word(entry: Submission, *, shared: bool) -> str:
     """Why there is no signal to show."""
     words = (
         (shared, "each team is told its own"),
         (_meter_waits(entry), "waits"),
-        (entry["signals"], "no signal: the set ended with this model"),
-        (entry["meter_too_late"], "no signal: the set had ended before this model"),
-        (entry["meter_refusal"], "refused"),
+        (entry.signals, "no signal: the set ended with this model"),
+        (entry.meter_too_late, "no signal: the set had ended before this model"),
+        (entry.meter_refusal, "refused"),
     )
     return next((word for holds, word in words if holds), "not sent to the meter")
 
 
-def _meter_note(entry: Mapping[str, Any]) -> str:
-    said = entry["meter_waits"] or entry["meter_too_late"] or entry["signals"] or not entry["meter_refusal"]
-    return "" if said else str(entry["meter_refusal"])
+def _meter_note(entry: Submission) -> str:
+    said = entry.meter_waits or entry.meter_too_late or entry.signals or not entry.meter_refusal
+    return "" if said else entry.meter_refusal or ""
 
 
-def _mark(entry: Mapping[str, Any]) -> Mark | None:
-    if entry["gate_waits"]:
+def _mark(entry: Submission) -> Mark | None:
+    if entry.gate_waits:
         return WAITS
-    if entry["symbol"] == Symbol.WITHHELD:
+    if entry.symbol == Symbol.WITHHELD:
         return HANDED_IN
-    if entry["symbol"] is not None:
-        return Mark(*VERDICTS[Symbol(entry["symbol"])])
-    return REFUSED if entry["refusal"] else None
+    if entry.symbol is not None:
+        return Mark(*VERDICTS[entry.symbol])
+    return REFUSED if entry.refusal else None
 
 
-def _note(entry: Mapping[str, Any]) -> str:
-    if entry["in_production"]:
+def _note(entry: Submission) -> str:
+    if entry.in_production:
         return "in production"
-    if entry["symbol"] is not None and not entry["planned"]:
+    if entry.symbol is not None and not entry.planned:
         return "about another condition than the set's own"
-    is_refused = entry["symbol"] is None and not entry["gate_waits"] and entry["refusal"]
-    return str(entry["refusal"]) if is_refused else ""
+    is_refused = entry.symbol is None and not entry.gate_waits and entry.refusal
+    return entry.refusal or "" if is_refused else ""
 
 
 def _is_symbol(mark: Mark | None) -> bool:
@@ -295,7 +295,7 @@ def _newest(rows: Sequence[Row]) -> tuple[Mark, int | None, str]:
     return NOT_ASKED, None, ""
 
 
-def _lead(rows: Sequence[Row], meter: Mapping[str, Any] | None) -> str:
+def _lead(rows: Sequence[Row], meter: MeterState | None) -> str:
     mark, number, _ = _newest(rows)
     if number is None:
         told = "No submission has a symbol yet." if rows else "Nothing was handed in yet."
@@ -304,52 +304,45 @@ def _lead(rows: Sequence[Row], meter: Mapping[str, Any] | None) -> str:
     else:
         stands = next((" and is in production" for r in rows if r.number == number and r.note == "in production"), "")
         told = f"Submission {number} {'passed' if mark.shape == 'pass' else 'did not pass'}{stands}."
-    reading = meter and meter["reading"]
-    if not reading or reading["signal"] is None:
+    reading = meter.reading if meter else None
+    if not reading or reading.signal is None:
         return told
-    flattering = ": the validation data flatter your models" if _is_flattering(reading, meter) else ""
-    return f"{told} The signal is {reading['signal']} of {reading['signals']}{flattering}."
+    flattering = ": the validation data flatter your models" if meter and meter.is_flattering else ""
+    return f"{told} The signal is {reading.signal} of {reading.signals}{flattering}."
 
 
-def _is_flattering(reading: Mapping[str, Any], meter: Mapping[str, Any] | None) -> bool:
-    """Whether the signal promises a gap above 0: of low edges, or with a wide tolerance, it need not."""
-    if meter is None or "lower" not in meter["sides"] or reading["signal"] == 1:
-        return False
-    return bool(reading["boundaries"][reading["signal"] - 2] >= reading["tolerance"])
-
-
-def _rest(rows: Sequence[Row], gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> str:
+def _rest(rows: Sequence[Row], gate: GateState | None, meter: MeterState | None) -> str:
     waiting = [str(row.number) for row in rows if row.gate == WAITS]
     words = []
     if waiting:
         many = len(waiting) > 1
         words.append(f"Submission{'s' if many else ''} {', '.join(reversed(waiting))} wait{'' if many else 's'}.")
-    if gate and not gate["is_live"]:
+    if gate and not gate.is_live:
         words.append("No gate set is live: the referee must seal a new one before the next verdict.")
-    if meter and not meter["is_live"]:
+    if meter and not meter.is_live:
         words.append("No meter set is live: there is no further signal before the referee has sealed a new one.")
     return " ".join(words)
 
 
-def _gauge(meter: Mapping[str, Any] | None) -> Gauge | None:
-    if meter is None or meter["teams"] > 1:
+def _gauge(meter: MeterState | None) -> Gauge | None:
+    if meter is None or meter.teams > 1:
         return None
-    reading = meter["reading"]
+    reading = meter.reading
     if reading is None:
-        return gauge_of(None, meter["edges"], meter["tolerance"])
-    return gauge_of(reading["signal"], reading["boundaries"], reading["tolerance"], sides=meter["sides"])
+        return gauge_of(None, meter.edges, meter.tolerance)
+    return gauge_of(reading.signal, reading.boundaries, reading.tolerance, sides=meter.sides)
 
 
-def _promise(meter: Mapping[str, Any] | None) -> str:
+def _promise(meter: MeterState | None) -> str:
     if meter is None:
         return "This study has no meter set."
-    if meter["teams"] > 1:
+    if meter.teams > 1:
         return "Several teams share the meter set, and each is told its own signals: easeml model meter --team."
-    reading = meter["reading"]
-    if reading is None or reading["meaning"] is None:
+    reading = meter.reading
+    if reading is None or reading.meaning is None:
         return "The meter has given no signal on this set yet."
-    meaning = reading["meaning"]
-    together = f"for all submissions at once with reliability {reading['reliability']:.12g}"
+    meaning = reading.meaning
+    together = f"for all submissions at once with reliability {reading.reliability:.12g}"
     return f"{sentence_case(meaning)}, {together}."
 
 
@@ -360,12 +353,12 @@ _ASK = "Ask the referee for new validation data; old results are measured again 
 _COMPARE = "Until then compare candidates by the gate, not by validation accuracy."
 
 
-def _advice(meter: Mapping[str, Any] | None) -> tuple[str, str, Sequence[str]]:
-    reading = meter and meter["reading"]
-    if not reading or reading["signal"] is None:
+def _advice(meter: MeterState | None) -> tuple[str, str, Sequence[str]]:
+    reading = meter.reading if meter else None
+    if not reading or reading.signal is None:
         return "What to do next", "There is no signal to act on yet.", ["Hand in a model, and ask the meter about it."]
-    signal, signals = reading["signal"], reading["signals"]
-    title, second = f"What to do at signal {signal}", reading["sentence"]
+    signal, signals = reading.signal, reading.signals
+    title, second = f"What to do at signal {signal}", reading.sentence
     if signal == 1:
         return title, second or _AT_ONE, ["Go on: nothing needs to be done."]
     if signal == signals:
@@ -383,25 +376,24 @@ def _advice(meter: Mapping[str, Any] | None) -> tuple[str, str, Sequence[str]]:
     )
 
 
-def _left(gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def _left(gate: GateState | None, meter: MeterState | None) -> list[tuple[str, str]]:
     pairs = []
     if gate:
-        left = gate["steps"] - gate["steps_used"] if gate["is_live"] else 0
-        pairs.append(("Gate steps left", f"{left:,} of {gate['steps']:,}"))
-    if meter and meter["teams"] == 1:
-        left = meter_left(meter)
-        told = "no end" if left is None else f"{left:,} of {meter['steps']:,}"
+        pairs.append(("Gate steps left", f"{gate.left:,} of {gate.steps:,}"))
+    if meter and meter.teams == 1:
+        left = meter.left
+        told = "no end" if left is None else f"{left:,} of {meter.steps:,}"
         pairs.append(("Meter submissions left", told))
     return pairs
 
 
-def _rule(gate: Mapping[str, Any] | None) -> str:
+def _rule(gate: GateState | None) -> str:
     if gate is None:
         return ""
-    wrong = "pass" if gate["mode"] == Mode.FP_FREE else "fail"
-    told = f"No {wrong} on this set is wrong, with probability {gate['reliability']:.12g} for all of them together."
-    if gate["mode"] == Mode.FN_FREE:
+    wrong = "pass" if gate.mode == Mode.FP_FREE else "fail"
+    told = f"No {wrong} on this set is wrong, with probability {gate.reliability:.12g} for all of them together."
+    if gate.mode == Mode.FN_FREE:
         told += " A model that cannot be run or judged fails as well."
-    if gate["adaptivity"] == Adaptivity.NONE:
+    if gate.adaptivity == Adaptivity.NONE:
         told += " Verdicts are withheld: they go to the referee alone."
     return told
