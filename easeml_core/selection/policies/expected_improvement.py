@@ -1,6 +1,6 @@
 """Expected improvement: how much better a tenant is expected to be served after one more trial.
 
-Sources: Mockus (1975) and Jones et al. (1998). What it is worth per second, and to whom, is in ``acquisition.py``.
+Sources: Mockus (1975) and Jones et al. (1998). What it is worth per second, and to whom, is in ``standings.py``.
 
 GREEDY's two ideas, as plain functions: which tenants are worth serving, and when that question stops helping.
 

@@ -19,8 +19,7 @@ import numpy as np
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.policies.acquisition import ACQUISITIONS
-from easeml_core.selection.policies.standings import WAITING, Standing, Standings
+from easeml_core.selection.policies.standings import ACQUISITIONS, WAITING, Standing, Standings
 from easeml_core.selection.policies.tenant_policies import TENANT_POLICIES, Round, round_robin, uniform_random
 from easeml_core.selection.problem import Pull
 from easeml_core.selection.scheduler import Choice, Forecast, Pair, next_refit
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.policies.acquisition import Ranking
+    from easeml_core.selection.policies.standings import Ranking
     from easeml_core.selection.policies.tenant_policies import TenantPolicy
     from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array

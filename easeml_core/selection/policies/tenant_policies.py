@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.policies.acquisition import Ranking
-    from easeml_core.selection.policies.standings import Standings
+    from easeml_core.selection.policies.standings import Ranking, Standings
 
     Tenants: TypeAlias = NDArray[np.intp]
     TenantPolicy: TypeAlias = Callable[["Round"], int]
