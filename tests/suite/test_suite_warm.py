@@ -73,3 +73,14 @@ def test_every_end_is_seen(code: str, status: int, said: str, warm: Any, tmp_pat
     _, err = child.communicate()
     assert child.returncode == status
     assert err.decode().strip().endswith(said)
+
+
+def test_it_is_begun_again_when_it_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(5)")
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(tmp_path)}
+    start = warm_children.WarmStart(loaded=())
+    for _ in range(2):
+        child = warm_children.popen_of(start)([sys.executable, "-P", "-m", "ends"], env=env)
+        assert child.wait() == 5
+        start._process.kill()
+        start._process.wait()

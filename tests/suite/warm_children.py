@@ -28,13 +28,19 @@ _PR_SET_CHILD_SUBREAPER = 36
 _COLD = subprocess.Popen
 _EXECUTE = inspect.signature(_COLD._execute_child)  # type: ignore[attr-defined]
 
+LOADED = (
+    "numpy", "scipy.stats", "sklearn.ensemble", "sklearn.neural_network", "sklearn.naive_bayes", "sklearn.svm",
+    "sklearn.discriminant_analysis", "skops.io", "torch._dynamo", "easeml_core.models.formats",
+    "easeml_core.data.parts",
+)  # fmt: skip
+
 
 class WarmStart:
-    """The process that forks, begun with the first child that wants it."""
+    """The process that forks, begun with the first child that wants it; ``loaded`` names the modules it imports."""
 
-    def __init__(self) -> None:
+    def __init__(self, loaded: tuple[str, ...] = LOADED) -> None:
         self._lock, self._channel, self._process = threading.Lock(), None, None
-        self.owner, self.is_wanted = os.getpid(), True
+        self.owner, self.is_wanted, self._loaded = os.getpid(), True, loaded
 
     def serves(self, command: list[str]) -> bool:
         """Whether the child may be a copy: of a module, started by the tests' own process."""
@@ -45,7 +51,7 @@ class WarmStart:
 
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-P", "-u", str(Path(__file__).with_name("warm_start.py")), str(theirs.fileno())]
-        command.append(" " * 1000)  # room for the command line of a child
+        command.append(json.dumps(self._loaded).ljust(1000))  # room for the command line of a child
         # PyArrow's memory would have a thread of its own.
         env = clean_environment(1) | {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
         self._process = _COLD(command, pass_fds=[theirs.fileno()], env=env, start_new_session=True)
@@ -57,17 +63,26 @@ class WarmStart:
     def start(self, request: dict[str, Any], files: tuple[int, int, int]) -> int:
         """Let it fork; the new process, a child of this one."""
         with self._lock:
-            if self._channel is None:
-                self._channel = self._begin()
-            message = json.dumps(request | {"parent": os.getpid()}).encode()
-            kernel = ctypes.CDLL(None)
-            kernel.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
             try:
-                self._channel.sendall(len(message).to_bytes(4, "big"))
-                socket.send_fds(self._channel, [message], files)
-                return int.from_bytes(self._channel.recv(8), "big")
-            finally:
-                kernel.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+                return self._forked(request, files)
+            except ConnectionError:  # a test has killed all children of this process
+                self._channel = None
+                return self._forked(request, files)
+
+    def _forked(self, request: dict[str, Any], files: tuple[int, int, int]) -> int:
+        if self._channel is None:
+            self._channel = self._begin()
+        message = json.dumps(request | {"parent": os.getpid()}).encode()
+        kernel = ctypes.CDLL(None)
+        kernel.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            self._channel.sendall(len(message).to_bytes(4, "big"))
+            socket.send_fds(self._channel, [message], files)
+            if not (number := self._channel.recv(8)):
+                raise ConnectionResetError
+            return int.from_bytes(number, "big")
+        finally:
+            kernel.prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def end(self) -> None:
         if self._channel is not None:

@@ -1,4 +1,4 @@
-"""The process that warm children are copies of: ``python -P -u warm_start.py SOCKET``; see ``warm_children``.
+"""The process that warm children are copies of: ``python -P -u warm_start.py SOCKET MODULES``; see ``warm_children``.
 
 It has loaded what a child of ours spends a second on, keeps to one thread, and forks for each request. A request is a
 JSON object behind its length, with the child's standard input, output and error; the answer is the child's process id.
@@ -22,16 +22,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LOADED = (
-    "numpy", "scipy.stats", "sklearn.ensemble", "sklearn.neural_network", "sklearn.naive_bayes", "sklearn.svm",
-    "sklearn.discriminant_analysis", "skops.io", "torch._dynamo", "easeml_core.models.formats",
-    "easeml_core.data.parts",
-)  # fmt: skip
 
-
-def main(channel: socket.socket) -> None:
+def main(channel: socket.socket, modules: list[str]) -> None:
     """Answer requests until the other end is closed; in a child this does not return."""
-    for name in LOADED:
+    for name in modules:
         with suppress(ImportError):  # an optional package
             importlib.import_module(name)
     gc.collect()
@@ -108,4 +102,4 @@ def show(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(socket.socket(fileno=int(sys.argv[1])))
+    main(socket.socket(fileno=int(sys.argv[1])), json.loads(sys.argv[2]))
