@@ -357,7 +357,7 @@ def show(study: str, team: int | None, artifacts: str | None, database: str | No
     if found["to_measure"] or found["under_way"]:
         click.echo(
             f"trained models that wait to be measured on it: {found['to_measure']:,} (`easeml validation remeasure "
-            f"{study}`, or the referee does it in time); {_under_way(found)}"
+            f"{study}`, or the referee does it in time); {_under_way(found['under_way'])}"
         )
     if found["given_up"]:
         click.echo(
@@ -375,8 +375,8 @@ def _looks_line(looks: dict[str, int]) -> str:
     return f"looked at {counted(total, 'time')}: {counts}"
 
 
-def _under_way(found: dict[str, Any]) -> str:
-    return f"{counted(found['under_way'], 'trial')} on earlier data under way"
+def _under_way(trials: int) -> str:
+    return f"{counted(trials, 'trial')} on earlier data under way"
 
 
 def _signals_line(signals: list[int]) -> str:
@@ -461,9 +461,9 @@ def remeasure(study: str, artifacts: str | None, database: str | None, as_json: 
         show_json(found)
     else:
         click.echo(
-            f"validation set {found['version']} of {study}: {counted(len(found['measured']), 'model')} measured, "
-            + (f"{found['by_referee']:,} measured by the referee meanwhile, " if found["by_referee"] else "")
-            + f"{len(found['failed']):,} failed, {found['left']:,} left; {_under_way(found)}"
+            f"validation set {found.version} of {study}: {counted(len(found.measured), 'model')} measured, "
+            + (f"{found.by_referee:,} measured by the referee meanwhile, " if found.by_referee else "")
+            + f"{len(found.failed):,} failed, {found.left:,} left; {_under_way(found.under_way)}"
         )
-    if found["failed"]:
+    if found.failed:
         click.get_current_context().exit(1)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.parts import load_open_parts
+from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, EasemlError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.faults import Blame, blame_of
 from easeml_core.metrics.metric import METRICS, metric_of
@@ -97,13 +98,64 @@ class Measurement:
     tries: int = 0
 
 
+@typed_record
+class Measured:
+    """A model that was measured.
+
+    Attributes:
+        candidate: Name of its candidate.
+        trial_id: The trial that says so.
+        model_id: The model's row on the new version.
+        quality: On the newest validation part, in [0, 1].
+        before: On the one that was replaced.
+    """
+
+    candidate: str
+    trial_id: int | None
+    model_id: int | None
+    quality: float | None
+    before: float
+
+
+@typed_record
+class NotMeasured:
+    """A model that could not be measured: its candidate, its trial, and why."""
+
+    candidate: str
+    trial_id: int
+    why: str
+
+
+@typed_record
+class Remeasured:
+    """What came of measuring the models of a study anew.
+
+    Attributes:
+        study: The study.
+        version: Number of its newest data.
+        measured: Models that were measured.
+        by_referee: How many of those that waited were measured by another process meanwhile.
+        failed: Models that could not be measured.
+        left: How many models still wait.
+        given_up: How many count as failed on this version.
+        under_way: How many trials on earlier data have not ended.
+    """
+
+    study: str
+    version: int
+    measured: tuple[Measured, ...]
+    by_referee: int
+    failed: tuple[NotMeasured, ...]
+    left: int
+    given_up: int
+    under_way: int
+
+
 def silent(_: str) -> None:
     """No log was asked for."""
 
 
-def remeasure(
-    store: Store, artifacts: ArtifactStore, study: str, *, log: Callable[[str], None] = silent
-) -> dict[str, Any]:
+def remeasure(store: Store, artifacts: ArtifactStore, study: str, *, log: Callable[[str], None] = silent) -> Remeasured:
     """Measure all models of a study that its newest validation part does not know; may be repeated, and interrupted.
 
     Those that were given up are tried again, each once a call.
@@ -113,13 +165,6 @@ def remeasure(
         artifacts: Where models and data lie.
         study: The study.
         log: Receives one line for each model.
-
-    Returns:
-        ``{"study", "version", "measured", "by_referee", "failed", "left", "given_up", "under_way"}``: ``measured`` has
-        ``{"candidate", "trial_id", "model_id", "quality", "before"}`` each, ``failed`` has ``{"candidate", "trial_id",
-        "why"}``; ``by_referee`` is how many of those that waited somebody else has measured meanwhile, ``left`` how
-        many models still wait, ``given_up`` how many count as failed on this version, ``under_way`` how many trials on
-        earlier data have not ended.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -137,23 +182,21 @@ def remeasure(
             break
         (done if found.why is None else failed).append(found)
         log(f"{_line(found)} ({len(done) + len(failed)} of {max(wanted, len(done) + len(failed))})")
-    measured = [_measured(m) for m in done if m.quality is not None]
+    measured = tuple(_measured(m) for m in done if m.quality is not None)
     with store.begin() as tx:
         version = studies.latest_data_version(tx, study_id).version
         left, under_way = validation_sets.count_waiting(tx, study_id)
         given_up = validation_sets.count_given_up(tx, study_id)
-    return {
-        "study": study,
-        "version": version,
-        "measured": measured,
-        "by_referee": max(0, wanted - len(measured) - left - given_up),
-        "failed": [
-            {"candidate": m.waiting.candidate, "trial_id": m.waiting.trial_id, "why": m.why or ""} for m in failed
-        ],
-        "left": left,
-        "given_up": given_up,
-        "under_way": under_way,
-    }
+    return Remeasured(
+        study=study,
+        version=version,
+        measured=measured,
+        by_referee=max(0, wanted - len(measured) - left - given_up),
+        failed=tuple(NotMeasured(m.waiting.candidate, m.waiting.trial_id, m.why or "") for m in failed),
+        left=left,
+        given_up=given_up,
+        under_way=under_way,
+    )
 
 
 def _line(found: Measurement) -> str:
@@ -165,14 +208,9 @@ def _line(found: Measurement) -> str:
     return f"{name}: quality {found.quality:.4f}, was {found.waiting.quality:.4f}"
 
 
-def _measured(found: Measurement) -> dict[str, Any]:
-    return {
-        "candidate": found.waiting.candidate,
-        "trial_id": found.trial_id,
-        "model_id": found.model_id,
-        "quality": found.quality,
-        "before": found.waiting.quality,
-    }
+def _measured(found: Measurement) -> Measured:
+    waiting = found.waiting
+    return Measured(waiting.candidate, found.trial_id, found.model_id, found.quality, waiting.quality)
 
 
 def measure_next(

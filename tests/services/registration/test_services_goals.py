@@ -301,7 +301,7 @@ def replace_part(desk: Desk, folder: Any, labels: list[str]) -> dict[str, Any]:
 
 def measured(desk: Desk) -> list[tuple[str, float]]:
     found = remeasure(desk.lab.referee, desk.lab.artifacts, "line")
-    return [(entry["candidate"], entry["quality"]) for entry in found["measured"]]
+    return [(entry.candidate, entry.quality) for entry in found.measured]
 
 
 def test_a_study_that_is_there_is_kept_where_that_is_wanted(desk: Desk) -> None:

@@ -57,7 +57,7 @@ def lost(lab: Any, seconds: float) -> int:
 def measured_anew(lab: Any, bring: Any) -> None:
     brought = bring()
     replace_validation(lab.referee, lab.artifacts, study="full", inputs=brought.inputs, labels=brought.labels)
-    assert len(remeasure(lab.referee, lab.artifacts, "full")["measured"]) == 3
+    assert len(remeasure(lab.referee, lab.artifacts, "full").measured) == 3
 
 
 @pytest.mark.usefixtures("at_home")

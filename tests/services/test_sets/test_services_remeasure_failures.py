@@ -236,13 +236,13 @@ def test_a_model_that_was_given_up_is_measured_by_hand(lab: Any, gone: Any, monk
     assert not keeper.work()
     lines: list[str] = []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
-    assert [m["candidate"] for m in done["measured"]] == ["good"]
-    assert [m["candidate"] for m in done["failed"]] == ["worse"]
-    assert (done["left"], done["given_up"], counts(lab)) == (0, 1, (0, 1))
+    assert [m.candidate for m in done.measured] == ["good"]
+    assert [m.candidate for m in done.failed] == ["worse"]
+    assert (done.left, done.given_up, counts(lab)) == (0, 1, (0, 1))
     assert failures(lab) == [("good", 2), ("worse", 3)]
     assert [line.rpartition("(")[2] for line in lines] == ["1 of 2)", "2 of 2)"]
     gone("worse")
-    assert [m["candidate"] for m in remeasure(lab.referee, lab.artifacts, "full")["measured"]] == ["worse"]
+    assert [m.candidate for m in remeasure(lab.referee, lab.artifacts, "full").measured] == ["worse"]
     assert counts(lab) == (0, 0)
 
 

@@ -76,38 +76,38 @@ def measured(lab: Any) -> list[tuple[str, int, int]]:
 def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> None:
     lab, lines = replaced, []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
-    assert (done["version"], done["failed"], done["left"], done["under_way"]) == (2, [], 0, 0)
-    assert [m["candidate"] for m in done["measured"]] == ["good", "worse", "rare"]
-    assert [m["before"] for m in done["measured"]] == [pytest.approx(q) for q in (0.98, 0.9, 0.4)]
+    assert (done.version, done.failed, done.left, done.under_way) == (2, (), 0, 0)
+    assert [m.candidate for m in done.measured] == ["good", "worse", "rare"]
+    assert [m.before for m in done.measured] == [pytest.approx(q) for q in (0.98, 0.9, 0.4)]
     assert lines[0].startswith("good: quality 0.9")
     assert [line.rpartition("(")[2] for line in lines] == ["1 of 3)", "2 of 3)", "3 of 3)"]
     parts = lab.open_parts()
     with lab.worker.begin() as tx:
         study_id = studies.get_study(tx, "full").id
-        for m in done["measured"]:
-            model = models.get_model(tx, study_id, m["model_id"])
-            before = models.get_model(tx, study_id, lab.models["full"][m["candidate"]])
+        for m in done.measured:
+            model = models.get_model(tx, study_id, m.model_id)
+            before = models.get_model(tx, study_id, lab.models["full"][m.candidate])
             predictor = load_predictor(lab.artifacts.path(model.artifact), model.format)
             truth = np.mean(predictor.predict(parts.validation_inputs) == parts.validation_labels)
-            assert m["quality"] == pytest.approx(truth)
-            assert (model.trial_id, model.artifact, model.identity) == (m["trial_id"], before.artifact, before.identity)
+            assert m.quality == pytest.approx(truth)
+            assert (model.trial_id, model.artifact, model.identity) == (m.trial_id, before.artifact, before.identity)
             assert model.validation_loss == pytest.approx(1 - truth)
         best = models.best_model(tx, study_id)
     assert best is not None
-    assert best.id == done["measured"][0]["model_id"]
+    assert best.id == done.measured[0].model_id
     first = lab.models["full"]["good"]
     assert measured(lab)[0] == ("good", 2, lab.one("SELECT trial_id FROM work.models WHERE id = :id", id=first))
-    said = explain_trial(lab.worker, trial_id=done["measured"][0]["trial_id"])["sentence"]
+    said = explain_trial(lab.worker, trial_id=done.measured[0].trial_id)["sentence"]
     assert said.startswith(f"full: good of trial {measured(lab)[0][2]} was measured anew on another validation set; it")
     again = remeasure(lab.referee, lab.artifacts, "full")
-    assert (again["measured"], len(measured(lab))) == ([], 3)
+    assert (again.measured, len(measured(lab))) == ((), 3)
     report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report["looks"]["trials"], report["to_measure"], report["state"]) == (3, 0, "used")
 
 
 def test_nothing_waits_where_no_set_was_replaced(lab: Any) -> None:
     assert measure_next(lab.referee, lab.artifacts) is None
-    assert remeasure(lab.referee, lab.artifacts, "full")["measured"] == []
+    assert remeasure(lab.referee, lab.artifacts, "full").measured == ()
 
 
 @pytest.mark.usefixtures("at_home")
@@ -127,14 +127,14 @@ def test_a_trial_that_runs_on_the_old_set_ends_and_is_measured(lab: Any, bring: 
     (running,) = suggest_trials(lab.worker, **asked)["trials"]
     replace(lab, bring())
     done = remeasure(lab.referee, lab.artifacts, "full")
-    assert (len(done["measured"]), done["under_way"]) == (3, 1)
+    assert (len(done.measured), done.under_way) == (3, 1)
     assert running["candidate"] not in suggested(lab)
     assert validation_report(lab.worker, lab.artifacts, "full")["under_way"] == 1
     run_trial(lab.worker, lab.artifacts, trial_id=running["trial_id"], request_key="w")
     assert suggested(lab) == []
     done = remeasure(lab.referee, lab.artifacts, "full")
-    assert [m["candidate"] for m in done["measured"]] == [running["candidate"]]
-    assert (done["under_way"], validation_report(lab.worker, lab.artifacts, "full")["under_way"]) == (0, 0)
+    assert [m.candidate for m in done.measured] == [running["candidate"]]
+    assert (done.under_way, validation_report(lab.worker, lab.artifacts, "full")["under_way"]) == (0, 0)
 
 
 def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: Any) -> None:
@@ -159,7 +159,7 @@ def test_a_second_replacement_measures_all_once_more_from_the_trained_ones(repla
     lab = replaced
     measure_next(lab.referee, lab.artifacts)  # good alone
     assert replace(lab, bring(60, seed=2))["to_measure"] == 3
-    assert [m["candidate"] for m in remeasure(lab.referee, lab.artifacts, "full")["measured"]] == list(HANDED_IN)
+    assert [m.candidate for m in remeasure(lab.referee, lab.artifacts, "full").measured] == list(HANDED_IN)
     of = dict(lab.rows("SELECT c.name, t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
                        "WHERE t.study_id = 1 AND reevaluates IS NULL"))  # fmt: skip
     assert measured(lab) == [("good", 2, of["good"]), *((name, 3, of[name]) for name in HANDED_IN)]
@@ -185,7 +185,7 @@ def test_the_gate_answers_for_the_new_row_of_a_model_from_the_log(lab: Any, brin
     before = lab.gate("good")
     replace(lab, bring())
     done = remeasure(lab.referee, lab.artifacts, "full")
-    after = lab.gate(done["measured"][0]["model_id"])
+    after = lab.gate(done.measured[0].model_id)
     assert (after["symbol"], after["cached"], before["cached"]) == (before["symbol"], True, False)
 
 
@@ -226,7 +226,7 @@ def test_measuring_is_charged_and_nobody_learns_from_its_price(replaced: Any) ->
 def test_a_used_up_budget_stops_no_measuring_but_new_trials(replaced: Any) -> None:
     lab = replaced
     set_study(lab.worker, study="full", budget_seconds=3.0)  # as much as was used
-    assert len(remeasure(lab.referee, lab.artifacts, "full")["measured"]) == 3
+    assert len(remeasure(lab.referee, lab.artifacts, "full").measured) == 3
     assert suggested(lab) == []
 
 
@@ -303,8 +303,8 @@ def test_what_the_referee_has_measured_beside_it_is_counted_as_that(replaced: An
             assert measure_next(lab.referee, lab.artifacts) is not None
 
     done = remeasure(lab.referee, lab.artifacts, "full", log=beside)
-    assert (len(done["measured"]), done["by_referee"], done["left"]) == (2, 1, 0)
-    assert remeasure(lab.referee, lab.artifacts, "full")["by_referee"] == 0
+    assert (len(done.measured), done.by_referee, done.left) == (2, 1, 0)
+    assert remeasure(lab.referee, lab.artifacts, "full").by_referee == 0
 
 
 @pytest.mark.usefixtures("at_home")
@@ -314,9 +314,9 @@ def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(replaced: Any) 
     lab.as_superuser(gone, lab.models["full"]["good"])
     lines: list[str] = []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
-    assert [m["candidate"] for m in done["measured"]] == ["worse", "rare"]
-    (failed,) = done["failed"]
-    assert (failed["candidate"], done["left"], done["given_up"]) == ("good", 1, 0)
+    assert [m.candidate for m in done.measured] == ["worse", "rare"]
+    (failed,) = done.failed
+    assert (failed.candidate, done.left, done.given_up) == ("good", 1, 0)
     assert lines[0].startswith("good: not measured, ")
     assert "good" not in suggested(lab)  # its training is no news
 
@@ -398,7 +398,7 @@ def test_whoever_is_killed_loses_nothing(replaced: Any, start: Any, where: str) 
     process.wait()
     assert [name for name, _, _ in measured(lab)] == ["good"]
     done = remeasure(lab.referee, lab.artifacts, "full")
-    assert [m["candidate"] for m in done["measured"]] == ["worse", "rare"]
+    assert [m.candidate for m in done.measured] == ["worse", "rare"]
     assert lab.one("SELECT count(*) FROM work.models WHERE data_version_id = (SELECT max(id) FROM work.data_versions)"
                    ) == 4  # fmt: skip
     assert lab.one("SELECT count(*) FROM work.observations o JOIN work.trials t ON t.id = o.trial_id "
