@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,7 +214,7 @@ def test_every_page_counts_the_requests_of_one_person(client_of):
 def test_a_search_compares_no_more_names_than_it_can_in_a_moment(monkeypatch):
     compared = []
     monkeypatch.setattr(difflib, "get_close_matches", lambda text, names, **_: compared.append((text, names)) or [])
-    entries = [{"study": f"{'ab'[n % 2]}{n}", "tenant": "lab"} for n in range(3000)]
+    entries = [SimpleNamespace(facts=SimpleNamespace(study=f"{'ab'[n % 2]}{n}", tenant="lab")) for n in range(3000)]
     nearest(entries, "A" * 200)
     nearest(entries[:9], "b")
     (text, names), (_, few) = compared
