@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from evidence_office import Office, open_office
+from evidence_office import Office
 from test_services_labels import Desk
 
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
@@ -30,11 +30,6 @@ from easeml_core.store.tables.labels import UNKNOWN
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def office(lab: Any, tmp_path: Path) -> Office:
-    return open_office(lab, tmp_path / "keys")
 
 
 def owner(*statements: str) -> Callable[[Office], None]:

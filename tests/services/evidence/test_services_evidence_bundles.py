@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from evidence_office import Office, open_office
+from evidence_office import Office
 from joint_lab import register
 
 from easeml_core.attestation import SigningKey, seal_envelope
@@ -24,11 +24,6 @@ from easeml_core.services.referee.requests import file_gate_request, file_meter_
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def office(lab: Any, tmp_path: Path) -> Office:
-    return open_office(lab, tmp_path / "keys")
 
 
 def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Office) -> None:

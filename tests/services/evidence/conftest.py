@@ -1,0 +1,36 @@
+"""A laboratory whose referee has signed three answers, made once a session and copied for every test."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from evidence_office import Office, open_office
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def furnished_office(server: Any, furnished: Any, lab_opener: Any, tmp_path_factory: Any) -> Iterator[Office]:
+    """The office that every other one is copied from, with its keys."""
+    original, handed = furnished
+    lab = lab_opener(server, original.name, original.artifacts)
+    lab.models = handed
+    made = open_office(lab, tmp_path_factory.mktemp("office") / "keys")
+    lab.close()
+    yield made
+    server.drop_database(lab.name)
+
+
+@pytest.fixture
+def office(server: Any, furnished_office: Office, lab_opener: Any, tmp_path: Path) -> Iterator[Office]:
+    """An office of this test's own: one pass, promoted, and one fail, both signed; nothing is wrong."""
+    template = furnished_office.lab
+    lab = lab_opener(server, template.name, template.artifacts)
+    lab.models, lab._keys = template.models, template._keys  # no key is used twice
+    yield Office(lab, shutil.copytree(furnished_office.keys, tmp_path / "keys"))
+    lab.close()
+    server.drop_database(lab.name)
