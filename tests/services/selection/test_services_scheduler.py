@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from property_sizes import at_night
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
@@ -100,7 +101,7 @@ class Story:
         set_study(self.house.store, study=f"h-{self.rng.randrange(STUDIES)}", weight=self.rng.choice([0.5, 1.0, 3.0]))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, at_night(1), at_night(2)])
 @pytest.mark.parametrize("policy", ["default", "hybrid", "mm-gp-ei", "random"])
 def test_memory_is_what_would_be_loaded_anew(policy: str, seed: int, house: Any) -> None:
     choice = {"policy": policy}
@@ -115,7 +116,7 @@ def test_memory_is_what_would_be_loaded_anew(policy: str, seed: int, house: Any)
     assert caught_up > 10
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, at_night(1), at_night(2)])
 def test_memory_is_what_would_be_loaded_anew_under_limits(seed: int, house: Any) -> None:
     set_study(house.store, study="h-0", budget_seconds=400.0)
     set_study(house.store, study="h-1", target_quality=0.7, deadline="2199-12-31T23:59:59")
@@ -147,7 +148,7 @@ def join_more(house: Any, count: int) -> None:
         add_candidates(house.store, study=f"h-{study}", candidates=more)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, at_night(2), at_night(3)])
 def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(seed: int, house: Any, loads: list[int]) -> None:
     """A trial under way is charged with what it is predicted to take, which each result of its study changes."""
     set_policy(house.owner, changes={"guard": 0.95}, reason="a test")
