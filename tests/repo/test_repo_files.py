@@ -1,11 +1,17 @@
-"""Sizes and names of files: small rooms, no drawer for everything."""
+"""Sizes and names of files and folders, and public names that two modules of a layer share."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
+from collections import defaultdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600
@@ -59,3 +65,106 @@ def test_that_nothing_runs_is_an_answer_of_make_status(status: int, made: int, t
     command = ["make", "--silent", "status", f"STAMP={tmp_path / 'stamp'}", f"RUN={fake}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "Error" in done.stderr) == (made, made != 0)
+
+
+MOST_ENTRIES = 22
+CROWDED: Mapping[str, tuple[int, str]] = {
+    "easeml_core/store/migrations/versions": (25, "one file a migration; they form one chain"),
+    "docs/adr": (27, "one file a decision; their numbers are their order"),
+    "docs": (30, "a page a subject; to become at most 25"),
+    "easeml_core": (30, "the packages of the layers, and the modules that several layers use"),
+    "easeml_core/cli": (23, "one file a noun, and the two that make it a command"),
+    "easeml_core/training": (24, "five modules keep their former names for processes that run during an upgrade"),
+    "benchmarks": (23, "one file a benchmark, with its figures beside it"),
+    "scripts": (24, "one file a command, and the packages that they share"),
+    "scripts/figures": (32, "one file a figure of the documentation"),
+    "tests/services": (27, "a folder a subject, and what their tests share"),
+}
+"""Folder -> how many entries it may have, and why; it may only shrink."""
+
+
+def test_no_folder_is_crowded() -> None:
+    entries: dict[str, set[str]] = defaultdict(set)
+    for path in tracked():
+        parts = path.relative_to(ROOT).parts
+        for depth in range(1, len(parts)):
+            entries["/".join(parts[:depth])].add(parts[depth])
+    crowded = {folder: len(names) for folder, names in entries.items() if len(names) > MOST_ENTRIES}
+    assert {folder for folder, size in crowded.items() if size > CROWDED.get(folder, (MOST_ENTRIES,))[0]} == set()
+
+
+ALIKE: Mapping[str, str] = {
+    "routes": "each page has its routes, and the app asks each module for them by this name",
+    "TAB": "each page has its entry in the tabs",
+    "STUDY_TAB": "each page of a study has its entry in the study's tabs",
+    "logger": "each module has its logger",
+    "main": "what `python -m` of a module runs",
+    "T": "a type variable",
+    "show": "a command of several nouns",
+    "list_": "a command of several nouns",
+    "set_": "a command of several nouns",
+    "plan": "a command of several nouns",
+    "infer": "a command of several nouns",
+    "meter": "a command, and a group of commands",
+}
+"""Public name -> why several modules of a layer may define it."""
+
+# Names to give one meaning each, by layer; the list may only shrink.
+STILL_TWICE: Mapping[str, str] = {
+    "cli": "FILE NO_REFEREE",
+    "data": "Cells MAX_BYTES Rows refused shown target_of",
+    "gate": "MAX_LENGTH",
+    "models": "CHILD LARGEST_BYTES checked_model predictor_of",
+    "plugin/.": "NAME policy",
+    "plugin/web": (
+        "Bar Box CELL COLOURS Kept LONGEST_SECONDS LONGEST_TEXT Lane Line MOST_BYTES MOST_FIELDS MOST_LINES "
+        "MOST_OF_ONE MOST_PIXELS MOST_ROWS NAMED Number PAGE_SIZE Page Place RELIABILITIES ROWS Row SHOWN "
+        "SORTS STEPS Slider TICKS WAITS Wanted Word page_of rows_of spark_of"
+    ),
+    "programs": "MAX_LENGTH MAX_NAME Node",
+    "selection": "FOLDS JITTER LEVEL OWN PSEUDO_STUDIES REPEATS expected_improvement",
+    "services": (
+        "Asked CHILD Goal LARGEST_BYTES LONGEST_WAIT_SECONDS LOOK_SECONDS Look MOST MOST_DRAWN MOST_SHOWN "
+        "Memory OVERLAP at_once cell examine say settle silent"
+    ),
+    "stats": "MOST_EXAMPLES",
+    "store": (
+        "CONNECT_SECONDS MOST Reading add_decision count_waiting ended_trials events hold list_submissions totals"
+    ),
+}
+
+
+def test_no_public_name_is_defined_twice_in_a_layer() -> None:
+    found: dict[str, dict[str, set[Path]]] = defaultdict(lambda: defaultdict(set))
+    for path in tracked("easeml_core/*.py", "plugins/easeml_airflow/*.py"):
+        layer = _layer_of(path.relative_to(ROOT))
+        if layer is not None:
+            for name in _public_names(path):
+                found[layer][name].add(path)
+    twice = {
+        layer: {name for name, paths in names.items() if len(paths) > 1} - ALIKE.keys()
+        for layer, names in found.items()
+    }
+    new = {layer: names - set(STILL_TWICE.get(layer, "").split()) for layer, names in twice.items()}
+    assert {layer: names for layer, names in new.items() if names} == {}
+
+
+def _layer_of(path: Path) -> str | None:
+    """Return the package of a module, such as ``services`` or ``plugin/web``; None for migrations."""
+    if "migrations" in path.parts:
+        return None
+    depth = 1 if path.parts[0] == "easeml_core" else 2
+    layer = path.parts[depth] if len(path.parts) > depth + 1 else "."
+    return layer if depth == 1 else f"plugin/{layer}"
+
+
+def _public_names(path: Path) -> Iterator[str]:
+    """Yield the names without an underscore that a module defines at its top."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names: list[str] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names = [node.name]
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [target.id for target in targets if isinstance(target, ast.Name)]
+        yield from (name for name in names if not name.startswith("_"))
