@@ -178,8 +178,8 @@ class Desk:
         gate["slices"] = [["slice", SLICE_CONDITION]]
         made = seal_test_set(at.referee, at.artifacts, study=STUDY, inputs=path, settings=gate, slices_column="part")
         with at.referee.begin() as tx:
-            order = np.array([int(key) for key in sealed.sealed_keys(tx, made["test_set_id"])])
-        return cls(at, life, made["test_set_id"], order)
+            order = np.array([int(key) for key in sealed.sealed_keys(tx, made.test_set_id)])
+        return cls(at, life, made.test_set_id, order)
 
     def keep(self, model_id: int | None, predictions: NDArray[np.int64]) -> None:
         """What a model says of the set, as an earlier run would have kept it; None for the baseline."""

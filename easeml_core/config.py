@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
 
-from easeml_core.entities import Adaptivity, Mode
+from easeml_core.entities import Adaptivity, Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
 
 PUBLISHED = (
@@ -440,6 +440,21 @@ class JointConfig(_Stored):
     def steps(self) -> int:
         """H + T, answers that the set can give at most."""
         return self.gate.steps + self.meter.steps
+
+
+SetConfig = GateConfig | MeterConfig | JointConfig
+"""What a sealed set is planned for, by its purpose; a ``direct`` set has the settings of a meter."""
+
+
+def set_config(purpose: SealedSetPurpose, plan: Mapping[str, Any]) -> SetConfig:
+    """Return the settings of a set from its plan as it is stored.
+
+    Raises:
+        ConfigError: If a setting is unknown or out of range.
+    """
+    if purpose is SealedSetPurpose.JOINT:
+        return JointConfig.from_json(plan)
+    return GateConfig.from_json(plan) if purpose is SealedSetPurpose.GATE else MeterConfig.from_json(plan)
 
 
 @dataclass(frozen=True, slots=True)

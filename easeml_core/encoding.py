@@ -46,6 +46,30 @@ def to_json(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_other))
 
 
+def from_json(value: Any, kind: type[T]) -> T:
+    """Return a dataclass from JSON's own types: the inverse of ``to_json``.
+
+    Keys without a field are left out, so that a row of a later version can be read.
+
+    Args:
+        value: What ``json.loads`` or a jsonb column gives.
+        kind: A dataclass, or any other type that JSON can stand for.
+
+    Raises:
+        ValueError: If a key without a default is missing, or a value has another type than its field.
+
+    Example:
+        >>> @typed_record
+        ... class Point:
+        ...     x: float
+        ...     name: str = ""
+        >>> from_json({"x": 1, "other": True}, Point)
+        Point(x=1.0, name='')
+    """
+    found: T = msgspec.convert(value, kind)
+    return found
+
+
 def schema_of(kind: type) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a dataclass, as ``to_json`` writes it.
 

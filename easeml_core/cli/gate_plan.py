@@ -15,6 +15,7 @@ from easeml_core.cli.gate_decide import SAME, passes_named, power_of
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, write_plot
 from easeml_core.cli.plan_options import settings_of_json
 from easeml_core.config import ESTIMATORS
+from easeml_core.encoding import row_of
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError, reason_of
 
@@ -56,7 +57,8 @@ def plan_both(asked: Mapping[str, Any], meter: str | None, share: float | None, 
     if as_json:
         said = {"condition": str(parse_condition(config.gate.condition)), "reliability": config.reliability}
         said |= {"gate_share": config.gate_share, "meter": config.meter.to_json()}
-        show_json(said | sizes.to_json() | {"cheaper": cheaper})
+        alternatives = [{"sets": "joint", "labels": sizes.labels}, {"sets": "separate", "labels": two}]
+        show_json(said | row_of(sizes) | {"alternatives": alternatives, "cheaper": cheaper})
         return
     click.echo(
         f"one set: {sizes.labels:,}; two sets: {sizes.separate_gate:,} + {sizes.separate_meter:,}; cheaper: {cheaper}"

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    Columns = Mapping[str, str | Callable[[Any], object]]
+    """Headings of a table to the fields of its entries, or to functions that compute a cell from an entry."""
+
 
 def example(*lines: str) -> str:
     r"""The end of a command's help: calls that parse, as a test sees.
@@ -50,7 +53,7 @@ def show_warnings(warnings: Sequence[str]) -> None:
         click.echo(f"easeml: warning: {plain(warning)}", err=True)
 
 
-def show_table(title: str, columns: Mapping[str, str | Callable[[Any], object]], entries: Sequence[Any]) -> None:
+def show_table(title: str, columns: Columns, entries: Sequence[Any]) -> None:
     """Print a table, one line for each entry.
 
     Args:

@@ -22,8 +22,10 @@ from easeml_core.encoding import row_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from easeml_core.cli.output import Columns
     from easeml_core.services.reports.next_steps import NextStep
     from easeml_core.services.reports.overview import StudyEntry
+    from easeml_core.store.tables.releases import Alert
 
 
 @click.command(epilog=example("easeml status"))
@@ -159,10 +161,10 @@ def alerts(study: str, clear: int | None, team: int | None, database: str | None
         if not as_json:
             click.echo(f"alert {clear} of {study} is cleared")
     found = open_alerts(store, study=study, team=team)
-    columns = {
+    columns: Columns = {
         "Alert": "alert_id",
         "Kind": "kind",
-        "Signal": "signal_of",
+        "Signal": _signals,
         "Model": "model_id",
         "Since": "created_at",
         "What": "message",
@@ -170,16 +172,16 @@ def alerts(study: str, clear: int | None, team: int | None, database: str | None
     if as_json:
         show_json(found)
     elif found:
-        show_table(f"Open alerts of {study}", columns, [alert | {"signal_of": _signals(alert)} for alert in found])
+        show_table(f"Open alerts of {study}", columns, found)
     else:
         click.echo(f"{study} has no open alert")
 
 
-def _signals(alert: dict[str, Any]) -> str | None:
+def _signals(alert: Alert) -> str | None:
     """The signal, and that of the second meter where there is one."""
-    if alert["signal"] is None or alert["direct_signal"] is None:
-        return None if alert["signal"] is None else str(alert["signal"])
-    return f"{alert['signal']} / {alert['direct_signal']}"
+    if alert.signal is None or alert.direct_signal is None:
+        return None if alert.signal is None else str(alert.signal)
+    return f"{alert.signal} / {alert.direct_signal}"
 
 
 class _Audit(click.Command):

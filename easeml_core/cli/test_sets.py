@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,7 +20,14 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.plan_options import settings_given, settings_options
+from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.errors import counted
+
+if TYPE_CHECKING:
+    from easeml_core.cli.output import Columns
+    from easeml_core.config import SetConfig
+    from easeml_core.services.test_sets.ledger import ShownEntry
+    from easeml_core.services.test_sets.lifecycle import ShownSet
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
@@ -48,44 +54,49 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    columns = {"Set": "test_set_id"} | ({} if study else {"Study": "study"}) | {"Name": "name", "For": "purpose"}
-    columns |= {"State": "state", "Examples": "rows", "Steps used": "used"}
-    show_table("Test sets", columns, [entry | {"used": _used(entry)} for entry in found])
-    for entry in found:
-        click.echo(plain(f"{entry['name'] or entry['test_set_id']}: {_plan_line(entry)}{_end(entry)}"))
+    columns: Columns = {
+        "Set": "test_set_id",
+        **({} if study else {"Study": "study"}),
+        "Name": "name",
+        "For": "purpose",
+        "State": "state",
+        "Examples": "rows",
+        "Steps used": _used,
+    }
+    show_table("Test sets", columns, found)
+    for one in found:
+        plan = _plan_words(one.plan, labels_on_demand=one.labels_on_demand)
+        click.echo(plain(f"{one.name or one.test_set_id}: {plan}{_end(one)}"))
 
 
-def _end(entry: dict[str, Any]) -> str:
+def _end(found: ShownSet) -> str:
     """Why the set gives no further answer; empty while it may."""
     from easeml_core.services.test_sets.display_names import WHY
 
-    why = entry["retired_why"]
+    why = found.retired_why
     return f"; ended: {WHY.get(why, why)}" if why else ""
 
 
-def _used(entry: dict[str, Any]) -> str:
+def _used(found: ShownSet) -> str:
     """How many steps are used of how many; by system where two draw on the set."""
-    counts = {name: f"{count['steps_used']}/{count['steps']}" for name, count in entry["systems"].items()}
+    counts = {name: f"{count.steps_used}/{count.steps}" for name, count in found.systems.items()}
     return ", ".join(f"{name} {text}" if len(counts) > 1 else text for name, text in counts.items())
 
 
-def _steps(entry: dict[str, Any]) -> str:
+def _steps(found: ShownSet) -> str:
     """How many steps the set has; by system where two draw on it."""
-    counts = {name: count["steps"] for name, count in entry["systems"].items()}
-    told = " and ".join(f"{count} of the {name}" for name, count in counts.items())
-    return counted(entry["steps"], "step") + (f" ({told})" if len(counts) > 1 else "")
+    told = " and ".join(f"{count.steps} of the {name}" for name, count in found.systems.items())
+    return counted(found.steps, "step") + (f" ({told})" if len(found.systems) > 1 else "")
 
 
-def _plan_line(entry: dict[str, Any]) -> str:
-    plan = entry["plan"]
-    if entry["purpose"] == "joint":
-        systems = [_plan_line(entry | {"purpose": system, "plan": plan[system]}) for system in ("gate", "meter")]
-        return "; ".join(systems)
-    if entry["purpose"] in ("meter", "direct"):
-        return f"ranges {plan.get('ranges')}, tolerance {plan.get('tolerance')}"
-    labels = ", labels on demand" if entry["labels_on_demand"] else ""
-    slices = "".join(f"; {name}: {condition}" for name, condition in plan.get("slices", ()))
-    return f"{plan.get('condition')}, {plan.get('adaptivity')}{labels}{slices}"
+def _plan_words(plan: SetConfig, *, labels_on_demand: bool) -> str:
+    if isinstance(plan, JointConfig):
+        return "; ".join(_plan_words(part, labels_on_demand=labels_on_demand) for part in (plan.gate, plan.meter))
+    if isinstance(plan, MeterConfig):
+        return f"ranges {list(plan.ranges)}, tolerance {plan.tolerance}"
+    labels = ", labels on demand" if labels_on_demand else ""
+    slices = "".join(f"; {name}: {condition}" for name, condition in plan.slices)
+    return f"{plan.condition}, {plan.adaptivity}{labels}{slices}"
 
 
 @test_set.command(epilog=example("easeml test-set plan --study flowers --name spring --steps 8"))
@@ -102,8 +113,8 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
     store = open_store(database, role=_REFEREE)
     settings = settings_given(given)
     found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
-    text = f"set {name} of {study} is planned: at least {counted(found['rows'], 'example')} for {_steps(found)}"
-    words = labels_of_submissions(found["plan"], found["rows"]) if found["purpose"] == "gate" else None
+    text = f"set {name} of {study} is planned: at least {counted(found.rows, 'example')} for {_steps(found)}"
+    words = labels_of_submissions(found.plan, found.rows) if isinstance(found.plan, GateConfig) else None
     text += f"\n  {words}" if words else ""
     show_json(found) if as_json else click.echo(text)
 
@@ -147,13 +158,13 @@ def seal(
     if as_json:
         show_json(found)
         return
-    for warning in found["warnings"]:
+    for warning in found.warnings:
         click.echo(f"easeml: {plain(warning)}", err=True)
-    again = "was sealed before and " if found["sealed_before"] else ""
-    needed = "" if found["sealed_before"] else f"{found['needed']:,} needed, "  # what was sealed keeps its own plan
+    again = "was sealed before and " if found.sealed_before else ""
+    needed = "" if found.sealed_before else f"{found.needed:,} needed, "  # what was sealed keeps its own plan
     click.echo(
-        f"set {found['name'] or found['test_set_id']} of {study} {again}is {found['state']}: {found['rows']:,} "
-        f"examples, {needed}{_steps(found)}" + (plain(f"; {found['when_live']}") if found["when_live"] else "")
+        f"set {found.name or found.test_set_id} of {study} {again}is {found.state}: {found.rows:,} "
+        f"examples, {needed}{_steps(found)}" + (plain(f"; {found.when_live}") if found.when_live else "")
     )
 
 
@@ -174,8 +185,8 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
     from easeml_core.services.test_sets.lifecycle import retire_test_set
 
     found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
-    live = "no set is live now" if found["live"] is None else f"set {found['live']} is live now"
-    show_json(found) if as_json else click.echo(f"set {handle} is {found['state']}; {live}")
+    live = "no set is live now" if found.live is None else f"set {found.live} is live now"
+    show_json(found) if as_json else click.echo(f"set {handle} is {found.state}; {live}")
 
 
 @test_set.command(epilog=example("easeml test-set overlaps --retire"))
@@ -190,7 +201,7 @@ def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_jso
     store = open_store(database, role=_REFEREE)
     found = retire_overlapping(store, open_artifacts(artifacts, store), retire=is_asked)
     if as_json:
-        show_json([asdict(one) for one in found])
+        show_json(found)
         return
     for one in found:
         done = "; retired" if is_asked else ""
@@ -211,7 +222,7 @@ def release(handle: str, study: str | None, artifacts: str | None, database: str
 
     store = open_store(database, role=_REFEREE)
     found = release_test_set(store, open_artifacts(artifacts, store), test_set=handle, study=study)
-    text = f"set {handle} is {found['state']}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
+    text = f"set {handle} is {found.state}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
     show_json(found) if as_json else click.echo(text)
 
 
@@ -227,7 +238,7 @@ def fetch(handle: str, to: Path, study: str | None, artifacts: str | None, datab
     from easeml_core.services.test_sets.release import fetch_test_set
 
     found = fetch_test_set(*open_installation(database, artifacts), test_set=handle, to=to, study=study)
-    text = f"{found['file']}: {counted(found['rows'], 'example')}, {found['labelled']:,} with a label"
+    text = f"{found.file}: {counted(found.rows, 'example')}, {found.labelled:,} with a label"
     show_json(found) if as_json else click.echo(text)
 
 
@@ -244,48 +255,32 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
     """
     from easeml_core.services.test_sets.ledger import study_ledger
 
-    found = [_with_isolation(e) for e in study_ledger(open_store(database, role="easeml_referee"), study=study)]
+    found = study_ledger(open_store(database, role="easeml_referee"), study=study)
     if as_json:
         show_json(found)
         return
-    columns = {
+    columns: Columns = {
         "Set": "test_set_id",
-        "Step": "of",
-        "Model": "compared",
+        "Step": lambda entry: f"{entry.system} {entry.step}",
+        "Model": _compared,
         "Verdict": "verdict",
         "Released": "released",
-        "Nats": "cost",
-        "Ran": "ran",
+        "Nats": lambda entry: f"{entry.log_cost:.2f}",
+        "Ran": _ran,
     }
-    show_table(f"Ledger of {study}", columns, [entry | _in_words(entry) for entry in found])
+    show_table(f"Ledger of {study}", columns, found)
 
 
-def _in_words(entry: dict[str, Any]) -> dict[str, Any]:
-    """What a line of 80 characters has no columns for."""
-    against = "" if entry["incumbent_id"] is None else f" vs {entry['incumbent_id']}"
-    return {
-        "of": f"{entry['system']} {entry['step']}",
-        "compared": f"{entry['model_id']}{against}",
-        "cost": f"{entry['log_cost']:.2f}",
-        "ran": _ran(entry["isolation"]),
-    }
+def _compared(entry: ShownEntry) -> str:
+    against = "" if entry.incumbent_id is None else f" vs {entry.incumbent_id}"
+    return f"{entry.model_id}{against}"
 
 
-def _with_isolation(entry: dict[str, Any]) -> dict[str, Any]:
-    """The entry, its isolation in the words of now: rows of an earlier version have others."""
-    from easeml_core.sandbox.isolation import Isolation
-
-    kept = entry["isolation"]
-    return entry | {"isolation": None if kept is None else Isolation.from_json(kept).to_json()}
-
-
-def _ran(isolation: dict[str, Any] | None) -> str:
+def _ran(entry: ShownEntry) -> str:
     """What the model was kept from, in a few words."""
-    from easeml_core.sandbox.isolation import Isolation
-
-    if isolation is None:
+    if entry.isolation is None:
         return ""
-    reached = list(Isolation.from_json(isolation).reaches())
-    if not isolation["account"]:
+    reached = list(entry.isolation.reaches())
+    if not entry.isolation.account:
         reached.insert(0, "the referee's account")
     return f"reaches {', '.join(reached)}" if reached else "cut off"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import is_dataclass
 from enum import Enum
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from types import UnionType
 from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 from sqlalchemy import text
 
+from easeml_core.encoding import from_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Mapping, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Row
@@ -41,38 +43,42 @@ def row(tx: Connection, sql: str, **values: Any) -> Row[Any] | None:
     return tx.execute(_text(sql), values).first()
 
 
-def records(tx: Connection, kind: type[T], sql: str, **values: Any) -> list[T]:
+def records(tx: Connection, kind: type[T], sql: str, /, **values: Any) -> list[T]:
     """Return all rows of a query as frozen dataclasses (ADR 0027).
 
     Args:
         tx: An open transaction.
         kind: A dataclass whose fields are named like the columns; their order is free. A column of a field whose type
-            is an enum, or an enum or None, is converted to it. A field with a default may have no column.
+            is an enum, or an enum or None, is converted to it, and the JSON of a field whose type is a dataclass to
+            that (``encoding.from_json``). A field with a default may have no column.
         sql: A query with named parameters.
         **values: The parameters.
 
     Raises:
         TypeError: If a column has no field, or a field without a default has no column.
-        ValueError: If the text of a column is no member of the field's enum.
+        ValueError: If the text of a column is no member of the field's enum, or its JSON has not the fields of the
+            dataclass.
     """
-    enums = _enums_of(kind)  # type: ignore[arg-type]  # mypy 11470: a class is hashable
+    types = _decoded(kind)  # type: ignore[arg-type]  # mypy 11470: a class is hashable
     found = tx.execute(_text(sql), values).mappings()
-    return [kind(**{n: enums[n](v) if n in enums and v is not None else v for n, v in r.items()}) for r in found]
+    return [kind(**{n: types[n](v) if n in types and v is not None else v for n, v in r.items()}) for r in found]
 
 
-def record(tx: Connection, kind: type[T], sql: str, **values: Any) -> T | None:
+def record(tx: Connection, kind: type[T], sql: str, /, **values: Any) -> T | None:
     """Return the first row of a query as a frozen dataclass, or None; see ``records``."""
     return next(iter(records(tx, kind, sql, **values)), None)
 
 
 @cache
-def _enums_of(kind: Hashable) -> dict[str, type[Enum]]:
-    """Return the fields of a dataclass that hold an enum, ``E`` or ``E | None``."""
-    found: dict[str, type[Enum]] = {}
+def _decoded(kind: Hashable) -> dict[str, Callable[[Any], Any]]:
+    """Return how the columns of fields are read that hold an enum ``E`` or a dataclass ``D``, or ``E | None``."""
+    found: dict[str, Callable[[Any], Any]] = {}
     for name, hint in get_type_hints(kind).items():
         for option in get_args(hint) if isinstance(hint, UnionType) else (hint,):
             if isinstance(option, type) and issubclass(option, Enum):
                 found[name] = option
+            elif isinstance(option, type) and is_dataclass(option):
+                found[name] = partial(from_json, kind=option)
     return found
 
 

@@ -125,7 +125,7 @@ def rest(stage: Stage) -> None:
 
 def _meter_on_the_newer(stage: Stage, published: Published, study: str) -> None:
     listed = list_test_sets(stage.store, study=study)
-    (meter,) = [one["test_set_id"] for one in listed if one["purpose"] == "meter"]
+    (meter,) = [one.test_set_id for one in listed if one.purpose == "meter"]
     inputs, labels = published.write_examples(stage.folder)
     files = ("--purpose", "meter", "--inputs", str(inputs), "--labels", str(labels), "--meter", json.dumps(METER))
     stage.easeml("test-set", "retire", str(meter), role="easeml_referee", needs_artifacts=False)

@@ -35,7 +35,7 @@ class Asked:
         self.values = (table.inputs[chosen] + rng.uniform(0.01, 0.02, (ROWS, table.inputs.shape[1]))).astype(np.float32)
         path = self.write([["example", *table.feature_names], *([f"<p{i}>", *v] for i, v in enumerate(self.values))])
         sealed_now = seal_test_set(database.referee, artifacts, study=study, inputs=path, name="autumn")
-        self.set_id: int = sealed_now["test_set_id"]
+        self.set_id: int = sealed_now.test_set_id
         with database.referee.begin() as tx:
             self.keys = sealed.sealed_keys(tx, self.set_id)
         self.request_id = file_gate_request(

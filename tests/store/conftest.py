@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.store.artifacts import location
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
@@ -227,7 +228,7 @@ def seal(database: Any) -> Callable[..., int]:
                 inputs=start + np.arange(2.0 * examples).reshape(examples, 2),
                 labels=np.arange(examples) % 2,
                 steps=steps,
-                plan={"ranges": [0.1], "tolerance": 0.1},
+                plan=GateConfig() if purpose == "gate" else MeterConfig(),
             )
 
     return make
@@ -349,19 +350,15 @@ def world(
         requests.put_off(tx, gate, attempt, bounded=True, reason="TrainingKilled", seconds=1e-3)
         model = models.get_model(tx, study.study_id, model_id).identity
         sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)
-        told = {"step": 1, "cached": False, **of_model}
-        releases.add_verdict(
-            tx,
-            request_id=gate,
-            incumbent_id=study.baseline_id,
-            test_set_id=gate_set,
-            symbol=Symbol.PASS,
-            planned=True,
-            **told,
+        told = {"model_id": model_id, "step": 1, "cached": False}
+        verdict = releases.Verdict(
+            incumbent_id=study.baseline_id, test_set_id=gate_set, symbol=Symbol.PASS, planned=True, **told
         )
+        releases.add_verdict(tx, request_id=gate, study_id=study.study_id, verdict=verdict)
         of_verdict = {"request_id": gate, "study_id": study.study_id, "test_set_id": gate_set}
         chain.publish(tx, **of_verdict, envelope={"payload": "signed"})
-        releases.add_reading(tx, request_id=meter, test_set_id=meter_set, signal=2, signals=2, **told)
+        reading = releases.Reading(test_set_id=meter_set, signal=2, signals=2, **told)
+        releases.add_reading(tx, request_id=meter, study_id=study.study_id, reading=reading)
         releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
         promotion_id = promotions.add_promotion(
             tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model

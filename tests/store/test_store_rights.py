@@ -289,9 +289,8 @@ def test_a_message_wakes_and_tells_no_more_than_an_id(
     request_id = file(study, "meter", world.model_id, key="again")
     told = {"study_id": study.study_id, "request_id": request_id}
     with database.referee.begin() as tx:
-        releases.add_reading(
-            tx, model_id=world.model_id, test_set_id=world.meter_set, step=2, signal=2, signals=2, cached=False, **told
-        )
+        read = {"model_id": world.model_id, "test_set_id": world.meter_set, "step": 2, "cached": False}
+        releases.add_reading(tx, reading=releases.Reading(signal=2, signals=2, **read), **told)
         releases.add_alert(tx, study=study.name, message="the gap is 0.31 +/- 0.02", **told)
         requests.add_answer(tx, request_id, refused=True, message="a long story")
     assert heard(4) == [

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError
 from easeml_core.services.datasets.validation_sets import validation_report
-from easeml_core.services.test_sets.lifecycle import list_test_sets, shown
+from easeml_core.services.test_sets.lifecycle import ShownSet, list_test_sets, shown
 from easeml_core.store.tables import datasets, ledger, sealed, studies, test_sets
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables.labels import UNKNOWN
@@ -73,17 +74,31 @@ def _fed(one: datasets.Feed) -> dict[str, Any]:
     return {"feed_id": one.id} | {name: getattr(one, name) for name in names}
 
 
-def sealed_sets(store: Store, *, study: str) -> list[dict[str, Any]]:
+@typed_record
+class AnsweringSet(ShownSet):
+    """A sealed set with what it has said and paid. Not for developers.
+
+    Attributes:
+        answers: Of gate and meter so far, those that wait for their hour too.
+        nats: What they have cost together.
+        labelled: Labels that are known.
+        wanted: Labels that are wanted now.
+        signals: The last ones of a meter, oldest first.
+    """
+
+    answers: int = 0
+    nats: float = 0.0
+    labelled: int = 0
+    wanted: int = 0
+    signals: tuple[int, ...] = ()
+
+
+def sealed_sets(store: Store, *, study: str) -> list[AnsweringSet]:
     """The study's sealed sets with what they have said and paid, newest first. Not for developers.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
-
-    Returns:
-        As of ``test_sets.shown``, and ``{"answers", "nats", "labelled", "wanted", "signals"}`` each: answers of gate
-        and meter so far, those that wait for their hour too; what they have cost together; labels that are known; how
-        many are wanted now; the last signals of a meter, oldest first.
 
     Raises:
         NotFoundError: There is no such study.
@@ -93,14 +108,15 @@ def sealed_sets(store: Store, *, study: str) -> list[dict[str, Any]]:
         return [_told(tx, one) for one in test_sets.list_sets(tx, found.id)[:MOST_ENTRIES]]
 
 
-def _told(tx: Connection, one: SealedSet) -> dict[str, Any]:
+def _told(tx: Connection, one: SealedSet) -> AnsweringSet:
+    public = row_of(shown(one))
     if one.state == SealedSetState.PLANNED or not sealed.is_sealed(tx, one.id):
-        return shown(one) | {"answers": 0, "nats": 0.0, "labelled": 0, "wanted": 0, "signals": []}
+        return AnsweringSet(**public)
     answers, nats = sealed.spent(tx, one.id)
     last = ledger.set_ledger(tx, one.id, limit=LAST_SIGNALS, system=METER)
-    said = [int(entry["answer"]) for entry in reversed(last) if entry["answer"] != RETIRED]
+    said = tuple(int(entry.answer) for entry in reversed(last) if entry.answer != RETIRED)
     labelled, wanted = _labels(tx, one)
-    return shown(one) | {"answers": answers, "nats": nats, "labelled": labelled, "wanted": wanted, "signals": said}
+    return AnsweringSet(**public, answers=answers, nats=nats, labelled=labelled, wanted=wanted, signals=said)
 
 
 def _labels(tx: Connection, one: SealedSet) -> tuple[int, int]:

@@ -31,6 +31,8 @@ from easeml_core.services.test_sets.shared_set import gate_settings, joint_confi
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store.rows import as_json
 from easeml_core.store.tables import labels, ledger, models, sealed
+from easeml_core.store.tables.outbox import GateFacts, MailText
+from easeml_core.store.tables.releases import Verdict as ReleasedVerdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Model
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation.sealed_runs import Preparation
+    from easeml_core.store.tables.test_sets import PlannedSet
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +82,7 @@ class _Case:
     """
 
     asked: Asked
-    test_set: Any
+    test_set: PlannedSet
     config: GateConfig
     condition: Condition
     allocation: Allocation
@@ -180,7 +183,7 @@ def _require_other_condition(case: _Case) -> None:
     raise StateError(message)
 
 
-def _case(tx: Connection, asked: Asked, test_set: Any) -> _Case:
+def _case(tx: Connection, asked: Asked, test_set: PlannedSet) -> _Case:
     """Gather the question; refuses what the set was not planned for."""
     plan, joint = gate_settings(test_set), joint_config(test_set)
     allocation = allocate(plan.adaptivity, plan.steps, mode=plan.mode, estimator=plan.estimator)
@@ -344,7 +347,7 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
         system_step=step,
         system_steps=steps,
     )
-    mails = []
+    mails: list[MailText] = []
     if kind is Adaptivity.NONE and case.config.mail:
         told = (case.config.mail, case.asked.study.name, step, steps)
         mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
@@ -376,10 +379,10 @@ def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None
     # Only recycling lowers the level that is left. Under none nothing said in public may follow from a change.
     if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.usage.gate_changes:
         return None
-    return None if _fits(tx, GateConfig.from_json(case.test_set.plan), case.test_set, changes) else "tolerance"
+    return None if _fits(tx, gate_settings(case.test_set), case.test_set, changes) else "tolerance"
 
 
-def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool:
+def _fits(tx: Connection, plan: GateConfig, test_set: PlannedSet, changes: int) -> bool:
     """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes.
 
     How long the search takes follows from the plan and from how many changes there were: no more than the symbols say,
@@ -391,24 +394,24 @@ def _fits(tx: Connection, plan: GateConfig, test_set: Any, changes: int) -> bool
 
 
 def _answer(
-    case: _Case, *, step: int, symbol: Symbol, cached: bool, retired_why: str | None, mails: list[dict[str, str]]
+    case: _Case, *, step: int, symbol: Symbol, cached: bool, retired_why: str | None, mails: list[MailText]
 ) -> Answer:
-    verdict = {
-        "model_id": case.models.new.id,
-        "incumbent_id": case.models.named.id,
-        "test_set_id": case.test_set.id,
-        "step": step,
-        "symbol": symbol.value,
-        "planned": case.is_planned,
-        "cached": cached,
-    }
-    facts = {"study_id": case.asked.study.id, "test_set_id": case.test_set.id, "retired_why": retired_why}
+    verdict = ReleasedVerdict(
+        model_id=case.models.new.id,
+        incumbent_id=case.models.named.id,
+        test_set_id=case.test_set.id,
+        step=step,
+        symbol=symbol,
+        planned=case.is_planned,
+        cached=cached,
+    )
+    facts = GateFacts(case.asked.study.id, case.test_set.id, retired_why, verdict, tuple(mails))
     answered = f"step {step} of {case.config.steps}" if case.is_planned else f"answer {step} about other conditions"
-    return Answer(f"{answered}: {symbol}", facts | {"verdict": verdict, "mails": mails})
+    return Answer(f"{answered}: {symbol}", facts)
 
 
-def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> dict[str, str]:
-    """The mail that tells a withheld verdict: recipient, subject and body.
+def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> MailText:
+    """The mail that tells a withheld verdict.
 
     Args:
         recipient: An address that no developer of the study reads.
@@ -425,4 +428,4 @@ def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapp
         json.dumps(report, indent=2, sort_keys=True),
     )
     subject = f"easeml: {study}, model {report['model_id']}: {report['symbol']}"
-    return {"recipient": recipient, "subject": subject, "body": "\n".join(lines)}
+    return MailText(recipient, subject, "\n".join(lines))

@@ -8,9 +8,10 @@ to: no team may learn another one's signals. Whoever names no team is none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import choice, require
+from easeml_core.encoding import typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.store.tables import releases, studies
@@ -21,10 +22,36 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.releases import Alert
 
 
 _SERVING = {"gate": ("gate", "joint"), "meter": ("meter", "joint")}
 """Sets that serve gate and meter; any other purpose has sets of its own only."""
+
+
+@typed_record
+class ClearedAlert:
+    """An alert that was marked as dealt with."""
+
+    alert_id: int
+    cleared: bool
+
+
+@typed_record
+class PausedStudy:
+    """What an alert has done to its study.
+
+    Attributes:
+        study: Its name.
+        alert_id: The alert.
+        paused: Whether this call has paused it.
+        state: Of the study now.
+    """
+
+    study: str
+    alert_id: int
+    paused: bool
+    state: StudyState
 
 
 def open_alerts(
@@ -34,8 +61,8 @@ def open_alerts(
     kind: str | Sequence[str] | None = None,
     up_to_id: int | None = None,
     team: int | None = None,
-) -> list[dict[str, Any]]:
-    """Alerts of the study, or of all when None, that are open; oldest first, as plain JSON.
+) -> list[Alert]:
+    """Alerts of the study, or of all when None, that are open; oldest first.
 
     Args:
         store: Any role.
@@ -50,7 +77,7 @@ def open_alerts(
     """
     with store.begin() as tx:
         found = releases.list_alerts(tx, _study_id(tx, study, team), open_only=True, team=team)
-    return _plain([a for a in found if up_to_id is None or a["alert_id"] <= up_to_id], kind)
+    return _of_kinds([a for a in found if up_to_id is None or a.alert_id <= up_to_id], kind)
 
 
 def newest_alert(store: Store, *, study: str | None, team: int | None = None) -> int:
@@ -71,7 +98,7 @@ def next_alert(
     cleared_too: bool | None = None,
     purpose: str | None = None,
     team: int | None = None,
-) -> dict[str, Any] | None:
+) -> Alert | None:
     """The alert to deal with next, or None: what a sensor looks at, and so loses none.
 
     Args:
@@ -91,8 +118,8 @@ def next_alert(
         found = releases.list_alerts(tx, study_id, after_id=after_id, open_only=open_only, team=team)
     if purpose is not None:
         serving = _SERVING.get(purpose, (choice(SealedSetPurpose, "purpose", purpose),))
-        found = [alert for alert in found if alert["purpose"] in serving]
-    return next(iter(_plain(found, kind)), None)
+        found = [alert for alert in found if alert.purpose in serving]
+    return next(iter(_of_kinds(found, kind)), None)
 
 
 def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None:
@@ -101,7 +128,7 @@ def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None
     return None if study is None else studies.get_study(tx, study).id
 
 
-def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
+def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> ClearedAlert:
     """Mark an alert as dealt with; one that has been served already may be, too.
 
     Raises:
@@ -110,22 +137,19 @@ def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = N
     """
     with store.begin() as tx:
         shown = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
-        if alert_id not in [a["alert_id"] for a in shown if a["cleared_at"] is None]:
-            known = [str(a["alert_id"]) for a in shown if a["is_open"]]
+        if alert_id not in [a.alert_id for a in shown if a.cleared_at is None]:
+            known = [str(a.alert_id) for a in shown if a.is_open]
             raise NotFoundError(kind="open alert", name=alert_id, known=known, owner=f"study {study!r}")
         releases.clear_alert(tx, alert_id)
         releases.announce_alert(tx, study)
-    return {"alert_id": alert_id, "cleared": True}
+    return ClearedAlert(alert_id=alert_id, cleared=True)
 
 
-def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> dict[str, Any]:
+def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> PausedStudy:
     """Pause the study's search when the alert says that its overfitting budget is broken.
 
     Nothing happens when the alert is open no more, or the study is not active; so a repetition is harmless. Nor
     does the alert of one of several teams pause anything: the others would see the pause, and so the signal.
-
-    Returns:
-        ``{"study", "alert_id", "paused", "state"}``; ``paused`` says whether this call did it.
 
     Raises:
         NotFoundError: There is no such study, or it has no such alert, none that the team is shown.
@@ -134,23 +158,19 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         alerts = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
-        alert = next((a for a in alerts if a["alert_id"] == alert_id), None)
+        alert = next((a for a in alerts if a.alert_id == alert_id), None)
         if alert is None:
-            raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a["alert_id"]) for a in alerts])
-        told = bool(alert["over_budget"]) and alert["is_open"] and alert["team"] is None
+            raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a.alert_id) for a in alerts])
+        told = bool(alert.over_budget) and alert.is_open and alert.team is None
         pauses = told and found.state == StudyState.ACTIVE
         if pauses:
             studies.set_study_state(tx, found.id, StudyState.PAUSED)
     state = StudyState.PAUSED if pauses else found.state
-    return {"study": study, "alert_id": alert_id, "paused": pauses, "state": str(state)}
+    return PausedStudy(study=study, alert_id=alert_id, paused=pauses, state=state)
 
 
-def _plain(alerts: list[dict[str, Any]], kind: str | Sequence[str] | None) -> list[dict[str, Any]]:
-    """Those of the kinds, or all, as plain JSON."""
+def _of_kinds(alerts: list[Alert], kind: str | Sequence[str] | None) -> list[Alert]:
+    """Those of the kinds, or all."""
     kinds = list(AlertKind) if kind is None else [kind] if isinstance(kind, str) else kind
     wanted = [choice(AlertKind, "kind", name) for name in kinds]
-    return [
-        alert | {k: None if alert[k] is None else alert[k].isoformat() for k in ("created_at", "cleared_at")}
-        for alert in alerts
-        if alert["kind"] in wanted
-    ]
+    return [alert for alert in alerts if alert.kind in wanted]

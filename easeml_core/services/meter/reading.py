@@ -38,6 +38,8 @@ from easeml_core.services.test_sets.lifecycle import no_live_set
 from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
 from easeml_core.store.tables import ledger, models, sealed, studies
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry
+from easeml_core.store.tables.outbox import MeterFacts
+from easeml_core.store.tables.releases import Reading as ReleasedReading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion, Model, Study
     from easeml_core.services.evaluation.sealed_runs import Preparation
     from easeml_core.store.tables.requests import Request
+    from easeml_core.store.tables.test_sets import PlannedSet
 
 
 logger = logging.getLogger(__name__)
@@ -92,7 +95,7 @@ class MeterSet:
         submission: Whose model it is.
     """
 
-    row: Any
+    row: PlannedSet
     config: MeterConfig
     earlier: list[MeterEntry]
     submission: Submission
@@ -154,7 +157,7 @@ def cache_key(config: MeterConfig, submission: Submission) -> str:
     return submission.model.identity + team + data
 
 
-def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[Any]) -> None:
+def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[PlannedSet]) -> None:
     """Stop a new reading before its validation loss is measured, and name all runs that it will need, at once.
 
     Nothing else is decided here: whoever comes through is read, answered from the ledger or refused (``read_on``). That
@@ -177,13 +180,13 @@ def require_runs(tx: Connection, ready: Preparation, submission: Submission, set
     raise ready.missing(Run(model, None), *(Run(model, set_id) for set_id in unknown))
 
 
-def _answers_anew(tx: Connection, submission: Submission, row: Any) -> bool:
+def _answers_anew(tx: Connection, submission: Submission, row: PlannedSet) -> bool:
     key = cache_key(meter_settings_of(row), submission)
     anew = ledger.meter_answers_anew(tx, row.id, cache_key=key, team=submission.team)
     return anew and joint_end(tx, row) is None
 
 
-def meter_set(tx: Connection, row: Any, submission: Submission) -> MeterSet:
+def meter_set(tx: Connection, row: PlannedSet, submission: Submission) -> MeterSet:
     """The set as it stands; ``row`` is that of a live set, which the transaction holds."""
     return MeterSet(row, meter_settings_of(row), ledger.meter_entries(tx, row.id), submission)
 
@@ -359,15 +362,15 @@ def meter(tx: Connection, ready: Preparation, asked: Asked) -> Answer:
         raise no_live_set(tx, study, SealedSetPurpose.METER)
     submission = _submission(tx, study, asked.request, meter_settings_of(test_set))
     second = asked.set_for(SealedSetPurpose.DIRECT)
-    comparable = second is not None and not _differences(test_set, second)
-    require_runs(tx, ready, submission, [test_set, second] if comparable else [test_set])
+    comparable = None if second is None or _differences(test_set, second) else second
+    require_runs(tx, ready, submission, [test_set] if comparable is None else [test_set, comparable])
     total = read_on(tx, ready, meter_set(tx, test_set, submission))
     if second is None or total.entry.signal is None:
         return _answer(tx, study, total, None)
-    if not comparable:
+    if comparable is None:
         _warn(study, test_set, second)
         return _answer(tx, study, total, None)
-    return _answer(tx, study, total, _direct(tx, ready, meter_set(tx, second, submission)))
+    return _answer(tx, study, total, _direct(tx, ready, meter_set(tx, comparable, submission)))
 
 
 def _submission(tx: Connection, study: Study, request: Request, config: MeterConfig) -> Submission:
@@ -383,7 +386,7 @@ def _direct(tx: Connection, ready: Preparation, second: MeterSet) -> SetReading 
     return None if second.has_ended() and second.cached() is None else read_on(tx, ready, second)
 
 
-def _differences(test_set: Any, second: Any) -> list[str]:
+def _differences(test_set: PlannedSet, second: PlannedSet) -> list[str]:
     """Settings in which the second validation sample must agree with the meter set, and does not."""
     ours, other = meter_settings_of(test_set), meter_settings_of(second)
     differing = [name for name in _ALIKE if getattr(other, name) != getattr(ours, name)]
@@ -392,7 +395,7 @@ def _differences(test_set: Any, second: Any) -> list[str]:
     return differing
 
 
-def _warn(study: Study, test_set: Any, second: Any) -> None:
+def _warn(study: Study, test_set: PlannedSet, second: PlannedSet) -> None:
     logger.warning(
         "study %s: the second validation sample (set %d) is not read, its %s differ from those of meter set %d; "
         "retire it and seal one with the same",
@@ -405,16 +408,16 @@ def _answer(tx: Connection, study: Study, total: SetReading, direct: SetReading 
     both = _both(total, direct)
     breach = None if total.cached else _breach(tx, study.id, total, both)
     news = direct is not None and not (total.cached and direct.cached)
-    facts = {
-        "study_id": study.id,
-        "test_set_id": total.on.row.id,
-        "retired_why": total.retired_why,
-        "reading": _first_reading(total) | _second_reading(direct, both),
-        "alert": breach,
-        "over_budget": None if breach is None else True,
-        "drift_alert": _drift_alert(total, direct, both) if news else None,
-        "direct_retired_why": None if direct is None else direct.retired_why,
-    }
+    facts = MeterFacts(
+        study_id=study.id,
+        test_set_id=total.on.row.id,
+        retired_why=total.retired_why,
+        reading=_released(total, direct, both),
+        alert=breach,
+        over_budget=None if breach is None else True,
+        drift_alert=_drift_alert(total, direct, both) if news else None,
+        direct_retired_why=None if direct is None else direct.retired_why,
+    )
     return Answer(_message(total, direct, both), facts)
 
 
@@ -424,30 +427,25 @@ def _both(total: SetReading, direct: SetReading | None) -> TwoSignals | None:
     return None if said[0] is None or said[1] is None else combine(said[0], said[1])
 
 
-def _first_reading(total: SetReading) -> dict[str, Any]:
-    """The columns of ``work.meter_readings`` on the study's meter set."""
+def _released(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> ReleasedReading:
+    """What everybody may know: of the study's meter set, and of the second validation sample."""
     entry, submission = total.entry, total.on.submission
-    return {
-        "model_id": submission.model.id,
-        "test_set_id": total.on.row.id,
-        "step": entry.step,
-        "signal": entry.signal,
-        "signals": len(total.on.config.ranges) + 1,
-        "cached": total.cached,
-        "team": entry.team,
-        "edges": list(entry.edges) or None,
-        "tolerance": entry.tolerance,
-        "submissions_left": total.on.left(),
-        "data_version_id": submission.version.id,
-    }
-
-
-def _second_reading(direct: SetReading | None, both: TwoSignals | None) -> dict[str, Any]:
-    """The columns on the second validation sample."""
-    if direct is None:
-        return {"direct_test_set_id": None, "direct_signal": None, "drift": None}
-    drift = None if both is None else both.drift
-    return {"direct_test_set_id": direct.on.row.id, "direct_signal": direct.entry.signal, "drift": drift}
+    return ReleasedReading(
+        model_id=submission.model.id,
+        test_set_id=total.on.row.id,
+        step=entry.step,
+        signal=entry.signal,
+        signals=len(total.on.config.ranges) + 1,
+        cached=total.cached,
+        team=entry.team,
+        edges=entry.edges or None,
+        tolerance=entry.tolerance,
+        submissions_left=total.on.left(),
+        data_version_id=submission.version.id,
+        direct_test_set_id=None if direct is None else direct.on.row.id,
+        direct_signal=None if direct is None else direct.entry.signal,
+        drift=None if direct is None or both is None else both.drift,
+    )
 
 
 def _message(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import Promotion
+    from easeml_core.store.tables.releases import VerdictRow
     from easeml_core.store.tables.requests import Request
 
 _THERE = "model {model} is in production for study {study!r} already"
@@ -46,21 +47,21 @@ def promote(tx: Connection, request: Request) -> str:
     gate_request_id = int(request.arguments["gate_request_id"])
     model_id = request.model_id or 0
     verdict = releases.get_verdict(tx, gate_request_id)
-    if verdict is None or (verdict["study_id"], verdict["model_id"]) != (study.id, model_id):
+    if verdict is None or (verdict.study_id, verdict.model_id) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
         raise StateError(message)
-    if verdict["symbol"] != Symbol.FAIL:
+    if verdict.symbol != Symbol.FAIL:
         _require_not_there(tx, study, model_id)
     _require_ground(verdict, gate_request_id, model_id)
-    if verdict["symbol"] == Symbol.PASS:
-        _require_standing(tx, study, verdict["incumbent_id"])
+    if verdict.symbol == Symbol.PASS:
+        _require_standing(tx, study, verdict.incumbent_id)
     promotions.add_promotion(
         tx,
         request_id=request.id,
         study_id=study.id,
         model_id=model_id,
         gate_request_id=gate_request_id,
-        symbol=Symbol(verdict["symbol"]),
+        symbol=verdict.symbol,
     )
     return _moved(tx, study, model_id)
 
@@ -75,21 +76,21 @@ def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
         raise StateError(_THERE.format(model=model_id, study=study.name))
 
 
-def _require_ground(verdict: dict[str, Any], gate_request_id: int, model_id: int) -> None:
+def _require_ground(verdict: VerdictRow, gate_request_id: int, model_id: int) -> None:
     """Refuse a verdict that is no ground for a promotion."""
-    if verdict["symbol"] == Symbol.FAIL:
-        message = f"the gate answered {verdict['symbol']!r} for model {model_id}; only a pass may be promoted"
+    if verdict.symbol == Symbol.FAIL:
+        message = f"the gate answered {str(verdict.symbol)!r} for model {model_id}; only a pass may be promoted"
         raise StateError(message)
-    if not verdict["planned"]:
+    if not verdict.planned:
         message = (
             f"gate request {gate_request_id} asked for another condition than the one sealed with the set; "
             "such a pass is advice: ask the gate again without a condition"
         )
         raise StateError(message)
-    outlives_it = verdict["was_last"] and verdict["retired_why"] not in (None, BY_HAND)
-    if verdict["set_state"] != "live" and not outlives_it:
+    outlives_it = verdict.was_last and verdict.retired_why not in (None, BY_HAND)
+    if verdict.set_state != "live" and not outlives_it:
         message = (
-            f"the verdict of gate request {gate_request_id} is of a test set that is {verdict['set_state']} by now; "
+            f"the verdict of gate request {gate_request_id} is of a test set that is {verdict.set_state} by now; "
             "ask the gate again, on the live set"
         )
         raise StateError(message)

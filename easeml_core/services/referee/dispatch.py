@@ -199,5 +199,5 @@ def _rests_on(tx: Connection, request: Request) -> list[int]:
     """The sealed set whose verdict a promotion rests on, and whose evidence must verify before it."""
     if request.kind is RequestKind.PROMOTE:
         verdict = releases.get_verdict(tx, int(request.arguments["gate_request_id"]))
-        return [] if verdict is None else [verdict["test_set_id"]]
+        return [] if verdict is None else [verdict.test_set_id]
     return []

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.entities import AlertKind, Symbol
+from easeml_core.entities import AlertKind
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
@@ -21,6 +21,7 @@ from easeml_core.services.referee.claiming import wake
 from easeml_core.services.test_sets.lifecycle import end_set
 from easeml_core.store.database import notify
 from easeml_core.store.tables import chain, outbox, releases, requests, studies
+from easeml_core.store.tables.outbox import GateFacts, MailText, MeterFacts
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.referee.claiming import Claims
-    from easeml_core.store.tables.outbox import Held
+    from easeml_core.store.tables.outbox import Facts, Held
 
 logger = logging.getLogger(__name__)
 
@@ -122,8 +123,8 @@ def release_due(notary: Notary, claims: Claims) -> int | None:
 def release(tx: Connection, held: Held) -> None:
     """Say an answer that was decided in an earlier transaction."""
     study = None
-    if "study_id" in held.facts:
-        study = studies.study_by_id(tx, held.facts["study_id"])
+    if held.facts is not None:
+        study = studies.study_by_id(tx, held.facts.study_id)
         releases.hold_study(tx, study.id)
     outbox.mark_left(tx, held.request_id)
     say(tx, held, study)
@@ -132,52 +133,51 @@ def release(tx: Connection, held: Held) -> None:
 def say(tx: Connection, held: Held, study: Study | None) -> None:
     """Say a decided answer: publish its facts, end the set that it has used up, and answer.
 
-    The facts of a decision are ``study_id``, ``test_set_id``, ``retired_why`` (None while the set lives), and for the
-    gate ``verdict`` (columns of the verdict) and ``mails``, for the meter ``reading``, ``alert`` and ``over_budget``,
-    ``drift_alert``, and ``direct_retired_why`` (None while the second validation sample lives).
-
     Args:
         tx: Transaction of the referee's role that holds the request.
         held: The answer.
         study: Whose sets the transaction holds; None for an answer without facts.
     """
     facts = held.facts
-    if study is not None and facts:
-        if "verdict" in facts:
-            verdict = facts["verdict"] | {"symbol": Symbol(facts["verdict"]["symbol"])}
-            releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, **verdict)
-        if "reading" in facts:
-            releases.add_reading(tx, request_id=held.request_id, study_id=study.id, **facts["reading"])
-            _alerts(tx, study, held)
-        of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts["test_set_id"]}
-        bundle = (
-            redacted(tx, request_id=held.request_id, test_set_id=facts["test_set_id"]) if "verdict" in facts else None
-        )
+    if study is not None and facts is not None:
+        bundle, mails = None, tuple[MailText, ...]()
+        if isinstance(facts, GateFacts):
+            releases.add_verdict(tx, request_id=held.request_id, study_id=study.id, verdict=facts.verdict)
+            bundle, mails = redacted(tx, request_id=held.request_id, test_set_id=facts.test_set_id), facts.mails
+        else:
+            releases.add_reading(tx, request_id=held.request_id, study_id=study.id, reading=facts.reading)
+            _alerts(tx, study, held.request_id, facts)
+        of_answer = {"request_id": held.request_id, "study_id": study.id, "test_set_id": facts.test_set_id}
         head = chain.publish(tx, **of_answer, envelope=bundle)
-        for mail in facts.get("mails", ()):
-            outbox.add_mail(tx, **mail | {"body": f"{mail['body']}\n\nHead of the set's hash chain: {head}"})
-        if facts["retired_why"] is not None:
-            end_set(tx, study, facts["test_set_id"], facts["retired_why"])
-        if facts.get("direct_retired_why") is not None:
-            end_set(tx, study, facts["reading"]["direct_test_set_id"], facts["direct_retired_why"])
+        for mail in mails:
+            body = f"{mail.body}\n\nHead of the set's hash chain: {head}"
+            outbox.add_mail(tx, recipient=mail.recipient, subject=mail.subject, body=body)
+        _end_sets(tx, study, facts)
         notify(tx, f"study:{study.name}", f"evidence:{study.name}", "evidence:*")
     requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
 
 
-def _alerts(tx: Connection, study: Study, held: Held) -> None:
+def _end_sets(tx: Connection, study: Study, facts: Facts) -> None:
+    """End the sets that the answer has used up."""
+    if facts.retired_why is not None:
+        end_set(tx, study, facts.test_set_id, facts.retired_why)
+    if isinstance(facts, MeterFacts) and facts.direct_retired_why is not None:
+        assert facts.reading.direct_test_set_id is not None  # it is that which ends
+        end_set(tx, study, facts.reading.direct_test_set_id, facts.direct_retired_why)
+
+
+def _alerts(tx: Connection, study: Study, request_id: int, facts: MeterFacts) -> None:
     """The alerts of a reading, if it has any."""
-    facts = held.facts
-    if facts["alert"] or facts.get("drift_alert"):
-        team = whose_alert(tx, facts["reading"])
-        over = facts.get("over_budget")
-        _alert(tx, study, held, AlertKind.OVERFITTING, facts["alert"], over_budget=over, team=team)
-        _alert(tx, study, held, AlertKind.DRIFT, facts.get("drift_alert"), team=team)
+    if facts.alert or facts.drift_alert:
+        team = whose_alert(tx, facts.reading)
+        _alert(tx, study, request_id, AlertKind.OVERFITTING, facts.alert, over_budget=facts.over_budget, team=team)
+        _alert(tx, study, request_id, AlertKind.DRIFT, facts.drift_alert, team=team)
 
 
 def _alert(
     tx: Connection,
     study: Study,
-    held: Held,
+    request_id: int,
     kind: AlertKind,
     message: str | None,
     *,
@@ -190,7 +190,7 @@ def _alert(
             tx,
             study_id=study.id,
             study=study.name,
-            request_id=held.request_id,
+            request_id=request_id,
             kind=kind,
             message=f"{study.name}: {message}",
             over_budget=over_budget,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import parse_adaptivity, require
+from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity, RequestKind, SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
@@ -252,18 +253,18 @@ def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
     """
     with store.begin() as tx:
         answer = requests.get_answer(tx, request_id)
-        if answer is None or answer["refused"]:
-            return answer
-        return answer | _FACTS[RequestKind(answer["kind"])](tx, request_id)
+        if answer is None:
+            return None
+        return row_of(answer) | ({} if answer.refused else _FACTS[answer.kind](tx, request_id))
 
 
 def _gate_facts(tx: Connection, request_id: int) -> dict[str, Any]:
     verdict = _present(releases.get_verdict(tx, request_id), request_id)
-    return {k: verdict[k] for k in ("symbol", "planned", "step", "steps", "cached")}
+    return {k: getattr(verdict, k) for k in ("symbol", "planned", "step", "steps", "cached")}
 
 
 def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    return shown_reading(_present(releases.get_reading(tx, request_id), request_id))
+    return row_of(shown_reading(_present(releases.get_reading(tx, request_id), request_id)))
 
 
 def _refresh_facts(tx: Connection, request_id: int) -> dict[str, Any]:

@@ -32,11 +32,11 @@ from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
 from easeml_core.services.studies.candidates import called_for, require_fitting
 from easeml_core.services.test_sets.planning import (
+    canonical,
     needed_examples,
     plan_for_meter,
     plan_joint,
     set_purposes,
-    settings_of_plan,
     study_plan,
 )
 from easeml_core.services.test_sets.row_registry import (
@@ -59,12 +59,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.config import SetConfig
     from easeml_core.data.parts import Parts
     from easeml_core.data.sources.load import RawTable
     from easeml_core.data.split_spec import Split
     from easeml_core.programs.data_type import Program
     from easeml_core.services.datasets.fetching import Fetches
-    from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found, NewRows
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.tables.requests import Request
@@ -389,7 +389,7 @@ def planned_sets(settings: Mapping[str, Any]) -> dict[SealedSetPurpose, SetConfi
     Raises:
         InvalidInputError: Gate and meter cannot share a set with these settings.
     """
-    return {kind: settings_of_plan(kind, study_plan(settings, kind).to_json()) for kind in set_purposes(settings)}
+    return {kind: canonical(study_plan(settings, kind)) for kind in set_purposes(settings)}
 
 
 def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig]) -> dict[str, int]:
@@ -467,6 +467,6 @@ def _seal_parts(
             inputs=inputs[order],
             labels=labels[order],
             steps=config.steps,
-            plan=config.to_json(),
+            plan=config,
         )
     return set_ids

@@ -5,35 +5,203 @@ Everything here needs the role ``easeml_referee``; what a developer may know is 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig, require
-from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState, Symbol
 from easeml_core.errors import NotFoundError
+from easeml_core.gate.report import VerdictReport
 from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.reports.submissions import newest_set, production_of
-from easeml_core.services.test_sets.ledger import shown_entry
-from easeml_core.services.test_sets.lifecycle import shown
+from easeml_core.services.test_sets.ledger import ShownEntry, shown_entry
+from easeml_core.services.test_sets.lifecycle import ShownSet, SystemSteps, shown
 from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
 from easeml_core.services.test_sets.shared_set import gate_settings, joint_config
 from easeml_core.store.queries import submissions
 from easeml_core.store.tables import labels, ledger, requests, sealed, studies, test_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.ledger import LedgerEntry
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 500
 """Entries of a ledger that one look gives at most."""
 
 _MOST_SYMBOLS = 40
+_FEW_STEPS = 0.1
+"""Share of the steps that is left when the next set should be on its way."""
+
+
+@typed_record
+class GateSet(ShownSet):
+    """A sealed set that the gate draws on.
+
+    Attributes:
+        passes: Answers that were changes.
+        needed: Examples for the next verdict on the set's own condition; None where the set is not live.
+    """
+
+    passes: int
+    needed: int | None
+
+    @property
+    def gate(self) -> SystemSteps:
+        """The gate's steps on it."""
+        return self.systems["gate"]
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether the next verdict needs more examples than the set has."""
+        return self.needed is not None and self.needed > self.rows
+
+    @property
+    def has_few_steps(self) -> bool:
+        """Whether few of the gate's steps are left."""
+        return self.gate.steps - self.gate.steps_used <= max(1, _FEW_STEPS * self.gate.steps)
+
+
+@typed_record
+class NamedEntry(ShownEntry):
+    """An entry of the ledger with the numbers and names by which people know its models.
+
+    Attributes:
+        number: Of the submission, or None.
+        called: The model.
+        against: The model that it was compared with.
+        judgement: The report of a verdict.
+    """
+
+    number: int | None
+    called: str
+    against: str
+    judgement: VerdictReport
+
+
+@typed_record
+class WaitingRequest:
+    """A gate request without an answer.
+
+    Attributes:
+        request_id: The request.
+        model_id: The model.
+        number: Of the submission, or None.
+        called: The model.
+        requested_at: When it was filed.
+        decided: Whether its answer only waits for its time.
+        labels: How many labels it waits for.
+    """
+
+    request_id: int
+    model_id: int
+    number: int | None
+    called: str
+    requested_at: datetime
+    decided: bool
+    labels: int
+
+
+@typed_record
+class LabelWork:
+    """What labelers have to do on the live set.
+
+    Attributes:
+        labels: Examples without a label that a request waits for.
+        conflicts: Examples on which labelers differ, without the word of the referee.
+        settled: Likewise with it.
+        unsure: Examples without a label that a labeler has seen and cannot tell.
+    """
+
+    labels: int = 0
+    conflicts: int = 0
+    settled: int = 0
+    unsure: int = 0
+
+
+class GateNeed(StrEnum):
+    """What a gate needs a person for, worst first."""
+
+    NO_LIVE_SET = "no live set"
+    LABELS = "labels"
+    CONFLICTS = "conflicts"
+    UNSURE = "unsure"
+    TOO_SMALL = "too small"
+    FEW_STEPS = "few steps"
+
+
+@dataclass(frozen=True, slots=True)
+class GateReport:
+    """All that the referee needs to see of a study's gate at once.
+
+    Attributes:
+        sets: Those that serve the gate, newest first.
+        chosen: The one that is looked at, or None.
+        symbols: The newest entries of the gate on it, oldest first.
+        verdict: The entry that is looked at, or None.
+        ledger: The newest entries of the set, newest first.
+        ledger_total: How many there are.
+        waiting: Requests without an answer, oldest first.
+        wanted: What the labelers have to do on the live set.
+        production: What stands, and what stood before.
+    """
+
+    sets: Sequence[GateSet]
+    chosen: GateSet | None
+    symbols: Sequence[NamedEntry]
+    verdict: NamedEntry | None
+    ledger: Sequence[NamedEntry]
+    ledger_total: int
+    waiting: Sequence[WaitingRequest]
+    wanted: LabelWork
+    production: Mapping[str, Any]
+
+    @property
+    def live(self) -> GateSet | None:
+        """The live set, or None."""
+        return next((found for found in self.sets if found.state is SealedSetState.LIVE), None)
+
+    @property
+    def planned(self) -> GateSet | None:
+        """The newest set that is planned and wants its examples, or None."""
+        return next((found for found in self.sets if found.state is SealedSetState.PLANNED), None)
+
+    @property
+    def promotable(self) -> NamedEntry | None:
+        """The verdict that is looked at, where its model may be promoted; the rule is ``models/promotion.py``'s."""
+        entry = self.verdict
+        if entry is None or self.chosen is None or entry.answered_at is None or entry.released == Symbol.FAIL:
+            return None
+        stands = self.production["now"]
+        is_there = stands is not None and stands["model_id"] == entry.model_id
+        return None if is_there or entry.condition != gate_settings(self.chosen).condition else entry
+
+    def needs(self) -> list[GateNeed]:
+        """What the gate needs a person for, worst first.
+
+        That the live set is nearly used up counts only where no other set waits to take its place.
+        """
+        live, follows = self.live, any(found.state is SealedSetState.SEALED for found in self.sets)
+        wears = live is not None and not follows
+        needed = {
+            GateNeed.NO_LIVE_SET: live is None,
+            GateNeed.LABELS: self.wanted.labels > 0,
+            GateNeed.CONFLICTS: self.wanted.conflicts > 0,
+            GateNeed.UNSURE: self.wanted.unsure > 0,
+            GateNeed.TOO_SMALL: wears and live is not None and live.is_too_small,
+            GateNeed.FEW_STEPS: wears and live is not None and live.has_few_steps and not live.is_too_small,
+        }
+        return [need for need, is_needed in needed.items() if is_needed]
 
 
 def gate_report(
@@ -44,7 +212,7 @@ def gate_report(
     submission: int | None = None,
     model_id: int | None = None,
     limit: int = 10,
-) -> dict[str, Any]:
+) -> GateReport:
     """All that the referee needs to see of a study's gate at once.
 
     Args:
@@ -54,16 +222,6 @@ def gate_report(
         submission: Number of the submission whose verdict is looked at; None for the newest that has one.
         model_id: The model in its place, where no submission is named.
         limit: Entries of the ledger, 1 to 500.
-
-    Returns:
-        ``{"sets", "set", "symbols", "verdict", "ledger", "ledger_total", "waiting", "wanted", "production"}``.
-
-        ``sets``: as of ``test_sets.shown``, newest first, those that serve the gate, each with ``passes`` (answers that
-        were changes) and, of a live one, ``needed`` (examples for the next verdict). ``set``: the number looked at, or
-        None. ``symbols``: the newest entries of the gate on it, oldest first. ``verdict``: one entry in full, or None.
-        Entries are as of ``ledger.study_ledger`` with ``number`` and ``called`` of the submission, and ``against``.
-        ``waiting``: requests without an answer, oldest first. ``wanted``: what the labelers have to do on the set that
-        is live, ``{"labels", "conflicts", "settled", "unsure"}``. ``production``: of ``production_of``.
 
     Raises:
         ConfigError: The limit is out of range.
@@ -83,20 +241,21 @@ def gate_report(
         verdict = verdict or (symbols[0] if symbols else None)
         named = _Named(tx, found.id, [*entries, *symbols, *([verdict] if verdict else [])])
         live = next((s for s in sets if s.state == SealedSetState.LIVE), None)
-        return {
-            "sets": [shown(s) | _life(tx, s) for s in sets],
-            "set": None if chosen is None else chosen.id,
-            "symbols": [named.entry(e) for e in reversed(symbols)],
-            "verdict": None if verdict is None else named.entry(verdict),
-            "ledger": [named.entry(e) for e in entries],
-            "ledger_total": 0 if chosen is None else sealed.spent(tx, chosen.id)[0],
-            "waiting": _waiting(tx, found.id),
-            "wanted": _wanted(tx, live),
-            "production": production_of(tx, found.id),
-        }
+        shown_sets = [_gate_set(tx, s) for s in sets]
+        return GateReport(
+            sets=shown_sets,
+            chosen=next((s for s in shown_sets if chosen is not None and s.test_set_id == chosen.id), None),
+            symbols=[named.entry(e) for e in reversed(symbols)],
+            verdict=None if verdict is None else named.entry(verdict),
+            ledger=[named.entry(e) for e in entries],
+            ledger_total=0 if chosen is None else sealed.spent(tx, chosen.id)[0],
+            waiting=_waiting(tx, found.id),
+            wanted=_wanted(tx, live),
+            production=production_of(tx, found.id),
+        )
 
 
-def gate_ledger(store: Store, *, study: str, test_set: int, limit: int = MOST, skip: int = 0) -> list[dict[str, Any]]:
+def gate_ledger(store: Store, *, study: str, test_set: int, limit: int = MOST, skip: int = 0) -> list[NamedEntry]:
     """A page of a set's ledger, newest first; entries as of ``gate_report``.
 
     Raises:
@@ -125,7 +284,7 @@ def _chosen(sets: list[SealedSet], test_set: int | None, study: str) -> SealedSe
 
 def _verdict(
     tx: Connection, study_id: int, sets: Sequence[SealedSet], submission: int | None, model_id: int | None
-) -> tuple[SealedSet, dict[str, Any]]:
+) -> tuple[SealedSet, LedgerEntry]:
     """The set that judged a submission last, else a model, and its entry."""
     if submission is not None:
         model_id = submissions.model_of_number(tx, study_id, submission)
@@ -140,27 +299,28 @@ def _verdict(
 class _Named:
     """Entries of the ledger with the numbers and names by which people know the models in them."""
 
-    def __init__(self, tx: Connection, study_id: int, entries: Sequence[dict[str, Any]]) -> None:
-        told = [e["report"].get(key) for e in entries for key in ("model_id", "incumbent_id")]
-        ids = [int(model_id) for model_id in told if model_id is not None]
+    def __init__(self, tx: Connection, study_id: int, entries: Sequence[LedgerEntry]) -> None:
+        reports = [entry.verdict for entry in entries]
+        ids = [found for r in reports for found in (r.model_id, r.incumbent_id) if found is not None]
         self.numbers, self.names = submissions.numbers_of(tx, study_id, ids), submissions.names_of(tx, ids)
 
-    def entry(self, entry: dict[str, Any]) -> dict[str, Any]:
-        told = shown_entry(entry)
-        model_id, against = told["model_id"], told["incumbent_id"]
-        return told | {
-            "number": self.numbers.get(model_id),
-            "called": self.names.get(model_id, ""),
-            "against": self.names.get(against, ""),
-            "decided_at": entry["decided_at"],
-            "answered_at": entry["answered_at"],
-        }
+    def entry(self, entry: LedgerEntry) -> NamedEntry:
+        report = entry.verdict
+        model, against = report.model_id, report.incumbent_id
+        return NamedEntry(
+            **row_of(shown_entry(entry)),
+            number=None if model is None else self.numbers.get(model),
+            called="" if model is None else self.names.get(model, ""),
+            against="" if against is None else self.names.get(against, ""),
+            judgement=report,
+        )
 
 
-def _life(tx: Connection, found: SealedSet) -> dict[str, Any]:
-    """How far a set is used up, beyond what everybody may know."""
+def _gate_set(tx: Connection, found: SealedSet) -> GateSet:
+    """A set, and how far it is used up beyond what everybody may know."""
     passes = ledger.used(tx, found.id)[1]
-    return {"passes": passes, "needed": _needed(found, passes) if found.state == SealedSetState.LIVE else None}
+    needed = _needed(found, passes) if found.state == SealedSetState.LIVE else None
+    return GateSet(**row_of(shown(found)), passes=passes, needed=needed)
 
 
 def _needed(found: SealedSet, passes: int) -> int:
@@ -180,33 +340,30 @@ def _needed_by_joint(plan: JointConfig) -> int:
     return examples_for_joint_gate(plan.gate, planned_gate_log_weight(joint_plan(plan), plan.meter.ambiguous))
 
 
-def _waiting(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """Gate requests without an answer, oldest first.
-
-    Returns:
-        ``{"request_id", "model_id", "number", "called", "requested_at", "decided", "labels"}`` each; ``decided`` where
-        the answer only waits for its time, ``labels`` how many it waits for.
-    """
+def _waiting(tx: Connection, study_id: int) -> list[WaitingRequest]:
+    """Gate requests without an answer, oldest first."""
     open_ = requests.unanswered(tx, study_id, RequestKind.GATE)
-    ids = [int(entry["model_id"]) for entry in open_]
+    ids = [entry.model_id for entry in open_]
     numbers, names = submissions.numbers_of(tx, study_id, ids), submissions.names_of(tx, ids)
     wanted = {w.request_id: len(w.positions) for w in labels.open_wanted(tx)} if open_ else {}
-    undecided = requests.undecided(tx, [entry["request_id"] for entry in open_])
+    undecided = requests.undecided(tx, [entry.request_id for entry in open_])
     return [
-        entry
-        | {"number": numbers[entry["model_id"]], "called": names[entry["model_id"]]}
-        | {"decided": entry["request_id"] not in undecided, "labels": wanted.get(entry["request_id"], 0)}
+        WaitingRequest(
+            request_id=entry.request_id,
+            model_id=entry.model_id,
+            number=numbers[entry.model_id],
+            called=names[entry.model_id],
+            requested_at=entry.requested_at,
+            decided=entry.request_id not in undecided,
+            labels=wanted.get(entry.request_id, 0),
+        )
         for entry in open_
     ]
 
 
-def _wanted(tx: Connection, live: SealedSet | None) -> dict[str, int]:
-    """What labelers have to do: examples without a label that somebody waits for, conflicts, and conflicts settled.
-
-    ``unsure`` counts those without a label that somebody has seen and cannot tell.
-    """
+def _wanted(tx: Connection, live: SealedSet | None) -> LabelWork:
     if live is None or not live.labels_on_demand:
-        return {"labels": 0, "conflicts": 0, "settled": 0, "unsure": 0}
+        return LabelWork()
     words = labels.words_given(tx, live.id)
     given, unsaid = labels.labels_of(words), np.ones(live.rows, dtype=bool)
     for said in given.values():
@@ -217,9 +374,9 @@ def _wanted(tx: Connection, live: SealedSet | None) -> dict[str, int]:
             asked[wanted.positions] = True
     disputed = labels.disputed(given, live.rows)
     word = given.get(labels.REFEREE, np.full(live.rows, labels.UNKNOWN)) != labels.UNKNOWN
-    return {
-        "labels": int((asked & unsaid).sum()),
-        "conflicts": int((disputed & ~word).sum()),
-        "settled": int((disputed & word).sum()),
-        "unsure": int((asked & (labels.cannot_tell(words, live.rows) > 0)).sum()),
-    }
+    return LabelWork(
+        labels=int((asked & unsaid).sum()),
+        conflicts=int((disputed & ~word).sum()),
+        settled=int((disputed & word).sum()),
+        unsure=int((asked & (labels.cannot_tell(words, live.rows) > 0)).sum()),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import datetime
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import MeterConfig
 from easeml_core.durations import device_time
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import Promise, StudySummary
+    from easeml_core.store.tables.releases import Alert
 
 MOST_IN_DETAIL = 50
 """Studies whose last promise and validation set are looked at, too: that takes some queries each."""
@@ -132,25 +133,25 @@ def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
 # -- what the row does not say ----------------------------------------------------------------------------------------
 
 
-def _newest_alerts(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, dict[str, dict[str, Any]]]:
+def _newest_alerts(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, dict[AlertKind, Alert]]:
     """Return of each study with open alerts the newest one by kind."""
     alarmed = [e.study for e in entries if e.open_alerts]
     if not alarmed:
         return {}
-    found: dict[str, dict[str, dict[str, Any]]] = {}
+    found: dict[str, dict[AlertKind, Alert]] = {}
     for alert in releases.list_alerts(tx, None, open_only=True, studies=alarmed):
-        found.setdefault(alert["study"], {})[alert["kind"]] = alert
+        found.setdefault(alert.study, {})[alert.kind] = alert
     return found
 
 
-def _with_alert(step: Step, alerts: Mapping[str, Mapping[str, Any]]) -> Step:
+def _with_alert(step: Step, alerts: Mapping[AlertKind, Alert]) -> Step:
     """Return a step that an alert is about in the alert's own words, with its time."""
     kind = next((kind for kind, steps in _ALERTED.items() if step.kind in steps), None)
     alert = alerts.get(kind) if kind is not None else None
-    if alert is None or (kind is AlertKind.NEW_TEST_SET and alert["purpose"] not in step.page):
-        return step if alert is None else replace(step, since=alert["created_at"])
-    message = str(alert["message"]).removeprefix(f"{alert['study']}: ").partition(" (`")[0]
-    return replace(step, why=message, since=alert["created_at"])
+    if alert is None or (kind is AlertKind.NEW_TEST_SET and str(alert.purpose) not in step.page):
+        return step if alert is None else replace(step, since=alert.created_at)
+    message = alert.message.removeprefix(f"{alert.study}: ").partition(" (`")[0]
+    return replace(step, why=message, since=alert.created_at)
 
 
 def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType
 
-from easeml_core.encoding import typed_record
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Task
-from easeml_core.services.meter.results import shown_reading
+from easeml_core.services.meter.results import ShownReading, shown_reading
 from easeml_core.services.reports.next_steps import steps_of_all
 from easeml_core.services.reports.recommendations import Severity, Standing, assess, steps_of
 from easeml_core.services.selection.executors import waiting_sentences
@@ -17,18 +17,18 @@ from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.queries import overview as summary
 from easeml_core.store.queries.overview import StudyFacts
 from easeml_core.store.tables import releases, studies, trials
+from easeml_core.store.tables.releases import PublicSet
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from datetime import datetime
-
-    from sqlalchemy import Row
 
     from easeml_core.entities import Candidate
     from easeml_core.services.reports.next_steps import NextStep
     from easeml_core.services.reports.recommendations import Assessment
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import InstallationTotals, StudySummary, WeekCounts
+    from easeml_core.store.tables.releases import ReadingRow
 
 MOST_SHOWN = 20_000
 """Studies on one overview: beyond, the last by tenant and name are left out."""
@@ -128,6 +128,15 @@ class CandidateEntry:
 
 
 @typed_record
+class DeveloperReading(ShownReading):
+    """The last reading as the developer may see it: of which model, for which team, by which method."""
+
+    model_id: int
+    team: int
+    method: str
+
+
+@typed_record
 class StudyDetails:
     """One study with everything about it that is public.
 
@@ -150,8 +159,8 @@ class StudyDetails:
     summary: StudyEntry
     candidates: list[CandidateEntry]
     trials: list[dict[str, Any]]
-    sealed_sets: list[dict[str, Any]]
-    meter: dict[str, Any] | None
+    sealed_sets: list[PublicSet]
+    meter: DeveloperReading | None
     alerts: list[str]
     waiting: list[str]
 
@@ -176,17 +185,21 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> Study
             trials=trials.list_trials(tx, found.id),
             sealed_sets=releases.public_test_sets(tx, found.id),
             meter=_meter(releases.newest_reading(tx, found.id, team=team)),
-            alerts=[a["message"] for a in releases.list_alerts(tx, found.id, open_only=True, team=team)],
+            alerts=[a.message for a in releases.list_alerts(tx, found.id, open_only=True, team=team)],
             waiting=waiting_sentences(tx, [study]).get(study, []),
         )
 
 
-def _meter(reading: Row[Any] | None) -> dict[str, Any] | None:
+def _meter(reading: ReadingRow | None) -> DeveloperReading | None:
     """The last reading as the developer may see it."""
     if reading is None:
         return None
-    named = {"model_id": reading.model_id, "team": reading.team, "method": meter_settings_of(reading).method}
-    return shown_reading(reading) | named
+    return DeveloperReading(
+        **row_of(shown_reading(reading)),
+        model_id=reading.model_id,
+        team=reading.team,
+        method=meter_settings_of(reading).method,
+    )
 
 
 def _candidate(candidate: Candidate) -> CandidateEntry:
@@ -205,5 +218,5 @@ def live_sets(store: Store, *, study: str) -> list[str]:
     """Purposes for which the study has a live sealed set; a ``joint`` one counts for ``gate`` and ``meter`` too."""
     with store.begin() as tx:
         found = releases.public_test_sets(tx, studies.get_study(tx, study).id)
-    live = {str(s["purpose"]) for s in found if s["state"] == "live"}
+    live = {str(s.purpose) for s in found if s.state == "live"}
     return sorted(live | ({"gate", "meter"} if "joint" in live else set()))

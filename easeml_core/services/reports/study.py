@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from easeml_core.store.queries.overview import InstallationTotals, StudySummary
     from easeml_core.store.queries.study import DataFacts, EndedPoint, KnownThen, ListedTrial, StudyTrial
     from easeml_core.store.tables.datasets import Feed
+    from easeml_core.store.tables.releases import Alert
 
 
 PAGE = 20
@@ -72,7 +73,7 @@ class StudyReport:
     open: list[ListedTrial]
     data: DataFacts | None
     candidates: list[Candidate]
-    alerts: list[dict[str, Any]]
+    alerts: list[Alert]
     waiting: list[str]
     believed: Beliefs | None
     policy: str

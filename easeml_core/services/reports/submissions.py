@@ -290,8 +290,8 @@ def _gate(found: SealedSet | None) -> GateState | None:
         adaptivity=plan.adaptivity,
         mode=plan.mode,
         reliability=plan.reliability,
-        steps=steps["steps"],
-        steps_used=steps["steps_used"],
+        steps=steps.steps,
+        steps_used=steps.steps_used,
         is_live=found.state == SealedSetState.LIVE,
     )
 
@@ -321,14 +321,14 @@ def _reading(tx: Connection, study_id: int) -> LastReading | None:
         return None
     shown, number = shown_reading(found), submissions.numbers_of(tx, study_id, [found.model_id])[found.model_id]
     return LastReading(
-        signal=shown["signal"],
-        signals=shown["signals"],
-        boundaries=shown["boundaries"],
-        tolerance=shown["tolerance"],
-        submissions_left=shown["submissions_left"],
-        meaning=shown["meaning"],
-        sentence=shown["sentence"],
-        reliability=shown["reliability"],
+        signal=shown.signal,
+        signals=shown.signals,
+        boundaries=shown.boundaries,
+        tolerance=shown.tolerance,
+        submissions_left=shown.submissions_left,
+        meaning=shown.meaning,
+        sentence=shown.sentence,
+        reliability=shown.reliability,
         model_id=found.model_id,
         number=number,
     )

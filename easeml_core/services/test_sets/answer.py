@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from easeml_core.entities import SealedSetPurpose
 from easeml_core.store.tables.test_sets import serves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from easeml_core.entities import Study
+    from easeml_core.entities import SealedSetPurpose, Study
+    from easeml_core.store.tables.outbox import Facts
     from easeml_core.store.tables.requests import Request
+    from easeml_core.store.tables.test_sets import PlannedSet
 
 BLOCKING_REFUSED = (
     "study {study!r} withholds its verdicts (adaptivity none): a task that fails or is skipped by the verdict would "
@@ -26,11 +27,11 @@ class Answer:
 
     Attributes:
         message: The public sentence of the answer.
-        facts: What is published together with it; see ``release``. Plain JSON.
+        facts: What is published together with it; None for nothing.
     """
 
     message: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,11 @@ class Asked:
 
     request: Request
     study: Study
-    live: Sequence[Any]
+    live: Sequence[PlannedSet]
 
-    def set_for(self, purpose: SealedSetPurpose) -> Any | None:
+    def set_for(self, purpose: SealedSetPurpose) -> PlannedSet | None:
         """The live set that serves this purpose, or None."""
-        return next((found for found in self.live if purpose in serves(SealedSetPurpose(found.purpose))), None)
+        return next((found for found in self.live if purpose in serves(found.purpose)), None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,29 +3,80 @@
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import typed_record
+from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.sandbox.isolation import Isolation
 from easeml_core.store.tables import ledger, studies
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.ledger import LedgerEntry
 
 
-def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
-    """Every answer of the study's sealed sets, oldest first, as plain JSON.
+@typed_record
+class ShownEntry:
+    """One answer of a sealed set, for the referee.
+
+    Attributes:
+        test_set_id: The set.
+        test_set: Its name, or None.
+        purpose: Which systems draw on it.
+        set_state: Where in its life it is now.
+        system: ``gate``, ``meter`` or ``other``.
+        step: Which answer of the set it was, of all systems together.
+        steps: Answers that the set can give.
+        system_step: Which answer of ``system`` it was.
+        system_steps: Answers that the system can give on the set.
+        request_id: Who asked.
+        model_id: The new model.
+        incumbent_id: The model that it was compared with; None for a reading.
+        condition: What was asked; None for a reading.
+        verdict: What the evidence says; of a reading the signal.
+        released: What the developer reads.
+        is_change: Whether it was a change (``stats/adaptivity.py``).
+        level: The chance of error that the test was allowed.
+        log_level: Its logarithm.
+        log_cost: The price in nats, by which the answer lowers the logarithm of all later levels.
+        decided_at: When it was decided.
+        answered_at: When the answer left; None while it waits for its time.
+        isolation: What the model was kept from when it ran; None where it was not run.
+        report: The whole report, as the ledger keeps it.
+    """
+
+    test_set_id: int
+    test_set: str | None
+    purpose: SealedSetPurpose
+    set_state: SealedSetState
+    system: str
+    step: int
+    steps: int
+    system_step: int
+    system_steps: int
+    request_id: int
+    model_id: int | None
+    incumbent_id: int | None
+    condition: str | None
+    verdict: str | None
+    released: str
+    is_change: bool
+    level: float
+    log_level: float
+    log_cost: float
+    decided_at: datetime
+    answered_at: datetime | None
+    isolation: Isolation | None
+    report: dict[str, Any]
+
+
+def study_ledger(store: Store, *, study: str) -> list[ShownEntry]:
+    """Every answer of the study's sealed sets, oldest first.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
-
-    Returns:
-        ``{"test_set_id", "test_set", "purpose", "set_state", "system", "step", "steps", "system_step", "system_steps",
-        "request_id", "model_id", "incumbent_id", "condition", "verdict", "released", "is_change", "level", "log_level",
-        "log_cost", "decided_at", "answered_at", "isolation", "report"}`` each. ``step`` counts the answers of
-        gate and meter on the set together, ``system_step`` those of ``system`` alone. ``level`` is the chance of error
-        that the test was allowed; ``log_cost`` is the answer's price in nats, by which it lowers the logarithm of all
-        later levels; ``answered_at`` is None while the answer waits for its time; ``isolation`` says what the model was
-        kept from when it ran.
 
     Raises:
         NotFoundError: There is no such study.
@@ -35,32 +86,31 @@ def study_ledger(store: Store, *, study: str) -> list[dict[str, Any]]:
     return [shown_entry(entry) for entry in found]
 
 
-def shown_entry(entry: dict[str, Any]) -> dict[str, Any]:
-    """An entry of ``store.ledger`` as plain JSON, with the keys of ``study_ledger``."""
-    report, log_level = entry["report"], entry["log_level"]
-    is_gate = entry["system"] == ledger.GATE
-    return {
-        "test_set_id": entry["test_set_id"],
-        "test_set": entry["test_set"],
-        "purpose": entry["purpose"],
-        "set_state": entry["state"],
-        "system": entry["system"],
-        "step": entry["step"],
-        "steps": entry["steps"],
-        "system_step": entry["system_step"],
-        "system_steps": entry["system_steps"],
-        "request_id": entry["request_id"],
-        "model_id": report.get("model_id"),
-        "incumbent_id": report.get("incumbent_id"),
-        "condition": report.get("condition"),
-        "verdict": report.get("verdict") if is_gate else entry["answer"],
-        "released": entry["answer"],
-        "is_change": entry["is_change"],
-        "level": math.exp(log_level),
-        "log_level": log_level,
-        "log_cost": entry["log_cost"],
-        "decided_at": entry["decided_at"].isoformat(),
-        "answered_at": None if entry["answered_at"] is None else entry["answered_at"].isoformat(),
-        "isolation": entry["isolation"],
-        "report": report,
-    }
+def shown_entry(entry: LedgerEntry) -> ShownEntry:
+    """An entry of the ledger with what its report says of models and verdict."""
+    report = entry.verdict
+    return ShownEntry(
+        test_set_id=entry.test_set_id,
+        test_set=entry.test_set,
+        purpose=entry.purpose,
+        set_state=entry.state,
+        system=entry.system,
+        step=entry.step,
+        steps=entry.steps,
+        system_step=entry.system_step,
+        system_steps=entry.system_steps,
+        request_id=entry.request_id,
+        model_id=report.model_id,
+        incumbent_id=report.incumbent_id,
+        condition=report.condition,
+        verdict=report.verdict if entry.system == ledger.GATE else entry.answer,
+        released=entry.answer,
+        is_change=entry.is_change,
+        level=math.exp(entry.log_level),
+        log_level=entry.log_level,
+        log_cost=entry.log_cost,
+        decided_at=entry.decided_at,
+        answered_at=entry.answered_at,
+        isolation=None if entry.isolation is None else Isolation.from_json(entry.isolation),
+        report=entry.report,
+    )

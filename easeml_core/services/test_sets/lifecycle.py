@@ -18,8 +18,10 @@ Ending a test set by hand: the next one becomes live, and the alarm tells of it 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from easeml_core.config import JointConfig, SetConfig
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.services.evaluation.sealed_runs import sealed_run_steps
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Study
+    from easeml_core.entities import Model, Study
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
@@ -46,7 +48,66 @@ logger = logging.getLogger(__name__)
 ENDED = (SealedSetState.RETIRED, SealedSetState.RELEASED)
 
 
-def list_test_sets(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+@typed_record
+class SystemSteps:
+    """Answers of one system on a set.
+
+    Attributes:
+        steps_used: Released so far.
+        steps: That it can give.
+    """
+
+    steps_used: int
+    steps: int
+
+
+@typed_record
+class ShownSet:
+    """What everybody may know of a set.
+
+    Attributes:
+        test_set_id: Its number.
+        study: Whose it is.
+        name: Its name in the study, or None.
+        purpose: Which systems draw on it.
+        state: Where in its life it is.
+        rows: Examples; while planned, how many are needed at least.
+        steps: Answers that it can give, of all systems.
+        steps_used: Answers that were released so far, of all systems.
+        systems: Likewise of each system that draws on it: ``gate``, ``meter``, ``direct``.
+        labels_on_demand: Whether people are asked for labels when a verdict needs them.
+        retired_why: A key of ``display_names.WHY``, or None.
+        artifact: The released examples, or None.
+        plan: What was fixed before its first answer.
+    """
+
+    test_set_id: int
+    study: str
+    name: str | None
+    purpose: SealedSetPurpose
+    state: SealedSetState
+    rows: int
+    steps: int
+    steps_used: int
+    systems: dict[str, SystemSteps]
+    labels_on_demand: bool
+    retired_why: str | None
+    artifact: str | None
+    plan: SetConfig
+
+
+@typed_record
+class RetiredSet(ShownSet):
+    """A set after ``retire_test_set``.
+
+    Attributes:
+        live: Number of the set that is live now, or None.
+    """
+
+    live: int | None
+
+
+def list_test_sets(store: Store, *, study: str | None = None) -> list[ShownSet]:
     """The sets of a study, or of all, newest first: public facts only.
 
     Args:
@@ -61,39 +122,36 @@ def list_test_sets(store: Store, *, study: str | None = None) -> list[dict[str, 
         return [shown(found) for found in test_sets.list_sets(tx, study_id)]
 
 
-def shown(found: SealedSet) -> dict[str, Any]:
-    """What everybody may know of a set, as plain JSON.
-
-    ``steps`` and ``steps_used`` count the answers of all systems; ``systems`` has ``{"steps_used", "steps"}`` of each.
-    """
-    return {
-        "test_set_id": found.id,
-        "study": found.study,
-        "name": found.name,
-        "purpose": str(found.purpose),
-        "state": str(found.state),
-        "rows": found.rows,
-        "steps": found.steps,
-        "steps_used": found.steps_used,
-        "systems": steps_by_system(found),
-        "labels_on_demand": found.labels_on_demand,
-        "retired_why": found.retired_why,
-        "artifact": found.artifact,
-        "plan": dict(found.plan),
-    }
+def shown(found: SealedSet) -> ShownSet:
+    """What everybody may know of a set."""
+    return ShownSet(
+        test_set_id=found.id,
+        study=found.study,
+        name=found.name,
+        purpose=found.purpose,
+        state=found.state,
+        rows=found.rows,
+        steps=found.steps,
+        steps_used=found.steps_used,
+        systems=steps_by_system(found),
+        labels_on_demand=found.labels_on_demand,
+        retired_why=found.retired_why,
+        artifact=found.artifact,
+        plan=found.plan,
+    )
 
 
-def steps_by_system(found: SealedSet) -> dict[str, dict[str, int]]:
-    """``{"steps_used", "steps"}`` of each system that draws on the set: ``gate``, ``meter``, ``direct``."""
-    if found.purpose != SealedSetPurpose.JOINT:
-        return {str(found.purpose): {"steps_used": found.steps_used, "steps": found.steps}}
-    used = {"gate": found.gate_steps_used, "meter": found.steps_used - found.gate_steps_used}
-    return {name: {"steps_used": count, "steps": found.plan[name]["steps"]} for name, count in used.items()}
+def steps_by_system(found: SealedSet) -> dict[str, SystemSteps]:
+    """The steps of each system that draws on the set: ``gate``, ``meter``, ``direct``."""
+    if not isinstance(found.plan, JointConfig):
+        return {str(found.purpose): SystemSteps(found.steps_used, found.steps)}
+    gate, meter = found.gate_steps_used, found.steps_used - found.gate_steps_used
+    return {"gate": SystemSteps(gate, found.plan.gate.steps), "meter": SystemSteps(meter, found.plan.meter.steps)}
 
 
 def plan_test_set(
-    store: Store, *, study: str, name: str, purpose: str = "gate", settings: Mapping[str, Any]
-) -> dict[str, Any]:
+    store: Store, *, study: str, name: str, purpose: str = "gate", settings: Mapping[str, object]
+) -> ShownSet:
     """Say, in public, which set the study needs next; sealing examples under its name fulfils the plan.
 
     Args:
@@ -101,7 +159,7 @@ def plan_test_set(
         study: The study.
         name: Name of the set, new in the study; the same plan may be repeated.
         purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
-        settings: What differs from the study's settings (``set_plans.set_settings``).
+        settings: What differs from the study's settings (``planning.set_settings``).
 
     Returns:
         As ``shown``; ``rows`` is how many examples are needed at least.
@@ -117,7 +175,7 @@ def plan_test_set(
         releases.hold_study(tx, found.id)
         there = test_sets.set_named(tx, found.id, name)
         # Of the same name and plan it is the same call, repeated; else the schema refuses the name.
-        if there is None or there.state != SealedSetState.PLANNED or there.plan != as_stored(config.to_json()):
+        if there is None or there.state != SealedSetState.PLANNED or there.plan != config:
             test_sets.add_planned(
                 tx,
                 study_id=found.id,
@@ -126,28 +184,12 @@ def plan_test_set(
                 name=name,
                 rows=needed_examples(config),
                 steps=config.steps,
-                plan=config.to_json(),
+                plan=config,
             )
             notify(tx, f"study:{found.name}")
         planned = test_sets.set_named(tx, found.id, name)
         assert planned is not None  # just written, or there already
         return shown(planned)
-
-
-def as_stored(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """A plan as it comes back from JSON: tuples are lists, in the parts of a shared set's plan too.
-
-    Example:
-        >>> as_stored({"meter": {"ranges": (0.1, 0.2)}, "reliability": 0.9})
-        {'meter': {'ranges': [0.1, 0.2]}, 'reliability': 0.9}
-    """
-    return {name: _listed(value) for name, value in plan.items()}
-
-
-def _listed(value: Any) -> Any:
-    if isinstance(value, dict):
-        return as_stored(value)
-    return [_listed(v) for v in value] if isinstance(value, tuple | list) else value
 
 
 def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
@@ -207,7 +249,7 @@ def reevaluation_steps(
     return run
 
 
-def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int, int]]) -> Any | None:
+def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int, int]]) -> tuple[int, Model] | None:
     for study_id, set_id in test_sets.live_sets(tx):
         if test_set_id in (None, set_id):
             for model in test_sets.unseen_models(tx, study_id, set_id, limit=len(skipped) + 1):
@@ -341,8 +383,8 @@ def _why(ended: SealedSet, why: str) -> str:
     """As of ``set_words.WHY``; of a set that two systems share, whose steps are used."""
     if why == "steps" and ended.purpose == _JOINT:
         for system, count in steps_by_system(ended).items():
-            if count["steps_used"] >= count["steps"]:
-                return f"the {system}'s {count['steps']} steps are used"
+            if count.steps_used >= count.steps:
+                return f"the {system}'s {count.steps} steps are used"
     return WHY[why]
 
 
@@ -356,9 +398,7 @@ BY_HAND = "by hand"
 OVERLAP = "overlap"
 
 
-def retire_test_set(
-    store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND
-) -> dict[str, Any]:
+def retire_test_set(store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND) -> RetiredSet:
     """End the life of a set by hand; the oldest one that waits becomes live. May be repeated.
 
     Args:
@@ -368,7 +408,7 @@ def retire_test_set(
         why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``overlap`` or ``by hand``.
 
     Returns:
-        As ``shown``, and ``live``: the number of the set that is live now, or None.
+        The set, and the one that is live now.
 
     Raises:
         NotFoundError: There is no such set.
@@ -383,7 +423,8 @@ def retire_test_set(
             test_sets.retire(tx, found.id, why)  # planned or sealed: nothing else changes
         notify(tx, f"study:{found.study}")
         live = releases.live_test_set(tx, found.study_id, found.purpose)
-        return shown(test_sets.get_set(tx, found.id)) | {"live": None if live is None else live.id}
+        ended = shown(test_sets.get_set(tx, found.id))
+        return RetiredSet(**row_of(ended), live=None if live is None else live.id)
 
 
 def retire_overlapping(store: Store, artifacts: ArtifactStore, *, retire: bool) -> list[Overlap]:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, choice
+from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, SetConfig, choice, set_config
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
@@ -70,14 +70,13 @@ def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
     return plan_for_gate(config, changes).examples
 
 
-def labels_of_submissions(plan: Mapping[str, Any], examples: int) -> str | None:
+def labels_of_submissions(config: GateConfig, examples: int) -> str | None:
     """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that.
 
     Args:
-        plan: Of a gate set.
+        config: What a gate set is planned for.
         examples: That it has, or needs at least, >= 1.
     """
-    config = GateConfig.from_json(plan)
     return labels_in_words(
         parse_condition(config.condition),
         examples,
@@ -188,12 +187,6 @@ class JointSizes:
     separate_gate: int
     separate_meter: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON, with the alternatives ``joint`` and ``separate`` (labels of both sets together)."""
-        both = self.separate_gate + self.separate_meter
-        alternatives = [{"sets": "joint", "labels": self.labels}, {"sets": "separate", "labels": both}]
-        return asdict(self) | {"alternatives": alternatives}
-
 
 def plan_joint(config: JointConfig) -> JointSizes:
     """What one set needs for all its planned verdicts and signals, at the log weight planned for the last of each.
@@ -237,11 +230,7 @@ def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
     return max(examples_for_joint_gate(config, log_weight), slices)
 
 
-SetConfig = GateConfig | MeterConfig | JointConfig
-"""Settings of a set, by its purpose; a ``direct`` set has those of a meter."""
-
-
-def set_settings(study: Study, purpose: str, settings: Mapping[str, Any]) -> tuple[SealedSetPurpose, SetConfig]:
+def set_settings(study: Study, purpose: str, settings: Mapping[str, object]) -> tuple[SealedSetPurpose, SetConfig]:
     """The purpose, and the study's settings for it with the changes; conditions in their canonical form.
 
     Args:
@@ -262,10 +251,10 @@ def set_settings(study: Study, purpose: str, settings: Mapping[str, Any]) -> tup
             given = changes.get(system, {})
             refuse_own_reliability(system, given)
             changes[system] = plan[system] | (given if isinstance(given, Mapping) else {system: given})
-    return kind, settings_of_plan(kind, plan | changes)
+    return kind, canonical(set_config(kind, plan | changes))
 
 
-def refuse_own_reliability(system: str, settings: Any) -> None:
+def refuse_own_reliability(system: str, settings: object) -> None:
     """Raise InvalidInputError where a system on a shared set asks for a reliability of its own."""
     if isinstance(settings, Mapping) and "reliability" in settings:
         message = (
@@ -311,22 +300,21 @@ def set_purposes(settings: Mapping[str, Any]) -> tuple[SealedSetPurpose, ...]:
     return (*first, SealedSetPurpose.DIRECT) if direct else first
 
 
-def settings_of_plan(purpose: SealedSetPurpose, plan: Mapping[str, Any]) -> SetConfig:
-    """The settings that a set's plan stands for.
+def canonical(config: SetConfig) -> SetConfig:
+    """The settings with their conditions in canonical form.
 
     Raises:
         InvalidInputError: Gate and meter cannot share a set with these settings.
     """
-    if purpose in (SealedSetPurpose.METER, SealedSetPurpose.DIRECT):
-        return MeterConfig.from_json(plan)
-    if purpose == SealedSetPurpose.GATE:
-        return _canonical(GateConfig.from_json(plan))
-    config = JointConfig.from_json(plan)
+    if isinstance(config, MeterConfig):
+        return config
+    if isinstance(config, GateConfig):
+        return _canonical_gate(config)
     joint_plan(config)
-    return replace(config, gate=_canonical(config.gate))
+    return replace(config, gate=_canonical_gate(config.gate))
 
 
-def _canonical(config: GateConfig) -> GateConfig:
+def _canonical_gate(config: GateConfig) -> GateConfig:
     slices = tuple((name, str(parse_condition(condition))) for name, condition in config.slices)
     return replace(config, condition=str(parse_condition(config.condition)), slices=slices)
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.rows.encoding import KEY
+from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
 from easeml_core.files import written_whole
-from easeml_core.services.test_sets.lifecycle import find_set, shown
+from easeml_core.services.test_sets.lifecycle import ShownSet, find_set, shown
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, row_registry, sealed, studies, test_sets
 
@@ -29,9 +30,26 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 
+@typed_record
+class FetchedSet:
+    """A released set that was written into a file.
+
+    Attributes:
+        test_set_id: Its number.
+        rows: Examples.
+        labelled: How many of them have a label.
+        file: The file.
+    """
+
+    test_set_id: int
+    rows: int
+    labelled: int
+    file: str
+
+
 def release_test_set(
     store: Store, artifacts: ArtifactStore, *, test_set: str | int, study: str | None = None
-) -> dict[str, Any]:
+) -> ShownSet:
     """Hand the examples of a retired set to everybody, as data to validate on. May be repeated.
 
     Args:
@@ -39,9 +57,6 @@ def release_test_set(
         artifacts: Where the file goes.
         test_set: Name or number.
         study: Its study, where several have a set of this name.
-
-    Returns:
-        As ``shown``.
 
     Raises:
         StateError: It is not retired, holds no examples, or shares some with a set of the tenant that is in use.
@@ -113,7 +128,7 @@ def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
 
 def fetch_test_set(
     store: Store, artifacts: ArtifactStore, *, test_set: str | int, to: Path, study: str | None = None
-) -> dict[str, Any]:
+) -> FetchedSet:
     """Write a released set into a file: ``.npz`` with arrays, or ``.csv`` with keys, inputs and class names.
 
     Args:
@@ -122,9 +137,6 @@ def fetch_test_set(
         test_set: Name or number.
         to: The file; its ending says which form. Replaced whole or not at all.
         study: The set's study, where several have a set of this name.
-
-    Returns:
-        ``{"test_set_id", "rows", "labelled", "file"}``.
 
     Raises:
         InvalidInputError: The file's name ends otherwise, or a label is too much for a CSV file.
@@ -151,7 +163,7 @@ def fetch_test_set(
             else:
                 _write_csv(temporary, arrays)
     known = int(is_known(arrays["labels"]).sum())
-    return {"test_set_id": found.id, "rows": len(arrays["labels"]), "labelled": known, "file": str(to)}
+    return FetchedSet(found.id, rows=len(arrays["labels"]), labelled=known, file=str(to))
 
 
 def released_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -6,57 +6,69 @@ Whoever answers on a shared set, gate or meter, holds the study first (``release
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
-from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
-from easeml_core.services.test_sets.planning import joint_weight_limit
+from easeml_core.services.test_sets.planning import gate_of, joint_weight_limit
 from easeml_core.store.tables import ledger, sealed
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from easeml_core.config import SetConfig
+    from easeml_core.store.tables.test_sets import PlannedSet
+
 SHARED_SET_HAS_ENDED = "the set that gate and meter share has ended"
 
 
-def is_joint(row: Any) -> bool:
-    """Whether gate and meter share the set; ``row`` is one of ``work.test_sets``."""
-    return bool(row.purpose == SealedSetPurpose.JOINT)
+class HasPlan(Protocol):
+    """A row of a sealed set, or of an answer of one, with the plan of the set."""
+
+    @property
+    def plan(self) -> SetConfig:
+        """What the set was planned for."""
 
 
-def joint_config(row: Any) -> JointConfig | None:
+def is_joint(found: HasPlan) -> bool:
+    """Whether gate and meter share the set."""
+    return isinstance(found.plan, JointConfig)
+
+
+def joint_config(found: HasPlan) -> JointConfig | None:
     """The plan of a shared set; None for any other."""
-    return JointConfig.from_json(row.plan) if is_joint(row) else None
+    return found.plan if isinstance(found.plan, JointConfig) else None
 
 
-def gate_settings(row: Any) -> GateConfig:
+def gate_settings(found: HasPlan) -> GateConfig:
     """The gate's settings on a gate or a shared set, with its own part of delta."""
-    joint = joint_config(row)
-    return GateConfig.from_json(row.plan) if joint is None else joint.gate
+    gate = gate_of(found.plan)
+    assert gate is not None  # only these are asked for a gate
+    return gate
 
 
-def meter_settings_of(row: Any) -> MeterConfig:
+def meter_settings_of(found: HasPlan) -> MeterConfig:
     """The meter's settings on a meter, a direct or a shared set, with its own part of delta."""
-    joint = joint_config(row)
-    return MeterConfig.from_json(row.plan) if joint is None else joint.meter
+    plan = found.plan.meter if isinstance(found.plan, JointConfig) else found.plan
+    assert isinstance(plan, MeterConfig)  # only these are asked for a meter
+    return plan
 
 
-def require_joint_goes_on(tx: Connection, row: Any) -> None:
+def require_joint_goes_on(tx: Connection, found: PlannedSet) -> None:
     """Refuse an answer on a shared set that has ended, also while its last answer is still to be published.
 
     Raises:
         StateError: It has ended, for gate and meter alike.
     """
-    why = joint_end(tx, row)
+    why = joint_end(tx, found)
     if why is not None:
         message = f"{SHARED_SET_HAS_ENDED}, for both; the referee must seal a new one"
         raise StateError(message)
 
 
-def joint_end(tx: Connection, row: Any) -> str | None:
+def joint_end(tx: Connection, found: PlannedSet) -> str | None:
     """Why a shared set gives no further answer, to neither system, by what its ledger says; None while it does.
 
     It ends when the steps of either system are used, when the meter could not give a signal, or when the level that is
@@ -71,27 +83,27 @@ def joint_end(tx: Connection, row: Any) -> str | None:
 
     Args:
         tx: Transaction of the referee's role that has locked the set.
-        row: Of ``work.test_sets``, with ``id``, ``purpose``, ``rows`` and ``plan``.
+        found: The set.
 
     Returns:
         ``signals``, ``steps``, ``tolerance`` or None; None for a set that only one system draws on.
     """
-    joint = joint_config(row)
+    joint = joint_config(found)
     if joint is None:
         return None
-    limit = _weight_limit(tx, row, joint)  # before anything that depends on answers, and once in a process
-    if ledger.meter_has_retired(tx, row.id):
+    limit = _weight_limit(tx, found, joint)  # before anything that depends on answers, and once in a process
+    if ledger.meter_has_retired(tx, found.id):
         return "signals"
     for system, steps in ((ledger.GATE, joint.gate.steps), (ledger.METER, joint.meter.steps)):
-        if ledger.used(tx, row.id, system)[0] >= steps:
+        if ledger.used(tx, found.id, system)[0] >= steps:
             return "steps"
-    return None if ledger.joint_log_weight(tx, row.id) <= limit else "tolerance"
+    return None if ledger.joint_log_weight(tx, found.id) <= limit else "tolerance"
 
 
-def _weight_limit(tx: Connection, row: Any, config: JointConfig) -> float:
+def _weight_limit(tx: Connection, found: PlannedSet, config: JointConfig) -> float:
     """Up to which log weight the set is large enough for a verdict of its plan, and each of its slices."""
-    codes = sealed.sealed_slices(tx, row.id) if config.gate.slices else None
-    limits = [joint_weight_limit(config, config.gate.condition, row.rows)]
+    codes = sealed.sealed_slices(tx, found.id) if config.gate.slices else None
+    limits = [joint_weight_limit(config, config.gate.condition, found.rows)]
     for place, (_, condition) in enumerate(config.gate.slices):
         size = 0 if codes is None else int(np.sum(codes == place))
         limits.append(joint_weight_limit(config, condition, size))

@@ -27,16 +27,16 @@ from easeml_core.data.rows.encoding import (
     refused,
 )
 from easeml_core.data.rows.encoding import shown as quoted
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.studies.columns import require_one_answer
-from easeml_core.services.test_sets.lifecycle import as_stored, shown, when_live
+from easeml_core.services.test_sets.lifecycle import ShownSet, shown, when_live
 from easeml_core.services.test_sets.planning import (
     gate_of,
     needed_examples,
     needed_of_slice,
     set_settings,
-    settings_of_plan,
     study_plan,
 )
 from easeml_core.services.test_sets.row_registry import label_tokens, look_up, new_rows, register
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.config import SetConfig
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
-    from easeml_core.services.test_sets.planning import SetConfig
     from easeml_core.services.test_sets.row_registry import Found, NewRows
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -81,6 +81,23 @@ class Content:
     slices: NDArray[np.int64] | None
     hashes: Sequence[bytes]
     columns: Sequence[str] | None
+
+
+@typed_record
+class SealedUpload(ShownSet):
+    """A set after ``seal_test_set``.
+
+    Attributes:
+        needed: Examples that the plan needs.
+        sealed_before: Whether this very call was made before.
+        when_live: When a set that waits becomes live, in words; None for one that does not wait.
+        warnings: In what the examples are unlike the study's open data.
+    """
+
+    needed: int
+    sealed_before: bool
+    when_live: str | None
+    warnings: tuple[str, ...]
 
 
 def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
@@ -203,9 +220,9 @@ def seal_test_set(
     labels: Path | None = None,
     name: str | None = None,
     purpose: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     slices_column: str | None = None,
-) -> dict[str, Any]:
+) -> SealedUpload:
     """Seal new examples; the set is live at once, or waits as ``sealed`` while another one is live.
 
     Args:
@@ -217,13 +234,9 @@ def seal_test_set(
         name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
         purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
             the planned set of this name, else ``gate``.
-        settings: What differs from the study's settings (``set_plans.set_settings``); nothing for a planned set.
+        settings: What differs from the study's settings (``planning.set_settings``); nothing for a planned set.
         slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
             those of the setting ``slices``, or the set's own on every slice when there are none.
-
-    Returns:
-        As ``test_sets.shown``, with ``needed`` (examples that the plan needs), ``sealed_before`` (this very call was
-        made before), ``when_live`` (``set_queue.when_live``) and ``warnings``.
 
     Raises:
         InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
@@ -250,8 +263,7 @@ def seal_test_set(
         if before is not None:
             _require_same(tx, before, found, name, content)
             _require_same_plan(before, kind, config)
-            done = {"needed": needed_examples(config), "sealed_before": True, "when_live": when_live(tx, before)}
-            return shown(before) | done | {"warnings": []}
+            return _sealed(tx, before, config, sealed_before=True)
         if named is not None and named.state != SealedSetState.PLANNED:
             raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
         require_enough(kind, config, content)
@@ -268,12 +280,23 @@ def seal_test_set(
             _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)
         made = test_sets.get_set(tx, set_id)
-        done = {"needed": needed_examples(config), "sealed_before": False, "when_live": when_live(tx, made)}
-        return shown(made) | done | {"warnings": warnings}
+        return _sealed(tx, made, config, sealed_before=False, warnings=tuple(warnings))
+
+
+def _sealed(
+    tx: Connection, found: SealedSet, config: SetConfig, *, sealed_before: bool, warnings: tuple[str, ...] = ()
+) -> SealedUpload:
+    return SealedUpload(
+        **row_of(shown(found)),
+        needed=needed_examples(config),
+        sealed_before=sealed_before,
+        when_live=when_live(tx, found),
+        warnings=warnings,
+    )
 
 
 def _settings(
-    study: Study, purpose: str | None, settings: Mapping[str, Any], named: SealedSet | None
+    study: Study, purpose: str | None, settings: Mapping[str, object], named: SealedSet | None
 ) -> tuple[SealedSetPurpose, SetConfig]:
     """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
     if named is None or (named.state != SealedSetState.PLANNED and settings):
@@ -290,7 +313,7 @@ def _settings(
             f"another name; got {', '.join(settings)}"
         )
         raise InvalidInputError(message)
-    return named.purpose, settings_of_plan(named.purpose, named.plan)
+    return named.purpose, named.plan
 
 
 def _meter_of(tx: Connection, study: Study) -> MeterConfig:
@@ -411,10 +434,10 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
 
 def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: SetConfig) -> None:
     """A plan stands once it is sealed: a call that asks for another one must not look as if it got it."""
-    there, here = settings_of_plan(before.purpose, before.plan).to_json(), config.to_json()
+    there, here = row_of(before.plan), row_of(config)
     if before.purpose != purpose:
         there, here = {"purpose": str(before.purpose)}, {"purpose": str(purpose)}
-    names = [name for name in here if as_stored(here)[name] != as_stored(there)[name]]
+    names = [name for name in here if here[name] != there[name]]
     if names:
         differs = "; ".join(f"{name} {there[name]!r} there, {here[name]!r} here" for name in names)
         remedy = f"sealed with other settings: {differs}. They stay as they are; seal other examples for other settings"
@@ -462,7 +485,7 @@ def _seal(
         inputs=content.inputs,
         labels=content.labels,
         steps=config.steps,
-        plan=config.to_json(),
+        plan=config,
         state=SealedSetState.SEALED if taken else SealedSetState.LIVE,
         name=name,
         labels_on_demand=on_demand,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.encoding import typed_record
-from easeml_core.store.rows import record, row, rows, scalar
+from easeml_core.encoding import from_json, typed_record
+from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.gate.report import VerdictReport
+from easeml_core.store.rows import record, records, row, rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -27,7 +29,7 @@ _TEAM = "coalesce((report ->> 'team')::int, 1)"
 _ENDS = f"(answer = '{RETIRED}' OR coalesce((report ->> 'ends')::boolean, false))"
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Judged:
     """A model that was judged on a set, its identity, what it was compared with, and what its verdict names instead."""
 
@@ -131,8 +133,9 @@ def meter_has_retired(tx: Connection, test_set_id: int) -> bool:
 
 def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) -> Judged | None:
     """The last model that the gate judged on a set, or None; with ``could_run`` the last that could be run on it."""
-    found = row(
+    return record(
         tx,
+        Judged,
         "SELECT (report ->> 'model_id')::bigint AS model_id, report ->> 'model' AS model, "
         "(report ->> 'incumbent_id')::bigint AS incumbent_id, (report ->> 'named_id')::bigint AS named_id "
         "FROM sealed.ledger WHERE test_set_id = :id AND system = :system "
@@ -141,7 +144,6 @@ def last_judged(tx: Connection, test_set_id: int, *, could_run: bool = False) ->
         system=GATE,
         could_run=could_run,
     )
-    return None if found is None else Judged(**found._mapping)
 
 
 class MeterEntry(NamedTuple):
@@ -202,14 +204,96 @@ def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
     ]
 
 
-def study_ledger(tx: Connection, study_id: int) -> list[dict[str, Any]]:
+@typed_record
+class MeterReport:
+    """What the ledger says of one reading of the meter, beside the answer; see ``meter.reading.Reading``.
+
+    Entries leave out what is usual (``services/meter/reading.py``).
+
+    Attributes:
+        model_id: The model that was read.
+        gap: Sealed loss minus validation loss, in [-1, 1].
+        reachable: Ranges that could have been the answer, >= 1.
+        team: Whose submission it was, 1..K.
+        edges: The boundaries that were used, where they were shifted; else empty.
+        promised_tolerance: What was promised with the signal; None for that of the plan.
+        why: Why no answer was given; empty for an answer.
+    """
+
+    model_id: int | None = None
+    gap: float | None = None
+    reachable: int | None = None
+    team: int = 1
+    edges: tuple[float, ...] = ()
+    promised_tolerance: float | None = None
+    why: str = ""
+
+
+@typed_record
+class LedgerEntry:
+    """One answer of a sealed set: the referee's view.
+
+    Attributes:
+        test_set_id: The set.
+        test_set: Its name, or None.
+        purpose: Which systems draw on it.
+        state: Where in its life it is now.
+        step: Which answer of the set it was, from 1.
+        steps: Answers that the set can give.
+        system: ``gate``, ``meter`` or ``other``.
+        system_step: Which answer of the system it was, from 1.
+        system_steps: Answers that the system can give on the set.
+        request_id: Who asked.
+        answer: What was released: a symbol, a signal, or ``retired``.
+        is_change: Whether it was a change (``stats/adaptivity.py``).
+        log_level: ln of the level of the test.
+        log_cost: By how many nats it lowers the level of later answers.
+        tolerance: Of a reading, epsilon_t; None for a verdict.
+        report: The whole report as it is stored and committed to by the chain: a ``VerdictReport`` or ``MeterReport``.
+        decided_at: When it was decided.
+        answered_at: When the answer left; None while it waits.
+        isolation: What the model was kept from when it ran; None where it was not run.
+    """
+
+    test_set_id: int
+    test_set: str | None
+    purpose: SealedSetPurpose
+    state: SealedSetState
+    step: int
+    steps: int
+    system: str
+    system_step: int
+    system_steps: int
+    request_id: int
+    answer: str
+    is_change: bool
+    log_level: float
+    log_cost: float
+    tolerance: float | None
+    report: dict[str, Any]
+    decided_at: datetime
+    answered_at: datetime | None
+    isolation: dict[str, Any] | None
+
+    @property
+    def verdict(self) -> VerdictReport:
+        """The report of a verdict."""
+        return from_json(self.report, VerdictReport)
+
+    @property
+    def reading(self) -> MeterReport:
+        """The report of a reading."""
+        return from_json(self.report, MeterReport)
+
+
+def study_ledger(tx: Connection, study_id: int) -> list[LedgerEntry]:
     """All entries of a study's sealed sets, oldest first: the referee's view."""
-    return [dict(r._mapping) for r in rows(tx, _ENTRIES + "WHERE t.study_id = :id ORDER BY l.id", id=study_id)]
+    return records(tx, LedgerEntry, _ENTRIES + "WHERE t.study_id = :id ORDER BY l.id", id=study_id)
 
 
 def set_ledger(
     tx: Connection, test_set_id: int, *, limit: int, skip: int = 0, system: str | None = None
-) -> list[dict[str, Any]]:
+) -> list[LedgerEntry]:
     """Entries of one set, newest first: the referee's view, a page at a time.
 
     Args:
@@ -223,22 +307,20 @@ def set_ledger(
         "WHERE l.test_set_id = :id AND (l.system = :system OR CAST(:system AS text) IS NULL) "
         "ORDER BY l.id DESC LIMIT :most OFFSET :skip"
     )
-    found = rows(tx, query, id=test_set_id, system=system, most=limit, skip=skip)
-    return [dict(r._mapping) for r in found]
+    return records(tx, LedgerEntry, query, id=test_set_id, system=system, most=limit, skip=skip)
 
 
-def newest_of_model(tx: Connection, test_set_id: int, model_id: int) -> dict[str, Any] | None:
-    """The gate's last entry about a model on a set, as of ``set_ledger``, or None."""
+def newest_of_model(tx: Connection, test_set_id: int, model_id: int) -> LedgerEntry | None:
+    """The gate's last entry about a model on a set, or None."""
     query = _ENTRIES + (
         "WHERE l.test_set_id = :id AND l.system = :system AND (l.report ->> 'model_id')::bigint = :model "
         "ORDER BY l.step DESC LIMIT 1"
     )
-    found = row(tx, query, id=test_set_id, system=GATE, model=model_id)
-    return None if found is None else dict(found._mapping)
+    return record(tx, LedgerEntry, query, id=test_set_id, system=GATE, model=model_id)
 
 
 _ENTRIES = """
-SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, t.plan, l.step, l.steps, l.system, l.system_step,
+SELECT t.id AS test_set_id, t.name AS test_set, t.purpose, t.state, l.step, l.steps, l.system, l.system_step,
        l.system_steps, l.request_id, l.answer, l.is_change, l.log_level, l.log_cost, l.tolerance, l.report,
        l.decided_at, a.answered_at, p.isolation
 FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id

@@ -8,25 +8,83 @@ Mail that is to be sent, as rows: written with what it is about, sent later, at 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.store.rows import as_json, change, clean, row, scalar
+from easeml_core.encoding import from_json, to_json, typed_record
+from easeml_core.store.rows import as_json, change, clean, record, row, scalar
+from easeml_core.store.tables.releases import Reading, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
 
+@typed_record
+class MailText:
+    """A mail that leaves with an answer."""
+
+    recipient: str
+    subject: str
+    body: str
+
+
+@typed_record
+class GateFacts:
+    """What is published with a verdict.
+
+    Attributes:
+        study_id: The study.
+        test_set_id: The set that was asked.
+        retired_why: Why the set ends with this answer; None while it lives.
+        verdict: What is released.
+        mails: That leave with it.
+    """
+
+    study_id: int
+    test_set_id: int
+    retired_why: str | None
+    verdict: Verdict
+    mails: tuple[MailText, ...] = ()
+
+
+@typed_record
+class MeterFacts:
+    """What is published with a reading.
+
+    Attributes:
+        study_id: The study.
+        test_set_id: The meter set that was asked.
+        retired_why: Why the set ends with this answer; None while it lives.
+        reading: What is released.
+        alert: Message of the overfitting alert, or None.
+        over_budget: Whether the alert says that the budget is broken; None without one.
+        drift_alert: Message of the drift alert, or None.
+        direct_retired_why: Why the second validation sample ends with it; None while it lives, and without one.
+    """
+
+    study_id: int
+    test_set_id: int
+    retired_why: str | None
+    reading: Reading
+    alert: str | None = None
+    over_budget: bool | None = None
+    drift_alert: str | None = None
+    direct_retired_why: str | None = None
+
+
+Facts = GateFacts | MeterFacts
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A decided answer that is not published yet: its message, and what is published with it."""
+    """A decided answer that is not published yet: its message, and what is published with it, if anything."""
 
     request_id: int
     refused: bool
     message: str
-    facts: Mapping[str, Any]
+    facts: Facts | None
 
 
 def hold(
@@ -35,7 +93,7 @@ def hold(
     request_id: int,
     refused: bool,
     message: str,
-    facts: Mapping[str, Any],
+    facts: Facts | None,
     leaves_at: datetime | None,
 ) -> None:
     """Keep a decided answer; a request is decided once.
@@ -45,7 +103,7 @@ def hold(
         request_id: The request.
         refused: Whether the answer is a refusal.
         message: Its public sentence.
-        facts: What is published with it; plain JSON.
+        facts: What is published with it; None for nothing.
         leaves_at: When the answer leaves; None where it leaves in this very transaction.
     """
     change(
@@ -56,7 +114,7 @@ def hold(
         id=request_id,
         refused=refused,
         message=message,
-        facts=as_json(facts),
+        facts=as_json({} if facts is None else to_json(facts)),
         leaves_at=leaves_at,
     )
 
@@ -75,7 +133,14 @@ def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
         "FOR UPDATE SKIP LOCKED",
         skip=list(skip),
     )
-    return None if found is None else Held(**found._mapping)
+    return None if found is None else Held(found.request_id, found.refused, found.message, _facts(found.facts))
+
+
+def _facts(stored: dict[str, Any]) -> Facts | None:
+    """What is stored with an answer; an earlier version may have left out what is None."""
+    if not stored:
+        return None
+    return from_json(stored, GateFacts) if "verdict" in stored else from_json(stored, MeterFacts)
 
 
 def mark_left(tx: Connection, request_id: int) -> None:
@@ -104,7 +169,7 @@ def times(tx: Connection, request_id: int) -> tuple[datetime, datetime]:
     return found.requested_at, found.now
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Mail:
     """One mail that nobody has sent yet."""
 
@@ -133,13 +198,13 @@ def claim_mail(tx: Connection, *, skip: Sequence[int] = ()) -> Mail | None:
         tx: Transaction of the referee's role.
         skip: Mails to pass over for now.
     """
-    found = row(
+    return record(
         tx,
+        Mail,
         "SELECT id, recipient, subject, body, created_at FROM sealed.mails WHERE sent_at IS NULL "
         "AND id <> ALL (:skip) ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED",
         skip=list(skip),
     )
-    return None if found is None else Mail(**found._mapping)
 
 
 def mark_sent(tx: Connection, mail_id: int) -> None:

@@ -20,16 +20,21 @@ A better reading serves none: else a harmless model could hide how far the valid
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import AlertKind, Model, SealedSetPurpose, Symbol
+from easeml_core.config import MeterConfig, SetConfig
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import AlertKind, Model, SealedSetPurpose, SealedSetState, Symbol
 from easeml_core.store.database import notify
-from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.store.rows import change, record, records, row, rows, scalar
 from easeml_core.store.tables import chain
 from easeml_core.store.tables.chained_rows import READING, VERDICT, of_set
+from easeml_core.store.tables.test_sets import PlannedSet, read_plan
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection
 
     from sqlalchemy import Connection, Row
 
@@ -80,46 +85,59 @@ IS_OPEN = f"(a.cleared_at IS NULL AND NOT ({IS_SERVED}))"
 """True of an alert that asks for something."""
 
 
-def public_test_sets(tx: Connection, study_id: int) -> list[dict[str, Any]]:
+@typed_record
+class PublicSet:
+    """What everybody may know of a sealed set; fields as of ``test_sets.SealedSet``."""
+
+    id: int
+    purpose: SealedSetPurpose
+    state: SealedSetState
+    rows: int
+    steps: int
+    plan: SetConfig
+
+
+def public_test_sets(tx: Connection, study_id: int) -> list[PublicSet]:
     """What everybody may know of the study's sealed sets, newest first."""
     found = rows(
         tx,
         "SELECT id, purpose, state, rows, steps, plan FROM work.test_sets WHERE study_id = :id ORDER BY id DESC",
         id=study_id,
     )
-    return [dict(r._mapping) for r in found]
+    return [PublicSet(**dict(r._mapping) | read_plan(r) | {"state": SealedSetState(r.state)}) for r in found]
 
 
-def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, lock: bool = False) -> Any | None:
-    """Row of the study's live sealed set that serves this purpose, locked until the transaction ends when asked.
+def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, lock: bool = False) -> PlannedSet | None:
+    """The study's live sealed set that serves this purpose, locked until the transaction ends when asked.
 
     Gate and meter are served by a set of their own or by a shared one (``joint``), of which only one is live.
     """
     serving = [purpose.value] + (["joint"] if purpose in (SealedSetPurpose.GATE, SealedSetPurpose.METER) else [])
-    return row(
+    found = row(
         tx,
         "SELECT id, purpose, rows, steps, plan, labels_on_demand FROM work.test_sets WHERE study_id = :id "
         "AND purpose = ANY (:serving) AND state = 'live'" + (" FOR UPDATE" if lock else ""),
         id=study_id,
         serving=serving,
     )
+    if found is None:
+        return None
+    return PlannedSet(**dict(found._mapping) | read_plan(found))
 
 
-def hold_study(tx: Connection, study_id: int) -> Sequence[Row[Any]]:
+def hold_study(tx: Connection, study_id: int) -> list[PlannedSet]:
     """Keep other referees off the study's sealed sets and production until the transaction ends; its live sets.
 
     The lock is on rows that no worker may lock, so that nobody can make the referee wait.
-
-    Returns:
-        Rows with the columns of ``live_test_set``.
     """
-    return rows(
+    found = rows(
         tx,
         "WITH held AS MATERIALIZED (SELECT id, purpose, rows, steps, plan, labels_on_demand, state "
         "FROM work.test_sets WHERE study_id = :id ORDER BY id FOR UPDATE) "
         "SELECT id, purpose, rows, steps, plan, labels_on_demand FROM held WHERE state = 'live' ORDER BY id",
         id=study_id,
     )
+    return [PlannedSet(**dict(r._mapping) | read_plan(r)) for r in found]
 
 
 def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> bool:
@@ -144,29 +162,40 @@ def retire_test_set(tx: Connection, test_set_id: int, why: str = "steps") -> boo
 
 def production_model(tx: Connection, study_id: int) -> Model | None:
     """The study's model in production, or None."""
-    found = row(
+    return record(
         tx,
+        Model,
         "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss FROM work.production p "
         "JOIN work.models m ON m.id = p.model_id WHERE p.study_id = :id",
         id=study_id,
     )
-    return None if found is None else Model(**found._mapping)
 
 
-def add_verdict(
-    tx: Connection,
-    *,
-    request_id: int,
-    study_id: int,
-    model_id: int,
-    incumbent_id: int,
-    test_set_id: int,
-    step: int,
-    symbol: Symbol,
-    planned: bool,
-    cached: bool,
-) -> None:
-    """Release one symbol; ``planned`` says that it is about the condition sealed with the set."""
+@typed_record
+class Verdict:
+    """One symbol of the gate, as it is released.
+
+    Attributes:
+        model_id: The new model.
+        incumbent_id: The old one.
+        test_set_id: The set that they were judged on.
+        step: Which answer of the gate it is, >= 1.
+        symbol: What is released.
+        planned: Whether it is about the condition sealed with the set.
+        cached: Whether it is the answer that was given to the same question before.
+    """
+
+    model_id: int
+    incumbent_id: int
+    test_set_id: int
+    step: int
+    symbol: Symbol
+    planned: bool
+    cached: bool
+
+
+def add_verdict(tx: Connection, *, request_id: int, study_id: int, verdict: Verdict) -> None:
+    """Release one symbol."""
     change(
         tx,
         "INSERT INTO work.gate_verdicts (request_id, study_id, model_id, incumbent_id, test_set_id, purpose, step, "
@@ -174,26 +203,42 @@ def add_verdict(
         "(SELECT purpose FROM work.test_sets WHERE id = :test_set_id), :step, :symbol, :planned, :cached)",
         request_id=request_id,
         study_id=study_id,
-        model_id=model_id,
-        incumbent_id=incumbent_id,
-        test_set_id=test_set_id,
-        step=step,
-        symbol=symbol,
-        planned=planned,
-        cached=cached,
+        **row_of(verdict),
     )
-    chain.append(tx, of_set(test_set_id), VERDICT, subject=request_id)
+    chain.append(tx, of_set(verdict.test_set_id), VERDICT, subject=request_id)
 
 
-def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """The released verdict of a request with the state of its set, or None.
+@typed_record
+class VerdictRow:
+    """A released verdict with the state of its set; fields as of ``Verdict``.
 
-    ``steps`` are the gate's, also where a meter draws on the set too, as ``step`` counts the gate's answers alone; of a
-    verdict about another condition than the set's, both count answers of that kind.
-    ``was_last`` says that no ground for a promotion came after it: no other verdict on the sealed condition but a fail.
+    Attributes:
+        steps: The gate's, also where a meter draws on the set too; of a verdict about another condition than the set's,
+            those for such answers.
+        set_state: Where in its life the set is.
+        retired_why: Why it has ended; None while it has not.
+        was_last: Whether no ground for a promotion came after it: no other verdict on the sealed condition but a fail.
     """
-    found = row(
+
+    study_id: int
+    model_id: int
+    incumbent_id: int
+    step: int
+    steps: int
+    symbol: Symbol
+    planned: bool
+    cached: bool
+    test_set_id: int
+    set_state: SealedSetState
+    retired_why: str | None
+    was_last: bool
+
+
+def get_verdict(tx: Connection, request_id: int) -> VerdictRow | None:
+    """The released verdict of a request with the state of its set, or None."""
+    return record(
         tx,
+        VerdictRow,
         "SELECT v.study_id, v.model_id, v.incumbent_id, v.step, CASE WHEN t.purpose = 'joint' "
         "THEN (t.plan -> 'gate' ->> 'steps')::int WHEN v.planned THEN t.steps "
         "ELSE coalesce((t.plan ->> 'other_conditions')::int, t.steps) END AS steps, v.symbol, v.planned, v.cached, "
@@ -202,39 +247,17 @@ def get_verdict(tx: Connection, request_id: int) -> dict[str, Any] | None:
         "FROM work.gate_verdicts v JOIN work.test_sets t ON t.id = v.test_set_id WHERE v.request_id = :id",
         id=request_id,
     )
-    return None if found is None else dict(found._mapping)
 
 
-def add_reading(
-    tx: Connection,
-    *,
-    request_id: int,
-    study_id: int,
-    model_id: int,
-    test_set_id: int,
-    step: int,
-    signal: int | None,
-    signals: int,
-    cached: bool,
-    team: int = 1,
-    edges: Sequence[float] | None = None,
-    tolerance: float | None = None,
-    submissions_left: int | None = None,
-    data_version_id: int | None = None,
-    direct_test_set_id: int | None = None,
-    direct_signal: int | None = None,
-    drift: str | None = None,
-) -> None:
-    """Release one signal, or that the set was retired instead (None).
+@typed_record
+class Reading:
+    """One reading of the meter, as it is released.
 
-    Args:
-        tx: Transaction of the referee's role.
-        request_id: The meter request.
-        study_id: The study.
+    Attributes:
         model_id: The model that was read.
         test_set_id: The set that it was read on.
         step: Place in the set's ledger, >= 1.
-        signal: 1..m, or None.
+        signal: 1..m; None where the set was retired instead.
         signals: m.
         cached: Whether it is the answer that was given to the same artifact before.
         team: Whose submission it is, 1..K.
@@ -246,6 +269,32 @@ def add_reading(
         direct_signal: What the meter there says, 1..m; None without, or where that set was retired instead.
         drift: ``none seen``, ``likely`` or ``certain`` where both meters have answered; else None.
     """
+
+    model_id: int
+    test_set_id: int
+    step: int
+    signal: int | None
+    signals: int
+    cached: bool
+    team: int = 1
+    edges: tuple[float, ...] | None = None
+    tolerance: float | None = None
+    submissions_left: int | None = None
+    data_version_id: int | None = None
+    direct_test_set_id: int | None = None
+    direct_signal: int | None = None
+    drift: str | None = None
+
+
+def add_reading(tx: Connection, *, request_id: int, study_id: int, reading: Reading) -> None:
+    """Release one signal, or that the set was retired instead.
+
+    Args:
+        tx: Transaction of the referee's role.
+        request_id: The meter request.
+        study_id: The study.
+        reading: What is released.
+    """
     change(
         tx,
         "INSERT INTO work.meter_readings (request_id, study_id, model_id, test_set_id, purpose, step, signal, signals, "
@@ -255,39 +304,58 @@ def add_reading(
         ":tolerance, :submissions_left, :data_version_id, :direct_test_set_id, :direct_signal, :drift)",
         request_id=request_id,
         study_id=study_id,
-        model_id=model_id,
-        test_set_id=test_set_id,
-        step=step,
-        signal=signal,
-        signals=signals,
-        cached=cached,
-        team=team,
-        edges=None if edges is None else list(edges),
-        tolerance=tolerance,
-        submissions_left=submissions_left,
-        data_version_id=data_version_id,
-        direct_test_set_id=direct_test_set_id,
-        direct_signal=direct_signal,
-        drift=drift,
+        **row_of(reading) | {"edges": None if reading.edges is None else list(reading.edges)},
     )
-    chain.append(tx, of_set(test_set_id), READING, subject=request_id)
+    chain.append(tx, of_set(reading.test_set_id), READING, subject=request_id)
 
 
-def get_reading(tx: Connection, request_id: int) -> Row[Any] | None:
-    """The released reading of a request with the plans of its sets, or None.
+@typed_record
+class ReadingRow:
+    """A released reading with the plans of its sets; fields as of ``Reading``.
 
-    ``alert`` is that of the first reading of the artifact; a repeated one raises none of its own.
+    Attributes:
+        plan: Of the set that it was read on.
+        direct_plan: Of the second validation sample; None without one.
+        alert: The overfitting alert of the first reading of the artifact; a repeated one raises none of its own.
     """
-    return row(tx, _READING + "WHERE r.request_id = :id", id=request_id)
+
+    signal: int | None
+    signals: int
+    step: int
+    model_id: int
+    team: int
+    edges: Sequence[float] | None
+    tolerance: float | None
+    submissions_left: int | None
+    cached: bool
+    purpose: SealedSetPurpose
+    plan: SetConfig
+    direct_test_set_id: int | None
+    direct_signal: int | None
+    drift: str | None
+    direct_plan: MeterConfig | None
+    alert: str | None
 
 
-def newest_reading(tx: Connection, study_id: int, *, team: int | None = None) -> Row[Any] | None:
+def get_reading(tx: Connection, request_id: int) -> ReadingRow | None:
+    """The released reading of a request with the plans of its sets, or None."""
+    return _reading(row(tx, _READING + "WHERE r.request_id = :id", id=request_id))
+
+
+def newest_reading(tx: Connection, study_id: int, *, team: int | None = None) -> ReadingRow | None:
     """The last released reading of a study with the plans of its sets, or None.
 
     On a set that several teams share, only those of the team count: none may be shown another one's signals.
     """
     newest = "AND (coalesce((t.plan ->> 'teams')::int, 1) = 1 OR r.team = :team) ORDER BY r.request_id DESC LIMIT 1"
-    return row(tx, _READING + "WHERE r.study_id = :id " + newest, id=study_id, team=team)
+    return _reading(row(tx, _READING + "WHERE r.study_id = :id " + newest, id=study_id, team=team))
+
+
+def _reading(found: Row[Any] | None) -> ReadingRow | None:
+    if found is None:
+        return None
+    direct = None if found.direct_plan is None else MeterConfig.from_json(found.direct_plan)
+    return ReadingRow(**dict(found._mapping) | read_plan(found) | {"direct_plan": direct})
 
 
 _READING = """
@@ -349,6 +417,47 @@ def announce_alert(tx: Connection, study: str) -> None:
     notify(tx, f"alert:{study}", "alert:*")
 
 
+@typed_record
+class Alert:
+    """One alert.
+
+    Attributes:
+        alert_id: Its number.
+        kind: What it is about.
+        study: Name of the study.
+        message: What everybody may read.
+        created_at: When it was raised.
+        cleared_at: When it was cleared; None while it was not.
+        signal: Of the reading that it is about; None without one.
+        signals: How many signals the meter has.
+        direct_signal: Likewise of the second validation sample.
+        drift: Likewise.
+        model_id: The model that was read.
+        test_set_id: The set that has ended, for a new one.
+        purpose: Of that set.
+        over_budget: Whether the overfitting budget is broken.
+        team: Which of several teams it is for, and no other; None for everybody.
+        is_open: Whether it asks for something still.
+    """
+
+    alert_id: int
+    kind: AlertKind
+    study: str
+    message: str
+    created_at: datetime
+    cleared_at: datetime | None
+    signal: int | None
+    signals: int | None
+    direct_signal: int | None
+    drift: str | None
+    model_id: int | None
+    test_set_id: int | None
+    purpose: SealedSetPurpose | None
+    over_budget: bool | None
+    team: int | None
+    is_open: bool
+
+
 def list_alerts(
     tx: Connection,
     study_id: int | None,
@@ -357,14 +466,15 @@ def list_alerts(
     open_only: bool = False,
     team: int | None = None,
     studies: Collection[str] | None = None,
-) -> list[dict[str, Any]]:
+) -> list[Alert]:
     """Alerts of one study, or of all, or of those that are named, with an id above ``after_id``; oldest first.
 
     Those that are for one of several teams are listed for that team alone. ``is_open`` is as of ``releases.py``, and
     looked up once for each alert that nobody has cleared.
     """
-    found = rows(
+    return records(
         tx,
+        Alert,
         "SELECT * FROM (SELECT a.id AS alert_id, a.kind, s.name AS study, a.message, a.created_at, a.cleared_at, "
         "r.signal, r.signals, r.direct_signal, r.drift, r.model_id, a.test_set_id, t.purpose, a.over_budget, a.team, "
         f"{IS_OPEN} AS is_open FROM work.alerts a "
@@ -380,7 +490,6 @@ def list_alerts(
         open_only=open_only,
         names=None if studies is None else list(studies),
     )
-    return [dict(r._mapping) for r in found]
 
 
 def newest_alert(tx: Connection, study_id: int | None, *, team: int | None = None) -> int:

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.rows import as_json, change, clean, record, row, rows, scalar
+from easeml_core.store.rows import as_json, change, clean, record, records, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Request:
     """One request: who is meant, and the arguments as they were given."""
 
@@ -76,8 +76,7 @@ _REQUEST = "SELECT r.id, r.kind, r.study_id, r.model_id, r.arguments FROM work.r
 
 def request_of_key(tx: Connection, request_key: str) -> Request | None:
     """The request that this key has filed, or None."""
-    found = row(tx, _REQUEST + "WHERE r.request_key = :key", key=request_key)
-    return None if found is None else Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
+    return record(tx, Request, _REQUEST + "WHERE r.request_key = :key", key=request_key)
 
 
 def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: str) -> int:
@@ -89,10 +88,20 @@ def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: s
     return int(scalar(tx, query, id=study_id, kind=kind, key=but))
 
 
-def unanswered(tx: Connection, study_id: int, kind: RequestKind, *, limit: int = 100) -> list[dict[str, Any]]:
-    """Requests of this kind without an answer, oldest first: ``{"request_id", "model_id", "requested_at"}`` each."""
-    found = rows(
+@typed_record
+class OpenRequest:
+    """A request without an answer."""
+
+    request_id: int
+    model_id: int
+    requested_at: datetime
+
+
+def unanswered(tx: Connection, study_id: int, kind: RequestKind, *, limit: int = 100) -> list[OpenRequest]:
+    """Requests of this kind without an answer, oldest first; the kind is one that names a model."""
+    return records(
         tx,
+        OpenRequest,
         "SELECT r.id AS request_id, r.model_id, r.requested_at FROM work.requests r WHERE r.study_id = :id "
         "AND r.kind = :kind AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) "
         "ORDER BY r.id LIMIT :most",
@@ -100,7 +109,6 @@ def unanswered(tx: Connection, study_id: int, kind: RequestKind, *, limit: int =
         kind=str(kind),
         most=limit,
     )
-    return [dict(r._mapping) for r in found]
 
 
 def seal_request_of(tx: Connection, study_id: int) -> int:
@@ -186,10 +194,10 @@ def role(tx: Connection) -> str:
 
 def get_request(tx: Connection, request_id: int) -> Request:
     """The request itself."""
-    found = row(tx, _REQUEST + "WHERE r.id = :id", id=request_id)
+    found = record(tx, Request, _REQUEST + "WHERE r.id = :id", id=request_id)
     if found is None:
         raise NotFoundError(kind="request", name=request_id)
-    return Request(**dict(found._mapping) | {"kind": RequestKind(found.kind)})
+    return found
 
 
 @typed_record
@@ -292,7 +300,7 @@ def times_put_off(tx: Connection, request_id: int, *, bounded: bool) -> int:
     return int(scalar(tx, query, id=request_id, bounded=bounded))
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class PutOff:
     """An undecided request that was put off.
 
@@ -319,15 +327,15 @@ class PutOff:
 
 def list_put_off(tx: Connection) -> list[PutOff]:
     """Undecided requests that were put off, the oldest first; for the referee's role."""
-    found = rows(
+    return records(
         tx,
+        PutOff,
         "SELECT r.id AS request_id, r.kind, s.name AS study, p.bounded, p.reason, (SELECT count(*) "
         "FROM sealed.put_offs q WHERE q.request_id = r.id AND q.bounded = p.bounded) AS times, p.most, p.until "
         "FROM work.requests r JOIN work.studies s ON s.id = r.study_id CROSS JOIN LATERAL (SELECT * "
         "FROM sealed.put_offs l WHERE l.request_id = r.id ORDER BY l.attempt DESC LIMIT 1) p "
         f"WHERE {_UNDECIDED} ORDER BY r.id",
     )
-    return [PutOff(**r._mapping) for r in found]
 
 
 def seconds_to_next_try(tx: Connection, *, looked_ago: float) -> float | None:
@@ -378,18 +386,31 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) 
     notify(tx, f"answer:{request_id}")
 
 
-def get_answer(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """Kind, study, model and outcome of an answered request, or None while there is no answer.
+@typed_record
+class GivenAnswer:
+    """Kind, study, model and outcome of an answered request."""
+
+    request_id: int
+    kind: RequestKind
+    study: str
+    model_id: int | None
+    refused: bool
+    message: str
+
+
+def get_answer(tx: Connection, request_id: int) -> GivenAnswer | None:
+    """The answer of a request, or None while there is none.
 
     Raises:
         NotFoundError: There is no such request.
     """
-    found = row(
+    found = record(
         tx,
+        GivenAnswer,
         "SELECT r.id AS request_id, r.kind, s.name AS study, r.model_id, a.refused, a.message FROM work.requests r "
         "JOIN work.studies s ON s.id = r.study_id LEFT JOIN work.answers a ON a.request_id = r.id WHERE r.id = :id",
         id=request_id,
     )
     if found is None:
         raise NotFoundError(kind="request", name=request_id)
-    return None if found.refused is None else dict(found._mapping)
+    return None if found.refused is None else found

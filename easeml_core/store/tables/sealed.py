@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.config import SetConfig
     from easeml_core.entities import SealedSetPurpose
 
 
@@ -71,7 +72,7 @@ def seal(
     inputs: NDArray[Any],
     labels: NDArray[Any],
     steps: int,
-    plan: Mapping[str, Any],
+    plan: SetConfig,
     state: SealedSetState = SealedSetState.LIVE,
     name: str | None = None,
     labels_on_demand: bool = False,
@@ -116,7 +117,7 @@ def seal(
             purpose=purpose,
             rows=len(inputs),
             steps=steps,
-            plan=as_json(plan),
+            plan=as_json(plan.to_json()),
             state=state,
             name=name,
             on_demand=labels_on_demand,

@@ -14,58 +14,68 @@ Hashes are stored: another form of them would have to be computed anew for all s
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.config import SetConfig, set_config
+from easeml_core.encoding import typed_record
 from easeml_core.entities import Model, SealedSetPurpose, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
-from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
+from easeml_core.store.rows import as_json, change, clean, records, row, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Row
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSet:
-    """The public side of a set.
+@typed_record
+class PlannedSet:
+    """A sealed set and what it was planned for.
 
     Attributes:
         id: Its number in the installation.
+        purpose: Which systems draw on it.
+        rows: Examples; while planned, how many are needed at least.
+        steps: Answers that it can give.
+        plan: What was fixed before its first answer.
+        labels_on_demand: Whether people are asked for labels when a verdict needs them.
+    """
+
+    id: int
+    purpose: SealedSetPurpose
+    rows: int
+    steps: int
+    plan: SetConfig
+    labels_on_demand: bool
+
+
+@typed_record
+class SealedSet(PlannedSet):
+    """The public side of a set.
+
+    Attributes:
         study_id: Whose it is.
         study: Name of that study.
         data_version_id: The data whose encoding it has.
         name: Its name in the study, or None.
-        purpose: Who draws on it.
         state: Where in its life it is.
-        rows: Examples; while planned, how many are needed at least.
-        steps: Answers that it can give.
         steps_used: Answers that were released so far.
         gate_steps_used: Those of the gate among them; the others are the meter's.
-        plan: What was fixed before its first answer.
-        labels_on_demand: Whether people are asked for labels when a verdict needs them.
         retired_why: ``steps``, ``changes``, ``tolerance``, ``signals``, ``regulation``, ``failure``, ``by hand``; or
             None.
         artifact: The released examples, or None.
     """
 
-    id: int
     study_id: int
     study: str
     data_version_id: int
     name: str | None
-    purpose: SealedSetPurpose
     state: SealedSetState
-    rows: int
-    steps: int
     steps_used: int
     gate_steps_used: int
-    plan: Mapping[str, Any]
-    labels_on_demand: bool
     retired_why: str | None
     artifact: str | None
 
@@ -143,8 +153,13 @@ def set_named(tx: Connection, study_id: int, name: str) -> SealedSet | None:
 
 
 def _set(found: Row[Any]) -> SealedSet:
-    values = dict(found._mapping)
-    return SealedSet(**values | {"purpose": SealedSetPurpose(found.purpose), "state": SealedSetState(found.state)})
+    return SealedSet(**dict(found._mapping) | read_plan(found) | {"state": SealedSetState(found.state)})
+
+
+def read_plan(found: Row[Any]) -> dict[str, SealedSetPurpose | SetConfig]:
+    """Purpose and plan of a row of ``work.test_sets``; how the plan is read depends on the purpose."""
+    purpose = SealedSetPurpose(found.purpose)
+    return {"purpose": purpose, "plan": set_config(purpose, found.plan)}
 
 
 def add_planned(
@@ -156,7 +171,7 @@ def add_planned(
     name: str,
     rows: int,
     steps: int,
-    plan: Mapping[str, Any],
+    plan: SetConfig,
 ) -> int:
     """Say that a set is needed; its id. ``rows`` is how many examples at least."""
     return int(
@@ -170,7 +185,7 @@ def add_planned(
             name=name,
             rows=rows,
             steps=steps,
-            plan=as_json(plan),
+            plan=as_json(plan.to_json()),
         )
     )
 
@@ -302,8 +317,9 @@ def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int
         test_set_id: Its set; models that were run on it are left out.
         limit: How many at most.
     """
-    found = rows(
+    return records(
         tx,
+        Model,
         "WITH wanted AS (SELECT model_id AS id, 0 AS turn FROM work.production WHERE study_id = :study "
         "UNION ALL (SELECT m.id, 1 FROM work.models m JOIN work.data_versions v ON v.id = m.data_version_id "
         "WHERE m.study_id = :study AND m.trial_id IS NULL AND NOT m.submitted ORDER BY v.version DESC LIMIT 1) "
@@ -317,7 +333,6 @@ def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int
         set=test_set_id,
         limit=limit,
     )
-    return [Model(**r._mapping) for r in found]
 
 
 _CELLS_AT_ONCE = 2_000_000

@@ -7,13 +7,14 @@ that had it: only its validation part is new.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.entities import Model
+from easeml_core.config import SetConfig, set_config
+from easeml_core.entities import Model, SealedSetPurpose
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -57,14 +58,13 @@ class ValidationPart:
 class Reading(NamedTuple):
     """A signal of the meter, 1..m, and the team that it was given to.
 
-    It is that of the second validation sample where there is one, since drift has no part in it. ``purpose`` and
-    ``plan`` are those of the study's meter set, whose ranges the second sample has as well.
+    It is that of the second validation sample where there is one, since drift has no part in it. ``plan`` is that of
+    the study's meter set, whose ranges the second sample has as well.
     """
 
     signal: int
     team: int
-    purpose: str
-    plan: Mapping[str, Any]
+    plan: SetConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def readings(tx: Connection, study_id: int, part: ValidationPart) -> list[Readin
         part=part.id,
         version=part.version,
     )
-    return [Reading(r.signal, r.team, r.purpose, r.plan) for r in found]
+    return [Reading(r.signal, r.team, set_config(SealedSetPurpose(r.purpose), r.plan)) for r in found]
 
 
 def split_message(tx: Connection, study_id: int) -> str | None:

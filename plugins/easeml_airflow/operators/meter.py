@@ -12,6 +12,7 @@ from easeml_airflow.hooks.arguments import optional_whole
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_core.config import require
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -96,6 +97,7 @@ class PauseOnAlertOperator(EasemlOperator):
             require(alert_id > 0, "alert_id", self.alert_id, "the number of an alert")
             team = optional_whole(self.team, "team")
             found = pause_on_alert(self.hook.get_store(), study=self.study, alert_id=alert_id, team=team)
-        done = "is paused by it" if found["paused"] else f"stays {found['state']}"
+        done = "is paused by it" if found.paused else f"stays {found.state}"
         self.log.info("alert %d: study %s %s", alert_id, self.study, done)
-        return found
+        told: dict[str, Any] = to_json(found)
+        return told

@@ -26,4 +26,4 @@ class AlertsTrigger(WatcherTrigger):
         """The open alerts."""
         from easeml_core.services.meter.alerts import open_alerts
 
-        return [{name: alert[name] for name in _TOLD} for alert in open_alerts(store, study=study)]
+        return [{name: getattr(alert, name) for name in _TOLD} for alert in open_alerts(store, study=study)]

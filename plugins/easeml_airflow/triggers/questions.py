@@ -10,10 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import to_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.releases import Alert
 
 Facts = dict[str, Any]
 
@@ -85,7 +88,7 @@ def _of_the_meter(subject: str) -> Facts:
 def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
     from easeml_core.services.meter.alerts import next_alert
 
-    return next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too)
+    return _facts_of(next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too))
 
 
 def _alert(store: Store, subject: str, after: int) -> Facts | None:
@@ -101,7 +104,14 @@ def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool |
 
     study, purpose = _split(subject)
     kind, wanted = "new-test-set", purpose or None
-    return next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
+    found = next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
+    return _facts_of(found)
+
+
+def _facts_of(alert: Alert | None) -> Facts | None:
+    """An alert as an event carries it."""
+    facts: Facts | None = to_json(alert)
+    return facts
 
 
 def _new_test_set_since(store: Store, subject: str, after: int) -> Facts | None:

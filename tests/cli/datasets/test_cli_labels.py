@@ -39,7 +39,7 @@ def waiting(database: Any, artifacts: Any, make_study: Any, nowhere: Path) -> No
     asked = {"study": "cancer", "model_id": 1, "request_key": "k"}
     request_id = file_gate_request(database.worker, **asked)["request_id"]
     with database.referee.begin() as tx:
-        labels.want(tx, request_id=request_id, test_set_id=done["test_set_id"], positions=np.array([1, 5, 9]))
+        labels.want(tx, request_id=request_id, test_set_id=done.test_set_id, positions=np.array([1, 5, 9]))
 
 
 def test_labels_go_out_and_come_in(rule: Any, waiting: None, nowhere: Path) -> None:

@@ -79,12 +79,13 @@ def test_each_kind_of_answer_has_its_words_and_its_status(
     make_study(meter={"ranges": (0.2, 0.6), "tolerance": 0.1}, gate=GATE)
     with database.referee.begin() as tx:
         study = studies.get_study(tx, "cancer")
-        sets = {s["purpose"]: s["id"] for s in releases.public_test_sets(tx, study.id)}
+        sets = {s.purpose: s.id for s in releases.public_test_sets(tx, study.id)}
         model = models.baseline_model(tx, study.id).id
         asked = {"study_id": study.id, "model_id": model, "arguments": {}, "request_key": "m"}
         request = requests.file_request(tx, kind=RequestKind.METER, **asked)
         row = {"test_set_id": sets["meter"], "step": 1, "signals": 3, "cached": False} | reading
-        releases.add_reading(tx, request_id=request, study_id=study.id, model_id=model, **row)
+        read = releases.Reading(model_id=model, **row)
+        releases.add_reading(tx, request_id=request, study_id=study.id, reading=read)
         said = "the sealed set is retired" if reading["signal"] is None else f"signal {reading['signal']} of 3"
         requests.add_answer(tx, request, refused=False, message=said)
     told = ask("model", "meter", "cancer", str(model), "--request-key", "m")
@@ -94,12 +95,13 @@ def test_each_kind_of_answer_has_its_words_and_its_status(
 def test_drift_is_listed_with_both_signals(ask: Any, database: Any, baseline: int) -> None:
     with database.referee.begin() as tx:
         study = studies.get_study(tx, "cancer")
-        sets = {s["purpose"]: s["id"] for s in releases.public_test_sets(tx, study.id)}
+        sets = {s.purpose: s.id for s in releases.public_test_sets(tx, study.id)}
         asked = {"study_id": study.id, "model_id": baseline, "arguments": {}, "request_key": "m"}
         request = requests.file_request(tx, kind=RequestKind.METER, **asked)
         row = {"test_set_id": sets["meter"], "step": 1, "signal": 3, "signals": 3, "cached": False, "drift": "certain"}
         row |= {"direct_test_set_id": sets["direct"], "direct_signal": 1}
-        releases.add_reading(tx, request_id=request, study_id=study.id, model_id=baseline, **row)
+        read = releases.Reading(model_id=baseline, **row)
+        releases.add_reading(tx, request_id=request, study_id=study.id, reading=read)
         about = {"study_id": study.id, "study": "cancer", "request_id": request, "kind": AlertKind.DRIFT}
         releases.add_alert(tx, message="cancer: drift", **about)
         requests.add_answer(tx, request, refused=False, message="signal 3 of 3")
@@ -112,11 +114,12 @@ def test_drift_is_listed_with_both_signals(ask: Any, database: Any, baseline: in
 def test_a_teams_alert_is_listed_and_cleared_for_that_team_alone(ask: Any, database: Any, baseline: int) -> None:
     with database.referee.begin() as tx:
         study = studies.get_study(tx, "cancer")
-        sets = {s["purpose"]: s["id"] for s in releases.public_test_sets(tx, study.id)}
+        sets = {s.purpose: s.id for s in releases.public_test_sets(tx, study.id)}
         asked = {"study_id": study.id, "model_id": baseline, "arguments": {"team": 2}, "request_key": "m"}
         request = requests.file_request(tx, kind=RequestKind.METER, **asked)
         row = {"test_set_id": sets["meter"], "step": 1, "signal": 3, "signals": 3, "cached": False, "team": 2}
-        releases.add_reading(tx, request_id=request, study_id=study.id, model_id=baseline, **row)
+        read = releases.Reading(model_id=baseline, **row)
+        releases.add_reading(tx, request_id=request, study_id=study.id, reading=read)
         about = {"study_id": study.id, "study": "cancer", "request_id": request, "team": 2}
         releases.add_alert(tx, message="cancer: overfitted", **about)
     (alert,) = ask("alerts", "cancer", "--team", "2", "--json").json

@@ -143,8 +143,9 @@ def drifting(connected, make_study):
             model = models.baseline_model(tx, found.id).id
             asked = {"study_id": found.id, "model_id": model, "arguments": {}, "request_key": key}
             request = requests.file_request(tx, kind=kind, **asked)
-            reading = {"test_set_id": test_set.id, "step": 1, "signal": 3, "signals": 3, "cached": False}
-            releases.add_reading(tx, request_id=request, study_id=found.id, model_id=model, **reading)
+            read = {"model_id": model, "test_set_id": test_set.id, "step": 1, "cached": False}
+            reading = releases.Reading(signal=3, signals=3, **read)
+            releases.add_reading(tx, request_id=request, study_id=found.id, reading=reading)
             about = {"request_id": request, "kind": AlertKind.DRIFT, "message": message, "team": team}
             releases.add_alert(tx, study_id=found.id, study="cancer", **about)
         return newest_alert(connected.worker, study="cancer", team=team)

@@ -30,7 +30,7 @@ def test_everybody_is_told_public_facts_and_the_worker_can_read_no_others(
     assert (version["train_rows"], version["validation_rows"]) == (
         *(found["validation"]["split"] and _rows(found["validation"]["split"])),
     )
-    assert [(one["purpose"], one["state"], one["steps_used"]) for one in found["sets"]] == [
+    assert [(one.purpose, one.state, one.steps_used) for one in found["sets"]] == [
         ("meter", "live", 0),
         ("gate", "live", 0),
     ]
@@ -55,12 +55,12 @@ def test_the_referee_sees_labels_and_a_replaced_validation_set(
     asked.want([1, 2, 3])
     say(database.referee, study="cancer", test_set_id=asked.set_id, labeler="ann", place=2, label=1)
     autumn, _, first = sealed_sets(database.referee, study="cancer")
-    assert (autumn["name"], autumn["labelled"], autumn["wanted"], autumn["nats"]) == ("autumn", 1, 2, 0)
-    assert (first["state"], first["retired_why"], first["labelled"]) == ("retired", "by hand", first["rows"])
-    release_test_set(database.referee, artifacts, test_set=str(first["test_set_id"]))
-    replace_validation(database.referee, artifacts, study="cancer", from_set=str(first["test_set_id"]))
+    assert (autumn.name, autumn.labelled, autumn.wanted, autumn.nats) == ("autumn", 1, 2, 0)
+    assert (first.state, first.retired_why, first.labelled) == ("retired", "by hand", first.rows)
+    release_test_set(database.referee, artifacts, test_set=str(first.test_set_id))
+    replace_validation(database.referee, artifacts, study="cancer", from_set=str(first.test_set_id))
     found = study_data(database.worker, artifacts, study="cancer")
     newest, oldest = found["versions"]
-    assert (newest["version"], newest["training_of"], newest["validation_rows"]) == (2, 1, first["rows"])
+    assert (newest["version"], newest["training_of"], newest["validation_rows"]) == (2, 1, first.rows)
     assert newest["train_rows"] == oldest["train_rows"]
     assert [part["state"] for part in found["validation"]["history"]] == ["replaced", found["validation"]["state"]]

@@ -82,8 +82,8 @@ def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: An
     assert lab.gate("worse")["symbol"] == "pass"
     assert lab.rows(STATE, id=1) == [("retired", "tolerance")]
     (alert,) = open_alerts(lab.worker, study="full")
-    assert alert["kind"] == "new-test-set"
-    assert "too few examples for another test" in alert["message"]
+    assert alert.kind == "new-test-set"
+    assert "too few examples for another test" in alert.message
 
 
 def test_a_withheld_pass_does_not_show_in_the_life_of_the_set(lab: Any, monkeypatch: Any) -> None:
@@ -119,14 +119,14 @@ def test_a_retired_set_raises_one_alarm_without_figures(lab: Any) -> None:
     for model in ("rare", "worse", "good"):
         lab.gate(model)
     (alert,) = open_alerts(lab.worker, study="full")
-    assert {k: alert[k] for k in ("kind", "study", "test_set_id", "signal", "model_id")} == {
+    assert {k: getattr(alert, k) for k in ("kind", "study", "test_set_id", "signal", "model_id")} == {
         "kind": "new-test-set",
         "study": "full",
         "test_set_id": 1,
         "signal": None,
         "model_id": None,
     }
-    assert alert["message"] == (
+    assert alert.message == (
         "full: gate set 1 is retired, all its steps are used; the gate gives no verdict until a new set is sealed "
         "(`easeml test-set plan`, `easeml test-set seal`)"
     )
@@ -140,7 +140,7 @@ def test_the_next_sealed_set_goes_live_by_itself(lab: Any) -> None:
     assert lab.rows(STATE, id=1) == [("retired", "steps")]
     assert live_sets(lab.worker, study="full") == ["gate", "meter"]
     (alert,) = open_alerts(lab.worker, study="full")
-    assert "set 3 is live now; seal another one in time" in alert["message"]
+    assert "set 3 is live now; seal another one in time" in alert.message
 
 
 # What is compared under adaptivity none.
@@ -269,7 +269,7 @@ def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing
     assert (first["symbol"], first["planned"], first["step"], first["steps"]) == (released, False, 1, 3)
     assert again["cached"]
     assert lab.rows(STATE, id=set_id) == [("live", None)]
-    assert [s["steps_used"] for s in list_test_sets(lab.worker) if s["test_set_id"] == set_id] == [0]
+    assert [s.steps_used for s in list_test_sets(lab.worker) if s.test_set_id == set_id] == [0]
     assert [lab.gate(name, study, condition=OTHER)["step"] for name in ("worse", "rare")] == [2, 3]
     assert lab.rows(STATE, id=set_id) == [("live", None)]  # the set's own steps are as many
     more = OTHER.replace("0.2", "0.25")

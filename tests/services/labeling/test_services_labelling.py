@@ -341,11 +341,11 @@ def test_words_are_shown_as_they_were_brought(database: Any, artifacts: Any, tmp
     done = seal_test_set(database.referee, artifacts, study="tickets", inputs=path)
     by_key = {key: [("text", text), ("age", age)] for key, text, age in brought}
     with database.referee.begin() as tx:
-        keys = sealed.sealed_keys(tx, done["test_set_id"])
+        keys = sealed.sealed_keys(tx, done.test_set_id)
         for place in (0, 150, 299):
-            assert labels.example_cells(tx, done["test_set_id"], place) == by_key[keys[place]]
-        assert labels.example_cells(tx, done["test_set_id"], 300) is None
-    assert seal_test_set(database.referee, artifacts, study="tickets", inputs=path)["sealed_before"]
+            assert labels.example_cells(tx, done.test_set_id, place) == by_key[keys[place]]
+        assert labels.example_cells(tx, done.test_set_id, 300) is None
+    assert seal_test_set(database.referee, artifacts, study="tickets", inputs=path).sealed_before
 
 
 @given(st.text(max_size=70))

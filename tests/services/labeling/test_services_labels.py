@@ -36,8 +36,8 @@ class Desk:
         self.path = folder / "file.csv"
         self.write([["example", *table.feature_names], *([f"=p{i}", *map(str, v)] for i, v in enumerate(values))])
         done = seal_test_set(lab.referee, lab.artifacts, study="full", inputs=self.path)
-        assert (done["state"], done["labels_on_demand"]) == ("live", True)
-        self.set_id: int = done["test_set_id"]
+        assert (done.state, done.labels_on_demand) == ("live", True)
+        self.set_id: int = done.test_set_id
         with lab.referee.begin() as tx:
             self.keys, self.inputs = sealed.sealed_keys(tx, self.set_id), sealed.sealed_inputs(tx, self.set_id)
         self.truth = dict(zip((f"=p{i}" for i in range(ROWS)), table.labels[chosen], strict=True))

@@ -222,7 +222,7 @@ def test_a_budget_in_words_counts_the_signals(lab: Any, submit: Any) -> None:
     answer = submit("study", 2)
     assert answer["alert"].startswith('study: the overfitting budget "two red in a row" is broken by signal 3 of 3')
     (alert,) = open_alerts(lab.worker, study="study")
-    assert (alert["over_budget"], alert["message"]) == (True, answer["alert"])
+    assert (alert.over_budget, alert.message) == (True, answer["alert"])
 
 
 @pytest.mark.parametrize("budget", [["be careful"], ["signal above range 3"], ["0 in a row at range 2 or above"]])
@@ -246,12 +246,12 @@ def test_a_set_that_retires_tells_whether_that_breaks_the_budget(
     answers = [submit("study", 1), submit("study", 2)]
     assert [answer["signal"] is None for answer in answers] == [False, True]
     assert (answers[1]["alert"] is not None) is over
-    kinds = {a["kind"]: a for a in open_alerts(lab.worker, study="study")}
+    kinds = {a.kind: a for a in open_alerts(lab.worker, study="study")}
     assert set(kinds) == ({"new-test-set", "overfitting"} if over else {"new-test-set"})
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "signals"
     for kind, alert in kinds.items():
-        assert alert["over_budget"] is (True if kind == "overfitting" else None)
-    paused = [pause_on_alert(lab.worker, study="study", alert_id=a["alert_id"])["paused"] for a in kinds.values()]
+        assert alert.over_budget is (True if kind == "overfitting" else None)
+    paused = [pause_on_alert(lab.worker, study="study", alert_id=a.alert_id).paused for a in kinds.values()]
     assert any(paused) is over
     assert study_state(lab.worker, study="study") == ("PAUSED" if over else "ACTIVE")
 
@@ -261,7 +261,7 @@ def test_a_broken_budget_pauses_the_search_once(lab: Any, submit: Any) -> None:
     fill(lab, "study", set_id, 1.0)
     submit("study", 1)
     (alert,) = open_alerts(lab.worker, study="study")
-    asked = {"study": "study", "alert_id": alert["alert_id"]}
+    asked = {"study": "study", "alert_id": alert.alert_id}
     assert pause_on_alert(lab.worker, **asked) == asked | {"paused": True, "state": "PAUSED"}
     assert pause_on_alert(lab.worker, **asked) == asked | {"paused": False, "state": "PAUSED"}
     clear_alert(lab.worker, **asked)
@@ -279,8 +279,8 @@ def test_a_wait_that_begins_now_finds_what_is_cleared_at_once(lab: Any, submit: 
     assert begin == newest_alert(lab.worker, study=None) == 0
     submit("study", 1)
     (alert,) = open_alerts(lab.worker, study="study")
-    clear_alert(lab.worker, study="study", alert_id=alert["alert_id"])
+    clear_alert(lab.worker, study="study", alert_id=alert.alert_id)
     assert next_alert(lab.worker, study="study", after_id=begin) is None
-    assert next_alert(lab.worker, study="study", after_id=begin, cleared_too=True)["alert_id"] == alert["alert_id"]
-    assert newest_alert(lab.worker, study="study") == alert["alert_id"]
+    assert next_alert(lab.worker, study="study", after_id=begin, cleared_too=True).alert_id == alert.alert_id
+    assert newest_alert(lab.worker, study="study") == alert.alert_id
     assert newest_alert(lab.worker, study="full") == 0

@@ -73,11 +73,11 @@ def test_only_the_team_is_shown_its_alerts(teams: Study) -> None:
         assert next_alert(worker, **asked, kind=("overfitting", "drift")) is None
         assert newest_alert(worker, **asked) == 0
     overfitting, drift = open_alerts(worker, study="study", team=2)
-    assert [a["kind"] for a in (overfitting, drift)] == ["overfitting", "drift"]
-    assert [(a["team"], a["signal"], a["direct_signal"]) for a in (overfitting, drift)] == [(2, 3, 1)] * 2
+    assert [a.kind for a in (overfitting, drift)] == ["overfitting", "drift"]
+    assert [(a.team, a.signal, a.direct_signal) for a in (overfitting, drift)] == [(2, 3, 1)] * 2
     assert next_alert(worker, study="study", team=2) == overfitting
-    assert next_alert(worker, study="study", team=2, after_id=overfitting["alert_id"]) == drift
-    assert newest_alert(worker, study="study", team=2) == drift["alert_id"]
+    assert next_alert(worker, study="study", team=2, after_id=overfitting.alert_id) == drift
+    assert newest_alert(worker, study="study", team=2) == drift.alert_id
 
 
 def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
@@ -101,16 +101,16 @@ def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
 def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study) -> None:
     worker = teams.lab.worker
     first = open_alerts(worker, study="study", team=2)[0]
-    assert first["over_budget"]
-    asked = {"study": "study", "alert_id": first["alert_id"]}
+    assert first.over_budget
+    asked = {"study": "study", "alert_id": first.alert_id}
     for act in (clear_alert, pause_on_alert):
         for team in (None, 1):
             with pytest.raises(NotFoundError) as told:
                 act(worker, **asked, team=team)
             assert told.value.known == []
     assert pause_on_alert(worker, **asked, team=2) == asked | {"paused": False, "state": "ACTIVE"}
-    assert clear_alert(worker, **asked, team=2)["cleared"]
-    assert [a["kind"] for a in open_alerts(worker, study="study", team=2)] == ["drift"]
+    assert clear_alert(worker, **asked, team=2).cleared
+    assert [a.kind for a in open_alerts(worker, study="study", team=2)] == ["drift"]
 
 
 def test_alerts_of_one_team_alone_and_for_new_sets_are_everybodys(make: Any) -> None:
@@ -118,7 +118,7 @@ def test_alerts_of_one_team_alone_and_for_new_sets_are_everybodys(make: Any) -> 
     study.gap("meter", 0.5)
     study.submit(1)
     everybody = open_alerts(study.lab.worker, study="study")
-    assert [(a["kind"], a["team"]) for a in everybody] == [("overfitting", None), ("new-test-set", None)]
+    assert [(a.kind, a.team) for a in everybody] == [("overfitting", None), ("new-test-set", None)]
     assert open_alerts(study.lab.worker, study="study", team=1) == everybody
     entry = next(e for e in overview(study.lab.worker).tenants if e.study == "study")
     assert (entry.signal, entry.teams, entry.open_alerts) == (3, 1, 2)
@@ -147,7 +147,7 @@ def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> No
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
     answer = study.submit(1)
-    overfitting, drift = (a["message"] for a in open_alerts(study.lab.worker, study="study"))
+    overfitting, drift = (a.message for a in open_alerts(study.lab.worker, study="study"))
     assert overfitting == answer["alert"]
     assert overfitting.endswith(f"is above 0.3 (+/- 0.19); {answer['sentence']}")
     assert "replace the validation set" not in overfitting

@@ -146,7 +146,7 @@ def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, me
     assert answer["alert"].startswith(f"full: overfitting signal {signal} of 3 exceeds the budget of 1")
     assert "validation set" in answer["alert"].split(";")[1]  # and what to do
     (alert,) = open_alerts(lab.worker, study="full")
-    assert (alert["message"], alert["signal"], alert["model_id"]) == (answer["alert"], signal, memoriser)
+    assert (alert.message, alert.signal, alert.model_id) == (answer["alert"], signal, memoriser)
     entry = next(e for e in overview(lab.worker).tenants if e.study == "full")
     assert (entry.signal, entry.open_alerts) == (signal, 1)
     assert entry.next == "read the alert: the overfitting budget is exceeded"
@@ -160,17 +160,17 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int,
     first, second = open_alerts(lab.worker, study=None)
     assert open_alerts(lab.worker, study="full") == [first, second]
     assert next_alert(lab.worker, study="full") == next_alert(lab.worker, study=None) == first
-    assert next_alert(lab.worker, study="full", after_id=first["alert_id"]) == second
-    assert next_alert(lab.worker, study="full", after_id=second["alert_id"]) is None
+    assert next_alert(lab.worker, study="full", after_id=first.alert_id) == second
+    assert next_alert(lab.worker, study="full", after_id=second.alert_id) is None
     assert next_alert(lab.worker, study="first") is None
 
 
 def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> None:
     answers = [lab.meter(flattered, request_key=f"night/{night}") for night in (1, 2)]
     (alert,) = open_alerts(lab.worker, study=None)
-    assert [answer["alert"] for answer in answers] == [alert["message"]] * 2  # told to whoever asks, and filed once
+    assert [answer["alert"] for answer in answers] == [alert.message] * 2  # told to whoever asks, and filed once
     assert [answer["cached"] for answer in answers] == [False, True]
-    clear_alert(lab.worker, study="full", alert_id=alert["alert_id"])
+    clear_alert(lab.worker, study="full", alert_id=alert.alert_id)
     lab.meter(flattered, request_key="night/3")
     assert open_alerts(lab.worker, study=None) == []
 
@@ -178,12 +178,12 @@ def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> N
 def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: int, also_flattered: int) -> None:
     for model in (flattered, also_flattered):
         lab.meter(model)
-    first, second = (a["alert_id"] for a in open_alerts(lab.worker, study="full"))
+    first, second = (a.alert_id for a in open_alerts(lab.worker, study="full"))
     assert clear_alert(lab.worker, study="full", alert_id=second) == {"alert_id": second, "cleared": True}
-    assert [a["alert_id"] for a in open_alerts(lab.worker, study="full")] == [first]
+    assert [a.alert_id for a in open_alerts(lab.worker, study="full")] == [first]
     late = next_alert(lab.worker, study="full", after_id=first)
-    assert late["alert_id"] == second  # whoever was quick to clear it hid it from nobody
-    assert late["cleared_at"] is not None
+    assert late.alert_id == second  # whoever was quick to clear it hid it from nobody
+    assert late.cleared_at is not None
     with pytest.raises(NotFoundError, match=f"study 'full' has no open alert {second}; known: '{first}'"):
         clear_alert(lab.worker, study="full", alert_id=second)
 
@@ -199,7 +199,7 @@ def test_an_alert_of_another_study_cannot_be_cleared_from_here(lab: Any, flatter
     lab.meter(flattered)
     (alert,) = open_alerts(lab.worker, study="full")
     with pytest.raises(NotFoundError):
-        clear_alert(lab.worker, study="first", alert_id=alert["alert_id"])
+        clear_alert(lab.worker, study="first", alert_id=alert.alert_id)
     assert open_alerts(lab.worker, study="full") == [alert]
 
 
@@ -252,8 +252,8 @@ def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: 
     assert (last["retired"], last["signal"], last["message"]) == (True, None, "the sealed set is retired")
     assert last["alert"] is None  # no budget is broken; what is needed is a new set
     (alert,) = open_alerts(lab.worker, study="tight")
-    assert (alert["kind"], alert["over_budget"], alert["purpose"]) == ("new-test-set", None, "meter")
-    assert "is retired, its promise would not hold for another answer; the meter gives no signal" in alert["message"]
+    assert (alert.kind, alert.over_budget, alert.purpose) == ("new-test-set", None, "meter")
+    assert "is retired, its promise would not hold for another answer; the meter gives no signal" in alert.message
     assert live_sets(lab.worker, study="tight") == ["gate"]
     assert ledger(lab)[-1][1] == "retired"
     assert ledger(lab)[-1][4] > 0.19  # what it would have needed; for the referee
@@ -280,7 +280,7 @@ def test_a_model_that_fails_on_sealed_inputs_alone_ends_the_set(lab: Any, crash:
     assert (read["errors"], read["failure"], read["why"]) == (56, "it crashed", "failure")
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=METER_SET) == "failure"
     (alert,) = open_alerts(lab.worker, study="full")
-    assert (alert["kind"], "a model could not be run on it" in alert["message"]) == ("new-test-set", True)
+    assert (alert.kind, "a model could not be run on it" in alert.message) == ("new-test-set", True)
 
 
 def test_a_meter_that_counts_all_histories_takes_it_to_be_wrong_everywhere(lab: Any, crash: Any) -> None:

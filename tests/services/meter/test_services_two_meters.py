@@ -15,6 +15,8 @@ import pytest
 from metered import GATE, Metered
 from metered import METER as STRICT
 
+from easeml_core.config import set_config
+from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
@@ -58,7 +60,7 @@ class Study(Metered):
         return state, why
 
     def alerts(self) -> list[tuple[str, str]]:
-        return [(a["kind"], a["message"]) for a in open_alerts(self.lab.worker, study=self.name)]
+        return [(a.kind, a.message) for a in open_alerts(self.lab.worker, study=self.name)]
 
 
 @pytest.fixture
@@ -103,8 +105,8 @@ def test_drift_is_told_wherever_a_study_is_shown_and_pauses_nothing(drifted: Stu
     seen = study_details(worker, study="study").meter
     assert (seen["direct_signal"], seen["sentence"], seen["method"]) == (1, HARDER, "path-adaptive")
     (alert,) = open_alerts(worker, study="study", kind="drift")
-    assert (alert["over_budget"], alert["signal"], alert["direct_signal"]) == (None, 3, 1)
-    assert not pause_on_alert(worker, study="study", alert_id=alert["alert_id"])["paused"]
+    assert (alert.over_budget, alert.signal, alert.direct_signal) == (None, 3, 1)
+    assert not pause_on_alert(worker, study="study", alert_id=alert.alert_id).paused
     assert next_alert(worker, study="study", kind="overfitting") is None
     assert next_alert(worker, study="study", kind=("overfitting", "drift")) == alert
 
@@ -120,7 +122,7 @@ def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> Non
     urgent = []
     for alert in open_alerts(study.lab.worker, study="study"):  # the most urgent one first
         urgent += [e.alert_kind for e in overview(study.lab.worker).tenants if e.study == "study"]
-        clear_alert(study.lab.worker, study="study", alert_id=alert["alert_id"])
+        clear_alert(study.lab.worker, study="study", alert_id=alert.alert_id)
     assert urgent == ["overfitting", "drift", "new-test-set"]
 
 
@@ -272,7 +274,7 @@ def another_set(study: Study, purpose: str, state: str = "sealed") -> int:
         version = studies.latest_data_version(tx, found.id).id
         content = {"inputs": noise.normal(size=(60, 30)).astype(np.float32), "labels": noise.integers(0, 2, 60)}
         given = {"study_id": found.id, "data_version_id": version, "purpose": purpose, "state": state, **content}
-        return sealed.seal(tx, steps=steps, plan=plan, **given)
+        return sealed.seal(tx, steps=steps, plan=set_config(SealedSetPurpose(purpose), plan), **given)
 
 
 # One set for gate and meter.
@@ -332,7 +334,7 @@ def test_after_a_shared_set_a_shared_one_or_one_for_each_goes_live(make: Any, wa
     live = {row[0] for row in shared.lab.rows("SELECT id FROM work.test_sets WHERE state = 'live' AND id > 8")}
     expected = {sealed_sets[purpose] for purpose in waiting if "joint" not in waiting or purpose == "joint"}
     assert live - set(plain.sets.values()) == expected
-    message = next_alert(shared.lab.worker, study="study", cleared_too=True)["message"]
+    message = next_alert(shared.lab.worker, study="study", cleared_too=True).message
     assert "seal another one in time" in message
     assert bool(shared.alerts()) == ("joint" not in waiting)  # else others wait behind the one that is live
     assert all(f"set {set_id} is live now" in message for set_id in expected)
@@ -381,9 +383,9 @@ def test_a_cleared_alarm_is_found_by_its_number(make: Any) -> None:
     study = make()
     retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
     (alert,) = open_alerts(study.lab.worker, study="study")
-    clear_alert(study.lab.worker, study="study", alert_id=alert["alert_id"])
+    clear_alert(study.lab.worker, study="study", alert_id=alert.alert_id)
     asked = {"study": "study", "kind": "new-test-set", "purpose": "direct"}
     assert next_alert(study.lab.worker, **asked) is None
     found = next_alert(study.lab.worker, **asked, cleared_too=True)
     assert found is not None
-    assert found["alert_id"] == alert["alert_id"]
+    assert found.alert_id == alert.alert_id

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.test_sets import lifecycle
-from easeml_core.services.test_sets.lifecycle import retire_test_set
-from easeml_core.services.test_sets.upload import seal_test_set
+from easeml_core.services.test_sets.lifecycle import RetiredSet, ShownSet, retire_test_set
+from easeml_core.services.test_sets.upload import SealedUpload, seal_test_set
 from easeml_core.store.tables import sealed
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def write(path: Path, rows: list[list[Any]]) -> Path:
     return path
 
 
-def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "full", **asked: Any) -> dict[str, Any]:
+def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "full", **asked: Any) -> SealedUpload:
     given = {"study": study, "inputs": brought.inputs, "labels": brought.labels if labelled else None}
     return seal_test_set(lab.referee, lab.artifacts, **given | asked)
 
@@ -57,17 +57,17 @@ def replace(lab: Any, brought: Brought, *, study: str = "full", **more: Any) -> 
     return replace_validation(lab.referee, lab.artifacts, **given | more)
 
 
-def retire(lab: Any, handle: int | str, **more: Any) -> dict[str, Any]:
+def retire(lab: Any, handle: int | str, **more: Any) -> RetiredSet:
     return retire_test_set(lab.referee, test_set=str(handle), **more)
 
 
-def gate_sets(lab: Any, study: str = "full") -> list[dict[str, Any]]:
+def gate_sets(lab: Any, study: str = "full") -> list[ShownSet]:
     found = lifecycle.list_test_sets(lab.worker, study=study)
-    return [entry for entry in found if entry["purpose"] == "gate"]
+    return [entry for entry in found if entry.purpose == "gate"]
 
 
 def states(lab: Any) -> list[tuple[str | None, str]]:
-    return [(entry["name"], entry["state"]) for entry in reversed(gate_sets(lab))]
+    return [(entry.name, entry.state) for entry in reversed(gate_sets(lab))]
 
 
 def content(lab: Any, set_id: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

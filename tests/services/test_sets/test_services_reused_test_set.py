@@ -241,7 +241,7 @@ def require_told(product: Product, honest: Round, rounds: list[Round], tolerance
     assert len(answered) >= 4
     assert honest.signal == 1
     assert max(r.signal or 0 for r in answered) == 2
-    alerts = [a["message"] for a in open_alerts(product.lab.worker, study="noise", kind="overfitting")]
+    alerts = [a.message for a in open_alerts(product.lab.worker, study="noise", kind="overfitting")]
     told = [r.answer["alert"] for r in rounds if r.answer["alert"]]
     assert len(told) == sum(r.signal != 1 for r in rounds)
     assert alerts == told

@@ -110,7 +110,7 @@ def test_rows_of_a_set_are_known_in_another_study_of_the_tenant(two: Any, new: A
     files.labels.write_text("\n".join([*labels, "p300,no"]))
     with pytest.raises(InvalidInputError, match=r"300 of 301 examples are known already, .* from test set 'spring'"):
         seal(two, files, study="two", name="summer")
-    assert seal(two, files, study="one", name="spring", **new)["sealed_before"]
+    assert seal(two, files, study="one", name="spring", **new).sealed_before
 
 
 def test_rows_of_a_set_are_nothing_to_validate_on_in_another_study(two: Any, new: Any) -> None:
@@ -195,7 +195,7 @@ def test_rows_in_use_elsewhere_are_not_released(lab: Any, tmp_path: Path) -> Non
             fetch_test_set(lab.worker, lab.artifacts, test_set=str(released), to=tmp_path / "x.csv")
         retire(lab, others[left - 1])
     done = release_test_set(lab.referee, lab.artifacts, test_set=str(released))
-    assert done["state"] == "released"
+    assert done.state == "released"
 
 
 def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_set_has_no_name(lab: Any) -> None:
@@ -215,4 +215,4 @@ def test_rows_that_wait_in_a_set_are_in_use_and_another_tenants_set_has_no_name(
     with pytest.raises(StateError, match=r"'1' lie in a test set of another tenant that is in use; release this"):
         release_test_set(lab.referee, lab.artifacts, test_set="1")
     retire(lab, last)
-    assert release_test_set(lab.referee, lab.artifacts, test_set="1")["state"] == "released"
+    assert release_test_set(lab.referee, lab.artifacts, test_set="1").state == "released"

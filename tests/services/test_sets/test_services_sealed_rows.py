@@ -486,7 +486,7 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, registe
     new = table(4, rows=300) | {"id": list(range(9_000, 9_300))}
     content = {n: part_of(changed, hidden[:4] + opened[:4])[n] + new[n] for n in new}
     files = brought(tmp_path, content, list(range(308)), label="z")
-    assert seal_test_set(bare.referee, bare.artifacts, study="two", name="spring", **files)["rows"] == 308
+    assert seal_test_set(bare.referee, bare.artifacts, study="two", name="spring", **files).rows == 308
     number = bare.one("SELECT max(id) FROM work.test_sets")
     held = {
         bytes(row) for (row,) in bare.rows("SELECT row_id FROM sealed.row_holds WHERE test_set_id = :id", id=number)

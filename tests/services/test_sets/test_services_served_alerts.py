@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def open_kinds(lab: Any, study: str = "full") -> list[str]:
     """Of the open alerts: the list of alerts and the overview agree."""
-    kinds = [a["kind"] for a in open_alerts(lab.worker, study=study)]
+    kinds = [a.kind for a in open_alerts(lab.worker, study=study)]
     (entry,) = [e for e in overview(lab.worker).tenants if e.study == study]
     assert (entry.open_alerts, entry.alert_kinds) == (len(kinds), sorted(set(kinds)))
     return kinds
@@ -64,8 +64,8 @@ def test_overfitting_goes_with_the_validation_set_that_it_is_about(lab: Any, bri
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == needs(lab, "study") == []
     assert told(lab, "study") == ["alert: overfitting, served"]
-    assert not pause_on_alert(lab.worker, study="study", alert_id=alert["alert_id"])["paused"]
-    clear_alert(lab.worker, study="study", alert_id=alert["alert_id"])  # who clears it nevertheless is not refused
+    assert not pause_on_alert(lab.worker, study="study", alert_id=alert.alert_id).paused
+    clear_alert(lab.worker, study="study", alert_id=alert.alert_id)  # who clears it nevertheless is not refused
     assert told(lab, "study") == ["alert: overfitting, cleared"]
 
 
@@ -95,7 +95,7 @@ def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered
     replace(lab, bring(seed=2, order=[0, 1]), study="study", add=True)  # on with the first by way of the second
     assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting"]
     assert told(lab, "study") == ["alert: overfitting"]
-    assert pause_on_alert(lab.worker, study="study", alert_id=alert["alert_id"])["paused"]
+    assert pause_on_alert(lab.worker, study="study", alert_id=alert.alert_id).paused
     replace(lab, bring(seed=3, order=range(kept + 3)), study="study", add=True)
     assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == []
     assert open_kinds(lab, "study") == []
@@ -204,5 +204,5 @@ def test_whoever_sealed_two_ahead_is_not_asked(lab: Any, bring: Any) -> None:
     assert open_kinds(lab) == needs(lab) == []
     retire(lab, "second", study="full")
     (alert,) = open_alerts(lab.worker, study="full")
-    assert alert["message"].startswith("full: gate set")
+    assert alert.message.startswith("full: gate set")
     assert told(lab) == ["alert: new-test-set, served", "alert: new-test-set"]

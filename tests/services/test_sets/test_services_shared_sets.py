@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from brought import retire, seal
 
-from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.test_sets import lifecycle
 from easeml_core.services.test_sets.planning import plan_joint
@@ -24,27 +23,27 @@ def live(lab: Any) -> dict[str, int]:
 @pytest.mark.journey
 def test_a_shared_set_waits_until_both_have_ended(lab: Any, bring: Any) -> None:
     waiting = seal(lab, bring(), name="both", **JOINT)
-    assert (waiting["state"], waiting["purpose"], waiting["steps"]) == ("sealed", "joint", 3 + 5)
+    assert (waiting.state, waiting.purpose, waiting.steps) == ("sealed", "joint", 3 + 5)
     retire(lab, 1)
     assert live(lab) == {"meter": 2}
     retire(lab, 2)
-    assert live(lab) == {"joint": waiting["test_set_id"]}
+    assert live(lab) == {"joint": waiting.test_set_id}
     assert not lab.gate("good")["refused"]
     assert not lab.meter("good")["refused"]
-    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e["name"] == "both"]
-    assert entry["steps_used"] == 2
+    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e.name == "both"]
+    assert entry.steps_used == 2
 
 
 def test_after_a_shared_set_one_for_each_can_follow(lab: Any, bring: Any) -> None:
     for set_id in (1, 2):
         retire(lab, set_id)
-    both = seal(lab, bring(seed=1), **JOINT)["test_set_id"]
+    both = seal(lab, bring(seed=1), **JOINT).test_set_id
     assert live(lab) == {"joint": both}
     gate, meter = (
-        seal(lab, bring(seed=seed), purpose=purpose)["test_set_id"] for seed, purpose in ((2, "gate"), (3, "meter"))
+        seal(lab, bring(seed=seed), purpose=purpose).test_set_id for seed, purpose in ((2, "gate"), (3, "meter"))
     )
     last = seal(lab, bring(seed=4), **JOINT)
-    assert last["state"] == "sealed"
+    assert last.state == "sealed"
     retire(lab, both)
     assert live(lab) == {"gate": gate, "meter": meter}
 
@@ -52,8 +51,8 @@ def test_after_a_shared_set_one_for_each_can_follow(lab: Any, bring: Any) -> Non
 def test_the_set_that_was_sealed_first_follows_a_shared_one(lab: Any, bring: Any) -> None:
     for set_id in (1, 2):
         retire(lab, set_id)
-    both = seal(lab, bring(seed=1), **JOINT)["test_set_id"]
-    following = seal(lab, bring(seed=2), **JOINT)["test_set_id"]
+    both = seal(lab, bring(seed=1), **JOINT).test_set_id
+    following = seal(lab, bring(seed=2), **JOINT).test_set_id
     seal(lab, bring(seed=3), purpose="gate")
     retire(lab, both)
     assert live(lab) == {"joint": following}
@@ -61,13 +60,13 @@ def test_the_set_that_was_sealed_first_follows_a_shared_one(lab: Any, bring: Any
 
 def test_a_shared_set_that_only_meets_a_live_one_is_passed_over(lab: Any, bring: Any) -> None:
     seal(lab, bring(seed=1), **JOINT)
-    gate = seal(lab, bring(seed=2), purpose="gate")["test_set_id"]
+    gate = seal(lab, bring(seed=2), purpose="gate").test_set_id
     retire(lab, 1)
     assert live(lab) == {"gate": gate, "meter": 2}
 
 
 def test_without_other_settings_a_shared_set_keeps_what_both_have_promised(lab: Any, bring: Any) -> None:
-    config = JointConfig.from_json(seal(lab, bring(500), purpose="joint")["plan"])
+    config = seal(lab, bring(500), purpose="joint").plan
     assert (1 - config.reliability, config.gate_share) == pytest.approx((0.1 + 0.1, 0.5), rel=1e-9)
     parts = [1 - config.gate.reliability, 1 - config.meter.reliability]
     assert parts == pytest.approx([0.1, 0.1], rel=1e-9)
@@ -75,11 +74,11 @@ def test_without_other_settings_a_shared_set_keeps_what_both_have_promised(lab: 
 
 
 def test_the_settings_of_a_shared_set_are_those_asked_for(lab: Any, bring: Any) -> None:
-    config = JointConfig.from_json(seal(lab, bring(), **JOINT)["plan"])
+    config = seal(lab, bring(), **JOINT).plan
     assert (config.reliability, config.gate.estimator, config.meter.steps) == (0.8, "exact", 5)
     assert (config.gate.steps, config.meter.tolerance) == (3, 0.2)  # of the study
     again = seal(lab, bring(), **JOINT)
-    assert again["sealed_before"]
+    assert again.sealed_before
     with pytest.raises(AlreadyExistsError, match=r"sealed with other settings: gate .*; meter .*; reliability 0.8"):
         seal(lab, bring(), purpose="joint", settings=JOINT["settings"] | {"reliability": 0.9})
 
@@ -109,12 +108,12 @@ def test_both_need_all_their_labels(purpose: str, lab: Any, bring: Any) -> None:
 
 def test_a_shared_set_is_planned_and_fulfilled(lab: Any, bring: Any) -> None:
     planned = lifecycle.plan_test_set(lab.referee, study="full", name="next", **JOINT)
-    sizes = plan_joint(JointConfig.from_json(planned["plan"]))
-    assert planned["rows"] == sizes.labels == max(sizes.gate_labels, sizes.meter_labels)
+    sizes = plan_joint(planned.plan)
+    assert planned.rows == sizes.labels == max(sizes.gate_labels, sizes.meter_labels)
     with pytest.raises(SealedSetTooSmallError, match=f"joint set needs at least {sizes.labels:,} examples"):
         seal(lab, bring(sizes.labels - 1), name="next", purpose="joint")
     sealed = seal(lab, bring(sizes.labels), name="next", purpose="joint")
-    assert (sealed["plan"], sealed["needed"]) == (planned["plan"], sizes.labels)
+    assert (sealed.plan, sealed.needed) == (planned.plan, sizes.labels)
 
 
 @pytest.mark.journey
@@ -123,7 +122,7 @@ def test_slices_of_a_shared_set(lab: Any, bring: Any) -> None:
         retire(lab, set_id)
     side = ["left" if i % 2 else "right" for i in range(560)]
     sealed = seal(lab, bring(560, columns={"side": side}), slices_column="side", **JOINT)
-    slices = JointConfig.from_json(sealed["plan"]).gate.slices
+    slices = sealed.plan.gate.slices
     assert [name for name, _ in slices] == ["left", "right"]
     assert not lab.gate("good")["refused"]
     report = lab.one("SELECT report FROM sealed.ledger")
@@ -132,14 +131,14 @@ def test_slices_of_a_shared_set(lab: Any, bring: Any) -> None:
 
 def test_a_second_sample_is_live_beside_the_others(lab: Any, bring: Any) -> None:
     sealed = seal(lab, bring(), purpose="direct", settings={"reliability": 0.95})
-    assert (sealed["state"], sealed["purpose"]) == ("live", "direct")
-    config = MeterConfig.from_json(sealed["plan"])
+    assert (sealed.state, sealed.purpose) == ("live", "direct")
+    config = sealed.plan
     assert (config.reliability, config.ranges, config.tolerance) == (0.95, (0.2, 0.6), 0.2)
     assert set(live(lab)) == {"gate", "meter", "direct"}
     following = seal(lab, bring(seed=2), purpose="direct")
-    assert following["state"] == "sealed"
-    retire(lab, sealed["test_set_id"])
-    assert live(lab)["direct"] == following["test_set_id"]
+    assert following.state == "sealed"
+    retire(lab, sealed.test_set_id)
+    assert live(lab)["direct"] == following.test_set_id
 
 
 @pytest.mark.parametrize("change", [{"ranges": [0.1, 0.6]}, {"tolerance": 0.1}])

@@ -36,7 +36,7 @@ def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -
     lab.promote(lab.gate("good")["request_id"])
     lab.gate("worse")
     retire(lab, 1)
-    set_id = seal(lab, bring())["test_set_id"]
+    set_id = seal(lab, bring()).test_set_id
     with lab.referee.begin() as tx:
         study_id = studies.get_study(tx, "full").id
         good, worse = (models.get_model(tx, study_id, lab.models["full"][name]) for name in ("good", "worse"))
@@ -60,7 +60,7 @@ def test_a_model_whose_file_is_gone_keeps_nobody_from_the_others(lab: Any, bring
     retire(lab, 1)
     gone = f"UPDATE work.models SET artifact = 'sha256:{'0' * 64}' WHERE id = %s"
     lab.as_superuser(gone, lab.models["full"]["worse"])
-    set_id = seal(lab, bring())["test_set_id"]
+    set_id = seal(lab, bring()).test_set_id
     assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1  # the baseline
     assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 0
 
@@ -70,7 +70,7 @@ def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring:
     flood += "SELECT 1, 1, format, artifact, 0.5, true FROM work.models WHERE id = %s"
     lab.as_superuser(flood, lab.models["full"]["good"])
     retire(lab, 1)
-    set_id = seal(lab, bring())["test_set_id"]
+    set_id = seal(lab, bring()).test_set_id
     assert at_once(lifecycle.reevaluation_steps(lab.referee, lab.artifacts, set_id, limit=9)) == 1
     (known,) = lab.rows("SELECT model FROM sealed.predictions WHERE test_set_id = :id", id=set_id)
     assert known[0].startswith("constant ")  # the baseline
@@ -78,7 +78,7 @@ def test_a_model_that_was_handed_in_and_never_judged_is_not_run(lab: Any, bring:
 
 def test_requests_that_waited_for_labels_of_a_retired_set_are_open_again(lab: Any, bring: Any) -> None:
     retire(lab, 1)
-    set_id = seal(lab, bring(), labelled=False)["test_set_id"]
+    set_id = seal(lab, bring(), labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
     request_id = file_gate_request(lab.worker, **asked)["request_id"]
     with lab.referee.begin() as tx:
@@ -103,10 +103,10 @@ def test_only_a_retired_set_is_released_and_then_anybody_fetches_it(lab: Any, br
     retire(lab, "spring")
     released = release_test_set(lab.referee, lab.artifacts, **give_away)
     assert released == release_test_set(lab.referee, lab.artifacts, **give_away)
-    assert (released["state"], released["test_set_id"]) == ("released", done["test_set_id"])
+    assert (released.state, released.test_set_id) == ("released", done.test_set_id)
     told = fetch_test_set(lab.worker, lab.artifacts, to=tmp_path / "x.npz", **give_away)
-    assert (told["rows"], told["labelled"]) == (300, 300)
-    inputs, truth, keys = content(lab, done["test_set_id"])
+    assert (told.rows, told.labelled) == (300, 300)
+    inputs, truth, keys = content(lab, done.test_set_id)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["inputs"], inputs)
         np.testing.assert_array_equal(file["labels"], truth)
@@ -127,7 +127,7 @@ def test_labels_that_nobody_gave_are_missing_from_what_is_released(lab: Any, bri
     seal(lab, bring(), name="spring", labelled=False)
     retire(lab, "spring")
     release_test_set(lab.referee, lab.artifacts, test_set="spring")
-    assert fetch_test_set(lab.worker, lab.artifacts, test_set="spring", to=tmp_path / "x.csv")["labelled"] == 0
+    assert fetch_test_set(lab.worker, lab.artifacts, test_set="spring", to=tmp_path / "x.csv").labelled == 0
     assert {row.split(",")[-1] for row in (tmp_path / "x.csv").read_text().splitlines()} == {"label", ""}
 
 
@@ -144,16 +144,16 @@ def test_a_set_is_found_by_name_or_number(lab: Any, bring: Any) -> None:
     for handle, study in (("spring", None), ("winter", None), ("99", None), ("spring", "hidden"), ("1", "first")):
         with pytest.raises(NotFoundError):
             retire_test_set(lab.referee, test_set=handle, study=study)
-    assert retire(lab, "spring", study="first")["study"] == "first"
+    assert retire(lab, "spring", study="first").study == "first"
 
 
 def test_a_column_in_another_unit_is_warned_of(lab: Any, bring: Any) -> None:
     brought = bring()
-    assert seal(lab, brought)["warnings"] == []
+    assert seal(lab, brought).warnings == ()
     other = bring(seed=2)
     other.values[:, 4] *= 1000
     other.write()
-    (warning,) = seal(lab, other)["warnings"]
+    (warning,) = seal(lab, other).warnings
     assert warning.startswith(f"column {NAMES[4]!r} has the median ")
     assert warning.endswith("is it in the same unit?")
 
@@ -166,7 +166,7 @@ def test_data_whose_column_names_were_not_kept_takes_encoded_columns_in_order(la
     with pytest.raises(InvalidInputError, match="has 29 columns of inputs, the study's data has 30; the names of its"):
         seal(lab, brought)
     write(brought.inputs, [["example", *(f"c{i}" for i in range(30))], *rows])
-    inputs, _, keys = content(lab, seal(lab, brought)["test_set_id"])
+    inputs, _, keys = content(lab, seal(lab, brought).test_set_id)
     np.testing.assert_array_equal(inputs, brought.values[[brought.keys.index(key) for key in keys]])
 
 
@@ -179,7 +179,7 @@ def test_nothing_becomes_live_while_another_one_is(lab: Any, bring: Any) -> None
 
 
 def test_the_alarm_for_a_new_set_tells_of_an_end_by_hand_too(lab: Any, bring: Any) -> None:
-    spring = seal(lab, bring(), name="spring")["test_set_id"]
+    spring = seal(lab, bring(), name="spring").test_set_id
     retire(lab, 1)
     retire(lab, spring)
     told = [message for (message,) in lab.rows("SELECT message FROM work.alerts ORDER BY id", store=lab.worker)]
@@ -192,7 +192,7 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     """From upload to symbol: the referee asks, a labeler answers from the truth, the referee decides."""
     retire(lab, 1)
     brought = bring()
-    set_id = seal(lab, brought, labelled=False)["test_set_id"]
+    set_id = seal(lab, brought, labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
     request_id = file_gate_request(lab.worker, **asked)["request_id"]
     lab.answer_all()
@@ -215,4 +215,4 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     assert (told["new"], told["wanted"]) == (wanted["wanted"], 0)
     assert lab.answer(request_id)["message"] == "step 1 of 3: pass"
     assert wanted_labels(lab.referee, study="full")["examples"] == []
-    assert gate_sets(lab)[0]["steps_used"] == 1
+    assert gate_sets(lab)[0].steps_used == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from easeml_core.entities import SealedSetPurpose
+from easeml_core.encoding import row_of
 from easeml_core.errors import (
     AlreadyExistsError,
     ConfigError,
@@ -20,7 +21,7 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.test_sets import lifecycle, upload
 from easeml_core.services.test_sets.lifecycle import retire_test_set
-from easeml_core.services.test_sets.planning import needed_examples, settings_of_plan
+from easeml_core.services.test_sets.planning import needed_examples
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import sealed
@@ -34,22 +35,22 @@ from brought import CLASSES, NAMES, content, gate_sets, nothing_new, retire, sea
 def test_a_new_set_waits_and_becomes_live_when_the_live_one_is_retired(lab: Any, bring: Any) -> None:
     spring, autumn = seal(lab, bring(), name="spring"), seal(lab, bring(seed=2), name="autumn")
     assert states(lab) == [(None, "live"), ("spring", "sealed"), ("autumn", "sealed")]
-    first = gate_sets(lab)[-1]["test_set_id"]
+    first = gate_sets(lab)[-1].test_set_id
     gone = retire(lab, first)
-    assert (gone["state"], gone["retired_why"], gone["live"]) == ("retired", "by hand", spring["test_set_id"])
+    assert (gone.state, gone.retired_why, gone.live) == ("retired", "by hand", spring.test_set_id)
     assert retire(lab, first) == gone
     assert states(lab) == [(None, "retired"), ("spring", "live"), ("autumn", "sealed")]
-    assert retire(lab, "spring", study="full", why="steps")["live"] == autumn["test_set_id"]
-    assert retire(lab, "autumn")["live"] is None
+    assert retire(lab, "spring", study="full", why="steps").live == autumn.test_set_id
+    assert retire(lab, "autumn").live is None
     again = seal(lab, bring(seed=3))
-    assert (again["state"], again["name"]) == ("live", None)
+    assert (again.state, again.name) == ("live", None)
 
 
 def test_a_set_holds_what_was_brought_in_an_order_that_only_the_secret_decides(
     lab: Any, make_lab: Any, bring: Any
 ) -> None:
     brought = bring()
-    set_id = seal(lab, brought)["test_set_id"]
+    set_id = seal(lab, brought).test_set_id
     inputs, truth, keys = content(lab, set_id)
     row_of = {key: i for i, key in enumerate(brought.keys)}
     order = [row_of[key] for key in keys]
@@ -61,24 +62,24 @@ def test_a_set_holds_what_was_brought_in_an_order_that_only_the_secret_decides(
     brought.write(order=np.random.default_rng(3).permutation(300))
     twin, stranger = make_lab(), make_lab()
     stranger.as_superuser("UPDATE sealed.installation SET secret = gen_random_uuid()")
-    assert content(twin, seal(twin, brought)["test_set_id"])[2] == keys
-    assert content(stranger, seal(stranger, brought)["test_set_id"])[2] != keys
+    assert content(twin, seal(twin, brought).test_set_id)[2] == keys
+    assert content(stranger, seal(stranger, brought).test_set_id)[2] != keys
 
 
 def test_what_everybody_sees_of_a_set(lab: Any, bring: Any) -> None:
     brought = bring()
     told = seal(lab, brought, name="spring", settings={"steps": 2, "reliability": 0.8})
-    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e["name"] == "spring"]
-    assert entry == {k: v for k, v in told.items() if k not in ("needed", "sealed_before", "when_live", "warnings")}
+    (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e.name == "spring"]
+    assert row_of(entry).items() <= row_of(told).items()
     facts = {"rows": 300, "steps": 2, "steps_used": 0, "state": "sealed", "labels_on_demand": False}
-    assert {name: entry[name] for name in facts} == facts
-    assert entry["plan"]["reliability"] == 0.8
+    assert {name: getattr(entry, name) for name in facts} == facts
+    assert entry.plan.reliability == 0.8
     assert "patient" not in str(lab.rows("SELECT t::text FROM work.test_sets t", store=lab.worker))
 
 
 def test_used_steps_are_those_of_released_verdicts(lab: Any) -> None:
     lab.gate("worse")
-    assert [entry["steps_used"] for entry in gate_sets(lab)] == [1]
+    assert [entry.steps_used for entry in gate_sets(lab)] == [1]
 
 
 REFEREES_ALONE: dict[str, Callable[..., Any]] = {
@@ -100,11 +101,10 @@ def test_a_worker_can_do_none_of_it(deed: str, lab: Any, bring: Any) -> None:
 
 
 def test_too_few_examples_are_refused_with_the_planners_figure(lab: Any, bring: Any) -> None:
-    plan = gate_sets(lab)[0]["plan"]
-    needed = needed_examples(settings_of_plan(SealedSetPurpose.GATE, plan))
+    needed = needed_examples(gate_sets(lab)[0].plan)
     with pytest.raises(SealedSetTooSmallError, match=f"at least {needed:,} examples, it has {needed - 1:,}"):
         seal(lab, bring(needed - 1))
-    assert seal(lab, bring(needed))["needed"] == needed
+    assert seal(lab, bring(needed)).needed == needed
 
 
 def test_examples_that_somebody_has_seen_are_refused_and_the_first_is_named(lab: Any, bring: Any) -> None:
@@ -190,7 +190,7 @@ def test_a_meter_set_needs_all_its_labels(lab: Any, bring: Any) -> None:
     with pytest.raises(InvalidInputError, match="a meter set needs the label of every example"):
         seal(lab, bring(), purpose="meter", labelled=False)
     done = seal(lab, bring(), purpose="meter", settings={"steps": 2})
-    assert (done["purpose"], done["state"], done["steps"]) == ("meter", "sealed", 2)
+    assert (done.purpose, done.state, done.steps) == ("meter", "sealed", 2)
 
 
 def test_settings_are_checked(lab: Any, bring: Any) -> None:
@@ -210,7 +210,7 @@ def test_the_same_call_is_made_twice_and_seals_once(lab: Any, bring: Any) -> Non
     brought = bring()
     first = seal(lab, brought, name="spring")
     brought.write(order=range(299, -1, -1))
-    assert seal(lab, brought, name="spring") == first | {"sealed_before": True}
+    assert seal(lab, brought, name="spring") == replace(first, sealed_before=True)
     assert lab.one("SELECT count(*) FROM sealed.test_sets") == 7
 
 
@@ -229,12 +229,12 @@ def test_a_repetition_with_other_settings_is_refused_with_what_differs(changed: 
     with pytest.raises(AlreadyExistsError, match=f"sealed with other settings: {words}"):
         seal(lab, bring(), **asked)
     written = {"settings": {"steps": 2, "condition": "n-o > 0 +/- 0.20"}}  # the same in other words
-    assert seal(lab, bring(), **written) == first | {"sealed_before": True}
+    assert seal(lab, bring(), **written) == replace(first, sealed_before=True)
 
 
 def test_the_settings_of_a_named_set_may_be_left_out_when_the_call_is_repeated(lab: Any, bring: Any) -> None:
     first = seal(lab, bring(), name="winter", settings={"steps": 2})
-    assert seal(lab, bring(), name="winter") == first | {"sealed_before": True}
+    assert seal(lab, bring(), name="winter") == replace(first, sealed_before=True)
     with pytest.raises(AlreadyExistsError, match=r"'winter' .* reliability 0.9 there, 0.8 here"):
         seal(lab, bring(), name="winter", settings={"steps": 2, "reliability": 0.8})
 
@@ -265,7 +265,7 @@ def test_a_call_that_is_killed_in_the_middle_has_sealed_nothing(lab: Any, bring:
             seal(lab, brought, name="spring")
     assert nothing_new(lab)
     done = seal(lab, brought, name="spring")
-    assert (done["state"], done["sealed_before"]) == ("sealed", False)
+    assert (done.state, done.sealed_before) == ("sealed", False)
 
 
 # Plans.
@@ -275,24 +275,23 @@ def test_a_plan_is_public_and_sealing_under_its_name_fulfils_it(lab: Any, bring:
     asked = {"study": "full", "name": "spring", "settings": {"steps": 2, "condition": "n-o>0+/-0.2"}}
     planned = lifecycle.plan_test_set(lab.referee, **asked)
     assert planned == lifecycle.plan_test_set(lab.referee, **asked) == gate_sets(lab)[0]
-    assert (planned["state"], planned["plan"]["condition"]) == ("planned", "n - o > 0 +/- 0.2")
-    config = settings_of_plan(SealedSetPurpose.GATE, planned["plan"])
-    assert planned["rows"] == needed_examples(config)
+    assert (planned.state, planned.plan.condition) == ("planned", "n - o > 0 +/- 0.2")
+    assert planned.rows == needed_examples(planned.plan)
     with pytest.raises(AlreadyExistsError, match="test set of this study 'spring'"):
         lifecycle.plan_test_set(lab.referee, **asked | {"settings": {"steps": 3}})
     with pytest.raises(InvalidInputError, match=r"'spring' is planned already, .* got steps"):
         seal(lab, bring(), name="spring", settings={"steps": 2})
     with pytest.raises(SealedSetTooSmallError):
-        seal(lab, bring(planned["rows"] - 1), name="spring")
+        seal(lab, bring(planned.rows - 1), name="spring")
     done = seal(lab, bring(), name="spring")
-    ours = {"test_set_id": planned["test_set_id"], "state": "sealed", "rows": 300, "steps": 2}
-    assert {name: done[name] for name in ours} == ours
-    assert done["plan"] == planned["plan"]
-    assert seal(lab, bring(), name="spring") == done | {"sealed_before": True}
+    ours = {"test_set_id": planned.test_set_id, "state": "sealed", "rows": 300, "steps": 2}
+    assert {name: getattr(done, name) for name in ours} == ours
+    assert done.plan == planned.plan
+    assert seal(lab, bring(), name="spring") == replace(done, sealed_before=True)
 
 
 def test_a_set_that_is_sealed_keeps_its_size_and_no_state_leads_back(lab: Any, bring: Any) -> None:
-    set_id = seal(lab, bring())["test_set_id"]
+    set_id = seal(lab, bring()).test_set_id
     for change in ("rows = 1", "labels_on_demand = true", "state = 'planned'"):
         with pytest.raises(StateError, match=r"keeps its content|cannot go from sealed to planned"):
             lab.rows(f"UPDATE work.test_sets SET {change} WHERE id = :id RETURNING id", id=set_id)
@@ -307,9 +306,9 @@ def test_slices_have_a_code_each_and_their_names_in_the_plan(lab: Any, bring: An
     brought.write(columns={"ward": wards})
     slices = (("south", "n > 0.5 +/- 0.25"),)
     done = seal(lab, brought, slices_column="ward", settings={"slices": slices, "steps": 1})
-    assert done["plan"]["slices"] == [["south", "n > 0.5 +/- 0.25"]]
+    assert done.plan.slices == (("south", "n > 0.5 +/- 0.25"),)
     with lab.referee.begin() as tx:
-        codes, keys = sealed.sealed_slices(tx, done["test_set_id"]), sealed.sealed_keys(tx, done["test_set_id"])
+        codes, keys = sealed.sealed_slices(tx, done.test_set_id), sealed.sealed_keys(tx, done.test_set_id)
         assert sealed.sealed_slices(tx, 1) is None
     ward_of = dict(zip(brought.keys, wards, strict=True))
     assert codes is not None
@@ -320,8 +319,8 @@ def test_without_conditions_every_slice_has_the_sets_own(lab: Any, bring: Any) -
     brought = bring(1200)
     brought.write(columns={"ward": ["north", "south", ""] * 400})
     done = seal(lab, brought, slices_column="ward")
-    condition = done["plan"]["condition"]
-    assert done["plan"]["slices"] == [["north", condition], ["south", condition]]
+    condition = done.plan.condition
+    assert done.plan.slices == (("north", condition), ("south", condition))
 
 
 def test_a_slice_with_too_few_examples_is_refused_by_name(lab: Any, bring: Any) -> None:
@@ -345,4 +344,4 @@ def test_a_column_of_the_study_can_tell_the_slice_too(lab: Any, bring: Any) -> N
     brought.write()
     slices = (("7.0", "n > 0.5 +/- 0.3"),)
     done = seal(lab, brought, slices_column=NAMES[0], settings={"slices": slices, "steps": 1})
-    assert set(content(lab, done["test_set_id"])[0][:, 0]) == {7, 8}
+    assert set(content(lab, done.test_set_id)[0][:, 0]) == {7, 8}

@@ -147,7 +147,7 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
 def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> None:
     spring = bring()
     retire(lab, 1)
-    set_id = seal(lab, spring, name="spring", labelled=False)["test_set_id"]
+    set_id = seal(lab, spring, name="spring", labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
     request_id = file_gate_request(lab.worker, **asked)["request_id"]
     with lab.referee.begin() as tx:

@@ -54,8 +54,8 @@ def test_no_alert_overtakes_an_earlier_one(database: Any, world: Any) -> None:
     assert written.is_set()
     with database.worker.begin() as look:
         seen = releases.list_alerts(look, None, after_id=before)
-    assert [a["test_set_id"] for a in seen] == sets
-    assert [a["over_budget"] for a in seen] == [None, None]
+    assert [a.test_set_id for a in seen] == sets
+    assert [a.over_budget for a in seen] == [None, None]
 
 
 @pytest.fixture
@@ -102,4 +102,4 @@ def test_alerts_of_an_earlier_schema_become_those_of_their_team(earlier: Store) 
     schema.upgrade(earlier)
     with earlier.begin() as tx:
         assert [a.team for a in rows(tx, "SELECT team FROM work.alerts ORDER BY id")] == [2, None, None]
-        assert [a["alert_id"] for a in releases.list_alerts(tx, 1)] == [2, 3]
+        assert [a.alert_id for a in releases.list_alerts(tx, 1)] == [2, 3]

@@ -254,7 +254,7 @@ def test_a_long_message_is_cut(database: Any, make_rows: Any, file: Callable[...
         with database.referee.begin() as tx:
             requests.add_answer(tx, request_id, refused=True, message="ä" * length)
         with database.worker.begin() as tx:
-            assert requests.get_answer(tx, request_id)["message"] == "ä" * min(length, 2000)
+            assert requests.get_answer(tx, request_id).message == "ä" * min(length, 2000)
 
 
 def test_an_answer_is_there_when_it_is_there(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
@@ -264,14 +264,9 @@ def test_an_answer_is_there_when_it_is_there(database: Any, make_rows: Any, file
     with database.referee.begin() as tx:
         requests.add_answer(tx, request_id, refused=True, message="too few rows\0")
     with database.worker.begin() as tx:
-        assert requests.get_answer(tx, request_id) == {
-            "request_id": request_id,
-            "kind": "seal",
-            "study": "cancer",
-            "model_id": None,
-            "refused": True,
-            "message": "too few rows\ufffd",
-        }
+        assert requests.get_answer(tx, request_id) == requests.GivenAnswer(
+            request_id, RequestKind.SEAL, "cancer", model_id=None, refused=True, message="too few rows\ufffd"
+        )
     unknown = pytest.raises(NotFoundError, match=f"there is no request {request_id + 1}")
     with unknown, database.worker.begin() as tx:
         requests.get_answer(tx, request_id + 1)

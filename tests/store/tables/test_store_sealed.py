@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.entities import SealedSetPurpose
+from easeml_core.config import GateConfig, MeterConfig
+from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import ShapeError, StoreError
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import ledger, models, releases, sealed
@@ -30,11 +31,11 @@ def test_a_set_comes_back_as_it_was_sealed(database: Any, make_rows: Any, seal: 
 def test_everybody_sees_size_steps_and_plan(store: Any, make_rows: Any, seal: Callable[..., int]) -> None:
     study = make_rows()
     gate, meter = seal(study, "gate", steps=4), seal(study, "meter", start=50, examples=9)
-    plan = {"ranges": [0.1], "tolerance": 0.1}
+    live = {"state": SealedSetState.LIVE}
     with store.begin() as tx:
         assert releases.public_test_sets(tx, study.study_id) == [
-            {"id": meter, "purpose": "meter", "state": "live", "rows": 9, "steps": 3, "plan": plan},
-            {"id": gate, "purpose": "gate", "state": "live", "rows": 5, "steps": 4, "plan": plan},
+            releases.PublicSet(meter, SealedSetPurpose.METER, rows=9, steps=3, plan=MeterConfig(), **live),
+            releases.PublicSet(gate, SealedSetPurpose.GATE, rows=5, steps=4, plan=GateConfig(), **live),
         ]
 
 
@@ -50,7 +51,7 @@ def test_labels_must_belong_to_the_inputs(database: Any, make_rows: Any) -> None
             inputs=np.zeros((3, 1)),
             labels=np.zeros(2),
             steps=1,
-            plan={},
+            plan=GateConfig(),
         )
 
 

@@ -138,23 +138,23 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
 
 
 def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: Any, file: Callable[..., int]) -> None:
-    told = {"study_id": world.study.study_id, "model_id": world.model_id, "step": 2, "cached": False}
+    told = {"model_id": world.model_id, "step": 2, "cached": False}
     gate, meter = (file(world.study, kind, world.model_id, key=f"{kind}2") for kind in ("gate", "meter"))
     with database.referee.begin() as tx:
-        releases.add_verdict(
-            tx,
-            request_id=gate,
+        verdict = releases.Verdict(
             incumbent_id=world.study.baseline_id,
             test_set_id=world.gate_set,
             symbol=Symbol.FAIL,
             planned=True,
             **told,
         )
-        releases.add_reading(tx, request_id=meter, test_set_id=world.meter_set, signal=None, signals=2, **told)
+        releases.add_verdict(tx, request_id=gate, study_id=world.study.study_id, verdict=verdict)
+        reading = releases.Reading(test_set_id=world.meter_set, signal=None, signals=2, **told)
+        releases.add_reading(tx, request_id=meter, study_id=world.study.study_id, reading=reading)
         assert not study_summaries(tx)[0].meter_retired  # a team of several may be at its end, and the set alive
         releases.retire_test_set(tx, world.meter_set, "signals")
     with store.begin() as tx:
-        ((alert_id,),) = [(a["alert_id"],) for a in releases.list_alerts(tx, world.study.study_id)]
+        ((alert_id,),) = [(a.alert_id,) for a in releases.list_alerts(tx, world.study.study_id)]
         assert releases.clear_alert(tx, alert_id)
         assert not releases.clear_alert(tx, alert_id)
         (row,) = study_summaries(tx)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.config import GateConfig, set_config
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.rows import change, rows
@@ -37,7 +38,7 @@ def add(database: Any) -> Callable[..., int]:
                 inputs=next(starts) + np.arange(10.0).reshape(5, 2),
                 labels=np.zeros(5, dtype=np.int64),
                 steps=2,
-                plan={"steps": 2},
+                plan=set_config(purpose, {}),
                 state=SealedSetState(state),
                 **more,
             )
@@ -102,7 +103,7 @@ def test_a_planned_row_is_filled_and_keeps_plan_and_steps(database: Any, make_ro
             name="spring",
             rows=99,
             steps=2,
-            plan={"condition": "n > 0.5 +/- 0.1"},
+            plan=GateConfig(condition="n > 0.5 +/- 0.1"),
         )
         assert not sealed.is_sealed(tx, planned)
         assert test_sets.get_set(tx, planned).called == "spring"
@@ -111,13 +112,13 @@ def test_a_planned_row_is_filled_and_keeps_plan_and_steps(database: Any, make_ro
         found = test_sets.get_set(tx, planned)
         assert sealed.is_sealed(tx, planned)
     assert (found.rows, found.steps, found.labels_on_demand) == (5, 2, True)
-    assert found.plan == {"condition": "n > 0.5 +/- 0.1"}
+    assert found.plan == GateConfig(condition="n > 0.5 +/- 0.1")
 
 
 def test_a_name_is_taken_once_in_a_study(database: Any, make_rows: Any, add: Any) -> None:
     study, other = make_rows(), make_rows("other")
     first, second = add(study, name="spring"), add(other, name="spring")
-    planned = {"data_version_id": study.version_id, "purpose": GATE, "rows": 1, "steps": 1, "plan": {}}
+    planned = {"data_version_id": study.version_id, "purpose": GATE, "rows": 1, "steps": 1, "plan": GateConfig()}
     with pytest.raises(AlreadyExistsError, match="'spring' already exists"), database.referee.begin() as tx:
         test_sets.add_planned(tx, study_id=study.study_id, name="spring", **planned)
     with pytest.raises(InvalidInputError, match="a test set's name must be"), database.referee.begin() as tx:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fastapi.responses import Response
 
@@ -22,7 +22,7 @@ from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from easeml_airflow.web.server.site import Site
 
@@ -30,55 +30,55 @@ if TYPE_CHECKING:
 _LIFE = tuple(SealedSetState)
 
 
-def called(found: Mapping[str, Any]) -> str:
+def called(name: str | None, test_set_id: int) -> str:
     """What people call a set.
 
     Example:
-        >>> called({"name": "spring", "test_set_id": 12}), called({"name": None, "test_set_id": 12})
+        >>> called("spring", 12), called(None, 12)
         ('spring', 'set 12')
     """
-    return found["name"] or f"set {found['test_set_id']}"
+    return name or f"set {test_set_id}"
 
 
-def track_of(state: str) -> list[tuple[str, str]]:
+def track_of(state: SealedSetState) -> list[tuple[str, str]]:
     """All states of a set in their order, each with whether it ``was``, ``is``, or comes ``later``.
 
     Example:
-        >>> track_of("live")
+        >>> track_of(SealedSetState.LIVE)
         [('planned', 'was'), ('sealed', 'was'), ('live', 'is'), ('retired', 'later'), ('released', 'later')]
     """
-    at = _LIFE.index(SealedSetState(state))
+    at = _LIFE.index(state)
     return [(str(one), "was" if n < at else "is" if n == at else "later") for n, one in enumerate(_LIFE)]
 
 
-def acts_of(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def acts_of(state: SealedSetState, *, rows: int, systems: Collection[str]) -> list[tuple[str, str]]:
     """What a referee can do with a set: ``retire``, ``release`` or nothing, with what comes of it.
 
     Args:
-        found: As of ``services.test_sets.shown``.
+        state: Of the set.
+        rows: Its examples.
+        systems: Which systems draw on it.
 
     Example:
-        >>> acts_of({"state": "planned"})
+        >>> acts_of(SealedSetState.PLANNED, rows=10, systems=["gate"])
         [('retire', 'Its plan is dropped and its name stays taken. This cannot be taken back.')]
     """
-    state = SealedSetState(found["state"])
     if state is SealedSetState.RELEASED:
         return []
     act = "release" if state is SealedSetState.RETIRED else "retire"
-    return [(act, f"{_means(found)} This cannot be taken back.")]
+    return [(act, f"{_means(state, rows, systems)} This cannot be taken back.")]
 
 
-def _means(found: Mapping[str, Any]) -> str:
-    state = SealedSetState(found["state"])
+def _means(state: SealedSetState, rows: int, systems: Collection[str]) -> str:
     if state is SealedSetState.PLANNED:
         return "Its plan is dropped and its name stays taken."
     if state is SealedSetState.SEALED:
         return "It will give no answer, to nobody."
     if state is SealedSetState.LIVE:
-        without = " and ".join(words for purpose, words in WITHOUT.items() if purpose in found["systems"])
+        without = " and ".join(words for purpose, words in WITHOUT.items() if purpose in systems)
         follows = f"The set that was sealed next becomes live; where there is none, {without}."
         return f"It gives no further answer, to nobody. {follows}"
-    examples = f"Its {counted(found['rows'], 'example')}, with the labels they have,"
+    examples = f"Its {counted(rows, 'example')}, with the labels they have,"
     return f"{examples} are handed to everybody as data to validate on, and never become a sealed set again."
 
 
@@ -94,23 +94,34 @@ def release_set(site: Site, *, study: str, test_set: int, reason: str) -> None:
         release_test_set(site.open_sealed(), site.open_artifacts(), test_set=test_set, study=study)
 
 
-def ledger_file(entries: Iterable[Mapping[str, Any]], columns: Mapping[str, str], *, test_set: int) -> Response:
+class Numbered(Protocol):
+    """An entry of a ledger, with its place."""
+
+    @property
+    def step(self) -> int:
+        """Which answer of the set it is."""
+
+
+N = TypeVar("N", bound=Numbered)
+
+
+def ledger_file(entries: Iterable[Numbered], columns: Mapping[str, str], *, test_set: int) -> Response:
     """The answer of a page that exports a ledger.
 
     Args:
         entries: Newest first.
-        columns: Headings, and the key of each in an entry.
+        columns: Headings, and the field of each in an entry.
         test_set: Number of the set, for the file's name.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_shown(entry[key]) for key in columns.values()] for entry in entries)
+    writer.writerows([_shown(getattr(entry, name)) for name in columns.values()] for entry in entries)
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="ledger-{test_set}.csv"'}
     return Response(file.getvalue(), media_type="text/csv", headers=headers)
 
 
-def whole_ledger(read: Callable[[int], Sequence[Mapping[str, Any]]], *, size: int) -> Iterable[Mapping[str, Any]]:
+def whole_ledger(read: Callable[[int], Sequence[N]], *, size: int) -> Iterable[N]:
     """All entries of a ledger, newest first, however many: an auditor's file has no end that nobody sees.
 
     Args:
@@ -119,19 +130,20 @@ def whole_ledger(read: Callable[[int], Sequence[Mapping[str, Any]]], *, size: in
         size: Of a page.
 
     Example:
-        >>> pages = [[{"step": 4}, {"step": 3}], [{"step": 3}, {"step": 2}], [{"step": 1}]]
-        >>> [entry["step"] for entry in whole_ledger(pages.__getitem__, size=2)]
+        >>> from types import SimpleNamespace
+        >>> pages = [[SimpleNamespace(step=step) for step in page] for page in ([4, 3], [3, 2], [1])]
+        >>> [entry.step for entry in whole_ledger(pages.__getitem__, size=2)]
         [4, 3, 2, 1]
     """
-    found: dict[int, Mapping[str, Any]] = {}
+    found: dict[int, N] = {}
     for number in count():
         page = read(number)
-        found |= {entry["step"]: entry for entry in page if entry["step"] not in found}
+        found |= {entry.step: entry for entry in page if entry.step not in found}
         if len(page) < size:
             break
     return found.values()
 
 
-def _shown(value: Any) -> Any:
+def _shown(value: object) -> object:
     """A number needs no apostrophe in front of its minus; all else may be somebody's words."""
     return value if isinstance(value, int | float) else cell(value)

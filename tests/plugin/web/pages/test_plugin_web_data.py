@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def states(database: Any) -> list[str]:
-    return [str(one["state"]) for one in list_test_sets(database.worker, study="cancer")]
+    return [str(one.state) for one in list_test_sets(database.worker, study="cancer")]
 
 
 def test_a_developer_sees_public_facts_in_a_page_of_their_own(
@@ -132,7 +133,7 @@ def test_a_set_whose_name_is_anothers_number_is_left_alone(database: Any, make_s
     plan_test_set(database.referee, study="cancer", name="1", settings={})
     assert 'name="test_set" value="1"' in ada.get("/studies/cancer/data").text
     assert ada.post("/studies/cancer/data/retire", data={"test_set": "1"}).status_code == 303
-    ended = {one["test_set_id"]: (one["name"], one["state"]) for one in list_test_sets(database.worker, study="cancer")}
+    ended = {one.test_set_id: (one.name, one.state) for one in list_test_sets(database.worker, study="cancer")}
     assert ended[1] == (None, "retired")
     assert ("1", "planned") in ended.values()
 
@@ -166,7 +167,7 @@ def test_a_referee_whose_server_has_no_address_sees_what_everybody_may(
 def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, make_study: Any, ask_as: Any) -> None:
     make_study()
     (meter, gate) = list_test_sets(database.worker, study="cancer")
-    meter = meter | {"plan": meter["plan"] | {"teams": teams}}
+    meter = replace(meter, plan=replace(meter.plan, teams=teams, method="path-adaptive"))
     shown = [life.answers for life in lives([meter, gate])]
     assert shown == [[("meter", 0 if teams == 1 else None, 4)], [("gate", 0, 3)]]
 

@@ -22,14 +22,15 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import power_text
 from easeml_airflow.web.server.site import Site
 from easeml_core.cli.app import cli
-from easeml_core.config import GateConfig, JointConfig
-from easeml_core.entities import AlertKind
+from easeml_core.config import GateConfig
+from easeml_core.entities import AlertKind, Mode, Verdict
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.report import ClauseReport
 from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.services.reports.gate import gate_report
+from easeml_core.services.reports.gate import LabelWork, gate_report
 from easeml_core.services.test_sets.ledger import study_ledger
 from easeml_core.services.test_sets.planning import plan_joint
 from easeml_core.store.rows import rows
@@ -94,7 +95,7 @@ def test_the_verdict_on_a_model_can_be_chosen_and_others_are_led_to_their_page(j
         read = text_of(referee.get(f"{PATH}?model={model}").text)
         assert f"Verdict on submission {number}, as the referee sees it" in read
     facts = gate_report(judged.database.referee, study="cancer", submission=1, model_id=good)
-    assert facts["verdict"]["number"] == 1, "the submission is the narrower question"
+    assert facts.verdict.number == 1, "the submission is the narrower question"
     assert referee.get(f"{PATH}?model=999").status_code == 404
     page = f"{PATH}?model={good}"
     assert f"Promote model {good}" in text_of(referee.get(page).text)
@@ -120,7 +121,7 @@ def test_nobody_but_a_referee_gets_it(judged, ask_as):
         assert client.get(f"{PATH}/ledger.csv?set=1").status_code == 403
         for act, form in posts.items():
             assert client.post(f"{PATH}/{act}", data=form).status_code == 403, act
-    assert gate_report(judged.database.referee, study="cancer")["sets"][0]["state"] == "live"
+    assert gate_report(judged.database.referee, study="cancer").sets[0].state == "live"
 
 
 def test_a_pass_is_promoted_once_and_rolled_back_with_a_reason(judged, referee, text_of):
@@ -179,15 +180,15 @@ def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
         assert (answer.status_code, answer.headers["location"]) == (303, PATH)
     settings = plan | {"condition": "n - o > 0.1 +/- 0.1", "reliability": 0.95, "steps": 4, "power": 0.9}
     settings.pop("name")
-    planned, live = gate_report(judged.database.referee, study="cancer")["sets"]
-    assert (planned["state"], planned["name"]) == ("planned", "spring")
-    assert planned["rows"] == planner_of(GateConfig(**settings), {}, study=_study(judged), has_set=True).chosen.examples
-    assert planned["plan"]["condition"] == "n - o > 0.1 +/- 0.1"
+    planned, live = gate_report(judged.database.referee, study="cancer").sets
+    assert (planned.state, planned.name) == ("planned", "spring")
+    assert planned.rows == planner_of(GateConfig(**settings), {}, study=_study(judged), has_set=True).chosen.examples
+    assert planned.plan.condition == "n - o > 0.1 +/- 0.1"
     assert referee.post(f"{PATH}/plan", data=plan | {"steps": "5"}).status_code == 409, "the name is taken"
     assert referee.post(f"{PATH}/plan", data=plan | {"condition": "n >"}).status_code == 400
     hostile = referee.post(f"{PATH}/plan", data=plan | {"name": "<i>spring"})
     assert (hostile.status_code, "<i>spring" in hostile.text) == (400, False)
-    assert referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])}).status_code == 303
+    assert referee.post(f"{PATH}/retire", data={"test_set": str(live.test_set_id)}).status_code == 303
     read = text_of(referee.get(PATH).text)
     assert "No gate set is live, so the gate gives no verdict Seal spring, which is planned." in read
     lead = re.search(r'<p class="now"><strong>([^<]*)</strong>([^<]*)</p>', referee.get(PATH).text)
@@ -196,9 +197,9 @@ def test_a_set_is_planned_and_retired_from_the_page(judged, referee, text_of):
     )
     assert lead[2] == " Submission 2 passed."
     assert "the referee has retired it" in read
-    released = referee.post(f"{PATH}/release", data={"test_set": str(live["test_set_id"])})
+    released = referee.post(f"{PATH}/release", data={"test_set": str(live.test_set_id)})
     assert released.status_code == 303
-    assert gate_report(judged.database.referee, study="cancer")["sets"][1]["state"] == "released"
+    assert gate_report(judged.database.referee, study="cancer").sets[1].state == "released"
 
 
 def test_what_is_retired_released_and_accepted_keeps_the_reason(judged, referee, text_of):
@@ -210,10 +211,10 @@ def test_what_is_retired_released_and_accepted_keeps_the_reason(judged, referee,
         assert _newest_act(database) == ("ada", "page", f"{act}: <seen>")
     (alert,) = open_alerts(database.worker, study="cancer")
     read, page = text_of(referee.get(PATH).text), referee.get(PATH).text
-    assert f"2 things here need a person Seal a new gate set for cancer {alert['message']}" in read
-    assert f'name="alert_id" value="{alert["alert_id"]}"' in page
+    assert f"2 things here need a person Seal a new gate set for cancer {alert.message}" in read
+    assert f'name="alert_id" value="{alert.alert_id}"' in page
     assert page.count('name="reason"') == 1, "what is released has nothing more to be done to it"
-    form = {"alert_id": str(alert["alert_id"]), "reason": "none is wanted"}
+    form = {"alert_id": str(alert.alert_id), "reason": "none is wanted"}
     for _ in range(2):
         answer = referee.post(f"{PATH}/accept", data=form)
         assert (answer.status_code, answer.headers["location"]) == (303, PATH)
@@ -262,10 +263,10 @@ def test_a_set_for_gate_and_meter_is_planned_from_the_page(judged, referee, text
     plan |= {"mode": "fp-free", "purpose": "joint"}
     for _ in range(2):
         assert referee.post(f"{PATH}/plan", data=plan).status_code == 303
-    planned = gate_report(judged.database.referee, study="cancer")["sets"][0]
-    assert (planned["name"], planned["purpose"], planned["state"]) == ("both", "joint", "planned")
-    assert planned["rows"] == view.examples == plan_joint(JointConfig.from_json(planned["plan"])).labels
-    assert planned["plan"]["meter"]["steps"] == study.config["meter"]["steps"]
+    planned = gate_report(judged.database.referee, study="cancer").sets[0]
+    assert (planned.name, planned.purpose, planned.state) == ("both", "joint", "planned")
+    assert planned.rows == view.examples == plan_joint(planned.plan).labels
+    assert planned.plan.meter.steps == study.config["meter"]["steps"]
     refused = text_of(referee.get(PATH, params=asked | {"adaptivity": "recycle"}).text)
     assert "Adaptivity 'recycle' cannot share a sealed set with a meter" in refused
     assert "Plan this set" not in refused
@@ -293,12 +294,12 @@ def test_the_live_set_can_be_tried_out_on_the_command_line(judged, referee):
     assert found is not None
     command = html.unescape(found[1])
     told = parse(command).params
-    (live,) = gate_report(judged.database.referee, study="cancer")["sets"]
+    (live,) = gate_report(judged.database.referee, study="cancer").sets
     assert {name: told[name] for name in GATE} == GATE
-    assert (told["mode"], told["examples"]) == ("fp-free", live["rows"])
+    assert (told["mode"], told["examples"]) == ("fp-free", live.rows)
     done = CliRunner().invoke(cli, [*shlex.split(command)[1:], "--runs", "50"])
     assert "fits the promised 0.025" in done.output, "0.1 / 2^2"
-    referee.post(f"{PATH}/retire", data={"test_set": str(live["test_set_id"])})
+    referee.post(f"{PATH}/retire", data={"test_set": str(live.test_set_id)})
     assert 'id="selftest"' not in referee.get(PATH).text, "it is live no more"
 
 
@@ -307,7 +308,7 @@ def test_what_one_answer_costs_is_the_same_on_every_page(judged, referee, text_o
     gate = re.findall(r'data-l="Cost, nats">([0-9.]+)<', referee.get(PATH).text)
     data = re.findall(r'data-l="Paid, nats">([0-9.]+)<', referee.get("/studies/cancer/data").text)
     told = study_ledger(judged.database.referee, study="cancer")
-    assert gate == [f"{entry['log_cost']:.2f}" for entry in told] == ["0.69", "0.69"]
+    assert gate == [f"{entry.log_cost:.2f}" for entry in told] == ["0.69", "0.69"]
     assert data == ["0.00", "1.39"], "the meter's set, and the sum of the gate's"
 
 
@@ -327,7 +328,7 @@ def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee, tex
         given[3] = labels.UNKNOWN
         labels.keep_labels(tx, 1, labels.REFEREE, given)
     facts = gate_report(database.referee, study="cancer")
-    assert facts["wanted"] == {"labels": 2, "conflicts": 1, "settled": 1, "unsure": 0}
+    assert facts.wanted == LabelWork(labels=2, conflicts=1, settled=1)
     read = text_of(referee.get(PATH).text)
     assert "2 labels wanted for submission 3" in read
     assert "1 conflict between labelers" in read
@@ -358,8 +359,9 @@ def test_the_page_checks_a_condition_as_text(judged, referee, text_of):
 
 
 def _clause(source, estimate, interval):
-    told = {"clause": source, "verdict": "PASS", "quantity": "n - o", "threshold": 0.02, "method": "trinomial"}
-    return told | {"estimate": estimate, "interval": list(interval), "log_p_pass": -20.0, "log_level_pass": -5.0}
+    tests = {"log_p_pass": -20.0, "log_p_fail": None, "log_level_pass": -5.0, "log_level_fail": -5.0}
+    told = {"quantity": "n - o", "threshold": 0.02, "examples": 100, "method": "trinomial", **tests}
+    return ClauseReport(source, Verdict.PASS, estimate=estimate, interval=interval, **told)
 
 
 @pytest.mark.parametrize(
@@ -372,7 +374,7 @@ def _clause(source, estimate, interval):
     ],
 )
 def test_zones_are_where_the_mode_promises_something(source, mode, words):
-    plot = clause_view(_clause(source, 0.04, (0.02, 0.06)), mode).plot
+    plot = clause_view(_clause(source, 0.04, (0.02, 0.06)), Mode(mode)).plot
     assert [zone.word for zone in plot.zones if zone.word] == [w for w in words if w in {z.word for z in plot.zones}]
     assert {"zb", "zo"} <= {zone.look for zone in plot.zones}
     either = next(zone for zone in plot.zones if zone.look == "zi")
@@ -387,7 +389,7 @@ def plot_is_above(source):
 
 
 def test_a_clause_that_was_not_looked_at_has_no_plot():
-    assert clause_view(_clause("n - o > 0.02 +/- 0.01", None, (-1, 1)), "fp-free").plot is None
+    assert clause_view(_clause("n - o > 0.02 +/- 0.01", None, (-1, 1)), Mode.FP_FREE).plot is None
 
 
 def test_a_sound_text_says_what_it_means():

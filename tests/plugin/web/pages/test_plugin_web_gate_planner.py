@@ -74,7 +74,7 @@ def test_the_page_says_what_a_planned_set_of_the_study_asks_for(gate):
     """Verdicts demand the study's estimator and slices."""
     study = study_of(gate)
     found = planner_of(gate, {}, study=study, has_set=False)
-    planned = needed_examples(set_settings(study, "gate", found.settings)[1])
+    planned = needed_examples(set_settings(study, "gate", found.settings.settings())[1])
     assert (found.least, found.chosen.examples) == (planned, planned)
     assert found.title.startswith(f"{planned:,} examples, ")
     assert ("estimator paper" in found.own, "2 slices" in found.own) == (gate.estimator == "paper", bool(gate.slices))
@@ -150,16 +150,16 @@ def test_the_planner_begins_with_the_reliability_of_a_shared_set():
     own = needed_examples(set_settings(study, "joint", {})[1])
     begun = {"plan": GateConfig(reliability=0.97, steps=8, adaptivity="none"), "study": study, "has_set": True}
     found = planner_of(asked={}, shared=0.9, **begun)
-    assert (found.purpose, found.settings["reliability"]) == ("joint", 0.9)
+    assert (found.purpose, found.settings.reliability) == ("joint", 0.9)
     assert joint_view(study, found.settings).examples == own
     place = str(found.sliders[0].place)
     turned = planner_of(asked={"purpose": "gate", "drawn": "joint", "reliability": place}, shared=0.9, **begun)
-    assert turned.settings["reliability"] == 0.97, "it was not moved"
+    assert turned.settings.reliability == 0.97, "it was not moved"
     back = {"purpose": "joint", "drawn": "gate", "reliability": str(turned.sliders[0].place)}
-    assert planner_of(asked=back, shared=0.9, **begun).settings["reliability"] == 0.9
+    assert planner_of(asked=back, shared=0.9, **begun).settings.reliability == 0.9
     moved = str(found.sliders[0].stops.index(0.99))
     turned = planner_of(asked={"purpose": "gate", "drawn": "joint", "reliability": moved}, shared=0.9, **begun)
-    assert turned.settings["reliability"] == 0.99, "it was moved"
+    assert turned.settings.reliability == 0.99, "it was moved"
 
 
 def test_a_page_of_a_study_with_a_shared_set_begins_with_it(registered, referee, text_of):
@@ -202,7 +202,7 @@ def test_while_the_text_cannot_be_read_the_plan_is_that_of_the_last_one():
     assert not found.check.is_sound
     assert found.check.message.startswith("Column 13: expected a tolerance '+/- number'")
     assert found.check.caret == " " * 12 + "^"
-    assert found.settings["condition"] == "n > 0.9 +/- 0.01"
+    assert found.settings.condition == "n > 0.9 +/- 0.01"
     assert planner_of(PLAN, {"condition": "n > 1.2 +/- 0.1"}, study=STUDY, has_set=True).last == PLAN.condition
 
 

@@ -9,7 +9,9 @@ import itertools
 import json
 import re
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,16 +26,17 @@ from easeml_airflow.web.pages.meter.planner import plan_picture
 from easeml_airflow.web.pages.meter.view import finding_of, picture_of
 from easeml_airflow.web.server.formats import gain_text
 from easeml_core.cli.app import cli
-from easeml_core.entities import AlertKind
+from easeml_core.config import MeterConfig
+from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
 from easeml_core.services.meter.alerts import open_alerts
-from easeml_core.services.meter.history import meter_history
+from easeml_core.services.meter.history import MeterAnswer, MeterHistory, meter_history
 from easeml_core.services.meter.planning import meter_plans
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.services.test_sets.lifecycle import plan_test_set
+from easeml_core.services.test_sets.lifecycle import ShownSet, plan_test_set
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import models, releases, studies, trials
 
@@ -66,7 +69,7 @@ def submit(database: Any, artifacts: Any, tmp_path: Path) -> Callable[..., dict[
         referee = Referee(database.referee, artifacts)
         while referee.answer_one() is not None:
             pass
-        newest: dict[str, Any] = meter_history(database.referee, study=study)["entries"][0]
+        newest: MeterAnswer = meter_history(database.referee, study=study).entries[0]
         return newest
 
     return do
@@ -82,19 +85,19 @@ def test_the_page_says_what_the_ledger_says(
     page = ada.get("/studies/cancer/meter")
     text = text_of(page.text)
     last = entries[-1]
-    assert last["signal"] == signal_of(last["gap"], (0.2, 0.6))
-    assert f"Signal {last['signal']} of 3" in text
+    assert last.signal == signal_of(last.gap, (0.2, 0.6))
+    assert f"Signal {last.signal} of 3" in text
     for entry in entries:
-        measured = f"{gain_text(entry['gap'])} ± {entry['tolerance']:.4f}"
+        measured = f"{gain_text(entry.gap)} ± {entry.tolerance:.4f}"
         assert measured in text
-        assert f"{entry['cost']:.2f}" in text
+        assert f"{entry.cost:.2f}" in text
     assert "All 2 answers lie in range 1" in text
     assert "2 left" in text
     assert page.text.count("Submission 1") == 1
     assert '<circle cx="170" cy="158" r="7"' in page.text  # the needle
     history = meter_history(database.referee, study="cancer", size=1, page=2)
-    assert ([e["step"] for e in history["entries"]], history["entry_count"]) == ([1], 2)
-    assert [a["step"] for a in history["answers"]] == [1, 2]
+    assert ([e.step for e in history.entries], history.entry_count) == ([1], 2)
+    assert [a.step for a in history.answers] == [1, 2]
 
 
 def test_only_a_referee_sees_it_and_nothing_of_it_is_on_other_pages(make_study: Any, submit: Any, ask_as: Any) -> None:
@@ -106,8 +109,8 @@ def test_only_a_referee_sees_it_and_nothing_of_it_is_on_other_pages(make_study: 
         assert client.get("/studies/cancer/meter/ledger.csv?set=2").status_code == 403
         data = client.get("/studies/cancer/data").text
         assert "/studies/cancer/meter" not in data
-        assert f"{abs(entry['gap']):.4f}" not in data
-        assert f"{entry['tolerance']:.4f}" not in data
+        assert f"{abs(entry.gap):.4f}" not in data
+        assert f"{entry.tolerance:.4f}" not in data
     assert ask_as("ada", "referee").get("/studies/nope/meter").status_code == 404
 
 
@@ -135,7 +138,7 @@ def test_an_alert_is_told_and_accepted_once(make_study: Any, ask_as: Any, text_o
     for _ in range(2):
         told = {"alert_id": 1, "reason": "no more <models> come"}
         assert ada.post("/studies/cancer/meter/accept", data=told).status_code == 303
-    assert [alert["alert_id"] for alert in open_alerts(database.worker, study="cancer")] == [2]
+    assert [alert.alert_id for alert in open_alerts(database.worker, study="cancer")] == [2]
     with database.worker.begin() as tx:
         (newest,) = rows(tx, "SELECT who, door, reason FROM work.audit ORDER BY id DESC LIMIT 1")
     assert tuple(newest) == ("ada", "page", "no more <models> come")
@@ -152,8 +155,8 @@ def test_the_ledger_is_exported_for_referees(make_study: Any, submit: Any, ask_a
     table = list(csv.DictReader(io.StringIO(exported.text)))
     assert [int(row["step"]) for row in table] == [2, 1]
     for row, entry in zip(table, reversed(entries), strict=True):
-        assert (float(row["gap"]), float(row["log_cost"])) == (entry["gap"], entry["cost"])
-        assert (int(row["signal"]), int(row["model_id"])) == (entry["signal"], entry["model_id"])
+        assert (float(row["gap"]), float(row["log_cost"])) == (entry.gap, entry.cost)
+        assert (int(row["signal"]), int(row["model_id"])) == (entry.signal, entry.model_id)
     for unknown in (1, 99):  # the gate's, and none
         assert ada.get(f"/studies/cancer/meter/ledger.csv?set={unknown}").status_code == 404
     assert ada.get("/studies/nope/meter/ledger.csv?set=2").status_code == 404
@@ -167,7 +170,9 @@ def test_a_ledger_as_a_file_runs_nothing_in_a_spreadsheet() -> None:
         "is_retired": True,
         "when": datetime(2026, 3, 1, tzinfo=UTC),
     }
-    file = ledger_file([told], {"why": "why", "log_cost": "gap"} | {n: n for n in list(told)[2:]}, test_set=3)
+    file = ledger_file(
+        [SimpleNamespace(**told)], {"why": "why", "log_cost": "gap"} | {n: n for n in list(told)[2:]}, test_set=3
+    )
     (row,) = csv.DictReader(io.StringIO(bytes(file.body).decode()))
     assert row == {
         "why": '\'=HYPERLINK("x")',
@@ -198,10 +203,10 @@ def test_the_plan_on_the_command_line_is_the_plan_of_the_page(
     planned = plan_test_set(
         database.referee, study="cancer", name="next", purpose="meter", settings=json.loads(told["meter"])
     )
-    assert planned["plan"]["ranges"] == [-0.1, 0.2, 0.6]
+    assert planned.plan.ranges == (-0.1, 0.2, 0.6)
     expected = asked | {"tail": "clopper-pearson", "method": "path-adaptive", "ambiguous": 5, "one_sided": False}
-    assert {name: planned["plan"][name] for name in expected if name != "edges"}.items() <= expected.items()
-    assert f"A planned set asks for {planned['rows']:,} examples" in text_of(page)
+    assert {name: getattr(planned.plan, name) for name in expected if name != "edges"}.items() <= expected.items()
+    assert f"A planned set asks for {planned.rows:,} examples" in text_of(page)
     assert 'data-copy="m-commands"' in page
 
 
@@ -276,14 +281,25 @@ def test_the_finding_names_the_last_answers_in_the_ranges_that_were_left(signals
 
 def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     gaps = [0.006, 0.031, 0.059, 0.164]
-    answer = {"tolerance": 0.015, "team": 1, "edges": [], "promised": None, "why": "", "cost": 0.0, "level": 1e-4}
+    settings = MeterConfig(ranges=(0.05, 0.13, 0.25), tolerance=0.02, steps=32, ambiguous=5, method="path-adaptive")
+    usual = {"system": "meter", "is_retired": False, "tolerance": 0.015, "cost": 0.0, "level": 1e-4, "log_level": -9.2}
+    usual |= {"team": 1, "edges": (), "promised": None, "why": "", "model_id": 1}
+    usual |= {"decided_at": datetime(2026, 1, 1, tzinfo=UTC), "answered_at": None}
     answers = [
-        answer | {"step": n, "gap": gap, "signal": signal_of(gap, (0.05, 0.13, 0.25)), "reachable": 1 + (n in (2, 3))}
+        MeterAnswer(step=n, gap=gap, signal=signal_of(gap, settings.ranges), reachable=1 + (n in (2, 3)), **usual)
         for n, gap in enumerate(gaps, start=1)
     ]
-    settings = {"ranges": [0.05, 0.13, 0.25], "tolerance": 0.02, "steps": 32, "open_ended": False, "ambiguous": 5}
-    history = {"settings": settings | {"method": "path-adaptive"}, "answers": answers, "set": {"state": "live"}}
-    history |= {"sides": ["lower", "upper"]}
+    shown = ShownSet(
+        **{"test_set_id": 1, "study": "a", "name": None, "purpose": SealedSetPurpose.METER, "rows": 100, "steps": 32},
+        **{"steps_used": 4, "systems": {}, "labels_on_demand": False, "retired_why": None, "artifact": None},
+        state=SealedSetState.LIVE,
+        plan=settings,
+    )
+    history = MeterHistory(
+        **{"sets": [shown], "chosen": shown, "settings": settings, "sides": ["lower", "upper"], "budget": []},
+        **{"answers": answers, "second": None, "reading": None, "entries": [], "entry_count": 4},
+        validation_rows=100,
+    )
     picture = picture_of(history)
     assert picture.signals is not None
     assert picture.tolerances is not None
@@ -294,7 +310,9 @@ def test_a_rising_history_is_drawn_with_its_edges_and_what_is_left() -> None:
     for value in (*gaps, 0.05, 0.13, 0.25):
         assert 0 <= picture.signals.top(value) <= 100
     assert [note.text for note in picture.signals.notes] == ["signal 1", "signal 2", "signal 3", "signal 4", "28 left"]
-    rises = picture_of(history | {"sides": ["upper"]}).gauge  # of a ratchet: an earlier model may have been the worse
+    rises = picture_of(
+        replace(history, sides=["upper"])
+    ).gauge  # of a ratchet: an earlier model may have been the worse
     assert (rises.says, rises.promised) == ("0.13 to 0.25", "up to 0.27")
     assert rises.band != picture.gauge.band
-    assert picture_of(history | {"set": {"state": "retired"}}).left is None
+    assert picture_of(replace(history, chosen=replace(shown, state=SealedSetState.RETIRED))).left is None

@@ -22,7 +22,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request, 
 from easeml_core.services.reports.overview import live_sets
 from easeml_core.services.test_sets import shared_set
 from easeml_core.services.test_sets.ledger import study_ledger
-from easeml_core.services.test_sets.lifecycle import list_test_sets
+from easeml_core.services.test_sets.lifecycle import SystemSteps, list_test_sets
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, plan_joint
 from easeml_core.store.database import Store
 from easeml_core.store.tables import releases, requests
@@ -72,8 +72,8 @@ def test_the_developer_counts_the_answers_of_one_system(shared: Shared) -> None:
     shared.meter(shared.model(0.2))
     verdict = shared.gate(shared.model(0.0))
     assert (verdict["step"], verdict["steps"], verdict["message"]) == (1, 3, "step 1 of 3: pass")
-    used = {"gate": {"steps_used": 1, "steps": 3}, "meter": {"steps_used": 2, "steps": 4}}
-    assert [entry["systems"] for entry in list_test_sets(shared.lab.worker, study="shared")] == [used]
+    used = {"gate": SystemSteps(steps_used=1, steps=3), "meter": SystemSteps(steps_used=2, steps=4)}
+    assert [entry.systems for entry in list_test_sets(shared.lab.worker, study="shared")] == [used]
     reading = shared.meter(shared.model(0.3))
     assert reading["submissions_left"] == 1
     sql = "SELECT max(step) FROM work.{}"
@@ -101,12 +101,12 @@ def test_the_ledger_tells_the_referee_who_has_answered(shared: Shared) -> None:
     shared.meter(shared.model(0.1))
     shared.gate(shared.model(0.0))
     told = study_ledger(shared.lab.referee, study="shared")
-    assert [(e["system"], e["purpose"], e["step"], e["system_step"], e["system_steps"]) for e in told] == [
+    assert [(e.system, e.purpose, e.step, e.system_step, e.system_steps) for e in told] == [
         ("meter", "joint", 1, 1, 4),
         ("gate", "joint", 2, 1, 3),
     ]
-    assert (told[0]["verdict"], told[1]["verdict"]) == ("1", "PASS")
-    assert told[1]["log_level"] == pytest.approx(math.log(DELTA_GATE / 3) - told[0]["log_cost"], abs=1e-9)
+    assert (told[0].verdict, told[1].verdict) == ("1", "PASS")
+    assert told[1].log_level == pytest.approx(math.log(DELTA_GATE / 3) - told[0].log_cost, abs=1e-9)
 
 
 def test_a_hidden_verdict_costs_nothing_and_pays_for_every_signal(hidden: Shared) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.components.test_sets import acts_of, called, track_of
 from easeml_airflow.web.server.marks import Mark
+from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
 from easeml_core.meter.validation_set import ValidationState
@@ -14,6 +15,9 @@ from easeml_core.services.test_sets.display_names import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from easeml_core.config import SetConfig
+    from easeml_core.services.test_sets.lifecycle import ShownSet
 
 VALIDATION = {
     ValidationState.FRESH: Mark("ok", "pass", "fresh"),
@@ -51,37 +55,38 @@ class Life:
     answers: Sequence[tuple[str, int | None, int]]
     why: str
     acts: Sequence[tuple[str, str]]
-    facts: Mapping[str, Any]
+    facts: ShownSet
 
 
-def lives(sets: Iterable[Mapping[str, Any]]) -> list[Life]:
+def lives(sets: Iterable[ShownSet]) -> list[Life]:
     """The sets as the pages show them."""
     return [_life(one) for one in sets]
 
 
-def _life(one: Mapping[str, Any]) -> Life:
-    teams = _teams(one["plan"])
+def _life(one: ShownSet) -> Life:
+    teams = _teams(one.plan)
     answers = [
-        (name, None if teams > 1 and name != "gate" else system["steps_used"], system["steps"])
-        for name, system in one["systems"].items()
+        (name, None if teams > 1 and name != "gate" else system.steps_used, system.steps)
+        for name, system in one.systems.items()
     ]
     return Life(
-        id=one["test_set_id"],
-        name=called(one),
-        purpose="gate and meter" if one["purpose"] == "joint" else str(one["purpose"]),
-        state=one["state"],
-        track=track_of(one["state"]),
-        rows=one["rows"],
+        id=one.test_set_id,
+        name=called(one.name, one.test_set_id),
+        purpose="gate and meter" if one.purpose == "joint" else str(one.purpose),
+        state=one.state,
+        track=track_of(one.state),
+        rows=one.rows,
         answers=answers,
-        why=WHY.get(one["retired_why"] or "", ""),
-        acts=acts_of(one),
+        why=WHY.get(one.retired_why or "", ""),
+        acts=acts_of(one.state, rows=one.rows, systems=one.systems),
         facts=one,
     )
 
 
-def _teams(plan: Mapping[str, Any]) -> int:
+def _teams(plan: SetConfig) -> int:
     """Teams that share the set's meter."""
-    return int(plan.get("meter", plan).get("teams", 1))
+    meter = plan.meter if isinstance(plan, JointConfig) else plan
+    return meter.teams if isinstance(meter, MeterConfig) else 1
 
 
 def split_of(data: Mapping[str, Any]) -> str:
@@ -100,7 +105,7 @@ def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
     validation = data["validation"]
     if validation is None:
         return "No data yet.", "The referee splits and seals it, and this page tells of it then."
-    live = sum(one["state"] == SealedSetState.LIVE for one in data["sets"])
+    live = sum(one.state == SealedSetState.LIVE for one in data["sets"])
     waiting = sum(fed["rows"] for fed in data["feeds"] if fed["state"] == "waiting")
     told = f"{counted(live, 'sealed set is', 'sealed sets are')} live."
     if waiting:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.pages.gate.sizes import changes_of
 from easeml_core.config import MeterConfig
+from easeml_core.encoding import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from easeml_core.config import JointConfig
+    from easeml_airflow.web.pages.gate.sizes import Asked
+    from easeml_core.config import GateConfig, JointConfig
 
 _NAMES = ("condition", "reliability", "steps", "adaptivity", "mode")
 
 
-def gate_commands(study: str, settings: Mapping[str, Any], passes: int, estimator: str) -> dict[str, str]:
+def gate_commands(study: str, settings: Asked, passes: int, estimator: str) -> dict[str, str]:
     """The commands for a set of the gate's own.
 
     Args:
@@ -26,7 +27,7 @@ def gate_commands(study: str, settings: Mapping[str, Any], passes: int, estimato
         passes: Before the size is asked for.
         estimator: The study's; ``gate plan`` knows no study, so that it has to be told.
     """
-    more = f" --passes {passes}" if changes_of(settings["adaptivity"], passes) else ""
+    more = f" --passes {passes}" if changes_of(settings.adaptivity, passes) else ""
     return {
         "size": f"easeml gate plan {_sized(settings, estimator)}{more}",
         "plan": f"easeml test-set plan {whose(study)} {_options(settings)}{_power(settings)}",
@@ -34,10 +35,10 @@ def gate_commands(study: str, settings: Mapping[str, Any], passes: int, estimato
     }
 
 
-def joint_commands(study: str, settings: Mapping[str, Any], config: JointConfig) -> dict[str, str]:
+def joint_commands(study: str, settings: Asked, config: JointConfig) -> dict[str, str]:
     """The commands for a set that gate and meter share; of the meter's settings those that are not a new study's."""
-    usual = MeterConfig().to_json() | {"reliability": config.meter.reliability}
-    own = {name: value for name, value in config.meter.to_json().items() if value != usual[name]}
+    usual = row_of(replace(MeterConfig(), reliability=config.meter.reliability))
+    own = {name: value for name, value in row_of(config.meter).items() if value != usual[name]}
     meter = f" --meter {shlex.quote(json.dumps(own))}" if own else ""
     sized = _sized(settings, config.gate.estimator)
     return {
@@ -48,7 +49,7 @@ def joint_commands(study: str, settings: Mapping[str, Any], config: JointConfig)
     }
 
 
-def selftest_command(plan: Mapping[str, Any], examples: int) -> str:
+def selftest_command(plan: GateConfig, examples: int) -> str:
     """The A/A test of a set's plan, on sets as large as it that are made up.
 
     Args:
@@ -63,14 +64,14 @@ def whose(study: str) -> str:
     return f"--study {shlex.quote(study)} --name NAME"
 
 
-def _options(settings: Mapping[str, Any]) -> str:
-    return " ".join(f"--{name} {shlex.quote(str(settings[name]))}" for name in _NAMES)
+def _options(settings: Asked | GateConfig) -> str:
+    return " ".join(f"--{name} {shlex.quote(str(getattr(settings, name)))}" for name in _NAMES)
 
 
-def _sized(settings: Mapping[str, Any], estimator: str) -> str:
+def _sized(settings: Asked, estimator: str) -> str:
     """The options of a size; the published ones have no power."""
     return _options(settings) + (" --estimator paper" if estimator == "paper" else _power(settings))
 
 
-def _power(settings: Mapping[str, Any]) -> str:
-    return " --power same" if settings["power"] is None else f" --power {settings['power']:g}"
+def _power(settings: Asked) -> str:
+    return " --power same" if settings.power is None else f" --power {settings.power:g}"

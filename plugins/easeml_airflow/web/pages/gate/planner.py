@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.condition_field import check_of, read_condition
 from easeml_airflow.web.pages.gate.commands import gate_commands, joint_commands
-from easeml_airflow.web.pages.gate.sizes import NOT_COUNTED, POWER, baseline_of, changes_of, plan_rows, plan_set
+from easeml_airflow.web.pages.gate.sizes import NOT_COUNTED, POWER, Asked, baseline_of, changes_of, plan_rows, plan_set
 from easeml_airflow.web.server.formats import sentence_text
 from easeml_core.config import GateConfig, JointConfig, parse_adaptivity
 from easeml_core.entities import Mode, SealedSetPurpose
@@ -107,7 +107,7 @@ class Planner:
     title: str
     sentence: str
     baseline: tuple[int, int] | None
-    settings: Mapping[str, Any]
+    settings: Asked
     commands: Mapping[str, str]
 
 
@@ -136,18 +136,18 @@ def planner_of(
         _slider("steps", "Steps", STEPS, plan.steps, asked),
         _slider("passes", "Passes before it is used", PASSES, 0, asked),
     ]
-    wanted: dict[str, Any] = {
-        "reliability": sliders[0].value,
-        "steps": int(sliders[2].value),
-        "adaptivity": _adaptivity(plan, asked),
-        "mode": mode,
-        "power": None if power == "same" else POWER,
-    }
+    wanted = Asked(
+        condition=str(condition),
+        reliability=sliders[0].value,
+        steps=int(sliders[2].value),
+        adaptivity=_adaptivity(plan, asked),
+        mode=str(mode),
+        power=None if power == "same" else POWER,
+    )
     passes = int(sliders[3].value)
-    rows, top = plan_rows(condition, wanted, passes)
-    settings = {"condition": str(condition)} | wanted
-    chosen, why = plan_set(study, settings, changes_of(wanted["adaptivity"], passes))
-    before, why_not = plan_set(study, settings)
+    rows, top = plan_rows(wanted, passes)
+    chosen, why = plan_set(study, wanted.settings(), changes_of(wanted.adaptivity, passes))
+    before, why_not = plan_set(study, wanted.settings())
     own, of_labels = GateConfig.from_json(study.config["gate"]), _of_labels(condition, str(mode))
     return Planner(
         text=typed,
@@ -168,9 +168,9 @@ def planner_of(
         is_counted=NOT_COUNTED not in (why, why_not) and all(row.is_counted for row in rows),
         title=_title(chosen, why),
         sentence=_sentence(chosen, why, of_labels),
-        baseline=baseline_of(condition, wanted),
-        settings=settings,
-        commands=gate_commands(study.name, settings, passes, own.estimator),
+        baseline=baseline_of(wanted),
+        settings=wanted,
+        commands=gate_commands(study.name, wanted, passes, own.estimator),
     )
 
 
@@ -296,21 +296,21 @@ class JointView:
     commands: Mapping[str, str]
 
 
-def joint_settings(wanted: Mapping[str, Any]) -> dict[str, Any]:
+def joint_settings(wanted: Asked) -> dict[str, object]:
     """The planner's settings as those of a shared set: the reliability is that of both systems together.
 
     It has all its labels, so that there are none to save by stopping early.
     """
-    gate = {name: value for name, value in wanted.items() if name != "reliability"}
-    return {"gate": gate | {"sampling": "fixed"}, "reliability": wanted["reliability"]}
+    gate = {name: value for name, value in wanted.settings().items() if name != "reliability"}
+    return {"gate": gate | {"sampling": "fixed"}, "reliability": wanted.reliability}
 
 
-def joint_view(study: Study, wanted: Mapping[str, Any]) -> JointView:
+def joint_view(study: Study, wanted: Asked) -> JointView:
     """What the planner says of one set for both.
 
     Args:
         study: Whose set it is; its meter's settings are taken.
-        wanted: ``condition``, ``reliability``, ``steps``, ``adaptivity``, ``mode`` and ``power``.
+        wanted: What the gate on it is planned for, but that the reliability is that of both.
     """
     try:
         config = set_settings(study, JOINT, joint_settings(wanted))[1]

@@ -16,7 +16,8 @@ from easeml_airflow import settings
 from easeml_airflow.web.components.action_items import accept_alert, gate_alerts
 from easeml_airflow.web.components.test_sets import ledger_file, release_set, retire_set, whole_ledger
 from easeml_airflow.web.pages.gate.planner import JOINT, joint_settings, joint_view, planner_of
-from easeml_airflow.web.pages.gate.view import gate_plan_of, gate_view
+from easeml_airflow.web.pages.gate.sizes import Asked
+from easeml_airflow.web.pages.gate.view import gate_view
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
 from easeml_core.config import GateConfig, JointConfig
@@ -24,14 +25,14 @@ from easeml_core.services.referee.requests import file_promotion, file_rollback
 from easeml_core.services.reports.gate import MOST, gate_ledger, gate_report
 from easeml_core.services.test_sets.lifecycle import plan_test_set
 from easeml_core.services.test_sets.planning import set_purposes, study_plan
+from easeml_core.services.test_sets.shared_set import gate_settings, joint_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from fastapi.responses import RedirectResponse, Response
 
     from easeml_airflow.web.server.site import Site
     from easeml_core.entities import Study
+    from easeml_core.services.reports.gate import GateReport
 
 STUDY_TAB = Tab("/gate", "Gate", frozenset({Role.REFEREE}))
 FORCING_DAG = "easeml_forced_promotion"
@@ -65,11 +66,12 @@ def routes(site: Site) -> APIRouter:
             return moved(request, f"{path_of_study(site.study(viewer, study).name)}/submissions")
         viewer.require(Role.REFEREE)
         found = site.study(viewer, study)
-        looked_at = {"test_set": test_set, "submission": submission, "model_id": model}
-        facts = gate_report(site.open_sealed(), study=study, limit=entries, **looked_at)
+        facts = gate_report(
+            site.open_sealed(), study=study, limit=entries, test_set=test_set, submission=submission, model_id=model
+        )
         path, asked = f"{path_of_study(study)}/gate", request.query_params
         begun, shared = _in_force(found, facts)
-        plan = planner_of(begun, asked, study=found, has_set=bool(facts["sets"]), shared=shared)
+        plan = planner_of(begun, asked, study=found, has_set=bool(facts.sets), shared=shared)
         return site.page(
             request,
             viewer,
@@ -150,9 +152,8 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
         viewer: Viewer = who,
     ) -> RedirectResponse:
         whose = site.study(viewer, study).name
-        wanted = {"condition": condition, "reliability": reliability, "steps": steps, "adaptivity": adaptivity}
-        given: dict[str, Any] = wanted | {"mode": mode, "power": power}
-        told = joint_settings(given) if purpose == JOINT else given
+        given = Asked(condition, reliability, steps, adaptivity, mode, power)
+        told = joint_settings(given) if purpose == JOINT else given.settings()
         plan_test_set(site.open_sealed(), study=whose, name=name, purpose=purpose, settings=told)
         return here(request, study)
 
@@ -186,16 +187,15 @@ def _key(viewer: Viewer, key: str) -> str:
     return f"page/{viewer.name}/{key[:100]}"
 
 
-def _in_force(study: Study, facts: Mapping[str, Any]) -> tuple[GateConfig, float | None]:
+def _in_force(study: Study, facts: GateReport) -> tuple[GateConfig, float | None]:
     """What the planner begins with: the plan of the set that is looked at, else the study's settings.
 
     Returns:
         The gate's, whose reliability is its part on a shared set; and the reliability of such a set, else None.
     """
-    for found in facts["sets"]:
-        if found["test_set_id"] == facts["set"]:
-            shared = found["plan"]["reliability"] if found["purpose"] == JOINT else None
-            return GateConfig.from_json(gate_plan_of(found)), shared
+    if facts.chosen is not None:
+        joint = joint_config(facts.chosen)
+        return gate_settings(facts.chosen), None if joint is None else joint.reliability
     plan = study_plan(study.config, set_purposes(study.config)[0])
     if isinstance(plan, JointConfig):
         return plan.gate, plan.reliability

@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import GateConfig, parse_adaptivity
+from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.gate.clauses import DIFFERENCE, Condition, claim_of
@@ -19,7 +20,7 @@ from easeml_core.gate.planner import GatePlan, plan_gate
 from easeml_core.services.test_sets.planning import plan_for_gate, set_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from easeml_core.entities import Study
 
@@ -70,27 +71,33 @@ class PlanRow:
     is_chosen: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a gate set is planned for; a power of None is the same as the reliability."""
+
+    condition: str
+    reliability: float
+    steps: int
+    adaptivity: str
+    mode: str
+    power: float | None = None
+
+    def settings(self) -> dict[str, object]:
+        """The settings of a set, as ``set_settings`` takes them."""
+        return row_of(self)
+
+
 @lru_cache(maxsize=4096)
-def size_of(
-    condition: str,
-    *,
-    reliability: float,
-    steps: int,
-    adaptivity: str,
-    mode: str,
-    power: float | None = None,
-    estimator: str = "exact",
-    changes: int = 0,
-) -> tuple[GatePlan | None, str]:
+def size_of(asked: Asked, *, estimator: str = "exact", changes: int = 0) -> tuple[GatePlan | None, str]:
     """The plan, or why there is none."""
     try:
         found = plan_gate(
-            parse_condition(condition),
-            reliability=reliability,
-            steps=steps,
-            adaptivity=adaptivity,
-            mode=mode,
-            power=power,
+            parse_condition(asked.condition),
+            reliability=asked.reliability,
+            steps=asked.steps,
+            adaptivity=asked.adaptivity,
+            mode=asked.mode,
+            power=asked.power,
             estimator=estimator,
             changes=changes,
         )
@@ -129,7 +136,7 @@ class SetPlan:
 _planned = lru_cache(maxsize=4096)(plan_for_gate)
 
 
-def plan_set(study: Study, settings: Mapping[str, Any], changes: int = 0) -> tuple[SetPlan | None, str]:
+def plan_set(study: Study, settings: Mapping[str, object], changes: int = 0) -> tuple[SetPlan | None, str]:
     """Plan the gate set that these settings ask of the study, as ``test_sets.plan_test_set`` does.
 
     Args:
@@ -156,16 +163,16 @@ def plan_set(study: Study, settings: Mapping[str, Any], changes: int = 0) -> tup
     return SetPlan(config, gate, examples, of_all if parts else gate.labels_per_verdict), ""
 
 
-def plan_rows(condition: Condition, wanted: Mapping[str, Any], passes: int) -> tuple[list[PlanRow], int]:
+def plan_rows(asked: Asked, passes: int) -> tuple[list[PlanRow], int]:
     """One row an adaptivity; sizes are counted until the time is up, those of the chosen one first."""
-    kind, cap = parse_adaptivity(wanted["adaptivity"])
+    kind, cap = parse_adaptivity(asked.adaptivity)
     capped = f"{Adaptivity.UP_TO.value}:{cap if kind is Adaptivity.UP_TO else CAP}"
     names = [capped if k is Adaptivity.UP_TO else str(k) for k in _LEARNS]
-    size, sizes = _sizing(str(condition)), dict[str, _Sizes]()
-    for name in sorted(names, key=lambda n: n != wanted["adaptivity"]):
-        sizes[name] = _sizes(size, dict(wanted) | {"adaptivity": name}, changes_of(name, passes))
+    size, sizes = _sizing(), dict[str, _Sizes]()
+    for name in sorted(names, key=lambda n: n != asked.adaptivity):
+        sizes[name] = _sizes(size, replace(asked, adaptivity=name), changes_of(name, passes))
     top = _round_up(max((n for row in sizes.values() for n in row.found if n), default=1))
-    return [_row(name, sizes[name], top, is_chosen=name == wanted["adaptivity"]) for name in names], top
+    return [_row(name, sizes[name], top, is_chosen=name == asked.adaptivity) for name in names], top
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,26 +185,30 @@ class _Sizes:
     is_counted: bool
 
 
-def _sizing(condition: str) -> Callable[..., tuple[GatePlan | None, str]]:
-    """``size_of`` of a condition until the time is up."""
+class _Size(Protocol):
+    """``size_of`` until the time is up."""
+
+    def __call__(self, asked: Asked, *, estimator: str = "exact", changes: int = 0) -> tuple[GatePlan | None, str]: ...
+
+
+def _sizing() -> _Size:
     started = time.monotonic()
 
-    def size(**asked: Any) -> tuple[GatePlan | None, str]:
+    def size(asked: Asked, *, estimator: str = "exact", changes: int = 0) -> tuple[GatePlan | None, str]:
         if time.monotonic() - started > BUDGET_SECONDS:
             return None, NOT_COUNTED
-        return size_of(condition, **asked)
+        return size_of(asked, estimator=estimator, changes=changes)
 
     return size
 
 
-def _sizes(size: Callable[..., tuple[GatePlan | None, str]], asked: dict[str, Any], changes: int) -> _Sizes:
-    power = asked.pop("power")
-    base = asked | {"changes": changes}
-    exact, powered = size(**base), size(**base, power=POWER)
-    is_published = parse_adaptivity(asked["adaptivity"])[0] in _PUBLISHED
-    paper = size(**base, estimator="paper") if is_published else (None, "")
+def _sizes(size: _Size, asked: Asked, changes: int) -> _Sizes:
+    plain = replace(asked, power=None)
+    exact, powered = size(plain, changes=changes), size(replace(asked, power=POWER), changes=changes)
+    is_published = parse_adaptivity(asked.adaptivity)[0] in _PUBLISHED
+    paper = size(plain, changes=changes, estimator="paper") if is_published else (None, "")
     found = [None if plan is None else plan.labels or plan.unlabelled for plan, _ in (paper, exact, powered)]
-    asked_for = exact[0] if power is None else powered[0]
+    asked_for = exact[0] if asked.power is None else powered[0]
     return _Sizes(
         found=(found[0], found[1], found[2]),
         labels=None if asked_for is None else asked_for.labels_per_verdict,
@@ -236,12 +247,13 @@ def _round_up(number: int) -> int:
     return -(-number // step) * step
 
 
-def baseline_of(condition: Condition, wanted: Mapping[str, Any]) -> tuple[int, int] | None:
+def baseline_of(asked: Asked) -> tuple[int, int] | None:
     """What the plain bound on n - o asks, without the clause on d that makes Bennett's possible."""
+    condition = parse_condition(asked.condition)
     kinds = {claim_of(clause).quantity for clause in condition.clauses}
     if not {"d", DIFFERENCE} <= kinds:
         return None
     plain = Condition(tuple(c for c in condition.clauses if claim_of(c).quantity != "d"))
-    asked = {name: wanted[name] for name in ("reliability", "steps", "mode")}
-    found = [size_of(str(plain), **asked, adaptivity=name, estimator="paper")[0] for name in ("none", "full")]
+    wanted = replace(asked, condition=str(plain), power=None)
+    found = [size_of(replace(wanted, adaptivity=name), estimator="paper")[0] for name in ("none", "full")]
     return (found[0].labels, found[1].labels) if found[0] and found[1] else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, nice_axis
 from easeml_airflow.web.server.formats import MINUS, power_text, signed
@@ -16,9 +16,12 @@ from easeml_core.gate.clauses import claim_of
 from easeml_core.gate.condition import parse_condition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from datetime import datetime
 
     from easeml_core.gate.clauses import Claim
+    from easeml_core.gate.report import ClauseReport, SliceReport, VerdictReport
+    from easeml_core.services.reports.gate import NamedEntry
 
 TRUTH = {
     Verdict.PASS: Mark("ok", "pass", "True"),
@@ -106,7 +109,7 @@ class VerdictView:
 
     number: int | None
     step: str
-    decided_at: Any
+    decided_at: datetime
     mark: Mark
     sentence: str
     models: str
@@ -117,108 +120,111 @@ class VerdictView:
     trouble: str
 
 
-def verdict_view(entry: Mapping[str, Any], *, settled_conflicts: int = 0) -> VerdictView:
-    """The view of an entry of ``gate_report``."""
-    report = entry["report"]
-    passed = report.get("symbol", entry["released"]) == Symbol.PASS
-    clauses = [clause_view(clause, report["mode"]) for clause in report.get("clauses", ())]
-    against = f", against {entry['against'] or 'model'} (model {entry['incumbent_id']})"
+def verdict_view(entry: NamedEntry, *, settled_conflicts: int = 0) -> VerdictView:
+    """The view of an entry of the ledger."""
+    report = entry.judgement
+    passed = (report.symbol or entry.released) == Symbol.PASS
+    clauses = [clause_view(clause, _mode(report)) for clause in report.clauses]
+    against = f", against {entry.against or 'model'} (model {entry.incumbent_id})"
     return VerdictView(
-        number=entry["number"],
-        step=f"step {entry['system_step']:,} of {entry['system_steps']:,}",
-        decided_at=entry["decided_at"],
+        number=entry.number,
+        step=f"step {entry.system_step:,} of {entry.system_steps:,}",
+        decided_at=entry.decided_at,
         mark=Mark(*VERDICTS[Symbol.PASS if passed else Symbol.FAIL]),
         sentence=_sentence(report, clauses, passed=passed),
-        models=f"{entry['called']} (model {entry['model_id']}){against}",
+        models=f"{entry.called} (model {entry.model_id}){against}",
         clauses=clauses,
-        slices=[_slice(name, part) for name, part in report.get("slices", {}).items()],
+        slices=[_slice(name, part) for name, part in report.slices.items()],
         labels=_labels(report, settled_conflicts),
         evidence=_evidence(entry, clauses),
-        trouble=report.get("failure") or report.get("error") or "",
+        trouble=report.failure or report.error or "",
     )
 
 
-def clause_view(clause: Mapping[str, Any], mode: str) -> ClauseView:
+def clause_view(clause: ClauseReport, mode: Mode) -> ClauseView:
     """One clause of a report."""
-    claim = claim_of(parse_condition(clause["clause"]).clauses[0])
-    is_seen = clause["estimate"] is not None
-    plot = _plot(clause, claim, Mode(mode)) if is_seen else None
-    return ClauseView(clause["clause"], TRUTH[Verdict(clause["verdict"])], clause["method"], plot)
+    claim = claim_of(parse_condition(clause.clause).clauses[0])
+    plot = None if clause.estimate is None else _plot(clause, clause.estimate, claim, mode)
+    return ClauseView(clause.clause, TRUTH[clause.verdict], clause.method, plot)
 
 
-def _sentence(report: Mapping[str, Any], clauses: Sequence[ClauseView], *, passed: bool) -> str:
+def _mode(report: VerdictReport) -> Mode:
+    assert report.mode is not None  # a report with clauses has one
+    return report.mode
+
+
+def _sentence(report: VerdictReport, clauses: Sequence[ClauseView], *, passed: bool) -> str:
     word = "Pass" if passed else "Fail"
-    if report.get("failure"):
+    if report.failure:
         return f"{word}: the model could not be run on the sealed inputs."
     if not clauses:
         return f"{word}: the verdict could not be computed."
-    told = Verdict(report["verdict"])
-    if told is Verdict.UNKNOWN:
-        return f"{word}: the evidence does not decide, and {MODES[Mode(report['mode'])].split(': ')[1].lower()}."
-    if told is Verdict.PASS:
+    if report.verdict is Verdict.UNKNOWN:
+        return f"{word}: the evidence does not decide, and {MODES[_mode(report)].split(': ')[1].lower()}."
+    if report.verdict is Verdict.PASS:
         every = {1: "the clause is", 2: "both clauses are"}.get(len(clauses), f"all {len(clauses)} clauses are")
         return f"{word}: {every} true."
     wrong = sum(clause.mark.word == "False" for clause in clauses)
     return f"{word}: {counted(wrong, 'clause is', 'clauses are')} false." if wrong else f"{word}: a slice is false."
 
 
-def _slice(name: str, part: Mapping[str, Any]) -> tuple[str, Mark, str]:
-    return name, TRUTH[Verdict(part["verdict"])], " /\\ ".join(clause["clause"] for clause in part["clauses"])
+def _slice(name: str, part: SliceReport) -> tuple[str, Mark, str]:
+    return name, TRUTH[part.verdict], " /\\ ".join(clause.clause for clause in part.clauses)
 
 
-def _labels(report: Mapping[str, Any], settled: int) -> list[tuple[str, str]]:
-    def count(name: str) -> str:
-        return "not counted" if report.get(name) is None else f"{report[name]:,}"
+def _labels(report: VerdictReport, settled: int) -> list[tuple[str, str]]:
+    def count(number: int | None) -> str:
+        return "not counted" if number is None else f"{number:,}"
 
     pairs = [
-        ("Labels used", count("labels")),
-        ("Examples looked at", count("examples")),
-        ("Predictions that differ", count("disagreements")),
-        ("New right, old wrong", count("wins")),
-        ("Old right, new wrong", count("losses")),
+        ("Labels used", count(report.labels)),
+        ("Examples looked at", count(report.examples)),
+        ("Predictions that differ", count(report.disagreements)),
+        ("New right, old wrong", count(report.wins)),
+        ("Old right, new wrong", count(report.losses)),
     ]
     return [*pairs, ("Labeler conflicts settled", f"{settled:,}")] if settled else pairs
 
 
-def _evidence(entry: Mapping[str, Any], clauses: Sequence[ClauseView]) -> list[tuple[str, str]]:
-    report = entry["report"]
-    level = f"{power_text(entry['log_level'])} ({-entry['log_level']:.1f} nats)"
+def _evidence(entry: NamedEntry, clauses: Sequence[ClauseView]) -> list[tuple[str, str]]:
+    report = entry.judgement
+    level = f"{power_text(entry.log_level)} ({-entry.log_level:.1f} nats)"
     methods = "; ".join(dict.fromkeys(clause.method for clause in clauses)) or "none"
     pairs = [("Level of this test", level), ("Method", methods)]
-    if report.get("clauses"):
+    if report.clauses:
         pairs.insert(0, _strength(report))
-        pairs.append(("Mode", MODES[Mode(report["mode"])]))
+        pairs.append(("Mode", MODES[_mode(report)]))
     return pairs
 
 
-def _strength(report: Mapping[str, Any]) -> tuple[str, str]:
+def _strength(report: VerdictReport) -> tuple[str, str]:
     """How strongly the evidence speaks: 1 / p, and what was needed.
 
     A pass is as strong as the clause that the evidence speaks least for; a fail as the one that it speaks most against.
     """
-    is_against = Verdict(report["verdict"]) is Verdict.FAIL
-    log_p, log_level = ("log_p_fail", "log_level_fail") if is_against else ("log_p_pass", "log_level_pass")
+    if report.verdict is Verdict.FAIL:
+        words, tests = "Evidence against", [(c.log_p_fail, c.log_level_fail) for c in report.clauses]
+    else:
+        words = "Evidence, weakest clause" if len(report.clauses) > 1 else "Evidence"
+        tests = [(c.log_p_pass, c.log_level_pass) for c in report.clauses]
 
-    def of(clause: Mapping[str, Any]) -> float:
-        return -math.inf if clause[log_p] is None else float(clause[log_p])
+    def of(test: tuple[float | None, float]) -> float:
+        return -math.inf if test[0] is None else test[0]
 
-    told = (min if is_against else max)(report["clauses"], key=of)
-    found = "certain" if told[log_p] is None else power_text(-told[log_p])
-    words = (
-        "Evidence against" if is_against else "Evidence, weakest clause" if len(report["clauses"]) > 1 else "Evidence"
-    )
-    return words, f"{found} (needed {power_text(-told[log_level])})"
+    log_p, log_level = (min if report.verdict is Verdict.FAIL else max)(tests, key=of)
+    found = "certain" if log_p is None else power_text(-log_p)
+    return words, f"{found} (needed {power_text(-log_level)})"
 
 
-def _plot(clause: Mapping[str, Any], claim: Claim, mode: Mode) -> ClausePlot:
-    estimate, (low, high) = float(clause["estimate"]), map(float, clause["interval"])
+def _plot(clause: ClauseReport, estimate: float, claim: Claim, mode: Mode) -> ClausePlot:
+    low, high = clause.interval
     inner = claim.threshold + _towards_pass(claim, mode) * 2 * claim.tolerance
-    spare, (least, most) = 1.5 * claim.tolerance, _REACH.get(clause["quantity"], (-math.inf, math.inf))
+    spare, (least, most) = 1.5 * claim.tolerance, _REACH.get(clause.quantity, (-math.inf, math.inf))
     edges = sorted((claim.threshold, inner))
     shown = [min(max(value, least), most) for value in (edges[0] - spare, edges[1] + spare)]
-    axis = nice_axis([low, high, estimate, *shown], title=_AXES[clause["quantity"]], most=5)
+    axis = nice_axis([low, high, estimate, *shown], title=_AXES[clause.quantity], most=5)
     edges = [min(max(edge, axis.low), axis.high) for edge in edges]
-    word = TRUTH[Verdict(clause["verdict"])].word.lower()
+    word = TRUTH[clause.verdict].word.lower()
     return ClausePlot(
         zones=_zones(axis, edges, claim, mode),
         axis=axis,

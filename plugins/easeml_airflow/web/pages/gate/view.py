@@ -1,4 +1,4 @@
-"""The referee's gate page as frozen values, from the facts of ``services.gate_report``."""
+"""The referee's gate page as frozen values, from ``services.reports.gate``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,22 @@ from easeml_airflow.web.server.site import desk_path
 from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
 from easeml_core.errors import counted
+from easeml_core.services.reports.gate import GateNeed
 from easeml_core.services.test_sets.display_names import WHY
+from easeml_core.services.test_sets.shared_set import gate_settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
+<<<<<<< HEAD
     from easeml_core.services.reports.submissions import Production
+=======
+    from easeml_core.services.reports.gate import GateReport, GateSet, NamedEntry
+>>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
 
 WAITS = Mark("idle", "wait", "waits")
 _MOST_SETS = 20
-_FEW_STEPS = 0.1
-"""Share of the steps that is left when the next set should be on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,166 +129,170 @@ class GateView:
     selftest: str
 
 
-def gate_view(facts: Mapping[str, Any], *, study: str, path: str) -> GateView:
+def gate_view(facts: GateReport, *, study: str, path: str) -> GateView:
     """The view.
 
     Args:
-        facts: As of ``services.gate_report.gate_report``.
+        facts: Of the service.
         study: The study.
         path: The page's own address below the application's.
     """
-    sets = facts["sets"]
-    chosen = next((s for s in sets if s["test_set_id"] == facts["set"]), None)
-    live = next((s for s in sets if s["state"] == SealedSetState.LIVE), None)
-    entry = facts["verdict"]
-    settled = facts["wanted"]["settled"] if chosen is not None and chosen is live else 0
+    chosen, live, entry, promotable = facts.chosen, facts.live, facts.verdict, facts.promotable
+    settled = facts.wanted.settled if chosen is not None and chosen is live else 0
     return GateView(
         badge=_badge(live),
-        now=(_lead(facts), _rest(facts, live)) if live else (_without(facts["sets"]), _lead(facts)),
-        needs=_needs(facts, live, study=study, path=path),
+        now=(_lead(facts), _rest(facts, live)) if live else (_without(facts.sets), _lead(facts)),
+        needs=[_need(need, facts, desk=desk_path(study), plan=f"{path}#plan") for need in facts.needs()],
         symbols=_symbols(facts, path),
         verdict=None if entry is None else verdict_view(entry, settled_conflicts=settled),
         developer=_developer(entry),
-        promote=_promotable(entry, chosen, facts["production"]),
-        production=facts["production"],
-        sets=[_set_row(s, facts["set"]) for s in sets[:_MOST_SETS]],
-        set_name="" if chosen is None else called(chosen),
-        set_id=facts["set"],
-        ledger=[ledger_row(e) for e in facts["ledger"]],
-        ledger_total=facts["ledger_total"],
+        promote=None if promotable is None else (int(promotable.model_id or 0), promotable.request_id),
+        production=facts.production,
+        sets=[_set_row(s, is_shown=s is chosen) for s in facts.sets[:_MOST_SETS]],
+        set_name="" if chosen is None else _name(chosen),
+        set_id=None if chosen is None else chosen.test_set_id,
+        ledger=[ledger_row(e) for e in facts.ledger],
+        ledger_total=facts.ledger_total,
         selftest=_selftest(chosen),
     )
 
 
-def _selftest(chosen: Mapping[str, Any] | None) -> str:
-    if chosen is None or chosen["state"] != SealedSetState.LIVE:
+def _name(found: GateSet) -> str:
+    return called(found.name, found.test_set_id)
+
+
+def _selftest(chosen: GateSet | None) -> str:
+    if chosen is None or chosen.state is not SealedSetState.LIVE:
         return ""
-    return selftest_command(gate_plan_of(chosen), chosen["rows"])
+    return selftest_command(gate_settings(chosen), chosen.rows)
 
 
-def gate_plan_of(found: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The gate's part of a set's plan."""
-    plan: Mapping[str, Any] = found["plan"]["gate"] if found["purpose"] == "joint" else found["plan"]
-    return plan
-
-
-def _badge(live: Mapping[str, Any] | None) -> Mark:
+def _badge(live: GateSet | None) -> Mark:
     if live is None:
         return Mark("warn", "alert", "No set live")
-    name = called(live)
+    name = _name(live)
     return Mark("busy", "lock", f"{sentence_case(name)} live")
 
 
-def _without(sets: Sequence[Mapping[str, Any]]) -> str:
+def _without(sets: Sequence[GateSet]) -> str:
     """What to do where no set is live."""
     lead = "No gate set is live, so no model is judged"
-    by_state = {str(found["state"]): called(found) for found in reversed(sets)}
-    if "sealed" in by_state:
-        return f"{lead}: {by_state['sealed']} waits until the set that the meter draws on is retired."
-    if "planned" in by_state:
-        return f"{lead}: bring the examples of {by_state['planned']}, which is planned, and seal them."
+    by_state = {found.state: _name(found) for found in reversed(sets)}
+    if SealedSetState.SEALED in by_state:
+        return f"{lead}: {by_state[SealedSetState.SEALED]} waits until the set that the meter draws on is retired."
+    if SealedSetState.PLANNED in by_state:
+        planned = by_state[SealedSetState.PLANNED]
+        return f"{lead}: bring the examples of {planned}, which is planned, and seal them."
     return f"{lead}: plan a set below, and seal examples under its name."
 
 
-def _lead(facts: Mapping[str, Any]) -> str:
-    newest = facts["symbols"][-1] if facts["symbols"] else None
+def _lead(facts: GateReport) -> str:
+    newest = facts.symbols[-1] if facts.symbols else None
     if newest is None:
-        return f"The gate has judged no submission{' on this set' if facts['set'] else ''} yet."
-    who = f"Submission {newest['number']}"
-    if newest["released"] == Symbol.WITHHELD:
-        return f"{who} was judged {TRUTH[Verdict(newest['verdict'])].word}; developers are told nothing."
-    if newest["released"] != Symbol.PASS:
+        return f"The gate has judged no submission{' on this set' if facts.chosen else ''} yet."
+    who = f"Submission {newest.number}"
+    if newest.released == Symbol.WITHHELD:
+        return f"{who} was judged {_truth(newest).word}; developers are told nothing."
+    if newest.released != Symbol.PASS:
         return f"{who} did not pass."
+<<<<<<< HEAD
     stands = facts["production"].now
     is_there = stands is not None and stands.model_id == newest["model_id"]
+=======
+    stands = facts.production["now"]
+    is_there = stands is not None and stands["model_id"] == newest.model_id
+>>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
     return f"{who} passed{' and runs in production' if is_there else ''}."
 
 
-def _rest(facts: Mapping[str, Any], live: Mapping[str, Any]) -> str:
-    used, passes = live["systems"]["gate"], counted(live["passes"], "pass", "passes")
-    words = [f"The live set has served {used['steps_used']:,} of {used['steps']:,} steps and {passes}."]
-    for request in facts["waiting"][:3]:
+def _rest(facts: GateReport, live: GateSet) -> str:
+    used, passes = live.gate, counted(live.passes, "pass", "passes")
+    words = [f"The live set has served {used.steps_used:,} of {used.steps:,} steps and {passes}."]
+    for request in facts.waiting[:3]:
         why = "waits for the referee"
-        if request["labels"]:
-            why = f"waits for {counted(request['labels'], 'label')}"
-        elif request["decided"]:
+        if request.labels:
+            why = f"waits for {counted(request.labels, 'label')}"
+        elif request.decided:
             why = "is decided, its answer leaves later"
-        words.append(f"Submission {request['number']} {why}.")
+        words.append(f"Submission {request.number} {why}.")
     return " ".join(words)
 
 
-def _needs(facts: Mapping[str, Any], live: Mapping[str, Any] | None, *, study: str, path: str) -> list[Need]:
-    desk, plan, found = desk_path(study), f"{path}#plan", list[Need]()
-    planned = [s for s in facts["sets"] if s["state"] == SealedSetState.PLANNED]
-    sealed = any(s["state"] == SealedSetState.SEALED for s in facts["sets"])
-    if live is None:
-        why = f"Seal {called(planned[0])}, which is planned." if planned else "Plan the next one and seal it."
-        found.append(_need("No gate set is live, so the gate gives no verdict", why, plan, "Plan a set", "bad"))
-    if facts["wanted"]["labels"]:
-        asking = [r["number"] for r in facts["waiting"] if r["labels"]]
+def _need(need: GateNeed, facts: GateReport, *, desk: str, plan: str) -> Need:
+    """What a person is told of a need, and where it leads: to the labelling desk, or to the planner."""
+    title, why, shape = _need_words(need, facts)
+    at_desk = need in (GateNeed.LABELS, GateNeed.CONFLICTS, GateNeed.UNSURE)
+    return Need(
+        title=title,
+        why=why,
+        colour="bad" if need is GateNeed.NO_LIVE_SET else "warn",
+        shape=shape,
+        age="",
+        href=desk if at_desk else plan,
+        act="Open desk" if at_desk else "Plan a set",
+    )
+
+
+def _need_words(need: GateNeed, facts: GateReport) -> tuple[str, str, str]:
+    """Title, reason, and shape of the sign."""
+    planned, live, wanted = facts.planned, facts.live, facts.wanted
+    if need is GateNeed.LABELS:
+        asking = [r.number for r in facts.waiting if r.labels]
         for_whom = f" for submission {asking[0]}" if asking else ""
-        title = f"{counted(facts['wanted']['labels'], 'label')} wanted{for_whom}"
-        found.append(_need(title, "The verdict waits until they are given.", desk, "Open desk", shape="tag"))
-    if facts["wanted"]["conflicts"]:
-        title = f"{counted(facts['wanted']['conflicts'], 'conflict')} between labelers"
-        found.append(_need(title, "The word of the referee settles them.", desk, "Open desk", shape="person"))
-    if facts["wanted"]["unsure"]:
-        title = f"{counted(facts['wanted']['unsure'], 'example')} that nobody can tell"
+        return f"{counted(wanted.labels, 'label')} wanted{for_whom}", "The verdict waits until they are given.", "tag"
+    if need is GateNeed.CONFLICTS:
+        title = f"{counted(wanted.conflicts, 'conflict')} between labelers"
+        return title, "The word of the referee settles them.", "person"
+    if need is GateNeed.UNSURE:
         why = "The referee gives the label, or asks again; the verdict waits, and leaves none of them out."
-        found.append(_need(title, why, desk, "Open desk", shape="unknown"))
-    worn = "" if live is None or sealed else _nearly_spent(live)
-    if worn:
-        why = f"{called(planned[0])} is planned and wants its examples." if planned else "Seal the next one in time."
-        found.append(_need(worn, why, plan, "Plan a set"))
-    return found
+        return f"{counted(wanted.unsure, 'example')} that nobody can tell", why, "unknown"
+    if live is None:
+        why = f"Seal {_name(planned)}, which is planned." if planned else "Plan the next one and seal it."
+        return "No gate set is live, so the gate gives no verdict", why, "alert"
+    why = f"{_name(planned)} is planned and wants its examples." if planned else "Seal the next one in time."
+    if need is GateNeed.TOO_SMALL:
+        return f"The live set has {live.rows:,} examples, the next verdict needs {live.needed or 0:,}", why, "alert"
+    left = live.gate.steps - live.gate.steps_used
+    return f"The live set has {counted(left, 'step')} left of {live.gate.steps:,}", why, "alert"
 
 
-def _need(title: str, why: str, href: str, act: str, colour: str = "warn", *, shape: str = "alert") -> Need:
-    return Need(title=title, why=why, colour=colour, shape=shape, age="", href=href, act=act)
-
-
-def _nearly_spent(live: Mapping[str, Any]) -> str:
-    """Why the live set ends soon; empty where it does not."""
-    used = live["systems"]["gate"]
-    left = used["steps"] - used["steps_used"]
-    if live["needed"] is not None and live["needed"] > live["rows"]:
-        return f"The live set has {live['rows']:,} examples, the next verdict needs {live['needed']:,}"
-    if left <= max(1, _FEW_STEPS * used["steps"]):
-        return f"The live set has {counted(left, 'step')} left of {used['steps']:,}"
-    return ""
-
-
-def _symbols(facts: Mapping[str, Any], path: str) -> list[SymbolView]:
-    shown = facts["verdict"]["request_id"] if facts["verdict"] else None
+def _symbols(facts: GateReport, path: str) -> list[SymbolView]:
+    shown = facts.verdict.request_id if facts.verdict else None
+    set_id = "" if facts.chosen is None else facts.chosen.test_set_id
     told = [
         SymbolView(
-            number=entry["number"],
+            number=entry.number,
             mark=_symbol(entry),
-            href=f"{path}?set={facts['set']}&submission={entry['number']}",
-            is_shown=entry["request_id"] == shown,
+            href=f"{path}?set={set_id}&submission={entry.number}",
+            is_shown=entry.request_id == shown,
         )
-        for entry in facts["symbols"]
+        for entry in facts.symbols
     ]
-    return [*told, *(SymbolView(r["number"], WAITS, "", is_shown=False) for r in facts["waiting"][:10])]
+    return [*told, *(SymbolView(r.number, WAITS, "", is_shown=False) for r in facts.waiting[:10])]
 
 
-def _symbol(entry: Mapping[str, Any]) -> Mark:
+def _truth(entry: NamedEntry) -> Mark:
+    return TRUTH[entry.judgement.verdict or Verdict.UNKNOWN]
+
+
+def _symbol(entry: NamedEntry) -> Mark:
     """Pass, fail or unknown: what the evidence says and the mode makes of it."""
-    if entry["verdict"] == Verdict.UNKNOWN:
+    if entry.verdict == Verdict.UNKNOWN:
         return Mark("warn", "unknown", "unknown")
-    return Mark(*VERDICTS[Symbol.PASS if entry["verdict"] == Verdict.PASS else Symbol.FAIL])
+    return Mark(*VERDICTS[Symbol.PASS if entry.verdict == Verdict.PASS else Symbol.FAIL])
 
 
-def _developer(entry: Mapping[str, Any] | None) -> tuple[Mark, bool]:
+def _developer(entry: NamedEntry | None) -> tuple[Mark, bool]:
     if entry is None:
         return Mark("idle", "lock", "No verdict yet"), False
-    if entry["answered_at"] is None:
+    if entry.answered_at is None:
         return Mark("idle", "wait", "Answer leaves later"), False
-    if entry["released"] == Symbol.WITHHELD:
+    if entry.released == Symbol.WITHHELD:
         return Mark("idle", "lock", "Handed in"), True
-    return Mark(*VERDICTS[Symbol(entry["released"])]), True
+    return Mark(*VERDICTS[Symbol(entry.released)]), True
 
 
+<<<<<<< HEAD
 def _promotable(
     entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Production
 ) -> tuple[int, int] | None:
@@ -300,41 +308,46 @@ def _promotable(
 def _set_row(found: Mapping[str, Any], shown: int | None) -> SetRow:
     used, is_planned = found["systems"]["gate"], found["state"] == SealedSetState.PLANNED
     needed = found["needed"]
+=======
+def _set_row(found: GateSet, *, is_shown: bool) -> SetRow:
+    used, is_planned = found.gate, found.state == SealedSetState.PLANNED
+    needed = found.needed
+>>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
     return SetRow(
-        id=found["test_set_id"],
-        name=called(found),
-        is_shown=found["test_set_id"] == shown,
-        state=found["state"],
-        track=track_of(found["state"]),
-        steps=f"{used['steps']:,} planned" if is_planned else f"{used['steps_used']:,} of {used['steps']:,}",
-        used_percent=round(100 * used["steps_used"] / used["steps"]),
+        id=found.test_set_id,
+        name=_name(found),
+        is_shown=is_shown,
+        state=found.state,
+        track=track_of(found.state),
+        steps=f"{used.steps:,} planned" if is_planned else f"{used.steps_used:,} of {used.steps:,}",
+        used_percent=round(100 * used.steps_used / used.steps),
         passes=_passes(found),
         reach="" if needed is None else f"needs {needed:,}",
-        is_short=needed is not None and needed > found["rows"],
-        examples=f"{found['rows']:,}{' needed' if is_planned else ''}",
-        ended=WHY.get(found["retired_why"] or "", ""),
-        acts=acts_of(found),
+        is_short=found.is_too_small,
+        examples=f"{found.rows:,}{' needed' if is_planned else ''}",
+        ended=WHY.get(found.retired_why or "", ""),
+        acts=acts_of(found.state, rows=found.rows, systems=found.systems),
     )
 
 
-def _passes(found: Mapping[str, Any]) -> str:
-    kind, cap = parse_adaptivity(gate_plan_of(found)["adaptivity"])
+def _passes(found: GateSet) -> str:
+    kind, cap = parse_adaptivity(gate_settings(found).adaptivity)
     cap = 1 if kind is Adaptivity.FIRST_CHANGE else cap
-    return f"{found['passes']:,}" + (f" of {cap:,}" if cap else "")
+    return f"{found.passes:,}" + (f" of {cap:,}" if cap else "")
 
 
-def ledger_row(entry: Mapping[str, Any]) -> LedgerRow:
+def ledger_row(entry: NamedEntry) -> LedgerRow:
     """One entry for people."""
-    is_gate = entry["system"] == "gate"
-    withheld = entry["released"] == Symbol.WITHHELD
-    released = "nothing" if withheld else entry["released"]
+    is_gate = entry.system == "gate"
+    withheld = entry.released == Symbol.WITHHELD
+    released = "nothing" if withheld else entry.released
     return LedgerRow(
-        asked_by=f"{'Submission' if is_gate else 'Meter, submission'} {entry['number'] or ''}",
-        decided_at=entry["decided_at"],
+        asked_by=f"{'Submission' if is_gate else 'Meter, submission'} {entry.number or ''}",
+        decided_at=entry.decided_at,
         possible=("none, withheld" if withheld else "pass or fail") if is_gate else "a signal",
-        cost=f"{entry['log_cost']:.2f}",
-        level=power_text(entry["log_level"]),
-        mark=TRUTH[Verdict(entry["verdict"])] if is_gate else Mark("idle", "done", f"signal {entry['released']}"),
+        cost=f"{entry.log_cost:.2f}",
+        level=power_text(entry.log_level),
+        mark=_truth(entry) if is_gate else Mark("idle", "done", f"signal {entry.released}"),
         released=released,
-        answered_at=entry["answered_at"],
+        answered_at=entry.answered_at,
     )

@@ -1,11 +1,11 @@
-"""What the meter's page says, as frozen values made of the facts of ``services.meter_history`` and ``meter_plans``."""
+"""What the meter's page says, as frozen values made of the facts of ``services.meter``."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.components.gauge import COLOURS, Gauge, gauge_of, short
@@ -14,7 +14,10 @@ from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from easeml_core.config import MeterConfig
+    from easeml_core.services.meter.history import MeterAnswer, MeterHistory
 
 TICKS = 9
 
@@ -35,29 +38,56 @@ class MeterPicture:
     signals: Plot | None
     tolerances: Plot | None
     left: int | None
-    last: Mapping[str, Any] | None
+    last: MeterAnswer | None
 
 
-def picture_of(history: Mapping[str, Any]) -> MeterPicture:
-    """The pictures of a set of ``services.meter_history``."""
-    settings, answers = history["settings"], history["answers"]
-    told = [answer for answer in answers if answer["signal"] is not None]
-    last = told[-1] if told else None
-    edges = (last["edges"] if last else None) or settings["ranges"]
-    tolerance = (last["promised"] if last else None) or settings["tolerance"]
-    gap = None if last is None else last["gap"]
-    gauge = gauge_of(last and last["signal"], edges, tolerance, measured=gap, sides=history["sides"])
-    used = answers[-1]["step"] if answers else 0
-    ends = not settings["open_ended"] and history["set"]["state"] == SealedSetState.LIVE
-    left = max(0, settings["steps"] - used) if ends else None
-    ambiguous = sum(answer["reachable"] > 1 for answer in told)
+def picture_of(history: MeterHistory) -> MeterPicture:
+    """The pictures of a meter set."""
+    settings, answers = history.settings, history.answers
+    told = [_Told(answer, answer.signal, answer.gap or 0.0) for answer in answers if answer.signal is not None]
+    last = told[-1].answer if told else None
+    edges = (last.edges if last else None) or settings.ranges
+    tolerance = (last.promised if last else None) or settings.tolerance
+    gap = None if last is None else last.gap
+    gauge = gauge_of(None if last is None else last.signal, edges, tolerance, measured=gap, sides=history.sides)
+    used = answers[-1].step if answers else 0
+    ends = not settings.open_ended and history.chosen.state == SealedSetState.LIVE
     return MeterPicture(
         gauge=gauge,
-        signals=_signals(told, settings, left) if told else None,
-        tolerances=_tolerances(told, settings, ambiguous) if told else None,
-        left=left,
+        signals=_signals(told, settings, max(0, settings.steps - used) if ends else None) if told else None,
+        tolerances=_tolerances(told, settings) if told else None,
+        left=max(0, settings.steps - used) if ends else None,
         last=last,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """An answer with a signal, and the gap that was measured."""
+
+    answer: MeterAnswer
+    signal: int
+    gap: float
+
+    @property
+    def step(self) -> int:
+        return self.answer.step
+
+    @property
+    def tolerance(self) -> float:
+        """0 where it is not known."""
+        return self.answer.tolerance or 0.0
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Whether other ranges could have been the answer."""
+        return (self.answer.reachable or 1) > 1
+
+    @property
+    def title(self) -> str:
+        more = f", {self.answer.reachable} answers possible" if self.is_ambiguous else ""
+        reach = f" ± {self.tolerance:.4f}" if self.tolerance else ""
+        return f"submission {self.step}: {signed(self.gap)}{reach}, signal {self.signal}{more}"
 
 
 def finding_of(signals: Sequence[int]) -> str:
@@ -86,21 +116,21 @@ def finding_of(signals: Sequence[int]) -> str:
     return "Overfitting left " + " and ".join(told)
 
 
-def _signals(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], left: int | None) -> Plot:
-    edges, tolerance = settings["ranges"], settings["tolerance"]
-    reach = [(a["step"], a["gap"] - (a["tolerance"] or 0), a["gap"] + (a["tolerance"] or 0)) for a in told]
+def _signals(told: Sequence[_Told], settings: MeterConfig, left: int | None) -> Plot:
+    edges, tolerance = settings.ranges, settings.tolerance
+    reach = [(a.step, a.gap - a.tolerance, a.gap + a.tolerance) for a in told]
     low = min(0.0, edges[0] - 2 * tolerance, *(least for _, least, _ in reach))
     above = max(edges[-1] - edges[0], 4 * tolerance) / 3
     high = max(edges[-1] + above, *(most for _, _, most in reach))
     ticks = [(edge, short(edge)) for edge in edges] + ([] if 0.0 in edges else [(0.0, "0")])
-    last = told[-1]["step"]
-    x = _steps_axis(last if settings["open_ended"] else max(last, settings["steps"]))
+    last = told[-1].step
+    x = _steps_axis(last if settings.open_ended else max(last, settings.steps))
     ranges = list(enumerate(pairwise([low, *edges, high]), start=1))
-    title = finding_of([answer["signal"] for answer in told])
+    title = finding_of([answer.signal for answer in told])
     return Plot(
         title=title,
         sentence=f"Measured overfitting of {counted(len(told), 'submission')} with tolerance, from "
-        f"{signed(told[0]['gap'])} to {signed(told[-1]['gap'])}. {title}.",
+        f"{signed(told[0].gap)} to {signed(told[-1].gap)}. {title}.",
         x=x,
         y=Axis(low, high, ticks, f"test loss {MINUS} validation loss"),
         bands=[_across(x, begin, end, f"z{min(n, COLOURS)}") for n, (begin, end) in ranges]
@@ -108,7 +138,7 @@ def _signals(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], lef
         lines=[Line([(x.low, edge), (x.high, edge)], "ln thin dash k6") for edge in edges]
         + [Line([(step, least), (step, most)], "ln thin kf") for step, least, most in reach],
         marks=[(last + 0.5, "ln thin dot kf")] if left else [],
-        dots=[Dot(a["step"], a["gap"], _dot_title(a), "ff" if a["reachable"] == 1 else "hole kf", 4) for a in told],
+        dots=[Dot(a.step, a.gap, a.title, "hole kf" if a.is_ambiguous else "ff", 4) for a in told],
         notes=[Note(x.high, sum(ends) / 2, f"signal {n}", "t0", "end", -8, 4) for n, ends in ranges]
         + ([Note(last + 0.5, high, f"{left} left", "h1 w", "start", 6, 14)] if left else []),
         height=226,
@@ -120,29 +150,23 @@ def _across(x: Axis, low: float, high: float, look: str) -> Band:
     return Band([(x.low, low, high), (x.high, low, high)], look)
 
 
-def _dot_title(answer: Mapping[str, Any]) -> str:
-    possible = answer["reachable"]
-    more = "" if possible == 1 else f", {possible} answers possible"
-    reach = f" ± {answer['tolerance']:.4f}" if answer["tolerance"] else ""
-    return f"submission {answer['step']}: {signed(answer['gap'])}{reach}, signal {answer['signal']}{more}"
-
-
 def _steps_axis(steps: int) -> Axis:
     every = max(1, math.ceil(steps / (TICKS - 1)))
     places = sorted({1, *range(every, steps + 1, every)})
     return Axis(0.3, steps + 0.7, [(place, f"{place:,}") for place in places], "submission")
 
 
-def _tolerances(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], ambiguous: int) -> Plot | None:
-    limit, known = settings["tolerance"], [answer for answer in told if answer["tolerance"]]
+def _tolerances(told: Sequence[_Told], settings: MeterConfig) -> Plot | None:
+    limit, known = settings.tolerance, [answer for answer in told if answer.tolerance]
     if not known:
         return None
-    first, (last, now) = known[0]["tolerance"], (known[-1]["step"], known[-1]["tolerance"])
-    points = [(answer["step"], answer["tolerance"]) for answer in known]
-    x = _steps_axis(max(last, settings["steps"]))
+    first, (last, now) = known[0].tolerance, (known[-1].step, known[-1].tolerance)
+    points = [(answer.step, answer.tolerance) for answer in known]
+    x = _steps_axis(max(last, settings.steps))
     title = f"The answers hold within {now:.4f}; {limit:g} was promised"
-    if settings["method"] == "path-adaptive":
-        title = f"{ambiguous} of {counted(settings['ambiguous'], 'planned ambiguous answer')} used"
+    if settings.method == "path-adaptive":
+        ambiguous = sum(answer.is_ambiguous for answer in told)
+        title = f"{ambiguous} of {counted(settings.ambiguous, 'planned ambiguous answer')} used"
     return Plot(
         title=title,
         sentence=f"Tolerance of each answer: {first:.4f} at first, {now:.4f} now, limit {limit:.4f}.",
@@ -153,7 +177,7 @@ def _tolerances(told: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], 
             most=4,
         ),
         lines=[Line(points, "ln k1"), Line([(x.low, limit), (x.high, limit)], "ln thin dash k2")],
-        dots=[Dot(a["step"], a["tolerance"], _dot_title(a), "hole k1", 3.5) for a in known if a["reachable"] > 1]
+        dots=[Dot(a.step, a.tolerance, a.title, "hole k1", 3.5) for a in known if a.is_ambiguous]
         + [Dot(last, now, f"now {now:.4f}", "f1", 4)],
         notes=[
             Note(x.low, limit, f"retired above {limit:.4f}", "t0", "start", 4, -6),

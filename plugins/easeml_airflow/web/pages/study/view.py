@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.pages.study.forest_plot import Forest, forest_of
 from easeml_airflow.web.pages.study.quality_plot import plot_of
@@ -30,7 +30,7 @@ from easeml_core.services.reports.recommendations import StepKind, standing, why
 from easeml_core.services.reports.study import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_core.entities import Candidate, Study, Task
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from easeml_core.services.selection.beliefs import Beliefs, Expected
     from easeml_core.store.queries.overview import StudySummary
     from easeml_core.store.queries.study import DataFacts, ListedTrial
+    from easeml_core.store.tables.releases import Alert
 
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -238,7 +239,7 @@ def page_of(report: StudyReport, *, page: int, all_candidates: bool, sort: str =
     return StudyPage(
         state=_state(report.assessment),
         alarms=_alarms(report),
-        alerts=[alert["message"] for alert in report.alerts],
+        alerts=[alert.message for alert in report.alerts],
         waiting=report.waiting,
         now=(_best_sentence(report), _doing_sentence(report, chosen)),
         metric=study.metric,
@@ -281,11 +282,11 @@ def _alarms(report: StudyReport) -> list[Mark]:
     return [mark for mark in (need, found) if mark is not None]
 
 
-def _alarm(alerts: Sequence[Mapping[str, Any]]) -> Mark | None:
+def _alarm(alerts: Sequence[Alert]) -> Mark | None:
     for alert in alerts:
-        if alert["kind"] == AlertKind.OVERFITTING:
-            return Mark("bad", "alert", f"Overfitting: signal {alert['signal']} of {alert['signals']}")
-        if alert["kind"] == AlertKind.DRIFT:
+        if alert.kind == AlertKind.OVERFITTING:
+            return Mark("bad", "alert", f"Overfitting: signal {alert.signal} of {alert.signals}")
+        if alert.kind == AlertKind.DRIFT:
             return Mark("warn", "alert", "Validation and test data differ")
     return None
 
