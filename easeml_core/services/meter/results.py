@@ -46,7 +46,7 @@ class ShownReading:
 
     signal: int | None
     signals: int
-    boundaries: tuple[float, ...]
+    boundaries: list[float]
     tolerance: float
     submissions_left: int | None
     retired: bool
@@ -65,7 +65,7 @@ def shown_reading(found: ReadingRow) -> ShownReading:
     return ShownReading(
         signal=found.signal,
         signals=found.signals,
-        boundaries=tuple(found.edges or config.ranges),
+        boundaries=list(found.edges or config.ranges),
         tolerance=found.tolerance or config.tolerance,
         submissions_left=found.submissions_left,
         retired=found.signal is None,

@@ -116,8 +116,8 @@ def test_the_ratchet_only_rises(lab: Any, submit: Any) -> None:
     entry = next(e for e in overview(lab.worker).tenants if e.study == "study")
     assert (entry.signal, entry.meter_retired) == (3, True)
     seen = study_details(lab.worker, study="study").meter
-    assert (seen["method"], seen["signal"], seen["signals"], seen["submissions_left"]) == ("ratchet", 3, 3, 0)
-    assert (seen["boundaries"], seen["tolerance"]) == ([0.2, 0.6], 0.2)
+    assert (seen.method, seen.signal, seen.signals, seen.submissions_left) == ("ratchet", 3, 3, 0)
+    assert (seen.boundaries, seen.tolerance) == ([0.2, 0.6], 0.2)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_an_alert_names_the_boundaries_and_the_tolerance_that_were_used(lab: Any
     set_id = register(lab, "study", method="dithered")
     fill(lab, "study", set_id, 1.0)
     answer = submit("study", 1)
-    assert study_details(lab.worker, study="study").meter["boundaries"] == answer["boundaries"]
+    assert study_details(lab.worker, study="study").meter.boundaries == answer["boundaries"]
     low, high = answer["boundaries"]  # six digits of them, on the safe side
     figures = [math.floor(edge * 1e6) / 1e6 for edge in (low, high)], math.ceil(high * 1e6) / 1e6
     where = f"above {figures[0][0]} and at most {figures[1]}" if answer["signal"] == 2 else f"above {figures[0][1]}"

@@ -92,10 +92,10 @@ def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
         seen = study_details(worker, study="study", team=team)
         assert (seen.meter, seen.alerts) == (None, [])
     own = study_details(worker, study="study", team=2)
-    assert (own.meter["signal"], own.meter["team"], len(own.alerts)) == (3, 2, 2)
+    assert (own.meter.signal, own.meter.team, len(own.alerts)) == (3, 2, 2)
     teams.submit(1, team=1)
-    assert study_details(worker, study="study", team=2).meter["team"] == 2
-    assert study_details(worker, study="study", team=1).meter["team"] == 1
+    assert study_details(worker, study="study", team=2).meter.team == 2
+    assert study_details(worker, study="study", team=1).meter.team == 1
 
 
 def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study) -> None:

@@ -103,7 +103,7 @@ def test_drift_is_told_wherever_a_study_is_shown_and_pauses_nothing(drifted: Stu
     assert (entry.signal, entry.direct_signal, entry.drift, entry.alert_kind) == (3, 1, "certain", "drift")
     assert entry.next.startswith("read the alert: validation and test data differ")
     seen = study_details(worker, study="study").meter
-    assert (seen["direct_signal"], seen["sentence"], seen["method"]) == (1, HARDER, "path-adaptive")
+    assert (seen.direct_signal, seen.sentence, seen.method) == (1, HARDER, "path-adaptive")
     (alert,) = open_alerts(worker, study="study", kind="drift")
     assert (alert.over_budget, alert.signal, alert.direct_signal) == (None, 3, 1)
     assert not pause_on_alert(worker, study="study", alert_id=alert.alert_id).paused

@@ -134,7 +134,7 @@ def test_details_of_a_study(lab: Any) -> None:
         ("worse", "SUCCEEDED"),
         ("rare", "SUCCEEDED"),
     ]
-    assert [(s["purpose"], s["state"], s["rows"]) for s in details.sealed_sets] == [
+    assert [(s.purpose, s.state, s.rows) for s in details.sealed_sets] == [
         ("meter", "live", 56),
         ("gate", "live", 254),
     ]
