@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,10 +28,11 @@ from easeml_core.store.queries import submissions
 from easeml_core.store.tables import labels, ledger, requests, sealed, studies, test_sets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
+    from easeml_core.services.reports.submissions import Production
     from easeml_core.store.database import Store
     from easeml_core.store.tables.ledger import LedgerEntry
     from easeml_core.store.tables.test_sets import SealedSet
@@ -164,7 +165,7 @@ class GateReport:
     ledger_total: int
     waiting: Sequence[WaitingRequest]
     wanted: LabelWork
-    production: Mapping[str, Any]
+    production: Production
 
     @property
     def live(self) -> GateSet | None:
@@ -182,8 +183,8 @@ class GateReport:
         entry = self.verdict
         if entry is None or self.chosen is None or entry.answered_at is None or entry.released == Symbol.FAIL:
             return None
-        stands = self.production["now"]
-        is_there = stands is not None and stands["model_id"] == entry.model_id
+        stands = self.production.now
+        is_there = stands is not None and stands.model_id == entry.model_id
         return None if is_there or entry.condition != gate_settings(self.chosen).condition else entry
 
     def needs(self) -> list[GateNeed]:

@@ -10,9 +10,17 @@ import numpy as np
 import pytest
 
 from easeml_core.config import MeterConfig
+from easeml_core.entities import StudyState
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StoreError
 from easeml_core.meter.planner import plan_config
-from easeml_core.services.meter.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.meter.alerts import (
+    PausedStudy,
+    clear_alert,
+    newest_alert,
+    next_alert,
+    open_alerts,
+    pause_on_alert,
+)
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import pause_study, study_settings
 from easeml_core.services.reports.overview import live_sets, overview, study_details, study_state
@@ -262,11 +270,12 @@ def test_a_broken_budget_pauses_the_search_once(lab: Any, submit: Any) -> None:
     submit("study", 1)
     (alert,) = open_alerts(lab.worker, study="study")
     asked = {"study": "study", "alert_id": alert.alert_id}
-    assert pause_on_alert(lab.worker, **asked) == asked | {"paused": True, "state": "PAUSED"}
-    assert pause_on_alert(lab.worker, **asked) == asked | {"paused": False, "state": "PAUSED"}
+    assert pause_on_alert(lab.worker, **asked) == PausedStudy(**asked, paused=True, state=StudyState.PAUSED)
+    assert pause_on_alert(lab.worker, **asked) == PausedStudy(**asked, paused=False, state=StudyState.PAUSED)
     clear_alert(lab.worker, **asked)
     pause_study(lab.worker, study="study", paused=False)
-    assert pause_on_alert(lab.worker, **asked) == asked | {"paused": False, "state": "ACTIVE"}  # it is dealt with
+    dealt_with = PausedStudy(**asked, paused=False, state=StudyState.ACTIVE)
+    assert pause_on_alert(lab.worker, **asked) == dealt_with
     for wrong in ({"study": "full"}, {"alert_id": 99}):
         with pytest.raises(NotFoundError):
             pause_on_alert(lab.worker, **asked | wrong)

@@ -11,8 +11,17 @@ import numpy as np
 import pytest
 from metered import GATE, METER, Metered
 
+from easeml_core.config import MeterConfig
+from easeml_core.entities import StudyState
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.services.meter.alerts import clear_alert, newest_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.meter.alerts import (
+    PausedStudy,
+    clear_alert,
+    newest_alert,
+    next_alert,
+    open_alerts,
+    pause_on_alert,
+)
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.tables import sealed, studies
 
@@ -45,7 +54,7 @@ class Study(Metered):
             version = studies.latest_data_version(tx, studies.get_study(tx, "study").id)
             content = {"inputs": noise.normal(size=(rows, 30)).astype(np.float32), "labels": np.zeros(rows, np.int64)}
             given = {"study_id": version.study_id, "data_version_id": version.id, "purpose": "direct", "state": "live"}
-            self.sets["direct"] = sealed.seal(tx, steps=steps, plan=plan, **given, **content)
+            self.sets["direct"] = sealed.seal(tx, steps=steps, plan=MeterConfig.from_json(plan), **given, **content)
 
 
 @pytest.fixture
@@ -108,7 +117,7 @@ def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study)
             with pytest.raises(NotFoundError) as told:
                 act(worker, **asked, team=team)
             assert told.value.known == []
-    assert pause_on_alert(worker, **asked, team=2) == asked | {"paused": False, "state": "ACTIVE"}
+    assert pause_on_alert(worker, **asked, team=2) == PausedStudy(**asked, paused=False, state=StudyState.ACTIVE)
     assert clear_alert(worker, **asked, team=2).cleared
     assert [a.kind for a in open_alerts(worker, study="study", team=2)] == ["drift"]
 

@@ -13,7 +13,7 @@ from sklearn.tree import DecisionTreeClassifier
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.skops_format import PipelinePredictor
-from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts
+from easeml_core.services.meter.alerts import ClearedAlert, clear_alert, next_alert, open_alerts
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets, overview
@@ -179,7 +179,7 @@ def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: in
     for model in (flattered, also_flattered):
         lab.meter(model)
     first, second = (a.alert_id for a in open_alerts(lab.worker, study="full"))
-    assert clear_alert(lab.worker, study="full", alert_id=second) == {"alert_id": second, "cleared": True}
+    assert clear_alert(lab.worker, study="full", alert_id=second) == ClearedAlert(second, cleared=True)
     assert [a.alert_id for a in open_alerts(lab.worker, study="full")] == [first]
     late = next_alert(lab.worker, study="full", after_id=first)
     assert late.alert_id == second  # whoever was quick to clear it hid it from nobody

@@ -43,11 +43,12 @@ class Study(Metered):
         super().__init__(lab, folder, name, **PLAN | changes)
 
     def tighten(self, purpose: str) -> None:
-        """Plan all sets for the tolerance that the last reading on this one needed: it affords no ambiguous answer."""
+        """Plan the meters for the tolerance of the last reading on this one: it affords no ambiguous answer."""
         sql = "SELECT tolerance FROM sealed.ledger WHERE test_set_id = :id ORDER BY step DESC LIMIT 1"
         tolerance = self.lab.one(sql, id=self.sets[purpose]) + 1e-9
         plan = f"plan || '{{\"tolerance\": {tolerance}}}'"
-        self.lab.as_superuser(f"UPDATE work.test_sets SET plan = {plan} WHERE id = ANY (%s)", list(self.sets.values()))
+        metered = f"UPDATE work.test_sets SET plan = {plan} WHERE id = ANY (%s) AND purpose IN ('meter', 'direct')"
+        self.lab.as_superuser(metered, list(self.sets.values()))
 
     def entries(self, purpose: str) -> list[Any]:
         columns = "step, answer, log_level, log_cost, system, system_step, steps, system_steps"

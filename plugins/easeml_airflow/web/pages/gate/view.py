@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.action_items import Need
 from easeml_airflow.web.components.test_sets import acts_of, called, track_of
@@ -20,14 +20,11 @@ from easeml_core.services.test_sets.display_names import WHY
 from easeml_core.services.test_sets.shared_set import gate_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
-<<<<<<< HEAD
-    from easeml_core.services.reports.submissions import Production
-=======
     from easeml_core.services.reports.gate import GateReport, GateSet, NamedEntry
->>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
+    from easeml_core.services.reports.submissions import Production
 
 WAITS = Mark("idle", "wait", "waits")
 _MOST_SETS = 20
@@ -195,13 +192,8 @@ def _lead(facts: GateReport) -> str:
         return f"{who} was judged {_truth(newest).word}; developers are told nothing."
     if newest.released != Symbol.PASS:
         return f"{who} did not pass."
-<<<<<<< HEAD
-    stands = facts["production"].now
-    is_there = stands is not None and stands.model_id == newest["model_id"]
-=======
-    stands = facts.production["now"]
-    is_there = stands is not None and stands["model_id"] == newest.model_id
->>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
+    stands = facts.production.now
+    is_there = stands is not None and stands.model_id == newest.model_id
     return f"{who} passed{' and runs in production' if is_there else ''}."
 
 
@@ -292,27 +284,9 @@ def _developer(entry: NamedEntry | None) -> tuple[Mark, bool]:
     return Mark(*VERDICTS[Symbol(entry.released)]), True
 
 
-<<<<<<< HEAD
-def _promotable(
-    entry: Mapping[str, Any] | None, chosen: Mapping[str, Any] | None, production: Production
-) -> tuple[int, int] | None:
-    """What the page offers to promote; the rule is in ``services/models/promotion.py``."""
-    if entry is None or chosen is None or entry["answered_at"] is None or entry["released"] == Symbol.FAIL:
-        return None
-    stands = production.now
-    if (stands and stands.model_id == entry["model_id"]) or entry["condition"] != gate_plan_of(chosen)["condition"]:
-        return None
-    return int(entry["model_id"]), int(entry["request_id"])
-
-
-def _set_row(found: Mapping[str, Any], shown: int | None) -> SetRow:
-    used, is_planned = found["systems"]["gate"], found["state"] == SealedSetState.PLANNED
-    needed = found["needed"]
-=======
 def _set_row(found: GateSet, *, is_shown: bool) -> SetRow:
     used, is_planned = found.gate, found.state == SealedSetState.PLANNED
     needed = found.needed
->>>>>>> 96003fb (Sealed sets, their ledger, verdicts, readings and alerts are typed records; the gate's and the meter's page read them)
     return SetRow(
         id=found.test_set_id,
         name=_name(found),
