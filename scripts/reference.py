@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, operators, public names, settings, errors, rights, observables.
+"""Make docs/reference anew from the code: commands, answers, operators, names, settings, errors, rights, observables.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import alphabet, classes, commands, faces, failures, rights, settings
+from reference_pages import alphabet, answers, classes, commands, faces, failures, rights, settings
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -36,7 +36,7 @@ def pages(opened: connection) -> dict[str, str]:
         "database.md": rights.page(opened),
         "observable.md": alphabet.page(),
     }
-    return {name: MADE + text for name, text in made.items()}
+    return {name: MADE + text for name, text in made.items()} | {"answers.json": answers.page()}
 
 
 @click.command(help=__doc__)
