@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from property_sizes import NIGHTLY
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -199,5 +200,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     traced = bool(getattr(config.option, "cov_source", None))  # tracing makes everything slower
-    limit = float("inf") if traced else config.getoption("--test-seconds") or float("inf")
+    at_night = config.getoption("--hypothesis-profile", None) == NIGHTLY  # all examples, and children that start cold
+    limit = float("inf") if traced or at_night else config.getoption("--test-seconds") or float("inf")
     config.pluginmanager.register(Times(limit, listed(LISTED)), "times of tests")
