@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pytest
 
-from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, TrialState
+from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store
@@ -273,9 +273,10 @@ def test_eight_referees_never_overspend_a_set(referees: list[Store], make_rows: 
 
     def work(number: int) -> int | None:
         with referees[number].begin() as tx:
-            test_set = releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE, lock=True)
-            if test_set is None:
+            live = releases.hold_study(tx, study.study_id)
+            if not live:
                 return None
+            (test_set,) = live
             used, _ = sealed.spent(tx, test_set.id)
             spend(tx, test_set.id, step=used + 1, request_id=filed[number], question=f"{number}")
             if used + 1 == test_set.steps:
@@ -309,12 +310,8 @@ def test_a_held_study_makes_other_referees_wait_for_it_and_for_no_other(
         with referees[0].begin() as tx:
             releases.hold_study(tx, held.study_id)
             follower = pool.submit(follow)
-            for wait in (
-                lambda tx: releases.hold_study(tx, held.study_id),
-                lambda tx: releases.live_test_set(tx, held.study_id, SealedSetPurpose.METER, lock=True),
-            ):
-                with pytest.raises(ConcurrentUpdateError, match="try again"), impatient.begin() as other:
-                    wait(other)
+            with pytest.raises(ConcurrentUpdateError, match="try again"), impatient.begin() as other:
+                releases.hold_study(other, held.study_id)
             with impatient.begin() as other:
                 releases.hold_study(other, free.study_id)
             assert not entered.wait(0.2)

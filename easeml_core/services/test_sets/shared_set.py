@@ -1,7 +1,7 @@
 """What a live sealed set was planned for, whoever draws on it, and when a set that gate and meter share has ended.
 
-Whoever answers on a shared set, gate or meter, holds the study first (``releases.hold_study``) and then locks the set
-(``releases.live_test_set(..., lock=True)``): so one answer follows the other, and neither waits for the other in turn.
+A decision about a shared set, of gate or meter, holds all sets of the study at once (``releases.hold_study``): so one
+answer follows the other, and neither waits for the other in turn.
 """
 
 from __future__ import annotations

@@ -107,8 +107,8 @@ def public_test_sets(tx: Connection, study_id: int) -> list[PublicSet]:
     return [PublicSet(**dict(r._mapping) | read_plan(r) | {"state": SealedSetState(r.state)}) for r in found]
 
 
-def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, lock: bool = False) -> PlannedSet | None:
-    """The study's live sealed set that serves this purpose, locked until the transaction ends when asked.
+def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> PlannedSet | None:
+    """The study's live sealed set that serves this purpose.
 
     Gate and meter are served by a set of their own or by a shared one (``joint``), of which only one is live.
     """
@@ -116,7 +116,7 @@ def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose, *, l
     found = row(
         tx,
         "SELECT id, purpose, rows, steps, plan, labels_on_demand FROM work.test_sets WHERE study_id = :id "
-        "AND purpose = ANY (:serving) AND state = 'live'" + (" FOR UPDATE" if lock else ""),
+        "AND purpose = ANY (:serving) AND state = 'live'",
         id=study_id,
         serving=serving,
     )

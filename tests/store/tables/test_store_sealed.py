@@ -59,7 +59,8 @@ def test_a_retired_set_is_not_live_and_makes_room(database: Any, make_rows: Any,
     study = make_rows()
     first = seal(study, "gate")
     with database.referee.begin() as tx:
-        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE, lock=True).id == first
+        assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.GATE).id == first
+        assert [found.id for found in releases.hold_study(tx, study.study_id)] == [first]
         assert releases.live_test_set(tx, study.study_id, SealedSetPurpose.METER) is None
         releases.retire_test_set(tx, first)
         retired_at = scalar(tx, "SELECT retired_at FROM work.test_sets")
