@@ -3,7 +3,8 @@
 import importlib.util
 import io
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 from night import worse_model
@@ -19,6 +20,7 @@ from rich.console import Console
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.registration.register import study_settings
 from easeml_core.services.registration.sealing import part_sizes, planned_sets
+from easeml_core.services.reports.overview import StudyEntry
 
 ALL = (*WISHES, BY_FORM)
 
@@ -79,8 +81,10 @@ def studies(monkeypatch):
     """Let there be these studies: name to condition and models (origin, quality, whether it stands), newest first."""
 
     def pretend(**made):
-        tenants = {"tenants": [{"study": name} for name in made]}
-        settings = {name: {"settings": {"gate": {"condition": condition}}} for name, (condition, _) in made.items()}
+        tenants = SimpleNamespace(tenants=[SimpleNamespace(study=name) for name in made])
+        settings = {
+            name: SimpleNamespace(settings={"gate": {"condition": condition}}) for name, (condition, _) in made.items()
+        }
         listed = {
             name: [
                 {"model_id": k, "origin": origin, "validation_quality": quality, "in_production": stands}
@@ -143,7 +147,7 @@ def test_every_promise_is_one_that_the_data_can_keep(wish):
 
 def report(suggested=()):
     night = Night(2, "run", "default", tuple(suggested), "nothing to train: all has run", (RELEASE,))
-    entry = {
+    shown = {
         "tenant": "post",
         "study": "vision",
         "trials": 3,
@@ -158,6 +162,7 @@ def report(suggested=()):
         "open_alerts": 0,
         "production_candidate": "forest",
     }
+    entry = StudyEntry(**dict.fromkeys(field.name for field in fields(StudyEntry)) | shown)
     worse = Worse("vision", 3, "centroid", 0.4, "forest", 0.9, "n - o > 0 +/- 0.2")
     rejection = Release("vision", 3, "fail", promoted=False, signal=1, message="step 2 of 8: fail")
     return Report(night, [entry], worse, rejection, 61.26, "http://127.0.0.1:1")
