@@ -16,7 +16,7 @@ LIFECYCLE_ARGS ?=
 FIGURES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly coverage check figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -65,17 +65,27 @@ test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them,
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
 	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
 
-check: $(STAMP) ## Format, lint, types, import rules, spelling
+CHECKS := check-format check-lint check-types check-imports check-language check-spelling
+
+check: $(STAMP) ## Format, lint, types, import rules, language, spelling; pre-commit runs the same
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target $(CHECKS)
+
+check-format: $(STAMP)
 	@$(RUN) -m ruff format --check .
+
+check-lint: $(STAMP)
 	@$(RUN) -m ruff check .
-	@$(RUN) -m mypy
-	@MYPYPATH=plugins:scripts:benchmarks $(RUN) -m mypy scripts/launch.py scripts/demo.py scripts/demo_lifecycle.py scripts/install.py \
-	  scripts/lock.py scripts/selection_figures.py scripts/gate_figures.py scripts/meter_figures.py \
-	  scripts/benchmark_figures.py scripts/screenshots.py scripts/reference.py scripts/structure.py scripts/trace_journeys.py scripts/mutants.py \
-	  scripts/compare_interface.py \
-	  benchmarks/*.py
+
+check-types: $(STAMP)
+	@$(RUN) scripts/check_types.py
+
+check-imports: $(STAMP)
 	@$(VENV)/bin/lint-imports
+
+check-language: $(STAMP)
 	@$(RUN) scripts/language.py
+
+check-spelling: $(STAMP)
 	@$(RUN) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md docs
 
 figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one
@@ -101,8 +111,8 @@ format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .
 	@$(RUN) -m ruff check --fix .
 
-lock: $(STAMP) ## Resolve constraints.txt anew
-	@$(RUN) scripts/lock.py
+lock: $(STAMP) ## Resolve constraints.txt anew and print what moved; LOCK_ARGS="--changes FILE" keeps that
+	@$(RUN) scripts/lock.py $(LOCK_ARGS)
 
 clean: down ## Remove the environment and every cache; the state in .easeml stays (delete it by hand)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache build dist

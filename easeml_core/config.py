@@ -101,12 +101,12 @@ class _Stored:
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The settings from plain JSON; an unknown name is an error, never ignored."""
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
         require_known(cls.__name__.removesuffix("Config").lower(), values, known)
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 

@@ -1,4 +1,4 @@
-"""Resolve ``constraints.txt`` anew: the versions that are tested together, for ``pip install -c``.
+"""Resolve ``constraints.txt`` anew: the versions that are tested together, for ``pip install -c``; print what moved.
 
 ``uv pip compile`` resolves in seconds and writes no host name. Torch stays out of it and keeps its range: here its CUDA
 build, with twenty packages, would be resolved for every user.
@@ -7,14 +7,19 @@ build, with twenty packages, would be resolved for every user.
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 import sys
 import tempfile
 import tomllib
 import venv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TARGET = REPOSITORY / "constraints.txt"
@@ -46,18 +51,57 @@ def resolve(wanted: list[str], exclude_newer: str) -> str:
         return answer
 
 
+def pins(text: str) -> dict[str, str]:
+    """Return the version of every package that a file of constraints pins, by the package's normalised name.
+
+    Example:
+        >>> pins("My_Package==1.2 ; python_version < 3.12")
+        {'my-package': '1.2'}
+    """
+    found = re.findall(r"^([A-Za-z0-9._-]+)==([^\s;]+)", text, re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def changelog(before: dict[str, str], after: dict[str, str], wanted: Iterable[str]) -> str:
+    """Return what moved, as Markdown: first what pyproject.toml asks for, then what that brings along.
+
+    Args:
+        before: Pinned versions by name.
+        after: The new ones.
+        wanted: Requirements of pyproject.toml.
+    """
+    asked = {re.sub(r"[-_.]+", "-", re.split(r"[^A-Za-z0-9._-]", line)[0]).lower() for line in wanted}
+    moved = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    parts = {
+        "Required by pyproject.toml": [name for name in moved if name in asked],
+        "Brought along": [name for name in moved if name not in asked],
+    }
+    lines: list[str] = []
+    for title, names in parts.items():
+        if names:
+            rows = [f"| {name} | {before.get(name, 'new')} | {after.get(name, 'gone')} |" for name in names]
+            lines += [f"## {title}", "", "| package | before | after |", "| --- | --- | --- |", *rows, ""]
+    return "\n".join(lines) or "No version moved.\n"
+
+
 @click.command(help=__doc__)
+@click.option("--changes", type=click.Path(path_type=Path), help="Write what moved into this file as well.")
 @click.option(
     "--exclude-newer", default=lambda: datetime.datetime.now(datetime.UTC).date().isoformat(), show_default="today"
 )
-def main(exclude_newer: str) -> None:
+def main(exclude_newer: str, changes: Path | None) -> None:
     """Write constraints.txt."""
+    wanted, before = requirements(), pins(TARGET.read_text(encoding="utf-8"))
     try:
-        pinned = resolve(requirements(), exclude_newer)
+        pinned = resolve(wanted, exclude_newer)
     except subprocess.CalledProcessError as error:
         sys.exit(f"{error}\n{error.stderr or ''}")
     TARGET.write_text(HEADER + pinned, encoding="utf-8")
-    click.echo(f"{TARGET.name}: {pinned.count('==')} versions as of {exclude_newer}")
+    click.echo(f"{TARGET.name}: {pinned.count('==')} versions as of {exclude_newer}\n")
+    moved = changelog(before, pins(pinned), wanted)
+    click.echo(moved)
+    if changes is not None:
+        changes.write_text(f"# Versions that moved as of {exclude_newer}\n\n{moved}", encoding="utf-8")
 
 
 if __name__ == "__main__":

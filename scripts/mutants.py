@@ -1,8 +1,8 @@
 """Change the product in one small place at a time and look whether a test notices: which rules does no test keep?
 
 ``mutants.py run`` draws changes over the areas below, the named ones of earlier reviews first, and runs for each the
-tests that run the changed lines, nearest first, until one fails. Everything happens in a separate git worktree at
-HEAD; results are appended to a file, and a run that was killed goes on where it stopped. Which tests run which lines
+tests that run the changed lines, nearest first, until one fails. Everything happens in a separate git worktree;
+results are appended to a file, and a run that was killed goes on where it stopped. Which tests run which lines
 is measured once for each commit (``mutants.py map``).
 
 mutmut and cosmic-ray were considered. mutmut 3 rewrites functions into trampolines that import its own package, which
@@ -226,8 +226,8 @@ def clean(tree: Path) -> None:
 
 
 @contextlib.contextmanager
-def worktree(name: str) -> Iterator[Path]:
-    """Yield a worktree at HEAD that no other run uses; a killed run has left it, so it is made whole first."""
+def worktree(name: str, revision: str) -> Iterator[Path]:
+    """Yield a worktree at a revision that no other run uses; a killed run may have left it, so it is made whole."""
     PLACE.mkdir(parents=True, exist_ok=True)
     with (PLACE / f"{name}.lock").open("w") as lock:
         try:
@@ -237,16 +237,18 @@ def worktree(name: str) -> Iterator[Path]:
         tree = PLACE / name
         if not (tree / ".git").exists():
             subprocess.run(["git", "worktree", "prune"], cwd=REPOSITORY, check=True)
-            subprocess.run(["git", "worktree", "add", "-q", "--detach", str(tree), "HEAD"], cwd=REPOSITORY, check=True)
-        head = commit_of(REPOSITORY)
-        subprocess.run(["git", "checkout", "-q", "--force", "--detach", head], cwd=tree, check=True)
+            subprocess.run(
+                ["git", "worktree", "add", "-q", "--detach", str(tree), revision], cwd=REPOSITORY, check=True
+            )
+        commit = commit_of(REPOSITORY, revision)
+        subprocess.run(["git", "checkout", "-q", "--force", "--detach", commit], cwd=tree, check=True)
         subprocess.run(["git", "clean", "-fdq"], cwd=tree, check=True)
         yield tree
 
 
-def commit_of(tree: Path) -> str:
-    """Return the commit that is checked out."""
-    command = ["git", "rev-parse", "HEAD"]
+def commit_of(tree: Path, revision: str = "HEAD") -> str:
+    """Return the commit that a revision names, by default the one that is checked out."""
+    command = ["git", "rev-parse", f"{revision}^{{commit}}"]
     return subprocess.run(command, cwd=tree, check=True, capture_output=True, text=True).stdout.strip()
 
 
@@ -287,6 +289,7 @@ _only = click.option("--only", multiple=True, help="Part of a path; only these f
 _count = click.option("--count", default=200, show_default=True, help="How many changes.")
 _seed = click.option("--seed", default=16, show_default=True, help="Of the draw.")
 _bench = click.option("--bench", default="tree", show_default=True, help="Name of the worktree in build/mutants.")
+_revision = click.option("--revision", default="HEAD", show_default=True, help="The commit that is changed.")
 _processes = click.option("--processes", default=2, show_default=True, help="That measure which tests run which lines.")
 _tests = click.option("--tests", multiple=True, help="Folder or file of tests; default: all.")
 
@@ -305,9 +308,10 @@ def list_(only: tuple[str, ...], count: int, seed: int) -> None:
 @_tests
 @_processes
 @_bench
-def map_(tests: tuple[str, ...], processes: int, bench: str) -> None:
-    """Measure which tests run which lines of HEAD; as long as the suite takes under coverage."""
-    with worktree(bench) as tree:
+@_revision
+def map_(tests: tuple[str, ...], processes: int, bench: str, revision: str) -> None:
+    """Measure which tests run which lines; it takes as long as the suite does under coverage."""
+    with worktree(bench, revision) as tree:
         found = TestMap.measure(tree, _map_folder(tree), tests, processes=processes, marks=FAST)
         click.echo(f"{len(found.seconds)} tests, {sum(found.seconds.values()):.0f} s")
         click.echo("".join(f"fails without a change, left out: {test}\n" for test in found.failed), nl=False)
@@ -318,6 +322,7 @@ def map_(tests: tuple[str, ...], processes: int, bench: str) -> None:
 @_count
 @_seed
 @_bench
+@_revision
 @_processes
 @_tests
 @click.option("--results", type=click.Path(path_type=Path), help="Default: build/mutants/COMMIT.jsonl.")
@@ -330,6 +335,7 @@ def run(
     count: int,
     seed: int,
     bench: str,
+    revision: str,
     processes: int,
     tests: tuple[str, ...],
     results: Path | None,
@@ -340,14 +346,13 @@ def run(
     journeys: bool,
 ) -> None:
     """Try the changes out, and print what no test notices."""
-    with worktree(bench) as tree:
+    with worktree(bench, revision) as tree:
         folder = _map_folder(tree)
-        if (folder / "complete").exists():
+        if TestMap.is_complete(folder):
             known = TestMap(tree, folder)
         else:
             click.echo("measuring which tests run which lines", err=True)
             known = TestMap.measure(tree, folder, tests, processes=processes, marks=FAST)
-            (folder / "complete").touch()
         path = results or PLACE / f"{commit_of(tree)[:12]}.jsonl"
         done = {one.id: one for one in read_results(path)}
         place = Bench(tree, known, first_seconds=first, budget_seconds=budget)

@@ -86,7 +86,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneStackAtATime(LoadFileScheduling):
+    class OneStackAtATime(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
             return STACKS[0] if nodeid.startswith(STACKS) else str(super()._split_scope(nodeid))
 
@@ -139,7 +139,7 @@ def one_administrator(server: Server) -> Iterator[None]:
                 yield cursor
 
     owner = os.getpid()
-    server._administering = administering  # type: ignore[method-assign]
+    server._administering = administering  # type: ignore[method-assign]  # one connection for all
     yield
     kept.close()
 

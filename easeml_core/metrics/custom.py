@@ -117,7 +117,7 @@ def _number(name: str, function: Callable[..., object], *arrays: Any) -> float:
     """What the function says, as a float."""
     said = function(*arrays)
     try:
-        return float(said)  # type: ignore[arg-type]
+        return float(said)  # type: ignore[arg-type]  # a function of a user: whatever float takes
     except (TypeError, ValueError) as error:
         message = f"{name} must give a number, got {type(said).__name__}"
         raise InvalidInputError(message) from error

@@ -140,8 +140,9 @@ def _manifest_in(content: bytes, name: str) -> Manifest:
 
 
 def _are_words(words: object) -> bool:
-    listed = isinstance(words, list) and bool(words)
-    return listed and all(isinstance(word, str) and word and "\0" not in word for word in words)  # type: ignore[attr-defined]
+    if not isinstance(words, list) or not words:
+        return False
+    return all(isinstance(word, str) and word and "\0" not in word for word in words)
 
 
 def _words(line: str) -> list[str]:

@@ -30,6 +30,6 @@ def _controller() -> ThreadpoolController:
 
     scipy brings one of its own and loads it on first use: what is not there yet would not be held to a thread.
     """
-    import scipy.linalg  # noqa: F401
+    import scipy.linalg  # noqa: F401 - loads the library that is limited
 
     return ThreadpoolController()

@@ -198,7 +198,7 @@ def _check_group(trainer: Trainer, group: Group, fixed: Mapping[str, Any]) -> No
     for name, node in domains.items():
         rule = trainer.rules.get(name)
         for value in _values(node) if rule is not None else ():
-            rule.check(f"{trainer.kind}.{name}", value)  # type: ignore[union-attr]
+            rule.check(f"{trainer.kind}.{name}", value)  # type: ignore[union-attr]  # the loop is empty for None
 
 
 def _values(node: Node) -> Iterator[Any]:

@@ -168,7 +168,7 @@ class Tour:
         tests.get("freeze_times")(self.lab)
         self.neutral = tests.get("Neutral")(self.lab)
         (folder / "handed-in").write_text('{"label": 1}')
-        tests.get("write_table", "installation")(folder / "rows.csv", 5, seed=7, labels=folder / "rows-labels.csv")
+        tests.module("Installation").write_table(folder / "rows.csv", 5, seed=7, labels=folder / "rows-labels.csv")
         self.trials = self._ids("SELECT id FROM work.trials ORDER BY id LIMIT 2")
         self.requests = self._ids("SELECT id FROM work.requests ORDER BY id LIMIT 20")
         self.models = self.installation.models

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from measuring.mutations import Mutation
 
-DATA, OUTCOMES = "coverage", "outcomes.jsonl"
+DATA, OUTCOMES, COMPLETE = "coverage", "outcomes.jsonl", "complete"
 CONFIG = """\
 [run]
 source_pkgs = easeml_core, easeml_airflow
@@ -94,7 +94,7 @@ class TestMap:
             marks: Which of them, as of pytest's ``-m``.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        for old in [*folder.glob(f"{DATA}*"), folder / OUTCOMES]:
+        for old in [*folder.glob(f"{DATA}*"), folder / OUTCOMES, folder / COMPLETE]:
             old.unlink(missing_ok=True)
         (folder / "tracing.ini").write_text(CONFIG, encoding="utf-8")
         (folder / "outcomes_plugin.py").write_text(PLUGIN, encoding="utf-8")
@@ -109,7 +109,13 @@ class TestMap:
         if done.returncode not in (0, 1):
             message = f"pytest ended with {done.returncode}: see {folder / 'pytest.log'}"
             raise RuntimeError(message)
+        (folder / COMPLETE).touch()
         return cls(tree, folder)
+
+    @staticmethod
+    def is_complete(folder: Path) -> bool:
+        """Return whether ``measure`` has written the map to its end."""
+        return (folder / COMPLETE).exists()
 
     def tests_of(self, mutation: Mutation) -> set[str]:
         """Return the tests that run the changed statement, or use what it binds at the top level."""

@@ -52,5 +52,5 @@ def _rights(cursor: object, role: str, schema: str, oid: int) -> str:
 
 
 def _ask(cursor: object, statement: str, *values: object) -> bool:
-    cursor.execute(statement, values)  # type: ignore[attr-defined]
-    return bool(cursor.fetchone()[0])  # type: ignore[attr-defined]
+    cursor.execute(statement, values)  # type: ignore[attr-defined]  # DB-API cursors have no common type
+    return bool(cursor.fetchone()[0])  # type: ignore[attr-defined]  # DB-API cursors have no common type

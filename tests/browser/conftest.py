@@ -11,6 +11,7 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,11 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "browser")]
 
 from looks import ZONE  # noqa: E402 - the launcher's modules are scripts, not a package
-from patience import SECONDS, until  # noqa: E402
-from stack.keys import USERS  # noqa: E402
-from stack.launcher import Stack  # noqa: E402
-from stack.places import Places  # noqa: E402
-from stack.progress import Progress  # noqa: E402
+from patience import SECONDS, until  # noqa: E402 - the launcher is a script, not a package
+from stack.keys import USERS  # noqa: E402 - the launcher is a script, not a package
+from stack.launcher import Stack  # noqa: E402 - the launcher is a script, not a package
+from stack.places import Places  # noqa: E402 - the launcher is a script, not a package
+from stack.progress import Progress  # noqa: E402 - the launcher is a script, not a package
 
 DAGS = ("easeml_register_study", "easeml_feed_retraining", "easeml_forced_promotion")
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
@@ -104,7 +105,12 @@ class Installation:
         """A model of the study ``cancer`` that always answers the same; its id."""
         path = self.stack.places.home / "constant.json"
         path.write_text(f'{{"label": {label}}}')
-        asked = {"study": "cancer", "path": path, "format": "constant", "message": f"always class {label}"}
+        asked: dict[str, Any] = {
+            "study": "cancer",
+            "path": path,
+            "format": "constant",
+            "message": f"always class {label}",
+        }
         return int(submit_model(self.worker, self.artifacts, **asked, request_key=self.key())["model_id"])
 
 
@@ -119,22 +125,35 @@ def installation(chromium: str) -> Iterator[Installation]:
         places, progress = Places.of(folder / "home", dags), Progress(Console(quiet=True))
         with Stack(places, progress, referee_options=["--allow-forced"]) as stack:
             server = Server(stack.places.database)
-            stores = [Store(server.url(f"easeml_{role}", "easeml")) for role in ("worker", "referee")]
-            made = Installation(stack, *stores, ArtifactStore(stack.places.artifacts))
+            worker, referee = (Store(server.url(f"easeml_{role}", "easeml")) for role in ("worker", "referee"))
+            made = Installation(stack, worker, referee, ArtifactStore(stack.places.artifacts))
             _furnish(made, folder)
             yield made
-            for store in stores:
+            for store in (worker, referee):
                 store.close()
         server.stop()
 
 
+def _is_active(made: Installation, study: str) -> bool:
+    return study_state(made.worker, study=study) == "ACTIVE"
+
+
 def _furnish(made: Installation, folder: Path) -> None:
-    wishes = {"cancer": ("lab", "breast_cancer", CANCER), "digits": ("post", "digits", DIGITS)}
+    wishes: dict[str, tuple[str, str, dict[str, Any]]] = {
+        "cancer": ("lab", "breast_cancer", CANCER),
+        "digits": ("post", "digits", DIGITS),
+    }
     for study, (tenant, source, gate) in wishes.items():
-        asked = {"tenant": tenant, "study": study, "source": f"sklearn:{source}", "gate": gate, "meter": METER}
+        asked: dict[str, Any] = {
+            "tenant": tenant,
+            "study": study,
+            "source": f"sklearn:{source}",
+            "gate": gate,
+            "meter": METER,
+        }
         register_study(made.worker, **asked, candidates=CANDIDATES, request_key=made.key())
     for study in wishes:
-        until(lambda study=study: study_state(made.worker, study=study) == "ACTIVE", f"the sealing of {study}")
+        until(partial(_is_active, made, study), f"the sealing of {study}")
     for _ in range(4):
         suggested = suggest_trials(made.worker, count=2, policy=None, request_key=made.key())
         for trial in suggested["trials"]:
@@ -161,7 +180,7 @@ def _ask_for_labels(made: Installation, path: Path) -> None:
     first = next(found for found in sets if found.purpose == SealedSetPurpose.GATE)
     retire_test_set(made.referee, test_set=str(first.id))
     seal_test_set(made.referee, made.artifacts, study="digits", inputs=path, name="autumn")
-    asked = {"study": "digits", "model_id": made.models["digits"][0], "request_key": made.key()}
+    asked: dict[str, Any] = {"study": "digits", "model_id": made.models["digits"][0], "request_key": made.key()}
     file_gate_request(made.worker, **asked)
     until(lambda: any_wanted(made.referee), "the referee's wish for labels")
 
@@ -220,7 +239,7 @@ def open_as(people: dict[str, BrowserContext], installation: Installation) -> It
         page = people[name].new_page()
         opened.append(page)
         watched = Watched(page, [])
-        page.on("console", lambda said: said.type == "error" and watched.complaints.append(said.text))
+        page.on("console", lambda said: watched.complaints.extend([said.text] if said.type == "error" else []))
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
         page.goto(f"{installation.url}{'/easeml' if frame else ''}{installation.path(path)}", wait_until="load")
         return watched

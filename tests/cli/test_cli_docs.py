@@ -34,7 +34,7 @@ def test_the_table_is_what_help_says() -> None:
 
 def test_every_check_is_named(run: object) -> None:
     text = PAGE.read_text(encoding="utf-8")
-    for check in run("doctor", "--json").json:  # type: ignore[operator]
+    for check in run("doctor", "--json").json:
         name = "disk: ..." if check["name"].startswith("disk: ") else check["name"]
         assert f"`{name}`" in text
 

@@ -7,8 +7,10 @@ import os
 import socketserver
 import threading
 import warnings
+from collections.abc import Iterator
 from email.policy import default
 from pathlib import Path
+from typing import Any, ClassVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
@@ -17,17 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def root():
+def root() -> Any:
     """The repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
-def airflow_db():
+def airflow_db() -> None:
     """Airflow's own database, made once; its API server, which runs the tasks of ``dag.test()``, is imported too."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the libraries under Airflow warn about each other while they are imported
-        import airflow.api_fastapi.app  # noqa: F401
+        import airflow.api_fastapi.app  # noqa: F401 - for its effects
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.utils.db import initdb
 
@@ -36,11 +38,11 @@ def airflow_db():
 
 
 @pytest.fixture
-def run_dag(airflow_db):
+def run_dag(airflow_db: Any) -> Any:
     """Run a DAG in this process, deferrals included, and give its run."""
     from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 
-    def run(dag, **arguments):
+    def run(dag: Any, **arguments: Any) -> Any:
         bag = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"], collect_dags=False)
         bag.bag_dag(dag)
         sync_bag_to_db(bag, "dags-folder", None)
@@ -50,7 +52,7 @@ def run_dag(airflow_db):
 
 
 @pytest.fixture(scope="session")
-def dag_bag(root):
+def dag_bag(root: Any) -> Any:
     """The repository's own DAGs."""
     from airflow.dag_processing.dagbag import DagBag
 
@@ -58,7 +60,7 @@ def dag_bag(root):
 
 
 @pytest.fixture
-def connected(database, artifacts, monkeypatch):
+def connected(database: Any, artifacts: Any, monkeypatch: Any) -> Any:
     """Airflow's connection ``easeml_default`` to this test's database, as ``easeml_worker``."""
     url = urlsplit(database.url("easeml_worker"))
     connection = {
@@ -75,7 +77,7 @@ def connected(database, artifacts, monkeypatch):
 
 
 @contextlib.contextmanager
-def at_work(connected, artifacts, **duties):
+def at_work(connected: Any, artifacts: Any, **duties: Any) -> Iterator[Any]:
     """A referee with these duties, in a thread."""
     from easeml_core.services.referee.process import Referee
 
@@ -90,26 +92,32 @@ def at_work(connected, artifacts, **duties):
 
 
 @pytest.fixture
-def referee(connected, artifacts):
+def referee(connected: Any, artifacts: Any) -> Iterator[Any]:
     """A referee at work."""
     with at_work(connected, artifacts):
         yield
 
 
 @pytest.fixture
-def forcible_referee(connected, artifacts):
+def forcible_referee(connected: Any, artifacts: Any) -> Iterator[Any]:
     """A referee at work that was started with ``--allow-forced``."""
     with at_work(connected, artifacts, allow_forced=True):
         yield
 
 
+class MailServer(socketserver.ThreadingTCPServer):
+    """Keeps what is mailed."""
+
+    mails: ClassVar[list[bytes]] = []
+
+
 class MailDialogue(socketserver.StreamRequestHandler):
     """The server's side of SMTP, as far as one mail needs it."""
 
-    def say(self, line):
+    def say(self, line: Any) -> None:
         self.wfile.write(line.encode() + b"\r\n")
 
-    def handle(self):
+    def handle(self) -> None:
         self.say("220 test")
         while line := self.rfile.readline().strip():
             word = line.split()[0].upper()
@@ -117,7 +125,7 @@ class MailDialogue(socketserver.StreamRequestHandler):
                 self.say("250 test")
             elif word == b"DATA":
                 self.say("354 go on")
-                self.server.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
+                MailServer.mails.append(b"".join(iter(self.rfile.readline, b".\r\n")))
                 self.say("250 kept")
             elif word == b"QUIT":
                 self.say("221 bye")
@@ -129,21 +137,21 @@ class MailDialogue(socketserver.StreamRequestHandler):
 class Mails:
     """What was mailed: whole with ``messages``, as (recipients, subject, text) when it is called."""
 
-    def __init__(self, raw):
+    def __init__(self, raw: Any) -> None:
         self.raw = raw
 
-    def messages(self):
+    def messages(self) -> Any:
         return [email.message_from_bytes(mail, policy=default) for mail in self.raw]
 
-    def __call__(self):
+    def __call__(self) -> Any:
         return [(m["To"], m["Subject"], m.get_body(("html",)).get_content().strip()) for m in self.messages()]
 
 
 @pytest.fixture
-def mails(monkeypatch):
+def mails(monkeypatch: Any) -> Iterator[Any]:
     """A mail server, and Airflow's connection to it."""
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), MailDialogue) as server:
-        server.mails = []
+    MailServer.mails.clear()
+    with MailServer(("127.0.0.1", 0), MailDialogue) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         extra = {"disable_ssl": True, "disable_tls": True, "from_email": "gate@test", "retry_limit": 1}
         connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": server.server_address[1], "extra": extra}

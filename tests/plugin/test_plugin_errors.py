@@ -62,7 +62,7 @@ def test_used_up_fails_or_skips_as_the_operator_says():
 
 def test_errors_of_others_pass_through():
     with pytest.raises(ZeroDivisionError), airflow_outcome():
-        1 / 0  # noqa: B018
+        1 / 0  # noqa: B018 - raises
 
 
 RESULT = {"trial_id": 7, "study": "digits", "candidate": "forest", "state": "FAILED", "failure": "quality is NaN"}

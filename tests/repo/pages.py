@@ -56,7 +56,7 @@ def _raised(section: str) -> str:
 def parse(command: str) -> dict[str, Any]:
     """The parameters of the command that the words reach, as click reads them; nothing is run."""
     words = shlex.split(command)[1:]
-    group: click.Command = cli
+    group: click.Command | None = cli
     context = click.Context(cli, info_name="easeml", help_option_names=["-h", "--help"])
     while isinstance(group, click.Group):
         _, group, words = group.resolve_command(context, words)

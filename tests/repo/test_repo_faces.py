@@ -39,7 +39,7 @@ def test_every_name_is_that_of_its_module(face: str) -> None:
         assert first is second is getattr(importlib.import_module(module), name)
         assert first.__module__ == module
     with pytest.raises(AttributeError, match=f"module '{face}' has no attribute 'Nothing'"):
-        package.Nothing  # noqa: B018
+        package.Nothing  # noqa: B018 - the attribute is looked up
 
 
 @pytest.mark.parametrize("face", FACES)
@@ -71,7 +71,7 @@ def test_an_import_error_inside_a_module_is_not_hidden(tmp_path: Path, monkeypat
     monkeypatch.syspath_prepend(str(tmp_path))
     package = importlib.import_module("lazy_example")
     with pytest.raises(ModuleNotFoundError, match="there_is_no_such_module"):
-        package.Thing  # noqa: B018
+        package.Thing  # noqa: B018 - the attribute is looked up
 
 
 def test_the_reference_lists_the_cores_faces(monkeypatch: pytest.MonkeyPatch) -> None:

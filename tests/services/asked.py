@@ -54,7 +54,10 @@ class Asked:
         path.write_text('{"label": 0}')
         artifact = self.artifacts.put(path)
         with self.database.worker.begin() as tx:
-            ids = {"study_id": self.study_id, "data_version_id": studies.latest_data_version(tx, self.study_id).id}
+            ids: dict[str, Any] = {
+                "study_id": self.study_id,
+                "data_version_id": studies.latest_data_version(tx, self.study_id).id,
+            }
             candidate = studies.list_candidates(tx, self.study_id)[0].id
             trial = trials.add_trial(tx, candidate_id=candidate, **ids)
             return models.add_model(

@@ -74,24 +74,24 @@ class Lab:
 
     def register(self, study: str, **changes: Any) -> dict[str, Any]:
         """Register a study on breast_cancer and let the referee answer; the answer."""
-        settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "gate": GATE, "meter": METER}
+        settings: dict[str, Any] = {"tenant": "lab", "source": "sklearn:breast_cancer", "gate": GATE, "meter": METER}
         settings |= {"candidates": CANDIDATES, "request_key": self.key()}
         filed = register_study(self.worker, study=study, **settings | changes)
         return self.answer(filed["request_id"])
 
     def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
         """Ask the gate and let the referee answer."""
-        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key()} | asked
+        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
         return self.answer(file_gate_request(self.worker, **asked)["request_id"])
 
     def meter(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
         """Ask the meter and let the referee answer."""
-        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key()} | asked
+        asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
         return self.answer(file_meter_request(self.worker, **asked)["request_id"])
 
     def promote(self, gate_request_id: int, model: str | int = "good", study: str = "full", **asked: Any) -> Any:
         """Ask for a promotion and let the referee answer."""
-        asked = {"request_key": self.key(), "model_id": self._id(model, study)} | asked
+        asked = {"request_key": self.key(), "model_id": self._id(model, study), **asked}
         filed = file_promotion(self.worker, study=study, gate_request_id=gate_request_id, **asked)
         return self.answer(filed["request_id"])
 
@@ -117,7 +117,7 @@ class Lab:
             found = studies.get_study(tx, study)
             version = studies.latest_data_version(tx, found.id)
             studies.add_candidates(tx, found.id, [{"name": name, "kind": "decision_tree"}])
-            ids = {"study_id": found.id, "data_version_id": version.id}
+            ids: dict[str, Any] = {"study_id": found.id, "data_version_id": version.id}
             candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
             trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
             attempt = trials.start_trial(
@@ -127,7 +127,7 @@ class Lab:
                 lease_seconds=60,
                 executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
             )
-            ended = {"trial_id": trial, "attempt": attempt, "state": TrialState.SUCCEEDED}
+            ended: dict[str, Any] = {"trial_id": trial, "attempt": attempt, "state": TrialState.SUCCEEDED}
             assert trials.finish_trial(tx, cost_seconds=1.0, **ended)
             models.add_observation(tx, trial_id=trial, quality=1 - loss, cost_seconds=1.0)
             return models.add_model(tx, trial_id=trial, format=kind, artifact=artifact, validation_loss=loss, **ids)
@@ -344,13 +344,15 @@ class House:
 
     def begin(self, trial: dict[str, Any]) -> int:
         with self.store.begin() as tx:
-            return trials.start_trial(
+            attempt = trials.start_trial(
                 tx,
                 trial_id=trial["trial_id"],
                 lease_key="w",
                 lease_seconds=60.0,
                 executor=Executor(trials.get_trial(tx, trial["trial_id"]).implementation, "test"),
             )
+        assert attempt is not None
+        return attempt
 
     def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0) -> None:
         with self.store.begin() as tx:
@@ -368,7 +370,7 @@ class House:
             executor=Executor(trials.get_trial(tx, number).implementation, "test"),
         )
         cost, failure = pace * cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
-        ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
+        ended: dict[str, Any] = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
         assert trials.finish_trial(tx, trial_id=number, **ended)
         if state == TrialState.SUCCEEDED:
             quality = quality_of(study, candidate)
@@ -429,7 +431,7 @@ def house(database: Any) -> House:
 def loads(monkeypatch: Any) -> list[int]:
     """How often everything was loaded: one entry each time."""
     seen: list[int] = []
-    original = Memory.load.__func__
+    original = vars(Memory)["load"].__func__
 
     def load(cls: Any, *given: Any, **named: Any) -> Any:
         seen.append(1)

@@ -46,8 +46,8 @@ class Judged:
                 validation_loss=loss,
                 submitted=True,
             )
-            said = {"kind": "artifact", "message": message, "bundle": None, "bundle_version": None}
-            ids = {"study_id": study.id, "study": study.name, "model_id": model_id}
+            said: dict[str, Any] = {"kind": "artifact", "message": message, "bundle": None, "bundle_version": None}
+            ids: dict[str, Any] = {"study_id": study.id, "study": study.name, "model_id": model_id}
             models.add_submission(tx, **ids, **said, request_key=f"submit/{model_id}")
         return model_id
 
@@ -72,12 +72,12 @@ class Judged:
 
     def gate(self, model_id: int) -> dict[str, Any]:
         """Ask the gate and let the referee answer."""
-        asked = {"study": self.study, "model_id": model_id, "request_key": f"gate/{model_id}"}
+        asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"gate/{model_id}"}
         return self.answer(file_gate_request(self.database.worker, **asked)["request_id"])
 
     def meter(self, model_id: int) -> dict[str, Any]:
         """Ask the meter and let the referee answer."""
-        asked = {"study": self.study, "model_id": model_id, "request_key": f"meter/{model_id}"}
+        asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"meter/{model_id}"}
         return self.answer(file_meter_request(self.database.worker, **asked)["request_id"])
 
     def answer(self, request_id: int) -> dict[str, Any]:

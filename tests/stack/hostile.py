@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 PTRACE_ATTACH, PTRACE_DETACH, CHECK_ONLY = 16, 17, 0
 KNOWN = (
@@ -28,16 +29,16 @@ KNOWN = (
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def has_mark(content, marks):
+def has_mark(content: Any, marks: Any) -> Any:
     return any(mark.encode() in content for mark in marks)
 
 
-def other_processes():
+def other_processes() -> Any:
     """Every process that is not this one's own account's: what that one knows it may know."""
     return [p for p in map(int, filter(str.isdigit, os.listdir("/proc"))) if p != os.getpid()]
 
 
-def environs(marks):
+def environs(marks: Any) -> Any:
     found = []
     for pid in other_processes():
         for name in ("environ", "cmdline"):
@@ -47,7 +48,7 @@ def environs(marks):
     return sorted(set(found))
 
 
-def files(roots, marks):
+def files(roots: Any, marks: Any) -> Any:
     """Every file below, by listing where it may and by the names that the installation is known to use."""
     found = set()
     for root in map(Path, roots):
@@ -59,7 +60,7 @@ def files(roots, marks):
     return sorted(found)
 
 
-def memories(victims):
+def memories(victims: Any) -> Any:
     found = []
     for pid in victims:
         for name in ("mem", "maps", "fd/1", "root/etc/passwd", "cwd/."):
@@ -69,7 +70,7 @@ def memories(victims):
     return sorted(set(found))
 
 
-def signalled(victims):
+def signalled(victims: Any) -> Any:
     found = []
     for pid in victims:
         with contextlib.suppress(OSError):
@@ -78,7 +79,7 @@ def signalled(victims):
     return found
 
 
-def traced(victims):
+def traced(victims: Any) -> Any:
     found = []
     for pid in victims:
         if LIBC.ptrace(PTRACE_ATTACH, pid, None, None) == 0:
@@ -88,7 +89,7 @@ def traced(victims):
     return found
 
 
-def entered(addresses):
+def entered(addresses: Any) -> Any:
     """Log in with no password, and with one's own."""
     if not addresses:
         return []
@@ -102,12 +103,13 @@ def entered(addresses):
     for address in addresses:
         for password in passwords:
             with contextlib.suppress(psycopg2.Error):
-                psycopg2.connect(address, **({} if password is None else {"password": password})).close()
+                given: dict[str, Any] = {} if password is None else {"password": password}
+                psycopg2.connect(address, **given).close()
                 found.append(address)
     return found
 
 
-def signed(page):
+def signed(page: Any) -> Any:
     """The status of a page that is asked for with a token of the admin's, signed with the key that Airflow gave us."""
     if not page:
         return None
@@ -124,7 +126,7 @@ def signed(page):
         return error.code
 
 
-def own(name):
+def own(name: Any) -> Any:
     """A variable of our own, or of the processes that started us: a task's is cleaned, theirs is not."""
     if name in os.environ:
         return os.environ[name]
@@ -136,7 +138,7 @@ def own(name):
     return ""
 
 
-def status(name):
+def status(name: Any) -> Any:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}:"))
 

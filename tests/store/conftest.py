@@ -196,7 +196,7 @@ def succeed(database: Any) -> Callable[..., tuple[int, int]]:
                 lease_seconds=60,
                 executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
             )
-            ended = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
+            ended: dict[str, Any] = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
             assert trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
             models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=cost)
             model_id = models.add_model(
@@ -264,7 +264,7 @@ ENTRY: dict[str, Any] = {
 
 def _feed(tx: Any, study: StudyRows) -> int:
     """A pair that was fed, and switched off; the feed's id."""
-    given = {"study_id": study.study_id, "request_key": "feed/1"}
+    given: dict[str, Any] = {"study_id": study.study_id, "request_key": "feed/1"}
     datasets.add_switches(tx, hashes=[b"h" * 32], is_on=False, reason="wrong", switched_by="ann", **given)
     return datasets.add_feed(tx, artifact=study.artifact(98), rows=1, origin="a.csv", fed_by="ann", **given)
 
@@ -279,8 +279,13 @@ def _refresh(tx: Any, study: StudyRows, feed_id: int, request_id: int) -> None:
 def _hand_in(database: Any, study: StudyRows) -> None:
     """A model that a developer has handed in."""
     with database.worker.begin() as tx:
-        ids = {"study_id": study.study_id, "data_version_id": study.version_id, "trial_id": None}
-        given = {"format": "constant", "artifact": study.artifact(99), "validation_loss": 0.5, "submitted": True}
+        ids: dict[str, Any] = {"study_id": study.study_id, "data_version_id": study.version_id, "trial_id": None}
+        given: dict[str, Any] = {
+            "format": "constant",
+            "artifact": study.artifact(99),
+            "validation_loss": 0.5,
+            "submitted": True,
+        }
         model_id = models.add_model(tx, **ids, **given)
         models.add_submission(
             tx,
@@ -306,7 +311,7 @@ def world(
     """Every table has a row: one trial done, one waiting, one running; the model gated, metered and in production."""
     study = make_rows()
     done, model_id = succeed(study, 0)
-    ids = {"study_id": study.study_id, "data_version_id": study.version_id}
+    ids: dict[str, Any] = {"study_id": study.study_id, "data_version_id": study.version_id}
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
     with database.worker.begin() as tx:
@@ -326,14 +331,14 @@ def world(
             executor=Executor(trials.get_trial(tx, running).implementation, "test"),
         )
         trials.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
-        told = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
+        told: dict[str, Any] = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
         pruning.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
         feed_id = _feed(tx, study)
         retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)
     filed = {RequestKind(k): file(study, k, None if k in ("seal", "refresh") else model_id) for k in RequestKind}
     gate, meter = filed[RequestKind.GATE], filed[RequestKind.METER]
-    of_model = {"study_id": study.study_id, "model_id": model_id}
+    of_model: dict[str, Any] = {"study_id": study.study_id, "model_id": model_id}
     with database.referee.begin() as tx:
         for set_id, request_id in ((gate_set, gate), (meter_set, meter)):
             sealed.add_entry(

@@ -166,7 +166,8 @@ class Times:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         found = self.folders[folder_of(report.nodeid)], self.tests[report.nodeid]
-        used = sum(v for k, v in report.user_properties if k == PROCESSOR) if report.when == "call" else 0.0
+        told: dict[str, Any] = dict(report.user_properties) if report.when == "call" else {}
+        used = float(told.get(PROCESSOR, 0.0))
         for one in found:
             one.tests += report.when == "call"
             one.wall += report.duration

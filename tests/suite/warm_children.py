@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _PR_SET_CHILD_SUBREAPER = 36
 _COLD = subprocess.Popen
-_EXECUTE = inspect.signature(_COLD._execute_child)  # type: ignore[attr-defined]
+_EXECUTE = inspect.signature(_COLD._execute_child)  # type: ignore[attr-defined]  # private
 
 LOADED = (
     "numpy", "scipy.stats", "sklearn.ensemble", "sklearn.neural_network", "sklearn.naive_bayes", "sklearn.svm",
@@ -39,7 +39,9 @@ class WarmStart:
     """The process that forks, begun with the first child that wants it; ``loaded`` names the modules it imports."""
 
     def __init__(self, loaded: tuple[str, ...] = LOADED) -> None:
-        self._lock, self._channel, self._process = threading.Lock(), None, None
+        self._lock = threading.Lock()
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self.owner, self.is_wanted, self._loaded = os.getpid(), True, loaded
 
     def serves(self, command: list[str]) -> bool:
@@ -72,13 +74,14 @@ class WarmStart:
     def _forked(self, request: dict[str, Any], files: tuple[int, int, int]) -> int:
         if self._channel is None:
             self._channel = self._begin()
+        channel = self._channel
         message = json.dumps(request | {"parent": os.getpid()}).encode()
         kernel = ctypes.CDLL(None)
         kernel.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
-            self._channel.sendall(len(message).to_bytes(4, "big"))
-            socket.send_fds(self._channel, [message], files)
-            if not (number := self._channel.recv(8)):
+            channel.sendall(len(message).to_bytes(4, "big"))
+            socket.send_fds(channel, [message], files)
+            if not (number := channel.recv(8)):
                 raise ConnectionResetError
             return int.from_bytes(number, "big")
         finally:
@@ -87,6 +90,7 @@ class WarmStart:
     def end(self) -> None:
         if self._channel is not None:
             self._channel.close()
+        if self._process is not None:
             self._process.wait(30)
 
 
@@ -98,13 +102,13 @@ def popen_of(warm: WarmStart) -> type[subprocess.Popen[bytes]]:
             asked = _EXECUTE.bind(self, *given, **named).arguments
             command, env = list(asked["args"]), asked["env"]
             if not warm.serves(command):
-                super()._execute_child(*given, **named)
+                super()._execute_child(*given, **named)  # type: ignore[misc]  # private
                 return
             nothing = os.open(os.devnull, os.O_RDWR)
             ends = (asked["p2cread"], asked["c2pwrite"], asked["errwrite"])
-            files = tuple(nothing if end == -1 else end for end in ends)
+            stdin, stdout, stderr = (nothing if end == -1 else end for end in ends)
             request = {"command": command[3:], "cwd": str(asked["cwd"] or os.getcwd()), "env": env}
-            self.pid = warm.start(request, files)
+            self.pid = warm.start(request, (stdin, stdout, stderr))
             self._child_created = True
             os.close(nothing)
             for end in set(ends) - {-1}:
@@ -129,7 +133,7 @@ class Warm:
 
         if self.start is None:
             self.start = WarmStart()
-            process.subprocess = SimpleNamespace(**vars(subprocess) | {"Popen": popen_of(self.start)})
+            vars(process)["subprocess"] = SimpleNamespace(**vars(subprocess) | {"Popen": popen_of(self.start)})
         self.start.is_wanted = item.get_closest_marker("cold") is None
 
     def pytest_unconfigure(self) -> None:

@@ -85,7 +85,7 @@ def become(request: dict[str, Any], files: list[int]) -> None:
     if isinstance(status, str):
         sys.stderr.write(status + "\n")
     with suppress(BaseException):
-        threading._shutdown()  # type: ignore[attr-defined]
+        threading._shutdown()  # type: ignore[attr-defined]  # private: a forked child ends as a process does
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()

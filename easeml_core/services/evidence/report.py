@@ -120,7 +120,7 @@ def verify_all(
     lines: list[str] = []
     with Notary(store, keys).look() as look:
         for name in chains.names(look.tx):
-            found.append(look.examine(name, lambda done, of, name=name: on_progress(name, done, of)))  # type: ignore[misc]
+            found.append(look.examine(name, lambda done, of, name=name: on_progress(name, done, of)))  # type: ignore[misc]  # a lambda with a default
         lines += [f"head {head}: no chain has it" for head in heads if not chains.has_hash(look.tx, head)]
         promoted = chained_rows.promoted_artifacts(look.tx)
     for reference in promoted if artifacts is not None else ():

@@ -433,7 +433,7 @@ def check_sealed(rights: dict[str, object]) -> Check:
     }
     open_ways = [way for name, way in ways.items() if rights[name]]
     if rights["tables"]:
-        open_ways.append(f"it has rights on sealed.{', sealed.'.join(rights['tables'])}")  # type: ignore[arg-type]
+        open_ways.append(f"it has rights on sealed.{', sealed.'.join(rights['tables'])}")  # type: ignore[arg-type]  # a list
     if open_ways:
         remedy = "revoke that as a superuser (docs/install.md), and treat what is sealed now as seen: seal new sets"
         return Check("sealed sets", "failed", f"easeml_worker can reach them: {'; '.join(open_ways)}", remedy)

@@ -36,7 +36,7 @@ class Offer(NamedTuple):
 def plain_function(given: Function) -> Function:
     """Return the training function that ``@trial`` was put on, or the function itself where it is a plain one."""
     seen = getattr(given, "function", given)  # Airflow's decorator keeps there what it was put on
-    return getattr(seen, "__dict__", {}).get(FUNCTION, seen)  # type: ignore[no-any-return]
+    return getattr(seen, "__dict__", {}).get(FUNCTION, seen)  # type: ignore[no-any-return]  # the wrapped function, untyped by nature
 
 
 def named_functions(given: Iterable[Function]) -> dict[str, Function]:

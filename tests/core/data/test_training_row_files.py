@@ -157,7 +157,7 @@ def test_rows_with_other_columns_than_the_first_are_refused() -> None:
         rows_of_json([{"a": 1, "b": 2}, {"b": 1, "a": 2}], NUMBERS, labelled=False)
     for wrong in ([], "ab", [{"a": [1], "b": 2}], {"a": 1}, [[1, "x"]], [[10**400, 1]]):
         with pytest.raises(InvalidInputError):
-            rows_of_json(wrong, NUMBERS, labelled=False)  # type: ignore[arg-type]  # it is the point
+            rows_of_json(wrong, NUMBERS, labelled=False)
     assert rows_of_json([[True, None]], NUMBERS, labelled=False).inputs[0, 0] == 1
 
 

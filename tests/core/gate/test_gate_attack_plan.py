@@ -73,4 +73,4 @@ def test_any_plan_is_attacked_at_a_bounded_size(examples: int, steps: int) -> No
 def test_a_plan_that_is_none_is_refused(change: dict[str, object], message: str) -> None:
     asked: dict[str, object] = {"examples": 100, "adaptivity": "full"} | PLAN | change
     with pytest.raises(ConfigError, match=message):
-        attack_plan(**asked)  # type: ignore[arg-type]
+        attack_plan(**asked)

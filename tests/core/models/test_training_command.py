@@ -159,7 +159,7 @@ def test_a_packed_folder_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_what_cannot_be_packed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = fill(tmp_path / "1", ("predict.py",))
-    pack = lambda command="python predict.py": pack_command(folder, tmp_path / "model", command=command)  # noqa: E731
+    pack = lambda command="python predict.py": pack_command(folder, tmp_path / "model", command=command)  # noqa: E731 - short, and used once
     with pytest.raises(InvalidInputError, match=r"has no command\.json; say how it is run with --command"):
         pack(None)
     with pytest.raises(InvalidInputError, match="is no archive; say how it is run with --command"):

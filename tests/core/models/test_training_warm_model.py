@@ -109,7 +109,7 @@ def test_what_the_model_does_wrong_is_told_and_ends_it(start: Callable[..., Warm
     ):
         with pytest.raises((TrainingError, ArtifactError), match=words):
             model.ask(ROWS)
-        soon(lambda m=model: m.is_gone)  # type: ignore[misc]
+        soon(lambda m=model: m.is_gone)
 
 
 def test_an_answer_of_the_wrong_kind_is_refused(start: Callable[..., WarmModel]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 
 from easeml_core.programs.data_type import Category, DataType, Program, Tensor
@@ -18,7 +20,7 @@ LETTERS = st.from_regex(r"[A-Z][0-9A-Z_]{0,2}", fullmatch=True)
 
 
 @st.composite
-def data_types(draw):
+def data_types(draw: Any) -> Any:
     names = draw(st.lists(PAPER_NAMES, unique=True, max_size=6))
     cut = draw(st.integers(0, len(names)))
     labels = [*names[:cut], *draw(st.lists(st.just(""), max_size=3))]
@@ -46,7 +48,7 @@ FIELD_PATTERNS = st.one_of(
 
 
 @st.composite
-def type_patterns(draw):
+def type_patterns(draw: Any) -> Any:
     fields = draw(st.lists(FIELD_PATTERNS, min_size=1, max_size=3))
     links = draw(st.lists(PAPER_NAMES, unique=True, max_size=3))
     if draw(st.booleans()):
@@ -55,7 +57,7 @@ def type_patterns(draw):
 
 
 @st.composite
-def dim_lists(draw, sizes=st.integers(1, 3), names=st.sampled_from("ab")):  # noqa: B008
+def dim_lists(draw: Any, sizes: Any = st.integers(1, 3), names: Any = st.sampled_from("ab")) -> Any:  # noqa: B008 - strategies are immutable
     dims = draw(st.lists(st.one_of(sizes, names), min_size=1, max_size=3))
     at = draw(st.integers(0, len(dims) - 1))
     if isinstance(dims[at], str):
@@ -64,7 +66,15 @@ def dim_lists(draw, sizes=st.integers(1, 3), names=st.sampled_from("ab")):  # no
 
 
 @st.composite
-def schemas(draw, *, names=NAMES, dims=dim_lists(), sizes=st.integers(1, 3), most=3, links=True):  # noqa: B008
+def schemas(
+    draw: Any,
+    *,
+    names: Any = NAMES,
+    dims: Any = dim_lists(),  # noqa: B008 - strategies are immutable
+    sizes: Any = st.integers(1, 3),  # noqa: B008 - strategies are immutable
+    most: int = 3,
+    links: bool = True,
+) -> Any:
     """A schema of few small parts."""
     node_names = draw(st.lists(names, unique=True, min_size=1, max_size=most))
     classes = draw(st.lists(names, unique=True, min_size=1, max_size=2))
@@ -72,7 +82,7 @@ def schemas(draw, *, names=NAMES, dims=dim_lists(), sizes=st.integers(1, 3), mos
     many = [name for name in node_names if not kinds[name]]
     flags = draw(st.sampled_from([{}, {"cyclic": True}, {"fan_in": True}, {"undirected": True, "fan_in": True}]))
 
-    def field(name):
+    def field(name: Any) -> Any:
         if draw(st.integers(0, 2)):
             return TensorField(name, draw(dims))
         return CategoryField(name, draw(st.sampled_from(classes)))

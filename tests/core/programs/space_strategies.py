@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -40,7 +41,7 @@ JOB = {
 }
 
 
-def fits(data, value):
+def fits(data: Any, value: Any) -> Any:
     """Whether a value is of a space, told from the plain data alone."""
     if isinstance(data, list):
         return isinstance(value, list) and len(data) == len(value) and all(map(fits, data, value))
@@ -64,7 +65,7 @@ CONSTANTS = st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.floats(-9
 
 
 @st.composite
-def ranges(draw):
+def ranges(draw: Any) -> Any:
     kind, scale = draw(st.sampled_from([".int", ".float"])), draw(st.sampled_from(["linear", "log", "exp"]))
     least = {"linear": -20, "log": 1, "exp": 0}[scale]
     numbers = st.integers(least, 15) if kind == ".int" else st.floats(max(least, 0.01) if scale == "log" else -9, 15)
@@ -72,7 +73,7 @@ def ranges(draw):
     return {kind: ends} if scale == "linear" and draw(st.booleans()) else {kind: ends, ".scale": scale}
 
 
-def different(options):
+def different(options: Any) -> Any:
     return len({json.dumps(json.loads(str(space_of({"x": o}))), sort_keys=True) for o in options}) == len(options)
 
 

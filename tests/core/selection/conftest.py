@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,15 +19,24 @@ DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "selection"
 
 
 @pytest.fixture(params=POLICIES)
-def policy(request):
+def policy(request: Any) -> Any:
     return request.param
 
 
 @pytest.fixture
-def make_problem():
+def make_problem() -> Any:
     """A problem of ``studies`` studies with ``candidates`` candidates, some of them already run."""
 
-    def make(*, studies=3, candidates=4, runs=0, past=0, seed=0, pending=(), **arms):
+    def make(
+        *,
+        studies: Any = 3,
+        candidates: Any = 4,
+        runs: Any = 0,
+        past: Any = 0,
+        seed: Any = 0,
+        pending: Any = (),
+        **arms: Any,
+    ) -> Any:
         rng = np.random.default_rng(seed)
         names = NAMES[:candidates]
         problem_studies = tuple(Arms(10 * (i + 1), 1.0, names, study=f"study-{i}", **arms) for i in range(studies))
@@ -45,10 +55,10 @@ def make_problem():
 
 
 @pytest.fixture
-def make_belief():
+def make_belief() -> Any:
     """A random Gaussian over ``arms`` arms: qualities of one mean, a covariance of full rank."""
 
-    def make(arms, *, seed=0, scale=0.05):
+    def make(arms: Any, *, seed: Any = 0, scale: Any = 0.05) -> Any:
         factor = np.random.default_rng(seed).normal(size=(arms, arms)) / np.sqrt(arms)
         return Belief(np.full(arms, 0.6), scale * (factor @ factor.T + 0.3 * np.eye(arms)))
 
@@ -56,10 +66,10 @@ def make_belief():
 
 
 @pytest.fixture
-def make_standings(make_belief):
+def make_standings(make_belief: Any) -> Any:
     """Tenants with random priors and costs, before any run."""
 
-    def make(*, tenants=3, arms=5, config=None, seed=0, costs=None):
+    def make(*, tenants: Any = 3, arms: Any = 5, config: Any = None, seed: Any = 0, costs: Any = None) -> Any:
         config = config or SelectionConfig(policy="greedy")
         rng = np.random.default_rng(seed)
         table = costs if costs is not None else rng.lognormal(size=(tenants, arms))
@@ -81,10 +91,10 @@ def make_standings(make_belief):
 
 
 @pytest.fixture
-def load_table():
+def load_table() -> Any:
     """A published table of results, read from beside the checkout; the test is skipped where it is absent."""
 
-    def load(name):
+    def load(name: Any) -> Any:
         path = DATA / name
         if not path.exists():
             pytest.skip(f"no reference table {name} beside this checkout")

@@ -204,4 +204,4 @@ def test_steps_are_counted(steps: int) -> None:
 def test_a_level_is_refused_what_it_does_not_know(wrong: dict[str, object]) -> None:
     asked = {"reliability": 0.9, "adaptivity": "none", "steps": 8, "mode": "fp-free", "estimator": "exact"}
     with pytest.raises(ConfigError, match=next(iter(wrong))):
-        level_of_test(**(asked | wrong))  # type: ignore[arg-type]
+        level_of_test(**(asked | wrong))

@@ -21,7 +21,7 @@ FOREST = {"kind": "random_forest", "space": {"n_estimators": {".int": [10, 200]}
 
 def test_entries_without_a_space_stay_as_they_are() -> None:
     plain = [{"name": "a", "kind": "decision_tree"}, {"name": "a", "kind": "oak"}, "no entry"]
-    assert expand_candidates(plain) == plain  # type: ignore[arg-type]
+    assert expand_candidates(plain) == plain
 
 
 def test_a_space_gives_so_many_candidates_under_names_of_their_own() -> None:

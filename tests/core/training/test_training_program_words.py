@@ -53,7 +53,7 @@ def test_whatever_a_program_says_is_progress_or_nothing(lines: list[bytes]) -> N
         assert 0.1 <= progress <= 0.8
         assert note.isprintable()
         assert quality is None or 0 <= quality <= 1
-        assert 1 <= more["step"] <= more["of"]  # type: ignore[operator]
+        assert 1 <= more["step"] <= more["of"]
         assert "checkpoint" not in more
 
 

@@ -325,7 +325,7 @@ def deployed(run_dag, root, monkeypatch, connected, make_study):
         return instance.xcom_pull(task_ids="deploy")
 
     yield run
-    Variable.delete("flowers_deployed")  # noqa: AIR311
+    Variable.delete("flowers_deployed")  # noqa: AIR311 - the test runs no task
 
 
 def event_of(store):

@@ -54,7 +54,7 @@ def nav_pages(entry: object) -> list[str]:
     if isinstance(entry, str):
         return [entry]
     entries = entry.values() if isinstance(entry, dict) else entry
-    return [page for one in entries for page in nav_pages(one)]  # type: ignore[attr-defined]
+    return [page for one in entries for page in nav_pages(one)]
 
 
 def settings() -> dict[str, object]:

@@ -51,11 +51,11 @@ def test_the_routes_of_the_page_are_those_of_the_service() -> None:
     from easeml_airflow.web.server.service import MOST_ANSWERS, MOST_CELLS, MOST_ROWS, Service
     from easeml_airflow.web.server.throttling import Turns
 
-    router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")  # type: ignore[arg-type,return-value]
+    router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")
     there = {
-        (method, route.path.removeprefix(router.prefix).replace("{request_id}", "ID"))  # type: ignore[attr-defined]
+        (method, route.path.removeprefix(router.prefix).replace("{request_id}", "ID"))
         for route in router.routes
-        for method in route.methods  # type: ignore[attr-defined]
+        for method in route.methods
     }
     told = set(re.findall(r"^\| `(GET|POST) (/[a-zA-Z/]+)", PAGE.text, re.MULTILINE))
     assert told == there

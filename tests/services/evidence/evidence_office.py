@@ -24,7 +24,7 @@ class Office:
     answer_delay: float = 0.0
 
     def referee(self) -> Referee:
-        given = {"keys": self.keys, "timetable": Timetable(self.answer_delay)}
+        given: dict[str, Any] = {"keys": self.keys, "timetable": Timetable(self.answer_delay)}
         return Referee(self.lab.referee, self.lab.artifacts, **given)
 
     def answer(self, request_id: int) -> dict[str, Any]:

@@ -357,10 +357,10 @@ def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Stud
     assert (reading in decided, verdict in decided) == (True, False)
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
     late.run_once()
-    assert answer_of(lab.worker, reading)["signal"] is not None  # type: ignore[index]
+    assert answer_of(lab.worker, reading)["signal"] is not None
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
     late.run_once()
-    assert "no live gate set" in answer_of(lab.worker, verdict)["message"]  # type: ignore[index]
+    assert "no live gate set" in answer_of(lab.worker, verdict)["message"]
 
 
 def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(make: Any) -> None:

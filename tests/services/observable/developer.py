@@ -13,6 +13,7 @@ import shutil
 import signal
 import zipfile
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -139,7 +140,7 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
         found.append(Sight(Kind.TABLE, table, "", len(rows)))
         shown = [{c: ranks.get(v) if (table, c) in times else v for c, v in row.items()} for row in rows]
         if table == "work.catalogue":  # holds the number of a transaction
-            shown = [row | {"changed_by": writers.get(int(row["changed_by"]))} for row in shown]
+            shown = [row | {"changed_by": writers.get(int(str(row["changed_by"])))} for row in shown]
         shown = [{c: _neutral_value(neutral, f"{table}.{c}", v) for c, v in row.items()} for row in shown]
         shown.sort(key=lambda row: _public(table, row))
         found += [Sight(Kind.COLUMN, f"{table}.{c}", "", [row[c] for row in shown]) for c in (rows[0] if rows else ())]
@@ -561,7 +562,7 @@ def event_sights(
             Kind.EVENT,
             f"question {name}",
             subject,
-            neutral.text(_looked(lambda q=question, s=subject: q.look(lab.worker, s, 0))),
+            neutral.text(_looked(partial(question.look, lab.worker, subject, 0))),
         )
         for name, question in QUESTIONS.items()
         for subject in subjects.get(name, list(studies))

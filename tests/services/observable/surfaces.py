@@ -201,7 +201,8 @@ def _topics() -> Iterator[str]:
             if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) > 1:
                 channel = next((k.value for k in node.keywords if k.arg == "channel"), ast.Name("CHANNEL"))
                 for given in node.args[1:]:
-                    named = given.value.elt if isinstance(given, ast.Starred) else given
+                    named: Any = given.value if isinstance(given, ast.Starred) else given
+                    named = named.elt if isinstance(given, ast.Starred) else named
                     topic = ast.unparse(named).lstrip("f").strip("'\"").partition(":")[0]
                     yield f"{_called(channel) or ast.unparse(channel)} {topic}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):

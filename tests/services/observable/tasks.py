@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import structlog
 from alphabet import Kind
 from developer import EPOCH, Sight
-from installation import MODES
+from every_mode import MODES
 from structlog.testing import LogCapture
 from surfaces import arguments_of
 from undriven import UNDRIVEN
@@ -141,7 +141,8 @@ def _decorated(*, task_id: str, trial: Any) -> Any:
     def train(data: Any, parameters: Any, report: Any) -> None:
         raise AssertionError
 
-    return train(trial).operator
+    made: Any = train(trial)
+    return made.operator
 
 
 NOT_RUN = frozenset(item.name for item in UNDRIVEN if item.kind is Kind.CLASS)
@@ -187,7 +188,7 @@ class Task:
     def _seen(self, act: Callable[[Any, Any], Any]) -> tuple[Any, ...]:
         """What one try returns or raises, pushes, tells of assets, and logs."""
         ti, assets, self.deferral = self._ti, Outlets(), None
-        context = {"ti": ti, "task_instance": ti, "outlet_events": assets}
+        context: Any = {"ti": ti, "task_instance": ti, "outlet_events": assets}
         with logged() as lines:
             try:
                 ti.pushed["return_value"] = act(self._make(), context)
@@ -266,19 +267,20 @@ class Told:
 
 def notified_sights(neutral: Neutral, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sight]:
     """Let ``NotifyOperator`` tell all news by each notifier: what a person, a chat and a function are told."""
-    from easeml_airflow.notifications import MailNotifier, WebhookNotifier, webhook
+    from easeml_airflow.notifications import MailNotifier, WebhookNotifier
     from easeml_airflow.operators import NotifyOperator
 
     monkeypatch.setenv("AIRFLOW_CONN_CHAT", json.dumps({"conn_type": "http", "host": "http://chat.example"}))
-    for kind, arguments in {
+    wanted: dict[Any, dict[str, Any]] = {
         FunctionNotifier: {"function": None},
         MailNotifier: {"to": "ann@lab.example", "smtp_conn_id": "mail"},
         WebhookNotifier: {"webhook_conn_id": "chat", "timeout_seconds": 1.0, "attempts": 1},
-    }.items():
+    }
+    for kind, arguments in wanted.items():
         told, name = Told(watcher=json.dumps({"since": EPOCH, "told": {}})), kind.__name__
         told.take_variables(monkeypatch)
         monkeypatch.setattr("airflow.providers.smtp.hooks.smtp.SmtpHook", told.hook)
-        monkeypatch.setattr(webhook.urllib.request, "build_opener", lambda _handler, told=told: told)
+        monkeypatch.setattr("urllib.request.build_opener", lambda _handler, told=told: told)
         arguments = {n: told.heard.append if n == "function" else v for n, v in arguments.items()}
         arguments |= {"events": list(SUBJECTS), "studies": list(MODES), "task": "gate"}
         DRIVEN.update(f"{name} {argument}" for argument in arguments)

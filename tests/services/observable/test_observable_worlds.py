@@ -34,7 +34,7 @@ from developer import (
     requests_of,
     stream_sight,
 )
-from installation import DELAYED, MODES, WRONG, Installation, other, write_table
+from every_mode import DELAYED, MODES, WRONG, Installation, other, write_table
 from neutral import Neutral
 from surfaces import arguments_of, commands, modes, options_of
 from tasks import BROKEN, Told, connection_of, notified_sights, task_sights

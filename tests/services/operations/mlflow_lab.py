@@ -149,6 +149,7 @@ def end_trial(
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
+        assert attempt is not None
         assert trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=state, cost_seconds=2.5, failure=failure)
     return trial
 

@@ -63,7 +63,7 @@ class MailBox(socketserver.ThreadingTCPServer):
         self.refused: list[str] = []
 
     def mails(self) -> list[EmailMessage]:
-        return [message_from_bytes(raw, policy=policy.default) for raw in self.received]  # type: ignore[arg-type]
+        return [message_from_bytes(raw, policy=policy.default) for raw in self.received]
 
     @property
     def settings(self) -> MailServer:

@@ -217,7 +217,7 @@ class Devices:
         state = {"succeed": TrialState.SUCCEEDED, "fail": TrialState.FAILED}.get(happens, TrialState.CANCELLED)
         quality = quality_of(run.study, run.candidate, run.version) if happens == "succeed" else None
         failure = "it crashed" if state == TrialState.FAILED else None
-        this = {"trial_id": run.id, "attempt": run.attempt}
+        this: dict[str, Any] = {"trial_id": run.id, "attempt": run.attempt}
         with store.begin() as tx:
             done = trials.finish_trial(tx, state=state, cost_seconds=run.cost, failure=failure, **this)
             if not done:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -173,7 +173,10 @@ class Ledger:
 
     def rebuild(self) -> None:
         """As if the studies that are active now had had their present weights ever since they came."""
-        self.rate, self.charged, self.left, self.from_rate = 0.0, {}, {}, {}
+        self.rate = 0.0
+        self.charged: dict[Any, float] = {}
+        self.left: dict[Any, set[str]] = {}
+        self.from_rate: dict[Any, float] = {}
         for case in self.book.cases.values():
             withdrawn = {c for c, r in case.present.items() if not r.is_open and r.spent is None}
             arms = case.candidates.keys() - withdrawn

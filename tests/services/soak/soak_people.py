@@ -84,7 +84,7 @@ class Place:
         with self.owner.begin() as tx:
             owner = studies.add_tenant(tx, name=tenant)
             data = studies.add_data_set(tx, tenant_id=owner, source=f"soak:{name}", target="y")
-            given = {"metric": "accuracy", "weight": 1.0, "budget_seconds": None, "request_key": name}
+            given: dict[str, Any] = {"metric": "accuracy", "weight": 1.0, "budget_seconds": None, "request_key": name}
             study = studies.add_study(tx, name=name, tenant_id=owner, data_set_id=data, config=SETTINGS, **given)
             assert study is not None
             studies.add_candidates(tx, study, [{"name": n, "kind": "decision_tree"} for n in names])
@@ -99,7 +99,12 @@ class Place:
     def _version(tx: Any, study_id: int) -> int:
         count = text("SELECT count(*) FROM work.data_versions WHERE study_id = :study")
         number = tx.execute(count, {"study": study_id}).scalar_one()
-        made = {"artifact": "sha256:" + "0" * 64, "features": 3, "class_names": ["a", "b"], "parts": {"train": 200}}
+        made: dict[str, Any] = {
+            "artifact": "sha256:" + "0" * 64,
+            "features": 3,
+            "class_names": ["a", "b"],
+            "parts": {"train": 200},
+        }
         return studies.add_data_version(tx, study_id=study_id, content_hash=f"{study_id}/{number}", **made)
 
     def case(self, name: str, tenant: str) -> Case:
@@ -158,7 +163,7 @@ class Changes:
     def limit(self, case: Case) -> None:
         rng = self.rng
         roomy = 5.0 * self.plan.candidates
-        for chance, change in (
+        changes: list[tuple[float, Callable[[], Any]]] = [
             (self.plan.limited, lambda: self.study(case, budget_seconds=rng.uniform(0.3, 1.5) * roomy)),
             (0.3, lambda: self.study(case, priority=rng.choice([-1, -1, 1]))),
             (0.1, lambda: self.study(case, target_quality=rng.uniform(0.6, 0.97))),
@@ -166,7 +171,8 @@ class Changes:
             (0.2, lambda: self.tenant(case, max_parallel=rng.randint(1, 3))),
             (self.plan.limited / 10, lambda: self.tenant(case, quota_seconds=rng.uniform(0.5, 1.5) * roomy)),
             (0.2, lambda: self.tenant(case, weight=rng.choice([0.5, 2.0]))),
-        ):
+        ]
+        for chance, change in changes:
             if rng.random() < chance:
                 change()
 

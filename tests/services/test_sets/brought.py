@@ -47,13 +47,13 @@ def write(path: Path, rows: list[list[Any]]) -> Path:
 
 
 def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "full", **asked: Any) -> SealedUpload:
-    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels if labelled else None}
+    given: dict[str, Any] = {"study": study, "inputs": brought.inputs, "labels": brought.labels if labelled else None}
     return seal_test_set(lab.referee, lab.artifacts, **given | asked)
 
 
 def replace(lab: Any, brought: Brought, *, study: str = "full", **more: Any) -> dict[str, Any]:
     """These rows become the study's validation set."""
-    given = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
+    given: dict[str, Any] = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
     return replace_validation(lab.referee, lab.artifacts, **given | more)
 
 

@@ -32,12 +32,12 @@ def test_plan_verdict_and_evidence_have_one_level(adaptivity: str, mode: str, es
     )
     changes = 1 if adaptivity in {"recycle", "upTo:2"} else 0
     asked = {"reliability": 0.9, "adaptivity": adaptivity, "steps": 5, "mode": mode, "estimator": estimator}
-    decided = log_level_of(step=2, passes=changes, **asked)  # type: ignore[arg-type]
+    decided = log_level_of(step=2, passes=changes, **asked)
     found = decided - HALVED[mode] * math.log(2) * (others > 0)
 
     assert plan_for_gate(config, changes).log_level == pytest.approx(found, rel=1e-12)
     case = SimpleNamespace(joint=None, config=config, usage=SimpleNamespace(gate_changes=changes))
-    assert _Case.log_level.fget(case) == pytest.approx(found, rel=1e-12)  # type: ignore[attr-defined]
+    assert _Case.log_level.fget(case) == pytest.approx(found, rel=1e-12)
     for stated, faults in ((found, 0), (found + 1e-6, 1)):
         work = _Work({})
         work._level(

@@ -100,7 +100,7 @@ def test_a_secret_that_was_never_made_and_a_damaged_file_say_so(tmp_path: Path) 
 def test_any_text_survives_the_file(tmp_path_factory: pytest.TempPathFactory, values: dict[str, str]) -> None:
     file = SecretFile(tmp_path_factory.mktemp("secrets") / "s")
     for name, value in values.items():
-        file.get_or_make(name, lambda value=value: value)  # type: ignore[misc]
+        file.get_or_make(name, lambda value=value: value)
     assert file.read() == values
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -13,10 +15,10 @@ from easeml_core.selection.simulate.tables import Table
 
 
 @pytest.fixture
-def make_table():
+def make_table() -> Any:
     """A table of random results; the first candidate is there for everybody, others not in ``gaps`` of cells."""
 
-    def make(*, tenants=8, candidates=5, gaps=0.0, seed=0):
+    def make(*, tenants: Any = 8, candidates: Any = 5, gaps: Any = 0.0, seed: Any = 0) -> Any:
         rng = np.random.default_rng(seed)
         quality = rng.uniform(0, 1, (tenants, candidates))
         quality[:, 1:][rng.uniform(size=(tenants, candidates - 1)) < gaps] = np.nan
@@ -25,7 +27,7 @@ def make_table():
     return make
 
 
-def table_of(quality, cost=None):
+def table_of(quality: Any, cost: Any = None) -> Any:
     """A table with keys t0, t1, ... and candidates c0, c1, ..."""
     quality = np.array(quality, dtype=float)
     cost = np.ones_like(quality) if cost is None else np.array(cost, dtype=float)
@@ -34,25 +36,25 @@ def table_of(quality, cost=None):
 
 
 @pytest.fixture(name="table_of")
-def table_of_fixture():
+def table_of_fixture() -> Any:
     return table_of
 
 
 @pytest.fixture
-def contest():
+def contest() -> Any:
     """The policies of these names, on a table's candidates."""
 
-    def make(*names, table, **settings):
+    def make(*names: Any, table: Any, **settings: Any) -> Any:
         return parse_contestants(names, base=SelectionConfig(**settings), candidates=table.candidates)
 
     return make
 
 
 @pytest.fixture
-def play(contest):
+def play(contest: Any) -> Any:
     """The course of one policy on one repeat."""
 
-    def run(table, policy, *, repeat=0, settings=None, **protocol):
+    def run(table: Any, policy: Any, *, repeat: Any = 0, settings: Any = None, **protocol: Any) -> Any:
         [contestant] = contest(policy, table=table, **(settings or {}))
         return run_repeat(table, Protocol(**protocol), contestant, repeat)
 
@@ -60,10 +62,10 @@ def play(contest):
 
 
 @pytest.fixture
-def published(load_table):
+def published(load_table: Any) -> Any:
     """Published tables by short names; percent and costs are put right here."""
 
-    def load(name):
+    def load(name: Any) -> Any:
         if name == "deeplearning":
             return table_of(load_table("deeplearning/quality_22x8.csv"), load_table("deeplearning/cost_22x8.csv"))
         if name.startswith("tabzilla"):

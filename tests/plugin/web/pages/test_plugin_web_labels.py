@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-nobody: Any = lambda _study, _tenant, *, write: False  # noqa: E731
+nobody: Any = lambda _study, _tenant, *, write: False  # noqa: E731 - a Protocol with a keyword
 
 
 @pytest.fixture

@@ -70,8 +70,8 @@ class Shared:
 
     def state(self, set_id: int | None = None) -> tuple[str, str | None]:
         sql = "SELECT state, retired_why FROM work.test_sets WHERE id = :id"
-        (found,) = self.lab.rows(sql, id=set_id or self.set_id)
-        return found
+        ((state, why),) = self.lab.rows(sql, id=set_id or self.set_id)
+        return state, why
 
 
 def register(lab: Any, folder: Path, study: str = "shared", **changes: Any) -> Shared:

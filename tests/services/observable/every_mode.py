@@ -177,7 +177,13 @@ class Installation:
             "SELECT id FROM work.test_sets WHERE state = 'live' AND purpose = 'gate' ORDER BY id DESC LIMIT 1"
         )
         settings = GATE | SLICES
-        given = {"study": study, "inputs": inputs, "labels": labels, "slices_column": "side", "settings": settings}
+        given: dict[str, Any] = {
+            "study": study,
+            "inputs": inputs,
+            "labels": labels,
+            "slices_column": "side",
+            "settings": settings,
+        }
         seal_test_set(self.lab.referee, self.lab.artifacts, name="slices", **given)
         retire_test_set(self.lab.referee, test_set=str(old), study=study)
 
@@ -264,8 +270,8 @@ class Installation:
                 pass
 
     def _referee(self) -> Referee:
-        grids = {"grid_seconds": GRID_SECONDS, "decision_grid_seconds": GRID_SECONDS}
-        given = {"data": self.folder, "timetable": self.timetable}
+        grids: dict[str, Any] = {"grid_seconds": GRID_SECONDS, "decision_grid_seconds": GRID_SECONDS}
+        given: dict[str, Any] = {"data": self.folder, "timetable": self.timetable}
         return Referee(self.lab.referee, self.lab.artifacts, **given, **grids)
 
     def give_labels(self) -> bool:
@@ -336,9 +342,9 @@ class Installation:
         """What developers hand in and feed."""
         path = self.folder / "handed-in"
         path.write_text('{"label": 1}')
-        given = {"study": "full", "format": "constant", "message": "mine", "request_key": "hand-in"}
+        given: dict[str, Any] = {"study": "full", "format": "constant", "message": "mine", "request_key": "hand-in"}
         pairs = [{"inputs": {"a": 0.5, "b": 0.25, "side": "east"}, "label": "no"}]
-        fed = {"study": "full", "pairs": pairs, "fed_by": "ann", "request_key": "feed"}
+        fed: dict[str, Any] = {"study": "full", "pairs": pairs, "fed_by": "ann", "request_key": "feed"}
         return [
             submit_model(self.lab.worker, self.lab.artifacts, path=path, **given),
             feed(self.lab.worker, self.lab.artifacts, **fed),
@@ -346,10 +352,11 @@ class Installation:
 
     def reports(self) -> list[tuple[str, Any]]:
         """Study and report of every entry of the ledger, as the referee reads it."""
-        return self.lab.rows(
+        found: list[tuple[str, Any]] = self.lab.rows(
             "SELECT s.name, l.report FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id "
             "JOIN work.studies s ON s.id = t.study_id ORDER BY l.id"
         )
+        return found
 
 
 def _without(settings: Mapping[str, Any]) -> dict[str, Any]:
