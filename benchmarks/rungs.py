@@ -24,7 +24,7 @@ from rungs_curves import read_points
 from easeml_core.config import TrainingConfig
 from easeml_core.selection.pruning import Decision, Reached, by_gains, by_median, decide, rung_step
 from easeml_core.training.candidates import RATES
-from easeml_core.training.network_loop import BestEpoch
+from easeml_core.training.epoch_rules import BestEpoch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

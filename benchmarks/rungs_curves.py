@@ -102,12 +102,12 @@ def open_parts(raw: RawTable) -> OpenParts:
 
 def curve(study: str, network: tuple[str, str, Mapping[str, Any]], rate: str, parts: OpenParts) -> list[Point]:
     """Train one candidate; up to where it diverged, if it did."""
-    from easeml_core.training import network_loop, network_training
+    from easeml_core.training import epoch_rules, network_training
 
     name, kind, parameters = network
     points: list[Point] = []
     losses: list[float] = []
-    loss_on = network_loop.loss_on
+    loss_on = epoch_rules.loss_on
     begun = time.process_time()
 
     def noted(*arguments: Any) -> float:

@@ -132,7 +132,7 @@ def _duties(
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
     from easeml_core.services.datasets.access import read_queries
-    from easeml_core.services.referee.mail import MailServer
+    from easeml_core.services.referee.mail_delivery import MailServer
     from easeml_core.services.referee.process import Duties
 
     return Duties(

@@ -225,7 +225,7 @@ def audit(
 
     `easeml audit verify` checks that nothing was changed: `easeml evidence verify --help`.
     """
-    from easeml_core.services.operations import audit as service
+    from easeml_core.services.reports import audit as service
 
     store, moment = open_store(database), None if since is None else since.replace(tzinfo=UTC)
     if study is not None:

@@ -20,7 +20,7 @@ import torch
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network
-from easeml_core.training.checkpoints import (
+from easeml_core.training.checkpoint_format import (
     Checkpoint,
     Header,
     load_checkpoint,
@@ -28,7 +28,7 @@ from easeml_core.training.checkpoints import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.network_loop import (
+from easeml_core.training.epoch_rules import (
     BestEpoch,
     Precision,
     held_out,

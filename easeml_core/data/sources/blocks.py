@@ -47,7 +47,7 @@ def csv_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
     """The header of a CSV file, and its rows.
 
     Args:
-        path: See ``csv_text.read_table``.
+        path: See ``csv_files.read_table``.
 
     Raises:
         InvalidInputError: As ``csv_source.read_csv``; what is wrong with a line is told when its block is taken.

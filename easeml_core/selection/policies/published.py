@@ -2,7 +2,7 @@
 
 What runs next: a policy is a tenant rule with an acquisition, or an acquisition over all pairs of both.
 
-One function, ``choose``, serves the live scheduler and the simulator, see ``published.py``.
+One function, ``choose``, serves the live scheduler and the simulator.
 
 Sources: Li et al., Ease.ml (PVLDB 11(5), 2018); Yu et al. (AISTATS 2019) for MM-GP-EI.
 """
@@ -41,7 +41,7 @@ class Policy:
     """How a policy chooses.
 
     Attributes:
-        acquisition: What an arm is worth, a key of ``acquisition.ACQUISITIONS``.
+        acquisition: What an arm is worth, a key of ``standings.ACQUISITIONS``.
         tenant: Who is served; None when all pairs of tenant and arm are compared.
         joint: The choice over all pairs; None when the tenant is chosen first.
     """

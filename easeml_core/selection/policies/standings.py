@@ -284,7 +284,7 @@ class Standings:
         """The two best arms of every tenant under an acquisition, kept up to date from trial to trial.
 
         Args:
-            acquisition: A key of ``acquisition.ACQUISITIONS``.
+            acquisition: A key of ``standings.ACQUISITIONS``.
             device: Kind of the free device.
         """
         if device is not None and self.limits.by_device:

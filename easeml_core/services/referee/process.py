@@ -31,7 +31,7 @@ from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
 from easeml_core.services.referee.dispatch import RUNS, WAITS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.mail import MailServer, Postman
+from easeml_core.services.referee.mail_delivery import MailServer, Postman
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
 from easeml_core.store.database import REFEREE_CHANNEL

@@ -340,7 +340,7 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
         tx: Transaction of the referee's role, which holds the study's sets.
         study: Whose set it is.
         test_set_id: The set; nothing happens if it is not live.
-        why: A key of ``set_words.WHY``.
+        why: A key of ``display_names.WHY``.
     """
     if not releases.retire_test_set(tx, test_set_id, why):
         return
@@ -380,7 +380,7 @@ def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
 
 
 def _why(ended: SealedSet, why: str) -> str:
-    """As of ``set_words.WHY``; of a set that two systems share, whose steps are used."""
+    """As of ``display_names.WHY``; of a set that two systems share, whose steps are used."""
     if why == "steps" and ended.purpose == _JOINT:
         for system, count in steps_by_system(ended).items():
             if count.steps_used >= count.steps:

@@ -32,7 +32,7 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
-from easeml_core.services.trials.lease import silent
+from easeml_core.services.trials.heartbeat import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import Ear
 from easeml_core.store.tables import decisions, trials
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.trials.lease import Log
+    from easeml_core.services.trials.heartbeat import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 

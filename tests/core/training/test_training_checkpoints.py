@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from easeml_core.errors import ArtifactError
 from easeml_core.sandbox.progress import silent
 from easeml_core.training import network_training
-from easeml_core.training.checkpoints import (
+from easeml_core.training.checkpoint_format import (
     Checkpoint,
     Header,
     load_checkpoint,

@@ -18,7 +18,7 @@ from easeml_core.errors import ConfigError, TrainingError
 from easeml_core.models.networks.network import NetworkPredictor
 from easeml_core.sandbox.progress import silent
 from easeml_core.training.child import score_on_validation
-from easeml_core.training.network_loop import BestEpoch, Precision, held_out, loss_on, quality_on_validation
+from easeml_core.training.epoch_rules import BestEpoch, Precision, held_out, loss_on, quality_on_validation
 from easeml_core.training.network_training import device_of
 from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of

@@ -17,7 +17,7 @@ from easeml_core.entities import Task
 from easeml_core.models.networks.architecture import architecture_for
 from easeml_core.models.networks.network import build_network
 from easeml_core.sandbox.progress import silent
-from easeml_core.training.network_loop import moved, share_of_rate
+from easeml_core.training.epoch_rules import moved, share_of_rate
 from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 

@@ -18,7 +18,7 @@ from easeml_core.models.formats import save_constant
 from easeml_core.sandbox import child_guard
 from easeml_core.sandbox.process import clean_environment
 from easeml_core.training import child, supervisor
-from easeml_core.training.checkpoints import load_checkpoint
+from easeml_core.training.checkpoint_format import load_checkpoint
 from easeml_core.training.job import check_slot
 from easeml_core.training.run_options import checkpoint_name
 from easeml_core.training.supervisor import run_job

@@ -12,7 +12,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.services.models.promotion import model_record
-from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.reports.study import study_report

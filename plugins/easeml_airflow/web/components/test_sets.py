@@ -15,7 +15,7 @@ from fastapi.responses import Response
 from easeml_airflow.web.server.site import HEADERS
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
-from easeml_core.services.operations.audit import cell
+from easeml_core.services.reports.audit import cell
 from easeml_core.services.test_sets.display_names import WITHOUT
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set

@@ -8,7 +8,7 @@ import io
 import pytest
 from device_rows import add_study
 
-from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.actors import acting

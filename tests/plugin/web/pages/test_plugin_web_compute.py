@@ -16,8 +16,8 @@ from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
 from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
-from easeml_core.services.operations.audit import audit
 from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.reports.compute import Job, JobState, Lane, at_once
 from easeml_core.services.selection.beliefs import beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy

@@ -37,7 +37,7 @@ from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.sandbox import process
 from easeml_core.sandbox.isolation import Isolation
 from easeml_core.services.models import inference
-from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.store.database import Store
 

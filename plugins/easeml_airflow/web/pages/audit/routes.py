@@ -20,7 +20,7 @@ from easeml_airflow.web.pages.audit import view
 from easeml_airflow.web.server.airflow_runs import questions, starters
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import HEADERS, Tab
-from easeml_core.services.operations.audit import ACTS, MOST_ROWS, as_csv, audit, recent_figures
+from easeml_core.services.reports.audit import ACTS, MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

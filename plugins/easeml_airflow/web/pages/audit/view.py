@@ -9,7 +9,7 @@ from easeml_airflow.web.server.airflow_runs import page_of_run, task_of
 from easeml_airflow.web.server.marks import Mark
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
-from easeml_core.services.operations.audit import ACTS, Group
+from easeml_core.services.reports.audit import ACTS, Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -17,7 +17,7 @@ from easeml_airflow.web.server.airflow_runs import task_address
 from easeml_airflow.web.server.formats import age_text, percent_text, seconds_text
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
-from easeml_core.services.operations.audit import hourly_text
+from easeml_core.services.reports.audit import hourly_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ from easeml_core.config import require
 from easeml_core.data.sources.images import require_few_pixels
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import EasemlError, InvalidInputError
-from easeml_core.services.operations.audit import cell as cell_of
+from easeml_core.services.reports.audit import cell as cell_of
 from easeml_core.services.reports.study import use_of_study
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.report import study_data
 from easeml_core.services.labeling.desk import say
-from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.test_sets.lifecycle import list_test_sets, plan_test_set
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import sealed

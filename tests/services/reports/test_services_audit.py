@@ -12,8 +12,8 @@ import pytest
 from device_rows import add_study
 
 from easeml_core.errors import ConfigError
-from easeml_core.services.operations.audit import ACTS, Group, as_csv, audit, recent_figures, told
 from easeml_core.services.registration.register import pause_study
+from easeml_core.services.reports.audit import ACTS, Group, as_csv, audit, recent_figures, told
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.actors import acting, because

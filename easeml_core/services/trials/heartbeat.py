@@ -32,7 +32,7 @@ from easeml_core.errors import (
     TrainingCancelled,
 )
 from easeml_core.services.studies.compute_budget import training_seconds
-from easeml_core.store.artifacts.checkpoints import files_of
+from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.tables import trials
 from easeml_core.store.tables.trials import MOST_STEPS, Checkpoint
 

@@ -13,7 +13,7 @@ from property_sizes import examples
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ArtifactError
 from easeml_core.remote.cache import FileCache
-from easeml_core.store.artifacts import checkpoints
+from easeml_core.store.artifacts import checkpoint_files
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.rows import change, row, scalar
@@ -275,31 +275,31 @@ def test_trials_share_no_file_and_ended_ones_leave_none(
     first, second = new_trial(), new_trial()
     path = tmp_path / "checkpoint"
     path.write_bytes(b"the same")
-    references = {i: checkpoints.files_of(artifacts, i).put(path) for i in (first, second)}
+    references = {i: checkpoint_files.files_of(artifacts, i).put(path) for i in (first, second)}
     assert references[first] == references[second]
-    checkpoints.files_of(artifacts, first).discard(references[first])
-    checkpoints.files_of(artifacts, first).discard(references[first])
+    checkpoint_files.files_of(artifacts, first).discard(references[first])
+    checkpoint_files.files_of(artifacts, first).discard(references[first])
     with pytest.raises(ArtifactError, match="is missing"):
-        checkpoints.files_of(artifacts, first).path(references[first])
-    assert checkpoints.files_of(artifacts, second).path(references[second]).read_bytes() == b"the same"
+        checkpoint_files.files_of(artifacts, first).path(references[first])
+    assert checkpoint_files.files_of(artifacts, second).path(references[second]).read_bytes() == b"the same"
 
-    assert checkpoints.remove_ended(store, artifacts) == []
+    assert checkpoint_files.remove_ended(store, artifacts) == []
     with store.begin() as tx:
         trials.request_cancel(tx, second)
     (artifacts.root / "checkpoints" / "not a trial").mkdir()
-    assert checkpoints.remove_ended(store, artifacts) == [second]
+    assert checkpoint_files.remove_ended(store, artifacts) == [second]
     assert sorted(p.name for p in (artifacts.root / "checkpoints").iterdir()) == sorted([str(first), "not a trial"])
     assert artifacts.put(path) == references[first]  # an artifact of its own
 
 
 def test_where_there_are_no_checkpoints_nothing_is_removed(store: Any, tmp_path: Path) -> None:
-    assert checkpoints.remove_ended(store, ArtifactStore(tmp_path / "nowhere")) == []
+    assert checkpoint_files.remove_ended(store, ArtifactStore(tmp_path / "nowhere")) == []
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "7").mkdir(parents=True)
     root = tmp_path / "root"
     root.mkdir()
     (root / "checkpoints").symlink_to(elsewhere)
-    assert checkpoints.remove_ended(store, ArtifactStore(root)) == []
+    assert checkpoint_files.remove_ended(store, ArtifactStore(root)) == []
     assert (elsewhere / "7").exists()
 
 
@@ -307,7 +307,7 @@ def test_a_folder_of_checkpoints_has_the_mode_of_the_whole(tmp_path: Path) -> No
     root = tmp_path / "root"
     root.mkdir()
     root.chmod(0o2770)
-    made = checkpoints.files_of(ArtifactStore(root), 7).root
+    made = checkpoint_files.files_of(ArtifactStore(root), 7).root
     assert [p.stat().st_mode & 0o7777 for p in (made, made.parent)] == [0o2770, 0o2770]
 
 
@@ -316,12 +316,12 @@ def test_checkpoints_in_a_bucket_go_with_their_trials(store: Any, new_trial: Any
     files.store.clear()
     first, second = new_trial(), new_trial()
     artifacts = RemoteArtifactStore("memory://bucket/easeml", FileCache(tmp_path / "cache", limit_mb=1))
-    assert checkpoints.remove_ended(store, artifacts) == []
+    assert checkpoint_files.remove_ended(store, artifacts) == []
     (tmp_path / "checkpoint").write_bytes(b"saved")
     for trial_id in (first, second):
-        checkpoints.files_of(artifacts, trial_id).put(tmp_path / "checkpoint")
+        checkpoint_files.files_of(artifacts, trial_id).put(tmp_path / "checkpoint")
     with store.begin() as tx:
         trials.request_cancel(tx, second)
-    assert checkpoints.remove_ended(store, artifacts) == [second]
+    assert checkpoint_files.remove_ended(store, artifacts) == [second]
     assert [key.split("/")[4] for key in files.store] == [str(first)]
     files.store.clear()

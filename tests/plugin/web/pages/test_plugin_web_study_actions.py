@@ -18,7 +18,7 @@ from sqlalchemy import Engine, event
 from easeml_airflow.web import live
 from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.operations.audit import audit
+from easeml_core.services.reports.audit import audit
 from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
 from easeml_core.services.selection.scheduler import suggest_trials
