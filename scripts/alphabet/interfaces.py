@@ -329,7 +329,7 @@ _MAILS = (
         Kind.MAIL,
         Letter.SEALED,
         "The mail goes to the address of the set's plan, which no developer reads.",
-        "verdict_mail, end_set",
+        "say, end_set",
     ),
 )
 
