@@ -74,6 +74,7 @@ CROWDED: Mapping[str, tuple[int, str]] = {
     "docs": (30, "a page a subject; to become at most 25"),
     "easeml_core": (30, "the packages of the layers, and the modules that several layers use"),
     "easeml_core/cli": (23, "one file a noun, and the two that make it a command"),
+    "easeml_core/gate": (23, "one file a subject, and the stub of its face"),
     "easeml_core/training": (24, "five modules keep their former names for processes that run during an upgrade"),
     "benchmarks": (23, "one file a benchmark, with its figures beside it"),
     "scripts": (26, "one file a command, and the packages that they share"),

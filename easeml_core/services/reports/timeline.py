@@ -62,7 +62,7 @@ class Event:
     ref: int
     title: str
     detail: str
-    facts: rows.Facts
+    facts: rows.EventFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def in_words(row: rows.EventRow) -> Event:
 
 
 @singledispatch
-def _words(facts: rows.Facts) -> tuple[str, str]:
+def _words(facts: rows.EventFacts) -> tuple[str, str]:
     """Return the title and the detail of an event."""
     raise NotImplementedError(type(facts))
 
@@ -159,7 +159,7 @@ def _(facts: rows.Submitted) -> tuple[str, str]:
 
 
 @_words.register
-def _(facts: rows.Verdict) -> tuple[str, str]:
+def _(facts: rows.VerdictEvent) -> tuple[str, str]:
     again = ", the same answer again" if facts.cached else ""
     return f"model {facts.model}: {facts.symbol}", f"step {facts.step} of set {facts.set}{again}"
 

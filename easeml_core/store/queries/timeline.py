@@ -97,7 +97,7 @@ class Submitted:
 
 
 @typed_record
-class Verdict:
+class VerdictEvent:
     """The gate answered; ``cached`` where the same model had been answered before."""
 
     model: int
@@ -160,14 +160,14 @@ class Alerted:
     is_cleared: bool
 
 
-Facts = (
+EventFacts = (
     Registered
     | NewData
     | Fed
     | Switched
     | EndedTrial
     | Submitted
-    | Verdict
+    | VerdictEvent
     | Reading
     | Moved
     | Sealed
@@ -175,14 +175,14 @@ Facts = (
     | Alerted
 )
 
-_FACTS: dict[EventKind, type[Facts]] = {
+_FACTS: dict[EventKind, type[EventFacts]] = {
     EventKind.REGISTERED: Registered,
     EventKind.DATA: NewData,
     EventKind.FED: Fed,
     EventKind.SWITCHED: Switched,
     EventKind.TRIAL: EndedTrial,
     EventKind.SUBMITTED: Submitted,
-    EventKind.VERDICT: Verdict,
+    EventKind.VERDICT: VerdictEvent,
     EventKind.READING: Reading,
     EventKind.MOVED: Moved,
     EventKind.SEALED: Sealed,
@@ -198,7 +198,7 @@ class EventRow:
     at: datetime
     kind: EventKind
     ref: int
-    facts: Facts
+    facts: EventFacts
 
 
 # Of a meter set that several teams share nobody's signals are told, nor an alert that is for one of them.

@@ -47,7 +47,7 @@ Edges = Annotated[str, Query(max_length=200)]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class PlanAsked:
     """What the planner is asked; ``edges`` as they were typed."""
 
     tolerance: float
@@ -57,12 +57,12 @@ class Asked:
     edges: str
 
 
-PLANNED = Asked(tolerance=0.02, reliability=0.99, steps=32, teams=1, edges="0.05, 0.13, 0.25")
+PLANNED = PlanAsked(tolerance=0.02, reliability=0.99, steps=32, teams=1, edges="0.05, 0.13, 0.25")
 """What the planner shows for a study without a meter set."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted(Asked):
+class Wanted(PlanAsked):
     """What the planner is asked, and its answer or why there is none."""
 
     plans: MeterPlans | None = None
@@ -105,7 +105,7 @@ def routes(site: Site) -> APIRouter:
         found = site.study(viewer, study)
         history = meter_history(site.open_sealed(), study=found.name, test_set_id=set_id, page=page, size=PAGE_SIZE)
         begun = _defaults(history)
-        asked = Asked(
+        asked = PlanAsked(
             tolerance=begun.tolerance if tolerance is None else tolerance,
             reliability=begun.reliability if reliability is None else reliability,
             steps=begun.steps if steps is None else steps,
@@ -166,12 +166,12 @@ _COLUMNS |= {"log_cost": "cost", "decided_at": "decided_at", "answered_at": "ans
 """Of the ledger as a file: headings, and the keys of the entries; what the gate's file has too is called alike."""
 
 
-def _defaults(history: MeterHistory | None) -> Asked:
+def _defaults(history: MeterHistory | None) -> PlanAsked:
     """What the study's meter set was planned for, within what the planner can be asked."""
     if history is None:
         return PLANNED
     settings = history.settings
-    return Asked(
+    return PlanAsked(
         tolerance=max(settings.tolerance, LEAST_TOLERANCE),
         reliability=settings.reliability,
         steps=min(settings.steps, MOST_STEPS),
@@ -180,7 +180,7 @@ def _defaults(history: MeterHistory | None) -> Asked:
     )
 
 
-def _planned(asked: Asked, study: Study) -> Wanted:
+def _planned(asked: PlanAsked, study: Study) -> Wanted:
     """The plan, or what is wrong with what was asked."""
     told = row_of(asked)
     try:

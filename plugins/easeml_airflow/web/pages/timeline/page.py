@@ -22,7 +22,7 @@ from easeml_core.errors import counted
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.recommendations import Severity
 from easeml_core.services.reports.timeline import LANES, MOST_DRAWN, lifecycle
-from easeml_core.store.queries.timeline import EndedTrial, EventKind, Moved, Reading, Verdict
+from easeml_core.store.queries.timeline import EndedTrial, EventKind, Moved, Reading, VerdictEvent
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ class TimeLine:
 def shape_of(event: Event) -> tuple[str, str]:
     """Return the symbol and the colour of an event."""
     facts = event.facts
-    if isinstance(facts, Verdict):
+    if isinstance(facts, VerdictEvent):
         colour, shape, _ = VERDICTS[facts.symbol]
         return shape, colour
     if isinstance(facts, EndedTrial) and facts.quality is None:
@@ -137,7 +137,7 @@ def _put(lane: Lane, event: Event, left: float, y: Axis) -> None:
 def title_of(events: Sequence[Event]) -> str:
     """What the line shows, with its main numbers."""
     kinds = Counter(e.kind for e in events)
-    verdicts = [e.facts for e in events if isinstance(e.facts, Verdict)]
+    verdicts = [e.facts for e in events if isinstance(e.facts, VerdictEvent)]
     symbols = Counter(verdict.symbol for verdict in verdicts if not verdict.cached)
     qualities = _qualities(events)
     told = [counted(kinds[EventKind.DATA], "data version"), counted(kinds[EventKind.TRIAL], "trial")]
