@@ -71,18 +71,18 @@ def product(bench: Installation, contest: Contest, race: Race) -> None:
     scheduler = LiveScheduler(bench.worker, studies_only=[contest.name], functions=functions)
     while race.left > 0:
         key = bench.key()
-        found = scheduler.ask(request_key=key)["trials"]
+        found = scheduler.ask(request_key=key).trials
         if not found:
             return
-        asked = {"trial_id": found[0]["trial_id"], "request_key": key}
+        asked = {"trial_id": found[0].trial_id, "request_key": key}
         report = (
             run_trial(bench.worker, bench.artifacts, **asked)
             if contest.function is None
             else run_function_trial(bench.worker, bench.artifacts, function=contest.function, **asked)
         )
-        if report["model_id"] is None:
+        if report.model_id is None:
             continue
         with bench.worker.begin() as tx:
-            model = models.get_model(tx, studies.get_study(tx, contest.name).id, report["model_id"])
+            model = models.get_model(tx, studies.get_study(tx, contest.name).id, report.model_id)
         predictor = load_predictor(bench.artifacts.path(model.artifact), model.format)
-        race.note(contest.score_of(report["quality"]), predictor.predict)
+        race.note(contest.score_of(report.quality), predictor.predict)

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
     from made_up_installation import World
 
+    from easeml_core.store.tables.decisions import SuggestedTrial
+
 REFITTED = 50
 """Tenants whose models scikit-learn refits; what all would take is extrapolated from them."""
 
@@ -190,7 +192,7 @@ def time_database(store: Store, world: World, *, policy: str) -> tuple[float, li
         ended = time.perf_counter() + COMMITTED_SECONDS
         for number in range(COMMITTED + 1):
             begun = time.perf_counter()
-            found = scheduler.ask(request_key=f"{key}-{number}")["trials"]
+            found = scheduler.ask(request_key=f"{key}-{number}").trials
             if not found:
                 break
             times.append(time.perf_counter() - begun)
@@ -217,11 +219,11 @@ def _fill(store: Store, key: str, world: World) -> None:
         installation.analyse(tx)
 
 
-def _end(store: Store, world: World, trial: dict[str, Any]) -> None:
+def _end(store: Store, world: World, trial: SuggestedTrial) -> None:
     """Let a trial succeed, with its true quality and cost."""
-    place = int(trial["study"].rsplit("-", 1)[1]), world.names.index(trial["candidate"])
+    place = int(trial.study.rsplit("-", 1)[1]), world.names.index(trial.candidate)
     quality, cost = float(world.qualities[place]), float(world.costs[place])
-    number = trial["trial_id"]
+    number = trial.trial_id
     with store.begin() as tx:
         executor = Executor("trainer:decision_tree", "bench")
         attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)

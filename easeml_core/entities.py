@@ -5,13 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime  # noqa: TC003  # the store reads the annotations of rows
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from datetime import datetime
+Parameters: TypeAlias = Mapping[str, Any]
+"""A JSON object that a user writes, whose keys this package does not fix: the parameters of a candidate."""
+
+JsonObject: TypeAlias = Mapping[str, Any]
+"""A JSON object as it was received or stored, before it is decoded into a class."""
 
 
 class StudyState(StrEnum):
@@ -130,7 +134,7 @@ class Candidate:
     study_id: int
     name: str
     kind: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Parameters = field(default_factory=dict)
     devices: Sequence[str] | None = None
 
 
@@ -150,7 +154,7 @@ class DataVersion:
     features: int
     classes: int
     artifact: str
-    layout: Mapping[str, Any] | None = None
+    layout: JsonObject | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +196,7 @@ class Study:
     metric: str
     weight: float
     budget_seconds: float | None
-    config: Mapping[str, Any]
+    config: JsonObject
     priority: int = 0
     deadline: datetime | None = None
     seconds_left: float | None = None
@@ -203,7 +207,7 @@ class Study:
     program: str | None = None
 
 
-def implementation_of(kind: str, name: str, parameters: Mapping[str, Any]) -> str:
+def implementation_of(kind: str, name: str, parameters: Parameters) -> str:
     """Return what trains a candidate, and the only thing that may: ``work.candidates.implementation`` says the same.
 
     Args:
@@ -286,7 +290,7 @@ class Trial:
     candidate_id: int
     candidate: str
     kind: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     data_version_id: int
     state: TrialState
     attempt: int
@@ -300,7 +304,7 @@ class Trial:
     failure_kind: str | None = None
     retries: int | None = None
     executor: str | None = None
-    executor_details: Mapping[str, Any] | None = None
+    executor_details: JsonObject | None = None
     last_key: str | None = None
     excused: int = 0
 

@@ -113,11 +113,9 @@ class Installation:
         """Suggest, claim, train and observe one trial."""
         asked = {"count": 1, "studies_only": [study]}
         suggested = self.get("suggest_trials")(self.worker, request_key=f"suggest/{study}", **asked)
-        (trial,) = suggested["trials"]
-        done = self.get("run_trial")(
-            self.worker, self.artifacts, trial_id=trial["trial_id"], request_key=f"train/{study}"
-        )
-        if done["state"] != "SUCCEEDED":
+        (trial,) = suggested.trials
+        done = self.get("run_trial")(self.worker, self.artifacts, trial_id=trial.trial_id, request_key=f"train/{study}")
+        if done.state != "SUCCEEDED":
             raise RuntimeError(str(done))
 
     def find_trained(self, study: str) -> None:
@@ -136,7 +134,7 @@ class Installation:
         }
         given |= {"request_key": f"submit/{study}"}
         handed = self.get("submit_model")(self.worker, self.artifacts, **given)
-        asked = {"study": study, "model_id": handed["model_id"], "request_key": f"gate/{study}"}
+        asked = {"study": study, "model_id": handed.model_id, "request_key": f"gate/{study}"}
         self.answer(self.get("file_gate_request")(self.worker, **asked)["request_id"])
 
     def reading(self, study: str) -> None:

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from easeml_core.remote.cache import FileCache
     from easeml_core.services.operations.backup import Beside
     from easeml_core.services.operations.doctor import ApiServer, Check
+    from easeml_core.services.operations.mlflow_sync import MirrorReport
 
 
 _LOOKS = {"ok": ("ok", "green"), "warning": ("warning", "yellow"), "failed": ("FAILED", "bold red")}
@@ -329,7 +330,7 @@ def keep_in_sync(
         stop.wait(poll_seconds)
 
 
-def _show_synced(done: list[dict[str, Any]], as_json: bool) -> None:
+def _show_synced(done: list[MirrorReport], as_json: bool) -> None:
     if as_json:
         show_json(done)
     else:

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,13 +16,19 @@ import click
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
 from easeml_core.config import COST_MODES, POLICIES, SelectionConfig
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+    from datetime import datetime
 
+    from easeml_core.entities import JsonObject
     from easeml_core.selection.costs.report import CostReport
-    from easeml_core.services.selection.backtest import Backtest
+    from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
+    from easeml_core.selection.simulate.calibration import CalibrationReport
+    from easeml_core.services.selection.backtest import Backtest, BacktestAnswer
+    from easeml_core.services.selection.policy import PolicyReport
 
 
 OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
@@ -116,7 +122,8 @@ def history(database: str | None, as_json: bool) -> None:
         show_json(found)
         return
     entries = [
-        entry | {"settings": _differences(entry["config"]), "when": entry["created_at"][:16], "tested": _tested(entry)}
+        row_of(entry)
+        | {"settings": _differences(entry.config), "when": _minute(entry.created_at), "tested": _tested(entry)}
         for entry in found
     ]
     columns = {"When": "when", "By": "created_by", "Policy": "policy", "Settings": "settings"}
@@ -146,7 +153,7 @@ def _read_order(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _differences(config: Mapping[str, Any]) -> str:
+def _differences(config: JsonObject) -> str:
     """The settings that are not the program's own."""
     own = SelectionConfig().to_json() | {"order": []}
     return ", ".join(f"{k}={_text(v)}" for k, v in config.items() if k != "policy" and v != own[k])
@@ -159,24 +166,27 @@ def _text(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _tested(entry: Mapping[str, Any]) -> str:
-    return f"{entry['report']['tenants']} tenants" if entry["report"] else ""
+def _tested(entry: PolicyReport) -> str:
+    return f"{entry.report['tenants']} tenants" if entry.report else ""
 
 
-def _show_policy(found: Mapping[str, Any], as_json: bool) -> None:
+def _minute(at: datetime | None) -> str:
+    """A time to the minute; the database answers in UTC."""
+    return "" if at is None else f"{at:%Y-%m-%dT%H:%M}"
+
+
+def _show_policy(found: PolicyReport, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
     own = SelectionConfig().to_json() | {"order": []}
-    for name, value in found["config"].items():
+    for name, value in found.config.items():
         mark = "" if value == own[name] else f"   (default: {_text(own[name])})"
         click.echo(f"{name:>20}  {_text(value)}{mark}")
-    if found["id"] is None:
+    if found.id is None:
         click.echo("\nThe program's own settings: nobody has set any here.")
     else:
-        click.echo(
-            f"\n{found['reason']}\n({found['created_by']}, {found['created_at'][:16]} UTC, change {found['id']})"
-        )
+        click.echo(f"\n{found.reason}\n({found.created_by}, {_minute(found.created_at)} UTC, change {found.id})")
 
 
 FILE = click.Path(path_type=Path)
@@ -210,91 +220,105 @@ def backtest(as_json: bool, plot: Path | None, database: str | None, **options: 
     """
     from easeml_core.selection.simulate.plot import draw_losses
 
-    _check(options)
-    found = _run(options, database)
-    if plot is not None and found.report is not None:
-        write_plot(draw_losses(found.report), plot)
+    asked = _Asked(**options)
+    _check(asked)
+    found = _run(asked, database)
+    if plot is not None and found.simulation is not None:
+        write_plot(draw_losses(found.simulation), plot)
     if as_json:
         show_json(found.answer)
     else:
         _show_backtest(found.answer)
 
 
-def _check(options: Mapping[str, Any]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The options of a backtest but for those of its output, as they were given."""
+
+    served: int | None
+    repeats: int
+    seed: int
+    apply: bool
+    quality: Path | None
+    cost: Path | None
+    cost_mode: str | None
+    processes: int | None
+
+
+def _check(options: _Asked) -> None:
     """See that the options fit together, before anything takes long."""
-    if options["quality"] is None and (options["cost"] is not None or options["cost_mode"] is not None):
+    if options.quality is None and (options.cost is not None or options.cost_mode is not None):
         message = "--cost and --cost-mode go with --quality FILE; the installation's own costs are in its database"
         raise InvalidInputError(message)
-    if options["quality"] is not None and options["apply"]:
+    if options.quality is not None and options.apply:
         message = "--apply goes by the installation's own history; leave out --quality, or use `easeml policy set`"
         raise InvalidInputError(message)
 
 
-def _run(options: Mapping[str, Any], database: str | None) -> Backtest:
+def _run(options: _Asked, database: str | None) -> Backtest:
     from easeml_core.services.selection.backtest import Replay, backtest_installation, backtest_table
 
     with progress() as on_done:
-        how = {name: options[name] for name in ("served", "repeats", "seed", "processes")}
-        replay = Replay(**how, on_done=on_done)
-        if options["quality"] is not None:
-            return backtest_table(options["quality"], options["cost"], replay, cost_mode=options["cost_mode"])
-        store = open_store(database, role="easeml_owner" if options["apply"] else "easeml_worker")
-        return backtest_installation(store, replay, apply=options["apply"])
+        replay = Replay(options.served, options.repeats, options.seed, options.processes, on_done=on_done)
+        if options.quality is not None:
+            return backtest_table(options.quality, options.cost, replay, cost_mode=options.cost_mode)
+        store = open_store(database, role="easeml_owner" if options.apply else "easeml_worker")
+        return backtest_installation(store, replay, apply=options.apply)
 
 
-def _show_backtest(answer: Mapping[str, Any]) -> None:
+def _show_backtest(answer: BacktestAnswer) -> None:
     """The answer for people."""
-    results, tenants = counted(answer["results"], "result"), counted(answer["tenants"], "tenant")
-    left_out = counted(answer["left_out"], "tenant has", "tenants have")
-    click.echo(
-        f"{results} of {tenants} with {counted(answer['candidates'], 'candidate')}; {left_out} too few results\n"
-    )
-    if answer["enough"]:
+    results, tenants = counted(answer.results, "result"), counted(answer.tenants, "tenant")
+    left_out = counted(answer.left_out, "tenant has", "tenants have")
+    click.echo(f"{results} of {tenants} with {counted(answer.candidates, 'candidate')}; {left_out} too few results\n")
+    if answer.enough:
         _show_policies(answer)
-    click.echo(answer["message"])
-    if answer["applied"] is not None:
-        click.echo(f"applied: change {answer['applied']}, see `easeml policy show`")
-    elif answer["winner"] != "default" and answer["source"] == "installation":
+    click.echo(answer.message)
+    if answer.applied is not None:
+        click.echo(f"applied: change {answer.applied}, see `easeml policy show`")
+    elif answer.winner != "default" and answer.source == "installation":
         click.echo("not applied; --apply follows the winner from now on")
 
 
-def _show_policies(answer: Mapping[str, Any]) -> None:
+def _show_policies(answer: BacktestAnswer) -> None:
     """What losses cost: as percentages, and in the unit of the past for the tenants of one draw."""
-    policies, served = answer["policies"], answer["protocol"]["served"]
-    losses = {loss: loss for loss in answer["policies"]["default"]["to_loss"]}
+    assert answer.protocol is not None  # there is one where there are policies
+    policies, served = answer.policies, answer.protocol.served
+    losses = {loss: loss for loss in answer.policies["default"].to_loss}
     show_table(
         "Percent of the cost of everything to an average loss of ...: median (10th to 90th percentile)",
         {"Policy": "policy", **losses, "Against default": "ratio"},
         [
-            {"policy": name, "ratio": _ratio(figures)} | {loss: _price(figures["to_loss"][loss]) for loss in losses}
+            {"policy": name, "ratio": _ratio(figures)} | {loss: _price(figures.to_loss[loss]) for loss in losses}
             for name, figures in policies.items()
         ],
     )
-    unit = answer["cost_unit"]
+    unit = answer.cost_unit
     show_table(
         f"The same in {'device time' if unit == 'seconds' else unit}, for {served} tenants: median",
         {"Policy": "policy", **losses},
         [
-            {"policy": name} | {loss: _amount(figures["to_loss"][loss]["cost"], unit) for loss in losses}
+            {"policy": name} | {loss: _amount(figures.to_loss[loss].cost, unit) for loss in losses}
             for name, figures in policies.items()
         ],
     )
     click.echo("Against default: how many times as much, and one standard error on either side.\n")
-    _show_calibration(answer["calibration"])
+    if answer.calibration is not None:
+        _show_calibration(answer.calibration)
 
 
-def _show_calibration(report: Mapping[str, Any]) -> None:
+def _show_calibration(report: CalibrationReport) -> None:
     """How far the posterior of ``default`` can be believed."""
-    entries = [entry for entry in report["entries"] if entry["tenant_scale"]]
+    entries = [entry for entry in report.entries if entry.tenant_scale]
     if not entries:
         return
     columns = {"Own results": "own", "z std": "z_std", "In interval": "interval_coverage"}
-    title = f"Calibration of default on tenants left out; intervals of {report['coverage']:.0%}"
+    title = f"Calibration of default on tenants left out; intervals of {report.coverage:.0%}"
     show_table(title, columns | {"Improvement expected / seen": "improvement_ratio"}, entries)
 
 
-def _price(needed: Mapping[str, float]) -> str:
-    return f"{needed['percent']:.3g} ({_two(needed['p10'])}-{_two(needed['p90'])})"
+def _price(needed: CostToLoss) -> str:
+    return f"{needed.percent:.3g} ({_two(needed.p10)}-{_two(needed.p90)})"
 
 
 def _two(percent: float) -> str:
@@ -302,12 +326,12 @@ def _two(percent: float) -> str:
     return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
 
 
-def _ratio(figures: Mapping[str, Any]) -> str:
-    against = figures["against_default"]
+def _ratio(figures: PolicyFigures) -> str:
+    against = figures.against_default
     if against is None:
         return ""
-    high = "?" if against["high"] is None else f"{against['high']:.2f}"
-    return f"x {against['ratio']:.2f} ({against['low']:.2f}-{high})"
+    high = "?" if against.high is None else f"{against.high:.2f}"
+    return f"x {against.ratio:.2f} ({against.low:.2f}-{high})"
 
 
 def _amount(cost: float, unit: str) -> str:
@@ -352,7 +376,7 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
 
     report = report_cost_table(history) if history else report_costs(open_store(database))
     if as_json:
-        show_json(report.to_json())
+        show_json(report)
     elif report.errors:
         _show_cost_report(report)
     else:
@@ -364,5 +388,5 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
 
 def _show_cost_report(report: CostReport) -> None:
     counts = ", ".join(counted(getattr(report, f"{what}s"), what) for what in ("tenant", "candidate", "trial"))
-    entries = [e | {"factor": 10 ** e["median_absolute_log10"]} for e in report.to_json()["errors"]]
+    entries = [row_of(e) | {"factor": 10**e.median_absolute_log10} for e in report.errors]
     show_table(f"{counts}; intervals of {report.coverage:.0%}", _COLUMNS, entries)

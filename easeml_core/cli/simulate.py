@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_report, write_plot
+from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
 from easeml_core.cli.selection import OBJECTIVES
 from easeml_core.config import COST_MODES
+from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from easeml_core.config import SelectionConfig
+    from easeml_core.selection.simulate.fairness import FairnessCurve
     from easeml_core.selection.simulate.protocol import Protocol
-    from easeml_core.selection.simulate.report import Report
+    from easeml_core.selection.simulate.report import LossPrice, SimulatedPolicy, Simulation
     from easeml_core.selection.simulate.tables import Table
 
 FILE = click.Path(path_type=Path)
@@ -86,55 +89,121 @@ def simulate(as_json: bool, plot: Path | None, processes: int | None, **options:
     in percent of the cost of everything, until the average distance of the tenants to their best candidate is at most
     that. CSV: a header line, the tenant's key in the first column, an empty cell where a candidate is not available.
     """
-    report, curve = _run(options, processes)
-    answer = report.to_json() | ({"curve": curve} if curve else {})
+    found = _run(_Options(**options), processes)
     if plot is not None:
-        write_plot(_drawn(report, curve), plot)
+        write_plot(_drawn(found), plot)
     if as_json:
-        show_json(answer)
+        protocol = {**to_json(found.source), **to_json(found.simulation.protocol)}
+        curve = {"curve": found.curve} if found.curve else {}
+        show_json({"protocol": protocol, "policies": found.policies, **curve})
     else:
-        show_report(answer)
+        _show(found)
 
 
-def _run(options: Mapping[str, Any], processes: int | None) -> tuple[Report, dict[str, Any] | None]:
-    """The simulation that the options ask for, and its curve of fairness."""
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of the command but for those of its output, as they were given."""
+
+    quality: Path | None
+    cost: Path | None
+    synthetic: str | None
+    policies: tuple[str, ...]
+    served: int
+    repeats: int
+    seed: int
+    history: int | None
+    devices: int
+    drive: str
+    cost_mode: str | None
+    beta_scale: float
+    guard: float
+    objective: str
+    losses: str
+    until: float
+    curve: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where the results came from, and the settings that all policies share."""
+
+    quality: Path | None
+    cost: Path | None
+    synthetic: str | None
+    tenants: int
+    candidates: int
+    beta_scale: float
+    guard: float
+    objective: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """A simulation, its source and figures, and its curve of fairness where one was asked for."""
+
+    simulation: Simulation
+    source: _Source
+    policies: Mapping[str, SimulatedPolicy]
+    curve: FairnessCurve | None
+
+
+def _run(options: _Options, processes: int | None) -> _Found:
+    """Run the simulation that the options ask for."""
     from easeml_core.selection.simulate.contestants import parse_contestants
-    from easeml_core.selection.simulate.fairness import curve_json, points_of
+    from easeml_core.selection.simulate.fairness import fairness_curve, points_of
     from easeml_core.selection.simulate.repeats import run_repeats
-    from easeml_core.selection.simulate.report import Report
+    from easeml_core.selection.simulate.report import Simulation
 
-    protocol, base, knob = _protocol(options), _settings(options), options["curve"]
+    protocol, base, knob = _protocol(options), _settings(options), options.curve
     table = _table(options, protocol)
-    contestants = parse_contestants(options["policies"], base=base, candidates=table.candidates)
+    contestants = parse_contestants(options.policies, base=base, candidates=table.candidates)
     points = points_of(contestants, knob) if knob else ()
     if knob:
         contestants = tuple(point.contestant for point in points)
     protocol.check(table)
     with progress() as on_done:
         outcomes = run_repeats(table, protocol, contestants, processes=processes, on_done=on_done)
-    report = Report(protocol, _source(options, table, base), outcomes)
-    return report, curve_json(knob, points, report.to_json()["policies"]) if knob else None
-
-
-def _protocol(options: Mapping[str, Any]) -> Protocol:
-    from easeml_core.selection.simulate.protocol import Protocol
-
-    has_costs = options["cost"] is not None or options["synthetic"] is not None
-    names = ("served", "repeats", "seed", "history", "devices", "until", "drive")
-    return Protocol(
-        cost_mode=options["cost_mode"] or ("known" if has_costs else "unit"),
-        losses=_numbers("--losses", options["losses"]),
-        **{name: options[name] for name in names},
+    simulation = Simulation(protocol, outcomes)
+    figures = simulation.figures()
+    return _Found(
+        simulation=simulation,
+        source=_Source(
+            quality=options.quality,
+            cost=options.cost,
+            synthetic=options.synthetic,
+            tenants=len(table.tenants),
+            candidates=len(table.candidates),
+            beta_scale=base.beta_multiplier,
+            guard=base.guard,
+            objective=base.objective,
+        ),
+        policies=figures,
+        curve=fairness_curve(knob, points, figures) if knob else None,
     )
 
 
-def _settings(options: Mapping[str, Any]) -> SelectionConfig:
+def _protocol(options: _Options) -> Protocol:
+    from easeml_core.selection.simulate.protocol import Protocol
+
+    has_costs = options.cost is not None or options.synthetic is not None
+    return Protocol(
+        cost_mode=options.cost_mode or ("known" if has_costs else "unit"),
+        losses=_numbers("--losses", options.losses),
+        served=options.served,
+        repeats=options.repeats,
+        seed=options.seed,
+        history=options.history,
+        devices=options.devices,
+        until=options.until,
+        drive=options.drive,
+    )
+
+
+def _settings(options: _Options) -> SelectionConfig:
     """What all policies share."""
     from easeml_core.config import SelectionConfig
 
-    return SelectionConfig(
-        beta_multiplier=options["beta_scale"], guard=options["guard"], objective=_dial(options["objective"])
-    )
+    return SelectionConfig(beta_multiplier=options.beta_scale, guard=options.guard, objective=_dial(options.objective))
 
 
 def _dial(text: str) -> float:
@@ -151,7 +220,7 @@ def _numbers(
         raise InvalidInputError(message) from None
 
 
-def _table(options: Mapping[str, Any], protocol: Protocol) -> Table:
+def _table(options: _Options, protocol: Protocol) -> Table:
     """The table that the options name.
 
     Raises:
@@ -160,33 +229,115 @@ def _table(options: Mapping[str, Any], protocol: Protocol) -> Table:
     from easeml_core.selection.simulate.synthetic import parse_synthetic
     from easeml_core.selection.simulate.tables import read_table
 
-    quality, cost, synthetic = options["quality"], options["cost"], options["synthetic"]
-    if (quality is None) == (synthetic is None):
+    quality, cost, synthetic = options.quality, options.cost, options.synthetic
+    if quality is not None and synthetic is None:
+        return read_table(quality, cost)
+    if quality is not None or synthetic is None:
         message = 'give either --quality FILE (with --cost FILE, or all costs are 1) or --synthetic "SYN(0.01,1.0)"'
         raise InvalidInputError(message)
-    if synthetic is None:
-        return read_table(quality, cost)
     if cost is not None:
         message = "--synthetic has costs of its own; leave out --cost, or add --cost-mode unit for costs of 1"
         raise InvalidInputError(message)
     return parse_synthetic(synthetic).table(protocol.seed)
 
 
-def _source(options: Mapping[str, Any], table: Table, base: SelectionConfig) -> dict[str, Any]:
-    """What joins the protocol in the JSON: where the results came from, and what all policies share."""
-    paths = {name: None if options[name] is None else str(options[name]) for name in ("quality", "cost")}
+def _drawn(found: _Found) -> Any:
+    from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
+
+    return draw_losses(found.simulation) if found.curve is None else draw_fairness(found.curve)
+
+
+def _show(found: _Found) -> None:
+    """Show the figures as tables."""
+    protocol, source = found.simulation.protocol, found.source
+    devices = "1 device" if protocol.devices == 1 else f"{protocol.devices} devices"
+    click.echo(
+        f"{protocol.repeats} repeats, {protocol.served} of {source.tenants} tenants served, "
+        f"{source.candidates} candidates, {devices}, costs {protocol.cost_mode}\n"
+    )
+    if found.curve is not None:
+        _show_curve(found.curve)
+    else:
+        _show_policies(found.policies)
+
+
+def _show_policies(policies: Mapping[str, SimulatedPolicy]) -> None:
+    """Prices of losses, then how the tenants fared."""
+    losses = next(iter(policies.values())).percent_to_loss
+    show_table(
+        "Percent of the cost to an average loss of ...: median (10th to 90th percentile)",
+        {"Policy": "policy", **{loss: loss for loss in losses}, "Worst": "worst"},
+        [_prices(name, figures) for name, figures in policies.items()],
+    )
+    if any(n.reached < 1 for figures in policies.values() for n in figures.percent_to_loss.values()):
+        click.echo("[share of the repeats that got there; the others count as 100]")
+    click.echo("Worst: largest loss of a repeat when 10 % are spent.\n")
+    show_table(
+        "Fairness",
+        {"Policy": "policy", "Regret": "total", "Worst": "worst", "First %": "first", "Least": "least", "us": "us"},
+        [_fairness(name, figures) for name, figures in policies.items()],
+    )
+    click.echo(
+        "Regret: loss x cost, of all tenants; Worst: of the worst-off one. First %: cost at which the last tenant of\n"
+        "all repeats got its first model. Least: compute of the least-served tenant over its due when 10 % are spent.\n"
+        "us: microseconds of a decision. Medians over the repeats, but for First %."
+    )
+
+
+def _prices(name: str, figures: SimulatedPolicy) -> dict[str, object]:
+    """What losses cost under one policy."""
+    prices = {loss: _price(needed) for loss, needed in figures.percent_to_loss.items()}
+    return {"policy": name, **prices, "worst": figures.worst_loss["10"]}
+
+
+def _fairness(name: str, figures: SimulatedPolicy) -> dict[str, object]:
+    """How the tenants fared under one policy."""
+    share = figures.compute_share["10"]
     return {
-        **paths,
-        "synthetic": options["synthetic"],
-        "tenants": len(table.tenants),
-        "candidates": len(table.candidates),
-        "beta_scale": base.beta_multiplier,
-        "guard": base.guard,
-        "objective": base.objective,
+        "policy": name,
+        "total": _three(figures.regret.total),
+        "worst": _three(figures.regret.worst_tenant),
+        "first": _three(figures.first_model_percent.worst),
+        "least": None if share is None else f"{share.least:.2f}",
+        "us": f"{figures.decision_microseconds:.0f}",
     }
 
 
-def _drawn(report: Report, curve: Mapping[str, Any] | None) -> Any:
-    from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
+def _price(needed: LossPrice) -> str:
+    """Median and range of a price, and how many repeats paid it where not all did."""
+    text = f"{_three(needed.median)} ({needed.p10:.2g}-{needed.p90:.2g})"
+    return text if needed.reached == 1 else f"{text} [{100 * needed.reached:.0f} %]"
 
-    return draw_losses(report) if curve is None else draw_fairness(curve)
+
+def _three(value: float) -> str:
+    """Three figures, without an exponent where that can be read.
+
+    Example:
+        >>> [_three(value) for value in (0.02634, 2.5, 12345.6, 1.5e9)]
+        ['0.0263', '2.5', '12,346', '1.5e+09']
+    """
+    return f"{value:,.0f}" if 100 <= value < 1e8 else f"{value:.3g}"
+
+
+def _show_curve(curve: FairnessCurve) -> None:
+    """Efficiency against fairness."""
+    losses = curve.points[0].percent_to_loss
+    columns = {"Policy": "policy", "Value": "value", **{f"to {loss}": loss for loss in losses}}
+    columns |= {"Regret": "total", "Worst": "worst", "p10": "p10", "First %": "first"}
+    entries = [
+        {
+            "policy": point.policy,
+            "value": None if point.value is None else f"{point.value:g}",
+            **{loss: _three(needed) for loss, needed in point.percent_to_loss.items()},
+            "total": _three(point.total_regret),
+            "worst": _three(point.worst_tenant_regret),
+            "p10": _three(point.p10_tenant_regret),
+            "first": _three(point.first_model_worst_percent),
+        }
+        for point in curve.points
+    ]
+    show_table(f"Efficiency against fairness over the {curve.knob}, medians over the repeats", columns, entries)
+    click.echo(
+        "to LOSS: percent of the cost. Regret: loss x cost, of all tenants; Worst: of the worst-off one; p10: a tenth\n"
+        "of the tenants fare worse. First %: cost at which the last tenant of all repeats got its first model."
+    )

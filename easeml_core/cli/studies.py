@@ -164,7 +164,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
         "Quality": "quality",
         "Cost s": "cost_seconds",
         "Model": "model_id",
-        "Failure": lambda trial: short(trial["failure"]),
+        "Failure": lambda trial: short(trial.failure),
     }
     show_table("Trials", columns, details.trials)
     sets = {"Set": "id", "For": "purpose", "State": "state", "Rows": "rows", "Steps": "steps"}

@@ -10,15 +10,19 @@ from __future__ import annotations
 import signal
 import threading
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import STUDY, artifacts_option, database_option, open_installation, open_store
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
+from easeml_core.encoding import row_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    from easeml_core.store.tables.trials import CurvePoint, TrialReport
 
 
 _MOST_LINES = 50
@@ -42,13 +46,15 @@ def show(trial_id: int, database: str | None, as_json: bool) -> None:
     if as_json:
         show_json(details)
         return
-    curve, decided, news = details.pop("curve"), details.pop("rungs"), details.pop("progress") or {}
-    _print({**details, "last_news": news.get("note"), "peak_mb": news.get("peak_mb")}, as_json=False)
-    for told in decided:
-        click.echo(f"It {sentence_of(told)}.")
-    if curve:
+    news, shown = details.progress or {}, row_of(details)
+    for name in ("curve", "rungs", "progress"):
+        del shown[name]
+    _lines({**shown, "last_news": news.get("note"), "peak_mb": news.get("peak_mb")})
+    for decision in details.rungs:
+        click.echo(f"It {sentence_of(decision)}.")
+    if details.curve:
         columns = {"Step": "step", "Of": "of", "Quality": "quality", "Loss": "loss", "Seconds": "seconds"}
-        show_table("Learning curve", columns, _thinned(curve))
+        show_table("Learning curve", columns, _thinned(details.curve))
 
 
 @trial.command(epilog=example("easeml trial cancel 12"))
@@ -77,17 +83,21 @@ def retry(trial_id: int, database: str | None, as_json: bool) -> None:
     _print(retry_trial(open_store(database), trial_id=trial_id), as_json)
 
 
-def _thinned(curve: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _thinned(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
     """At most 50 points or so of a long curve, and always its last one; ``--json`` has all of them."""
     every = -(-len(curve) // _MOST_LINES)
     return [point for number, point in enumerate(curve, start=1) if number % every == 0 or number == len(curve)]
 
 
-def _print(report: dict[str, Any], as_json: bool) -> None:
+def _print(report: TrialReport, as_json: bool) -> None:
     if as_json:
         show_json(report)
-        return
-    for key, value in report.items():
+    else:
+        _lines(row_of(report))
+
+
+def _lines(shown: Mapping[str, object]) -> None:
+    for key, value in shown.items():
         click.echo(f"{key:>19}  {cell(value)}")
 
 
@@ -226,9 +236,9 @@ def run(
     else:
         columns = {"Trial": "trial_id", "Study": "study", "Candidate": "candidate", "State": "state"}
         columns |= {"Quality": "quality", "Cost s": "cost_seconds", "Failure": "failure"}
-        show_table("Trials", columns, [t | {"failure": short(t["failure"])} for t in summary["trials"]])
-        click.echo(summary["message"])
-    if summary["reason"] in (Reason.DEVICE_FAILS, Reason.NOTHING_RUNNABLE):
+        show_table("Trials", columns, [replace(t, failure=short(t.failure)) for t in summary.trials])
+        click.echo(summary.message)
+    if summary.reason in (Reason.DEVICE_FAILS, Reason.NOTHING_RUNNABLE):
         raise SystemExit(1)
 
 

@@ -6,7 +6,7 @@
     >>> wine = Arms(2, 1.0, ("knn", "forest"), study="wine")
     >>> problem = Problem((digits, wine), pulls=(Pull(1, 0, 0.98, 2.0), Pull(2, 0, 0.70, 1.0)))
     >>> [suggestion] = suggest(problem, count=1, config=SelectionConfig())
-    >>> suggestion.study_id, suggestion.arm, suggestion.runner_up["study_id"]
+    >>> suggestion.study_id, suggestion.arm, suggestion.runner_up.study_id
     (2, 1, 1)
 
 Everything is rebuilt from the observations in each call: the same problem gives the same answer, in any process, and a
@@ -15,8 +15,8 @@ batch is the same as single suggestions one after another with the earlier ones 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
 
@@ -27,6 +27,21 @@ if TYPE_CHECKING:
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler import Choice, Forecast, Pair, Scheduler
     from easeml_core.selection.surrogate.posterior import Array
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerUp:
+    """The second best pair of a study and a candidate.
+
+    Attributes:
+        study_id: The study.
+        arm: Number of its candidate, from 0.
+        acquisition: Its worth to the policy.
+    """
+
+    study_id: int
+    arm: int
+    acquisition: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +61,8 @@ class Suggestion:
         guarded: Whether the guard chose the study, because it was served least.
         guard: The guard's share of the compute.
         learning: Whether it runs for what a cheap trial teaches, while there is hardly any past.
-        runner_up: ``study_id``, ``arm`` and ``acquisition`` of the second best; None when nothing else was left. Of
-            the same study where the policy chooses the tenant first.
+        runner_up: The second best; None when nothing else was left. Of the same study where the policy chooses the
+            tenant first.
         sentence: The reason in one sentence.
     """
 
@@ -63,12 +78,8 @@ class Suggestion:
     guarded: bool
     guard: float
     learning: bool
-    runner_up: dict[str, Any] | None
+    runner_up: RunnerUp | None
     sentence: str
-
-    def to_json(self) -> dict[str, Any]:
-        """The suggestion as plain JSON."""
-        return asdict(self)
 
 
 def suggest(
@@ -180,13 +191,14 @@ def _explain(
         guarded=choice.guarded,
         guard=config.guard if config.policy == "default" else 0.0,
         learning=choice.learning,
-        runner_up=_plain(second, studies) if second else None,
+        runner_up=_runner_up(second, studies) if second else None,
         sentence=_sentence(choice, forecast, scheduler, studies, device),
     )
 
 
-def _plain(pair: Pair, studies: Sequence[Arms]) -> dict[str, Any]:
-    return {"study_id": studies[pair.tenant].study_id, "arm": pair.arm, "acquisition": pair.acquisition}
+def _runner_up(pair: Pair, studies: Sequence[Arms]) -> RunnerUp:
+    arms = studies[pair.tenant]
+    return RunnerUp(arms.study_id, pair.arm, pair.acquisition)
 
 
 def _sentence(

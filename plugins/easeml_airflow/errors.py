@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.version_compat import (
     AirflowException,
@@ -27,7 +27,9 @@ from easeml_core.faults import Blame, blame_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from easeml_core.services.trials.worker import DeviceSummary
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialReport
 
 
 class Outcome(StrEnum):
@@ -122,7 +124,7 @@ def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], objec
         raise
 
 
-def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool = False) -> None:
+def settle_trial(result: TrialReport, *, on_failed: str, is_stopped: bool = False) -> None:
     """Turn a trial that did not succeed into what Airflow does about it.
 
     Args:
@@ -138,7 +140,7 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool 
             candidate names, or failed and ``on_failed`` is ``skip``.
     """
     require(on_failed in ON_FAILED, "on_failed", on_failed, "one of " + ", ".join(ON_FAILED))
-    state, trial = result["state"], f"trial {result['trial_id']} ({result['study']}, {result['candidate']})"
+    state, trial = result.state, f"trial {result.trial_id} ({result.study}, {result.candidate})"
     if state == TrialState.CANCELLED:
         message = f"{trial} was cancelled"
         raise AirflowSkipException(message)
@@ -149,11 +151,11 @@ def settle_trial(result: Mapping[str, Any], *, on_failed: str, is_stopped: bool 
         message = f"{trial} was given back: this task does not execute what its candidate names"
         raise AirflowSkipException(message)
     if state == TrialState.FAILED and on_failed != "ignore":
-        message = f"{trial} failed: {result['failure']}"
-        if result.get("failure_kind") == FailureKind.TASK:
+        message = f"{trial} failed: {result.failure}"
+        if result.failure_kind == FailureKind.TASK:
             message = (
                 f"{trial} failed because of its task, not of its candidate: mend it and clear this task, or run "
-                f"`easeml trial retry {result['trial_id']}`; {result['failure']}"
+                f"`easeml trial retry {result.trial_id}`; {result.failure}"
             )
         raise (AirflowFailException if on_failed == "fail" else AirflowSkipException)(message)
 
@@ -170,7 +172,7 @@ NOTHING_RUNNABLE = "nothing runnable"
 """A device found candidates, and could run none of them."""
 
 
-def settle_stream(summary: Mapping[str, Any]) -> None:
+def settle_stream(summary: DeviceSummary) -> None:
     """Turn the end of a device's stream into what Airflow does about it.
 
     Args:
@@ -183,8 +185,8 @@ def settle_stream(summary: Mapping[str, Any]) -> None:
             if it can run no candidate of its studies at all; where it could run some, which have run, others are for
             other tasks, and it has done its part.
     """
-    raised = STREAM_OUTCOMES.get(summary["reason"])
-    if raised is None and summary["reason"] == NOTHING_RUNNABLE and summary["is_useless"]:
+    raised = STREAM_OUTCOMES.get(summary.reason)
+    if raised is None and summary.reason == NOTHING_RUNNABLE and summary.is_useless:
         raised = AirflowFailException
     if raised is not None:
-        raise raised(summary["message"])
+        raise raised(summary.message)

@@ -14,6 +14,7 @@ from lifecycle.failures import LifecycleError
 from lifecycle.stage import OPERATOR
 
 if TYPE_CHECKING:
+    from easeml_core.store.tables.trials import TrialEntry
     from lifecycle.stage import Stage
     from lifecycle.story import Chapter
     from lifecycle.window import Window
@@ -69,7 +70,7 @@ def play(stage: Stage, chapter: Chapter) -> None:
     chapter.keep(window.picture("2c-run-in-airflow"))
     for tenant, name, _ in (("school", "digits", ""), *OTHERS):
         trials = _ended(stage, f"{name}{stage.ending}")
-        best = max((t["quality"] for t in trials), default=None)
+        best = max((t.quality for t in trials if t.quality is not None), default=None)
         reached = "none has ended" if best is None else f"best quality {best:.4f}"
         chapter.tell(f"{tenant} {name}: {len(trials)} trials, {reached}.")
     window.go(stage.path)
@@ -94,15 +95,15 @@ def _train(stage: Stage, chapter: Chapter, window: Window) -> str:
     return run_id
 
 
-def _ended(stage: Stage, study: str) -> list[dict[str, Any]]:
-    return [t for t in study_details(stage.store, study=study).trials if t["state"] == TrialState.SUCCEEDED]
+def _ended(stage: Stage, study: str) -> list[TrialEntry]:
+    return [t for t in study_details(stage.store, study=study).trials if t.state == TrialState.SUCCEEDED]
 
 
 def _explain(stage: Stage, chapter: Chapter, window: Window) -> None:
     """Open the newest decision whose runner-up is another study's, else the newest that had a runner-up."""
     pages: dict[bool, str] = {}
-    for trial in sorted(_ended(stage, stage.study), key=lambda t: -t["trial_id"])[:LOOKED_AT]:
-        window.go(f"{stage.path}/decisions/{trial['trial_id']}")
+    for trial in sorted(_ended(stage, stage.study), key=lambda t: -t.trial_id)[:LOOKED_AT]:
+        window.go(f"{stage.path}/decisions/{trial.trial_id}")
         window.await_seen("p.now", "the reason of the decision")
         if found := window.texts(RUNNER_UP):
             pages.setdefault(stage.study not in found[0], window.page.url)

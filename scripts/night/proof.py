@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from easeml_core.entities import TrialState
 from easeml_core.services.reports.overview import overview, study_details
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialEntry
 
 ENDED = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
-Trials = dict[str, list[dict[str, Any]]]
+Trials: TypeAlias = "Mapping[str, Sequence[TrialEntry]]"
 
 
 def trials_of_all(store: Store) -> Trials:
@@ -26,12 +27,12 @@ def trials_of_all(store: Store) -> Trials:
 
 def ended_trials(trials: Trials) -> set[int]:
     """Ids of the trials that have ended."""
-    return {int(t["trial_id"]) for listed in trials.values() for t in listed if t["state"] in ENDED}
+    return {t.trial_id for listed in trials.values() for t in listed if t.state in ENDED}
 
 
-def repeated(trials: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+def repeated(trials: Trials) -> list[str]:
     """Every (study, candidate, data version) that has more than one trial, in words."""
-    counted = Counter((study, t["candidate"], t["data_version_id"]) for study, listed in trials.items() for t in listed)
+    counted = Counter((study, t.candidate, t.data_version_id) for study, listed in trials.items() for t in listed)
     return [
         f"{study}: {candidate} ran {n} times on data version {v}"
         for (study, candidate, v), n in counted.items()

@@ -156,10 +156,10 @@ def _furnish(made: Installation, folder: Path) -> None:
         until(partial(_is_active, made, study), f"the sealing of {study}")
     for _ in range(4):
         suggested = suggest_trials(made.worker, count=2, policy=None, request_key=made.key())
-        for trial in suggested["trials"]:
-            ended = run_trial(made.worker, made.artifacts, trial_id=trial["trial_id"], request_key=made.key())
-            made.trials.setdefault(trial["study"], []).append(trial["trial_id"])
-            made.models.setdefault(trial["study"], []).append(ended["model_id"])
+        for trial in suggested.trials:
+            ended = run_trial(made.worker, made.artifacts, trial_id=trial.trial_id, request_key=made.key())
+            made.trials.setdefault(trial.study, []).append(trial.trial_id)
+            made.models.setdefault(trial.study, []).append(ended.model_id)
     for model in made.models["cancer"][:2]:
         for ask in (file_gate_request, file_meter_request):
             asked = {"study": "cancer", "model_id": model, "request_key": made.key()}

@@ -308,9 +308,9 @@ def test_a_study_is_paused_and_goes_on(open_as: Any, installation: Any) -> None:
 
 def handed_out(store: Store, candidate: str, request_key: str) -> int:
     """The trial of this candidate; what other studies are handed beside it, such as those of other files, is ended."""
-    found = suggest_trials(store, count=20, policy=None, request_key=request_key)["trials"]
-    (wanted,) = (trial["trial_id"] for trial in found if trial["candidate"] == candidate)
-    for other in {trial["trial_id"] for trial in found} - {wanted}:
+    found = suggest_trials(store, count=20, policy=None, request_key=request_key).trials
+    (wanted,) = (trial.trial_id for trial in found if trial.candidate == candidate)
+    for other in {trial.trial_id for trial in found} - {wanted}:
         cancel_trial(store, trial_id=other)
     return int(wanted)
 
@@ -329,8 +329,8 @@ def test_a_candidate_is_added_and_its_trial_cancelled(open_as: Any, installation
     page.get_by_role("dialog").get_by_role("button", name="Cancel the trial").click()
     expect(page.locator("#said")).to_have_text(f"Trial {trial} is cancelled")
     expect(page.locator(f"#cancel-{trial}")).to_have_count(0)
-    (ended,) = (t for t in study_details(installation.worker, study="cancer").trials if t["trial_id"] == trial)
-    assert ended["state"] == "CANCELLED"
+    (ended,) = (t for t in study_details(installation.worker, study="cancer").trials if t.trial_id == trial)
+    assert ended.state == "CANCELLED"
     assert watched.complaints == []
 
 

@@ -39,9 +39,9 @@ def run(installation: Any) -> str:
     name = client.trigger(REGISTER, STUDY)
     assert list(client.wait(REGISTER, name))[-1] == "success"
     asked = {"count": 2, "policy": None, "request_key": f"{REGISTER}/{name}/suggest/-1"}
-    for index, trial in enumerate(suggest_trials(installation.worker, **asked)["trials"]):
+    for index, trial in enumerate(suggest_trials(installation.worker, **asked).trials):
         key = f"{REGISTER}/{name}/train/{index}"
-        run_trial(installation.worker, installation.artifacts, trial_id=trial["trial_id"], request_key=key)
+        run_trial(installation.worker, installation.artifacts, trial_id=trial.trial_id, request_key=key)
     return str(name)
 
 

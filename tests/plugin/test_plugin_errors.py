@@ -1,10 +1,14 @@
 """The table from the core's errors to what Airflow does about them."""
 
+from dataclasses import replace
+
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow.errors import OUTCOMES, Outcome, airflow_outcome, outcome_of, settle_trial
 from easeml_core import errors as core
+from easeml_core.entities import TrialState
+from easeml_core.store.tables.trials import TrialReport
 
 
 def descendants(kind):
@@ -65,7 +69,19 @@ def test_errors_of_others_pass_through():
         1 / 0  # noqa: B018 - raises
 
 
-RESULT = {"trial_id": 7, "study": "digits", "candidate": "forest", "state": "FAILED", "failure": "quality is NaN"}
+RESULT = TrialReport(
+    trial_id=7,
+    study="digits",
+    candidate="forest",
+    state=TrialState.FAILED,
+    quality=None,
+    score=None,
+    metric="accuracy",
+    cost_seconds=1.0,
+    failure="quality is NaN",
+    failure_kind=None,
+    model_id=None,
+)
 
 
 @pytest.mark.parametrize(("on_failed", "expected"), [("fail", AirflowFailException), ("skip", AirflowSkipException)])
@@ -77,12 +93,12 @@ def test_a_failed_trial_tells_its_reason(on_failed, expected):
 @pytest.mark.parametrize("on_failed", ["fail", "skip", "ignore"])
 def test_a_cancelled_trial_skips_its_task(on_failed):
     with pytest.raises(AirflowSkipException, match="was cancelled"):
-        settle_trial(RESULT | {"state": "CANCELLED", "failure": None}, on_failed=on_failed)
+        settle_trial(replace(RESULT, state=TrialState.CANCELLED, failure=None), on_failed=on_failed)
 
 
 def test_a_failed_trial_may_be_ignored_and_a_good_one_is_fine():
     settle_trial(RESULT, on_failed="ignore")
-    settle_trial(RESULT | {"state": "SUCCEEDED", "failure": None}, on_failed="fail")
+    settle_trial(replace(RESULT, state=TrialState.SUCCEEDED, failure=None), on_failed="fail")
 
 
 def test_a_misspelt_choice_is_told():

@@ -82,18 +82,18 @@ def test_the_rows_are_those_that_were_asked_for(database: Any) -> None:
         ("bench-1-0", "ACTIVE", 10),
         ("bench-1-1", "ACTIVE", 20),
     ]
-    assert [(by_study[o["study_id"]].name[-1], o["candidate"], o["quality"], o["cost_seconds"]) for o in told] == [
+    assert [(by_study[o.study_id].name[-1], o.candidate, o.quality, o.cost_seconds) for o in told] == [
         ("1", "c", 0.25, 8.0),
         ("0", "a", 0.5, 4.0),
         ("1", "b", 0.75, 2.0),
     ]
-    assert {o["state"] for o in told} == {"SUCCEEDED"}
+    assert {o.state for o in told} == {"SUCCEEDED"}
 
 
 def test_services_work_on_them_and_everything_goes_again(database: Any) -> None:
     fill(database)
-    found = suggest_trials(database.worker, count=9, policy="mm-gp-ei", request_key="bench-1-0")["trials"]
-    assert {(t["study"], t["candidate"]) for t in found} == {("bench-1-0", "b"), ("bench-1-0", "c"), ("bench-1-1", "a")}
+    found = suggest_trials(database.worker, count=9, policy="mm-gp-ei", request_key="bench-1-0").trials
+    assert {(t.study, t.candidate) for t in found} == {("bench-1-0", "b"), ("bench-1-0", "c"), ("bench-1-1", "a")}
     with database.owner.begin() as tx:
         assert made_up_installation.holds_anything(tx)
         made_up_installation.clear(tx, key="bench-1")

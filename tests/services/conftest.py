@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    from easeml_core.selection.suggestion import Suggestion
     from easeml_core.services.selection.scheduler import LiveScheduler
+    from easeml_core.store.tables.decisions import SuggestedTrial
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
 ADAPTIVITY = {"full": "full", "first": "firstChange", "hidden": "none"}
@@ -342,26 +344,26 @@ class House:
             found = tx.execute(text(statement), values)
             return [tuple(r) for r in found] if found.returns_rows else []
 
-    def begin(self, trial: dict[str, Any]) -> int:
+    def begin(self, trial: SuggestedTrial) -> int:
         with self.store.begin() as tx:
             attempt = trials.start_trial(
                 tx,
-                trial_id=trial["trial_id"],
+                trial_id=trial.trial_id,
                 lease_key="w",
                 lease_seconds=60.0,
-                executor=Executor(trials.get_trial(tx, trial["trial_id"]).implementation, "test"),
+                executor=Executor(trials.get_trial(tx, trial.trial_id).implementation, "test"),
             )
         assert attempt is not None
         return attempt
 
-    def end(self, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0) -> None:
+    def end(self, trial: SuggestedTrial, state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0) -> None:
         with self.store.begin() as tx:
             self.end_in(tx, trial, state, pace=pace)
 
     def end_in(
-        self, tx: Any, trial: dict[str, Any], state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0
+        self, tx: Any, trial: SuggestedTrial, state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0
     ) -> None:
-        study, candidate, number = trial["study"], trial["candidate"], trial["trial_id"]
+        study, candidate, number = trial.study, trial.candidate, trial.trial_id
         attempt = trials.start_trial(
             tx,
             trial_id=number,
@@ -376,8 +378,8 @@ class House:
             quality = quality_of(study, candidate)
             models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
 
-    def let_run_out(self, trial: dict[str, Any]) -> None:
-        self.sql("UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = :id", id=trial["trial_id"])
+    def let_run_out(self, trial: SuggestedTrial) -> None:
+        self.sql("UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = :id", id=trial.trial_id)
 
     def reasons(self) -> list[dict[str, Any]]:
         """All stored reasons in order, with what they are for."""
@@ -391,14 +393,14 @@ class House:
         ]
 
     @staticmethod
-    def next_of(memory: Memory, count: int, device: str | None = None) -> list[dict[str, Any]]:
+    def next_of(memory: Memory, count: int, device: str | None = None) -> list[Suggestion]:
         """The next decisions, each followed by its result."""
         found = []
         for _ in range(count):
             suggestion = memory.suggest(device)
             if suggestion is None:
                 break
-            found.append(suggestion.to_json())
+            found.append(suggestion)
             tenant = next(i for i, arms in enumerate(memory.arms) if arms.study_id == suggestion.study_id)
             study, candidate = memory.arms[tenant].study, memory.arms[tenant].names[suggestion.arm]
             cost = cost_of(study, candidate)

@@ -108,8 +108,8 @@ def story(store, study):
     details = study_details(store, study=study)
     lines = [f"{study} of {details.summary.tenant}, {details.summary.state}"]
     for trial in details.trials:
-        quality = "" if trial["quality"] is None else f"quality {trial['quality']:.4f}, "
-        lines.append(f"  {trial['candidate']}: {trial['state']}, {quality}{trial['failure'] or ''}")
+        quality = "" if trial.quality is None else f"quality {trial['quality']:.4f}, "
+        lines.append(f"  {trial.candidate}: {trial['state']}, {quality}{trial['failure'] or ''}")
     return "\n".join(lines)
 
 
@@ -132,11 +132,11 @@ def test_five_studies_go_from_raw_files_to_production(stack):
     standing = {t.study: t.production_model_id for t in overview(store).tenants}
     for study in TENANTS:
         trials = study_details(store, study=study).trials
-        made = [t["candidate"] for t in trials if t["model_id"] == standing[study] and t["state"] == "SUCCEEDED"]
+        made = [t.candidate for t in trials if t.model_id == standing[study] and t.state == "SUCCEEDED"]
         assert made, f"{study}: {standing[study]}\n{story(store, study)}"
         print(f"{study}: {made[0]} is in production")
     mixed = study_details(store, study="mail").trials  # two functions and a kind of easeml, in one mapped task
-    ran = {t["candidate"].partition("-")[0]: (t["state"], t["executor"]) for t in mixed}
+    ran = {t.candidate.partition("-")[0]: (t.state, t.executor) for t in mixed}
     assert ran == {
         "line": ("SUCCEEDED", "function:line"),
         "tree": ("SUCCEEDED", "function:tree"),

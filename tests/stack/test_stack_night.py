@@ -52,7 +52,7 @@ def test_titles_are_what_people_know():
 
 
 def trial(trial_id, candidate, state="SUCCEEDED", version=1):
-    return {"trial_id": trial_id, "candidate": candidate, "state": state, "data_version_id": version}
+    return SimpleNamespace(trial_id=trial_id, candidate=candidate, state=state, data_version_id=version)
 
 
 def test_a_candidate_may_run_again_on_new_data_only():

@@ -330,9 +330,9 @@ def world(
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, running).implementation, "test"),
         )
-        trials.add_points(tx, running, [{"step": 1, "of": 8, "quality": 0.5, "loss": 1.5, "seconds": 2.0}])
-        told: dict[str, Any] = {"step": 1, "of": 8, "quality": 0.5, "hoped": 0.8, "needed": 0.7, "known": 9}
-        pruning.add_decision(tx, trial_id=running, attempt=1, rung=1, rule="gains", goes_on=True, **told)
+        trials.add_points(tx, running, [trials.CurvePoint(1, 8, 0.5, 1.5, 2.0)])
+        decision = pruning.RungDecision(1, 1, 8, 0.5, hoped=0.8, needed=0.7, known=9, rule="gains", goes_on=True)
+        pruning.add_decision(tx, trial_id=running, attempt=1, decision=decision)
         feed_id = _feed(tx, study)
         retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)

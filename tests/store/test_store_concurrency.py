@@ -92,19 +92,19 @@ def test_eight_workers_run_every_candidate_once(stores: list[Store], make_rows: 
             key = {"count": 2, "policy": "roundrobin", "request_key": f"worker-{number}/{night}"}
             batch = suggest_trials(stores[number], **key)
             assert suggest_trials(stores[number], **key) == batch  # the retry of a task
-            if not batch["trials"]:
+            if not batch.trials:
                 return done
-            for trial in batch["trials"]:
-                run_trial(stores[number], trial["trial_id"], f"worker-{number}")
-                done.append(trial["trial_id"])
+            for trial in batch.trials:
+                run_trial(stores[number], trial.trial_id, f"worker-{number}")
+                done.append(trial.trial_id)
         raise AssertionError
 
     ran = together(work)
     assert sum(len(done) for done in ran) == len({t for done in ran for t in done}) == 24
     with stores[0].begin() as tx:
         told = trials.outcomes(tx)
-        assert len({(o["study_id"], o["candidate_id"]) for o in told}) == len(told) == 24
-        assert {(o["state"], o["quality"], o["cost_seconds"]) for o in told} == {("SUCCEEDED", 0.5, 1.0)}
+        assert len({(o.study_id, o.candidate_id) for o in told}) == len(told) == 24
+        assert {(o.state, o.quality, o.cost_seconds) for o in told} == {("SUCCEEDED", 0.5, 1.0)}
         for table in ("observations", "models WHERE trial_id IS NOT NULL", "suggestions", "trials WHERE attempt = 1"):
             assert scalar(tx, f"SELECT count(*) FROM work.{table}") == 24, table
 
@@ -112,7 +112,7 @@ def test_eight_workers_run_every_candidate_once(stores: list[Store], make_rows: 
 def test_one_batch_a_request_key(stores: list[Store], make_rows: Any) -> None:
     make_rows(candidates=12)
     batches = together(lambda n: suggest_trials(stores[n], count=3, policy="roundrobin", request_key="dag/run/task"))
-    assert len(batches[0]["trials"]) == 3
+    assert len(batches[0].trials) == 3
     assert batches == [batches[0]] * WRITERS
     with stores[0].begin() as tx:
         assert scalar(tx, "SELECT count(*) FROM work.trials") == 3

@@ -7,9 +7,9 @@ the scheduler does between two fits.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -73,10 +73,6 @@ class CostReport:
     folds: int
     coverage: float
     errors: tuple[CostError, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON."""
-        return asdict(self) | {"errors": [asdict(error) for error in self.errors]}
 
 
 def cost_report(

@@ -18,11 +18,12 @@ Error, Machine Learning 52 (2003), corrected resampled t-test, for the term N/K.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.encoding import typed_record
 from easeml_core.selection.problem import Past
 from easeml_core.selection.simulate.contestants import RIVALS, Contestant, parse_contestants
 from easeml_core.selection.simulate.metrics import NEVER
@@ -164,8 +165,46 @@ def rule(curves: Mapping[str, Sequence[Curve]], protocol: Protocol, n_tenants: i
     return Ruling(winner, {name: float(np.exp(mine.mean())) for name, mine in logs.items()}, comparisons)
 
 
-def figures_of(name: str, curves: Sequence[Curve], ruling: Ruling, totals: Array) -> dict[str, Any]:
-    """Figures of one policy as plain JSON.
+@typed_record
+class CostToLoss:
+    """What a policy needs until the average loss is no more than a given one.
+
+    Attributes:
+        percent: Median share of the cost of everything, in percent; a repeat that never gets there counts as 100.
+        p10: Its 10th percentile over the repeats.
+        p90: Its 90th percentile.
+        cost: The median, in the unit of the table's costs.
+        reached: Share of the repeats that got there, in [0, 1].
+    """
+
+    percent: float
+    p10: float
+    p90: float
+    cost: float
+    reached: float
+
+
+@typed_record
+class AgainstDefault:
+    """How many times as much a policy costs as ``default``; figures that are not finite are None."""
+
+    ratio: float | None
+    low: float | None
+    high: float | None
+    better: bool
+
+
+@typed_record
+class PolicyFigures:
+    """Figures of one policy: the cost to each loss, its score, and the comparison; None of ``default`` itself."""
+
+    to_loss: dict[str, CostToLoss]
+    score: float
+    against_default: AgainstDefault | None
+
+
+def figures_of(name: str, curves: Sequence[Curve], ruling: Ruling, totals: Array) -> PolicyFigures:
+    """Return the figures of one policy.
 
     Args:
         name: The policy.
@@ -173,23 +212,22 @@ def figures_of(name: str, curves: Sequence[Curve], ruling: Ruling, totals: Array
         ruling: Of all policies.
         totals: Cost of everything in each repeat, shape ``(n_repeats,)``.
     """
-    needed: dict[str, dict[str, float]] = {}
+    needed: dict[str, CostToLoss] = {}
     for loss in LOSSES:
         raw = np.array([curve.percent_to(loss) for curve in curves])
         percents = np.minimum(raw, NEVER)
-        needed[f"{loss:g}"] = {
-            "percent": float(np.median(percents)),
-            "p10": float(np.quantile(percents, 0.1)),
-            "p90": float(np.quantile(percents, 0.9)),
-            "cost": float(np.median(percents / 100 * totals)),
-            "reached": float(np.isfinite(raw).mean()),
-        }
-    against = ruling.comparisons.get(name)
-    return {
-        "to_loss": needed,
-        "score": ruling.scores[name],
-        "against_default": {k: _finite(v) for k, v in asdict(against).items()} if against else None,
-    }
+        needed[f"{loss:g}"] = CostToLoss(
+            percent=float(np.median(percents)),
+            p10=float(np.quantile(percents, 0.1)),
+            p90=float(np.quantile(percents, 0.9)),
+            cost=float(np.median(percents / 100 * totals)),
+            reached=float(np.isfinite(raw).mean()),
+        )
+    found = ruling.comparisons.get(name)
+    against = None
+    if found is not None:
+        against = AgainstDefault(_finite(found.ratio), _finite(found.low), _finite(found.high), found.better)
+    return PolicyFigures(needed, ruling.scores[name], against)
 
 
 def _finite(value: float) -> float | None:

@@ -9,8 +9,8 @@ and certain loses against what is large and imagined.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
@@ -82,10 +82,6 @@ class CalibrationReport:
     folds: int
     coverage: float
     entries: tuple[Calibration, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain JSON."""
-        return asdict(self) | {"entries": [asdict(entry) for entry in self.entries]}
 
 
 def calibration_report(

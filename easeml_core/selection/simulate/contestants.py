@@ -19,6 +19,8 @@ from easeml_core.errors import InvalidInputError, NotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from easeml_core.entities import Parameters
+
 CLAIRVOYANT = "clairvoyant"
 BACKTESTED = "backtested"
 RIVALS = ("default", "hybrid", "hybrid@0.05", "hybrid@0.01", "roundrobin")
@@ -97,10 +99,10 @@ def _refuse(text: str, what: str) -> NoReturn:
     raise InvalidInputError(message)
 
 
-def _settings(text: str, tail: str) -> dict[str, Any]:
+def _settings(text: str, tail: str) -> Parameters:
     """``guard=0,blend=1`` as settings, each of the kind of its default."""
     defaults = {f.name: f.default for f in fields(SelectionConfig) if f.name not in FIXED}
-    settings: dict[str, Any] = {}
+    settings = {}
     for part in tail.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:

@@ -15,6 +15,8 @@ from easeml_core.selection.simulate.contestants import Contestant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.selection.simulate.report import SimulatedPolicy
+
 KNOBS: Mapping[str, tuple[float, ...]] = {
     "guard": (0.0, 0.05, 0.1, 0.2, 0.4, 0.8),
     "objective": (0.0, 0.25, 0.5, 0.75, 1.0),
@@ -57,7 +59,7 @@ def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]
             raise InvalidInputError(message)
         for value in KNOBS[knob]:
             name = f"{contestant.name}{',' if ':' in contestant.name else ':'}{knob}={value:g}"
-            config = replace(contestant.config, **cast("dict[str, Any]", {knob: value}))
+            config = replace(contestant.config, **cast("Any", {knob: value}))
             points.append(Point(contestant.name, value, Contestant(name, config)))
     if all(point.value is None for point in points):
         message = f"a curve over the {knob} needs the policy default, which alone has one; add --policy default"
@@ -65,23 +67,49 @@ def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]
     return tuple(points)
 
 
-def curve_json(knob: str, points: Sequence[Point], policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The curve as plain JSON, from the policies' figures in a report.
+@dataclass(frozen=True, slots=True)
+class FairnessPoint:
+    """What one policy at one value of the knob costs, and how its tenants fare; medians over the repeats.
 
-    Returns:
-        ``{"knob": ..., "points": [{"policy", "value", "total_regret", "worst_tenant_regret", "p10_tenant_regret",
-        "first_model_worst_percent", "percent_to_loss": {LOSS: median}}]}``.
+    Attributes:
+        policy: Name of the policy, without the knob.
+        value: Value of the knob; None for a policy that does not have it.
+        total_regret: Loss x cost, of all tenants.
+        worst_tenant_regret: Of the worst-off tenant.
+        p10_tenant_regret: A tenth of the tenants have more.
+        first_model_worst_percent: Cost, in percent, at which the last tenant of all repeats got its first model.
+        percent_to_loss: Cost to each average loss, in percent.
     """
-    return {"knob": knob, "points": [_point_json(point, policies[point.contestant.name]) for point in points]}
+
+    policy: str
+    value: float | None
+    total_regret: float
+    worst_tenant_regret: float
+    p10_tenant_regret: float
+    first_model_worst_percent: float
+    percent_to_loss: dict[str, float]
 
 
-def _point_json(point: Point, figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "policy": point.policy,
-        "value": point.value,
-        "total_regret": figures["regret"]["total"],
-        "worst_tenant_regret": figures["regret"]["worst_tenant"],
-        "p10_tenant_regret": figures["regret"]["p10_tenant"],
-        "first_model_worst_percent": figures["first_model_percent"]["worst"],
-        "percent_to_loss": {loss: needed["median"] for loss, needed in figures["percent_to_loss"].items()},
-    }
+@dataclass(frozen=True, slots=True)
+class FairnessCurve:
+    """Efficiency against fairness over the values of one knob, a key of KNOBS."""
+
+    knob: str
+    points: tuple[FairnessPoint, ...]
+
+
+def fairness_curve(knob: str, points: Sequence[Point], policies: Mapping[str, SimulatedPolicy]) -> FairnessCurve:
+    """Return the curve, from the policies' figures in a report."""
+    return FairnessCurve(knob, tuple(_point(point, policies[point.contestant.name]) for point in points))
+
+
+def _point(point: Point, figures: SimulatedPolicy) -> FairnessPoint:
+    return FairnessPoint(
+        policy=point.policy,
+        value=point.value,
+        total_regret=figures.regret.total,
+        worst_tenant_regret=figures.regret.worst_tenant,
+        p10_tenant_regret=figures.regret.p10_tenant,
+        first_model_worst_percent=figures.first_model_percent.worst,
+        percent_to_loss={loss: needed.median for loss, needed in figures.percent_to_loss.items()},
+    )

@@ -12,8 +12,9 @@ from easeml_core.canvas import COLOURS, empty_figure, entitle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.selection.simulate.fairness import FairnessCurve, FairnessPoint
     from easeml_core.selection.simulate.metrics import Curve
-    from easeml_core.selection.simulate.report import Report
+    from easeml_core.selection.simulate.report import Simulation
     from easeml_core.selection.surrogate.posterior import Array
 
 STEPS = 600
@@ -31,7 +32,7 @@ def _plain(value: float) -> str:
     return np.format_float_positional(value, precision=6, fractional=False, trim="-")
 
 
-def draw_losses(report: Report) -> Any:
+def draw_losses(report: Simulation) -> Any:
     """Median loss of each policy over the cost, with a band from the 10th to the 90th percentile of the repeats.
 
     Both axes are logarithmic: policies differ in the first few percent, and in the last few hundredths of the loss. The
@@ -92,13 +93,13 @@ def _name_lines(axes: Any, prices: Mapping[str, float]) -> None:
     axes.legend([lines[name] for name in ranked], ranked, loc="upper right", frameon=False, labelcolor="linecolor")
 
 
-def _target(report: Report) -> float:
+def _target(report: Simulation) -> float:
     """The middle one of the losses whose price is wanted: the title tells what it costs."""
     losses = sorted(report.protocol.losses)
     return losses[len(losses) // 2]
 
 
-def _prices(report: Report, loss: float) -> dict[str, float]:
+def _prices(report: Simulation, loss: float) -> dict[str, float]:
     """Percent of the cost to the loss by policy, median of the repeats; infinite where fewer than half get there."""
     with np.errstate(invalid="ignore"):  # the mean of two that never get there
         return {
@@ -124,11 +125,11 @@ def _grid(curves: Sequence[Curve], until: float) -> Array:
     return np.geomspace(first / 1.2, until, STEPS)
 
 
-def draw_fairness(curve: Mapping[str, Any]) -> Any:
+def draw_fairness(curve: FairnessCurve) -> Any:
     """Total regret against the regret of the worst-off tenant, a point for each value of the knob.
 
     Args:
-        curve: As of ``fairness.curve_json``.
+        curve: Of ``fairness.fairness_curve``.
 
     Returns:
         The figure, for ``canvas.save_figure``.
@@ -139,18 +140,18 @@ def draw_fairness(curve: Mapping[str, Any]) -> Any:
     figure, axes = empty_figure(height=5.4)
     axes.margins(x=0.12, y=0.1)
     policies = {
-        policy: [point for point in curve["points"] if point["policy"] == policy]  # one, for a policy without the knob
-        for policy in dict.fromkeys(point["policy"] for point in curve["points"])
+        policy: [point for point in curve.points if point.policy == policy]  # one, for a policy without the knob
+        for policy in dict.fromkeys(point.policy for point in curve.points)
     }
     for i, points in enumerate(policies.values()):
         axes.plot(*_places(points), "o-", color=COLOURS[i % len(COLOURS)])
     axes.set_xlabel("total regret (loss x cost, all tenants): less is more efficient")
     axes.set_ylabel("regret of the worst-off tenant: less is fairer")
-    how = f"dots: medians over the repeats, at values of the {curve['knob']}; lower left is better"
+    how = f"dots: medians over the repeats, at values of the {curve.knob}; lower left is better"
     entitle(figure, _dial_found(curve), how)
     figure.draw_without_rendering()  # places on paper are known only now
     for i, (policy, points) in enumerate(policies.items()):
-        _name_points(axes, _point_names(axes, policy, curve["knob"], points), COLOURS[i % len(COLOURS)])
+        _name_points(axes, _point_names(axes, policy, curve.knob, points), COLOURS[i % len(COLOURS)])
     return figure
 
 
@@ -164,15 +165,15 @@ def _name_points(axes: Any, names: Sequence[tuple[str, tuple[float, float]]], co
         axes.annotate(words, place, textcoords="offset points", xytext=(8, -4), **look)
 
 
-def _places(points: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
-    return [point["total_regret"] for point in points], [point["worst_tenant_regret"] for point in points]
+def _places(points: Sequence[FairnessPoint]) -> tuple[list[float], list[float]]:
+    return [point.total_regret for point in points], [point.worst_tenant_regret for point in points]
 
 
 def _point_names(
-    axes: Any, policy: str, knob: str, points: Sequence[Mapping[str, Any]]
+    axes: Any, policy: str, knob: str, points: Sequence[FairnessPoint]
 ) -> list[tuple[str, tuple[float, float]]]:
     """The values beside their points, one label where points lie close; the policy's name with the last of them."""
-    groups: list[list[Mapping[str, Any]]] = []
+    groups: list[list[FairnessPoint]] = []
     for point in points:
         if groups and _distance(axes, groups[-1][-1], point) < _CLOSE_POINTS:
             groups[-1].append(point)
@@ -180,30 +181,30 @@ def _point_names(
             groups.append([point])
     named = []
     for group in groups:
-        values = [f"{point['value']:g}" for point in (group[0], group[-1]) if point["value"] is not None]
+        values = [f"{point.value:g}" for point in (group[0], group[-1]) if point.value is not None]
         words = " to ".join(dict.fromkeys(values))
         if group is groups[-1]:
             words = f"{policy}, {knob} {words}" if words else policy
-        named.append((words, (group[-1]["total_regret"], group[-1]["worst_tenant_regret"])))
+        named.append((words, (group[-1].total_regret, group[-1].worst_tenant_regret)))
     return named
 
 
-def _distance(axes: Any, one: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+def _distance(axes: Any, one: FairnessPoint, other: FairnessPoint) -> float:
     """Between two points on paper, in points."""
     (x, y), (u, v) = axes.transData.transform([*zip(*_places([one, other]), strict=True)])
     return float(np.hypot(u - x, v - y)) * 72.0 / float(axes.figure.dpi)
 
 
-def _dial_found(curve: Mapping[str, Any]) -> str:
+def _dial_found(curve: FairnessCurve) -> str:
     """Which point is best for all together, and which for the tenant that fares worst."""
-    efficient = min(curve["points"], key=lambda point: point["total_regret"])
-    fair = min(curve["points"], key=lambda point: point["worst_tenant_regret"])
+    efficient = min(curve.points, key=lambda point: point.total_regret)
+    fair = min(curve.points, key=lambda point: point.worst_tenant_regret)
     first, second = _dialled(efficient, curve), _dialled(fair, curve)
     if first == second:
         return f"{first} is best for all tenants together and for the worst-off one"
     return f"{first} is best for all tenants together, {second} for the worst-off one"
 
 
-def _dialled(point: Mapping[str, Any], curve: Mapping[str, Any]) -> str:
-    value = point["value"]
-    return str(point["policy"]) if value is None else f"{point['policy']} with {curve['knob']} {value:g}"
+def _dialled(point: FairnessPoint, curve: FairnessCurve) -> str:
+    value = point.value
+    return point.policy if value is None else f"{point.policy} with {curve.knob} {value:g}"

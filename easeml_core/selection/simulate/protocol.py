@@ -6,8 +6,8 @@ what is known of the candidates; repeated with other draws.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -99,10 +99,6 @@ class Protocol:
         order: list[int] = np.random.default_rng([self.seed, repeat]).permutation(n_tenants).tolist()
         others = order[self.served :]
         return order[: self.served], others[: self.history]
-
-    def to_json(self) -> dict[str, Any]:
-        """The protocol as plain JSON."""
-        return asdict(self) | {"losses": list(self.losses)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,11 +17,13 @@ import logging
 import os
 import re
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from easeml_core.config import require
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError, StateError, StoreError, StoreUnavailableError
 from easeml_core.store.database import lock
 from easeml_core.store.queries import external
@@ -29,11 +31,15 @@ from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Parameters
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.queries.external import MirroredStudy, MirroredTrial, ReleasedModel
+    from easeml_core.store.tables.trials import CurvePoint
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +63,10 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,249}")
 """Names of parameters that MLflow takes; all parameters together are a tag, whatever their names."""
 
 _TAGS = (
-    *("data_version", "format", "candidate", "kind", "state", "failure", "failure_kind", "attempt", "device"),
+    *("data_version", "candidate", "kind", "state", "failure", "failure_kind", "attempt", "device"),
     *("reevaluates", "implementation"),
 )
-"""Columns of a row that are tags of its run."""
+"""Fields of a trial that are tags of its run."""
 
 _ALL_ENDED = "easeml.ended_trials"
 """Tag of an experiment: of how many ended trials it has the runs. Trials never vanish, so as many are the same ones."""
@@ -113,9 +119,20 @@ class Mirror:
         require(free, "alias", self.alias, f"{wanted}, and neither 'latest' nor 'v1'")
 
 
+@typed_record
+class MirrorReport:
+    """What a sync has added for one study: runs, versions, and the version in production; None where none is."""
+
+    study: str
+    experiment: str
+    runs: int
+    versions: int
+    production_version: str | None
+
+
 def sync(
     store: Store, artifacts: ArtifactStore, mirrored: Mirror, *, studies_only: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
+) -> list[MirrorReport]:
     """Bring MLflow up to what the database says.
 
     What MLflow refuses is tried again at the next sync; it stops nothing else.
@@ -127,8 +144,7 @@ def sync(
         studies_only: Names of the studies; None for all.
 
     Returns:
-        ``{"study", "experiment", "runs", "versions", "production_version"}`` each: runs and versions that were added,
-        and the version that the alias names, None where none is in production.
+        One report for each study.
 
     Raises:
         StoreUnavailableError: The server, or the database, cannot be reached.
@@ -139,7 +155,7 @@ def sync(
     with store.begin() as tx:
         for name in studies_only or ():
             studies.get_study(tx, name)
-        wanted = [s["study"] for s in external.mirrored_studies(tx, studies_only)]
+        wanted = [s.study for s in external.mirrored_studies(tx, studies_only)]
     done = []
     for name in wanted:
         with _refusals(refused, f"study {name}"), store.begin() as tx:
@@ -227,32 +243,31 @@ class _StudyMirror:
     Args:
         client: MLflow's.
         mirrored: Names.
-        study: Row of ``store.mirror.mirrored_studies``.
+        study: The study.
         refused: Gets a sentence for each thing that MLflow refused.
     """
 
-    def __init__(self, client: Any, mirrored: Mirror, study: Mapping[str, Any], refused: list[str]) -> None:
+    def __init__(self, client: Any, mirrored: Mirror, study: MirroredStudy, refused: list[str]) -> None:
         self._client, self._mirrored, self._study, self._refused = client, mirrored, study, refused
-        self._experiment = f"{mirrored.prefix}/{study['tenant']}/{study['study']}"
-        self._model = f"{mirrored.prefix}.{study['study']}"
+        self._experiment = f"{mirrored.prefix}/{study.tenant}/{study.study}"
+        self._model = f"{mirrored.prefix}.{study.study}"
         self._experiment_id = ""
 
-    def write(self, tx: Connection, artifacts: ArtifactStore) -> dict[str, Any]:
-        """Runs first, since versions point to them, and the alias last."""
-        did: dict[str, Any] = {"study": self._study["study"], "experiment": self._experiment}
-        did |= {"runs": 0, "versions": 0, "production_version": None}
-        models = external.models_let_out(tx, self._study["id"])
-        if not models and not self._study["ended"]:
-            return did
+    def write(self, tx: Connection, artifacts: ArtifactStore) -> MirrorReport:
+        """Write runs first, since versions point to them, and the alias last."""
+        done = MirrorReport(self._study.study, self._experiment, 0, 0, None)
+        models = external.models_let_out(tx, self._study.id)
+        if not models and not self._study.ended:
+            return done
         experiment = self._find_experiment()
         self._experiment_id = experiment.experiment_id
-        if experiment.tags.get(_ALL_ENDED) != str(self._study["ended"]):
-            did["runs"] = self._write_trials(tx)
+        if experiment.tags.get(_ALL_ENDED) != str(self._study.ended):
+            done = replace(done, runs=self._write_trials(tx))
         if models:
-            did["versions"] = self._write_versions(models, artifacts)
-            did["production_version"] = self._point_alias()
-        logger.info("%(experiment)s: %(runs)d runs and %(versions)d versions added", did)
-        return did
+            versions = self._write_versions(models, artifacts)
+            done = replace(done, versions=versions, production_version=self._point_alias())
+        logger.info("%s: %d runs and %d versions added", done.experiment, done.runs, done.versions)
+        return done
 
     def _find_experiment(self) -> Any:
         found = self._client.get_experiment_by_name(self._experiment)
@@ -271,46 +286,49 @@ class _StudyMirror:
         """Write the runs that are missing, page by page; how many were written."""
         tag, written, last, refused = "easeml.trial_id", 0, 0, list[str]()
         known = {run.data.tags[tag]: run for run in self._runs() if tag in run.data.tags}
-        while (page := external.ended_trials(tx, self._study["id"], after_id=last)) and len(refused) < _MOST_REFUSALS:
+        while (page := external.ended_trials(tx, self._study.id, after_id=last)) and len(refused) < _MOST_REFUSALS:
             for trial in page:
-                if _is_whole(found := known.get(str(trial["trial_id"]))):
+                if _is_whole(found := known.get(str(trial.trial_id))):
                     continue
-                with _refusals(refused, f"trial {trial['trial_id']}"):
-                    self._write_run(trial, found, trials.curve_of(tx, trial["trial_id"]))
+                with _refusals(refused, f"trial {trial.trial_id}"):
+                    self._write_run(_run_of_trial(trial), found, trials.curve_of(tx, trial.trial_id))
                     written += 1
                 if len(refused) >= _MOST_REFUSALS:
                     break
-            last = page[-1]["trial_id"]
+            last = page[-1].trial_id
         if not refused:
-            self._client.set_experiment_tag(self._experiment_id, _ALL_ENDED, str(self._study["ended"]))
+            self._client.set_experiment_tag(self._experiment_id, _ALL_ENDED, str(self._study.ended))
         self._refused += refused
         return written
 
-    def _write_run(self, row: Mapping[str, Any], found: Any, curve: Sequence[Mapping[str, Any]] = ()) -> str:
-        """Create the run of a trial, or of a model without one, unless it was found; fill and end it; its id."""
-        begun, ended = (int(row[name].timestamp() * 1000) for name in ("started_at", "finished_at"))
+    def _write_run(self, run: _Run, found: Any, curve: Sequence[CurvePoint] = ()) -> str:
+        """Create the run unless it was found, fill it, end it, and return its id."""
+        begun, ended = (int(at.timestamp() * 1000) for at in (run.started_at, run.finished_at))
         if found is None:
-            first = {f"easeml.{name}": str(row[name]) for name in ("trial_id", "model_id") if name in row}
-            name = row.get("candidate", f"model {row.get('model_id')}, not of a trial")
-            found = self._client.create_run(self._experiment_id, begun, first, name)
+            found = self._client.create_run(self._experiment_id, begun, {run.key: run.id}, run.name)
         run_id: str = found.info.run_id
-        entities, parameters = importlib.import_module("mlflow.entities"), row.get("parameters", {})
-        whole = json.dumps(parameters, sort_keys=True, ensure_ascii=False)
-        tags = {n: self._study[n] for n in ("study", "tenant", "metric")} | {n: row[n] for n in _TAGS if n in row}
-        tags |= {"parameters": whole, **(row.get("executor_details") or {})}
+        entities = importlib.import_module("mlflow.entities")
+        whole = json.dumps(run.parameters, sort_keys=True, ensure_ascii=False)
+        tags: dict[str, object] = {
+            "study": self._study.study,
+            "tenant": self._study.tenant,
+            "metric": self._study.metric,
+        }
+        tags |= {**run.tags, "parameters": whole}
         told = [entities.RunTag(f"easeml.{n}", _text(v)[:_LONGEST_TAG]) for n, v in tags.items() if v is not None]
         self._client.log_batch(run_id, tags=told)
-        plain = [entities.Param(n, _text(v)) for n, v in parameters.items() if _PARAMETER.fullmatch(n)]
+        plain = [entities.Param(n, _text(v)) for n, v in run.parameters.items() if _PARAMETER.fullmatch(n)]
         for begin in range(0, len(plain), _MOST_PARAMETERS):
             self._client.log_batch(run_id, params=plain[begin : begin + _MOST_PARAMETERS])
-        figures = [(n, row[n], ended, 0) for n in ("quality", "cost_seconds") if row.get(n) is not None]
+        figures: list[tuple[str, float | None, int, int]]
+        figures = [("quality", run.quality, ended, 0), ("cost_seconds", run.cost_seconds, ended, 0)]
         for point in curve:
-            at = begun + int(1000 * point["seconds"]), point["step"]
-            figures += [(f"curve/{n}", point[n], *at) for n in ("quality", "loss") if point[n] is not None]
-        points = [entities.Metric(*figure) for figure in figures]
+            at = begun + int(1000 * point.seconds), point.step
+            figures += [("curve/quality", point.quality, *at), ("curve/loss", point.loss, *at)]
+        points = [entities.Metric(*figure) for figure in figures if figure[1] is not None]
         for begin in range(0, len(points), _MOST_METRICS):
             self._client.log_batch(run_id, metrics=points[begin : begin + _MOST_METRICS])
-        self._client.set_terminated(run_id, STATUS[row.get("state", "SUCCEEDED")], ended)
+        self._client.set_terminated(run_id, STATUS[run.state], ended)
         return run_id
 
     def _versions(self) -> dict[str, Any]:
@@ -319,63 +337,119 @@ class _StudyMirror:
         found = _pages(lambda token: self._client.search_model_versions(*where, page_token=token))
         return {version.tags[tag]: version for version in found if tag in version.tags}
 
-    def _write_versions(self, models: Sequence[Mapping[str, Any]], artifacts: ArtifactStore) -> int:
+    def _write_versions(self, models: Sequence[ReleasedModel], artifacts: ArtifactStore) -> int:
         """Add the versions that are missing; how many were added."""
         if not self._client.search_registered_models(f"name = '{self._model}'"):
-            self._client.create_registered_model(self._model, {"easeml.study": self._study["study"]}, _NOTE)
+            self._client.create_registered_model(self._model, {"easeml.study": self._study.study}, _NOTE)
         known, added = self._versions(), 0
         for model in models:
-            with _refusals(self._refused, f"model {model['model_id']}"):
-                version = known.get(str(model["model_id"]))
+            with _refusals(self._refused, f"model {model.model_id}"):
+                version = known.get(str(model.model_id))
                 if version is None:
                     self._add_version(model, artifacts)
                     added += 1
-                elif model["passed"] and "easeml.gate" not in version.tags:
+                elif model.passed and "easeml.gate" not in version.tags:
                     self._client.set_model_version_tag(self._model, version.version, "easeml.gate", "pass")
         return added
 
-    def _add_version(self, model: Mapping[str, Any], artifacts: ArtifactStore) -> None:
+    def _add_version(self, model: ReleasedModel, artifacts: ArtifactStore) -> None:
         """Keep the file with its run, then create the version: a sync that is killed between does both again."""
         run_id = self._run_of(model)
-        with artifacts.copy(model["artifact"]) as copy:
-            file = copy.rename(copy.with_name(f"model.{model['format']}"))
-            words = {"study": self._study["study"], "file": file.name, **model}
-            loaded = "It is a program, packed.\n" if model["format"] == "command" else _LOADED.format(**words)
+        with artifacts.copy(model.artifact) as copy:
+            file = copy.rename(copy.with_name(f"model.{model.format}"))
+            words = {"study": self._study.study, "file": file.name, **row_of(model)}
+            loaded = "It is a program, packed.\n" if model.format == "command" else _LOADED.format(**words)
             (file.parent / "README.md").write_text(_README.format(loaded=loaded, **words), encoding="utf-8")
             self._client.log_artifacts(run_id, str(file.parent), _FOLDER)
-        tags = {"easeml.model_id": str(model["model_id"]), "easeml.artifact": model["artifact"]}
-        tags |= {"easeml.format": model["format"]} | ({"easeml.gate": "pass"} if model["passed"] else {})
+        tags = {"easeml.model_id": str(model.model_id), "easeml.artifact": model.artifact}
+        tags |= {"easeml.format": model.format} | ({"easeml.gate": "pass"} if model.passed else {})
         self._client.create_model_version(
             self._model,
             f"runs:/{run_id}/{_FOLDER}",
             run_id,
             tags=tags,
-            description=f"{model['format']}; README.md beside the file says how it is loaded",
+            description=f"{model.format}; README.md beside the file says how it is loaded",
             await_creation_for=0,
         )
 
-    def _run_of(self, model: Mapping[str, Any]) -> str:
+    def _run_of(self, model: ReleasedModel) -> str:
         """The run of the model's trial, or one of its own where it has none: it was handed in, or is a baseline."""
-        key = "model_id" if model["trial_id"] is None else "trial_id"
-        found: Any = next(self._runs(f"tags.`easeml.{key}` = '{model[key]}'"), None)
+        key, number = ("model_id", model.model_id) if model.trial_id is None else ("trial_id", model.trial_id)
+        found: Any = next(self._runs(f"tags.`easeml.{key}` = '{number}'"), None)
         if _is_whole(found):
             return str(found.info.run_id)
-        if key == "trial_id":
-            message = f"its trial {model['trial_id']} is not in MLflow yet"
+        if model.trial_id is not None:
+            message = f"its trial {model.trial_id} is not in MLflow yet"
             raise StateError(message)
-        row = {name: model[name] for name in ("model_id", "quality", "data_version", "format")}
-        times = {"started_at": model["created_at"], "finished_at": model["created_at"]}
-        return self._write_run(row | times, found)
+        return self._write_run(_run_of_model(model), found)
 
     def _point_alias(self) -> str | None:
         """Let the alias name the version of the model in production; that version, or None where there is none."""
-        standing = self._versions().get(str(self._study["production_model_id"]))
+        standing = self._versions().get(str(self._study.production_model_id))
         if standing is None:
             return None
         alias = self._mirrored.alias
         if self._client.get_registered_model(self._model).aliases.get(alias) != standing.version:
             self._client.set_registered_model_alias(self._model, alias, standing.version)
         return str(standing.version)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What a run in MLflow holds.
+
+    Attributes:
+        key: The tag that finds it again.
+        id: Its value.
+        name: Of the run.
+        state: How it ended.
+        started_at: Beginning.
+        finished_at: End.
+        parameters: Of the candidate.
+        tags: Further tags, without the prefix ``easeml.``; those that are None are left out.
+        quality: In [0, 1].
+        cost_seconds: Device seconds.
+    """
+
+    key: str
+    id: str
+    name: str
+    state: str
+    started_at: datetime
+    finished_at: datetime
+    parameters: Parameters
+    tags: Mapping[str, object]
+    quality: float | None
+    cost_seconds: float | None = None
+
+
+def _run_of_trial(trial: MirroredTrial) -> _Run:
+    return _Run(
+        key="easeml.trial_id",
+        id=str(trial.trial_id),
+        name=trial.candidate,
+        state=trial.state,
+        started_at=trial.started_at,
+        finished_at=trial.finished_at,
+        parameters=trial.parameters,
+        tags={name: getattr(trial, name) for name in _TAGS} | dict(trial.executor_details or {}),
+        quality=trial.quality,
+        cost_seconds=trial.cost_seconds,
+    )
+
+
+def _run_of_model(model: ReleasedModel) -> _Run:
+    return _Run(
+        key="easeml.model_id",
+        id=str(model.model_id),
+        name=f"model {model.model_id}, not of a trial",
+        state=TrialState.SUCCEEDED,
+        started_at=model.created_at,
+        finished_at=model.created_at,
+        parameters={},
+        tags={"data_version": model.data_version, "format": model.format},
+        quality=model.quality,
+    )
 
 
 def _is_whole(run: Any) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Trial
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.decisions import Suggested, TrialResult
+    from easeml_core.store.tables.pruning import RungDecision
 
 _FIGURES = (
     *("mean", "std", "predicted_cost_seconds", "predicted_cost_interval_seconds", "expected_improvement", "best"),
@@ -55,27 +57,29 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         "trial_id": trial.id,
         "study": trial.study,
         "candidate": trial.candidate,
-        "sentence": "; ".join([_sentence(trial, batches, outcome, told["reevaluates"]), *_stop(decided)]),
+        "sentence": "; ".join([_sentence(trial, batches, outcome, told.reevaluates), *_stop(decided)]),
         "batches": batches,
         "outcome": outcome,
         "rungs": decided,
     }
 
 
-def _stop(decided: Sequence[Mapping[str, Any]]) -> list[str]:
+def _stop(decided: Sequence[RungDecision]) -> list[str]:
     """That a rung has stopped it, where one has."""
-    return [f"it {sentence_of(told)}" for told in decided if not told["goes_on"]]
+    return [f"it {sentence_of(told)}" for told in decided if not told.goes_on]
 
 
-def _batch(found: Mapping[str, Any]) -> dict[str, Any]:
+def _batch(found: Suggested) -> dict[str, Any]:
     """One time that the trial was handed out."""
-    reasons = found["reasons"]
+    reasons = found.reasons
     return {
-        **{name: found[name] for name in ("batch_id", "position", "requested")},
-        "suggested_at": found["created_at"].isoformat(),
-        "policy": found["policy"],
-        "settings_id": found["settings_id"],
-        "settings": _settings(found["policy"], found["config"]),
+        "batch_id": found.batch_id,
+        "position": found.position,
+        "requested": found.requested,
+        "suggested_at": found.created_at.isoformat(),
+        "policy": found.policy,
+        "settings_id": found.settings_id,
+        "settings": _settings(found.policy, found.config),
         "chosen_by": _chosen_by(reasons),
         **{name: reasons.get(name) for name in _FIGURES},
         "runner_up": reasons.get("runner_up"),
@@ -98,8 +102,8 @@ def _chosen_by(reasons: Mapping[str, Any]) -> str:
     return "acquisition"
 
 
-def _outcome(trial: Trial, told: Mapping[str, Any], batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    quality, cost, best = told["quality"], told["cost_seconds"], told["best_before"]
+def _outcome(trial: Trial, told: TrialResult, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    quality, cost, best = told.quality, told.cost_seconds, told.best_before
     forecast = _forecast(batches)
     improvement = None if quality is None else quality - (best or 0.0)
     std, predicted = forecast.get("std"), forecast.get("predicted_cost_seconds")

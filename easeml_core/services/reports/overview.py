@@ -18,6 +18,7 @@ from easeml_core.store.queries import overview as summary
 from easeml_core.store.queries.overview import StudyFacts
 from easeml_core.store.tables import releases, studies, trials
 from easeml_core.store.tables.releases import PublicSet
+from easeml_core.store.tables.trials import TrialEntry
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -158,7 +159,7 @@ class StudyDetails:
     settings: dict[str, Any]
     summary: StudyEntry
     candidates: list[CandidateEntry]
-    trials: list[dict[str, Any]]
+    trials: list[TrialEntry]
     sealed_sets: list[PublicSet]
     meter: DeveloperReading | None
     alerts: list[str]

@@ -162,10 +162,10 @@ def facts_of_decision(store: Store, *, trial_id: int) -> DecisionFacts:
         shown = study_queries.one_trial(tx, trial_id)
         if shown is None:
             raise NotFoundError(kind="trial", name=trial_id)
-        decided = [b for b in decisions.suggestions_of_trial(tx, trial_id) if "mean" in b["reasons"]]
-        moment = decided[0]["created_at"] if decided else None
+        decided = [b for b in decisions.suggestions_of_trial(tx, trial_id) if "mean" in b.reasons]
+        moment = decided[0].created_at if decided else None
         known = None if moment is None else study_queries.known_at(tx, trial_id, moment=moment)
-        return DecisionFacts(shown, known, decisions.outcome_of_trial(tx, trial_id)["best_before"])
+        return DecisionFacts(shown, known, decisions.outcome_of_trial(tx, trial_id).best_before)
 
 
 @dataclass(frozen=True, slots=True)

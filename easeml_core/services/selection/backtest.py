@@ -7,20 +7,21 @@ and a past that a policy has picked flatters policies like it; the more of the c
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import SelectionConfig
+from easeml_core.encoding import from_json, row_of, to_json, typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import StoreError
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtest import (
     LEAST_RESULTS,
     LEAST_TENANTS,
+    PolicyFigures,
     contestants_of,
     figures_of,
     past_of,
@@ -29,9 +30,10 @@ from easeml_core.selection.simulate.backtest import (
     telling,
     totals_of,
 )
-from easeml_core.selection.simulate.calibration import OWN, calibration_report
+from easeml_core.selection.simulate.calibration import OWN, CalibrationReport, calibration_report
+from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import run_repeats
-from easeml_core.selection.simulate.report import Report
+from easeml_core.selection.simulate.report import Simulation
 from easeml_core.selection.simulate.tables import Table, read_table
 from easeml_core.services.selection.policy import current_config, set_policy
 from easeml_core.store.tables import studies, trials
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import JsonObject
     from easeml_core.selection.simulate.backtest import Ruling
-    from easeml_core.selection.simulate.protocol import Protocol
     from easeml_core.store.database import Store
 
 
@@ -67,20 +69,70 @@ class Replay:
     on_done: Callable[[int, int], None] = lambda done, of: None
 
 
-@dataclass(frozen=True, slots=True)
-class Backtest:
-    """What a backtest says.
+@typed_record
+class BacktestSettings:
+    """The settings that a backtest chooses."""
+
+    policy: str
+    beta_multiplier: float
+
+
+@typed_record
+class BacktestReport:
+    """What a backtest found; this is what is stored with settings that rest on it.
 
     Attributes:
-        answer: Plain JSON: ``{"source", "cost_unit", "tenants", "candidates", "results", "left_out", "enough",
-            "protocol", "policies", "calibration", "winner", "settings", "message"}``; ``calibration`` says how far
-            the posterior of ``default`` can be believed. Without enough results ``policies`` is empty
-            and the winner is ``default``.
-        report: The curves behind it, for a plot; None without enough results.
+        source: ``installation``, or the file of qualities.
+        cost_unit: Unit of costs, such as ``seconds``.
+        tenants: Tenants with enough results.
+        candidates: Candidates of these tenants.
+        results: Known results of these tenants.
+        left_out: Tenants with too few results.
+        enough: Whether there are enough tenants to compare policies.
+        protocol: How the past was replayed; None without enough tenants, as what follows.
+        calibration: How far the posterior of ``default`` can be believed.
+        policies: Figures of each policy; empty without enough tenants.
+        winner: ``default`` without enough tenants.
+        settings: Of the winner.
+        message: The choice and its ground in one sentence.
     """
 
-    answer: dict[str, Any]
-    report: Report | None
+    source: str
+    cost_unit: str
+    tenants: int
+    candidates: int
+    results: int
+    left_out: int
+    enough: bool
+    protocol: Protocol | None
+    calibration: CalibrationReport | None
+    policies: dict[str, PolicyFigures]
+    winner: str
+    settings: BacktestSettings | None
+    message: str
+
+
+def stored_backtest(report: JsonObject | None) -> BacktestReport | None:
+    """Decode a report that settings were stored with; None where another version wrote it in another form."""
+    try:
+        return None if report is None else from_json(report, BacktestReport)
+    except ValueError:
+        return None
+
+
+@typed_record
+class BacktestAnswer(BacktestReport):
+    """The answer of ``easeml backtest``; ``applied`` is the id of the settings that the winner is stored as."""
+
+    applied: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """A backtest with the curves behind it, for a plot; these are None without enough results."""
+
+    answer: BacktestAnswer
+    simulation: Simulation | None
 
 
 def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) -> Backtest:
@@ -108,16 +160,17 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
         table, base, newest = history_table(tx), current_config(tx), newest_settings(tx)
     found = _backtest(table, base, replay, source="installation", cost_mode="predicted", cost_unit="seconds")
     applied = None
-    if apply and found.answer["enough"]:
-        stored = set_policy(
+    if apply and found.answer.settings is not None:
+        report = to_json(found.answer)
+        del report["applied"]  # not known before it is stored
+        applied = set_policy(
             store,
-            changes=found.answer["settings"],
-            reason=f"backtest: {found.answer['message']}",
-            report=found.answer,
+            changes=row_of(found.answer.settings),
+            reason=f"backtest: {found.answer.message}",
+            report=report,
             instead_of=newest.id if newest else 0,
-        )
-        applied = stored["id"]
-    return Backtest(found.answer | {"applied": applied}, found.report)
+        ).id
+    return replace(found, answer=replace(found.answer, applied=applied))
 
 
 def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mode: str | None = None) -> Backtest:
@@ -135,10 +188,9 @@ def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mod
     """
     mode = cost_mode or ("unit" if cost is None else "known")
     unit = "trials" if cost is None or mode == "unit" else "units of the cost table"
-    found = _backtest(
+    return _backtest(
         read_table(quality, cost), SelectionConfig(), replay, source=str(quality), cost_mode=mode, cost_unit=unit
     )
-    return Backtest(found.answer | {"applied": None}, found.report)
 
 
 def history_table(tx: Connection) -> Table:
@@ -150,9 +202,9 @@ def history_table(tx: Connection) -> Table:
     names = {study.id: study.name for study in studies.list_studies(tx)}
     by_version: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
     for o in trials.outcomes(tx):
-        if o["state"] == TrialState.SUCCEEDED and o["quality"] is not None:
-            version = by_version.setdefault((o["study_id"], o["data_version_id"]), {})
-            version[o["candidate"]] = o["quality"], o["cost_seconds"]
+        if o.state == TrialState.SUCCEEDED and o.quality is not None and o.cost_seconds is not None:
+            version = by_version.setdefault((o.study_id, o.data_version_id), {})
+            version[o.candidate] = o.quality, o.cost_seconds
     chosen: dict[int, dict[str, tuple[float, float]]] = {}
     for (study_id, _), results in sorted(by_version.items()):
         if len(results) >= LEAST_RESULTS or len(chosen.get(study_id, ())) < LEAST_RESULTS:
@@ -171,28 +223,25 @@ def _backtest(
     table: Table, base: SelectionConfig, replay: Replay, *, source: str, cost_mode: str, cost_unit: str
 ) -> Backtest:
     used = telling(table)
-    answer: dict[str, Any] = {
-        "source": source,
-        "cost_unit": cost_unit,
-        "tenants": len(used.tenants),
-        "candidates": len(used.candidates),
-        "results": int((~np.isnan(used.quality)).sum()),
-        "left_out": len(table.tenants) - len(used.tenants),
-        "enough": len(used.tenants) >= LEAST_TENANTS,
-    }
-    if not answer["enough"]:
-        message = (
-            f"too little history: {answer['tenants']} of {len(table.tenants)} tenants have {LEAST_RESULTS} results or "
+    answer = BacktestAnswer(
+        source=source,
+        cost_unit=cost_unit,
+        tenants=len(used.tenants),
+        candidates=len(used.candidates),
+        results=int((~np.isnan(used.quality)).sum()),
+        left_out=len(table.tenants) - len(used.tenants),
+        enough=len(used.tenants) >= LEAST_TENANTS,
+        protocol=None,
+        calibration=None,
+        policies={},
+        winner="default",
+        settings=None,
+        message=(
+            f"too little history: {len(used.tenants)} of {len(table.tenants)} tenants have {LEAST_RESULTS} results or "
             f"more, it takes {LEAST_TENANTS} to tell one policy from another; default stays"
-        )
-        answer |= {
-            "protocol": None,
-            "policies": {},
-            "calibration": None,
-            "winner": "default",
-            "settings": None,
-            "message": message,
-        }
+        ),
+    )
+    if not answer.enough:
         return Backtest(answer, None)
     protocol = protocol_of(
         len(used.tenants), cost_mode=cost_mode, served=replay.served, repeats=replay.repeats, seed=replay.seed
@@ -203,23 +252,24 @@ def _backtest(
     ruling, totals = rule(curves, protocol, len(used.tenants)), totals_of(used, protocol)
     winner = ruling.winner if base.objective == 0 else "default"
     settings = next(rival.config for rival in rivals if rival.name == winner and rival.config is not None)
-    answer |= {
-        "protocol": protocol.to_json(),
-        "calibration": _calibration(used, base, replay.seed),
-        "policies": {name: figures_of(name, mine, ruling, totals) for name, mine in curves.items()},
-        "winner": winner,
-        "settings": {"policy": settings.policy, "beta_multiplier": settings.beta_multiplier},
-        "message": _message(winner, ruling, protocol, len(used.tenants), base),
-    }
-    return Backtest(json.loads(json.dumps(answer)), Report(protocol, {"source": source}, outcomes))
+    answer = replace(
+        answer,
+        protocol=protocol,
+        calibration=_calibration(used, base, replay.seed),
+        policies={name: figures_of(name, mine, ruling, totals) for name, mine in curves.items()},
+        winner=winner,
+        settings=BacktestSettings(settings.policy, settings.beta_multiplier),
+        message=_message(winner, ruling, protocol, len(used.tenants), base),
+    )
+    return Backtest(answer, Simulation(protocol, outcomes))
 
 
-def _calibration(table: Table, base: SelectionConfig, seed: int) -> dict[str, Any]:
+def _calibration(table: Table, base: SelectionConfig, seed: int) -> CalibrationReport:
     """How far the posterior of ``default`` can be believed, where half of the tenants have results left to predict."""
     typical = np.median((~np.isnan(table.quality)).sum(axis=1))
     own = [number for number in OWN if number < typical]
     with one_thread():
-        return calibration_report(past_of(table), replace(base, policy="default"), own=own, seed=seed).to_json()
+        return calibration_report(past_of(table), replace(base, policy="default"), own=own, seed=seed)
 
 
 def _message(winner: str, ruling: Ruling, protocol: Protocol, n_tenants: int, base: SelectionConfig) -> str:

@@ -16,10 +16,11 @@ import threading
 import time
 import weakref
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from easeml_core.encoding import typed_record
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
@@ -28,7 +29,7 @@ from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables import decisions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Sequence
+    from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
@@ -288,52 +289,78 @@ MOST_AN_HOUR = 1e9
 """A price of an hour, of quality, that says as much as any higher one; a cost next to nothing would ask for more."""
 
 
-def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> dict[str, Any] | None:
-    """The price above which each active study stops, highest first.
+@typed_record
+class StoppingPrice:
+    """The price above which a study stops, of quality for an hour of a device, and its device seconds of a day."""
+
+    study: str
+    stops_above: float
+    seconds_day: float
+
+
+@typed_record
+class StoppingPrices:
+    """The price above which each active study stops.
+
+    Attributes:
+        price_per_hour: The present price, of quality for an hour of a device, >= 0.
+        policy: The policy in force.
+        is_heeded: Whether the policy looks at the price.
+        costs_known: Whether predicted costs rest on any measurement.
+        studies: Those that have something left to run, the highest price first.
+        without: How many have not.
+    """
+
+    price_per_hour: float
+    policy: str
+    is_heeded: bool
+    costs_known: bool
+    studies: tuple[StoppingPrice, ...]
+    without: int
+
+
+def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> StoppingPrices | None:
+    """Return the price above which each active study stops, highest first.
 
     Args:
         store: Role ``easeml_worker``.
-        studies: Names of the studies that whoever asks may see; None for all.
+        studies: Names of the studies that the caller may see; None for all.
 
     Returns:
-        ``{"price_per_hour", "policy", "is_heeded", "costs_known", "studies", "without"}``. The price is the present
-        one, of quality for an hour of a device, >= 0; ``is_heeded`` says whether the policy looks at it, and
-        ``costs_known`` whether predicted costs rest on any measurement. ``studies`` have something left to run:
-        ``{"study", "stops_above", "seconds_day"}``, with the price for an hour and the device seconds of the last day;
-        ``without`` is how many have not. None while somebody else's look takes too long.
+        The prices; None while another call takes too long.
     """
-    told = watch_of(store).ask("prices", _prices)
-    if told is None:
+    found: tuple[StoppingPrices, Mapping[str, float]] | None = watch_of(store).ask("prices", _prices)
+    if found is None:
         return None
+    prices, every = found
     seen = None if studies is None else set(studies)
-    limits = {study: limit for study, limit in told["limits"].items() if seen is None or study in seen}
+    limits = {study: limit for study, limit in every.items() if seen is None or study in seen}
     left = {study: limit for study, limit in limits.items() if limit > -math.inf}
     with store.begin() as tx:
         used = store_compute.seconds_of_studies(tx, since=datetime.now(UTC) - DAY, names=list(left))
-    most = MOST_AN_HOUR if told["settings"]["is_heeded"] else math.inf
-    entries = [
-        {"study": s, "stops_above": min(3600 * p, most), "seconds_day": used.get(s, 0.0)} for s, p in left.items()
-    ]
-    entries.sort(key=lambda e: (-e["stops_above"], e["study"]))
-    return {**told["settings"], "studies": entries, "without": len(limits) - len(left)}
+    most = MOST_AN_HOUR if prices.is_heeded else math.inf
+    entries = [StoppingPrice(s, min(3600 * p, most), used.get(s, 0.0)) for s, p in left.items()]
+    entries.sort(key=lambda e: (-e.stops_above, e.study))
+    return replace(prices, studies=tuple(entries), without=len(limits) - len(left))
 
 
-def _prices(memory: Memory) -> dict[str, Any]:
+def _prices(memory: Memory) -> tuple[StoppingPrices, Mapping[str, float]]:
+    """Return the settings, and the limit of every study for a second of a device."""
     config = memory.config
     kinds = _kinds(memory)
     limits = {
         arms.study: max(memory.scheduler.stops_above(tenant, device=kind) for kind in kinds)
         for tenant, arms in enumerate(memory.arms)
     }
-    return {
-        "limits": limits,
-        "settings": {
-            "price_per_hour": 3600 * config.price_per_second,
-            "policy": config.policy,
-            "is_heeded": config.policy == "default",
-            "costs_known": memory.costs_known,
-        },
-    }
+    prices = StoppingPrices(
+        price_per_hour=3600 * config.price_per_second,
+        policy=config.policy,
+        is_heeded=config.policy == "default",
+        costs_known=memory.costs_known,
+        studies=(),
+        without=0,
+    )
+    return prices, limits
 
 
 def _kinds(memory: Memory) -> set[str | None]:

@@ -28,9 +28,9 @@ def report_costs(store: Store) -> CostReport:
     with store.begin() as tx:
         outcomes, rows = trials.outcomes(tx), studies.training_rows(tx)
     return cost_report(
-        Measured(o["study_id"], o["candidate"], o["cost_seconds"], o["device"], rows.get(o["data_version_id"]))
+        Measured(o.study_id, o.candidate, o.cost_seconds, o.device, rows.get(o.data_version_id))
         for o in outcomes
-        if o["state"] == TrialState.SUCCEEDED and o["cost_seconds"] and o["reevaluates"] is None
+        if o.state == TrialState.SUCCEEDED and o.cost_seconds and o.reevaluates is None
     )
 
 

@@ -189,15 +189,15 @@ def waiting_sentences(tx: Connection, names: Collection[str]) -> dict[str, list[
     """
     found: dict[str, list[str]] = {}
     for waiting in retries.waiting_for_implementation(tx, names=names):
-        count, named = counted(waiting["candidates"], "candidate"), implementation_text(waiting["implementation"])
-        verb = "waits" if waiting["candidates"] == 1 else "wait"
-        found.setdefault(waiting["study"], []).append(
+        count, named = counted(waiting.candidates, "candidate"), implementation_text(waiting.implementation)
+        verb = "waits" if waiting.candidates == 1 else "wait"
+        found.setdefault(waiting.study, []).append(
             f"{count} {verb} for an implementation: no DAG or device that asks has {named}"
         )
     for failed in retries.task_failures(tx, names=names):
-        count = counted(len(failed["trials"]), "candidate")
-        verb = "waits" if len(failed["trials"]) == 1 else "wait"
-        found.setdefault(failed["study"], []).append(
-            f"{count} {verb} since their task failed: mend it, then `easeml trial retry {failed['trials'][0]}`"
+        count = counted(len(failed.trials), "candidate")
+        verb = "waits" if len(failed.trials) == 1 else "wait"
+        found.setdefault(failed.study, []).append(
+            f"{count} {verb} since their task failed: mend it, then `easeml trial retry {failed.trials[0]}`"
         )
     return found

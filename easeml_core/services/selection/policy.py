@@ -7,16 +7,17 @@ that it was made under. A change waits for a decision that is under way; the nex
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig
+from easeml_core.encoding import row_of, to_json, typed_record
+from easeml_core.entities import JsonObject, Parameters
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.store.database import lock
 from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
@@ -41,19 +42,44 @@ def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig
     return config if policy is None else replace(config, policy=policy)
 
 
-def show_policy(store: Store) -> dict[str, Any]:
-    """The settings that hold now.
+@typed_record
+class PolicyReport:
+    """Settings of the scheduler.
 
-    Returns:
-        ``{"id", "policy", "config", "reason", "created_at", "created_by", "report"}``; ``id`` and what follows
-        ``config`` are None while the program's own settings hold.
+    Attributes:
+        id: Of the change; it and what follows ``config`` are None while the program's own settings hold.
+        policy: One of ``easeml_core.config.POLICIES``.
+        config: All settings, whatever version stored them.
+        reason: Why they were changed.
+        created_at: When, by the database's clock.
+        created_by: Role of the database that wrote them.
+        report: The backtest that the change rests on.
     """
+
+    id: int | None
+    policy: str
+    config: JsonObject
+    reason: str | None
+    created_at: datetime | None
+    created_by: str | None
+    report: JsonObject | None
+
+
+@typed_record
+class PolicyChange(PolicyReport):
+    """The settings after a change; ``changed`` says whether anything was stored."""
+
+    changed: bool
+
+
+def show_policy(store: Store) -> PolicyReport:
+    """Return the settings that hold now."""
     with store.begin() as tx:
         return _shown(newest_settings(tx))
 
 
-def policy_history(store: Store) -> list[dict[str, Any]]:
-    """The latest hundred changes of the settings, newest first; each as in ``show_policy``."""
+def policy_history(store: Store) -> list[PolicyReport]:
+    """Return the latest hundred changes of the settings, newest first."""
     with store.begin() as tx:
         return [_shown(stored) for stored in list_settings(tx)]
 
@@ -61,12 +87,12 @@ def policy_history(store: Store) -> list[dict[str, Any]]:
 def set_policy(
     store: Store,
     *,
-    changes: Mapping[str, Any],
+    changes: Parameters,
     reason: str,
-    report: Mapping[str, Any] | None = None,
+    report: JsonObject | None = None,
     from_defaults: bool = False,
     instead_of: int | None = None,
-) -> dict[str, Any]:
+) -> PolicyChange:
     """Change the settings of the whole installation; what is not named stays.
 
     A repetition changes nothing: the same settings with the same reason and report as the newest are not stored anew.
@@ -81,7 +107,7 @@ def set_policy(
             hold by now, nothing is changed. None to change whatever holds.
 
     Returns:
-        As ``show_policy``, with ``changed``: whether anything was stored.
+        The settings that hold now.
 
     Raises:
         ConfigError: A value is outside its range.
@@ -99,34 +125,27 @@ def set_policy(
         base = SelectionConfig() if newest is None or from_defaults else SelectionConfig.from_json(newest.config)
         config = replace(base, **changes).to_json()
         if newest is not None and _is_repetition(newest, config, reason, report):
-            return _shown(newest) | {"changed": False}
+            return PolicyChange(**row_of(_shown(newest)), changed=False)
         if instead_of is not None and instead_of != (newest.id if newest else 0):
             message = "the settings were changed meanwhile; look with `easeml policy show`, then try again"
             raise StateError(message)
         add_settings(tx, config=config, reason=reason, report=report)
-        return _shown(newest_settings(tx)) | {"changed": True}
+        return PolicyChange(**row_of(_shown(newest_settings(tx))), changed=True)
 
 
-def _is_repetition(
-    newest: StoredSettings, config: Mapping[str, Any], reason: str, report: Mapping[str, Any] | None
-) -> bool:
+def _is_repetition(newest: StoredSettings, config: JsonObject, reason: str, report: JsonObject | None) -> bool:
     return (_plain(newest.config), newest.reason, newest.report) == (_plain(config), reason, report)
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of any version as plain JSON; what they do not name is the program's own."""
-    whole = {**SelectionConfig().to_json(), **config}
-    return whole | {"order": list(whole["order"])}
+def _plain(config: JsonObject) -> JsonObject:
+    """Return settings of any version as JSON; what they do not name is the program's own."""
+    whole: JsonObject = to_json({**SelectionConfig().to_json(), **config})
+    return whole
 
 
-def _shown(stored: StoredSettings | None) -> dict[str, Any]:
+def _shown(stored: StoredSettings | None) -> PolicyReport:
     config = _plain(stored.config if stored else {})
-    return {
-        "id": stored.id if stored else None,
-        "policy": config["policy"],
-        "config": config,
-        "reason": stored.reason if stored else None,
-        "created_at": stored.created_at.isoformat() if stored else None,
-        "created_by": stored.created_by if stored else None,
-        "report": stored.report if stored else None,
-    }
+    policy: str = config["policy"]
+    if stored is None:
+        return PolicyReport(None, policy, config, None, None, None, None)
+    return PolicyReport(stored.id, policy, config, stored.reason, stored.created_at, stored.created_by, stored.report)

@@ -10,7 +10,7 @@ itself either, or a broken task would run on for ever. Another trial takes its p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
 from easeml_core.entities import FailureKind, TrialState
@@ -18,7 +18,7 @@ from easeml_core.errors import BudgetExhaustedError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.compute_budget import reservation
 from easeml_core.store.database import lock, notify, savepoint, tell_pages
-from easeml_core.store.tables import models, reservations, retries, studies, trials
+from easeml_core.store.tables import reservations, retries, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,12 +26,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialReport
 
 MOST_BY_ITSELF = 3
 """So often a candidate is tried again on the same data since what executes it has changed; then a person must ask."""
 
 
-def retry_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
+def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
     """Let another trial take the place of one that failed because of its task; repeatable.
 
     The new trial waits as SUGGESTED, and the next that asks and can execute it is handed it.
@@ -53,7 +54,7 @@ def retry_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         last = retries.last_in_place(tx, trial_id)
         if last == trial_id or trials.get_trial(tx, last).failure_kind == FailureKind.TASK:
             last = _retry(tx, last)
-        return models.trial_report(tx, last)
+        return trials.trial_report(tx, last)
 
 
 def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:

@@ -20,47 +20,65 @@ import contextlib
 import gc
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
+from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.suggestion import RunnerUp
 from easeml_core.services.selection.retry import retry_changed
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
 from easeml_core.store.database import notify, savepoint, tell_pages
 from easeml_core.store.tables import decisions, reservations, retries, trials
-from easeml_core.store.tables.decisions import Batch
+from easeml_core.store.tables.decisions import Batch, SuggestedTrial
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Study, Trial
+    from easeml_core.entities import JsonObject, Study, Trial
     from easeml_core.selection.suggestion import Suggestion
     from easeml_core.store.database import Store
     from easeml_core.store.tables.decisions import Look, Menu
 
 
-def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> dict[str, Any]:
-    """The reasons as plain JSON; the runner-up has the names of its study and its candidate.
+@dataclass(frozen=True, slots=True)
+class NamedRunnerUp(RunnerUp):
+    """The second best, with the names of its study and candidate: an arm means nothing once candidates change."""
 
-    An arm is an index that means nothing later, when a candidate has joined or was withdrawn.
+    study: str
+    candidate: str
+
+
+def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> JsonObject:
+    """Return the reasons as they are stored: JSON of the suggestion, its runner-up with names.
 
     Args:
         suggestion: Of ``selection.suggest``.
         studies: The studies chosen from, by id.
         arms: Their candidates in the order of the arms, by id of the study.
     """
-    reasons = suggestion.to_json()
-    rival = reasons["runner_up"]
+    rival = suggestion.runner_up
     if rival is not None:
-        study_id, arm = rival["study_id"], rival["arm"]
-        names = {"study": studies[study_id].name, "candidate": arms[study_id].names[arm]}
-        reasons["runner_up"] = rival | names
-    return reasons
+        study, candidate = studies[rival.study_id].name, arms[rival.study_id].names[rival.arm]
+        named = NamedRunnerUp(**row_of(rival), study=study, candidate=candidate)
+        suggestion = replace(suggestion, runner_up=named)
+    stored: JsonObject = to_json(suggestion)
+    return stored
+
+
+@typed_record
+class Suggestions:
+    """The answer to one ask: the trials to run next, and what there is to say about them in one sentence."""
+
+    policy: str
+    trials: tuple[SuggestedTrial, ...]
+    message: str
 
 
 RESERVE_SECONDS = 3600.0
@@ -110,7 +128,7 @@ class LiveScheduler:
         self._memory: Memory | None = None
         self._mutex = threading.Lock()
 
-    def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> dict[str, Any]:
+    def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
         """Suggest up to ``count`` trials, and store them with their reasons; arguments as in ``suggest_trials``."""
         require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
@@ -129,16 +147,11 @@ class LiveScheduler:
 
     def _answer(
         self, tx: Connection, memory: Memory | None, count: int, device: str | None, request_key: str
-    ) -> tuple[dict[str, Any], Memory | None]:
+    ) -> tuple[Suggestions, Memory | None]:
         """The answer, and what may be kept in memory once it is committed."""
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
         if seen.batch_id is not None:
-            policy, found = decisions.batch_of_request(tx, request_key)
-            told = [
-                {k: f[k] for k in ("trial_id", "study", "candidate")} | {"reason": f["reasons"]["sentence"]}
-                for f in found
-            ]
-            return _told(policy, told), memory
+            return _answer_of(*decisions.batch_of_request(tx, request_key)), memory
         retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
         if memory is not None and not memory.catch_up(seen):
             memory = None
@@ -149,13 +162,19 @@ class LiveScheduler:
             memory = None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
         now.fill(left_behind=left_behind)
-        return _told(now.batch.policy, now.given), now.kept()
+        return _answer_of(now.batch.policy, now.given), now.kept()
 
     def load(self, tx: Connection, seen: Look) -> Memory:
         """Everything anew."""
-        asked: dict[str, Any] = {"studies_only": self._only, "functions": self.functions, "trainers": self.trainers}
-        asked["runtimes"] = self.runtimes
-        return Memory.load(tx, seen, policy=self._policy, **asked)
+        return Memory.load(
+            tx,
+            seen,
+            policy=self._policy,
+            studies_only=self._only,
+            functions=self.functions,
+            trainers=self.trainers,
+            runtimes=self.runtimes,
+        )
 
 
 @contextlib.contextmanager
@@ -176,8 +195,8 @@ def _look(tx: Connection, memory: Memory | None, request_key: str) -> Look:
     return decisions.look(tx, request_key=request_key, last=memory.last_trial, known=list(memory.open))
 
 
-def _told(policy: str, found: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"policy": policy, "trials": found, "message": counted(len(found), "trial") if found else _NOTHING}
+def _answer_of(policy: str, found: Sequence[SuggestedTrial]) -> Suggestions:
+    return Suggestions(policy, tuple(found), counted(len(found), "trial") if found else _NOTHING)
 
 
 class _Round:
@@ -188,7 +207,7 @@ class _Round:
     ) -> None:
         self.live, self.tx, self.seen, self.memory, self.device = live, tx, seen, memory, device
         self.batch = batch._replace(policy=memory.config.policy)
-        self.given: list[dict[str, Any]] = []
+        self.given: list[SuggestedTrial] = []
         self._closed: set[int] = set()  # their limits refused a trial: nothing more in this round
         self._is_stale = False
 
@@ -210,7 +229,7 @@ class _Round:
             pass
         self.memory.reopen(self.seen.now)
         self._batch_id()
-        tell_pages(self.tx, *{trial["study"] for trial in self.given})
+        tell_pages(self.tx, *{trial.study for trial in self.given})
 
     def kept(self) -> Memory | None:
         """The memory, unless it is behind what this round has written."""
@@ -330,7 +349,7 @@ class _Round:
         return True
 
     def _note(self, trial_id: int, study: str, candidate: str, reason: str) -> None:
-        self.given.append({"trial_id": trial_id, "study": study, "candidate": candidate, "reason": reason})
+        self.given.append(SuggestedTrial(trial_id, study, candidate, reason))
 
 
 def _left_over_sentence(trial: Trial) -> str:
@@ -352,7 +371,7 @@ def suggest_trials(
     functions: Collection[str] | Mapping[str, str] = (),
     trainers: bool = True,
     request_key: str,
-) -> dict[str, Any]:
+) -> Suggestions:
     """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
 
     Trials that an earlier run left behind come first; no candidate is ever suggested twice for the same data, also none
@@ -373,7 +392,7 @@ def suggest_trials(
         request_key: Makes the call repeatable: the same key gives the same trials.
 
     Returns:
-        ``{"policy", "trials": [{"trial_id", "study", "candidate", "reason"}], "message"}``. No trials is an answer.
+        The trials; none is an answer too.
 
     Raises:
         ConfigError: Count, policy or device is not allowed.

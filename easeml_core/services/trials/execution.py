@@ -9,10 +9,11 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
 from easeml_core.data.parts import load_validation_labels
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
 from easeml_core.errors import (
     ArtifactError,
@@ -32,6 +33,8 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify, tell_pages
 from easeml_core.store.tables import models, pruning, studies, trials
+from easeml_core.store.tables.pruning import RungDecision
+from easeml_core.store.tables.trials import CurvePoint, TrialLife
 from easeml_core.training.job import TrainingJob, require_slot
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -46,12 +49,14 @@ if TYPE_CHECKING:
     from easeml_core.services.trials.heartbeat import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialReport
     from easeml_core.training.job import TrainingResult
 
 __all__ = [
     "FINAL",
     "STOP_SECONDS",
     "Lease",
+    "TrialDetails",
     "attempts",
     "cancel_trial",
     "claim",
@@ -86,7 +91,7 @@ def run_trial(
     request_key: str,
     log: Log = silent,
     slot: str | None = None,
-) -> dict[str, Any]:
+) -> TrialReport:
     """Train one suggested trial on this machine and record what came out.
 
     Args:
@@ -99,8 +104,7 @@ def run_trial(
             device of the kind ``cpu``, else for a GPU if there is one.
 
     Returns:
-        ``{"trial_id", "study", "candidate", "state", "quality", "cost_seconds", "failure", "model_id"}``. The state is
-        SUGGESTED where nothing here executes the trial: it is given back (``claim``).
+        The trial's report. Its state is SUGGESTED where nothing here executes the trial: it is given back (``claim``).
 
     Raises:
         ConfigError: The slot is none of these.
@@ -119,8 +123,8 @@ def attempts(
     store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
 ) -> Iterator[Lease]:
     """One attempt after the other, until one has ended the trial: a killed training process ends only its attempt."""
-    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "executors": executors}
-    while (lease := claim(store, **asked)) is not None:
+    take = partial(claim, store, trial_id=trial_id, request_key=request_key, log=log, executors=executors)
+    while (lease := take()) is not None:
         yield lease
         if lease.ended:
             return
@@ -424,30 +428,34 @@ def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
         raise TrialStateError(lease.trial.id, "taken over by another attempt", f"RUNNING in attempt {lease.attempt}")
 
 
-def trial_state(store: Store, *, trial_id: int) -> dict[str, Any]:
-    """What is known of the trial now, in the form that ``run_trial`` returns."""
+def trial_state(store: Store, *, trial_id: int) -> TrialReport:
+    """Return what is known of the trial now."""
     with store.begin() as tx:
-        return models.trial_report(tx, trial_id)
+        return trials.trial_report(tx, trial_id)
 
 
-def trial_details(store: Store, *, trial_id: int) -> dict[str, Any]:
-    """The trial's report: attempts, what of its time was lost or resumed, last news, curve, what rungs decided."""
+@typed_record
+class TrialDetails(TrialLife):
+    """A trial with its learning curve and the decisions at its rungs."""
+
+    curve: tuple[CurvePoint, ...]
+    rungs: tuple[RungDecision, ...]
+
+
+def trial_details(store: Store, *, trial_id: int) -> TrialDetails:
+    """Return the trial's report with its attempts, its last progress, its curve, and the decisions at its rungs."""
     with store.begin() as tx:
-        return {
-            **models.trial_report(tx, trial_id),
-            **trials.trial_life(tx, trial_id),
-            "curve": trials.curve_of(tx, trial_id),
-            "rungs": pruning.decisions_of(tx, trial_id),
-        }
+        life = row_of(trials.trial_life(tx, trial_id))
+        return TrialDetails(**life, curve=trials.curve_of(tx, trial_id), rungs=pruning.decisions_of(tx, trial_id))
 
 
-def finished_trial(store: Store, *, trial_id: int) -> dict[str, Any] | None:
+def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
     """The trial's report once it has ended, or None: what a sensor looks at."""
     report = trial_state(store, trial_id=trial_id)
-    return report if report["state"] in FINAL else None
+    return report if report.state in FINAL else None
 
 
-def cancel_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
+def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
     """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)

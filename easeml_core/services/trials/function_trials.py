@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from easeml_core.services.trials.heartbeat import Lease, Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialReport
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
 """Errors of a function that speak of its code or its worker, whatever is tried: a package, a name, a column or a file
@@ -56,7 +57,7 @@ def run_routed_trial(
     log: Log = silent,
     slot: str | None = None,
     should_stop: Callable[[], bool] = never,
-) -> dict[str, Any]:
+) -> TrialReport:
     """Run a trial with what its candidate names: one of some training functions, or a trainer of this package.
 
     Args:
@@ -113,7 +114,7 @@ def run_function_trial(
     log: Log = silent,
     dag_version: str | None = None,
     should_stop: Callable[[], bool] = never,
-) -> dict[str, Any]:
+) -> TrialReport:
     """Run a trial with ``function(data, parameters, report)``, if its candidate names that function.
 
     Runs in this process, so its limits are the task's (``execution_timeout``), not the study's. Where a compute budget
@@ -141,8 +142,15 @@ def run_function_trial(
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     executors = executors_of([function], trainers=False, dag_version=dag_version)
-    asked: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "log": log, "should_stop": should_stop}
-    return run_routed_trial(store, artifacts, executors=executors, **asked)
+    return run_routed_trial(
+        store,
+        artifacts,
+        trial_id=trial_id,
+        request_key=request_key,
+        executors=executors,
+        log=log,
+        should_stop=should_stop,
+    )
 
 
 def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:

@@ -34,16 +34,16 @@ from easeml_core.errors import (
 from easeml_core.services.studies.compute_budget import training_seconds
 from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.tables import trials
-from easeml_core.store.tables.trials import MOST_STEPS, Checkpoint
+from easeml_core.store.tables.trials import MOST_STEPS, Checkpoint, CurvePoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection
 
     from easeml_core.config import TrainingConfig
-    from easeml_core.entities import Executor, Trial
+    from easeml_core.entities import Executor, JsonObject, Trial
     from easeml_core.remote.files import Progress
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -102,7 +102,7 @@ _UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note says i
 _LONGEST = 500
 
 
-def line_of(news: Mapping[str, Any]) -> str:
+def line_of(news: JsonObject) -> str:
     """One line for a log.
 
     Example:
@@ -124,12 +124,12 @@ def line_of(news: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def is_last_step(news: Mapping[str, Any]) -> bool:
+def is_last_step(news: JsonObject) -> bool:
     """Whether it tells of the last of its steps."""
     return news.get("of") is not None and news.get("step") == news.get("of")
 
 
-def point_of(news: Mapping[str, Any], *, seconds: float) -> dict[str, Any] | None:
+def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
     """The point of a learning curve that news tell of, or None.
 
     Args:
@@ -138,7 +138,7 @@ def point_of(news: Mapping[str, Any], *, seconds: float) -> dict[str, Any] | Non
 
     Example:
         >>> point_of({"step": 2, "of": 8, "quality": 0.91, "loss": float("nan")}, seconds=3.0)
-        {'step': 2, 'of': 8, 'quality': 0.91, 'loss': None, 'seconds': 3.0}
+        CurvePoint(step=2, of=8, quality=0.91, loss=None, seconds=3.0)
         >>> point_of({"step": 0.5, "quality": 0.91}, seconds=3.0) is None
         True
     """
@@ -148,7 +148,7 @@ def point_of(news: Mapping[str, Any], *, seconds: float) -> dict[str, Any] | Non
     if step is None or not 1 <= step <= MOST_STEPS or (quality is None and loss is None):
         return None
     of = of if of is not None and step <= of < 2**31 else None
-    return {"step": step, "of": of, "quality": quality, "loss": loss, "seconds": min(seconds, 1e9)}
+    return CurvePoint(step=step, of=of, quality=quality, loss=loss, seconds=min(seconds, 1e9))
 
 
 def _is_number(value: Any) -> bool:
@@ -225,8 +225,8 @@ class Lease:
     ended: bool = False
     handed_back: bool = False
     started: float = field(default_factory=time.monotonic)
-    last_news: Mapping[str, Any] | None = None
-    _points: list[dict[str, Any]] = field(default_factory=list)
+    last_news: JsonObject | None = None
+    _points: list[CurvePoint] = field(default_factory=list)
     _saved: Checkpoint | None = None
     _kept: str | None = None
     _keeper: Keeper | None = None
@@ -267,7 +267,7 @@ class Lease:
 
     # -- what the training tells ---------------------------------------------------------------------------------------
 
-    def progress(self, news: Mapping[str, Any]) -> None:
+    def progress(self, news: JsonObject) -> None:
         """Note progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
         self.last_news = news
         point = point_of(news, seconds=self.resumed_seconds + self.age_seconds)

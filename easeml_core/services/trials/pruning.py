@@ -6,20 +6,21 @@ is bound by it. A trial that is stopped ends as any other: its model, its qualit
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.pruning import Reached, decide, rung_step
 from easeml_core.services.trials.heartbeat import point_of
 from easeml_core.store.tables import pruning
+from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from sqlalchemy import Connection
 
+    from easeml_core.entities import JsonObject
     from easeml_core.services.trials.heartbeat import Lease
+    from easeml_core.store.tables.trials import CurvePoint
 
 NETWORKS = tuple(kind for kind, trainer in TRAINERS.items() if trainer.takes_run and "epochs" in trainer.rules)
 """Kinds that are trained by epochs of ours. What anybody's own program tells of itself teaches nobody else."""
@@ -42,61 +43,65 @@ class Ladder:
         self._passed = 0
         self._is_over = False
 
-    def progress(self, news: Mapping[str, Any]) -> None:
+    def progress(self, news: JsonObject) -> None:
         """Hand on news, and decide if they are of a rung."""
         self._lease.progress(news)
         point = point_of(news, seconds=0.0)
-        if point is None or None in (point["of"], point["quality"]) or point["step"] == point["of"]:
+        if point is None or point.of is None or point.quality is None or point.step == point.of:
             return
-        rung = sum(rung_step(share, point["of"]) <= point["step"] for share in self._shares)
+        rung = sum(rung_step(share, point.of) <= point.step for share in self._shares)
         if rung > self._passed and not self._is_over:
             self._passed = rung
             if news.get("seconds_left", LEAST_LEFT_SECONDS) >= LEAST_LEFT_SECONDS:
-                self._decide(rung, point)
+                self._decide(rung, point, of=point.of, quality=point.quality)
 
     def is_over(self) -> bool:
         """Whether the rest of the epochs is not worth it."""
         return self._is_over
 
-    def _decide(self, rung: int, point: Mapping[str, Any]) -> None:
+    def _decide(self, rung: int, point: CurvePoint, *, of: int, quality: float) -> None:
         lease = self._lease
         try:
             with lease.store.begin() as tx:
-                decided = pruning.decision_at(tx, lease.trial.id, rung) or self._decided(tx, rung, point)
+                decided = pruning.decision_at(tx, lease.trial.id, rung)
+                decided = decided or self._decided(tx, rung, point.step, of=of, quality=quality)
         except (StoreUnavailableError, ConcurrentUpdateError) as error:
             lease.log(f"trial {lease.trial.id}: rung {rung} is passed without a decision, training goes on ({error})")
             return
-        self._is_over = not decided["goes_on"]
+        self._is_over = not decided.goes_on
         lease.log(f"trial {lease.trial.id}: {sentence_of(decided)}")
 
-    def _decided(self, tx: Connection, rung: int, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Decide by what there is now, and write it down."""
+    def _decided(self, tx: Connection, rung: int, step: int, *, of: int, quality: float) -> RungDecision:
+        """Decide by the trials that have ended, and store the decision."""
         trial = self._lease.trial
         ended = pruning.ended_after(tx, study_id=trial.study_id, kinds=NETWORKS, share=self._shares[rung - 1])
         best = pruning.best_of_study(tx, study_id=trial.study_id, data_version_id=trial.data_version_id)
-        decision = decide(point["quality"], [Reached(*trial) for trial in ended], best)
-        told = {**{name: point[name] for name in ("step", "of", "quality")}, **decision._asdict()}
-        pruning.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, rung=rung, **told)
-        return {"rung": rung, **told}
+        found = decide(quality, [Reached(*trial) for trial in ended], best)
+        decision = RungDecision(rung=rung, step=step, of=of, quality=quality, **found._asdict())
+        pruning.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, decision=decision)
+        return decision
 
 
-def sentence_of(decided: Mapping[str, Any]) -> str:
-    """What was decided at a rung, in words.
+def sentence_of(decision: RungDecision) -> str:
+    """Describe the decision at a rung, after the name of its trial.
 
     Example:
-        >>> told = {"rung": 1, "step": 3, "of": 27, "quality": 0.41, "hoped": 0.62, "needed": 0.93, "known": 12}
-        >>> print(sentence_of({**told, "rule": "gains", "goes_on": False}))
+        >>> from dataclasses import replace
+        >>> stop = RungDecision(
+        ...     rung=1, step=3, of=27, quality=0.41, hoped=0.62, needed=0.93, known=12, rule="gains", goes_on=False
+        ... )
+        >>> print(sentence_of(stop))
         was stopped at rung 1, epoch 3 of 27, at 0.4100: by what 12 trials gained it may reach 0.6200, of 0.9300
-        >>> print(sentence_of({**told, "rule": "median", "goes_on": True, "needed": 0.39, "known": 4}))
+        >>> print(sentence_of(replace(stop, rule="median", goes_on=True, needed=0.39, known=4)))
         goes on at rung 1, epoch 3 of 27, at 0.4100: the median of 4 trials up to there is 0.3900
-        >>> print(sentence_of({**told, "rule": "median", "goes_on": True, "hoped": None, "known": 2}))
+        >>> print(sentence_of(replace(stop, rule="median", goes_on=True, hoped=None, known=2)))
         goes on at rung 1, epoch 3 of 27, at 0.4100: there are too few trials to tell
     """
-    verb = "goes on" if decided["goes_on"] else "was stopped"
-    place = f"{verb} at rung {decided['rung']}, epoch {decided['step']} of {decided['of']}, at {decided['quality']:.4f}"
-    if decided["hoped"] is None or decided["needed"] is None:
+    verb = "goes on" if decision.goes_on else "was stopped"
+    place = f"{verb} at rung {decision.rung}, epoch {decision.step} of {decision.of}, at {decision.quality:.4f}"
+    if decision.hoped is None or decision.needed is None:
         return f"{place}: there are too few trials to tell"
-    known, needed = decided["known"], decided["needed"]
-    if decided["rule"] == "median":
-        return f"{place}: the median of {counted(known, 'trial')} up to there is {needed:.4f}"
-    return f"{place}: by what {counted(known, 'trial')} gained it may reach {decided['hoped']:.4f}, of {needed:.4f}"
+    known = counted(decision.known, "trial")
+    if decision.rule == "median":
+        return f"{place}: the median of {known} up to there is {decision.needed:.4f}"
+    return f"{place}: by what {known} gained it may reach {decision.hoped:.4f}, of {decision.needed:.4f}"

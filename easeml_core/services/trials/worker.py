@@ -11,11 +11,12 @@ import math
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.encoding import typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
     ArtifactError,
@@ -37,6 +38,7 @@ from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import Ear
 from easeml_core.store.tables import decisions, trials
 from easeml_core.store.tables.reservations import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.store.tables.trials import TrialReport
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
 from easeml_core.training.trainer_kinds import RUNTIMES
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from easeml_core.services.trials.heartbeat import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.decisions import SuggestedTrial
 
 POLL_SECONDS = 60.0
 """How long a device without a trial waits at most before it asks again; notifications wake it at once."""
@@ -109,6 +112,29 @@ class Blocked:
         return f"{self.candidate} of {self.study} needs {self.needs}"
 
 
+@typed_record
+class DeviceSummary:
+    """What one device did, and why it ended.
+
+    Attributes:
+        device: Kind of the device; None where all are alike.
+        reason: Why it ended.
+        message: The same in one sentence.
+        handed_back: The trial that was handed back, or None.
+        trials: Every trial under the request key; of a failure only its first line.
+        blocked: Where nothing is left, the candidates that the device cannot run.
+        is_useless: Whether it can run no candidate of these studies at all.
+    """
+
+    device: str | None
+    reason: Reason
+    message: str
+    handed_back: int | None
+    trials: tuple[TrialReport, ...]
+    blocked: tuple[Blocked, ...]
+    is_useless: bool
+
+
 def run_device(
     store: Store,
     artifacts: ArtifactStore,
@@ -124,7 +150,7 @@ def run_device(
     poll_seconds: float = POLL_SECONDS,
     slot: str | None = None,
     executors: Executors = TRAINERS_ONLY,
-) -> dict[str, Any]:
+) -> DeviceSummary:
     """Train one trial after the other on this device until nothing is left, or a limit is reached.
 
     A failed trial is recorded and the next one begins. Where nothing can be suggested while trials of other devices
@@ -148,10 +174,7 @@ def run_device(
         executors: What can execute trials here; candidates of other training functions are not asked for.
 
     Returns:
-        ``{"device", "reason", "message", "handed_back", "trials": [...], "blocked": [...], "is_useless"}``: why it
-        ended, the trial that was handed back or None, what ``run_trial`` says of each trial under this key; where
-        nothing is left, the candidates that it cannot run, as ``{"study", "candidate", "needs"}``, and whether it can
-        run no candidate of these studies at all.
+        Why it ended, and every trial under this key.
 
     Raises:
         ConfigError: An argument is outside its range.
@@ -193,8 +216,7 @@ def run_device(
         poll_seconds=poll_seconds,
         slot=slot,
     )
-    reason = stream.run()
-    return _summary(device, reason, stream)
+    return _summary(device, stream.run(), stream)
 
 
 @dataclass(slots=True)
@@ -216,7 +238,7 @@ class _Stream:
     poll_seconds: float
     slot: str | None = None
     number: int = 1
-    reports: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[TrialReport] = field(default_factory=list)
     handed_back: int | None = None
     _walking: bool = True  # through the numbers of an earlier process
     _asked: str | None = None
@@ -252,7 +274,7 @@ class _Stream:
         if is_made and not self._walking and not repeated:
             return Reason.TAKEN_OVER
         self._asked = key
-        found = self.scheduler.ask(device=self.device, request_key=key)["trials"]
+        found = self.scheduler.ask(device=self.device, request_key=key).trials
         if found:
             return self._work(found[0], key)
         self.number += 1
@@ -280,13 +302,14 @@ class _Stream:
         functions = list(self.executors.functions)
         return outlook(tx, self.studies_only, device=self.device, runtimes=self.runtimes, functions=functions)
 
-    def _work(self, trial: dict[str, Any], key: str) -> Reason | None:
+    def _work(self, trial: SuggestedTrial, key: str) -> Reason | None:
         """Train the trial that was suggested under this key, and go on to the next number."""
-        trial_id, trained = trial["trial_id"], False
-        self.log("trial {trial_id}: {study}, {candidate}: {reason}".format(**trial))
+        trial_id, trained = trial.trial_id, False
+        self.log(f"trial {trial_id}: {trial.study}, {trial.candidate}: {trial.reason}")
         try:
-            asked: dict[str, Any] = {"trial_id": trial_id, "request_key": key, "executors": self.executors}
-            for lease in attempts(self.store, log=self.log, **asked):
+            for lease in attempts(
+                self.store, trial_id=trial_id, request_key=key, log=self.log, executors=self.executors
+            ):
                 trained = True
                 try:
                     with handing_back(lease, key, self.should_stop):
@@ -329,7 +352,7 @@ class _Stream:
         if not trained:
             return None
         self._unreadable = 0
-        self._failed = [*self._failed, report["study"]] if report["state"] == TrialState.FAILED else []
+        self._failed = [*self._failed, report.study] if report.state == TrialState.FAILED else []
         is_device = len(self._failed) >= FAILED_IN_A_ROW and len(set(self._failed)) > 1
         return Reason.DEVICE_FAILS if is_device else None
 
@@ -354,13 +377,14 @@ class _Stream:
         """Tell a device that has done its part from one that has found nothing it can run."""
         with self.store.begin() as tx:
             left = left_candidates(tx, self.studies_only, device=self.device)
-            known: dict[str, Any] = {"device": self.device, "functions": list(self.executors.functions)}
-            self.is_useless = bool(left) and not has_candidates_for(tx, self.studies_only, **known)
+            self.is_useless = bool(left) and not has_candidates_for(
+                tx, self.studies_only, device=self.device, functions=list(self.executors.functions)
+            )
         found = [Blocked(c.study, c.candidate, needs) for c in left if (needs := self._needs(c))]
         self.blocked = tuple(found)
         for blocked in found[:_MOST_NAMED]:
             self.log(f"cannot run here: {blocked}")
-        has_succeeded = any(report["state"] == TrialState.SUCCEEDED for report in self.reports)
+        has_succeeded = any(report.state == TrialState.SUCCEEDED for report in self.reports)
         return Reason.NOTHING_RUNNABLE if found and not has_succeeded else Reason.NOTHING_LEFT
 
     def _needs(self, left: LeftCandidate) -> str | None:
@@ -396,30 +420,30 @@ def _named(blocked: Sequence[Blocked]) -> str:
     return "; ".join(map(str, blocked[:_MOST_NAMED])) + (f"; and {more:,} more" if more > 0 else "")
 
 
-def _summary(device: str | None, reason: Reason, stream: _Stream) -> dict[str, Any]:
-    """Plain JSON; of a failure only its first line, since a crash tells much and a stream is long."""
-    reports = [r | {"failure": (r["failure"] or "").partition("\n")[0] or None} for r in stream.reports]
-    states = [str(r["state"]).lower() for r in reports]
+def _summary(device: str | None, reason: Reason, stream: _Stream) -> DeviceSummary:
+    """Sum up the stream; of a failure only its first line, since a crash prints much and a stream is long."""
+    reports = tuple(replace(r, failure=(r.failure or "").partition("\n")[0] or None) for r in stream.reports)
+    states = [str(r.state).lower() for r in reports]
     counts = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
     back = f"; trial {stream.handed_back} was handed back" if stream.handed_back is not None else ""
     sentence = _SENTENCE[reason]
     if stream.blocked:
         beside = "" if reason is Reason.NOTHING_RUNNABLE else ", but for what this device cannot run"
         sentence += f"{beside}: {_named(stream.blocked)}"
-    return {
-        "device": device,
-        "reason": str(reason),
-        "message": f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {sentence}{back}",
-        "handed_back": stream.handed_back,
-        "trials": reports,
-        "blocked": [asdict(blocked) for blocked in stream.blocked],
-        "is_useless": stream.is_useless,
-    }
+    return DeviceSummary(
+        device=device,
+        reason=reason,
+        message=f"{counted(len(reports), 'trial')}{f' ({counts})' if counts else ''}: {sentence}{back}",
+        handed_back=stream.handed_back,
+        trials=reports,
+        blocked=stream.blocked,
+        is_useless=stream.is_useless,
+    )
 
 
-def _ended(report: dict[str, Any]) -> str:
-    """How a trial ended, for the log: what it brought, or why it brought nothing."""
-    reached = "" if report["quality"] is None else f", quality {report['quality']:.4f}"
-    took = "" if report["cost_seconds"] is None else f", {report['cost_seconds']:,.1f} s"
-    why = f": {report['failure']}" if report.get("failure") else ""
-    return f"{report['state']}{reached}{took}{why}"
+def _ended(report: TrialReport) -> str:
+    """Describe how a trial ended, for the log: its result, or the reason of its failure."""
+    reached = "" if report.quality is None else f", quality {report.quality:.4f}"
+    took = "" if report.cost_seconds is None else f", {report.cost_seconds:,.1f} s"
+    why = f": {report.failure}" if report.failure else ""
+    return f"{report.state}{reached}{took}{why}"

@@ -5,9 +5,12 @@ Of sealed sets only the symbol of a released verdict is here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import rows
+from easeml_core.encoding import typed_record
+from easeml_core.entities import FailureKind, JsonObject, Parameters, TrialState
+from easeml_core.store.rows import records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,22 +46,70 @@ WHERE m.study_id = :id AND (v.passed OR EXISTS (
 """
 
 
-def mirrored_studies(tx: Connection, names: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Studies by tenant and name, each with the model in production and the number of its ended trials.
+@typed_record
+class MirroredStudy:
+    """A study, the model in production (None for none), and the number of its ended trials."""
+
+    id: int
+    study: str
+    tenant: str
+    metric: str
+    production_model_id: int | None
+    ended: int
+
+
+@typed_record
+class MirroredTrial:
+    """An ended trial; ``reevaluates`` is the trial whose model it evaluated again, None where it trained one."""
+
+    trial_id: int
+    candidate: str
+    kind: str
+    parameters: Parameters
+    state: TrialState
+    failure: str | None
+    attempt: int
+    device: str | None
+    failure_kind: FailureKind | None
+    implementation: str | None
+    executor_details: JsonObject | None
+    reevaluates: int | None
+    data_version: int
+    quality: float | None
+    cost_seconds: float | None
+    started_at: datetime
+    finished_at: datetime
+
+
+@typed_record
+class ReleasedModel:
+    """A model that has passed the gate on its sealed condition, or was in production; ``quality`` is on open rows."""
+
+    model_id: int
+    trial_id: int | None
+    format: str
+    artifact: str
+    quality: float
+    data_version: int
+    created_at: datetime
+    passed: bool
+
+
+def mirrored_studies(tx: Connection, names: Sequence[str] | None = None) -> list[MirroredStudy]:
+    """Return studies by tenant and name.
 
     Args:
         tx: Transaction of any role.
         names: Those that are wanted; None for all.
     """
-    given = None if names is None else list(names)
-    return [dict(r._mapping) for r in rows(tx, _STUDIES, names=given)]
+    return records(tx, MirroredStudy, _STUDIES, names=None if names is None else list(names))
 
 
-def ended_trials(tx: Connection, study_id: int, *, after_id: int = 0, limit: int = 500) -> list[dict[str, Any]]:
-    """Ended trials of the study with an id above ``after_id``, by id, at most ``limit``; what has ended stays so."""
-    return [dict(r._mapping) for r in rows(tx, _ENDED, id=study_id, after=after_id, limit=limit)]
+def ended_trials(tx: Connection, study_id: int, *, after_id: int = 0, limit: int = 500) -> list[MirroredTrial]:
+    """Return ended trials of the study with an id above ``after_id``, by id, at most ``limit``; they never change."""
+    return records(tx, MirroredTrial, _ENDED, id=study_id, after=after_id, limit=limit)
 
 
-def models_let_out(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """The study's models that have ever passed the gate on its sealed condition, or been in production; by id."""
-    return [dict(r._mapping) for r in rows(tx, _LET_OUT, id=study_id)]
+def models_let_out(tx: Connection, study_id: int) -> list[ReleasedModel]:
+    """Return the study's models that have passed the gate on its sealed condition, or been in production; by id."""
+    return records(tx, ReleasedModel, _LET_OUT, id=study_id)

@@ -11,15 +11,17 @@ The settings of the scheduler as rows: the newest holds, earlier ones stay as th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
-from easeml_core.store.rows import as_json, change, row, rows, scalar
+from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection, Row
 
@@ -190,6 +192,16 @@ _ADD_FIRST = _ADD % (_BATCH, "batch.id", "trial, batch")
 _ADD_NEXT = _ADD % ("", ":batch_id", "trial")
 
 
+@typed_record
+class SuggestedTrial:
+    """A trial that was handed out, with the reason in one sentence."""
+
+    trial_id: int
+    study: str
+    candidate: str
+    reason: str
+
+
 class Batch(NamedTuple):
     """A batch of suggestions that is written with its first trial; ``id`` is None until then."""
 
@@ -209,7 +221,7 @@ def add_decision(
     data_version_id: int,
     device: str | None,
     limit_seconds: float | None,
-    reasons: Mapping[str, Any],
+    reasons: JsonObject,
     reserve_seconds: float,
 ) -> tuple[int, int]:
     """A new SUGGESTED trial with its reasons on a batch, kept for whoever asked; ids of batch and trial.
@@ -218,11 +230,13 @@ def add_decision(
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
         AlreadyExistsError: The candidate has a trial on these data.
     """
-    named: dict[str, Any] = batch._asdict() if batch.id is None else {"batch_id": batch.id}
-    named.pop("id", None)
     (added,) = rows(
         tx,
         _ADD_FIRST if batch.id is None else _ADD_NEXT,
+        batch_id=batch.id,
+        request_key=batch.request_key,
+        policy=batch.policy,
+        requested=batch.requested,
         position=position,
         study_id=study_id,
         candidate_id=candidate_id,
@@ -231,7 +245,6 @@ def add_decision(
         limit_seconds=limit_seconds,
         reasons=as_json(reasons),
         reserve_seconds=reserve_seconds,
-        **named,
     )
     return added.batch_id, added.trial_id
 
@@ -253,24 +266,29 @@ def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) 
     return None if found is None else int(found)
 
 
-def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[dict[str, Any]]]:
-    """Policy and suggestions of the batch that this request key has made, in their order."""
-    found = rows(
+def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[SuggestedTrial]]:
+    """Return policy and suggestions of the batch that this request key has made, in their order.
+
+    Raises:
+        NotFoundError: The key has made no batch.
+    """
+    policy = scalar(tx, "SELECT policy FROM work.suggestion_batches WHERE request_key = :key", key=request_key)
+    if policy is None:
+        raise NotFoundError(kind="batch of suggestions for request", name=request_key)
+    found = records(
         tx,
-        "SELECT b.policy, g.trial_id, s.name AS study, c.name AS candidate, g.reasons "
-        "FROM work.suggestion_batches b LEFT JOIN work.suggestions g ON g.batch_id = b.id "
-        "LEFT JOIN work.trials t ON t.id = g.trial_id LEFT JOIN work.studies s ON s.id = t.study_id "
-        "LEFT JOIN work.candidates c ON c.id = t.candidate_id WHERE b.request_key = :key ORDER BY g.position",
+        SuggestedTrial,
+        "SELECT g.trial_id, s.name AS study, c.name AS candidate, g.reasons ->> 'sentence' AS reason "
+        "FROM work.suggestion_batches b JOIN work.suggestions g ON g.batch_id = b.id "
+        "JOIN work.trials t ON t.id = g.trial_id JOIN work.studies s ON s.id = t.study_id "
+        "JOIN work.candidates c ON c.id = t.candidate_id WHERE b.request_key = :key ORDER BY g.position",
         key=request_key,
     )
-    if not found:
-        raise NotFoundError(kind="batch of suggestions for request", name=request_key)
-    keys = ("trial_id", "study", "candidate", "reasons")
-    return found[0].policy, [{k: r._mapping[k] for k in keys} for r in found if r.trial_id is not None]
+    return policy, found
 
 
 def add_suggestion(
-    tx: Connection, *, batch_id: int, position: int, trial_id: int, reasons: Mapping[str, Any], reserve_seconds: float
+    tx: Connection, *, batch_id: int, position: int, trial_id: int, reasons: JsonObject, reserve_seconds: float
 ) -> None:
     """Put a trial on a batch and reserve it for whoever asked."""
     change(
@@ -290,25 +308,66 @@ def add_suggestion(
     )
 
 
-def suggestions_of_trial(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
-    """Every time the trial was handed out, oldest first: its batch, the settings behind it, and the reasons."""
-    found = rows(
+@typed_record
+class Suggested:
+    """One time that a trial was handed out.
+
+    Attributes:
+        batch_id: The batch of suggestions.
+        position: In the batch, from 0.
+        requested: How many trials the batch was asked for.
+        created_at: When.
+        policy: Which policy chose it.
+        settings_id: The settings that held; None for the program's own.
+        config: These settings, as the version that stored them wrote them.
+        reasons: Figures and sentence of the choice, likewise.
+    """
+
+    batch_id: int
+    position: int
+    requested: int
+    created_at: datetime
+    policy: str
+    settings_id: int | None
+    config: JsonObject | None
+    reasons: JsonObject
+
+
+def suggestions_of_trial(tx: Connection, trial_id: int) -> list[Suggested]:
+    """Return every time that the trial was handed out, oldest first."""
+    return records(
         tx,
+        Suggested,
         "SELECT b.id AS batch_id, g.position, b.requested, b.created_at, b.policy, b.settings_id, s.config, g.reasons "
         "FROM work.suggestions g JOIN work.suggestion_batches b ON b.id = g.batch_id "
         "LEFT JOIN work.selection_settings s ON s.id = b.settings_id WHERE g.trial_id = :id ORDER BY b.id",
         id=trial_id,
     )
-    return [dict(r._mapping) for r in found]
 
 
-def outcome_of_trial(tx: Connection, trial_id: int) -> dict[str, Any]:
-    """What the trial told, and the best that its study had on the same data when it ended, both None before.
+@typed_record
+class TrialResult:
+    """Quality and cost of a trial, and the best quality of its study on the same data when it ended; None before.
 
-    ``reevaluates`` is the trial whose model it measured anew; None where it trained one itself.
+    ``reevaluates`` is the trial whose model it evaluated again; None where it trained one itself.
     """
-    (found,) = rows(tx, _OUTCOME, id=trial_id)
-    return dict(found._mapping)
+
+    quality: float | None
+    cost_seconds: float | None
+    reevaluates: int | None
+    best_before: float | None
+
+
+def outcome_of_trial(tx: Connection, trial_id: int) -> TrialResult:
+    """Return the result of a trial.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    found = record(tx, TrialResult, _OUTCOME, id=trial_id)
+    if found is None:
+        raise NotFoundError(kind="trial", name=trial_id)
+    return found
 
 
 _OUTCOME = """
@@ -320,7 +379,7 @@ FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id WHERE t.id
 """
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class StoredSettings:
     """One change of the settings.
 
@@ -334,9 +393,9 @@ class StoredSettings:
     """
 
     id: int
-    config: Mapping[str, Any]
+    config: JsonObject
     reason: str
-    report: Mapping[str, Any] | None
+    report: JsonObject | None
     created_at: datetime
     created_by: str
 
@@ -345,19 +404,16 @@ _SETTINGS = "SELECT id, config, reason, report, created_at, created_by FROM work
 
 
 def newest_settings(tx: Connection) -> StoredSettings | None:
-    """The settings that hold now; None where nobody has ever set any."""
-    found = row(tx, _SETTINGS + "ORDER BY id DESC LIMIT 1")
-    return None if found is None else StoredSettings(**found._mapping)
+    """Return the settings that hold now; None where none were ever stored."""
+    return record(tx, StoredSettings, _SETTINGS + "ORDER BY id DESC LIMIT 1")
 
 
 def list_settings(tx: Connection, *, limit: int = 100) -> list[StoredSettings]:
-    """The latest changes, newest first."""
-    return [StoredSettings(**r._mapping) for r in rows(tx, _SETTINGS + "ORDER BY id DESC LIMIT :limit", limit=limit)]
+    """Return the latest changes, newest first."""
+    return records(tx, StoredSettings, _SETTINGS + "ORDER BY id DESC LIMIT :limit", limit=limit)
 
 
-def add_settings(
-    tx: Connection, *, config: Mapping[str, Any], reason: str, report: Mapping[str, Any] | None = None
-) -> int:
+def add_settings(tx: Connection, *, config: JsonObject, reason: str, report: JsonObject | None = None) -> int:
     """New settings, which hold from now on; their id. Role ``easeml_owner``."""
     return int(
         scalar(

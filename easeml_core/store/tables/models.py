@@ -217,26 +217,6 @@ def baseline_model(tx: Connection, study_id: int) -> Model:
     return Model(**found._mapping)
 
 
-def trial_report(tx: Connection, trial_id: int) -> dict[str, Any]:
-    """State, quality, cost, failure and model of a trial as plain JSON.
-
-    Raises:
-        NotFoundError: There is no such trial.
-    """
-    found = row(
-        tx,
-        "SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, o.score, s.metric, "
-        "t.cost_seconds, t.failure, t.failure_kind, m.id AS model_id "
-        "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
-        "JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id "
-        "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.id = :id",
-        id=trial_id,
-    )
-    if found is None:
-        raise NotFoundError(kind="trial", name=trial_id, remedy="list them with `easeml study show STUDY`")
-    return dict(found._mapping)
-
-
 MOST = 1000
 """Rows that one look reads at most."""
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.store.rows import change, record, records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 _MOST_TRIALS = 1000
 """Ended trials that are looked at: those of the study first, then the latest ones."""
@@ -28,6 +29,33 @@ CROSS JOIN LATERAL (
     FROM work.curves WHERE trial_id = e.id) p WHERE p.step <= p.rung) c
 WHERE c.quality IS NOT NULL
 """
+
+
+@typed_record
+class RungDecision:
+    """Whether a trial went on after one rung, and the numbers that decided it.
+
+    Attributes:
+        rung: Its number, from 1.
+        step: The step at which it was decided, of ``of``.
+        of: Steps of the whole training.
+        quality: Of the trial at this step, in [0, 1].
+        hoped: Quality that the trial may reach; None for unknown.
+        needed: What ``hoped`` must not be below; None for nothing.
+        known: How many trials the decision rests on.
+        rule: ``gains`` or ``median``.
+        goes_on: Whether the rest of the epochs is trained.
+    """
+
+    rung: int
+    step: int
+    of: int
+    quality: float
+    hoped: float | None
+    needed: float | None
+    known: int
+    rule: str
+    goes_on: bool
 
 
 class Ended(NamedTuple):
@@ -64,15 +92,14 @@ def best_of_study(tx: Connection, *, study_id: int, data_version_id: int) -> flo
     return None if found is None else float(found)
 
 
-def add_decision(tx: Connection, *, trial_id: int, attempt: int, rung: int, **told: Any) -> None:
-    """Write down what was decided, unless that rung has its decision, or the trial is not this attempt's any more.
+def add_decision(tx: Connection, *, trial_id: int, attempt: int, decision: RungDecision) -> None:
+    """Store a decision, unless its rung has one, or the trial does not belong to this attempt any more.
 
     Args:
         tx: The transaction.
         trial_id: The trial.
         attempt: The attempt that decides.
-        rung: Its number, from 1.
-        told: ``step``, ``of``, ``quality``, ``hoped``, ``needed``, ``known``, ``rule``, ``goes_on``.
+        decision: For one rung.
     """
     change(
         tx,
@@ -81,8 +108,7 @@ def add_decision(tx: Connection, *, trial_id: int, attempt: int, rung: int, **to
         "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt ON CONFLICT DO NOTHING",
         id=trial_id,
         attempt=attempt,
-        rung=rung,
-        **told,
+        **row_of(decision),
     )
 
 
@@ -91,15 +117,11 @@ _DECISION = (
 )
 
 
-def decision_at(tx: Connection, trial_id: int, rung: int) -> dict[str, Any] | None:
-    """What was decided at this rung; None where nothing was."""
-    return _told(row(tx, _DECISION + "AND rung = :rung", id=trial_id, rung=rung))
+def decision_at(tx: Connection, trial_id: int, rung: int) -> RungDecision | None:
+    """Return the decision at this rung; None where there is none."""
+    return record(tx, RungDecision, _DECISION + "AND rung = :rung", id=trial_id, rung=rung)
 
 
-def decisions_of(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
-    """What was decided at the trial's rungs, in their order."""
-    return [dict(r._mapping) for r in rows(tx, _DECISION + "ORDER BY rung", id=trial_id)]
-
-
-def _told(found: Row[Any] | None) -> dict[str, Any] | None:
-    return None if found is None else dict(found._mapping)
+def decisions_of(tx: Connection, trial_id: int) -> tuple[RungDecision, ...]:
+    """Return the decisions at the trial's rungs, in their order."""
+    return tuple(records(tx, RungDecision, _DECISION + "ORDER BY rung", id=trial_id))

@@ -8,10 +8,11 @@ latest one; a referee records it, so that it counts when the server has started 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.store.rows import change, rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.store.rows import change, records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -123,7 +124,24 @@ GROUP BY s.name, need.implementation ORDER BY s.name, need.implementation
 """
 
 
-def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = None) -> list[dict[str, Any]]:
+@typed_record
+class WaitingCandidates:
+    """How many candidates of a study no DAG or device that asks can execute, by their implementation."""
+
+    study: str
+    implementation: str
+    candidates: int
+
+
+@typed_record
+class TaskFailures:
+    """Trials of a study that failed because of their task, oldest first."""
+
+    study: str
+    trials: list[int]
+
+
+def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = None) -> list[WaitingCandidates]:
     """Count the candidates of active studies that nothing that asks for trials can execute.
 
     Args:
@@ -131,24 +149,21 @@ def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = 
         names: Of these studies only; None for all.
 
     Returns:
-        ``{"study", "implementation", "candidates"}`` each, by study.
+        By study.
     """
-    given = None if names is None else list(names)
-    return [dict(r._mapping) for r in rows(tx, _WAITING, names=given)]
+    return records(tx, WaitingCandidates, _WAITING, names=None if names is None else list(names))
 
 
-def task_failures(tx: Connection, *, names: Iterable[str]) -> list[dict[str, Any]]:
+def task_failures(tx: Connection, *, names: Iterable[str]) -> list[TaskFailures]:
     """Trials on the present data that failed because of their task and whose place nothing has taken, by study.
 
     Args:
         tx: Any role.
         names: Of these studies, where they are active.
-
-    Returns:
-        ``{"study", "trials"}`` each, the oldest trial first.
     """
-    found = rows(
+    return records(
         tx,
+        TaskFailures,
         "SELECT s.name AS study, array_agg(t.id ORDER BY t.id) AS trials FROM work.trials t "
         "JOIN work.studies s ON s.id = t.study_id WHERE s.state = 'ACTIVE' AND s.name = ANY(CAST(:names AS text[])) "
         "AND t.failure_kind = 'task' "
@@ -156,7 +171,6 @@ def task_failures(tx: Connection, *, names: Iterable[str]) -> list[dict[str, Any
         "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id) GROUP BY s.name ORDER BY s.name",
         names=list(names),
     )
-    return [dict(r._mapping) for r in found]
 
 
 MOST_EXCUSED = 10

@@ -15,17 +15,19 @@ Learning curves: what a training told after each of its steps, as rows. Rungs le
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from easeml_core.entities import FailureKind, Trial, TrialState
+from easeml_core.encoding import to_json, typed_record
+from easeml_core.entities import FailureKind, JsonObject, Trial, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify, tell_pages
-from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
+from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from easeml_core.entities import Executor
 
@@ -74,9 +76,15 @@ class Checkpoint(NamedTuple):
     progress: float
 
 
-def offered(
-    functions: Iterable[str], *, trainers: bool = True, runtimes: Iterable[str] | None = None
-) -> dict[str, Any]:
+class Offer(TypedDict):
+    """The parameters of ``RUNS_HERE``."""
+
+    functions: list[str]
+    trainers: bool
+    runtimes: list[str] | None
+
+
+def offered(functions: Iterable[str], *, trainers: bool = True, runtimes: Iterable[str] | None = None) -> Offer:
     """Return the parameters of ``RUNS_HERE``.
 
     Args:
@@ -91,9 +99,105 @@ def offered(
     }
 
 
-def _trial(found: Row[Any]) -> Trial:
-    values = dict(found._mapping)
-    return Trial(**values | {"state": TrialState(values["state"])})
+@typed_record
+class CurvePoint:
+    """One point of a learning curve.
+
+    Attributes:
+        step: From 1.
+        of: How many steps the training has; None for unknown.
+        quality: In [0, 1]; None for unknown.
+        loss: On the validation rows; None for unknown.
+        seconds: Since the work on the trial began, >= 0.
+    """
+
+    step: int
+    of: int | None
+    quality: float | None
+    loss: float | None
+    seconds: float
+
+
+@typed_record
+class TrialReport:
+    """State and result of a trial: what ``easeml trial`` prints, and what a task gives to the next one.
+
+    ``quality`` is in [0, 1] and higher is better; ``score`` is the same result in the unit of ``metric``. ``failure``
+    is the reason of a FAILED trial, ``model_id`` the model of a SUCCEEDED one.
+    """
+
+    trial_id: int
+    study: str
+    candidate: str
+    state: TrialState
+    quality: float | None
+    score: float | None
+    metric: str
+    cost_seconds: float | None
+    failure: str | None
+    failure_kind: FailureKind | None
+    model_id: int | None
+
+
+@typed_record
+class TrialLife(TrialReport):
+    """A trial with its newest attempt: times, seconds lost and resumed, checkpoint, the last progress reported."""
+
+    attempt: int
+    device: str | None
+    lost_seconds: float
+    resumed_seconds: float
+    checkpoint_seconds: float | None
+    checkpoint_progress: float | None
+    progress: JsonObject | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@typed_record
+class TrialEntry:
+    """One trial in the list of its study; ``reevaluates`` is the trial whose model it evaluated again."""
+
+    trial_id: int
+    candidate: str
+    state: TrialState
+    attempt: int
+    failure: str | None
+    progress: JsonObject | None
+    cost_seconds: float | None
+    lost_seconds: float
+    limit_seconds: float | None
+    device: str | None
+    data_version_id: int
+    reevaluates: int | None
+    quality: float | None
+    model_id: int | None
+    finished_at: datetime | None
+    failure_kind: FailureKind | None
+    retries: int | None
+    executor: str | None
+    executor_details: JsonObject | None
+
+
+@typed_record
+class TrialOutcome:
+    """Quality and cost of one trial, from which the scheduler learns.
+
+    ``cost_seconds`` is always the cost of training. A trial that only evaluated the model of another trial again has
+    ``reevaluates``, the id of that trial, and its cost.
+    """
+
+    study_id: int
+    candidate_id: int
+    candidate: str
+    data_version_id: int
+    state: TrialState
+    quality: float | None
+    cost_seconds: float | None
+    lost_seconds: float
+    limit_seconds: float | None
+    device: str | None
+    reevaluates: int | None
 
 
 def get_trial(tx: Connection, trial_id: int, *, lock: bool = False) -> Trial:
@@ -102,16 +206,59 @@ def get_trial(tx: Connection, trial_id: int, *, lock: bool = False) -> Trial:
     Raises:
         NotFoundError: When there is none.
     """
-    found = row(tx, _TRIAL + "WHERE t.id = :id" + (" FOR UPDATE OF t" if lock else ""), id=trial_id)
+    found = record(tx, Trial, _TRIAL + "WHERE t.id = :id" + (" FOR UPDATE OF t" if lock else ""), id=trial_id)
     if found is None:
-        raise NotFoundError(kind="trial", name=trial_id, remedy="list them with `easeml study show STUDY`")
-    return _trial(found)
+        raise _no_trial(trial_id)
+    return found
 
 
-def list_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """All trials of a study with what is known of each, oldest first."""
-    found = rows(
+def _no_trial(trial_id: int) -> NotFoundError:
+    return NotFoundError(kind="trial", name=trial_id, remedy="list them with `easeml study show STUDY`")
+
+
+_REPORT = """t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, o.quality, o.score, s.metric,
+  t.cost_seconds, t.failure, t.failure_kind, m.id AS model_id"""
+_REPORTED = """
+FROM work.trials t JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
+LEFT JOIN work.observations o ON o.trial_id = t.id LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.id = :id
+"""
+
+
+def trial_report(tx: Connection, trial_id: int) -> TrialReport:
+    """Return state, quality, cost, failure and model of a trial.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    found = record(tx, TrialReport, f"SELECT {_REPORT} {_REPORTED}", id=trial_id)
+    if found is None:
+        raise _no_trial(trial_id)
+    return found
+
+
+def trial_life(tx: Connection, trial_id: int) -> TrialLife:
+    """Return a trial's report with its attempts, device, times and last progress.
+
+    Raises:
+        NotFoundError: There is no such trial.
+    """
+    more = "t.attempt, t.device, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, t.checkpoint_progress"
+    found = record(
         tx,
+        TrialLife,
+        f"SELECT {_REPORT}, {more}, t.progress, t.started_at, t.finished_at {_REPORTED}",
+        id=trial_id,
+    )
+    if found is None:
+        raise _no_trial(trial_id)
+    return found
+
+
+def list_trials(tx: Connection, study_id: int) -> list[TrialEntry]:
+    """Return all trials of a study, oldest first."""
+    return records(
+        tx,
+        TrialEntry,
         "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
         "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, m.id AS model_id, "
         "t.finished_at, t.failure_kind, t.retries, t.executor, t.executor_details "
@@ -120,7 +267,6 @@ def list_trials(tx: Connection, study_id: int) -> list[dict[str, Any]]:
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",
         id=study_id,
     )
-    return [dict(r._mapping) for r in found]
 
 
 def add_trial(
@@ -192,8 +338,9 @@ def left_over_trials(
         trainers: Whether it has the trainers of this package.
         runtimes: Programs for containers that its machine has; None where that is not known.
     """
-    found = rows(
+    return records(
         tx,
+        Trial,
         _TRIAL + "WHERE t.state = 'SUGGESTED' AND (t.lease_until IS NULL OR t.lease_until < now()) "
         "AND (CAST(:device AS text) IS NULL OR c.devices IS NULL OR jsonb_exists(c.devices, :device)) "
         f"AND {RUNS_HERE} AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
@@ -201,24 +348,19 @@ def left_over_trials(
         device=device,
         **offered(functions, trainers=trainers, runtimes=runtimes),
     )
-    return [_trial(r) for r in found]
 
 
-def outcomes(tx: Connection) -> list[dict[str, Any]]:
-    """What every trial has told so far: finished ones in the order of their end, then the open ones.
-
-    ``cost_seconds`` is always the price of training. One that only measured the model of another trial anew has
-    ``reevaluates``, that trial, and its price.
-    """
-    found = rows(
+def outcomes(tx: Connection) -> list[TrialOutcome]:
+    """Return the outcome of every trial: finished ones in the order of their end, then the open ones."""
+    return records(
         tx,
+        TrialOutcome,
         "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, t.state, o.quality, "
         "CASE WHEN t.reevaluates IS NULL THEN t.cost_seconds ELSE r.cost_seconds END AS cost_seconds, t.lost_seconds, "
         "t.limit_seconds, t.device, t.reevaluates FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.trials r ON r.id = t.reevaluates "
         "LEFT JOIN work.observations o ON o.trial_id = t.id ORDER BY t.finished_at NULLS LAST, t.id",
     )
-    return [dict(r._mapping) for r in found]
 
 
 def expire_leases(tx: Connection) -> list[int]:
@@ -292,7 +434,7 @@ def extend_lease(
     trial_id: int,
     attempt: int,
     lease_seconds: float,
-    progress: Mapping[str, Any] | None,
+    progress: JsonObject | None,
     checkpoint: Checkpoint | None = None,
 ) -> bool | None:
     """Heartbeat of one attempt: whether a cancel was asked for, or None when the lease or the reservation is over.
@@ -322,7 +464,7 @@ def extend_lease(
     return None if found is None else bool(found.cancel_requested)
 
 
-def _progress(news: Mapping[str, Any] | None) -> str | None:
+def _progress(news: JsonObject | None) -> str | None:
     """Progress is for the eye: NaN becomes null, since a diverging loss is news and no reason to end a training."""
     return None if news is None else as_json(json.loads(json.dumps(news), parse_constant=lambda _: None))
 
@@ -347,18 +489,6 @@ def checkpoint_of(tx: Connection, trial_id: int) -> Checkpoint | None:
         id=trial_id,
     )
     return None if found is None else Checkpoint(*tuple(found))
-
-
-def trial_life(tx: Connection, trial_id: int) -> dict[str, Any]:
-    """Attempts, device, times and last news of a trial that there is."""
-    found = row(
-        tx,
-        "SELECT attempt, device, lost_seconds, resumed_seconds, checkpoint_seconds, checkpoint_progress, progress, "
-        "started_at, finished_at FROM work.trials WHERE id = :id",
-        id=trial_id,
-    )
-    assert found is not None  # whoever asks has read the trial in the same transaction
-    return dict(found._mapping)
 
 
 def forget_checkpoint(tx: Connection, *, trial_id: int, attempt: int) -> bool:
@@ -406,7 +536,7 @@ def finish_trial(
     cost_seconds: float | None,
     failure: str | None = None,
     failure_kind: FailureKind | None = None,
-    progress: Mapping[str, Any] | None = None,
+    progress: JsonObject | None = None,
 ) -> bool:
     """End one attempt; False when the lease was lost meanwhile, and then nothing is written.
 
@@ -494,8 +624,8 @@ MOST_STEPS = 10_000
 """Steps of one trial that are kept; the schema's bound."""
 
 
-def add_points(tx: Connection, trial_id: int, points: Sequence[Mapping[str, Any]]) -> None:
-    """Keep points of a trial's curve, each with ``step``, ``of``, ``quality``, ``loss`` and ``seconds``.
+def add_points(tx: Connection, trial_id: int, points: Sequence[CurvePoint]) -> None:
+    """Keep points of a trial's curve.
 
     A step that is there already stays as it is: an attempt that goes on from a checkpoint repeats some.
     """
@@ -508,15 +638,11 @@ def add_points(tx: Connection, trial_id: int, points: Sequence[Mapping[str, Any]
         'AS p (step integer, "of" integer, quality double precision, loss double precision, seconds double precision) '
         "ON CONFLICT DO NOTHING",
         id=trial_id,
-        points=as_json([dict(point) for point in points]),
+        points=as_json(to_json(points)),
     )
 
 
-def curve_of(tx: Connection, trial_id: int) -> list[dict[str, Any]]:
-    """The points of a trial's curve, in the order of their steps."""
-    found = rows(
-        tx,
-        'SELECT step, "of", quality, loss, seconds FROM work.curves WHERE trial_id = :id ORDER BY step',
-        id=trial_id,
-    )
-    return [dict(r._mapping) for r in found]
+def curve_of(tx: Connection, trial_id: int) -> tuple[CurvePoint, ...]:
+    """Return the points of a trial's curve, in the order of their steps."""
+    sql = 'SELECT step, "of", quality, loss, seconds FROM work.curves WHERE trial_id = :id ORDER BY step'
+    return tuple(records(tx, CurvePoint, sql, id=trial_id))

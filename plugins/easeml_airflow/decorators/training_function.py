@@ -11,6 +11,7 @@ from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import FUNCTION, dag_version_of
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
+from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class TrialFunctionOperator(DecoratedOperator):
         self.on_failed = on_failed
         self._killed = False
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
         from easeml_core.services.selection.retry import in_place_of
         from easeml_core.services.trials.function_trials import run_function_trial
@@ -67,9 +68,9 @@ class TrialFunctionOperator(DecoratedOperator):
                     dag_version=dag_version_of(context["ti"]),
                     should_stop=lambda: self._killed,
                 )
-            context["ti"].xcom_push(key="trial", value=result)
+            context["ti"].xcom_push(key="trial", value=to_json(result))
             settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
-        return dict(result)
+        return to_json(result)
 
     def on_kill(self) -> None:
         """Let the task hand its trial back, for another one; the function ends when it calls ``report``."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.operators.base import EasemlOperator
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +46,7 @@ class MlflowSyncOperator(EasemlOperator):
         self.prefix = prefix
         self.alias = alias
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> Any:
         """Sync, log, hand on."""
         from easeml_core.services.operations.mlflow_sync import Mirror, sync
 
@@ -54,5 +55,5 @@ class MlflowSyncOperator(EasemlOperator):
             wanted = optional_plain(self.studies, "studies")
             done = sync(self.hook.get_store(), self.hook.get_artifacts(), mirrored, studies_only=wanted)
         for entry in done:
-            self.log.info("%(experiment)s: %(runs)d runs and %(versions)d versions added", entry)
-        return done
+            self.log.info("%s: %d runs and %d versions added", entry.experiment, entry.runs, entry.versions)
+        return to_json(done)

@@ -24,11 +24,14 @@ from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.sdk import Context
+
+    from easeml_core.entities import Parameters
 
 
 class SuggestTrialsOperator(EasemlOperator):
@@ -79,7 +82,7 @@ class SuggestTrialsOperator(EasemlOperator):
         self.functions = functions
         self.trainers = trainers
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> Any:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
         from easeml_core.services.selection.scheduler import suggest_trials
@@ -99,12 +102,12 @@ class SuggestTrialsOperator(EasemlOperator):
                 trainers=(offer.trainers or named is not None) if trainers is None else trainers,
                 request_key=request_key(context),
             )
-        context["ti"].xcom_push(key="policy", value=suggested["policy"])
-        context["ti"].xcom_push(key="message", value=suggested["message"])
-        self.log.info("policy %s: %s", suggested["policy"], suggested["message"])
-        for trial in suggested["trials"]:
-            self.log.info("trial %(trial_id)s: %(study)s, %(candidate)s: %(reason)s", trial)
-        return list(suggested["trials"])
+        context["ti"].xcom_push(key="policy", value=suggested.policy)
+        context["ti"].xcom_push(key="message", value=suggested.message)
+        self.log.info("policy %s: %s", suggested.policy, suggested.message)
+        for trial in suggested.trials:
+            self.log.info("trial %s: %s, %s: %s", trial.trial_id, trial.study, trial.candidate, trial.reason)
+        return to_json(suggested.trials)
 
 
 class TrainTrialOperator(EasemlOperator):
@@ -142,7 +145,7 @@ class TrainTrialOperator(EasemlOperator):
     def __init__(
         self,
         *,
-        trial: Mapping[str, Any] | int | str,
+        trial: Parameters | int | str,
         functions: Sequence[Callable[..., Any]] = (),
         on_failed: str = "fail",
         slot: str | None = None,
@@ -160,7 +163,7 @@ class TrainTrialOperator(EasemlOperator):
             check_slot(slot)
         self._killed = False
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Run the trial and tell what came of it, before a failed one fails the task."""
         from easeml_core.services.selection.executors import executors_of
         from easeml_core.services.selection.retry import in_place_of
@@ -182,9 +185,9 @@ class TrainTrialOperator(EasemlOperator):
                     slot=optional_text(self.slot),
                     should_stop=lambda: self._killed,
                 )
-            context["ti"].xcom_push(key="trial", value=result)
+            context["ti"].xcom_push(key="trial", value=to_json(result))
             settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
-        return result
+        return to_json(result)
 
     def on_kill(self) -> None:
         """Let the task hand its trial back, to be trained by another one, whether a person or the machine stops it."""
@@ -247,7 +250,7 @@ class RunDeviceOperator(EasemlOperator):
         self.poll_interval = poll_interval
         self._killed = False
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Run the device and tell what it did, before a stream that did not end by itself fails the task."""
         from easeml_core.services.selection.executors import executors_of
         from easeml_core.services.trials.worker import run_device
@@ -268,10 +271,10 @@ class RunDeviceOperator(EasemlOperator):
                 should_stop=lambda: self._killed,
                 poll_seconds=settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval,
             )
-        context["ti"].xcom_push(key="stream", value=summary)
-        self.log.info("%s", summary["message"])
+        context["ti"].xcom_push(key="stream", value=to_json(summary))
+        self.log.info("%s", summary.message)
         settle_stream(summary)
-        return summary
+        return to_json(summary)
 
     def on_kill(self) -> None:
         """Let the device hand its running trial back, to be trained by another one; it says so in the log."""

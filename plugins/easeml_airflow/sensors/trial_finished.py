@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.errors import settle_trial
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.sensors.base import EasemlSensor
+from easeml_core.encoding import from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_airflow.triggers.questions import Facts
+    from easeml_core.entities import Parameters
 
 
 class TrialFinishedSensor(EasemlSensor):
@@ -25,7 +27,7 @@ class TrialFinishedSensor(EasemlSensor):
 
     template_fields: Sequence[str] = ("trial", *EasemlSensor.template_fields)
 
-    def __init__(self, *, trial: Mapping[str, Any] | int | str, on_failed: str = "fail", **kwargs: Any) -> None:
+    def __init__(self, *, trial: Parameters | int | str, on_failed: str = "fail", **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.trial = trial
         self.on_failed = on_failed
@@ -36,4 +38,6 @@ class TrialFinishedSensor(EasemlSensor):
 
     def settle(self, facts: Facts) -> None:
         """A failed trial fails the task, unless told otherwise."""
-        settle_trial(facts, on_failed=self.on_failed)
+        from easeml_core.store.tables.trials import TrialReport
+
+        settle_trial(from_json(facts, TrialReport), on_failed=self.on_failed)

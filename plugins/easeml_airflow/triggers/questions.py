@@ -41,9 +41,11 @@ def _answer(store: Store, subject: str, after: int) -> Facts | None:
 
 
 def _trial(store: Store, subject: str, after: int) -> Facts | None:
+    from easeml_core.encoding import to_json
     from easeml_core.services.trials.execution import finished_trial
 
-    return finished_trial(store, trial_id=int(subject))
+    found: Facts | None = to_json(finished_trial(store, trial_id=int(subject)))
+    return found
 
 
 def _test_set(store: Store, subject: str, after: int) -> Facts | None:

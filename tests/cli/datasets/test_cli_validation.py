@@ -51,8 +51,8 @@ def rule(run: Any, database: Any, artifacts: Any) -> Callable[..., Any]:
 def study(make_study: Any, database: Any, artifacts: Any) -> str:
     """A study of which one candidate has run."""
     make_study("cancer", candidates=CANDIDATES)
-    (trial,) = suggest_trials(database.worker, count=1, request_key="k")["trials"]
-    run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
+    (trial,) = suggest_trials(database.worker, count=1, request_key="k").trials
+    run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
     return "cancer"
 
 

@@ -192,11 +192,11 @@ def test_a_trial_is_explained(ask: Any, database: Any, make_study: Any) -> None:
         "cancer",
         candidates=[{"name": "tree", "kind": "decision_tree"}, {"name": "bayes", "kind": "gaussian_naive_bayes"}],
     )
-    first, second = suggest_trials(database.worker, count=2, request_key="k")["trials"]
-    record_failure(database.worker, claim(database.worker, trial_id=first["trial_id"], request_key="w"), "no memory")
-    found = ask("explain", str(first["trial_id"]), "--json").json
-    assert found["sentence"] == f"{first['reason']}; it failed: no memory"
-    text = ask("explain", str(first["trial_id"])).text
+    first, second = suggest_trials(database.worker, count=2, request_key="k").trials
+    record_failure(database.worker, claim(database.worker, trial_id=first.trial_id, request_key="w"), "no memory")
+    found = ask("explain", str(first.trial_id), "--json").json
+    assert found["sentence"] == f"{first.reason}; it failed: no memory"
+    text = ask("explain", str(first.trial_id)).text
     assert text.startswith(found["sentence"])
     for words in (
         "policy default, the program's own settings",
@@ -205,7 +205,7 @@ def test_a_trial_is_explained(ask: Any, database: Any, make_study: Any) -> None:
         "state FAILED",
     ):
         assert words in text
-    assert "runner-up nothing else was left" in ask("explain", str(second["trial_id"])).text
+    assert "runner-up nothing else was left" in ask("explain", str(second.trial_id)).text
     answer = ask("explain", "999")
     assert answer.status == 2
     assert "there is no trial 999; list them with `easeml study show STUDY`" in answer.err

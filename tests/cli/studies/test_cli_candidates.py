@@ -32,23 +32,23 @@ def test_a_program_in_another_language_joins_a_study_and_is_trained(
     assert told == wanted | {"devices": None, "added": True}
     assert read_program(artifacts.path(reference)).train == ("sh", "train.sh")
     assert add(*asked).json == [told | {"parameters": {"power": 1, "program": reference}, "added": False}]
-    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
-    (trial,) = [t for t in found if t["candidate"] == "middles"]
-    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert (report["state"], report["failure"]) == ("SUCCEEDED", None)
-    assert report["quality"] > 0.75  # always the larger class: 0.63
-    assert report["model_id"] in [m["model_id"] for m in ask("model", "list", "cancer", "--json").json]
+    found = suggest_trials(database.worker, count=2, request_key="k").trials
+    (trial,) = [t for t in found if t.candidate == "middles"]
+    report = run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
+    assert (report.state, report.failure) == ("SUCCEEDED", None)
+    assert report.quality > 0.75  # always the larger class: 0.63
+    assert report.model_id in [m["model_id"] for m in ask("model", "list", "cancer", "--json").json]
 
 
 def test_a_program_that_is_gone_is_a_failed_trial(add: Any, database: Any, artifacts: Any) -> None:
     (told,) = add("--program", str(AWK), "--json").json
     assert told["candidate"] == "awk"
     artifacts.path(told["parameters"]["program"]).unlink()
-    found = suggest_trials(database.worker, count=2, request_key="k")["trials"]
-    (trial,) = [t for t in found if t["candidate"] == "awk"]
-    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert report["state"] == "FAILED"
-    assert f"artifact {told['parameters']['program']} is missing" in report["failure"]
+    found = suggest_trials(database.worker, count=2, request_key="k").trials
+    (trial,) = [t for t in found if t.candidate == "awk"]
+    report = run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
+    assert report.state == "FAILED"
+    assert f"artifact {told['parameters']['program']} is missing" in report.failure
 
 
 def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, ask: Any) -> None:

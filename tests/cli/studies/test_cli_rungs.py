@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from easeml_core.encoding import row_of
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim
 from easeml_core.services.trials.pruning import Ladder
@@ -12,13 +13,13 @@ from easeml_core.store.tables import pruning
 
 def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, database: Any) -> None:
     make_study("cancer", candidates=[{"name": "net", "kind": "torch_mlp"}])
-    (trial,) = suggest_trials(database.worker, count=1, request_key="s")["trials"]
-    lease = claim(database.worker, trial_id=trial["trial_id"], request_key="w")
+    (trial,) = suggest_trials(database.worker, count=1, request_key="s").trials
+    lease = claim(database.worker, trial_id=trial.trial_id, request_key="w")
     Ladder(lease).progress({"step": 1, "of": 8, "quality": 0.5})
-    told = {"step": 3, "of": 8, "quality": 0.5, "hoped": 0.6, "needed": 0.9, "known": 12, "rule": "gains"}
+    decision = pruning.RungDecision(2, 3, 8, 0.5, hoped=0.6, needed=0.9, known=12, rule="gains", goes_on=False)
     with database.worker.begin() as tx:
-        pruning.add_decision(tx, trial_id=trial["trial_id"], attempt=1, rung=2, goes_on=False, **told)
-    number = str(trial["trial_id"])
+        pruning.add_decision(tx, trial_id=trial.trial_id, attempt=1, decision=decision)
+    number = str(trial.trial_id)
     text = ask("trial", "show", number).text
     assert "It goes on at rung 1, epoch 1 of 8, at 0.5000: there are too few trials to tell." in text
     sentence = "was stopped at rung 2, epoch 3 of 8, at 0.5000: by what 12 trials gained it may reach 0.6000, of 0.9000"
@@ -27,4 +28,4 @@ def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, 
     for command in (("trial", "show"), ("explain",)):
         shown = ask(*command, number, "--json").json["rungs"]
         assert [(each["rung"], each["goes_on"]) for each in shown] == [(1, True), (2, False)]
-        assert shown[1] == {**told, "rung": 2, "goes_on": False}
+        assert shown[1] == row_of(decision)

@@ -28,8 +28,8 @@ SETTINGS = ("--gate", json.dumps(GATE), "--meter", json.dumps(METER), "--candida
 def trial(make_study: Any, database: Any) -> int:
     """A waiting trial of a study called cancer."""
     make_study("cancer", candidates=CANDIDATES, meter=METER | {"ranges": (0.2, 0.9)})
-    (suggested,) = suggest_trials(database.worker, count=1, request_key="k")["trials"]
-    return int(suggested["trial_id"])
+    (suggested,) = suggest_trials(database.worker, count=1, request_key="k").trials
+    return int(suggested.trial_id)
 
 
 def test_without_studies_the_status_says_how_to_begin(ask: Any) -> None:

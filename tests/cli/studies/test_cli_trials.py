@@ -20,13 +20,13 @@ def told(make_study: Any, database: Any) -> Callable[[int], int]:
 
     def make(steps: int) -> int:
         make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
-        (trial,) = suggest_trials(database.worker, count=1, request_key="s")["trials"]
-        lease = claim(database.worker, trial_id=trial["trial_id"], request_key="w")
+        (trial,) = suggest_trials(database.worker, count=1, request_key="s").trials
+        lease = claim(database.worker, trial_id=trial.trial_id, request_key="w")
         for step in range(1, steps + 1):
             news = {"step": step, "of": steps, "quality": step / steps, "loss": 1 / step, "peak_mb": 321.5}
             lease.progress({"progress": step / steps, "note": f"epoch {step} of {steps}", **news})
         lease.beat()
-        return int(trial["trial_id"])
+        return int(trial.trial_id)
 
     return make
 
@@ -66,9 +66,9 @@ def test_a_slot_that_is_none(run: Any, database: Any, artifacts: Any) -> None:
 
 def test_a_trial_that_its_task_failed_is_retried_once(ask: Any, make_study: Any, database: Any) -> None:
     make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
-    (trial,) = suggest_trials(database.worker, count=1, request_key="s")["trials"]
-    lease = claim(database.worker, trial_id=trial["trial_id"], request_key="w")
+    (trial,) = suggest_trials(database.worker, count=1, request_key="s").trials
+    lease = claim(database.worker, trial_id=trial.trial_id, request_key="w")
     record_failure(database.worker, lease, "no package", kind=FailureKind.TASK)
-    first = ask("trial", "retry", str(trial["trial_id"]), "--json").json
-    assert (first["state"], first["trial_id"] > trial["trial_id"]) == ("SUGGESTED", True)
-    assert ask("trial", "retry", str(trial["trial_id"]), "--json").json == first
+    first = ask("trial", "retry", str(trial.trial_id), "--json").json
+    assert (first["state"], first["trial_id"] > trial.trial_id) == ("SUGGESTED", True)
+    assert ask("trial", "retry", str(trial.trial_id), "--json").json == first

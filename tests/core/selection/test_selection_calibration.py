@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 from closed_form import closed_form
@@ -11,9 +9,10 @@ from scipy.special import expit
 from scipy.stats import t as student
 
 from easeml_core.config import SelectionConfig
+from easeml_core.encoding import from_json, to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.problem import Past
-from easeml_core.selection.simulate.calibration import COVERAGE, calibration_report
+from easeml_core.selection.simulate.calibration import COVERAGE, CalibrationReport, calibration_report
 
 CONFIG = SelectionConfig()
 
@@ -107,9 +106,7 @@ def test_the_report_is_plain_json_and_the_same_each_time():
     rows = drawn(30, scales=own_scales)
     rows[::3, 2:4] = np.nan
     one, two = (calibration_report(history_of(rows), CONFIG, seed=5) for _ in range(2))
-    assert json.loads(json.dumps(one.to_json(), allow_nan=False)) == two.to_json() | {
-        "entries": two.to_json()["entries"]
-    }
+    assert from_json(to_json(one), CalibrationReport) == two
     assert one != calibration_report(history_of(rows), CONFIG, seed=6)
     assert (one.tenants, one.candidates, one.folds, one.coverage) == (30, 8, 10, COVERAGE)
 

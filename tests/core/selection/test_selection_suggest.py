@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 
 from easeml_core.config import SelectionConfig
+from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for, suggest, suggest_next
@@ -66,7 +66,7 @@ def test_the_sentence_says_what_a_cheap_trial_is_for():
 
 def test_json_is_plain_and_complete(make_problem, policy):
     for suggestion in suggest(make_problem(runs=1, past=2), count=3, config=SelectionConfig(policy=policy)):
-        stored = json.loads(json.dumps(suggestion.to_json(), allow_nan=False))
+        stored = to_json(suggestion)
         assert set(stored) == {f.name for f in dataclasses.fields(suggestion)}
         assert stored["runner_up"] is None or stored["runner_up"].keys() == {"study_id", "arm", "acquisition"}
 

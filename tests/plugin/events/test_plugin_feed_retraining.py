@@ -36,8 +36,8 @@ def trials_of(store, study):
 def test_new_pairs_retrain_their_study_and_no_other(make_study, connected, artifacts, run, store):
     for name in ("fed", "left"):
         make_study(name, candidates=[TREE])
-    for trial in suggest_trials(store, count=1, studies_only=["fed"], request_key="k")["trials"]:
-        run_trial(store, artifacts, trial_id=trial["trial_id"], request_key="w")
+    for trial in suggest_trials(store, count=1, studies_only=["fed"], request_key="k").trials:
+        run_trial(store, artifacts, trial_id=trial.trial_id, request_key="w")
     pairs = [{"inputs": (row * np.float32(1.01)).tolist(), "label": "benign"} for row in TABLE.inputs[:5]]
     feed(store, artifacts, study="fed", pairs=pairs, fed_by="ann", request_key="f")
 

@@ -143,7 +143,7 @@ def test_a_slot_is_checked_when_it_is_named_and_again_once_it_is_rendered(study,
     operator.render_template_fields({"params": {"slot": "cuda:x"}})
     with pytest.raises(AirflowFailException, match="slot must be cpu, cuda or cuda:N, got 'cuda:x'"):
         operator.execute(context())
-    assert trial_state(store, trial_id=trial["trial_id"])["state"] == "SUGGESTED"
+    assert trial_state(store, trial_id=trial["trial_id"]).state == "SUGGESTED"
 
 
 @pytest.mark.journey

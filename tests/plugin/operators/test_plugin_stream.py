@@ -95,7 +95,7 @@ def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected
             outcome.append(error)
 
     def states():
-        return sorted(t["state"] for t in study_details(store, study="cancer").trials)
+        return sorted(t.state for t in study_details(store, study="cancer").trials)
 
     task = threading.Thread(target=run)
     task.start()
@@ -153,18 +153,21 @@ def test_a_device_that_can_run_no_candidate_of_its_studies_fails_its_task(connec
 
 
 def test_the_ends_of_a_stream_and_their_outcomes():
-    from easeml_core.services.trials.worker import Reason
+    from easeml_core.services.trials.worker import DeviceSummary, Reason
+
+    def end(reason: Reason, *, is_useless: bool = False) -> None:
+        settle_stream(DeviceSummary(None, reason, "why", None, (), (), is_useless))
 
     assert set(STREAM_OUTCOMES) < set(Reason)
     for reason in Reason:
         raised = STREAM_OUTCOMES.get(reason)
         if raised is None:
-            settle_stream({"reason": str(reason), "message": "done", "is_useless": False})
+            end(reason)
         else:
             with pytest.raises(AirflowException, match="why") as caught:
-                settle_stream({"reason": str(reason), "message": "why"})
+                end(reason)
             assert type(caught.value) is raised
     with pytest.raises(AirflowFailException, match="why"):
-        settle_stream({"reason": str(Reason.NOTHING_RUNNABLE), "message": "why", "is_useless": True})
+        end(Reason.NOTHING_RUNNABLE, is_useless=True)
     by_itself = {Reason.NOTHING_LEFT, Reason.NOTHING_RUNNABLE, Reason.TIME_IS_UP, Reason.ENOUGH_TRIALS}
     assert set(Reason) - set(STREAM_OUTCOMES) == by_itself

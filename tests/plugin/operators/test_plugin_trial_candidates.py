@@ -9,6 +9,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
 from easeml_airflow.hooks.training_functions import offer_of
+from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.candidates import expand_candidates
 from easeml_core.training.trainers import check_candidates
@@ -104,12 +105,12 @@ def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_stu
     assert "or a training function or a trainer that whoever asks has not" in told.xcom_pull(
         task_ids="suggest", key="message"
     )
-    (found,) = suggest_trials(store, count=1, functions=["elsewhere"], request_key="k")["trials"]
+    (found,) = suggest_trials(store, count=1, functions=["elsewhere"], request_key="k").trials
     with pytest.raises(AirflowSkipException, match=r"\(cancer, elsewhere\) was given back: this task does not execute"):
-        operators.TrainTrialOperator(task_id="train", trial=found).execute(context("train"))
-    assert trial_state(store, trial_id=found["trial_id"])["state"] == "SUGGESTED"
+        operators.TrainTrialOperator(task_id="train", trial=to_json(found)).execute(context("train"))
+    assert trial_state(store, trial_id=found.trial_id).state == "SUGGESTED"
     asked = operators.SuggestTrialsOperator(task_id="again", functions='["elsewhere"]').execute(context("again"))
-    assert [t["trial_id"] for t in asked] == [found["trial_id"]]
+    assert [t["trial_id"] for t in asked] == [found.trial_id]
 
 
 # Checking what a function returned walks through all loaded modules, and some of Airflow's warn when looked at.
@@ -163,11 +164,11 @@ def test_a_function_mapped_over_everything_trains_its_own_candidates_alone(make_
     assert offer_of(suggested).trainers is False
     done = run_dag(dag)
     assert [str(ti.state) for ti in done.get_task_instances() if ti.task_id == "const"] == ["success"]
-    left = suggest_trials(store, count=9, functions=["tree"], request_key="k")["trials"]
-    assert sorted(t["candidate"] for t in left) == ["nb", "tree"]
+    left = suggest_trials(store, count=9, functions=["tree"], request_key="k").trials
+    assert sorted(t.candidate for t in left) == ["nb", "tree"]
     for number, found in enumerate(left):
         with DAG(f"forced_{number}", schedule=None) as forced:
-            task = trial(const.function.__dict__["training_function"])(trial=found).operator
+            task = trial(const.function.__dict__["training_function"])(trial=to_json(found)).operator
         with pytest.raises(AirflowSkipException, match="was given back: this task does not execute what"):
             task.execute(context("const"))
         assert forced.task_ids == ["const"]
@@ -185,7 +186,7 @@ def test_a_task_without_a_column_does_not_use_its_candidate_up_and_runs_it_again
     from easeml_core.services.selection.scheduler import suggest_trials
 
     make_study(candidates=[{"name": "own", "kind": "function"}])
-    (found,) = suggest_trials(store, count=1, functions=["own"], request_key="k")["trials"]
+    (found,) = suggest_trials(store, count=1, functions=["own"], request_key="k").trials
 
     def own(data, parameters, report):
         if not mended:
@@ -194,10 +195,10 @@ def test_a_task_without_a_column_does_not_use_its_candidate_up_and_runs_it_again
 
         return GaussianNB().fit(data.train_inputs, data.train_labels)
 
-    mended, task = [], operators.TrainTrialOperator(task_id="train", trial=found, functions=[own])
+    mended, task = [], operators.TrainTrialOperator(task_id="train", trial=to_json(found), functions=[own])
     with pytest.raises(AirflowFailException, match=r"failed because of its task, .* clear this task, .* 'hidden'"):
         task.execute(context("train"))
-    assert suggest_trials(store, count=1, functions=["own"], request_key="l")["trials"] == []
+    assert suggest_trials(store, count=1, functions=["own"], request_key="l").trials == ()
     mended.append(True)
     again = task.execute(context("train"))
-    assert (again["state"], again["candidate"], again["trial_id"] > found["trial_id"]) == ("SUCCEEDED", "own", True)
+    assert (again["state"], again["candidate"], again["trial_id"] > found.trial_id) == ("SUCCEEDED", "own", True)

@@ -168,7 +168,7 @@ def test_rows_that_are_switched_off_or_wait_are_not_sealed(lab: Any, tmp_path: P
 def test_candidates_are_tried_again_and_old_observations_stay_apart(lab: Any, tmp_path: Path) -> None:
     def suggested() -> set[str]:
         asked = {"count": 10, "studies_only": ["full"], "request_key": lab.key()}
-        return {trial["candidate"] for trial in suggest_trials(lab.worker, **asked)["trials"]}
+        return {trial.candidate for trial in suggest_trials(lab.worker, **asked).trials}
 
     observed = lab.rows("SELECT trial_id, quality, cost_seconds FROM work.observations ORDER BY trial_id")
     new = suggested()

@@ -37,18 +37,18 @@ def bucket() -> Iterator[Any]:
 def test_a_study_lives_in_a_bucket(bare: Any, bucket: Any, tmp_path: Path) -> None:
     bare.artifacts = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "referee", limit_mb=50))
     assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])["refused"]
-    (suggested,) = suggest_trials(bare.worker, count=1, request_key="s")["trials"]
+    (suggested,) = suggest_trials(bare.worker, count=1, request_key="s").trials
     worker = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "worker", limit_mb=50))
-    done = run_trial(bare.worker, worker, trial_id=suggested["trial_id"], request_key="w")
-    assert (done["state"], done["failure"]) == ("SUCCEEDED", None)
-    reference = bare.one("SELECT artifact FROM work.models WHERE id = :id", id=done["model_id"])
+    done = run_trial(bare.worker, worker, trial_id=suggested.trial_id, request_key="w")
+    assert (done.state, done.failure) == ("SUCCEEDED", None)
+    reference = bare.one("SELECT artifact FROM work.models WHERE id = :id", id=done.model_id)
     assert f"/bucket/easeml/{reference[7:9]}/{reference[7:]}" in bucket.store
     with worker.staged(bare.one("SELECT artifact FROM work.data_versions")) as staged:
         assert staged.fetched == 0  # the trial has brought the data to this machine
-    assert not bare.gate(done["model_id"], study="cancer")["refused"]
+    assert not bare.gate(done.model_id, study="cancer")["refused"]
     bucket.pipe_file(f"/bucket/easeml/{reference[7:9]}/{reference[7:]}", b"not the model")
     bare.artifacts.cache.clear()
-    answer = bare.meter(done["model_id"], study="cancer")
+    answer = bare.meter(done.model_id, study="cancer")
     assert answer["refused"]
     assert answer["message"].startswith("the referee could not answer this request; its log says why")
 

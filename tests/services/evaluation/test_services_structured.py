@@ -122,14 +122,14 @@ def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: De
     assert answer["message"].startswith("study s is active"), answer
     assert desk.program() == program
     report = desk.train(given["candidates"][0]["name"])
-    assert report["state"] == "SUCCEEDED", report
-    assert report["quality"] > 0.7
+    assert report.state == "SUCCEEDED", report
+    assert report.quality > 0.7
     losses = dict(desk.lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
     assert losses[0] > 0.8  # the same answer for every row is right for few
-    gate = desk.gate(report["model_id"])
+    gate = desk.gate(report.model_id)
     assert gate["symbol"] == "pass"
-    assert not desk.promote(report["model_id"], gate)["refused"]
-    assert desk.meter(report["model_id"])["signal"] >= 1
+    assert not desk.promote(report.model_id, gate)["refused"]
+    assert desk.meter(report.model_id)["signal"] >= 1
     errors = desk.lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
     examples = desk.lab.one("SELECT rows FROM work.test_sets WHERE purpose = 'meter'")
     assert int(errors) < 0.4 * examples
@@ -228,10 +228,10 @@ def test_a_tree_is_trained_gated_and_promoted(desk: Desk) -> None:
     assert not answer["refused"], answer
     assert desk.candidates() == ["tree_rnn"]
     report = desk.train("tree_rnn")
-    assert report["quality"] > 0.85, report
-    gate = desk.gate(report["model_id"])
+    assert report.quality > 0.85, report
+    gate = desk.gate(report.model_id)
     assert gate["symbol"] == "pass"
-    assert not desk.promote(report["model_id"], gate)["refused"]
+    assert not desk.promote(report.model_id, gate)["refused"]
 
 
 def test_pairs_with_answers_of_several_numbers_are_fed(desk: Desk) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.tables import studies, trials
+
+if TYPE_CHECKING:
+    from easeml_core.store.tables.trials import TrialReport
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
@@ -31,7 +34,7 @@ class Desk:
         assert answer is not None
         return answer
 
-    def train(self, candidate: str) -> dict[str, Any]:
+    def train(self, candidate: str) -> TrialReport:
         with self.lab.worker.begin() as tx:
             study = studies.get_study(tx, self.name)
             version = studies.latest_data_version(tx, study.id)

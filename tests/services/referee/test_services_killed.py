@@ -21,6 +21,8 @@ from easeml_core.services.trials.execution import expire_leases, run_trial, tria
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from easeml_core.store.tables.decisions import SuggestedTrial
+
 pytestmark = pytest.mark.journey
 
 WORKER = """
@@ -72,12 +74,12 @@ def trial_id(lab: Any) -> int:
     """A trial of a study whose leases are short."""
     lab.register("short", training={"lease_seconds": 1.0}, candidates=[{"name": "tree", "kind": "decision_tree"}])
     (trial,) = suggest(lab)
-    return int(trial["trial_id"])
+    return int(trial.trial_id)
 
 
-def suggest(lab: Any) -> list[dict[str, Any]]:
+def suggest(lab: Any) -> list[SuggestedTrial]:
     asked = {"count": 5, "studies_only": ["short"], "request_key": lab.key()}
-    return list(suggest_trials(lab.worker, **asked)["trials"])
+    return list(suggest_trials(lab.worker, **asked).trials)
 
 
 def work(start: Any, lab: Any, trial_id: int) -> subprocess.Popen[str]:
@@ -93,15 +95,15 @@ def counts(lab: Any, trial_id: int) -> tuple[int, ...]:
 def test_a_worker_killed_in_the_middle_of_a_trial(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:
     worker = work(start, lab, trial_id)
     trainer = wait_for(lambda: child_of(worker, "easeml_core.training.child"))
-    assert trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING"
+    assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"
     worker.send_signal(signal.SIGKILL)
     wait_for(lambda: gone(trainer))  # a trainer does not outlive its worker
 
     again = wait_for(lambda: suggest(lab))  # as soon as the lease is over
-    assert [t["trial_id"] for t in again] == [trial_id]
-    assert again[0]["reason"].endswith("its worker was lost in attempt 1")
+    assert [t.trial_id for t in again] == [trial_id]
+    assert again[0].reason.endswith("its worker was lost in attempt 1")
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
-    assert report["state"] == "SUCCEEDED"
+    assert report.state == "SUCCEEDED"
     assert lab.one("SELECT attempt FROM work.trials WHERE id = :id", id=trial_id) == 2
     assert counts(lab, trial_id) == (1, 1)
     assert suggest(lab) == []  # and it is never given a third time
@@ -121,9 +123,9 @@ def test_a_worker_killed_under_a_budget_has_used_what_it_ran_until_its_last_hear
     assert held == pytest.approx((beat - began).total_seconds(), abs=1e-3)
     assert limit == pytest.approx(601.0 + held)
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
-    assert report["state"] == "SUCCEEDED"
+    assert report.state == "SUCCEEDED"
     seen = study_details(lab.worker, study="short").summary
-    assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(held + report["cost_seconds"]), 0.0)
+    assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(held + report.cost_seconds), 0.0)
 
 
 def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:

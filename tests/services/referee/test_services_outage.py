@@ -52,9 +52,9 @@ def test_a_restart_of_the_database_is_survived(lonely: Server, artifacts: Any, w
     try:
         asked = register_study(worker, study="before", request_key="k1", **SMALL)["request_id"]
         wait_for(lambda: answer_of(worker, asked))
-        (trial,) = suggest_trials(worker, count=1, request_key="s")["trials"]
+        (trial,) = suggest_trials(worker, count=1, request_key="s").trials
         news: list[str] = []
-        lease = claim(worker, trial_id=trial["trial_id"], request_key="w", log=news.append)
+        lease = claim(worker, trial_id=trial.trial_id, request_key="w", log=news.append)
 
         with caplog.at_level(logging.WARNING, logger="easeml_core"):
             lonely.stop()
@@ -74,7 +74,7 @@ def test_a_restart_of_the_database_is_survived(lonely: Server, artifacts: Any, w
         lease.beat()
         assert not lease.should_stop()
         record_failure(worker, lease, "it was only a test")
-        assert trial_state(worker, trial_id=trial["trial_id"])["state"] == "FAILED"
+        assert trial_state(worker, trial_id=trial.trial_id).state == "FAILED"
         asked = register_study(worker, study="after", request_key="k2", **SMALL)["request_id"]
         assert not wait_for(lambda: answer_of(worker, asked))["refused"]
         assert referee.is_alive()

@@ -51,7 +51,7 @@ def handed_out(lab: Any) -> Mapping[str, int]:
     found = suggest_trials(
         lab.worker, count=9, studies_only=["mixed"], functions=["const", "tree"], request_key=lab.key()
     )
-    return {trial["candidate"]: trial["trial_id"] for trial in found["trials"]}
+    return {trial.candidate: trial.trial_id for trial in found.trials}
 
 
 def test_a_function_that_is_mapped_over_every_trial_trains_its_own_candidate_alone(mixed: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_function_that_is_mapped_over_every_trial_trains_its_own_candidate_alo
         run_function_trial(
             mixed.worker, mixed.artifacts, trial_id=trial_id, request_key=f"map/{trial_id}", function=const
         )
-    states = {name: trial_state(mixed.worker, trial_id=trial_id)["state"] for name, trial_id in handed.items()}
+    states = {name: trial_state(mixed.worker, trial_id=trial_id).state for name, trial_id in handed.items()}
     assert states == {"const": "SUCCEEDED", "tree": "SUGGESTED", "nb": "SUGGESTED"}
     models = "SELECT count(*) FROM work.models WHERE trial_id = ANY(:ids)"
     assert mixed.one(models, ids=list(handed.values())) == 1
@@ -89,14 +89,14 @@ def run(lab: Any, trial_id: int, function: Any, name: str, key: str = "w") -> An
 
 def ask(lab: Any, functions: Any, *, trainers: bool = True) -> dict[str, int]:
     asked = {"count": 9, "studies_only": ["mixed"], "functions": functions, "trainers": trainers}
-    found = suggest_trials(lab.worker, request_key=lab.key(), **asked)["trials"]
-    return {trial["candidate"]: trial["trial_id"] for trial in found}
+    found = suggest_trials(lab.worker, request_key=lab.key(), **asked).trials
+    return {trial.candidate: trial.trial_id for trial in found}
 
 
 def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_nothing(mixed: Any) -> None:
     failed = ask(mixed, ["tree"])["tree"]
     report = run(mixed, failed, hidden, "tree")
-    assert (report["state"], report["failure_kind"], report["cost_seconds"]) == ("FAILED", "task", None)
+    assert (report.state, report.failure_kind, report.cost_seconds) == ("FAILED", "task", None)
     assert ask(mixed, ["tree"]) == {}, "nobody has mended it"
     live = LiveScheduler(mixed.worker, studies_only=["mixed"], functions=["tree"])
     live.ask(request_key=mixed.key())
@@ -105,16 +105,16 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     again = retry_trial(mixed.worker, trial_id=failed)
     assert retry_trial(mixed.worker, trial_id=failed) == again, "repeatable"
     acts = [row for row in audit(mixed.worker)["events"] if row["act"] == "trial retried"]
-    assert [(row["before"]["trial"], row["after"]["trial"]) for row in acts] == [(failed, again["trial_id"])]
-    assert (again["state"], again["trial_id"] > failed) == ("SUGGESTED", True)
-    assert ask(mixed, ["tree"]) == {"tree": again["trial_id"]}
-    assert run(mixed, again["trial_id"], tree, "tree")["state"] == "SUCCEEDED"
+    assert [(row["before"]["trial"], row["after"]["trial"]) for row in acts] == [(failed, again.trial_id)]
+    assert (again.state, again.trial_id > failed) == ("SUGGESTED", True)
+    assert ask(mixed, ["tree"]) == {"tree": again.trial_id}
+    assert run(mixed, again.trial_id, tree, "tree").state == "SUCCEEDED"
     live.ask(request_key=mixed.key())
     (arms,) = [a for a in live._memory.arms if a.study == "mixed"]
     pulled = [arms.names[p.arm] for p in live._memory.problem.pulls if p.study_id == arms.study_id]
     assert pulled == ["tree"], "the result of the second one counts"
     with pytest.raises(StateError, match="is SUCCEEDED; only a trial that failed because of its task is retried"):
-        retry_trial(mixed.worker, trial_id=again["trial_id"])
+        retry_trial(mixed.worker, trial_id=again.trial_id)
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
     assert mixed.one(used, id=failed) is True
     counts = study_report(mixed.worker, study="mixed").facts
@@ -125,7 +125,7 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
 def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:
     trial_id, tries = ask(mixed, {"tree": "sha256:0"})["tree"], 0
     while True:
-        assert run(mixed, trial_id, hidden, "tree", key=f"w{tries}")["failure_kind"] == "task"
+        assert run(mixed, trial_id, hidden, "tree", key=f"w{tries}").failure_kind == "task"
         hashed, _ = source_hash(type(hidden)(hidden.__code__, {}, "tree"))
         assert ask(mixed, {"tree": hashed}) == {}, "the same source fails the same way"
         found = ask(mixed, {"tree": f"sha256:{tries}"})
@@ -133,7 +133,7 @@ def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: A
             break
         trial_id, tries = found["tree"], tries + 1
     assert tries == MOST_BY_ITSELF
-    assert retry_trial(mixed.worker, trial_id=trial_id)["state"] == "SUGGESTED", "a person may ask for more"
+    assert retry_trial(mixed.worker, trial_id=trial_id).state == "SUGGESTED", "a person may ask for more"
 
 
 def test_a_task_that_is_cleared_tries_again_and_no_other_task_does(mixed: Any) -> None:
@@ -149,7 +149,7 @@ def test_a_retry_reserves_what_a_budget_has_left(mixed: Any) -> None:
     set_study(mixed.worker, study="mixed", budget_seconds=2000.0)
     trial_id = ask(mixed, ["tree"])["tree"]
     run(mixed, trial_id, hidden, "tree")
-    again = retry_trial(mixed.worker, trial_id=trial_id)["trial_id"]
+    again = retry_trial(mixed.worker, trial_id=trial_id).trial_id
     assert mixed.one("SELECT limit_seconds > 1 FROM work.trials WHERE id = :id", id=again) is True
 
 
@@ -159,7 +159,7 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
         mixed.worker, mixed.artifacts, trial_id=handed["const"], request_key="c", function=const, dag_version="abc"
     )
     built = run_trial(mixed.worker, mixed.artifacts, trial_id=handed["nb"], request_key="n")
-    by_function = model_record(mixed.worker, study="mixed", model_id=made["model_id"])
+    by_function = model_record(mixed.worker, study="mixed", model_id=made.model_id)
     assert by_function["trained_by"] == {
         "kind": "function",
         "implementation": "function:const",
@@ -172,7 +172,7 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
         "source": "text",
         "dag_version": "abc",
     }
-    by_trainer = model_record(mixed.worker, study="mixed", model_id=built["model_id"])["trained_by"]
+    by_trainer = model_record(mixed.worker, study="mixed", model_id=built.model_id)["trained_by"]
     assert (by_trainer["implementation"], by_trainer["code_version"]) == (
         "trainer:gaussian_naive_bayes",
         code_version(),

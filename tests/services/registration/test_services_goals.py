@@ -53,19 +53,19 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     assert (study.task, study.metric, study.hit) == (Task.REGRESSION, "rmse", "within:0.1")
     assert study.program == "{input: {[a :: Tensor[1], b :: Tensor[1]], []}, output: {[y :: Tensor[1]], []}}"
     report = desk.train("ridge")
-    assert report["state"] == "SUCCEEDED"
+    assert report.state == "SUCCEEDED"
     # rmse .1 at a spread of about 2.2: the map is 1 / (1 + (rmse / spread)^2).
-    assert 0.99 < report["quality"] < 1
+    assert 0.99 < report.quality < 1
     assert (report["metric"], report["score"]) == ("rmse", pytest.approx(0.1, abs=0.03))  # in the unit of the target
     losses = dict(lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
     # Of normal errors of .1, 68.3 % are within .1; the median of the targets is within .1 of few.
-    assert losses[report["trial_id"]] == pytest.approx(0.317, abs=0.15)
+    assert losses[report.trial_id] == pytest.approx(0.317, abs=0.15)
     assert losses[0] > 0.9
-    gate = desk.gate(report["model_id"])
+    gate = desk.gate(report.model_id)
     assert gate["symbol"] == "pass"
-    promoted = desk.promote(report["model_id"], gate)
+    promoted = desk.promote(report.model_id, gate)
     assert not promoted["refused"]
-    reading = desk.meter(report["model_id"])
+    reading = desk.meter(report.model_id)
     assert reading["signal"] == 1
     errors = lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
     assert 0.1 < int(errors) / 60 < 0.6
@@ -261,7 +261,7 @@ def test_candidates_are_compared_by_the_metric_and_gated_by_hits(desk: Desk) -> 
     ((quality, loss),) = desk.lab.rows(
         "SELECT o.quality, m.validation_loss FROM work.models m JOIN work.observations o ON o.trial_id = m.trial_id"
     )
-    assert report["quality"] == quality
+    assert report.quality == quality
     assert quality != pytest.approx(1 - loss)
 
 

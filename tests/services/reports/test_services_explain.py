@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,17 +16,20 @@ from easeml_core.services.trials.execution import cancel_trial, claim, record_fa
 from easeml_core.store.database import Store
 from easeml_core.store.tables import models, trials
 
-
-def suggest(lab: Any, count: int = 1, **changes: Any) -> list[dict[str, Any]]:
-    return list(suggest_trials(lab.worker, **{"count": count, "request_key": lab.key()} | changes)["trials"])
-
-
-def explain(lab: Any, trial: dict[str, Any]) -> dict[str, Any]:
-    return explain_trial(lab.worker, trial_id=trial["trial_id"])
+if TYPE_CHECKING:
+    from easeml_core.store.tables.decisions import SuggestedTrial
 
 
-def succeed(lab: Any, trial: dict[str, Any], *, quality: float, cost: float = 2.5) -> None:
-    number = trial["trial_id"]
+def suggest(lab: Any, count: int = 1, **changes: Any) -> list[SuggestedTrial]:
+    return list(suggest_trials(lab.worker, **{"count": count, "request_key": lab.key()} | changes).trials)
+
+
+def explain(lab: Any, trial: SuggestedTrial) -> dict[str, Any]:
+    return explain_trial(lab.worker, trial_id=trial.trial_id)
+
+
+def succeed(lab: Any, trial: SuggestedTrial, *, quality: float, cost: float = 2.5) -> None:
+    number = trial.trial_id
     with lab.worker.begin() as tx:
         attempt = trials.start_trial(
             tx,
@@ -43,18 +46,16 @@ def succeed(lab: Any, trial: dict[str, Any], *, quality: float, cost: float = 2.
 def test_everything_that_was_stored_of_the_decision(lab: Any) -> None:
     trial, _ = suggest(lab, 2)
     found = explain(lab, trial)
-    assert (found["trial_id"], found["study"], found["candidate"]) == tuple(
-        trial[k] for k in ("trial_id", "study", "candidate")
-    )
+    assert (found["trial_id"], found["study"], found["candidate"]) == (trial.trial_id, trial.study, trial.candidate)
     (batch,) = found["batches"]
-    stored = lab.one("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial["trial_id"])
+    stored = lab.one("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial.trial_id)
     for name in ("mean", "std", "predicted_cost_seconds", "expected_improvement", "best", "acquisition", "guard"):
         assert batch[name] == stored[name], name
     assert (batch["position"], batch["requested"], batch["policy"]) == (0, 2, "default")
     assert batch["settings_id"] is None
     assert SelectionConfig.from_json(batch["settings"]) == SelectionConfig()
-    assert batch["sentence"] == trial["reason"]
-    assert found["sentence"] == f"{trial['reason']}; it waits to be started"
+    assert batch["sentence"] == trial.reason
+    assert found["sentence"] == f"{trial.reason}; it waits to be started"
     assert found["outcome"]["state"] == "SUGGESTED"
     assert found["outcome"]["quality"] is found["outcome"]["surprise"] is found["outcome"]["improved"] is None
 
@@ -65,11 +66,11 @@ def test_the_runner_up_has_names(lab: Any) -> None:
     assert {"study", "candidate", "acquisition"} <= set(batch["runner_up"])
     names = (batch["runner_up"]["study"], batch["runner_up"]["candidate"])
     assert names[0] in ("full", "first", "hidden")
-    assert "/".join(names) in first["reason"]
+    assert "/".join(names) in first.reason
     for trial in suggest(lab, 20):
         for rival in (b["runner_up"] for b in explain(lab, trial)["batches"]):
-            assert rival is None or f"{rival['study']}/{rival['candidate']}" in trial["reason"]
-    assert second["trial_id"] != first["trial_id"]
+            assert rival is None or f"{rival['study']}/{rival['candidate']}" in trial.reason
+    assert second.trial_id != first.trial_id
 
 
 def test_a_success_is_measured_against_what_was_expected_and_what_was_there(lab: Any) -> None:
@@ -106,8 +107,8 @@ def test_what_came_later_does_not_change_what_was_there_before(lab: Any) -> None
 
 def test_a_failure_and_a_cancellation_are_said(lab: Any) -> None:
     failed, cancelled = suggest(lab, 2)
-    record_failure(lab.worker, claim(lab.worker, trial_id=failed["trial_id"], request_key="w"), "no memory\nTraceback")
-    cancel_trial(lab.worker, trial_id=cancelled["trial_id"])
+    record_failure(lab.worker, claim(lab.worker, trial_id=failed.trial_id, request_key="w"), "no memory\nTraceback")
+    cancel_trial(lab.worker, trial_id=cancelled.trial_id)
     assert explain(lab, failed)["sentence"].endswith("; it failed: no memory")
     assert explain(lab, failed)["outcome"]["failure"] == "no memory\nTraceback"
     assert explain(lab, cancelled)["sentence"].endswith("; it was cancelled")
@@ -115,9 +116,9 @@ def test_a_failure_and_a_cancellation_are_said(lab: Any) -> None:
 
 def test_every_time_it_was_handed_out_is_there_in_order(lab: Any) -> None:
     (trial,) = suggest(lab)
-    lab.let_run_out(trial["trial_id"])
+    lab.let_run_out(trial.trial_id)
     (again,) = suggest(lab, policy="hybrid")
-    assert again["trial_id"] == trial["trial_id"]
+    assert again.trial_id == trial.trial_id
     found = explain(lab, trial)
     assert [b["policy"] for b in found["batches"]] == ["default", "hybrid"]
     assert [b["chosen_by"] == "left over" for b in found["batches"]] == [False, True]
@@ -135,7 +136,7 @@ def test_the_settings_of_the_batch_are_those_of_then(lab: Any) -> None:
     set_policy(owner, changes={"guard": 0.0}, reason="now")
     owner.close()
     (batch,) = explain(lab, trial)["batches"]
-    assert batch["settings_id"] == told["id"]
+    assert batch["settings_id"] == told.id
     assert SelectionConfig.from_json(batch["settings"]) == SelectionConfig(guard=0.4)
     assert batch["guard"] == 0.4
 

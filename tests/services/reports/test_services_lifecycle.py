@@ -25,8 +25,8 @@ def test_a_studys_life_in_words(lab: Any) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.meter("rare")
     retire_test_set(lab.referee, test_set="1")
-    trial = suggest_trials(lab.worker, count=1, studies_only=["full"], request_key=lab.key())["trials"][0]
-    record_failure(lab.worker, claim(lab.worker, trial_id=trial["trial_id"], request_key="w"), "out of memory\ntrace")
+    trial = suggest_trials(lab.worker, count=1, studies_only=["full"], request_key=lab.key()).trials[0]
+    record_failure(lab.worker, claim(lab.worker, trial_id=trial.trial_id, request_key="w"), "out of memory\ntrace")
     pair = {"inputs": [1.0] * 30, "label": "benign"}
     feed(lab.worker, lab.artifacts, study="full", pairs=[pair], fed_by="ann", request_key=lab.key())
     lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
@@ -37,7 +37,7 @@ def test_a_studys_life_in_words(lab: Any) -> None:
         "data: data version 2, refreshed",
         "data: 1 examples fed",
         "trials: good: 0.9800",
-        f"trials: {trial['candidate']} failed",
+        f"trials: {trial.candidate} failed",
         "submissions: model 2: pass",
         "submissions: model 4: signal 1 of 3",
         "production: model 2 promoted",
@@ -51,7 +51,7 @@ def test_a_studys_life_in_words(lab: Any) -> None:
     assert {e.lane for e in events} == set(LANES)
     details = {e.title: e.detail for e in events}
     assert details["gate set 1 retired"] == "the referee has retired it"
-    assert details[f"{trial['candidate']} failed"].startswith("out of memory; ")
+    assert details[f"{trial.candidate} failed"].startswith("out of memory; ")
     assert not any("full" in title for title in titles(lab, "first"))
 
 

@@ -187,12 +187,12 @@ def test_a_laboratory_says_what_is_next(lab: Any) -> None:
 
 def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
     asked = {"studies_only": ["full"], "request_key": lab.key()}
-    (given_out,) = suggest_trials(lab.worker, count=1, **asked)["trials"]
+    (given_out,) = suggest_trials(lab.worker, count=1, **asked).trials
 
     def why() -> str:
         return next(s.why for s in next_steps(lab.worker, studies_only=["full"]) if s.kind == "compute")
 
-    assert f"the last choice, {given_out['candidate']}, promised +" in why()
+    assert f"the last choice, {given_out.candidate}, promised +" in why()
     assert " device-second" in why()
     assert "worth it" not in why()
     with_price(lab, 1000.0)

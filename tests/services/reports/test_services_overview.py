@@ -60,14 +60,14 @@ def test_the_overview_is_plain_json(lab: Any) -> None:
 
 def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
     asked = {"studies_only": ["full"], "request_key": lab.key()}
-    first, second, third = suggest_trials(lab.worker, count=3, **asked)["trials"]
+    first, second, third = suggest_trials(lab.worker, count=3, **asked).trials
     assert next_step(lab) == "wait: trials are under way"
     assert overview(lab.worker).policy == "default"
-    lease = claim(lab.worker, trial_id=first["trial_id"], request_key="w")
+    lease = claim(lab.worker, trial_id=first.trial_id, request_key="w")
     assert (entry(lab).running, entry(lab).waiting) == (1, 2)
     record_failure(lab.worker, lease, "it crashed")
     for trial in (second, third):
-        cancel_trial(lab.worker, trial_id=trial["trial_id"])
+        cancel_trial(lab.worker, trial_id=trial.trial_id)
     seen = entry(lab)
     assert (seen.failed, seen.cancelled, seen.running, seen.waiting) == (1, 2, 0, 0)
     assert seen.next == f"ask the gate for a verdict on model {lab.models['full']['good']}"
@@ -129,7 +129,7 @@ def test_details_of_a_study(lab: Any) -> None:
         "gaussian_naive_bayes",
         "decision_tree",
     ]
-    assert [(t["candidate"], t["state"]) for t in details.trials] == [
+    assert [(t.candidate, t.state) for t in details.trials] == [
         ("good", "SUCCEEDED"),
         ("worse", "SUCCEEDED"),
         ("rare", "SUCCEEDED"),

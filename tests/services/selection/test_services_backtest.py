@@ -12,9 +12,17 @@ import made_up_installation
 import numpy as np
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.selection.simulate.contestants import RIVALS
-from easeml_core.services.selection.backtest import Replay, backtest_installation, backtest_table, history_table
+from easeml_core.services.selection.backtest import (
+    BacktestAnswer,
+    BacktestSettings,
+    Replay,
+    backtest_installation,
+    backtest_table,
+    history_table,
+)
 from easeml_core.services.selection.policy import policy_history, set_policy, show_policy
 
 if TYPE_CHECKING:
@@ -47,7 +55,7 @@ def past(database: Any) -> Any:
     return database
 
 
-def run(database: Any, role: str = "worker", **changes: Any) -> dict[str, Any]:
+def run(database: Any, role: str = "worker", **changes: Any) -> BacktestAnswer:
     return backtest_installation(getattr(database, role), QUICK, **changes).answer
 
 
@@ -108,25 +116,25 @@ def retrain(database: Any, study: str, candidate: str, *, quality: float) -> Non
 
 def test_it_says_what_each_policy_would_have_cost(past: Any) -> None:
     told = run(past)
-    assert (told["source"], told["cost_unit"], told["enough"], told["applied"]) == (
+    assert (told.source, told.cost_unit, told.enough, told.applied) == (
         "installation",
         "seconds",
         True,
         None,
     )
-    assert (told["tenants"], told["candidates"], told["results"], told["left_out"]) == (9, 4, 36, 0)
-    assert tuple(told["policies"]) == RIVALS
-    assert told["protocol"]["cost_mode"] == "predicted"
-    assert (told["protocol"]["served"], told["protocol"]["history"]) == (3, None)
-    for figures in told["policies"].values():
-        prices = [figures["to_loss"][loss]["cost"] for loss in ("0.05", "0.02", "0.01")]
+    assert (told.tenants, told.candidates, told.results, told.left_out) == (9, 4, 36, 0)
+    assert tuple(told.policies) == RIVALS
+    assert told.protocol.cost_mode == "predicted"
+    assert (told.protocol.served, told.protocol.history) == (3, None)
+    for figures in told.policies.values():
+        prices = [figures.to_loss[loss].cost for loss in ("0.05", "0.02", "0.01")]
         assert prices == sorted(prices)
-    assert "over 3 draws of 3 from 9 tenants" in told["message"]
-    assert told["winner"] in RIVALS
-    calibration = told["calibration"]
-    assert (calibration["tenants"], calibration["candidates"], calibration["coverage"]) == (9, 4, 0.8)
-    assert {entry["own"] for entry in calibration["entries"]} == {1, 2}  # 4 would leave nothing to predict
-    assert all(entry["tenants"] == 9 and entry["z_std"] > 0 for entry in calibration["entries"])
+    assert "over 3 draws of 3 from 9 tenants" in told.message
+    assert told.winner in RIVALS
+    calibration = told.calibration
+    assert (calibration.tenants, calibration.candidates, calibration.coverage) == (9, 4, 0.8)
+    assert {entry.own for entry in calibration.entries} == {1, 2}  # 4 would leave nothing to predict
+    assert all(entry.tenants == 9 and entry.z_std > 0 for entry in calibration.entries)
     assert run(past) == told
 
 
@@ -134,16 +142,16 @@ def test_it_says_what_each_policy_would_have_cost(past: Any) -> None:
 def test_too_little_history_is_an_answer_and_changes_nothing(database: Any, tenants: int, counted: int) -> None:
     fill(database, results(tenants), tenants) if tenants else None
     told = run(database, "owner", apply=True)
-    assert (told["enough"], told["winner"], told["applied"], told["policies"]) == (False, "default", None, {})
-    assert told["calibration"] is None
-    assert told["message"].startswith(f"too little history: {counted} of {tenants} tenants have 3 results or more")
+    assert (told.enough, told.winner, told.applied, told.policies) == (False, "default", None, {})
+    assert told.calibration is None
+    assert told.message.startswith(f"too little history: {counted} of {tenants} tenants have 3 results or more")
     assert policy_history(database.worker) == []
 
 
 def test_studies_with_too_few_results_are_left_out(database: Any) -> None:
     fill(database, [t for t in results(9) if t[0] != 4 or t[1] < 2], 9)
     told = run(database)
-    assert (told["enough"], told["tenants"], told["left_out"], told["results"]) == (True, 8, 1, 32)
+    assert (told.enough, told.tenants, told.left_out, told.results) == (True, 8, 1, 32)
 
 
 @pytest.mark.journey
@@ -151,12 +159,12 @@ def test_the_winner_is_applied_once_with_its_report(past: Any) -> None:
     set_policy(past.owner, changes={"guard": 0.25, "policy": "random"}, reason="before")
     told = run(past, "owner", apply=True)
     shown = show_policy(past.worker)
-    assert shown["id"] == told["applied"]
-    assert shown["config"]["policy"] == told["settings"]["policy"]
-    assert shown["config"]["guard"] == 0.25
-    assert shown["reason"] == f"backtest: {told['message']}"
-    assert shown["report"] == {k: v for k, v in told.items() if k != "applied"}
-    assert run(past, "owner", apply=True)["applied"] == told["applied"]
+    assert shown.id == told.applied
+    assert shown.config["policy"] == told.settings.policy
+    assert shown.config["guard"] == 0.25
+    assert shown.reason == f"backtest: {told.message}"
+    assert shown.report == {k: v for k, v in to_json(told).items() if k != "applied"}
+    assert run(past, "owner", apply=True).applied == told.applied
     assert len(policy_history(past.worker)) == 2
 
 
@@ -180,8 +188,8 @@ def test_killed_around_the_storing_and_repeated_it_is_applied_once(past: Any, mo
     killed = subprocess.run([sys.executable, "-c", KILLED, url, moment], env=os.environ, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(policy_history(past.worker)) == (1 if moment == "after" else 0)
-    applied = run(past, "owner", apply=True)["applied"]
-    assert [h["id"] for h in policy_history(past.worker)] == [applied]
+    applied = run(past, "owner", apply=True).applied
+    assert [h.id for h in policy_history(past.worker)] == [applied]
 
 
 def test_settings_that_were_changed_meanwhile_stay(past: Any) -> None:
@@ -191,7 +199,7 @@ def test_settings_that_were_changed_meanwhile_stay(past: Any) -> None:
 
     with pytest.raises(StateError, match="the settings were changed meanwhile"):
         backtest_installation(past.owner, Replay(repeats=3, processes=1, on_done=meddle), apply=True)
-    assert show_policy(past.worker)["reason"] == "meanwhile"
+    assert show_policy(past.worker).reason == "meanwhile"
 
 
 @pytest.mark.parametrize("role", ["worker"])
@@ -211,12 +219,12 @@ def test_the_dial_belongs_to_default_alone(past: Any, monkeypatch: pytest.Monkey
     rule = backtest.rule
     monkeypatch.setattr(backtest, "rule", lambda *a: replace(rule(*a), winner="hybrid@0.01"))
     told = run(past)
-    assert (told["winner"], told["settings"]) == ("hybrid@0.01", {"policy": "hybrid", "beta_multiplier": 0.01})
-    assert told["message"].startswith("hybrid@0.01 instead of default: it costs ")
+    assert (told.winner, told.settings) == ("hybrid@0.01", BacktestSettings("hybrid", 0.01))
+    assert told.message.startswith("hybrid@0.01 instead of default: it costs ")
     set_policy(past.owner, changes={"objective": 0.5}, reason="fairness")
     told = run(past)
-    assert told["settings"] == {"policy": "default", "beta_multiplier": 1.0}
-    assert told["message"].startswith("default stays, since the objective 0.5 is a setting of no other policy")
+    assert told.settings == BacktestSettings("default", 1.0)
+    assert told.message.startswith("default stays, since the objective 0.5 is a setting of no other policy")
 
 
 def test_a_winner_with_a_beta_is_followed_by_the_next_decision(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,15 +256,15 @@ def test_a_table_is_judged_without_a_database(tmp_path: Path) -> None:
     quality = write(tmp_path / "q.csv", np.array([t[2] for t in cells]).reshape(9, 4))
     cost = write(tmp_path / "c.csv", np.array([t[3] for t in cells]).reshape(9, 4))
     told = backtest_table(quality, cost, QUICK).answer
-    assert (told["source"], told["cost_unit"], told["protocol"]["cost_mode"]) == (
+    assert (told.source, told.cost_unit, told.protocol.cost_mode) == (
         str(quality),
         "units of the cost table",
         "known",
     )
-    assert told["applied"] is None
+    assert told.applied is None
     plain = backtest_table(quality, None, QUICK).answer
-    assert (plain["cost_unit"], plain["protocol"]["cost_mode"]) == ("trials", "unit")
-    assert backtest_table(quality, cost, QUICK, cost_mode="unit").answer["policies"] == plain["policies"]
+    assert (plain.cost_unit, plain.protocol.cost_mode) == ("trials", "unit")
+    assert backtest_table(quality, cost, QUICK, cost_mode="unit").answer.policies == plain.policies
     with pytest.raises(ConfigError, match="served must be from 1 to 9"):
         backtest_table(quality, cost, Replay(served=10, repeats=1))
     with pytest.raises(InvalidInputError, match="cannot be read"):

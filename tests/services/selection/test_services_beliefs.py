@@ -24,7 +24,7 @@ from easeml_core.store.rows import scalar
 
 def suggest(house: Any, **asked: Any) -> Any:
     """The next trial, handed out."""
-    found = suggest_trials(house.store, count=1, request_key=next(house.keys), **asked)["trials"]
+    found = suggest_trials(house.store, count=1, request_key=next(house.keys), **asked).trials
     return found[0] if found else None
 
 
@@ -43,14 +43,14 @@ def test_the_first_of_the_ranking_is_what_is_suggested_next_until_nothing_is_lef
             assert firsts == []
             assert all(t.next is None and t.competing == 0 for t in told.values())
             break
-        assert firsts == [(trial["study"], trial["candidate"])]
-        expected, chosen_by = told[trial["study"]].next, told[trial["study"]].chosen_by
-        (reasons,) = house.sql("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial["trial_id"])[0]
+        assert firsts == [(trial.study, trial.candidate)]
+        expected, chosen_by = told[trial.study].next, told[trial.study].chosen_by
+        (reasons,) = house.sql("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial.trial_id)[0]
         for name in ("mean", "std", "predicted_cost_seconds", "expected_improvement", "acquisition"):
             assert getattr(expected, name) == reasons[name], name
-        assert told[trial["study"]].best == reasons["best"]
+        assert told[trial.study].best == reasons["best"]
         seen.add(chosen_by)
-        house.end(trial, TrialState.FAILED if len(seen) > 1 and trial["candidate"] == "zero" else TrialState.SUCCEEDED)
+        house.end(trial, TrialState.FAILED if len(seen) > 1 and trial.candidate == "zero" else TrialState.SUCCEEDED)
     else:
         pytest.fail("it never came to an end")
     assert {"acquisition", "learning"} <= seen
@@ -64,7 +64,7 @@ def test_so_it_is_under_every_policy(house: Any, policy: str) -> None:
         told = all_beliefs(house, watch)
         firsts = [(name, t.next.candidate) for name, t in told.items() if t.chosen_by is not None]
         trial = suggest(house)
-        assert firsts == [(trial["study"], trial["candidate"])]
+        assert firsts == [(trial.study, trial.candidate)]
         assert {t.policy for t in told.values()} == {policy}
         assert all(t.position in (None, 1) for t in told.values())
         house.end(trial)
@@ -88,13 +88,13 @@ def test_positions_over_all_studies_are_each_study_s_best_against_everybody_s_ca
 def test_what_runs_has_no_rank_and_a_limit_takes_all_of_them(house: Any) -> None:
     trial = suggest(house)
     watch = Watch(house.store)
-    told = watch.of(trial["study"])
-    assert [e.rank for e in told.candidates if e.candidate == trial["candidate"]] == [None]
+    told = watch.of(trial.study)
+    assert [e.rank for e in told.candidates if e.candidate == trial.candidate] == [None]
     assert told.next is not None
-    set_study(house.store, study=trial["study"], target_quality=1e-9)
-    assert watch.of(trial["study"]).next is None or told.best == 0.0
-    pause_study(house.store, study=trial["study"], paused=True)
-    assert watch.of(trial["study"]) is None
+    set_study(house.store, study=trial.study, target_quality=1e-9)
+    assert watch.of(trial.study).next is None or told.best == 0.0
+    pause_study(house.store, study=trial.study, paused=True)
+    assert watch.of(trial.study) is None
     assert watch.of("nothing") is None
 
 
@@ -111,7 +111,7 @@ def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: li
         trial = suggest(house)
         house.end(trial)
         before = len(loads)
-        mine, fresh = watch.of(trial["study"]), Watch(house.store).of(trial["study"])
+        mine, fresh = watch.of(trial.study), Watch(house.store).of(trial.study)
         assert (mine.candidates, mine.chosen_by, mine.position) == (fresh.candidates, fresh.chosen_by, fresh.position)
     assert len(loads) == before + 1  # the fresh one alone
 
@@ -119,14 +119,14 @@ def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: li
 def test_nothing_is_computed_anew_while_nothing_changes(house: Any) -> None:
     watch = Watch(house.store)
     trial = suggest(house)
-    first = watch.of(trial["study"])
-    assert watch.of(trial["study"]) is first
+    first = watch.of(trial.study)
+    assert watch.of(trial.study) is first
     house.end(trial)
-    second = watch.of(trial["study"])
+    second = watch.of(trial.study)
     assert second is not first
-    assert watch.of(trial["study"]) is second
-    set_study(house.store, study=trial["study"], deadline="2199-01-01T00:00")
-    assert watch.of(trial["study"]) is not watch.of(trial["study"]), "with a deadline the time alone changes answers"
+    assert watch.of(trial.study) is second
+    set_study(house.store, study=trial.study, deadline="2199-01-01T00:00")
+    assert watch.of(trial.study) is not watch.of(trial.study), "with a deadline the time alone changes answers"
 
 
 def test_a_look_from_an_older_moment_takes_nothing_back(house: Any, loads: list[int]) -> None:
@@ -134,10 +134,10 @@ def test_a_look_from_an_older_moment_takes_nothing_back(house: Any, loads: list[
     with house.store.snapshot() as older:
         scalar(older, "SELECT count(*) FROM work.trials")  # the snapshot is taken here
         trial = suggest(house)
-        newer = watch.of(trial["study"])
+        newer = watch.of(trial.study)
         before = len(loads)
-        assert watch.of(trial["study"], older) is newer
-    assert watch.of(trial["study"]) is newer
+        assert watch.of(trial.study, older) is newer
+    assert watch.of(trial.study) is newer
     assert len(loads) == before
 
 
@@ -181,34 +181,34 @@ def test_a_study_goes_on_up_to_its_price_and_stops_above_it(house: Any) -> None:
     for _ in range(6):
         house.end(suggest(house))
     told = stopping_prices(house.store)
-    assert (told["price_per_hour"], told["is_heeded"], told["costs_known"]) == (0.0, True, True)
-    limits = {entry["study"]: entry["stops_above"] for entry in told["studies"]}
+    assert (told.price_per_hour, told.is_heeded, told.costs_known) == (0.0, True, True)
+    limits = {entry.study: entry.stops_above for entry in told.studies}
     assert set(limits) == go_on(house)
     assert len(limits) > 1
     assert list(limits.values()) == sorted(limits.values(), reverse=True)
-    assert sum(entry["seconds_day"] for entry in told["studies"]) > 0
+    assert sum(entry.seconds_day for entry in told.studies) > 0
     for limit in sorted(limits.values()):
         for factor in (1 - 1e-9, 1 + 1e-9):
             price = factor * limit / 3600
             set_policy(house.owner, changes={"price_per_second": price}, reason="to see")
             assert go_on(house) == {name for name, most in limits.items() if most >= factor * limit}
             seen = stopping_prices(house.store)  # what a study stops at is the same at every price
-            assert {e["study"]: e["stops_above"] for e in seen["studies"]} == limits
-            assert seen["price_per_hour"] == pytest.approx(factor * limit)
+            assert {e.study: e.stops_above for e in seen.studies} == limits
+            assert seen.price_per_hour == pytest.approx(factor * limit)
     (some, *_), names = limits, list(limits)
     only = stopping_prices(house.store, studies=[some])
-    assert [entry["study"] for entry in only["studies"]] == [some]
-    assert stopping_prices(house.store, studies=[])["studies"] == []
+    assert [entry.study for entry in only.studies] == [some]
+    assert stopping_prices(house.store, studies=[]).studies == ()
     pause_study(house.store, study=names[0], paused=True)
-    assert names[0] not in [entry["study"] for entry in stopping_prices(house.store)["studies"]]
+    assert names[0] not in [entry.study for entry in stopping_prices(house.store).studies]
 
 
 def test_a_policy_that_asks_for_no_price_stops_nobody(house: Any) -> None:
     set_policy(house.owner, changes={"policy": "roundrobin", "price_per_second": 1e9}, reason="to see")
     told = stopping_prices(house.store)
-    assert not told["is_heeded"]
-    assert {entry["study"] for entry in told["studies"]} == go_on(house)
-    assert {entry["stops_above"] for entry in told["studies"]} == {math.inf}
+    assert not told.is_heeded
+    assert {entry.study for entry in told.studies} == go_on(house)
+    assert {entry.stops_above for entry in told.studies} == {math.inf}
 
 
 def test_a_study_goes_on_where_it_pays_on_one_kind_of_device(house: Any) -> None:
@@ -216,12 +216,12 @@ def test_a_study_goes_on_where_it_pays_on_one_kind_of_device(house: Any) -> None
     for number in range(9):
         kind = "gpu" if number % 3 else "cpu"
         house.end(suggest(house, device=kind), pace=1.0 if kind == "cpu" else 0.05)
-    told = stopping_prices(house.store)["studies"]
-    price = sorted(entry["stops_above"] for entry in told)[len(told) // 2]
+    told = stopping_prices(house.store).studies
+    price = sorted(entry.stops_above for entry in told)[len(told) // 2]
     set_policy(house.owner, changes={"price_per_second": price / 3600}, reason="to see")
-    served = {trial["study"] for trial in iter(lambda: suggest(house, device="gpu"), None)}
+    served = {trial.study for trial in iter(lambda: suggest(house, device="gpu"), None)}
     assert served
-    assert served <= {entry["study"] for entry in told if entry["stops_above"] >= price}
+    assert served <= {entry.study for entry in told if entry.stops_above >= price}
 
 
 def test_a_study_that_only_waits_for_its_own_trial_has_not_stopped(house: Any) -> None:
@@ -229,5 +229,5 @@ def test_a_study_that_only_waits_for_its_own_trial_has_not_stopped(house: Any) -
         house.end(suggest(house))
     for (tenant,) in house.sql("SELECT name FROM work.tenants"):
         set_tenant(house.store, tenant=tenant, max_parallel=1)
-    running = suggest(house)["study"]
-    assert running in {entry["study"] for entry in stopping_prices(house.store)["studies"]}
+    running = suggest(house).study
+    assert running in {entry.study for entry in stopping_prices(house.store).studies}

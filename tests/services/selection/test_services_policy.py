@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.config import SelectionConfig
+from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
@@ -39,14 +40,14 @@ def batch(lab: Any, policy: str | None = None, **changes: Any) -> tuple[str, int
     ((name, settings),) = lab.rows(
         f"SELECT policy, settings_id FROM work.suggestion_batches WHERE request_key = '{asked['request_key']}'"
     )
-    assert told["policy"] == name
+    assert told.policy == name
     return name, settings
 
 
 def test_without_any_the_programs_own_hold(lab: Any) -> None:
     shown = show_policy(lab.worker)
-    assert (shown["id"], shown["policy"], shown["reason"]) == (None, "default", None)
-    assert SelectionConfig.from_json(shown["config"]) == SelectionConfig() == config_now(lab)
+    assert (shown.id, shown.policy, shown.reason) == (None, "default", None)
+    assert SelectionConfig.from_json(shown.config) == SelectionConfig() == config_now(lab)
     assert policy_history(lab.worker) == []
     assert batch(lab) == ("default", None)
 
@@ -54,16 +55,16 @@ def test_without_any_the_programs_own_hold(lab: Any) -> None:
 def test_what_is_set_holds_from_the_next_decision_on(lab: Any, owner: Store) -> None:
     before = batch(lab)
     told = set_policy(owner, changes={"policy": "hybrid", "beta_multiplier": 0.05}, reason=" equal costs ")
-    assert (told["policy"], told["reason"], told["changed"]) == ("hybrid", "equal costs", True)
-    assert told["created_by"] == "easeml_owner"
+    assert (told.policy, told.reason, told.changed) == ("hybrid", "equal costs", True)
+    assert told.created_by == "easeml_owner"
     assert config_now(lab) == SelectionConfig(policy="hybrid", beta_multiplier=0.05)
-    assert batch(lab) == ("hybrid", told["id"])
+    assert batch(lab) == ("hybrid", told.id)
     assert before == ("default", None)
     later = set_policy(owner, changes={"guard": 0.3}, reason="complaints")
     assert config_now(lab) == SelectionConfig(policy="hybrid", beta_multiplier=0.05, guard=0.3)
-    assert batch(lab) == ("hybrid", later["id"])
-    assert [h["reason"] for h in policy_history(lab.worker)] == ["complaints", "equal costs"]
-    assert show_policy(lab.worker) == {k: v for k, v in later.items() if k != "changed"}
+    assert batch(lab) == ("hybrid", later.id)
+    assert [h.reason for h in policy_history(lab.worker)] == ["complaints", "equal costs"]
+    assert {**row_of(show_policy(lab.worker)), "changed": True} == row_of(later)
 
 
 def test_a_named_policy_keeps_the_other_settings(lab: Any, owner: Store) -> None:
@@ -71,10 +72,10 @@ def test_a_named_policy_keeps_the_other_settings(lab: Any, owner: Store) -> None
     told = set_policy(owner, changes=changes, reason="habit")
     assert config_now(lab).order == ("decision_tree", "nearest_centroid")
     assert config_now(lab, "default") == SelectionConfig(guard=0.5, order=changes["order"])
-    assert batch(lab, "default") == ("default", told["id"])
+    assert batch(lab, "default") == ("default", told.id)
     reasons = lab.one("SELECT reasons FROM work.suggestions ORDER BY batch_id DESC LIMIT 1")
     assert (reasons["policy"], reasons["guard"]) == ("default", 0.5)
-    assert batch(lab) == ("order", told["id"])
+    assert batch(lab) == ("order", told.id)
     with pytest.raises(ConfigError, match="policy must be one of"):
         config_now(lab, "luck")
 
@@ -82,20 +83,20 @@ def test_a_named_policy_keeps_the_other_settings(lab: Any, owner: Store) -> None
 def test_the_price_of_compute_stops_everybody_and_a_retry_still_gets_its_answer(lab: Any, owner: Store) -> None:
     key = lab.key()
     first = suggest_trials(lab.worker, count=1, request_key=key)
-    assert len(first["trials"]) == 1
+    assert len(first.trials) == 1
     set_policy(owner, changes={"price_per_second": 1e9}, reason="too dear")
-    assert suggest_trials(lab.worker, count=5, request_key=lab.key())["trials"] == []
+    assert suggest_trials(lab.worker, count=5, request_key=lab.key()).trials == ()
     assert suggest_trials(lab.worker, count=1, request_key=key) == first
 
 
 def test_a_repetition_stores_nothing(lab: Any, owner: Store) -> None:
     once = {"changes": {"guard": 0.2}, "reason": "r", "report": {"ratio": 0.1 + 0.2, "losses": [0.05, 1e-7]}}
     first, again = set_policy(owner, **once), set_policy(owner, **once)
-    assert (first["changed"], again["changed"], again["id"]) == (True, False, first["id"])
-    assert set_policy(owner, **once | {"report": None})["changed"]  # other evidence is news
-    assert set_policy(owner, **once | {"reason": "s", "report": None})["changed"]
+    assert (first.changed, again.changed, again.id) == (True, False, first.id)
+    assert set_policy(owner, **once | {"report": None}).changed  # other evidence is news
+    assert set_policy(owner, **once | {"reason": "s", "report": None}).changed
     back = set_policy(owner, changes={}, reason="back", from_defaults=True)
-    assert SelectionConfig.from_json(back["config"]) == SelectionConfig()
+    assert SelectionConfig.from_json(back.config) == SelectionConfig()
     assert len(policy_history(lab.worker)) == 4
 
 
@@ -107,7 +108,7 @@ def test_eight_at_once_with_one_thought_store_it_once(lab: Any) -> None:
         together.wait()
         told = set_policy(store, changes={"guard": 0.2}, reason="the same")
         store.close()
-        return told["id"]
+        return told.id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(change, range(8)))) == 1
@@ -137,8 +138,8 @@ def test_a_change_that_was_thought_out_under_other_settings_is_refused(lab: Any,
     with pytest.raises(StateError, match="the settings were changed meanwhile; look with `easeml policy show`"):
         set_policy(owner, changes={"guard": 0.3}, reason="b", instead_of=0)
     assert config_now(lab).guard == 0.2
-    assert set_policy(owner, changes={"guard": 0.2}, reason="a", instead_of=0)["changed"] is False
-    assert set_policy(owner, changes={"guard": 0.3}, reason="b", instead_of=first["id"])["changed"]
+    assert set_policy(owner, changes={"guard": 0.2}, reason="a", instead_of=0).changed is False
+    assert set_policy(owner, changes={"guard": 0.3}, reason="b", instead_of=first.id).changed
 
 
 @pytest.mark.parametrize(
@@ -177,18 +178,18 @@ def test_settings_of_a_version_that_knew_more_stop_decisions_and_can_still_be_re
         add_settings(tx, config={"policy": "hybrid", "magic": 7}, reason="from the future")
     with pytest.raises(InvalidInputError, match="has no setting 'magic'"):
         suggest_trials(lab.worker, count=1, request_key=lab.key())
-    assert show_policy(lab.worker)["config"]["magic"] == 7
-    assert policy_history(lab.worker)[0]["policy"] == "hybrid"
+    assert show_policy(lab.worker).config["magic"] == 7
+    assert policy_history(lab.worker)[0].policy == "hybrid"
     set_policy(owner, changes={}, reason="back", from_defaults=True)
     assert batch(lab)[0] == "default"
 
 
 def test_a_scheduler_that_lives_on_obeys_from_its_next_decision_on(lab: Any, owner: Store) -> None:
     live = LiveScheduler(lab.worker)
-    assert live.ask(request_key=lab.key())["policy"] == "default"
+    assert live.ask(request_key=lab.key()).policy == "default"
     told = set_policy(owner, changes={"policy": "hybrid"}, reason="now")
     key = lab.key()
-    assert live.ask(request_key=key)["policy"] == "hybrid"
-    assert lab.one("SELECT settings_id FROM work.suggestion_batches WHERE request_key = :key", key=key) == told["id"]
+    assert live.ask(request_key=key).policy == "hybrid"
+    assert lab.one("SELECT settings_id FROM work.suggestion_batches WHERE request_key = :key", key=key) == told.id
     set_policy(owner, changes={"policy": "default", "price_per_second": 1e9}, reason="too dear")
-    assert live.ask(request_key=lab.key())["trials"] == []
+    assert live.ask(request_key=lab.key()).trials == ()

@@ -22,7 +22,9 @@ from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.database import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from easeml_core.store.tables.decisions import SuggestedTrial
 
 STUDIES = 5
 
@@ -44,11 +46,11 @@ class Story:
 
     def ask(self) -> None:
         count, device = self.rng.choice([1, 1, 3]), self.rng.choice([None, "gpu"])
-        self.open += self.live.ask(count=count, device=device, request_key=next(self.house.keys))["trials"]
+        self.open += self.live.ask(count=count, device=device, request_key=next(self.house.keys)).trials
 
     def ask_elsewhere(self) -> None:
         asked = {"count": 1, "request_key": next(self.house.keys)} | self.choice
-        self.open += suggest_trials(self.house.store, **asked)["trials"]
+        self.open += suggest_trials(self.house.store, **asked).trials
 
     def succeed(self) -> None:
         self.take(self.house.end)
@@ -57,13 +59,13 @@ class Story:
         self.take(lambda trial: self.house.end(trial, TrialState.FAILED))
 
     def cancel(self) -> None:
-        self.take(lambda trial: cancel_trial(self.house.store, trial_id=trial["trial_id"]))
+        self.take(lambda trial: cancel_trial(self.house.store, trial_id=trial.trial_id))
 
     def cancel_running(self) -> None:
         self.take(lambda trial: self.house.end(trial, TrialState.CANCELLED))
 
     def lose(self) -> None:
-        def lost(trial: dict[str, Any]) -> None:
+        def lost(trial: SuggestedTrial) -> None:
             self.house.begin(trial)
             self.house.let_run_out(trial)
 
@@ -79,8 +81,8 @@ class Story:
                 if self.rng.random() < 0.5:
                     self.ask()
 
-    def take(self, happens: Callable[[dict[str, Any]], Any]) -> None:
-        unique = {t["trial_id"]: t for t in self.open}
+    def take(self, happens: Callable[[SuggestedTrial], Any]) -> None:
+        unique = {t.trial_id: t for t in self.open}
         if unique:
             trial = self.rng.choice(list(unique.values()))
             self.open = [t for t in unique.values() if t is not trial]
@@ -135,7 +137,7 @@ def test_memory_is_what_would_be_loaded_anew_under_limits(seed: int, house: Any)
 def test_every_policy_goes_on_from_memory_with_trials_under_way(policy: str, house: Any, loads: list[int]) -> None:
     live, under_way = LiveScheduler(house.store, policy=policy), []
     for count in (4, 3, 2):
-        under_way += live.ask(count=count, request_key=next(house.keys))["trials"]
+        under_way += live.ask(count=count, request_key=next(house.keys)).trials
         for which in (2, 0):
             house.end(under_way.pop(which))
     assert len(loads) == 1
@@ -154,9 +156,9 @@ def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(seed: int,
     set_policy(house.owner, changes={"guard": 0.95}, reason="a test")
     join_more(house, 10)
     live, rng = LiveScheduler(house.store), random.Random(seed)
-    for trial in live.ask(count=12, request_key=next(house.keys))["trials"]:  # so many that not each result is a refit
+    for trial in live.ask(count=12, request_key=next(house.keys)).trials:  # so many that not each result is a refit
         house.end(trial)
-    under_way = live.ask(count=16, request_key=next(house.keys))["trials"]
+    under_way = list(live.ask(count=16, request_key=next(house.keys)).trials)
     for _ in range(6):
         house.end(under_way.pop(rng.randrange(len(under_way))))
         assert house.agrees(live, 100)
@@ -168,7 +170,7 @@ def test_a_restart_gives_the_same_next_hundred_decisions(house: Any, loads: list
     join_more(house, 20)
     live, open_trials = LiveScheduler(house.store), []
     for _ in range(10):
-        open_trials += live.ask(count=2, request_key=next(house.keys))["trials"]
+        open_trials += live.ask(count=2, request_key=next(house.keys)).trials
         house.end(open_trials.pop(0))
     with copied(house) as other:
         loads.clear()
@@ -180,12 +182,12 @@ def test_a_restart_gives_the_same_next_hundred_decisions(house: Any, loads: list
         assert house.reasons() == other.reasons()
 
 
-def go_on(house: Any, given: list[dict[str, Any]], ask: Callable[[str], Any], count: int) -> None:
+def go_on(house: Any, given: Sequence[SuggestedTrial], ask: Callable[[str], Any], count: int) -> None:
     """So many decisions with the trials of earlier ones under way; the oldest ends before the next is made."""
     open_trials = list(given)
     for number in range(count):
         house.end(open_trials.pop(0))
-        open_trials += ask(f"go on/{number}")["trials"]
+        open_trials += ask(f"go on/{number}").trials
 
 
 class copied:
@@ -225,7 +227,7 @@ for number in range(30):
     (trial,) = live.ask(request_key=f"night/{number}")["trials"]
     print(number, flush=True)
     with house.store.begin() as tx:
-        (state,) = tx.exec_driver_sql(f"SELECT state FROM work.trials WHERE id = {trial['trial_id']}").one()
+        (state,) = tx.exec_driver_sql(f"SELECT state FROM work.trials WHERE id = {trial.trial_id}").one()
     if state == "SUGGESTED":
         house.end(trial)
 """
@@ -237,7 +239,7 @@ def test_kill_9_between_decisions_changes_none_of_them(house: Any, tmp_path: Any
     with copied(house) as other:
         undisturbed = LiveScheduler(other.store)
         for number in range(30):
-            (trial,) = undisturbed.ask(request_key=f"night/{number}")["trials"]
+            (trial,) = undisturbed.ask(request_key=f"night/{number}").trials
             other.end(trial)
         for kill_after in (3, 24, 37, None):
             run_killed(house.database.url("easeml_worker"), kill_after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -19,19 +19,24 @@ from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.tables import decisions, studies, trials
+from easeml_core.store.tables.decisions import SuggestedTrial
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 # What makes it load anew, and what does not.
 
 
-def warm(house: Any, loads: list[int], **choice: Any) -> tuple[LiveScheduler, list[dict[str, Any]]]:
+def warm(house: Any, loads: list[int], **choice: Any) -> tuple[LiveScheduler, Sequence[SuggestedTrial]]:
     live = LiveScheduler(house.store, **choice)
-    given = live.ask(count=3, request_key=next(house.keys))["trials"]
+    given = live.ask(count=3, request_key=next(house.keys)).trials
     loads.clear()
     return live, given
 
 
-def ask(house: Any, live: LiveScheduler, **asked: Any) -> list[dict[str, Any]]:
-    return live.ask(request_key=next(house.keys), **asked)["trials"]
+def ask(house: Any, live: LiveScheduler, **asked: Any) -> Sequence[SuggestedTrial]:
+    return live.ask(request_key=next(house.keys), **asked).trials
 
 
 def test_results_and_other_peoples_trials_are_taken_in(house: Any, loads: list[int]) -> None:
@@ -42,7 +47,7 @@ def test_results_and_other_peoples_trials_are_taken_in(house: Any, loads: list[i
     assert len(ask(house, live)) == 1
     with house.store.begin() as tx:  # somebody else's, ended before this one looked
         trial = somebody_elses(tx, "zero")
-    house.end({"trial_id": trial, "study": "h-4", "candidate": "zero"})
+    house.end(SuggestedTrial(trial, "h-4", "zero", ""))
     assert len(ask(house, live, device="gpu")) == 1
     assert loads == []
     assert house.agrees(live, 100)
@@ -61,13 +66,13 @@ NEW = {"name": "new", "kind": "decision_tree"}
 @pytest.mark.parametrize(
     "change",
     [
-        lambda house, given: cancel_trial(house.store, trial_id=given[0]["trial_id"]),
+        lambda house, given: cancel_trial(house.store, trial_id=given[0].trial_id),
         lambda house, given: pause_study(house.store, study="h-2", paused=True),
         lambda house, given: set_study(house.store, study="h-1", weight=2.0),
         lambda house, given: set_tenant(house.store, tenant="h-1", max_parallel=4),
         lambda house, given: add_candidates(house.store, study="h-3", candidates=[NEW]),
         lambda house, given: set_policy(house.owner, changes={"guard": 0.3}, reason="a test"),
-        lambda house, given: house.sql("UPDATE work.trials SET device = 'tpu' WHERE id = :id", id=given[0]["trial_id"]),
+        lambda house, given: house.sql("UPDATE work.trials SET device = 'tpu' WHERE id = :id", id=given[0].trial_id),
     ],
     ids=["withdrawn", "paused", "weight", "limit", "candidate", "settings", "device"],
 )
@@ -100,7 +105,7 @@ def test_trials_of_another_study_that_end_become_part_of_the_past(house: Any, lo
     live, _ = warm(house, loads, studies_only=["h-0", "h-1"])
     ask(house, live)
     assert loads == []
-    house.end({"trial_id": elsewhere, "study": "h-4", "candidate": "zero"})
+    house.end(SuggestedTrial(elsewhere, "h-4", "zero", ""))
     ask(house, live)
     assert len(loads) == 1
     assert house.agrees(live, 100, studies_only=["h-0", "h-1"])
@@ -111,8 +116,8 @@ def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(house: Any, 
     house.begin(first)
     house.let_run_out(first)
     (again,) = ask(house, live)
-    assert (again["trial_id"], len(loads)) == (first["trial_id"], 1)
-    assert again["reason"].endswith("given again, its worker was lost in attempt 1")
+    assert (again.trial_id, len(loads)) == (first.trial_id, 1)
+    assert again.reason.endswith("given again, its worker was lost in attempt 1")
     ask(house, live)
     assert house.agrees(live, 100)
 
@@ -120,8 +125,8 @@ def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(house: Any, 
 def test_what_nobody_started_is_handed_out_again_from_memory(house: Any, loads: list[int]) -> None:
     live, (first, *_) = warm(house, loads)
     house.let_run_out(first)
-    assert ask(house, live)[0]["trial_id"] == first["trial_id"]
-    assert ask(house, live)[0]["trial_id"] != first["trial_id"]
+    assert ask(house, live)[0].trial_id == first.trial_id
+    assert ask(house, live)[0].trial_id != first.trial_id
     assert loads == []
 
 
@@ -135,7 +140,7 @@ def test_a_transaction_that_fails_leaves_nothing_in_memory(house: Any, loads: li
     assert house.sql("SELECT count(*) FROM work.trials") == before
     (trial,) = ask(house, live)
     assert len(loads) == 1
-    assert house.reasons()[-1]["candidate"] == trial["candidate"]
+    assert house.reasons()[-1]["candidate"] == trial.candidate
     assert house.agrees(live, 100)
 
 
@@ -149,7 +154,7 @@ def test_a_refusal_is_noticed_and_the_rest_goes_on(house: Any, loads: list[int])
     set_tenant(house.store, tenant="h-4", max_parallel=1)
     live = LiveScheduler(house.store, studies_only=["h-4", "h-0"])
     given = ask(house, live, count=4)
-    assert [t["study"] for t in given].count("h-4") <= 1
+    assert [t.study for t in given].count("h-4") <= 1
     assert len(given) == 4
     assert house.agrees(live, 100, studies_only=["h-4", "h-0"])
 
@@ -187,8 +192,8 @@ def test_a_deadline_comes_nearer_without_loading_anything(house: Any, loads: lis
     old = copy.deepcopy(memory)
     assert old.catch_up(late)
     names = {s.id: s.name for s in old.active.values()}
-    assert "h-4" not in {names[s["study_id"]] for s in house.next_of(old, 100)}
-    assert "h-4" in {names[s["study_id"]] for s in house.next_of(memory, 100)}
+    assert "h-4" not in {names[s.study_id] for s in house.next_of(old, 100)}
+    assert "h-4" in {names[s.study_id] for s in house.next_of(memory, 100)}
 
 
 # The same answers as ``suggest_trials``.
@@ -206,14 +211,14 @@ def test_a_batch_is_kept_also_when_nothing_is_left(house: Any) -> None:
     live = LiveScheduler(house.store, studies_only=["h-4"])
     assert len(ask(house, live, count=100)) == len(house.candidates)
     told = live.ask(count=2, request_key="empty")
-    assert (told["trials"], told["message"].split(":")[0]) == ([], "nothing to train")
+    assert (told.trials, told.message.split(":")[0]) == ((), "nothing to train")
     assert house.sql("SELECT requested FROM work.suggestion_batches WHERE request_key = 'empty'") == [(2,)]
     assert live.ask(request_key="empty") == told
 
 
 def test_every_batch_names_the_settings_it_was_made_under(house: Any, loads: list[int]) -> None:
     live, _ = warm(house, loads)
-    made = set_policy(house.owner, changes={"policy": "greedy"}, reason="a test")["id"]
+    made = set_policy(house.owner, changes={"policy": "greedy"}, reason="a test").id
     ask(house, live)
     last = house.sql("SELECT policy, settings_id FROM work.suggestion_batches ORDER BY id DESC LIMIT 1")
     assert last == [("greedy", made)]
@@ -234,8 +239,8 @@ def test_what_it_cannot_be_made_for_is_refused(house: Any) -> None:
 def test_many_threads_share_one_scheduler(house: Any) -> None:
     live = LiveScheduler(house.store)
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda n: live.ask(request_key=f"t/{n}")["trials"], range(24)))
-    pairs = [(t["study"], t["candidate"]) for given in answers for t in given]
+        answers = list(pool.map(lambda n: live.ask(request_key=f"t/{n}").trials, range(24)))
+    pairs = [(t.study, t.candidate) for given in answers for t in given]
     assert len(pairs) == len(set(pairs)) == 24
     assert house.agrees(live, 100)
 

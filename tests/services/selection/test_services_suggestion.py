@@ -25,23 +25,23 @@ def suggest(lab: Any, count: int = 20, **changes: Any) -> Any:
 
 
 def pairs(suggested: Any) -> list[tuple[str, str]]:
-    return [(t["study"], t["candidate"]) for t in suggested["trials"]]
+    return [(t.study, t.candidate) for t in suggested.trials]
 
 
 def test_every_candidate_is_suggested_once_with_its_reason(lab: Any) -> None:
     suggested = suggest(lab)
     assert sorted(pairs(suggested)) == sorted(OPEN)
-    assert suggested["policy"] == "default"
-    assert suggested["message"] == "9 trials"
-    for trial in suggested["trials"]:
-        assert trial["reason"].startswith(f"{trial['study']}: expected +")
-        assert trial_state(lab.worker, trial_id=trial["trial_id"])["state"] == "SUGGESTED"
+    assert suggested.policy == "default"
+    assert suggested.message == "9 trials"
+    for trial in suggested.trials:
+        assert trial.reason.startswith(f"{trial.study}: expected +")
+        assert trial_state(lab.worker, trial_id=trial.trial_id).state == "SUGGESTED"
 
 
 def test_reasons_are_stored_whole(lab: Any) -> None:
     suggested = suggest(lab, 2)
     stored = [reasons for (reasons,) in lab.rows("SELECT reasons FROM work.suggestions ORDER BY position")]
-    assert [r["sentence"] for r in stored] == [t["reason"] for t in suggested["trials"]]
+    assert [r["sentence"] for r in stored] == [t.reason for t in suggested.trials]
     for reasons in stored:
         assert {"mean", "std", "predicted_cost_seconds", "acquisition", "policy", "runner_up"} <= set(reasons)
         assert 0 <= reasons["mean"] <= 1
@@ -51,7 +51,7 @@ def test_reasons_are_stored_whole(lab: Any) -> None:
 def test_a_retry_gets_the_same_trials_even_after_they_ran(lab: Any) -> None:
     first = suggest(lab, 2, request_key="night/1")
     assert suggest(lab, 2, request_key="night/1") == first
-    lease = claim(lab.worker, trial_id=first["trials"][0]["trial_id"], request_key="w")
+    lease = claim(lab.worker, trial_id=first.trials[0].trial_id, request_key="w")
     record_failure(lab.worker, lease, "it crashed")
     again = suggest(lab, 7, policy="random", request_key="night/1")
     assert again == first
@@ -62,8 +62,8 @@ def test_nothing_is_suggested_twice_and_the_end_is_said(lab: Any) -> None:
     seen = [pair for _ in range(4) for pair in pairs(suggest(lab, 3))]
     assert len(seen) == len(set(seen)) == len(OPEN)
     last = suggest(lab, 3)
-    assert last["trials"] == []
-    assert last["message"].startswith("nothing to train: every candidate of the active studies has run")
+    assert last.trials == ()
+    assert last.message.startswith("nothing to train: every candidate of the active studies has run")
 
 
 def test_new_data_bring_every_candidate_back(lab: Any) -> None:
@@ -75,7 +75,7 @@ def test_new_data_bring_every_candidate_back(lab: Any) -> None:
         studies.add_data_version(tx, study_id=study.id, parts={"train": 1, "validation": 1}, **new)
     fresh = suggest(lab)
     assert {study for study, _ in pairs(fresh)} == {"full"}
-    assert len(fresh["trials"]) == 6
+    assert len(fresh.trials) == 6
 
 
 def test_eight_callers_at_once_share_the_trials_out(lab: Any) -> None:
@@ -105,42 +105,42 @@ def test_eight_retries_at_once_get_one_answer(lab: Any) -> None:
 
 
 def test_what_nobody_started_is_handed_out_again_first(lab: Any) -> None:
-    old = [t["trial_id"] for t in suggest(lab, 2)["trials"]]
-    assert not set(old) & {t["trial_id"] for t in suggest(lab, 2)["trials"]}  # still reserved
+    old = [t.trial_id for t in suggest(lab, 2).trials]
+    assert not set(old) & {t.trial_id for t in suggest(lab, 2).trials}  # still reserved
     lab.let_run_out(*old)
-    again = suggest(lab, 3)["trials"]
-    assert [t["trial_id"] for t in again[:2]] == sorted(old)
-    assert all("given again, an earlier run left it behind" in t["reason"] for t in again[:2])
-    assert again[2]["trial_id"] not in old
-    assert suggest(lab, 20)["message"] == "4 trials"  # and those are reserved anew: 9 - 2 - 2 - 1
+    again = suggest(lab, 3).trials
+    assert [t.trial_id for t in again[:2]] == sorted(old)
+    assert all("given again, an earlier run left it behind" in t.reason for t in again[:2])
+    assert again[2].trial_id not in old
+    assert suggest(lab, 20).message == "4 trials"  # and those are reserved anew: 9 - 2 - 2 - 1
 
 
 def test_a_lost_workers_trial_is_handed_out_again(lab: Any) -> None:
-    (trial,) = suggest(lab, 1)["trials"]
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    (trial,) = suggest(lab, 1).trials
+    claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     assert expire_leases(lab.worker) == []
-    lab.let_run_out(trial["trial_id"])
-    (again,) = suggest(lab, 1)["trials"]
-    assert again["trial_id"] == trial["trial_id"]
-    assert again["reason"].endswith("is given again, its worker was lost in attempt 1")
+    lab.let_run_out(trial.trial_id)
+    (again,) = suggest(lab, 1).trials
+    assert again.trial_id == trial.trial_id
+    assert again.reason.endswith("is given again, its worker was lost in attempt 1")
 
 
 def test_a_trial_that_lost_all_its_workers_has_failed(lab: Any) -> None:
-    (trial,) = suggest(lab, 1)["trials"]
+    (trial,) = suggest(lab, 1).trials
     for number in range(3):
-        claim(lab.worker, trial_id=trial["trial_id"], request_key=f"w{number}")
-        lab.let_run_out(trial["trial_id"])
-        assert expire_leases(lab.worker) == [trial["trial_id"]]
-    ended = trial_state(lab.worker, trial_id=trial["trial_id"])
-    assert (ended["state"], ended["failure"]) == ("FAILED", "its worker was lost 3 times")
-    assert len(suggest(lab)["trials"]) == len(OPEN) - 1
+        claim(lab.worker, trial_id=trial.trial_id, request_key=f"w{number}")
+        lab.let_run_out(trial.trial_id)
+        assert expire_leases(lab.worker) == [trial.trial_id]
+    ended = trial_state(lab.worker, trial_id=trial.trial_id)
+    assert (ended.state, ended.failure) == ("FAILED", "its worker was lost 3 times")
+    assert len(suggest(lab).trials) == len(OPEN) - 1
 
 
 def test_failed_and_cancelled_trials_are_not_repeated(lab: Any) -> None:
-    failed, cancelled = (t["trial_id"] for t in suggest(lab, 2)["trials"])
+    failed, cancelled = (t.trial_id for t in suggest(lab, 2).trials)
     record_failure(lab.worker, claim(lab.worker, trial_id=failed, request_key="w"), "out of memory")
     cancel_trial(lab.worker, trial_id=cancelled)
-    assert len(suggest(lab)["trials"]) == len(OPEN) - 2
+    assert len(suggest(lab).trials) == len(OPEN) - 2
 
 
 def test_a_used_up_budget_ends_a_study_and_nobody_else(lab: Any) -> None:
@@ -168,7 +168,7 @@ def test_a_choice_of_studies_is_respected(lab: Any) -> None:
 @pytest.mark.parametrize("policy", POLICIES)
 def test_every_policy_suggests_and_is_remembered(policy: str, lab: Any) -> None:
     suggested = suggest(lab, 4, policy=policy)
-    assert suggested["policy"] == policy
+    assert suggested.policy == policy
     assert len(set(pairs(suggested))) == 4
     assert set(pairs(suggested)) <= OPEN
     assert lab.rows("SELECT policy, requested FROM work.suggestion_batches") == [(policy, 4)]
@@ -194,15 +194,15 @@ def test_bad_input_is_refused(changes: Any, words: str, lab: Any) -> None:
 def test_an_unknown_study_is_told_and_uses_up_no_key(lab: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no study 'fool'; known: 'first', 'full', 'hidden'"):
         suggest(lab, studies_only=["fool"], request_key="night/1")
-    assert suggest(lab, 1, request_key="night/1")["message"] == "1 trial"
+    assert suggest(lab, 1, request_key="night/1").message == "1 trial"
 
 
 def test_without_any_study_there_is_nothing_to_do(bare: Any) -> None:
-    assert suggest(bare)["trials"] == []
+    assert suggest(bare).trials == ()
 
 
 def test_a_first_study_without_results_gets_trials(bare: Any) -> None:
     bare.register("cancer")
     suggested = suggest(bare, 3)
-    assert len(suggested["trials"]) == 3
-    assert "no result yet" in suggested["trials"][0]["reason"]
+    assert len(suggested.trials) == 3
+    assert "no result yet" in suggested.trials[0].reason

@@ -35,6 +35,8 @@ from easeml_core.store.tables.reservations import outlook
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from easeml_core.store.tables.decisions import SuggestedTrial
+
 KINDS = (None, "cpu", "gpu")
 
 
@@ -112,8 +114,8 @@ class Devices:
         believed, self.watch.under_way = self.watch.under_way, {}
         self.fairness.predict({n: c for n, c in believed.items() if n in self.book.runs and self.book.runs[n].is_open})
         given = self.place.rows(_GIVEN, key=key)
-        assert [g.id for g in given] == [t["trial_id"] for t in answer["trials"]]
-        assert given or answer["message"].startswith("nothing to train")
+        assert [g.id for g in given] == [t.trial_id for t in answer.trials]
+        assert given or answer.message.startswith("nothing to train")
         for found in given:
             self._begin(device, kind, key, self._judged(found, kind))
         return bool(given)
@@ -314,7 +316,7 @@ def work(url: str, key: str) -> None:
         print(request, flush=True)
         with store.begin() as tx:
             is_old = _is_made(tx, request)
-        given = live.ask(request_key=request)["trials"]
+        given = live.ask(request_key=request).trials
         print("told", flush=True)
         if given:
             _work_on(store, given[0], request)
@@ -332,8 +334,8 @@ def _is_made(tx: Any, request: str) -> bool:
     return True
 
 
-def _work_on(store: Store, trial: dict[str, Any], request: str) -> None:
-    number, study, candidate = trial["trial_id"], trial["study"], trial["candidate"]
+def _work_on(store: Store, trial: SuggestedTrial, request: str) -> None:
+    number, study, candidate = trial.trial_id, trial.study, trial.candidate
     try:
         lease = claim(store, trial_id=number, request_key=request)
     except TrialStateError:  # it ran out, and somebody else has it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -34,15 +34,20 @@ from easeml_core.services.trials.execution import (
 )
 from easeml_core.training.job import TrainingResult
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.store.tables.decisions import SuggestedTrial
+
 PAST, FUTURE = "2020-01-01T00:00", "2199-12-31T23:59:59+01:00"
 
 
-def suggest(lab: Any, count: int = 20, **changes: Any) -> list[dict[str, Any]]:
+def suggest(lab: Any, count: int = 20, **changes: Any) -> Sequence[SuggestedTrial]:
     asked = {"count": count, "request_key": lab.key()} | changes
-    return list(suggest_trials(lab.worker, **asked)["trials"])
+    return list(suggest_trials(lab.worker, **asked).trials)
 
 
-def of_full(lab: Any, count: int = 20) -> list[dict[str, Any]]:
+def of_full(lab: Any, count: int = 20) -> Sequence[SuggestedTrial]:
     return suggest(lab, count, studies_only=["full"])
 
 
@@ -50,8 +55,8 @@ def next_step(lab: Any, study: str = "full") -> str:
     return str(next(e.next for e in overview(lab.worker).tenants if e.study == study))
 
 
-def limit_of(lab: Any, trial: dict[str, Any]) -> Any:
-    return lab.one("SELECT limit_seconds FROM work.trials WHERE id = :id", id=trial["trial_id"])
+def limit_of(lab: Any, trial: SuggestedTrial) -> Any:
+    return lab.one("SELECT limit_seconds FROM work.trials WHERE id = :id", id=trial.trial_id)
 
 
 # Settings.
@@ -190,7 +195,7 @@ def test_a_running_study_takes_more_candidates(lab: Any) -> None:
     assert told == {**expected, "devices": None, "added": True}
     assert join(lab, name="deep", parameters={"max_depth": 9}) == told | {"added": False}
     (trial,) = of_full(lab)
-    assert trial["candidate"] == "deep"
+    assert trial.candidate == "deep"
 
 
 def test_another_candidate_of_the_same_name_is_refused(lab: Any) -> None:
@@ -231,18 +236,18 @@ def test_a_trial_of_a_study_with_a_budget_reserves_its_share(lab: Any) -> None:
 def test_a_study_whose_budget_is_reserved_does_not_keep_others_from_the_devices(lab: Any) -> None:
     """One trial reserves all 11 s that are left; by predicted costs of 1 s there would be room for more."""
     set_study(lab.worker, study="full", budget_seconds=14.0, priority=9)
-    assert sorted(t["study"] for t in suggest(lab)) == ["first"] * 3 + ["full"] + ["hidden"] * 3
+    assert sorted(t.study for t in suggest(lab)) == ["first"] * 3 + ["full"] + ["hidden"] * 3
 
 
 def test_what_was_reserved_bounds_the_training(lab: Any) -> None:
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
-    lease = claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    lease = claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     assert lease is not None
     assert (lease.reserved_seconds, lease.time_limit_seconds) == (51.0, 50.0)
     # A limit of the study below that still holds.
     (other,) = suggest(lab, 1, studies_only=["first"])
-    unbounded = claim(lab.worker, trial_id=other["trial_id"], request_key="w")
+    unbounded = claim(lab.worker, trial_id=other.trial_id, request_key="w")
     assert unbounded is not None
     assert unbounded.time_limit_seconds == 600.0
 
@@ -256,25 +261,25 @@ def test_without_any_cost_known_a_trial_reserves_its_whole_time_limit(bare: Any)
 
 def test_a_real_trial_is_cut_by_the_budget_and_says_so(lab: Any) -> None:
     (trial,) = of_full(lab, 1)
-    lab.as_superuser("UPDATE work.trials SET limit_seconds = 0.6 WHERE id = %s", trial["trial_id"])
-    report = run_trial(lab.worker, lab.artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert report["state"] == "FAILED"
-    assert report["failure"].startswith(("out of time: not finished after 0.3 s, which is what was reserved", "took "))
+    lab.as_superuser("UPDATE work.trials SET limit_seconds = 0.6 WHERE id = %s", trial.trial_id)
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
+    assert report.state == "FAILED"
+    assert report.failure.startswith(("out of time: not finished after 0.3 s, which is what was reserved", "took "))
     taken = lab.one("SELECT lost_seconds + coalesce(cost_seconds, 0) FROM work.trials WHERE id = :id", **_id(trial))
     assert 0.3 <= taken <= 0.6
 
 
-def _id(trial: dict[str, Any]) -> dict[str, int]:
-    return {"id": trial["trial_id"]}
+def _id(trial: SuggestedTrial) -> dict[str, int]:
+    return {"id": trial.trial_id}
 
 
 def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab: Any) -> None:
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
-    report = run_trial(lab.worker, lab.artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert report["state"] == "SUCCEEDED"
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
+    assert report.state == "SUCCEEDED"
     seen = study_details(lab.worker, study="full").summary
-    assert seen.device_seconds == pytest.approx(3.0 + report["cost_seconds"])
+    assert seen.device_seconds == pytest.approx(3.0 + report.cost_seconds)
     assert seen.reserved_seconds == 0.0
     assert next_step(lab).startswith("train: 2 candidates have not run on the present data; ")
     assert next_step(lab).endswith(" device-minutes of its compute budget are left")
@@ -284,7 +289,7 @@ def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab
 def test_who_comes_after_the_reservation_has_lost_the_trial(lab: Any, tmp_path: Any, ends: str) -> None:
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
-    lease = claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    lease = claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     assert lease is not None
     if ends == "fails":
         lease.started -= 100  # as if the machine had been frozen for so long
@@ -293,9 +298,9 @@ def test_who_comes_after_the_reservation_has_lost_the_trial(lab: Any, tmp_path: 
         (tmp_path / "model").write_text('{"label": 1}')
         late = TrainingResult(0.9, 100.0, tmp_path / "model", "constant", lab.open_parts().validation_labels)
         record_success(lab.worker, lab.artifacts, lease, late)
-    report = trial_state(lab.worker, trial_id=trial["trial_id"])
+    report = trial_state(lab.worker, trial_id=trial.trial_id)
     words = "took 100.0 s, and 51.0 s were reserved for it; its result is not counted"
-    assert (report["state"], report["failure"], report["model_id"]) == ("FAILED", words, None)
+    assert (report.state, report.failure, report.model_id) == ("FAILED", words, None)
     assert study_details(lab.worker, study="full").summary.device_seconds == 54.0
     with pytest.raises(Exception, match="taken over by another attempt"):
         record_failure(lab.worker, lease, "again")
@@ -303,7 +308,7 @@ def test_who_comes_after_the_reservation_has_lost_the_trial(lab: Any, tmp_path: 
 
 def test_a_budget_may_be_set_while_trials_are_under_way(lab: Any) -> None:
     waiting, running, _ = of_full(lab)
-    claim(lab.worker, trial_id=running["trial_id"], request_key="w")
+    claim(lab.worker, trial_id=running.trial_id, request_key="w")
     words = "compute budget of study 'full': 1806 of 100 used; raise it with `easeml study set`, or wait"
     with pytest.raises(BudgetExhaustedError, match=words):
         set_study(lab.worker, study="full", budget_seconds=100.0)
@@ -318,7 +323,7 @@ def test_a_quota_holds_over_all_studies_of_the_tenant(lab: Any) -> None:
     (trial,) = suggest(lab)
     assert limit_of(lab, trial) == pytest.approx(11.0, abs=0.002)
     assert suggest(lab) == []
-    cancel_trial(lab.worker, trial_id=trial["trial_id"])
+    cancel_trial(lab.worker, trial_id=trial.trial_id)
     assert len(suggest(lab)) == 1
     set_tenant(lab.worker, tenant="lab", quota_seconds=None)
     assert len(suggest(lab)) == 7
@@ -336,27 +341,27 @@ def test_a_tenant_gets_no_more_trials_at_once_than_it_may(lab: Any) -> None:
     assert suggest(lab) == []
     idle = next(e for e in overview(lab.worker).tenants if e.running + e.waiting == 0)
     assert idle.next == "wait: its tenant has as many open trials as it may have at once"
-    pause_study(lab.worker, study=first["study"], paused=True)  # its trial stays open, and keeps its place
+    pause_study(lab.worker, study=first.study, paused=True)  # its trial stays open, and keeps its place
     assert suggest(lab) == []
-    cancel_trial(lab.worker, trial_id=second["trial_id"])
+    cancel_trial(lab.worker, trial_id=second.trial_id)
     assert len(suggest(lab)) == 1
 
 
 def test_a_lost_worker_costs_what_its_lease_held_and_the_next_attempt_gets_as_much_again(lab: Any) -> None:
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     lab.as_superuser(
         "UPDATE work.trials SET attempt_started_at = now() - interval '21 s', lease_until = now() - interval '1 s' "
         "WHERE id = %s",
-        trial["trial_id"],
+        trial.trial_id,
     )
-    assert expire_leases(lab.worker) == [trial["trial_id"]]
+    assert expire_leases(lab.worker) == [trial.trial_id]
     assert study_details(lab.worker, study="full").summary.device_seconds == pytest.approx(23.0, abs=0.01)
     (again,) = of_full(lab, 1)
-    assert again["trial_id"] == trial["trial_id"]
+    assert again.trial_id == trial.trial_id
     assert limit_of(lab, trial) == pytest.approx(71.0, abs=0.01)
-    lease = claim(lab.worker, trial_id=trial["trial_id"], request_key="second")
+    lease = claim(lab.worker, trial_id=trial.trial_id, request_key="second")
     assert lease is not None
     assert lease.reserved_seconds == pytest.approx(51.0, abs=0.01)
 
@@ -364,28 +369,28 @@ def test_a_lost_worker_costs_what_its_lease_held_and_the_next_attempt_gets_as_mu
 def test_a_lost_worker_that_used_up_the_budget_ends_the_trial(lab: Any) -> None:
     set_study(lab.worker, study="full", budget_seconds=14.0)  # 11 s are left, and reserved
     (trial,) = of_full(lab, 1)
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     lab.as_superuser(
         "UPDATE work.trials SET attempt_started_at = now() - interval '30 s', lease_until = now() - interval '1 s' "
         "WHERE id = %s",
-        trial["trial_id"],
+        trial.trial_id,
     )
     assert of_full(lab) == []
-    report = trial_state(lab.worker, trial_id=trial["trial_id"])
-    assert report["state"] == "FAILED"
-    assert report["failure"] == "its worker was lost, and too little of the compute budget is left"
+    report = trial_state(lab.worker, trial_id=trial.trial_id)
+    assert report.state == "FAILED"
+    assert report.failure == "its worker was lost, and too little of the compute budget is left"
 
 
 def test_a_claim_of_what_lost_workers_used_up_ends_the_trial(lab: Any) -> None:
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="w")
+    claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     lab.as_superuser(
         "UPDATE work.trials SET attempt_started_at = now() - interval '51 s' WHERE id = %s", _id(trial)["id"]
     )
-    assert claim(lab.worker, trial_id=trial["trial_id"], request_key="w") is None
-    report = trial_state(lab.worker, trial_id=trial["trial_id"])
-    assert (report["state"], report["failure"]) == ("FAILED", "lost workers used up what was reserved for it")
+    assert claim(lab.worker, trial_id=trial.trial_id, request_key="w") is None
+    report = trial_state(lab.worker, trial_id=trial.trial_id)
+    assert (report.state, report.failure) == ("FAILED", "lost workers used up what was reserved for it")
 
 
 # Deadline, target, priority, device.
@@ -393,18 +398,18 @@ def test_a_claim_of_what_lost_workers_used_up_ends_the_trial(lab: Any) -> None:
 
 def test_after_its_deadline_a_study_gets_nothing_and_what_nobody_holds_is_cancelled(lab: Any) -> None:
     held, left_behind, lost = of_full(lab)
-    claim(lab.worker, trial_id=held["trial_id"], request_key="w")
-    lab.let_run_out(left_behind["trial_id"], lost["trial_id"])
+    claim(lab.worker, trial_id=held.trial_id, request_key="w")
+    lab.let_run_out(left_behind.trial_id, lost.trial_id)
     set_study(lab.worker, study="full", deadline=PAST)
     assert of_full(lab) == []
-    states = [trial_state(lab.worker, trial_id=t["trial_id"])["state"] for t in (held, left_behind, lost)]
+    states = [trial_state(lab.worker, trial_id=t.trial_id).state for t in (held, left_behind, lost)]
     assert states == ["RUNNING", "CANCELLED", "CANCELLED"]
     join(lab, name="deep", parameters={"max_depth": 9})
-    record_failure(lab.worker, claim(lab.worker, trial_id=held["trial_id"], request_key="w"), "it crashed")
+    record_failure(lab.worker, claim(lab.worker, trial_id=held.trial_id, request_key="w"), "it crashed")
     assert of_full(lab) == []
     assert next_step(lab) == "nothing: its deadline has passed; set a later one to go on"
     set_study(lab.worker, study="full", deadline=datetime.now(UTC) + timedelta(hours=1))
-    assert [t["candidate"] for t in of_full(lab)] == ["deep"]
+    assert [t.candidate for t in of_full(lab)] == ["deep"]
 
 
 def test_a_study_ends_when_its_target_is_reached(lab: Any) -> None:
@@ -418,7 +423,7 @@ def test_a_study_ends_when_its_target_is_reached(lab: Any) -> None:
 def test_studies_of_a_higher_priority_come_first(lab: Any) -> None:
     set_study(lab.worker, study="hidden", priority=2)
     set_study(lab.worker, study="first", priority=1)
-    order = [t["study"] for t in suggest(lab)]
+    order = [t.study for t in suggest(lab)]
     assert order == ["hidden"] * 3 + ["first"] * 3 + ["full"] * 3
 
 
@@ -426,15 +431,15 @@ def test_a_device_gets_only_what_may_run_on_it(lab: Any) -> None:
     join(lab, name="gpu only", devices=["gpu"])
     join(lab, name="cpu or gpu", devices=["cpu", "gpu"])
     on_cpu = suggest(lab, studies_only=["full"], device="cpu")
-    assert "gpu only" not in [t["candidate"] for t in on_cpu]
+    assert "gpu only" not in [t.candidate for t in on_cpu]
     assert len(on_cpu) == 4
     (on_gpu,) = suggest(lab, studies_only=["full"], device="gpu")
-    assert on_gpu["candidate"] == "gpu only"
+    assert on_gpu.candidate == "gpu only"
     device = "SELECT device FROM work.trials WHERE id = :id"
     assert [lab.one(device, **_id(t)) for t in (on_cpu[0], on_gpu)] == ["cpu", "gpu"]
-    lab.let_run_out(on_gpu["trial_id"])
+    lab.let_run_out(on_gpu.trial_id)
     assert suggest(lab, studies_only=["full"], device="cpu") == []
-    assert suggest(lab, studies_only=["full"], device="gpu")[0]["trial_id"] == on_gpu["trial_id"]
+    assert suggest(lab, studies_only=["full"], device="gpu")[0].trial_id == on_gpu.trial_id
     with pytest.raises(ConfigError, match="device must be 1 to 63 of a-z"):
         suggest(lab, device="GPU 0")
 
@@ -444,6 +449,6 @@ def test_limits_of_one_tenant_are_no_business_of_another(bare: Any) -> None:
     bare.register("b", tenant="rich", source="sklearn:digits")  # the rows of one table are sealed for one tenant only
     set_tenant(bare.worker, tenant="poor", max_parallel=1, quota_seconds=5.0)
     trials = suggest(bare)
-    assert sorted(t["study"] for t in trials) == ["a", "b", "b", "b"]
-    states = {trial_state(bare.worker, trial_id=t["trial_id"])["state"] for t in trials}
+    assert sorted(t.study for t in trials) == ["a", "b", "b", "b"]
+    states = {trial_state(bare.worker, trial_id=t.trial_id).state for t in trials}
     assert states == {TrialState.SUGGESTED}

@@ -42,11 +42,11 @@ def work(lab: Any, number: int) -> int:
     rng, store, done = random.Random(f"worker {number}"), Store(lab.url("easeml_worker")), 0
     for turn in range(25):
         key = f"{number}/{turn}"
-        for trial in suggest_trials(store, count=1, policy="roundrobin", request_key=key)["trials"]:
+        for trial in suggest_trials(store, count=1, policy="roundrobin", request_key=key).trials:
             if rng.random() < 0.1:
-                cancel_trial(store, trial_id=trial["trial_id"])
+                cancel_trial(store, trial_id=trial.trial_id)
                 continue
-            lease = claim(store, trial_id=trial["trial_id"], request_key=key)
+            lease = claim(store, trial_id=trial.trial_id, request_key=key)
             assert lease is not None
             lease.started -= rng.uniform(0.1, 1.1) * min(lease.reserved_seconds, 20.0)
             record_failure(store, lease, "made up")

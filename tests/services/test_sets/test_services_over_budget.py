@@ -29,29 +29,29 @@ def at_home(monkeypatch: Any) -> None:
 
 def ask(lab: Any, count: int = 3, **asked: Any) -> list[tuple[str, str]]:
     found = suggest_trials(lab.worker, count=count, request_key=lab.key(), **asked)
-    return [(t["study"], t["candidate"]) for t in found["trials"]]
+    return [(t.study, t.candidate) for t in found.trials]
 
 
 def lost(lab: Any, seconds: float) -> int:
     """A trial of study ``full`` that began so long ago and lost its lease a second ago; its budget is then used up."""
     set_study(lab.worker, study="full", budget_seconds=300.0)
-    (given,) = suggest_trials(lab.worker, count=1, request_key=lab.key(), studies_only=["full"])["trials"]
+    (given,) = suggest_trials(lab.worker, count=1, request_key=lab.key(), studies_only=["full"]).trials
     with lab.worker.begin() as tx:
         trials.start_trial(
             tx,
-            trial_id=given["trial_id"],
+            trial_id=given.trial_id,
             lease_key="w",
             lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, given["trial_id"]).implementation, "test"),
+            executor=Executor(trials.get_trial(tx, given.trial_id).implementation, "test"),
         )
     lab.as_superuser(
         "UPDATE work.trials SET attempt_started_at = now() - make_interval(secs => %s), "
         "lease_until = now() - interval '1 s' WHERE id = %s",
         seconds,
-        given["trial_id"],
+        given.trial_id,
     )
     set_study(lab.worker, study="full", budget_seconds=lab.one(USED) + 0.01)
-    return int(given["trial_id"])
+    return int(given.trial_id)
 
 
 def measured_anew(lab: Any, bring: Any) -> None:

@@ -113,7 +113,7 @@ def failures(lab: Any) -> list[tuple[str, int]]:
 
 def suggested(lab: Any) -> set[str]:
     asked = {"count": 9, "studies_only": ["full"], "request_key": lab.key()}
-    return {t["candidate"] for t in suggest_trials(lab.worker, **asked)["trials"]}
+    return {t.candidate for t in suggest_trials(lab.worker, **asked).trials}
 
 
 def keeper_of(lab: Any) -> Housekeeper:

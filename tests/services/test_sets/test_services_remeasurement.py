@@ -61,7 +61,7 @@ def replace(lab: Any, brought: Any, **more: Any) -> dict[str, Any]:
 
 def suggested(lab: Any, count: int = 9) -> list[str]:
     asked = {"count": count, "studies_only": ["full"], "request_key": lab.key()}
-    return [t["candidate"] for t in suggest_trials(lab.worker, **asked)["trials"]]
+    return [t.candidate for t in suggest_trials(lab.worker, **asked).trials]
 
 
 def measured(lab: Any) -> list[tuple[str, int, int]]:
@@ -124,34 +124,34 @@ def test_what_was_trained_is_not_trained_again(replaced: Any) -> None:
 @pytest.mark.usefixtures("at_home")
 def test_a_trial_that_runs_on_the_old_set_ends_and_is_measured(lab: Any, bring: Any) -> None:
     asked = {"count": 1, "studies_only": ["full"], "request_key": lab.key()}
-    (running,) = suggest_trials(lab.worker, **asked)["trials"]
+    (running,) = suggest_trials(lab.worker, **asked).trials
     replace(lab, bring())
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert (len(done.measured), done.under_way) == (3, 1)
-    assert running["candidate"] not in suggested(lab)
+    assert running.candidate not in suggested(lab)
     assert validation_report(lab.worker, lab.artifacts, "full")["under_way"] == 1
-    run_trial(lab.worker, lab.artifacts, trial_id=running["trial_id"], request_key="w")
+    run_trial(lab.worker, lab.artifacts, trial_id=running.trial_id, request_key="w")
     assert suggested(lab) == []
     done = remeasure(lab.referee, lab.artifacts, "full")
-    assert [m.candidate for m in done.measured] == [running["candidate"]]
+    assert [m.candidate for m in done.measured] == [running.candidate]
     assert (done.under_way, validation_report(lab.worker, lab.artifacts, "full")["under_way"]) == (0, 0)
 
 
 def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: Any) -> None:
     asked = {"count": 1, "studies_only": ["full"], "request_key": lab.key()}
-    (given,) = suggest_trials(lab.worker, **asked)["trials"]
+    (given,) = suggest_trials(lab.worker, **asked).trials
     with lab.worker.begin() as tx:
         attempt = trials.start_trial(
             tx,
-            trial_id=given["trial_id"],
+            trial_id=given.trial_id,
             lease_key="w",
             lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, given["trial_id"]).implementation, "test"),
+            executor=Executor(trials.get_trial(tx, given.trial_id).implementation, "test"),
         )
         ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 1.0, "failure": "it diverged"}
-        trials.finish_trial(tx, trial_id=given["trial_id"], **ended)
+        trials.finish_trial(tx, trial_id=given.trial_id, **ended)
     replace(lab, bring())
-    assert set(suggested(lab)) == KINDS - {given["candidate"]}
+    assert set(suggested(lab)) == KINDS - {given.candidate}
 
 
 @pytest.mark.usefixtures("at_home")

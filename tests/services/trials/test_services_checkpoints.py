@@ -23,10 +23,12 @@ from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials import heartbeat as leases
 from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.tables.trials import checkpoint_of
+from easeml_core.store.tables.trials import TrialReport, checkpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
+
+    from easeml_core.store.tables.decisions import SuggestedTrial
 
 pytestmark = pytest.mark.journey
 
@@ -71,13 +73,13 @@ def register(lab: Any) -> Callable[..., int]:
         lab.register("net", training=settings, candidates=candidates)
         set_study(lab.worker, study="net", budget_seconds=700.0)
         (trial,) = suggest(lab)
-        return int(trial["trial_id"])
+        return int(trial.trial_id)
 
     return make
 
 
-def suggest(lab: Any) -> list[dict[str, Any]]:
-    return list(suggest_trials(lab.worker, count=1, studies_only=["net"], request_key=lab.key())["trials"])
+def suggest(lab: Any) -> Sequence[SuggestedTrial]:
+    return list(suggest_trials(lab.worker, count=1, studies_only=["net"], request_key=lab.key()).trials)
 
 
 def children_of(pid: int) -> list[psutil.Process]:
@@ -104,7 +106,7 @@ def account(lab: Any, trial_id: int) -> dict[str, Any]:
 
 def require_counted_once(lab: Any, trial_id: int, began: float) -> None:
     """The trial has ended well in its second attempt, and all it took counts once: less than all there was of time."""
-    found, curve = account(lab, trial_id), trial_details(lab.worker, trial_id=trial_id)["curve"]
+    found, curve = account(lab, trial_id), trial_details(lab.worker, trial_id=trial_id).curve
     assert (found["state"], found["attempt"], found["checkpoint"]) == ("SUCCEEDED", 2, None)
     assert 0 < found["resumed_seconds"] < found["cost_seconds"]
     assert found["cost_seconds"] + found["lost_seconds"] <= min(found["limit_seconds"], time.monotonic() - began)
@@ -114,7 +116,7 @@ def require_counted_once(lab: Any, trial_id: int, began: float) -> None:
     summary = study_details(lab.worker, study="net").summary
     assert summary.device_seconds == pytest.approx(found["cost_seconds"] + found["lost_seconds"])
     assert summary.reserved_seconds == 0.0
-    assert [point["step"] for point in curve] == list(range(1, EPOCHS + 1))
+    assert [point.step for point in curve] == list(range(1, EPOCHS + 1))
     assert not (lab.artifacts.root / "checkpoints" / str(trial_id)).exists()
 
 
@@ -128,7 +130,7 @@ def resumed_after(lines: list[str]) -> int:
 
 
 def test_a_killed_child_ends_its_attempt_and_the_next_goes_on(lab: Any, register: Any, wait_for: Any) -> None:
-    trial_id, lines, ended = register(), list[str](), list[dict[str, Any]]()
+    trial_id, lines, ended = register(), list[str](), list[TrialReport]()
     began = time.monotonic()
 
     def work() -> None:
@@ -141,7 +143,7 @@ def test_a_killed_child_ends_its_attempt_and_the_next_goes_on(lab: Any, register
     (child,) = children_of(os.getpid())
     child.kill()
     task.join(60)
-    assert [report["state"] for report in ended] == ["SUCCEEDED"]
+    assert [report.state for report in ended] == ["SUCCEEDED"]
     assert any("attempt 1 is over, the process was ended by SIGKILL" in line for line in lines)
     assert resumed_after(lines) >= round((saved - 0.1) / 0.7 * EPOCHS)
     require_counted_once(lab, trial_id, began)
@@ -157,10 +159,10 @@ def test_a_killed_task_takes_its_child_along_and_the_next_goes_on(
     task.send_signal(signal.SIGKILL)
     wait_for(lambda: gone(child))
 
-    assert [t["trial_id"] for t in wait_for(lambda: suggest(lab))] == [trial_id]  # as soon as the lease is over
+    assert [t.trial_id for t in wait_for(lambda: suggest(lab))] == [trial_id]  # as soon as the lease is over
     before, lines = account(lab, trial_id), list[str]()
     told = {"trial_id": trial_id, "request_key": "another task", "log": lines.append}
-    assert run_trial(lab.worker, lab.artifacts, **told)["state"] == "SUCCEEDED"
+    assert run_trial(lab.worker, lab.artifacts, **told).state == "SUCCEEDED"
     assert resumed_after(lines) >= round((saved - 0.1) / 0.7 * EPOCHS)
     after = account(lab, trial_id)
     assert after["lost_seconds"] == before["lost_seconds"] <= 1.5  # a lease of a second, less what was saved
@@ -199,12 +201,12 @@ def test_a_checkpoint_that_is_gone_costs_time_and_no_result(lab: Any, register: 
     lab.as_superuser("UPDATE work.trials SET lease_until = attempt_started_at + interval '4 s' WHERE id = %s", trial_id)
 
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="b", log=lines.append)
-    assert report["state"] == "SUCCEEDED"
+    assert report.state == "SUCCEEDED"
     assert any("beginning anew: the checkpoint cannot be read" in line for line in lines)
     found = account(lab, trial_id)
     assert found["lost_seconds"] == pytest.approx(4.0)  # a second that was never saved, and three that were for nothing
     assert found["resumed_seconds"] == 0.0
-    assert len(trial_details(lab.worker, trial_id=trial_id)["curve"]) == 30
+    assert len(trial_details(lab.worker, trial_id=trial_id).curve) == 30
 
 
 def test_a_checkpoint_whose_file_is_missing_is_forgotten_before_training(lab: Any, register: Any) -> None:
@@ -215,7 +217,7 @@ def test_a_checkpoint_whose_file_is_missing_is_forgotten_before_training(lab: An
         nowhere,
         trial_id,
     )
-    assert run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="a", log=lines.append)["quality"] > 0
+    assert run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="a", log=lines.append).quality > 0
     assert any(f"beginning anew: artifact {nowhere} is missing" in line for line in lines)
     found = account(lab, trial_id)
     assert (found["lost_seconds"], found["resumed_seconds"]) == (7.0, 0.0)
@@ -241,7 +243,7 @@ def test_only_the_attempt_that_holds_the_lease_records_a_checkpoint(lab: Any, re
     kept = sorted(p.read_text() for p in files.root.rglob("*") if p.is_file())
     assert kept == ["first", "newer"]  # what the other attempt left goes with the folder
 
-    assert cancel_trial(lab.worker, trial_id=trial_id)["state"] == "RUNNING"
+    assert cancel_trial(lab.worker, trial_id=trial_id).state == "RUNNING"
     second.beat()
     assert second.should_stop()
     train(lab.worker, lab.artifacts, second)
@@ -256,7 +258,7 @@ def test_work_that_leads_to_no_result_is_lost_whoever_ends_the_trial(lab: Any, r
         "checkpoint_progress = 0.5, lost_seconds = 2 WHERE id = %s",
         trial_id,
     )
-    assert cancel_trial(lab.worker, trial_id=trial_id)["state"] == "CANCELLED"
+    assert cancel_trial(lab.worker, trial_id=trial_id).state == "CANCELLED"
     found = account(lab, trial_id)
     assert (found["lost_seconds"], found["cost_seconds"], found["checkpoint"]) == (9.0, None, None)
     assert study_details(lab.worker, study="net").summary.device_seconds == 9.0
@@ -293,7 +295,7 @@ def test_of_many_epochs_a_second_one_is_logged_and_all_are_kept(lab: Any, regist
     assert lines[0] == f"trial {trial_id}: epoch 1 of 40, loss 0.5, about 12 s left"
     assert lines[-1] == f"trial {trial_id}: saved, peak mb 512.2"
     lease.beat()
-    assert len(trial_details(lab.worker, trial_id=trial_id)["curve"]) == 40
+    assert len(trial_details(lab.worker, trial_id=trial_id).curve) == 40
 
 
 def test_an_attempt_that_lost_its_lease_tells_nothing(lab: Any, register: Any) -> None:
@@ -303,7 +305,7 @@ def test_an_attempt_that_lost_its_lease_tells_nothing(lab: Any, register: Any) -
     first.progress({"step": 1, "of": 3, "loss": 0.5})
     first.beat()
     assert first.lost
-    assert trial_details(lab.worker, trial_id=trial_id)["curve"] == []
+    assert trial_details(lab.worker, trial_id=trial_id).curve == []
 
 
 def test_the_curve_and_the_memory_are_there_for_people(lab: Any, register: Any) -> None:
@@ -311,13 +313,13 @@ def test_the_curve_and_the_memory_are_there_for_people(lab: Any, register: Any) 
     lines: list[str] = []
     run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="a", log=lines.append)
     details = trial_details(lab.worker, trial_id=trial_id)
-    assert [point["of"] for point in details["curve"]] == [3, 3, 3]
-    assert all(0 <= point["quality"] <= 1 and point["loss"] > 0 for point in details["curve"])
-    seconds = [point["seconds"] for point in details["curve"]]
+    assert [point.of for point in details.curve] == [3, 3, 3]
+    assert all(0 <= point.quality <= 1 and point.loss > 0 for point in details.curve)
+    seconds = [point.seconds for point in details.curve]
     assert seconds == sorted(seconds)
-    assert details["progress"]["peak_mb"] > 50
+    assert details.progress["peak_mb"] > 50
     assert any("epoch 3 of 3, quality" in line for line in lines)
-    assert (details["state"], details["attempt"], details["lost_seconds"]) == ("SUCCEEDED", 1, 0.0)
+    assert (details.state, details.attempt, details.lost_seconds) == ("SUCCEEDED", 1, 0.0)
 
 
 def test_a_place_that_is_slow_or_full_keeps_no_heartbeat_waiting(lab: Any, register: Any, monkeypatch: Any) -> None:

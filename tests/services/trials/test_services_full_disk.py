@@ -31,19 +31,19 @@ def failing(error: Exception) -> Any:
 def test_a_full_disk_is_no_failure_of_the_candidate(lab: Any, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     lab.register("disk", candidates=[{"name": "tree", "kind": "decision_tree"}])
     asked = {"count": 1, "studies_only": ["disk"], "request_key": lab.key()}
-    (trial,) = suggest_trials(lab.worker, **asked)["trials"]
+    (trial,) = suggest_trials(lab.worker, **asked).trials
     with monkeypatch.context() as patch:
         if where == "staging":
             patch.setattr(lab.artifacts.__class__, "staged", failing(FULL))
         else:
             patch.setattr(tempfile, "TemporaryDirectory", failing(FULL))
-        report = run_trial(lab.worker, lab.artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert (report["state"], report["failure"]) == (
+        report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
+    assert (report.state, report.failure) == (
         "FAILED",
         "this machine cannot train now: no space left on device",
     )
     query = "SELECT failure_kind FROM work.trials WHERE id = :id"
-    assert lab.one(query, id=trial["trial_id"]) == "task"
+    assert lab.one(query, id=trial.trial_id) == "task"
 
 
 @pytest.mark.parametrize(("error", "of_task"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])

@@ -23,6 +23,8 @@ from easeml_core.services.trials.function_trials import run_function_trial
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.store.tables.trials import TrialReport
+
 
 def own(data: Any, parameters: Any, report: Any) -> Any:
     """Stand for the function that the candidate names, where only its name counts."""
@@ -36,13 +38,13 @@ def trial_id(lab: Any) -> int:
     """A trial whose candidate has a parameter for the function to read."""
     candidates = [{"name": "own", "kind": "function", "parameters": {"max_depth": 3}}]
     lab.register("own", candidates=candidates, training={"lease_seconds": 1.0})
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["own"], functions=["own"], request_key="k")["trials"]
-    return int(trial["trial_id"])
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["own"], functions=["own"], request_key="k").trials
+    return int(trial.trial_id)
 
 
 @pytest.fixture
-def run(lab: Any, trial_id: int) -> Callable[..., dict[str, Any]]:
-    def train(function: Callable[..., Any], **changes: Any) -> dict[str, Any]:
+def run(lab: Any, trial_id: int) -> Callable[..., TrialReport]:
+    def train(function: Callable[..., Any], **changes: Any) -> TrialReport:
         def own(data: Any, parameters: Any, report: Any) -> Any:
             return function(data, parameters, report)
 
@@ -67,19 +69,19 @@ def test_a_function_trial_is_recorded_like_any_other(run: Any, lab: Any, trial_i
     lines: list[str] = []
     report = run(train, log=lines.append)
     assert seen == [({"max_depth": 3}, 2, (174, 30))]
-    assert (report["state"], report["failure"]) == ("SUCCEEDED", None)
-    assert report["quality"] > 0.9
-    assert report["cost_seconds"] > 0
+    assert (report.state, report.failure) == ("SUCCEEDED", None)
+    assert report.quality > 0.9
+    assert report.cost_seconds > 0
     assert lines == [f"trial {trial_id}: step 1.0, quality 0.5"]
-    ((artifact, kind),) = lab.rows("SELECT artifact, format FROM work.models WHERE id = :id", id=report["model_id"])
+    ((artifact, kind),) = lab.rows("SELECT artifact, format FROM work.models WHERE id = :id", id=report.model_id)
     parts = lab.open_parts("own")
     predicted = load_predictor(lab.artifacts.path(artifact), kind).predict(parts.validation_inputs)
-    assert report["quality"] == pytest.approx(float(np.mean(predicted == parts.validation_labels)), abs=1e-12)
+    assert report.quality == pytest.approx(float(np.mean(predicted == parts.validation_labels)), abs=1e-12)
     assert run(lambda *_: pytest.fail("a finished trial is not repeated")) == report
 
 
 def test_a_bare_classifier_is_taken_as_well(run: Any) -> None:
-    assert run(lambda data, *_: GaussianNB().fit(data.train_inputs, data.train_labels))["state"] == "SUCCEEDED"
+    assert run(lambda data, *_: GaussianNB().fit(data.train_inputs, data.train_labels)).state == "SUCCEEDED"
 
 
 def test_a_report_that_is_no_number_costs_neither_the_heartbeat_nor_the_trial(run: Any) -> None:
@@ -93,7 +95,7 @@ def test_a_report_that_is_no_number_costs_neither_the_heartbeat_nor_the_trial(ru
             time.sleep(0.4)
         return good(data, parameters, report)
 
-    assert run(diverges, log=lines.append)["state"] == "SUCCEEDED"
+    assert run(diverges, log=lines.append).state == "SUCCEEDED"
     assert any("step 1.0" in line for line in lines)
     assert not any("nan" in line or "inf" in line for line in lines)
 
@@ -133,13 +135,13 @@ FAILURES: dict[str, tuple[Callable[..., Any], str]] = {
 def test_whatever_goes_wrong_is_a_failed_trial_with_its_reason(what: str, run: Any, lab: Any, trial_id: int) -> None:
     function, reason = FAILURES[what]
     report = run(function)
-    assert report["state"] == "FAILED"
-    assert reason in report["failure"]
+    assert report.state == "FAILED"
+    assert reason in report.failure
     if what == "raises":  # a key is missing, whatever is tried: the seconds are charged, and speak of no candidate
         charged = lab.one("SELECT lost_seconds FROM work.trials WHERE id = :id AND failure_kind = 'task'", id=trial_id)
-        assert (report["cost_seconds"], charged > 0) == (None, True)
+        assert (report.cost_seconds, charged > 0) == (None, True)
     else:
-        assert report["cost_seconds"] > 0
+        assert report.cost_seconds > 0
     assert lab.one("SELECT count(*) FROM work.observations WHERE trial_id = :id", id=trial_id) == 0
 
 
@@ -152,8 +154,8 @@ class OnlyFits:
 
 def test_a_classifier_of_the_tenants_own_type_is_refused_with_the_type(run: Any) -> None:
     report = run(lambda *_: OnlyFits())
-    assert report["state"] == "FAILED"
-    assert "OnlyFits" in report["failure"]
+    assert report.state == "FAILED"
+    assert "OnlyFits" in report.failure
 
 
 def test_the_lease_is_kept_alive_while_the_function_works(run: Any, lab: Any, trial_id: int) -> None:
@@ -163,7 +165,7 @@ def test_the_lease_is_kept_alive_while_the_function_works(run: Any, lab: Any, tr
             claim(lab.worker, trial_id=trial_id, request_key="somebody else", executors=OWN)
         return good(data, parameters, report)
 
-    assert run(slow)["state"] == "SUCCEEDED"
+    assert run(slow).state == "SUCCEEDED"
 
 
 def test_a_cancel_reaches_the_function_at_its_next_report(run: Any, lab: Any, trial_id: int) -> None:
@@ -180,7 +182,7 @@ def test_a_cancel_reaches_the_function_at_its_next_report(run: Any, lab: Any, tr
     assert started.wait(30)
     cancel_trial(lab.worker, trial_id=trial_id)
     worker.join(30)
-    assert [r["state"] for r in ended] == ["CANCELLED"]
+    assert [r.state for r in ended] == ["CANCELLED"]
 
 
 def test_a_function_that_lost_its_lease_records_nothing(run: Any, lab: Any, trial_id: int) -> None:
@@ -193,5 +195,5 @@ def test_a_function_that_lost_its_lease_records_nothing(run: Any, lab: Any, tria
 
     with pytest.raises(TrialStateError, match="taken over by another attempt"):
         run(slow)
-    assert trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING"
+    assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"
     assert lab.one("SELECT count(*) FROM work.models WHERE trial_id = :id", id=trial_id) == 0

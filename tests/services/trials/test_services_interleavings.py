@@ -53,7 +53,7 @@ class Interleavings(RuleBasedStateMachine):
     def suggest(self, count: int, key: str) -> Any:
         answer = suggest_trials(self.lab.worker, count=count, request_key=key)
         assert self.batches.setdefault(key, answer) == answer  # the same key, the same trials
-        return multiple(*(t["trial_id"] for t in answer["trials"]))
+        return multiple(*(t.trial_id for t in answer.trials))
 
     @rule(target=leases, trial=trials, worker=st.sampled_from(["w1", "w2"]))
     def claim(self, trial: int, worker: str) -> Any:

@@ -138,7 +138,7 @@ def test_points_are_told_once_and_kept_until_a_heartbeat_is_stored(store: Store)
     held.progress({"step": 2, "quality": 0.6})
     held.beat()
     held.beat()
-    assert [point["step"] for point in store.points] == [1, 2]
+    assert [point.step for point in store.points] == [1, 2]
 
 
 def test_news_that_cannot_be_stored_are_left_out_and_the_lease_is_not(store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy import text
@@ -16,14 +16,17 @@ from easeml_core.services.studies.candidates import add_candidates, bring_progra
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.tables import studies
 
+if TYPE_CHECKING:
+    from easeml_core.store.tables.trials import TrialReport
+
 AWK = Path(__file__).parents[3] / "docs" / "examples" / "awk"
 
 
-def trained(database: Any, artifacts: Any, candidate: str) -> dict[str, Any]:
-    found = suggest_trials(database.worker, count=5, request_key="k")["trials"]
-    (trial,) = [t for t in found if t["candidate"] == candidate]
-    report = run_trial(database.worker, artifacts, trial_id=trial["trial_id"], request_key="w")
-    assert (report["state"], report["failure"]) == ("SUCCEEDED", None)
+def trained(database: Any, artifacts: Any, candidate: str) -> TrialReport:
+    found = suggest_trials(database.worker, count=5, request_key="k").trials
+    (trial,) = [t for t in found if t.candidate == candidate]
+    report = run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
+    assert (report.state, report.failure) == ("SUCCEEDED", None)
     return report
 
 
@@ -46,8 +49,8 @@ def test_a_shell_program_is_trained_and_passes_the_gate(make_study: Any, databas
     divide_alike(database)
     make_study(candidates=[{"name": "middles", "kind": "command", "parameters": {"program": program, "power": 1}}])
     report = trained(database, artifacts, "middles")
-    assert report["quality"] > 0.8
-    answer = judged(database, artifacts, report["model_id"])
+    assert report.quality > 0.8
+    answer = judged(database, artifacts, report.model_id)
     assert (answer["refused"], answer["symbol"]) == (False, "pass")
 
 
@@ -83,8 +86,8 @@ def test_a_program_that_predicts_numbers_is_judged_by_its_hits(
         candidates=[{"name": "line", "kind": "command", "parameters": {"program": program}}],
     )  # fmt: skip
     report = trained(database, artifacts, "line")
-    assert report["quality"] > 0.55  # r2 = 0.45 is 1 / 1.55; of the best constant .5
-    answer = judged(database, artifacts, report["model_id"])
+    assert report.quality > 0.55  # r2 = 0.45 is 1 / 1.55; of the best constant .5
+    answer = judged(database, artifacts, report.model_id)
     assert (answer["refused"], answer["symbol"]) == (False, "pass")
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.services.trials.heartbeat import Lease
+    from easeml_core.store.tables.pruning import RungDecision
 
 SETTINGS = {"rungs": [0.01, 0.3], "early_stopping": False, "checkpoint_seconds": 1e6}
 SMALL = {"hidden_width": 8, "batch_size": 4}
@@ -100,29 +101,29 @@ def at_rung(ladder: Ladder, quality: float, *, step: int = 10, of: int = EPOCHS)
 def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: Any) -> None:
     trial_id, lines = trial_of(taught, "net", "hopeless"), list[str]()
     report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
-    assert report["state"] == "SUCCEEDED"
-    assert 0 <= report["quality"] < 0.95
+    assert report.state == "SUCCEEDED"
+    assert 0 <= report.quality < 0.95
     details = trial_details(taught.worker, trial_id=trial_id)
-    (told,) = details["rungs"]
-    assert (told["rung"], told["of"], told["needed"], told["known"]) == (1, EPOCHS, 0.95, 7)
-    assert told["quality"] <= told["hoped"] < 0.95
-    assert 10 <= told["step"] <= details["curve"][-1]["step"] < EPOCHS
+    (told,) = details.rungs
+    assert (told.rung, told.of, told.needed, told.known) == (1, EPOCHS, 0.95, 7)
+    assert told.quality <= told.hoped < 0.95
+    assert 10 <= told.step <= details.curve[-1].step < EPOCHS
     assert taught.one("SELECT cost_seconds FROM work.observations WHERE trial_id = :id", id=trial_id) == pytest.approx(
-        report["cost_seconds"]
+        report.cost_seconds
     )
     assert any("was stopped at rung 1" in line for line in lines)
     assert "it was stopped at rung 1, epoch" in explain_trial(taught.worker, trial_id=trial_id)["sentence"]
-    assert taught.gate(report["model_id"], study="net")["step"] == 1
+    assert taught.gate(report.model_id, study="net")["step"] == 1
 
 
 def test_a_good_network_is_trained_to_its_end(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "LEAST_LEFT_SECONDS", 0.0)  # so quick a training is not asked otherwise
     trial_id = trial_of(taught, "net", "good")
-    assert run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w")["state"] == "SUCCEEDED"
+    assert run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w").state == "SUCCEEDED"
     details = trial_details(taught.worker, trial_id=trial_id)
-    assert details["curve"][-1]["step"] == 40
-    assert details["rungs"]
-    assert all(told["goes_on"] for told in details["rungs"])
+    assert details.curve[-1].step == 40
+    assert details.rungs
+    assert all(told.goes_on for told in details.rungs)
 
 
 def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_of: Any) -> None:
@@ -131,14 +132,14 @@ def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_o
     for step, quality in ((1, None), (2, 0.97), (3, 0.1), (12, 0.96), (13, 0.1), (40, 0.1)):
         assert at_rung(ladder, quality, step=step, of=40)
     details = trial_details(taught.worker, trial_id=lease.trial.id)
-    assert [(told["rung"], told["step"]) for told in details["rungs"]] == [(1, 2), (2, 12)]
+    assert [(told.rung, told.step) for told in details.rungs] == [(1, 2), (2, 12)]
     both = Ladder(lease_of("net", "hopeless"))
     assert at_rung(both, 0.96, step=1, of=2)  # both rungs are the first epoch: one decision, at the later one
-    assert [told["rung"] for told in rungs_of(taught, "net", "hopeless")] == [2]
+    assert [told.rung for told in rungs_of(taught, "net", "hopeless")] == [2]
 
 
-def rungs_of(lab: Any, study: str, candidate: str) -> list[dict[str, Any]]:
-    return list(trial_details(lab.worker, trial_id=trial_of(lab, study, candidate))["rungs"])
+def rungs_of(lab: Any, study: str, candidate: str) -> list[RungDecision]:
+    return list(trial_details(lab.worker, trial_id=trial_of(lab, study, candidate)).rungs)
 
 
 def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any, lease_of: Any) -> None:
@@ -159,12 +160,12 @@ def test_a_worker_that_is_killed_between_decision_and_end(taught: Any) -> None:
     where = (taught.url("easeml_worker"), str(taught.artifacts.root), str(trial_id))
     assert subprocess.run([sys.executable, "-c", DIES, *where], check=False).returncode == -signal.SIGKILL
     decided = rungs_of(taught, "net", "hopeless")
-    assert [told["goes_on"] for told in decided] == [False]
+    assert [told.goes_on for told in decided] == [False]
     report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w")
-    assert report["state"] == "SUCCEEDED"
+    assert report.state == "SUCCEEDED"
     details = trial_details(taught.worker, trial_id=trial_id)
-    assert (details["attempt"], details["rungs"]) == (2, decided)
-    assert decided[0]["step"] <= details["curve"][-1]["step"] < EPOCHS
+    assert (details.attempt, details.rungs) == (2, decided)
+    assert decided[0].step <= details.curve[-1].step < EPOCHS
     counts = "SELECT count(*) FROM work.observations WHERE trial_id = :id"
     assert taught.one(counts, id=trial_id) == 1
 

@@ -29,7 +29,7 @@ def staged(bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     files.store.clear()
     bare.artifacts = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "referee", limit_mb=50))
     assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])["refused"]
-    (suggested,) = suggest_trials(bare.worker, count=1, request_key="s")["trials"]
+    (suggested,) = suggest_trials(bare.worker, count=1, request_key="s").trials
     opened = object_files.ObjectFile.opened
 
     @contextlib.contextmanager
@@ -39,7 +39,7 @@ def staged(bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
             yield found
 
     monkeypatch.setattr(object_files.ObjectFile, "opened", slowly)
-    yield artifact_store("memory://bucket/easeml", FileCache(tmp_path / "worker", limit_mb=50)), suggested["trial_id"]
+    yield artifact_store("memory://bucket/easeml", FileCache(tmp_path / "worker", limit_mb=50)), suggested.trial_id
     files.store.clear()
 
 
@@ -47,8 +47,8 @@ def test_what_staging_takes_is_logged_and_paid_for(bare: Any, staged: tuple[Any,
     worker, trial_id = staged
     lines: list[str] = []
     done = run_trial(bare.worker, worker, trial_id=trial_id, request_key="w", log=lines.append)
-    assert done["state"] == "SUCCEEDED"
-    assert done["cost_seconds"] > SLOW_SECONDS
+    assert done.state == "SUCCEEDED"
+    assert done.cost_seconds > SLOW_SECONDS
     assert any(line.startswith(f"trial {trial_id}: staging artifact ") for line in lines)
 
 
@@ -61,4 +61,4 @@ def test_a_trial_may_be_cancelled_while_its_data_come(bare: Any, staged: tuple[A
             time.sleep(1.1)  # a cancel is looked for once a second
 
     done = run_trial(bare.worker, worker, trial_id=trial_id, request_key="w", log=cancel)
-    assert (done["state"], done["model_id"]) == ("CANCELLED", None)
+    assert (done.state, done.model_id) == ("CANCELLED", None)

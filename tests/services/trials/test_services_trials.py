@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 def trial_of(lab: Any, candidate: str, study: str = "full") -> int:
     """The id of a fresh trial of this candidate."""
     suggested = suggest_trials(lab.worker, count=20, studies_only=[study], request_key=lab.key())
-    return next(t["trial_id"] for t in suggested["trials"] if t["candidate"] == candidate)
+    return next(t.trial_id for t in suggested.trials if t.candidate == candidate)
 
 
 def only_trial(lab: Any, **study: Any) -> int:
     """The id of the one trial of a study made for it."""
     lab.register("only", **study)
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["only"], request_key=lab.key())["trials"]
-    return int(trial["trial_id"])
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["only"], request_key=lab.key()).trials
+    return int(trial.trial_id)
 
 
 def counted(lab: Any, trial_id: int) -> tuple[int, int, int]:
@@ -76,20 +76,20 @@ def test_a_trial_is_trained_for_real_and_recorded(lab: Any) -> None:
     trial_id, lines = trial_of(lab, "decision_tree"), list[str]()
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
     assert report == trial_state(lab.worker, trial_id=trial_id) == finished_trial(lab.worker, trial_id=trial_id)
-    assert (report["state"], report["study"], report["candidate"]) == ("SUCCEEDED", "full", "decision_tree")
-    assert report["failure"] is None
-    assert report["cost_seconds"] > 0.1  # a process was started
+    assert (report.state, report.study, report.candidate) == ("SUCCEEDED", "full", "decision_tree")
+    assert report.failure is None
+    assert report.cost_seconds > 0.1  # a process was started
     assert counted(lab, trial_id) == (1, 1, 1)
     assert any("fitting decision_tree on 174 rows" in line for line in lines)
 
     ((artifact, kind, loss),) = lab.rows(
-        "SELECT artifact, format, validation_loss FROM work.models WHERE id = :id", id=report["model_id"]
+        "SELECT artifact, format, validation_loss FROM work.models WHERE id = :id", id=report.model_id
     )
     parts = lab.open_parts()
     predicted = load_predictor(lab.artifacts.path(artifact), kind).predict(parts.validation_inputs)
-    assert report["quality"] == pytest.approx(float(np.mean(predicted == parts.validation_labels)), abs=1e-12)
-    assert loss == pytest.approx(1 - report["quality"], abs=1e-12)
-    kept = unpack(lab.one("SELECT labels FROM work.predictions WHERE model_id = :id", id=report["model_id"]))
+    assert report.quality == pytest.approx(float(np.mean(predicted == parts.validation_labels)), abs=1e-12)
+    assert loss == pytest.approx(1 - report.quality, abs=1e-12)
+    kept = unpack(lab.one("SELECT labels FROM work.predictions WHERE model_id = :id", id=report.model_id))
     assert np.array_equal(kept, predicted)
 
 
@@ -156,7 +156,7 @@ def test_after_three_attempts_the_trial_has_failed(lab: Any) -> None:
     for _ in range(3):
         claim(lab.worker, trial_id=trial_id, request_key="w")
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w")
-    assert (report["state"], report["failure"]) == ("FAILED", "its worker was lost 3 times")
+    assert (report.state, report.failure) == ("FAILED", "its worker was lost 3 times")
 
 
 DIVERGING = {"name": "net", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 1}}
@@ -165,27 +165,27 @@ DIVERGING = {"name": "net", "kind": "torch_mlp", "parameters": {"learning_rate":
 def test_a_trainer_that_cannot_is_a_failed_trial_with_reason_and_cost(lab: Any) -> None:
     trial_id = only_trial(lab, candidates=[DIVERGING])
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w")
-    assert report["state"] == "FAILED"
-    assert report["failure"].startswith("torch_mlp diverged: the loss of epoch 1 is nan; lower learning_rate")
-    assert report["cost_seconds"] > 0
-    assert report["quality"] is report["model_id"] is None
+    assert report.state == "FAILED"
+    assert report.failure.startswith("torch_mlp diverged: the loss of epoch 1 is nan; lower learning_rate")
+    assert report.cost_seconds > 0
+    assert report.quality is report.model_id is None
     assert counted(lab, trial_id) == (0, 0, 0)
 
 
 def test_a_trial_that_takes_too_long_is_a_failed_one(lab: Any) -> None:
     trial_id = only_trial(lab, training={"time_limit_seconds": 0.2})
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w")
-    assert report["state"] == "FAILED"
-    assert "0.2 s" in report["failure"]
-    assert report["cost_seconds"] >= 0.2
+    assert report.state == "FAILED"
+    assert "0.2 s" in report.failure
+    assert report.cost_seconds >= 0.2
 
 
 @pytest.mark.usefixtures("no_training")
 def test_a_waiting_trial_is_cancelled_at_once(lab: Any) -> None:
     trial_id = trial_of(lab, "decision_tree")
     for _ in range(2):
-        assert cancel_trial(lab.worker, trial_id=trial_id)["state"] == "CANCELLED"
-    assert run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w")["state"] == "CANCELLED"
+        assert cancel_trial(lab.worker, trial_id=trial_id).state == "CANCELLED"
+    assert run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w").state == "CANCELLED"
 
 
 def test_a_running_trial_is_cancelled_at_its_next_heartbeat(lab: Any, wait_for: Any) -> None:
@@ -197,19 +197,19 @@ def test_a_running_trial_is_cancelled_at_its_next_heartbeat(lab: Any, wait_for: 
 
     worker = threading.Thread(target=work)
     worker.start()
-    wait_for(lambda: trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING")
+    wait_for(lambda: trial_state(lab.worker, trial_id=trial_id).state == "RUNNING")
     assert finished_trial(lab.worker, trial_id=trial_id) is None
     cancel_trial(lab.worker, trial_id=trial_id)
     worker.join(timeout=30)
     (report,) = ended
-    assert (report["state"], report["failure"]) == ("CANCELLED", None)
-    assert report["cost_seconds"] > 0  # the seconds it took are paid for
+    assert (report.state, report.failure) == ("CANCELLED", None)
+    assert report.cost_seconds > 0  # the seconds it took are paid for
     assert counted(lab, trial_id) == (0, 0, 0)
 
 
 @pytest.mark.usefixtures("no_training")
 def test_a_finished_trial_cannot_be_cancelled(lab: Any) -> None:
-    assert cancel_trial(lab.worker, trial_id=1)["state"] == "SUCCEEDED"
+    assert cancel_trial(lab.worker, trial_id=1).state == "SUCCEEDED"
 
 
 @pytest.mark.parametrize(
@@ -229,9 +229,9 @@ def test_no_quality_or_cost_that_is_none_ever_enters(changes: Any, words: str, l
     with pytest.raises(InvalidInputError, match=words):
         record_success(lab.worker, lab.artifacts, lease, result(lab, tmp_path, **changes))
     assert counted(lab, trial_id) == (0, 0, 0)
-    assert trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING"  # nothing of it was written
+    assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"  # nothing of it was written
     record_failure(lab.worker, lease, "no usable result")
-    assert trial_state(lab.worker, trial_id=trial_id)["state"] == "FAILED"
+    assert trial_state(lab.worker, trial_id=trial_id).state == "FAILED"
 
 
 def test_an_unknown_trial_is_told_with_what_to_do(lab: Any) -> None:
@@ -248,6 +248,4 @@ def test_a_wrong_artifact_folder_is_told_and_costs_no_candidate(lab: Any, tmp_pa
     trial_id = trial_of(lab, "decision_tree")
     with pytest.raises(ArtifactError, match=r"is missing under .*is this the folder that the workers use"):
         run_trial(lab.worker, ArtifactStore(tmp_path / "elsewhere"), trial_id=trial_id, request_key="w")
-    assert (
-        trial_state(lab.worker, trial_id=trial_id)["state"] == "RUNNING"
-    )  # until its lease is over: to be given again
+    assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"  # until its lease is over: to be given again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fsspec
@@ -18,7 +19,7 @@ from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.rows import change, row, scalar
 from easeml_core.store.tables import reservations, trials
-from easeml_core.store.tables.trials import Checkpoint
+from easeml_core.store.tables.trials import Checkpoint, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -250,8 +251,8 @@ def test_whatever_happens_to_attempts_every_second_counts_once(
 # -- curves ------------------------------------------------------------------------------------------------------------
 
 
-def point(step: int, **changes: Any) -> dict[str, Any]:
-    return {"step": step, "of": 9, "quality": 0.5, "loss": 1.5, "seconds": float(step), **changes}
+def point(step: int, **changes: Any) -> CurvePoint:
+    return replace(CurvePoint(step, 9, 0.5, 1.5, float(step)), **changes)
 
 
 def test_a_step_is_told_once_and_a_curve_is_in_order(store: Any, new_trial: Any) -> None:
@@ -261,9 +262,9 @@ def test_a_step_is_told_once_and_a_curve_is_in_order(store: Any, new_trial: Any)
         trials.add_points(tx, trial_id, [point(2, quality=0.9), point(3, quality=None)])
         trials.add_points(tx, trial_id, [])
         trials.add_points(tx, other, [point(7)])
-        expected = [point(1, of=None, loss=None), point(2), point(3, quality=None)]
+        expected = (point(1, of=None, loss=None), point(2), point(3, quality=None))
         assert trials.curve_of(tx, trial_id) == expected
-        assert trials.curve_of(tx, other) == [point(7)]
+        assert trials.curve_of(tx, other) == (point(7),)
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KINDS = ("torch_mlp",)
-TOLD = {"step": 3, "of": 27, "quality": 0.5, "hoped": 0.6, "needed": 0.9, "known": 12, "rule": "gains"}
+DECISION = pruning.RungDecision(
+    rung=1, step=3, of=27, quality=0.5, hoped=0.6, needed=0.9, known=12, rule="gains", goes_on=False
+)
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
                 executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
             )
             points = [
-                {"step": step, "of": of, "quality": quality, "loss": 1.0, "seconds": float(step)}
+                trials.CurvePoint(step=step, of=of, quality=quality, loss=1.0, seconds=float(step))
                 for step, quality in enumerate(qualities, start=1)
             ]
             trials.add_points(tx, trial_id, points)
@@ -56,8 +59,8 @@ def succeed(tx: Any, trial_id: int, quality: float) -> None:
     models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=1.0)
 
 
-def decide(tx: Any, trial_id: int, *, attempt: int = 1, rung: int = 1, **changes: Any) -> None:
-    pruning.add_decision(tx, trial_id=trial_id, attempt=attempt, rung=rung, **{**TOLD, "goes_on": False, **changes})
+def decide(tx: Any, trial_id: int, *, attempt: int = 1, **changes: Any) -> None:
+    pruning.add_decision(tx, trial_id=trial_id, attempt=attempt, decision=replace(DECISION, **changes))
 
 
 def test_a_rung_is_decided_once_and_by_whoever_holds_the_lease(database: Any, begin: Any) -> None:
@@ -69,8 +72,8 @@ def test_a_rung_is_decided_once_and_by_whoever_holds_the_lease(database: Any, be
         decide(tx, trial_id)
         decide(tx, trial_id, goes_on=True, hoped=0.95)
         decide(tx, trial_id, rung=2, goes_on=True, hoped=None, needed=None, known=0)
-        assert pruning.decision_at(tx, trial_id, 1) == {**TOLD, "rung": 1, "goes_on": False}
-        assert [(told["rung"], told["goes_on"]) for told in pruning.decisions_of(tx, trial_id)] == [
+        assert pruning.decision_at(tx, trial_id, 1) == DECISION
+        assert [(told.rung, told.goes_on) for told in pruning.decisions_of(tx, trial_id)] == [
             (1, False),
             (2, True),
         ]

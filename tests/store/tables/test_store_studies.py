@@ -11,7 +11,7 @@ from easeml_core.entities import DataVersion, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change
-from easeml_core.store.tables import models, studies
+from easeml_core.store.tables import models, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,7 +67,7 @@ def test_what_is_not_there_is_named_with_what_is(store: Any, make_rows: Callable
             lambda tx: models.baseline_model(tx, 99),
             "no baseline of study with id 99; wait until the referee has sealed",
         ),
-        (lambda tx: models.trial_report(tx, 99), "there is no trial 99; list them with"),
+        (lambda tx: trials.trial_report(tx, 99), "there is no trial 99; list them with"),
     ]:
         with pytest.raises(NotFoundError, match=words), store.begin() as tx:
             find(tx)

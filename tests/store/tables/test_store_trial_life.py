@@ -143,7 +143,7 @@ class TrialLife(RuleBasedStateMachine):
     @rule(pick=PICK)
     def cancel(self, pick: int) -> None:
         trial = self.some_trial(pick)
-        state = cancel_trial(self.store, trial_id=trial.id)["state"]
+        state = cancel_trial(self.store, trial_id=trial.id).state
         assert state == (C if trial.state == S else trial.state)
 
     @invariant()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, FailureKind, TrialState
 from easeml_core.errors import AlreadyExistsError, StateError, StoreError
 from easeml_core.store.actors import Actor
@@ -296,18 +297,18 @@ def test_outcomes_come_in_the_order_of_their_end(store: Any, make_rows: Any, suc
         ended(tx, failed, attempt, state=F, failure="crashed")
     succeed(study, 3, quality=0.9, cost=1.0)
     with store.begin() as tx:
-        told = [(o["candidate"], o["state"], o["quality"], o["cost_seconds"]) for o in trials.outcomes(tx)]
+        told = [(o.candidate, o.state, o.quality, o.cost_seconds) for o in trials.outcomes(tx)]
         listed = trials.list_trials(tx, study.study_id)
-        report = models.trial_report(tx, failed)
+        report = trials.trial_report(tx, failed)
     assert told == [
         ("candidate-2", "SUCCEEDED", 0.7, 5.0),
         ("candidate-1", "FAILED", None, 2.5),
         ("candidate-3", "SUCCEEDED", 0.9, 1.0),
         ("candidate-0", "SUGGESTED", None, None),
     ]
-    assert [t["trial_id"] for t in listed][:2] == [waiting, failed]
-    assert [t["model_id"] is None for t in listed] == [True, True, False, False]
-    assert report == {
+    assert [t.trial_id for t in listed][:2] == [waiting, failed]
+    assert [t.model_id is None for t in listed] == [True, True, False, False]
+    assert to_json(report) == {
         "trial_id": failed,
         "study": "cancer",
         "candidate": "candidate-1",

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.costs.learn import Measured, fit_costs
 from easeml_core.selection.costs.report import cost_report
@@ -92,12 +93,12 @@ def test_a_tenant_with_few_trials_is_predicted_after_as_many_as_leave_one():
 
 def test_units_and_order_do_not_matter_and_the_seed_does():
     trials = table(world(4))
-    plain = cost_report(trials).to_json()["errors"]
+    plain = [row_of(e) for e in cost_report(trials).errors]
     for other in ([t._replace(seconds=60 * t.seconds) for t in trials], trials[::-1]):
-        for left, right in zip(plain, cost_report(other).to_json()["errors"], strict=True):
+        for left, right in zip(plain, map(row_of, cost_report(other).errors), strict=True):
             assert left == pytest.approx(right, rel=1e-6)
-    assert cost_report(trials).to_json()["errors"] == plain
-    assert cost_report(trials, seed=1).to_json()["errors"] != plain
+    assert [row_of(e) for e in cost_report(trials).errors] == plain
+    assert [row_of(e) for e in cost_report(trials, seed=1).errors] != plain
 
 
 @pytest.mark.parametrize("trials", [[], [(1, "a", 2.0)], [(1, "a", 2.0), (1, "b", 3.0)]])

@@ -12,7 +12,7 @@ from closed_form import closed_form
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.expected_improvement import expected_improvement
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.suggestion import scheduler_for, suggest
+from easeml_core.selection.suggestion import RunnerUp, scheduler_for, suggest
 from easeml_core.selection.surrogate.prior import learn_prior
 
 DEFAULT, LITERAL = SelectionConfig(), SelectionConfig(policy="mm-gp-ei")
@@ -66,7 +66,7 @@ def test_a_batch_of_mm_gp_ei_is_the_top_of_the_ranking(make_problem, seed):
         assert s.acquisition == pytest.approx(rates.pop((s.study_id, s.arm)), rel=1e-6)
     assert [s.acquisition for s in suggestions] == sorted((s.acquisition for s in suggestions), reverse=True)
     first, second = suggestions[:2]
-    assert first.runner_up == {"study_id": second.study_id, "arm": second.arm, "acquisition": second.acquisition}
+    assert first.runner_up == RunnerUp(second.study_id, second.arm, second.acquisition)
 
 
 def promises(pending, **settings_):

@@ -12,6 +12,7 @@ import pytest
 from closed_form import closed_form
 
 from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.encoding import to_json
 from easeml_core.selection.policies.expected_improvement import expected_improvement
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
@@ -19,12 +20,13 @@ from easeml_core.selection.suggestion import suggest
 
 ELSEWHERE = """
 import json
+from easeml_core.encoding import to_json
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.suggestion import suggest
 problem = {problem!r}
 configs = [SelectionConfig(policy=policy) for policy in POLICIES]
-print(json.dumps([[s.to_json() for s in suggest(problem, count=5, config=c)] for c in configs]))
+print(json.dumps(to_json([suggest(problem, count=5, config=c) for c in configs])))
 """
 
 
@@ -77,8 +79,8 @@ def test_same_in_another_process(make_problem):
     problem = make_problem(runs=2, past=2)
     code = ELSEWHERE.format(problem=problem).replace("np.float64", "float")
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    here = [[s.to_json() for s in suggest(problem, count=5, config=SelectionConfig(policy=p))] for p in POLICIES]
-    assert json.loads(answer.stdout) == json.loads(json.dumps(here))
+    here = to_json([suggest(problem, count=5, config=SelectionConfig(policy=p)) for p in POLICIES])
+    assert json.loads(answer.stdout) == here
 
 
 def test_the_problem_is_not_changed(make_problem, policy):
@@ -253,7 +255,7 @@ def test_weights_count():
     problem = Problem((light, heavy), (Pull(1, 0, 0.6, 1.0), Pull(2, 0, 0.6, 1.0)))
     [suggestion] = suggest(problem, count=1, config=SelectionConfig())
     assert suggestion.study_id == 2
-    assert suggestion.acquisition == pytest.approx(2 * suggestion.runner_up["acquisition"])
+    assert suggestion.acquisition == pytest.approx(2 * suggestion.runner_up.acquisition)
 
 
 @pytest.mark.parametrize("policy", ["greedy", "hybrid", "roundrobin", "random", "fcfs"])

@@ -13,6 +13,8 @@ from easeml_core.selection.problem import Past
 from easeml_core.selection.simulate import backtested
 from easeml_core.selection.simulate.backtest import (
     LOSSES,
+    AgainstDefault,
+    CostToLoss,
     compare,
     contestants_of,
     figures_of,
@@ -151,16 +153,16 @@ def test_figures_are_percentages_and_costs() -> None:
         assert total == pytest.approx(table.cost[served].sum())
     ruling = rule({"default": curves, "hybrid": curves}, protocol, 9)
     told = figures_of("hybrid", curves, ruling, np.array([100.0, 1000.0, 10.0]))
-    assert told["score"] == pytest.approx(2.0)
-    assert told["to_loss"]["0.05"] == {
-        "percent": 2.0,
-        "p10": pytest.approx(1.2),
-        "p90": pytest.approx(3.6),
-        "cost": 1.0,  # of 1, 40 and 0.2
-        "reached": 1.0,
-    }
-    assert told["against_default"] == {"ratio": 1.0, "low": 1.0, "high": 1.0, "better": False}
-    assert figures_of("default", curves, ruling, totals)["against_default"] is None
+    assert told.score == pytest.approx(2.0)
+    assert told.to_loss["0.05"] == CostToLoss(
+        percent=2.0,
+        p10=pytest.approx(1.2),
+        p90=pytest.approx(3.6),
+        cost=1.0,  # of 1, 40 and 0.2
+        reached=1.0,
+    )
+    assert told.against_default == AgainstDefault(1.0, 1.0, 1.0, better=False)
+    assert figures_of("default", curves, ruling, totals).against_default is None
 
 
 # The contestant that is chosen anew in each repeat.

@@ -60,5 +60,5 @@ def test_published_figures(play, published, name, protocol, at_02, at_01):
     table = published(name)
     curves = [loss_curve(play(table, "clairvoyant", repeat=r, **protocol)) for r in range(30)]
     found = percent_to_loss(curves, (0.02, 0.01))
-    assert at_02[0] <= found["0.02"]["median"] <= at_02[1], found
-    assert at_01[0] <= found["0.01"]["median"] <= at_01[1], found
+    assert at_02[0] <= found["0.02"].median <= at_02[1], found
+    assert at_01[0] <= found["0.01"].median <= at_01[1], found

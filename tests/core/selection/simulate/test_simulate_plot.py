@@ -10,11 +10,12 @@ from PIL import Image
 
 from easeml_core.canvas import check_plot, save_figure
 from easeml_core.errors import InvalidInputError
+from easeml_core.selection.simulate.fairness import FairnessCurve, FairnessPoint
 from easeml_core.selection.simulate.metrics import Curve
 from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import Outcome
-from easeml_core.selection.simulate.report import Report
+from easeml_core.selection.simulate.report import Simulation
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
@@ -28,7 +29,7 @@ def outcome(*percents):
 @pytest.fixture
 def report():
     runs = {f"policy {i}": [outcome(0.1 * (i + 1), 5.0 + r) for r in range(3)] for i in range(10)}
-    return Report(Protocol(repeats=3), {}, {**runs, "idle": [outcome()]})
+    return Simulation(Protocol(repeats=3), {**runs, "idle": [outcome()]})
 
 
 @pytest.mark.parametrize("suffix", SIGNATURES)
@@ -61,23 +62,23 @@ def test_the_title_is_what_was_found(report):
 
 
 def test_a_loss_that_nobody_reaches_is_said(report):
-    idle = Report(report.protocol, {}, {"idle": report.outcomes["idle"]})
+    idle = Simulation(report.protocol, {"idle": report.outcomes["idle"]})
     assert "No policy comes within 0.02" in draw_losses(idle).get_suptitle()
 
 
-POINTS = [
-    {"policy": policy, "value": value, "total_regret": total, "worst_tenant_regret": worst}
+POINTS = tuple(
+    FairnessPoint(policy, value, total, worst, worst, 100.0, {})
     for policy, value, total, worst in (
         ("roundrobin", None, 3.0, 2.0),
         ("default", 0.0, 1.0, 1.5),
         ("default", 0.05, 1.001, 1.501),
         ("default", 0.8, 2.0, 1.0),
     )
-]
+)
 
 
 def test_fairness_names_its_points_and_says_which_is_best(tmp_path):
-    figure = draw_fairness({"knob": "guard", "points": POINTS})
+    figure = draw_fairness(FairnessCurve("guard", POINTS))
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["roundrobin", "0 to 0.05", "default, guard 0.8"]
     title = "default with guard 0 is best for all tenants together, default with guard 0.8 for the worst-off one"
@@ -85,7 +86,7 @@ def test_fairness_names_its_points_and_says_which_is_best(tmp_path):
     save_figure(figure, tmp_path / "curve.png")
     with Image.open(tmp_path / "curve.png") as picture:
         assert (picture.format, picture.size) == ("PNG", (1200, 810))
-    alone = draw_fairness({"knob": "guard", "points": POINTS[:1]})
+    alone = draw_fairness(FairnessCurve("guard", POINTS[:1]))
     assert alone.get_suptitle() == "roundrobin is best for all tenants together and for the worst-off one"
 
 

@@ -12,13 +12,22 @@ import time
 import numpy as np
 import pytest
 
+from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import ConfigError, NumericalError, StateError
 from easeml_core.selection.simulate import repeats
-from easeml_core.selection.simulate.fairness import KNOBS, curve_json, points_of
+from easeml_core.selection.simulate.fairness import KNOBS, fairness_curve, points_of
 from easeml_core.selection.simulate.metrics import Curve
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import run_repeats
-from easeml_core.selection.simulate.report import Report, percent_to_loss, worst_loss
+from easeml_core.selection.simulate.report import (
+    FirstModel,
+    LossPrice,
+    Regret,
+    SimulatedPolicy,
+    Simulation,
+    percent_to_loss,
+    worst_loss,
+)
 
 PROTOCOL = Protocol(served=3, repeats=4, seed=5, devices=2, losses=(0.3, 0.1))
 
@@ -34,7 +43,8 @@ def simulate(make_table, contest):
     def run(*names, protocol=PROTOCOL, **how):
         table = make_table(gaps=0.2)
         outcomes = run_repeats(table, protocol, contest(*names, table=table), **how)
-        return Report(protocol, {"tenants": 8}, outcomes).to_json()
+        simulation = Simulation(protocol, outcomes)
+        return to_json({"protocol": protocol, "policies": simulation.figures()})
 
     return run
 
@@ -44,7 +54,6 @@ def test_the_report_has_the_promised_form(simulate):
     assert list(answer) == ["protocol", "policies"]
     assert list(answer["policies"]) == ["hybrid@0.05", "clairvoyant"]
     assert answer["protocol"] == {
-        "tenants": 8,
         **{"served": 3, "repeats": 4, "seed": 5, "history": None, "devices": 2, "cost_mode": "known"},
         **{"until": 100.0, "losses": [0.3, 0.1], "drive": "stream"},
     }
@@ -155,10 +164,10 @@ def test_prices_by_hand():
     """Reached at 10, at 20, and never, which counts as 100. The mean is 0.9, then 0.6, then 0.3."""
     curves = [curve((10.0, 0.0)), curve((20.0, 0.0)), curve()]
     prices = percent_to_loss(curves, (0.5, 0.01))
-    assert prices["0.5"] == pytest.approx(
+    assert row_of(prices["0.5"]) == pytest.approx(
         {"median": 20.0, "p10": 12.0, "p90": 84.0, "mean_curve": 20.0, "reached": 2 / 3}
     )
-    assert prices["0.01"]["mean_curve"] == 100.0
+    assert prices["0.01"].mean_curve == 100.0
 
 
 def test_worst_loss_by_hand():
@@ -189,12 +198,15 @@ def test_a_curve_over_a_knob(make_table, contest):
 def test_the_curve_as_json(make_table, contest):
     table = make_table()
     [point] = points_of(contest("roundrobin", "default", table=table), "guard")[:1]
-    figures = {
-        "regret": {"total": 3.0, "worst_tenant": 2.0, "p10_tenant": 1.5},
-        "first_model_percent": {"worst": 9.0},
-        "percent_to_loss": {"0.1": {"median": 4.0}},
-    }
-    assert curve_json("guard", [point], {"roundrobin": figures}) == {
+    figures = SimulatedPolicy(
+        percent_to_loss={"0.1": LossPrice(4.0, 3.0, 5.0, 4.5, 1.0)},
+        worst_loss={},
+        regret=Regret(3.0, 2.0, 1.5),
+        first_model_percent=FirstModel(5.0, 9.0),
+        compute_share={},
+        decision_microseconds=1.0,
+    )
+    assert to_json(fairness_curve("guard", [point], {"roundrobin": figures})) == {
         "knob": "guard",
         "points": [
             {

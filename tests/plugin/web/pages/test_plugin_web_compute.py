@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,12 +15,16 @@ from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
 from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
+from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
+from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
+from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.audit import audit
 from easeml_core.services.reports.compute import Job, JobState, Lane, at_once
-from easeml_core.services.selection.beliefs import beliefs, stopping_prices
+from easeml_core.services.selection.backtest import BacktestAnswer
+from easeml_core.services.selection.beliefs import StoppingPrice, StoppingPrices, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
 from easeml_core.store.actors import MOST_REASON
@@ -239,8 +244,8 @@ def test_an_empty_installation_says_what_comes_first(database, ask_as, text_of):
 
 
 def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask_as, text_of):
-    told = stopping_prices(past.worker)["studies"]
-    limits = [entry["stops_above"] for entry in told]
+    told = stopping_prices(past.worker).studies
+    limits = [entry.stops_above for entry in told]
     operator = ask_as("ada", "operator")
     read = text_of(operator.get("/compute").text)
     assert "No price of compute is set: all 9 studies go on" in read
@@ -258,7 +263,7 @@ def test_the_price_says_how_many_studies_go_on_as_the_scheduler_has_it(past, ask
     assert "At today\u2019s price of compute 6 of 9 studies go on" in read
     read = text_of(operator.get("/compute?price=0").text)
     assert "At 0, 3 more studies would go on" in read
-    for study in (entry["study"] for entry in told[6:]):
+    for study in (entry.study for entry in told[6:]):
         assert beliefs(past.worker, study=study).next is None
 
 
@@ -292,9 +297,8 @@ def test_where_no_price_can_be_told_the_panel_says_why(two, ask_as, text_of):
     st.none() | st.floats(0, 1e9),
 )
 def test_any_prices_can_be_drawn(limits, price, asked):
-    studies = [{"study": f"s{n}", "stops_above": v, "seconds_day": 1.0} for n, v in enumerate(sorted(limits)[::-1])]
-    told = {"price_per_hour": price, "policy": "default", "is_heeded": True, "costs_known": True, "without": 0}
-    shown = pricing_of(told | {"studies": studies}, asked)
+    studies = tuple(StoppingPrice(f"s{n}", v, 1.0) for n, v in enumerate(sorted(limits)[::-1]))
+    shown = pricing_of(StoppingPrices(price, "default", True, True, studies, 0), asked)
     assert 0 <= shown.slider.percent <= 100
     assert all(0 <= shown.plot.left(dot.x) <= 100 and 0 <= shown.plot.top(dot.y) <= 100 for dot in shown.plot.dots)
     assert shown.plot.dots[0].y == sum(limit >= price for limit in limits)
@@ -359,11 +363,25 @@ def test_two_do_not_replay_at_once(two):
 
 def test_without_one_of_its_own_the_page_shows_the_one_that_the_policy_rests_on(two):
     figures = {
-        name: {"to_loss": {"0.02": {"cost": cost}}} for name, cost in (("default", 3600.0), ("roundrobin", 7200))
+        name: PolicyFigures({"0.02": CostToLoss(1.0, 1.0, 1.0, cost, 1.0)}, 1.0, None)
+        for name, cost in (("default", 3600.0), ("roundrobin", 7200.0))
     }
-    report = {"policies": figures, "tenants": 12, "results": 40, "candidates": 6, "left_out": 1, "winner": "default"}
-    report |= {"protocol": {"repeats": 30}, "message": "default stays"}
-    set_policy(two.owner, changes={}, reason="by backtest", report=report)
+    report = BacktestAnswer(
+        source="installation",
+        cost_unit="seconds",
+        tenants=12,
+        candidates=6,
+        results=40,
+        left_out=1,
+        enough=True,
+        protocol=Protocol(repeats=30),
+        calibration=None,
+        policies=figures,
+        winner="default",
+        settings=None,
+        message="default stays",
+    )
+    set_policy(two.owner, changes={}, reason="by backtest", report=to_json(report))
     shown = backtest_of(None, show_policy(two.worker))
     assert shown.title == "The policy in use saved 1 device-hours against roundrobin"
     assert [(bar.name, bar.width, bar.told, bar.more) for bar in shown.bars] == [
@@ -372,5 +390,5 @@ def test_without_one_of_its_own_the_page_shows_the_one_that_the_policy_rests_on(
     ]
     with two.worker.begin() as tx:
         stamp = history_stamp(tx)
-    kept = Kept(stamp, backtest_of(None, show_policy(two.worker)).made_at, report | {"tenants": 3})
+    kept = Kept(stamp, backtest_of(None, show_policy(two.worker)).made_at, replace(report, tenants=3))
     assert "3 past studies" in backtest_of(kept, show_policy(two.worker)).note

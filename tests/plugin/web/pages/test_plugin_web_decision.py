@@ -35,9 +35,9 @@ def run(database):
     """Suggest the next trial, let it end with this quality, and tell what was suggested."""
 
     def one(quality, *, cost=90.0, curve=(), **asked):
-        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys), **asked)["trials"]
+        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys), **asked).trials
         with database.worker.begin() as tx:
-            number = told["trial_id"]
+            number = told.trial_id
             attempt = trials.start_trial(
                 tx,
                 trial_id=number,
@@ -63,13 +63,13 @@ def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, as
     run(0.7), run(0.6)
     told = [run(0.75, cost=60.0, curve=(0.5, 0.7)) for _ in range(3)]
     for trial in told:
-        number, study = trial["trial_id"], trial["study"]
+        number, study = trial.trial_id, trial.study
         words = text_of(ask_as("ada", "operator").get(f"/studies/{study}/decisions/{number}").text)
         found = explain_trial(database.worker, trial_id=number)
         batch, outcome = found["batches"][0], found["outcome"]
         assert batch["mean"] is not None
         for fact in (
-            f"trains {trial['candidate']} because",
+            f"trains {trial.candidate} because",
             f"Mean {batch['mean']:.4f}",
             f"{batch['expected_improvement']:.4f}",
             f"Reached {outcome['quality']:.4f}",
@@ -95,7 +95,7 @@ def reason(database, trial, *, rival, cost):
 
 def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database, text_of):
     run(0.7), run(0.6)
-    trial = run(0.7)["trial_id"]
+    trial = run(0.7).trial_id
     reason(database, trial, rival=0.00016, cost=200.0)
     page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
     words = text_of(page)
@@ -126,7 +126,7 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
 )
 def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of, worth, cost, facts):
     run(0.7), run(0.6)
-    trial = run(0.7)["trial_id"]
+    trial = run(0.7).trial_id
     reason(database, trial, rival=worth, cost=cost)
     page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
     words = text_of(page)
@@ -142,28 +142,28 @@ def study_of(database, trial):
 def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database, text_of):
     """What has ended, or begun, since then counts as it was then."""
     first, second = run(0.7), run(0.6)
-    waits = suggest_trials(database.worker, count=2, request_key=next(_keys))["trials"]
+    waits = suggest_trials(database.worker, count=2, request_key=next(_keys)).trials
     third = run(0.75)
     for trial in waits:
         with database.worker.begin() as tx:
             attempt = trials.start_trial(
                 tx,
-                trial_id=trial["trial_id"],
+                trial_id=trial.trial_id,
                 lease_key="w",
                 lease_seconds=60,
-                executor=Executor(trials.get_trial(tx, trial["trial_id"]).implementation, "test"),
+                executor=Executor(trials.get_trial(tx, trial.trial_id).implementation, "test"),
             )
             ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 9.0, "failure": "no memory"}
-            assert trials.finish_trial(tx, trial_id=trial["trial_id"], **ended)
+            assert trials.finish_trial(tx, trial_id=trial.trial_id, **ended)
     last = run(0.77)
     ada = ask_as("ada", "operator")
 
     def words(trial):
-        page = ada.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text
+        page = ada.get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text
         return text_of(page[page.index("What was known") :])
 
     def mine(trial, *others):
-        return sum(other["study"] == trial["study"] for other in others)
+        return sum(other.study == trial.study for other in others)
 
     assert "Observations of this study 0 succeeded Under way in this study, counted at their mean 0 trials" in words(
         first
@@ -185,13 +185,13 @@ def test_the_cost_has_the_band_that_was_stored(two, run, ask_as, database, text_
     ada = ask_as("ada", "operator")
 
     def words(trial):
-        return text_of(ada.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text)
+        return text_of(ada.get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text)
 
     assert "80 % expected between" not in words(last)
     with database.owner.begin() as tx:
         stored = """UPDATE work.suggestions SET
           reasons = reasons || '{"predicted_cost_interval_seconds": [7, 8]}' WHERE trial_id = :id"""
-        tx.execute(text(stored), {"id": last["trial_id"]})
+        tx.execute(text(stored), {"id": last.trial_id})
     assert "80 % expected between 7.0 s and 8.0 s" in words(last)
 
 
@@ -200,12 +200,12 @@ def test_the_guard_is_told_with_what_it_did_in_the_last_day(two, run, ask_as, da
     with database.owner.begin() as tx:
         tx.execute(text("UPDATE work.suggestions SET reasons = reasons || '{\"guarded\": false}'"))
         guarded = "UPDATE work.suggestions SET reasons = reasons || '{\"guarded\": true}' WHERE trial_id = :id"
-        tx.execute(text(guarded), {"id": told[1]["trial_id"]})
-    seconds = {name: sum(c for t, c in zip(told, (90, 30, 60), strict=True) if t["study"] == name) for name in two}
+        tx.execute(text(guarded), {"id": told[1].trial_id})
+    seconds = {name: sum(c for t, c in zip(told, (90, 30, 60), strict=True) if t.study == name) for name in two}
     mine, theirs = two
     least, tenant = min((seconds[mine], "lab"), (seconds[theirs], "rivals"))
-    trial = next(t for t in told if t["study"] == mine)
-    path = f"/studies/{mine}/decisions/{trial['trial_id']}"
+    trial = next(t for t in told if t.study == mine)
+    path = f"/studies/{mine}/decisions/{trial.trial_id}"
     page = ask_as("ada", "operator").get(path).text
     words = text_of(page)
     assert "Used in the last 24 h 16.7 % of compute" in words
@@ -225,10 +225,10 @@ def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):
     mine = ask_as("ada", rights=tenant_of_lab)
     rivals = 0
     for trial in told:
-        answer = mine.get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}")
-        if trial["study"] == "theirs":
+        answer = mine.get(f"/studies/{trial.study}/decisions/{trial.trial_id}")
+        if trial.study == "theirs":
             assert answer.status_code == 404
-            assert mine.get(f"/trials/{trial['trial_id']}").status_code == 404
+            assert mine.get(f"/trials/{trial.trial_id}").status_code == 404
             continue
         assert answer.status_code == 200
         assert "theirs" not in answer.text
@@ -239,31 +239,31 @@ def test_names_of_others_are_not_told(two, run, ask_as, database, text_of):
 
 def test_a_trial_is_found_without_its_study_and_only_in_its_own(two, run, ask_as):
     trial = run(0.5)
-    other = next(name for name in two if name != trial["study"])
-    ada, number = ask_as("ada", "operator"), trial["trial_id"]
+    other = next(name for name in two if name != trial.study)
+    ada, number = ask_as("ada", "operator"), trial.trial_id
     found = ada.get(f"/trials/{number}")
-    assert (found.status_code, found.headers["location"]) == (303, f"/studies/{trial['study']}/decisions/{number}")
+    assert (found.status_code, found.headers["location"]) == (303, f"/studies/{trial.study}/decisions/{number}")
     assert ada.get(f"/studies/{other}/decisions/{number}").status_code == 404
-    for path in (f"/studies/{trial['study']}/decisions/99999", "/trials/99999", "/studies/none/decisions/1"):
+    for path in (f"/studies/{trial.study}/decisions/99999", "/trials/99999", "/studies/none/decisions/1"):
         assert ada.get(path).status_code == 404, path
     assert ada.get("/trials/x").status_code == 400
 
 
 def test_the_first_choice_of_all_has_no_cost_and_says_so(two, run, ask_as, text_of):
     trial = run(0.5)
-    words = text_of(ask_as("ada", "operator").get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text)
+    words = text_of(ask_as("ada", "operator").get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text)
     assert "while no cost is known" in words or "a cheap trial teaches" in words
     assert "nothing measured yet" in words
     assert "Change of the best the first result" in words
 
 
 def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, database, text_of):
-    (trial,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
+    (trial,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
     with database.owner.begin() as tx:
         tx.execute(text("UPDATE work.trials SET lease_until = now() - interval '1 s'"))
-    (again,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
-    assert again["trial_id"] == trial["trial_id"]
-    page = ask_as("ada", "operator").get(f"/studies/{trial['study']}/decisions/{trial['trial_id']}").text
+    (again,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
+    assert again.trial_id == trial.trial_id
+    page = ask_as("ada", "operator").get(f"/studies/{trial.study}/decisions/{trial.trial_id}").text
     words = text_of(page)
     assert "Handed out 2 times" in words
     assert "Mean" in words

@@ -44,8 +44,8 @@ def run(database):
 
     def one(quality=None, *, cost=90.0, state=TrialState.SUCCEEDED, failure=None, key="nightly/run-1/train/0"):
         batch = f"nightly/run-1/suggest/{next(_keys).removeprefix('key/')}"
-        (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
-        number = told["trial_id"]
+        (told,) = suggest_trials(database.worker, count=1, request_key=batch).trials
+        number = told.trial_id
         with database.worker.begin() as tx:
             attempt = trials.start_trial(
                 tx,
@@ -381,7 +381,7 @@ def test_nobody_has_to_say_why(study, ask_as, database):
     ada = ask_as("ada", "operator")
     assert ada.post(f"/studies/{study}/weight", data={"weight": "3", "priority": "0", "reason": " "}).status_code == 303
     assert audit(database.worker, study=study)["events"][0]["reason"] is None
-    waits = suggest_trials(database.worker, count=1, request_key="waits")["trials"][0]["trial_id"]
+    waits = suggest_trials(database.worker, count=1, request_key="waits").trials[0].trial_id
     page = ada.get(f"/studies/{study}").text
     for field in ("pause-why", "weight-why", "stops-why", "candidate-why", f"cancel-why-{waits}"):
         assert f'<label for="{field}">Why, for the audit</label>' in page, field
@@ -398,8 +398,8 @@ def test_an_open_page_hears_of_a_suggestion_a_start_and_every_end_and_no_device_
     store = database.worker
 
     def suggest():
-        (told,) = suggest_trials(store, count=1, request_key=next(_keys))["trials"]
-        return told["trial_id"]
+        (told,) = suggest_trials(store, count=1, request_key=next(_keys)).trials
+        return told.trial_id
 
     async def changed(news, act, *given, **more):
         waiting = asyncio.ensure_future(anext(news))

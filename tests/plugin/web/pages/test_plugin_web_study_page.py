@@ -37,8 +37,8 @@ def run(database):
     """Suggest the next trial and let it run with two points of its curve, or end, with a quality or without; its id."""
 
     def one(quality=None, *, cost=90.0, is_running=False):
-        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys))["trials"]
-        number, state = told["trial_id"], TrialState.FAILED if quality is None else TrialState.SUCCEEDED
+        (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
+        number, state = told.trial_id, TrialState.FAILED if quality is None else TrialState.SUCCEEDED
         with database.worker.begin() as tx:
             attempt = trials.start_trial(
                 tx,
@@ -216,8 +216,8 @@ def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask
         return [{link for link in links if "/tasks/" in link} for links in found]
 
     batch = "nightly/run-1/suggest/-1"
-    (told,) = suggest_trials(database.worker, count=1, request_key=batch)["trials"]
-    trial = told["trial_id"]
+    (told,) = suggest_trials(database.worker, count=1, request_key=batch).trials
+    trial = told.trial_id
     assert linked(trial) == [set(), set()]  # nobody has worked on it: the run that asked is all there is
     assert 'href="/dags/nightly/runs/run-1" data-airflow' in ada.get(f"/studies/{study}").text
     for number in (1, 2):
@@ -236,8 +236,8 @@ def test_the_log_of_a_trial_is_that_of_the_try_that_worked_on_it_last(study, ask
 
 
 def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table(study, ask_as, database, text_of):
-    (told,) = suggest_trials(database.worker, count=1, request_key="nightly/run-1/suggest/-1")["trials"]
-    trial = told["trial_id"]
+    (told,) = suggest_trials(database.worker, count=1, request_key="nightly/run-1/suggest/-1").trials
+    trial = told.trial_id
     claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
     with database.owner.begin() as tx:
         lost = (
@@ -248,11 +248,11 @@ def test_the_time_of_a_lost_attempt_counts_in_the_first_sentence_as_in_the_table
     claim(database.worker, trial_id=trial, request_key="nightly/run-1/train/0")
     page = ask_as("ada").get(f"/studies/{study}").text
     assert "20.0 min" in re.search(r'<td class="num c">([^<]*)</td>', page).group(1)
-    assert f"Running: {told['candidate']}, 20.0 min" in text_of(page)
+    assert f"Running: {told.candidate}, 20.0 min" in text_of(page)
 
 
 def test_who_works_without_airflow_has_no_log_there(study, ask_as, database):
-    (told,) = suggest_trials(database.worker, count=1, request_key="laptop")["trials"]
-    lease = claim(database.worker, trial_id=told["trial_id"], request_key="laptop/1")
+    (told,) = suggest_trials(database.worker, count=1, request_key="laptop").trials
+    lease = claim(database.worker, trial_id=told.trial_id, request_key="laptop/1")
     record_failure(database.worker, lease, "no memory")
     assert 'href="/dags/' not in ask_as("ada").get(f"/studies/{study}").text

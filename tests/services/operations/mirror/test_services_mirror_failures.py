@@ -53,7 +53,7 @@ def sync_killed(lab: Any, mirrored: Mirror, after: int) -> int:
 def test_killed_after_any_request_the_next_sync_makes_it_good(lab: Any, mirrored: Mirror, step: int) -> None:
     failed = end_trial(lab, "deep", failure="no convergence", parameters={"max_depth": 3})
     with lab.worker.begin() as tx:
-        trials.add_points(tx, failed, [{"step": 1, "of": 1, "quality": 0.5, "loss": 0.25, "seconds": 1.5}])
+        trials.add_points(tx, failed, [trials.CurvePoint(1, 1, 0.5, 0.25, 1.5)])
     assert lab.promote(lab.gate("good")["request_id"])["promoted"]
     needed = sync_killed(lab, mirrored, 1000)
     undisturbed = seen(mirrored)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import (
     ConfigError,
     NotFoundError,
 )
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, hand_back, trial_state
-from easeml_core.services.trials.worker import run_device
+from easeml_core.services.trials.worker import DeviceSummary, run_device
 from easeml_core.store.tables.reservations import Outlook, outlook
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Device:
         return self.summary
 
 
-def work(lab: Any, *studies: str, **changes: Any) -> dict[str, Any]:
+def work(lab: Any, *studies: str, **changes: Any) -> DeviceSummary:
     given = {"device": "cpu", "request_key": "night/run/device/0", "poll_seconds": NEVER_POLL}
     given["studies_only"] = studies or ("busy",)
     return run_device(lab.worker, lab.artifacts, **given | changes)
@@ -108,9 +109,9 @@ def test_no_device_waits_for_the_slowest(lab: Any, trainers: Any, make_device: A
 
     assert trainers.events[-2] == "end 1"  # and then its own device is done; everything else came before
     assert sorted(e for e in trainers.events if e.startswith("end")) == [f"end {d}" for d in range(1, 9)]
-    assert {s["reason"] for s in summaries} == {"nothing left"}
+    assert {s.reason for s in summaries} == {"nothing left"}
     assert states(lab) == [(f"tree-{d}", "SUCCEEDED", 1) for d in range(1, 9)]
-    trained = [t["candidate"] for s in summaries for t in s["trials"]]
+    trained = [t.candidate for s in summaries for t in s.trials]
     assert sorted(trained) == [f"tree-{d}" for d in range(1, 9)]  # each by one device
 
 
@@ -132,9 +133,9 @@ def test_a_device_waits_for_what_the_end_of_another_trial_frees(
     wait_for(lambda: any("waiting for 1 trial under way" in line for line in second.lines))
     begun = int(trainers.events[0].split()[1])
     gates[begun].set()
-    assert first.join()["reason"] == "enough trials"
+    assert first.join().reason == "enough trials"
     gates[3 - begun].set()
-    assert [t["candidate"] for t in second.join()["trials"]] == [f"tree-{3 - begun}"]
+    assert [t.candidate for t in second.join().trials] == [f"tree-{3 - begun}"]
     assert trainers.events.index(f"end {begun}") < trainers.events.index(f"begin {3 - begun}")
 
 
@@ -147,13 +148,13 @@ def test_an_idle_device_is_stopped_or_sent_home_while_it_waits(
     wait_for(lambda: len(trainers.events) == 1)
     patient = make_device("patient").start()
     wait_for(lambda: any("waiting for 1 trial " in line for line in patient.lines))
-    assert work(lab, request_key="hasty", until=0.2)["reason"] == "time is up"
+    assert work(lab, request_key="hasty", until=0.2).reason == "time is up"
     asked = "SELECT count(*) FROM work.suggestion_batches WHERE request_key LIKE :key"
     assert lab.one(asked, key="night/run/patient/%") == 1  # it does not ask again and again
     work(lab, request_key="restless", until=1.0, poll_seconds=0.1)
     assert lab.one(asked, key="restless/%") >= 2  # but it looks by itself when its poll says so
     patient.stopped = True
-    assert patient.join()["reason"] == "stopped"
+    assert patient.join().reason == "stopped"
 
 
 DIVERGING = {"name": "net", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 2}}
@@ -164,20 +165,20 @@ def test_a_device_trains_for_real_and_a_failed_trial_stops_nobody(lab: Any) -> N
     lab.register("busy", candidates=[DIVERGING, *trees(3)])
     lines: list[str] = []
     summary = work(lab, log=lines.append)
-    assert set(summary) == {"device", "reason", "message", "handed_back", "trials", "blocked", "is_useless"}
-    assert (summary["device"], summary["reason"], summary["handed_back"]) == ("cpu", "nothing left", None)
-    by_name = {t["candidate"]: t for t in summary["trials"]}
-    assert {k: t["state"] for k, t in by_name.items()} == {"net": "FAILED", "tree-3": "SUCCEEDED"}
-    assert by_name["tree-3"] == trial_state(lab.worker, trial_id=by_name["tree-3"]["trial_id"])
-    assert "\n" not in by_name["net"]["failure"]
-    assert summary["message"].startswith("2 trials (")
-    assert any(line.startswith(f"trial {by_name['net']['trial_id']}: busy, net: ") for line in lines)  # with the reason
+    assert set(to_json(summary)) == {"device", "reason", "message", "handed_back", "trials", "blocked", "is_useless"}
+    assert (summary.device, summary.reason, summary.handed_back) == ("cpu", "nothing left", None)
+    by_name = {t.candidate: t for t in summary.trials}
+    assert {k: t.state for k, t in by_name.items()} == {"net": "FAILED", "tree-3": "SUCCEEDED"}
+    assert by_name["tree-3"] == trial_state(lab.worker, trial_id=by_name["tree-3"].trial_id)
+    assert "\n" not in by_name["net"].failure
+    assert summary.message.startswith("2 trials (")
+    assert any(line.startswith(f"trial {by_name['net'].trial_id}: busy, net: ") for line in lines)  # with the reason
     assert any("fitting decision_tree" in line for line in lines)
 
 
 def test_the_limits(lab: Any, trainers: Any) -> None:
     lab.register("busy", candidates=trees(1, 2, 3))
-    assert work(lab, until=0.0) | {"trials": 0} == {
+    assert to_json(work(lab, until=0.0)) | {"trials": 0} == {
         "device": "cpu",
         "reason": "time is up",
         "message": "0 trials: the time is up",
@@ -186,10 +187,10 @@ def test_the_limits(lab: Any, trainers: Any) -> None:
         "blocked": [],
         "is_useless": False,
     }
-    assert work(lab, request_key="early", should_stop=lambda: True)["reason"] == "stopped"
+    assert work(lab, request_key="early", should_stop=lambda: True).reason == "stopped"
     two = work(lab, max_trials=2)
-    assert (two["reason"], len(two["trials"])) == ("enough trials", 2)
-    assert two["message"] == "2 trials (2 succeeded): the limit of trials is reached"
+    assert (two.reason, len(two.trials)) == ("enough trials", 2)
+    assert two.message == "2 trials (2 succeeded): the limit of trials is reached"
     assert work(lab, max_trials=2) == two  # a further try of the same task has had its two already
     assert len(trainers.events) == 4
 
@@ -219,12 +220,12 @@ def test_an_unknown_study_is_told(lab: Any) -> None:
 def test_a_further_try_reports_what_the_one_before_has_done(lab: Any, trainers: Any) -> None:
     lab.register("busy", candidates=trees(1, 2))
     first = work(lab)
-    assert [t["state"] for t in first["trials"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert [t.state for t in first.trials] == ["SUCCEEDED", "SUCCEEDED"]
     assert work(lab) == first
     lab.register("new", candidates=trees(3))
     again = work(lab, "busy", "new")  # and goes on, past the empty answers of the first
-    assert again["trials"][:2] == first["trials"]
-    assert [t["study"] for t in again["trials"][2:]] == ["new"]
+    assert again.trials[:2] == first.trials
+    assert [t.study for t in again.trials[2:]] == ["new"]
     assert len(trainers.events) == 6  # three began, three ended
 
 
@@ -240,15 +241,15 @@ def test_a_stopped_device_hands_its_trial_back_at_once(
     summary = device.join()
     (trial_id,) = [t for (t,) in lab.rows("SELECT t.id FROM work.trials t WHERE t.state = 'SUGGESTED'")]
     assert trainers.events == ["begin 1", "cancel 1", "first is done"]
-    assert (summary["reason"], summary["handed_back"], summary["trials"]) == ("stopped", trial_id, [])
-    assert summary["message"] == f"0 trials: stopped from outside; trial {trial_id} was handed back"
+    assert (summary.reason, summary.handed_back, summary.trials) == ("stopped", trial_id, ())
+    assert summary.message == f"0 trials: stopped from outside; trial {trial_id} was handed back"
     assert f"trial {trial_id} is handed back: it is free for the next one that asks" in device.lines
     assert states(lab) == [("tree-1", "SUGGESTED", 1)]
 
     trainers.held.clear()
-    assert [t["trial_id"] for t in work(lab, request_key="other")["trials"]] == [trial_id]
+    assert [t.trial_id for t in work(lab, request_key="other").trials] == [trial_id]
     assert states(lab) == [("tree-1", "SUCCEEDED", 2)]
-    assert [t["state"] for t in work(lab, request_key="night/run/first")["trials"]] == ["SUCCEEDED"]  # only reported
+    assert [t.state for t in work(lab, request_key="night/run/first").trials] == ["SUCCEEDED"]  # only reported
 
 
 def test_the_next_try_trains_what_was_handed_back(lab: Any, trainers: Any, make_device: Any, wait_for: Any) -> None:
@@ -260,7 +261,7 @@ def test_the_next_try_trains_what_was_handed_back(lab: Any, trainers: Any, make_
     device.join()
     trainers.held.clear()
     summary = work(lab, request_key="night/run/first")
-    assert (summary["reason"], len(summary["trials"])) == ("nothing left", 2)
+    assert (summary.reason, len(summary.trials)) == ("nothing left", 2)
     assert {state for _, state, _ in states(lab)} == {"SUCCEEDED"}
 
 
@@ -277,14 +278,14 @@ def test_whatever_else_is_raised_the_trial_is_handed_back(lab: Any, trainers: An
 
 def test_only_what_is_ours_is_handed_back(lab: Any) -> None:
     lab.register("busy", candidates=trees(1))
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k")["trials"]
-    asked = {"trial_id": trial["trial_id"], "request_key": "k"}
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k").trials
+    asked = {"trial_id": trial.trial_id, "request_key": "k"}
     assert hand_back(lab.worker, **asked)  # nobody has begun it
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="another")
+    claim(lab.worker, trial_id=trial.trial_id, request_key="another")
     assert not hand_back(lab.worker, **asked)
     assert states(lab) == [("tree-1", "RUNNING", 1)]
     assert not hand_back(lab.worker, trial_id=1, request_key="hand-in")  # it has succeeded long ago
-    assert trial_state(lab.worker, trial_id=1)["state"] == "SUCCEEDED"
+    assert trial_state(lab.worker, trial_id=1).state == "SUCCEEDED"
 
 
 def test_a_trial_in_other_hands_is_left_there(lab: Any, trainers: Any, monkeypatch: Any) -> None:
@@ -301,9 +302,9 @@ def test_a_trial_in_other_hands_is_left_there(lab: Any, trainers: Any, monkeypat
     monkeypatch.setattr("easeml_core.services.trials.execution.claim", claimed)
     lines: list[str] = []
     summary = work(lab, log=lines.append)
-    assert summary["reason"] == "nothing left"
-    assert [t["state"] for t in summary["trials"]] == ["SUCCEEDED"]
-    assert trial_state(lab.worker, trial_id=taken[0])["state"] == "RUNNING"
+    assert summary.reason == "nothing left"
+    assert [t.state for t in summary.trials] == ["SUCCEEDED"]
+    assert trial_state(lab.worker, trial_id=taken[0]).state == "RUNNING"
     assert any("going on without it" in line and "RUNNING on another worker" in line for line in lines)
 
 
@@ -314,11 +315,11 @@ def test_of_two_processes_under_one_key_one_goes_home(lab: Any, trainers: Any, m
     zombie = make_device("same").start()
     wait_for(lambda: len(trainers.events) == 1)
     alive = make_device("same").start()
-    assert zombie.join()["reason"] == "taken over"  # at its next heartbeat
+    assert zombie.join().reason == "taken over"  # at its next heartbeat
     for gate in gates:
         gate.set()
-    assert alive.join()["reason"] == "nothing left"
-    assert len(alive.summary["trials"]) == 3
+    assert alive.join().reason == "nothing left"
+    assert len(alive.summary.trials) == 3
     assert sorted(attempt for _, _, attempt in states(lab)) == [1, 1, 2]
     assert lab.one("SELECT count(*) FROM work.observations o JOIN work.trials t ON t.id = o.trial_id "
                    "JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'busy'") == 3  # fmt: skip
@@ -332,7 +333,7 @@ def test_an_answer_that_somebody_else_asked_for_under_our_key_ends_this_process(
             suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="night/run/device/0/2")
 
     summary = work(lab, log=twin)
-    assert (summary["reason"], len(summary["trials"])) == ("taken over", 1)
+    assert (summary.reason, len(summary.trials)) == ("taken over", 1)
 
 
 def test_a_cancelled_trial_is_reported_and_the_next_one_begins(
@@ -348,16 +349,16 @@ def test_a_cancelled_trial_is_reported_and_the_next_one_begins(
     wait_for(lambda: len(trainers.events) == 3)
     for depth in (1, 2):
         trainers.hold(depth).set()
-    assert [t["state"] for t in device.join()["trials"]] == ["CANCELLED", "SUCCEEDED"]
+    assert [t.state for t in device.join().trials] == ["CANCELLED", "SUCCEEDED"]
 
 
 def test_a_lost_workers_trial_is_taken_by_the_next_device(lab: Any, trainers: Any) -> None:
     lab.register("busy", candidates=trees(1))
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k")["trials"]
-    claim(lab.worker, trial_id=trial["trial_id"], request_key="k")
-    assert work(lab, request_key="a")["trials"] == []
-    lab.let_run_out(trial["trial_id"])
-    assert [t["state"] for t in work(lab, request_key="b")["trials"]] == ["SUCCEEDED"]
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k").trials
+    claim(lab.worker, trial_id=trial.trial_id, request_key="k")
+    assert work(lab, request_key="a").trials == ()
+    lab.let_run_out(trial.trial_id)
+    assert [t.state for t in work(lab, request_key="b").trials] == ["SUCCEEDED"]
     assert expire_leases(lab.worker) == []
 
 
@@ -367,13 +368,13 @@ def test_the_outlook(lab: Any) -> None:
         assert outlook(tx, None) == Outlook(under_way=0, left_behind=0, ended=9, untried=9)
         assert not outlook(tx, None).may_improve
         assert outlook(tx, ["nowhere"]) == Outlook(0, 0, 0, 0)
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["full"], request_key="k")["trials"]
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["full"], request_key="k").trials
     with lab.worker.begin() as tx:
         # A trial of the tenant's other study counts: a quota is the tenant's.
         assert outlook(tx, ["first"]) == Outlook(under_way=1, left_behind=0, ended=9, untried=3)
         assert outlook(tx, ["full"]) == Outlook(under_way=1, left_behind=0, ended=9, untried=2)
         assert outlook(tx, ["full"]).may_improve
-    lab.let_run_out(trial["trial_id"])
+    lab.let_run_out(trial.trial_id)
     with lab.worker.begin() as tx:
         assert outlook(tx, ["full"]).left_behind == 1
     lab.as_superuser("UPDATE work.studies SET state = 'PAUSED' WHERE name <> 'first'")

@@ -13,7 +13,7 @@ from easeml_core.errors import (
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.trials import worker
 from easeml_core.services.trials.execution import hand_back
-from easeml_core.services.trials.worker import run_device
+from easeml_core.services.trials.worker import DeviceSummary, run_device
 from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def trees(*depths: int) -> list[dict[str, Any]]:
     return [{"name": f"tree-{d}", "kind": "decision_tree", "parameters": {"max_depth": d}} for d in depths]
 
 
-def work(lab: Any, *studies: str, **changes: Any) -> dict[str, Any]:
+def work(lab: Any, *studies: str, **changes: Any) -> DeviceSummary:
     given = {"device": "cpu", "request_key": "night/run/device/0", "poll_seconds": NEVER_POLL}
     given["studies_only"] = studies or ("busy",)
     return run_device(lab.worker, lab.artifacts, **given | changes)
@@ -51,17 +51,17 @@ def test_a_device_on_which_everything_fails_ends(lab: Any, trainers: Any) -> Non
     lab.register("other", candidates=trees(*range(6, 11)))
     trainers.failing = set(range(1, 11))
     summary = work(lab, "busy", "other", policy="roundrobin")
-    assert summary["reason"] == "device fails"
-    assert len(summary["trials"]) == 5
-    assert {t["failure"] for t in summary["trials"]} == {"it crashed"}
-    assert "5 failed" in summary["message"]
+    assert summary.reason == "device fails"
+    assert len(summary.trials) == 5
+    assert {t.failure for t in summary.trials} == {"it crashed"}
+    assert "5 failed" in summary.message
 
 
 def test_a_study_of_which_everything_fails_ends_nobodys_stream(lab: Any, trainers: Any) -> None:
     lab.register("busy", candidates=trees(*range(1, 9)))
     trainers.failing = set(range(1, 9))
     summary = work(lab)
-    assert (summary["reason"], len(summary["trials"])) == ("nothing left", 8)
+    assert (summary.reason, len(summary.trials)) == ("nothing left", 8)
 
 
 def test_a_success_in_between_speaks_for_the_device(lab: Any, trainers: Any) -> None:
@@ -69,8 +69,8 @@ def test_a_success_in_between_speaks_for_the_device(lab: Any, trainers: Any) -> 
     lab.register("other", candidates=trees(6, 7, 8, 9))
     trainers.failing = {1, 2, 4, 6, 7, 9}
     summary = work(lab, "busy", "other", policy="order")  # in turn, as the candidates come: F F F F S S F F
-    assert summary["reason"] == "nothing left"
-    outcomes = ["F" if t["state"] == "FAILED" else "S" for t in summary["trials"]]
+    assert summary.reason == "nothing left"
+    outcomes = ["F" if t.state == "FAILED" else "S" for t in summary.trials]
     assert sorted(outcomes) == ["F"] * 6 + ["S"] * 2
     assert "FFFFF" not in "".join(outcomes)
 
@@ -104,7 +104,7 @@ def flaky(monkeypatch: Any) -> Callable[[int], list[int]]:
 
         def ask(*given: Any, **named: Any) -> Any:
             answer = original(*given, **named)
-            asks.append(len(answer["trials"]))
+            asks.append(len(answer.trials))
             if len(asks) <= times:
                 message = "it went away"
                 raise StoreUnavailableError(message)
@@ -123,7 +123,7 @@ def test_an_outage_is_waited_for_and_the_same_step_repeated(
     lab.register("busy", candidates=trees(1, 2))
     asks, lines = flaky(2), list[str]()
     summary = work(lab, log=lines.append)
-    assert [t["state"] for t in summary["trials"]] == ["SUCCEEDED", "SUCCEEDED"]
+    assert [t.state for t in summary.trials] == ["SUCCEEDED", "SUCCEEDED"]
     assert asks == [1, 1, 1, 1, 0]
     assert sum("trying again" in line for line in lines) == 2
     assert {attempt for _, _, attempt in states(lab)} == {1}
@@ -147,10 +147,10 @@ def test_an_empty_answer_of_before_an_outage_is_no_reason_to_end(
     monkeypatch.setattr(worker, "_PAUSES", (0.01,))
     lab.register("busy", candidates=trees(1))
     cancelled, _ = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k"), flaky(1)
-    held = cancelled["trials"][0]["trial_id"]
+    held = cancelled.trials[0].trial_id
 
     def back(line: str) -> None:
         if "trying again" in line:
             hand_back(lab.worker, trial_id=held, request_key="k")
 
-    assert [t["trial_id"] for t in work(lab, log=back)["trials"]] == [held]
+    assert [t.trial_id for t in work(lab, log=back).trials] == [held]

@@ -12,18 +12,21 @@ import threading
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.pages.compute.view import Bar
 from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.errors import StateError, counted
-from easeml_core.services.selection.backtest import Replay, backtest_installation
+from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
 from easeml_core.store.queries.compute import history_stamp
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.entities import JsonObject
+    from easeml_core.services.selection.backtest import BacktestAnswer, BacktestReport
+    from easeml_core.services.selection.policy import PolicyReport
     from easeml_core.store.database import Store
     from easeml_core.store.queries.compute import HistoryStamp
 
@@ -42,12 +45,12 @@ class Kept:
     Attributes:
         stamp: Of the history that it replayed.
         made_at: When.
-        answer: As of ``services.backtest.Backtest``; None where it would have taken too long.
+        answer: None where it would have taken too long.
     """
 
     stamp: HistoryStamp
     made_at: datetime
-    answer: dict[str, Any] | None
+    answer: BacktestAnswer | None
 
 
 @dataclass
@@ -83,7 +86,7 @@ class Backtests:
             message = f"this history takes longer than {self.longest_seconds:g} s to replay; run `{COMMAND}` instead"
             raise StateError(message)
 
-    def _answer(self, store: Store) -> dict[str, Any] | None:
+    def _answer(self, store: Store) -> BacktestAnswer | None:
         ends = time.monotonic() + self.longest_seconds
 
         def go_on(done: int, of: int) -> None:
@@ -117,36 +120,36 @@ class BacktestView:
 LOSS = "0.02"
 
 
-def backtest_of(kept: Kept | None, policy: Mapping[str, Any]) -> BacktestView:
+def backtest_of(kept: Kept | None, policy: PolicyReport) -> BacktestView:
     """The newest backtest of this page, or else the one that the policy in force rests on."""
-    if kept is not None and kept.answer is None:
-        return BacktestView("This history is too long for a page", "", (), (), "", kept.made_at, is_too_long=True)
     if kept is not None:
-        return _backtest(kept.answer or {}, kept.made_at, policy)
-    if policy["report"] is not None:
-        return _backtest(policy["report"], datetime.fromisoformat(policy["created_at"]), policy)
+        if kept.answer is not None:
+            return _backtest(kept.answer, kept.made_at, policy)
+        return BacktestView("This history is too long for a page", "", (), (), "", kept.made_at, is_too_long=True)
+    stored = stored_backtest(policy.report)
+    if stored is not None and policy.created_at is not None:
+        return _backtest(stored, policy.created_at, policy)
     return BacktestView("What would other policies have needed?", "", (), (), "", None)
 
 
-def report_of(kept: Kept | None, policy: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Everything that the backtest which is shown has found, as of ``easeml backtest --json``; None without one."""
-    report = policy["report"] if kept is None else kept.answer
-    return None if report is None else dict(report)
+def report_of(kept: Kept | None, policy: PolicyReport) -> BacktestAnswer | JsonObject | None:
+    """Return the whole backtest that is shown, as of ``easeml backtest --json``; None without one."""
+    return policy.report if kept is None else kept.answer
 
 
-def _backtest(answer: Mapping[str, Any], made_at: datetime, policy: Mapping[str, Any]) -> BacktestView:
-    costs = {name: figures["to_loss"][LOSS]["cost"] for name, figures in answer["policies"].items()}
-    if not costs:
-        return BacktestView("Too little history to tell", "", (), (), answer["message"], made_at, has_report=True)
-    used = policy["policy"] if policy["policy"] in costs else "default"
+def _backtest(answer: BacktestReport, made_at: datetime, policy: PolicyReport) -> BacktestView:
+    costs = {name: figures.to_loss[LOSS].cost for name, figures in answer.policies.items()}
+    protocol = answer.protocol
+    if not costs or protocol is None:
+        return BacktestView("Too little history to tell", "", (), (), answer.message, made_at, has_report=True)
+    used = policy.policy if policy.policy in costs else "default"
     ordered = sorted(costs, key=lambda name: (costs[name], name))
     bars = [_policy_bar(name, costs, used) for name in ordered]
-    protocol = answer["protocol"]
-    past = counted(answer["tenants"], "past study", "past studies")
-    repeats = counted(protocol["repeats"], "repeat")
+    past = counted(answer.tenants, "past study", "past studies")
+    repeats = counted(protocol.repeats, "repeat")
     note = f"Device-hours to reach a mean loss of {LOSS}, replayed on {past}, median of {repeats}"
     title, pairs = _title(costs, used, ordered), _believed(answer)
-    return BacktestView(title, note, bars, pairs, answer["message"], made_at, has_report=True)
+    return BacktestView(title, note, bars, pairs, answer.message, made_at, has_report=True)
 
 
 def _title(costs: Mapping[str, float], used: str, ordered: Sequence[str]) -> str:
@@ -170,10 +173,10 @@ def _policy_bar(name: str, costs: Mapping[str, float], used: str) -> Bar:
     )
 
 
-def _believed(answer: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _believed(answer: BacktestReport) -> list[tuple[str, str]]:
     """What stands beside the bars: the choice, how much was replayed."""
     return [
-        ("Chosen", answer["winner"]),
-        ("Results that were replayed", f"{answer['results']:,} of {counted(answer['candidates'], 'candidate')}"),
-        ("Studies with too few results", f"{answer['left_out']:,}"),
+        ("Chosen", answer.winner),
+        ("Results that were replayed", f"{answer.results:,} of {counted(answer.candidates, 'candidate')}"),
+        ("Studies with too few results", f"{answer.left_out:,}"),
     ]

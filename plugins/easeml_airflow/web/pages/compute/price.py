@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.server.formats import seconds_text
@@ -12,7 +12,9 @@ from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+
+    from easeml_core.services.selection.beliefs import StoppingPrice, StoppingPrices
 
 STEPS = 200
 """Places of the slider."""
@@ -64,26 +66,26 @@ class Pricing:
     note: str = ""
 
 
-def pricing_of(told: Mapping[str, Any] | None, asked: float | None) -> Pricing:
+def pricing_of(told: StoppingPrices | None, asked: float | None) -> Pricing:
     """The panel.
 
     Args:
-        told: As of ``services.stopping.stopping_prices``.
+        told: The prices of the studies; None while another call of the scheduler takes too long.
         asked: Price that is tried out, of quality for an hour of a device; None for the present one.
     """
     if told is None:
         return Pricing("Somebody else asks the scheduler at this moment: look again in a while")
-    studies, price = told["studies"], told["price_per_hour"]
-    if not told["is_heeded"]:
+    studies, price = told.studies, told.price_per_hour
+    if not told.is_heeded:
         return Pricing(
-            f"The policy in force, {told['policy']}, asks for no price: a study goes on while it has candidates"
+            f"The policy in force, {told.policy}, asks for no price: a study goes on while it has candidates"
         )
     if not studies:
         return Pricing("No study has anything left to run, at any price")
-    if not told["costs_known"]:
+    if not told.costs_known:
         return Pricing("Nothing has been measured yet, so nobody can say what an hour of a device brings")
     tried = price if asked is None else asked
-    axis = _axis([s["stops_above"] for s in studies], price)
+    axis = _axis([s.stops_above for s in studies], price)
     other = _example(studies, price) if asked is None else asked
     named = _between(studies, price, other)
     return Pricing(
@@ -91,12 +93,12 @@ def pricing_of(told: Mapping[str, Any] | None, asked: float | None) -> Pricing:
         plot=_plot(studies, price, tried, axis),
         slider=_slider(tried, axis.high),
         effect=_effect(studies, price, other),
-        named=[(s["study"], path_of_study(s["study"])) for s in named[:NAMED]],
+        named=[(s.study, path_of_study(s.study)) for s in named[:NAMED]],
         more=max(0, len(named) - NAMED),
         rows=[_row(s, tried) for s in reversed(studies[-ROWS:])],
         total=len(studies),
         command="" if tried == price else f"easeml policy set --price-per-second {tried / 3600:.6g} --reason",
-        note=_without(told["without"]),
+        note=_without(told.without),
     )
 
 
@@ -104,22 +106,22 @@ def _without(count: int) -> str:
     return f"{counted(count, 'more study has', 'more studies have')} nothing left to run." if count else ""
 
 
-def _go_on(studies: Sequence[Mapping[str, Any]], price: float) -> int:
-    return sum(s["stops_above"] >= price for s in studies)
+def _go_on(studies: Sequence[StoppingPrice], price: float) -> int:
+    return sum(s.stops_above >= price for s in studies)
 
 
-def _between(studies: Sequence[Mapping[str, Any]], price: float, other: float) -> list[Mapping[str, Any]]:
+def _between(studies: Sequence[StoppingPrice], price: float, other: float) -> list[StoppingPrice]:
     """Those that go on at one of two prices alone, the nearest to the present price first."""
     low, high = sorted((price, other))
-    found = [s for s in studies if low <= s["stops_above"] < high]
+    found = [s for s in studies if low <= s.stops_above < high]
     return found[::-1] if other > price else found
 
 
-def _example(studies: Sequence[Mapping[str, Any]], price: float) -> float:
+def _example(studies: Sequence[StoppingPrice], price: float) -> float:
     """A price at which about a tenth of those that go on now would stop; where none does, one at which one would."""
-    limits = sorted(s["stops_above"] for s in studies if s["stops_above"] >= price)
+    limits = sorted(s.stops_above for s in studies if s.stops_above >= price)
     if not limits:
-        return _rounded(max(s["stops_above"] for s in studies), 0)
+        return _rounded(max(s.stops_above for s in studies), 0)
     return _rounded(limits[math.ceil(_EXAMPLE * len(limits)) - 1], 1)
 
 
@@ -131,14 +133,14 @@ def _rounded(price: float, up: int) -> float:
     return float(f"{(math.floor(price / power + 1e-9) + up) * power:.3g}")
 
 
-def _title(studies: Sequence[Mapping[str, Any]], price: float) -> str:
+def _title(studies: Sequence[StoppingPrice], price: float) -> str:
     total, now = len(studies), _go_on(studies, price)
     if price == 0:
         return f"No price of compute is set: {'the one study goes' if total == 1 else f'all {total} studies go'} on"
     return f"At today\u2019s price of compute {now} of {counted(total, 'study goes', 'studies go')} on"
 
 
-def _effect(studies: Sequence[Mapping[str, Any]], price: float, other: float) -> str:
+def _effect(studies: Sequence[StoppingPrice], price: float, other: float) -> str:
     """What the other price would change, in studies and in device time; their names come after it."""
     if other == price:
         return ""
@@ -148,7 +150,7 @@ def _effect(studies: Sequence[Mapping[str, Any]], price: float, other: float) ->
     count = counted(len(changed), "more study", "more studies")
     if other < price:
         return f"At {price_text(other)}, {count} would go on:"
-    used = seconds_text(sum(s["seconds_day"] for s in changed))
+    used = seconds_text(sum(s.seconds_day for s in changed))
     return f"At {price_text(other)}, {count} would stop; theirs were {used} of device time in the last 24 h:"
 
 
@@ -159,8 +161,8 @@ def _axis(limits: Sequence[float], price: float) -> Axis:
     return nice_axis([0, high], title="price, quality per device-hour", most=5)
 
 
-def _plot(studies: Sequence[Mapping[str, Any]], price: float, tried: float, x: Axis) -> Plot:
-    total, limits = len(studies), sorted(s["stops_above"] for s in studies)
+def _plot(studies: Sequence[StoppingPrice], price: float, tried: float, x: Axis) -> Plot:
+    total, limits = len(studies), sorted(s.stops_above for s in studies)
     points = [(0.0, float(total))]
     points += [(limit, float(total - k)) for k, limit in enumerate(limits, start=1) if limit <= x.high]
     points.append((x.high, points[-1][1]))
@@ -200,10 +202,10 @@ def _slider(value: float, high: float) -> Slider:
     return Slider(f"{shown:.6g}", f"{high / STEPS:.6g}", f"{high:.6g}", round(100 * shown / high, 1), price_text(value))
 
 
-def _row(study: Mapping[str, Any], price: float) -> Row:
-    limit = study["stops_above"]
-    used = seconds_text(study["seconds_day"])
-    return Row(study["study"], path_of_study(study["study"]), price_text(limit), used, limit >= price)
+def _row(study: StoppingPrice, price: float) -> Row:
+    limit = study.stops_above
+    used = seconds_text(study.seconds_day)
+    return Row(study.study, path_of_study(study.study), price_text(limit), used, limit >= price)
 
 
 def price_text(price: float) -> str:

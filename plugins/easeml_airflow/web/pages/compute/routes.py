@@ -14,6 +14,7 @@ from easeml_airflow.web.pages.compute.price import pricing_of
 from easeml_airflow.web.server.airflow_runs import places
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import HEADERS, Reason, Tab, moved
+from easeml_core.encoding import to_json
 from easeml_core.services.reports.compute import WINDOWS, compute
 from easeml_core.services.selection.beliefs import stopping_prices
 from easeml_core.services.selection.policy import show_policy
@@ -74,7 +75,7 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
         if found is None:
             raise HTTPException(status_code=404, detail="there is no backtest yet")
         told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-backtest.json"'}
-        return JSONResponse(found, headers=told)
+        return JSONResponse(to_json(found), headers=told)
 
 
 def _changes(router: APIRouter, site: Site, who: Any) -> None:

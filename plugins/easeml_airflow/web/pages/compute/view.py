@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.airflow_runs import Place
     from easeml_core.services.reports.compute import ComputeReport, Lane, Share
+    from easeml_core.services.selection.policy import PolicyReport
     from easeml_core.store.queries.compute import DeviceTotals, WaitingTrial
 
 
@@ -138,7 +139,7 @@ def keys_of(report: ComputeReport) -> list[str]:
     return [run.lease_key for run in runs if run.lease_key]
 
 
-def page_of(report: ComputeReport, policy: Mapping[str, Any], places: Mapping[str, Place], *, is_all: bool) -> Page:
+def page_of(report: ComputeReport, policy: PolicyReport, places: Mapping[str, Place], *, is_all: bool) -> Page:
     """The page.
 
     Args:
@@ -169,7 +170,7 @@ def page_of(report: ComputeReport, policy: Mapping[str, Any], places: Mapping[st
         shares_note=note,
         gains=gains_plot(report),
         policy=_policy(policy),
-        policy_since=None if policy["created_at"] is None else datetime.fromisoformat(policy["created_at"]),
+        policy_since=policy.created_at,
     )
 
 
@@ -282,15 +283,15 @@ def _share(entry: Share, longest: float) -> Bar:
     )
 
 
-def _policy(policy: Mapping[str, Any]) -> list[tuple[str, str]]:
-    config = policy["config"]
+def _policy(policy: PolicyReport) -> list[tuple[str, str]]:
+    config = policy.config
     price = config["price_per_second"]
     return [
-        ("Policy", policy["policy"]),
+        ("Policy", policy.policy),
         ("Price of compute", hourly_text(price) if price else "none: a study goes on while it gains"),
         ("Guard for whoever was served least", percent_text(config["guard"]) + " of the compute"),
-        ("Chosen by", policy["created_by"] or "nobody: the program's own settings"),
-        ("Because", policy["reason"] or "nobody has set any here"),
+        ("Chosen by", policy.created_by or "nobody: the program's own settings"),
+        ("Because", policy.reason or "nobody has set any here"),
     ]
 
 
