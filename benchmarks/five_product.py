@@ -74,13 +74,13 @@ def product(bench: Installation, contest: Contest, race: Race) -> None:
         found = scheduler.ask(request_key=key).trials
         if not found:
             return
-        asked = {"trial_id": found[0].trial_id, "request_key": key}
+        asked: dict[str, Any] = {"trial_id": found[0].trial_id, "request_key": key}
         report = (
             run_trial(bench.worker, bench.artifacts, **asked)
             if contest.function is None
             else run_function_trial(bench.worker, bench.artifacts, function=contest.function, **asked)
         )
-        if report.model_id is None:
+        if report.model_id is None or report.quality is None:
             continue
         with bench.worker.begin() as tx:
             model = models.get_model(tx, studies.get_study(tx, contest.name).id, report.model_id)

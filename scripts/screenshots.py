@@ -92,7 +92,7 @@ def chosen(store: Store) -> tuple[str, int | None]:
     details = {name: study_details(store, study=name) for name in names}
     study = max(names, key=lambda name: (details[name].meter is not None, len(details[name].trials)))
     ended = [trial for trial in details[study].trials if trial.quality is not None]
-    best = max(ended, key=lambda trial: trial.quality, default=None)
+    best = max(ended, key=lambda trial: trial.quality or 0.0, default=None)
     return study, None if best is None else best.trial_id
 
 

@@ -134,7 +134,11 @@ class Installation:
         }
         given |= {"request_key": f"submit/{study}"}
         handed = self.get("submit_model")(self.worker, self.artifacts, **given)
-        asked = {"study": study, "model_id": handed.model_id, "request_key": f"gate/{study}"}
+        asked = {
+            "study": study,
+            "model_id": handed["model_id"] if isinstance(handed, dict) else handed.model_id,
+            "request_key": f"gate/{study}",
+        }
         self.answer(self.get("file_gate_request")(self.worker, **asked)["request_id"])
 
     def reading(self, study: str) -> None:

@@ -21,7 +21,8 @@ def page() -> str:
         "easeml status": Overview,
         "easeml study list": [StudyEntry],
     }
-    found, shared = {}, {}
+    found: dict[str, Any] = {}
+    shared: dict[str, Any] = {}
     for command, answer in answers.items():
         kind = answer[0] if isinstance(answer, list) else answer
         schema = schema_of(kind)

@@ -159,6 +159,7 @@ def _furnish(made: Installation, folder: Path) -> None:
         for trial in suggested.trials:
             ended = run_trial(made.worker, made.artifacts, trial_id=trial.trial_id, request_key=made.key())
             made.trials.setdefault(trial.study, []).append(trial.trial_id)
+            assert ended.model_id is not None
             made.models.setdefault(trial.study, []).append(ended.model_id)
     for model in made.models["cancer"][:2]:
         for ask in (file_gate_request, file_meter_request):

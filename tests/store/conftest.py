@@ -355,7 +355,7 @@ def world(
         requests.put_off(tx, gate, attempt, bounded=True, reason="TrainingKilled", seconds=1e-3)
         model = models.get_model(tx, study.study_id, model_id).identity
         sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)
-        told = {"model_id": model_id, "step": 1, "cached": False}
+        told: dict[str, Any] = {"model_id": model_id, "step": 1, "cached": False}
         verdict = releases.Verdict(
             incumbent_id=study.baseline_id, test_set_id=gate_set, symbol=Symbol.PASS, planned=True, **told
         )
@@ -368,7 +368,7 @@ def world(
         promotion_id = promotions.add_promotion(
             tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model
         )
-        outbox.hold(tx, request_id=gate, refused=False, message="done", facts={}, leaves_at=outbox.times(tx, gate)[1])
+        outbox.hold(tx, request_id=gate, refused=False, message="done", facts=None, leaves_at=outbox.times(tx, gate)[1])
         outbox.add_mail(tx, recipient="integrator@lab.example", subject="a verdict", body="PASS")
         labels.keep_labels(tx, gate_set, "ann", np.zeros(5, dtype=np.int64))
         examples.keep_cells(tx, gate_set, ["note"], [["seen"]])

@@ -345,7 +345,7 @@ def _work_on(store: Store, trial: SuggestedTrial, request: str) -> None:
         return
     cost, fails = cost_of(study, candidate, 1), random.Random(number).random() < 0.2
     state, failure = (TrialState.FAILED, "it crashed") if fails else (TrialState.SUCCEEDED, None)
-    this = {"trial_id": number, "attempt": lease.attempt}
+    this: dict[str, Any] = {"trial_id": number, "attempt": lease.attempt}
     with store.begin() as tx:
         if not trials.finish_trial(tx, state=state, cost_seconds=cost, failure=failure, **this):
             trials.end_overrun(tx, why="it took too long", **this)
