@@ -108,8 +108,8 @@ def story(store, study):
     details = study_details(store, study=study)
     lines = [f"{study} of {details.summary.tenant}, {details.summary.state}"]
     for trial in details.trials:
-        quality = "" if trial.quality is None else f"quality {trial['quality']:.4f}, "
-        lines.append(f"  {trial.candidate}: {trial['state']}, {quality}{trial['failure'] or ''}")
+        quality = "" if trial.quality is None else f"quality {trial.quality:.4f}, "
+        lines.append(f"  {trial.candidate}: {trial.state}, {quality}{trial.failure or ''}")
     return "\n".join(lines)
 
 
