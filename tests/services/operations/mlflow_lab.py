@@ -12,8 +12,9 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.operations.mlflow_sync import Mirror, MirrorReport, sync
+from easeml_core.services.operations.mlflow_sync import Mirror, sync
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion
 from easeml_core.store.tables import studies, trials
@@ -112,8 +113,8 @@ def _registered(client: Any, name: str) -> dict[str, Any]:
     }
 
 
-def sync_of(lab: Any, mirrored: Mirror, *names: str) -> dict[str, MirrorReport]:
-    return {e.study: e for e in sync(lab.worker, lab.artifacts, mirrored, studies_only=names or None)}
+def sync_of(lab: Any, mirrored: Mirror, *names: str) -> dict[str, dict[str, Any]]:
+    return {e.study: to_json(e) for e in sync(lab.worker, lab.artifacts, mirrored, studies_only=names or None)}
 
 
 def seen(mirrored: Mirror) -> dict[str, Any]:
