@@ -56,7 +56,7 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     assert report.state == "SUCCEEDED"
     # rmse .1 at a spread of about 2.2: the map is 1 / (1 + (rmse / spread)^2).
     assert 0.99 < report.quality < 1
-    assert (report["metric"], report["score"]) == ("rmse", pytest.approx(0.1, abs=0.03))  # in the unit of the target
+    assert (report.metric, report.score) == ("rmse", pytest.approx(0.1, abs=0.03))  # in the unit of the target
     losses = dict(lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
     # Of normal errors of .1, 68.3 % are within .1; the median of the targets is within .1 of few.
     assert losses[report.trial_id] == pytest.approx(0.317, abs=0.15)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import subprocess
 import sys
@@ -224,7 +225,7 @@ house.store = Store(sys.argv[1])
 live = LiveScheduler(house.store)
 for number in range(30):
     print(number, flush=True)
-    (trial,) = live.ask(request_key=f"night/{number}")["trials"]
+    (trial,) = live.ask(request_key=f"night/{number}").trials
     print(number, flush=True)
     with house.store.begin() as tx:
         (state,) = tx.exec_driver_sql(f"SELECT state FROM work.trials WHERE id = {trial.trial_id}").one()
@@ -248,7 +249,12 @@ def test_kill_9_between_decisions_changes_none_of_them(house: Any, tmp_path: Any
 
 def run_killed(url: str, kill_after: int | None) -> None:
     folder = __file__.rsplit("/", 2)[0]
-    with subprocess.Popen([sys.executable, "-c", KILLED, url, folder], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, url, folder],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
         assert process.stdout is not None
         for count, _ in enumerate(process.stdout):
             if count == kill_after:

@@ -60,7 +60,10 @@ KILLED = "import sys; sys.path.insert(0, sys.argv[1]); from soak import work; wo
 def work_until(url: str, key: str, line: int | None) -> int | None:
     """One process of the soak, killed after so many lines; its exit code."""
     folder = str(Path(__file__).parent)
-    command, few = [sys.executable, "-c", KILLED, folder, url, key], os.environ | {"OPENBLAS_NUM_THREADS": "1"}
+    command, few = (
+        [sys.executable, "-c", KILLED, folder, url, key],
+        os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=few) as process:
         assert process.stdout is not None
         for number, _ in enumerate(process.stdout):
