@@ -305,7 +305,7 @@ def test_an_attempt_that_lost_its_lease_tells_nothing(lab: Any, register: Any) -
     first.progress({"step": 1, "of": 3, "loss": 0.5})
     first.beat()
     assert first.lost
-    assert trial_details(lab.worker, trial_id=trial_id).curve == []
+    assert trial_details(lab.worker, trial_id=trial_id).curve == ()
 
 
 def test_the_curve_and_the_memory_are_there_for_people(lab: Any, register: Any) -> None:
