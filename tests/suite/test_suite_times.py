@@ -67,7 +67,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Ru
     allowed = pytester.makefile(".txt", allowed="# a comment\n\ntest_busy.py::test_listed  it has to\n")
     monkeypatch.setattr(times, "LISTED", allowed)
     monkeypatch.setattr(times, "slowness", lambda: 1.0)
-    return pytester.runpytest_inprocess("-p", "times", "--test-seconds=0.07", "-p", "no:xdist")
+    return pytester.runpytest_inprocess("-p", "times", "--test-seconds=0.045", "-p", "no:xdist")
 
 
 def test_a_test_over_the_limit_fails_the_run_and_the_time_is_printed_per_folder(run: pytest.RunResult) -> None:

@@ -18,7 +18,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.planner import plan_gate
-from easeml_core.stats import clopper_pearson
+from easeml_core.stats import binomial_bounds
 
 PATTERN = "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01"
 
@@ -95,7 +95,7 @@ def test_estimates_have_their_sizes():
 
 def test_without_a_clause_on_d_the_bound_is_one_and_the_judge_pays_for_finding_it():
     found = plan("n - o > 0.02 +/- 0.05", power=0.9)
-    assert math.exp(clopper_pearson.LOG_REST) == pytest.approx(1 - math.exp(clopper_pearson.LOG_SHARE))
+    assert math.exp(binomial_bounds.LOG_REST) == pytest.approx(1 - math.exp(binomial_bounds.LOG_SHARE))
     assert found.labels_per_submission == found.labels
     assert "d at most 1" in found.reasons[1]
     assumed = plan("n - o > 0.02 +/- 0.05", power=0.9, assume_disagreement=0.2)

@@ -39,7 +39,10 @@ def as_superuser(database: Any, statement: str) -> None:
         cursor.execute(statement)
 
 
-def test_a_sound_installation_has_no_failed_check(database: Any, tmp_path: Path) -> None:
+def test_a_sound_installation_has_no_failed_check(
+    database: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the state of a stack in this folder is not looked at
     place = Installation(
         url=database.url("easeml_worker"),
         url_from="--database",

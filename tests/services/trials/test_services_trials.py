@@ -188,6 +188,7 @@ def test_a_waiting_trial_is_cancelled_at_once(lab: Any) -> None:
     assert run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w").state == "CANCELLED"
 
 
+@pytest.mark.cold  # a warm child may end before the heartbeat
 def test_a_running_trial_is_cancelled_at_its_next_heartbeat(lab: Any, wait_for: Any) -> None:
     trial_id = only_trial(lab, training={"lease_seconds": 0.8})
     ended: list[Any] = []
