@@ -104,7 +104,7 @@ def _fail_usage(context: click.Context, error: click.ClickException) -> NoReturn
 
 
 def _hear_no_more() -> None:
-    """It ends now, and whoever presses Ctrl-C once more meanwhile gets no traceback for it."""
+    """End now; a second Ctrl-C in the meantime prints no traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -201,8 +201,8 @@ def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = G
     answer = answer_of(store, request_id)
     if answer is not None:
         return answer
-    with reading() as told:
-        told(f"waiting for the referee's answer to request {request_id}")
+    with reading() as report:
+        report(f"waiting for the referee's answer to request {request_id}")
         while time.monotonic() < deadline:
             time.sleep(0.2)
             answer = answer_of(store, request_id)
