@@ -72,6 +72,7 @@ def network(**parameters: Any) -> dict[str, Any]:
     return {"kind": "torch_mlp", "parameters": {"hidden_width": 8, "epochs": 4, "batch_size": 64, **parameters}}
 
 
+@pytest.mark.cold  # the seconds of both processes are counted
 def test_a_network_that_runs_out_of_memory_goes_on_with_half_the_batch(make_job: Any, greedy: Any) -> None:
     greedy(epoch=3)
     result, news = train(make_job(**network(), checkpoint_seconds=0.0))

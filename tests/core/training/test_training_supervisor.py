@@ -117,6 +117,7 @@ def test_out_of_memory(make_job) -> None:
         train(make_job("random_forest", memory_limit_mb=64))
 
 
+@pytest.mark.cold  # the start of the child takes longer than the limit
 def test_out_of_time(make_job) -> None:
     with pytest.raises(TrainingError, match=r"out of time: not finished after 0\.2 s"):
         train(make_job("random_forest", time_limit_seconds=0.2))
@@ -187,6 +188,7 @@ def vars_of(parts: OpenParts) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
+@pytest.mark.cold  # the start of the child takes longer than the limit
 def test_a_result_of_an_earlier_attempt_is_not_taken_for_this_one(make_job) -> None:
     job = make_job("nearest_centroid")
     train(job)

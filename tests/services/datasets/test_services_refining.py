@@ -215,6 +215,7 @@ def test_doubtful_labels_come_first(lab: Any) -> None:
     assert renew(lab)["train_rows"] < 174
 
 
+@pytest.mark.cold  # the start of the child takes longer than the limit
 def test_a_ranking_that_takes_too_long_says_so(lab: Any) -> None:
     with pytest.raises(TrainingError, match="out of time"):
         rank_pairs(lab.worker, lab.artifacts, study="full", time_limit_seconds=0.01)

@@ -259,6 +259,7 @@ def test_without_any_cost_known_a_trial_reserves_its_whole_time_limit(bare: Any)
     assert [limit_of(bare, t) for t in trials] == [301.0, 301.0, 301.0]
 
 
+@pytest.mark.cold  # the start of the child takes the time that is reserved
 def test_a_real_trial_is_cut_by_the_budget_and_says_so(lab: Any) -> None:
     (trial,) = of_full(lab, 1)
     lab.as_superuser("UPDATE work.trials SET limit_seconds = 0.6 WHERE id = %s", trial.trial_id)

@@ -72,6 +72,7 @@ def result(lab: Any, folder: Path, **changes: Any) -> TrainingResult:
     return dataclasses.replace(made, **changes)
 
 
+@pytest.mark.cold  # the start of the child is counted
 def test_a_trial_is_trained_for_real_and_recorded(lab: Any) -> None:
     trial_id, lines = trial_of(lab, "decision_tree"), list[str]()
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w", log=lines.append)
@@ -172,6 +173,7 @@ def test_a_trainer_that_cannot_is_a_failed_trial_with_reason_and_cost(lab: Any) 
     assert counted(lab, trial_id) == (0, 0, 0)
 
 
+@pytest.mark.cold  # the start of the child takes longer than the limit
 def test_a_trial_that_takes_too_long_is_a_failed_one(lab: Any) -> None:
     trial_id = only_trial(lab, training={"time_limit_seconds": 0.2})
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="w")
