@@ -7,11 +7,14 @@ differ.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, TypeVar, dataclass_transform
 
 import msgspec
+
+from easeml_core.errors import InvalidInputError
 
 T = TypeVar("T")
 
@@ -44,6 +47,21 @@ def to_json(value: Any) -> Any:
         {'at': '2026-01-02T00:00:00Z', 'scores': [0.5, None]}
     """
     return msgspec.json.decode(msgspec.json.encode(value, enc_hook=_other))
+
+
+def to_stored_json(value: Any) -> Any:
+    """Return a value as JSON's own types for a column of the database: ``to_json`` without a loss.
+
+    Raises:
+        InvalidInputError: If a number is NaN or infinite: null in its place would be read as a value that is missing.
+        TypeError: As of ``to_json``.
+    """
+    plain = msgspec.to_builtins(value, str_keys=True, enc_hook=_other)
+    try:
+        return json.loads(json.dumps(plain, allow_nan=False))
+    except ValueError as error:
+        message = f"only finite numbers can be stored as JSON: {error}"
+        raise InvalidInputError(message) from error
 
 
 def from_json(value: Any, kind: type[T]) -> T:

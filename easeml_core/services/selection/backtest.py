@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.config import SelectionConfig
-from easeml_core.encoding import from_json, row_of, to_json, typed_record
+from easeml_core.encoding import from_json, row_of, to_stored_json, typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import StoreError
 from easeml_core.selection.blas_threads import one_thread
@@ -161,7 +161,7 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
     found = _backtest(table, base, replay, source="installation", cost_mode="predicted", cost_unit="seconds")
     applied = None
     if apply and found.answer.settings is not None:
-        report = to_json(found.answer)
+        report = to_stored_json(found.answer)
         del report["applied"]  # not known before it is stored
         applied = set_policy(
             store,

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
-from easeml_core.encoding import row_of, to_json, typed_record
+from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.suggestion import RunnerUp
@@ -68,7 +68,7 @@ def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: M
         study, candidate = studies[rival.study_id].name, arms[rival.study_id].names[rival.arm]
         named = NamedRunnerUp(**row_of(rival), study=study, candidate=candidate)
         suggestion = replace(suggestion, runner_up=named)
-    stored: JsonObject = to_json(suggestion)
+    stored: JsonObject = to_stored_json(suggestion)
     return stored
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import from_json, to_json, typed_record
+from easeml_core.encoding import from_json, to_stored_json, typed_record
 from easeml_core.store.rows import as_json, change, clean, record, row, scalar
 from easeml_core.store.tables.releases import Reading, Verdict
 
@@ -114,7 +114,7 @@ def hold(
         id=request_id,
         refused=refused,
         message=message,
-        facts=as_json({} if facts is None else to_json(facts)),
+        facts=as_json({} if facts is None else to_stored_json(facts)),
         leaves_at=leaves_at,
     )
 

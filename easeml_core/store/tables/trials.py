@@ -18,7 +18,7 @@ import json
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
-from easeml_core.encoding import to_json, typed_record
+from easeml_core.encoding import to_stored_json, typed_record
 from easeml_core.entities import FailureKind, JsonObject, Trial, TrialState
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify, tell_pages
@@ -638,7 +638,7 @@ def add_points(tx: Connection, trial_id: int, points: Sequence[CurvePoint]) -> N
         'AS p (step integer, "of" integer, quality double precision, loss double precision, seconds double precision) '
         "ON CONFLICT DO NOTHING",
         id=trial_id,
-        points=as_json(to_json(points)),
+        points=as_json(to_stored_json(points)),
     )
 
 

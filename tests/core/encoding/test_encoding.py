@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of, schema_of, to_json, typed_record
+from easeml_core.encoding import row_of, schema_of, to_json, to_stored_json, typed_record
+from easeml_core.errors import InvalidInputError
 
 
 class Colour(StrEnum):
@@ -46,6 +48,16 @@ ENCODED = {"parts": [{"colour": "red", "score": None}], "at": "2026-01-02T00:00:
 )
 def test_a_value_is_json_of_its_fields(value: object, encoded: object) -> None:
     assert to_json(value) == encoded
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_stored_has_no_number_that_json_lacks(number: float) -> None:
+    """An answer shows such a number as null; in the database it would be a value that was lost."""
+    part = Part(Colour.RED, number)
+    assert to_json(part) == {"colour": "red", "score": None}
+    with pytest.raises(InvalidInputError, match="only finite numbers can be stored"):
+        to_stored_json([part])
+    assert to_stored_json(WHOLE) == ENCODED
 
 
 def test_what_has_no_json_form_is_named() -> None:
