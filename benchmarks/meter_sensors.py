@@ -101,7 +101,7 @@ def hand_in_by_heart(stack: Stack, store: Store) -> int:
     handed = submit_model(
         store, artifacts, study=STUDY, path=path, format="skops", message="by heart", request_key="by heart"
     )
-    return int(handed["model_id"])
+    return int(handed.model_id)
 
 
 def breach(stack: Stack, store: Store, tasks: Tasks, sensors: int) -> dict[str, float | None]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.errors import counted
+
+if TYPE_CHECKING:
+    from easeml_core.services.labeling.requests import Conflict, WantedLabels
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
@@ -52,17 +55,17 @@ def wanted(
     if as_json:
         show_json(found)
     elif to is not None:
-        click.echo(f"{to}: {len(found['examples']):,} of {found['wanted']:,} examples whose labels are wanted")
+        click.echo(f"{to}: {len(found.examples):,} of {found.wanted:,} examples whose labels are wanted")
     else:
         _show_csv(found)
 
 
-def _show_csv(found: dict[str, Any]) -> None:
+def _show_csv(found: WantedLabels) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["example", *found["columns"]])
-    for entry in found["examples"]:
-        writer.writerow([entry["example"], *("" if value is None else value for value in entry["inputs"])])
+    writer.writerow(["example", *found.columns])
+    for entry in found.examples:
+        writer.writerow([entry.example, *("" if value is None else value for value in entry.inputs)])
     click.echo(plain(text.getvalue()), nl=False)
 
 
@@ -83,10 +86,10 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
         show_json(found)
         return
     click.echo(
-        f"labels: {found['new']:,} new, {found['replaced']:,} replaced, {found['unchanged']:,} known; "
-        f"{found['wanted']:,} still wanted, {found['conflicts']:,} in conflict"
+        f"labels: {found.new:,} new, {found.replaced:,} replaced, {found.unchanged:,} known; "
+        f"{found.wanted:,} still wanted, {found.conflicts:,} in conflict"
     )
-    if found["conflicts"]:
+    if found.conflicts:
         click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
 
 
@@ -103,14 +106,11 @@ def conflicts(study: str, test_set: str | None, database: str | None, as_json: b
     if as_json:
         show_json(found)
         return
-    entries = [
-        {
-            "example": plain(e["example"]),
-            "said": ", ".join(f"{who}: {plain(said)}" for who, said in e["labels"].items()),
-        }
-        for e in found["conflicts"]
-    ]
-    show_table("Conflicts", {"Example": "example", "Said": "said"}, entries)
+    show_table("Conflicts", {"Example": "example", "Said": _said}, found.conflicts)
+
+
+def _said(conflict: Conflict) -> str:
+    return ", ".join(f"{who}: {said}" for who, said in conflict.labels.items())
 
 
 @labels.command(epilog=example("easeml labels unsure --study flowers", "easeml labels unsure --study flowers --again"))
@@ -127,7 +127,6 @@ def unsure(study: str, test_set: str | None, again: bool, database: str | None, 
     if as_json:
         show_json(found)
         return
-    entries = [{"example": plain(e["example"]), "passed": str(e["passed"])} for e in found["unsure"]]
-    show_table("Nobody can tell", {"Example": "example", "Labelers who passed": "passed"}, entries)
+    show_table("Nobody can tell", {"Example": "example", "Labelers who passed": lambda e: str(e.passed)}, found.unsure)
     if again:
-        click.echo(f"asked again: {counted(found['asked'], 'word')} taken back")
+        click.echo(f"asked again: {counted(found.asked, 'word')} taken back")

@@ -27,14 +27,19 @@ from easeml_core.cli.connection import (
     wait_for_answer,
 )
 from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TextIO
 
+    from easeml_core.cli.output import Columns
+    from easeml_core.services.models.inference import Inferred
+    from easeml_core.services.models.submission import Submitted
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.promotions import ListedModel
 
 
 _REFEREE = "easeml_referee"
@@ -76,18 +81,17 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
     if as_json:
         show_json(found)
         return
-    columns = {
+    columns: Columns = {
         "Model": "model_id",
         "Origin": "origin",
         "Right": "validation_quality",
         "Data": "data_version",
         "Verdict": "verdict",
         "Request": "gate_request_id",
-        "Stands": "production",
-        "Last move": "move",
+        "Stands": lambda entry: "now" if entry.in_production else "",
+        "Last move": _move,
     }
-    shown = [entry | {"production": "now" if entry["in_production"] else "", "move": _move(entry)} for entry in found]
-    show_table(f"Models of {study}", columns, shown)
+    show_table(f"Models of {study}", columns, found)
 
 
 @model.command(epilog=example("easeml model show flowers 7", "easeml model show flowers 7 --json"))
@@ -108,21 +112,22 @@ def show(study: str, model_id: int, database: str | None, as_json: bool) -> None
     if as_json:
         show_json(found)
         return
-    trained = found.pop("trained_by") or {}
-    shown = found | {f"trained by {name.replace('_', ' ')}": value for name, value in trained.items()}
-    if not trained and found["origin"] == "trial":
+    shown = row_of(found)
+    del shown["trained_by"]
+    shown |= {f"trained by {name.replace('_', ' ')}": value for name, value in (found.trained_by or {}).items()}
+    if not found.trained_by and found.origin == "trial":
         shown["trained by"] = "not recorded: the trial was claimed by a version of easeml that kept no record"
     for name, value in shown.items():
         text = json.dumps(value, sort_keys=True) if isinstance(value, dict) else cell(value)
         click.echo(f"{name.replace('_', ' '):>24}  {plain(text)}")
 
 
-def _move(entry: dict[str, Any]) -> str:
+def _move(entry: ListedModel) -> str:
     """How the model last came into production: when, by what kind of move, on whose word, and why."""
-    if entry["moved_by"] is None:
+    if entry.moved_by is None or entry.promoted_at is None:
         return ""
-    words = ": ".join(word for word in (entry["who"], entry["why"]) if word)
-    return f"{entry['moved_by']} {entry['promoted_at'][:16]}" + (f" ({words})" if words else "")
+    words = ": ".join(word for word in (entry.who, entry.why) if word)
+    return f"{entry.moved_by} {entry.promoted_at.isoformat()[:16]}" + (f" ({words})" if words else "")
 
 
 @model.command(
@@ -263,17 +268,18 @@ def _last_verdict(store: Store, study: str, model_id: int) -> int:
     """The gate request that last gave a verdict on the model."""
     from easeml_core.services.models.promotion import model_list
 
-    requests = {entry["model_id"]: entry["gate_request_id"] for entry in model_list(store, study=study)}
+    requests = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
     if model_id not in requests:
         kind = f"model of study {study!r}"
         raise NotFoundError(kind, model_id, remedy=f"see `easeml model list {study}`")
-    if requests[model_id] is None:
+    found = requests[model_id]
+    if found is None:
         message = (
             f"the gate has given no verdict on model {model_id} of study {study!r}; ask it first, or use --force with "
             "--who and --why"
         )
         raise StateError(message)
-    return int(requests[model_id])
+    return found
 
 
 def _is_referee(store: Store) -> bool:
@@ -334,8 +340,8 @@ def infer(
     Columns of a CSV file that are no inputs of the study are kept beside the answers. The last line on standard error
     says which model has answered, and how long it took.
     """
+    from easeml_core.services.models.inference import answers_json, write_answers, write_answers_to
     from easeml_core.services.models.inference import infer as ask
-    from easeml_core.services.models.inference import write_answers, write_answers_to
 
     if path is not None and rows:
         message = "give a PATH or --row, not both"
@@ -352,18 +358,18 @@ def infer(
     if output is not None:
         write_answers(output, told)
     if as_json:
-        show_json({name: value for name, value in told.items() if name != "columns"})
+        show_json(answers_json(told))
         return
     if output is None:
         write_answers_to(sys.stdout, told)
     click.echo(plain(_by_whom(told)), err=True)
 
 
-def _by_whom(told: dict[str, Any]) -> str:
-    latency, count = told["latency"], len(told["labels"])
-    who = f"{told['model']}, {told['candidate'] or 'handed in'}, data version {told['data_version']}"
-    took = f"{latency['total_ms']:,.0f} ms, {latency['ms_per_row']:,.2f} ms a row, the start of the model included"
-    return f"answered by model {told['model_id']} ({who}): {counted(count, 'row')} in {took}"
+def _by_whom(told: Inferred) -> str:
+    latency, count = told.latency, len(told.labels)
+    who = f"{told.model}, {told.candidate or 'handed in'}, data version {told.data_version}"
+    took = f"{latency.total_ms:,.0f} ms, {latency.ms_per_row:,.2f} ms a row, the start of the model included"
+    return f"answered by model {told.model_id} ({who}): {counted(count, 'row')} in {took}"
 
 
 def _lines(stream: TextIO) -> list[str]:
@@ -437,36 +443,39 @@ def _submit(
     """Hand in, ask the gate, wait; ``asked`` says whether the gate is asked and how long its answer is waited for."""
     from easeml_core.services.models.submission import submit_model
 
-    told: dict[str, Any] = submit_model(store, artifacts, request_key=key, **handed)
+    submitted = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked
-    if asks_gate:
-        told |= _ask_gate(store, told, key)
+    request_id = _ask_gate(store, submitted, key) if asks_gate else None
+    told = row_of(submitted) | ({} if request_id is None else {"request_id": request_id})
     if not as_json:
-        _tell(told, waits=timeout is not None)
-    if timeout is None:
+        _tell(submitted, request_id, waits=timeout is not None)
+    if timeout is None or request_id is None:
         if as_json:
             show_json(told)
         return 0
-    answer = wait_for_answer(store, told["request_id"], timeout)
+    answer = wait_for_answer(store, request_id, timeout)
     show_json(told | {"answer": answer}) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 
 
-def _ask_gate(store: Store, told: dict[str, Any], key: str) -> dict[str, Any]:
+def _ask_gate(store: Store, submitted: Submitted, key: str) -> int:
     from easeml_core.services.referee.requests import file_gate_request
 
-    return file_gate_request(store, study=told["study"], model_id=told["model_id"], request_key=f"{key}/gate")
+    filed = file_gate_request(store, study=submitted.study, model_id=submitted.model_id, request_key=f"{key}/gate")
+    return int(filed["request_id"])
 
 
-def _tell(told: dict[str, Any], *, waits: bool) -> None:
+def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:
     """What is known before the answer, at once: whoever stops waiting knows the submission and the request."""
     click.echo(
-        f"submission {told['submission_id']}: model {told['model_id']} of study {told['study']}, "
-        f"quality {told['validation_quality']:.4f} on the open validation part"
+        f"submission {submitted.submission_id}: model {submitted.model_id} of study {submitted.study}, "
+        f"quality {submitted.validation_quality:.4f} on the open validation part"
     )
-    if "request_id" in told:
-        later = "waiting for its answer" if waits else f"`easeml submissions --study {told['study']}` shows its answer"
-        click.echo(f"the gate is asked, request {told['request_id']}; {later}")
+    if request_id is not None:
+        later = (
+            "waiting for its answer" if waits else f"`easeml submissions --study {submitted.study}` shows its answer"
+        )
+        click.echo(f"the gate is asked, request {request_id}; {later}")
 
 
 @click.command(epilog=example("easeml submissions --study flowers"))
@@ -483,7 +492,7 @@ def submissions(study: str | None, database: str | None, as_json: bool) -> None:
         return
     columns = {"No.": "submission_id"} | ({} if study else {"Study": "study"}) | {"Model": "model_id", "Kind": "kind"}
     columns |= {"State": "state", "Right": "validation_quality"}
-    if any(entry["bundle"] for entry in entries):
+    if any(entry.bundle for entry in entries):
         columns |= {"Bundle": "bundle", "Version": "bundle_version"}
     columns |= {"Message": "message"}
     show_table("Submissions", columns, entries)

@@ -51,21 +51,21 @@ def _worse_of(store: Store, study: str) -> list[Worse]:
     """All models of a study that are worse than the one that stands."""
     condition = str(study_details(store, study=study).settings["gate"]["condition"])
     listed = model_list(store, study=study)
-    standing = next((m for m in listed if m["in_production"]), None)
+    standing = next((m for m in listed if m.in_production), None)
     if standing is None or not compares(condition):
         return []
     return [
         Worse(
             study=study,
-            model_id=model["model_id"],
-            candidate=model["origin"],
-            quality=model["validation_quality"],
-            standing=standing["origin"],
-            standing_quality=standing["validation_quality"],
+            model_id=model.model_id,
+            candidate=model.origin,
+            quality=model.validation_quality,
+            standing=standing.origin,
+            standing_quality=standing.validation_quality,
             condition=condition,
         )
         for model in listed
-        if model["validation_quality"] < standing["validation_quality"]
+        if model.validation_quality < standing.validation_quality
     ]
 
 

@@ -111,7 +111,7 @@ class Installation:
             "format": "constant",
             "message": f"always class {label}",
         }
-        return int(submit_model(self.worker, self.artifacts, **asked, request_key=self.key())["model_id"])
+        return int(submit_model(self.worker, self.artifacts, **asked, request_key=self.key()).model_id)
 
 
 @pytest.fixture(scope="session")

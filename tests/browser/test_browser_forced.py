@@ -58,7 +58,7 @@ def told(page: Page, words: str) -> Locator:
 
 def standing(installation: Any) -> list[dict[str, Any]]:
     """What is in production of the study."""
-    return [found for found in model_list(installation.worker, study="cancer") if found["in_production"]]
+    return [found for found in model_list(installation.worker, study="cancer") if found.in_production]
 
 
 def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
@@ -97,11 +97,11 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
 
 def test_a_rejection_and_a_forged_approval_promote_nothing(open_as: Any, installation: Any, rest: Any) -> None:
     model, before = installation.models["cancer"][0], standing(installation)
-    (judged,) = (found for found in model_list(installation.worker, study="cancer") if found["model_id"] == model)
+    (judged,) = (found for found in model_list(installation.worker, study="cancer") if found.model_id == model)
     run = ask(open_as("user", f"/dags/{FORCED}", frame=False).page, rest, model)
     page = open_as("admin", "/required_actions", frame=False).page
     question(page, model)
-    expect(told(page, "The gate's last word on it:")).to_contain_text(judged["verdict"])
+    expect(told(page, "The gate's last word on it:")).to_contain_text(judged.verdict)
     page.locator("[name='element_why']").fill("the gate is there for that")
     page.get_by_role("button", name="Reject").click()
     until(lambda: rest.call("GET", path_of(run))["state"] == "skipped", "the rejection")

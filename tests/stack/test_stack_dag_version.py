@@ -155,8 +155,8 @@ class Lab:
         number = self.rest.xcom(CANDIDATE, run_id, "hand_in")["submission_id"]
 
         def judged():
-            (found,) = [s for s in list_submissions(self.store) if s["submission_id"] == number]
-            return found if found["state"] not in ("handed in", "waiting") else None
+            (found,) = [s for s in list_submissions(self.store) if s.submission_id == number]
+            return found if found.state not in ("handed in", "waiting") else None
 
         found = self.until("a verdict", judged)
         assert (found["kind"], found["bundle"], found["bundle_version"]) == ("bundle", "candidates", commit)

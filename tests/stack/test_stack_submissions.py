@@ -84,7 +84,7 @@ def test_a_submission_is_judged_promoted_deployed_and_passed_by(stack):
         key = f"hand in {label}"
         return submit_model(
             store, artifacts, study="cancer", path=model, format="constant", message=key, request_key=key
-        )["model_id"]
+        ).model_id
 
     def production():
         return overview(store).tenants[0].production_model_id

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, commit, digest
+from easeml_core.encoding import from_json
 from easeml_core.store.tables import chain as chains
 from easeml_core.store.tables import chained_rows, labels
 from easeml_core.store.tables.chain import Head
 from easeml_core.store.tables.chained_rows import ACKNOWLEDGED, AUDIT, GENESIS, LABELS
+from easeml_core.store.tables.labels import StatedLabels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -258,7 +260,12 @@ class _Walk:
         if set_id is None:
             self._note(place, f"an entry about {LABELS} belongs to another chain")
             return
-        for what in labels.differences(self._tx, set_id, content):
+        try:
+            stated = from_json(content, StatedLabels)
+        except ValueError as error:
+            self._note(place, f"what it states of labels cannot be read: {error}")
+            return
+        for what in labels.differences(self._tx, set_id, stated):
             self._note(place, what)
 
     def _check_stated(self, place: int, content: Mapping[str, Any]) -> None:

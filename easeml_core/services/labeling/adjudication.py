@@ -7,11 +7,13 @@ waits until the referee gives the label, or asks again and somebody can tell.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.encoding import typed_record
 from easeml_core.errors import StateError
 from easeml_core.services.labeling.annotations import held_set, keep_word, read_words, require_asked
 from easeml_core.services.labeling.requests import find_labelled_set
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.labeling.annotations import Words
+    from easeml_core.services.labeling.annotations import Kept, Words
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
 
@@ -33,37 +35,94 @@ MOST_TO_SETTLE = 50
 """Examples that a list tells of at once, the first of the set's order."""
 
 
-def where_labelers_differ(
-    tx: Connection, found: SealedSet, words: Words, classes: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Open differences: ``{"place", "example", "labels"}`` each, without who said what."""
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """An example on which labelers differ: its place, its name, and the classes that were given."""
+
+    place: int
+    example: str
+    labels: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """An example without a label that a labeler cannot tell.
+
+    Attributes:
+        place: In the set's order.
+        example: Its name.
+        passed: How many labelers cannot tell.
+        mine: Whether this labeler is among them.
+    """
+
+    place: int
+    example: str
+    passed: int
+    mine: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AskedAgain:
+    """How many labelers are asked once more about the example at a place."""
+
+    place: int
+    asked: int
+
+
+@typed_record
+class UnsureExample:
+    """An example without a label, and how many labelers cannot tell."""
+
+    example: str
+    passed: int
+
+
+@typed_record
+class UnsureExamples:
+    """Examples that labelers pass of a set, in its order.
+
+    Attributes:
+        test_set_id: The set.
+        study: Whose it is.
+        unsure: The examples.
+        asked: How many words were taken back, to ask once more.
+    """
+
+    test_set_id: int
+    study: str
+    unsure: tuple[UnsureExample, ...]
+    asked: int
+
+
+def where_labelers_differ(tx: Connection, found: SealedSet, words: Words, classes: Sequence[str]) -> list[Difference]:
+    """Open differences, without who said what."""
     told = []
     for place in np.flatnonzero(words.batch & words.disputed)[:MOST_TO_SETTLE]:
         said = sorted({int(labels[place]) for labels in words.given.values() if labels[place] != UNKNOWN})
         key = examples.example_key(tx, found.id, int(place))
-        told.append({"place": int(place), "example": key, "labels": [classes[label] for label in said]})
+        told.append(Difference(int(place), key, [classes[label] for label in said]))
     return told
 
 
-def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[dict[str, Any]]:
-    """Examples without a label that somebody has passed on: ``{"place", "example", "passed", "mine"}`` each.
+def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[Passed]:
+    """Examples without a label that a labeler has passed on.
 
-    ``passed`` is how many labelers cannot tell, ``mine`` whether this one is among them. Who does not decide is told of
-    their own alone, and not that others passed: what others said must not move a label that is not given yet.
+    Who does not decide is shown their own alone, and not that others passed: what others said must not move a label
+    that is not given yet.
     """
     theirs = True if decides else words.mine == UNSURE
     return [
-        {
-            "place": int(place),
-            "example": examples.example_key(tx, found.id, int(place)),
-            "passed": int(words.passed[place]) if decides else 1,
-            "mine": bool(words.mine[place] == UNSURE),
-        }
+        Passed(
+            place=int(place),
+            example=examples.example_key(tx, found.id, int(place)),
+            passed=int(words.passed[place]) if decides else 1,
+            mine=bool(words.mine[place] == UNSURE),
+        )
         for place in np.flatnonzero(words.batch & (words.passed > 0) & theirs)[:MOST_TO_SETTLE]
     ]
 
 
-def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int) -> dict[str, Any]:
+def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int) -> Kept:
     """Keep the referee's word on an example where labelers differ, or that nobody can tell.
 
     It is kept as that of the labeler ``referee``. May be repeated; a second word replaces the first, until it is used.
@@ -74,9 +133,6 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
         test_set_id: The set that the example was shown of.
         place: Of the example, in the set's order.
         label: Number of the class.
-
-    Returns:
-        ``{"place", "changed"}``.
 
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
@@ -99,7 +155,7 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
         return keep_word(tx, found, words, REFEREE, place, label)
 
 
-def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> dict[str, Any]:
+def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> AskedAgain:
     """Show an example that nobody can tell once more to those who have passed on it. May be repeated.
 
     Nothing is lost by it: that somebody cannot tell was never used.
@@ -111,7 +167,7 @@ def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> dict
         place: Of the example, in the set's order.
 
     Returns:
-        ``{"place", "asked"}``: how many labelers are asked once more; 0 where it has a label by now.
+        How many labelers are asked once more; 0 where it has a label by now.
 
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
@@ -121,7 +177,7 @@ def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> dict
         found = held_set(tx, study, test_set_id)
         words = read_words(tx, found, REFEREE)
         require_asked(words, place)
-        return {"place": place, "asked": _ask_again(tx, found, words, [place])}
+        return AskedAgain(place, _ask_again(tx, found, words, [place]))
 
 
 def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[int]) -> int:
@@ -137,7 +193,7 @@ def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[
     return taken
 
 
-def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, again: bool = False) -> dict[str, Any]:
+def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, again: bool = False) -> UnsureExamples:
     """Examples that labelers pass of a set, in its order; for the command line.
 
     Args:
@@ -145,10 +201,6 @@ def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, 
         study: The study.
         test_set: Name or number of the set; None for the study's live gate set.
         again: Ask once more about all of them.
-
-    Returns:
-        ``{"test_set_id", "study", "unsure": [{"example", "passed"}], "asked"}``: how many labelers cannot tell each;
-        ``asked`` counts what they are asked once more.
 
     Raises:
         StateError: The study has no such set, or ``again`` is asked of one that has ended.
@@ -159,6 +211,6 @@ def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, 
             found = held_set(tx, study, found.id)
         words = read_words(tx, found, REFEREE)
         places = [int(place) for place in np.flatnonzero(words.passed)]
-        told = [{"example": examples.example_key(tx, found.id, p), "passed": int(words.passed[p])} for p in places]
+        told = [UnsureExample(examples.example_key(tx, found.id, p), int(words.passed[p])) for p in places]
         asked = _ask_again(tx, found, words, places) if again else 0
-        return {"test_set_id": found.id, "study": found.study, "unsure": told, "asked": asked}
+        return UnsureExamples(found.id, found.study, tuple(told), asked)

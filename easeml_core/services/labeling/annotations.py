@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -28,6 +28,35 @@ if TYPE_CHECKING:
 
 SECOND_EVERY = 10
 """One example in so many is shown to a second labeler: the order is random, so its place may choose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is.
+
+    Attributes:
+        wanted: Examples of the batch.
+        known: Those with a label.
+        left: Those that this labeler can be shown.
+        mine: Those that they labelled.
+        conflicts: Those on which labelers differ.
+        unsure: Those without a label that a labeler cannot tell.
+    """
+
+    wanted: int
+    known: int
+    left: int
+    mine: int
+    conflicts: int
+    unsure: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A labeler's word on the example at a place, and whether it has changed anything."""
+
+    place: int
+    changed: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,16 +120,16 @@ class Words:
                 same += int((spoken & (labels == self.mine)).sum())
         return both, same
 
-    def counts(self) -> dict[str, int]:
-        """How far the batch is, for this labeler and for the referee: see ``labelling.batches``."""
-        return {
-            "wanted": int(self.batch.sum()),
-            "known": int((self.batch & (self.known != UNKNOWN)).sum()),
-            "left": len(self.queue()),
-            "mine": int((self.mine > UNKNOWN).sum()),
-            "conflicts": int((self.batch & self.disputed).sum()),
-            "unsure": int((self.batch & (self.passed > 0)).sum()),
-        }
+    def progress(self) -> Progress:
+        """How far the batch is, for this labeler and for the referee."""
+        return Progress(
+            wanted=int(self.batch.sum()),
+            known=int((self.batch & (self.known != UNKNOWN)).sum()),
+            left=len(self.queue()),
+            mine=int((self.mine > UNKNOWN).sum()),
+            conflicts=int((self.batch & self.disputed).sum()),
+            unsure=int((self.batch & (self.passed > 0)).sum()),
+        )
 
 
 def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
@@ -157,15 +186,15 @@ def require_asked(words: Words, place: int) -> None:
         raise StateError(message)
 
 
-def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, place: int, word: int) -> dict[str, Any]:
-    """Put a labeler's word in the place of what they said before: ``{"place", "changed"}``.
+def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, place: int, word: int) -> Kept:
+    """Put a labeler's word in the place of what they said before.
 
     Raises:
         StateError: It comes too late: a verdict may have used the label that they gave before, or that others gave.
     """
     before = int(words.mine[place])
     if before == word:
-        return {"place": place, "changed": False}
+        return Kept(place, changed=False)
     after = words.mine.copy()
     after[place] = word
     if label_rows.too_late(words.used, words.known, words.mine, after)[place]:
@@ -175,4 +204,4 @@ def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, plac
         )
         raise StateError(message)
     label_rows.keep_labels(tx, found.id, labeler, after)
-    return {"place": place, "changed": True}
+    return Kept(place, changed=True)

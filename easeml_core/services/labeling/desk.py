@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
-from easeml_core.services.labeling.annotations import held_set, keep_word, labelled_set, read_words, require_asked
+from easeml_core.services.labeling.annotations import (
+    Progress,
+    held_set,
+    keep_word,
+    labelled_set,
+    read_words,
+    require_asked,
+)
 from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import studies, test_sets
 from easeml_core.store.tables.labels import UNKNOWN, UNSURE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.labeling.annotations import Words
+    from easeml_core.services.labeling.adjudication import Difference, Passed
+    from easeml_core.services.labeling.annotations import Kept, Words
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.labels import ExampleLayout
     from easeml_core.store.tables.test_sets import SealedSet
 
 _LABELER = re.compile(r"[a-z0-9][a-z0-9_.@-]{0,62}")
@@ -51,33 +62,119 @@ def labeler_name(name: str) -> str:
     return kept
 
 
-def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class Batch(Progress):
+    """What is wanted of a live set, and how far it is.
+
+    Attributes:
+        study: Whose set it is.
+        test_set_id: The set.
+        test_set: What people call it.
+        kind: ``row``, ``image`` or ``series``.
+    """
+
+    study: str
+    test_set_id: int
+    test_set: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Labeler:
+    """Who has labelled examples: labels given, and examples that they cannot tell."""
+
+    labeler: str
+    labels: int
+    passed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How many examples this labeler and another have both labelled, and on how many they say the same."""
+
+    both: int
+    same: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeskExample:
+    """The example on the desk.
+
+    Attributes:
+        place: In the set's order.
+        example: Its name.
+        cells: Names and texts as they were brought; None where the numbers tell as much.
+        columns: Names of the inputs; None where they were not kept.
+        inputs: In the study's encoding, None where missing.
+        settles: ``conflict`` or ``unsure`` for the referee's word, else empty.
+    """
+
+    place: int
+    example: str
+    cells: Sequence[tuple[str, str]] | None
+    columns: Sequence[str] | None
+    inputs: Sequence[float | None]
+    settles: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastWord:
+    """What was kept of the example that a labeler labelled last.
+
+    Attributes:
+        place: In the set's order.
+        example: Its name.
+        label: The class; None where they cannot tell.
+        may_undo: Whether no verdict may have used it.
+    """
+
+    place: int
+    example: str
+    label: str | None
+    may_undo: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Desk(Batch):
+    """What the desk shows a labeler.
+
+    Attributes:
+        classes: Names of the classes.
+        layout: What an example stands for before it was flattened; None where it was not kept.
+        agreement: With other labelers.
+        disputes: For the referee: where labelers differ.
+        passed: What nobody can tell.
+        example: The example to label; None where nothing is left.
+        last: What was kept of the one before; None without one.
+    """
+
+    classes: Sequence[str]
+    layout: ExampleLayout | None
+    agreement: Agreement
+    disputes: Sequence[Difference]
+    passed: Sequence[Passed]
+    example: DeskExample | None
+    last: LastWord | None
+
+
+def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES) -> list[Batch]:
     """The live sets that labels were ever wanted of, those with something left for this labeler first.
 
     Args:
         store: Role ``easeml_referee``.
         labeler: Who asks, as of ``labeler_name``.
         limit: How many at most, by name of their study.
-
-    Returns:
-        ``{"study", "test_set_id", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts", "unsure"}`` each:
-        ``kind`` is ``row``, ``image`` or ``series``, ``wanted`` and ``known`` count the batch, ``left`` what this
-        labeler can be shown, ``mine`` what they labelled, ``conflicts`` where labelers differ, ``unsure`` what
-        somebody cannot tell and nobody has labelled.
     """
     with store.begin() as tx:
-        found = [_told(tx, test_set, labeler) for test_set in label_rows.sets_that_asked(tx, limit=limit)]
-    return sorted(found, key=lambda batch: (batch["left"] == 0, batch["study"]))
+        found = [_batch(tx, test_set, labeler) for test_set in label_rows.sets_that_asked(tx, limit=limit)]
+    return sorted(found, key=lambda batch: (batch.left == 0, batch.study))
 
 
-def labelers(store: Store) -> list[dict[str, Any]]:
+def labelers(store: Store) -> list[Labeler]:
     """Who has labelled examples of the sets of ``batches``, for the referee, most first.
 
     Args:
         store: Role ``easeml_referee``.
-
-    Returns:
-        ``{"labeler", "labels", "passed"}`` each: labels given, and examples that they cannot tell.
     """
     labels, passed = Counter[str](), Counter[str]()
     with store.begin() as tx:
@@ -85,23 +182,23 @@ def labelers(store: Store) -> list[dict[str, Any]]:
             for name, said in label_rows.words_given(tx, test_set_id).items():
                 labels[name] += int((said > UNKNOWN).sum())
                 passed[name] += int((said == UNSURE).sum())
-    return [{"labeler": name, "labels": count, "passed": passed[name]} for name, count in labels.most_common()]
+    return [Labeler(name, count, passed[name]) for name, count in labels.most_common()]
 
 
-def _told(tx: Connection, test_set_id: int, labeler: str) -> dict[str, Any]:
+def _batch(tx: Connection, test_set_id: int, labeler: str) -> Batch:
     found = test_sets.get_set(tx, test_set_id)
     words = read_words(tx, found, labeler)
-    return {
-        "study": found.study,
-        "test_set_id": found.id,
-        "test_set": found.called,
-        "kind": _kind(examples.example_layout(tx, found.data_version_id)),
-    } | words.counts()
+    return Batch(
+        **row_of(words.progress()),
+        study=found.study,
+        test_set_id=found.id,
+        test_set=found.called,
+        kind=_kind(examples.example_layout(tx, found.data_version_id)),
+    )
 
 
-def _kind(layout: Mapping[str, Any] | None) -> str:
-    kind = (layout or {}).get("kind", "table")
-    return kind if kind in ("image", "series") else "row"
+def _kind(layout: ExampleLayout | None) -> str:
+    return layout.kind if layout is not None and layout.kind in ("image", "series") else "row"
 
 
 def desk(
@@ -113,7 +210,7 @@ def desk(
     last: int | None = None,
     decides: bool = False,
     settles: int | None = None,
-) -> dict[str, Any]:
+) -> Desk:
     """What the desk shows this labeler now.
 
     Args:
@@ -126,14 +223,6 @@ def desk(
         decides: Whether they are the referee: then they are told where others differ.
         settles: For the referee: place of an example to settle, shown before ``at`` while it is open.
 
-    Returns:
-        As an entry of ``batches``, and ``{"classes", "layout", "agreement", "disputes", "passed", "example", "last"}``:
-        ``agreement`` is ``{"both", "same"}``, ``disputes`` and ``passed`` are as of ``settling.where_labelers_differ``
-        and ``what_nobody_can_tell``, ``example`` is ``{"place", "example", "cells", "columns", "inputs", "settles"}``
-        or None (``cells`` are names and texts as they were brought, None where the numbers tell as much; ``settles`` is
-        ``conflict`` or ``unsure`` for the referee's word, else empty), ``last`` is ``{"place", "example", "label",
-        "may_undo"}`` or None (``label`` None: cannot tell).
-
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
     """
@@ -143,20 +232,20 @@ def desk(
         classes = studies.class_names(tx, found.data_version_id)
         layout = examples.example_layout(tx, found.data_version_id)
         both, same = words.agreement(labeler)
-        return {
-            "study": found.study,
-            "test_set_id": found.id,
-            "test_set": found.called,
-            "kind": _kind(layout),
-            **words.counts(),
-            "classes": classes,
-            "layout": layout,
-            "agreement": {"both": both, "same": same},
-            "disputes": where_labelers_differ(tx, found, words, classes) if decides else [],
-            "passed": what_nobody_can_tell(tx, found, words, decides=decides),
-            "example": _example(tx, found, words, at, settles if decides else None),
-            "last": None if last is None else _last(tx, found, words, last, classes),
-        }
+        return Desk(
+            **row_of(words.progress()),
+            study=found.study,
+            test_set_id=found.id,
+            test_set=found.called,
+            kind=_kind(layout),
+            classes=classes,
+            layout=layout,
+            agreement=Agreement(both, same),
+            disputes=where_labelers_differ(tx, found, words, classes) if decides else [],
+            passed=what_nobody_can_tell(tx, found, words, decides=decides),
+            example=_example(tx, found, words, at, settles if decides else None),
+            last=None if last is None else _last(tx, found, words, last, classes),
+        )
 
 
 def set_to_label(store: Store, *, study: str) -> int:
@@ -173,22 +262,20 @@ def set_to_label(store: Store, *, study: str) -> int:
         return labelled_set(tx, study).id
 
 
-def _example(
-    tx: Connection, found: SealedSet, words: Words, at: int | None, settles: int | None
-) -> dict[str, Any] | None:
+def _example(tx: Connection, found: SealedSet, words: Words, at: int | None, settles: int | None) -> DeskExample | None:
     why = "" if settles is None else _to_settle(words, settles)
     place = settles if why else _next_place(words, at)
     if place is None:
         return None
     inputs = examples.example_inputs(tx, found.id, place)
-    return {
-        "place": place,
-        "example": examples.example_key(tx, found.id, place),
-        "cells": examples.example_cells(tx, found.id, place),
-        "columns": studies.feature_names(tx, found.data_version_id),
-        "inputs": [None if np.isnan(value) else float(value) for value in inputs.reshape(-1)],
-        "settles": why,
-    }
+    return DeskExample(
+        place=place,
+        example=examples.example_key(tx, found.id, place),
+        cells=examples.example_cells(tx, found.id, place),
+        columns=studies.feature_names(tx, found.data_version_id),
+        inputs=[None if np.isnan(value) else float(value) for value in inputs.reshape(-1)],
+        settles=why,
+    )
 
 
 def _to_settle(words: Words, place: int) -> str:
@@ -207,19 +294,19 @@ def _next_place(words: Words, at: int | None) -> int | None:
     return int(queue[0]) if len(queue) else None
 
 
-def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: Sequence[str]) -> dict[str, Any] | None:
+def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: Sequence[str]) -> LastWord | None:
     if not 0 <= place < found.rows or words.mine[place] == UNKNOWN:
         return None
     said = int(words.mine[place])
-    return {
-        "place": place,
-        "example": examples.example_key(tx, found.id, place),
-        "label": None if said == UNSURE else classes[said],
-        "may_undo": said == UNSURE or not bool(words.used[place]),
-    }
+    return LastWord(
+        place=place,
+        example=examples.example_key(tx, found.id, place),
+        label=None if said == UNSURE else classes[said],
+        may_undo=said == UNSURE or not bool(words.used[place]),
+    )
 
 
-def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int, label: int | None) -> dict[str, Any]:
+def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int, label: int | None) -> Kept:
     """Keep what somebody says of one example. May be repeated; a second word replaces the first, until it is used.
 
     Args:
@@ -229,9 +316,6 @@ def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int,
         labeler: Who says so, as of ``labeler_name``.
         place: Of the example, in the set's order.
         label: Number of the class; None: they cannot tell.
-
-    Returns:
-        ``{"place", "changed"}``.
 
     Raises:
         NotFoundError: Nobody has asked for labels of this study.
@@ -249,7 +333,7 @@ def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int,
         return keep_word(tx, found, words, labeler, place, UNSURE if label is None else label)
 
 
-def take_back(store: Store, *, study: str, test_set_id: int, labeler: str, place: int) -> dict[str, Any]:
+def take_back(store: Store, *, study: str, test_set_id: int, labeler: str, place: int) -> Kept:
     """Undo what somebody said of one example, until a verdict may have used it. May be repeated.
 
     Arguments, returns and errors as of ``say``.

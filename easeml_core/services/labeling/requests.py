@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
 from easeml_core.data.rows.encoding import KEY, class_indices, read_examples, refused
+from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
 from easeml_core.files import written_whole
@@ -32,6 +33,77 @@ if TYPE_CHECKING:
 MOST_AT_ONCE = 100_000
 
 
+@typed_record
+class WantedExample:
+    """One example whose label is wanted; inputs are in the study's encoding, None where missing."""
+
+    example: str
+    inputs: tuple[float | None, ...]
+
+
+@typed_record
+class WantedLabels:
+    """The examples whose labels are wanted now, in the set's fixed order.
+
+    Attributes:
+        test_set_id: The set.
+        study: Whose it is.
+        wanted: How many there are, beyond the limit too.
+        classes: Names of the classes.
+        columns: Names of the inputs.
+        examples: As many as were asked for.
+    """
+
+    test_set_id: int
+    study: str
+    wanted: int
+    classes: tuple[str, ...]
+    columns: tuple[str, ...]
+    examples: tuple[WantedExample, ...]
+
+
+@typed_record
+class GivenLabels:
+    """What became of a file of labels.
+
+    Attributes:
+        test_set_id: The set.
+        study: Whose it is.
+        labeler: Who gave them.
+        new: Examples that the labeler had not labelled before.
+        replaced: Examples whose label has changed.
+        unchanged: Examples whose label is the same.
+        conflicts: Of the set, those on which labelers differ and that the referee has not settled.
+        wanted: Of the set, those whose labels are wanted still.
+    """
+
+    test_set_id: int
+    study: str
+    labeler: str
+    new: int
+    replaced: int
+    unchanged: int
+    conflicts: int
+    wanted: int
+
+
+@typed_record
+class Conflict:
+    """An example on which labelers differ: labeler to class."""
+
+    example: str
+    labels: dict[str, str]
+
+
+@typed_record
+class Conflicts:
+    """Where two labelers differ and the referee has not settled it, in the set's order."""
+
+    test_set_id: int
+    study: str
+    conflicts: tuple[Conflict, ...]
+
+
 def wanted_labels(
     store: Store,
     *,
@@ -40,7 +112,7 @@ def wanted_labels(
     labeler: str | None = None,
     limit: int = 200,
     to: Path | None = None,
-) -> dict[str, Any]:
+) -> WantedLabels:
     """The examples whose labels are wanted now, in the set's fixed order; nothing says which model asks, or why.
 
     Args:
@@ -50,10 +122,6 @@ def wanted_labels(
         labeler: Leave out what this labeler has given; None leaves out what anybody has.
         limit: How many at most, 1 to 100,000.
         to: CSV file to write them to, replaced whole or not at all; None for none.
-
-    Returns:
-        ``{"test_set_id", "study", "wanted", "classes", "columns", "examples": [{"example", "inputs"}]}``; ``wanted``
-        counts all, beyond the limit too. Inputs are in the study's encoding, None where missing.
 
     Raises:
         StateError: The study has no such set.
@@ -72,9 +140,18 @@ def wanted_labels(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([KEY, *columns])
             writer.writerows([keys[place], *map(cell, inputs[place])] for place in now)
-    examples = [{"example": keys[p], "inputs": [None if np.isnan(v) else float(v) for v in inputs[p]]} for p in now]
-    told = {"test_set_id": found.id, "study": found.study, "wanted": len(places), "classes": classes}
-    return told | {"columns": columns, "examples": examples}
+    return WantedLabels(
+        test_set_id=found.id,
+        study=found.study,
+        wanted=len(places),
+        classes=tuple(classes),
+        columns=tuple(columns),
+        examples=tuple(WantedExample(keys[place], _numbers(inputs[place])) for place in now),
+    )
+
+
+def _numbers(inputs: NDArray[np.float32]) -> tuple[float | None, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in inputs)
 
 
 def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np.intp]:
@@ -94,7 +171,7 @@ def _wanted(tx: Connection, test_set_id: int, labeler: str | None) -> NDArray[np
 
 def give_labels(
     store: Store, *, study: str, labeler: str, labels: Path, test_set: str | int | None = None
-) -> dict[str, Any]:
+) -> GivenLabels:
     """Take what a labeler says of examples that were asked for; all of the file or nothing. May be repeated.
 
     A second answer of the same labeler replaces the first, until a verdict may have used it. From then on the label
@@ -106,10 +183,6 @@ def give_labels(
         labeler: Who says so; ``referee`` is the one whose word settles conflicts.
         labels: CSV file ``example,label``; class names, or their indices.
         test_set: Name or number of the set; None for the study's live gate set.
-
-    Returns:
-        ``{"test_set_id", "study", "labeler", "new", "replaced", "unchanged", "conflicts", "wanted"}``: counts, of this
-        file and of what is left.
 
     Raises:
         InvalidInputError: The file is not as it must be, an example is unknown or was never asked for, a label is no
@@ -133,12 +206,16 @@ def give_labels(
         _require_in_time(tx, found, file, places, said=(mine, after))
         if labeler not in label_rows.labels_given(tx, found.id) or not np.array_equal(after, mine):
             label_rows.keep_labels(tx, found.id, labeler, after)
-        counts = {"new": before == UNKNOWN, "unchanged": before == given}
-        counts["replaced"] = ~(counts["new"] | counts["unchanged"])
-        return (
-            {"test_set_id": found.id, "study": found.study, "labeler": labeler}
-            | {name: int(counted.sum()) for name, counted in counts.items()}
-            | {"conflicts": int(_unsettled(tx, found).sum()), "wanted": len(_wanted(tx, found.id, None))}
+        is_new, is_same = before == UNKNOWN, before == given
+        return GivenLabels(
+            test_set_id=found.id,
+            study=found.study,
+            labeler=labeler,
+            new=int(is_new.sum()),
+            replaced=int((~(is_new | is_same)).sum()),
+            unchanged=int(is_same.sum()),
+            conflicts=int(_unsettled(tx, found).sum()),
+            wanted=len(_wanted(tx, found.id, None)),
         )
 
 
@@ -178,16 +255,13 @@ def _require_in_time(
         raise refused(file, message, row)
 
 
-def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> dict[str, Any]:
+def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> Conflicts:
     """Where two labelers differ and the referee has not settled it, in the set's order.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
         test_set: Name or number of the set; None for the study's live gate set.
-
-    Returns:
-        ``{"test_set_id", "study", "conflicts": [{"example", "labels": {labeler: class}}]}``.
 
     Raises:
         StateError: The study has no such set.
@@ -198,10 +272,10 @@ def label_conflicts(store: Store, *, study: str, test_set: str | int | None = No
         classes = studies.class_names(tx, found.data_version_id)
         keys = sealed.sealed_keys(tx, found.id)
         conflicts = [
-            {"example": keys[p], "labels": {n: classes[v[p]] for n, v in given.items() if v[p] != UNKNOWN}}
+            Conflict(keys[p], {n: classes[v[p]] for n, v in given.items() if v[p] != UNKNOWN})
             for p in np.flatnonzero(_unsettled(tx, found))
         ]
-        return {"test_set_id": found.id, "study": found.study, "conflicts": conflicts}
+        return Conflicts(found.id, found.study, tuple(conflicts))
 
 
 def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:

@@ -17,8 +17,9 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError, StateError
 from easeml_core.store.tables import models
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.models import ProductionVersion
 
 
 _PASSED_ON = ("PATH", "HOME")  # git reads safe.directory from the home of whoever calls it
@@ -166,9 +168,28 @@ def parse_repositories(words: Iterable[str]) -> dict[str, Path]:
     return found
 
 
-def sync_bundle_tags(
-    store: Store, repositories: Mapping[str, Path], *, prefix: str = TAG_PREFIX
-) -> list[dict[str, Any]]:
+@typed_record
+class SyncedTag:
+    """The tag of a study's bundle.
+
+    Attributes:
+        study: The study.
+        bundle: The bundle.
+        version: The whole commit, or what was handed in when there is no such commit.
+        tag: Its name.
+        moved: Whether this call has moved it.
+        error: Why it does not stand where it should; None where it does.
+    """
+
+    study: str
+    bundle: str
+    version: str
+    tag: str
+    moved: bool
+    error: str | None
+
+
+def sync_bundle_tags(store: Store, repositories: Mapping[str, Path], *, prefix: str = TAG_PREFIX) -> list[SyncedTag]:
     """Move every tag to the version that stands in production; harmless where all agree.
 
     A study in production with a model that was handed in without a bundle keeps the tag that it has. What cannot be
@@ -179,31 +200,27 @@ def sync_bundle_tags(
         repositories: Repository of each bundle, by its name; bundles that are not named here are left alone.
         prefix: Of the tags.
 
-    Returns:
-        ``{"study", "bundle", "version", "tag", "moved", "error"}`` each; ``version`` is the whole commit, or what was
-        handed in when there is no such commit; ``error`` is None when the tag stands where it should.
     """
     if not repositories:
         return []
     with store.begin() as tx:
         standing = models.production_versions(tx)
     return [
-        _sync(repositories[entry["bundle"]], entry, production_tag(entry["study"], prefix=prefix))
+        _sync(repositories[entry.bundle], entry, production_tag(entry.study, prefix=prefix))
         for entry in standing
-        if entry["bundle"] in repositories
+        if entry.bundle in repositories
     ]
 
 
-def _sync(repository: Path, entry: dict[str, Any], tag: str) -> dict[str, Any]:
-    study, version = entry["study"], entry["bundle_version"]
-    told = {"study": study, "bundle": entry["bundle"], "version": version, "tag": tag, "moved": False, "error": None}
+def _sync(repository: Path, entry: ProductionVersion, tag: str) -> SyncedTag:
+    study, version = entry.study, entry.bundle_version
     try:
         commit = commit_of(repository, version)
-        why = f"model {entry['model_id']} of study {study} is in production"
+        why = f"model {entry.model_id} of study {study} is in production"
         moved = move_tag(repository, tag, commit, message=why)
     except EasemlError as error:
         logger.error("production of study %s stays at its old version, %s is not to be had: %s", study, version, error)
-        return told | {"error": str(error)}
+        return SyncedTag(study, entry.bundle, version, tag, moved=False, error=str(error))
     if moved:
-        logger.info("tag %s of bundle %s: %s, %s", tag, entry["bundle"], commit, why)
-    return told | {"version": commit, "moved": moved}
+        logger.info("tag %s of bundle %s: %s, %s", tag, entry.bundle, commit, why)
+    return SyncedTag(study, entry.bundle, commit, tag, moved=moved, error=None)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import rows_of_json
+from easeml_core.encoding import to_json, typed_record
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import probabilities_of
@@ -24,7 +25,7 @@ from easeml_core.services.studies.columns import answers_of_study, row_form
 from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.data.rows.row_format import RowForm, Rows
     from easeml_core.entities import Model
     from easeml_core.models.answers import WantedAnswers
     from easeml_core.store.artifacts.local import ArtifactStore
@@ -41,6 +41,48 @@ if TYPE_CHECKING:
 
 PRODUCTION, BEST = "production", "best"
 _LONGEST_ID = 18
+
+
+@typed_record
+class Latency:
+    """How long an answer took, in milliseconds, the start of the child included."""
+
+    total_ms: float
+    ms_per_row: float
+
+
+@typed_record
+class Inferred:
+    """The answers of one model.
+
+    Attributes:
+        study: The study.
+        model_id: Which model has answered.
+        model: ``production``, ``best`` or ``named``.
+        candidate: What was trained; None for a model that was handed in.
+        data_version: Version of the data that it was trained on.
+        labels: Names of classes, or numbers, or lists of them where an answer is an image, a series or the like.
+        columns: What the rows came with, by name.
+        probabilities: Of each row, class to probability; None where nobody asked for them.
+        latency: How long all of it took.
+    """
+
+    study: str
+    model_id: int
+    model: str
+    candidate: str | None
+    data_version: int
+    labels: list[Any]
+    columns: dict[str, list[str]]
+    probabilities: list[dict[str, float]] | None
+    latency: Latency
+
+
+def answers_json(found: Inferred) -> dict[str, object]:
+    """The answers as JSON: without the columns, which came from the caller, and without what was not asked for."""
+    told: dict[str, object] = to_json(found)
+    left_out = {"columns"} if found.probabilities is not None else {"columns", "probabilities"}
+    return {name: value for name, value in told.items() if name not in left_out}
 
 
 def infer(
@@ -55,7 +97,7 @@ def infer(
     warm: WarmModels | None = None,
     most_answers: int | None = None,
     apart: bool = False,
-) -> dict[str, Any]:
+) -> Inferred:
     """The answers of one model to some inputs.
 
     The model runs in a child of its own, confined as far as this machine allows. Starting that child is most of what
@@ -74,13 +116,6 @@ def infer(
         warm: Models that stay loaded; None starts a child for this call alone.
         most_answers: Refuse what the model answers with more numbers than these, for whoever has little memory.
         apart: Refuse a program that could read this process's environment and memory, for whoever holds secrets.
-
-    Returns:
-        ``{"study", "model_id", "model", "candidate", "data_version", "labels", "columns", "latency"}``, and with
-        ``probabilities`` a mapping of class to probability for each row. ``labels`` are names of classes, or numbers,
-        or lists of them where an answer is an image, a series or the like;
-        ``candidate`` is None for a model that was handed in; ``columns`` is what the rows came with, by name;
-        ``latency`` has ``total_ms`` and ``ms_per_row``, the start of the child included.
 
     Raises:
         NotFoundError: There is no such study or model.
@@ -115,22 +150,35 @@ def infer(
     if probabilities:
         chances = _ask(artifacts, chosen, probabilities_of(len(form.class_names)), rows.inputs, warm)
     asked = model if model in (PRODUCTION, BEST) else "named"
-    return {"study": study, "model_id": chosen.id, "model": asked} | named | _told(form, rows, answers, chances, began)
+    names = form.class_names
+    labels = [_name(names, int(label)) for label in answers] if names else answers.tolist()
+    total = 1000 * (time.perf_counter() - began)
+    return Inferred(
+        study=study,
+        model_id=chosen.id,
+        model=asked,
+        candidate=named.candidate,
+        data_version=named.data_version,
+        labels=labels,
+        columns={name: list(cells) for name, cells in rows.columns.items()},
+        probabilities=None if chances is None else [dict(zip(names, map(float, row), strict=True)) for row in chances],
+        latency=Latency(round(total, 1), round(total / len(labels), 4)),
+    )
 
 
-def write_answers(path: Path, told: Mapping[str, Any]) -> None:
+def write_answers(path: Path, told: Inferred) -> None:
     """What ``infer`` told as a CSV file: the columns that came with the rows, the answer, then probabilities."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         write_answers_to(file, told)
 
 
-def write_answers_to(file: TextIO, told: Mapping[str, Any]) -> None:
+def write_answers_to(file: TextIO, told: Inferred) -> None:
     """The same into an open file."""
-    columns, chances = told["columns"], told.get("probabilities")
+    columns, chances = told.columns, told.probabilities
     classes = list(chances[0]) if chances else []
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*columns, "answer", *(f"p({name})" for name in classes)])
-    for row, label in enumerate(told["labels"]):
+    for row, label in enumerate(told.labels):
         shown = [f"{chances[row][name]:.6g}" for name in classes] if chances else []
         writer.writerow([*(column[row] for column in columns.values()), label, *shown])
 
@@ -178,18 +226,6 @@ def _ask(
         return warm.answer(artifacts, model, wanted, inputs)
     with artifacts.copy(model.artifact) as file:
         return predict_in_child(file, model.format, inputs, wanted=wanted)
-
-
-def _told(
-    form: RowForm, rows: Rows, answers: NDArray[Any], chances: NDArray[np.float64] | None, began: float
-) -> dict[str, Any]:
-    names = form.class_names
-    labels = [_name(names, int(label)) for label in answers] if names else answers.tolist()
-    total = 1000 * (time.perf_counter() - began)
-    told: dict[str, Any] = {"labels": labels, "columns": {name: list(cells) for name, cells in rows.columns.items()}}
-    if chances is not None:
-        told["probabilities"] = [dict(zip(names, map(float, row), strict=True)) for row in chances]
-    return told | {"latency": {"total_ms": round(total, 1), "ms_per_row": round(total / len(labels), 4)}}
 
 
 def _name(names: Sequence[str], label: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import RequestKind, Symbol
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.lifecycle import BY_HAND
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Study
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.promotions import Promotion
+    from easeml_core.store.tables.promotions import ListedModel, Promotion, Standing
     from easeml_core.store.tables.releases import VerdictRow
     from easeml_core.store.tables.requests import Request
 
@@ -220,52 +222,65 @@ def settle(tx: Connection, request_id: int) -> None:
         requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request))
 
 
-def model_list(store: Store, *, study: str) -> list[dict[str, Any]]:
-    """The study's models, newest first, as plain JSON: origin, verdict, and how each came into production.
+@typed_record
+class ShownModel:
+    """One model with what trained it; fields as of ``store.tables.models.ModelRecord``.
+
+    Attributes:
+        trained_by: ``kind``, ``implementation``, ``parameters``, ``attempt``, ``request_key`` and the details that the
+            executor stated of itself; None where no trial trained it, or no record was kept.
+    """
+
+    study: str
+    model_id: int
+    origin: str
+    trial_id: int | None
+    candidate: str | None
+    data_version: int
+    format: str
+    artifact: str
+    validation_quality: float
+    quality: float | None
+    created_at: datetime
+    trained_by: dict[str, object] | None
+
+
+def model_list(store: Store, *, study: str) -> list[ListedModel]:
+    """The study's models, newest first: origin, verdict, and how each came into production.
 
     Raises:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
-        found = promotions.list_models(tx, studies.get_study(tx, study).id)
-    return [m | {"promoted_at": None if m["promoted_at"] is None else m["promoted_at"].isoformat()} for m in found]
+        return promotions.list_models(tx, studies.get_study(tx, study).id)
 
 
-def model_record(store: Store, *, study: str, model_id: int) -> dict[str, Any]:
-    """Return one model with what trained it, as plain JSON.
+def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
+    """Return one model with what trained it.
 
     Args:
         store: Any role.
         study: Its study.
         model_id: The model.
 
-    Returns:
-        ``{"study", "model_id", "origin", "trial_id", "candidate", "data_version", "format", "artifact",
-        "validation_quality", "quality", "created_at", "trained_by"}``; ``origin`` is ``trial``, ``handed in`` or
-        ``baseline``. ``trained_by`` has ``kind``, ``implementation``, ``parameters``, ``attempt``, ``request_key`` and
-        the ``details`` of ``entities.Executor``; None where no trial trained it, or no record was kept.
-
     Raises:
         NotFoundError: There is no such study, or it has no such model.
     """
     with store.begin() as tx:
         found = models.record_of_model(tx, studies.get_study(tx, study).id, model_id)
-    details = found.pop("executor_details")
+    facts = row_of(found)
+    details = facts.pop("executor_details")
     names = ("kind", "implementation", "parameters", "attempt", "request_key")
-    ran = {name: found.pop(name) for name in names}
-    found["created_at"] = found["created_at"].isoformat()
-    return found | {"trained_by": None if details is None else ran | details}
+    ran = {name: facts.pop(name) for name in names}
+    return ShownModel(**facts, trained_by=None if details is None else ran | details)
 
 
-def in_production(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
+def in_production(store: Store, *, study: str | None = None) -> list[Standing]:
     """What is in production now, each with the move that put it there; the oldest move first.
 
     Args:
         store: Any role.
         study: The study, or None for all.
-
-    Returns:
-        ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` each; none of a study that has none.
 
     Raises:
         NotFoundError: There is no such study.

@@ -17,6 +17,7 @@ import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ import numpy as np
 
 from easeml_core.config import require
 from easeml_core.data.parts import load_open_parts
+from easeml_core.encoding import typed_record
 from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
 from easeml_core.metrics.correctness import wrong
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.models import SubmissionOfKey, SubmissionRow, WaitingSubmission
 
 
 LARGEST_BYTES = 2 << 30
@@ -79,8 +82,63 @@ class _Handed:
             return "bundle"
         return "command" if self.format == "command" else "artifact"
 
-    def same_as(self, earlier: dict[str, Any]) -> bool:
-        return all(earlier[name] == getattr(self, name) for name in self.__slots__)
+    def same_as(self, earlier: SubmissionOfKey) -> bool:
+        return all(getattr(earlier, name) == getattr(self, name) for name in self.__slots__)
+
+
+@typed_record
+class Submitted:
+    """A model that was handed in; its quality on the open validation part, in [0, 1]."""
+
+    submission_id: int
+    model_id: int
+    study: str
+    validation_quality: float
+
+
+@typed_record
+class ListedSubmission:
+    """A submission and how far it is.
+
+    Attributes:
+        submission_id: Its number.
+        study: The study.
+        model_id: The model.
+        kind: ``artifact``, ``command`` or ``bundle``.
+        format: Of the model's file.
+        message: What is new about it.
+        bundle: Name of the DAG bundle, or None.
+        bundle_version: Its commit, or None.
+        submitted_at: When.
+        submitted_by: By whom.
+        in_production: Whether it is.
+        validation_quality: On the open validation part, in [0, 1].
+        state: ``in production``, ``handed in`` (nobody has asked the gate), ``waiting``, ``refused`` (and never
+            judged), or the symbol that was released last: ``pass``, ``fail`` or ``withheld``.
+    """
+
+    submission_id: int
+    study: str
+    model_id: int
+    kind: str
+    format: str
+    message: str
+    bundle: str | None
+    bundle_version: str | None
+    submitted_at: datetime
+    submitted_by: str
+    in_production: bool
+    validation_quality: float
+    state: str
+
+
+@typed_record
+class BestModel:
+    """The best model of a study; its quality in [0, 1] on the validation part."""
+
+    study: str
+    model_id: int
+    quality: float
 
 
 def submit_model(
@@ -96,7 +154,7 @@ def submit_model(
     bundle_version: str | None = None,
     request_key: str,
     sandbox: Sandbox | None = None,
-) -> dict[str, Any]:
+) -> Submitted:
     """Hand a model in for a study.
 
     Args:
@@ -112,9 +170,6 @@ def submit_model(
         request_key: The same key with the same content gives the same answer.
         sandbox: In which the model is tried; None for the default.
 
-    Returns:
-        ``{"submission_id", "model_id", "study", "validation_quality"}``; the quality in [0, 1].
-
     Raises:
         NotFoundError: There is no such study.
         StateError: It is not active.
@@ -123,13 +178,13 @@ def submit_model(
             cannot be run on the open validation part, names classes that there are not, or answers rows otherwise
             when they come among fewer others. Nothing was spent.
     """
-    said = _checked(format, message, command, bundle, bundle_version, request_key)
+    words = _checked(format, message, command, bundle, bundle_version, request_key)
     with tempfile.TemporaryDirectory(prefix="easeml-submission-") as folder:
         copy = Path(folder) / "model"
         _take(Path(path), copy, format, command)
         with copy.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        handed = _Handed(study=study, artifact=f"sha256:{digest}", **said)
+        handed = _Handed(study, format, words, bundle, bundle_version, artifact=f"sha256:{digest}")
         with store.begin() as tx:
             earlier = submissions.submission_of_key(tx, request_key)
             if earlier is not None:
@@ -150,7 +205,8 @@ def submit_model(
 
 def _checked(
     format: str, message: str, command: str | None, bundle: str | None, version: str | None, request_key: str
-) -> dict[str, Any]:
+) -> str:
+    """Check what the caller says; the message without what cannot be stored."""
     require(format in FORMATS, "format", format, f"one of {', '.join(FORMATS)}")
     words = clean(message).strip() if isinstance(message, str) else ""
     require(0 < len(words) <= LONGEST_MESSAGE, "message", message, f"words of 1 to {LONGEST_MESSAGE:,} characters")
@@ -163,7 +219,7 @@ def _checked(
         require(named, "bundle", bundle, "1 to 100 of letters, digits, '_', '.', '-', beginning with a letter or digit")
         is_commit = _VERSION.fullmatch(version) is not None
         require(is_commit, "bundle_version", version, "a git commit: 7 to 64 of 0-9, a-f")
-    return {"format": format, "message": words, "bundle": bundle, "bundle_version": version}
+    return words
 
 
 def _open_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
@@ -248,7 +304,7 @@ def _keep(artifacts: ArtifactStore, copy: Path, handed: _Handed) -> None:
 
 def _record(
     store: Store, handed: _Handed, study: Study, version: DataVersion, loss: float, request_key: str
-) -> dict[str, Any]:
+) -> Submitted:
     with store.begin() as tx:
         lock(tx, f"submission {request_key}")  # a retry may run beside the first try: one model, one submission
         earlier = submissions.submission_of_key(tx, request_key)
@@ -275,68 +331,66 @@ def _record(
             bundle_version=handed.bundle_version,
             request_key=request_key,
         )
-    return _answer(submission_id, model_id, study.name, loss)
+    return Submitted(submission_id, model_id, study.name, 1.0 - loss)
 
 
-def _again(earlier: dict[str, Any], handed: _Handed, request_key: str) -> dict[str, Any]:
+def _again(earlier: SubmissionOfKey, handed: _Handed, request_key: str) -> Submitted:
     if not handed.same_as(earlier):
         message = (
-            f"request key {request_key!r} has handed in something else (submission {earlier['submission_id']} of study "
-            f"{earlier['study']!r}); use a new key"
+            f"request key {request_key!r} has handed in something else (submission {earlier.submission_id} of study "
+            f"{earlier.study!r}); use a new key"
         )
         raise InvalidInputError(message)
-    return _answer(earlier["submission_id"], earlier["model_id"], earlier["study"], earlier["validation_loss"])
+    return Submitted(earlier.submission_id, earlier.model_id, earlier.study, 1.0 - earlier.validation_loss)
 
 
-def _answer(submission_id: int, model_id: int, study: str, loss: float) -> dict[str, Any]:
-    return {"submission_id": submission_id, "model_id": model_id, "study": study, "validation_quality": 1.0 - loss}
-
-
-def list_submissions(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
-    """What was handed in, the newest first, and how far each is.
+def list_submissions(store: Store, *, study: str | None = None) -> list[ListedSubmission]:
+    """What was handed in, the newest first, and how far each is; at most 1000.
 
     Args:
         store: Any role.
         study: The study, or None for all.
-
-    Returns:
-        ``{"submission_id", "study", "model_id", "kind", "format", "message", "bundle", "bundle_version",
-        "submitted_at", "submitted_by", "validation_quality", "state", "in_production"}`` each; ``state`` is
-        ``in production``, ``handed in`` (nobody has asked the gate), ``waiting``, ``refused`` (and never judged), or
-        the symbol that was released last: ``pass``, ``fail`` or ``withheld``. At most 1000.
 
     Raises:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
         found = submissions.list_submissions(tx, None if study is None else studies.get_study(tx, study).id)
-    return [_with_state(entry) for entry in found]
+    return [_listed(entry) for entry in found]
 
 
-def _with_state(entry: dict[str, Any]) -> dict[str, Any]:
-    asked, answered, refused, symbol, loss = (
-        entry.pop(name) for name in ("asked", "answered", "refused", "symbol", "validation_loss")
-    )
-    if entry["in_production"]:
+def _listed(entry: SubmissionRow) -> ListedSubmission:
+    if entry.in_production:
         state = "in production"
-    elif asked > answered:
+    elif entry.asked > entry.answered:
         state = "waiting"
-    elif symbol is not None:
-        state = symbol
+    elif entry.symbol is not None:
+        state = str(entry.symbol)
     else:
-        state = "refused" if refused else "handed in"
-    return entry | {"validation_quality": 1.0 - loss, "state": state, "submitted_at": entry["submitted_at"].isoformat()}
+        state = "refused" if entry.refused else "handed in"
+    return ListedSubmission(
+        submission_id=entry.submission_id,
+        study=entry.study,
+        model_id=entry.model_id,
+        kind=entry.kind,
+        format=entry.format,
+        message=entry.message,
+        bundle=entry.bundle,
+        bundle_version=entry.bundle_version,
+        submitted_at=entry.submitted_at,
+        submitted_by=entry.submitted_by,
+        in_production=entry.in_production,
+        validation_quality=1.0 - entry.validation_loss,
+        state=state,
+    )
 
 
-def waiting_submissions(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
-    """Submissions that no gate was asked about since they came, the oldest first.
+def waiting_submissions(store: Store, *, study: str | None = None) -> list[WaitingSubmission]:
+    """Submissions that no gate was asked about since they came, the oldest first; at most 1000.
 
     Args:
         store: Any role.
         study: The study, or None for all.
-
-    Returns:
-        ``{"submission_id", "study", "model_id"}`` each; at most 1000.
 
     Raises:
         NotFoundError: There is no such study.
@@ -345,15 +399,12 @@ def waiting_submissions(store: Store, *, study: str | None = None) -> list[dict[
         return waiting.waiting_submissions(tx, None if study is None else studies.get_study(tx, study).id)
 
 
-def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Best model of every active study that has one which is not in production.
+def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> list[BestModel]:
+    """Best model of every active study that has one which is not in production, by study name.
 
     Args:
         store: Any role.
         studies_only: Names of the studies to look at; None for all active ones.
-
-    Returns:
-        ``[{"study", "model_id", "quality"}]`` by study name; quality in [0, 1] on the validation part.
 
     Raises:
         NotFoundError: One of the studies does not exist.
@@ -366,5 +417,5 @@ def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> l
             production = releases.production_model(tx, study.id)
             if best is not None and (production is None or production.identity != best.identity):
                 quality = models.observed_quality(tx, best.id)
-                found.append({"study": study.name, "model_id": best.id, "quality": quality})
+                found.append(BestModel(study.name, best.id, quality))
     return found

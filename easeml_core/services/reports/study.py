@@ -318,4 +318,4 @@ def _no_pairs(study: Study, version: DataVersion) -> str:
 
 
 def _model(tx: Connection, model: Model | None) -> ModelInUse | None:
-    return None if model is None else ModelInUse(model.id, models.origin(tx, model.id)["candidate"])
+    return None if model is None else ModelInUse(model.id, models.origin(tx, model.id).candidate)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.encoding import from_json, to_json, typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.store.database import notify
 from easeml_core.store.rows import as_json, change, pack, row, rows, scalar, unpack
@@ -42,6 +43,29 @@ REFEREE = "referee"
 
 MOST_BATCHES = 200
 """Sets that a list of what is wanted tells of."""
+
+
+@typed_record
+class Stated:
+    """At which examples there is a label that can change no more, as bits in base64, and the SHA-256 of these."""
+
+    examples: str
+    labels: str
+
+
+@typed_record
+class StatedLabels:
+    """Content of an entry of a set's chain: the labels that verdicts may have used.
+
+    Attributes:
+        version: Of this form.
+        known: What follows from all labelers.
+        given: Of each labeler, by name.
+    """
+
+    version: int
+    known: Stated
+    given: dict[str, Stated]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -328,26 +352,23 @@ def append_used(tx: Connection, test_set_id: int) -> NDArray[Any]:
     used, given = _used(tx, test_set_id, found.rows), labels_given(tx, test_set_id)
     known = _known(sealed, given)
     if used.any():
-        stated = {
-            "version": 1,
-            "known": _stated(used, known),
-            "given": {labeler: _stated(used, labels) for labeler, labels in given.items()},
-        }
+        parts = {labeler: _stated(used, labels) for labeler, labels in given.items()}
+        stated = to_json(StatedLabels(1, _stated(used, known), parts))
         if chain.newest_content(tx, of_set(test_set_id), LABELS) != stated:
             chain.append(tx, of_set(test_set_id), LABELS, content=stated)
     return known
 
 
-def _stated(used: NDArray[np.bool_], labels: NDArray[Any]) -> dict[str, str]:
+def _stated(used: NDArray[np.bool_], labels: NDArray[Any]) -> Stated:
     mask = used & (labels > UNKNOWN)
-    return {"examples": base64.b64encode(np.packbits(mask).tobytes()).decode(), "labels": _hash_at(mask, labels)}
+    return Stated(base64.b64encode(np.packbits(mask).tobytes()).decode(), _hash_at(mask, labels))
 
 
 def _hash_at(mask: NDArray[np.bool_], labels: NDArray[Any]) -> str:
     return hashlib.sha256(labels[mask].astype("<i8").tobytes()).hexdigest()
 
 
-def differences(tx: Connection, test_set_id: int, stated: Mapping[str, Any]) -> list[str]:
+def differences(tx: Connection, test_set_id: int, stated: StatedLabels) -> list[str]:
     """Where the labels are not what an entry of ``append_used`` states, in words for the referee.
 
     Labels that were given later, and words that only repeat a label, are no difference.
@@ -359,14 +380,14 @@ def differences(tx: Connection, test_set_id: int, stated: Mapping[str, Any]) -> 
     """
     known, given = known_labels(tx, test_set_id), labels_given(tx, test_set_id)
     nothing = np.full(len(known), UNKNOWN, dtype=np.int64)
-    parts = [(f"labels that {name!r} gave", given.get(name, nothing), part) for name, part in stated["given"].items()]
-    parts.append(("labels that verdicts may have used", known, stated["known"]))
+    parts = [(f"labels that {name!r} gave", given.get(name, nothing), part) for name, part in stated.given.items()]
+    parts.append(("labels that verdicts may have used", known, stated.known))
     found = []
     for what, labels, part in parts:
-        bits = np.frombuffer(base64.b64decode(part["examples"]), dtype=np.uint8)
+        bits = np.frombuffer(base64.b64decode(part.examples), dtype=np.uint8)
         mask = np.unpackbits(bits, count=len(known)).astype(bool)
         now = _hash_at(mask, labels)
-        if now != part["labels"]:
+        if now != part.labels:
             found.append(f"{what} were changed: the entry is about {mask.sum():,} examples ({now[:16]})")
     return found
 
@@ -420,12 +441,18 @@ _HEAD = 1024
 """Bytes that hold the header of any ``.npy`` file of ours."""
 
 
-def example_layout(tx: Connection, data_version_id: int) -> Mapping[str, Any] | None:
-    """What an example stands for before it was flattened, ``{"kind", "shape"}``; None where it was not kept."""
-    found: Mapping[str, Any] | None = scalar(
-        tx, "SELECT layout FROM work.data_versions WHERE id = :id", id=data_version_id
-    )
-    return found
+@typed_record
+class ExampleLayout:
+    """What an example stands for before it was flattened: ``table``, ``image`` or ``series``, and its shape."""
+
+    kind: str = "table"
+    shape: tuple[int, ...] = ()
+
+
+def example_layout(tx: Connection, data_version_id: int) -> ExampleLayout | None:
+    """What the examples of this data stand for; None where it was not kept."""
+    found = scalar(tx, "SELECT layout FROM work.data_versions WHERE id = :id", id=data_version_id)
+    return None if found is None else from_json(found, ExampleLayout)
 
 
 def example_key(tx: Connection, test_set_id: int, place: int) -> str:

@@ -10,12 +10,14 @@ what it has seen: who was away finds in these rows what came meanwhile.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Model
+from easeml_core.encoding import typed_record
+from easeml_core.entities import Model, Symbol
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify
-from easeml_core.store.rows import change, pack, row, rows, scalar
+from easeml_core.store.rows import change, pack, record, records, rows, scalar
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -84,10 +86,10 @@ def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
     Raises:
         NotFoundError: When the study has no such model; names those it has.
     """
-    found = row(tx, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
+    found = record(tx, Model, _MODEL + "WHERE m.id = :id AND m.study_id = :study_id", id=model_id, study_id=study_id)
     if found is None:
         raise _unknown(tx, study_id, model_id)
-    return Model(**found._mapping)
+    return found
 
 
 def _unknown(tx: Connection, study_id: int, model_id: int) -> NotFoundError:
@@ -112,7 +114,7 @@ def model_and_standing(tx: Connection, study_id: int, model_id: int) -> tuple[Mo
         NotFoundError: When the study has no such model, or no baseline yet.
     """
     query = _MODEL + f"WHERE m.study_id = :study_id AND m.id IN (:id, {_STANDING}) ORDER BY m.id = :id DESC"
-    found = [Model(**r._mapping) for r in rows(tx, query, id=model_id, study_id=study_id)]
+    found = records(tx, Model, query, id=model_id, study_id=study_id)
     if not found or found[0].id != model_id:
         raise _unknown(tx, study_id, model_id)
     # One row: the model itself stands, or there is no baseline, which baseline_model refuses.
@@ -125,20 +127,20 @@ def standing_model(tx: Connection, study_id: int) -> Model:
     Raises:
         NotFoundError: When the study has no baseline yet.
     """
-    found = row(tx, _MODEL + f"WHERE m.id = {_STANDING}", study_id=study_id)
-    return baseline_model(tx, study_id) if found is None else Model(**found._mapping)
+    found = record(tx, Model, _MODEL + f"WHERE m.id = {_STANDING}", study_id=study_id)
+    return baseline_model(tx, study_id) if found is None else found
 
 
 def best_model(tx: Connection, study_id: int) -> Model | None:
     """The model of the best observation; the cheaper, then the older one of equals."""
-    found = row(
+    return record(
         tx,
+        Model,
         _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id WHERE m.study_id = :id "
         "AND m.data_version_id = (SELECT id FROM work.data_versions WHERE study_id = :id "
         "ORDER BY version DESC LIMIT 1) ORDER BY o.quality DESC, o.cost_seconds, m.id LIMIT 1",
         id=study_id,
     )
-    return None if found is None else Model(**found._mapping)
 
 
 def observed_quality(tx: Connection, model_id: int) -> float:
@@ -149,20 +151,33 @@ def observed_quality(tx: Connection, model_id: int) -> float:
 
 def best_model_so_far(tx: Connection, study_id: int) -> Model | None:
     """As ``best_model``, on the newest data on which anything was observed: while new data wait to be trained on."""
-    found = row(
+    return record(
         tx,
+        Model,
         _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id JOIN work.data_versions v "
         "ON v.id = m.data_version_id WHERE m.study_id = :id "
         "ORDER BY v.version DESC, o.quality DESC, o.cost_seconds, m.id LIMIT 1",
         id=study_id,
     )
-    return None if found is None else Model(**found._mapping)
 
 
-def origin(tx: Connection, model_id: int) -> dict[str, Any]:
-    """``{"candidate", "data_version"}`` of a model: what was trained, None if it was not by a trial, on which data."""
-    found = row(
+@typed_record
+class Origin:
+    """What a model was made of: its candidate, None where no trial trained it, and the version of the data."""
+
+    candidate: str | None
+    data_version: int
+
+
+def origin(tx: Connection, model_id: int) -> Origin:
+    """What a model was made of.
+
+    Raises:
+        NotFoundError: There is no such model.
+    """
+    found = record(
         tx,
+        Origin,
         "SELECT c.name AS candidate, v.version AS data_version FROM work.models m "
         "JOIN work.data_versions v ON v.id = m.data_version_id LEFT JOIN work.trials t ON t.id = m.trial_id "
         "LEFT JOIN work.candidates c ON c.id = t.candidate_id WHERE m.id = :id",
@@ -170,10 +185,53 @@ def origin(tx: Connection, model_id: int) -> dict[str, Any]:
     )
     if found is None:
         raise NotFoundError(kind="model", name=model_id)
-    return dict(found._mapping)
+    return found
 
 
-def record_of_model(tx: Connection, study_id: int, model_id: int) -> dict[str, Any]:
+@typed_record
+class ModelRecord:
+    """What a model is and what trained it.
+
+    Attributes:
+        study: Its study.
+        model_id: Its number.
+        origin: ``trial``, ``handed in`` or ``baseline``.
+        trial_id: The trial that trained it, or None; then ``candidate`` and what follows from it are None too.
+        candidate: What was trained.
+        data_version: Version of the data.
+        format: Of its file.
+        artifact: Content hash of its file.
+        validation_quality: Share of right answers on the validation part.
+        quality: By the study's metric, in [0, 1]; None where no trial has observed it.
+        created_at: When it was added.
+        kind: Of the candidate.
+        parameters: Of the candidate.
+        implementation: What executed the attempt that ended the trial.
+        executor_details: What it stated of itself (``entities.Executor``); None where no record was kept.
+        attempt: Number of that attempt.
+        request_key: Of that attempt.
+    """
+
+    study: str
+    model_id: int
+    origin: str
+    trial_id: int | None
+    candidate: str | None
+    data_version: int
+    format: str
+    artifact: str
+    validation_quality: float
+    quality: float | None
+    created_at: datetime
+    kind: str | None
+    parameters: dict[str, object] | None
+    implementation: str | None
+    executor_details: dict[str, object] | None
+    attempt: int | None
+    request_key: str | None
+
+
+def record_of_model(tx: Connection, study_id: int, model_id: int) -> ModelRecord:
     """Return what a model is and what trained it: its file, and the executor of the attempt that ended its trial.
 
     What has ended stays as it is (``work.trials_forward``), and so do candidates: the record cannot be changed later.
@@ -187,8 +245,9 @@ def record_of_model(tx: Connection, study_id: int, model_id: int) -> dict[str, A
         NotFoundError: When the study has no such model; names those it has.
     """
     get_model(tx, study_id, model_id)
-    (found,) = rows(
+    (found,) = records(
         tx,
+        ModelRecord,
         "SELECT s.name AS study, m.id AS model_id, CASE WHEN m.trial_id IS NOT NULL THEN 'trial' WHEN m.submitted THEN "
         "'handed in' ELSE 'baseline' END AS origin, m.trial_id, c.name AS candidate, v.version AS data_version, "
         "m.format, m.artifact, 1 - m.validation_loss AS validation_quality, o.quality, m.created_at, c.kind, "
@@ -199,13 +258,14 @@ def record_of_model(tx: Connection, study_id: int, model_id: int) -> dict[str, A
         "WHERE m.id = :id",
         id=model_id,
     )
-    return dict(found._mapping)
+    return found
 
 
 def baseline_model(tx: Connection, study_id: int) -> Model:
     """The majority-class model that stands in while nothing is in production yet."""
-    found = row(
+    found = record(
         tx,
+        Model,
         _MODEL + "JOIN work.data_versions v ON v.id = m.data_version_id WHERE m.study_id = :id AND m.trial_id IS NULL "
         "AND NOT m.submitted ORDER BY v.version DESC LIMIT 1",
         id=study_id,
@@ -214,7 +274,7 @@ def baseline_model(tx: Connection, study_id: int) -> Model:
         raise NotFoundError(
             kind="baseline of study with id", name=study_id, remedy="wait until the referee has sealed its data"
         )
-    return Model(**found._mapping)
+    return found
 
 
 MOST = 1000
@@ -265,36 +325,83 @@ def add_submission(
     return int(submission_id)
 
 
-def submission_of_key(tx: Connection, request_key: str) -> dict[str, Any] | None:
-    """What this key has handed in, or None.
+@typed_record
+class SubmissionOfKey:
+    """What a request key has handed in."""
 
-    Returns:
-        ``{"submission_id", "study", "model_id", "kind", "message", "bundle", "bundle_version", "format", "artifact",
-        "validation_loss"}``.
-    """
-    found = row(
+    submission_id: int
+    study: str
+    model_id: int
+    kind: str
+    message: str
+    bundle: str | None
+    bundle_version: str | None
+    format: str
+    artifact: str
+    validation_loss: float
+
+
+def submission_of_key(tx: Connection, request_key: str) -> SubmissionOfKey | None:
+    """What this key has handed in, or None."""
+    return record(
         tx,
+        SubmissionOfKey,
         "SELECT u.id AS submission_id, s.name AS study, u.model_id, u.kind, u.message, u.bundle, u.bundle_version, "
         "m.format, m.artifact, m.validation_loss FROM work.submissions u JOIN work.studies s ON s.id = u.study_id "
         "JOIN work.models m ON m.id = u.model_id WHERE u.request_key = :key",
         key=request_key,
     )
-    return None if found is None else dict(found._mapping)
 
 
-def list_submissions(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
+@typed_record
+class SubmissionRow:
+    """A submission with what was released about it.
+
+    Attributes:
+        submission_id: Its number.
+        study: The study.
+        model_id: The model.
+        kind: ``artifact``, ``command`` or ``bundle``.
+        format: Of the model's file.
+        message: What is new about it.
+        bundle: Name of the DAG bundle, or None.
+        bundle_version: Its commit, or None.
+        submitted_at: When.
+        submitted_by: By whom.
+        validation_loss: On the open validation part, in [0, 1].
+        asked: Gate requests about it.
+        answered: Those with an answer.
+        refused: Whether all answers so far were refusals, if there were any.
+        symbol: Of the last verdict on the sealed condition that has left; None without one.
+        in_production: Whether it is.
+    """
+
+    submission_id: int
+    study: str
+    model_id: int
+    kind: str
+    format: str
+    message: str
+    bundle: str | None
+    bundle_version: str | None
+    submitted_at: datetime
+    submitted_by: str
+    validation_loss: float
+    asked: int
+    answered: int
+    refused: bool
+    symbol: Symbol | None
+    in_production: bool
+
+
+def list_submissions(tx: Connection, study_id: int | None = None) -> list[SubmissionRow]:
     """Submissions of one study, or of all, the newest first, with what was released about each; at most MOST.
 
-    The symbol is that of the last verdict on the sealed condition that has left. A refusal is no verdict and takes none
-    back: ``refused`` says that all answers so far were refusals, if there were any.
-
-    Returns:
-        ``{"submission_id", "study", "model_id", "kind", "format", "message", "bundle", "bundle_version",
-        "submitted_at", "submitted_by", "validation_loss", "asked", "answered", "refused", "symbol", "in_production"}``
-        each; ``asked`` and ``answered`` are counts of gate requests.
+    A refusal is no verdict and takes none back.
     """
-    found = rows(
+    return records(
         tx,
+        SubmissionRow,
         "SELECT u.id AS submission_id, s.name AS study, u.model_id, u.kind, m.format, u.message, u.bundle, "
         "u.bundle_version, u.submitted_at, u.submitted_by, m.validation_loss, "
         "(SELECT count(*) FROM work.requests r WHERE r.model_id = u.model_id AND r.kind = 'gate') AS asked, "
@@ -312,25 +419,39 @@ def list_submissions(tx: Connection, study_id: int | None = None) -> list[dict[s
         study_id=study_id,
         most=MOST,
     )
-    return [dict(r._mapping) for r in found]
 
 
-def production_versions(tx: Connection) -> list[dict[str, Any]]:
-    """Which version of a DAG bundle stands in production, by study; studies without one are left out.
+@typed_record
+class ProductionVersion:
+    """Which version of a DAG bundle stands in production for a study."""
 
-    Returns:
-        ``{"study", "model_id", "bundle", "bundle_version"}`` each, by study name.
-    """
-    found = rows(
+    study: str
+    model_id: int
+    bundle: str
+    bundle_version: str
+
+
+@typed_record
+class WaitingSubmission:
+    """A submission that no gate was asked about since it came."""
+
+    submission_id: int
+    study: str
+    model_id: int
+
+
+def production_versions(tx: Connection) -> list[ProductionVersion]:
+    """Which version of a DAG bundle stands in production, by study; studies without one are left out."""
+    return records(
         tx,
+        ProductionVersion,
         "SELECT s.name AS study, p.model_id, u.bundle, u.bundle_version FROM work.production p "
         "JOIN work.studies s ON s.id = p.study_id JOIN work.submissions u ON u.model_id = p.model_id "
         "WHERE u.kind = 'bundle' ORDER BY s.name",
     )
-    return [dict(r._mapping) for r in found]
 
 
-def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
+def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[WaitingSubmission]:
     """Submissions without a gate request, the oldest first.
 
     A request on a condition of the asker's own is advice and leaves the submission waiting.
@@ -339,11 +460,10 @@ def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[dic
         tx: A transaction of any role that may read `work`.
         study_id: The study, or None for all.
 
-    Returns:
-        ``{"submission_id", "study", "model_id"}`` each.
     """
-    found = rows(
+    return records(
         tx,
+        WaitingSubmission,
         "SELECT u.id AS submission_id, s.name AS study, u.model_id FROM work.submissions u "
         "JOIN work.studies s ON s.id = u.study_id "
         "WHERE (CAST(:study_id AS bigint) IS NULL OR u.study_id = :study_id) AND NOT EXISTS "
@@ -353,4 +473,3 @@ def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[dic
         study_id=study_id,
         most=MOST,
     )
-    return [dict(r._mapping) for r in found]

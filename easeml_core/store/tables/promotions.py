@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, Symbol
-from easeml_core.store.rows import change, rows, scalar
+from easeml_core.store.rows import change, records, scalar
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Promotion:
     """One move of a study's production pointer.
 
@@ -102,33 +101,41 @@ def _record(tx: Connection, kind: RequestKind, request_id: int, study_id: int, m
 
 def history(tx: Connection, study_id: int) -> list[Promotion]:
     """All moves of the study's production pointer, oldest first; the last one stands."""
-    found = rows(
+    return records(
         tx,
+        Promotion,
         "SELECT id, kind, model_id, gate_request_id, restores, who, why, promoted_at FROM work.promotions "
         "WHERE study_id = :id ORDER BY id",
         id=study_id,
     )
-    return [Promotion(**dict(r._mapping) | {"kind": RequestKind(r.kind)}) for r in found]
 
 
-def standing(tx: Connection, study_id: int | None = None) -> list[dict[str, Any]]:
+@typed_record
+class Standing:
+    """What is in production, with the move that put it there."""
+
+    promotion_id: int
+    study: str
+    model_id: int
+    request_id: int
+    kind: RequestKind
+
+
+def standing(tx: Connection, study_id: int | None = None) -> list[Standing]:
     """What is in production, each with the move that put it there; the oldest move first.
 
     Args:
         tx: A transaction of any role that may read ``work``.
-        study_id: The study, or None for all.
-
-    Returns:
-        ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` each; a study without one is not among them.
+        study_id: The study, or None for all; one that has nothing in production is left out.
     """
-    found = rows(
+    return records(
         tx,
+        Standing,
         "SELECT p.id AS promotion_id, s.name AS study, p.model_id, p.request_id, p.kind FROM work.production w "
         "JOIN work.promotions p ON p.id = w.promotion_id JOIN work.studies s ON s.id = w.study_id "
         "WHERE CAST(:study_id AS bigint) IS NULL OR w.study_id = :study_id ORDER BY p.id",
         study_id=study_id,
     )
-    return [dict(r._mapping) for r in found]
 
 
 def last_id(tx: Connection) -> int:
@@ -155,9 +162,39 @@ WHERE m.study_id = :id ORDER BY m.id DESC
 """
 
 
-def list_models(tx: Connection, study_id: int) -> list[dict[str, Any]]:
-    """The study's models, newest first, each with its last verdict and how it last came into production.
+@typed_record
+class ListedModel:
+    """A model with its last verdict and how it last came into production.
 
-    ``data_version`` is the number of the data on whose validation part the quality was measured.
+    Attributes:
+        model_id: Its number.
+        origin: Name of the candidate, ``submitted`` or ``baseline``.
+        format: Of its file.
+        validation_quality: Share of right answers on the validation part of ``data_version``.
+        data_version: Version of the data.
+        verdict: The last one on the sealed condition; None without one.
+        gate_request_id: Of that verdict.
+        in_production: Whether it is.
+        moved_by: How it last came into production; None where it never did.
+        promoted_at: When.
+        who: Who forced it.
+        why: The reason given.
     """
-    return [dict(r._mapping) for r in rows(tx, _MODELS, id=study_id)]
+
+    model_id: int
+    origin: str
+    format: str
+    validation_quality: float
+    data_version: int
+    verdict: Symbol | None
+    gate_request_id: int | None
+    in_production: bool
+    moved_by: RequestKind | None
+    promoted_at: datetime | None
+    who: str | None
+    why: str | None
+
+
+def list_models(tx: Connection, study_id: int) -> list[ListedModel]:
+    """The study's models, newest first, each with its last verdict and how it last came into production."""
+    return records(tx, ListedModel, _MODELS, id=study_id)

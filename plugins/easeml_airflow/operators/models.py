@@ -19,6 +19,7 @@ from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
+from easeml_core.encoding import row_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,14 +81,14 @@ class SubmitModelOperator(EasemlOperator):
         self.bundle_version = bundle_version
         self.outlets = [*self.outlets, alias(SUBMITTED)]
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Hand in; a retry gives the first try's submission."""
         from easeml_core.services.models.submission import submit_model
 
         with airflow_outcome():
             bundle, version = self._version(context)
             hook = self.hook
-            submitted = submit_model(
+            handed = submit_model(
                 hook.get_store(),
                 hook.get_artifacts(),
                 study=self.study,
@@ -99,12 +100,13 @@ class SubmitModelOperator(EasemlOperator):
                 bundle_version=version,
                 request_key=request_key(context),
             )
+        submitted = row_of(handed)
         for name, value in submitted.items():
             context["ti"].xcom_push(key=name, value=value)
         extra = {name: submitted[name] for name in ("submission_id", "study", "model_id")}
         tell(context, SUBMITTED, submissions(self.study, easeml_conn_id=self.easeml_conn_id), extra)
         self.log.info("submission %(submission_id)s: model %(model_id)s of study %(study)s", submitted)
-        return dict(submitted)
+        return submitted
 
     def _version(self, context: Context) -> tuple[str | None, str | None]:
         """The bundle and the version that are handed in with the model."""
@@ -156,9 +158,9 @@ class InferOperator(EasemlOperator):
         self.model = model
         self.probabilities = probabilities
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> dict[str, object]:
         """Predict."""
-        from easeml_core.services.models.inference import infer, write_answers
+        from easeml_core.services.models.inference import answers_json, infer, write_answers
 
         path, file = optional_text(self.path), optional_text(self.answers)
         with airflow_outcome():
@@ -173,14 +175,13 @@ class InferOperator(EasemlOperator):
                 model=self.model,
                 probabilities=self.probabilities,
             )
-        rows = len(told["labels"])
-        self.log.info("model %s of study %s answered %d rows", told["model_id"], self.study, rows)
+        rows = len(told.labels)
+        self.log.info("model %s of study %s answered %d rows", told.model_id, self.study, rows)
+        public = answers_json(told)
         if file is not None:
             write_answers(Path(file), told)
-            del told["labels"]
-            told.pop("probabilities", None)
-        del told["columns"]
-        return told | {"rows": rows, "answers": file}
+            public = {name: value for name, value in public.items() if name not in ("labels", "probabilities")}
+        return public | {"rows": rows, "answers": file}
 
 
 class BestModelsOperator(EasemlOperator):
@@ -199,17 +200,17 @@ class BestModelsOperator(EasemlOperator):
         super().__init__(**kwargs)
         self.studies = studies
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[dict[str, object]]:
         """Look, log, hand on."""
         from easeml_core.services.models.submission import best_models
 
         with airflow_outcome():
             found = best_models(self.hook.get_store(), studies_only=optional_plain(self.studies, "studies"))
         for best in found:
-            self.log.info("%(study)s: model %(model_id)s with quality %(quality).4f waits for the gate", best)
+            self.log.info("%s: model %s with quality %.4f waits for the gate", best.study, best.model_id, best.quality)
         if not found:
             self.log.info("every study's best model is in production already")
-        return list(found)
+        return [row_of(best) for best in found]
 
 
 class WaitingSubmissionsOperator(EasemlOperator):
@@ -229,14 +230,15 @@ class WaitingSubmissionsOperator(EasemlOperator):
         super().__init__(**kwargs)
         self.study = study
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
+    def execute(self, context: Context) -> list[dict[str, object]]:
         """Look, log, hand on."""
         from easeml_core.services.models.submission import waiting_submissions
 
         with airflow_outcome():
             found = waiting_submissions(self.hook.get_store(), study=optional_text(self.study))
         for submission in found:
-            self.log.info("%(study)s: model %(model_id)s, submission %(submission_id)s, waits for the gate", submission)
+            about = submission.study, submission.model_id, submission.submission_id
+            self.log.info("%s: model %s, submission %s, waits for the gate", *about)
         if not found:
             self.log.info("no submission waits for the gate")
-        return found
+        return [row_of(submission) for submission in found]

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from airflow.sdk.execution_time.hitl import HITLUser
 
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.promotions import ListedModel
 
 
 class PromoteModelOperator(RefereeOperator):
@@ -162,7 +163,7 @@ def referees_asked() -> list[HITLUser] | None:
     return [{"id": name, "name": name} for name in names]
 
 
-def question(study: str, model: Mapping[str, Any], production: int | None, asked_by: str | None, reason: str) -> str:
+def question(study: str, model: ListedModel, production: int | None, asked_by: str | None, reason: str) -> str:
     """What the referee reads, in Markdown; the reason stands in it as it was typed, whatever marks it has.
 
     Args:
@@ -174,8 +175,8 @@ def question(study: str, model: Mapping[str, Any], production: int | None, asked
     """
     instead = f"in place of model {production}" if production else "where nothing is now"
     return (
-        f"* **What:** model {model['model_id']} of study {study} goes to production, {instead}.\n"
-        f"* **The gate's last word on it:** {model['verdict'] or 'none, it was never judged'}.\n"
+        f"* **What:** model {model.model_id} of study {study} goes to production, {instead}.\n"
+        f"* **The gate's last word on it:** {model.verdict or 'none, it was never judged'}.\n"
         f"* **Who asks:** {asked_by or 'a program'}, and why:\n\n"
         f"        {' '.join(reason.split()) or 'no reason was given'}\n\n"
         "The gate does **not** stand behind this: whoever approves answers for it. **Approve**, with a reason of yours "
@@ -294,10 +295,10 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         from easeml_core.services.models.promotion import model_list
 
         number, reason = whole(self.model_id, "model_id"), optional_text(self.reason) or ""
-        models = {found["model_id"]: found for found in model_list(self.hook.get_store(), study=self.study)}
+        models = {found.model_id: found for found in model_list(self.hook.get_store(), study=self.study)}
         if number not in models:
             raise NotFoundError(kind="model", name=number, owner=f"study {self.study!r}")
-        standing = next((model for model, found in models.items() if found["in_production"]), None)
+        standing = next((model for model, found in models.items() if found.in_production), None)
         asked_by = getattr(context.get("dag_run"), "triggering_user_name", None)
         body = question(self.study, models[number], standing, asked_by, reason)
         return f"Promote model {number} of study {self.study} without the gate?", body

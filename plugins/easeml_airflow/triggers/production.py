@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_airflow.triggers.watcher import WatcherTrigger
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import Waiting
@@ -25,4 +26,5 @@ class ProductionTrigger(WatcherTrigger):
         """What is in production."""
         from easeml_core.services.models.promotion import in_production
 
-        return in_production(store, study=study)
+        found: list[Waiting] = to_json(in_production(store, study=study))
+        return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_airflow.triggers.watcher import WatcherTrigger
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import Waiting
@@ -21,4 +22,5 @@ class SubmissionsTrigger(WatcherTrigger):
         """The submissions that no gate was asked about."""
         from easeml_core.services.models.submission import waiting_submissions
 
-        return waiting_submissions(store, study=study)
+        found: list[Waiting] = to_json(waiting_submissions(store, study=study))
+        return found

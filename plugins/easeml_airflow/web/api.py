@@ -23,6 +23,7 @@ from easeml_core.errors import (
     StoreError,
     WrongRoleError,
 )
+from easeml_core.services.models.inference import answers_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +62,7 @@ def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
     reader, writer = Depends(rights(write=False)), Depends(rights(write=True))
     router.add_api_route("/feed", _post(service.feed, writer), methods=["POST"])
     router.add_api_route("/refine", _post(service.refine, writer), methods=["POST"])
-    router.add_api_route("/infer", _post(service.infer, reader), methods=["POST"])
+    router.add_api_route("/infer", _post(_infer(service), reader), methods=["POST"])
 
     @router.get("/refine", dependencies=[reader])
     def get_rows(study: str, off: bool = False, limit: int = 50) -> JSONResponse:
@@ -78,7 +79,14 @@ def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
     return router
 
 
-def _post(work: Callable[[str, str, Mapping[str, Any]], dict[str, Any]], allowed: Any) -> Callable[..., Any]:
+def _infer(service: Service) -> Callable[[str, str, Mapping[str, Any]], dict[str, object]]:
+    def answer(study: str, who: str, body: Mapping[str, Any]) -> dict[str, object]:
+        return answers_json(service.infer(study, who, body))
+
+    return answer
+
+
+def _post(work: Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]], allowed: Any) -> Callable[..., Any]:
     """A route that reads the body, then works in a thread: the server's own must not wait."""
 
     async def route(study: str, request: Request, who: str = allowed) -> JSONResponse:
@@ -91,7 +99,7 @@ def _post(work: Callable[[str, str, Mapping[str, Any]], dict[str, Any]], allowed
     return route
 
 
-def _told(work: Callable[[], dict[str, Any]]) -> JSONResponse:
+def _told(work: Callable[[], Mapping[str, Any]]) -> JSONResponse:
     try:
         return JSONResponse(work(), headers=_HEADERS)
     except EasemlError as error:

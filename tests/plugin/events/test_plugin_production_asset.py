@@ -40,7 +40,7 @@ class Production:
         path = self.folder / f"{label}.json"
         path.write_text(f'{{"label": {label}}}')
         given = {"path": path, "format": "constant", "message": "a test", "request_key": next(self.keys)}
-        return submit_model(self.worker, self.artifacts, study=study, **given)["model_id"]
+        return submit_model(self.worker, self.artifacts, study=study, **given).model_id
 
     def answered(self, file, study, **given):
         """A request's number, once the referee has answered it; refused or not."""

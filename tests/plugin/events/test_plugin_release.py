@@ -141,7 +141,7 @@ def test_what_cannot_be_handed_in_is_told_and_not_tried_again(study, model, chan
 def kept(store):
     from easeml_core.services.models.submission import list_submissions
 
-    return [(s["kind"], s["bundle"], s["bundle_version"]) for s in list_submissions(store)]
+    return [(s.kind, s.bundle, s.bundle_version) for s in list_submissions(store)]
 
 
 def test_the_version_that_a_task_runs_from_is_handed_in_with_its_model(study, model, store):

@@ -10,6 +10,7 @@ from airflow.triggers.base import BaseEventTrigger
 
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
+from easeml_core.encoding import to_json
 from easeml_core.services.models.submission import waiting_submissions
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 
@@ -28,9 +29,9 @@ def hand_in(connected, make_study, artifacts, tmp_path):
 
     def give(study="cancer"):
         told = {"message": "a test", "request_key": f"hand in {next(numbers)}"}
-        return submit_model(connected.worker, artifacts, study=study, path=path, format="constant", **told)[
-            "submission_id"
-        ]
+        return submit_model(
+            connected.worker, artifacts, study=study, path=path, format="constant", **told
+        ).submission_id
 
     make_study("cancer")
     make_study("wine", source="sklearn:wine", gate={"condition": "n > 0.2 +/- 0.4", "reliability": 0.9, "steps": 2})
@@ -38,20 +39,20 @@ def hand_in(connected, make_study, artifacts, tmp_path):
 
 
 def ids(found):
-    return [s["submission_id"] for s in found]
+    return [s["submission_id"] for s in to_json(found)]  # records of the service, or events
 
 
 def ask_gate(store, submission, *, key, **more):
-    return file_gate_request(store, study=submission["study"], model_id=submission["model_id"], request_key=key, **more)
+    return file_gate_request(store, study=submission.study, model_id=submission.model_id, request_key=key, **more)
 
 
 def test_a_submission_waits_until_the_gate_is_asked_about_its_model(store, hand_in):
     first, other = hand_in(), hand_in("wine")
     assert ids(waiting_submissions(store)) == [first, other]
     (mine,) = waiting_submissions(store, study="cancer")
-    assert mine == {"submission_id": first, "study": "cancer", "model_id": mine["model_id"]}
+    assert (mine.submission_id, mine.study) == (first, "cancer")
     ask_gate(store, mine, key="advice", condition="n > 0.1 +/- 0.3")
-    file_meter_request(store, study="cancer", model_id=mine["model_id"], request_key="meter")
+    file_meter_request(store, study="cancer", model_id=mine.model_id, request_key="meter")
     assert ids(waiting_submissions(store, study="cancer")) == [first]  # advice and a reading are no verdict
     ask_gate(store, mine, key="gate")
     assert ids(waiting_submissions(store)) == [other]

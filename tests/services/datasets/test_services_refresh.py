@@ -365,6 +365,6 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
     (baseline,) = bare.rows("SELECT max(id) FROM work.models")[0]
     asked = infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline)
     assert np.median(after.train_labels) != np.median(before.train_labels)
-    assert asked["labels"] == [float(np.median(before.train_labels))] * 25
+    assert asked.labels == [float(np.median(before.train_labels))] * 25
     with pytest.raises(InvalidInputError, match="predicts numbers, which have no probabilities"):
         infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline, probabilities=True)

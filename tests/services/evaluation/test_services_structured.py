@@ -168,14 +168,14 @@ def test_a_model_of_such_answers_is_handed_in_and_judged(desk: Desk, tmp_path: A
     )
     targets = lab.open_parts("s").validation_labels
     right = np.sqrt(((targets - 5.0) ** 2).mean(axis=1)) <= 2.5
-    assert handed["validation_quality"] == pytest.approx(right.mean())
+    assert handed.validation_quality == pytest.approx(right.mean())
     assert 0.5 < right.mean() < 1
     for name in ("one", "few"):
         with pytest.raises(InvalidInputError, match="must answer with 96 rows of 8 numbers each; it gave float64"):
             submit_model(lab.worker, lab.artifacts, path=tmp_path / name, message="x", request_key=name, **given)
-    assert desk.gate(handed["model_id"])["symbol"] == "fail"  # no better than the median of each column
-    told = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed["model_id"])
-    assert told["labels"] == [[5.0] * 8]
+    assert desk.gate(handed.model_id)["symbol"] == "fail"  # no better than the median of each column
+    told = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed.model_id)
+    assert told.labels == [[5.0] * 8]
 
 
 def test_a_row_to_itself_is_what_row_seven_is_for(desk: Desk) -> None:

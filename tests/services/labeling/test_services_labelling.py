@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
+from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.labeling import adjudication, desk
+from easeml_core.services.labeling.annotations import Kept
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request
@@ -42,38 +44,38 @@ def asked(database: Any, artifacts: Any, make_study: Callable[..., str], tmp_pat
     return Asked(database, artifacts, tmp_path, make_study(), "sklearn:breast_cancer")
 
 
-def see(asked: Asked, labeler: str, **more: Any) -> dict[str, Any]:
+def see(asked: Asked, labeler: str, **more: Any) -> desk.Desk:
     return desk.desk(asked.database.referee, study=asked.study, labeler=labeler, **more)
 
 
 def shown(asked: Asked, labeler: str, **more: Any) -> int | None:
-    example = see(asked, labeler, **more)["example"]
-    return None if example is None else int(example["place"])
+    example = see(asked, labeler, **more).example
+    return None if example is None else int(example.place)
 
 
-def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) -> dict[str, Any]:
+def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) -> Kept:
     told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place, "label": label}
     return desk.say(asked.database.referee, **told | more)
 
 
-def settle(asked: Asked, place: int, label: int, **more: Any) -> dict[str, Any]:
+def settle(asked: Asked, place: int, label: int, **more: Any) -> Kept:
     told = {"study": asked.study, "test_set_id": asked.set_id, "place": place, "label": label}
     return adjudication.settle(asked.database.referee, **told | more)
 
 
-def ask_again(asked: Asked, place: int, **more: Any) -> dict[str, Any]:
+def ask_again(asked: Asked, place: int, **more: Any) -> adjudication.AskedAgain:
     told = {"study": asked.study, "test_set_id": asked.set_id, "place": place}
     return adjudication.ask_again(asked.database.referee, **told | more)
 
 
-def undo(asked: Asked, labeler: str, place: int) -> dict[str, Any]:
+def undo(asked: Asked, labeler: str, place: int) -> Kept:
     told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
     return desk.take_back(asked.database.referee, **told)
 
 
 def wanted(asked: Asked, labeler: str) -> list[str]:
     found = wanted_labels(asked.database.referee, study=asked.study, labeler=labeler)
-    return [entry["example"] for entry in found["examples"]]
+    return [entry.example for entry in found.examples]
 
 
 def open_wanted(asked: Asked) -> list[Wanted]:
@@ -85,42 +87,39 @@ def test_one_example_after_another_until_the_request_has_what_it_waits_for(asked
     asked.want([41, 7, 3])
     for place in (3, 7, 41):
         found = see(asked, "ann")
-        example = found["example"]
-        assert (example["place"], example["example"]) == (place, asked.keys[place])
-        np.testing.assert_array_equal(np.float32(example["inputs"]), asked.values[int(asked.keys[place][2:-1])])
+        example = found.example
+        assert (example.place, example.example) == (place, asked.keys[place])
+        np.testing.assert_array_equal(np.float32(example.inputs), asked.values[int(asked.keys[place][2:-1])])
         assert asked.is_open()
-        assert say(asked, "ann", place, 1) == {"place": place, "changed": True}
-    assert (see(asked, "ann")["example"], asked.is_open()) == (None, False)
+        assert say(asked, "ann", place, 1) == Kept(place, changed=True)
+    assert (see(asked, "ann").example, asked.is_open()) == (None, False)
     assert [asked.known()[p] for p in (3, 7, 41)] == [1, 1, 1]
     (batch,) = desk.batches(asked.database.referee, labeler="ann")
-    assert [batch[k] for k in ("study", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts")] == [
+    assert [
+        getattr(batch, k) for k in ("study", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts")
+    ] == [
         *(asked.study, "autumn", "row"),
         *(3, 3, 0, 3, 0),
     ]
-    assert desk.labelers(asked.database.referee) == [{"labeler": "ann", "labels": 3, "passed": 0}]
+    assert desk.labelers(asked.database.referee) == [desk.Labeler("ann", labels=3, passed=0)]
 
 
 def test_nothing_tells_which_model_asked_or_what_others_said(asked: Asked) -> None:
     asked.want([1, 2])
     say(asked, "ann", 1, 0)
-    assert set(see(asked, "bob")) == {
+    assert set(row_of(see(asked, "bob"))) == {
         *("study", "test_set_id", "test_set", "kind", "wanted", "known", "left", "mine", "conflicts", "classes"),
         *("layout", "agreement", "disputes", "example", "last", "unsure", "passed"),
     }
-    assert set(see(asked, "bob")["example"]) == {"place", "example", "cells", "columns", "inputs", "settles"}
+    assert set(row_of(see(asked, "bob").example)) == {"place", "example", "cells", "columns", "inputs", "settles"}
 
 
 def test_what_somebody_cannot_tell_is_asked_of_another(asked: Asked) -> None:
     asked.want([5, 6])
     say(asked, "ann", 5, None)
     assert (shown(asked, "ann"), shown(asked, "bob")) == (6, 5)
-    assert see(asked, "ann", last=5)["last"] == {
-        "place": 5,
-        "example": asked.keys[5],
-        "label": None,
-        "may_undo": True,
-    }
-    assert (asked.known()[5], see(asked, "ann")["mine"]) == (-1, 0)
+    assert see(asked, "ann", last=5).last == desk.LastWord(5, asked.keys[5], label=None, may_undo=True)
+    assert (asked.known()[5], see(asked, "ann").mine) == (-1, 0)
     path = asked.write([["example", "label"], [asked.keys[6], "benign"]])
     give_labels(asked.database.referee, study=asked.study, labeler="ann", labels=path)
     assert shown(asked, "ann") is None  # a file of other labels does not bring it back
@@ -151,17 +150,17 @@ def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_diffe
     say(asked, "bob", 10, 1)
     say(asked, "bob", 20, 1)
     found = see(asked, "bob")
-    assert (found["agreement"], found["conflicts"], found["disputes"]) == ({"both": 2, "same": 1}, 1, [])
+    assert (found.agreement, found.conflicts, found.disputes) == (desk.Agreement(both=2, same=1), 1, [])
     assert shown(asked, "cy") == 12  # a third labeler is not asked about a difference
-    assert see(asked, "ada", decides=True)["disputes"] == [
-        {"place": 10, "example": asked.keys[10], "labels": ["malignant", "benign"]}
+    assert see(asked, "ada", decides=True).disputes == [
+        adjudication.Difference(10, asked.keys[10], ["malignant", "benign"])
     ]
     assert shown(asked, "ada", settles=10, decides=True) == 10
     assert (shown(asked, "cy", at=10), shown(asked, "cy", settles=10)) == (12, 12)
-    assert settle(asked, 10, 1)["changed"]
-    assert not settle(asked, 10, 1)["changed"]
-    assert (asked.known()[10], see(asked, "ada", decides=True)["disputes"]) == (1, [])
-    assert settle(asked, 10, 0)["changed"]  # a slip of the finger, while no verdict may have used it
+    assert settle(asked, 10, 1).changed
+    assert not settle(asked, 10, 1).changed
+    assert (asked.known()[10], see(asked, "ada", decides=True).disputes) == (1, [])
+    assert settle(asked, 10, 0).changed  # a slip of the finger, while no verdict may have used it
     assert asked.known()[10] == 0
     with pytest.raises(StateError, match="nobody differs on the example at place 11"):
         settle(asked, 11, 1)
@@ -173,26 +172,26 @@ def test_what_nobody_can_tell_is_listed_and_settled_by_the_referees_word(asked: 
         say(asked, who, place, None)
     say(asked, "bob", 6, 1)  # somebody can tell
     five, seven = asked.keys[5], asked.keys[7]
-    assert see(asked, "ada", decides=True)["passed"] == [
-        {"place": 5, "example": five, "passed": 2, "mine": False},
-        {"place": 7, "example": seven, "passed": 1, "mine": False},
+    assert see(asked, "ada", decides=True).passed == [
+        adjudication.Passed(5, five, passed=2, mine=False),
+        adjudication.Passed(7, seven, passed=1, mine=False),
     ]
-    own = [{"place": 5, "example": five, "passed": 1, "mine": True}]
-    assert (see(asked, "ann")["passed"], see(asked, "cy")["passed"]) == (own, [])  # nothing of what others said
+    own = [adjudication.Passed(5, five, passed=1, mine=True)]
+    assert (see(asked, "ann").passed, see(asked, "cy").passed) == (own, [])  # nothing of what others said
     (batch,) = desk.batches(asked.database.referee, labeler="ann")
-    assert (batch["unsure"], see(asked, "ann")["unsure"]) == (2, 2)
+    assert (batch.unsure, see(asked, "ann").unsure) == (2, 2)
     assert shown(asked, "ann") == 7
     assert shown(asked, "ann", at=5) == 5  # who has passed may look again
     assert shown(asked, "ann", at=6) == 7  # it has its label
-    example = see(asked, "ada", decides=True, settles=5)["example"]
-    assert (example["place"], example["settles"]) == (5, "unsure")
-    assert see(asked, "ada", settles=7)["example"]["settles"] == ""  # no referee
+    example = see(asked, "ada", decides=True, settles=5).example
+    assert (example.place, example.settles) == (5, "unsure")
+    assert see(asked, "ada", settles=7).example.settles == ""  # no referee
     assert asked.is_open()
-    assert [settle(asked, 5, 0)["changed"] for _ in range(2)] == [True, False]
-    left = [one["place"] for one in see(asked, "ada", decides=True)["passed"]]
-    assert (asked.known()[5], left, see(asked, "ann")["passed"]) == (0, [7], [])
+    assert [settle(asked, 5, 0).changed for _ in range(2)] == [True, False]
+    left = [one.place for one in see(asked, "ada", decides=True).passed]
+    assert (asked.known()[5], left, see(asked, "ann").passed) == (0, [7], [])
     settle(asked, 7, 1)
-    assert (asked.is_open(), see(asked, "ann")["passed"]) == (False, [])
+    assert (asked.is_open(), see(asked, "ann").passed) == (False, [])
     with pytest.raises(StateError, match="a verdict may have used"):
         settle(asked, 5, 1)
 
@@ -203,14 +202,14 @@ def test_to_ask_again_brings_an_example_back_to_those_who_passed_and_changes_no_
         say(asked, who, 5, None)
         say(asked, who, 6, 1)
     assert [shown(asked, who) for who in ("ann", "bob", "cy")] == [None, None, 5]
-    assert [ask_again(asked, 5)["asked"] for _ in range(2)] == [2, 0]
+    assert [ask_again(asked, 5).asked for _ in range(2)] == [2, 0]
     assert [shown(asked, who) for who in ("ann", "bob")] == [5, 5]
-    assert (list(asked.known()[[5, 6]]), see(asked, "ann")["passed"], asked.is_open()) == ([-1, 1], [], True)
+    assert (list(asked.known()[[5, 6]]), see(asked, "ann").passed, asked.is_open()) == ([-1, 1], [], True)
     say(asked, "ann", 5, None)
     say(asked, "bob", 5, 0)
     assert (asked.known()[5], asked.is_open()) == (0, False)
-    assert ask_again(asked, 5)["asked"] == 0  # it has its label: ann need not look
-    assert see(asked, "ann", last=5)["last"]["label"] is None
+    assert ask_again(asked, 5).asked == 0  # it has its label: ann need not look
+    assert see(asked, "ann", last=5).last.label is None
 
 
 def test_only_what_waits_can_be_settled_or_asked_again(asked: Asked) -> None:
@@ -228,7 +227,7 @@ def test_only_what_waits_can_be_settled_or_asked_again(asked: Asked) -> None:
         with pytest.raises(ConfigError, match="from 0 to 1"):
             settle(asked, 4, label)
     for place in (300, -1, 10**30):
-        assert see(asked, "ada", decides=True, settles=place)["example"]["settles"] == ""
+        assert see(asked, "ada", decides=True, settles=place).example.settles == ""
     assert (asked.known() == -1).all()
 
 
@@ -243,14 +242,14 @@ def test_nobody_can_tell_where_some_pass_and_none_has_a_label(table: list[list[i
 
 def test_a_label_is_kept_once_replaced_and_taken_back_until_it_may_be_used(asked: Asked) -> None:
     asked.want([1, 2])
-    assert [say(asked, "ann", 1, 0)["changed"] for _ in range(2)] == [True, False]
-    assert (say(asked, "ann", 1, 1)["changed"], asked.known()[1]) == (True, 1)
-    assert [undo(asked, "ann", 1)["changed"] for _ in range(2)] == [True, False]
+    assert [say(asked, "ann", 1, 0).changed for _ in range(2)] == [True, False]
+    assert (say(asked, "ann", 1, 1).changed, asked.known()[1]) == (True, 1)
+    assert [undo(asked, "ann", 1).changed for _ in range(2)] == [True, False]
     assert (asked.known()[1], shown(asked, "ann")) == (-1, 1)
     say(asked, "ann", 1, 1)
-    assert see(asked, "ann", last=1)["last"]["may_undo"]
+    assert see(asked, "ann", last=1).last.may_undo
     say(asked, "ann", 2, 1)
-    assert not see(asked, "ann", last=1)["last"]["may_undo"]
+    assert not see(asked, "ann", last=1).last.may_undo
     for change in (lambda: say(asked, "ann", 1, 0), lambda: undo(asked, "ann", 1)):
         with pytest.raises(StateError, match="a verdict may have used"):
             change()
@@ -271,10 +270,10 @@ def test_one_person_with_two_names_turns_no_label_that_a_verdict_may_have_used(a
         for act in (lambda at: settle(asked, at, 1), lambda at: say(asked, "referee", at, 1)):
             with pytest.raises(StateError, match=r"nothing to settle|a verdict may have used"):
                 act(place)
-    assert say(asked, "boss", 1, 0)["changed"]  # the same word, and none, change nothing
-    assert say(asked, "cy", 1, None)["changed"]
+    assert say(asked, "boss", 1, 0).changed  # the same word, and none, change nothing
+    assert say(asked, "cy", 1, None).changed
     assert [asked.known()[p] for p in (1, 2, 3)] == [0, 0, 0]
-    assert see(asked, "ada", decides=True)["disputes"] == []
+    assert see(asked, "ada", decides=True).disputes == []
 
 
 def test_no_second_labeler_is_shown_what_they_could_not_answer_freely(asked: Asked) -> None:
@@ -302,7 +301,7 @@ def test_what_was_not_asked_or_is_no_class_is_refused(asked: Asked) -> None:
             say(asked, "ann", 4, label)
     with pytest.raises(StateError, match="has ended"):
         say(asked, "ann", 4, 0, test_set_id=asked.set_id + 1)
-    assert see(asked, "ann", at=10**30, last=-(10**30))["last"] is None
+    assert see(asked, "ann", at=10**30, last=-(10**30)).last is None
     retire_test_set(asked.database.referee, test_set="autumn")
     with pytest.raises(NotFoundError, match="no study that wants labels"):
         say(asked, "ann", 4, 0)
@@ -311,10 +310,10 @@ def test_what_was_not_asked_or_is_no_class_is_refused(asked: Asked) -> None:
 
 def test_the_command_line_and_the_desk_ask_for_the_same_examples(asked: Asked) -> None:
     asked.want(range(0, 40, 3))
-    for entry in wanted_labels(asked.database.referee, study=asked.study, labeler="ann")["examples"]:
-        example = see(asked, "ann")["example"]
-        assert (example["example"], example["inputs"]) == (entry["example"], entry["inputs"])
-        say(asked, "ann", example["place"], 0)
+    for entry in wanted_labels(asked.database.referee, study=asked.study, labeler="ann").examples:
+        example = see(asked, "ann").example
+        assert (example.example, tuple(example.inputs)) == (entry.example, entry.inputs)
+        say(asked, "ann", example.place, 0)
     assert shown(asked, "ann") is None
 
 
@@ -384,7 +383,7 @@ def test_where_not_all_batches_are_listed_none_that_waits_is_left_out(
     say(asked, "ann", 3, 1)
 
     def listed(limit: int) -> list[str]:
-        return [batch["study"] for batch in desk.batches(database.referee, labeler="ann", limit=limit)]
+        return [batch.study for batch in desk.batches(database.referee, labeler="ann", limit=limit)]
 
     assert listed(1) == ["ulcer"]
     assert listed(2) == ["ulcer", "cancer"]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
+from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError, StoreError
-from easeml_core.services.labeling.requests import give_labels, label_conflicts, wanted_labels
+from easeml_core.services.labeling.requests import GivenLabels, give_labels, label_conflicts, wanted_labels
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
@@ -60,9 +61,9 @@ class Desk:
 
     def wanted(self, **asked: Any) -> list[str]:
         found = wanted_labels(self.lab.referee, study="full", **asked)
-        return [entry["example"] for entry in found["examples"]]
+        return [entry.example for entry in found.examples]
 
-    def give(self, labeler: str, said: dict[str, Any]) -> dict[str, Any]:
+    def give(self, labeler: str, said: dict[str, Any]) -> GivenLabels:
         self.write([["example", "label"], *([key, word] for key, word in said.items())])
         return give_labels(self.lab.referee, study="full", labeler=labeler, labels=self.path)
 
@@ -82,8 +83,7 @@ class Desk:
             return [wanted.request_id for wanted in labels.open_wanted(tx)]
 
     def conflicts(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = label_conflicts(self.lab.referee, study="full")["conflicts"]
-        return found
+        return [row_of(found) for found in label_conflicts(self.lab.referee, study="full").conflicts]
 
 
 @pytest.fixture
@@ -100,10 +100,17 @@ def test_what_is_wanted_is_the_union_over_requests_in_the_sets_order(desk: Desk)
     desk.ask([299, 3, 8], model="worse")
     assert desk.wanted() == [desk.keys[p] for p in (3, 7, 8, 40, 299)]
     found = wanted_labels(desk.lab.referee, study="full", limit=2)
-    assert (found["wanted"], found["classes"], len(found["columns"])) == (5, list(CLASSES), 30)
-    assert [e["example"] for e in found["examples"]] == [desk.keys[3], desk.keys[7]]
-    np.testing.assert_array_equal(np.float32(found["examples"][1]["inputs"]), desk.inputs[7])
-    assert set(found) == {"test_set_id", "study", "wanted", "classes", "columns", "examples"}  # no model, no prediction
+    assert (found.wanted, found.classes, len(found.columns)) == (5, tuple(CLASSES), 30)
+    assert [e.example for e in found.examples] == [desk.keys[3], desk.keys[7]]
+    np.testing.assert_array_equal(np.float32(found.examples[1].inputs), desk.inputs[7])
+    assert set(row_of(found)) == {
+        "test_set_id",
+        "study",
+        "wanted",
+        "classes",
+        "columns",
+        "examples",
+    }  # no model, no prediction
 
 
 def test_wanted_examples_are_written_as_csv_and_a_formula_stays_text(desk: Desk, tmp_path: Path) -> None:
@@ -118,10 +125,8 @@ def test_wanted_examples_are_written_as_csv_and_a_formula_stays_text(desk: Desk,
 def test_a_request_waits_until_all_its_labels_are_there(desk: Desk) -> None:
     first, second = desk.ask([1, 2, 3]), desk.ask([3, 4], model="worse")
     told = desk.give("ann", desk.at(1, 3, 4))
-    assert told | {"test_set_id": 0} == {
-        **{"test_set_id": 0, "study": "full", "labeler": "ann", "new": 3, "unchanged": 0, "replaced": 0},
-        **{"conflicts": 0, "wanted": 1},
-    }
+    counts = {"new": 3, "unchanged": 0, "replaced": 0, "conflicts": 0, "wanted": 1}
+    assert told == GivenLabels(told.test_set_id, "full", "ann", **counts)
     assert desk.open_requests() == [first]
     assert desk.wanted() == [desk.keys[2]]
     desk.give("bob", desk.at(2))
@@ -136,9 +141,9 @@ def test_a_request_waits_until_all_its_labels_are_there(desk: Desk) -> None:
 def test_labels_are_class_names_or_indices_and_the_call_may_be_repeated(desk: Desk) -> None:
     desk.ask([1, 2, 3])
     said = desk.at(1, 2)
-    assert desk.give("ann", said)["new"] == 2
+    assert desk.give("ann", said).new == 2
     again = desk.give("ann", {key: CLASSES.index(word) for key, word in said.items()})
-    assert (again["new"], again["unchanged"], again["replaced"]) == (0, 2, 0)
+    assert (again.new, again.unchanged, again.replaced) == (0, 2, 0)
 
 
 def test_whatever_is_wrong_is_named_by_its_line_and_nothing_is_kept(desk: Desk) -> None:
@@ -168,11 +173,11 @@ def test_two_labelers_who_differ_make_a_conflict_and_the_referee_settles_it(desk
     desk.give("ann", desk.at(1, 2))
     assert desk.wanted(labeler="bob") == [desk.keys[p] for p in (1, 2, 3)]
     assert desk.wanted(labeler="ann") == [desk.keys[3]]
-    assert desk.give("bob", desk.at(1, 3) | desk.other(2))["conflicts"] == 1
+    assert desk.give("bob", desk.at(1, 3) | desk.other(2)).conflicts == 1
     assert (desk.open_requests(), desk.wanted(), desk.known()[2]) == ([request_id], [], -1)
     said = {"ann": desk.at(2)[desk.keys[2]], "bob": desk.other(2)[desk.keys[2]]}
     assert desk.conflicts() == [{"example": desk.keys[2], "labels": said}]
-    assert desk.give("referee", desk.other(2))["conflicts"] == 0
+    assert desk.give("referee", desk.other(2)).conflicts == 0
     assert (desk.open_requests(), desk.conflicts()) == ([], [])
     assert desk.known()[2] == 1 - desk.truth[desk.keys[2]]
     assert desk.known()[1] == desk.truth[desk.keys[1]]
@@ -182,7 +187,7 @@ def test_a_labeler_may_correct_what_no_verdict_can_have_used(desk: Desk) -> None
     request_id = desk.ask([1, 2, 3])
     desk.give("ann", desk.other(1, 2))
     told = desk.give("ann", desk.at(1) | desk.other(2))
-    assert (told["replaced"], told["unchanged"]) == (1, 1)
+    assert (told.replaced, told.unchanged) == (1, 1)
     assert desk.known()[1] == desk.truth[desk.keys[1]]
     desk.give("ann", desk.at(3))  # now the request has all it wanted
     refused = pytest.raises(InvalidInputError, match=r"line 2 .* a verdict may have used .* \(1 such rows\)")
@@ -212,7 +217,7 @@ def test_no_other_labeler_turns_a_label_that_a_verdict_may_have_used(desk: Desk)
     for labeler in ("bob", "referee"):
         with pytest.raises(InvalidInputError, match=refused):
             desk.give(labeler, desk.other(1, 2))
-        assert desk.give(labeler, desk.at(1))["new"] == 1  # who says the same changes nothing
+        assert desk.give(labeler, desk.at(1)).new == 1  # who says the same changes nothing
     assert [desk.known()[p] for p in (1, 2)] == [desk.truth[desk.keys[p]] for p in (1, 2)]
     assert (desk.conflicts(), desk.lab.one("SELECT count(*) FROM sealed.labels")) == ([], 3)
 

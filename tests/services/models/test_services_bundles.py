@@ -13,6 +13,7 @@ import pytest
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.services.models import dag_bundles
 from easeml_core.services.models.dag_bundles import (
+    SyncedTag,
     commit_of,
     move_tag,
     parse_repositories,
@@ -72,7 +73,7 @@ def promote(lab: Any, tmp_path: Path) -> Callable[..., int]:
         model_id = submit_model(
             lab.worker, lab.artifacts, study="full", path=tmp_path / "predict.py", format="command", message="better",
             command="python predict.py", request_key=lab.key(), **named,
-        )["model_id"]  # fmt: skip
+        ).model_id  # fmt: skip
         stand(lab, model_id)
         return int(model_id)
 
@@ -97,16 +98,16 @@ def test_the_tag_follows_promotion_and_rollback(
     first = promote(commits[0], cut=16.8)
     (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
     entry = {"study": "full", "bundle": "dags", "version": commits[0], "tag": TAG, "error": None}
-    assert told == entry | {"moved": True}
+    assert told == SyncedTag(**entry, moved=True)
     assert tag_target(dags, TAG) == commits[0]
     assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} of study full is in production" in caplog.text
-    assert sync_bundle_tags(lab.referee, {"dags": dags}) == [entry | {"moved": False}]
+    assert sync_bundle_tags(lab.referee, {"dags": dags}) == [SyncedTag(**entry, moved=False)]
 
     promote(commits[2], cut=16.7)
-    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0].moved
     assert tag_target(dags, TAG) == commits[2]
     stand(lab, first)
-    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0].moved
     assert tag_target(dags, TAG) == commits[0]
 
 
@@ -114,9 +115,9 @@ def test_a_hand_that_moved_the_tag_is_made_good(lab: Any, dags: Path, git: Any, 
     promote(commits[1][:9], cut=16.8)
     git("tag", "-a", "-m", "by hand", TAG, commits[2])
     (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
-    assert (told["moved"], told["version"]) == (True, commits[1])
+    assert (told.moved, told.version) == (True, commits[1])
     git("tag", "-d", TAG)
-    assert sync_bundle_tags(lab.referee, {"dags": dags})[0]["moved"]
+    assert sync_bundle_tags(lab.referee, {"dags": dags})[0].moved
     assert git("rev-parse", f"refs/tags/{TAG}") == commits[1]
 
 
@@ -139,18 +140,18 @@ def test_a_version_that_is_not_there_is_named_and_stops_nothing(
     absent = "0123456789abcdef0123456789abcdef01234567"
     promote(absent, cut=16.8)
     (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
-    assert not told["moved"]
-    assert f"there is no commit {absent} in {dags}" in told["error"]
+    assert not told.moved
+    assert f"there is no commit {absent} in {dags}" in told.error
     assert tag_target(dags, TAG) is None
     assert f"production of study full stays at its old version, {absent} is not to be had" in caplog.text
     (tmp_path / "file").touch()
     for place in (tmp_path / "nowhere", tmp_path / "file", tmp_path):
-        assert sync_bundle_tags(lab.referee, {"dags": place})[0]["error"]
+        assert sync_bundle_tags(lab.referee, {"dags": place})[0].error
 
 
 def test_the_database_can_be_read_by_any_role(lab: Any, dags: Path, commits: list[str], promote: Any) -> None:
     promote(commits[0], cut=16.8)
-    assert sync_bundle_tags(lab.worker, {"dags": dags})[0]["moved"]
+    assert sync_bundle_tags(lab.worker, {"dags": dags})[0].moved
 
 
 def test_commits_are_found_by_their_own_digits_only(dags: Path, git: Any, commits: list[str]) -> None:

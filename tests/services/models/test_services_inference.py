@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.models.inference import infer
@@ -34,27 +35,30 @@ def test_the_model_in_production_answers_with_class_names(producing: Any) -> Non
     labels = load_predictor(producing.artifacts.path(artifact), "skops").predict(
         np.vstack([rows, np.full((2, 30), np.nan)])
     )
-    latency = answer.pop("latency")
-    assert answer == {
-        "study": "full",
-        "model_id": 2,
-        "model": "production",
-        "candidate": "good",
-        "data_version": 1,
-        "labels": [CLASSES[i] for i in labels],
-        "columns": {},
-    }
-    assert len(set(answer["labels"])) == 2
-    assert latency["total_ms"] >= latency["ms_per_row"] > 0
+    latency = answer.latency
+    assert (
+        row_of(answer).items()
+        >= {
+            "study": "full",
+            "model_id": 2,
+            "model": "production",
+            "candidate": "good",
+            "data_version": 1,
+            "labels": [CLASSES[i] for i in labels],
+            "columns": {},
+        }.items()
+    )
+    assert len(set(answer.labels)) == 2
+    assert latency.total_ms >= latency.ms_per_row > 0
 
 
 def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
     row = lab.open_parts().validation_inputs[:1].tolist()
     asked = {"study": "full", "inputs": row}
     best = infer(lab.worker, lab.artifacts, model="best", **asked)
-    assert (best["model"], best["model_id"], best["candidate"]) == ("best", lab.models["full"]["good"], "good")
+    assert (best.model, best.model_id, best.candidate) == ("best", lab.models["full"]["good"], "good")
     rare = infer(lab.worker, lab.artifacts, model=str(lab.models["full"]["rare"]), **asked)
-    assert (rare["model"], rare["candidate"], rare["labels"]) == ("named", "rare", ["malignant"])
+    assert (rare.model, rare.candidate, rare.labels) == ("named", "rare", ["malignant"])
     with pytest.raises(NotFoundError, match="there is no model of this study with id 6"):
         infer(lab.worker, lab.artifacts, model=6, **asked)
     for wrong in ("worst", True, "-1", None):
@@ -66,10 +70,10 @@ def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
 def test_probabilities_are_those_of_the_model(lab: Any) -> None:
     rows = lab.open_parts().validation_inputs[:3]
     told = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist(), model="best", probabilities=True)
-    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told["model_id"]))
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told.model_id))
     expected = load_predictor(path, "skops").probabilities(rows, classes=2)
-    assert [list(entry) for entry in told["probabilities"]] == [list(CLASSES)] * 3
-    found = [[entry[name] for name in CLASSES] for entry in told["probabilities"]]
+    assert [list(entry) for entry in told.probabilities] == [list(CLASSES)] * 3
+    found = [[entry[name] for name in CLASSES] for entry in told.probabilities]
     assert np.allclose(found, expected, atol=1e-12)
     with pytest.raises(TrainingError, match="gives no probabilities"):
         infer(
@@ -89,9 +93,9 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     lines += [",".join([f"p{i}", *map(str, row[::-1])]) for i, row in enumerate(rows)]
     table.write_text("\n".join(lines))
     told = infer(lab.worker, lab.artifacts, study="full", model="best", path=table)
-    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told["model_id"]))
-    assert told["labels"] == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
-    assert told["columns"]["patient"] == [f"p{i}" for i in range(12)]
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told.model_id))
+    assert told.labels == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
+    assert told.columns["patient"] == [f"p{i}" for i in range(12)]
     with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
         infer(lab.worker, lab.artifacts, study="full", model="best")
 

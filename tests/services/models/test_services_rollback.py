@@ -219,8 +219,8 @@ def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
         "the old one fails on holidays"
     )
     assert in_production(lab) == 4
-    (entry,) = [m for m in model_list(lab.worker, study="full") if m["in_production"]]
-    assert {k: entry[k] for k in ("model_id", "origin", "moved_by", "verdict", "who", "why")} == {
+    (entry,) = [m for m in model_list(lab.worker, study="full") if m.in_production]
+    assert {k: getattr(entry, k) for k in ("model_id", "origin", "moved_by", "verdict", "who", "why")} == {
         "model_id": 4,
         "origin": "rare",
         "moved_by": "force",

@@ -17,7 +17,7 @@ from easeml_core.models.formats import save_constant, save_model
 from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.models import submission
 from easeml_core.services.models.inference import infer
-from easeml_core.services.models.submission import list_submissions, submit_model
+from easeml_core.services.models.submission import Submitted, list_submissions, submit_model
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.store.tables import models, studies
@@ -65,40 +65,40 @@ def test_a_model_is_tried_on_open_data_and_kept(hand_in: Any, lab: Any, tmp_path
     parts = lab.open_parts()
     with lab.worker.begin() as tx:
         study = studies.get_study(tx, "full")
-        model = models.get_model(tx, study.id, told["model_id"])
+        model = models.get_model(tx, study.id, told.model_id)
         assert models.baseline_model(tx, study.id).id != model.id
         assert models.best_model(tx, study.id).id != model.id
     from easeml_core.models.formats import load_predictor
 
     labels = load_predictor(lab.artifacts.path(model.artifact), "skops").predict(parts.validation_inputs)
     quality = float(np.mean(labels == parts.validation_labels))
-    assert told == {"submission_id": 1, "model_id": model.id, "study": "full", "validation_quality": quality}
+    assert told == Submitted(1, model.id, "full", quality)
     assert quality > 0.9
     assert (model.trial_id, model.format) == (None, "skops")
     (entry,) = list_submissions(lab.worker, study="full")
-    assert (entry["message"], entry["kind"], entry["state"]) == ("a line", "artifact", "handed in")
-    assert entry["submitted_by"] == "easeml_worker"
+    assert (entry.message, entry.kind, entry.state) == ("a line", "artifact", "handed in")
+    assert entry.submitted_by == "easeml_worker"
 
 
 def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     """The whole way of a model that no library of ours knows."""
     told = hand_in(path=program(tmp_path, THRESHOLD), format="command", command="python predict.py")
-    assert told["validation_quality"] > 0.85
-    asked = file_gate_request(lab.worker, study="full", model_id=told["model_id"], request_key="gate/1")
+    assert told.validation_quality > 0.85
+    asked = file_gate_request(lab.worker, study="full", model_id=told.model_id, request_key="gate/1")
     (entry,) = list_submissions(lab.worker, study="full")
-    assert (entry["state"], entry["kind"], entry["format"]) == ("waiting", "command", "command")
+    assert (entry.state, entry.kind, entry.format) == ("waiting", "command", "command")
     answer = lab.answer(asked["request_id"])
     assert answer["symbol"] == "pass"
     (entry,) = list_submissions(lab.worker)
-    assert (entry["state"], entry["in_production"]) == ("pass", False)
-    assert lab.promote(asked["request_id"], told["model_id"])["promoted"]
+    assert (entry.state, entry.in_production) == ("pass", False)
+    assert lab.promote(asked["request_id"], told.model_id)["promoted"]
     (entry,) = list_submissions(lab.worker)
-    assert (entry["state"], entry["in_production"]) == ("in production", True)
-    later = file_gate_request(lab.worker, study="full", model_id=told["model_id"], request_key="gate/2")
+    assert (entry.state, entry.in_production) == ("in production", True)
+    later = file_gate_request(lab.worker, study="full", model_id=told.model_id, request_key="gate/2")
     assert lab.answer(later["request_id"])["refused"]  # it stands: nothing to ask
-    assert list_submissions(lab.worker)[0]["state"] == "in production"
+    assert list_submissions(lab.worker)[0].state == "in production"
     rows = lab.open_parts().validation_inputs[:5]
-    labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist())["labels"]
+    labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist()).labels
     assert labels == [("malignant", "benign")[int(row[20] < 16.8)] for row in rows]
 
 
@@ -267,40 +267,40 @@ def test_a_bundle_version_is_judged_by_its_model(hand_in: Any, lab: Any) -> None
     with lab.worker.begin() as tx:
         (entry,) = rows_of_submissions(tx)
     expected = {
-        "submission_id": told["submission_id"], "study": "full", "model_id": told["model_id"], "kind": "bundle",
+        "submission_id": told.submission_id, "study": "full", "model_id": told.model_id, "kind": "bundle",
         "message": "all benign", "bundle": "dags", "bundle_version": VERSION,
     }  # fmt: skip
-    assert {key: entry[key] for key in expected} == expected
+    assert {key: getattr(entry, key) for key in expected} == expected
 
 
 def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
     told = hand_in()
     asked = file_gate_request(
-        lab.worker, study="full", model_id=told["model_id"], reliability=0.5, request_key="other plan"
+        lab.worker, study="full", model_id=told.model_id, reliability=0.5, request_key="other plan"
     )
     assert lab.answer(asked["request_id"])["refused"]
-    assert list_submissions(lab.worker)[0]["state"] == "refused"
+    assert list_submissions(lab.worker)[0].state == "refused"
 
 
 def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
     told = hand_in(path=tmp_path / "rare")
-    asked = {"study": "full", "model_id": told["model_id"]}
+    asked = {"study": "full", "model_id": told.model_id}
     lab.answer(file_gate_request(lab.worker, **asked, request_key="first")["request_id"])
-    (verdict,) = {entry["state"] for entry in list_submissions(lab.worker)}
+    (verdict,) = {entry.state for entry in list_submissions(lab.worker)}
     assert verdict in ("pass", "fail")
     again = file_gate_request(lab.worker, **asked, reliability=0.5, request_key="other plan")
-    assert list_submissions(lab.worker)[0]["state"] == "waiting"
+    assert list_submissions(lab.worker)[0].state == "waiting"
     assert lab.answer(again["request_id"])["refused"]
-    assert list_submissions(lab.worker)[0]["state"] == verdict
+    assert list_submissions(lab.worker)[0].state == verdict
 
 
 def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
     told = hand_in(study="hidden", path=tmp_path / "rare")
-    asked = file_gate_request(lab.worker, study="hidden", model_id=told["model_id"], request_key="gate/1")
+    asked = file_gate_request(lab.worker, study="hidden", model_id=told.model_id, request_key="gate/1")
     lab.answer(asked["request_id"])
-    assert list_submissions(lab.worker, study="hidden")[0]["state"] == "withheld"
+    assert list_submissions(lab.worker, study="hidden")[0].state == "withheld"
     assert list_submissions(lab.worker, study="full") == []
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):
         list_submissions(lab.worker, study="fool")

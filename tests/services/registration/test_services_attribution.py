@@ -160,7 +160,7 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
     )
     built = run_trial(mixed.worker, mixed.artifacts, trial_id=handed["nb"], request_key="n")
     by_function = model_record(mixed.worker, study="mixed", model_id=made.model_id)
-    assert by_function["trained_by"] == {
+    assert by_function.trained_by == {
         "kind": "function",
         "implementation": "function:const",
         "parameters": {},
@@ -172,7 +172,7 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
         "source": "text",
         "dag_version": "abc",
     }
-    by_trainer = model_record(mixed.worker, study="mixed", model_id=built.model_id)["trained_by"]
+    by_trainer = model_record(mixed.worker, study="mixed", model_id=built.model_id).trained_by
     assert (by_trainer["implementation"], by_trainer["code_version"]) == (
         "trainer:gaussian_naive_bayes",
         code_version(),
@@ -182,7 +182,7 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
         "WHERE s.name = 'mixed' AND m.trial_id IS NULL"
     )
     told = model_record(mixed.worker, study="mixed", model_id=baseline)
-    assert (told["origin"], told["trained_by"]) == ("baseline", None)
+    assert (told.origin, told.trained_by) == ("baseline", None)
 
 
 def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:

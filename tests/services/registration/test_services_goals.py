@@ -90,7 +90,7 @@ def test_a_model_of_numbers_is_handed_in(desk: Desk, tmp_path: Any) -> None:
     given = {"study": "line", "format": "constant", "message": "always a half", "request_key": "hand in"}
     handed = submit_model(desk.lab.worker, desk.lab.artifacts, path=tmp_path / "half", **given)
     targets = desk.lab.open_parts("line").validation_labels
-    assert handed["validation_quality"] == pytest.approx(float(np.mean(np.abs(targets - 0.5) <= 0.1)))
+    assert handed.validation_quality == pytest.approx(float(np.mean(np.abs(targets - 0.5) <= 0.1)))
 
 
 GOALS: dict[str, tuple[dict[str, Any], Goal]] = {

@@ -151,14 +151,14 @@ def test_an_unknown_study_is_told_with_those_there_are(look: Any, lab: Any) -> N
 
 def test_a_night_hands_in_what_is_best_and_does_not_stand_yet(lab: Any) -> None:
     everything = best_models(lab.worker)
-    assert [(m["study"], m["model_id"]) for m in everything] == [("first", 6), ("full", 2), ("hidden", 10)]
-    assert everything[0]["quality"] == pytest.approx(0.98)
+    assert [(m.study, m.model_id) for m in everything] == [("first", 6), ("full", 2), ("hidden", 10)]
+    assert everything[0].quality == pytest.approx(0.98)
     lab.promote(lab.gate("good")["request_id"])
-    assert [m["study"] for m in best_models(lab.worker)] == ["first", "hidden"]
+    assert [m.study for m in best_models(lab.worker)] == ["first", "hidden"]
     assert best_models(lab.worker, studies_only=["full"]) == []
-    assert [m["study"] for m in best_models(lab.worker, studies_only=["hidden"])] == ["hidden"]
+    assert [m.study for m in best_models(lab.worker, studies_only=["hidden"])] == ["hidden"]
     pause_study(lab.worker, study="hidden", paused=True)
-    assert [m["study"] for m in best_models(lab.worker)] == ["first"]
+    assert [m.study for m in best_models(lab.worker)] == ["first"]
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):
         best_models(lab.worker, studies_only=["fool"])
 

@@ -203,16 +203,16 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
         base = models.baseline_model(tx, 1).identity
         known = sealed.known_predictions(tx, set_id, identity, base)
         new, old = (known[m].labels if m in known else None for m in (identity, base))
-    keys = np.array([entry["example"] for entry in wanted["examples"]])
+    keys = np.array([entry.example for entry in wanted.examples])
     with lab.referee.begin() as tx:
         in_order = np.array(sealed.sealed_keys(tx, set_id))
     apart = in_order[new != old]
-    assert 0 < wanted["wanted"] == keys.size < apart.size < 300  # as many of them as this submission needs
+    assert 0 < wanted.wanted == keys.size < apart.size < 300  # as many of them as this submission needs
     assert np.array_equal(keys, apart[: keys.size])
     truth = dict(zip(brought.keys, brought.truth, strict=True))
-    write(brought.labels, [["example", "label"], *([e["example"], truth[e["example"]]] for e in wanted["examples"])])
+    write(brought.labels, [["example", "label"], *([e.example, truth[e.example]] for e in wanted.examples)])
     told = give_labels(lab.referee, study="full", labeler="ann", labels=brought.labels)
-    assert (told["new"], told["wanted"]) == (wanted["wanted"], 0)
+    assert (told.new, told.wanted) == (wanted.wanted, 0)
     assert lab.answer(request_id)["message"] == "step 1 of 3: pass"
-    assert wanted_labels(lab.referee, study="full")["examples"] == []
+    assert wanted_labels(lab.referee, study="full").examples == ()
     assert gate_sets(lab)[0].steps_used == 1

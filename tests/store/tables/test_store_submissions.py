@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.encoding import row_of
 from easeml_core.errors import StoreError
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.tables import models
@@ -51,16 +52,16 @@ def test_a_submission_is_read_back_and_told(store: Any, make_rows: Any, hand_in:
         assert submission_of_key(tx, "other") is None
         assert models.baseline_model(tx, study.study_id).id == study.baseline_id
     ours = {"study": "cancer", "model_id": model_id, "submission_id": submission_id, "format": "command"}
-    assert found == BUNDLE | ours | {"artifact": study.artifact(7), "validation_loss": 0.25}
+    assert row_of(found) == BUNDLE | ours | {"artifact": study.artifact(7), "validation_loss": 0.25}
 
 
 def test_the_newest_come_in_order_by_study_or_all(store: Any, make_rows: Any, hand_in: Any) -> None:
     first, second = make_rows("one"), make_rows("two")
     ids = [hand_in(study, str(n))[1] for n, study in enumerate((first, second, first))]
     with store.begin() as tx:
-        assert [r["submission_id"] for r in list_submissions(tx, first.study_id)] == [ids[2], ids[0]]
-        assert [r["submission_id"] for r in list_submissions(tx)] == ids[::-1]
-        assert [r["submission_id"] for r in list_submissions(tx, second.study_id)] == [ids[1]]
+        assert [r.submission_id for r in list_submissions(tx, first.study_id)] == [ids[2], ids[0]]
+        assert [r.submission_id for r in list_submissions(tx)] == ids[::-1]
+        assert [r.submission_id for r in list_submissions(tx, second.study_id)] == [ids[1]]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from easeml_core.services.models.inference import Inferred
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -65,13 +66,13 @@ class Service:
                 request_key=_key(body, who, study, "feed"),
             )
 
-    def infer(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def infer(self, study: str, who: str, body: Mapping[str, Any]) -> Inferred:
         """``{"inputs": [...], "model", "probabilities"}``: the answers, and the model that gave them."""
         require_known("body", body, ("inputs", "model", "probabilities"))
         wanted = body.get("probabilities", False)
         require(isinstance(wanted, bool), "probabilities", wanted, "true or false")
         with self.turns.taken(study):
-            told = infer(
+            return infer(
                 self.open_store(),
                 self.open_artifacts(),
                 study=study,
@@ -82,8 +83,6 @@ class Service:
                 most_answers=MOST_ANSWERS,
                 apart=True,
             )
-        del told["columns"]  # they came from who asks
-        return told
 
     def feed_file(self, study: str, who: str, path: Path, *, label: str, request_key: str) -> dict[str, Any]:
         """The pairs of a file or folder on this machine, as of ``easeml feed``."""
@@ -98,7 +97,7 @@ class Service:
                 request_key=_key({"request_key": request_key}, who, study, "feed"),
             )
 
-    def infer_file(self, study: str, path: Path, *, model: str, probabilities: bool) -> dict[str, Any]:
+    def infer_file(self, study: str, path: Path, *, model: str, probabilities: bool) -> Inferred:
         """The answers to a file or folder on this machine, with the columns that it has."""
         with self.turns.taken(study):
             return infer(

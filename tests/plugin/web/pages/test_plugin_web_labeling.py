@@ -17,6 +17,8 @@ from PIL import Image
 from easeml_airflow.web.pages.labeling.view import specimen_of
 from easeml_airflow.web.png import data_uri
 from easeml_core.errors import InvalidInputError
+from easeml_core.services.labeling.desk import DeskExample
+from easeml_core.store.tables.labels import ExampleLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -220,15 +222,14 @@ def test_a_picture_that_is_too_large_is_refused_and_holes_are_dark() -> None:
 
 def test_a_row_is_shown_in_the_words_it_was_made_of() -> None:
     columns = ["age", "colour=red", "colour=blue", "text_note_0", "text_note_1", "last"]
-    example = {"example": "a", "columns": columns, "inputs": [41.5, 0.0, 1.0, 0.3, 0.1, None]}
-    found = specimen_of(example, {"kind": "table", "shape": [6]})
+    example = DeskExample(0, "a", None, columns, [41.5, 0.0, 1.0, 0.3, 0.1, None], settles="")
+    found = specimen_of(example, ExampleLayout("table", (6,)))
     assert found.pairs == [
         *(("age", "41.5"), ("colour", "blue"), ("note", "text that was not kept, only numbers made of it")),
         ("last", "missing"),
     ]
-    series = specimen_of(
-        {"example": "a", "inputs": [1.0, 5.0, 2.0, 6.0, None, None]}, {"kind": "series", "shape": [3, 2]}
-    )
+    lines = DeskExample(0, "a", None, None, [1.0, 5.0, 2.0, 6.0, None, None], settles="")
+    series = specimen_of(lines, ExampleLayout("series", (3, 2)))
     assert [(line.name, line.low, line.high) for line in series.series] == [
         ("channel 1, 2 steps", "1", "2"),
         ("channel 2, 2 steps", "5", "6"),

@@ -73,7 +73,7 @@ def test_a_file_is_answered_on_the_page_and_as_a_file(ask_as, study, text_of, da
     told = client.post(USE, data=BASELINE | {"as": "csv"}, files=files)
     assert told.headers["content-type"].startswith("text/csv")
     (tmp_path / "rows.csv").write_bytes(csv_of(60))
-    expected = infer(database.worker, artifacts, study="cancer", path=tmp_path / "rows.csv", model=1)["labels"]
+    expected = infer(database.worker, artifacts, study="cancer", path=tmp_path / "rows.csv", model=1).labels
     assert [line.rsplit(",", 1)[1] for line in told.text.splitlines()[1:]] == expected
 
     array = io.BytesIO()

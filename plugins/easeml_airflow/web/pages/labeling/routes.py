@@ -55,8 +55,9 @@ def routes(site: Site) -> APIRouter:
         found = labelling.batches(store, labeler=name)
         people = labelling.labelers(store) if viewer.is_referee else []
         referees, labelers = sorted(settings.referees()), sorted(settings.labelers())
-        shown: dict[str, Any] = {"batches": found, "people": people, "referees": referees, "labelers": labelers}
-        return site.page(request, viewer, "labels.html", **shown)
+        return site.page(
+            request, viewer, "labels.html", batches=found, people=people, referees=referees, labelers=labelers
+        )
 
     @router.get("/labels/{study}")
     def desk(
@@ -71,7 +72,7 @@ def routes(site: Site) -> APIRouter:
         found = labelling.desk(
             store, study=study, labeler=name, at=at, last=saved, decides=viewer.is_referee, settles=settle
         )
-        shown = found["example"] and specimen_of(found["example"], found["layout"])
+        shown = None if found.example is None else specimen_of(found.example, found.layout)
         queue = labelling.batches(store, labeler=name, limit=MOST_BESIDE)
         return site.page(request, viewer, "labels_desk.html", desk=found, specimen=shown, queue=queue, keys=KEYS)
 

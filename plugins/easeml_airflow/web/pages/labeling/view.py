@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +13,12 @@ from easeml_airflow.web.png import data_uri
 from easeml_core.data.columns import text_column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from easeml_core.services.labeling.desk import DeskExample
+    from easeml_core.store.tables.labels import ExampleLayout
 
 MOST_PAIRS = 200
 MOST_LINES = 8
@@ -57,17 +60,16 @@ class Specimen:
     left_out: int = 0
 
 
-def specimen_of(example: Mapping[str, Any], layout: Mapping[str, Any] | None) -> Specimen:
-    """The example of ``services.labelling.desk``, by what its numbers stand for."""
-    values = np.array([np.nan if value is None else value for value in example["inputs"]], dtype=np.float32)
-    kind, shape = (layout or {}).get("kind", "table"), (layout or {}).get("shape", ())
-    if kind == "image":
-        height, width, channels = shape
-        sentence = f"Example {example['example']}: picture of {height} by {width} pixels"
+def specimen_of(example: DeskExample, layout: ExampleLayout | None) -> Specimen:
+    """The example on the desk, by what its numbers stand for."""
+    values = np.array([np.nan if value is None else value for value in example.inputs], dtype=np.float32)
+    if layout is not None and layout.kind == "image":
+        height, width, channels = layout.shape
+        sentence = f"Example {example.example}: picture of {height} by {width} pixels"
         return Specimen(picture=data_uri(values.reshape(height, width, channels)), sentence=sentence)
-    if kind == "series":
-        return Specimen(series=list(_lines(values.reshape(shape))))
-    cells = example.get("cells") or _decoded(example["columns"], values)
+    if layout is not None and layout.kind == "series":
+        return Specimen(series=list(_lines(values.reshape(layout.shape))))
+    cells = example.cells or _decoded(example.columns, values)
     texts = [(name, text) for name, text in cells if len(text) > LONG_TEXT]
     pairs = [(name, text or "missing") for name, text in cells if len(text) <= LONG_TEXT]
     return Specimen(texts=texts, pairs=pairs[:MOST_PAIRS], left_out=max(0, len(pairs) - MOST_PAIRS))
@@ -109,6 +111,6 @@ def _origin(column: str) -> str:
     return text_column_of(column) or column.partition("=")[0]
 
 
-def _word(cells: Sequence[tuple[str, Any]]) -> str:
+def _word(cells: Sequence[tuple[str, np.float32]]) -> str:
     said = [column.partition("=")[2] for column, value in cells if value == 1]
     return said[0] if said else "missing or rare"

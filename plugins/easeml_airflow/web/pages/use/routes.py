@@ -9,6 +9,7 @@ import tempfile
 import threading
 import uuid
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.server.site import Site
     from easeml_core.entities import Study
+    from easeml_core.services.models.inference import Inferred
 
 STUDY_TAB = Tab("/use", "Use")
 
@@ -157,7 +159,9 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
             else:
                 body = {"inputs": [inputs_of(given)], "model": model, "probabilities": wants}
                 told = site.service.infer(found.name, viewer.name, body)
-            return desk.page(request, viewer, found, answers=answers_of(told), given=given)
+            return desk.page(
+                request, viewer, found, answers=answers_of(told, with_columns=file is not None), given=given
+            )
 
         return await desk.form(request, viewer, work)
 
@@ -234,16 +238,17 @@ def _as_asked(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _csv(told: dict[str, Any]) -> Response:
+def _csv(told: Inferred) -> Response:
     """All answers of a file, as ``easeml infer --output`` writes them, but with no formula of anybody's in them."""
     import io
 
     from easeml_core.services.models.inference import write_answers_to
 
     text = io.StringIO()
-    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in told["columns"].items()}
-    write_answers_to(text, told | {"columns": columns, "labels": [_unarmed(label) for label in told["labels"]]})
-    named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(told["model_id"])}
+    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in told.columns.items()}
+    unarmed = replace(told, columns=columns, labels=[_unarmed(label) for label in told.labels])
+    write_answers_to(text, unarmed)
+    named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(told.model_id)}
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=HEADERS | named)
 
 

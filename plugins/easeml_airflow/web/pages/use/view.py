@@ -12,6 +12,8 @@ from easeml_core.data.columns import text_column_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.services.models.inference import Inferred
+
 MOST_FIELDS = 60
 """A wider row is pasted as numbers."""
 
@@ -99,21 +101,20 @@ def inputs_of(values: Mapping[str, str]) -> Any:
     return [_number(part) for part in re.split(r"[\s,;]+", pasted) if part]
 
 
-def answers_of(told: Mapping[str, Any]) -> Answers:
-    """What ``infer`` told, as the page shows it."""
-    chances = told.get("probabilities") or ()
-    named = told["candidate"] or "handed in"
+def answers_of(told: Inferred, *, with_columns: bool) -> Answers:
+    """What the model has answered, as the page shows it; ``with_columns`` where the rows came in a file."""
+    columns = list(told.columns.items())[:8] if with_columns else []
     return Answers(
-        labels=[_label(label) for label in told["labels"][:MOST_SHOWN]],
-        chances=[sorted(row.items(), key=lambda pair: -pair[1])[:5] for row in chances[:MOST_SHOWN]],
-        columns={name: cells[:MOST_SHOWN] for name, cells in list(told.get("columns", {}).items())[:8]},
-        rows=len(told["labels"]),
-        model=f"model {told['model_id']}, {named}, of data version {told['data_version']}",
-        total_ms=told["latency"]["total_ms"],
+        labels=[_label(label) for label in told.labels[:MOST_SHOWN]],
+        chances=[sorted(row.items(), key=lambda pair: -pair[1])[:5] for row in (told.probabilities or [])[:MOST_SHOWN]],
+        columns={name: cells[:MOST_SHOWN] for name, cells in columns},
+        rows=len(told.labels),
+        model=f"model {told.model_id}, {told.candidate or 'handed in'}, of data version {told.data_version}",
+        total_ms=told.latency.total_ms,
     )
 
 
-def _label(label: Any) -> str:
+def _label(label: object) -> str:
     if isinstance(label, list):
         shown = ", ".join(map(str, label[:8]))
         return f"[{shown}{', ...' if len(label) > 8 else ''}]"
