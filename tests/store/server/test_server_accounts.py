@@ -25,7 +25,7 @@ from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from easeml_core.store.server.account import Account
 
@@ -190,8 +190,10 @@ def test_a_home_of_another_account_is_refused_and_kept(folder: Path) -> None:
 
 
 @as_root
-def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(folder: Path) -> None:
-    theirs, roots = folder / "theirs", folder / "home"
+def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(
+    folder: Path, copy_home: Callable[[Path], Path]
+) -> None:
+    theirs, roots = folder / "theirs", copy_home(folder / "home")
     theirs.mkdir()
     account = lesser_account()
     os.chown(theirs, account.uid, account.gid)
@@ -284,9 +286,11 @@ def test_a_throwaway_server_leaves_nothing_even_after_an_error() -> None:
     assert not serves(pid)
 
 
-def test_every_server_in_a_throwaway_folder_is_stopped() -> None:
+def test_every_server_in_a_throwaway_folder_is_stopped(copy_home: Callable[[Path], Path]) -> None:
     with throwaway_folder() as folder:
-        servers = [Server(folder / name / "postgres", **FAST).start() for name in ("one", "two")]
+        for name in ("one", "two"):
+            (folder / name).mkdir(mode=0o711)
+        servers = [Server(copy_home(folder / name / "postgres"), **FAST).start() for name in ("one", "two")]
         pids = [postmaster.pid for server in servers if (postmaster := find_postmaster(server.data))]
     assert not folder.exists()
     assert len(pids) == 2

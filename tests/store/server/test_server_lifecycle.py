@@ -22,7 +22,7 @@ from easeml_core.store.server import server as server_module
 from easeml_core.store.server.account import server_account
 from easeml_core.store.server.cluster import Postmaster, find_postmaster, free_port
 from easeml_core.store.server.server import Server, default_home
-from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder
+from easeml_core.store.server.throwaway import FAST_SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,12 +32,6 @@ START = (
     "import sys; from easeml_core.store.server.server import Server; from easeml_core.store.server.cluster import *\n"
     "server = Server(sys.argv[1], fsync='off').start(); print(find_postmaster(server.data).pid)"
 )
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    with throwaway_folder() as folder:
-        yield folder / "home"
 
 
 def running(server: Server) -> Postmaster:
@@ -76,10 +70,10 @@ def leave_pid_file(server: Server, pid: int) -> None:
     server_account(server.data).own(file)
 
 
-def test_first_start_stop_and_start_again(home: Path) -> None:
-    server = Server(home, **FAST)
+def test_first_start_stop_and_start_again(new_home: Path) -> None:
+    server = Server(new_home, **FAST)
     assert not server.alive()
-    assert not home.exists()  # asking changes nothing
+    assert not new_home.exists()  # asking changes nothing
     assert server.start() is server
     assert server.alive()
     do(server, "CREATE TABLE kept AS SELECT 17 AS value")
@@ -88,19 +82,19 @@ def test_first_start_stop_and_start_again(home: Path) -> None:
     assert not server.alive()
     server.stop()  # once more is fine
 
-    again = Server(home, **FAST).start()
+    again = Server(new_home, **FAST).start()
     assert ask(again, "SELECT value FROM kept") == 17
     assert again.url("postgres", "postgres") == address
 
 
-def test_stopping_what_never_was_leaves_no_trace(home: Path) -> None:
-    Server(home).stop()
-    assert not home.exists()
+def test_stopping_what_never_was_leaves_no_trace(new_home: Path) -> None:
+    Server(new_home).stop()
+    assert not new_home.exists()
 
 
-def test_before_the_first_start_the_error_names_the_command(home: Path) -> None:
+def test_before_the_first_start_the_error_names_the_command(new_home: Path) -> None:
     with pytest.raises(StateError, match="was never started; run `easeml db start`"):
-        Server(home).url("easeml_worker", "easeml")
+        Server(new_home).url("easeml_worker", "easeml")
 
 
 def test_a_second_start_attaches(home: Path) -> None:
@@ -108,25 +102,25 @@ def test_a_second_start_attaches(home: Path) -> None:
     assert running(first) == running(second)
 
 
-def test_eight_first_starts_at_once_give_one_server(home: Path) -> None:
-    command = [sys.executable, "-c", START, str(home)]
+def test_eight_first_starts_at_once_give_one_server(new_home: Path) -> None:
+    command = [sys.executable, "-c", START, str(new_home)]
     starters = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(8)]
     pids = {starter.communicate(timeout=120)[0] for starter in starters}
     assert [starter.returncode for starter in starters] == [0] * 8
-    assert pids == {f"{running(Server(home)).pid}\n"}
+    assert pids == {f"{running(Server(new_home)).pid}\n"}
 
 
-def test_blanks_quotes_and_a_path_longer_than_a_socket_name(home: Path) -> None:
-    deep = home / "two words" / "Änn's & Bo;b (100%)" / ("x" * 120) / ("y" * 120)
+def test_blanks_quotes_and_a_path_longer_than_a_socket_name(new_home: Path) -> None:
+    deep = new_home / "two words" / "Änn's & Bo;b (100%)" / ("x" * 120) / ("y" * 120)
     server = Server(deep, **FAST)
     assert server.start().alive()
     assert server.data == deep / "data"
 
 
 @pytest.mark.parametrize("character", ['"', "$", "`", "\\", "\n"])
-def test_a_path_that_a_shell_would_read_is_refused(home: Path, character: str) -> None:
+def test_a_path_that_a_shell_would_read_is_refused(new_home: Path, character: str) -> None:
     with pytest.raises(InvalidInputError, match="not allowed"):
-        Server(home / f"a{character}b")
+        Server(new_home / f"a{character}b")
 
 
 def test_own_settings_hold_and_are_quoted(home: Path) -> None:
@@ -137,9 +131,9 @@ def test_own_settings_hold_and_are_quoted(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["listen_addresses", "unix_socket_directories", "port", "Fsync", "a b", "x\ny"])
-def test_settings_that_would_open_it_or_are_none_are_refused(home: Path, name: str) -> None:
+def test_settings_that_would_open_it_or_are_none_are_refused(new_home: Path, name: str) -> None:
     with pytest.raises(InvalidInputError, match="setting"):
-        Server(home, **{name: "*"})
+        Server(new_home, **{name: "*"})
 
 
 def test_a_start_that_fails_ends_with_the_servers_own_words(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +157,7 @@ def test_killed_postmaster_recovers_with_its_data(home: Path) -> None:
 
 def test_a_server_that_is_still_starting_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "PAUSE_SECONDS", 0)  # so that no number of attempts could outlast the wait
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     (server.data / "recovery.signal").touch(mode=0o600)
     server_account(server.data).own(server.data / "recovery.signal")
     slow = "from easeml_core.store.server.server import Server; import sys\n"
@@ -181,8 +174,7 @@ def test_a_server_that_is_still_starting_is_waited_for(home: Path, monkeypatch: 
 
 
 def test_pid_of_a_stranger_is_no_server(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     with stranger(server) as process:
         server.stop()  # must not signal it
         assert not server.alive()
@@ -192,8 +184,7 @@ def test_pid_of_a_stranger_is_no_server(home: Path) -> None:
 
 
 def test_pid_of_an_uncollected_child_is_no_server(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     with stranger(server) as process:
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
@@ -202,8 +193,7 @@ def test_pid_of_an_uncollected_child_is_no_server(home: Path) -> None:
 
 
 def test_pid_of_a_dead_process_is_no_server(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     with subprocess.Popen(["/bin/true"]) as process:
         pass
     leave_pid_file(server, process.pid)
@@ -211,17 +201,16 @@ def test_pid_of_a_dead_process_is_no_server(home: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "not a number\n", "1\n"])
-def test_a_damaged_pid_file_is_no_server(home: Path, content: str) -> None:
-    data = home / "data"
+def test_a_damaged_pid_file_is_no_server(new_home: Path, content: str) -> None:
+    data = new_home / "data"
     data.mkdir(parents=True)
     (data / "postmaster.pid").write_text(content)
     assert find_postmaster(data) is None
 
 
 def test_remembered_port_taken_meanwhile(home: Path) -> None:
-    server = Server(home, **FAST).start()
+    server = Server(home, **FAST)
     port = server.port
-    server.stop()
     with socket.socket() as thief:
         thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         thief.bind(("127.0.0.1", port))
@@ -253,46 +242,44 @@ def test_another_home_with_the_same_secrets_and_port_is_not_taken_for_ours(home:
 
 
 def test_data_of_another_major_version_are_refused(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     (server.data / "PG_VERSION").write_text("17\n")
     with pytest.raises(StateError, match=r"made by PostgreSQL 17, .* brings 18\.\d.*version 17.*pg_dump"):
         server.start()
 
 
-def test_a_folder_that_is_no_data_directory_is_left_alone(home: Path) -> None:
-    server = Server(home)
+def test_a_folder_that_is_no_data_directory_is_left_alone(new_home: Path) -> None:
+    server = Server(new_home)
     server.secret("postgres")
-    (home / "data").mkdir()
-    (home / "data" / "letter.txt").write_text("dear Bob")
-    server_account(home.parent / "none").own(home / "data")
+    (new_home / "data").mkdir()
+    (new_home / "data" / "letter.txt").write_text("dear Bob")
+    server_account(new_home.parent / "none").own(new_home / "data")
     with pytest.raises(StateError, match="holds no PostgreSQL data"):
         server.start()
-    assert (home / "data" / "letter.txt").read_text() == "dear Bob"
+    assert (new_home / "data" / "letter.txt").read_text() == "dear Bob"
 
 
 def test_data_without_their_password_are_refused(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     (home / "secrets.json").unlink()
     with pytest.raises(StateError, match=r"secrets.json lacks the password"):
         server.start()
 
 
-def test_killed_in_the_middle_of_initdb(home: Path) -> None:
-    command = [sys.executable, "-c", START, str(home)]
+def test_killed_in_the_middle_of_initdb(new_home: Path) -> None:
+    command = [sys.executable, "-c", START, str(new_home)]
     starter = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-    while not list(home.glob("new-*/data/PG_VERSION")):
+    while not list(new_home.glob("new-*/data/PG_VERSION")):
         assert starter.poll() is None
         time.sleep(0.002)
     os.killpg(starter.pid, signal.SIGKILL)
     starter.wait()
-    assert list(home.glob("new-*"))
-    assert not (home / "data").exists()
+    assert list(new_home.glob("new-*"))
+    assert not (new_home / "data").exists()
 
-    server = Server(home, **FAST).start()
+    server = Server(new_home, **FAST).start()
     assert server.alive()
-    assert not list(home.glob("new-*"))
+    assert not list(new_home.glob("new-*"))
 
 
 def test_the_owner_starts_and_stops_and_others_connect(home: Path) -> None:
@@ -335,18 +322,17 @@ def test_ctrl_c_in_the_starters_terminal_does_not_reach_the_server(home: Path) -
     assert os.getsid(running(server).pid) != os.getsid(0)
 
 
-def test_generated_secrets_outlive_the_server(home: Path) -> None:
-    server = Server(home, **FAST)
+def test_generated_secrets_outlive_the_server(new_home: Path) -> None:
+    server = Server(new_home, **FAST)
     key = server.secret("fernet_key", lambda: "made once")  # may be asked for before the first start
     server.start()
     server.stop()
-    assert Server(home).secret("fernet_key", lambda: "made again") == key == "made once"
+    assert Server(new_home).secret("fernet_key", lambda: "made again") == key == "made once"
     assert set(server.secrets) == {"fernet_key", "postgres"}
 
 
 def test_no_connection_says_where_and_why(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    server.stop()
+    server = Server(home, **FAST)
     with pytest.raises(StoreUnavailableError, match=rf"'postgres' at 127.0.0.1:{server.port}: .*refused"):
         server.connect()
 

@@ -1,0 +1,43 @@
+"""Homes of servers: new ones, and copies of one whose data are made, since initdb takes half a second."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def copy_home() -> Iterator[Callable[[Path], Path]]:
+    """Makes a home whose server has run and was stopped: data, password and port are there."""
+    with throwaway_folder() as folder:
+        made = folder / "home"
+        with Server(made, **FAST_SETTINGS).owned():
+            pass
+
+        def copy(to: Path) -> Path:
+            subprocess.run(["cp", "-a", str(made), str(to)], check=True)  # with the owners of the files
+            return to
+
+        yield copy
+
+
+@pytest.fixture
+def new_home() -> Iterator[Path]:
+    """Where no server has run; the folder is not there yet."""
+    with throwaway_folder() as folder:
+        yield folder / "home"
+
+
+@pytest.fixture
+def home(new_home: Path, copy_home: Callable[[Path], Path]) -> Path:
+    """Where a server has run and was stopped."""
+    return copy_home(new_home)
