@@ -89,16 +89,16 @@ check-spelling: $(STAMP)
 	@$(RUN) -m codespell_lib README.md CONTRIBUTING.md SECURITY.md docs
 
 figures: $(STAMP) ## Every table and plot of docs/selection.md anew, an hour or more; FIGURES="--only bench" for one
-	@$(RUN) scripts/selection_figures.py $(FIGURES)
+	@$(RUN) benchmarks/make_figures.py selection $(FIGURES)
 
 gate-figures: $(STAMP) ## Every table and plot of docs/gate.md anew, some minutes; FIGURES="--only cifar" for one
-	@$(RUN) scripts/gate_figures.py $(FIGURES)
+	@$(RUN) benchmarks/make_figures.py gate $(FIGURES)
 
 meter-figures: $(STAMP) ## Every table and plot of docs/meter.md anew, a minute; FIGURES="--only sizes" for one
-	@$(RUN) scripts/meter_figures.py $(FIGURES)
+	@$(RUN) benchmarks/make_figures.py meter $(FIGURES)
 
 benchmark-figures: $(STAMP) ## Every table of docs/benchmarks.md anew from what was measured, some minutes
-	@$(RUN) scripts/benchmark_figures.py $(FIGURES)
+	@$(RUN) benchmarks/make_figures.py benchmarks $(FIGURES)
 
 docs: $(STAMP) ## The pages of docs/ as a site in build/docs; a broken link or a page without a place ends it
 	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet

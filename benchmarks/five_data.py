@@ -11,7 +11,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from binary_sources import load_keel
+from binary_tables import load_keel
 
 from easeml_core.data.layout import Layout
 from easeml_core.data.parts import split_parts

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Curves = Mapping[str, Mapping[str, Sequence[Point]]]
 
-RESULTS = Path(__file__).with_suffix(".csv")
+RESULTS = Path(__file__).with_name("results") / "rungs.csv"
 SHARES = (0.1, 0.3)
 ORDERS = 100
 CLOSE = 0.01

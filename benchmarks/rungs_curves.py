@@ -19,7 +19,7 @@ from unittest.mock import patch
 
 import click
 import numpy as np
-from binary_sources import load_keel
+from binary_tables import load_keel
 from five_data import waves
 
 from easeml_core.data.parts import OpenParts, split_parts
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.table import RawTable
 
-RESULTS = Path(__file__).with_suffix(".csv")
+RESULTS = Path(__file__).with_name("results") / "rungs_curves.csv"
 EPOCHS = 27
 SEED = 0
 VALIDATION_SHARE = 0.3

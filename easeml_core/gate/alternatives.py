@@ -123,7 +123,7 @@ def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
         plan = _plan(condition, asked, adaptivity=Adaptivity.NONE.value, changes=0, power=power)
         if plan is None:
             continue
-        text = "with fresh labels for every submission, whatever the developer is told"
+        text = "with fresh labels for every submission, whatever the developer learns"
         text += f", and power {POWER:g}" if power != asked.get("power") else ""
         each = plan.labels_per_submission
         assumed = asked.get("assume_disagreement")

@@ -64,7 +64,7 @@ _FOR_IMAGES: Mapping[str, Mapping[str, Any]] = {
 
 
 # Where nothing is known yet, candidates are tried in the order in which they are listed. On tables each of these adds
-# most to what those before it reach together, on average over 22 tables (benchmarks/binary_tables.csv).
+# most to what those before it reach together, on average over 22 tables (benchmarks/results/binary_tables.csv).
 _FIRST: Mapping[str, tuple[str, ...]] = {
     "table": (
         "random_forest", "logistic_regression", "hist_gradient_boosting", "ridge_regression", "rbf_svm",

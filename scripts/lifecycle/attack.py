@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from figures.gate_attack import CONDITION, DELTA, STEPS, Attack, false_answers
 
+from easeml_core.gate.attack import CONDITION, DELTA, STEPS, Attack, false_answers
 from lifecycle.failures import LifecycleError
 from lifecycle.stage import REFEREE
 

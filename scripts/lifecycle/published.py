@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from figures.gate_cifar import PREDICTIONS, read_models
+from figures.gate.cifar import PREDICTIONS, read_models
 from night.registration import await_answers
 from stack.places import REPOSITORY
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from figures.gate_cifar import Models
+    from figures.gate.cifar import Models
 
     from lifecycle.stage import Stage
 

@@ -79,9 +79,6 @@ CROWDED: Mapping[str, tuple[int, str]] = {
     "easeml_core/cli": (23, "one file a noun, and the two that make it a command"),
     "easeml_core/gate": (23, "one file a subject, and the stub of its face"),
     "easeml_core/training": (24, "five modules keep their former names for processes that run during an upgrade"),
-    "benchmarks": (23, "one file a benchmark, with its figures beside it"),
-    "scripts": (26, "one file a command, and the packages that they share"),
-    "scripts/figures": (32, "one file a figure of the documentation"),
     "tests/services": (27, "a folder a subject, and what their tests share"),
 }
 """Folder -> how many entries it may have, and why; it may only shrink."""

@@ -1,22 +1,20 @@
 """Developers who use what they learn, against every allocation of the level: one for each kind of feedback.
 
-The attacks are those of the figures in docs/gate.md (``scripts/figures/gate_attack.py``). Each is shown to work where
-its feedback is not paid for, and not to where it is. All seeded; the false-alarm chances are for other seeds.
+The attacks are those of docs/gate.md (``benchmarks/figures/gate/attack.py``). Each attack works where the level does
+not pay for its feedback, and fails where it does. All seeded; false-alarm chances are for other seeds.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from figures.gate import attack as attacks
 
 from easeml_core.stats.adaptivity import allocate
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 RUNS = 150
 # Of 150 sets with a false answer in at most 5 % each, 26 or more have a chance below one in a million.
 MOST = 25
@@ -24,21 +22,8 @@ MOST = 25
 OFTEN, SELDOM = 0.5, 0.05
 
 
-@pytest.fixture(scope="module")
-def attacks() -> Any:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        from figures import gate_attack
-
-        yield gate_attack
-    finally:
-        sys.path.remove(str(SCRIPTS))
-        for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-            del sys.modules[name]
-
-
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
-def test_answers_that_are_not_paid_for_fool_the_gate(attacks, mode):
+def test_answers_that_are_not_paid_for_fool_the_gate(mode):
     # Seen: 63 and 52 % of 200. Fewer than 45 of 150 has a chance below 1e-6 if it is one half.
     attack = attacks.Attack(aim=OFTEN, mode=mode)
     assert attacks.false_answers(np.random.default_rng(1), attack, "none", runs=RUNS, counted=False).sum() >= 45
@@ -57,7 +42,7 @@ def test_answers_that_are_not_paid_for_fool_the_gate(attacks, mode):
         ("recycle", "fn-free", 0.4),
     ],
 )
-def test_answers_that_are_paid_for_do_not(attacks, adaptivity, mode, known, aim):
+def test_answers_that_are_paid_for_do_not(adaptivity, mode, known, aim):
     attack = attacks.Attack(aim=aim, mode=mode, known=known)
     assert attacks.false_answers(np.random.default_rng(2), attack, adaptivity, runs=RUNS).sum() <= MOST
 
@@ -81,7 +66,7 @@ def test_what_costs_is_the_answer_that_the_promise_is_about(adaptivity, mode, co
 
 
 @pytest.mark.parametrize("adaptivity", ["recycle", "upTo:3"])
-def test_the_attacks_reach_the_states_that_they_are_about(attacks, adaptivity, monkeypatch):
+def test_the_attacks_reach_the_states_that_they_are_about(adaptivity, monkeypatch):
     """Questions are tuned well enough that sets see several changes, and each changes what the next test costs."""
     seen: list[int] = []
     priced = attacks.Allocation.log_multiplicity
@@ -96,7 +81,7 @@ def test_the_attacks_reach_the_states_that_they_are_about(attacks, adaptivity, m
     assert adaptivity == "recycle" or max(seen) == 2  # the third change retires the set
 
 
-def test_a_vote_passes_a_hoeffding_threshold_at_one_level_per_step_half_of_the_time(attacks):
+def test_a_vote_passes_a_hoeffding_threshold_at_one_level_per_step_half_of_the_time():
     """The specification's figure: at N = 1000 and delta = .05 the 32nd model passes in 50.6 % of the runs."""
     counts = attacks.vote_counts(np.random.default_rng(4), examples=1000, answers=31, runs=300)
     excess = counts / 1000 - 0.5
@@ -110,7 +95,7 @@ def test_a_vote_passes_a_hoeffding_threshold_at_one_level_per_step_half_of_the_t
 
 
 @pytest.mark.parametrize(("examples", "points"), [(500, 7.9), (1000, 5.6), (5000, 2.5)])
-def test_the_vote_looks_better_as_the_formula_says(attacks, examples, points):
+def test_the_vote_looks_better_as_the_formula_says(examples, points):
     counts = attacks.vote_counts(np.random.default_rng(5), examples=examples, answers=31, runs=100)
     # Five standard errors: 0.5 / sqrt(100 N) each.
     assert (counts / examples - 0.5).mean() == pytest.approx(points / 100, abs=5 * 0.05 / math.sqrt(examples) + 0.0005)
@@ -118,7 +103,7 @@ def test_the_vote_looks_better_as_the_formula_says(attacks, examples, points):
 
 
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
-def test_the_critical_count_is_the_binomial_one(attacks, mode):
+def test_the_critical_count_is_the_binomial_one(mode):
     """Out of scipy: the least count whose tail is at most the level, or the least that fn-free does not fail."""
     from scipy.stats import binom
 

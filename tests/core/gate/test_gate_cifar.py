@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from figures.gate import cifar
 
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
@@ -27,20 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def cifar() -> Any:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        from figures import gate_cifar
-
-        yield gate_cifar
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
-        for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-            del sys.modules[name]
-
-
-@pytest.fixture(scope="module")
-def models(cifar: Any) -> Any:
+def models() -> Any:
     return cifar.read_models(DATA)
 
 
@@ -49,12 +36,12 @@ def half(models: Any) -> Any:
     return models.sample(np.random.default_rng(0), 5000)
 
 
-def true_gain(cifar: Any, models: Any) -> np.ndarray:
+def true_gain(models: Any) -> np.ndarray:
     """n - o over all 10,000 in ten-thousandths."""
     return cifar.tabulate(models).gains()
 
 
-def test_counts_of_all_pairs_are_those_of_each(cifar, half):
+def test_counts_of_all_pairs_are_those_of_each(half):
     table = cifar.tabulate(half)
     assert len(half.names) == 30
     for new, old in list(half.pairs())[::41]:
@@ -63,9 +50,9 @@ def test_counts_of_all_pairs_are_those_of_each(cifar, half):
         assert table.gains()[new, old] == one.wins - one.losses
 
 
-def test_no_pass_on_a_half_contradicts_the_whole(cifar, models, half):
+def test_no_pass_on_a_half_contradicts_the_whole(models, half):
     """The promise is .01 for 32 verdicts; here are 870 on one half, whose true gain is that of the whole set."""
-    truth, table = true_gain(cifar, models), cifar.tabulate(half)
+    truth, table = true_gain(models), cifar.tabulate(half)
     seen = table.gains()
     pairs = [p for k, p in enumerate(half.pairs()) if (seen[p] > 0.02 * 5000 and k % 2) or k % EVERY == 0]
     found = cifar.fixed(CONDITION, table, pairs, log_level=LOG_LEVEL)
@@ -81,8 +68,8 @@ def test_no_pass_on_a_half_contradicts_the_whole(cifar, models, half):
     assert sum(decision.labels for decision in found.values()) < 0.2 * 5000 * len(found)
 
 
-def test_early_verdicts_agree_with_the_whole_and_need_fewer_labels(cifar, models, half):
-    truth, table = true_gain(cifar, models), cifar.tabulate(half)
+def test_early_verdicts_agree_with_the_whole_and_need_fewer_labels(models, half):
+    truth, table = true_gain(models), cifar.tabulate(half)
     pairs = list(half.pairs())[::14]
     found = cifar.early(CONDITION, half, pairs, log_level=LOG_LEVEL, power=0.9)
     assert all(truth[pair] > 200 for pair, decision in found.items() if decision.passed)

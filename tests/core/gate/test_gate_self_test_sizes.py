@@ -1,19 +1,17 @@
 """Monte-Carlo size of every test of the gate, on the very threshold: as exact tests should, or below the level.
 
-The laws are those of the table in docs/gate.md (``scripts/figures/gate_errors.py``). The sizes to be seen are computed
-here from scipy, without any function of the gate. Seeded; a rate is held to five of its standard errors, which another
+The laws are those of the table in docs/gate.md (``benchmarks/figures/gate/errors.py``). The expected sizes are computed
+from scipy, without any function of the gate. Seeded; a rate is held to five of its standard errors, which another
 seed would miss with a chance below one in a million for each test.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from figures.gate import errors
 from property_sizes import at_night
 from scipy import optimize, stats
 
@@ -22,26 +20,12 @@ from easeml_core.gate.decision import decide
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.planner import plan_gate
 
-SCRIPTS = Path(__file__).resolve().parents[3] / "scripts"
 ALPHA = 0.01
 RUNS = 20_000
 FEW = pytest.mark.parametrize("runs", [1_000, at_night(4_000)])
 
 
-@pytest.fixture(scope="module")
-def errors() -> Any:
-    sys.path.insert(0, str(SCRIPTS))
-    try:
-        from figures import gate_errors
-
-        yield gate_errors
-    finally:
-        sys.path.remove(str(SCRIPTS))
-        for name in [name for name in sys.modules if name.split(".")[0] == "figures"]:
-            del sys.modules[name]
-
-
-def rate(errors: Any, k: int, runs: int = RUNS) -> float:
+def rate(k: int, runs: int = RUNS) -> float:
     return errors.wrong_verdicts(errors.NULLS[k], np.random.default_rng(k), runs, alpha=ALPHA) / runs
 
 
@@ -64,45 +48,45 @@ def score_law(n: int, up: float, down: float) -> np.ndarray:
     return law
 
 
-def test_one_proportion(errors):
+def test_one_proportion():
     # n > .9 rejects large counts of right answers, d < .1 small counts of disagreements: the same law turned round.
     size = binomial_size(1000, 0.9)
-    assert rate(errors, 0) == pytest.approx(size, abs=five_errors(size))
-    assert rate(errors, 1) == pytest.approx(size, abs=five_errors(size))
+    assert rate(0) == pytest.approx(size, abs=five_errors(size))
+    assert rate(1) == pytest.approx(size, abs=five_errors(size))
 
 
 @FEW
-def test_the_sign_test(errors, runs):
+def test_the_sign_test(runs):
     decided = np.arange(501)
     sizes = [0.0] + [float(stats.binom.sf(_critical(m) - 1, m, 0.5)) for m in decided[1:]]
     size = float(stats.binom.pmf(decided, 500, 0.1) @ sizes)
-    assert rate(errors, 2, runs) == pytest.approx(size, abs=five_errors(size, runs))
+    assert rate(2, runs) == pytest.approx(size, abs=five_errors(size, runs))
 
 
 def _critical(m: int) -> int:
     return int(stats.binom.isf(ALPHA, m, 0.5)) + 1
 
 
-def test_the_trinomial_test(errors):
+def test_the_trinomial_test():
     tails = np.cumsum(score_law(500, 0.06, 0.04)[::-1])
     size = float(tails[tails <= ALPHA].max())
     assert 0.005 < size <= ALPHA
-    assert rate(errors, 3) == pytest.approx(size, abs=five_errors(size))
+    assert rate(3) == pytest.approx(size, abs=five_errors(size))
 
 
 @FEW
-def test_the_trinomial_test_with_a_bound_from_the_same_examples_is_careful(errors, runs):
+def test_the_trinomial_test_with_a_bound_from_the_same_examples_is_careful(runs):
     # Its level is .009 at d = the bound of about .148 instead of .1: 2.37 * sqrt(1.48) = 2.88 standard deviations.
     size = float(stats.norm.sf(2.88))
-    assert rate(errors, 4, runs) <= size + five_errors(size, runs)
+    assert rate(4, runs) <= size + five_errors(size, runs)
 
 
-def test_a_wrong_fail_of_two_clauses_shares_the_level(errors):
+def test_a_wrong_fail_of_two_clauses_shares_the_level():
     # Both clauses are on their thresholds: each fails wrongly at half of the level, hardly ever both.
     one = max(s for s in stats.binom.cdf(np.arange(501), 500, 0.9) if s <= ALPHA / 2)
     other = max(s for s in stats.binom.sf(np.arange(501), 500, 0.8) if s <= ALPHA / 2)
-    assert rate(errors, 6) <= one + other + five_errors(one + other)
-    assert rate(errors, 6) > 0.5 * ALPHA
+    assert rate(6) <= one + other + five_errors(one + other)
+    assert rate(6) > 0.5 * ALPHA
 
 
 def test_two_clauses_pass_at_the_whole_level_and_fail_at_half_of_it():
@@ -161,17 +145,17 @@ def test_a_plan_for_a_weighted_left_side_lies_between_the_optimum_and_chernoffs(
 
 
 @pytest.mark.parametrize("k", [7, 8])
-def test_early_stopping_at_every_look(errors, k):
+def test_early_stopping_at_every_look(k):
     runs = 100
     # At most the level: of 100 runs 10 or more would be wrong with a chance below 1e-6.
     assert errors.wrong_verdicts(errors.NULLS[k], np.random.default_rng(k), runs, alpha=ALPHA) <= 9
 
 
-def test_a_weighted_left_side(errors):
+def test_a_weighted_left_side():
     assert errors.wrong_verdicts(errors.NULLS[5], np.random.default_rng(5), 100, alpha=ALPHA) <= 9
 
 
-def test_every_law_lies_on_the_threshold_of_its_clause(errors):
+def test_every_law_lies_on_the_threshold_of_its_clause():
     from easeml_core.gate.clauses import OUTCOMES
 
     for null in errors.NULLS:

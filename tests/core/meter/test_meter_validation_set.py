@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from figures import exact_validation
-from figures.exact_validation import exact_validation_minimum
+from figures.meter import validation
+from figures.meter.validation import exact_validation_minimum
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
@@ -77,11 +77,9 @@ def test_exact_size_for_the_worst_rate_holds_for_all(b_1, reliability, size):
 )
 def test_the_bound_of_a_stretch_holds_for_each_number_in_it(few, more, rate, b_1, at):
     n = few + round(at * more)
-    one = exact_validation._log_deviation(n, n, rate, b_1)
-    assert one <= exact_validation._log_deviation(few, few + more, rate, b_1) + 1e-9
-    assert exact_validation._log_worst_deviation(n, n, b_1) <= (
-        exact_validation._log_worst_deviation(few, few + more, b_1) + 1e-9
-    )
+    one = validation._log_deviation(n, n, rate, b_1)
+    assert one <= validation._log_deviation(few, few + more, rate, b_1) + 1e-9
+    assert validation._log_worst_deviation(n, n, b_1) <= (validation._log_worst_deviation(few, few + more, b_1) + 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from figures import benchmarks as catalogue
 from pages import Page, parse
 
 if TYPE_CHECKING:
@@ -15,29 +16,23 @@ if TYPE_CHECKING:
 _PAGE = Page("benchmarks.md")
 
 
-@pytest.fixture
-def catalogue(figure_modules: Any) -> Any:
-    (module,) = figure_modules("benchmark_catalogue")
-    return module
-
-
-def test_figures_of_the_script_and_of_the_page_are_the_same(catalogue: Any) -> None:
+def test_figures_of_the_script_and_of_the_page_are_the_same() -> None:
     assert sorted(_PAGE.blocks) == sorted(catalogue.FIGURES)
 
 
 @pytest.mark.parametrize(
     ("name", "maker"), [("binary-matrix", "matrix"), ("five-studies", "studies"), ("rungs", "rungs")]
 )
-def test_tables_of_results_are_those_of_the_files(catalogue: Any, name: str, maker: str) -> None:
+def test_tables_of_results_are_those_of_the_files(name: str, maker: str) -> None:
     assert _PAGE.blocks[name].strip() == getattr(catalogue, maker)()
 
 
-def test_every_policy_has_a_row(catalogue: Any) -> None:
+def test_every_policy_has_a_row() -> None:
     cells = {line.split("|")[1].strip() for line in _PAGE.blocks["binary-policies"].splitlines() if "|" in line}
     assert {f"`{policy}`" for policy in catalogue.POLICIES} <= cells
 
 
-def test_the_matrix_is_whole_and_can_be_replayed(catalogue: Any, tmp_path: Path) -> None:
+def test_the_matrix_is_whole_and_can_be_replayed(tmp_path: Path) -> None:
     from easeml_core.selection.simulate.tables import read_table
 
     catalogue.prepare(tmp_path)
@@ -49,7 +44,7 @@ def test_the_matrix_is_whole_and_can_be_replayed(catalogue: Any, tmp_path: Path)
     assert len(set(found.quality.argmax(axis=1))) >= 4  # and no candidate is the best one everywhere
 
 
-def test_a_gap_in_the_matrix_is_a_gap_in_both_tables(catalogue: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_gap_in_the_matrix_is_a_gap_in_both_tables(tmp_path: Path, monkeypatch: Any) -> None:
     rows = [("x", "a", ".5"), ("x", "b", ".6"), ("y", "b", ".7")]
     lines = [dict(zip(("table", "candidate", "quality"), row, strict=True)) | {catalogue.COST: "2"} for row in rows]
     monkeypatch.setattr(catalogue, "rows_of", lambda _: lines)
@@ -59,7 +54,7 @@ def test_a_gap_in_the_matrix_is_a_gap_in_both_tables(catalogue: Any, tmp_path: P
     assert read[1] == [["table", "a", "b"], ["x", "2", "2"], ["y", "", "2"]]
 
 
-def test_every_study_has_every_method(catalogue: Any) -> None:
+def test_every_study_has_every_method() -> None:
     rows = catalogue.rows_of("five_studies.csv")
     found = {(row["study"], row["method"]) for row in rows}
     studies = {study for study, _ in found}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+from figures.gate import catalogue
 from pages import MOST_BYTES, Page, parse
 
 from easeml_core.entities import Adaptivity, Mode, Verdict
@@ -21,19 +22,13 @@ PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.comma
 CONDITIONS = sorted(set(re.findall(r"`([^`\n]*[<>][^`\n]*\+/-[^`\n]*)`", TEXT)))
 
 
-@pytest.fixture
-def figures(figure_modules: Any) -> Any:
-    return figure_modules("gate_catalogue", "gate_example", "markdown")
-
-
 def rows(block: str) -> list[list[str]]:
     """The cells of the block's table, without its header."""
     lines = [line for line in BLOCKS[block].splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made(figures: Any) -> None:
-    catalogue, _, _ = figures
+def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made() -> None:
     assert sorted(BLOCKS) == sorted(catalogue.FIGURES)
     assert all(block.strip() for block in BLOCKS.values())
 
@@ -108,12 +103,11 @@ def test_sizes_by_adaptivity_are_the_planner_s() -> None:
 
 
 def test_the_example_s_program_makes_the_files_that_its_commands_read(
-    figures: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, example, _ = figures
-    assert f"```python\n{example.FILES}\n```" in TEXT
+    assert f"```python\n{catalogue.FILES}\n```" in TEXT
     monkeypatch.chdir(tmp_path)
-    exec(compile(example.FILES, "docs/gate.md", "exec"), {})
+    exec(compile(catalogue.FILES, "docs/gate.md", "exec"), {})
     counts = {}
     for path in tmp_path.glob("*.csv"):
         with path.open(encoding="utf-8", newline="") as stream:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from figures.meter import catalogue, sizes
+from figures.meter.validation import exact_validation_minimum
 from meter_oracles import combine_signals
 from pages import MOST_BYTES, Page, parse
 
@@ -24,11 +26,6 @@ if TYPE_CHECKING:
 
 _PAGE = Page("meter.md")
 PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
-
-
-@pytest.fixture
-def figures(figure_modules: Any) -> Any:
-    return figure_modules("meter_catalogue", "meter_sizes")
 
 
 def cells(text: str) -> list[list[str]]:
@@ -50,8 +47,7 @@ def number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made(figures: Any) -> None:
-    catalogue, _ = figures
+def test_figures_of_the_script_and_of_the_page_are_the_same_and_all_are_made() -> None:
     assert sorted(BLOCKS) == sorted(catalogue.FIGURES)
     assert all(block.strip() for block in BLOCKS.values())
     assert set(catalogue.FIGURES) > catalogue.NEED_DATA
@@ -83,14 +79,13 @@ def test_every_method_has_its_row_and_its_condition() -> None:
     assert conditions < set(CAVEATS)
 
 
-def test_sizes_are_the_planner_s_and_another_program_s(figures: Any) -> None:
-    _, module = figures
+def test_sizes_are_the_planner_s_and_another_program_s() -> None:
     asked = {"ranges": (0.1, 0.3, 0.5, 0.7), "reliability": 0.99, "ambiguous": 5}
     found = rows("sizes")
-    assert len(found) == len(module.METHODS)
-    for (method, about, expected), row in zip(module.METHODS, found, strict=True):
+    assert len(found) == len(sizes.METHODS)
+    for (method, about, expected), row in zip(sizes.METHODS, found, strict=True):
         assert row[:2] == [f"`{method}`", about]
-        for (tolerance, steps), other, cell in zip(module.CASES, expected, row[2:], strict=True):
+        for (tolerance, steps), other, cell in zip(sizes.CASES, expected, row[2:], strict=True):
             more: dict[str, Any] = {"tolerance": tolerance, "steps": steps, "method": method}
             more |= {"ranges": (0.1, 0.1 + 10 * tolerance)} if method == "dithered" else {}
             more |= {"teams": 4, "steps": 96 if steps == 100 else steps} if method == "multitenant" else {}
@@ -101,10 +96,9 @@ def test_sizes_are_the_planner_s_and_another_program_s(figures: Any) -> None:
             assert not other or abs(labels - other) <= (0.001 * other if "Clopper" in about else 0)
 
 
-def test_exact_sizes_are_within_a_thousandth_of_another_program_s(figures: Any) -> None:
-    _, module = figures
-    assert len(rows("tails")) == len(module.TAILS)
-    for (_, _, expected), row in zip(module.TAILS, rows("tails"), strict=True):
+def test_exact_sizes_are_within_a_thousandth_of_another_program_s() -> None:
+    assert len(rows("tails")) == len(sizes.TAILS)
+    for (_, _, expected), row in zip(sizes.TAILS, rows("tails"), strict=True):
         for other, cell in zip(expected, row[1:], strict=True):
             left, right = map(number, cell.split(" / "))
             assert right == other
@@ -173,7 +167,6 @@ def test_budget_rules_are_read_and_broken_as_said(row: list[str]) -> None:
 
 
 def test_the_validation_set_s_states_and_sizes() -> None:
-    from figures.exact_validation import exact_validation_minimum
 
     text = section("The validation set is used up too")
     states = cells("\n| state |" + text.split("\n| state |")[1])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from figures import benchmarks as catalogue
 from pages import Page
 from rungs import ETA
 
@@ -43,8 +44,7 @@ def curve_of(rungs: Any, *told: tuple[float, float], study: str = "s", candidate
     return [Point(study, candidate, k, quality, loss, 1.0) for k, (quality, loss) in enumerate(told, start=1)]
 
 
-def test_the_table_of_the_page_is_that_of_the_file(figure_modules: Any) -> None:
-    (catalogue,) = figure_modules("benchmark_catalogue")
+def test_the_table_of_the_page_is_that_of_the_file() -> None:
     assert _PAGE.blocks["rungs"].strip() == catalogue.rungs()
 
 

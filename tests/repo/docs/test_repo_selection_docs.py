@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 import pytest
+from figures import markdown
+from figures.selection import catalogue, tables
+from figures.selection.trade_offs import PARTS
 from pages import MOST_BYTES, Page, parse
 
 from easeml_core import config
@@ -17,11 +20,6 @@ if TYPE_CHECKING:
 _PAGE = Page("selection.md")
 PAGE, TEXT, BLOCKS, COMMANDS = _PAGE.path, _PAGE.text, _PAGE.blocks, _PAGE.commands
 CANDIDATES = ("NIN", "GoogLeNet")
-
-
-@pytest.fixture
-def figures(figure_modules: Any) -> Any:
-    return figure_modules("catalogue", "markdown", "tables")
 
 
 @pytest.mark.parametrize("policy", [*config.POLICIES, "clairvoyant", "backtested"])
@@ -36,8 +34,7 @@ def test_every_policy_says_what_it_promises(policy: str) -> None:
     assert any(f"`{policy}`" in row.split("|")[1] for row in rows)
 
 
-def test_settings_of_the_ablation_are_parts_of_the_default_policy(figures: Any) -> None:
-    from figures.trade_offs import PARTS
+def test_settings_of_the_ablation_are_parts_of_the_default_policy() -> None:
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.simulate.contestants import parse_contestants
@@ -46,8 +43,7 @@ def test_settings_of_the_ablation_are_parts_of_the_default_policy(figures: Any) 
     assert len({contestant.config for contestant in parsed}) == len(PARTS)
 
 
-def test_figures_of_the_script_and_of_the_page_are_the_same(figures: Any) -> None:
-    catalogue, _, _ = figures
+def test_figures_of_the_script_and_of_the_page_are_the_same() -> None:
     assert sorted(BLOCKS) == sorted(catalogue.FIGURES)
 
 
@@ -76,28 +72,25 @@ def test_a_wrong_command_does_not_parse() -> None:
         parse("easeml simulate --quality q.csv --polcy default")
 
 
-def test_a_block_is_replaced_and_nothing_else(figures: Any) -> None:
-    _, markdown, _ = figures
+def test_a_block_is_replaced_and_nothing_else() -> None:
     page = "before\n<!-- figure a: -->\n<!-- end of a -->\nbetween\n<!-- figure b: -->\nold\n<!-- end of b -->\nafter\n"
-    once = markdown.splice(page, {"b": "new \\1"})
+    once = markdown.splice(page, {"b": "new \\1"}, maker="m")
     assert "old" not in once
     assert "new \\1" in once
     assert once.startswith("before\n<!-- figure a: -->\n<!-- end of a -->\nbetween\n")
-    assert markdown.splice(once, {"b": "new \\1"}) == once
+    assert markdown.splice(once, {"b": "new \\1"}, maker="m") == once
     with pytest.raises(ValueError, match="one place for the figure 'c'"):
-        markdown.splice(page, {"c": "x"})
+        markdown.splice(page, {"c": "x"}, maker="m")
 
 
-def test_prices_are_written_with_their_spread(figures: Any) -> None:
-    _, markdown, _ = figures
+def test_prices_are_written_with_their_spread() -> None:
     assert markdown.spread([0.878, 0.802, 1.3]) == "0.878 (0.802-1.3)"
     assert markdown.spread([100.0, 4.0]) == "not reached"
     assert markdown.spread([4.0, 100.0]) == "4 (4-not reached)"
     assert [markdown.three(x) for x in (0.00002634, 2.5, 12345.6, 0.0)] == ["0.0000263", "2.5", "12,300", "0"]
 
 
-def test_tables_are_shares_and_a_gap_in_one_is_a_gap_in_both(figures: Any, tmp_path: Path) -> None:
-    _, _, tables = figures
+def test_tables_are_shares_and_a_gap_in_one_is_a_gap_in_both(tmp_path: Path) -> None:
     quality, cost = tmp_path / "q", tmp_path / "c"
     quality.write_text("key,a,b\nx,50,\ny,25,100\n", encoding="utf-8")
     tables._classifier(quality, tmp_path)

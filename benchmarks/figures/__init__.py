@@ -1,0 +1,1 @@
+"""Tables and plots of the documentation: commands are run, and their answers become Markdown."""

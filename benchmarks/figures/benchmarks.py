@@ -1,0 +1,124 @@
+"""Every figure of ``docs/benchmarks.md`` by name: published results as Markdown, and policies replayed on them."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING
+
+from figures.commands import ROOT
+from figures.markdown import table
+from figures.selection.losses import PriceFigure, Section
+from figures.selection.tables import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from figures.commands import Runner
+
+    Row = Mapping[str, str]
+
+RESULTS = ROOT / "benchmarks" / "results"
+BINARY = Source("two-class tables 22 x 8", ("--quality", "binary.csv", "--cost", "binary-cost.csv"))
+POLICIES = (
+    "default", "mm-gp-ei", "hybrid", "hybrid@0.05", "roundrobin", "random", "fcfs", "cheapest", "clairvoyant",
+)  # fmt: skip
+COST = "cpu_seconds"
+"""Column that the replays pay with: other load on the machine goes into it least."""
+
+SHORT = {
+    "gaussian_naive_bayes": "naive Bayes",
+    "logistic_regression": "logistic",
+    "linear_svm": "linear SVM",
+    "rbf_svm": "RBF SVM",
+    "decision_tree": "tree",
+    "random_forest": "forest",
+    "hist_gradient_boosting": "boosting",
+    "multilayer_perceptron": "network",
+}
+RULES = {
+    "none": "no rungs",
+    "decide": "the product's",
+    "gains": "gains alone",
+    "halving": "successive halving",
+    "median": "median stopping",
+}
+METHODS = {"baseline": "by hand", "random": "random search", "flaml": "FLAML", "product": "`default`"}
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    """The lines of a file of results."""
+    with (RESULTS / name).open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def prepare(folder: Path) -> None:
+    """Write the matrix as ``easeml simulate`` reads it: ``binary.csv`` and ``binary-cost.csv``."""
+    rows = rows_of("binary_tables.csv")
+    candidates = list(dict.fromkeys(row["candidate"] for row in rows))
+    for name, column in (("binary.csv", "quality"), ("binary-cost.csv", COST)):
+        cells = {(row["table"], row["candidate"]): row[column] for row in rows}
+        with (folder / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["table", *candidates])
+            for key in dict.fromkeys(row["table"] for row in rows):
+                writer.writerow([key, *(cells.get((key, candidate), "") for candidate in candidates)])
+
+
+def matrix(_: Runner | None = None) -> str:
+    """Quality and seconds of every cell, the best of each table in bold."""
+    lines: dict[str, list[Row]] = {}
+    for row in rows_of("binary_tables.csv"):
+        lines.setdefault(row["table"], []).append(row)
+    body = []
+    for name, cells in lines.items():
+        best = max(float(cell["quality"]) for cell in cells)
+        shown = {cell["candidate"]: _cell(cell, best) for cell in cells}
+        size = f"{int(cells[0]['rows']):,} x {cells[0]['features']}"
+        body.append([name, size, *(shown.get(candidate, "") for candidate in SHORT)])
+    return table(["table", "rows x columns", *SHORT.values()], body)
+
+
+def _cell(cell: Row, best: float) -> str:
+    quality = f"{float(cell['quality']):.3f}"
+    return f"{f'**{quality}**' if float(cell['quality']) == best else quality} / {float(cell[COST]):.1f}"
+
+
+def studies(_: Runner | None = None) -> str:
+    """What each method reached in each of the five studies."""
+    body = []
+    for row in rows_of("five_studies.csv"):
+        reached = f"{float(row['seconds_to_point']):.1f} s" if row["seconds_to_point"] else "never"
+        scores = [f"{float(row[part]):.3f}" if row[part] else "none" for part in ("test", "validation")]
+        body.append(
+            [row["study"], METHODS[row["method"]], *scores, row["tried"], reached, f"{float(row['seconds']):.0f} s"]
+        )
+    header = ["study", "method", "test", "validation", "tried", "within a point after", "of"]
+    return table(header, body)
+
+
+def rungs(_: Runner | None = None) -> str:
+    """What each rule saved and lost."""
+    body = [
+        [
+            row["rates"],
+            "yes" if row["early_stopping"] == "True" else "no",
+            RULES[row["rule"]],
+            *(f"{float(row[name]):.0%}" for name in ("seconds", "to_close", "stopped")),
+            f"{float(row['loss']):.5f}",
+            f"{float(row['worst_loss']):.4f}",
+            f"{float(row['missed']):.1%}",
+        ]
+        for row in rows_of("rungs.csv")
+    ]
+    header = ["rates", "early stopping", "rule", "seconds", "to .01", "stopped", "loss", "worst loss", "never at .01"]
+    return table(header, body)
+
+
+FIGURES: Mapping[str, Callable[[Runner], str]] = {
+    "binary-matrix": matrix,
+    "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
+    "five-studies": studies,
+    "rungs": rungs,
+}
+"""Name of the block in the page, and what makes it."""

@@ -1,1 +1,0 @@
-"""What `scripts/selection_figures.py` is made of: tables prepared, commands run, answers turned into Markdown."""
