@@ -24,7 +24,7 @@ def size(source=PATTERN, **asked):
 
 def test_what_a_full_gate_could_do_instead():
     found = others()
-    fresh = "with fresh labels for every submission, whatever the developer is told"
+    fresh = "with fresh labels for every submission, whatever the developer learns"
     none = size(adaptivity="none")
     assert found == {
         "with recycling, for the set until its first pass": none.labels,
@@ -76,7 +76,7 @@ def test_a_condition_without_labels_says_so():
 def test_every_row_has_the_sizes_of_its_own_plan_and_says_how_many_submissions_they_serve():
     found = {each.change.partition(":")[0]: each for each in alternatives_to(parse_condition(PATTERN), **DEFAULTS)}
     fresh, none = (
-        found["with fresh labels for every submission, whatever the developer is told"],
+        found["with fresh labels for every submission, whatever the developer learns"],
         size(adaptivity="none"),
     )
     assert (fresh.steps, fresh.labels) == (1, none.labels_per_submission)
