@@ -1,17 +1,21 @@
-"""How the algorithms behave: frozen dataclasses, checked when made, stored with the study they belong to.
+"""Settings of the algorithms: frozen attrs classes, checked when they are made and stored with their study.
 
-Where the database is, and what one DAG wants, is *not* here: that is the connection and the operator.
+Each field names its limit; the limits that the database enforces, too, are in ``limits``. The address of the database
+belongs to the connection, and the settings of one DAG to its operators.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Self
+
+import attrs
+from attrs import field, frozen
 
 from easeml_core.entities import Adaptivity, Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, Range
 
 PUBLISHED = (
     *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),
@@ -34,8 +38,6 @@ LEAST_TOLERANCE = 1e-9
 
 MOST_COUNTED = 100_000
 """Teams, deviations, and steps of an automaton: a plan counts them one by one."""
-MOST_RUNGS = 20
-"""Shares of a network's epochs after which it may be ended; the schema's bound."""
 MOST_SLICES = 50
 """Slices of one sealed set. All conditions share the level, so that every slice makes each of them dearer."""
 MOST_OTHER_CONDITIONS = 64
@@ -69,9 +71,22 @@ def choice(kind: type[Any], field_name: str, value: object) -> Any:
         raise ConfigError(field_name, value, "one of " + ", ".join(m.value for m in kind)) from None
 
 
-def _require_steps(value: object) -> None:
-    whole = type(value) is int and 1 <= value <= MOST_STEPS
-    require(whole, "steps", value, f"a whole number, 1 to {MOST_STEPS}")
+STEPS = Range(least=1, most=MOST_STEPS, whole=True)
+TOLERANCE = Range(least=LEAST_TOLERANCE, below=1)
+POSITIVE = Range(above=0, below=math.inf)
+UNIT = Range(least=0, most=1)
+
+
+def _as_tuple(value: Any) -> Any:
+    """Return a list, as JSON has it, as a tuple; anything else is left to the field's limit."""
+    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
+
+
+def _as_tuples(value: Any) -> Any:
+    """Return a list of lists as a tuple of tuples, to any depth."""
+    if isinstance(value, list | tuple):
+        return tuple(_as_tuples(part) for part in value)
+    return value
 
 
 def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
@@ -96,22 +111,26 @@ def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
     return kind, int(cap)
 
 
+@frozen
 class _Stored:
-    """Plain JSON in and out, so that a study's settings can be kept with it."""
+    """Conversion to and from JSON, in which the settings are stored with their study."""
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as plain JSON."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
+        """Return the settings as plain JSON."""
+        return attrs.asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The settings from plain JSON; an unknown name is an error, never ignored."""
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]  # every subclass is a dataclass
-        require_known(cls.__name__.removesuffix("Config").lower(), values, known)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """Return the settings from plain JSON.
+
+        Raises:
+            InvalidInputError: A name is unknown, or a value outside its range.
+        """
+        require_known(cls.__name__.removesuffix("Config").lower(), values, [f.name for f in attrs.fields(cls)])
+        return cls(**values)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SelectionConfig(_Stored):
     """How the next trial is chosen.
 
@@ -142,46 +161,29 @@ class SelectionConfig(_Stored):
         cold_start: Whether a short history is joined by the results of the live tenants.
     """
 
-    policy: str = "default"
-    delta: float = 0.1
-    noise_variance: float = 1e-4
-    beta_multiplier: float = 1.0
-    freeze_rounds: int = 10
-    greedy_gap_per_cost: bool = False
-    greedy_from_best: bool = False
+    policy: str = field(default="default", validator=OneOf.of(*POLICIES))
+    delta: float = field(default=0.1, validator=SHARE)
+    noise_variance: float = field(default=1e-4, validator=POSITIVE)
+    beta_multiplier: float = field(default=1.0, validator=POSITIVE)
+    freeze_rounds: int = field(default=10, validator=Range(least=1))
+    greedy_gap_per_cost: bool = field(default=False, validator=TRUTH)
+    greedy_from_best: bool = field(default=False, validator=TRUTH)
     cost_aware: bool = True
-    kernel: str = "empirical"
-    pseudo_studies: float | None = None
-    order: tuple[str, ...] = ()
+    kernel: str = field(default="empirical", validator=OneOf.of(*KERNELS))
+    pseudo_studies: float | None = field(default=None, validator=POSITIVE.or_none())
+    order: tuple[str, ...] = field(default=(), converter=_as_tuple)
     seed: int = 0
-    guard: float = 0.1
-    objective: float = 0.0
-    price_per_second: float = 0.0
-    link: str = "logit"
-    blend: float = 0.5
+    guard: float = field(default=0.1, validator=Range(least=0, below=1))
+    objective: float = field(default=0.0, validator=UNIT)
+    price_per_second: float = field(default=0.0, validator=Range(least=0, below=math.inf))
+    link: str = field(default="logit", validator=OneOf.of("logit", "identity"))
+    blend: float = field(default=0.5, validator=UNIT)
     tenant_scale: bool = True
     believe: bool = True
     cold_start: bool = True
 
-    def __post_init__(self) -> None:
-        require(self.policy in POLICIES, "policy", self.policy, "one of " + ", ".join(POLICIES))
-        require(self.kernel in KERNELS, "kernel", self.kernel, "one of " + ", ".join(KERNELS))
-        require(self.link in ("logit", "identity"), "link", self.link, "logit or identity")
-        require(0 < self.delta < 1, "delta", self.delta, "> 0 and < 1")
-        require(self.freeze_rounds >= 1, "freeze_rounds", self.freeze_rounds, ">= 1")
-        for name in ("noise_variance", "beta_multiplier"):
-            require(0 < getattr(self, name) < math.inf, name, getattr(self, name), "> 0 and finite")
-        nu = self.pseudo_studies
-        require(nu is None or 0 < nu < math.inf, "pseudo_studies", nu, "> 0 and finite, or None")
-        for name in ("greedy_gap_per_cost", "greedy_from_best"):
-            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
-        require(0 <= self.guard < 1, "guard", self.guard, ">= 0 and < 1")
-        require(0 <= self.price_per_second < math.inf, "price_per_second", self.price_per_second, ">= 0 and finite")
-        for name in ("objective", "blend"):
-            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), ">= 0 and <= 1")
 
-
-@dataclass(frozen=True, slots=True)
+@frozen
 class TrainingConfig(_Stored):
     """Limits of one trial, and how its network is trained, if it is one.
 
@@ -200,47 +202,27 @@ class TrainingConfig(_Stored):
             the rest is worth it. Empty for never.
     """
 
-    time_limit_seconds: float = 600.0
-    memory_limit_mb: int = 4096
-    lease_seconds: float = 60.0
-    max_attempts: int = 3
-    seed: int = 0
-    early_stopping: bool = True
-    patience: int = 5
-    mixed_precision: str = "auto"
-    checkpoint_seconds: float = 30.0
-    rungs: tuple[float, ...] = (0.1, 0.3)
+    time_limit_seconds: float = field(default=600.0, validator=DURATION)
+    memory_limit_mb: int = field(default=4096, validator=Range(least=64))
+    lease_seconds: float = field(default=60.0, validator=DURATION)
+    max_attempts: int = field(default=3, validator=ATTEMPTS)
+    seed: int = field(default=0, validator=Range(least=0, most=2**32 - 1, whole=True))
+    early_stopping: bool = field(default=True, validator=TRUTH)
+    patience: int = field(default=5, validator=Range(least=1, most=1000, whole=True))
+    mixed_precision: str = field(default="auto", validator=OneOf.of(*PRECISIONS))
+    checkpoint_seconds: float = field(default=30.0, validator=Range(least=0, most=1e8))
+    rungs: tuple[float, ...] = field(default=(0.1, 0.3), converter=_as_tuple)
 
-    def __post_init__(self) -> None:
-        for name in ("time_limit_seconds", "lease_seconds"):  # the database adds them to the time of day
-            require(0 < getattr(self, name) <= 1e8, name, getattr(self, name), "> 0 and at most 1e8")
-        require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
-        whole = type(self.max_attempts) is int  # the database counts with it: 2.5 or true would stop all trials
-        require(
-            whole and 1 <= self.max_attempts <= 1000, "max_attempts", self.max_attempts, "a whole number, 1 to 1000"
-        )
-        require(type(self.seed) is int and 0 <= self.seed < 2**32, "seed", self.seed, "a whole number, >= 0 and < 2^32")
-        require(type(self.early_stopping) is bool, "early_stopping", self.early_stopping, "true or false")
-        whole = type(self.patience) is int
-        require(whole and 1 <= self.patience <= 1000, "patience", self.patience, "a whole number, 1 to 1000")
-        known = self.mixed_precision in PRECISIONS
-        require(known, "mixed_precision", self.mixed_precision, "one of " + ", ".join(PRECISIONS))
-        between = self.checkpoint_seconds
-        require(0 <= between <= 1e8, "checkpoint_seconds", between, ">= 0 and at most 1e8")
-        self._check_rungs()
-
-    def _check_rungs(self) -> None:
-        text = f"at most {MOST_RUNGS} rising shares between 0 and 1"
-        shares = self.rungs if isinstance(self.rungs, Iterable) and not isinstance(self.rungs, str) else (None,)
-        shares = tuple(shares)
+    def __attrs_post_init__(self) -> None:
+        allowed = f"at most {MOST_RUNGS} rising shares between 0 and 1"
+        shares = self.rungs if isinstance(self.rungs, tuple) else (None,)
         numbers = all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares)
-        require(numbers and len(shares) <= MOST_RUNGS, "rungs", self.rungs, text)
+        require(numbers and len(shares) <= MOST_RUNGS, "rungs", self.rungs, allowed)
         rising = all(a < b for a, b in zip((0.0, *shares), (*shares, 1.0), strict=True))
-        require(rising, "rungs", self.rungs, text)
-        object.__setattr__(self, "rungs", shares)  # JSON has lists for them
+        require(rising, "rungs", self.rungs, allowed)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GateConfig(_Stored):
     """What a sealed gate set was planned for; fixed before its first answer.
 
@@ -262,39 +244,29 @@ class GateConfig(_Stored):
     """
 
     condition: str = "n - o > 0 +/- 0.2"
-    reliability: float = 0.95
-    mode: str = "fp-free"
+    reliability: float = field(default=0.95, validator=SHARE)
+    mode: str = field(default="fp-free", validator=OneOf.of(*Mode))
     adaptivity: str = "full"
-    steps: int = 4
-    estimator: str = "exact"
-    power: float | None = None
-    sampling: str = "fixed"
-    slices: tuple[tuple[str, str], ...] = ()
+    steps: int = field(default=4, validator=STEPS)
+    estimator: str = field(default="exact", validator=OneOf.of(*ESTIMATORS))
+    power: float | None = field(default=None, validator=SHARE.or_none("nothing"))
+    sampling: str = field(default="fixed", validator=OneOf.of(*SAMPLINGS))
+    slices: tuple[tuple[str, str], ...] = field(default=(), converter=_as_tuples)
     mail: str = ""
-    other_conditions: int = 0
+    other_conditions: int = field(default=0, validator=Range(least=0, most=MOST_OTHER_CONDITIONS, whole=True))
 
-    def __post_init__(self) -> None:
-        others = self.other_conditions
-        allowed = f"a whole number from 0 to {MOST_OTHER_CONDITIONS}"
-        require(type(others) is int and 0 <= others <= MOST_OTHER_CONDITIONS, "other_conditions", others, allowed)
-        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
-        choice(Mode, "mode", self.mode)
+    def __attrs_post_init__(self) -> None:
         _, cap = parse_adaptivity(self.adaptivity)
-        _require_steps(self.steps)
         require(cap is None or cap <= self.steps, "adaptivity", self.adaptivity, "upTo:K with K at most the steps")
-        require(self.estimator in ESTIMATORS, "estimator", self.estimator, "one of " + ", ".join(ESTIMATORS))
-        require(self.power is None or 0 < self.power < 1, "power", self.power, "> 0 and < 1, or nothing")
-        require(self.sampling in SAMPLINGS, "sampling", self.sampling, "one of " + ", ".join(SAMPLINGS))
-        pairs = tuple(tuple(pair) for pair in self.slices)
-        named = all(len(pair) == 2 and all(isinstance(text, str) and text for text in pair) for pair in pairs)
+        pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in self.slices)
+        named = pairs and all(isinstance(text, str) and text for pair in self.slices for text in pair)
         require(
-            named and len({pair[0] for pair in pairs}) == len(pairs),
+            named and len({pair[0] for pair in self.slices}) == len(self.slices),
             "slices",
             self.slices,
             "pairs (slice, condition), each slice once",
         )
-        require(len(pairs) <= MOST_SLICES, "slices", f"{len(pairs)} of them", f"at most {MOST_SLICES}")
-        object.__setattr__(self, "slices", pairs)  # JSON has lists for them
+        require(len(self.slices) <= MOST_SLICES, "slices", f"{len(self.slices)} of them", f"at most {MOST_SLICES}")
         require(
             not self.mail or ("@" in self.mail and self.mail.isprintable() and " " not in self.mail),
             "mail",
@@ -310,7 +282,7 @@ METER_METHODS = (
 DEVELOPERS = ("any", "kt", "sticky")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class MeterConfig(_Stored):
     """What a sealed meter set was planned for; fixed before its first answer.
 
@@ -336,42 +308,31 @@ class MeterConfig(_Stored):
         budget: Rules of the overfitting budget, e.g. ``signal above range 2``; replace ``overfitting_budget``.
     """
 
-    ranges: tuple[float, ...] = (0.2, 0.6)
-    tolerance: float = 0.1
-    reliability: float = 0.95
-    steps: int = 8
-    ambiguous: int = 2
-    tail: str = "clopper-pearson"
-    overfitting_budget: int = 1
-    method: str = "path-adaptive"
-    deviations: int = 3
+    ranges: tuple[float, ...] = field(default=(0.2, 0.6), converter=_as_tuple)
+    tolerance: float = field(default=0.1, validator=TOLERANCE)
+    reliability: float = field(default=0.95, validator=SHARE)
+    steps: int = field(default=8, validator=STEPS)
+    ambiguous: int = field(default=2, validator=Range(least=0))
+    tail: str = field(default="clopper-pearson", validator=OneOf.of(*TAILS))
+    overfitting_budget: int = field(default=1, validator=Range(least=1))
+    method: str = field(default="path-adaptive", validator=OneOf.of(*METER_METHODS))
+    deviations: int = field(default=3, validator=Range(least=0, most=MOST_COUNTED, whole=True))
     teams: int = 1
-    tolerances: tuple[float, ...] = ()
-    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = ()
-    one_sided: bool = False
-    open_ended: bool = False
-    developer: str = "any"
-    budget: tuple[str, ...] = ()
+    tolerances: tuple[float, ...] = field(default=(), converter=_as_tuple)
+    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = field(default=(), converter=_as_tuples)
+    one_sided: bool = field(default=False, validator=TRUTH)
+    open_ended: bool = field(default=False, validator=TRUTH)
+    developer: str = field(default="any", validator=OneOf.of(*DEVELOPERS))
+    budget: tuple[str, ...] = field(default=(), converter=_as_tuple)
 
-    def __post_init__(self) -> None:
-        for name in ("ranges", "tolerances"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+    def __attrs_post_init__(self) -> None:
         rising = all(a < b for a, b in zip(self.ranges, self.ranges[1:], strict=False))
         inside = all(-1 < b < 1 for b in self.ranges)
         require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
-        require(LEAST_TOLERANCE <= self.tolerance < 1, "tolerance", self.tolerance, "> 0 and < 1, at least 1e-9")
-        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
-        _require_steps(self.steps)
-        require(self.ambiguous >= 0, "ambiguous", self.ambiguous, ">= 0")
-        require(self.tail in TAILS, "tail", self.tail, "one of " + ", ".join(TAILS))
-        require(self.overfitting_budget >= 1, "overfitting_budget", self.overfitting_budget, ">= 1")
         self._check_method()
         self._check_sides_and_ends()
 
     def _check_method(self) -> None:
-        require(self.method in METER_METHODS, "method", self.method, "one of " + ", ".join(METER_METHODS))
-        whole = type(self.deviations) is int and 0 <= self.deviations <= MOST_COUNTED
-        require(whole, "deviations", self.deviations, f"a whole number, 0 to {MOST_COUNTED}")
         most = min(self.steps, MOST_COUNTED)
         whole = type(self.teams) is int and 1 <= self.teams <= most
         require(whole, "teams", self.teams, f"a whole number, 1 to the {self.steps} steps, and at most {MOST_COUNTED}")
@@ -387,28 +348,30 @@ class MeterConfig(_Stored):
             require(not self.tolerances, "tolerances", self.tolerances, "left out, except with the method 'nonuniform'")
         text = "a table of states with the method 'automaton', and left out with any other"
         require(bool(self.automaton) == (self.method == "automaton"), "automaton", self.automaton, text)
-        table = tuple(tuple(tuple(arrow) for arrow in row) for row in self.automaton)  # JSON has lists for them
-        object.__setattr__(self, "automaton", table)
-        counted = not table or self.steps <= MOST_COUNTED
+        counted = not self.automaton or self.steps <= MOST_COUNTED
         require(counted, "steps", self.steps, f"at most {MOST_COUNTED} with the method 'automaton'")
 
     def _check_sides_and_ends(self) -> None:
-        for name in ("one_sided", "open_ended"):
-            require(isinstance(getattr(self, name), bool), name, getattr(self, name), "true or false")
         closed = not self.one_sided or self.method not in ("path-adaptive", "pruned", "dithered")
         text = f"false with the method {self.method!r}: which ranges can be answered needs both sides"
         require(closed, "one_sided", self.one_sided, text)
         closed = not self.open_ended or self.method not in ("nonuniform", "multitenant")
         require(closed, "open_ended", self.open_ended, f"false with the method {self.method!r}: its steps are counted")
-        require(self.developer in DEVELOPERS, "developer", self.developer, "one of " + ", ".join(DEVELOPERS))
         text = "'any', except with the method 'path-adaptive'"
         require(self.developer == "any" or self.method == "path-adaptive", "developer", self.developer, text)
         words = all(isinstance(rule, str) and rule.strip() for rule in self.budget)
         require(words and not isinstance(self.budget, str), "budget", self.budget, "a list of rules in words")
-        object.__setattr__(self, "budget", tuple(self.budget))
 
 
-@dataclass(frozen=True, slots=True)
+def _gate(value: Any) -> GateConfig:
+    return GateConfig.from_json(value) if isinstance(value, Mapping) else value
+
+
+def _meter(value: Any) -> MeterConfig:
+    return MeterConfig.from_json(value) if isinstance(value, Mapping) else value
+
+
+@frozen
 class JointConfig(_Stored):
     """What one sealed set was planned for when gate and meter share it; fixed before its first answer.
 
@@ -421,20 +384,16 @@ class JointConfig(_Stored):
         gate_share: Part of delta for the gate, in (0, 1).
     """
 
-    gate: GateConfig = GateConfig()
-    meter: MeterConfig = MeterConfig()
-    reliability: float = 0.95
-    gate_share: float = 0.5
+    gate: GateConfig = field(default=GateConfig(), converter=_gate)
+    meter: MeterConfig = field(default=MeterConfig(), converter=_meter)
+    reliability: float = field(default=0.95, validator=SHARE)
+    gate_share: float = field(default=0.5, validator=SHARE)
 
-    def __post_init__(self) -> None:
-        require(0 < self.reliability < 1, "reliability", self.reliability, "> 0 and < 1")
-        require(0 < self.gate_share < 1, "gate_share", self.gate_share, "> 0 and < 1")
-        gate = GateConfig.from_json(self.gate) if isinstance(self.gate, Mapping) else self.gate
-        meter = MeterConfig.from_json(self.meter) if isinstance(self.meter, Mapping) else self.meter
-        for name, settings, share in (("gate", gate, self.gate_share), ("meter", meter, 1 - self.gate_share)):
+    def __attrs_post_init__(self) -> None:
+        for name, settings, share in (("gate", self.gate, self.gate_share), ("meter", self.meter, 1 - self.gate_share)):
             # Towards 1, so that the two parts of delta never add up to more than delta.
             reliability = math.nextafter(1 - (1 - self.reliability) * share, 1.0)
-            object.__setattr__(self, name, replace(settings, reliability=reliability))
+            object.__setattr__(self, name, attrs.evolve(settings, reliability=reliability))
 
     @property
     def steps(self) -> int:
@@ -457,7 +416,7 @@ def set_config(purpose: SealedSetPurpose, plan: Mapping[str, Any]) -> SetConfig:
     return GateConfig.from_json(plan) if purpose is SealedSetPurpose.GATE else MeterConfig.from_json(plan)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DirectConfig(_Stored):
     """That a study has a second meter, on a hidden sample of the validation distribution (``meter/drift.py``).
 
@@ -465,7 +424,4 @@ class DirectConfig(_Stored):
         share: Part of the meter's delta for it, in (0, 1).
     """
 
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        require(0 < self.share < 1, "share", self.share, "> 0 and < 1")
+    share: float = field(default=0.5, validator=SHARE)

@@ -1,6 +1,6 @@
-"""Plain words of the domain: frozen values that every room may pass on. Standard library only.
+"""Values of the domain, frozen, for every layer. Standard library only.
 
-``docs/glossary.md`` explains each word. Nothing here reads a clock, a file or a database.
+``docs/glossary.md`` explains each term. Nothing here reads a clock, a file or a database.
 """
 
 from __future__ import annotations

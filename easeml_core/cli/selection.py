@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from easeml_core.cli.connection import database_option, open_store
@@ -59,7 +60,7 @@ HELP = {
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """An option for every field of ``SelectionConfig``."""
     kinds: dict[str, Any] = {"objective": str, "order": click.Path(path_type=Path), "pseudo_studies": float}
-    for field in reversed(fields(SelectionConfig)):
+    for field in reversed(attrs.fields(SelectionConfig)):
         name = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
             option = click.option(f"{name}/--no-{name[2:]}", field.name, default=None, help=HELP[field.name])

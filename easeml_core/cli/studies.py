@@ -14,11 +14,15 @@ import click
 from easeml_core.cli.connection import STUDY, database_option, json_of, open_store, read_program, wait_for_answer
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
+from easeml_core.limits import PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.services.reports.overview import CandidateEntry, Goal, StudyEntry
+
+
+_PRIORITY = f"From {PRIORITY.least} to {PRIORITY.most}"
 
 
 def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
@@ -251,7 +255,7 @@ def _limits(summary: StudyEntry) -> list[str]:
 )
 @click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")
 @click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
-@click.option("--priority", default=0, show_default=True, help="From -100 to 100; higher ones come first.")
+@click.option("--priority", default=0, show_default=True, help=f"{_PRIORITY}; higher ones come first.")
 @click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")
 @click.option("--target-quality", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
 @click.option("--gate", metavar="JSON", default="{}", help='E.g. {"condition": "n - o > 0.02 +/- 0.05", "steps": 4}.')
@@ -302,7 +306,7 @@ def register(
 @study.command("set", epilog=example("easeml study set flowers --budget 7200 --deadline 2030-08-01T18:00"))
 @click.argument("name", type=STUDY)
 @click.option("--weight", type=float, help="Share of everybody's attention, > 0.")
-@click.option("--priority", type=int, help="From -100 to 100; higher ones come first.")
+@click.option("--priority", type=int, help=f"{_PRIORITY}; higher ones come first.")
 @click.option("--budget-seconds", "--budget", type=float, help="Device seconds that the study may use, > 0.")
 @click.option("--no-budget", is_flag=True, help="No limit of device seconds.")
 @click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")

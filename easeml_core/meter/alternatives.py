@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from easeml_core.config import METER_METHODS, MeterConfig, require
 from easeml_core.errors import ConfigError
@@ -72,4 +73,4 @@ def _settings(config: MeterConfig, method: str, teams: int, tolerances: tuple[fl
         changes["automaton"] = ()
     if method != "path-adaptive":
         changes["developer"] = "any"
-    return replace(config, **changes)
+    return evolve(config, **changes)

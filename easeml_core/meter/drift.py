@@ -11,9 +11,11 @@ the other's signals: given one sample, what the developer hears of it is but pri
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from easeml_core.config import require
 from easeml_core.meter.promises import promised_sides
@@ -50,7 +52,7 @@ def split_meters(config: MeterConfig, *, direct_share: float = 0.5) -> tuple[Met
     delta = 1 - config.reliability
     # Reliabilities are rounded towards 1, so that the sum of the two deltas is never above delta.
     total, direct = (math.nextafter(1 - delta * share, 1.0) for share in (1 - direct_share, direct_share))
-    return replace(config, reliability=total), replace(config, reliability=direct)
+    return evolve(config, reliability=total), evolve(config, reliability=direct)
 
 
 def both_reliability(total: MeterConfig, direct: MeterConfig) -> float:

@@ -16,13 +16,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from easeml_core.limits import LONGEST_TEXT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Connection
-
-MOST_REASON = 2000
-"""Characters of a reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ _now: ContextVar[Actor | None] = ContextVar("easeml_actor", default=None)
 @contextlib.contextmanager
 def acting(name: str, *, door: str, reason: str = "") -> Iterator[Actor]:
     """Everything in this block is done in their name."""
-    with _acting(Actor(name, door, reason[:MOST_REASON])) as actor:
+    with _acting(Actor(name, door, reason[:LONGEST_TEXT])) as actor:
         yield actor
 
 
@@ -59,7 +58,7 @@ def because(reason: str) -> Iterator[None]:
     if actor is None or not reason.strip():
         yield
         return
-    with _acting(replace(actor, reason=reason.strip()[:MOST_REASON])):
+    with _acting(replace(actor, reason=reason.strip()[:LONGEST_TEXT])):
         yield
 
 

@@ -31,6 +31,24 @@ from easeml_core.errors import (
     WrongRoleError,
 )
 from easeml_core.faults import DatabaseFault, database_fault
+from easeml_core.limits import (
+    ATTEMPTS,
+    COST_SECONDS,
+    DURATION,
+    LABELER,
+    LONGEST_CANDIDATE,
+    LONGEST_TARGET,
+    LONGEST_TEXT,
+    MAX_PARALLEL,
+    MOST_DEVICES,
+    MOST_JSON_BYTES,
+    NAME,
+    PRIORITY,
+    SECONDS,
+    TARGET_QUALITY,
+    WEIGHT,
+    Limit,
+)
 from easeml_core.store import actors, schema
 
 if TYPE_CHECKING:
@@ -59,19 +77,24 @@ _NEEDS, _SOURCE = "easeml_needs", "easeml_source"
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
-    r"(answer|labels|request|trial):[0-9]+|(alert|evidence|production|study|submission):([a-z0-9][a-z0-9_.-]{0,62}|\*)"
+    rf"(answer|labels|request|trial):[0-9]+|(alert|evidence|production|study|submission):({NAME.pattern}|\*)"
 )
 
 _NO_NUL = "cannot contain NUL"
 """In the driver's words."""
 
-_NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit"
-_JSON_RULE = "must be a mapping of less than 4000 bytes as JSON, with all numbers written out"
+_NAME_RULE = f"must be {NAME.rule}"
+_MAPPING = f"a mapping of at most {MOST_JSON_BYTES} bytes as JSON"
+_JSON_RULE = f"must be {_MAPPING}, with all numbers written out"
 _DISJOINT = "gate and meter need disjoint sets; seal other examples"
 
 
 def _value(values: Mapping[str, Any], *names: str) -> str:
     return next((f", got {values[n]!r}" for n in names if n in values), "")
+
+
+def _outside(values: Mapping[str, Any], name: str, limit: Limit, column: str = "") -> EasemlError:
+    return InvalidInputError(f"{name} must be {limit.allowed}{_value(values, column or name)}")
 
 
 def _live_already(values: Mapping[str, Any], system: str) -> EasemlError:
@@ -96,42 +119,29 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
     "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
     "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),
-    "tenants_weight_check": lambda v: InvalidInputError(
-        f"weight must be a number from 1e-6 to 1e6{_value(v, 'weight')}"
-    ),
-    "studies_weight_check": lambda v: InvalidInputError(
-        f"weight must be a number from 1e-6 to 1e6{_value(v, 'weight')}"
-    ),
-    "tenants_max_parallel_check": lambda v: InvalidInputError(
-        f"max_parallel must be a whole number >= 1, or None for no limit{_value(v, 'max_parallel')}"
-    ),
-    "tenants_quota_check": lambda v: InvalidInputError(
-        f"quota_seconds must be > 0 and finite, or None for no limit{_value(v, 'quota_seconds')}"
-    ),
-    "studies_budget_check": lambda v: InvalidInputError(
-        f"budget_seconds must be > 0 and finite, or None for no limit{_value(v, 'budget_seconds')}"
-    ),
-    "studies_priority_check": lambda v: InvalidInputError(
-        f"priority must be a whole number from -100 to 100{_value(v, 'priority')}"
-    ),
+    "tenants_weight_check": lambda v: _outside(v, "weight", WEIGHT),
+    "studies_weight_check": lambda v: _outside(v, "weight", WEIGHT),
+    "tenants_max_parallel_check": lambda v: _outside(v, "max_parallel", MAX_PARALLEL),
+    "tenants_quota_check": lambda v: _outside(v, "quota_seconds", SECONDS),
+    "studies_budget_check": lambda v: _outside(v, "budget_seconds", SECONDS),
+    "studies_priority_check": lambda v: _outside(v, "priority", PRIORITY),
     "studies_deadline_check": lambda v: InvalidInputError(
         f"deadline must be a point in time of the years 2000 to 2999{_value(v, 'deadline')}"
     ),
     "candidates_name_check": lambda v: InvalidInputError(
-        f"a candidate's name must be 1 to 200 characters without control characters{_value(v, 'name')}"
+        f"a candidate's name must be 1 to {LONGEST_CANDIDATE} characters without control characters{_value(v, 'name')}"
     ),
     "data_sets_source_check": lambda v: InvalidInputError(
-        "a source must be at most 2000 characters, and its target at most 500"
+        f"a source must be at most {LONGEST_TEXT} characters, and its target at most {LONGEST_TARGET}"
     ),
     "studies_config_check": lambda _: InvalidInputError(
-        "a study's settings must be a mapping of less than 4000 bytes as JSON, with max_attempts a whole number from "
-        "1 to 1000 and time_limit_seconds > 0 and at most 1e8"
+        f"a study's settings must be {_MAPPING}, with max_attempts {ATTEMPTS.rule}, "
+        f"and time_limit_seconds {DURATION.rule}"
     ),
-    "studies_target_check": lambda v: InvalidInputError(
-        f"target_quality must be > 0 and <= 1, or None for no target{_value(v, 'target_quality')}"
-    ),
+    "studies_target_check": lambda v: _outside(v, "target_quality", TARGET_QUALITY),
     "candidates_devices_check": lambda v: InvalidInputError(
-        f"the devices of candidate {v.get('name')!r} must be 1 to 20 names; each {_NAME_RULE}{_value(v, 'devices')}"
+        f"the devices of candidate {v.get('name')!r} must be 1 to {MOST_DEVICES} names; each {_NAME_RULE}"
+        f"{_value(v, 'devices')}"
     ),
     "trials_device_check": lambda v: InvalidInputError(f"a device's kind {_NAME_RULE}{_value(v, 'device')}"),
     "studies_budget_kept": lambda v: _exceeded(
@@ -148,12 +158,8 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
     "observations_quality_check": lambda v: InvalidInputError(
         f"quality must be a number in [0, 1], which NaN is not{_value(v, 'quality')}"
     ),
-    "observations_cost_check": lambda v: InvalidInputError(
-        f"cost_seconds must be > 0 and finite{_value(v, 'cost')}; the most is 1e9"
-    ),
-    "trials_cost_check": lambda v: InvalidInputError(
-        f"cost_seconds must be > 0 and finite{_value(v, 'cost')}; the most is 1e9"
-    ),
+    "observations_cost_check": lambda v: _outside(v, "cost_seconds", COST_SECONDS, "cost"),
+    "trials_cost_check": lambda v: _outside(v, "cost_seconds", COST_SECONDS, "cost"),
     "trials_once_per_data_key": lambda v: AlreadyExistsError(
         "trial of this candidate on this data version",
         v.get("candidate_id"),
@@ -180,8 +186,7 @@ _MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
         f"{v['said']}; a set goes from planned over sealed, live and retired to released, and never back"
     ),
     "labels_labeler_check": lambda v: InvalidInputError(
-        "a labeler's name must be 1 to 63 of a-z, 0-9, '_', '.', '@', '-', and begin with a letter or digit"
-        f"{_value(v, 'labeler')}"
+        f"a labeler's name must be {LABELER.rule}{_value(v, 'labeler')}"
     ),
     "ledger_step_check": lambda v: BudgetExhaustedError(
         "steps of the sealed set", v.get("step", 1) - 1, v.get("steps", 0), "the referee must seal a new set"

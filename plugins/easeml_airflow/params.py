@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param
 
+from easeml_core import limits
 from easeml_core.config import POLICIES
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ STUDIES = "easeml_studies"
 """The Variable with the names of the studies, as a JSON list."""
 MOST_OFFERED = 1000
 
-NAME = "^[a-z0-9][a-z0-9_.-]{0,62}$"
+NAME = f"^{limits.NAME.pattern}$"
 """What the store takes as the name of a tenant or a study."""
 MOMENT = r"^\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d:?\d\d)?$"
 MOST_CAPPED = 32

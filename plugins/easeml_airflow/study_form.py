@@ -5,12 +5,13 @@ from __future__ import annotations
 from airflow.sdk import Param
 
 from easeml_airflow import params
+from easeml_core import limits
 
 METRIC = r"^(accuracy|balanced_accuracy|f1|auc|log_loss|rmse|mae|r2|within:[0-9.e+-]+|[\w.]+:\w+)$"
 METRICS = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "rmse", "mae", "r2", "within:0.5"]
 SOURCES = ["sklearn:digits", "csv:FILE.csv", "images:FOLDER", "series:FILE.csv?id=COLUMN&step=COLUMN", "sql:NAME"]
 SPLITS = ["rows", "group:COLUMN", "time:COLUMN"]
-NAMED = "1 to 63 small letters, digits and _ . -, beginning with a letter or digit"
+NAMED = limits.NAME.rule
 ROWS = "Values are device seconds, such as 3600 for an hour. Empty: no limit."
 
 text, optional = params.text, params.optional
@@ -65,8 +66,8 @@ FORM = {
         1.0,
         title="Weight",
         type="number",
-        exclusiveMinimum=0,
-        maximum=1e6,
+        minimum=limits.WEIGHT.least,
+        maximum=limits.WEIGHT.most,
         description="The study's weight in the scheduler: 2 counts twice as much as 1.",
     ),
     "budget_seconds": optional("Budget", f"What it may use. {ROWS}", "number", exclusiveMinimum=0, maximum=1e9),
@@ -74,8 +75,8 @@ FORM = {
         0,
         title="Priority",
         type="integer",
-        minimum=-100,
-        maximum=100,
+        minimum=limits.PRIORITY.least,
+        maximum=limits.PRIORITY.most,
         description="Studies of a higher one come first.",
     ),
     "deadline": params.moment("Deadline", "No trial begins that would end later. Empty: none."),
@@ -83,8 +84,8 @@ FORM = {
         "Target quality",
         "The search ends once a trial reaches it, such as 0.95. Empty: when every candidate has run.",
         "number",
-        exclusiveMinimum=0,
-        maximum=1,
+        exclusiveMinimum=limits.TARGET_QUALITY.above,
+        maximum=limits.TARGET_QUALITY.most,
     ),
     "candidates": optional(
         "Candidates",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import attrs
 
 from reference_pages.docstring import read_docstring, table
 
@@ -29,14 +30,10 @@ def section(kind: Any) -> str:
     """A class of settings: what it is for, and its fields."""
     about = read_docstring(kind.__doc__)
     meanings = about.entries("Attributes")
-    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", meanings[f.name]) for f in dataclasses.fields(kind)]
+    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", meanings[f.name]) for f in attrs.fields(kind)]
     return f"## {kind.__name__}\n\n{about.text}\n\n" + table(("field", "type", "default", "meaning"), rows)
 
 
-def default_of(found: dataclasses.Field[Any]) -> str:
+def default_of(found: attrs.Attribute[Any]) -> str:
     """The default as a person writes it."""
-    if found.default is not dataclasses.MISSING:
-        value = found.default
-    else:
-        value = found.default_factory() if found.default_factory is not dataclasses.MISSING else "needed"
-    return f"{type(value).__name__}()" if dataclasses.is_dataclass(value) else repr(value)
+    return f"{type(found.default).__name__}()" if attrs.has(type(found.default)) else repr(found.default)

@@ -18,10 +18,11 @@ Error, Machine Learning 52 (2003), corrected resampled t-test, for the term N/K.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from attrs import evolve
 
 from easeml_core.encoding import typed_record
 from easeml_core.selection.problem import Past
@@ -51,7 +52,7 @@ def contestants_of(base: SelectionConfig) -> tuple[Contestant, ...]:
 
     Without a price of compute: whoever has one stops where the price says so, which is not what is judged here.
     """
-    return parse_contestants(RIVALS, base=replace(base, beta_multiplier=1.0, price_per_second=0.0), candidates=())
+    return parse_contestants(RIVALS, base=evolve(base, beta_multiplier=1.0, price_per_second=0.0), candidates=())
 
 
 def telling(table: Table) -> Table:

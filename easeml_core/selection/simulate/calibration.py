@@ -9,10 +9,11 @@ and certain loses against what is large and imagined.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from attrs import evolve
 from scipy.special import ndtri
 
 from easeml_core.errors import InvalidInputError
@@ -117,7 +118,7 @@ def calibration_report(
     parts = parts if len(parts) > 1 else []
     entries = []
     for scaled in (True, False):
-        trial = _Trial(replace(config, tenant_scale=scaled), qualities, orders, sorted(set(own)))
+        trial = _Trial(evolve(config, tenant_scale=scaled), qualities, orders, sorted(set(own)))
         for part in parts:
             trial.predict(part)
         entries += trial.entries()

@@ -9,9 +9,12 @@ backtested                  in each repeat the one of RIVALS that a backtest on 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+from attrs import evolve
 
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.errors import InvalidInputError, NotFoundError
@@ -83,12 +86,12 @@ def _parse(text: str, base: SelectionConfig, candidates: Sequence[str]) -> Conte
             _refuse(text, f"{name} has no settings; leave out {colon}{tail}")
         rivals = RIVALS if name == BACKTESTED else ()
         return Contestant(text, None, tuple(_parse(rival, base, candidates) for rival in rivals))
-    config = replace(base, policy=name)
+    config = evolve(base, policy=name)
     if at:
-        config = replace(config, beta_multiplier=_read(text, "the multiplier of beta", multiplier, 1.0))
+        config = evolve(config, beta_multiplier=_read(text, "the multiplier of beta", multiplier, 1.0))
     if name == "order":
-        return Contestant(text, replace(config, order=_read_order(text, tail, candidates)))
-    return Contestant(text, replace(config, **_settings(text, tail)) if colon else config)
+        return Contestant(text, evolve(config, order=_read_order(text, tail, candidates)))
+    return Contestant(text, evolve(config, **_settings(text, tail)) if colon else config)
 
 
 _FORMS = "write NAME, NAME@BETA, NAME:SETTING=VALUE,... or order:FILE"
@@ -101,7 +104,7 @@ def _refuse(text: str, what: str) -> NoReturn:
 
 def _settings(text: str, tail: str) -> Parameters:
     """``guard=0,blend=1`` as settings, each of the kind of its default."""
-    defaults = {f.name: f.default for f in fields(SelectionConfig) if f.name not in FIXED}
+    defaults = {f.name: f.default for f in attrs.fields(SelectionConfig) if f.name not in FIXED}
     settings = {}
     for part in tail.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))

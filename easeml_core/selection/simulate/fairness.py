@@ -6,8 +6,10 @@ total regret, their yield the regret of the worst-off tenant.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
+
+from attrs import evolve
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.simulate.contestants import Contestant
@@ -59,7 +61,7 @@ def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]
             raise InvalidInputError(message)
         for value in KNOBS[knob]:
             name = f"{contestant.name}{',' if ':' in contestant.name else ':'}{knob}={value:g}"
-            config = replace(contestant.config, **cast("Any", {knob: value}))
+            config = evolve(contestant.config, **cast("Any", {knob: value}))
             points.append(Point(contestant.name, value, Contestant(name, config)))
     if all(point.value is None for point in points):
         message = f"a curve over the {knob} needs the policy default, which alone has one; add --policy default"

@@ -9,10 +9,11 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attrs import evolve
 
 from easeml_core.config import GateConfig, require
 from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
@@ -390,7 +391,7 @@ def _fits(tx: Connection, plan: GateConfig, test_set: PlannedSet, changes: int) 
     """
     parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
     sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]
-    return all(examples_for_gate(replace(plan, condition=c), changes=changes) <= size for c, size in sizes)
+    return all(examples_for_gate(evolve(plan, condition=c), changes=changes) <= size for c, size in sizes)
 
 
 def _answer(

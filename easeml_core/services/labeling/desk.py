@@ -7,7 +7,6 @@ Where they differ, and what nobody can tell, the referee settles (``adjudication
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
+from easeml_core.limits import LABELER
 from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
 from easeml_core.services.labeling.annotations import (
     Progress,
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.labels import ExampleLayout
     from easeml_core.store.tables.test_sets import SealedSet
 
-_LABELER = re.compile(r"[a-z0-9][a-z0-9_.@-]{0,62}")
-
 
 def labeler_name(name: str) -> str:
     """The name under which somebody's labels are kept: theirs, in small letters.
@@ -56,8 +54,8 @@ def labeler_name(name: str) -> str:
         'ann@lab'
     """
     kept = name.lower()
-    if not _LABELER.fullmatch(kept):
-        message = f"a labeler's name is 1 to 63 of a-z, 0-9 and _ . @ -, beginning with a letter or digit; got {name!r}"
+    if not LABELER.holds(kept):
+        message = f"a labeler's name must be {LABELER.rule}, got {name!r}"
         raise InvalidInputError(message)
     return kept
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from easeml_core.config import MeterConfig, require
 from easeml_core.meter.alternatives import alternatives_to
@@ -88,7 +90,7 @@ def meter_plans(
         ambiguous=ambiguous,
         tail="hoeffding",
     )
-    best = plan_config(replace(rough, tail="clopper-pearson"), error_rate=error_rate)
+    best = plan_config(evolve(rough, tail="clopper-pearson"), error_rate=error_rate)
     others = (plan_config(rough), *alternatives_to(rough))
     return MeterPlans(best, tuple(sorted(others, key=_size)), best.validation_minimum, best.warnings)
 

@@ -28,6 +28,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.limits import LONGEST_TEXT
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.answers import wanted_of
 from easeml_core.models.command_model import pack_command
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 LARGEST_BYTES = 2 << 30
 """Of a model's file."""
 
-LONGEST_MESSAGE = 2000
 _OPEN_PART = "the open validation part of study {study!r}"
 _MOST_CLASSES = 10
 _BUNDLE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -209,7 +209,7 @@ def _checked(
     """Check what the caller says; the message without what cannot be stored."""
     require(format in FORMATS, "format", format, f"one of {', '.join(FORMATS)}")
     words = clean(message).strip() if isinstance(message, str) else ""
-    require(0 < len(words) <= LONGEST_MESSAGE, "message", message, f"words of 1 to {LONGEST_MESSAGE:,} characters")
+    require(0 < len(words) <= LONGEST_TEXT, "message", message, f"words of 1 to {LONGEST_TEXT:,} characters")
     require(bool(request_key), "request_key", request_key, "not empty; it makes the call repeatable")
     require(command is None or format == "command", "command", command, "given with the format 'command' only")
     together = (bundle is None) == (version is None)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import TrialState
@@ -89,7 +90,7 @@ def _batch(found: Suggested) -> dict[str, Any]:
 
 def _settings(policy: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
     """The settings of the batch as plain JSON, whatever version stored them; its policy may have been asked for."""
-    own = replace(SelectionConfig(), policy=policy).to_json()
+    own = evolve(SelectionConfig(), policy=policy).to_json()
     return {**own, "order": list(own["order"]), **(config or {}), "policy": policy}
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from attrs import evolve
 
 from easeml_core.config import SelectionConfig
 from easeml_core.encoding import from_json, row_of, to_stored_json, typed_record
@@ -269,7 +270,7 @@ def _calibration(table: Table, base: SelectionConfig, seed: int) -> CalibrationR
     typical = np.median((~np.isnan(table.quality)).sum(axis=1))
     own = [number for number in OWN if number < typical]
     with one_thread():
-        return calibration_report(past_of(table), replace(base, policy="default"), own=own, seed=seed)
+        return calibration_report(past_of(table), evolve(base, policy="default"), own=own, seed=seed)
 
 
 def _message(winner: str, ruling: Ruling, protocol: Protocol, n_tenants: int, base: SelectionConfig) -> str:

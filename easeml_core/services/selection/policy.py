@@ -6,14 +6,16 @@ that it was made under. A change waits for a decision that is under way; the nex
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from easeml_core.config import SelectionConfig
 from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.entities import JsonObject, Parameters
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import lock
 from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
     from easeml_core.store.tables.decisions import StoredSettings
-
-LONGEST_REASON = 2000
 
 
 def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig:
@@ -39,7 +39,7 @@ def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig
     """
     stored = newest_settings(tx)
     config = SelectionConfig() if stored is None else SelectionConfig.from_json(stored.config)
-    return config if policy is None else replace(config, policy=policy)
+    return config if policy is None else evolve(config, policy=policy)
 
 
 @typed_record
@@ -116,14 +116,14 @@ def set_policy(
         StoreError: The role may not change them.
     """
     reason = reason.strip()
-    if not 0 < len(reason) <= LONGEST_REASON:
-        message = f"a reason of 1 to {LONGEST_REASON} characters is needed, got {len(reason)}; say why, others will ask"
+    if not 0 < len(reason) <= LONGEST_TEXT:
+        message = f"a reason of 1 to {LONGEST_TEXT} characters is needed, got {len(reason)}; say why, others will ask"
         raise InvalidInputError(message)
     with store.begin() as tx:
         lock(tx, "suggest")
         newest = newest_settings(tx)
         base = SelectionConfig() if newest is None or from_defaults else SelectionConfig.from_json(newest.config)
-        config = replace(base, **changes).to_json()
+        config = evolve(base, **changes).to_json()
         if newest is not None and _is_repetition(newest, config, reason, report):
             return PolicyChange(**row_of(_shown(newest)), changed=False)
         if instead_of is not None and instead_of != (newest.id if newest else 0):

@@ -8,14 +8,13 @@ scheduler that is under way, and the next one obeys it. The database refuses a l
 
 from __future__ import annotations
 
-import math
-import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
 from easeml_core.errors import ConfigError
+from easeml_core.limits import MAX_PARALLEL, MOST_DEVICES, NAME, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
 from easeml_core.store.database import lock
 from easeml_core.store.tables import reservations, studies
@@ -25,25 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.entities import Study, Tenant
+    from easeml_core.limits import Limit
     from easeml_core.store.database import Store
 
 
-_DEVICE = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _NOT_SHARED = (
     "left out: every study's data are split and sealed by themselves, so a model that was trained for one study has "
     "seen rows that another study's gate keeps sealed, and no trial can serve both"
 )
-_DEVICE_RULE = "1 to 63 of a-z, 0-9, '_', '.', '-', beginning with a letter or digit"
-
-
-def is_positive(value: object) -> bool:
-    """Whether it is a number > 0 and finite."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 def check_device(device: object) -> None:
     """Raise ConfigError unless it can be the name of a kind of device."""
-    require(isinstance(device, str) and _DEVICE.fullmatch(device) is not None, "device", device, _DEVICE_RULE)
+    NAME.check("device", device)
 
 
 def trainable(candidates: Sequence[Mapping[str, Any]]) -> list[Any]:
@@ -77,9 +70,9 @@ def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
         owner = f"candidate {candidate.get('name')!r}"
         devices = candidate.get("devices")
         if devices is not None:
-            listed = isinstance(devices, list | tuple) and 1 <= len(devices) <= 20
-            named = listed and all(isinstance(d, str) and _DEVICE.fullmatch(d) for d in devices)
-            require(named, f"{owner}: devices", devices, f"1 to 20 kinds of device, each {_DEVICE_RULE}")
+            listed = isinstance(devices, list | tuple) and 1 <= len(devices) <= MOST_DEVICES
+            named = listed and all(map(NAME.holds, devices))
+            require(named, f"{owner}: devices", devices, f"1 to {MOST_DEVICES} kinds of device, each {NAME.rule}")
         if candidate.get("shared") is not None:
             require(False, f"{owner}: shared", candidate["shared"], _NOT_SHARED)
 
@@ -94,16 +87,7 @@ def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
         ConfigError: One of them is outside its range.
     """
     checked = dict(given)
-    if "weight" in given:
-        require(is_positive(given["weight"]), "weight", given["weight"], "a number > 0 and finite")
-    if "priority" in given:
-        priority = given["priority"]
-        whole = type(priority) is int and -100 <= priority <= 100
-        require(whole, "priority", priority, "a whole number from -100 to 100")
-    budget, target = given.get("budget_seconds"), given.get("target_quality")
-    _check_seconds("budget_seconds", budget)
-    fits = target is None or (is_positive(target) and target <= 1)
-    require(fits, "target_quality", target, "a number > 0 and <= 1, or None for no target")
+    _check(given, weight=WEIGHT, priority=PRIORITY, budget_seconds=SECONDS, target_quality=TARGET_QUALITY)
     if given.get("deadline") is not None:
         checked["deadline"] = deadline_of(given["deadline"])
     return checked
@@ -118,17 +102,14 @@ def checked_tenant_limits(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: One of them is outside its range.
     """
-    if "weight" in given:
-        require(is_positive(given["weight"]), "weight", given["weight"], "a number > 0 and finite")
-    parallel = given.get("max_parallel")
-    fits = parallel is None or (type(parallel) is int and 1 <= parallel < 2**31)
-    require(fits, "max_parallel", parallel, "a whole number >= 1, or None for no limit")
-    _check_seconds("quota_seconds", given.get("quota_seconds"))
+    _check(given, weight=WEIGHT, max_parallel=MAX_PARALLEL, quota_seconds=SECONDS)
     return dict(given)
 
 
-def _check_seconds(name: str, value: object) -> None:
-    require(value is None or is_positive(value), name, value, "a number > 0 and finite, or None for no limit")
+def _check(given: Mapping[str, Any], **limits: Limit) -> None:
+    for name, limit in limits.items():
+        if name in given:
+            limit.check(name, given[name])
 
 
 def deadline_of(value: object) -> datetime:

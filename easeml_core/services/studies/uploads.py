@@ -7,16 +7,15 @@ should. So the referee removes it when its study is sealed, and after ``KEPT_DAY
 
 from __future__ import annotations
 
-import re
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.data.sources.spec import SCHEMES, UploadName, is_upload, parse_source, plain_file_name, upload_of
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.limits import NAME
 from easeml_core.store.tables.datasets import uses_of_uploads
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 PART = "uploads"
 KEPT_DAYS = 7
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.ASCII)
 
 
 def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str, today: date) -> UploadName:
@@ -47,7 +45,7 @@ def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str,
         ConfigError: The tenant cannot have that name.
         ArtifactError: It cannot be kept.
     """
-    require(_TENANT.fullmatch(tenant) is not None, "tenant", tenant, "small letters, digits and _ . -, at most 63")
+    NAME.check("tenant", tenant)
     reference = artifacts.part(PART, today.isoformat(), tenant).put(path)
     return UploadName(today.isoformat(), reference.partition(":")[2], plain_file_name(file))
 
@@ -100,7 +98,7 @@ def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterat
     with ExitStack() as held:
         try:
             # The day first: a name that somebody made up must not leave a folder.
-            if upload.day not in artifacts.parts(PART) or _TENANT.fullmatch(tenant) is None:
+            if upload.day not in artifacts.parts(PART) or not NAME.holds(tenant):
                 raise ArtifactError(upload.file)
             copy = held.enter_context(artifacts.part(PART, upload.day, tenant).copy(upload.reference))
         except ArtifactError as error:

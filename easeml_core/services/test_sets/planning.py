@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, SetConfig, choice, set_config
 from easeml_core.entities import SealedSetPurpose
@@ -93,7 +95,7 @@ def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
     There each released verdict is paid for when it is given, as part of the log weight, so that all adaptivities start
     from delta / H.
     """
-    return plan_for_gate(replace(config, adaptivity="none"), log_weight=log_weight).examples
+    return plan_for_gate(evolve(config, adaptivity="none"), log_weight=log_weight).examples
 
 
 @lru_cache(maxsize=1024)
@@ -120,7 +122,7 @@ def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> fl
         >>> round(joint_weight_limit(config, config.gate.condition, needed), 2)  # 3.12 needs 5 examples more
         3.11
     """
-    gate, plan = replace(config.gate, condition=condition), joint_plan(config)
+    gate, plan = evolve(config.gate, condition=condition), joint_plan(config)
 
     def needed(weight: float) -> int:
         return examples_for_joint_gate(gate, weight)
@@ -219,13 +221,13 @@ def plan_joint(config: JointConfig) -> JointSizes:
 
 def gate_set_examples(config: GateConfig) -> int:
     """Examples of a gate set, so that each of its slices can have what it needs too."""
-    slices = sum(examples_for_gate(replace(config, condition=condition)) for _, condition in config.slices)
+    slices = sum(examples_for_gate(evolve(config, condition=condition)) for _, condition in config.slices)
     return max(examples_for_gate(config), slices)
 
 
 def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
     """Likewise of a shared set, for a verdict after answers of this log weight."""
-    asked = [replace(config, condition=condition) for _, condition in config.slices]
+    asked = [evolve(config, condition=condition) for _, condition in config.slices]
     slices = sum(examples_for_joint_gate(part, log_weight) for part in asked)
     return max(examples_for_joint_gate(config, log_weight), slices)
 
@@ -311,12 +313,12 @@ def canonical(config: SetConfig) -> SetConfig:
     if isinstance(config, GateConfig):
         return _canonical_gate(config)
     joint_plan(config)
-    return replace(config, gate=_canonical_gate(config.gate))
+    return evolve(config, gate=_canonical_gate(config.gate))
 
 
 def _canonical_gate(config: GateConfig) -> GateConfig:
     slices = tuple((name, str(parse_condition(condition))) for name, condition in config.slices)
-    return replace(config, condition=str(parse_condition(config.condition)), slices=slices)
+    return evolve(config, condition=str(parse_condition(config.condition)), slices=slices)
 
 
 def gate_of(config: SetConfig) -> GateConfig | None:
@@ -336,6 +338,6 @@ def needed_examples(config: SetConfig) -> int:
 def needed_of_slice(config: GateConfig | JointConfig, condition: str) -> int:
     """How many examples a slice needs at least for its own condition, at its share of the level."""
     if isinstance(config, GateConfig):
-        return examples_for_gate(replace(config, condition=condition))
+        return examples_for_gate(evolve(config, condition=condition))
     weight = planned_gate_log_weight(joint_plan(config), config.meter.ambiguous)
-    return examples_for_joint_gate(replace(config.gate, condition=condition), weight)
+    return examples_for_joint_gate(evolve(config.gate, condition=condition), weight)

@@ -7,10 +7,11 @@ What new examples must be before they are sealed: distinct, enough, and unknown 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attrs import evolve
 
 from easeml_core.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
 from easeml_core.data.columns import column_of_texts
@@ -345,8 +346,8 @@ def _take_slices(
         if len(found) > MOST_SLICES or not all(word.isprintable() and len(word) <= LONGEST_KEY for word in found):
             raise refused(file, f"column {column!r} must have at most {MOST_SLICES} different words of printable text")
         slices = tuple((word, gate.condition) for word in found)
-        gate = replace(gate, slices=slices)
-        config = replace(config, gate=gate) if isinstance(config, JointConfig) else gate
+        gate = evolve(gate, slices=slices)
+        config = evolve(config, gate=gate) if isinstance(config, JointConfig) else gate
     place = {name: code for code, (name, _) in enumerate(slices)}
     unknown = sorted(set(place) - set(words))
     if unknown:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.rows import as_json, change, clean, record, records, rows, scalar
 
@@ -370,10 +371,6 @@ def refuse_sealing(tx: Connection, request_id: int) -> bool:
     return study is not None
 
 
-LONGEST_MESSAGE = 2000
-"""Characters of an answer's message: it travels through events, logs and pages."""
-
-
 def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) -> None:
     """Answer a request and wake whoever waits for it."""
     change(
@@ -381,7 +378,7 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) 
         "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)",
         id=request_id,
         refused=refused,
-        message=clean(message)[:LONGEST_MESSAGE],
+        message=clean(message)[:LONGEST_TEXT],
     )
     notify(tx, f"answer:{request_id}")
 

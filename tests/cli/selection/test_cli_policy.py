@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 import made_up_installation
 import numpy as np
@@ -43,7 +43,7 @@ def test_every_setting_has_an_option() -> None:
     group = cli.commands["policy"]
     assert isinstance(group, click.Group)
     options = {p.name: p for p in group.commands["set"].params if isinstance(p, click.Option)}
-    for field in fields(SelectionConfig):
+    for field in attrs.fields(SelectionConfig):
         assert options[field.name].opts == [f"--{field.name.replace('_', '-')}"]
 
 
@@ -56,7 +56,7 @@ def test_every_setting_can_be_set(order: Any, nowhere: Path) -> None:
     }
     flags = {"greedy_gap_per_cost": True, "cost_aware": False, "tenant_scale": False}
     flags |= {"believe": False, "cold_start": False, "greedy_from_best": True}
-    assert {*given, *flags, "order"} == {field.name for field in fields(SelectionConfig)}
+    assert {*given, *flags, "order"} == {field.name for field in attrs.fields(SelectionConfig)}
     options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     options += [f"--{'' if value else 'no-'}{name.replace('_', '-')}" for name, value in flags.items()]
     told = order("policy", "set", *options, "--order", "habit.txt", "--reason", "all of it", "--json").json

@@ -213,7 +213,7 @@ def test_alerts_are_listed_and_cleared(ask: Any, trial: int, database: Any, arti
         ((*REGISTER, "--candidates", "[]"), "a study needs at least one candidate"),
         ((*REGISTER, "--candidates", '[{"name": "a", "kind": "oak"}]'), "there is no trainer kind 'oak'; known kinds"),
         ((*REGISTER, "--training", '{"max_attempts": 0}'), "max_attempts must be a whole number, 1 to 1000, got 0"),
-        ((*REGISTER, "--weight", "0"), "weight must be a number > 0 and finite, got 0.0"),
+        ((*REGISTER, "--weight", "0"), "weight must be >= 1e-6 and <= 1e6, got 0.0"),
         ((*REGISTER, "--budget-seconds", "-1"), "budget_seconds must be a number > 0"),
         ((*REGISTER, "--metric", "f2"), "there is no metric 'f2'; known: 'accuracy'"),
         ((*REGISTER, "--metric", "r2"), "give hit 'within:T', with T in the unit of the target"),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from attrs import evolve
 from meter_oracles import capped_rise_automaton, combine_signals, ratchet_automaton
 
 from easeml_core.config import MeterConfig
@@ -60,7 +59,7 @@ THREE = MeterConfig(ranges=(0.1, 0.3))
     ],
 )
 def test_rules_are_broken_by_the_last_answer(rule, broken, kept):
-    config = replace(THREE, budget=(rule,))
+    config = evolve(THREE, budget=(rule,))
     for answers in broken:
         sentence = budget_breach(answers, config)
         assert sentence is not None
@@ -70,7 +69,7 @@ def test_rules_are_broken_by_the_last_answer(rule, broken, kept):
 
 
 def test_any_rule_of_several_is_enough_and_the_sentence_names_it():
-    config = replace(THREE, budget=("two yellow in a row", "retire within 9 submissions"))
+    config = evolve(THREE, budget=("two yellow in a row", "retire within 9 submissions"))
     assert budget_breach([2, 1], config) is None
     assert "two yellow" in (budget_breach([2, 2], config) or "")
     assert "get new validation data" in (budget_breach([2, 2], config) or "")
@@ -82,7 +81,7 @@ def test_any_rule_of_several_is_enough_and_the_sentence_names_it():
 @pytest.mark.parametrize("answers", [[1], [2], [3], [1, 2, 3], [3, 1]])
 def test_without_rules_the_highest_signal_decides(answers):
     for budget in (1, 2):
-        config = replace(THREE, overfitting_budget=budget)
+        config = evolve(THREE, overfitting_budget=budget)
         assert budget_breach(answers, config) == budget_breach([answers[-1]], config)
     assert budget_breach([1, None], THREE) is None
 
@@ -101,13 +100,13 @@ def test_without_rules_the_highest_signal_decides(answers):
 )
 def test_a_rule_that_cannot_be_read_is_refused(rule, message):
     with pytest.raises(InvalidInputError, match=message):
-        budget_breach([1], replace(THREE, budget=(rule,)))
+        budget_breach([1], evolve(THREE, budget=(rule,)))
 
 
 def test_settings_refuse_what_is_no_list_of_words():
     for wrong in ("signal above range 2", (1,), ("",)):
         with pytest.raises(ConfigError, match="budget must be a list of rules in words"):
-            replace(THREE, budget=wrong)
+            evolve(THREE, budget=wrong)
     with pytest.raises(ConfigError, match="signal must be from 1 to 3"):
         budget_breach([4], THREE)
 
@@ -161,7 +160,7 @@ def test_figures_of_an_alert_are_rounded_to_the_safe_side():
 
 
 def test_rules_in_a_row_begin_anew_on_another_validation_set():
-    config = replace(THREE, budget=("two yellow in a row", "retire within 4 submissions"))
+    config = evolve(THREE, budget=("two yellow in a row", "retire within 4 submissions"))
     for answers, versions, broken in (
         ([2, 2], [1, 1], True),
         ([2, 2], [1, 2], False),

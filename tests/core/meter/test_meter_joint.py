@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attrs import evolve
 from path_adaptive import read_meter
 from scipy import stats
 
@@ -32,7 +33,7 @@ def next_meter_log_level(plan: JointPlan, costs: list[float]) -> float:
 def meter_settings(plan: JointPlan, config: MeterConfig) -> MeterConfig:
     """The meter's settings with its part of delta and the plan's steps."""
     delta = (1 - plan.reliability) * (1 - plan.gate_share)
-    return replace(config, reliability=math.nextafter(1 - delta, 1.0), steps=plan.meter_steps)
+    return evolve(config, reliability=math.nextafter(1 - delta, 1.0), steps=plan.meter_steps)
 
 
 @pytest.mark.parametrize("order", ["gmgm", "ggmm", "mmgg", "mgmgg", "mmmgg"])
@@ -81,7 +82,7 @@ def test_allocations_that_the_proof_does_not_cover_are_refused_with_the_reason(a
 )
 def test_meters_that_the_proof_does_not_cover_are_refused(change):
     with pytest.raises(InvalidInputError, match="cannot share a sealed set with a gate"):
-        check_joint_meter(replace(METER, **change))
+        check_joint_meter(evolve(METER, **change))
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ The trees are walked by brute force: what the meter itself answers, at every nod
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from attrs import evolve
 from meter_oracles import capped_rise_automaton, deviations_automaton, ratchet_automaton
 from path_adaptive import read_meter
 
@@ -49,7 +49,7 @@ BLIND = sorted(set(SETTINGS) - {"path-adaptive", "pruned", "dithered"})
 
 
 def config_of(method: str, **more: object) -> MeterConfig:
-    return replace(BASE, method=method, **{**SETTINGS[method], **more})
+    return evolve(BASE, method=method, **{**SETTINGS[method], **more})
 
 
 def read(config: MeterConfig, gap: float | Fraction, earlier: list[Answered], n: int, **more) -> Reading:
@@ -189,7 +189,7 @@ def test_one_label_less_is_too_few_with_a_level_fixed_before(method):
 def test_path_adaptive_is_the_same_through_both_doors():
     rng = np.random.default_rng(5)
     for tail in ("hoeffding", "clopper-pearson"):
-        config = replace(BASE, tail=tail, tolerance=0.3, steps=20)
+        config = evolve(BASE, tail=tail, tolerance=0.3, steps=20)
         earlier: list[Answered] = []
         for _ in range(15):
             errors = int(rng.integers(0, 400))
@@ -206,7 +206,7 @@ def test_path_adaptive_is_the_same_through_both_doors():
 )
 def test_the_short_door_is_for_the_plain_path_adaptive_meter(change):
     with pytest.raises(ConfigError, match=next(iter(change))):
-        read_meter(errors=1, examples=9, validation_loss=0.1, config=replace(BASE, **change), log_weight=0.0)
+        read_meter(errors=1, examples=9, validation_loss=0.1, config=evolve(BASE, **change), log_weight=0.0)
 
 
 def signals_of(config: MeterConfig, gaps: list[float], n: int = 10**6) -> list[int | None]:
@@ -246,7 +246,7 @@ def test_rules_and_their_automata_answer_alike(method, automaton, more):
     for _ in range(20):
         gaps = [float(gap) for gap in rng.choice((0.0, 0.0, 0.0, 0.2, 0.4, 0.6), size=8)]
         rule = config_of(method, steps=8, **more)
-        table = replace(BASE, method="automaton", automaton=automaton.rows, steps=8)
+        table = evolve(BASE, method="automaton", automaton=automaton.rows, steps=8)
         assert signals_of(rule, gaps) == signals_of(table, gaps)
         assert read(rule, 0.0, [], 10**5).log_level == pytest.approx(read(table, 0.0, [], 10**5).log_level, rel=1e-12)
 
@@ -330,7 +330,7 @@ def test_a_guess_that_comes_true_is_cheaper_and_a_wrong_one_dearer():
 def test_one_sided_readings_use_the_whole_level_above():
     for tail in ("hoeffding", "clopper-pearson"):
         config = config_of("exact-tree", one_sided=True, tail=tail)
-        twice = replace(config, one_sided=False, reliability=0.8)
+        twice = evolve(config, one_sided=False, reliability=0.8)
         one, two = read(config, 0.0, [], 10**5), read(twice, 0.0, [], 10**5)
         assert one.high == pytest.approx(two.high, rel=1e-9)
         assert (one.low, one.reachable) == (0.0, 4)

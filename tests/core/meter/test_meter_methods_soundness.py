@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from attrs import evolve
 from meter_oracles import ratchet_automaton
 from scipy import stats
 
@@ -81,7 +81,7 @@ def attacked_life(config: MeterConfig, n: int, rng: np.random.Generator) -> tupl
 @pytest.mark.parametrize("method", sorted(METER_METHODS))
 def test_no_method_is_fooled_at_its_planned_size(method, tail):
     """delta = .1; false alarm below 1e-7 by the promise itself."""
-    config = replace(BASE, method=method, tail=tail, **MORE.get(method, {}))
+    config = evolve(BASE, method=method, tail=tail, **MORE.get(method, {}))
     n, rng, runs = plan_config(config).labels, np.random.default_rng(len(method)), 25
     lives = [attacked_life(config, n, rng) for _ in range(runs)]
     assert sum(wrong for _, wrong, _ in lives) <= violations_allowed(runs, 0.1)
@@ -95,8 +95,8 @@ def test_the_same_attack_fools_a_level_that_ignores_reactions():
 
     About 43 % of the lives are fooled, where 10 % was promised; fewer than 24 % of 200 has a chance below 1e-7.
     """
-    n = plan_config(replace(BASE, method="first-change")).labels
-    config = replace(BASE, method="path-adaptive", tolerance=0.05)
+    n = plan_config(evolve(BASE, method="first-change")).labels
+    config = evolve(BASE, method="path-adaptive", tolerance=0.05)
     rng, fooled = np.random.default_rng(8), 0
     for _ in range(200):
         votes = np.zeros(n, dtype=np.int32)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from path_adaptive import Reading, read_meter
@@ -19,7 +19,7 @@ from easeml_core.meter.planner import plan_meter
 from easeml_core.stats.binomial_bounds import clopper_pearson
 
 HOEFFDING = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
-EXACT = replace(HOEFFDING, tail="clopper-pearson")
+EXACT = evolve(HOEFFDING, tail="clopper-pearson")
 moderate = settings(deadline=None, max_examples=examples(150))
 tails = st.sampled_from(["hoeffding", "clopper-pearson"])
 
@@ -55,7 +55,7 @@ def test_a_clear_answer_is_free_and_an_ambiguous_one_costs_ln_2():
 
 
 def test_narrow_ranges_make_more_than_two_answers_reachable():
-    config = replace(HOEFFDING, ranges=(0.05, 0.1, 0.15, 0.2), tolerance=0.1)
+    config = evolve(HOEFFDING, ranges=(0.05, 0.1, 0.15, 0.2), tolerance=0.1)
     reading = read(400, 1_000, 0.28, config)  # gap .12, radius .066: [-.012, .252]
     assert (reading.signal, reading.reachable) == (3, 5)
 
@@ -63,14 +63,14 @@ def test_narrow_ranges_make_more_than_two_answers_reachable():
 def test_earlier_costs_lower_the_level():
     for config in (HOEFFDING, EXACT):
         free, paid = read(400, 4_000, 0.09, config), read(400, 4_000, 0.09, config, log_weight=3 * math.log(2))
-        fewer = replace(config, reliability=1 - 0.01 / 8)
+        fewer = evolve(config, reliability=1 - 0.01 / 8)
         assert paid.tolerance_now > free.tolerance_now
         assert paid.tolerance_now == pytest.approx(read(400, 4_000, 0.09, fewer).tolerance_now, rel=1e-9)
 
 
 def test_more_submissions_planned_lower_the_level_likewise():
     for config in (HOEFFDING, EXACT):
-        one, eight = replace(config, steps=4), replace(config, steps=32)
+        one, eight = evolve(config, steps=4), evolve(config, steps=32)
         paid = read(400, 4_000, 0.09, one, log_weight=math.log(8))
         assert read(400, 4_000, 0.09, eight).tolerance_now == pytest.approx(paid.tolerance_now, rel=1e-12)
 
@@ -99,7 +99,7 @@ def test_exact_intervals_retire_by_their_longer_side():
 @pytest.mark.parametrize(("tail", "rate"), [("hoeffding", 0.2), ("clopper-pearson", 0.2), ("clopper-pearson", 0.05)])
 def test_a_planned_set_gives_the_planned_number_of_ambiguous_answers(tail, rate, b):
     """A developer who sits on a boundary gets b + 1 answers (the last one's cost is never paid) and no more."""
-    config = replace(HOEFFDING, ranges=(0.0, 0.4), tail=tail, ambiguous=b)
+    config = evolve(HOEFFDING, ranges=(0.0, 0.4), tail=tail, ambiguous=b)
     plan = plan_meter(
         ranges=config.ranges,
         tolerance=config.tolerance,
@@ -167,7 +167,7 @@ def test_reachable_counts_agree_with_looking_at_every_interval():
 
 def test_large_sets_are_read_quickly_and_deep_levels_too():
     for log_weight in (0.0, 700.0):
-        reading = read(5_000, 50_000, 0.08, replace(EXACT, tolerance=0.1), log_weight)
+        reading = read(5_000, 50_000, 0.08, evolve(EXACT, tolerance=0.1), log_weight)
         assert reading.signal == 1
         assert reading.low < 0.1 < reading.high
 
@@ -176,7 +176,7 @@ def test_large_sets_are_read_quickly_and_deep_levels_too():
 @given(submissions(), tails, st.floats(0, 400), st.floats(0, 400))
 def test_tolerance_grows_with_what_was_spent(submission, tail, one, other):
     little, much = sorted((one, other))
-    config = replace(HOEFFDING, tail=tail)
+    config = evolve(HOEFFDING, tail=tail)
     before, after = (read(*submission, config, log_weight).tolerance_now for log_weight in (little, much))
     assert before <= after + 1e-12
     if much > little + 1e-6 and tail == "hoeffding":
@@ -197,7 +197,7 @@ def test_more_labels_never_raise_the_hoeffding_tolerance(one, other, log_weight)
 @given(submissions(), tails, st.data())
 def test_signal_rises_with_the_errors(submission, tail, data):
     errors, examples, loss = submission
-    config = replace(HOEFFDING, tail=tail, tolerance=0.9999)
+    config = evolve(HOEFFDING, tail=tail, tolerance=0.9999)
     more = data.draw(st.integers(errors, examples))
     low, high = read(errors, examples, loss, config).signal, read(more, examples, loss, config).signal
     if low is not None and high is not None:
@@ -208,7 +208,7 @@ def test_signal_rises_with_the_errors(submission, tail, data):
 @given(submissions(), tails, st.floats(0, 50))
 def test_a_reading_is_consistent(submission, tail, log_weight):
     errors, examples, loss = submission
-    config = replace(HOEFFDING, tail=tail, tolerance=0.5)
+    config = evolve(HOEFFDING, tail=tail, tolerance=0.5)
     reading = read(errors, examples, loss, config, log_weight)
     assert reading.retired == (reading.tolerance_now > config.tolerance) == (reading.signal is None)
     assert 0 <= reading.low <= errors / examples + 1e-12

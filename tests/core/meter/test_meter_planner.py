@@ -272,7 +272,7 @@ def test_methods_keep_their_order_of_price(steps, m):
         ({"ranges": ()}, "ranges must be rising"),
         ({"ranges": (0.2, 0.1)}, "ranges must be rising"),
         ({"ranges": (math.nan,)}, "ranges must be rising"),
-        ({"tolerance": 0.0}, "tolerance must be > 0 and < 1"),
+        ({"tolerance": 0.0}, "tolerance must be >= 1e-9 and < 1"),
         ({"tolerance": math.nan}, "tolerance must be"),
         ({"reliability": 1.0}, "reliability must be > 0 and < 1"),
         ({"steps": 0}, "steps must be a whole number, 1 to 1000000"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
@@ -50,10 +51,10 @@ def test_retirement_is_the_first_submission_without_an_answer():
     assert found.to_json()["final_tolerance"] == pytest.approx(
         math.sqrt((math.log(2 * 32 / 0.01) + 5 * math.log(2)) / (2 * 2_446)), rel=1e-9
     )
-    found = replay(rows(*[0.0] * 9), examples=5_000, config=replace(CONFIG, steps=8))
+    found = replay(rows(*[0.0] * 9), examples=5_000, config=evolve(CONFIG, steps=8))
     assert (len(found.readings), found.retired_at, found.why) == (8, 9, "steps")
-    assert replay(rows(*[0.0] * 8), examples=5_000, config=replace(CONFIG, steps=8)).retired_at is None
-    found = replay(rows(0.0, n=50), examples=50, config=replace(CONFIG, steps=8))
+    assert replay(rows(*[0.0] * 8), examples=5_000, config=evolve(CONFIG, steps=8)).retired_at is None
+    found = replay(rows(0.0, n=50), examples=50, config=evolve(CONFIG, steps=8))
     assert (found.to_json()["readings"], found.retired_at, found.to_json()["final_tolerance"]) == ([], 1, None)
 
 
@@ -71,7 +72,7 @@ def test_a_repeated_artifact_is_answered_from_the_log_for_free():
 
 
 def test_a_dithered_replay_shows_its_edges_and_repeats_with_its_seed():
-    config = replace(CONFIG, method="dithered")
+    config = evolve(CONFIG, method="dithered")
     history = rows(*[0.1] * 20)
     one, same, other = (replay(history, examples=5_000, config=config, seed=seed) for seed in (1, 1, 2))
     assert one == same
@@ -83,7 +84,7 @@ def test_a_dithered_replay_shows_its_edges_and_repeats_with_its_seed():
 
 
 def test_one_teams_retirement_leaves_the_others():
-    config = replace(CONFIG, method="multitenant", teams=2, steps=4)
+    config = evolve(CONFIG, method="multitenant", teams=2, steps=4)
     history = [Submitted(i, 0.2, 1_000, team) for i, team in enumerate((1, 1, 1, 2, 1, 2, 2), start=1)]
     found = replay(history, examples=5_000, config=config)
     assert [row.submission for row, _ in found.readings] == [1, 2, 4, 6]
@@ -91,7 +92,7 @@ def test_one_teams_retirement_leaves_the_others():
 
 
 def test_breaches_of_the_budget_are_told_with_their_place():
-    config = replace(CONFIG, budget=("two yellow in a row", "retire within 40 submissions"), steps=4)
+    config = evolve(CONFIG, budget=("two yellow in a row", "retire within 40 submissions"), steps=4)
     found = replay(rows(0.2, 0.0, 0.2, 0.4, 0.0, 0.0, 0.2), examples=5_000, config=config)
     assert [(at, text.split('"')[1]) for at, text in found.alerts] == [
         (4, "two yellow in a row"),
@@ -166,7 +167,7 @@ def test_the_published_attack_stays_within_the_tolerances_and_follows_the_theory
     theory = {k: math.sqrt(k / 8_000) / math.pi for k in bias}
     assert sum(bias[k] / theory[k] for k in bias) / 40 == pytest.approx(0.976, abs=0.0005)
 
-    config = replace(CONFIG, ranges=(0.1, 0.9), steps=401, tolerance=0.5)
+    config = evolve(CONFIG, ranges=(0.1, 0.9), steps=401, tolerance=0.5)
     path = write(tmp_path, HEADER + "".join(f"{k},0.4,{round(4_000 * y)}\n" for k, y in curve))
     for row in read_history(path, examples=4_000):
         k = int(row.submission)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
 
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_oracles import combine_signals
@@ -31,12 +31,12 @@ CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 
 @given(st.floats(0.5, 0.9999), st.floats(0.01, 0.99))
 def test_the_failure_probability_is_split_and_never_exceeded(reliability, share):
-    total, direct = split_meters(replace(CONFIG, reliability=reliability), direct_share=share)
+    total, direct = split_meters(evolve(CONFIG, reliability=reliability), direct_share=share)
     both = (1 - total.reliability) + (1 - direct.reliability)
     assert both <= 1 - reliability
     assert both == pytest.approx(1 - reliability, rel=1e-9)
     assert 1 - direct.reliability == pytest.approx(share * (1 - reliability), rel=1e-9)
-    assert replace(total, reliability=0.9) == replace(direct, reliability=0.9) == replace(CONFIG, reliability=0.9)
+    assert evolve(total, reliability=0.9) == evolve(direct, reliability=0.9) == evolve(CONFIG, reliability=0.9)
 
 
 @settings(deadline=None, max_examples=examples(300))
@@ -77,8 +77,8 @@ def test_wrong_input_is_refused():
 
 
 def test_a_side_that_a_method_does_not_promise_is_no_ground_for_certainty():
-    one_sided = replace(CONFIG, method="ratchet", one_sided=True)
-    for weak in (replace(CONFIG, method="ratchet"), one_sided):
+    one_sided = evolve(CONFIG, method="ratchet", one_sided=True)
+    for weak in (evolve(CONFIG, method="ratchet"), one_sided):
         assert combine(Said(4, CONFIG), Said(1, CONFIG)).drift == "certain"
         assert combine(Said(4, weak), Said(1, CONFIG)).drift == "likely"  # the worst so far, not this submission's
         assert combine(Said(4, CONFIG), Said(1, weak)).drift == "certain"  # the upper end is promised
@@ -94,15 +94,15 @@ def test_each_answer_counts_with_its_own_boundaries_and_tolerance():
 
 
 def test_failure_probabilities_add_up():
-    total, direct = split_meters(replace(CONFIG, reliability=0.95))
+    total, direct = split_meters(evolve(CONFIG, reliability=0.95))
     assert both_reliability(total, direct) == 0.95
-    assert both_reliability(replace(CONFIG, reliability=0.99), replace(CONFIG, reliability=0.9)) == 0.89
+    assert both_reliability(evolve(CONFIG, reliability=0.99), evolve(CONFIG, reliability=0.9)) == 0.89
 
 
 def test_where_no_reliability_is_left_nothing_is_certain():
-    weak = [replace(CONFIG, reliability=r) for r in (0.5, 0.3)]
+    weak = [evolve(CONFIG, reliability=r) for r in (0.5, 0.3)]
     assert both_reliability(*weak) == 0.0
-    assert both_reliability(replace(CONFIG, reliability=0.5), replace(CONFIG, reliability=0.5)) == 0.0
+    assert both_reliability(evolve(CONFIG, reliability=0.5), evolve(CONFIG, reliability=0.5)) == 0.0
     assert combine(Said(4, weak[0]), Said(1, weak[1])).drift == "likely"
     assert combine(Said(4, weak[0]), Said(1, CONFIG)).drift == "certain"
     certain = TwoSignals(4, 1, 0.12, math.inf, "certain")
@@ -112,9 +112,9 @@ def test_where_no_reliability_is_left_nothing_is_certain():
 
 def test_no_figure_of_the_alert_is_rounded_up():
     """A probability of 1 is never claimed, nor more drift than there is."""
-    almost = replace(CONFIG, reliability=1 - 1e-9)
+    almost = evolve(CONFIG, reliability=1 - 1e-9)
     assert 0.999999997 < both_reliability(almost, almost) <= 1 - 2e-9
-    assert both_reliability(replace(CONFIG, reliability=1 - 1e-14), replace(CONFIG, reliability=1 - 1e-14)) < 1
+    assert both_reliability(evolve(CONFIG, reliability=1 - 1e-14), evolve(CONFIG, reliability=1 - 1e-14)) < 1
     told = drift_alert(TwoSignals(3, 1, 0.12345678, math.inf, "certain"), both_reliability(almost, almost))
     assert (told or "").endswith("(harder by at least 0.123456, with probability 0.999999)")
     easier = drift_alert(TwoSignals(1, 3, -math.inf, -0.29999999, "certain"), 0.7)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from attrs import evolve
 from figures.meter import validation
 from figures.meter.validation import exact_validation_minimum
 from hypothesis import given
@@ -118,7 +119,7 @@ def test_inherited_looks_and_signals_count_like_its_own():
 def test_no_size_is_enough_below_a_boundary_that_is_not_above_zero():
     assert exact_validation_minimum(ranges=(0.0,), reliability=0.9) is None
     assert rows_for_looks(10, ranges=(-0.1,), reliability=0.9) is None
-    report = validation_report(ValidationUse(rows=5, looks={"trials": 3}), replace(CONFIG, ranges=(0.0, 0.3)))
+    report = validation_report(ValidationUse(rows=5, looks={"trials": 3}), evolve(CONFIG, ranges=(0.0, 0.3)))
     assert (report.state, report.minimum, report.add_rows) == (ValidationState.USED, None, 0)
 
 

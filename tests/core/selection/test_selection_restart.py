@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import at_night, examples
@@ -136,7 +137,7 @@ BY_DAY = [(0, True, 1, 0.1), (12, False, 1, 0.1), (3, True, 4, 0.1), (0, False, 
 def test_a_hundred_decisions_after_a_restart(past, learnt, devices, guard):
     """Three restarts on the way; the first scheduler and all its successors agree to the end."""
     world, config = Installation(past + devices, past=past, learnt=learnt, kinds=("cpu", "gpu")), SelectionConfig()
-    config = dataclasses.replace(config, guard=guard)
+    config = evolve(config, guard=guard)
     schedulers, decisions = [world.build(config)], []
     for steps in (17, 40, 60, 400):
         decisions += world.drive(schedulers, steps, devices=devices)

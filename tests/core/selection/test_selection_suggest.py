@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from attrs import evolve
 
 from easeml_core.config import SelectionConfig
 from easeml_core.encoding import to_json
@@ -22,7 +23,7 @@ PAST = tuple(Past(9 + i, ("knn", "forest"), (0.8, 0.9), (2.0, 2.5)) for i in ran
 def test_the_sentence_gives_promise_price_and_rival():
     iris = Arms(2, 1.0, ("knn", "forest"), study="iris")
     pulls = (Pull(1, 0, 0.7, 2.0), Pull(2, 0, 0.95, 0.05))
-    config = dataclasses.replace(CONFIG, guard=0.0)
+    config = evolve(CONFIG, guard=0.0)
     first, second = suggest(Problem((DIGITS, iris), pulls, history=PAST), count=2, config=config)
     assert first.sentence == (
         f"digits: expected +{first.expected_improvement:.4f} quality for about {first.predicted_cost_seconds:.1f} s of "
@@ -52,14 +53,14 @@ def test_the_sentence_says_who_was_owed_a_trial():
     [guarded] = suggest(problem, count=1, config=CONFIG)
     assert (guarded.study_id, guarded.guarded, guarded.guard) == (2, True, 0.1)
     assert "of c; it was served least and is owed a trial; next best was rich/b" in guarded.sentence
-    [plain] = suggest(problem, count=1, config=dataclasses.replace(CONFIG, guard=0.0))
+    [plain] = suggest(problem, count=1, config=evolve(CONFIG, guard=0.0))
     assert (plain.study_id, plain.guarded) == (1, False)
 
 
 def test_the_sentence_says_what_a_cheap_trial_is_for():
     studies = (Arms(1, 1.0, ("dear", "cheap"), study="one"), Arms(2, 1.0, ("dear", "cheap"), study="two"))
     problem = Problem(studies, (Pull(1, 0, 0.6, 100.0), Pull(2, 1, 0.1, 1.0)), (Pending(2, 0),))
-    [lesson] = suggest(problem, count=1, config=dataclasses.replace(CONFIG, guard=0.0))
+    [lesson] = suggest(problem, count=1, config=evolve(CONFIG, guard=0.0))
     assert (lesson.study_id, lesson.arm, lesson.learning) == (1, 1, True)
     assert "; it is the cheapest trial there is, and teaches what the others may bring; " in lesson.sentence
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import re
 from pathlib import Path
 
+import attrs
 import pytest
 
 from easeml_core import config, entities, errors
@@ -54,7 +54,7 @@ def test_every_airflow_option_is_documented_with_its_default(name: str, default:
 @pytest.mark.parametrize("kind", [config.GateConfig, config.MeterConfig, config.TrainingConfig, config.SelectionConfig])
 def test_every_setting_is_documented(kind: type) -> None:
     text = read("settings.md")
-    for field in dataclasses.fields(kind):
+    for field in attrs.fields(kind):
         assert f"| `{field.name}` |" in text
 
 

@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 from alphabet import Kind, Letter, letter_of
 from fastapi.routing import APIRoute
@@ -141,9 +142,7 @@ def arguments_of(kind: Any) -> list[str]:
 def settings() -> dict[str, Any]:
     """Every setting of gate, meter, joint set and second meter: ``gate.sampling`` to its default."""
     known = {"gate": GateConfig, "meter": MeterConfig, "joint": JointConfig, "direct": DirectConfig}
-    return {
-        f"{system}.{one.name}": one.default for system, config in known.items() for one in dataclasses.fields(config)
-    }
+    return {f"{system}.{one.name}": one.default for system, config in known.items() for one in attrs.fields(config)}
 
 
 def modes() -> Iterator[str]:

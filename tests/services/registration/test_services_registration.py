@@ -68,8 +68,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "falling ranges": ({"meter": {"ranges": [0.6, 0.2]}}, ConfigError, ("rising boundaries", "(0.6, 0.2)")),
     "tolerance": ({"meter": {"tolerance": 1.5}}, ConfigError, ("tolerance", "> 0 and < 1", "got 1.5")),
     "time limit": ({"training": {"time_limit_seconds": 0}}, ConfigError, ("time_limit_seconds", "> 0", "got 0")),
-    "endless time": ({"training": {"time_limit_seconds": 1e300}}, ConfigError, ("time_limit_seconds", "at most 1e8")),
-    "endless lease": ({"training": {"lease_seconds": 1e300}}, ConfigError, ("lease_seconds", "at most 1e8")),
+    "endless time": ({"training": {"time_limit_seconds": 1e300}}, ConfigError, ("time_limit_seconds", "<= 1e8")),
+    "endless lease": ({"training": {"lease_seconds": 1e300}}, ConfigError, ("lease_seconds", "<= 1e8")),
     "name with an escape": (
         {"candidates": [{"name": "\x1b[2J", "kind": "decision_tree"}]},
         InvalidInputError,

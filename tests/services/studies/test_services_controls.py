@@ -95,13 +95,13 @@ def test_a_tenant_is_set_and_listed(lab: Any) -> None:
 
 
 BAD_STUDY = [
-    ({"weight": 0}, "weight must be a number > 0 and finite, got 0"),
-    ({"priority": 101}, "priority must be a whole number from -100 to 100, got 101"),
-    ({"priority": 1.5}, "priority must be a whole number from -100 to 100, got 1.5"),
+    ({"weight": 0}, "weight must be >= 1e-6 and <= 1e6, got 0"),
+    ({"priority": 101}, "priority must be a whole number, -100 to 100, got 101"),
+    ({"priority": 1.5}, "priority must be a whole number, -100 to 100, got 1.5"),
     ({"priority": None}, "priority must be a whole number"),
-    ({"budget_seconds": -1}, "budget_seconds must be a number > 0 and finite, or None for no limit, got -1"),
+    ({"budget_seconds": -1}, "budget_seconds must be > 0 and finite, or None for no limit, got -1"),
     ({"budget_seconds": float("nan")}, "budget_seconds must be a number > 0"),
-    ({"target_quality": 1.01}, "target_quality must be a number > 0 and <= 1, or None for no target, got 1.01"),
+    ({"target_quality": 1.01}, "target_quality must be > 0 and <= 1, or None for no target, got 1.01"),
     ({"deadline": "tomorrow"}, r"deadline must be a point in time such as 2026-08-01T18:00 \(UTC\).*, got 'tomorrow'"),
     ({"name": "new"}, "name must be absent; what may be changed: weight, priority, budget_seconds, deadline, target_q"),
     ({}, "changes must be at least one of weight, priority"),
@@ -115,10 +115,10 @@ def test_a_study_is_not_set_to_what_is_not_allowed(changes: Any, words: str, lab
 
 
 BAD_TENANT = [
-    ({"weight": float("inf")}, "weight must be a number > 0 and finite, got inf"),
-    ({"max_parallel": 0}, "max_parallel must be a whole number >= 1, or None for no limit, got 0"),
-    ({"max_parallel": True}, "max_parallel must be a whole number >= 1"),
-    ({"quota_seconds": 0}, "quota_seconds must be a number > 0 and finite, or None for no limit, got 0"),
+    ({"weight": float("inf")}, "weight must be >= 1e-6 and <= 1e6, got inf"),
+    ({"max_parallel": 0}, "max_parallel must be a whole number, 1 to 2147483647, or None for no limit, got 0"),
+    ({"max_parallel": True}, "max_parallel must be a whole number, 1 to 2147483647"),
+    ({"quota_seconds": 0}, "quota_seconds must be > 0 and finite, or None for no limit, got 0"),
     ({"priority": 1}, "priority must be absent; what may be changed: weight, max_parallel, quota_seconds"),
 ]
 

@@ -100,7 +100,7 @@ def test_arguments_that_would_harm_their_reader_are_refused_by_the_schema(
 ) -> None:
     """Sent as SQL: our own writer is no hurdle for whoever has the worker's password."""
     study = make_rows()
-    refused = pytest.raises(InvalidInputError, match="a request's arguments must be a mapping of less than 4000 bytes")
+    refused = pytest.raises(InvalidInputError, match="a request's arguments must be a mapping of at most 3999 bytes")
     with refused, store.begin() as tx:
         change(
             tx,

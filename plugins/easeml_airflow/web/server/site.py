@@ -22,8 +22,8 @@ from easeml_airflow import settings
 from easeml_airflow.web.server import formats
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import Service
+from easeml_core import limits
 from easeml_core.errors import EasemlError, NotFoundError
-from easeml_core.store.actors import MOST_REASON
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ HEADERS = {
 }
 """Style attributes are lengths of charts, computed here; a text of somebody's never stands in one."""
 
-Reason = Annotated[str, Form(max_length=MOST_REASON)]
+Reason = Annotated[str, Form(max_length=limits.LONGEST_TEXT)]
 """Of a form: why a change is made, for the audit; empty where nobody says."""
 
 
@@ -220,5 +220,5 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= formats.FILTERS
-    made.globals["most_reason"] = MOST_REASON
+    made.globals["limits"] = limits
     return made

@@ -7,6 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
+from attrs import evolve
 from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
@@ -89,7 +90,7 @@ def test_the_unit_of_known_costs_changes_no_decision(factor, guard):
 
 def test_without_cost_awareness_costs_change_no_decision_but_limits_know_them():
     problem, qualities, costs = world(2)
-    config = dataclasses.replace(PLAIN, cost_aware=False)
+    config = evolve(PLAIN, cost_aware=False)
     assert pairs(schedule(scheduler_of(problem, costs, config), qualities, costs)) == pairs(
         schedule(scheduler_of(problem, costs[:, ::-1].copy(), config), qualities, costs)
     )
@@ -102,7 +103,7 @@ def test_without_cost_awareness_costs_change_no_decision_but_limits_know_them():
 def test_without_cost_awareness_no_cheap_lessons_are_run():
     problem, qualities, costs = world(2, past=0)
     for aware in (True, False):
-        config = dataclasses.replace(PLAIN, cost_aware=aware)
+        config = evolve(PLAIN, cost_aware=aware)
         choices = schedule(scheduler_of(problem, 100 * costs, config), qualities, 100 * costs)
         assert any(choice.learning for choice in choices) == aware
 
@@ -138,7 +139,7 @@ def test_a_price_stops_what_is_not_worth_it():
     """Every trial run promised the price, every arm left does not, and a price of 0 stops nothing."""
     problem, qualities, costs = world(5)
     free = schedule(scheduler_of(problem, costs), qualities, costs)
-    scheduler = scheduler_of(problem, costs, dataclasses.replace(PLAIN, price_per_second=0.01))
+    scheduler = scheduler_of(problem, costs, evolve(PLAIN, price_per_second=0.01))
     paid = schedule(scheduler, qualities, costs)
     assert 0 < len(paid) < len(free) == 15
     left = set(itertools.product(range(3), range(5))) - set(pairs(paid))
@@ -155,7 +156,7 @@ def test_a_tenant_stops_above_the_price_that_its_best_trial_pays(seed, limits):
     trials = pairs(schedule(scheduler_of(problem, costs), qualities, costs, most=6))
 
     def at(price):
-        scheduler = scheduler_of(problem, costs, dataclasses.replace(PLAIN, price_per_second=price))
+        scheduler = scheduler_of(problem, costs, evolve(PLAIN, price_per_second=price))
         for i, k in trials:
             scheduler.record(i, k, float(qualities[i, k]), float(costs[i, k]))
         return scheduler
@@ -221,7 +222,7 @@ def test_the_dial_at_one_serves_the_worst_off(seed):
     """The one with the most to expect of a single trial, weights counted, whatever it costs."""
     problem, qualities, costs = world(seed, tenants=4, weights=(1, 2, 0.5, 1))
     costs[0] *= 50
-    scheduler = scheduler_of(problem, costs, dataclasses.replace(PLAIN, objective=1.0))
+    scheduler = scheduler_of(problem, costs, evolve(PLAIN, objective=1.0))
     left = set(itertools.product(range(4), range(5)))
     while (choice := scheduler.choose()) is not None:
         gains = {i: 0.0 for i, _ in left}
@@ -240,7 +241,7 @@ def test_the_dial_weighs_the_mean_against_the_worst_off():
     chosen, forgetful = [], []
     for seed, dial in itertools.product(range(12), (0.0, 0.02, 0.1, 0.3, 0.6)):
         problem, _, costs = world(seed, tenants=4)
-        scheduler = scheduler_of(problem, costs, dataclasses.replace(PLAIN, objective=dial))
+        scheduler = scheduler_of(problem, costs, evolve(PLAIN, objective=dial))
         gains = np.array([[scheduler.forecast(i, k).expected_improvement for k in range(5)] for i in range(4)])
         rates, worst = (gains / costs).max(axis=1), np.arange(4) == gains.max(axis=1).argmax()
         assert scheduler.choose().chosen.tenant == (((1 - dial) / 4 + dial * worst) * rates).argmax()
@@ -372,7 +373,7 @@ def test_lessons_take_their_share_of_the_compute():
 def test_cold_start_can_be_switched_off():
     """Then the prior is that of the short history for ever, and nothing is run for its lessons."""
     problem, qualities, costs = world(11, past=2)
-    on, off = (scheduler_of(problem, costs, dataclasses.replace(PLAIN, cold_start=c)) for c in (True, False))
+    on, off = (scheduler_of(problem, costs, evolve(PLAIN, cold_start=c)) for c in (True, False))
     before = [s.forecast(2, 4) for s in (on, off)]
     assert before[0] == before[1]
     for scheduler in (on, off):

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 import pytest
+from attrs import evolve
 from closed_form import closed_form
 
 from easeml_core.config import SelectionConfig
@@ -99,7 +100,7 @@ def test_a_tenant_waiting_for_its_first_answer_stands_back():
     """Not by a rule: what its other arms may add to the expected answer is less than what a new tenant may reach."""
     problem = Problem(studies(3, 4, weights=(1, 2, 1)), (Pull(0, 0, 0.9, 1.0),), (Pending(1, 0),))
     assert suggest(problem, count=1, config=DEFAULT)[0].study_id == 2
-    unbelieving = replace(DEFAULT, believe=False)
+    unbelieving = evolve(DEFAULT, believe=False)
     assert suggest(problem, count=1, config=unbelieving)[0].study_id == 1
 
 
@@ -107,14 +108,14 @@ def test_a_batch_is_spread_unless_one_tenant_is_worth_it():
     """Equal tenants get a trial each, and a second one each; one that counts a hundredfold gets all its four arms."""
     equal = suggest(Problem(studies(3, 4)), count=6, config=DEFAULT)
     assert [s.study_id for s in equal] == [0, 1, 2, 0, 1, 2]
-    unequal = suggest(Problem(studies(3, 4, weights=(1, 100, 1))), count=6, config=replace(DEFAULT, guard=0.0))
+    unequal = suggest(Problem(studies(3, 4, weights=(1, 100, 1))), count=6, config=evolve(DEFAULT, guard=0.0))
     assert [s.study_id for s in unequal] == [1, 1, 1, 1, 0, 2]
 
 
 def test_an_answer_that_never_comes_is_no_longer_believed():
     """A failed trial leaves the posterior as if it had never started."""
     base = Problem(studies(2, 4), (Pull(0, 0, 0.7, 1.0),))
-    scheduler, untouched = (scheduler_for(base, config=replace(DEFAULT, guard=0.0)) for _ in range(2))
+    scheduler, untouched = (scheduler_for(base, config=evolve(DEFAULT, guard=0.0)) for _ in range(2))
     for arm in (1, 2):
         scheduler.start(0, arm)
     assert scheduler.forecast(0, 3) != untouched.forecast(0, 3)
@@ -137,7 +138,7 @@ def test_believing_leaves_less_loss():
 
     If both were equally good, t > 5 with 39 degrees of freedom would have a chance below 1e-5; t is about 8.
     """
-    unbelieving = replace(DEFAULT, believe=False)
+    unbelieving = evolve(DEFAULT, believe=False)
     losses = np.array([[loss_after(seed, c, after=2) for c in (DEFAULT, unbelieving)] for seed in range(40)])
     gain = losses[:, 1] - losses[:, 0]
     assert gain.mean() / (gain.std(ddof=1) / np.sqrt(40)) > 5, losses.mean(axis=0)

@@ -18,6 +18,7 @@ from easeml_airflow.web.server.airflow_runs import Place
 from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
+from easeml_core.limits import LONGEST_TEXT
 from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.services.registration.register import pause_study
@@ -27,7 +28,6 @@ from easeml_core.services.selection.backtest import BacktestAnswer
 from easeml_core.services.selection.beliefs import StoppingPrice, StoppingPrices, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
-from easeml_core.store.actors import MOST_REASON
 from easeml_core.store.queries.compute import DeviceRun, WaitingTrial, history_stamp
 from easeml_core.store.rows import change
 
@@ -103,7 +103,7 @@ def test_an_operator_sets_limits_once_and_the_audit_knows_who_and_why(two, ask_a
         ({"weight": "much"}, "weight"),
         ({"max_parallel": "1"}, "open trials of tenant &#39;rivals&#39;"),
         ({"quota_hours": "-1"}, "quota_seconds must be a number"),
-        ({"reason": "x" * (MOST_REASON + 1)}, "reason"),
+        ({"reason": "x" * (LONGEST_TEXT + 1)}, "reason"),
     ],
 )
 def test_a_limit_that_is_none_is_refused_and_changes_nothing(two, ask_as, changes, said):

@@ -205,8 +205,8 @@ def test_sources_of_the_referees_are_named_and_not_read(ask_as, database, text_o
 @pytest.mark.parametrize(
     ("form", "file", "words"),
     [
-        ({"study": "<script>alert(1)</script>"}, b"a,b\n1,2\n", "study must be 1 to 63 small letters"),
-        ({"tenant": "../other"}, b"a,b\n1,2\n", "tenant must be 1 to 63 small letters"),
+        ({"study": "<script>alert(1)</script>"}, b"a,b\n1,2\n", "study must be 1 to 63 of a-z, 0-9"),
+        ({"tenant": "../other"}, b"a,b\n1,2\n", "tenant must be 1 to 63 of a-z, 0-9"),
         ({"points": "sklearn:iris"}, b"a,b\n1,2\n", "data must be a file, or the name of a source"),
         ({}, b"", "file must be not empty"),
         ({"source": "x" * 2001}, b"a,b\n1,2\n", "source has 2,001 characters"),

@@ -356,7 +356,7 @@ def test_settings_beyond_all_counting_are_told(ask_as, artifacts, tmp_path, text
     draft = {"study": "fresh", "tenant": "lab", "source": f"csv:{upload}", "target": "y"}
     answer = ask_as("ann").post("/new/check", data=draft | {"meter_tolerance": "1e-300"})
     assert answer.status_code == 200
-    assert "tolerance must be > 0 and < 1, at least 1e-9" in text_of(answer.text)
+    assert "tolerance must be >= 1e-9 and < 1" in text_of(answer.text)
 
 
 HOSTILE = '"}]);exit()#'

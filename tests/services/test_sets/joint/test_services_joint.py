@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from attrs import evolve
 from joint_lab import LN2, Shared, costs, parked, register
 
 from easeml_core.config import GateConfig, JointConfig
@@ -178,7 +178,7 @@ def condition_that_needs(examples: int, log_weight: float, config: JointConfig) 
     """The narrowest condition that so many examples suffice for at this log weight."""
     narrowing = (f"n - o > 0 +/- {e / 1000:g}" for e in range(100, 1000))
     return next(
-        c for c in narrowing if examples_for_joint_gate(replace(config.gate, condition=c), log_weight) <= examples
+        c for c in narrowing if examples_for_joint_gate(evolve(config.gate, condition=c), log_weight) <= examples
     )
 
 

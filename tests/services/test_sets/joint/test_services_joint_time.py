@@ -6,11 +6,11 @@ Whether a signal was ambiguous shows in the log weight alone, which stays sealed
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from attrs import evolve
 from joint_lab import LN2, Shared, costs, parked, register
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
@@ -70,7 +70,7 @@ def test_the_examples_suffice_at_the_limit_and_not_above(condition: str, weight:
 @pytest.mark.parametrize("ambiguous", [0, 1, 2, 3])
 def test_what_is_planned_for_always_fits_into_the_planned_set(condition: str, ambiguous: int) -> None:
     config = planned(condition)
-    config = replace(config, meter=replace(config.meter, ambiguous=ambiguous))
+    config = evolve(config, meter=evolve(config.meter, ambiguous=ambiguous))
     weight = planned_gate_log_weight(joint_plan(config), ambiguous)
     limit = joint_weight_limit(config, condition, examples_for_joint_gate(config.gate, weight))
     assert limit > math.nextafter(weight, math.inf)  # the same costs, added up in another order
@@ -147,7 +147,7 @@ def test_the_smallest_slice_ends_the_set(bare: Any, tmp_path: Any, monkeypatch: 
     sliced = f'[["small", "{condition}"], ["rest", "n > 0.1 +/- 0.3"]]'
     shared.lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{gate,slices}', %s::jsonb)", sliced)
     config = JointConfig.from_json(shared.lab.one("SELECT plan FROM work.test_sets"))
-    small = examples_for_joint_gate(replace(config.gate, condition=condition), 1.5 * LN2)
+    small = examples_for_joint_gate(evolve(config.gate, condition=condition), 1.5 * LN2)
     codes = np.repeat([0, 1], [small, rows - small])
     monkeypatch.setattr(shared_set.sealed, "sealed_slices", lambda *_: codes)
     ends = []

@@ -5,9 +5,11 @@ What stood around a decision: the guard for the least served, the cost, and what
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import attrs
 
 from easeml_airflow.web.pages.decision.charts import belief_plot, curve_plot
 from easeml_airflow.web.pages.study.trials_table import TRIAL_STATES, cost_of, log_of, why_of
@@ -114,7 +116,7 @@ def settings_of(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> lis
 def _other_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What differs from the program's own settings, the policy apart."""
     own = SelectionConfig().to_json()
-    names = [f.name for f in fields(SelectionConfig) if f.name not in ("policy", "order")]
+    names = [f.name for f in attrs.fields(SelectionConfig) if f.name not in ("policy", "order")]
     return [(name, str(settings[name])) for name in names if name in settings and settings[name] != own[name]]
 
 

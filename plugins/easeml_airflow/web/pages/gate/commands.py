@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from easeml_airflow.web.pages.gate.sizes import changes_of
 from easeml_core.config import MeterConfig
@@ -37,7 +38,7 @@ def gate_commands(study: str, settings: Asked, passes: int, estimator: str) -> d
 
 def joint_commands(study: str, settings: Asked, config: JointConfig) -> dict[str, str]:
     """The commands for a set that gate and meter share; of the meter's settings those that are not a new study's."""
-    usual = row_of(replace(MeterConfig(), reliability=config.meter.reliability))
+    usual = row_of(evolve(MeterConfig(), reliability=config.meter.reliability))
     own = {name: value for name, value in row_of(config.meter).items() if value != usual[name]}
     meter = f" --meter {shlex.quote(json.dumps(own))}" if own else ""
     sized = _sized(settings, config.gate.estimator)

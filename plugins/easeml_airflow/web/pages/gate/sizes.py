@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from attrs import evolve
+
 from easeml_core.config import GateConfig, parse_adaptivity
 from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity, SealedSetPurpose
@@ -155,7 +157,7 @@ def plan_set(study: Study, settings: Mapping[str, object], changes: int = 0) -> 
         for _, condition in config.slices:
             if time.monotonic() - started > BUDGET_SECONDS:
                 return None, NOT_COUNTED
-            parts.append(_planned(replace(config, condition=condition), changes))
+            parts.append(_planned(evolve(config, condition=condition), changes))
     except InvalidInputError as error:
         return None, str(error)
     examples = max(gate.examples, sum(part.examples for part in parts))

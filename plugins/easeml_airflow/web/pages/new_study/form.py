@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import uuid
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
@@ -16,6 +15,7 @@ from easeml_core.data.sources.spec import is_upload, parse_source, upload_of
 from easeml_core.entities import Adaptivity, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError
 from easeml_core.gate.condition import parse_condition
+from easeml_core.limits import LONGEST_TEXT, NAME
 from easeml_core.metrics.metric import METRICS
 from easeml_core.services.registration.preview import match_of, planned_parts
 
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.sources.spec import UploadName
 
-NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}", re.ASCII)
-NAME_FORM = "1 to 63 small letters, digits and _ . -, beginning with a letter or digit"
-LONGEST = {"program": 200_000, "source": 2000}
+LONGEST = {"program": 200_000, "source": LONGEST_TEXT}
 ADAPTIVITIES = {
     str(Adaptivity.FULL): "pass or fail, each time",
     str(Adaptivity.NONE): "nothing; the verdict goes to the referee alone",
@@ -115,7 +113,7 @@ class Draft:
             InvalidInputError: A field is none of what is allowed; says what is.
         """
         for name in ("study", "tenant"):
-            require(NAME.fullmatch(getattr(self, name)) is not None, name, getattr(self, name), NAME_FORM)
+            NAME.check(name, getattr(self, name))
         weight = _number("weight", self.weight or "1")
         require(may_weigh or weight == 1, "weight", weight, "1; only an operator gives another")
         hours = _number("budget", self.budget_hours) if self.budget_hours else None

@@ -21,8 +21,6 @@ from starlette.datastructures import FormData
 from easeml_airflow.web.pages.new_study.form import (
     ADAPTIVITIES,
     LONGEST,
-    NAME,
-    NAME_FORM,
     Draft,
     checks_of,
     draft_of,
@@ -36,6 +34,7 @@ from easeml_core.config import require
 from easeml_core.data.sources.spec import known_sources
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.limits import NAME
 from easeml_core.services.registration.preview import look_at_data
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.limits import list_tenants
@@ -148,7 +147,7 @@ class _Pages:
             "forms": known_sources(),
             "most_mb": MOST_UPLOAD_BYTES // 1_000_000,
             "kept_days": KEPT_DAYS,
-            "name_form": NAME_FORM,
+            "name_form": NAME.rule,
         }
         return self._site.page(request, viewer, "new_study.html", status=400 if problem else 200, **shown)
 
@@ -240,7 +239,7 @@ def _require_may(viewer: Viewer, draft: Draft) -> None:
         HTTPException: 403.
     """
     for name in ("study", "tenant"):
-        require(NAME.fullmatch(getattr(draft, name)) is not None, name, getattr(draft, name)[:80], NAME_FORM)
+        NAME.check(name, getattr(draft, name)[:80])
     if not viewer.changes(draft.study, draft.tenant):
         message = (
             f"you may not register studies of tenant {draft.tenant!r}; whoever may trigger runs of the DAG that stands "
