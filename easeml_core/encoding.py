@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import msgspec
 
 from easeml_core.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 T = TypeVar("T")
 
@@ -98,6 +101,15 @@ def schema_of(kind: type) -> dict[str, Any]:
         message = f"only dataclasses have a schema, not {kind!r}"
         raise TypeError(message)
     return msgspec.json.schema(kind, schema_hook=_schema_of_other)
+
+
+def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[str, Any]]:
+    """Return the JSON Schema of each type, as ``to_json`` writes it, and the definitions that they share.
+
+    Raises:
+        TypeError: If a field's type has no JSON form.
+    """
+    return msgspec.json.schema_components(kinds, schema_hook=_schema_of_other, ref_template="#/$defs/{name}")
 
 
 def row_of(value: Any) -> dict[str, Any]:

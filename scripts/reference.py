@@ -36,7 +36,7 @@ def pages(opened: connection) -> dict[str, str]:
         "database.md": rights.page(opened),
         "observable.md": alphabet.page(),
     }
-    return {name: MADE + text for name, text in made.items()} | {"answers.json": answers.page()}
+    return {name: MADE + text for name, text in made.items()} | {"answers.json": answers.document()}
 
 
 @click.command(help=__doc__)

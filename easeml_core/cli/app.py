@@ -43,6 +43,7 @@ from easeml_core.cli.simulate import simulate
 from easeml_core.cli.studies import study, tenant
 from easeml_core.cli.test_sets import ledger, test_set
 from easeml_core.cli.trials import device, explain, trial
+from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
 
 ERROR, INTERRUPTED = 2, 130
@@ -122,6 +123,14 @@ SHELLS = ("bash", "zsh", "fish")
 PROGRAM, VARIABLE = "easeml", "_EASEML_COMPLETE"
 
 
+@typed_record
+class CompletionScript:
+    """The answer of ``easeml completion``."""
+
+    shell: str
+    script: str
+
+
 @click.command(
     epilog=example(
         "easeml completion bash > ~/.local/share/bash-completion/completions/easeml",
@@ -146,7 +155,7 @@ def completion(context: click.Context, shell: str, as_json: bool) -> None:
     # `source` of click's own class asks the shell for its version first, and complains where there is none.
     made = kind(context.find_root().command, {}, PROGRAM, VARIABLE)
     script = made.source_template % made.source_vars()
-    show_json({"shell": shell, "script": script}) if as_json else click.echo(script, nl=False)
+    show_json(CompletionScript(shell, script)) if as_json else click.echo(script, nl=False)
 
 
 @click.group(cls=RootGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -22,6 +22,7 @@ from easeml_core.cli.connection import (
     read_program,
 )
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, ProgramError
 
 if TYPE_CHECKING:
@@ -40,6 +41,28 @@ Examples:
   easeml candidate add flowers --program my_net/ --space space.yaml --count 20
   easeml candidate add flowers --kind random_forest --space '{"n_estimators": {".int": [50, 500]}}' --count 5
 """
+
+
+@typed_record
+class KeptProgram:
+    """The answer of ``easeml candidate pack``: the reference of the program that was kept."""
+
+    program: str
+
+
+@typed_record
+class CheckedProgram:
+    """The answer of ``easeml program check``.
+
+    Attributes:
+        what: ``program``, or ``side`` for one side of one.
+        form: ``schema``, or ``paper`` for the published form.
+        canonical: The canonical text.
+    """
+
+    what: str
+    form: str
+    canonical: str
 
 
 @click.group(epilog=example("easeml candidate add flowers --kind random_forest --name forest"))
@@ -74,7 +97,7 @@ def pack(
 
     _, kept_at = open_installation(database, artifacts)
     reference = bring_program(kept_at, program, train=train, command=command)
-    show_json({"program": reference}) if as_json else click.echo(reference)
+    show_json(KeptProgram(reference)) if as_json else click.echo(reference)
 
 
 @candidate.command(epilog=_EXAMPLE)
@@ -164,7 +187,7 @@ def check(file: Path, as_json: bool) -> None:
         found = parse_any(text)
     if as_json:
         form = "schema" if is_schema_text(text) else "paper"
-        show_json({"what": "program" if isinstance(found, Program) else "side", "form": form, "canonical": str(found)})
+        show_json(CheckedProgram("program" if isinstance(found, Program) else "side", form, str(found)))
     else:
         click.echo(str(found))
 

@@ -15,6 +15,7 @@ import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.output import example, json_option, reading, show_json, show_table, show_warnings
+from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, counted, reason_of
 
 if TYPE_CHECKING:
@@ -24,6 +25,46 @@ if TYPE_CHECKING:
 REFEREE = "easeml_referee"
 MOST_SHOWN = 20
 """Findings that a person is shown of all; ``--json`` has every one."""
+
+
+@typed_record
+class ListedKey:
+    """A key of ``easeml evidence keys``.
+
+    Attributes:
+        key_id: Its identity.
+        signs: Whether it is this host's own.
+        file: Where it is kept.
+        pem: The public key.
+    """
+
+    key_id: str
+    signs: bool
+    file: Path
+    pem: str
+
+
+@typed_record
+class NextKey:
+    """The answer of ``easeml evidence rotate``: identities of both keys."""
+
+    old: str
+    new: str
+
+
+@typed_record
+class TrustedKey:
+    """The answer of ``easeml evidence trust``."""
+
+    key_id: str
+
+
+@typed_record
+class WrittenEvidence:
+    """The answer of ``easeml promotion evidence``: the file, and what its reader has to know."""
+
+    file: Path
+    warning: str | None
 
 
 def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -176,14 +217,18 @@ def list_keys(keys: Path, as_json: bool) -> None:
     folder = KeyFolder(keys)
     own = folder.key().public.id
     found = [
-        {"key_id": one.id, "signs": one.id == own, "file": str(folder.path_of(one)), "pem": one.pem().decode()}
+        ListedKey(one.id, signs=one.id == own, file=folder.path_of(one), pem=one.pem().decode())
         for one in folder.trusted().values()
     ]
     if as_json:
         show_json(found)
         return
-    shown = [entry | {"use": "signs" if entry["signs"] else "trusted"} for entry in found]
-    show_table(f"Keys of {keys}", {"Key": "key_id", "Use": "use", "File": "file"}, shown)
+    columns: dict[str, str | Callable[[Any], object]] = {"Key": "key_id", "Use": _use_of, "File": "file"}
+    show_table(f"Keys of {keys}", columns, found)
+
+
+def _use_of(key: ListedKey) -> str:
+    return "signs" if key.signs else "trusted"
 
 
 @evidence.command(epilog=example("easeml evidence rotate"))
@@ -195,7 +240,7 @@ def rotate(keys: Path, database: str | None, as_json: bool) -> None:
     from easeml_core.services.evidence.notary import Notary
 
     old, new = Notary(open_store(database, role=REFEREE), keys).rotate()
-    show_json({"old": old, "new": new}) if as_json else click.echo(f"key {new} signs now, after {old}")
+    show_json(NextKey(old, new)) if as_json else click.echo(f"key {new} signs now, after {old}")
 
 
 @evidence.command(epilog=example("easeml evidence trust other-host.pub"))
@@ -208,7 +253,7 @@ def trust(file: Path, keys: Path, as_json: bool) -> None:
 
     found = read_public(file)
     KeyFolder(keys).trust(found)
-    show_json({"key_id": found.id}) if as_json else click.echo(f"key {found.id} is trusted")
+    show_json(TrustedKey(found.id)) if as_json else click.echo(f"key {found.id} is trusted")
 
 
 @click.group(
@@ -260,7 +305,7 @@ def write_bundle(
     except OSError as error:
         message = f"{target} cannot be written: {reason_of(error)}"
         raise InvalidInputError(message) from error
-    show_json({"file": str(target), "warning": warning}) if as_json else click.echo(f"written to {target}")
+    show_json(WrittenEvidence(target, warning)) if as_json else click.echo(f"written to {target}")
     show_warnings([warning] if warning else [])
 
 

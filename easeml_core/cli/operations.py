@@ -43,6 +43,7 @@ from easeml_core.cli.output import (
     show_warnings,
 )
 from easeml_core.config import require
+from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError, StateError, counted, reason_of
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def doctor(
     with reading() as on_check:
         found = examine(place, on_check)
     if as_json:
-        show_json([check.to_json() for check in found])
+        show_json(found)
     else:
         _show_checks(found)
     context.exit(1 if any(check.state == "failed" for check in found) else 0)
@@ -199,6 +200,41 @@ def cache() -> None:
     """The cache of this machine: artifacts at an address and url: sources, brought here once."""
 
 
+@typed_record
+class CacheEntry:
+    """A file that the cache keeps.
+
+    Attributes:
+        key: First part of its file's name.
+        megabytes: Its size.
+        used: When it was used last.
+        state: ``whole``, ``in use``, or ``unfinished`` while it is downloaded.
+    """
+
+    key: str
+    megabytes: float
+    used: datetime
+    state: str
+
+
+@typed_record
+class CacheContents:
+    """The answer of ``easeml cache show``; sizes in megabytes."""
+
+    folder: Path
+    megabytes: float
+    limit_megabytes: float
+    entries: list[CacheEntry]
+
+
+@typed_record
+class Cleared:
+    """The answer of ``easeml cache clear``: number and size of the entries that were removed."""
+
+    removed: int
+    megabytes: float
+
+
 @cache.command(epilog=example("easeml cache show --json"))
 @folder_option
 @json_option
@@ -207,13 +243,13 @@ def show(folder: Path | None, as_json: bool) -> None:
     from easeml_core.remote.cache import FileCache
 
     found = FileCache(folder)
-    told = _told(found)
+    contents = _contents_of(found)
     if as_json:
-        show_json(told)
+        show_json(contents)
         return
-    click.echo(f"{found.folder}: {told['megabytes']:,.1f} of {told['limit_megabytes']:,.0f} MB")
+    click.echo(f"{contents.folder}: {contents.megabytes:,.1f} of {contents.limit_megabytes:,.0f} MB")
     columns = {"Entry": "key", "MB": "megabytes", "Used": "used", "State": "state"}
-    show_table("Entries", columns, told["entries"])
+    show_table("Entries", columns, contents.entries)
 
 
 @cache.command(epilog=example("easeml cache clear --folder /var/cache/easeml"))
@@ -224,27 +260,27 @@ def clear(folder: Path | None, as_json: bool) -> None:
     from easeml_core.remote.cache import FileCache
 
     removed = FileCache(folder).clear()
-    told = {"removed": len(removed), "megabytes": sum(entry.size for entry in removed) / 1e6}
-    text = f"{counted(len(removed), 'entry', 'entries')} removed, {told['megabytes']:,.1f} MB"
-    show_json(told) if as_json else click.echo(text)
+    done = Cleared(len(removed), sum(entry.size for entry in removed) / 1e6)
+    text = f"{counted(done.removed, 'entry', 'entries')} removed, {done.megabytes:,.1f} MB"
+    show_json(done) if as_json else click.echo(text)
 
 
-def _told(found: FileCache) -> dict[str, Any]:
+def _contents_of(found: FileCache) -> CacheContents:
     entries = found.entries()
-    return {
-        "folder": str(found.folder),
-        "megabytes": sum(entry.size for entry in entries) / 1e6,
-        "limit_megabytes": found.limit / 1e6,
-        "entries": [
-            {
-                "key": entry.path.name.partition(".")[0],
-                "megabytes": entry.size / 1e6,
-                "used": datetime.fromtimestamp(entry.used, UTC).isoformat(timespec="seconds"),
-                "state": ("in use" if found.is_used(entry) else "whole") if entry.is_whole else "unfinished",
-            }
+    return CacheContents(
+        folder=found.folder,
+        megabytes=sum(entry.size for entry in entries) / 1e6,
+        limit_megabytes=found.limit / 1e6,
+        entries=[
+            CacheEntry(
+                key=entry.path.name.partition(".")[0],
+                megabytes=entry.size / 1e6,
+                used=datetime.fromtimestamp(int(entry.used), UTC),
+                state=("in use" if found.is_used(entry) else "whole") if entry.is_whole else "unfinished",
+            )
             for entry in entries
         ],
-    }
+    )
 
 
 _COLUMNS = {
@@ -453,6 +489,35 @@ def db() -> None:
     """Start the embedded database, upgrade the schema, set the place of artifacts, back up and restore."""
 
 
+@typed_record
+class Upgraded:
+    """The answer of ``easeml db upgrade``: the revision that the schema has now."""
+
+    schema: str
+
+
+@typed_record
+class ServerAddress:
+    """The answer of ``easeml db start``: where the embedded server listens."""
+
+    host: str
+    port: int
+
+
+@typed_record
+class NotedRestart:
+    """The answer of ``easeml db note-restart``."""
+
+    reason: str
+
+
+@typed_record
+class RoleAddress:
+    """The answer of ``easeml db url``: the address with the role's password."""
+
+    url: str
+
+
 @db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))
 @click.option("--artifacts", metavar="PLACE", help="Make it the installation's artifact store if it has none yet.")
 @database_option
@@ -468,7 +533,7 @@ def upgrade(artifacts: str | None, database: str | None, as_json: bool) -> None:
     revision = upgrade_schema(store)
     if artifacts is not None:
         open_artifacts(artifacts, store)
-    show_json({"schema": revision}) if as_json else click.echo(f"schema {revision}")
+    show_json(Upgraded(revision)) if as_json else click.echo(f"schema {revision}")
 
 
 @db.command(epilog=example("easeml db artifacts", "easeml db artifacts /srv/easeml/artifacts"))
@@ -494,7 +559,7 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
     else:
         found = set_artifacts(store, artifact_store(place), unchecked=unchecked)
     if as_json:
-        show_json(None if found is None else asdict(found))
+        show_json(found)
     elif found is None:
         click.echo("the installation has no artifact store yet; the first command that uses one sets it")
     else:
@@ -512,8 +577,8 @@ def start(as_json: bool) -> None:
         signal.signal(name, lambda *_: stop.set())
     with embedded_server().owned() as server:
         server.ensure_installation()
-        where = {"host": "127.0.0.1", "port": server.port}
-        text = f"PostgreSQL listens on {where['host']}:{where['port']}; stop it with Ctrl-C"
+        where = ServerAddress("127.0.0.1", server.port)
+        text = f"PostgreSQL listens on {where.host}:{where.port}; stop it with Ctrl-C"
         show_json(where) if as_json else click.echo(text)
         while not stop.wait(1.0):
             if not server.alive():
@@ -535,7 +600,7 @@ def note_restart(reason: str, database: str | None, as_json: bool) -> None:
 
     with open_store(database, role="easeml_owner").begin() as tx:
         state_restart(tx, reason=reason)
-    show_json({"reason": reason}) if as_json else click.echo("recorded")
+    show_json(NotedRestart(reason)) if as_json else click.echo("recorded")
 
 
 @db.command(epilog=example("easeml db url --role easeml_referee"))
@@ -544,7 +609,7 @@ def note_restart(reason: str, database: str | None, as_json: bool) -> None:
 def url(role: str, as_json: bool) -> None:
     """Print the embedded server's address, password included."""
     address = embedded_server().url(role, "easeml")
-    show_json({"url": address}) if as_json else click.echo(address)
+    show_json(RoleAddress(address)) if as_json else click.echo(address)
 
 
 db.add_command(backup)

@@ -16,11 +16,19 @@ from click.core import ParameterSource
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.evidence import keys_option
 from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from easeml_core.services.referee.process import Duties
     from easeml_core.services.referee.publishing import Timetable
+
+
+@typed_record
+class AnsweredRequests:
+    """The answer of ``easeml referee --once``: the number of requests that were answered."""
+
+    answered: int
 
 
 @click.command(
@@ -96,7 +104,7 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     worker = Referee(store, open_artifacts(artifacts, store), _duties(**options))
     if once:
         answered = worker.run_once()
-        show_json({"answered": answered}) if as_json else click.echo(f"{answered} requests answered")
+        show_json(AnsweredRequests(answered)) if as_json else click.echo(f"{answered} requests answered")
         return
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):

@@ -1,35 +1,107 @@
-"""JSON Schemas of the answers of commands, from the classes of these answers (ADR 0027)."""
+"""JSON Schemas of public answers: ``--json`` of the commands, routes of the API, XComs of the tasks.
+
+An answer has a schema once its class is named in TYPED; an answer that is still a mapping is listed by its name.
+"""
 
 from __future__ import annotations
 
 import inspect
 import json
-from typing import Any
+from importlib import import_module
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any
 
-DIALECT = "https://json-schema.org/draft/2020-12/schema"
-COMMENT = "Made by scripts/reference.py (make reference) from the classes of the answers; do not edit."
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.store"
+
+TYPED = {
+    "easeml cache clear": f"{CLI}.operations:Cleared",
+    "easeml cache show": f"{CLI}.operations:CacheContents",
+    "easeml candidate pack": f"{CLI}.candidates:KeptProgram",
+    "easeml completion": f"{CLI}.app:CompletionScript",
+    "easeml db artifacts": f"{STORE}.artifacts.location:ArtifactPlace | None",
+    "easeml db note-restart": f"{CLI}.operations:NotedRestart",
+    "easeml db start": f"{CLI}.operations:ServerAddress",
+    "easeml db upgrade": f"{CLI}.operations:Upgraded",
+    "easeml db url": f"{CLI}.operations:RoleAddress",
+    "easeml doctor": f"list {SERVICES}.operations.doctor:Check",
+    "easeml evidence keys": f"list {CLI}.evidence:ListedKey",
+    "easeml evidence rotate": f"{CLI}.evidence:NextKey",
+    "easeml evidence trust": f"{CLI}.evidence:TrustedKey",
+    "easeml next": f"list {SERVICES}.reports.next_steps:NextStep",
+    "easeml program check": f"{CLI}.candidates:CheckedProgram",
+    "easeml promotion evidence": f"{CLI}.evidence:WrittenEvidence",
+    "easeml referee": f"{CLI}.referee:AnsweredRequests",
+    "easeml status": f"{SERVICES}.reports.overview:Overview",
+    "easeml study list": f"list {SERVICES}.reports.overview:StudyEntry",
+    "easeml test-set overlaps": f"list {SERVICES}.test_sets.row_registry:Overlap",
+}
+"""Answer to the class of its value, with ``list`` before it or ``| None`` behind it."""
 
 
-def page() -> str:
-    """Return the file: the answer of each command, and the definitions that answers share."""
-    from easeml_core.encoding import schema_of
-    from easeml_core.services.reports.next_steps import NextStep
-    from easeml_core.services.reports.overview import Overview, StudyEntry
+def document() -> str:
+    """The file of schemas: each answer, the definitions that they share, and the answers without a schema."""
+    from easeml_core.encoding import schemas_of
 
-    answers: dict[str, Any] = {
-        "easeml next": [NextStep],
-        "easeml status": Overview,
-        "easeml study list": [StudyEntry],
-    }
-    found: dict[str, Any] = {}
-    shared: dict[str, Any] = {}
-    for command, answer in answers.items():
-        kind = answer[0] if isinstance(answer, list) else answer
-        schema = schema_of(kind)
-        shared |= schema.pop("$defs")
-        found[command] = {"type": "array", "items": schema} if isinstance(answer, list) else schema
+    schemas, shared = schemas_of([kind_of(TYPED[name]) for name in sorted(TYPED)])
     for definition in shared.values():
         if "description" in definition:
             definition["description"] = inspect.cleandoc(definition["description"])
-    made = {"$schema": DIALECT, "$comment": COMMENT, "answers": found, "$defs": dict(sorted(shared.items()))}
-    return json.dumps(made, indent=1) + "\n"
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$comment": "Made by scripts/reference.py (make reference) from the classes of the answers; do not edit.",
+        "answers": dict(zip(sorted(TYPED), schemas, strict=True)),
+        "untyped": untyped(),
+        "$defs": shared,
+    }
+    return json.dumps(found, indent=1) + "\n"
+
+
+def kind_of(text: str) -> Any:
+    """The type that an entry of TYPED names."""
+    path, _, none = text.removeprefix("list ").partition(" | ")
+    module, _, name = path.partition(":")
+    kind: Any = getattr(import_module(module), name)
+    if text.startswith("list "):
+        return GenericAlias(list, (kind,))
+    return kind | None if none else kind
+
+
+def untyped() -> list[str]:
+    """Public answers without an entry in TYPED, sorted."""
+    return sorted({*commands(), *routes(), *tasks()} - set(TYPED))
+
+
+def commands() -> Iterator[str]:
+    """Every command that has ``--json``."""
+    from easeml_core.cli.app import cli
+
+    def below(command: click.Command, name: str) -> Iterator[str]:
+        if any("--json" in parameter.opts for parameter in command.params):
+            yield name
+        if isinstance(command, click.Group):
+            for word, inner in command.commands.items():
+                yield from below(inner, f"{name} {word}")
+
+    return below(cli, "easeml")
+
+
+def routes() -> Iterator[str]:
+    """Every route of the API."""
+    from unittest.mock import Mock
+
+    from easeml_airflow.web.api import create_router
+
+    for route in create_router(service=Mock(), rights=lambda **_: lambda: None).routes:
+        for method in getattr(route, "methods", ()):
+            yield f"{method} {getattr(route, 'path', '')}"
+
+
+def tasks() -> Iterator[str]:
+    """Every operator and sensor: what it gives as its XCom."""
+    for package in ("easeml_airflow.operators", "easeml_airflow.sensors"):
+        yield from (f"XCom of {name}" for name in import_module(package).__all__)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_origin
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from easeml_core.encoding import to_json
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -51,6 +58,35 @@ def nowhere(tmp_path: Path, monkeypatch: Any) -> Path:
     monkeypatch.delenv("EASEML_DATABASE_URL", raising=False)
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def answer_kinds() -> dict[str, Any]:
+    """The class of each command's answer, as the reference has its schema."""
+    spec = importlib.util.spec_from_file_location("answers", ROOT / "scripts" / "reference_pages" / "answers.py")
+    assert spec is not None
+    assert spec.loader is not None
+    answers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(answers)
+    return {name: answers.kind_of(text) for name, text in answers.TYPED.items()}
+
+
+@pytest.fixture(autouse=True)
+def declared(answer_kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command prints with ``--json`` is of the class that the reference names."""
+    from easeml_core.cli import output
+
+    def checked(value: Any) -> Any:
+        name = " ".join(("easeml", *click.get_current_context().command_path.split()[1:]))
+        if (kind := answer_kinds.get(name)) is not None:
+            entries, kind = (value, kind.__args__[0]) if get_origin(kind) is list else ([value], kind)
+            names = set(getattr(kind, "__dataclass_fields__", ()))  # a mapping has the fields, and may have more
+            assert all(
+                names <= {*entry} if isinstance(entry, dict) else isinstance(entry, kind) for entry in entries
+            ), name
+        return to_json(value)
+
+    monkeypatch.setattr(output, "to_json", checked)
 
 
 @pytest.fixture

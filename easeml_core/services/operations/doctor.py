@@ -13,13 +13,14 @@ import stat
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import EasemlError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
@@ -64,7 +65,7 @@ _CUDA = (
 _SECRETS = ("postgres/secrets.json", "keys.json", "airflow/passwords.json")
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Check:
     """One thing that was looked at.
 
@@ -80,10 +81,6 @@ class Check:
     state: State
     found: str
     remedy: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.data.sources.spec import SCHEMES
+from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.store.tables import row_registry as registry
 from easeml_core.store.tables import sealed, studies, test_sets
@@ -465,7 +466,7 @@ def _earlier(
     return new, {owner: np.concatenate(rows) for owner, rows in places.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Overlap:
     """A set in use whose rows are open in another study, of whatever tenant.
 

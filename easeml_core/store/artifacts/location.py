@@ -7,18 +7,17 @@ changes it, so a task cannot move the installation's artifacts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from easeml_core.encoding import typed_record
 from easeml_core.store.rows import change, row, scalar
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class ArtifactPlace:
     """The artifact store of an installation.
 

@@ -29,7 +29,7 @@ def test_the_cache_is_shown(folder: Path, run: Any) -> None:
     told = run("cache", "show", "--folder", str(folder), "--json", EASEML_CACHE_LIMIT_MB="7").json
     assert (told["folder"], told["megabytes"], told["limit_megabytes"]) == (str(folder), 3.5, 7.0)
     whole, unfinished = told["entries"]
-    assert whole == {"key": KEY, "megabytes": 1.5, "used": "2023-11-14T22:13:20+00:00", "state": "whole"}
+    assert whole == {"key": KEY, "megabytes": 1.5, "used": "2023-11-14T22:13:20Z", "state": "whole"}
     assert (unfinished["megabytes"], unfinished["state"]) == (2.0, "unfinished")
     text = run("cache", "show", EASEML_CACHE=str(folder)).text
     assert f"{folder}: 3.5 of 20,000 MB" in text

@@ -18,6 +18,8 @@ NAMES = (
     *("answers.json", "commands.md", "database.md", "errors.md", "observable.md", "operators.md", "python.md"),
     "settings.md",
 )
+MOST_UNTYPED = 100
+"""Public answers that are mappings still; the number only falls."""
 
 
 @pytest.fixture
@@ -35,6 +37,12 @@ def test_the_committed_pages_are_those_of_the_code(maker: Any, server: Any) -> N
     assert sorted(made) == sorted(path.name for path in maker.FOLDER.iterdir()) == list(NAMES)
     stale = [n for n, text in made.items() if (maker.FOLDER / n).read_text(encoding="utf-8") != text]
     assert stale == [], "run `make reference`"
+
+
+def test_answers_get_schemas_and_never_lose_them(maker: Any) -> None:
+    answers = importlib.import_module("reference_pages.answers")
+    assert set(answers.TYPED) <= {*answers.commands(), *answers.routes(), *answers.tasks()}
+    assert len(answers.untyped()) <= MOST_UNTYPED
 
 
 def test_the_letters_of_the_alphabet_are_in_the_page_on_security(maker: Any) -> None:

@@ -100,7 +100,7 @@ BAD_STUDY = [
     ({"priority": 1.5}, "priority must be a whole number, -100 to 100, got 1.5"),
     ({"priority": None}, "priority must be a whole number"),
     ({"budget_seconds": -1}, "budget_seconds must be > 0 and finite, or None for no limit, got -1"),
-    ({"budget_seconds": float("nan")}, "budget_seconds must be a number > 0"),
+    ({"budget_seconds": float("nan")}, "budget_seconds must be > 0"),
     ({"target_quality": 1.01}, "target_quality must be > 0 and <= 1, or None for no target, got 1.01"),
     ({"deadline": "tomorrow"}, r"deadline must be a point in time such as 2026-08-01T18:00 \(UTC\).*, got 'tomorrow'"),
     ({"name": "new"}, "name must be absent; what may be changed: weight, priority, budget_seconds, deadline, target_q"),
@@ -157,7 +157,7 @@ def test_a_registration_brings_its_limits_and_may_be_repeated(bare: Any) -> None
     [
         ({"priority": "high"}, "priority must be a whole number"),
         ({"deadline": 7}, "deadline must be a point in time"),
-        ({"target_quality": 0}, "target_quality must be a number > 0"),
+        ({"target_quality": 0}, "target_quality must be > 0"),
         ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": []}]}, "'a': devices must be 1 to"),
         ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": "gpu"}]}, "'a': devices must be 1"),
         ({"candidates": [{"name": "a", "kind": "decision_tree", "devices": ["GPU 1"]}]}, "each 1 to 63 of a-z, 0-9"),

@@ -220,5 +220,5 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters |= formats.FILTERS
-    made.globals["limits"] = limits
+    made.globals["bounds"] = limits
     return made

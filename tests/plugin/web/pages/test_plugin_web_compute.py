@@ -98,11 +98,11 @@ def test_an_operator_sets_limits_once_and_the_audit_knows_who_and_why(two, ask_a
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"weight": "0"}, "weight must be a number"),
-        ({"weight": "nan"}, "weight must be a number"),
+        ({"weight": "0"}, "weight must be &gt;= 1e-6 and &lt;= 1e6"),
+        ({"weight": "nan"}, "weight must be &gt;= 1e-6 and &lt;= 1e6"),
         ({"weight": "much"}, "weight"),
         ({"max_parallel": "1"}, "open trials of tenant &#39;rivals&#39;"),
-        ({"quota_hours": "-1"}, "quota_seconds must be a number"),
+        ({"quota_hours": "-1"}, "quota_seconds must be &gt; 0"),
         ({"reason": "x" * (LONGEST_TEXT + 1)}, "reason"),
     ],
 )
