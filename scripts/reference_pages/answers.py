@@ -39,6 +39,7 @@ TYPED = {
     "easeml status": f"{SERVICES}.reports.overview:Overview",
     "easeml study list": f"list {SERVICES}.reports.overview:StudyEntry",
     "easeml test-set overlaps": f"list {SERVICES}.test_sets.row_registry:Overlap",
+    "easeml validation remeasure": f"{SERVICES}.evaluation.reevaluation:Remeasured",
 }
 """Answer to the class of its value, with ``list`` before it or ``| None`` behind it."""
 
