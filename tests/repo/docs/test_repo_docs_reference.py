@@ -18,7 +18,7 @@ NAMES = (
     *("answers.json", "commands.md", "database.md", "errors.md", "observable.md", "operators.md", "python.md"),
     "settings.md",
 )
-MOST_UNTYPED = 97
+MOST_UNTYPED = 96
 """Public answers that are mappings still; the number only falls."""
 
 
