@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
+import attrs
 import msgspec
 
 from easeml_core.errors import InvalidInputError
@@ -113,8 +114,10 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[s
 
 
 def row_of(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, one level deep: what a table of the command line reads."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    """Return the fields of a dataclass or of settings by name, one level deep, as a table of the command line reads it."""
+    kind = type(value)
+    found = attrs.fields(kind) if attrs.has(kind) else fields(kind)
+    return {field.name: getattr(value, field.name) for field in found}
 
 
 def _other(value: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from asked import Asked
+from attrs import evolve
 
 from easeml_airflow.web.pages.datasets import routes as data
 from easeml_airflow.web.pages.datasets.view import lives
@@ -167,7 +168,7 @@ def test_a_referee_whose_server_has_no_address_sees_what_everybody_may(
 def test_no_team_learns_how_much_another_has_used(teams: int, database: Any, make_study: Any, ask_as: Any) -> None:
     make_study()
     (meter, gate) = list_test_sets(database.worker, study="cancer")
-    meter = replace(meter, plan=replace(meter.plan, teams=teams, method="path-adaptive"))
+    meter = replace(meter, plan=evolve(meter.plan, teams=teams, method="path-adaptive"))
     shown = [life.answers for life in lives([meter, gate])]
     assert shown == [[("meter", 0 if teams == 1 else None, 4)], [("gate", 0, 3)]]
 
