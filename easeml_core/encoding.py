@@ -114,7 +114,7 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[s
 
 
 def row_of(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass or of settings by name, one level deep, as a table of the command line reads it."""
+    """Return the fields of a dataclass or of settings by name, one level deep: a row of a table."""
     kind = type(value)
     found = attrs.fields(kind) if attrs.has(kind) else fields(kind)
     return {field.name: getattr(value, field.name) for field in found}
