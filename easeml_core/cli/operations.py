@@ -15,7 +15,6 @@ import os
 import signal
 import threading
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +48,6 @@ from easeml_core.errors import EasemlError, InvalidInputError, StateError, count
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from easeml_core.remote.cache import FileCache
     from easeml_core.services.operations.backup import Beside
     from easeml_core.services.operations.doctor import ApiServer, Check
     from easeml_core.services.operations.mlflow_sync import MirrorReport
@@ -201,33 +199,6 @@ def cache() -> None:
 
 
 @typed_record
-class CacheEntry:
-    """A file that the cache keeps.
-
-    Attributes:
-        key: First part of its file's name.
-        megabytes: Its size.
-        used: When it was used last.
-        state: ``whole``, ``in use``, or ``unfinished`` while it is downloaded.
-    """
-
-    key: str
-    megabytes: float
-    used: datetime
-    state: str
-
-
-@typed_record
-class CacheContents:
-    """The answer of ``easeml cache show``; sizes in megabytes."""
-
-    folder: Path
-    megabytes: float
-    limit_megabytes: float
-    entries: list[CacheEntry]
-
-
-@typed_record
 class Cleared:
     """The answer of ``easeml cache clear``: number and size of the entries that were removed."""
 
@@ -243,7 +214,7 @@ def show(folder: Path | None, as_json: bool) -> None:
     from easeml_core.remote.cache import FileCache
 
     found = FileCache(folder)
-    contents = _contents_of(found)
+    contents = found.report()
     if as_json:
         show_json(contents)
         return
@@ -263,24 +234,6 @@ def clear(folder: Path | None, as_json: bool) -> None:
     done = Cleared(len(removed), sum(entry.size for entry in removed) / 1e6)
     text = f"{counted(done.removed, 'entry', 'entries')} removed, {done.megabytes:,.1f} MB"
     show_json(done) if as_json else click.echo(text)
-
-
-def _contents_of(found: FileCache) -> CacheContents:
-    entries = found.entries()
-    return CacheContents(
-        folder=found.folder,
-        megabytes=sum(entry.size for entry in entries) / 1e6,
-        limit_megabytes=found.limit / 1e6,
-        entries=[
-            CacheEntry(
-                key=entry.path.name.partition(".")[0],
-                megabytes=entry.size / 1e6,
-                used=datetime.fromtimestamp(int(entry.used), UTC),
-                state=("in use" if found.is_used(entry) else "whole") if entry.is_whole else "unfinished",
-            )
-            for entry in entries
-        ],
-    )
 
 
 _COLUMNS = {

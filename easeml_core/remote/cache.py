@@ -16,9 +16,11 @@ import re
 import stat
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError
 from easeml_core.remote.download import download
 
@@ -82,6 +84,33 @@ class CacheEntry(NamedTuple):
     is_whole: bool
 
 
+@typed_record
+class EntryReport:
+    """An entry for people and programs.
+
+    Attributes:
+        key: Its 64 hex digits.
+        megabytes: Its size.
+        used: When it was used last.
+        state: ``whole``, ``in use``, or ``unfinished`` while it is downloaded.
+    """
+
+    key: str
+    megabytes: float
+    used: datetime
+    state: str
+
+
+@typed_record
+class CacheReport:
+    """The answer of ``easeml cache show``; sizes in megabytes."""
+
+    folder: Path
+    megabytes: float
+    limit_megabytes: float
+    entries: list[EntryReport]
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What an entry should hold.
@@ -138,6 +167,20 @@ class FileCache:
                         size = max(status.st_size, int(match["size"] or 0))
                         found.append(CacheEntry(Path(item.path), size, status.st_mtime, match["size"] is None))
         return sorted(found, key=lambda entry: (entry.used, entry.path))
+
+    def report(self) -> CacheReport:
+        """The entries with their sizes and states."""
+        entries = [
+            EntryReport(
+                key=entry.path.name.partition(".")[0],
+                megabytes=entry.size / 1e6,
+                used=datetime.fromtimestamp(int(entry.used), UTC),
+                state=("in use" if self.is_used(entry) else "whole") if entry.is_whole else "unfinished",
+            )
+            for entry in self.entries()
+        ]
+        megabytes = sum(entry.megabytes for entry in entries)
+        return CacheReport(self.folder, megabytes, self.limit / 1e6, entries)
 
     def is_used(self, entry: CacheEntry) -> bool:
         """Whether some process uses or downloads an entry."""

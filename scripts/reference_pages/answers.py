@@ -20,7 +20,7 @@ CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.s
 
 TYPED = {
     "easeml cache clear": f"{CLI}.operations:Cleared",
-    "easeml cache show": f"{CLI}.operations:CacheContents",
+    "easeml cache show": "easeml_core.remote.cache:CacheReport",
     "easeml candidate pack": f"{CLI}.candidates:KeptProgram",
     "easeml completion": f"{CLI}.app:CompletionScript",
     "easeml db artifacts": f"{STORE}.artifacts.location:ArtifactPlace | None",

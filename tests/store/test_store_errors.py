@@ -205,7 +205,7 @@ WORKERS_FAULTS = [
     (lambda tx, w: finish_and_observe(tx, w, 1, 1e308), InvalidInputError, r"<= 1e9, got 1e\+308"),
     (lambda tx, w: finish(tx, w, math.inf), InvalidInputError, "cost_seconds must be > 0 and <= 1e9, got inf"),
     (start_again, StateError, r"trial 1 cannot go from SUCCEEDED .* to RUNNING .*; states only move forward, start"),
-    (lambda tx, w: add_candidate(tx, w, 10**4200), InvalidInputError, "of candidate 'odd' must be a mapping of less"),
+    (lambda tx, w: add_candidate(tx, w, 10**4200), InvalidInputError, "of candidate 'odd' must be a mapping of at"),
     (lambda tx, w: models.get_model(tx, 1, 77), NotFoundError, "no model of this study with id 77; known: '1', '2'"),
 ]  # fmt: skip
 

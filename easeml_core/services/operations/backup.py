@@ -44,7 +44,7 @@ _PRIVATE = 0o077
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BackupFile:
     """One file of a backup.
 
     Attributes:
@@ -78,7 +78,7 @@ class Manifest:
     server: int
     made_at: str
     artifacts: str
-    files: tuple[Kept, ...]
+    files: tuple[BackupFile, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +278,7 @@ def _private(path: Path) -> Iterator[BinaryIO]:
 
 def _dumped(
     place: Path, name: str, url: str, server: int, tell: Callable[[str], None], *, schemas: tuple[str, ...] = ()
-) -> Kept:
+) -> BackupFile:
     tell(f"dumping the database into {name}")
     with _private(place / name):
         pass  # pg_dump writes into it, so its mode is ours
@@ -297,7 +297,7 @@ def _archived(
     tell: Callable[[str], None],
     *,
     leaves_out: Callable[[Path], bool] = lambda _: False,
-) -> Kept:
+) -> BackupFile:
     """Put the plain files and folders of a folder into an archive; what else lies there is named, since it is lost."""
     tell(f"copying {folder} into {name}")
     with (
@@ -316,16 +316,16 @@ def _archived(
     return _kept(place / name)
 
 
-def _copied(place: Path, name: str, file: Path, tell: Callable[[str], None]) -> Kept:
+def _copied(place: Path, name: str, file: Path, tell: Callable[[str], None]) -> BackupFile:
     tell(f"copying {file} into {name}")
     with file.open("rb") as reader, _private(place / name) as writer:
         shutil.copyfileobj(reader, writer)
     return _kept(place / name)
 
 
-def _kept(path: Path) -> Kept:
+def _kept(path: Path) -> BackupFile:
     _sync(path)
-    return Kept(path.name, path.stat().st_size, _sha256(path))
+    return BackupFile(path.name, path.stat().st_size, _sha256(path))
 
 
 def _sync(path: Path) -> None:
@@ -351,7 +351,7 @@ def _manifest(folder: Path) -> Manifest:
         read: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if read["format"] != FORMAT:
             raise _broken(folder, f"its format is {read['format']!r}, this version reads {FORMAT}")
-        files = tuple(Kept(str(f["name"]), int(f["bytes"]), str(f["sha256"])) for f in read["files"])
+        files = tuple(BackupFile(str(f["name"]), int(f["bytes"]), str(f["sha256"])) for f in read["files"])
         made = Manifest(**read | {"files": files, "server": int(read["server"]), "schema": str(read["schema"])})
     except OSError as error:
         raise _broken(folder, f"{MANIFEST} cannot be read, {reason_of(error)}") from error

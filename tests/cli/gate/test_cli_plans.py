@@ -218,7 +218,7 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
         ),
         (("meter", "plan", "--ranges", "low,high"), ("--ranges must be numbers separated by commas", "'low,high'")),
         (("meter", "plan", "--ranges", "0.5,0.1"), ("ranges must be rising boundaries", "(0.5, 0.1)")),
-        (("meter", "plan", "--tolerance", "0"), ("tolerance must be > 0 and < 1", "got 0.0")),
+        (("meter", "plan", "--tolerance", "0"), ("tolerance must be >= 1e-9 and < 1", "got 0.0")),
         (("meter", "plan", "--method", "best"), ("method must be one of path-adaptive", "got 'best'")),
         (("meter", "plan", "--ranges", "0.1,0.15", "--method", "pruned"), ("at least 2 tolerances wide",)),
         (("meter", "plan", "--error-rate", "1.5"), ("error_rate must be in [0, 1]", "got 1.5")),
