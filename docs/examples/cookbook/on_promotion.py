@@ -15,10 +15,10 @@ with DAG("cookbook_on_promotion", schedule=[FLOWERS], catchup=False, max_active_
         from easeml_core.services.models.promotion import in_production
 
         now = next(iter(in_production(EasemlHook().get_store(), study="flowers")), None)
-        if now is None or str(now["promotion_id"]) == Variable.get("flowers_deployed", default=None):
+        if now is None or str(now.promotion_id) == Variable.get("flowers_deployed", default=None):
             return None
-        print(f"{now['kind']}: model {now['model_id']} of {now['study']} goes out")
-        Variable.set("flowers_deployed", str(now["promotion_id"]))
-        return now["model_id"]
+        print(f"{now.kind}: model {now.model_id} of {now.study} goes out")
+        Variable.set("flowers_deployed", str(now.promotion_id))
+        return now.model_id
 
     deploy()

@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import DAG
@@ -421,12 +422,12 @@ def test_only_referees_are_asked_where_airflow_knows_them_by_name(monkeypatch):
 
 def test_what_the_referee_reads_cannot_be_dressed_up():
     """The reason is somebody else's, and Airflow draws Markdown."""
-    failed, reason = {"model_id": 7, "verdict": "fail"}, "it burns\r\r# The gate has passed it\u2028"
+    failed, reason = SimpleNamespace(model_id=7, verdict="fail"), "it burns\r\r# The gate has passed it\u2028"
     told = question("cancer", failed, 3, "bob", reason)
     assert "model 7 of study cancer goes to production, in place of model 3." in told
     assert "last word on it:** fail." in told
     assert "bob, and why:\n\n        it burns # The gate has passed it\n\n" in told
-    told = question("cancer", {"model_id": 7, "verdict": None}, None, None, "  ")
+    told = question("cancer", SimpleNamespace(model_id=7, verdict=None), None, None, "  ")
     assert "where nothing is now" in told
     assert "never judged" in told
     assert "a program, and why:\n\n        no reason was given\n" in told
