@@ -11,7 +11,7 @@ import signal
 import threading
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -22,6 +22,7 @@ from easeml_core.encoding import row_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from easeml_core.services.reports.decision import Chosen, TrialEnding, TrialExplanation
     from easeml_core.store.tables.trials import CurvePoint, TrialReport
 
 
@@ -124,45 +125,47 @@ def explain(trial_id: int, database: str | None, as_json: bool) -> None:
         _show(found)
 
 
-def _show(found: Mapping[str, Any]) -> None:
-    click.echo(plain(f"{found['sentence']}."))
-    for batch in found["batches"]:
-        own = "the program's own settings" if batch["settings_id"] is None else f"settings {batch['settings_id']}"
-        place = f"{batch['position'] + 1} of {batch['requested']} asked for"
-        click.echo(f"\nSuggested {batch['suggested_at'][:19]} UTC in batch {batch['batch_id']}, {place}")
-        _line("policy", f"{batch['policy']}, {own}")
-        _line("chosen by", _CHOSEN[batch["chosen_by"]])
-        if batch["chosen_by"] != "left over":
+def _show(found: TrialExplanation) -> None:
+    from easeml_core.services.reports.decision import Chosen
+
+    click.echo(plain(f"{found.sentence}."))
+    for batch in found.batches:
+        own = "the program's own settings" if batch.settings_id is None else f"settings {batch.settings_id}"
+        place = f"{batch.position + 1} of {batch.requested} asked for"
+        click.echo(f"\nSuggested {batch.suggested_at[:19]} UTC in batch {batch.batch_id}, {place}")
+        _line("policy", f"{batch.policy}, {own}")
+        _line("chosen by", _CHOSEN[batch.chosen_by])
+        if isinstance(batch, Chosen):
             _show_figures(batch)
-    _show_outcome(found["outcome"])
+    _show_outcome(found.outcome)
 
 
-def _show_figures(batch: Mapping[str, Any]) -> None:
-    _line("expected quality", f"{batch['mean']:.4f} +/- {batch['std']:.4f} (std)")
-    interval = batch["predicted_cost_interval_seconds"]
+def _show_figures(batch: Chosen) -> None:
+    _line("expected quality", f"{batch.mean:.4f} +/- {batch.std:.4f} (std)")
+    interval = batch.predicted_cost_interval_seconds
     within = f", with 80 % between {interval[0]:.3g} and {interval[1]:.3g} s" if interval else ""
-    _line("predicted cost", f"{batch['predicted_cost_seconds']:.3g} s{within}")
-    _line("expected gain", f"{batch['expected_improvement']:.4f} over the best, {batch['best']:.4f}")
-    _line("acquisition", f"{batch['acquisition']:.4g}")
-    rival = batch["runner_up"]
+    _line("predicted cost", f"{batch.predicted_cost_seconds:.3g} s{within}")
+    _line("expected gain", f"{batch.expected_improvement:.4f} over the best, {batch.best:.4f}")
+    _line("acquisition", f"{batch.acquisition:.4g}")
+    rival = batch.runner_up
     if rival is None:
         _line("runner-up", "nothing else was left")
     else:
-        names = f"{rival['study']}/{rival['candidate']}" if "candidate" in rival else f"study id {rival['study_id']}"
-        _line("runner-up", f"{names}, {rival['acquisition']:.4g}")
-    _line("guard's share", f"{batch['guard'] or 0:.0%}")
+        names = f"{rival.study}/{rival.candidate}" if rival.candidate else f"study id {rival.study_id}"
+        _line("runner-up", f"{names}, {rival.acquisition:.4g}")
+    _line("guard's share", f"{batch.guard or 0:.0%}")
 
 
-def _show_outcome(outcome: Mapping[str, Any]) -> None:
+def _show_outcome(outcome: TrialEnding) -> None:
     click.echo("\nOutcome")
     for name in ("state", "device", "quality", "cost_seconds", "best_before", "improvement"):
-        _line(name.replace("_", " "), cell(outcome[name]))
-    if outcome["surprise"] is not None:
-        _line("surprise", f"{outcome['surprise']:+.2f} std")
-    if outcome["cost_ratio"] is not None:
-        _line("cost / predicted", f"{outcome['cost_ratio']:.2f}")
-    if outcome["failure"]:
-        _line("failure", outcome["failure"].partition("\n")[0])
+        _line(name.replace("_", " "), cell(getattr(outcome, name)))
+    if outcome.surprise is not None:
+        _line("surprise", f"{outcome.surprise:+.2f} std")
+    if outcome.cost_ratio is not None:
+        _line("cost / predicted", f"{outcome.cost_ratio:.2f}")
+    if outcome.failure:
+        _line("failure", outcome.failure.partition("\n")[0])
 
 
 def _line(name: str, text: str) -> None:

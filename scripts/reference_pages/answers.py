@@ -32,6 +32,7 @@ TYPED = {
     "easeml evidence keys": f"list {CLI}.evidence:ListedKey",
     "easeml evidence rotate": f"{CLI}.evidence:NextKey",
     "easeml evidence trust": f"{CLI}.evidence:TrustedKey",
+    "easeml explain": f"{SERVICES}.reports.decision:TrialExplanation",
     "easeml next": f"list {SERVICES}.reports.next_steps:NextStep",
     "easeml program check": f"{CLI}.candidates:CheckedProgram",
     "easeml promotion evidence": f"{CLI}.evidence:WrittenEvidence",

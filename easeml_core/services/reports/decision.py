@@ -2,48 +2,156 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from attrs import evolve
+from msgspec import UNSET, UnsetType
 
 from easeml_core.config import SelectionConfig
-from easeml_core.entities import TrialState
-from easeml_core.selection.suggestion import seconds_text
+from easeml_core.encoding import from_json, typed_record
+from easeml_core.entities import JsonObject, TrialState
+from easeml_core.selection.suggestion import RunnerUp, seconds_text
 from easeml_core.services.trials.pruning import sentence_of
 from easeml_core.store.tables import decisions, pruning, trials
+from easeml_core.store.tables.pruning import RungDecision
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.entities import Trial
     from easeml_core.store.database import Store
     from easeml_core.store.tables.decisions import Suggested, TrialResult
-    from easeml_core.store.tables.pruning import RungDecision
-
-_FIGURES = (
-    *("mean", "std", "predicted_cost_seconds", "predicted_cost_interval_seconds", "expected_improvement", "best"),
-    *("acquisition", "guard"),
-)
 
 
-def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
+@typed_record
+class StoredRunnerUp(RunnerUp):
+    """The second best as it was stored; the names are left out where an earlier version stored none."""
+
+    study: str | UnsetType = UNSET
+    candidate: str | UnsetType = UNSET
+
+
+@typed_record
+class HandedOut:
+    """One time that the trial was handed out; the figures are None where it was only handed out again.
+
+    Attributes:
+        batch_id: The batch of suggestions.
+        position: In the batch, from 0.
+        requested: How many trials the batch was asked for.
+        suggested_at: When, in the form of ISO 8601.
+        policy: Which policy chose it.
+        settings_id: The settings that held; None for the program's own.
+        settings: These settings, as the version that stored them wrote them.
+        chosen_by: ``acquisition``, ``guard``, ``learning`` or ``left over``.
+        mean: Expected quality, in [0, 1].
+        std: Standard deviation of that belief.
+        predicted_cost_seconds: 1 for all trials while no cost was ever measured.
+        predicted_cost_interval_seconds: What the cost lies between with a probability of 80 %.
+        expected_improvement: Over the best quality of the study, >= 0.
+        best: Best quality of the study then; 0 before its first result.
+        acquisition: Worth of the trial to the policy.
+        guard: The guard's share of compute, in [0, 1].
+        runner_up: The second best; None where nothing else was left.
+        sentence: The reason in one sentence.
+    """
+
+    batch_id: int
+    position: int
+    requested: int
+    suggested_at: str
+    policy: str
+    settings_id: int | None
+    settings: JsonObject
+    chosen_by: str
+    mean: float | None
+    std: float | None
+    predicted_cost_seconds: float | None
+    predicted_cost_interval_seconds: tuple[float, float] | None
+    expected_improvement: float | None
+    best: float | None
+    acquisition: float | None
+    guard: float | None
+    runner_up: StoredRunnerUp | None
+    sentence: str | None
+
+
+@typed_record
+class Chosen(HandedOut):
+    """A time at which the policy chose the trial, so that its figures are known."""
+
+    mean: float
+    std: float
+    predicted_cost_seconds: float
+    expected_improvement: float
+    best: float
+    acquisition: float
+
+
+@typed_record
+class TrialEnding:
+    """How a trial turned out; None where that is not known.
+
+    Attributes:
+        state: Of the trial.
+        device: Where it ran.
+        quality: Of its model, in [0, 1].
+        cost_seconds: What it took.
+        best_before: Best quality of the study on the same data when it ended.
+        improvement: Of its quality over ``best_before``.
+        improved: Whether that is above 0.
+        surprise: By how many standard deviations its quality was above what was expected.
+        cost_ratio: Its cost over the predicted one.
+        failure: Why it failed.
+    """
+
+    state: TrialState
+    device: str | None
+    quality: float | None
+    cost_seconds: float | None
+    best_before: float | None
+    improvement: float | None
+    improved: bool | None
+    surprise: float | None
+    cost_ratio: float | None
+    failure: str | None
+
+
+@typed_record
+class TrialExplanation:
     """Everything that was stored of the decision for a trial, and how it turned out.
+
+    Attributes:
+        trial_id: The trial.
+        study: Its study.
+        candidate: What it trains.
+        sentence: Why it ran, how often it was handed out and what came of it.
+        batches: Each time that it was handed out, oldest first.
+        outcome: How it turned out.
+        rungs: What was decided at its rungs, in their order.
+    """
+
+    trial_id: int
+    study: str
+    candidate: str
+    sentence: str
+    batches: list[HandedOut]
+    outcome: TrialEnding
+    rungs: tuple[RungDecision, ...]
+
+    @property
+    def chosen(self) -> Chosen | None:
+        """The first time at which the policy chose it; None where no reasons were stored."""
+        return next((batch for batch in self.batches if isinstance(batch, Chosen)), None)
+
+
+def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
+    """Return everything that was stored of the decision for a trial, and how it turned out.
 
     Args:
         store: Role ``easeml_worker``.
         trial_id: The trial.
-
-    Returns:
-        ``{"trial_id", "study", "candidate", "sentence", "batches", "outcome", "rungs"}``. Each of ``rungs`` is what was
-        decided there, and by which numbers (``store.rungs``). Each of ``batches``, oldest first, is a time that the
-        trial was handed out: ``{"batch_id", "position", "requested", "suggested_at", "policy",
-        "settings_id", "settings", "chosen_by", "mean", "std", "predicted_cost_seconds",
-        "predicted_cost_interval_seconds", "expected_improvement", "best", "acquisition", "guard", "runner_up",
-        "sentence"}``; figures are None where the trial was only handed out again. ``chosen_by`` is ``acquisition``,
-        ``guard``, ``learning`` or ``left over``; ``settings_id`` None means the program's own settings. ``outcome`` is
-        ``{"state", "device", "quality", "cost_seconds", "best_before", "improvement", "improved", "surprise",
-        "cost_ratio", "failure"}``: ``surprise`` is how many standard deviations the quality was above what was
-        expected, ``cost_ratio`` the cost over the predicted one; None where that is not known.
 
     Raises:
         NotFoundError: There is no such trial.
@@ -54,15 +162,15 @@ def explain_trial(store: Store, *, trial_id: int) -> dict[str, Any]:
         told = decisions.outcome_of_trial(tx, trial_id)
         decided = pruning.decisions_of(tx, trial_id)
     outcome = _outcome(trial, told, batches)
-    return {
-        "trial_id": trial.id,
-        "study": trial.study,
-        "candidate": trial.candidate,
-        "sentence": "; ".join([_sentence(trial, batches, outcome, told.reevaluates), *_stop(decided)]),
-        "batches": batches,
-        "outcome": outcome,
-        "rungs": decided,
-    }
+    return TrialExplanation(
+        trial_id=trial.id,
+        study=trial.study,
+        candidate=trial.candidate,
+        sentence="; ".join([_sentence(trial, batches, outcome, told.reevaluates), *_stop(decided)]),
+        batches=batches,
+        outcome=outcome,
+        rungs=decided,
+    )
 
 
 def _stop(decided: Sequence[RungDecision]) -> list[str]:
@@ -70,10 +178,11 @@ def _stop(decided: Sequence[RungDecision]) -> list[str]:
     return [f"it {sentence_of(told)}" for told in decided if not told.goes_on]
 
 
-def _batch(found: Suggested) -> dict[str, Any]:
+def _batch(found: Suggested) -> HandedOut:
     """One time that the trial was handed out."""
-    reasons = found.reasons
-    return {
+    kind = HandedOut if "mean" not in found.reasons else Chosen
+    stored = {field.name: found.reasons.get(field.name) for field in fields(kind)}
+    own = {
         "batch_id": found.batch_id,
         "position": found.position,
         "requested": found.requested,
@@ -81,20 +190,18 @@ def _batch(found: Suggested) -> dict[str, Any]:
         "policy": found.policy,
         "settings_id": found.settings_id,
         "settings": _settings(found.policy, found.config),
-        "chosen_by": _chosen_by(reasons),
-        **{name: reasons.get(name) for name in _FIGURES},
-        "runner_up": reasons.get("runner_up"),
-        "sentence": reasons.get("sentence"),
+        "chosen_by": _chosen_by(found.reasons),
     }
+    return from_json(stored | own, kind)
 
 
-def _settings(policy: str, config: Mapping[str, Any] | None) -> dict[str, Any]:
+def _settings(policy: str, config: JsonObject | None) -> JsonObject:
     """The settings of the batch as plain JSON, whatever version stored them; its policy may have been asked for."""
     own = evolve(SelectionConfig(), policy=policy).to_json()
     return {**own, "order": list(own["order"]), **(config or {}), "policy": policy}
 
 
-def _chosen_by(reasons: Mapping[str, Any]) -> str:
+def _chosen_by(reasons: JsonObject) -> str:
     if "mean" not in reasons:
         return "left over"
     for name, share in (("guarded", "guard"), ("learning", "learning")):
@@ -103,35 +210,32 @@ def _chosen_by(reasons: Mapping[str, Any]) -> str:
     return "acquisition"
 
 
-def _outcome(trial: Trial, told: TrialResult, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _outcome(trial: Trial, told: TrialResult, batches: Sequence[HandedOut]) -> TrialEnding:
     quality, cost, best = told.quality, told.cost_seconds, told.best_before
-    forecast = _forecast(batches)
+    forecast = next((batch for batch in batches if isinstance(batch, Chosen)), None)
     improvement = None if quality is None else quality - (best or 0.0)
-    std, predicted = forecast.get("std"), forecast.get("predicted_cost_seconds")
-    return {
-        "state": str(trial.state),
-        "device": trial.device,
-        "quality": quality,
-        "cost_seconds": cost,
-        "best_before": best,
-        "improvement": improvement,
-        "improved": None if improvement is None else improvement > 0,
-        "surprise": (quality - forecast["mean"]) / std if quality is not None and std else None,
-        "cost_ratio": cost / predicted if cost is not None and predicted else None,
-        "failure": trial.failure,
-    }
+    surprise = ratio = None
+    if forecast is not None and quality is not None and forecast.std:
+        surprise = (quality - forecast.mean) / forecast.std
+    if forecast is not None and cost is not None and forecast.predicted_cost_seconds:
+        ratio = cost / forecast.predicted_cost_seconds
+    return TrialEnding(
+        state=trial.state,
+        device=trial.device,
+        quality=quality,
+        cost_seconds=cost,
+        best_before=best,
+        improvement=improvement,
+        improved=None if improvement is None else improvement > 0,
+        surprise=surprise,
+        cost_ratio=ratio,
+        failure=trial.failure,
+    )
 
 
-def _forecast(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """What was expected when the trial was chosen; empty where no reasons were stored."""
-    return next((batch for batch in batches if batch["mean"] is not None), {})
-
-
-def _sentence(
-    trial: Trial, batches: Sequence[Mapping[str, Any]], outcome: Mapping[str, Any], reevaluates: int | None
-) -> str:
+def _sentence(trial: Trial, batches: Sequence[HandedOut], outcome: TrialEnding, reevaluates: int | None) -> str:
     """Why it ran, how often it was handed out, and what came of it, in one sentence."""
-    why = str(batches[0]["sentence"] or "") if batches else ""
+    why = (batches[0].sentence or "") if batches else ""
     if reevaluates is not None:
         why = f"{trial.study}: {trial.candidate} of trial {reevaluates} was measured anew on another validation set"
     parts = [why or f"{trial.study}: {trial.candidate} was started without a suggestion, so no reason is stored"]
@@ -141,8 +245,8 @@ def _sentence(
     return "; ".join(parts)
 
 
-def _ending(trial: Trial, outcome: Mapping[str, Any]) -> str:
-    if trial.state is not TrialState.SUCCEEDED or outcome["quality"] is None:
+def _ending(trial: Trial, outcome: TrialEnding) -> str:
+    if trial.state is not TrialState.SUCCEEDED or outcome.quality is None:
         reason = (trial.failure or "").partition("\n")[0]
         words = {
             TrialState.SUGGESTED: "it waits to be started",
@@ -152,21 +256,21 @@ def _ending(trial: Trial, outcome: Mapping[str, Any]) -> str:
             TrialState.SUCCEEDED: "it succeeded, and its quality was not recorded",
         }
         return words[trial.state]
-    reached = f"it reached {outcome['quality']:.4f} in {seconds_text(outcome['cost_seconds'])}"
+    reached = f"it reached {outcome.quality:.4f} in {seconds_text(outcome.cost_seconds or 0.0)}"
     return f"{reached}{_surprise(outcome)}, {_gain(outcome)}"
 
 
-def _surprise(outcome: Mapping[str, Any]) -> str:
-    surprise = outcome["surprise"]
+def _surprise(outcome: TrialEnding) -> str:
+    surprise = outcome.surprise
     if surprise is None:
         return ""
     return f", {abs(surprise):.1f} std {'above' if surprise >= 0 else 'below'} what was expected"
 
 
-def _gain(outcome: Mapping[str, Any]) -> str:
-    if outcome["best_before"] is None:
+def _gain(outcome: TrialEnding) -> str:
+    if outcome.best_before is None:
         return "the first result on these data"
-    gain = outcome["improvement"]
+    gain = outcome.improvement or 0.0
     if gain > 0:
         return f"{gain:.4f} better than the best before"
     return f"{-gain:.4f} short of the best before" if gain < 0 else "as good as the best before"

@@ -97,7 +97,7 @@ def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> Non
     assert best.id == done.measured[0].model_id
     first = lab.models["full"]["good"]
     assert measured(lab)[0] == ("good", 2, lab.one("SELECT trial_id FROM work.models WHERE id = :id", id=first))
-    said = explain_trial(lab.worker, trial_id=done.measured[0].trial_id)["sentence"]
+    said = explain_trial(lab.worker, trial_id=done.measured[0].trial_id).sentence
     assert said.startswith(f"full: good of trial {measured(lab)[0][2]} was measured anew on another validation set; it")
     again = remeasure(lab.referee, lab.artifacts, "full")
     assert (again.measured, len(measured(lab))) == ((), 3)

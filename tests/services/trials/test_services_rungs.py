@@ -112,7 +112,7 @@ def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: A
         report.cost_seconds
     )
     assert any("was stopped at rung 1" in line for line in lines)
-    assert "it was stopped at rung 1, epoch" in explain_trial(taught.worker, trial_id=trial_id)["sentence"]
+    assert "it was stopped at rung 1, epoch" in explain_trial(taught.worker, trial_id=trial_id).sentence
     assert taught.gate(report.model_id, study="net")["step"] == 1
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import fields, replace
 
 import pytest
 from sqlalchemy import text
 
 from easeml_airflow.web.pages.decision.view import worth_text
 from easeml_core.entities import Executor, TrialState
-from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.reports.decision import Chosen, explain_trial
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import models, trials
@@ -66,18 +67,18 @@ def test_the_page_tells_the_numbers_of_the_decision_and_its_outcome(two, run, as
         number, study = trial.trial_id, trial.study
         words = text_of(ask_as("ada", "operator").get(f"/studies/{study}/decisions/{number}").text)
         found = explain_trial(database.worker, trial_id=number)
-        batch, outcome = found["batches"][0], found["outcome"]
-        assert batch["mean"] is not None
+        batch, outcome = found.batches[0], found.outcome
+        assert batch.mean is not None
         for fact in (
             f"trains {trial.candidate} because",
-            f"Mean {batch['mean']:.4f}",
-            f"{batch['expected_improvement']:.4f}",
-            f"Reached {outcome['quality']:.4f}",
-            f"{abs(outcome['surprise']):.1f} deviations {'above' if outcome['surprise'] >= 0 else 'below'}",
-            f"Measured over predicted {outcome['cost_ratio']:.2f}",
+            f"Mean {batch.mean:.4f}",
+            f"{batch.expected_improvement:.4f}",
+            f"Reached {outcome.quality:.4f}",
+            f"{abs(outcome.surprise):.1f} deviations {'above' if outcome.surprise >= 0 else 'below'}",
+            f"Measured over predicted {outcome.cost_ratio:.2f}",
             "What it told while it trained: 0.7000 after 50 % of its steps",
             "Policy default Place in its batch 1 of 1 trial asked for",
-            f"Runner-up, {batch['runner_up']['study']} {batch['runner_up']['candidate']}",
+            f"Runner-up, {batch.runner_up.study} {batch.runner_up.candidate}",
         ):
             assert fact in words, fact
     assert "It would have lost if" in words or "This pick came from the" in words
@@ -271,7 +272,8 @@ def test_a_trial_that_was_handed_out_again_keeps_its_reasons(two, ask_as, databa
 
 
 def test_without_costs_in_the_policy_no_worth_is_told_as_a_rate():
-    chosen = {"policy": "default", "predicted_cost_seconds": 7200.0, "settings": {"cost_aware": True}}
+    known = {"policy": "default", "predicted_cost_seconds": 7200.0, "settings": {"cost_aware": True}}
+    chosen = Chosen(**dict.fromkeys(field.name for field in fields(Chosen)) | known)
     assert worth_text(chosen, 0.001) == "3.6000"
-    unaware = chosen | {"settings": {"cost_aware": False}}
+    unaware = replace(chosen, settings={"cost_aware": False})
     assert worth_text(unaware, 0.001) == "0.0010"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -31,23 +31,24 @@ from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.trials.pruning import sentence_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.marks import Mark
-    from easeml_core.entities import Study
+    from easeml_core.entities import JsonObject, Study
+    from easeml_core.services.reports.decision import Chosen, HandedOut, TrialEnding, TrialExplanation
     from easeml_core.services.reports.study import DecisionFacts, GuardReport
     from easeml_core.store.queries.study import KnownThen, StudyTrial
 
 
-def guard_of(chosen: Mapping[str, Any], day: GuardReport) -> list[tuple[str, str]]:
+def guard_of(chosen: Chosen, day: GuardReport) -> list[tuple[str, str]]:
     """The guard's part in this pick, and in the last day; empty where another policy than ``default`` chose."""
-    if chosen["policy"] != "default":
+    if chosen.policy != "default":
         return []
     came = {"guard": "from the guard", "learning": "from the share for cheap lessons"}
     pairs = [
-        ("This pick came", came.get(chosen["chosen_by"], "from the rule above")),
-        ("Promised to the least served", f"{percent_text(chosen['guard'] or 0.0)} of compute"),
+        ("This pick came", came.get(chosen.chosen_by, "from the rule above")),
+        ("Promised to the least served", f"{percent_text(chosen.guard or 0.0)} of compute"),
     ]
     if day.used is None:
         return [*pairs, ("Used in the last 24 h", "nothing ran")]
@@ -59,38 +60,34 @@ def guard_of(chosen: Mapping[str, Any], day: GuardReport) -> list[tuple[str, str
     return pairs
 
 
-def guard_bar(chosen: Mapping[str, Any], day: GuardReport) -> Bar | None:
+def guard_bar(chosen: Chosen, day: GuardReport) -> Bar | None:
     """The bar ends a quarter beyond the larger of both."""
-    used, promised = day.used, chosen["guard"] or 0.0
-    if chosen["policy"] != "default" or used is None:
+    used, promised = day.used, chosen.guard or 0.0
+    if chosen.policy != "default" or used is None:
         return None
     end = 1.25 * max(used, promised) or 1.0
     label = f"The guard used {percent_text(used)} of compute in the last 24 h, {percent_text(promised)} promised"
     return Bar(percent_text(used), "of compute", round(100 * used / end, 2), round(100 * promised / end, 2), label)
 
 
-def cost_pairs(
-    chosen: Mapping[str, Any] | None, trial: StudyTrial, outcome: Mapping[str, Any]
-) -> list[tuple[str, str]]:
+def cost_pairs(chosen: Chosen | None, trial: StudyTrial, outcome: TrialEnding) -> list[tuple[str, str]]:
     """Predicted and measured cost."""
-    known = chosen is not None and chosen["predicted_cost_seconds"] != 1.0
-    pairs = [
-        ("Predicted", seconds_text(chosen["predicted_cost_seconds"]) if chosen and known else "nothing measured yet")
-    ]
-    if chosen and known and (ends := chosen["predicted_cost_interval_seconds"]):
+    known = chosen is not None and chosen.predicted_cost_seconds != 1.0
+    pairs = [("Predicted", seconds_text(chosen.predicted_cost_seconds) if chosen and known else "nothing measured yet")]
+    if chosen and known and (ends := chosen.predicted_cost_interval_seconds):
         pairs.append(("80 % expected between", " and ".join(seconds_text(end) for end in ends)))
     pairs.append(("Measured" if trial.finished_at else "So far", cost_of(trial, trial.predicted_seconds)))
-    if known and outcome["cost_ratio"] is not None:
-        pairs.append(("Measured over predicted", f"{outcome['cost_ratio']:.2f}"))
+    if known and outcome.cost_ratio is not None:
+        pairs.append(("Measured over predicted", f"{outcome.cost_ratio:.2f}"))
     return pairs
 
 
-def observed(known: KnownThen | None, chosen: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def observed(known: KnownThen | None, chosen: Chosen | None) -> list[tuple[str, str]]:
     """Counts of the trials on which the choice rested, as of the decision."""
     if known is None or chosen is None:
         return []
     failed = f", {known.failed} failed" if known.failed else ""
-    at_mean = chosen["policy"] == "default" and chosen["settings"].get("believe")
+    at_mean = chosen.policy == "default" and chosen.settings.get("believe")
     return [
         ("Observations of this study", f"{known.succeeded} succeeded{failed}"),
         (f"Under way in this study{', counted at their mean' if at_mean else ''}", counted(known.own_open, "trial")),
@@ -99,21 +96,19 @@ def observed(known: KnownThen | None, chosen: Mapping[str, Any] | None) -> list[
     ]
 
 
-def settings_of(told: Mapping[str, Any], batch: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+def settings_of(told: TrialExplanation, batch: HandedOut | None) -> list[tuple[str, str]]:
     """Policy, place in the batch, and settings that are not the program's own; empty where no batch is stored."""
     if batch is None:
         return []
-    place = f"{batch['position'] + 1} of {counted(batch['requested'], 'trial')} asked for"
-    times = len(told["batches"])
-    pairs = [("Policy", batch["policy"]), ("Place in its batch", place)]
-    pairs.append(
-        ("Settings", "the program's own" if batch["settings_id"] is None else f"number {batch['settings_id']}")
-    )
-    pairs += [(name, value) for name, value in _other_settings(batch["settings"])]
+    place = f"{batch.position + 1} of {counted(batch.requested, 'trial')} asked for"
+    times = len(told.batches)
+    pairs = [("Policy", batch.policy), ("Place in its batch", place)]
+    pairs.append(("Settings", "the program's own" if batch.settings_id is None else f"number {batch.settings_id}"))
+    pairs += [(name, value) for name, value in _other_settings(batch.settings)]
     return pairs + ([("Handed out", f"{times} times")] if times > 1 else [])
 
 
-def _other_settings(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _other_settings(settings: JsonObject) -> list[tuple[str, str]]:
     """What differs from the program's own settings, the policy apart."""
     own = SelectionConfig().to_json()
     names = [f.name for f in attrs.fields(SelectionConfig) if f.name not in ("policy", "order")]
@@ -201,7 +196,7 @@ class DecisionPage:
 
 
 def page_of(
-    told: Mapping[str, Any],
+    told: TrialExplanation,
     facts: DecisionFacts,
     guard: GuardReport,
     *,
@@ -211,20 +206,20 @@ def page_of(
     """The page.
 
     Args:
-        told: As of ``services.explain``.
+        told: As of ``services.reports.decision``.
         facts: As of ``services.reports.study.facts_of_decision``.
         guard: As of ``services.reports.study.guard_of_day``.
         study: Whose trial it is.
         sees: Whether a study of this name may be named.
     """
-    trial, outcome = facts.trial, told["outcome"]
-    chosen = next((b for b in told["batches"] if b["mean"] is not None), None)
-    last = told["batches"][-1] if told["batches"] else None
+    trial, outcome = facts.trial, told.outcome
+    chosen = told.chosen
+    batch = chosen or next(reversed(told.batches), None)
     rival = None if chosen is None else rival_of(chosen, sees)
     log = log_of(trial)
     return DecisionPage(
-        trial_id=told["trial_id"],
-        candidate=told["candidate"],
+        trial_id=told.trial_id,
+        candidate=told.candidate,
         state=TRIAL_STATES[trial.state],
         now=_now(chosen, study, told, rival),
         why_none="" if chosen else _why_none(trial),
@@ -238,75 +233,73 @@ def page_of(
         changed=_changed(chosen, rival) if chosen else (),
         outcome=_outcome(outcome, trial),
         curve=curve_plot(facts, chosen, study),
-        rungs=[f"It {sentence_of(decided)}." for decided in told["rungs"]],
-        known=[*observed(facts.known, chosen), *settings_of(told, chosen or last)],
-        asked_at=None if last is None else datetime.fromisoformat((chosen or last)["suggested_at"]),
+        rungs=[f"It {sentence_of(decided)}." for decided in told.rungs],
+        known=[*observed(facts.known, chosen), *settings_of(told, batch)],
+        asked_at=None if batch is None else datetime.fromisoformat(batch.suggested_at),
         log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
         run=run_address(trial.batch_key),
     )
 
 
-def is_priced(chosen: Mapping[str, Any]) -> bool:
+def is_priced(chosen: Chosen) -> bool:
     """Whether a cost was predicted; 1 stands for all while no cost was ever measured."""
-    return bool(chosen["policy"] == "default" and chosen["predicted_cost_seconds"] != 1.0)
+    return bool(chosen.policy == "default" and chosen.predicted_cost_seconds != 1.0)
 
 
-def is_rate(chosen: Mapping[str, Any]) -> bool:
+def is_rate(chosen: Chosen) -> bool:
     """Whether the policy's worth is a gain per second: a cost was predicted, and the settings are cost-aware."""
-    return is_priced(chosen) and bool(chosen["settings"]["cost_aware"])
+    return is_priced(chosen) and bool(chosen.settings["cost_aware"])
 
 
-def worth_text(chosen: Mapping[str, Any], acquisition: float) -> str:
+def worth_text(chosen: Chosen, acquisition: float) -> str:
     """A worth to the policy; a rate is per the unit in which the predicted cost is shown."""
     if not is_rate(chosen):
         return number_text(acquisition)
-    return number_text(unit_of(chosen["predicted_cost_seconds"])[0] * acquisition)
+    return number_text(unit_of(chosen.predicted_cost_seconds)[0] * acquisition)
 
 
-def rival_of(chosen: Mapping[str, Any], sees: Callable[[str], bool]) -> Rival | None:
+def rival_of(chosen: Chosen, sees: Callable[[str], bool]) -> Rival | None:
     """The runner-up; None where no other candidate was left."""
-    found = chosen["runner_up"]
-    if not found:
+    found = chosen.runner_up
+    if found is None:
         return None
-    may = sees(str(found.get("study") or ""))
-    worth, own = float(found["acquisition"]), float(chosen["acquisition"])
+    may = sees(found.study or "")
+    worth, own = found.acquisition, chosen.acquisition
     return Rival(
-        study=str(found["study"]) if may else UNSEEN,
-        candidate=str(found["candidate"]) if may else "",
+        study=found.study or "" if may else UNSEEN,
+        candidate=found.candidate or "" if may else "",
         worth=worth_text(chosen, worth),
         share=100 * worth / own if own > 0 else 100.0,
         is_better=worth > own,
     )
 
 
-def _compared(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
-    per = f" per {unit_of(chosen['predicted_cost_seconds'])[1]}" if is_rate(chosen) else ""
-    what = f"Weighted gain{per}" if chosen["policy"] == "default" else "Worth to the policy"
-    pairs = [(what, worth_text(chosen, chosen["acquisition"]))]
+def _compared(chosen: Chosen, rival: Rival | None) -> list[tuple[str, str]]:
+    per = f" per {unit_of(chosen.predicted_cost_seconds)[1]}" if is_rate(chosen) else ""
+    what = f"Weighted gain{per}" if chosen.policy == "default" else "Worth to the policy"
+    pairs = [(what, worth_text(chosen, chosen.acquisition))]
     if rival is not None:
         pairs.append((f"Runner-up, {rival.study} {rival.candidate}".strip(), rival.worth))
     return pairs
 
 
-def _now(
-    chosen: Mapping[str, Any] | None, study: Study, told: Mapping[str, Any], rival: Rival | None
-) -> tuple[str, str]:
-    subject = f"{study.tenant} trains {told['candidate']}"
+def _now(chosen: Chosen | None, study: Study, told: TrialExplanation, rival: Rival | None) -> tuple[str, str]:
+    subject = f"{study.tenant} trains {told.candidate}"
     if chosen is None:
         return f"{subject}.", ""
-    if chosen["policy"] != "default":
-        why = f"because the policy {chosen['policy']} chose it"
-    elif chosen["chosen_by"] == "acquisition" and not is_rate(chosen):
+    if chosen.policy != "default":
+        why = f"because the policy {chosen.policy} chose it"
+    elif chosen.chosen_by == "acquisition" and not is_rate(chosen):
         why = "because nothing else promises more" + ("" if is_priced(chosen) else ", while no cost is known")
     else:
-        why = CHOSEN[chosen["chosen_by"]]
-    best = chosen["best"]
-    gain = expected_text(chosen["expected_improvement"]) if best else f"a first {study.metric} of {chosen['mean']:.4f}"
-    cost = f" for {seconds_text(chosen['predicted_cost_seconds'])} of a device" if is_priced(chosen) else ""
+        why = CHOSEN[chosen.chosen_by]
+    best = chosen.best
+    gain = expected_text(chosen.expected_improvement) if best else f"a first {study.metric} of {chosen.mean:.4f}"
+    cost = f" for {seconds_text(chosen.predicted_cost_seconds)} of a device" if is_priced(chosen) else ""
     return f"{subject} {why}.", f"Expected {gain}{cost}; {_against(chosen, rival)}."
 
 
-def _against(chosen: Mapping[str, Any], rival: Rival | None) -> str:
+def _against(chosen: Chosen, rival: Rival | None) -> str:
     if rival is None:
         return "nothing else was left to run"
     name = f"{rival.study} {rival.candidate}".strip()
@@ -317,9 +310,9 @@ def _against(chosen: Mapping[str, Any], rival: Rival | None) -> str:
     return f"the next best, {name}, was worth {less}"
 
 
-def _are_equal(chosen: Mapping[str, Any]) -> bool:
+def _are_equal(chosen: Chosen) -> bool:
     """Whether choice and runner-up have the very same worth, so that their order alone decided."""
-    return float(chosen["runner_up"]["acquisition"]) == float(chosen["acquisition"])
+    return chosen.runner_up is not None and chosen.runner_up.acquisition == chosen.acquisition
 
 
 def _why_none(trial: StudyTrial) -> str:
@@ -328,34 +321,34 @@ def _why_none(trial: StudyTrial) -> str:
     return "It was started without the scheduler, so no reasons are stored."
 
 
-def _formula(chosen: Mapping[str, Any], study: Study) -> list[tuple[str, str]]:
-    gain, cost = chosen["expected_improvement"], chosen["predicted_cost_seconds"]
+def _formula(chosen: Chosen, study: Study) -> list[tuple[str, str]]:
+    gain, cost = chosen.expected_improvement, chosen.predicted_cost_seconds
     if not is_rate(chosen) or gain <= 0:
         return []
     size, per = unit_of(cost)
-    weight = chosen["acquisition"] * cost / gain
-    price = chosen["settings"]["price_per_second"]
+    weight = chosen.acquisition * cost / gain
+    price = chosen.settings["price_per_second"]
     return [
         (f"effective weight of {study.tenant}", f"{weight:.4g}"),
         (f"expected gain, {study.metric}", number_text(gain)),
         (f"predicted cost, {per}s", f"{cost / size:.3g}"),
-        (f"weighted gain per {per}", worth_text(chosen, chosen["acquisition"])),
+        (f"weighted gain per {per}", worth_text(chosen, chosen.acquisition)),
         (f"price of a {per}, in gain without weight", number_text(size * price) if price else "none set"),
     ]
 
 
-def _believed(chosen: Mapping[str, Any]) -> list[tuple[str, str]]:
-    low, high = band(chosen["mean"], chosen["std"])
-    pairs = [("Mean", quality_text(chosen["mean"])), ("80 % band", f"{low:.4f} to {high:.4f}")]
-    if chosen["best"]:
-        chance = chance_above(chosen["best"], chosen["mean"], chosen["std"])
-        pairs.append((f"Chance to beat {chosen['best']:.4f}", chance_text(chance)))
-    return [*pairs, ("Expected gain", expected_text(chosen["expected_improvement"]))]
+def _believed(chosen: Chosen) -> list[tuple[str, str]]:
+    low, high = band(chosen.mean, chosen.std)
+    pairs = [("Mean", quality_text(chosen.mean)), ("80 % band", f"{low:.4f} to {high:.4f}")]
+    if chosen.best:
+        chance = chance_above(chosen.best, chosen.mean, chosen.std)
+        pairs.append((f"Chance to beat {chosen.best:.4f}", chance_text(chance)))
+    return [*pairs, ("Expected gain", expected_text(chosen.expected_improvement))]
 
 
-def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, str]]:
+def _changed(chosen: Chosen, rival: Rival | None) -> list[tuple[str, str]]:
     """One change at a time: where both are rates, gain, cost and weight act in proportion."""
-    if rival is None or rival.is_better or chosen["chosen_by"] != "acquisition":
+    if rival is None or rival.is_better or chosen.chosen_by != "acquisition":
         return []
     ratio = rival.share / 100
     if _are_equal(chosen):
@@ -364,10 +357,10 @@ def _changed(chosen: Mapping[str, Any], rival: Rival | None) -> list[tuple[str, 
         return [("anything about it were a little worse", "the runner-up is worth about as much")]
     if not is_rate(chosen):
         return [
-            ("the runner-up were worth more than", worth_text(chosen, chosen["acquisition"])),
+            ("the runner-up were worth more than", worth_text(chosen, chosen.acquisition)),
             ("Its worth was", rival.worth),
         ]
-    cost, gain = chosen["predicted_cost_seconds"], chosen["expected_improvement"]
+    cost, gain = chosen.predicted_cost_seconds, chosen.expected_improvement
     more = f"{share_text(100 / ratio - 100)} more" if ratio > 0.01 else "over 100 times more"
     return [
         ("its cost were above", _beyond(seconds_text(cost / ratio), seconds_text(cost), 100 / ratio - 100)),
@@ -394,23 +387,23 @@ def share_text(percent: float) -> str:
     return f"{percent:.0f} %" if percent >= 2 else f"{percent:.1f} %"
 
 
-def _outcome(outcome: Mapping[str, Any], trial: StudyTrial) -> list[tuple[str, str]]:
-    if outcome["quality"] is None:
+def _outcome(outcome: TrialEnding, trial: StudyTrial) -> list[tuple[str, str]]:
+    if outcome.quality is None:
         why = why_of(trial)
         return [("State", TRIAL_STATES[trial.state].word), *([("Why", why)] if why else [])]
-    best = outcome["best_before"]
+    best = outcome.best_before
     pairs = [
-        ("Reached", quality_text(outcome["quality"])),
+        ("Reached", quality_text(outcome.quality)),
         ("Best before", quality_text(best)),
         ("Change of the best", _change(outcome)),
     ]
-    if outcome["surprise"] is not None:
-        side = "above" if outcome["surprise"] >= 0 else "below"
-        pairs.append(("Against what was expected", f"{abs(outcome['surprise']):.1f} deviations {side}"))
+    if outcome.surprise is not None:
+        side = "above" if outcome.surprise >= 0 else "below"
+        pairs.append(("Against what was expected", f"{abs(outcome.surprise):.1f} deviations {side}"))
     return pairs
 
 
-def _change(outcome: Mapping[str, Any]) -> str:
-    if outcome["best_before"] is None:
+def _change(outcome: TrialEnding) -> str:
+    if outcome.best_before is None:
         return "the first result"
-    return gain_text(outcome["improvement"]) if outcome["improved"] else "none"
+    return gain_text(outcome.improvement) if outcome.improvement and outcome.improved else "none"
