@@ -175,8 +175,8 @@ class Name(Limit):
     @property
     def rule(self) -> str:
         """What is allowed, None apart, as it follows "must be"."""
-        signs = ", ".join(repr(sign) for sign in self.signs)
-        return f"1 to 63 of a-z, 0-9, {signs}, and begin with a letter or digit"
+        *signs, last = map(repr, self.signs)
+        return f"1 to 63 of a-z, 0-9, {', '.join(signs)} and {last}, the first a letter or digit"
 
     def holds(self, value: Any) -> bool:
         """Whether the value is such a name."""

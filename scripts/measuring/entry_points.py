@@ -47,11 +47,12 @@ class EntryPoints:
 
     @classmethod
     def of_tests(cls, tree: Path) -> EntryPoints:
-        """Return those of what tests share: modules in pytest's ``pythonpath``, then every ``conftest``."""
+        """Return those of what tests share: modules of ``tests`` in ``pythonpath``, then every ``conftest``."""
         project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8"))
         folders = [tree / name for name in project["tool"]["pytest"]["ini_options"]["pythonpath"]]
         sys.path[:0] = [str(folder) for folder in folders if str(folder) not in sys.path]
-        shared = [path for folder in folders for path in sorted(folder.glob("*.py")) if path.stem[:5] != "test_"]
+        ours = [folder for folder in folders if folder.is_relative_to(tree / "tests")]
+        shared = [path for folder in ours for path in sorted(folder.glob("*.py")) if path.stem[:5] != "test_"]
         return cls(
             (path.stem if path.stem != "conftest" else f"{_CONFTEST}{path.parent.relative_to(tree)}", path)
             for path in dict.fromkeys([*shared, *sorted((tree / "tests").rglob("conftest.py"))])

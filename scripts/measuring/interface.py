@@ -38,8 +38,13 @@ ENDLESS = ("referee",)
 STRUCTURE = ("id", "class", "name", "href", "action", "method", "type", "value", "for", "role", "src", "colspan")
 """Attributes of HTML that scripts, forms, links and styles depend on."""
 
-_TIME = re.compile(r"2020-01-01[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(NOW|[+-]\d\d(:?\d\d)?|Z)?(\+NOW)?|\b\d\d:\d\d:\d\d UTC")
+_TIME = re.compile(
+    r"2020-01-01[T ]\d\d:\d\d(:\d\d(\.\d+)?)?(NOW|[+-]\d\d(:?\d\d)?|Z)?(\+NOW)?|\b\d\d:\d\d:\d\d UTC|NOW(Z|\+NOW)"
+)
 """Times of ``freeze_times``: ranks among all times, of which heartbeats and looks add some in every run."""
+
+_DAY = re.compile(r"\b\d{3,} d\b|(?<=-)20\d\d-\d\d-\d\d\b")
+"""Ages of the frozen times, and names of test sets that are suggested: both change with the day of the snapshot."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,12 @@ def _without(text: str, known: dict[str, str]) -> str:
     """The text without what no two installations have alike: folders, the port, and times."""
     for value, word in known.items():
         text = text.replace(value, word)
-    return _TIME.sub("TIME", text)
+    return without_times(text)
+
+
+def without_times(text: str) -> str:
+    """Return a text with one word in place of each time and each day."""
+    return _DAY.sub("DAY", _TIME.sub("TIME", text))
 
 
 def help_texts(product: EntryPoints) -> Iterator[Item]:

@@ -185,7 +185,7 @@ def new_study(tx: Any, world: Any, **changes: Any) -> None:
     studies.add_study(tx, tenant_id=tenant_id, data_set_id=data_set_id, config={}, **row | changes)
 
 
-NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.', '-', and begin with a letter or digit, got "
+NAME_RULE = "must be 1 to 63 of a-z, 0-9, '_', '.' and '-', the first a letter or digit, got "
 WORKERS_FAULTS = [
     (lambda tx, w: new_study(tx, w, name="cancer"), AlreadyExistsError, "study 'cancer' already exists; choose"),
     (lambda tx, w: new_study(tx, w, name="My Study"), InvalidInputError, f"a study's name {NAME_RULE}'My Study'"),

@@ -1,8 +1,8 @@
 """What can be waited for: for each question the topic that wakes the waiting, and the one look that answers it.
 
-A sensor's ``poke``, an operator that polls and the trigger all look with the same function here. A look either gives
-facts (plain JSON) or None for "not yet". Facts come from rows, never from a notification alone, so an event between
-two looks is not lost: the next look finds its row.
+A sensor's ``poke``, an operator that polls and the trigger all look with the same function here. ``look`` gives
+facts (JSON's own types) or None for "not yet". Facts come from rows, never from a notification alone, so an event
+between two looks is not lost: the next look finds its row.
 """
 
 from __future__ import annotations
@@ -27,25 +27,23 @@ class Question:
 
     Attributes:
         topic: Payload of the notification that says "look again", from the subject.
-        look: ``(store, subject, after) -> facts or None``.
+        look: ``(store, subject, after) -> facts or None``; the facts are a record or a mapping.
     """
 
     topic: Callable[[str], str]
-    look: Callable[[Store, str, int], Facts | None]
+    look: Callable[[Store, str, int], object]
 
 
-def _answer(store: Store, subject: str, after: int) -> Facts | None:
+def _answer(store: Store, subject: str, after: int) -> object:
     from easeml_core.services.referee.requests import answer_of
 
     return answer_of(store, int(subject))
 
 
-def _trial(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.encoding import to_json
+def _trial(store: Store, subject: str, after: int) -> object:
     from easeml_core.services.trials.execution import finished_trial
 
-    found: Facts | None = to_json(finished_trial(store, trial_id=int(subject)))
-    return found
+    return finished_trial(store, trial_id=int(subject))
 
 
 def _test_set(store: Store, subject: str, after: int) -> Facts | None:
@@ -87,36 +85,29 @@ def _of_the_meter(subject: str) -> Facts:
     return {"study": study, "kind": METER_KINDS[kind or "overfitting"], "team": int(team) if team else None}
 
 
-def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
+def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Alert | None:
     from easeml_core.services.meter.alerts import next_alert
 
-    return _facts_of(next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too))
+    return next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too)
 
 
-def _alert(store: Store, subject: str, after: int) -> Facts | None:
+def _alert(store: Store, subject: str, after: int) -> Alert | None:
     return _meter_alert(store, subject, after)
 
 
-def _alert_since(store: Store, subject: str, after: int) -> Facts | None:
+def _alert_since(store: Store, subject: str, after: int) -> Alert | None:
     return _meter_alert(store, subject, after, cleared_too=True)
 
 
-def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Facts | None:
+def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Alert | None:
     from easeml_core.services.meter.alerts import next_alert
 
     study, purpose = _split(subject)
     kind, wanted = "new-test-set", purpose or None
-    found = next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
-    return _facts_of(found)
+    return next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
 
 
-def _facts_of(alert: Alert | None) -> Facts | None:
-    """An alert as an event carries it."""
-    facts: Facts | None = to_json(alert)
-    return facts
-
-
-def _new_test_set_since(store: Store, subject: str, after: int) -> Facts | None:
+def _new_test_set_since(store: Store, subject: str, after: int) -> Alert | None:
     return _new_test_set(store, subject, after, cleared_too=True)
 
 
@@ -132,7 +123,7 @@ def _cleared(after: int) -> str:
     return f"no alert up to number {after} is open" if after else "no alert is open"
 
 
-def _any(store: Store, subject: str, after: int) -> Facts | None:
+def _any(store: Store, subject: str, after: int) -> object:
     return _alert(store, subject, after) or (_clear(store, subject, after) if after else None)
 
 
@@ -163,4 +154,5 @@ def look(store: Store, question: str, subject: str, after: int = 0) -> Facts | N
             ``study/purpose``, for alerts of the meter ``study/kind/team``; what stands behind may be left out.
         after: Id of the last event that was dealt with; only later ones count.
     """
-    return QUESTIONS[question].look(store, subject, after)
+    facts: Facts | None = to_json(QUESTIONS[question].look(store, subject, after))
+    return facts

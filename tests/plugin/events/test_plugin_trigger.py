@@ -8,9 +8,11 @@ from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
 
 from easeml_airflow.triggers import easeml as module
+from easeml_airflow.triggers import questions
 from easeml_airflow.triggers.easeml import EasemlTrigger, facts_of
-from easeml_airflow.triggers.questions import QUESTIONS
+from easeml_airflow.triggers.questions import QUESTIONS, Question, look
 from easeml_core import errors as core
+from easeml_core.entities import RequestKind
 
 ARGUMENTS = {
     "question": "answer",
@@ -45,6 +47,13 @@ def test_the_round_trip_gives_the_same_trigger():
 @pytest.mark.parametrize("subject", ["17", "", None, -1])
 def test_the_constructor_never_raises(question, subject):
     EasemlTrigger(question=question, subject=subject, after=None, easeml_conn_id=7, poll_interval="often")
+
+
+def test_facts_are_of_json_s_own_types(monkeypatch):
+    """Airflow stores them, and an older Airflow fails on a type of ours; ``==`` does not tell an enum from its text."""
+    asked = Question(lambda subject: "", lambda store, subject, after: {"kind": RequestKind.GATE, "sets": (1,)})
+    monkeypatch.setattr(questions, "QUESTIONS", {"asked": asked})
+    assert repr(look(None, "asked", "")) == "{'kind': 'gate', 'sets': [1]}"
 
 
 def test_an_unknown_question_is_an_event(monkeypatch):
