@@ -79,7 +79,7 @@ def target_of(columns: Mapping[str, Column], target: str, task: Task | None = No
         return target_of_column(target, columns[target], task)
     match = _THRESHOLD.fullmatch(target)
     if match is None or match["column"] not in columns:
-        # The columns are not listed: whoever names a file learns nothing of its content from an error.
+        # The columns are not listed: an error must not show the content of a file.
         message = f"there is no column {target!r} to predict among the {len(columns)} columns"
         raise InvalidInputError(message)
     name, text = match["column"], match["number"]

@@ -94,7 +94,7 @@ class OpenParts:
     Attributes:
         train_inputs: float32, shape (train_rows, features), rows flattened in C order of ``layout``; NaN is missing.
         train_labels: Shape (train_rows,): int64 in [0, classes), or finite float32 for regression. With a target
-            layout float32, shape (train_rows, numbers), where NaN is a number that nobody knows.
+            layout float32, shape (train_rows, numbers), where NaN is an unknown number.
         validation_inputs: float32, shape (validation_rows, features).
         validation_labels: The same of the validation rows.
         classes: Number of classes; 0 for regression.
@@ -182,10 +182,10 @@ def save_open_parts(path: Path, parts: Parts) -> None:
 
 
 def write_open_parts(path: Path, parts: OpenParts) -> None:
-    """Write what everybody may see to ``path`` (.npz), whole or not at all.
+    """Write the open parts to ``path`` (.npz), atomically.
 
-    The same parts give the same bytes, so that the file can be stored under its hash. ``image_shape`` is what readers
-    knew before there were layouts; they refuse what they cannot know, numbers as labels and images in colour.
+    The same parts give the same bytes, so that the file can be stored under its hash. ``image_shape`` serves readers
+    from before layouts existed; they refuse numbers as labels and images in colour.
     """
     target = parts.target_layout
     of_targets: dict[str, Any] = {}

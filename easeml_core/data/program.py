@@ -1,7 +1,6 @@
-"""The program of data that a source has read or looked at: what goes in and what comes out, in the data's own names.
+"""The program of data that a source has read: its inputs and its output, with the names of the data.
 
-A study keeps this program where nobody gave another one, and ``schema_inference`` prints it for a file; so both say the
-same of the same data.
+A study without a given program uses this one, and ``easeml schema infer`` prints it, so both agree on the same data.
 """
 
 from __future__ import annotations

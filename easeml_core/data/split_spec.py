@@ -47,12 +47,12 @@ class Split(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What whoever registers such a study must know; empty for ``rows``."""
+        """Return the warning for a tenant who registers such a study; empty for ``rows``."""
         return _WARNINGS[self.kind]
 
     @property
     def fed_warning(self) -> str:
-        """What whoever feeds such a study must know; empty for ``rows``, and for ``group``, which takes nothing."""
+        """Return the warning for a tenant who feeds such a study; empty for ``rows`` and ``group``."""
         return _FED_WARNING if self.kind == "time" else ""
 
     def require_feedable(self) -> None:

@@ -51,17 +51,17 @@ def divided(
         raise InvalidInputError(message)
     found = by_group(values, sizes, rng) if split.kind == "group" else by_time(values, sizes, rng)
     if not len(found[TRAIN]):
-        told = ", ".join(
+        counts = ", ".join(
             f"{name} {len(part):,} of {sizes[name]:,} wanted" for name, part in found.items() if name in sizes
         )
         what = "groups are" if split.kind == "group" else "times of many rows are"
-        message = f"split {str(split)!r}: the {what} too large, no row is left for training ({told}); bring more rows"
+        message = f"split {str(split)!r}: the {what} too large, no row is left for training ({counts}); bring more rows"
         raise InvalidInputError(message)
     return found
 
 
 OPEN = ("validation", TRAIN)
-"""Parts whose rows everybody sees."""
+"""Parts whose rows every role may read."""
 
 
 def with_known(
@@ -171,7 +171,7 @@ def group_numbers(column: NDArray[Any], name: str) -> NDArray[np.int64]:
     """A number for the group of each row.
 
     Raises:
-        InvalidInputError: If a row has none: whether it belongs to another's group nobody knows.
+        InvalidInputError: If a row has none, since it may belong to any group.
     """
     _require_values(column, name, "group")
     values = np.array([str(word) for word in column]) if column.dtype == object else column
@@ -198,7 +198,7 @@ def _seconds(word: str, name: str, row: int) -> float:
     try:
         found = datetime.fromisoformat(word)
     except ValueError:
-        # The word itself is not told: whoever names a file learns nothing of its content from an error.
+        # The word is left out: an error must not show the content of a file.
         message = f"column {name!r} has in row {row + 1} a text that is no time; times are numbers or ISO 8601"
         raise InvalidInputError(message) from None
     return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,4 +1,4 @@
-"""A whole data set in memory, before anybody's part is cut from it: numbers in, class indices or numbers out."""
+"""A whole data set in memory, before it is split into parts: numbers in, class indices or numbers out."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RawTable:
         inputs: float32, shape (rows, features): each row flattened in C order; NaN where a value is missing, never
             infinite.
         labels: Shape (rows,): int64 in [0, classes) for classification, finite float32 for regression. With a target
-            layout float32, shape (rows, numbers), where NaN is a number that nobody knows.
+            layout float32, shape (rows, numbers), where NaN is an unknown number.
         class_names: Name of each class; empty for regression.
         feature_names: Name of each column.
         layout: What a row stands for.

@@ -1,12 +1,12 @@
-"""A developer who learns a sealed set from its answers: how often does it get what the gate promises not to happen?
+"""Simulate a developer who learns a sealed set from the gate's answers, and count how often a wrong answer results.
 
-Labels are fair coins wherever the input does not tell them. The developer knows part of the labels, so that it can hand
-in models which truly pass: it tunes each question to the answer that tells most, follows what the set's allocation does
-after a pass, and then hands in the vote of all that it was told, as a model that is exactly on the threshold.
+Labels are fair coins. The developer knows part of them, so it can submit models that truly pass: it tunes each
+question to the most informative answer, follows the allocation after a pass, and then submits the vote of all answered
+models, a model that is exactly on the threshold.
 
-The bound on what can be learnt does not depend on the condition; how much an attack learns does. This one is on the
-condition that is counted fastest: that the new model is right on more than half of the examples. It shows that answers
-teach, not how much the best attack on another condition would get.
+The bound on what can be learnt does not depend on the condition; how much an attack learns does. This attack is on the
+condition that is cheapest to simulate: the new model is right on more than half of the examples. It shows that answers
+carry information, not how much the best attack on another condition would gain.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def false_answers(
     Args:
         rng: Seeded.
         attack: The developer.
-        adaptivity: How the level is allotted, and when the set ends; under ``none`` the developer is told nothing.
+        adaptivity: How the level is allotted, and when the set ends; under ``none`` the developer gets no answer.
         runs: Repeats.
-        counted: False is the mistake: every answer is told, every test is at delta / H, and the set lives on.
+        counted: False simulates a wrong gate: it releases every answer, tests at delta / H, and never retires the set.
         examples: N.
         steps: H.
         delta: What may fail of all answers together, in (0, 1).
@@ -111,7 +111,7 @@ def _attacked(
 ) -> bool:
     """One set from its first answer to its last."""
     sign = 1 if attack.mode == Mode.FP_FREE else -1
-    is_told = not counted or allocation.kind is not Adaptivity.NONE
+    is_released = not counted or allocation.kind is not Adaptivity.NONE
     # Below ``easy`` the known part is right: one place on a scale for each example that is known, none for the others.
     scale = np.where(rng.random(examples) < attack.known, rng.random(examples), np.nan)
     unknown = np.isnan(scale)
@@ -130,8 +130,8 @@ def _attacked(
         passed = right >= critical
         if passed == (sign > 0) and 0.5 * sign >= (0.5 + (easy - 0.5) * attack.known) * sign:
             return True
-        if is_told:
-            learnt += fresh * _told(passed, attack.aim if sign > 0 else 1 - attack.aim)
+        if is_released:
+            learnt += fresh * _information(passed, attack.aim if sign > 0 else 1 - attack.aim)
             shift += STAIR * (attack.aim - 1 if passed == (sign > 0) else attack.aim) * sign
         changed = allocation.is_change(passed=passed)
         changes += changed
@@ -140,8 +140,8 @@ def _attacked(
     return False
 
 
-def _told(passed: bool, chance: float) -> float:
-    """What an answer tells about every guess of its model: more, the rarer it is; nothing in the mean."""
+def _information(passed: bool, chance: float) -> float:
+    """Return what an answer says about every guess of its model: more, the rarer it is; its mean is 0."""
     return 1 - chance if passed else -chance
 
 

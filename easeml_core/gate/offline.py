@@ -305,7 +305,7 @@ def log_level_of(
         reliability: 1 - delta, in (0, 1).
         adaptivity: ``none``, ``full``, ``firstChange``, ``upTo:K`` or ``recycle``.
         steps: H >= 1.
-        step: Which test of the set this is, 1 to H; None where nobody keeps count.
+        step: Which test of the set this is, 1 to H; None where steps are not counted.
         passes: Changes (passes under fp-free, fails under fn-free) at earlier steps; matters to ``recycle``, and to
             ``firstChange`` and ``upTo:K``, which end the set.
         mode: ``fp-free`` or ``fn-free``; matters to ``full`` and ``recycle`` (``adaptivity.Allocation``).

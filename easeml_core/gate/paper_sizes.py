@@ -13,8 +13,6 @@ the weights. Where Bennett's inequality applies and gives less, it replaces the 
     n - o alone, d < p assumed:  N = ceil( ln(2 M / delta) / (p h(D / p)) )
 
 Both modes have the same published size. ``decision`` judges with exact tests whatever the set was planned with.
-
-What both estimators hand to the planner, and how many labels one submission needs of them.
 """
 
 from __future__ import annotations

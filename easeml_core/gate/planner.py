@@ -184,10 +184,10 @@ def _shared(conditions: int, mode: str, estimator: str) -> str:
 
 
 def on_average(condition: Condition, *, mode: str, assume_disagreement: float | None = None) -> str:
-    r"""What ``labels_per_submission`` is an average of, where it is less than ``labels``.
+    r"""Return which models ``labels_per_submission`` is an average of, where it is less than ``labels``.
 
-    Under fp-free models that differ on more than the clause on d allows are told a FAIL before any label is asked for:
-    no models need more. Under fn-free they may need more, and so they may where the bound on d is only assumed.
+    Under fp-free, models that differ on more than the clause on d allows FAIL before any label is requested: no models
+    need more. Under fn-free they may need more, and so they may where the bound on d is only assumed.
 
     Example:
         >>> from easeml_core.gate.condition import parse_condition

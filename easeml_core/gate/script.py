@@ -173,7 +173,7 @@ def _adaptivity(value: _Value) -> tuple[str, str]:
     """Give the adaptivity in our spelling and the address behind ``->``."""
     name, arrow, address = (part.strip() for part in value.text.partition("->"))
     if arrow and name != Adaptivity.NONE:
-        _fail("'->' and an address go with adaptivity none alone: with any other the developer is told", value.line)
+        _fail("'->' and an address need adaptivity none: with any other the developer receives the answer", value.line)
     if arrow and not address:
         _fail("an address such as name@host must follow '->'", value.line)
     return Adaptivity.FIRST_CHANGE.value if name == "hybrid" else name, address

@@ -170,12 +170,12 @@ def budget_breach(
     for rule in parse_budget(config):
         if rule.broken_by(answers, versions):
             last = answers[-1]
-            told = (
+            meaning = (
                 ""
                 if last is None
                 else f"{claim(last, config, edges=edges, tolerance=tolerance)}; {_to_do(last, config, both)}"
             )
-            return _sentence(rule, answers, config, told)
+            return _sentence(rule, answers, config, meaning)
     return None
 
 
@@ -185,7 +185,7 @@ def _to_do(signal: int, config: MeterConfig, both: TwoSignals | None) -> str:
     return advice(signal, len(config.ranges) + 1)
 
 
-def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConfig, told: str) -> str:
+def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConfig, meaning: str) -> str:
     last = answers[-1]
     if last is None:
         return (
@@ -193,13 +193,13 @@ def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConf
             "seal a new and larger set, or submit less often"
         )
     if not config.budget:
-        return _above(last, config, told)
-    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {len(config.ranges) + 1}: {told}'
+        return _above(last, config, meaning)
+    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {len(config.ranges) + 1}: {meaning}'
 
 
-def _above(signal: int, config: MeterConfig, told: str) -> str:
+def _above(signal: int, config: MeterConfig, meaning: str) -> str:
     signals = len(config.ranges) + 1
-    return f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {told}"
+    return f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {meaning}"
 
 
 def advice(signal: int, signals: int) -> str:
@@ -254,9 +254,9 @@ def claim(
     if len(sides) == 2 or (rises and not config.one_sided):
         return f"{gap} is {where} (+/- {slack})"
     end, sign = (high, "+") if "upper" in sides else (low, "-")
-    told = "answered" if config.method == "automaton" else "measured"
+    how = "answered" if config.method == "automaton" else "measured"
     promised = f"promised is only that it is {end} ({sign} {slack})" if end else "nothing of this is promised"
-    return f"{gap} was {told} as {where}; {promised}"
+    return f"{gap} was {how} as {where}; {promised}"
 
 
 def _ends(signal: int, edges: Sequence[float]) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Boundaries that are shifted at random after each submission, so that nobody can park a model on an edge.
+"""Boundaries shifted at random after each submission, so that no developer can place a model on an edge.
 
 With inner ranges of equal width w and a shift that is uniform on [0, w), an edge falls within epsilon of a gap with
 probability at most 2 epsilon / w, wherever the gap is; so 1 + 2 epsilon / w ranges can be answered in the mean. The

@@ -130,7 +130,7 @@ class TwoSignals:
 
 
 def combine(total: Said, direct: Said) -> TwoSignals:
-    """Combine two answers that may have been given with boundaries and tolerances of their own.
+    """Combine two answers that may differ in their boundaries and tolerances.
 
         drift = gap on the test set - gap on the second sample, so it lies between
         low(total) - high(direct)   and   high(total) - low(direct)
@@ -173,7 +173,7 @@ def drift_alert(both: TwoSignals, reliability: float) -> str | None:
 
 
 def drift_sentence(total: int, direct: int, drift: str) -> str:
-    """What two signals mean, and what to do; follows from what everybody may read.
+    """Return what two signals mean and what to do, from values that every role may read.
 
     Args:
         total: Signal of the meter on the test set.

@@ -86,7 +86,7 @@ def replay(history: Sequence[Submitted], *, examples: int, config: MeterConfig, 
         history: Submissions in their order.
         examples: n >= 1, size of the sealed set.
         config: What it is planned for.
-        seed: Of the shifts of a dithered meter; a live meter draws them from a source that nobody can know.
+        seed: Of the shifts of a dithered meter; a live meter draws them from the system's entropy.
 
     Raises:
         ConfigError: If a number is outside its range.
@@ -125,8 +125,8 @@ def replay(history: Sequence[Submitted], *, examples: int, config: MeterConfig, 
 def _require_same(before: Submitted, row: Submitted) -> None:
     if before != row:
         message = (
-            f"submission {row.submission!r} comes twice with other numbers; a repeated artifact has the same ones, "
-            "another model needs a name of its own"
+            f"submission {row.submission!r} comes twice with different numbers; a repeated artifact has the same ones, "
+            "another model needs another name"
         )
         raise InvalidInputError(message)
 

@@ -41,7 +41,7 @@ class MeterPlan:
         method: One of `METHODS`.
         tail: ``hoeffding`` or ``clopper-pearson``.
         validation_minimum: Least size of the validation set; None when the first boundary is not above 0.
-        warnings: Sentences for whoever plans; empty when there is nothing to say.
+        warnings: Sentences for the user who plans; may be empty.
     """
 
     labels: int

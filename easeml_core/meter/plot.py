@@ -51,7 +51,7 @@ def draw_replay(found: Replay, config: MeterConfig) -> Any:
     axes.xaxis.get_major_locator().set_params(integer=True)  # there is no half submission
     axes.set_ylabel("gap: share wrong on the sealed set\nminus validation loss")
     how = f"dots: measured gap, whiskers: tolerance; {config.method}, {config.tail}, reliability {config.reliability:g}"
-    entitle(figure, _told(found), how)
+    entitle(figure, _summary(found), how)
     return figure
 
 
@@ -68,7 +68,7 @@ def _draw_ranges(axes: Any, ranges: Sequence[float], low: float, high: float) ->
         axes.text(1.01, (bottom + top) / 2, f"signal {i + 1}", transform=place, va="center", fontsize=9)
 
 
-def _told(found: Replay) -> str:
+def _summary(found: Replay) -> str:
     """The answers in one sentence, and what ended them."""
     counts = Counter(reading.signal for _, reading in found.readings)
     signals = ", ".join(f"{many} x signal {signal}" for signal, many in sorted(counts.items()))

@@ -1,8 +1,7 @@
-"""One look at the sealed set: the interval of the true loss, the range of the gap, and what else could have been said.
+"""One reading of the sealed set: the interval of the true loss, and the range of the gap.
 
-How small the level must be is not decided here: ``meter.py`` and ``levels.py`` say that. Only the signal (and
-the edges of a dithered meter) may reach the developer: the other fields of a reading depend on the sealed set, and
-showing them would add branches that nobody has paid for.
+The level comes from ``meter.py`` and ``levels.py``. Only the signal (and the edges of a dithered meter) may reach the
+developer: the other fields depend on the sealed set, and releasing them would add branches that no level pays for.
 """
 
 from __future__ import annotations

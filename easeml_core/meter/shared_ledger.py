@@ -65,7 +65,7 @@ class JointPlan:
         if kind in _NOT_COVERED:
             message = (
                 f"adaptivity {self.adaptivity!r} cannot share a sealed set with a meter: {_NOT_COVERED[kind]}; "
-                "take 'full' or 'none', or give the gate a set of its own"
+                "take 'full' or 'none', or give the gate a separate set"
             )
             raise InvalidInputError(message)
 
@@ -181,7 +181,7 @@ def check_joint_meter(config: MeterConfig) -> None:
             f"a meter with the method {config.method!r}, {config.teams} team(s), open_ended {config.open_ended} and "
             f"developer {config.developer!r} cannot share a sealed set with a gate: its levels are made for its own "
             "answers and would not pay for verdicts; take path-adaptive with one team and planned steps, or give the "
-            "meter a set of its own"
+            "meter a separate set"
         )
         raise InvalidInputError(message)
 

@@ -4,14 +4,13 @@ A developer who reacts to signals walks down a tree that is fixed before the sea
 model, each branch a signal. The signals hold together when they hold at every node that can be reached, so the
 number of those nodes, N, is the price of adaptivity. N has hundreds of digits; only its logarithm is ever formed.
 
-The system: Hubis, Wu, Zhang (2019), "Quantitative overfitting management for human-in-the-loop ML application
+Source: Hubis, Wu, Zhang (2019), "Quantitative overfitting management for human-in-the-loop ML application
 development with ease.ml/meter", arXiv 1906.00299. Counting the histories of an adaptive analyst: Blum and Hardt
-(2015), "The Ladder". The counts are worked out here from those ideas. A further method is one more row of METHODS.
+(2015), "The Ladder". The counts are derived here from those ideas. A further method is one more row of METHODS.
 
-A tolerance that depends on the worst signal so far: a developer who is already in the red needs no fine reading.
-
-A tolerance for each answered range alone would save nothing, since the finest range can be answered anywhere in the
-tree; the worst earlier signal j bounds which histories there can have been: sequences of the signals 1..j.
+A tolerance may depend on the worst signal so far, j, which bounds the possible histories: sequences of the signals
+1..j. A tolerance for each answered range alone would save nothing, since the finest range can be answered anywhere in
+the tree.
 """
 
 from __future__ import annotations
@@ -157,7 +156,7 @@ def _last_level(tree: Tree, _examples: int) -> float:
 
 
 def _exact_tree(tree: Tree, _examples: int) -> float:
-    """The last answer is used by nobody: the tree of m branches with T levels."""
+    """No submission follows the last answer: the tree of m branches with T levels."""
     return log_full_tree(tree.signals, tree.steps)
 
 

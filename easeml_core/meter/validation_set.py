@@ -44,7 +44,7 @@ class ValidationUse:
         signals: Signals of the meter since it came into use, oldest first.
         replaced: Whether another set has taken its place.
         inherited_looks: Those of the earlier sets that it goes on with (``heritage``); each >= 0.
-        inherited_signals: Signals of these, oldest first; they count until it has one of its own.
+        inherited_signals: Signals of these, oldest first; they count until this set has a signal.
     """
 
     rows: int

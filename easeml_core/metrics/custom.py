@@ -62,7 +62,7 @@ def user_metric(
 
 @dataclass(frozen=True, slots=True)
 class _Scaled:
-    """A map with a scale of its own, whatever the data say."""
+    """A map whose scale is fixed, not taken from the data."""
 
     inner: QualityMap
     own_scale: float

@@ -8,8 +8,8 @@
 
 The scheduler only sees ``Metric.quality``; people see the score in its own unit. scikit-learn is imported when
 something is scored, a module of the user's when its metric is asked for: do that in the training child, and check the
-name alone (``check_metric_name``) elsewhere. The maps to quality are in ``quality_maps``, the checks of arrays in
-``metric_inputs``, what is computed in ``metric_scores``.
+name alone (``check_metric_name``) elsewhere. The maps to quality are in ``quality``, the computation and the checks of
+arrays in ``scores``.
 """
 
 from __future__ import annotations

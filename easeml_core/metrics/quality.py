@@ -2,7 +2,7 @@
 
 Every map is strictly monotone: two scores that differ have qualities that differ, in the same order (or the reverse
 one, where less is better). In floating point the order is never reversed, but scores that differ by less than a
-rounding error, or that are hundreds of scales away, may share a quality. Which metric has which is in ``metrics``.
+rounding error, or that are hundreds of scales away, may share a quality. ``metric`` says which metric has which.
 
     name       quality of score s                  defined for     where
     identity   s                                   [0, 1]          shares

@@ -1,14 +1,9 @@
-"""What the metrics compute, by scikit-learn, on arrays that ``metric_inputs`` has checked.
+"""Compute the metrics by scikit-learn, and check their inputs.
 
-Each takes targets, predictions and probabilities, shapes (rows,), (rows,), (rows, classes), and looks at what it needs.
-Targets and predictions of several numbers a row, such as images, are of shape (rows, numbers), NaN where the target is
-not known; there every number counts, and is compared with others of its own place in the row (``deviations``).
-scikit-learn and numpy are imported when something is scored.
-
-Checks of what a metric is given: labels, numbers and probabilities of validation rows.
-
-Targets that are wrong are the caller's mistake (InvalidInputError); predictions that are not finite mean that the model
-is broken (TrainingError), as everywhere in training. numpy is imported when something is checked.
+Each metric takes targets, predictions and probabilities of shapes (rows,), (rows,), (rows, classes). Targets and
+predictions of several numbers a row, such as images, have the shape (rows, numbers), NaN where the target is unknown;
+``deviations`` compares every number with those at the same place of other rows. Wrong targets raise InvalidInputError;
+predictions that are not finite raise TrainingError. scikit-learn and numpy are imported on the first use.
 """
 
 from __future__ import annotations

@@ -1,23 +1,13 @@
 """A model that is a program: a folder with ``command.json`` in an archive, run by the child that predicts.
 
-    command.json     {"command": ["python", "predict.py"]}: see ``command_manifest``
+    command.json     {"command": ["python", "predict.py"]}, and "train": ["python", "train.py"] if it can be trained;
+                     each is a program and its arguments, run without a shell in the unpacked folder
     inputs.npy       put beside it: float32, shape (rows, features), NaN is missing
     standard output  the answers: one a line, or one .npy array, shape (rows,); whole numbers where classes are wanted
 
-``python`` is the interpreter that runs this package. Any other end than status 0 is a failure. Nothing here is safe by
-itself: it must be called in a child that has been confined.
-
-``command.json`` of a packed folder: how its program predicts, and where it can be trained, how it is trained.
-
-    {"command": ["python", "predict.py"]}                                     a model that is a program
-    {"command": ["python", "predict.py"], "train": ["python", "train.py"]}    a program that can be trained as well
-
-Each is a program and its arguments, run without a shell in the unpacked folder. Nothing is run here.
-
-Run a program of somebody else's: words without a shell, its standard output read by us, its last words kept.
-
-It has the folder, the environment and the account of whoever calls this, and it dies with it. Limits on time and memory
-are those of the caller's own parent, which counts and ends a child with everything that it has started.
+``python`` is the interpreter that runs this package. An exit status other than 0 is a failure. Call this in a confined
+child only: the program has the folder, the environment and the account of the caller, and ends with it. The caller's
+parent sets limits on time and memory, and ends a child with all its descendants.
 """
 
 from __future__ import annotations
@@ -219,7 +209,7 @@ def _die_with_parent() -> None:
 
 
 class _Tail(threading.Thread):
-    """The last words of a program, read while it speaks, so that it never waits; for whoever may know its inputs."""
+    """The end of a program's output, read while it runs, so that it never blocks. It may hold parts of the inputs."""
 
     def __init__(self, pipe: IO[bytes] | None) -> None:
         super().__init__(daemon=True)

@@ -8,8 +8,8 @@
                   a study has a model
     command       a folder with a program that answers, as an archive (``command_model``); runs in the child alone
 
-A loader says ArtifactError to a file it does not trust. Who loads a model of somebody else's does it in a child
-(``predict``). Importing this module imports no library.
+A loader raises ArtifactError for a file it does not trust. Load a tenant's model in a child only (``predict``).
+Importing this module imports no library.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORMATS = {
 """Format -> module and name of its loader."""
 
 NUMBER_WANTED = "a class number is wanted"
-"""How the message ends about a model that answers with something else; whoever knows the classes may name them."""
+"""End of the message about a model that answers with something else; a caller that knows the classes names them."""
 
 _CONSTANT_BYTES = 32 * MAX_TARGET_NUMBERS
 _WORD_LENGTH = 60

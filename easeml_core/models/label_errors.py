@@ -4,12 +4,12 @@
 
 where p_{-i} are probabilities of models that were trained on the other folds. Source: Northcutt, Jiang and Chuang
 (2021), "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 70, section 3 (recalled, not checked): the
-ranking by self-confidence of out-of-sample probabilities; and the rule by which a label is suspected where another
-class is at least as sure as it is on average of its own rows. For numbers the distance from the prediction takes the
-place of 1 - p.
+ranking by self-confidence of out-of-sample probabilities; and the rule that suspects a label where the probability of
+another class is at least its average over the rows of that class. For numbers the distance from the prediction replaces
+1 - p.
 
-The probabilities are the mean of a random forest and of logistic regression: the one follows what is curved, the other
-is hard to lead astray by wrong labels. Nothing sealed is looked at, and nothing is switched off here.
+The probabilities are the mean of a random forest, which fits nonlinear classes, and of logistic regression, which is
+robust to wrong labels. Sealed rows are not read, and no row is switched off here.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def import_lightgbm() -> Any:
     except ImportError as error:
         message = "a lightgbm model needs the package lightgbm: pip install 'easeml-airflow[boosting]'"
         raise TrainingError(message) from error
-    except OSError as error:  # its wheel has no OpenMP runtime of its own
+    except OSError as error:  # its wheel brings no OpenMP runtime
         message = f"lightgbm cannot be loaded ({error}); it needs the system library libgomp (Debian: libgomp1)"
         raise TrainingError(message) from error
     return lightgbm
@@ -187,7 +187,7 @@ def _check_inner(number: int, fields: Mapping[str, str], leaves: int, features: 
         _wholes(number, fields, name, leaves - 1)
         for name in ("split_feature", "decision_type", "left_child", "right_child")
     )
-    # Bit 0: by category, which needs tables of its own; bit 1: where missing goes; bits 2 and 3: what is missing.
+    # Bit 0: by category, which needs further tables; bit 1: where missing goes; bits 2 and 3: what is missing.
     if not np.isin(decision, (0, 2, 4, 6, 8, 10)).all():
         message = f"tree {number}: a decision_type is none of numbers"
         raise _Unfit(message)

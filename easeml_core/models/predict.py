@@ -1,8 +1,8 @@
-"""Let a stored model answer for given inputs, in a child process without labels, database or secrets.
+"""Predict with a stored model in a child process without labels, database or secrets.
 
-A submitted model may be anything. It gets the inputs through a pipe and gives one answer per row through another;
-limits end it when it takes too long or too much. It runs in a sandbox: an account of its own, no network, no processes
-and no files of others, as far as this machine allows (``sandbox.probe_isolation`` says which).
+A submitted model may run any code. It reads the inputs from a pipe and writes one answer per row to another; limits on
+time and memory end it. It runs in a sandbox: a dedicated account, no network, no other processes, no other files, as
+far as this machine allows (``sandbox.isolation.probe_isolation``).
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def predict_in_child(
     Raises:
         ShapeError: If the inputs are not a table.
         TrainingError: If the model is not loaded (with the reason), fails, exceeds a limit, or does not give exactly
-            one whole number per row, or what else is wanted. Its text may hold what the model has written: tell it to
-            nobody who must not know the inputs.
+            one whole number per row, or what else is wanted. Its text may hold what the model has written: show it
+            only to roles that may know the inputs.
         TrainingKilled: If its process was killed, from outside or by the model itself.
         TrainingStarved: If it ran out of time, or found no memory.
         MachineError: If the sandbox cannot be made any more, or the process did not live until it was; the model was
@@ -116,10 +116,10 @@ class _Bounded:
 
 
 def _not_the_models_fault(error: TrainingError) -> None:
-    """A sandbox that cannot be made, or a kill before the model is loaded, is no verdict on the model.
+    """Raise MachineError for a sandbox that cannot be made, or a kill before the model is loaded.
 
-    Only for a child that had not said MADE yet. A model that forges these words later must not be spared its failure:
-    to be refused without a step spent, where its inputs say so, would be an answer of its own.
+    Only for a child that has not written MADE yet. A model that forges these words later must still fail: a refusal
+    without a step spent, chosen by its inputs, would release information about them.
     """
     if isinstance(error, TrainingKilled | TrainingStarved):
         ended = str(error).splitlines()[0]
@@ -132,7 +132,7 @@ def _not_the_models_fault(error: TrainingError) -> None:
 
 
 def _nothing() -> None:
-    """There is nobody to ask whether to go on."""
+    """Do nothing: there is no lease to check."""
 
 
 def _answers(answer: _Bounded, rows: int, wanted: WantedAnswers) -> NDArray[Any]:

@@ -1,8 +1,8 @@
-"""Ask a model some of its rows again, among fewer others and in another order: an answer is to be its own row's alone.
+"""Predict some rows again, in a smaller batch and another order: an answer may depend on its row only.
 
-The statistics of gate and meter take each example by itself. A program sees all rows at once, so it could answer one by
-the others (ranks, means of the batch, the number of rows), or by chance. Whoever asks again does not prove that it does
-not: what a random part of the rows says as well as all of them stays unseen, and so does what touches few of them.
+The statistics of gate and meter assume that each example is answered independently. A program sees all rows at once, so
+an answer could depend on the others (ranks, means of the batch, the number of rows) or on chance. The check is not a
+proof: it misses a dependence that a random part of the rows shows as well as all rows, or that touches few rows.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def rows_to_repeat(labels: NDArray[Any], key: bytes) -> NDArray[np.int64]:
 
     Args:
         labels: What the model has answered: classes or numbers, shape (rows,), or several numbers, (rows, numbers).
-        key: Decides which; whoever does not know it cannot foresee them. At least 16 bytes for that.
+        key: Determines which; without it they cannot be predicted. At least 16 bytes for that.
 
     Returns:
         Different row numbers, int64, shape (min(1000, rows / 2 rounded up),).
@@ -83,7 +83,7 @@ def require_same(first: NDArray[Any], again: NDArray[Any], *, right_within: floa
     Args:
         first: Labels, or numbers, that were given among all rows, shape (rows,) or (rows, numbers).
         again: Those of the second time, of the same shape. A row has changed where any of its numbers has.
-        right_within: How far off a right number may be, > 0; infinite where nobody has said, or for labels.
+        right_within: How far off a right number may be, > 0; infinite where it is not set, or for labels.
 
     Raises:
         TrainingError: More of them changed than rounding explains: more than one for every 500 rows.

@@ -3,7 +3,7 @@
 skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
 name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file
 brings in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
-``tree_check`` looks at them before anybody predicts. What remains (other arrays of odd shape) may crash the process
+``tree_check`` checks them before the first prediction. What remains (other arrays of odd shape) may crash the process
 that predicts, which is a child for that reason.
 """
 
@@ -74,7 +74,7 @@ _BROUGHT_TYPES = (
     "sklearn.linear_model._coordinate_descent.Lasso",
     "sklearn.linear_model._coordinate_descent.ElasticNet",
 )
-"""What tenants bring in functions of their own: numbers in arrays, and numpy that reckons with them."""
+"""Steps that tenants' functions bring: numbers in arrays, and numpy functions on them."""
 
 STEP_TYPES = _OWN_TYPES + _BROUGHT_TYPES
 """What a step of a pipeline may be."""

@@ -1,7 +1,7 @@
-"""A model that stays loaded: a child that answers one question after the other, and ends when nobody asks any more.
+"""A model that stays loaded: a child process that answers requests one after the other, and ends when it is idle.
 
-It is confined and limited as the child of ``predict`` is; the thread that watches it is its own. A model may remember
-what it was asked, so one process serves one model, and whoever may ask that model.
+It is confined and limited as the child of ``predict`` is, and watched by a dedicated thread. A model may remember its
+inputs, so one process serves one model and the users who may query that model.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class ModelGoneError(StateError):
 
 
 class _StoppedError(Exception):
-    """Nobody needs the process any more."""
+    """The process is not needed any more."""
 
 
 class WarmModel:
@@ -88,7 +88,7 @@ class WarmModel:
         return self._ended.is_set() or self._stop.is_set()
 
     def ask(self, inputs: NDArray[np.float32]) -> NDArray[Any]:
-        """The answer to each row of ``inputs``, shape (rows, features); whoever asks meanwhile waits.
+        """The answer to each row of ``inputs``, shape (rows, features); concurrent callers wait.
 
         Raises:
             TrainingError: The model failed, or gave something else than is wanted; the process has ended then.
@@ -137,7 +137,7 @@ class WarmModel:
             raise
 
     def _live(self) -> None:
-        """From start to end of the process, in a thread of its own."""
+        """Run the process from start to end, in a separate thread."""
         reason: EasemlError = self._why
         try:
             with (
@@ -186,9 +186,9 @@ class WarmModel:
             raise _StoppedError
 
     def _hear(self, chunk: bytes) -> None:
-        """Collect the answer to the question; one that is too long, or that nobody asked for, ends the process."""
+        """Collect the answer; one that is too long, or without a request, ends the process."""
         if self.is_gone:
-            return  # what was started by the model may write on, and is heard by nobody
+            return  # a process that the model started may write on; its output is ignored
         self._heard += chunk[: self._most + 1 - len(self._heard)]
         if len(self._heard) > self._most:
             self._end_it(f"the model wrote more than the {self._most:,} bytes that its answer may have")
@@ -202,14 +202,14 @@ class WarmModel:
     def _take_answer(self) -> None:
         end = LENGTH_BYTES + int.from_bytes(self._heard[:LENGTH_BYTES], "big")
         if not self._asked.is_set() or len(self._heard) > end:
-            self._end_it("the model wrote what nobody had asked for")
+            self._end_it("the model wrote without a request")
         elif len(self._heard) == end:
             self._asked.clear()
             self._answers.put(bytes(self._heard[LENGTH_BYTES:end]))
             self._heard.clear()
 
     def _end_it(self, why: str) -> None:
-        """Whoever waits for an answer is told; kept answers and bytes would be the memory of this process."""
+        """End the process; waiting callers get the error. Kept answers would stay in this process's memory."""
         self._why = TrainingError(why)
         self.close()
 

@@ -32,8 +32,8 @@ class Demands:
         classes: How many; None for numbers, and where it is not fixed.
         target: Kind of layout of an answer of several numbers; empty for one class or number.
         target_shape: Its sizes, of a table ``(numbers,)``; None where they are not fixed.
-        are_scores: Whether the output is a tensor of one dimension and more than one number, which stands for classes
-            unless somebody says that numbers are predicted (``as_numbers``).
+        are_scores: Whether the output is a tensor of one dimension and more than one number: classes, unless the
+            registration says that numbers are predicted (``as_numbers``).
     """
 
     kind: str

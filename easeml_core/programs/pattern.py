@@ -66,7 +66,7 @@ class TypePattern:
     """What an object must look like.
 
     Attributes:
-        fields: Each matches a field of its own, in any order.
+        fields: Each matches a different field, in any order.
         links: Names that stand for whatever the links are called; only their number counts.
         more_fields: Whether there may be any further fields.
         more_links: Whether there may be any further links.

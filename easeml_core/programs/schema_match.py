@@ -194,7 +194,7 @@ class _Matcher:
             partners[node.name], reason = self._partners(node, shapes)
             if reason:
                 return Mismatch(reason)
-        # Singletons first, and among them whoever has least choice: wrong turns are then noticed early.
+        # Singletons first, fewest partners first: dead ends are then found early.
         order = sorted(self.module.values(), key=lambda node: (not node.singleton, len(partners[node.name])))
         decisions: list[Callable[[], Iterator[None]]] = []
         for node in order:

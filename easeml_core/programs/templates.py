@@ -63,7 +63,7 @@ class Workload:
         check_targets(None if self.targets in ("", ONE) else self.targets)
 
     def suits(self, targets: str | None) -> bool:
-        """Whether it is for such rows of the target; everything is while nobody knows them."""
+        """Return whether the template fits such rows of the target; unknown rows fit every template."""
         return not (self.targets and targets) or targets in self.targets.split(" or ")
 
 
@@ -107,7 +107,7 @@ class Matched:
 
     Attributes:
         template: The first row that matches; None if none does.
-        workloads: Of the row; more than one only while nobody knows the rows of the target.
+        workloads: Of the row; more than one only while the rows of the target are unknown.
         mapping: What letters and names of its patterns stand for.
         rejected: Name of each row before it, and why that did not match.
     """

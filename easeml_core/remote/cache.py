@@ -1,8 +1,8 @@
-"""A folder of this machine that remote files are downloaded to once: bounded, shared by processes, safe from kills.
+"""A cache folder for remote files: bounded in size, shared by processes, and consistent after a kill.
 
-An entry is a file named by a key of 64 hex digits. While it comes it is named ``KEY.SIZE.part`` and locked by whoever
-downloads it; a killed download goes on where it stopped. Whoever uses an entry holds a shared lock on it, and what is
-locked is never evicted. The folder belongs to one account alone, which trusts what it has checked there.
+An entry is a file named by a key of 64 hex digits. During the download it is named ``KEY.SIZE.part`` and locked; a
+killed download resumes. A reader holds a shared lock on its entry, and locked entries are never evicted. The folder
+belongs to one account, which does not check its files again.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class FileCache:
         return not _if_unused(entry.path, lambda: None)
 
     def clear(self) -> list[CacheEntry]:
-        """Remove what nobody uses; what was removed."""
+        """Remove the entries that are not in use, and return them."""
         with self._ledger() if self.folder.exists() else contextlib.nullcontext():
             return [entry for entry in self.entries() if _if_unused(entry.path, entry.path.unlink)]
 
@@ -267,9 +267,9 @@ class FileCache:
                 used -= entry.size
         if used + size > self.limit:
             what = f"{size / 1e6:,.1f} MB do not fit into the cache {self.folder}"
-            told = f"of {self.limit / 1e6:,.0f} MB, of which {used / 1e6:,.1f} are in use"
+            limits = f"of {self.limit / 1e6:,.0f} MB, of which {used / 1e6:,.1f} are in use"
             number = errno.EFBIG if size > self.limit else errno.ENOSPC  # the latter passes: others are in use
-            raise OSError(number, f"{what} {told}; raise its limit (EASEML_CACHE_LIMIT_MB)")
+            raise OSError(number, f"{what} {limits}; raise its limit (EASEML_CACHE_LIMIT_MB)")
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
-"""A remote file as whoever downloads it sees it, whatever stands behind it; and news of how far a download is.
+"""The interface of a remote file, and progress reports of a download.
 
-What goes wrong with a remote file comes out as OSError: whoever asked for it says what it means.
+Failures of a remote file raise OSError; the caller says what they mean for its source.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Teller:
 
     Attributes:
         what: What is downloaded.
-        on_progress: Who wants to hear; None for nobody.
+        on_progress: Receives the reports; None for none.
         total: Its bytes, once they are known.
         fetched: Bytes that came.
         began: When, on the monotonic clock.
@@ -102,7 +102,7 @@ class Teller:
     total: int | None = None
     fetched: int = 0
     began: float = field(default_factory=time.monotonic)
-    _told: float = -math.inf
+    _reported: float = -math.inf
 
     @property
     def seconds(self) -> float:
@@ -112,6 +112,6 @@ class Teller:
     def tell(self, done: int, *, at_once: bool = False) -> None:
         """Say how far it is, if it is time."""
         now = time.monotonic()
-        if self.on_progress is not None and (at_once or now - self._told >= 1):
-            self._told = now
+        if self.on_progress is not None and (at_once or now - self._reported >= 1):
+            self._reported = now
             self.on_progress(Progress(self.what, done, self.total, self.seconds))

@@ -76,8 +76,8 @@ class ObjectFile:
             if info.get("type") != "file" or not isinstance(info.get("size"), int):
                 message = "it is no file"
                 raise IsADirectoryError(message)
-            told = {name: str(info[name]) for name in _VERSION if info.get(name) is not None}
-            return About(info["size"], "|".join(f"{name} {value}" for name, value in told.items()))
+            version = {name: str(info[name]) for name in _VERSION if info.get(name) is not None}
+            return About(info["size"], "|".join(f"{name} {value}" for name, value in version.items()))
 
     @contextmanager
     def opened(self, start: int, about: About) -> Iterator[tuple[int, Reader]]:

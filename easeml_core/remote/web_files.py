@@ -71,10 +71,10 @@ class Deadline:
             message = "it took too long"
             raise TimeoutError(message)
 
-    def trace(self, event: str, told: dict[str, Any]) -> None:
-        """Hear of httpx's connection as soon as there is one (its request extension ``trace``)."""
+    def trace(self, event: str, info: dict[str, Any]) -> None:
+        """Receive httpx's connection as soon as it exists (its request extension ``trace``)."""
         if event == "connection.connect_tcp.complete":
-            self.sockets.append(told["return_value"].get_extra_info("socket").dup())
+            self.sockets.append(info["return_value"].get_extra_info("socket").dup())
             self.require()  # the time may have run out before there was anything to cut
 
     def _cut(self) -> None:

@@ -26,10 +26,9 @@ def array_to_bytes(array: NDArray[Any]) -> bytes:
 
 
 def array_from_bytes(content: bytes) -> NDArray[Any]:
-    """The array in .npy bytes; nothing is unpickled.
+    """Return the array in .npy bytes, without unpickling.
 
-    Whoever wrote them may be hostile: a header that claims more than memory holds, or that numpy cannot even take
-    apart, is no array and nothing worse.
+    The bytes may be hostile: a header that claims more than memory holds, or that numpy cannot parse, is refused.
 
     Raises:
         ValueError: If the bytes are no array, or one of Python objects, or fewer than its shape says.

@@ -31,7 +31,7 @@ def die_with_parent(parent: int) -> None:
     """Ask the kernel to kill this process when the thread that started it ends (PR_SET_PDEATHSIG, man prctl).
 
     Args:
-        parent: Process id of whoever started us; had it died before we asked, nobody would tell us, so we end at once.
+        parent: Process id of the starter. If it died before the request, no signal comes: this process ends.
     """
     ask_for_parents_death()
     if os.getppid() != parent:
@@ -49,7 +49,7 @@ def keep_to_itself() -> None:
 
 
 def adopt_orphans() -> None:
-    """Whoever is left behind by a descendant of this process becomes a child of its own, and is found and counted."""
+    """Make orphaned descendants children of this process, so that they are found and counted."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 

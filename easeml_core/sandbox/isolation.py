@@ -1,11 +1,11 @@
-"""What a submitted model's child is kept from, and how much of it this machine allows.
+"""The parts of a submitted model's sandbox, and which of them this machine allows.
 
-The parent's side: which parts of the sandbox can be made here is tried once with a child that runs nothing of a
-submission (``probe_isolation``); later children make exactly these parts or end. ``confinement`` is the child's side.
+The parent's side: ``probe_isolation`` tries the parts once with a child that runs nothing of a submission; later
+children make exactly these parts or end. ``namespaces`` is the child's side.
 
-    account     a user id of its own, no supplementary groups; needs root
+    account     a dedicated user id, no supplementary groups; needs root
     network     an empty network namespace, without even a loopback that is up
-    processes   a process namespace: nobody else can be seen, signalled or traced, nothing survives; own IPC
+    processes   a process namespace: no other process can be seen, signalled or traced, none survives; separate IPC
     files       a file system of the runtime (read only) and of an empty folder in memory; nothing else exists
 
 Without root the last three need a user namespace, which some machines and containers forbid.
@@ -41,7 +41,7 @@ class Sandbox:
     """What the caller asks for.
 
     Attributes:
-        account: Name of the account of the children, where the caller is root; None for a user id that nobody has.
+        account: Name of the account of the children, where the caller is root; None for an unused user id.
             An account that runs or owns anything, such as that of the database's server, is no protection.
     """
 

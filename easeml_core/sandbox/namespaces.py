@@ -1,14 +1,11 @@
-"""What a child does to itself before it touches anything of a submission: namespaces, account, rights. Linux.
+"""Confine a child process before it touches a submission: namespaces, account, capabilities, file system. Linux.
 
-The kernel's own calls through ctypes, in a process of one thread that has loaded nothing but this package's first
-modules; never in the parent's name between fork and exec. A part that cannot be made ends the child, it is never left
-out in silence: ``sandbox`` tries beforehand which parts there can be. Man pages: namespaces(7), pivot_root(2),
-mount_setattr(2), capabilities(7).
+The child makes kernel calls through ctypes, in one thread, after it has loaded only the first modules of this package;
+the parent never makes them between fork and exec. A part that cannot be made ends the child: ``isolation`` has tried
+beforehand which parts are possible. Man pages: namespaces(7), pivot_root(2), mount_setattr(2), capabilities(7).
 
-A file system for one child: the runtime, read only, an empty folder in memory, and nothing else.
-
-Everything that is not named here does not exist for the child: no home, no database, no socket of anybody, no shared
-folder to leave something in. What the child writes lies in memory and is gone with it.
+The child's file system holds the runtime, read only, and an empty folder in memory. There is no home, database, socket
+or shared folder; what the child writes lies in memory and ends with it.
 """
 
 from __future__ import annotations
@@ -170,14 +167,14 @@ PARTS: tuple[str, ...] = ("network", "processes", "files", "account")
 NAMESPACES = "namespaces"
 """Instead of all parts but the account: what an ordinary user needs before it may make any of them."""
 
-OWN_ACCOUNT = "a user id of its own"
+OWN_ACCOUNT = "a dedicated user id"
 FAILED = "the sandbox could not be made, part"
 """How the reason of a child begins that could not make a part."""
 
 MADE = b"confined\n"
 """What a child says first, before it touches a model: whatever fails later, the sandbox was made."""
 
-# Nobody's: the range that systemd sets aside for users that exist only while a service runs.
+# Unused ids: the range that systemd reserves for users that exist only while a service runs.
 _FIRST_UID, _UIDS = 61184, 4336
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
@@ -192,7 +189,7 @@ class Confinement:
 
     Attributes:
         parts: Some of PARTS.
-        uid: User id of the account; None for one that nobody has.
+        uid: User id of the account; None for an unused one.
         gid: Its group.
         memory_mb: Of files that the child writes; with ``files`` they lie in memory.
     """
@@ -284,7 +281,7 @@ def _own_user_namespace(libc: ctypes.CDLL) -> None:
     """Become the one user of a new user namespace, under the same number: it may make the other namespaces."""
     uid, gid = os.geteuid(), os.getegid()
     _unshare(libc, _NEWUSER)
-    # Without the right to change groups a group's number may be mapped by anybody: user_namespaces(7).
+    # Without the right to change groups, every user may map a group's number: user_namespaces(7).
     for name, content in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         Path(f"/proc/self/{name}").write_text(content)
 
@@ -303,7 +300,7 @@ def _go_on_in_a_child() -> None:
 
 
 def _end_like(child: int) -> None:
-    # Its pipes are the child's alone, so that whoever reads them sees their end.
+    # Only the child keeps its pipes, so that their reader sees their end.
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
@@ -340,7 +337,7 @@ def _give_up_rights(libc: ctypes.CDLL, confinement: Confinement, *, alone: bool)
     child_guard.ask_for_parents_death()  # a change of account takes the wish back: prctl(2)
     size = confinement.memory_mb << 20
     wanted = {resource.RLIMIT_FSIZE: size, resource.RLIMIT_NOFILE: _OPEN_FILES}
-    if alone:  # the kernel counts the processes of an account, whoever started them
+    if alone:  # the kernel counts all processes of an account
         wanted[resource.RLIMIT_NPROC] = _PROCESSES
     for kind, value in wanted.items():
         _, hard = resource.getrlimit(kind)

@@ -1,8 +1,8 @@
 """Run a module of ours in a child process under limits: own session, clean environment, bounded output, no survivors.
 
-The child's environment is made of what is named here, never of all there is: connections, passwords and secrets of
-whoever starts it stay outside. Linux; the kernel's signal on the parent's death is tied to the *thread* that starts the
-child, so that thread must wait for it (it does: ``run_child`` returns when the child has ended).
+The child's environment holds only the variables named here, so connections, passwords and secrets of the parent stay
+outside. Linux; the kernel ties the signal on the parent's death to the *thread* that starts the child, so that thread
+waits until the child has ended (``run_child``).
 """
 
 from __future__ import annotations
@@ -112,12 +112,12 @@ def run_child(
         arguments: Strings after the parent's process id.
         cwd: Working directory.
         limits: The child is ended when it exceeds one.
-        on_output: Given chunks of its standard output, in a thread of its own.
+        on_output: Receives chunks of its standard output, in a separate thread.
         on_poll: Called in this thread at least every ``poll_seconds``; what it raises ends the child and is passed on.
         poll_seconds: How often limits are looked at, > 0.
         threads: For the numerical libraries.
         device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
-        feed: Writes the child's standard input, in a thread of its own.
+        feed: Writes the child's standard input, in a separate thread.
 
     Returns:
         Wall seconds from start to end.
@@ -208,7 +208,7 @@ def kill_family(pid: int, seen: Iterable[psutil.Process] = ()) -> None:
         except psutil.NoSuchProcess:
             continue  # ended by itself, or with an earlier one
     try:
-        # The child has not been waited for yet, so its group's number cannot belong to anybody else.
+        # The child has not been waited for yet, so its group's number cannot have been reused.
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
         return

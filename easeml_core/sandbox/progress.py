@@ -28,13 +28,13 @@ class Report(Protocol):
 
 
 def silent(progress: float, note: str, quality: float | None = None, **more: float | None) -> None:
-    """A report that nobody hears."""
+    """Discard a report."""
 
 
 def take_stdout() -> int:
-    """The original standard output as a descriptor of our own; everybody else's prints go to standard error.
+    """Return the original standard output as a new descriptor, and send every later print to standard error.
 
-    Libraries print; were it the same stream, their words would end up between our lines (or inside an array).
+    Libraries print; on the same stream their output would come between our lines, or inside an array.
     """
     sys.stdout.flush()
     channel = os.dup(1)

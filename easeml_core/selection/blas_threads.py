@@ -28,7 +28,7 @@ def one_thread() -> Iterator[None]:
 def _controller() -> ThreadpoolController:
     """The libraries of numpy and of scipy; looking for them takes milliseconds.
 
-    scipy brings one of its own and loads it on first use: what is not there yet would not be held to a thread.
+    scipy loads its own BLAS on first use; a library that is not loaded yet would not be limited to one thread.
     """
     import scipy.linalg  # noqa: F401 - loads the library that is limited
 

@@ -1,8 +1,7 @@
-"""What studies may use: budgets, deadlines, targets, quotas, devices, priorities. One bookkeeping for all policies.
+"""Limits of studies for all policies: budgets, deadlines, targets, quotas, devices, priorities.
 
-A policy says what it would like to run; ``Limits`` says what it may. It is told of every start and end, and answers two
-questions: which arms of a study are allowed now (``allowed``), and which studies are served before the others
-(``first_class``). A study without limits gets the answer None, and costs nothing.
+``Limits`` receives every start and end of a trial. It returns which arms of a study are allowed now (``allowed``), None
+for a study without limits, and which studies have priority (``first_class``).
 
 Costs are charged in advance: a trial under way counts with its predicted cost until its measured one is known. So a
 budget is exceeded only by as much as trials take longer than predicted.
@@ -51,7 +50,7 @@ class Limits:
             studies: Their limits, and the tenants that own them.
             charges: Predicted seconds of each arm, see above.
             quotas: What tenants may use, by the name in ``Arms.tenant``.
-            pulls: The finished trials that ``finish`` will be told of and that ``Quota.seconds_left`` already leaves
+            pulls: The finished trials that ``finish`` will receive and that ``Quota.seconds_left`` already leaves
                 out.
         """
         self.charges = list(charges)

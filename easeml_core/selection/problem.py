@@ -1,7 +1,7 @@
-"""What the scheduler is told: studies, finished trials, trials under way, and the past. Frozen, and checked when made.
+"""The scheduler's input: studies, finished trials, trials under way, and the past. Frozen, and checked when made.
 
-Nothing here decides anything. A value that exists is a valid one, so no algorithm of this package checks its input
-again. An *arm* is a candidate as an index into the names of its study; between studies, a candidate is its name.
+A value that exists is valid, so no algorithm of this package checks its input again. An *arm* is a candidate as an
+index into the names of its study; between studies, a candidate is its name.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Past:
         study_id: Whose results these are; the results of one study share its speed in the cost model.
         names: Candidate names.
         qualities: Quality of each in [0, 1]; None when it failed.
-        costs: Seconds > 0 of each; None when nobody measured them.
+        costs: Seconds > 0 of each; None if they were not measured.
 
     Raises:
         InvalidInputError: If the three differ in length, or a value is out of its range.

@@ -1,7 +1,7 @@
-"""Whether a network is worth the rest of its epochs: asked once at each rung, which is a share of its epochs.
+"""Whether the training of a network goes on: decided once at each rung, which is a share of its epochs.
 
-What other trials, of all tenants, gained after the same rung says what this one may gain yet. A rung only ever ends a
-trial; nothing is paused, so nobody waits for others. What each rule saves and loses is in ``docs/benchmarks.md``.
+The gains of other trials, of all tenants, after the same rung bound the gain of this one. A rung ends a trial or lets
+it go on; no trial is paused or waits for others. ``docs/benchmarks.md`` has what each rule saves and loses.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def by_gains(quality: float, others: Sequence[Reached], best: float | None) -> D
     The rank is that of split conformal prediction (Vovk, Gammerman and Shafer 2005): were gains exchangeable, the next
     one would be at most g with probability LEVEL or more. With fewer than 6 gains it does not exist, and the trial goes
     on. g is taken among the trials of all studies, and among those of the study itself where it has enough; the larger
-    one counts, so that a study which learns slowly is not measured by quick ones. A gain below zero is none: whoever is
+    one counts, so that a study which learns slowly is not measured by quick ones. A negative gain counts as 0: a trial
     as good as the best never stops.
 
     Args:

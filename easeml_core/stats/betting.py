@@ -1,10 +1,9 @@
 """Tests of a mean by betting against it: valid at every moment, for every law, without knowing any variance.
 
-Whoever bets a share l of a growing fortune on each value x being above c wins the factor 1 + l (x - c). If the mean is
-at most c, no bet is worth taking: the expected factor is at most 1, so the fortune E_t is a nonnegative
-supermartingale, and by Ville's inequality P(E_t >= 1/alpha for any t) <= alpha. That holds at a fixed number of
-examples, and at any moment at which somebody likes to stop. The fortune is split over a grid of bets that never change,
-so it depends on how often each value was seen, not on the order.
+A bet of the share l of the wealth on each value x being above c multiplies the wealth by 1 + l (x - c). If the mean is
+at most c, the expected factor is at most 1, so the wealth E_t is a nonnegative supermartingale, and by Ville's
+inequality P(E_t >= 1/alpha for any t) <= alpha. That holds at a fixed number of examples and at any stopping time. The
+wealth is split over a fixed grid of bets, so it depends on how often each value occurred, not on the order.
 
 Where the order of the examples is fixed, ``log_plugin_wealth`` bets better: each bet is the best one against the
 threshold for what the examples before have shown of the law's shape, at a mean that lies beyond it by a given gap. It

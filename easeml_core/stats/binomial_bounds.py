@@ -1,7 +1,7 @@
 """Exact confidence bounds of a proportion (Clopper and Pearson 1934), at levels far below the smallest float.
 
-The level comes and stays as a logarithm, because a level divided by 2^steps soon is below e^-745, where floats end
-and ``scipy.special.betaincinv`` has no answer. Approximate bounds (Hoeffding, Bennett) have modules of their own.
+Levels are logarithms throughout: a level divided by 2^steps soon is below e^-745, where floats underflow and
+``scipy.special.betaincinv`` fails. Approximate bounds (Hoeffding, Bennett) have separate modules.
 
 Source: Clopper and Pearson (1934), "The use of confidence or fiducial limits illustrated in the case of the binomial".
 """

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from easeml_core.models.formats import Predictor
     from easeml_core.sandbox.progress import Report
 
-_TOLD = 10
-"""How many times progress is told while boosting."""
+_REPORTS = 10
+"""Number of progress reports of one training."""
 
 
 def fit_boosted(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> Predictor:
@@ -57,10 +57,10 @@ def fit_boosted(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, s
 
 
 class _Rounds:
-    """Tells the progress of boosting, every tenth of the rounds."""
+    """Reports the progress of boosting, every tenth of the rounds."""
 
     def __init__(self, rounds: int, report: Report) -> None:
-        self._rounds, self._report, self._every = rounds, report, max(1, rounds // _TOLD)
+        self._rounds, self._report, self._every = rounds, report, max(1, rounds // _REPORTS)
 
     def __call__(self, done: int) -> bool:
         """After ``done`` rounds; False, which does not ask to stop."""
@@ -96,8 +96,8 @@ def _xgboost(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int,
     fixed = {"seed": seed % 2**31, "nthread": 1, "tree_method": "hist", "device": "cpu", "verbosity": 0}
 
     # A class made here, since the library is imported only now.
-    told = {"after_iteration": lambda _, model, epoch, log: tell(epoch + 1)}
-    callback = type("Told", (xgboost.callback.TrainingCallback,), told)
+    methods = {"after_iteration": lambda _, model, epoch, log: tell(epoch + 1)}
+    callback = type("Progress", (xgboost.callback.TrainingCallback,), methods)
     unit = 1.0 if parts.task == Task.CLASSIFICATION else _unit_of(parts.train_labels)
     data = xgboost.DMatrix(
         parts.train_inputs, parts.train_labels / unit if unit != 1 else parts.train_labels, nthread=1

@@ -1,19 +1,14 @@
-"""Candidates of a study from search spaces: checked as a whole at no cost, then made into finite many.
+"""The candidates of a study: from entries with search spaces, from grids of networks, and from a program.
 
-An entry without a space is a candidate as it stands. An entry with one stands for several::
+An entry without a space is one candidate. An entry with a space is several::
 
     {"kind": "random_forest", "space": {"max_depth": {".int": [2, 20]}}, "count": 8}
     {"space": {".choice": [{"kind": "decision_tree", "max_depth": {".int": [2, 9]}}, {"kind": "linear_svm"}]}}
 
-The second chooses the kind as well. A space is checked against the rules of its trainers itself, not only the points
-that are drawn from it: so a mistake is found when it is written, and no seed hides it.
-
-One candidate as several: the learning rates of the paper, and the normalisations of images.
-
-Each network with a rate and a normalisation is a candidate, so the scheduler chooses among them as among all others.
-How fine the grid is, a study says. Standard library only.
-
-From a program to the candidates of a study: the template that it matches, and which of its names can be trained.
+The second chooses the kind as well. The whole space is checked against the rules of its trainers, not only the points
+drawn from it, so no seed hides a mistake. A grid makes a network into one candidate for each learning rate of the paper
+and each normalisation of images. A program selects the candidates of the template that it matches. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -241,7 +236,7 @@ def grid_of(candidate: Mapping[str, Any], grid: str = "one") -> list[dict[str, A
         grid: One of ``GRIDS``.
 
     Returns:
-        Entries with names of their own; the candidate itself where its kind is no network that is trained by steps.
+        Entries with distinct names; the candidate itself if its kind is no network that is trained by steps.
 
     Raises:
         InvalidInputError: If the grid or the kind is not known.

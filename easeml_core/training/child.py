@@ -102,7 +102,7 @@ def run_of(job: TrainingJob) -> Run:
 def peaks() -> dict[str, float]:
     """The most memory this process ever held, in megabytes: ``peak_mb``, and of a GPU's ``gpu_peak_mb``."""
     found = {"peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)}
-    torch: Any = sys.modules.get("torch")  # whoever has not imported it has used no GPU
+    torch: Any = sys.modules.get("torch")  # a process that has not imported it has used no GPU
     if torch is not None and torch.cuda.is_available():
         found["gpu_peak_mb"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return found

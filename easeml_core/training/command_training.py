@@ -1,20 +1,20 @@
-"""Training by a command, in any language: the contract of ``docs/bring-your-own.md``, seen from our side.
+"""Training by a command, in any language; ``docs/bring-your-own.md`` has the contract.
 
 The command is run in the unpacked folder of its program::
 
     COMMAND --data DIR --parameters FILE.json --output DIR [--resume DIR]
 
-What it leaves in the output folder joins the program as ``model/``; both together are an ordinary model that is a
-program (``command_model``). Its quality is measured here, by asking that model about the validation part as the referee
-asks it about sealed sets: in a child of its own, in a sandbox. Nothing that the program says about itself counts.
+The output folder joins the program as ``model/``; both together are a model that is a program (``command_model``). Its
+quality is measured here on the validation part, in a sandboxed child as the referee does on sealed sets. What the
+program reports about itself does not count.
 
-What a program that trains tells on its standard output: one JSON object a line; anything else is dropped.
+A training program reports on its standard output, one JSON object a line; other lines are dropped.
 
     {"step": 3, "of": 10, "quality": 0.81, "loss": 0.42, "note": "..."}    how far it is
     {"step": 3, "of": 10, "checkpoint": "epoch-3"}                         OUTPUT/checkpoints/epoch-3 is whole
 
-A checkpoint is a file or folder that the program leaves alone until it has named the next one. It is packed as the
-checkpoint of the job; whoever takes the training up again is given the folder it came from.
+A checkpoint is a file or folder that the program does not change until it has named the next one. It is packed as the
+checkpoint of the job, and a resumed training receives it as a folder.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class ProgramNews:
         self._report(BEGUN + (TRAINED - BEGUN) * step / of, _plain(str(note)), known, **more)
 
     def _keep(self, name: str, step: int) -> str:
-        """Pack a checkpoint for whoever goes on; why it was not done, empty if it was."""
+        """Pack a checkpoint; return why it was not packed, empty if it was."""
         if self._run.folder is None:
-            return "nobody keeps checkpoints here"
+            return "this job keeps no checkpoints"
         place = self._output / CHECKPOINTS
         source = place / name
         if source.parent != place or name in ("", ".", "..") or place.is_symlink() or source.is_symlink():

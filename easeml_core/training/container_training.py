@@ -3,7 +3,7 @@
     ENTRYPOINT train --data /data --parameters /parameters.json --output /output [--resume /resume]
 
 The image trains, and that is all: the referee has no containers. So what it leaves in ``/output`` must be a model that
-is a program (``command_manifest``), which runs with what the referee has.
+is a program (``command_model``), which runs with what the referee has.
 """
 
 from __future__ import annotations
@@ -86,10 +86,10 @@ def fit_container(
 
 
 def arguments_of(runtime: str, name: str, image: str, work: Path, run: Run, *, resumes: bool) -> list[str]:
-    """What the runtime is told.
+    """Return the arguments of the container runtime.
 
-    Nothing of the machine but the data, no network, nothing to write on but the output, no rights, and the job's own
-    limits, since the container is no child of ours whose memory could be counted.
+    The container has the data, no network, a writable output folder only, no capabilities, and the job's limits, since
+    the container is no child process whose memory could be counted.
     """
     mounts = {"data": "/data,readonly", "parameters.json": "/parameters.json,readonly", "output": "/output"}
     mounts |= {"resume": "/resume,readonly"} if resumes else {}
@@ -125,16 +125,16 @@ def _gpus(runtime: str, visible: str) -> list[str]:
 
 @contextlib.contextmanager
 def _watched(runtime: str, name: str) -> Iterator[None]:
-    """However this process ends, the container ends: killing the runtime's own command would leave it running.
+    """Remove the container when this process ends in any way; killing the runtime's command would leave it running.
 
-    A process of its own waits for the end of a pipe that only this one holds, and then removes the container.
+    A separate process waits for the end of a pipe that only this one holds, and then removes the container.
     """
     watch = subprocess.Popen(
         [sys.executable, "-P", "-m", _WATCH, runtime, name],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     if watch.wait() != 0:  # it is ready, in a process that is no child of ours any more
-        message = f"nobody could be set to watch over the container: exit status {watch.returncode}"
+        message = f"the process that watches the container did not start: exit status {watch.returncode}"
         raise TrainingError(message)
     try:
         yield

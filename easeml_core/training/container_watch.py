@@ -28,7 +28,9 @@ def main(arguments: list[str]) -> None:
         pass
     for pause in _PAUSES_SECONDS:
         time.sleep(pause)
-        with contextlib.suppress(subprocess.TimeoutExpired, OSError):  # nobody is left to tell; the next try may do it
+        with contextlib.suppress(
+            subprocess.TimeoutExpired, OSError
+        ):  # no process is left to report to; the next attempt may succeed
             subprocess.run([runtime, "rm", "--force", name], capture_output=True, check=False, timeout=_TRY_SECONDS)
 
 

@@ -1,15 +1,9 @@
-"""When to stop and which epoch to keep, by the loss on rows that are held out of the training part.
+"""Rules of the epochs of a network: early stopping, the epoch that is kept, precision, quality, learning rate, shifts.
 
-The validation part has no say in it: were an epoch chosen by it, a candidate with many epochs would have had more tries
-than one with few, and the validation part must choose between candidates only.
-
-Half precision where it is safe: in products of matrices, never in weights, losses or sums.
-
-How good a network is while it is trained: its loss on held-out rows, its quality on validation rows.
-
-What changes from step to step of a training: the learning rate, and where the pixels of an image stand.
-
-Both follow from the epoch, the place in it and the seed, so that a training that goes on has nothing to remember.
+Early stopping and the kept epoch follow from the loss on rows held out of the training part, never from the validation
+part, which chooses between candidates only. Half precision is used in products of matrices, never in weights, losses or
+sums. The learning rate and the shifts of images follow from the epoch, the step and the seed, so that a resumed
+training needs no further state.
 """
 
 from __future__ import annotations
@@ -150,15 +144,15 @@ def quality_on_validation(
 ) -> float | None:
     """Quality on at most 5,000 validation rows, or None where the metric has no value on them.
 
-    It is told for people to see, and at a rung it decides whether a training is worth its rest; it never decides which
-    epoch is kept. A network whose answers are broken is refused when it is done.
+    It is reported to users, and at a rung it decides whether the training goes on; it never decides which epoch is
+    kept. A network with invalid answers is refused at its end.
     """
     is_classes = parts.task == Task.CLASSIFICATION
     inputs, targets = parts.validation_inputs[:_MOST_ROWS], parts.validation_labels[:_MOST_ROWS]
     network.eval()
     with torch.inference_mode():
-        told = [_told(network, outputs, is_classes) for _, outputs in _outputs(network, inputs, device)]
-    answers = np.concatenate(told)
+        batches = [_answers(network, outputs, is_classes) for _, outputs in _outputs(network, inputs, device)]
+    answers = np.concatenate(batches)
     try:
         chosen = metric_of(metric or ("accuracy" if is_classes else "r2"))
         if is_classes:
@@ -170,10 +164,10 @@ def quality_on_validation(
         return None  # such as an area under the curve of one class, or scores that are not finite
 
 
-def _told(network: Network, outputs: torch.Tensor, is_classes: bool) -> NDArray[np.float64]:
-    """Scores of classes, or the numbers that are answered."""
-    told: NDArray[np.float64] = (outputs if is_classes else network.numbers(outputs)).double().cpu().numpy()
-    return told
+def _answers(network: Network, outputs: torch.Tensor, is_classes: bool) -> NDArray[np.float64]:
+    """Return the scores of classes, or the predicted numbers."""
+    found: NDArray[np.float64] = (outputs if is_classes else network.numbers(outputs)).double().cpu().numpy()
+    return found
 
 
 def _outputs(network: Network, inputs: NDArray[np.float32], device: torch.device) -> Iterator[tuple[int, torch.Tensor]]:

@@ -53,11 +53,11 @@ def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
 
 
 def refuse_to_fit(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> NoReturn:
-    """The fitter of the kind ``function``: whoever has no function cannot train it."""
+    """Refuse to fit a candidate of kind ``function``; only the function of a DAG trains it."""
     message = (
         "a candidate of kind function is trained by a function of a DAG: map a task made by @trial over the suggested "
-        "trials in place of TrainTrialOperator; give such candidates a device of their own, so that no other DAG is "
-        "handed them"
+        "trials in place of TrainTrialOperator; give such candidates a separate device, so that no other DAG "
+        "receives them"
     )
     raise TrainingError(message)
 

@@ -65,9 +65,9 @@ def fit_network(
     report: Report,
     run: Run = Run(),  # noqa: B008 - frozen
 ) -> NetworkPredictor:
-    """Train the network of a kind on the training part; after each epoch tell its loss and its validation quality.
+    """Train the network of a kind on the training part; report loss and validation quality after each epoch.
 
-    The quality is told for people, and for the decision whether a trial goes on at all (``selection.rungs``): the
+    The quality is reported to users, and decides at a rung whether the trial goes on (``selection.pruning``): the
     validation part chooses between candidates, never between the epochs of one.
 
     Args:
@@ -185,7 +185,7 @@ class _Training:
         return _BEGIN + _SHARE * min(1.0, self.epoch / self.epochs)
 
     def _one_epoch(self) -> float:
-        """Mean loss of one pass over the rows to learn from, in an order of its own."""
+        """Train one epoch on the shuffled training rows; return the mean loss."""
         rng = np.random.default_rng([self.seed, self.epoch])
         torch.manual_seed(int(rng.integers(2**63)))  # dropout and its like
         order = self.learn[rng.permutation(len(self.learn))]
@@ -229,7 +229,7 @@ class _Training:
         return self.best.epoch > 0 and patience is not None and self.best.is_over(self.epoch, patience)
 
     def _is_asked_to_end(self) -> bool:
-        """Whether the rest is not wanted, as whoever waits for this training has decided at a rung."""
+        """Whether the scheduler has ended this training at a rung."""
         return self.epoch > 0 and self.run.folder is not None and (self.run.folder / END).exists()
 
     def _why_over(self) -> str:
@@ -288,9 +288,9 @@ class _Training:
         self.epoch, self.batch_size, self.seconds_before = header.epoch, header.batch_size, header.seconds
 
     def _name(self) -> str:
-        """Names this training: whatever would lead to other weights is in it, but for the size of batches."""
+        """Return the hash of all that determines the weights, but for the size of batches."""
         parts = self.parts
-        told = {
+        identity = {
             "version": [_VERSION, torch.__version__],
             "kind": self.kind,
             "parameters": dict(self.parameters),
@@ -300,4 +300,4 @@ class _Training:
             "data": [str(parts.task), parts.classes, list(parts.layout.shape), len(parts.train_labels)],
             "target": None if parts.target_layout is None else list(parts.target_layout.shape),
         }
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()

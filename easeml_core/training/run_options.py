@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 END = "end"
-"""File in the folder of the job: whoever finds it after an epoch trains no other one, and is done."""
+"""File in the folder of the job: a training that finds it after an epoch ends."""
 
 
 _CHECKPOINT = "checkpoint-"
@@ -25,7 +25,7 @@ def checkpoint_name(step: int) -> str:
 
 
 def remove_older(folder: Path) -> None:
-    """Remove all checkpoints but the last two: whoever was told of the one before may not have taken it yet."""
+    """Remove all checkpoints but the last two: a reader may not have taken the one before the last yet."""
     found = [path for path in folder.glob(f"{_CHECKPOINT}*") if path.name.removeprefix(_CHECKPOINT).isdecimal()]
     for old in sorted(found, key=lambda path: int(path.name.removeprefix(_CHECKPOINT)))[:-2]:
         old.unlink(missing_ok=True)
@@ -45,7 +45,7 @@ class Run:
             epochs on all rows.
         mixed_precision: ``auto`` (on a GPU only), ``on`` or ``off``.
         halved: Whether batches have half the size: memory did not suffice before.
-        metric: By which quality is told after each epoch; None for accuracy, or r2 where numbers are predicted.
+        metric: Of the quality reported after each epoch; None for accuracy, or r2 where numbers are predicted.
         files: Those of the job (``TrainingJob.files``).
         memory_limit_mb: Of the job, for what is run outside of its processes.
         threads: Likewise.

@@ -38,16 +38,15 @@ _RESULT_BYTES = 100_000
 _LEAST_SECONDS = 0.001
 _MOST_STEPS = 10**9
 _MOST_NEWS = 1000
-"""That wait to be handed on; a training that tells more at once is not listened to meanwhile, so that whoever waits for
-it never looks at its words instead of its limits."""
+"""Most queued reports. A training that reports more at once blocks, so that the supervisor still checks its limits."""
 
 
 def nowhere(path: Path, seconds: float, progress: float) -> None:
-    """Nobody wants the checkpoints."""
+    """Discard a checkpoint."""
 
 
 def never() -> bool:
-    """Nobody asks for an early end."""
+    """Never request an early end."""
     return False
 
 
@@ -60,7 +59,7 @@ def run_job(
     should_end: Callable[[], bool] = never,
     poll_seconds: float = 0.2,
 ) -> TrainingResult:
-    """Train in a child process of its own and wait for it.
+    """Train in a separate child process and wait for it.
 
     A network that ran out of memory is trained once more with batches of half the size, from its last checkpoint.
 
@@ -79,7 +78,7 @@ def run_job(
         The result; its files lie in ``job.output_dir``.
 
     Raises:
-        TrainingKilled: If somebody ended the child with SIGKILL, or the kernel did.
+        TrainingKilled: If a user or the kernel ended the child with SIGKILL.
         TrainingError: If the child crashed, exceeded a limit, or gave no usable model; the first line is the reason.
         TrainingCancelled: If ``should_stop`` said so.
 
@@ -119,7 +118,7 @@ def _run_smaller(watch: _Watch, job: TrainingJob) -> None:
 
 
 class _Watch:
-    """Whoever waits for the children of one job: what they tell is handed on, and their time is added up."""
+    """Waits for the children of one job, forwards their reports, and adds up their time."""
 
     def __init__(
         self,
@@ -182,7 +181,7 @@ class _Watch:
             (job.output_dir / END).touch()
 
     def _deliver(self, job: TrainingJob) -> None:
-        """Hand on all news, and of several checkpoints the newest: never one whose news nobody has heard."""
+        """Forward all reports, and the newest of several checkpoints after its report."""
         saved = None
         for _ in range(self._news.qsize()):
             seconds, fields = self._news.get()
@@ -235,8 +234,8 @@ def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
     _demand(is_ours, "the model's file is not in the job's folder")
     predictions = _read_predictions(output_dir / PREDICTIONS)
     score = fields.get("score")
-    told = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
-    return TrainingResult(float(quality), cost_seconds, path, str(model_format), predictions, told)
+    shown = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+    return TrainingResult(float(quality), cost_seconds, path, str(model_format), predictions, shown)
 
 
 def _demand(fits: bool, what: str) -> None:

@@ -1,25 +1,10 @@
-"""The kinds for tables: rows of the table in ``trainers``, cheap first. Images and series are taken flattened.
+"""The kinds of candidates, rows of the table in ``trainers``: for tables, images, series, structured targets, programs.
 
-Parameter names are those of the library. A kind that learns classes and numbers has the same parameters for both. The
-estimators themselves are in ``estimators``, the boosted trees of other libraries in ``boosting``.
-
-The kinds of small networks: rows of the table in ``trainers``. The networks themselves are in ``networks_small``.
-
-The kinds of known image networks: rows of the table in ``trainers``. They are built in ``networks_images``.
-
-Small variants first, so that a CPU can do it: a quarter of the published channels, on images of 32 x 32 pixels. Only
-the quickest is tried where a study names no candidates, and in a variant that is smaller yet (``trainers``).
-
-The kinds for series: rows of the table in ``trainers``. They are built in ``networks_series`` and ``rocket``.
-
-The kinds that answer with images, series or rows of numbers, or learn of trees: rows of the table in ``trainers``.
-
-They are built in ``networks_structured``.
-
-The kinds that bring their own code: rows of the table in ``trainers``. How each is run is told in ``Trainer``.
-
-Their parameters are the tenant's own, so the rules name only what such a candidate is made of. None is ever tried
-unless a study names it.
+Parameter names are those of the library; a kind that learns classes and numbers has the same parameters for both.
+``estimators`` and ``boosting`` build the kinds for tables, which take images and series flattened; ``models.networks``
+builds the networks. Known image networks begin with small variants for a CPU: a quarter of the published channels, on
+images of 32 x 32 pixels. Kinds that run a tenant's code have the tenant's parameters, so their rules name the parts of
+such a candidate only; they are used only if a study names them.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def check_candidates(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     names = [candidate["name"] for candidate in checked]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        message = f"two candidates are called {twice[0]!r}; each needs a name of its own"
+        message = f"two candidates are called {twice[0]!r}; each needs a different name"
         raise InvalidInputError(message)
     return checked
 

@@ -172,12 +172,12 @@ def check_inputs(seen: SeenTable, rows: int) -> None:
     """As the sources: a column without values, too large a number, and too large a table are refused."""
     for column in seen.inputs:
         if column.is_too_large and not column.is_text:
-            told = "holds a number that is infinite or beyond 3.4e38; leave missing values empty"
-            message = f"column {column.number}, {shown(column.name)}, {told}"
+            fault = "holds a number that is infinite or beyond 3.4e38; leave missing values empty"
+            message = f"column {column.number}, {shown(column.name)}, {fault}"
             raise InvalidInputError(message)
         if column.missing == column.rows and not seen.partial:
-            told = "has no value in any row that has a target; leave the column out"
-            message = f"column {column.number}, {shown(column.name)}, {told}"
+            fault = "has no value in any row that has a target; leave the column out"
+            message = f"column {column.number}, {shown(column.name)}, {fault}"
             raise InvalidInputError(message)
     width = sum(column.width for column in seen.inputs)
     if rows * width > MAX_CELLS:

@@ -1,16 +1,13 @@
-"""The program of data that somebody names: what goes in, what comes out, and what of the data decided that.
+"""Infer the program of a data set: its inputs, its output, and the properties of the data that decided them.
 
     a CSV file             a table; series if it has the columns id and step, or others are named for them
     a Parquet file         a table
     a folder of folders    images, a folder for each class
     a folder of .npy       inputs.npy and targets.npy: a table, series or images by their shape
 
-The data are read as the sources read them (``sources``), with the same bounds, and what the sources refuse is refused.
-A program says what a source would make of the data, so that it calls for candidates that can be trained on them.
-
-The program of series in a table: two columns, ``id`` and ``step``, tell which line belongs where.
-
-The program of a table: what the sources would make of each column.
+The data are read by ``sources``, with the same bounds and refusals. The program describes the table that the source
+makes of the data, so it selects candidates that can be trained on it. In a table of series, the columns ``id`` and
+``step`` say which series and step a line belongs to.
 
 A text column of few words is a category, one of more is as many numbers as it is hashed to, everything else is one
 number. A CSV file with the columns ``id`` and ``step``, or with others named for them, is left to ``series_inference``.
@@ -108,8 +105,8 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, asked: Ask
         *notes_of_columns(seen, {}),
         *notes_of_names(names),
     )
-    told = asked.target or ""
-    return Inferred(source, told, found.task, program, kept, seen.partial, classes, notes, asked.split)
+    target = asked.target or ""
+    return Inferred(source, target, found.task, program, kept, seen.partial, classes, notes, asked.split)
 
 
 def infer_csv(path: Path, asked: Asked, report: Callable[[str], None]) -> Inferred:
@@ -172,9 +169,9 @@ def _program_of_table(source: Source, seen: SeenTable, found: Target, asked: Ask
     check_inputs(seen, len(labels))
     columns = [InputColumn(c.name, c.width, frozenset(c.words) if c.is_category else frozenset()) for c in seen.inputs]
     program, names, shared = program_of_table(columns, found.column, len(classes))
-    told = asked.target or ""
+    target = asked.target or ""
     notes = (
-        note_of_source(source, told, found.task, asked.split),
+        note_of_source(source, target, found.task, asked.split),
         *why,
         note_of_reading(seen, kept=len(labels), whole=seen.rows, what="rows"),
         *([class_note(names[found.column], classes)] if classes else []),
@@ -183,7 +180,7 @@ def _program_of_table(source: Source, seen: SeenTable, found: Target, asked: Ask
         *([f"columns of the same words have the same classes: {listed(_groups(shared))}"] if shared else []),
         *notes_of_names(names),
     )
-    return Inferred(source, told, found.task, program, len(labels), seen.partial, classes, notes, asked.split)
+    return Inferred(source, target, found.task, program, len(labels), seen.partial, classes, notes, asked.split)
 
 
 def _groups(shared: Mapping[str, str]) -> list[str]:

@@ -122,10 +122,10 @@ def spec_of(source: Source) -> str:
 
 
 def note_of_source(source: Source, target: str, task: Task, split: Split = ROWS) -> str:
-    """What reads the data: the arguments of a study."""
-    told = {"source": shown(spec_of(source), 200), "target": target and shown(target), "task": str(task)}
-    told["split"] = shown(str(split)) if split.column else ""
-    return ", ".join(f"{name} {value}" for name, value in told.items() if value)
+    """Return the arguments of a study that reads the data."""
+    arguments = {"source": shown(spec_of(source), 200), "target": target and shown(target), "task": str(task)}
+    arguments["split"] = shown(str(split)) if split.column else ""
+    return ", ".join(f"{name} {value}" for name, value in arguments.items() if value)
 
 
 def class_note(name: str, classes: Sequence[tuple[str, int]], most: int = 50) -> str:

@@ -1,4 +1,4 @@
-"""Which column is the target where nobody says, and whether it is classes or numbers."""
+"""Infer the target column where none is given, and whether it holds classes or numbers."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def infer_target(columns: Mapping[str, Column], target: str, task: Task | None) 
         note = f"task regression: the target has {why_not}; --task classification makes classes of them"
         return target_of(columns, target, Task.REGRESSION), note
     found = target_of(columns, target)
-    told = f"the target has {len(found.class_names)} different numbers, all whole"
-    return found, f"task classification: {told}; --task regression takes it as numbers"
+    what = f"the target has {len(found.class_names)} different numbers, all whole"
+    return found, f"task classification: {what}; --task regression takes it as numbers"
 
 
 def sizes_of_classes(found: Target, labels: NDArray[Any], *, partial: bool) -> tuple[tuple[str, int], ...]:

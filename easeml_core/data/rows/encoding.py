@@ -1,7 +1,7 @@
-"""Examples that somebody brings later: CSV files read within bounds, and encoded exactly as the study's data was.
+"""Examples in CSV files that come after the registration: read within bounds, and encoded as the study's data was.
 
-The first column that counts is ``example``, the key of a row. Whoever runs this reads a file of their own, so an error
-may say which line and which cell is wrong. A cell is only ever text: one that begins like a formula stays as it is.
+The column ``example`` is the key of a row. The caller owns the file, so an error names the wrong line and cell. A cell
+is text only: one that begins like a formula stays as it is.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Pairs(NamedTuple):
     Attributes:
         inputs: float32, shape (rows, features); NaN where a value is missing, never infinite.
         labels: Shape (rows,): int64 classes, or float32 numbers for regression; (rows, numbers) where many are
-            predicted of a row, NaN for one that nobody knows.
+            predicted of a row, NaN for an unknown one.
     """
 
     inputs: NDArray[np.float32]

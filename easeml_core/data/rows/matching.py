@@ -55,7 +55,7 @@ CHANCE = 0.01
 """Share of new rows of the same population that each pass may match by chance, as long as the known rows differ."""
 
 LIKELY = 0.05
-"""Share of known rows that may be likely rows of their own table."""
+"""Share of known rows that may be likely rows of the same table."""
 
 COINCIDENCE = 1 / 20
 """Share of a group of known rows that a new table may have beyond what chance explains."""
@@ -133,7 +133,7 @@ def match_rows(
     Args:
         new: The new rows.
         known: The known rows.
-        first: bool, shape ``(known rows,)``: of known rows that cannot be told apart, one of these is named.
+        first: bool, shape ``(known rows,)``: of known rows that cannot be distinguished, one of these is named.
         groups: int64, shape ``(known rows,)``: the group of each, at least 0; None for one group of all.
         chance: Share of new rows of the same population that each pass may take for certain by chance, in (0, 1).
         seed: Decides which sets of columns are compared; a secret of the referee.

@@ -1,4 +1,4 @@
-"""Rows that somebody brings in a file: CSV, an array, an image, or a folder of arrays or images; trusted in nothing."""
+"""Rows in an untrusted file: CSV, an array, an image, or a folder of arrays or images."""
 
 from __future__ import annotations
 

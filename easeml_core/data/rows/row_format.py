@@ -1,6 +1,6 @@
-"""What a row of a study looks like, and rows that somebody brings in that form: given as numbers, words or JSON.
+"""The form of a study's rows, and rows that are given in this form as numbers, words or JSON.
 
-The same rows may be fed with their labels, or asked about without.
+Rows with labels are fed to the study; rows without are predicted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from easeml_core.data.table import Labels
 
 LABEL = "label"
-"""Name of the column with the labels, where nobody says otherwise."""
+"""Default name of the column with the labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +104,12 @@ def rows_of_cells(file: ExampleFile, form: RowForm, *, label: str | None) -> Row
 
 
 def _without_labels(file: ExampleFile, form: RowForm, label: str) -> InvalidInputError:
-    """Often the labels stand under the name of the target in the study's own file, which nobody here knows."""
+    """Return the error; it suggests a column, since labels often have the target's name in the study's file."""
     inputs = set(file.columns) if form.feature_names is None else input_columns(file, form.feature_names)
     spare = [name for name in file.columns if name not in inputs]
     perhaps = f", here perhaps {shown(spare[0])}" if len(spare) == 1 else ""
-    told = f"there is no column {shown(label)} with the label of every row"
-    return refused(file, f"{told}; `--label NAME` (`label_column`) names another{perhaps}")
+    fault = f"there is no column {shown(label)} with the label of every row"
+    return refused(file, f"{fault}; `--label NAME` (`label_column`) names another{perhaps}")
 
 
 def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> Labels:
@@ -119,15 +119,15 @@ def labels_of_words(file: ExampleFile, form: RowForm, column: str = LABEL) -> La
         InvalidInputError: A cell is none; the message gives the line. Or answers are several numbers.
     """
     if form.target is not None:
-        told = f"an answer of the study is {form.target.features:,} numbers ({form.target.kind}), which no cell holds"
-        raise refused(file, f"{told}; bring a folder of inputs.npy and targets.npy, or pairs whose label is a list")
+        fault = f"an answer of the study is {form.target.features:,} numbers ({form.target.kind}), which no cell holds"
+        raise refused(file, f"{fault}; bring a folder of inputs.npy and targets.npy, or pairs whose label is a list")
     if form.class_names:
         return class_indices(file, column, form.class_names)
     return number_targets(file, column)
 
 
 def labels_of_numbers(values: Any, target: Layout, origin: str) -> Labels:
-    """Answers of several numbers, flattened, shape (rows, numbers); None or NaN is one that nobody knows.
+    """Answers of several numbers, flattened, shape (rows, numbers); None or NaN is an unknown number.
 
     Args:
         values: Of any shape that has as many numbers a row.

@@ -1,4 +1,4 @@
-"""Two arrays in a folder that somebody names: inputs.npy and targets.npy, never unpickled.
+"""Two arrays in an untrusted folder: inputs.npy and targets.npy, never unpickled.
 
 A file's header is read first: an array is made only if its shape is allowed and its bytes are there.
 """
@@ -163,8 +163,8 @@ def read_header(path: Path, content: bytes, *, size: int, kinds: str, what: str)
     if header.dtype.kind not in kinds or header.dtype.itemsize > 4 * _MAX_WORD:
         raise refused(path, f"holds {str(header.dtype)[:40]}; allowed: {what}")
     if not 1 <= len(header.shape) <= 4 or min(header.shape) < 1:
-        told = f"has {len(header.shape)} dimensions and {max(cells, 0):,} values"
-        raise refused(path, f"{told}; 1 to 4 that are not empty")
+        shape = f"has {len(header.shape)} dimensions and {max(cells, 0):,} values"
+        raise refused(path, f"{shape}; 1 to 4 that are not empty")
     if cells > MAX_CELLS:
         raise refused(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
     if size - header.start != cells * header.dtype.itemsize:

@@ -1,6 +1,6 @@
-"""A table read in blocks of rows, so that what it holds can be told without keeping it: CSV files and Parquet files.
+"""Read a CSV or Parquet file in blocks of rows, to describe its columns without keeping them.
 
-What the sources refuse is refused here in the same words. No more than ``MOST_CELLS`` cells are looked at.
+It refuses what the sources refuse, with the same messages. At most ``MOST_CELLS`` cells are read.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def csv_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
         path: See ``csv_files.read_table``.
 
     Raises:
-        InvalidInputError: As ``csv_source.read_csv``; what is wrong with a line is told when its block is taken.
+        InvalidInputError: As ``csv_files.read_csv``; a wrong line raises when its block is read.
     """
     header, lines = read_table(path, _refused)
     return header, _blocks_of_lines(path, header, lines)

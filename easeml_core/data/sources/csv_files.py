@@ -1,7 +1,7 @@
-"""Columns of a CSV file that somebody names: a regular file, UTF-8, one header line, bounded, and trusted in nothing.
+"""Columns of an untrusted CSV file: a regular file, UTF-8, one header line, bounded.
 
-The process that seals the data reads the file, with that account's rights. An error therefore never repeats what stands
-in the file, only lines, counts and what the caller wrote: naming a foreign file must not show its content.
+The referee reads the file with its account's rights. An error therefore never repeats content of the file, only lines,
+counts and the caller's arguments: naming another user's file must not show its content.
 """
 
 from __future__ import annotations

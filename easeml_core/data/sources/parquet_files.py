@@ -1,7 +1,7 @@
-"""Columns of a Parquet file that somebody names: numbers and text, bounded. Needs pyarrow (extra ``parquet``).
+"""Columns of an untrusted Parquet file: numbers and text, bounded. Needs pyarrow (extra ``parquet``).
 
-A few bytes of Parquet can stand for any number of cells. So the row and column counts are checked before any page is
-read, rows come in batches that are counted again, and text stays in its dictionary until its words are known.
+A few bytes of Parquet can encode any number of cells. So the row and column counts are checked before any page is read,
+rows are read in batches and counted again, and text stays dictionary-encoded until its words are known.
 """
 
 from __future__ import annotations

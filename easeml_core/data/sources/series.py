@@ -1,4 +1,4 @@
-"""Series in a CSV file that somebody names: a line for each step of each series, a target for each series."""
+"""Series in an untrusted CSV file: a line for each step of each series, a target for each series."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def read_series(
     steps = int(lengths[present].max(initial=1))
     layout = Layout("series", (steps, len(channels)))
     if int(present.sum()) * layout.features > MAX_CELLS or layout.features > MAX_FEATURES:
-        told = f"{int(present.sum()):,} series of up to {steps:,} steps and {len(channels):,} values a step"
+        what = f"{int(present.sum()):,} series of up to {steps:,} steps and {len(channels):,} values a step"
         most = f"{MAX_CELLS:,} numbers once they are padded, or {MAX_FEATURES:,} in one of them"
-        raise _wrong(what=f"{told} are more than {most}; cut the longest")
+        raise _wrong(what=f"{what} are more than {most}; cut the longest")
     kept = present[series[order]]
     place = (np.cumsum(present) - 1)[series[order][kept]], position[kept]
     padded = np.full((int(present.sum()), *layout.shape), np.nan, dtype=np.float32)

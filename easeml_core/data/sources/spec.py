@@ -1,12 +1,8 @@
-"""How data sets are named: ``SCHEME:NAME`` with options behind a question mark, checked without reading any data.
+"""Names of data sets: ``SCHEME:NAME`` with options behind a question mark, checked without reading any data.
 
-What each scheme reads is in ``sources``. Standard library only, so that a form or a DAG may check a name at no cost.
-
-How a source names a file that somebody uploaded: ``SCHEME:upload:DAY/HASH/FILE``, as in ``csv:upload:...``.
-
-The scheme says how the file is read, the rest which one it is: the day on which it came, the hash of its content, and
-what its owner calls it. Whose it is stands nowhere: it is looked for among the uploads of the study's own tenant.
-Standard library only, as ``source_specs``.
+An uploaded file is ``SCHEME:upload:DAY/HASH/FILE``: the scheme says how to read it, the rest identifies it by day, hash
+of the content, and file name. The owner is not named: only the uploads of the study's tenant are searched. Standard
+library only, so that a form or a DAG checks a name at no cost.
 """
 
 from __future__ import annotations
@@ -188,7 +184,7 @@ class Source(NamedTuple):
         """The same source with a path for its name.
 
         Raises:
-            InvalidInputError: If the path cannot be told from options: what is read would not be what was checked.
+            InvalidInputError: If the path contains the mark of options: the data read would not be the data checked.
         """
         query = "&".join(f"{name}={value}" for name, value in self.options)
         spec = f"{self.scheme}:{path}" + (f"?{query}" if query else "")

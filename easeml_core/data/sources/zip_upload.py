@@ -1,4 +1,4 @@
-"""A zip file that somebody uploads in the place of a folder: images in a folder per class, or arrays."""
+"""An uploaded zip file in place of a folder: images in a folder per class, or arrays."""
 
 from __future__ import annotations
 
@@ -70,6 +70,6 @@ def _require_short_list(archive: Path) -> None:
     if _END_64 in tail[max(0, begin - _LOCATOR_BYTES) : begin] or length > MOST_DIRECTORY_BYTES or entries > MOST_FILES:
         message = (
             f"{archive.name} has more than {MOST_FILES:,} entries, or very long names; pack fewer files, or ask "
-            "whoever runs the referee to put the folder into its data folder"
+            "the operator of the referee to put the folder into its data folder"
         )
         raise InvalidInputError(message)

@@ -33,9 +33,9 @@ class Pixels(Layer):
 
 
 class PatientBatchNorm(nn.BatchNorm2d):  # type: ignore[misc]  # torch's types are not read
-    """Batch norm that takes a batch of one value per channel too, by what it has learnt so far.
+    """Batch norm that uses its running statistics for a batch of one value per channel.
 
-    The last batch of an epoch may be one row, and of that no variance can be told.
+    The last batch of an epoch may be one row, which has no variance.
     """
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -147,7 +147,7 @@ class Network(Layer):
             buffer.copy_(torch.from_numpy(repeated.reshape(tuple(buffer.shape))))
 
     def _columns(self) -> int:
-        """Numbers of a row that have a scale of their own."""
+        """Return how many numbers of a row are scaled separately."""
         if self.architecture.height:
             return 1
         return self.architecture.channels if self.architecture.steps else self.architecture.features

@@ -172,7 +172,7 @@ class StudyCosts:
         Args:
             problem: Studies and history.
             known: Study id to the cost of each arm, shape ``(n_arms,)``; None when they are to be learnt.
-            fitted: The results to fit to; ``observe`` will be told of them first, in the same order.
+            fitted: The results to fit to; ``observe`` receives them first, in the same order.
         """
         self._studies = problem.studies
         self._given = known

@@ -1,8 +1,7 @@
-"""How far the cost model is off for tenants that it has not seen: cross-validation that leaves whole tenants out.
+"""The error of the cost model for unseen tenants: cross-validation that leaves whole tenants out.
 
-A new tenant is the case that counts: its first decisions are made on costs that others paid. So each tenant in turn is
-predicted by a model of the others, then again after some trials of its own, by ``TenantEffect.observe``, which is what
-the scheduler does between two fits.
+The first decisions of a new tenant use the costs of other tenants. So each tenant in turn is predicted by a model of
+the others, then again after some of its trials by ``TenantEffect.observe``, as the scheduler does between two fits.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ FOLDS = 10
 
 @dataclass(frozen=True, slots=True)
 class CostError:
-    """The error of predictions made after some trials of the tenant's own.
+    """The error of predictions made after some trials of the tenant.
 
     Attributes:
-        own: How many trials of its own the model had seen.
+        own: How many trials of the tenant the model had seen.
         tenants: How many tenants were predicted.
         trials: How many of their trials.
         median_absolute_log10: Median of |log10(predicted / measured)|: half the predictions are off by less than

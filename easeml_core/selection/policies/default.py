@@ -1,4 +1,4 @@
-"""The ``default`` policy: expected improvement per second over everybody's candidates, the prior learnt from the past.
+"""The ``default`` policy: expected improvement per second over all tenants' candidates, the prior learnt from the past.
 
     argmax over tenants i and arms k left to run of  w_i EI_i(k) / c_i(k)
 
@@ -47,9 +47,9 @@ MOST_LIVE = 100
 class DefaultScheduler:
     """The ``default`` policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
 
-    What depends on everybody's results, costs and a prior without a past, is learnt anew at fixed numbers of results
-    (``next_refit``) and everything is then replayed under it; in between each result moves its own tenant only. So a
-    scheduler that is rebuilt from the same trials is the same, bit for bit.
+    Costs, and the prior where there is no past, depend on the results of all tenants. They are learnt again at fixed
+    numbers of results (``next_refit``), and all trials are then replayed; in between a result changes its tenant only.
+    So a scheduler that is rebuilt from the same trials is the same, bit for bit.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class DefaultScheduler:
 
     @property
     def prospects(self) -> Prospects:
-        """What everybody's candidates are worth now."""
+        """Return the current values of all tenants' candidates."""
         if self._is_stale:
             with one_thread():
                 self._refit()

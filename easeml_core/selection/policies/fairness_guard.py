@@ -1,4 +1,4 @@
-"""The guard of the ``default`` policy: a floor under everybody's share of the compute.
+"""The guard of the ``default`` policy: a lower bound of every tenant's share of the compute.
 
 Every second of compute entitles each tenant that is not finished to a part of it,
 
@@ -17,7 +17,7 @@ at the default g = .1 one longest trial and a ninth of another. Where the trial 
 when it has been served (one device, known costs, no shared candidates), the first c_max is the cost of that trial.
 
 Proof. Only starts matter, since a trial under way is charged in full. Let B_i be how far i is behind, and s the last
-decision up to now at which nobody was owed a trial: there B_i <= c_max for all i. Let C be the compute that was
+decision up to now at which no tenant was owed a trial: there B_i <= c_max for all i. Let C be the compute that was
 started from then on: one trial of any tenant, and owed ones. A tenant that is owed a trial is behind by its whole
 cost, so it is not ahead afterwards, and what i was owed since s is at most B_i(s) plus what i became entitled to.
 Over all tenants, C - c_max <= n c_max + g C, hence C <= (n + 1) c_max / (1 - g). Since s, B_i has grown by at most g
@@ -54,7 +54,7 @@ class Guard:
     """
 
     def __init__(self, share: float, weights: Array, joined: Sequence[int] = ()) -> None:
-        """Start with nothing spent by anybody.
+        """Start with no compute spent.
 
         Args:
             share: g in [0, 1).
@@ -107,7 +107,7 @@ class Guard:
             self._unfinished = self._weight_of_unfinished()
 
     def _weight_of_unfinished(self) -> float:
-        """W; that of all where nobody is there who has anything left, since something must divide."""
+        """Return W; that of all tenants if none is unfinished, so that W > 0."""
         there = self._weights[~(self._finished | self._away)]
         return float(there.sum()) if len(there) else float(self._weights.sum())
 

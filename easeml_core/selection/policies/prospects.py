@@ -1,4 +1,4 @@
-"""What everybody's candidates are worth between two refits: the state of the ``default`` policy, kept up to date.
+"""The values of all tenants' candidates between two refits: the state of the ``default`` policy.
 
 A function of the finished trials in the order of their end and of those under way in the order of their start; nothing
 depends on what was asked in between.
@@ -110,7 +110,7 @@ class Prospects:
             config: Settings of the policy.
             priors: Of each study, over its arms, on the latent scale.
             costs: Of each study.
-            learning: Whether cheap trials are run for what they teach about everybody.
+            learning: Whether cheap trials are run for their information about all tenants.
         """
         degrees = DEGREES_OF_FREEDOM if config.tenant_scale else math.inf
         self._config, self._costs, self._learning = config, costs, learning

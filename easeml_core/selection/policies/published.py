@@ -101,7 +101,7 @@ def warm_and_best(now: Round) -> Choice:
 
 
 def cheapest(now: Round) -> Choice:
-    """The pair with the lowest cost of all, whoever's it is; ties go to the tenant with fewest runs, then in order."""
+    """Return the pair with the lowest cost of all tenants; ties go to the tenant with fewest runs, then in order."""
     given = now.standings.runs[now.among] + now.standings.under_way[now.among]
     return _first_two(now, (given, np.zeros_like(given), np.zeros_like(given)))
 
@@ -140,10 +140,9 @@ PLAIN, ENOUGH_PAST = 0.01, 30
 class PublishedScheduler:
     """A published policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
 
-    A function of what it was told: one that is rebuilt from the same finished trials in the order of completion, and
-    the trials under way in the order of their start, chooses the same. Where costs are learnt, they are learnt anew at
-    fixed numbers of results (``next_refit``), and all standings are then replayed with the new costs: bounds of long
-    ago would otherwise depend on when they were computed.
+    A scheduler rebuilt from the same finished trials in the order of completion, and the trials under way in the order
+    of their start, chooses the same. Learnt costs are learnt again at fixed numbers of results (``next_refit``), and
+    all standings are then replayed with them: old bounds would otherwise depend on when they were computed.
     """
 
     def __init__(

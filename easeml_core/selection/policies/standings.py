@@ -1,14 +1,12 @@
-"""Where every tenant stands after the trials so far: a function of the ordered observations, never stored.
+"""The state of every tenant after the trials so far: a function of the ordered observations, never stored.
 
-A ``Standing`` is one tenant's: posterior, best quality, confidence bound, what has run. ``Standings`` are all of them,
-with the round robin's position, the freeze detection and what each tenant would run next. Whoever holds them feeds in
-trials one by one. Nobody is chosen here: see ``tenant_policies.py``.
+A ``Standing`` is one tenant's posterior, best quality, confidence bound and finished arms. ``Standings`` are those of
+all tenants, with the round robin's position, the freeze detection and each tenant's next arm. The scheduler feeds in
+trials one by one. A trial changes one tenant (and those that share its quota or its candidates), so the next arms of
+the other tenants, and their values, are cached between decisions.
 
-Speed: a trial changes one tenant (and those that share its quota or its candidates), so what the other tenants would
-run, and what it is worth, is kept from one decision to the next.
-
-An acquisition is a number for each arm of a tenant; the larger, the sooner it runs. Which tenant runs is the question
-of ``tenant_policies.py``, unless the policy compares all pairs (``published.py``). A ``Ranking`` holds the best two.
+An acquisition is a number for each arm of a tenant; the arm with the largest runs first. ``tenant_policies.py`` chooses
+the tenant, unless the policy compares all pairs (``published.py``). A ``Ranking`` holds the best two.
 
 Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 4.
 """
@@ -108,7 +106,7 @@ class Standing:
         return ~(self.run | self.under_way)
 
     def charges(self) -> Array:
-        """What a budget is charged in advance for each arm: nothing while nobody has measured any cost."""
+        """Return what a budget is charged in advance for each arm: 0 until a cost is measured."""
         return self.costs if self.costs_known else np.zeros_like(self.costs)
 
     def bounds(self, beta: BetaSchedule) -> Array:
@@ -312,7 +310,7 @@ class Standings:
     def record(self, tenant: int, arm: int, quality: float | None, cost_seconds: float) -> None:
         """Take in a finished trial, started before or not: one round of the schedule.
 
-        Everybody who shares the candidate learns its quality; who asked for the trial pays for it.
+        All tenants that share the candidate learn its quality; the tenant of the trial pays for it.
         """
         if self._started.pop((tenant, arm), 0) is not None:
             self.given += 1

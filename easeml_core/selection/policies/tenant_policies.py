@@ -111,7 +111,7 @@ def hybrid(now: Round) -> int:
 
 
 def _largest(score: Callable[[Round, int], float], now: Round, *, warm_up: int = 1) -> int:
-    """The tenant with the largest score, ties in order, after so many runs of everybody."""
+    """Return the tenant with the largest score, ties in order, once every tenant has ``warm_up`` runs."""
     first, tenants = now.first_in_turn()
     given = now.standings.runs[tenants] + now.standings.under_way[tenants]
     if first == UNTRIED or (given < warm_up).any():
@@ -149,7 +149,7 @@ def information_gain(now: Round) -> int:
 
 
 def bound_drop(now: Round) -> int:
-    """The tenant whose upper confidence bound fell most between its last two runs; everybody starts with two."""
+    """The tenant whose upper confidence bound fell most between its last two runs; every tenant starts with two."""
     return _largest(_bound_drop, now, warm_up=2)
 
 

@@ -1,7 +1,7 @@
-"""Which policy has served the past best: the rule by which a replay of known results chooses one.
+"""The backtest: the rule by which a replay of known results chooses a policy.
 
-The replay itself is a simulation like any other; what is here says which tenants count, how it is drawn, and what
-follows from its curves. A policy's score in one repeat is the price of losses in percent of the cost of everything:
+The replay is an ordinary simulation; this module selects its tenants and its draws, and evaluates its curves. A
+policy's score in one repeat is the price of losses in percent of the cost of everything:
 
     s_r = ( prod over losses l of  percent_r(l) )^(1/n),    l in LOSSES
 
@@ -48,9 +48,9 @@ ERRORS = 1.0
 
 
 def contestants_of(base: SelectionConfig) -> tuple[Contestant, ...]:
-    """What a backtest compares, all else being as in ``base``.
+    """Return the policies that a backtest compares, with the other settings of ``base``.
 
-    Without a price of compute: whoever has one stops where the price says so, which is not what is judged here.
+    Without a price of compute: with a price, policies stop early, which the backtest does not compare.
     """
     return parse_contestants(RIVALS, base=evolve(base, beta_multiplier=1.0, price_per_second=0.0), candidates=())
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from easeml_core.selection.simulate.protocol import Protocol
 
 REPEATS = 8
-"""Fewer than a backtest of its own has: all of them are run in each repeat of a simulation."""
+"""Fewer than a separate backtest has: all of them are run in each repeat of a simulation."""
 
 
 def chosen_by_backtest(table: Table, protocol: Protocol, contestant: Contestant, repeat: int) -> Contestant:
@@ -46,7 +46,7 @@ def chosen_by_backtest(table: Table, protocol: Protocol, contestant: Contestant,
 
 
 def table_of(history: Sequence[Past]) -> Table:
-    """Past results as a table, one row for each past tenant; a trial that failed, or whose cost nobody knows, is none.
+    """Past results as a table, one row for each past tenant; without trials that failed or have no cost.
 
     Example:
         >>> from easeml_core.selection.problem import Past

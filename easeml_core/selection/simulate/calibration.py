@@ -1,9 +1,9 @@
-"""Whether the ``default`` policy believes what then happens: its posterior on past tenants that its prior has not seen.
+"""Calibration of the ``default`` policy: its posterior on past tenants that its prior has not seen.
 
-Each past tenant in turn is treated as a new one: a prior is learnt from the others, some of its own results are told to
-its posterior, and the rest are compared with what that expects of them. A policy that compares tenants by expected
-improvement needs more than a good order of the candidates: where all improvements are expected too large, what is small
-and certain loses against what is large and imagined.
+Each past tenant in turn is treated as a new one: a prior is learnt from the others, the posterior takes some of the
+tenant's results, and the rest are compared with its predictions. A policy that compares tenants by expected improvement
+needs calibrated improvements, not only a good order of the candidates: otherwise it prefers tenants whose improvements
+are overestimated.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ COVERAGE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How expectations compare with results, after some results of the tenant's own.
+    """How expectations compare with results, after some results of the tenant.
 
     Attributes:
-        own: How many results of its own the posterior had seen.
+        own: How many results of the tenant the posterior had seen.
         tenant_scale: Whether the tenant's scale was learnt along, see ``selection/surrogate/transfer_prior.py``.
         tenants: How many tenants were predicted.
         results: How many of their results.

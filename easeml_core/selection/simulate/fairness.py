@@ -1,7 +1,7 @@
 """Efficiency against fairness: the same protocol over the values of one knob of the default policy.
 
-The guard and the objective's dial both move compute from where it brings most to whoever has least. Their price is the
-total regret, their yield the regret of the worst-off tenant.
+The guard and the fairness weight of the objective both move compute from the largest improvement to the tenant with the
+least. Their cost is the total regret, their benefit the regret of the worst-off tenant.
 """
 
 from __future__ import annotations

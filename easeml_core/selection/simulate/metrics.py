@@ -99,7 +99,7 @@ def regret(course: Course) -> Array:
 
         R_i = sum over t of  C_t ( f*_i - b_i,t ),   C_t the cost since the result before t
 
-    b_i,t is the best quality after result t, whoever's it is, so all tenants pay for every trial of anybody. With M
+    b_i,t is the best quality after result t of any tenant, so all tenants pay for every trial. With M
     devices C_t is M times the time since the result before, results of one moment counting as one, and what is spent
     after the last result counts at the loss after it.
     """
@@ -112,7 +112,7 @@ def regret(course: Course) -> Array:
 
 
 def first_models(course: Course) -> Array:
-    """Cost spent, by anybody, when each tenant got its first result, in percent, shape ``(n_tenants,)``.
+    """Return the cost spent until each tenant's first result, by all tenants, in percent, shape ``(n_tenants,)``.
 
     Infinite for a tenant that got none before the horizon.
     """

@@ -21,8 +21,8 @@ STEPS = 600
 LEAST_LOSS = 1e-4
 """Losses below are not worth a decade of the axis."""
 DASHES = ("-", "--", ":", "-.")
-MOST_TOLD = 4
-"""Policies whose figures the title tells."""
+MOST_IN_TITLE = 4
+"""Most policies whose figures the title names."""
 _CLOSE_POINTS = 10
 """Values of a knob whose points lie nearer on paper share a label."""
 
@@ -110,16 +110,16 @@ def _prices(report: Simulation, loss: float) -> dict[str, float]:
 
 def _price_found(prices: Mapping[str, float], loss: float) -> str:
     """What the loss costs, cheapest policy first."""
-    ranked = sorted(prices.items(), key=lambda told: told[1])
+    ranked = sorted(prices.items(), key=lambda item: item[1])
     there = [f"{name} {price:.2g}\u00a0%" for name, price in ranked if math.isfinite(price)]
     if not there:
         return f"No policy comes within {loss:g} of the best candidate before the end"
-    more = f" and {len(there) - MOST_TOLD} more" if len(there) > MOST_TOLD else ""
-    return f"To a loss of {loss:g}, of the cost of everything: {', '.join(there[:MOST_TOLD])}{more}"
+    more = f" and {len(there) - MOST_IN_TITLE} more" if len(there) > MOST_IN_TITLE else ""
+    return f"To a loss of {loss:g}, of the cost of everything: {', '.join(there[:MOST_IN_TITLE])}{more}"
 
 
 def _grid(curves: Sequence[Curve], until: float) -> Array:
-    """Percentages from just before the first result of anybody to the end, evenly spaced in the logarithm."""
+    """Percentages from just before the first result to the end, evenly spaced in the logarithm."""
     firsts = [float(curve.percent[1]) for curve in curves if len(curve.percent) > 1]
     first = min(min(firsts, default=until), until / 10)
     return np.geomspace(first / 1.2, until, STEPS)

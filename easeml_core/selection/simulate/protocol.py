@@ -103,13 +103,13 @@ class Protocol:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One repeat: the tenants served with what is true of them, and the problem that a scheduler is told.
+    """One repeat: the chosen tenants with their true results, and the scheduler's problem.
 
     Attributes:
         problem: Studies in the order of the draw, without any trial; the history.
         quality: True quality of each arm of each study, shapes ``(n_arms,)``.
         cost: True cost of each arm of each study, same shapes.
-        knows_costs: Whether schedulers are told the costs.
+        knows_costs: Whether schedulers know the costs.
     """
 
     problem: Problem

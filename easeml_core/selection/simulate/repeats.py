@@ -152,7 +152,7 @@ def _in_processes(
         for future in as_completed(futures):
             yield futures.pop(future), future.result()
         pool.shutdown()
-    except BaseException as error:  # Ctrl-C, or a policy that could not go on: nobody waits for the other repeats
+    except BaseException as error:  # Ctrl-C, or an error of a policy: the other repeats are cancelled
         pool.shutdown(wait=False, cancel_futures=True)
         ours = set(multiprocessing.active_children()) - others
         for process in ours:
@@ -167,11 +167,11 @@ def _in_processes(
 
 @contextlib.contextmanager
 def _deaf() -> Iterator[None]:
-    """Start processes that do not hear Ctrl-C: this one does, afterwards, and ends them.
+    """Start processes with SIGINT blocked: this process handles it afterwards, and ends them.
 
-    A signal that this thread blocks stays blocked in whoever it starts. Another thread, such as those of the linear
-    algebra, may still take it, and Python would interrupt this one while a process is being started, of which nobody
-    would know then: so it is only noted meanwhile.
+    Processes inherit the blocked signals of the thread that starts them. Another thread, such as those of the linear
+    algebra, may still take the signal, and Python would interrupt this one while it starts a process, which would then
+    be lost: so the signal is recorded and raised afterwards.
     """
     heard: list[int] = []
     is_main = threading.current_thread() is threading.main_thread()  # Python interrupts no other

@@ -140,8 +140,8 @@ def _scheduler(contestant: Contestant, stands: Scene) -> Scheduler:
 def _stream(stage: _Stage, devices: int, horizon: float) -> None:
     """A device that becomes free gets its next trial at once.
 
-    What ends at one moment is told before anybody asks; then the free devices ask in their order. One that gets
-    nothing asks again after the next result.
+    All results of one moment are reported first; then the free devices request trials in their order. A device without
+    a trial requests again after the next result.
     """
     now = 0.0
     free = list(range(devices))

@@ -77,7 +77,7 @@ class Synthetic:
         """A table drawn from the generator; the same seed gives the same table.
 
         Args:
-            seed: >= 0. Qualities and costs have streams of their own.
+            seed: >= 0. Qualities and costs have separate streams.
         """
         quality, cost = (np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(2))
         shape = (self.tenants, self.candidates)

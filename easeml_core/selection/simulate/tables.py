@@ -1,7 +1,7 @@
-"""Known results of every candidate for every tenant: what a simulation looks up where the product would train.
+"""Known results of every candidate for every tenant, which a simulation reads in place of training.
 
-A table of error rates that is read as one of qualities makes every policy look wrong, and nothing in the numbers gives
-it away: whoever makes the table must turn errors into 1 - error. A table in percent is recognised and refused.
+The author of a table must turn error rates into 1 - error: in [0, 1] they cannot be distinguished from qualities. A
+table in percent is recognised and refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is believed of a study's candidates before any of them has run: learnt from past studies, shrunk with care.
+"""The prior of a study's candidates before any of them has run: learnt from past studies, with shrinkage.
 
 Every past study is one row of qualities, one column for each candidate, NaN where it has no result. Two kernels:
 
@@ -6,7 +6,7 @@ Every past study is one row of qualities, one column for each candidate, NaN whe
 * ``squared-exponential``: Ease.ml's kernel on quality vectors, length and scale by maximum marginal likelihood.
 
 Both lean on an *exchangeable* prior: all candidates alike, one mean, one variance, one correlation. It is the answer
-when there is no past, it is what a candidate nobody ever ran gets, and it counts as much as ``PSEUDO_STUDIES`` past
+when there is no past, it is the prior of a candidate without results, and it counts as much as ``PSEUDO_STUDIES`` past
 studies in the covariance: with three past studies it carries five sixths of the weight, nu / (n - 1 + nu), with a
 hundred one eleventh. Its own three numbers are learnt from the past in the same way, starting from ``UNINFORMED``.
 

@@ -1,14 +1,14 @@
-"""The prior of the ``default`` policy: what past tenants say of a new one, on the logit scale.
+"""The prior of the ``default`` policy for a new tenant, learnt from past tenants on the logit scale.
 
 Two things are added to the priors of ``prior.py``.
 
 *Half and half.* The covariance is a blend of the empirical one, which knows but is noisy, and of the
-squared-exponential kernel on quality vectors, which is smooth but only knows how alike two candidates are.
+squared-exponential kernel on quality vectors, which is smooth but only knows how similar two candidates are.
 
 *A scale for each tenant.* On some tasks all candidates do alike, on others they differ wildly, so the pooled results
 have a narrow middle and long tails: a Gaussian with their covariance expects far too much of the untried candidates of
 an ordinary tenant (on published tables, two to six times the improvement that then happens). So a tenant's results are
-a Gaussian *of its own scale*,
+a Gaussian *with a separate scale*,
 
     x_i ~ N( mu, s_i^2 Sigma ),   1 / s_i^2 ~ Gamma(nu / 2, nu / 2)
 

@@ -106,7 +106,7 @@ def test_our_own_keys():
         (changed(5, "  - mode:"), "line 5: mode has no value"),
         (changed(6, "  - adaptivity: some"), "line 6: adaptivity must be none, full, firstChange, recycle, or upTo:K"),
         (changed(6, "  - adaptivity: upTo:33"), "line 6: adaptivity must be upTo:K with K at most the steps"),
-        (changed(6, "  - adaptivity: full -> a@b"), "line 6: '->' and an address go with adaptivity none alone"),
+        (changed(6, "  - adaptivity: full -> a@b"), "line 6: '->' and an address"),
         (changed(6, "  - adaptivity: none ->"), "line 6: an address such as name@host must follow '->'"),
         (changed(6, "  - adaptivity: none -> boss"), "line 6: mail must be an address such as name@host, got 'boss'"),
         (PUBLISHED + "  - mail: other@abc.com", "line 8: mail 'other@abc.com' and the address behind '->'"),

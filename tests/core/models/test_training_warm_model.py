@@ -152,7 +152,7 @@ def test_two_answers_to_one_question_are_none(start: Callable[..., WarmModel]) -
     model._asked.set()
     model._hear((8).to_bytes(8, "big") + bytes(8) + b"more")
     assert model._answers.empty()
-    assert "nobody had asked for" in str(model._why)
+    assert "without a request" in str(model._why)
     assert model.is_gone
 
 

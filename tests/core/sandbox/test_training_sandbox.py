@@ -321,7 +321,7 @@ def test_a_part_that_fails_is_left_out_with_its_reason(machine: Any) -> None:
     refused = {"network": "not here", "files": "nor this"}
     isolation = machine(lambda parts: next((sandbox._Failure(p, refused[p]) for p in parts if p in refused), None))
     assert isolation == Isolation(sandbox.OWN_ACCOUNT, ("processes",), ("network: not here", "files: nor this"))
-    said = "account: a user id of its own; network: not cut off; processes: cut off; files: not cut off"
+    said = "account: a dedicated user id; network: not cut off; processes: cut off; files: not cut off"
     assert str(isolation) == said + "; network: not here; files: nor this"
 
 

@@ -261,7 +261,7 @@ def test_images_that_claim_many_pixels_together_are_not_decoded(tmp_path):
     [
         (Isolation(None, ("network", "processes"), ("account: needs root", "files: forbidden")), 409),
         (Isolation(None, ("network", "processes", "files")), 200),
-        (Isolation("a user id of its own", ("network",)), 200),
+        (Isolation("a dedicated user id", ("network",)), 200),
     ],
 )
 def test_the_server_runs_no_program_that_could_read_its_environment(
