@@ -10,7 +10,7 @@ from airflow.sdk import BaseNotifier
 from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.links import page_url
-from easeml_airflow.notifications.told import ALARMS, SUBJECTS, event_of_task, one_line, subject_of
+from easeml_airflow.notifications.events import ALARMS, SUBJECTS, event_of_task, one_line, subject_of
 from easeml_core.config import require
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from easeml_airflow.notifications.told import Event
+    from easeml_airflow.notifications.events import Event
 
 
 class EasemlNotifier(BaseNotifier):
-    """Base of notifiers: as callback of a task of ours it tells what the task found, in ``NotifyOperator`` all news.
+    """Base of notifiers: as a callback of our tasks it sends what the task found, in ``NotifyOperator`` all new events.
 
-    Subclasses say in ``tell`` how one event is told. An event's text is never read as a template.
+    Subclasses send one event in ``tell``. An event's text is never rendered as a template.
 
     Args:
-        events: Kinds to tell, as a list or as JSON text: keys of ``SUBJECTS``; None means all.
+        events: Kinds to send, as a list or as JSON text: keys of ``SUBJECTS``; None means all.
         studies: Names of the studies to tell of, likewise; None means all.
         task: As a callback: id of the task whose XCom tells the event; None means the one that it belongs to.
     """
@@ -47,10 +47,10 @@ class EasemlNotifier(BaseNotifier):
         self.task = task
 
     def tell(self, event: Event) -> None:
-        """Tell of one event, or raise: it is told again then.
+        """Send one event, or raise: it is sent again then.
 
         Args:
-            event: As of ``told.Event``.
+            event: As of ``events.Event``.
         """
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class EasemlNotifier(BaseNotifier):
             self.deliver(event)
 
     def wants(self, event: Event) -> bool:
-        """Whether this event is to be told.
+        """Return whether this event is sent.
 
         Raises:
             ConfigError: There is no such kind of event.
@@ -92,7 +92,7 @@ class EasemlNotifier(BaseNotifier):
 
 
 def page_of(study: Any) -> str | None:
-    """Address of the study's page; None where Airflow has not been told its own (``[api] base_url``)."""
+    """Address of the study's page; None where ``[api] base_url`` is not set."""
     own = settings.own_address()
     return f"{own}{page_url(study)}" if own is not None and isinstance(study, str) else None
 

@@ -1,4 +1,4 @@
-"""Tells a function of one's own."""
+"""Sends events to a Python callable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from easeml_airflow.notifications.base import EasemlNotifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_airflow.notifications.told import Event
+    from easeml_airflow.notifications.events import Event
 
 
 class FunctionNotifier(EasemlNotifier):
     """Calls a function with each event: a ticket, a pager, a message bus.
 
-    It runs in the task's process. What it raises fails the telling, so the event is told again; ``event["key"]`` is
-    the same then.
+    It runs in the task's process. An error fails the task, so the event is sent again with the same
+    ``event["key"]``.
 
     Args:
         function: Takes the event, a dictionary of plain JSON with ``kind``, ``study``, ``message``, ``key``, and where

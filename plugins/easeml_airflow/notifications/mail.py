@@ -1,4 +1,4 @@
-"""Tells by mail, through Airflow's connection to a mail server."""
+"""Sends events by e-mail, through Airflow's connection to a mail server."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.notifications.base import EasemlNotifier, parts
-from easeml_airflow.notifications.told import one_line, subject_of
+from easeml_airflow.notifications.events import one_line, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_airflow.notifications.told import Event
+    from easeml_airflow.notifications.events import Event
 
 
 class MailNotifier(EasemlNotifier):
-    """Sends a mail for each event. Without an address the log alone is told.
+    """Sends an e-mail for each event; without an address it writes to the log only.
 
     Time-out and further tries are those of the connection (``timeout``, ``retry_limit`` in its extra). The Message-ID
-    is the event's, so that a mail program can tell one that comes twice.
+    is the event's, so that a mail program recognises a repeated one.
 
     Args:
         to: Address, or several with commas between; templated.

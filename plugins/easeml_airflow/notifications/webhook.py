@@ -14,7 +14,7 @@ from airflow.sdk import BaseHook
 
 from easeml_airflow.hooks.arguments import optional_text
 from easeml_airflow.notifications.base import EasemlNotifier
-from easeml_airflow.notifications.told import one_line, subject_of
+from easeml_airflow.notifications.events import one_line, subject_of
 from easeml_airflow.version_compat import AirflowException
 from easeml_core.config import require
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-    from easeml_airflow.notifications.told import Event
+    from easeml_airflow.notifications.events import Event
 
 PAUSE_SECONDS = 1.0
 """Before the second try; twice as long before each further one."""
@@ -35,10 +35,10 @@ _MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b", "](": "] ("}
 
 
 class WebhookNotifier(EasemlNotifier):
-    """Posts ``{"text": ...}`` for each event. Without a connection's name the log alone is told.
+    """Posts ``{"text": ...}`` for each event. Without a connection it writes to the log only.
 
-    Whoever knows such an address may post, so it is a secret: it stands in a connection and in no log. The header
-    ``Idempotency-Key`` is the same whenever the same event is told. No redirection is followed.
+    The address is a secret, since it allows posting: it is kept in a connection and never logged. The header
+    ``Idempotency-Key`` is the same whenever the same event is sent. Redirects are not followed.
 
     Args:
         webhook_conn_id: Connection of any type: its host is the address, ``https://hooks.example.org/services``; its
@@ -106,7 +106,7 @@ def address_of(connection: Connection) -> str:
 
 
 def text_of(event: Mapping[str, Any]) -> str:
-    r"""The message of a chat: nothing in it mentions anybody, or names a link.
+    r"""Return the text of a chat message without mentions and links.
 
     Example:
         >>> text_of({"kind": "drift", "study": "digits", "message": "<!channel> [a](http://b)"})

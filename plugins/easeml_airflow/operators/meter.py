@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class MeterOperator(RefereeOperator):
     """Takes a reading of the overfitting meter for a model and gives the signal, from 1 (little) upwards.
 
-    An alert does not fail this task: it is recorded, and wakes whoever waits with ``OverfittingMeterSensor``. Where the
+    An alert does not fail this task: it is recorded, and wakes an ``OverfittingMeterSensor`` that waits. Where the
     study has a second validation sample, the answer has ``direct_signal``, ``drift`` and a ``sentence`` on what to do.
 
     Args:
@@ -70,8 +70,8 @@ class MeterOperator(RefereeOperator):
 class PauseOnAlertOperator(EasemlOperator):
     """Pauses the study when the alert says that its overfitting budget is broken; ``easeml study resume`` goes on.
 
-    An alert that somebody has cleared, or that is about something else (drift, a new test set), pauses nothing. Nor
-    does that of one of several teams on a meter set: the others would see the pause, and so the signal.
+    A cleared alert, or one about something else (drift, a new test set), pauses nothing. Nor does an alert of one of
+    several teams on a meter set: the other teams would learn the signal from the pause.
 
     Args:
         study: Whose alert it is.
@@ -99,5 +99,5 @@ class PauseOnAlertOperator(EasemlOperator):
             found = pause_on_alert(self.hook.get_store(), study=self.study, alert_id=alert_id, team=team)
         done = "is paused by it" if found.paused else f"stays {found.state}"
         self.log.info("alert %d: study %s %s", alert_id, self.study, done)
-        told: dict[str, Any] = to_json(found)
-        return told
+        public: dict[str, Any] = to_json(found)
+        return public

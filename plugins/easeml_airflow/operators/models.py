@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 class SubmitModelOperator(EasemlOperator):
     """Hands in a model that something else has trained: a file, or a command that predicts.
 
-    The referee runs it itself on the sealed inputs; nothing here sees them. Whoever is scheduled on ``submissions()``
-    is started. The submission, its message and its author are kept for ever.
+    The referee runs it on the sealed inputs, which this task does not see. DAGs that are scheduled on
+    ``submissions()`` start. The submission, its message and its author are kept for ever.
 
     With ``bundle`` the model stands for a version of a DAG bundle: the version whose run has made it. When the model is
     promoted, so is that version: the referee moves the tag that the bundle of production follows.
@@ -118,7 +118,7 @@ class SubmitModelOperator(EasemlOperator):
             own = getattr(context["ti"], "bundle_instance", None)
             name, version = getattr(own, "name", None), getattr(own, "version", None)
             require(name == bundle, "bundle", bundle, f"this task's own ({name!r}), or given with bundle_version")
-            require(bool(version), "bundle_version", version, f"given: bundle {bundle!r} has no versions of its own")
+            require(bool(version), "bundle_version", version, f"given: bundle {bundle!r} has no versions")
         return bundle, version
 
 
@@ -166,7 +166,7 @@ class InferOperator(EasemlOperator):
         with airflow_outcome():
             require(type(self.probabilities) is bool, "probabilities", self.probabilities, "True or False")
             hook = self.hook
-            told = infer(
+            answers = infer(
                 hook.get_store(),
                 hook.get_artifacts(),
                 study=self.study,
@@ -175,11 +175,11 @@ class InferOperator(EasemlOperator):
                 model=self.model,
                 probabilities=self.probabilities,
             )
-        rows = len(told.labels)
-        self.log.info("model %s of study %s answered %d rows", told.model_id, self.study, rows)
-        public = answers_json(told)
+        rows = len(answers.labels)
+        self.log.info("model %s of study %s answered %d rows", answers.model_id, self.study, rows)
+        public = answers_json(answers)
         if file is not None:
-            write_answers(Path(file), told)
+            write_answers(Path(file), answers)
             public = {name: value for name, value in public.items() if name not in ("labels", "probabilities")}
         return public | {"rows": rows, "answers": file}
 

@@ -1,4 +1,4 @@
-"""Tells people what is new in all studies."""
+"""Notifies users of new events in all studies."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ MOST_NAMED = 20
 
 
 class NotifyOperator(EasemlOperator):
-    """Looks at what is new since its last look, and has a notifier tell it; at least once, and hardly ever twice.
+    """Sends the events since its last run to a notifier, each at least once.
 
-    What it has told stands in a Variable of Airflow of its own, written after each event. So a failed task tells the
-    rest at its next try, one whose server was away for a day loses nothing, and two notifiers in two tasks do not wait
-    for each other. An event that is told twice (the process died between telling and writing) has the same ``key``. The
-    first look tells nothing: what has happened before is no news. Delete the Variable to begin anew.
+    The last event sent is kept in an Airflow Variable of this task, written after each event. So the next try of a
+    failed task sends the rest, and no event is lost while a server is away. An event that is sent twice (the process
+    died before the Variable was written) has the same ``key``. The first run sends nothing. Delete the Variable to
+    begin again.
 
     Run one at a time: in a DAG with ``max_active_runs=1``.
 
     Args:
-        notifier: Tells the events; its ``events`` and ``studies`` say which.
+        notifier: Sends the events; its ``events`` and ``studies`` select them.
         watcher: Name of the Variable; None means one made of the ids of DAG and task. Templated.
         kwargs: As of ``EasemlOperator``.
     """
@@ -45,10 +45,10 @@ class NotifyOperator(EasemlOperator):
         self.watcher = watcher
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Look, tell, remember.
+        """Send the new events.
 
         Returns:
-            ``{"told", "events"}``: how many events were told, and the keys of the first ones.
+            ``{"told", "events"}``: how many events were sent, and the keys of the first ones.
         """
         from easeml_core.config import require
         from easeml_core.services.operations import notifications
@@ -56,20 +56,20 @@ class NotifyOperator(EasemlOperator):
         with airflow_outcome():
             require(self.notifier is not None, "notifier", None, "one of easeml_airflow.notifications")
             assert self.notifier is not None
-            notifier, told = self.notifier.rendered(context), list[str]()
+            notifier, sent = self.notifier.rendered(context), list[str]()
             name = self.watcher or f"easeml_told_{self.dag_id}.{self.task_id}"
             seen = notifications.look(self.hook.get_store(), _kept(name))
             cursor = seen.start
             for event in seen.events:
                 if notifier.wants(event):
                     notifier.deliver(event)
-                    told.append(event["key"])
+                    sent.append(event["key"])
                 cursor = notifications.after_telling(cursor, event)
-                if told and told[-1] == event["key"]:
+                if sent and sent[-1] == event["key"]:
                     _keep(name, cursor)
             _keep(name, notifications.after_all(cursor, seen))
-        self.log.info("%d of %d new events were told", len(told), len(seen.events))
-        return {"told": len(told), "events": told[:MOST_NAMED]}
+        self.log.info("%d of %d new events were sent", len(sent), len(seen.events))
+        return {"told": len(sent), "events": sent[:MOST_NAMED]}
 
 
 def _kept(name: str) -> Any:
@@ -82,4 +82,6 @@ def _kept(name: str) -> Any:
 
 
 def _keep(name: str, cursor: dict[str, Any]) -> None:
-    Variable.set(name, json.dumps(cursor), description="What this watcher of Ease.ml has told; delete to begin anew.")
+    Variable.set(
+        name, json.dumps(cursor), description="The last event that this Ease.ml watcher sent; delete to begin again."
+    )

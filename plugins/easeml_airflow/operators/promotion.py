@@ -1,13 +1,8 @@
-"""Asks the referee to move the production pointer.
+"""Operators that ask the referee to promote a model, to roll back, or to promote without the gate.
 
-Asks the referee to bring an earlier model back to production.
-
-What a person decided in Airflow: who may, what the answer says, and what Airflow shows them.
-
-Asks a referee in Airflow for a promotion without the gate, and then the referee's process to make it.
-
-One task does both. What one task hands on to the next, its state and its XComs, can be written by whoever may change a
-run, an approval in another's name among it. What a person answers Airflow's own question with reaches this task alone.
+A promotion without the gate needs a referee's approval in Airflow. One task asks for it and files the request: a user
+who may change a run can write the states and XComs of tasks, forged approvals included, but the answer to Airflow's
+question reaches this task only.
 """
 
 from __future__ import annotations
@@ -123,7 +118,7 @@ def approval_of(answer: Mapping[str, Any]) -> Approval:
         answer: What Airflow's question was answered with.
 
     Raises:
-        StateError: A time-out or somebody who is no referee answered, or no reason was given.
+        StateError: A time-out or a user who is no referee answered, or no reason was given.
     """
     return Approval(who=_who(answer.get("responded_by_user") or {}), why=_why(answer.get("params_input") or {}))
 
@@ -141,25 +136,25 @@ def require_same_question(asked: Any, now: Mapping[str, Any]) -> None:
     then = asked if isinstance(asked, dict) else {}
     changed = [name for name in now if name not in then or then[name] != now[name]]
     if changed:
-        told = "; ".join(f"{name} was {then.get(name)!r} then and is {now[name]!r} now" for name in changed)
+        changes = "; ".join(f"{name} was {then.get(name)!r} then and is {now[name]!r} now" for name in changed)
         message = (
-            f"the answer is to another question: {told}; nothing was promoted; trigger it again, with values or "
+            f"the answer is to another question: {changes}; nothing was promoted; trigger it again, with values or "
             "templates that stay the same while a referee thinks"
         )
         raise StateError(message)
 
 
 def referees_asked() -> list[HITLUser] | None:
-    """Who alone may answer, as ``assigned_users`` of Airflow's questions: the referees.
+    """Return the referees, as ``assigned_users`` of Airflow's question.
 
-    Where Airflow's login numbers its users this cannot be said by name. Then None: whoever may change the task may
-    answer, and ``approval_of`` takes only a referee's answer.
+    None where Airflow's login has numbers, not names, as user ids. Then any user who may change the task may answer,
+    and ``approval_of`` accepts only a referee's answer.
     """
     from airflow.providers.common.compat.sdk import conf
 
     if not str(conf.get("core", "auth_manager", fallback="")).endswith(NAMES_ARE_IDS):
         return None
-    names = sorted(settings.referees()) or ["nobody"]  # an empty list would be everybody
+    names = sorted(settings.referees()) or ["nobody"]  # an empty list would allow every user
     return [{"id": name, "name": name} for name in names]
 
 
@@ -179,9 +174,9 @@ def question(study: str, model: ListedModel, production: int | None, asked_by: s
         f"* **The gate's last word on it:** {model.verdict or 'none, it was never judged'}.\n"
         f"* **Who asks:** {asked_by or 'a program'}, and why:\n\n"
         f"        {' '.join(reason.split()) or 'no reason was given'}\n\n"
-        "The gate does **not** stand behind this: whoever approves answers for it. **Approve**, with a reason of yours "
+        "The gate has **not** passed this model; the referee who approves is responsible. **Approve**, with a reason "
         "in the field, and the model is in production at once; your name, as Airflow's login knows it, and your reason "
-        "are recorded with the promotion, for ever, where everybody can read them. **Reject**, or let the time pass: "
+        "are recorded with the promotion for every user to read. **Reject**, or let the time pass: "
         "nothing is promoted."
     )
 
@@ -212,7 +207,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
     """Brings a model to production without the gate, once a referee has approved it in Airflow.
 
     Airflow asks under "Required Actions" and tells what the gate last said of the model. Who approved and why are
-    recorded with the promotion for ever. A rejection skips the task. An answer of anybody who is not named in
+    recorded with the promotion for ever. A rejection skips the task. An answer of a user who is not named in
     ``[easeml] referees``, an approval without a reason, one of another model than the task names by then, and a
     time-out fail it; then nothing is promoted. A further try asks anew. The referee's process refuses unless it was
     started with ``--allow-forced``.
@@ -220,7 +215,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
     Args:
         study: Whose production pointer moves.
         model_id: The model.
-        reason: Why it cannot wait for the gate; whoever approves reads it.
+        reason: Why it cannot wait for the gate; shown to the referee.
         response_timeout: How long Airflow waits for the answer.
         kwargs: As of ``RefereeOperator``.
     """
@@ -245,7 +240,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         self._approved: Approval | None = None
 
     def execute(self, context: Context) -> Any:
-        """Look the model up, so that nobody is asked for one that is not there; then ask."""
+        """Look the model up, then ask for the approval."""
         with airflow_outcome():
             self.subject, self.body = self._question(context)
             asked = self._asked()
@@ -259,14 +254,14 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
     def execute_complete(self, context: Context, event: Any = None, asked: Any = None) -> Any:
         """Go on with a person's answer, and later with that of the referee's process, whose events have a status.
 
-        Airflow reads the templates anew before, by then perhaps of an XCom that somebody has changed since.
+        Airflow renders the templates again before, perhaps from an XCom that has changed since.
         """
         if isinstance(event, dict) and "status" in event:
             return RefereeOperator.execute_complete(self, context, event)
         try:
             answer = HITLOperator.execute_complete(self, context, event)
         except HITLTimeoutError as error:
-            message = f"nobody answered within {self.response_timeout}; nothing was promoted"
+            message = f"no answer came within {self.response_timeout}; nothing was promoted"
             raise AirflowFailException(message) from error
         if list(answer["chosen_options"]) != [self.APPROVE]:
             message = "the promotion was rejected"
@@ -305,6 +300,6 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
 
 
 def _reason() -> Param:
-    """The field that the referee fills in; empty at first, so that nobody confirms another's reason."""
+    """Return the field for the referee's reason; empty at first, so that no referee confirms another's reason."""
     description = "Why the gate is passed by, or why not: both buttons wait for it."
     return Param("", title="Reason", type="string", format="multiline", maxLength=500, description=description)

@@ -121,7 +121,7 @@ class TrainTrialOperator(EasemlOperator):
 
     Args:
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
-        functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its own name.
+        functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its name.
         on_failed: What a FAILED trial (crash, NaN, time-out, out of memory) does to its task: ``fail``, ``skip`` or
             ``ignore``. The trial is recorded with its reason in any case. A cancelled trial skips the task.
         slot: What to train on, on the worker's machine: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the
@@ -130,7 +130,7 @@ class TrainTrialOperator(EasemlOperator):
 
     Raises:
         ConfigError: The slot is none of these; one that is a template is looked at once it is rendered.
-        InvalidInputError: One of the functions has no name of its own, or two have the same.
+        InvalidInputError: One of the functions has no name, or two have the same.
 
     Example:
         One mapped task for a study whose candidates are two functions and kinds of easeml::
@@ -203,7 +203,7 @@ class RunDeviceOperator(EasemlOperator):
 
     Args:
         device: Kind of the device, as candidates name it; None where all are alike.
-        functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its own name, in
+        functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its name, in
             the task's own process. Candidates of other functions are left to other tasks.
         policy: How to choose; None means the installation's ``[easeml] policy``.
         studies: Names of the studies to choose from; None means all active ones.
@@ -214,7 +214,7 @@ class RunDeviceOperator(EasemlOperator):
         kwargs: As of ``EasemlOperator``.
 
     Raises:
-        InvalidInputError: One of the functions has no name of its own, or two have the same.
+        InvalidInputError: One of the functions has no name, or two have the same.
     """
 
     runs_trainers: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""The trigger of an asset watcher: one event for each alert that nobody has cleared."""
+"""The trigger of an asset watcher: one event for each open alert."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import Waiting
     from easeml_core.store.database import Store
 
-_TOLD = ("alert_id", "study", "kind", "over_budget", "message")
+_FIELDS = ("alert_id", "study", "kind", "over_budget", "message")
 
 
 class AlertsTrigger(WatcherTrigger):
     """Gives one event ``{"alert_id", "study", "kind", "over_budget", "message"}`` an alert.
 
-    Alerts of one team of a set that teams share are told to nobody here: who runs on the event may be another team.
+    Alerts of one team on a shared set give no event: the DAG that runs on it may belong to another team.
     """
 
     key, topic = "alert_id", "alert"
@@ -26,4 +26,4 @@ class AlertsTrigger(WatcherTrigger):
         """The open alerts."""
         from easeml_core.services.meter.alerts import open_alerts
 
-        return [{name: getattr(alert, name) for name in _TOLD} for alert in open_alerts(store, study=study)]
+        return [{name: getattr(alert, name) for name in _FIELDS} for alert in open_alerts(store, study=study)]

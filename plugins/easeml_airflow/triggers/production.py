@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class ProductionTrigger(WatcherTrigger):
     """Gives one event ``{"promotion_id", "study", "model_id", "request_id", "kind"}`` a move.
 
-    What stands is what waits: of several moves between two looks the last alone is told, and the present one is told
-    again when the triggerer starts anew.
+    Of several moves between two looks only the last gives an event, and the present model gives one again when the
+    triggerer restarts.
     """
 
     key, topic = "promotion_id", "production"

@@ -27,11 +27,11 @@ Waiting = dict[str, Any]
 class WatcherTrigger(BaseEventTrigger):
     """Gives one event for each thing that waits, for as long as it runs.
 
-    It remembers what it has told only while it lives. After a restart it tells again whatever still waits, so that
-    nothing is lost that came while the triggerer was away; what is told twice costs a run that finds nothing to do.
+    It remembers its events in memory only. After a restart it repeats those of things that still wait, so nothing is
+    lost while the triggerer is away; a repeated event costs a run that finds nothing to do.
 
-    The constructor only assigns: one that raised would end the triggerer, at every start anew. ``run`` never ends: one
-    that did would not be started again before the triggerer is. What goes wrong goes to the log, and is tried again.
+    The constructor only assigns: one that raised would end the triggerer at every start. ``run`` never returns, since
+    it would not be started again before the triggerer is. Errors are logged, and the look is repeated.
 
     Args:
         study: Things of this study alone; None means of all.
@@ -65,11 +65,11 @@ class WatcherTrigger(BaseEventTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Tell each thing once."""
-        told: set[int] = set()
+        """Yield one event for each thing."""
+        seen: set[int] = set()
         while True:
             try:
-                found = await self._next(told)
+                found = await self._next(seen)
             except Exception as error:  # whatever it is, the next one must not be lost for it
                 of = self.study or "all studies"
                 log.warning("the %s events of %s cannot be watched, trying again: %s", self.topic, of, error)
@@ -78,29 +78,29 @@ class WatcherTrigger(BaseEventTrigger):
             for thing in found:
                 yield TriggerEvent(thing)
 
-    async def _next(self, told: set[int]) -> list[Waiting]:
-        """Wait for things that were not told yet, and mark them as told."""
+    async def _next(self, seen: set[int]) -> list[Waiting]:
+        """Wait for things that are not in ``seen`` yet, and add them."""
         store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
         topic = f"{self.topic}:{self.study or '*'}"
-        look = partial(self.untold, store, self.study, told)
+        look = partial(self.unseen, store, self.study, seen)
         found, waiting = await until(store.dsn, topic, look, poll_seconds=self._seconds())
-        told &= waiting  # the others wait no more, and never come back
-        told |= {thing[self.key] for thing in found}
+        seen &= waiting  # the others wait no more, and never come back
+        seen |= {thing[self.key] for thing in found}
         return list(found)
 
     @classmethod
-    def untold(cls, store: Store, study: str | None, told: set[int]) -> tuple[list[Waiting], set[int]] | None:
+    def unseen(cls, store: Store, study: str | None, seen: set[int]) -> tuple[list[Waiting], set[int]] | None:
         """Look once.
 
         Returns:
-            The things that wait and are not among ``told``, with the numbers of all that wait; None if there are none.
+            The things that wait and are not among ``seen``, with the numbers of all that wait; None if there are none.
         """
         waiting = cls.waiting(store, study)
-        fresh = [thing for thing in waiting if thing[cls.key] not in told]
+        fresh = [thing for thing in waiting if thing[cls.key] not in seen]
         return (fresh, {thing[cls.key] for thing in waiting}) if fresh else None
 
     def _seconds(self) -> float:
-        """The interval, whatever was given: a trigger has nobody to whom it could refuse it."""
+        """Return the interval; the default for an invalid one, since a trigger cannot report an error."""
         try:
             seconds = settings.poll_interval_seconds() if self.poll_interval is None else float(self.poll_interval)
         except (TypeError, ValueError):

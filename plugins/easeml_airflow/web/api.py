@@ -66,15 +66,15 @@ def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
 
     @router.get("/refine", dependencies=[reader])
     def get_rows(study: str, off: bool = False, limit: int = 50) -> JSONResponse:
-        return _told(partial(service.rows, study, off=off, limit=limit))
+        return _answer(partial(service.rows, study, off=off, limit=limit))
 
     @router.get("/feeds", dependencies=[reader])
     def get_feeds(study: str) -> JSONResponse:
-        return _told(partial(service.feeds, study))
+        return _answer(partial(service.feeds, study))
 
     @router.get("/requests/{request_id}", dependencies=[reader])
     def get_request(study: str, request_id: int) -> JSONResponse:
-        return _told(partial(service.refreshed, study, request_id))
+        return _answer(partial(service.refreshed, study, request_id))
 
     return router
 
@@ -94,12 +94,12 @@ def _post(work: Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]], allo
             body = await _body(request)
         except _Unread as error:
             return _error(error.status, str(error))
-        return await run_in_threadpool(_told, partial(work, study, who[:200], body))
+        return await run_in_threadpool(_answer, partial(work, study, who[:200], body))
 
     return route
 
 
-def _told(work: Callable[[], Mapping[str, Any]]) -> JSONResponse:
+def _answer(work: Callable[[], Mapping[str, Any]]) -> JSONResponse:
     try:
         return JSONResponse(work(), headers=_HEADERS)
     except EasemlError as error:
@@ -115,7 +115,7 @@ async def _body(request: Request) -> Mapping[str, Any]:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise _Unread(415, "the body must be JSON, with the header 'Content-Type: application/json'")
-    allow(request, MOST_BYTES + 1_000_000)  # what is too much is told in words of this service
+    allow(request, MOST_BYTES + 1_000_000)  # the service reports the limit itself
     content = bytearray()
     async for chunk in request.stream():
         content += chunk

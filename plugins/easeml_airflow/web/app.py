@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 def in_their_name(site: Site) -> Callable[..., Any]:
-    """A FastAPI dependency around each change; a look is nobody's act.
+    """Return a FastAPI dependency that records the user of each change.
 
     It must be asynchronous: only then is what it sets still set where the route runs.
     """
@@ -83,10 +83,10 @@ PAGES: tuple[Any, ...] = (
 
 AIRFLOW_REFUSES = "Forbidden"
 NO_PLUGINS = (
-    "your role in Airflow may not see plugins, and these pages are one; whoever runs Airflow can let it, with the "
+    "your role in Airflow may not see plugins, and these pages are one; an administrator of Airflow can grant the "
     "right to read Plugins"
 )
-"""What is told for Airflow's one word."""
+"""Message in place of Airflow's one word."""
 
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
@@ -96,7 +96,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
 
     Args:
         site: Where the pages' facts come from, and who asks.
-        require_login: FastAPI dependency that answers 401 or 403 to whoever may see nothing of it.
+        require_login: FastAPI dependency that answers 401 or 403 to a user who may see no page.
         rights: Of programs on a study, as ``rights.airflow_rights`` gives them; None for an application without the
             service of ``web/api.py``, which asks for the same login, and for more.
     """
@@ -126,7 +126,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
 
 
 def own_page(request: Request) -> None:
-    """Refuse a change that a page of somebody else's made the browser ask for; programs with a token have no browser.
+    """Refuse a change that another site made the browser request; programs with a token have no browser.
 
     Browsers say where a request comes from in ``Sec-Fetch-Site``, or, over plain HTTP, in ``Origin``.
     """
@@ -155,21 +155,21 @@ def static(name: str) -> FileResponse:
 def _tell_errors(app: FastAPI, site: Site) -> None:
     """Errors as a page to people, as JSON to programs."""
 
-    def told(request: Request, status: int, message: str) -> Response:
+    def answer(request: Request, status: int, message: str) -> Response:
         if path_of(request).startswith(("/api/", "/static/", "/events")) or has_token(request):
             return JSONResponse({"error": message}, status_code=status, headers={"Cache-Control": "no-store"})
         return error_page(site, request, status, message)
 
     @app.exception_handler(EasemlError)
     def of_ours(request: Request, error: EasemlError) -> Response:
-        return told(request, status_of(error), str(error))
+        return answer(request, status_of(error), str(error))
 
     @app.exception_handler(AnyHTTPException)
     def of_http(request: Request, error: AnyHTTPException) -> Response:
         message = NO_PLUGINS if error.detail == AIRFLOW_REFUSES else str(error.detail)
-        return told(request, error.status_code, message)
+        return answer(request, error.status_code, message)
 
     @app.exception_handler(RequestValidationError)
     def of_values(request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
-        return told(request, 400, f"{first['loc'][-1]}: {first['msg']}")
+        return answer(request, 400, f"{first['loc'][-1]}: {first['msg']}")

@@ -1,7 +1,7 @@
-"""News for pages that stand open: a stream of server-sent events that says only that something has changed.
+"""Live updates of open pages: a stream of server-sent events without content.
 
-An event carries nothing. The page then fetches itself, with the rights of who looks at it. Somebody hears of the
-studies they may see and of no other, so that the moment of an event tells nothing of other tenants.
+After an event the page fetches itself with the rights of its viewer. A viewer receives events of the studies that they
+may see only, so that the time of an event reveals nothing about other tenants.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ SILENCE_SECONDS = 15.0
 """After so long without news a comment keeps what lies between from closing the connection."""
 
 LIFE_SECONDS = 120.0
-"""Then it ends, the browser opens another, and the page looks anew: at a study that came since, with the rights that
-somebody has now, and at what time alone has changed, such as a deadline or a worker that fell silent."""
+"""Then the stream ends, the browser opens another, and the page reloads: with new studies, the viewer's present rights,
+and what changes without an event, such as a deadline or a lost worker."""
 
 PAUSE_SECONDS = 1.0
 """News within this time are one event."""
@@ -58,7 +58,7 @@ def routes(site: Site) -> APIRouter:
         dsn = await run_in_threadpool(lambda: site.open_store().dsn)
 
         async def counted() -> AsyncIterator[str]:
-            if is_full(viewer.name):  # of many that came at once, each was told that there is room
+            if is_full(viewer.name):  # concurrent requests have passed the first check
                 return
             open_streams[viewer.name] += 1
             try:
@@ -98,7 +98,7 @@ async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[
                 await listener.ensure_open()  # again: a broken connection is closed, and wakes who listens
             except StoreUnavailableError:
                 return
-            if not is_open:  # what happened since the page was made was told to nobody: it looks once more
+            if not is_open:  # no event was sent for changes since the page was made: it reloads once
                 is_open = True
                 yield "event: listening\ndata:\n\n"
             try:

@@ -74,7 +74,7 @@ def test_a_watcher_of_one_study_hears_of_no_other_and_of_nothing_that_is_cleared
 
     _, heard = asyncio.run(heard_while(AlertsTrigger(study="cancer", poll_interval=3600.0), nothing, 1))
     assert [event["alert_id"] for event in heard] == [mine]
-    assert AlertsTrigger.untold(store, "wine", set()) is None
+    assert AlertsTrigger.unseen(store, "wine", set()) is None
 
 
 def test_the_end_of_a_set_tells_the_asset(connected, alert):

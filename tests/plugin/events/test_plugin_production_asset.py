@@ -157,7 +157,7 @@ def test_each_way_to_move_it_is_told_at_once_and_once(study, production):
 def test_nothing_in_production_and_nothing_but_a_refusal_is_no_event(study, production, store):
     model_id = production.model(0)
     assert in_production(store) == in_production(store, study=study) == []
-    assert ProductionTrigger.untold(store, study, set()) is None
+    assert ProductionTrigger.unseen(store, study, set()) is None
     _, refused = production.answered(requests.file_promotion, study, model_id=model_id, gate_request_id=99)
     assert refused
     with pytest.raises(StateError):

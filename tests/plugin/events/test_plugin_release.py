@@ -168,7 +168,7 @@ def test_the_version_that_a_task_runs_from_is_handed_in_with_its_model(study, mo
     with pytest.raises(AirflowFailException, match="bundle must be this task's own"):
         run("other", bundle="others")
     Bundle.version = None
-    with pytest.raises(AirflowFailException, match="has no versions of its own"):
+    with pytest.raises(AirflowFailException, match="has no versions"):
         run("without", bundle="models")
 
 
@@ -406,7 +406,7 @@ def test_nobody_is_asked_for_a_model_that_is_not_there(study, connected, run_dag
 
 def test_a_time_out_promotes_nothing_and_asks_nobody_again(study):
     operator = operators.ForcePromotionOperator(task_id="f", study="cancer", model_id=1, **NOW)
-    with pytest.raises(AirflowFailException, match="nobody answered within 3 days"):
+    with pytest.raises(AirflowFailException, match="within 3 days"):
         operator.execute_complete(context("f"), {"error": "too late", "error_type": "timeout"})
 
 

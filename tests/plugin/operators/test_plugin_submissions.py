@@ -147,9 +147,9 @@ def test_what_has_reached_the_gate_is_forgotten(store, hand_in):
     """The memory of a trigger that runs for a year holds what waits now, and no more."""
     seen = set()
     first = hand_in()
-    found, waiting = SubmissionsTrigger.untold(store, None, seen)
+    found, waiting = SubmissionsTrigger.unseen(store, None, seen)
     assert (ids(found), waiting) == ([first], {first})
-    assert SubmissionsTrigger.untold(store, None, {first}) is None
+    assert SubmissionsTrigger.unseen(store, None, {first}) is None
 
     async def watch():
         trigger = SubmissionsTrigger(poll_interval=3600.0)

@@ -1,1 +1,1 @@
-"""What a program of somebody's needs to use a study: one file, handed out by the page and part of nothing here."""
+"""The client of a tenant's program: one file for download, which no module here imports."""

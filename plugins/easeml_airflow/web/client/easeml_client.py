@@ -21,7 +21,7 @@ from urllib.parse import quote, urlencode
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Told = dict[str, Any]
+Answer = dict[str, Any]
 
 
 class EasemlError(Exception):
@@ -33,7 +33,7 @@ class EasemlError(Exception):
 
 
 def login(server: str, username: str, password: str, *, timeout: float = 60) -> str:
-    """A token for somebody who may log in to Airflow with a password."""
+    """Return a token for a user who logs in to Airflow with a password."""
     given = {"username": username, "password": password}
     return str(_asked(f"{server.rstrip('/')}/auth/token", given, {}, timeout)["access_token"])
 
@@ -45,19 +45,19 @@ class Study:
         self._place = f"{server.rstrip('/')}/easeml/api/v1/studies/{quote(study, safe='')}"
         self._headers, self._timeout = {"Authorization": f"Bearer {token}"}, timeout
 
-    def infer(self, inputs: Sequence[Any], *, model: str | int = "production", probabilities: bool = False) -> Told:
+    def infer(self, inputs: Sequence[Any], *, model: str | int = "production", probabilities: bool = False) -> Answer:
         """Answers to rows, under ``labels``; ``model`` is production, best, or the number of one."""
         return self._send("infer", {"inputs": inputs, "model": model, "probabilities": probabilities})
 
-    def feed(self, pairs: Sequence[Mapping[str, Any]], *, request_key: str | None = None) -> Told:
+    def feed(self, pairs: Sequence[Mapping[str, Any]], *, request_key: str | None = None) -> Answer:
         """Bring ``{"inputs": ..., "label": ...}`` each; they count from the next refresh on."""
         return self._send("feed", {"pairs": pairs, "request_key": request_key})
 
-    def feeds(self) -> list[Told]:
+    def feeds(self) -> list[Answer]:
         """What was fed, newest first, and what became of it."""
         return list(self._send("feeds")["feeds"])
 
-    def rows(self, *, off: bool = False, limit: int = 50) -> list[Told]:
+    def rows(self, *, off: bool = False, limit: int = 50) -> list[Answer]:
         """Rows that the study learns from, or with ``off`` those that it leaves out, each with its ``hash``."""
         return list(self._send("refine?" + urlencode({"off": str(off).lower(), "limit": limit}))["pairs"])
 
@@ -69,17 +69,17 @@ class Study:
         reason: str = "",
         apply: bool = False,
         request_key: str | None = None,
-    ) -> Told:
+    ) -> Answer:
         """Switch rows off or on by their hashes, with a reason; with ``apply`` ask for a refresh at once."""
         rows = {name: list(hashes) for name, hashes in (("off", off), ("on", on)) if hashes}
         return self._send("refine", {**rows, "reason": reason, "apply": apply, "request_key": request_key})
 
-    def answer(self, request_id: int) -> Told | None:
+    def answer(self, request_id: int) -> Answer | None:
         """The referee's answer to a refresh; None while there is none."""
-        told: Told | None = self._send(f"requests/{request_id}")["answer"]
-        return told
+        answer: Answer | None = self._send(f"requests/{request_id}")["answer"]
+        return answer
 
-    def wait(self, request_id: int, *, patience_seconds: float = 600, pause_seconds: float = 2) -> Told:
+    def wait(self, request_id: int, *, patience_seconds: float = 600, pause_seconds: float = 2) -> Answer:
         """The referee's answer to a refresh, once it is there."""
         deadline = time.monotonic() + patience_seconds
         while (answer := self.answer(request_id)) is None:
@@ -89,19 +89,19 @@ class Study:
             time.sleep(pause_seconds)
         return answer
 
-    def _send(self, what: str, body: Told | None = None) -> Told:
+    def _send(self, what: str, body: Answer | None = None) -> Answer:
         body = None if body is None else {name: value for name, value in body.items() if value is not None}
         return _asked(f"{self._place}/{what}", body, self._headers, self._timeout)
 
 
-def _asked(url: str, body: Told | None, headers: Mapping[str, str], timeout: float) -> Told:
+def _asked(url: str, body: Answer | None, headers: Mapping[str, str], timeout: float) -> Answer:
     """The JSON that an address answers with; with a body it is a POST."""
     data = None if body is None else json.dumps(body).encode()
     headers = {**headers, "Accept": "application/json", "Content-Type": "application/json"}
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data=data, headers=headers), timeout=timeout) as answer:
-            told: Told = json.load(answer)
-            return told
+            content: Answer = json.load(answer)
+            return content
     except urllib.error.HTTPError as error:
         text = error.read().decode(errors="replace")
         try:

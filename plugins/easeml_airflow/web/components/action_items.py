@@ -53,7 +53,7 @@ class Need:
 
 
 def need_of(step: NextStep, viewer: Viewer, *, named: bool = True) -> Need:
-    """A step of ``next_steps`` for somebody: it leads where they may go.
+    """Return a step of ``next_steps`` with a link to a page that the viewer may see.
 
     Args:
         step: As ``next_steps`` gives it.
@@ -76,7 +76,7 @@ def need_of(step: NextStep, viewer: Viewer, *, named: bool = True) -> Need:
 
 
 def allowed(page: str, viewer: Viewer) -> str:
-    """The page, or the one in its place that is for everybody who sees the study."""
+    """Return the page, or the page for every viewer of the study in its place."""
     path = page.partition("?")[0]
     if path.endswith(("/gate", "/meter")) and not viewer.is_referee:
         return path.rpartition("/")[0] + "/submissions"
@@ -183,7 +183,7 @@ def meter_alerts(store: Store, *, study: str) -> list[AlertLine]:
 
 
 def accept_alert(store: Store, *, study: str, alert_id: int, reason: str) -> None:
-    """Clear an alert for this reason; nothing happens where it is open no more: somebody was quicker."""
+    """Clear an alert for this reason; nothing happens if another user has cleared it."""
     if any(alert.alert_id == alert_id for alert in open_alerts(store, study=study)):
         with because(reason):
             clear_alert(store, study=study, alert_id=alert_id)

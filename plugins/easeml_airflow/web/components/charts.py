@@ -62,7 +62,7 @@ def placed(plot: Plot) -> list[Note]:
     """The notes of a plot at their places: those that are free one after the other, round those that are not."""
     drawn = {width: list(_drawn(plot, width)) for width in WIDTHS}
     found = list(plot.notes)
-    for place, note in sorted(enumerate(found), key=lambda told: told[1].free):
+    for place, note in sorted(enumerate(found), key=lambda item: item[1].free):
         if note.free:
             found[place] = note = _best_place(note, plot, drawn)
         for width in _widths(note):
@@ -81,7 +81,7 @@ def _best_place(note: Note, plot: Plot, drawn: dict[float, list[Box]]) -> Note:
         costs.append((sum(_cost(_box(moved, plot, width), plot, width, near[width]) for width in near), moved))
         if costs[-1][0] == 0:
             break
-    return min(costs, key=lambda told: told[0])[1]
+    return min(costs, key=lambda parts: parts[0])[1]
 
 
 def _cost(word: Box, plot: Plot, width: float, near: Sequence[Box]) -> float:
@@ -290,9 +290,9 @@ class Plot:
         if not places:
             return ""
         first, *rest = places
-        told = [f"M{first[0]} {first[1]}"]
-        told += [f"H{x}V{y}" if line.step else f"L{x} {y}" for x, y in rest]
-        return "".join(told)
+        parts = [f"M{first[0]} {first[1]}"]
+        parts += [f"H{x}V{y}" if line.step else f"L{x} {y}" for x, y in rest]
+        return "".join(parts)
 
     def area(self, band: Band) -> str:
         """The band in an area of 1,000 by 1,000, closed."""

@@ -108,7 +108,7 @@ def _meaning(condition: Condition) -> str:
             DIFFERENCE: f"the new model gains {side} than {points} points on the old one",
         }
         words.append(named.get(claim.quantity, str(clause)))
-    told, labels = "; ".join(words), "no label is needed"
+    sentence, labels = "; ".join(words), "no label is needed"
     if condition.needs_labels:
         labels = "every example needs its label" if condition.needs_agreements else "labels only where the two differ"
-    return f"{sentence_case(told)}; {labels}."
+    return f"{sentence_case(sentence)}; {labels}."

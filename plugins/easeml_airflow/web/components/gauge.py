@@ -62,7 +62,7 @@ class Gauge:
         sectors: The ranges, from left to right.
         edges: Labels of the edges: x, y, anchor, text.
         band: Outline of what the answer promises; empty without an answer.
-        needle: Outline of the needle; empty for whoever may not know the measured gap.
+        needle: Outline of the needle; empty for viewers who may not know the measured gap.
     """
 
     sentence: str
@@ -94,10 +94,10 @@ def gauge_of(
         sides: Which ends of the range are promised: ``lower``, ``upper`` or both. The band has no other end.
 
     Example:
-        >>> told = gauge_of(3, (0.05, 0.13, 0.25), 0.02)
-        >>> told.sentence
+        >>> text = gauge_of(3, (0.05, 0.13, 0.25), 0.02)
+        >>> text.sentence
         'Signal 3 of 4: overfitting 0.13 to 0.25, plus or minus 0.02'
-        >>> told.promised, told.needle
+        >>> text.promised, text.needle
         ('0.11 to 0.27', '')
         >>> gauge_of(3, (0.05, 0.13, 0.25), 0.02, sides=("upper",)).sentence
         'Signal 3 of 4: overfitting 0.13 to 0.25; promised is up to 0.27'
@@ -165,13 +165,13 @@ def _sentence(
     signals = len(edges) + 1
     if signal is None:
         return f"No signal yet, of {signals}; edges at {', '.join(map(short, edges))}"
-    told = f"Signal {signal} of {signals}: overfitting {range_text(signal, edges)}"
-    told += f"; promised is {promised}" if tolerance is None else f", plus or minus {short(tolerance)}"
-    return told if measured is None else f"{told}; measured {measured:.4f}".replace("-", MINUS)
+    text = f"Signal {signal} of {signals}: overfitting {range_text(signal, edges)}"
+    text += f"; promised is {promised}" if tolerance is None else f", plus or minus {short(tolerance)}"
+    return text if measured is None else f"{text}; measured {measured:.4f}".replace("-", MINUS)
 
 
 def _ends(edges: Sequence[float]) -> tuple[float, float]:
-    """Where the scale begins and ends: the outer ranges have no end of their own."""
+    """Return the ends of the scale, since the outer ranges have none."""
     low = min(0.0, edges[0] - 0.05) if edges[0] <= 0 else 0.0
     return low, edges[-1] + max(0.28 * (edges[-1] - low), 0.01)
 
@@ -194,14 +194,14 @@ def _sector(number: int, start: float, end: float, signal: int | None) -> Sector
 
 
 def _labels(edges: Sequence[float], angles: Sequence[float]) -> list[tuple[float, float, str, str]]:
-    told, last = [], -NARROWEST_DEGREES
+    text, last = [], -NARROWEST_DEGREES
     for edge, angle in zip(edges, angles, strict=True):
         if angle - last >= NARROWEST_DEGREES:
             x, y = _place(angle, BAND_OUTER + 7)
             beside = 4 * (1 - math.sin(math.radians(angle)))  # text stands on its line; at the sides it is centred
-            told.append((x, round(y + beside, 1), _anchor(angle), short(edge)))
+            text.append((x, round(y + beside, 1), _anchor(angle), short(edge)))
             last = angle
-    return told
+    return text
 
 
 def _anchor(degrees: float) -> str:

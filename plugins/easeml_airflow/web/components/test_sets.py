@@ -73,13 +73,13 @@ def _means(state: SealedSetState, rows: int, systems: Collection[str]) -> str:
     if state is SealedSetState.PLANNED:
         return "Its plan is dropped and its name stays taken."
     if state is SealedSetState.SEALED:
-        return "It will give no answer, to nobody."
+        return "It will give no answer."
     if state is SealedSetState.LIVE:
         without = " and ".join(words for purpose, words in WITHOUT.items() if purpose in systems)
         follows = f"The set that was sealed next becomes live; where there is none, {without}."
-        return f"It gives no further answer, to nobody. {follows}"
+        return f"It gives no further answer. {follows}"
     examples = f"Its {counted(rows, 'example')}, with the labels they have,"
-    return f"{examples} are handed to everybody as data to validate on, and never become a sealed set again."
+    return f"{examples} become validation data that every user may read, and are never sealed again."
 
 
 def retire_set(site: Site, *, study: str, test_set: int, reason: str) -> None:
@@ -122,7 +122,7 @@ def ledger_file(entries: Iterable[Numbered], columns: Mapping[str, str], *, test
 
 
 def whole_ledger(read: Callable[[int], Sequence[N]], *, size: int) -> Iterable[N]:
-    """All entries of a ledger, newest first, however many: an auditor's file has no end that nobody sees.
+    """All entries of a ledger, newest first, however many: an auditor's file is complete.
 
     Args:
         read: Gives a page of ``size`` entries by its number, 0 for the newest ones. What is added meanwhile moves
@@ -145,5 +145,5 @@ def whole_ledger(read: Callable[[int], Sequence[N]], *, size: int) -> Iterable[N
 
 
 def _shown(value: object) -> object:
-    """A number needs no apostrophe in front of its minus; all else may be somebody's words."""
+    """Numbers stay as they are; all else may be a user's text, which a spreadsheet must not read as a formula."""
     return value if isinstance(value, int | float) else cell(value)

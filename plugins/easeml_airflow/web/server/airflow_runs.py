@@ -1,11 +1,8 @@
-"""What Airflow itself says of the runs and tasks that act here: who started a run, where a task runs, what it asks.
+"""Facts of Airflow's database on our runs and tasks: who started a run, where a task runs, which question it asks.
 
-A page is shown without it where Airflow's database does not answer: what Ease.ml knows is the main thing.
-
-Which run and task is asked about is what workers wrote, who may write any name. So whoever reads the answer must be
-allowed to see every run, and single columns are read, never whole rows: a task's row has a pickle that tasks may plant.
-
-Where a task that acts here is seen in Airflow: a request key, or its name in the audit, says which one it was.
+Pages are shown without these facts where Airflow's database does not answer. The names of runs and tasks come from
+request keys and the audit, which workers write and may forge. So the reader must have the right to see every run, and
+single columns are read, never whole rows: a task's row has a pickle that tasks may forge.
 """
 
 from __future__ import annotations
@@ -113,7 +110,7 @@ AT_ONCE = 500
 """Runs that one question names."""
 
 MOST_PLACES = 50
-"""Runs whose tasks are looked up: each is a question of its own."""
+"""Runs whose tasks are looked up, by one query each."""
 
 
 MOST_QUESTIONS = 50
@@ -146,7 +143,7 @@ class Question(NamedTuple):
     Attributes:
         study: As the task names it; empty where it says something else.
         model: The number of the model, likewise.
-        asked_by: Who started the run by hand; empty where nobody did.
+        asked_by: Who started the run by hand; empty for none.
         since: When the task began to wait.
         page: Airflow's page with the question.
     """
@@ -159,7 +156,7 @@ class Question(NamedTuple):
 
 
 def starters(runs: Iterable[Run]) -> dict[Run, str]:
-    """Who started these runs by hand, as far as Airflow knows; those that nobody did are left out."""
+    """Return who started these runs by hand; other runs are left out."""
     wanted = set(runs)
     found: dict[Run, str] = {}
 
@@ -168,10 +165,10 @@ def starters(runs: Iterable[Run]) -> dict[Run, str]:
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            told = session.query(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name)
+            query = session.query(DagRun.dag_id, DagRun.run_id, DagRun.triggering_user_name)
             for some in _batches(sorted(wanted)):
                 dags, names = ({run[part] for run in some} for part in (0, 1))
-                here = told.filter(DagRun.dag_id.in_(dags), DagRun.run_id.in_(names))
+                here = query.filter(DagRun.dag_id.in_(dags), DagRun.run_id.in_(names))
                 found.update({(dag, run): user for dag, run, user in here if user})
 
     if wanted:
@@ -189,10 +186,12 @@ def places(keys: Iterable[str]) -> dict[str, Place]:
         from airflow.utils.session import create_session
 
         with create_session() as session:
-            told = session.query(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.hostname, TaskInstance.pool)
+            query = session.query(
+                TaskInstance.task_id, TaskInstance.map_index, TaskInstance.hostname, TaskInstance.pool
+            )
             for dag, run in sorted({task[:2] for task in tasks.values()})[:MOST_PLACES]:
                 names, indexes = ({t[part] for t in tasks.values() if t[:2] == (dag, run)} for part in (2, 3))
-                here = told.filter(TaskInstance.dag_id == dag, TaskInstance.run_id == run)
+                here = query.filter(TaskInstance.dag_id == dag, TaskInstance.run_id == run)
                 here = here.filter(TaskInstance.task_id.in_(names), TaskInstance.map_index.in_(indexes))
                 found.update({(dag, run, task, index): Place(host or "", pool) for task, index, host, pool in here})
 
@@ -213,12 +212,12 @@ def questions() -> list[Question]:
 
         task = (Task.dag_id, Task.run_id, Task.task_id, Task.map_index)
         with create_session() as session:
-            told = session.query(HITLDetail.subject, HITLDetail.created_at, DagRun.triggering_user_name, *task)
-            told = told.join(Task, Task.id == HITLDetail.ti_id)
-            told = told.join(DagRun, (DagRun.dag_id == Task.dag_id) & (DagRun.run_id == Task.run_id))
-            told = told.filter(Task.operator == FORCES, Task.state.in_(WAITING), HITLDetail.responded_at.is_(None))
-            told = told.order_by(HITLDetail.created_at, HITLDetail.ti_id).limit(MOST_QUESTIONS)
-            found.extend(_question(*row) for row in told)
+            query = session.query(HITLDetail.subject, HITLDetail.created_at, DagRun.triggering_user_name, *task)
+            query = query.join(Task, Task.id == HITLDetail.ti_id)
+            query = query.join(DagRun, (DagRun.dag_id == Task.dag_id) & (DagRun.run_id == Task.run_id))
+            query = query.filter(Task.operator == FORCES, Task.state.in_(WAITING), HITLDetail.responded_at.is_(None))
+            query = query.order_by(HITLDetail.created_at, HITLDetail.ti_id).limit(MOST_QUESTIONS)
+            found.extend(_question(*row) for row in query)
 
     _try(look)
     return found

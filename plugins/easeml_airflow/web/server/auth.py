@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Role(StrEnum):
-    """What somebody is beyond a tenant; rights follow the role."""
+    """Roles beyond a tenant; rights follow the role."""
 
     OPERATOR = "operator"
     REFEREE = "referee"
@@ -38,15 +38,15 @@ class Role(StrEnum):
 
 
 class StudyRights(Protocol):
-    """Whether somebody may read, or change, what belongs to a study of a tenant."""
+    """Whether a user may read, or change, a tenant's study."""
 
     def __call__(self, study: str, tenant: str, *, write: bool) -> bool:
-        """True where they may."""
+        """Return whether the user may."""
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Somebody who was let in.
+    """A user with access to the pages.
 
     Attributes:
         name: As Airflow knows them; kept with what they do.
@@ -76,8 +76,8 @@ class Viewer:
     @property
     def title(self) -> str:
         """The word for them in the page's bar."""
-        told = [role for role in (Role.REFEREE, Role.OPERATOR, Role.LABELER) if role in self.roles]
-        return " and ".join(told).capitalize() or "Developer"
+        shown = [role for role in (Role.REFEREE, Role.OPERATOR, Role.LABELER) if role in self.roles]
+        return " and ".join(shown).capitalize() or "Developer"
 
     def sees(self, study: str, tenant: str) -> bool:
         """Whether pages may show them this study."""
@@ -88,7 +88,7 @@ class Viewer:
         return self.is_operator or self.rights(study, tenant, write=True)
 
     def require(self, *roles: Role) -> None:
-        """Refuse whoever has none of these roles.
+        """Refuse a user who has none of these roles.
 
         Raises:
             HTTPException: 403, saying who may.
@@ -99,14 +99,14 @@ class Viewer:
 
 
 HOW_TO = {
-    Role.OPERATOR: "an operator is whoever may change pools of Airflow, and is of every team where teams are apart",
+    Role.OPERATOR: "an operator may change pools of Airflow, and belongs to every team where Airflow has teams",
     Role.REFEREE: "referees are named in [easeml] referees of Airflow's configuration",
     Role.LABELER: "labelers are named in [easeml] labelers of Airflow's configuration",
 }
 
 
 def closed_viewer() -> Viewer:
-    """Let nobody in, for versions of Airflow that offer no check that is known."""
+    """Refuse every user, for versions of Airflow without a known check."""
     raise HTTPException(status_code=403, detail="this version of Airflow offers no check of rights that is known")
 
 
@@ -147,7 +147,7 @@ TOKEN_WANTED = "send the header 'Authorization: Bearer TOKEN'; the cookie of a b
 
 
 def has_token(request: Request) -> bool:
-    """Whether a program speaks: a page of somebody else's can make a browser send its cookie, but never a header."""
+    """Return whether a program sends the request: another site can make a browser send its cookie, never a header."""
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     return scheme.lower() == "bearer" and bool(token.strip())
 
@@ -164,7 +164,7 @@ def dag_of(study: str, tenant: str) -> str:
 
 
 def closed(*, write: bool) -> Check:
-    """A check that nobody passes, for versions of Airflow that offer none."""
+    """Return a check that refuses every user, for versions of Airflow without one."""
 
     def check() -> str:
         raise HTTPException(status_code=403, detail="this version of Airflow offers no check of rights that is known")
@@ -236,7 +236,7 @@ def airflow_rights(tenant_of: Callable[[str], str]) -> Callable[..., Check]:
             tenant = tenant_of(study)
             if not airflow_study_rights(user)(study, tenant, write=write):
                 right = "trigger" if write else "see the runs of"
-                wanted = dag_of(study, "{tenant}")  # whose study it is, is not for everybody
+                wanted = dag_of(study, "{tenant}")  # not every user may know the study's tenant
                 raise HTTPException(status_code=403, detail=f"this needs the right to {right} the DAG {wanted!r}")
             if not tenant:  # not by the core, whose message names the studies that there are
                 raise HTTPException(status_code=404, detail=f"there is no study {study!r} that you may see")

@@ -41,7 +41,7 @@ def open_store() -> Store:
 
 
 def open_sealed() -> Store:
-    """The database, as ``easeml_referee``: for pages of the referee, and of nobody else.
+    """The database, as ``easeml_referee``: for the referee's pages only.
 
     Raises:
         StoreUnavailableError: This server was not given the address.

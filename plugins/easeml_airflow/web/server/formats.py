@@ -43,7 +43,7 @@ def refresh_mark(refresh: Mapping[str, Any]) -> Mark:
 MINUS = "\N{MINUS SIGN}"
 
 HOUR_FROM_SECONDS = 600.0
-"""Gains are told per device-hour where trials take this long, else per device-minute."""
+"""Gains are shown per device-hour where trials take this long, else per device-minute."""
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -158,7 +158,7 @@ def chance_text(chance: float) -> str:
 
 
 def unit_of(seconds: float) -> tuple[float, str]:
-    """Seconds of the time that gains are told per, and its name."""
+    """Return the unit of time of gains, in seconds, and its name."""
     return (3600.0, "device-hour") if seconds >= HOUR_FROM_SECONDS else (60.0, "device-minute")
 
 

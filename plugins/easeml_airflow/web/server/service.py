@@ -1,6 +1,6 @@
-"""What the service does with a body once somebody was let in: one call of the core, with bounds. Knows no HTTP.
+"""The programs' API below HTTP: each request of an authorised user is one bounded call of the core.
 
-All of it runs beside Airflow's own server, so what takes long is limited in number, and large data are refused.
+It runs in Airflow's server, so the number of long requests is limited, and large data are refused.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ RANK_SECONDS, RANK_MB = 120.0, 2048
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Feed, refine and infer for whoever was let in.
+    """Feed, refine and infer for authorised users.
 
     Attributes:
         open_store: The database, as ``easeml_worker``.
         open_artifacts: Where models and pairs lie.
-        turns: Who may work on what takes long.
-        rankings: Who may look for wrong labels, which takes so long that nobody else shall wait for it.
+        turns: Limits concurrent long requests.
+        rankings: Limits searches for wrong labels, which take so long that other requests must not wait for them.
         warm: Models that stay loaded between two questions.
     """
 
@@ -179,7 +179,7 @@ def _list(body: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def _key(body: Mapping[str, Any], who: str, study: str, what: str) -> str:
-    """The request key, of nobody but who asks: their own under it makes the call repeatable."""
+    """Return the request key, which includes the user's name, so that no user can repeat another user's request."""
     given = body.get("request_key") or str(uuid.uuid4())
     is_fine = isinstance(given, str) and given.isprintable() and len(given) <= 200
     require(is_fine, "request_key", given, "at most 200 printable characters")

@@ -1,8 +1,7 @@
-"""What every page has: the frame around it, who looks at it, where its facts come from, and what an error looks like.
+"""What every page has: its frame, its viewer, its sources of facts, and its error page.
 
-A page is a module of its own with ``routes(site)`` and its ``TAB`` or ``STUDY_TAB``, a template of its own in
-``pages/``, and views that are frozen values. The developer's page is another module and another template than the
-referee's, never the same with parts hidden.
+A page is a module with ``routes(site)`` and ``TAB`` or ``STUDY_TAB``, a template in ``pages/``, and frozen views. The
+developer's page has a different module and template than the referee's, never the same one with parts hidden.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
 }
-"""Style attributes are lengths of charts, computed here; a text of somebody's never stands in one."""
+"""Style attributes are lengths of charts, computed here; they never hold a user's text."""
 
 Reason = Annotated[str, Form(max_length=limits.LONGEST_TEXT)]
-"""Of a form: why a change is made, for the audit; empty where nobody says."""
+"""Of a form: why a change is made, for the audit; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Tab:
     Attributes:
         path: Where it leads, below the application's own path; of a study's page below the study's path.
         word: What it says.
-        roles: Who sees it; empty for everybody.
+        roles: Who sees it; empty for every user.
     """
 
     path: str
@@ -64,7 +63,7 @@ class Tab:
     roles: frozenset[Role] = frozenset()
 
     def is_for(self, viewer: Viewer) -> bool:
-        """Whether they see it: what somebody may not see is absent."""
+        """Return whether the viewer sees it; what a viewer may not see is absent."""
         return not self.roles or bool(self.roles & viewer.roles)
 
 
@@ -139,7 +138,7 @@ class Site:
         return HTMLResponse(html, status_code=status, headers=HEADERS)
 
     def study(self, viewer: Viewer, name: str, *, change: bool = False) -> Study:
-        """Return the study, for somebody who may see it, or change it.
+        """Return the study, if the viewer may see it, or change it.
 
         Raises:
             HTTPException: 404 where there is none, or where they may not even know; 403 where they may only look.
@@ -196,10 +195,10 @@ def desk_path(study: str) -> str:
 
 
 def error_page(site: Site, request: Request, status: int, message: str) -> HTMLResponse:
-    """What went wrong, what holds nevertheless, and what to do; in the frame of somebody without rights."""
+    """Return the error page: what happened, what still holds, what to do; in the frame of a user without rights."""
     may_again = request.method == "GET" and status in (401, 409, 429, 503)
-    told = {"message": message, "asked": status, "may_again": may_again}
-    return site.page(request, Viewer(""), "error.html", status=status, **told)
+    facts = {"message": message, "asked": status, "may_again": may_again}
+    return site.page(request, Viewer(""), "error.html", status=status, **facts)
 
 
 def status_of(error: EasemlError) -> int:
@@ -211,7 +210,7 @@ def status_of(error: EasemlError) -> int:
 
 @cache
 def templates() -> Environment:
-    """The templates; every text in them is escaped, and a name that nobody gave is an error."""
+    """The templates; every text in them is escaped, and an undefined name is an error."""
     made = Environment(
         loader=FileSystemLoader([HERE / "templates", *sorted((HERE / "pages").iterdir())]),
         autoescape=select_autoescape(default=True, default_for_string=True),

@@ -1,12 +1,9 @@
-"""Turns at what takes long: a few at the same time, one for each study, and few who wait.
+"""Limits of long requests and of request bodies.
 
-Whoever waits holds one of the threads that all of Airflow's server shares, and a tenant's own model may take as long as
-it likes up to its limit. So no study takes all turns, and no crowd all threads.
-
-How much a request may send: little, until its route knows who asks and wants more.
-
-The framework reads a form before it asks who sends it. Without a bound anybody could fill the server's disk with one
-file, or its memory with one field, without a login.
+A few long requests run at the same time, one for each study, and few wait: a waiting request holds one of the threads
+that Airflow's server shares, and a tenant's model may take as long as its limit allows. A request body is small until
+its route has authorised the user and raises the bound: the framework reads a form before it checks the login, so
+without a bound any client could fill the server's disk or memory.
 """
 
 from __future__ import annotations

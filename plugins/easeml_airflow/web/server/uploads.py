@@ -1,4 +1,4 @@
-"""Forms with a file, read within bounds: nobody fills a disk, and no crowd of slow senders holds the server up."""
+"""Forms with a file, read within bounds on disk space and on the number of slow senders."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Intake:
         """The fields of a form; files among them lie on disk until the request is answered.
 
         Args:
-            request: Of somebody whom the route has let in.
+            request: Of a user whom the route has authorised.
             who: Their name.
             most_bytes: Of the whole form.
 
@@ -133,14 +133,14 @@ def text_of(form: FormData, name: str, *, most: int = 1000) -> str:
 
 
 def file_of(form: FormData, name: str) -> UploadFile | None:
-    """The file of a field; None where nobody chose one."""
+    """Return the file of a field; None if none was chosen."""
     value = form.get(name)
     return value if isinstance(value, UploadFile) and value.filename else None
 
 
 @contextmanager
 def on_disk(file: UploadFile) -> Iterator[Path]:
-    """The file under its own plain name in a folder of its own, for the block."""
+    """Yield the file under its plain name in a separate folder."""
     with tempfile.TemporaryDirectory(prefix="easeml-brought-") as folder:
         path = Path(folder) / plain_file_name(file.filename or "")
         with path.open("wb") as writer:

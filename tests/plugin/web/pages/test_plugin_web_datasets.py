@@ -118,7 +118,7 @@ def test_gate_and_data_page_ask_alike_before_a_set_is_retired_or_released(
     ada, pages = ask_as("ada", "referee"), ("/studies/cancer/gate", "/studies/cancer/data")
     for act, means in (
         ("retire", "The set that was sealed next becomes live; where there is none, the gate gives no verdict."),
-        ("release", "with the labels they have, are handed to everybody as data to validate on"),
+        ("release", "become validation data that every user may read"),
     ):
         asked = [re.findall(rf'<dialog id="d-{act}-1".*?</dialog>', ada.get(page).text, re.DOTALL) for page in pages]
         first, second = (one[0].replace(page, "PAGE") for one, page in zip(asked, pages, strict=True))

@@ -346,7 +346,7 @@ def view_of(submissions=(), gate=None, meter=None):
 @pytest.mark.parametrize(
     ("facts", "gate", "note", "signal", "meter"),
     [
-        ({"signal": 3, "signals": 4, "teams": 2}, None, "", None, "each team is told its own"),
+        ({"signal": 3, "signals": 4, "teams": 2}, None, "", None, "each team sees its own"),
         ({"signals": 4, "teams": 1}, None, "", None, "no signal: the set ended with this model"),
         ({"meter_waits": True}, None, "", None, "waits"),
         ({"meter_waits": True, "meter_too_late": True}, None, "", None, "no signal: the set had ended before this"),
@@ -373,7 +373,7 @@ def test_teams_that_share_a_meter_hear_nothing_of_each_others_end():
     meter = replace(METER, teams=2)
     for changes in ({"meter_refusal": "the set has ended"}, {"meter_waits": True, "meter_too_late": True}):
         (row,) = view_of([replace(SUBMISSION, **changes)], meter=meter).rows
-        assert (row.meter, row.meter_note) == ("each team is told its own", "")
+        assert (row.meter, row.meter_note) == ("each team sees its own", "")
 
 
 def test_the_plot_says_where_the_signal_changed():

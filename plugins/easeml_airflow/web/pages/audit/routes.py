@@ -1,6 +1,6 @@
-"""The audit: who did what, when, and with which reason? Operators and referees see all, others their own studies.
+"""The audit: who did what, when, and why. Operators and referees see all studies, other viewers their own.
 
-What somebody asks of the audit: which acts, of whom, since when, which page of them.
+A request selects acts, users, a time, and a page.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ class Wanted:
             ('?q=a+b&page=2', '?show=sets', '?')
         """
         other = replace(self, **{"page": 1} | changes)
-        told = {"show": other.show, "q": other.text, "who": other.who, "study": other.study}
-        told |= {
+        fields = {"show": other.show, "q": other.text, "who": other.who, "study": other.study}
+        fields |= {
             "since": "" if other.since == USUAL else other.since,
             "page": str(other.page) if other.page > 1 else "",
         }
-        return "?" + urlencode({name: value for name, value in told.items() if value})
+        return "?" + urlencode({name: value for name, value in fields.items() if value})
 
     @property
     def is_narrow(self) -> bool:
@@ -144,8 +144,8 @@ def routes(site: Site) -> APIRouter:
     def table(view_: Wanted = wanted, viewer: Viewer = who) -> Response:
         parts = _parts(site.open_store(), viewer, view_)
         first = next(parts)  # what can be refused is refused before the answer begins
-        told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
-        return StreamingResponse(chain((first,), parts), media_type="text/csv; charset=utf-8", headers=told)
+        headers = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-audit.csv"'}
+        return StreamingResponse(chain((first,), parts), media_type="text/csv; charset=utf-8", headers=headers)
 
     return router
 
@@ -167,9 +167,9 @@ def _parts(store: Store, viewer: Viewer, wanted: Wanted) -> Iterator[str]:
 
 
 def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[dict[str, Any]]:
-    """The events with ``started_by``: who has started the run that an act names; None where nobody is known.
+    """The events with ``started_by``: who started the run that an act names, if known.
 
-    Told to operators alone: whoever has a worker's address can name any run, of a DAG that the viewer may not see too.
+    For operators only: a worker can name any run, also of a DAG that the viewer may not see.
     """
     tasks = [view.acting_task(event) for event in events]
     known = starters(task[:2] for task in tasks if task is not None) if viewer.is_operator else {}

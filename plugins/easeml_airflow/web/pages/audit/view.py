@@ -119,7 +119,7 @@ def _now(figures: Mapping[str, int], *, is_all: bool, asked: int) -> tuple[str, 
     elif forced:
         first = f"{counted(forced, 'forced promotion')} in the last 30 days."
     else:
-        first = "Nobody forced a promotion in the last 30 days."
+        first = "No promotion was forced in the last 30 days."
     rest = "Every other promotion stands on a recorded verdict." if is_all else "You see what was done to your studies."
     if asked:
         return f"{_waits(asked)} for an answer of a referee in Airflow.", f"{first} {rest}"

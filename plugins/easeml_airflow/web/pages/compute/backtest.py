@@ -1,9 +1,7 @@
-"""Backtests that somebody asked for on a page: one at a time, bounded, and kept while the history stays the same.
+"""Backtests that users start on the page: one at a time, bounded, and cached while the history stays the same.
 
-They run in the server's own process, so they may not take long: a history that is too long for that is replayed on the
-command line.
-
-What a backtest says as the page shows it: what other policies would have needed, beside the one in force.
+They run in the server's process, so a history that takes too long is refused, and replayed on the command line instead.
+The page shows what other policies would have needed, beside the one in force.
 """
 
 from __future__ import annotations
@@ -167,7 +165,7 @@ def _policy_bar(name: str, costs: Mapping[str, float], used: str) -> Bar:
     return Bar(
         name=name,
         width=round(100 * costs[name] / (max(costs.values()) or 1.0), 2),
-        told=f"{costs[name] / 3600:,.3g}",
+        value=f"{costs[name] / 3600:,.3g}",
         more="in use" if name == used else f"{more:+,.3g}".replace("-", MINUS),
         look="hi" if name == used else "",
     )

@@ -50,7 +50,7 @@ def _figures(number: float) -> str:
 
 
 def busy_plot(parts: Sequence[BusyDevices], window: Window, *, is_all: bool) -> tuple[Plot, list[tuple[str, str]]]:
-    """Devices that trained over time: of everybody, and the viewer's own where that is less.
+    """Return devices that trained over time: of all tenants, and of the viewer where that is less.
 
     Args:
         parts: As of ``store.queries.compute.busy``.
@@ -64,25 +64,25 @@ def busy_plot(parts: Sequence[BusyDevices], window: Window, *, is_all: bool) -> 
     width = -x.low / max(1, len(parts))
     places = [x.low + (k + 0.5) * width for k in range(len(parts))]
     every, own = [p.devices for p in parts], [p.own for p in parts]
-    told = every if is_all else own
-    mean = sum(told) / len(told) if told else 0.0
+    shown = every if is_all else own
+    mean = sum(shown) / len(shown) if shown else 0.0
     whose = "" if is_all else " for you"
     title = f"On average {_few(mean)} devices trained{whose} over the last {window.word}"
     axis = nice_axis([0, 1, *every], title="devices training")
-    lines = [Line(list(zip(places, told, strict=True)), "ln k3")]
+    lines = [Line(list(zip(places, shown, strict=True)), "ln k3")]
     if not is_all:
         lines.insert(0, Line(list(zip(places, every, strict=True)), "ln kf thin dash"))
     plot = Plot(
         title=title,
-        sentence=f"{title}; most at once {_few(max(told, default=0))}, least {_few(min(told, default=0))}.",
+        sentence=f"{title}; most at once {_few(max(shown, default=0))}, least {_few(min(shown, default=0))}.",
         x=x,
         y=axis,
-        bands=[Band([(place, 0, value) for place, value in zip(places, told, strict=True)], "a3")],
+        bands=[Band([(place, 0, value) for place, value in zip(places, shown, strict=True)], "a3")],
         lines=lines,
         height=196,
         key=() if is_all else (("line", "ln k3", "yours"), ("line", "ln kf thin dash", "of all tenants")),
     )
-    pairs = [("Mean", _few(mean)), ("Most", _few(max(told, default=0))), ("Least", _few(min(told, default=0)))]
+    pairs = [("Mean", _few(mean)), ("Most", _few(max(shown, default=0))), ("Least", _few(min(shown, default=0)))]
     return plot, [(f"{word} of devices training", value) for word, value in pairs]
 
 

@@ -96,11 +96,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A device of a kind, as far as anybody knows: one trial at a time."""
+    """A device of a kind, as far as known: one trial at a time."""
 
     name: str
     mark: Mark
-    told: str
+    status: str
     boxes: Sequence[Box]
     label: tuple[float, str] | None = None
 
@@ -171,16 +171,16 @@ def _order(job: Job) -> tuple[int, float]:
 def _lane(lane: DeviceLane, scale: _Scale, now: datetime) -> Lane:
     last = lane.jobs[-1]
     boxes = [box for job in lane.jobs for box in _boxes(job, scale, now)]
-    mark, told, label = Mark("idle", "pause", "free"), "free", None
+    mark, status, label = Mark("idle", "pause", "free"), "free", None
     if last.state == JobState.RUNNING:
         mark = _STATES[last.state]
-        told = f"{last.run.study}, {_left(last, now)}"
+        status = f"{last.run.study}, {_left(last, now)}"
         place = scale.at(last.expected or now)
         label = (place, last.run.study) if place < LABEL_UNTIL else None
     elif last.state == JobState.LOST and last.run.state == TrialState.RUNNING:
         mark = _STATES[last.state]
-        told = f"no heartbeat for {age_text((now - last.until).total_seconds())}"
-    return Lane(f"{lane.device} {lane.number}", mark, told, boxes, label)
+        status = f"no heartbeat for {age_text((now - last.until).total_seconds())}"
+    return Lane(f"{lane.device} {lane.number}", mark, status, boxes, label)
 
 
 def _boxes(job: Job, scale: _Scale, now: datetime) -> list[Box]:

@@ -20,7 +20,7 @@ STEPS = 200
 """Places of the slider."""
 
 NOTHING = 1e-6
-"""Of quality for an hour of a device: less is nothing to anybody."""
+"""Of quality for an hour of a device: less counts as 0."""
 
 NAMED = 5
 ROWS = 25
@@ -66,24 +66,24 @@ class Pricing:
     note: str = ""
 
 
-def pricing_of(told: StoppingPrices | None, asked: float | None) -> Pricing:
+def pricing_of(prices: StoppingPrices | None, asked: float | None) -> Pricing:
     """The panel.
 
     Args:
-        told: The prices of the studies; None while another call of the scheduler takes too long.
+        prices: The prices of the studies; None while another call of the scheduler takes too long.
         asked: Price that is tried out, of quality for an hour of a device; None for the present one.
     """
-    if told is None:
-        return Pricing("Somebody else asks the scheduler at this moment: look again in a while")
-    studies, price = told.studies, told.price_per_hour
-    if not told.is_heeded:
+    if prices is None:
+        return Pricing("Another request uses the scheduler at this moment: reload in a while")
+    studies, price = prices.studies, prices.price_per_hour
+    if not prices.is_heeded:
         return Pricing(
-            f"The policy in force, {told.policy}, asks for no price: a study goes on while it has candidates"
+            f"The policy in force, {prices.policy}, asks for no price: a study goes on while it has candidates"
         )
     if not studies:
         return Pricing("No study has anything left to run, at any price")
-    if not told.costs_known:
-        return Pricing("Nothing has been measured yet, so nobody can say what an hour of a device brings")
+    if not prices.costs_known:
+        return Pricing("Nothing has been measured yet, so the value of an hour of a device is unknown")
     tried = price if asked is None else asked
     axis = _axis([s.stops_above for s in studies], price)
     other = _example(studies, price) if asked is None else asked
@@ -98,7 +98,7 @@ def pricing_of(told: StoppingPrices | None, asked: float | None) -> Pricing:
         rows=[_row(s, tried) for s in reversed(studies[-ROWS:])],
         total=len(studies),
         command="" if tried == price else f"easeml policy set --price-per-second {tried / 3600:.6g} --reason",
-        note=_without(told.without),
+        note=_without(prices.without),
     )
 
 

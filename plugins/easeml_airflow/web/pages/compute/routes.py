@@ -51,7 +51,7 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
         store = site.open_store()
         names = visible(store, viewer)
         facts = compute(store, window=window if window in WINDOWS else "6h", studies=names)
-        where = places(view.keys_of(facts)) if viewer.is_operator else {}  # a worker may name anybody's task
+        where = places(view.keys_of(facts)) if viewer.is_operator else {}  # a worker may name any task
         policy = show_policy(store)
         tenants = list_tenants(store) if viewer.is_operator else []
         return site.page(
@@ -67,15 +67,15 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
 
     @router.get("/backtest.json")
     def report(viewer: Viewer = who) -> Response:
-        """The backtest that the page shows, whole, for whoever sees all studies."""
+        """The backtest of the page, whole, for viewers who see all studies."""
         store = site.open_store()
         if visible(store, viewer) is not None:
             viewer.require(Role.OPERATOR)
         found = report_of(site.one(Backtests).last(), show_policy(store))
         if found is None:
             raise HTTPException(status_code=404, detail="there is no backtest yet")
-        told = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-backtest.json"'}
-        return JSONResponse(to_json(found), headers=told)
+        headers = HEADERS | {"Content-Disposition": 'attachment; filename="easeml-backtest.json"'}
+        return JSONResponse(to_json(found), headers=headers)
 
 
 def _changes(router: APIRouter, site: Site, who: Any) -> None:

@@ -34,14 +34,14 @@ LONGEST_SECONDS = 1e7
 
 
 def expected_starts(lanes: Sequence[Lane], waits: Sequence[WaitingTrial]) -> list[datetime | None]:
-    """When each should begin, about; None where nobody can tell.
+    """Return about when each should begin; None where it is unknown.
 
     A device that trains is taken to go on with the next trial of its kind when its present one should end, by the
     predicted cost. One that has taken longer than predicted may be free at any moment, and is left out; what comes
-    after a trial without a predicted cost is left open. Devices that hold nothing are known to nobody.
+    after a trial without a predicted cost is left open. Idle devices are unknown.
 
     Args:
-        lanes: As of ``services.reports.compute.lanes_of``, of all tenants: a lane of somebody else's is free for all.
+        lanes: As of ``services.reports.compute.lanes_of``, of all tenants: a lane serves every tenant.
         waits: As of ``services.reports.compute.compute``, the next first.
     """
     free: dict[str, list[datetime]] = {}
@@ -76,7 +76,7 @@ class Bar:
 
     name: str
     width: float
-    told: str
+    value: str
     tick: float | None = None
     look: str = ""
     more: str = ""
@@ -219,7 +219,7 @@ def _silent(report: ComputeReport, places: Mapping[str, Place]) -> list[Silent]:
 
 
 def _waits(report: ComputeReport, *, is_all: bool) -> list[Wait]:
-    """When one begins is told to whoever sees all devices: the others would count on too few of them."""
+    """Return the waiting trials, with their start for viewers who see all devices; others see too few of them."""
     rows = report.waits
     starts = expected_starts(report.lanes, rows) if is_all else [None] * len(rows)
     return [_wait(row, start, report.now) for row, start in zip(rows, starts, strict=True)]
@@ -243,13 +243,13 @@ def _pairs(report: ComputeReport) -> list[tuple[str, str]]:
     totals = report.totals
     seconds = sum(s.seconds for s in report.shares if s.tenant is not None)
     at_once = report.at_once
-    told = [
+    pairs = [
         (f"Device time in {SHOWN[report.window].word}", seconds_text(seconds)),
         ("Trials ended", f"{totals.ended:,}"),
         ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
         ("Lost with devices that fell silent", seconds_text(totals.lost_seconds)),
     ]
-    return [(term, value) for term, value in told if value is not None]
+    return [(term, value) for term, value in pairs if value is not None]
 
 
 def _shares(shares: Sequence[Share], words: str) -> tuple[list[Bar], str, str]:
@@ -277,7 +277,7 @@ def _share(entry: Share, longest: float) -> Bar:
         name=entry.tenant or OTHERS,
         width=round(100 * entry.share / longest, 2),
         tick=round(100 * entry.due / longest, 2),
-        told=percent_text(entry.share),
+        value=percent_text(entry.share),
         more=f"of {100 * entry.due:.1f}",
         look="hi" if entry.tenant and entry.share >= entry.due else "",
     )
@@ -289,9 +289,9 @@ def _policy(policy: PolicyReport) -> list[tuple[str, str]]:
     return [
         ("Policy", policy.policy),
         ("Price of compute", hourly_text(price) if price else "none: a study goes on while it gains"),
-        ("Guard for whoever was served least", percent_text(config["guard"]) + " of the compute"),
-        ("Chosen by", policy.created_by or "nobody: the program's own settings"),
-        ("Because", policy.reason or "nobody has set any here"),
+        ("Guard for the least-served tenant", percent_text(config["guard"]) + " of the compute"),
+        ("Chosen by", policy.created_by or "no user: the program's own settings"),
+        ("Because", policy.reason or "none is set here"),
     ]
 
 

@@ -1,10 +1,7 @@
-"""The tab "Ease.ml" on a run of any DAG, and on a task of it: what did it do here?
+"""The tab "Ease.ml" on a run of any DAG, and on its tasks: the trials and requests of the run.
 
-A run's tab is a list of its trials and of what it asked for. A task's leads to what the task was about, and is such a
-list where that is not one thing. What the tabs are asked with is what a browser says: whoever looks sees only what is
-of studies that they may see, and of all else the same as of a run that did nothing here.
-
-What a run of a DAG, or one of its tasks, did here, as frozen values: its trials, and what it asked for.
+A task's tab redirects to the page of its subject, or lists several. A browser may name any run: viewers see what is of
+studies that they may see, and otherwise the same as for a run without trials and requests.
 """
 
 from __future__ import annotations
@@ -52,7 +49,7 @@ _KINDS = {
 """Its words, the page of the study that is about it, and how it ends well."""
 
 _AT_ONCE = ("submission", "feed")
-"""What needs nobody's answer."""
+"""What needs no answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +106,8 @@ class Place:
     def names(self) -> list[tuple[str, str]]:
         """Each name with what it is a name of."""
         mapped = "" if self.index == UNMAPPED else self.index
-        told = [("DAG", self.dag), ("run", self.run), ("task", self.task), ("map index", mapped)]
-        return [(word, name) for word, name in told if name]
+        names = [("DAG", self.dag), ("run", self.run), ("task", self.task), ("map index", mapped)]
+        return [(word, name) for word, name in names if name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +186,9 @@ def _now(place: Place, trials: Sequence[DagRunTrial], asked: Sequence[DagRunRequ
     studies = {trial.study for trial in trials} | {entry.study for entry in asked}
     about = f"study {studies.pop()}" if len(studies) == 1 else counted(len(studies), "study", "studies")
     ended = sum(trial.state == TrialState.SUCCEEDED for trial in trials)
-    told = [f"{counted(len(trials), 'trial')}, of which {ended} succeeded"] if trials else []
-    told += [f"{counted(len(asked), 'thing')} asked for, handed in or fed"] if asked else []
-    return f"{'; '.join(told)}.", f"All of it is about {about}."
+    parts = [f"{counted(len(trials), 'trial')}, of which {ended} succeeded"] if trials else []
+    parts += [f"{counted(len(asked), 'thing')} asked for, handed in or fed"] if asked else []
+    return f"{'; '.join(parts)}.", f"All of it is about {about}."
 
 
 def _trial(trial: DagRunTrial) -> TrialLine:
@@ -226,7 +223,7 @@ def _asked(entry: DagRunRequest, names: Mapping[int, str], viewer: Viewer) -> As
 
 
 def _result(entry: DagRunRequest) -> Mark:
-    """How it ended, as far as everybody who sees the study may know."""
+    """How it ended, as far as every viewer of the study may know."""
     if entry.is_refused:
         return REFUSED
     if entry.symbol:

@@ -1,4 +1,4 @@
-"""The data of a study: versions, validation set, sealed sets, and what was fed. A referee has a page of their own."""
+"""The data of a study: versions, validation set, sealed sets, and what was fed. A referee has a separate page."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def routes(site: Site) -> APIRouter:
         try:
             sets = lives(sealed_sets(site.open_sealed(), study=found.name))
         except StoreUnavailableError as error:  # the public facts hold nevertheless
-            shown["problem"] = f"{error}; what follows is what everybody may know"
+            shown["problem"] = f"{error}; the facts below are public"
             return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
         return site.page(request, viewer, "data_referee.html", sets=sets, **shown)
 

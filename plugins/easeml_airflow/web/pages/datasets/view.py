@@ -107,7 +107,7 @@ def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
         return "No data yet.", "The referee splits and seals it, and this page tells of it then."
     live = sum(one.state == SealedSetState.LIVE for one in data["sets"])
     waiting = sum(fed["rows"] for fed in data["feeds"] if fed["state"] == "waiting")
-    told = f"{counted(live, 'sealed set is', 'sealed sets are')} live."
+    rest = f"{counted(live, 'sealed set is', 'sealed sets are')} live."
     if waiting:
-        told += f" {counted(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
-    return f"The validation set is {validation['state']}.", told
+        rest += f" {counted(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
+    return f"The validation set is {validation['state']}.", rest

@@ -40,7 +40,7 @@ def belief_plot(chosen: Chosen, study: Study, outcome: TrialEnding) -> Plot | No
 
 
 def curve_plot(facts: DecisionFacts, chosen: Chosen | None, study: Study) -> Plot | None:
-    """Quality over the share of the steps, with the best so far; None where nothing was told."""
+    """Quality over the share of the steps, with the best so far; None where no quality was reported."""
     curve = [(100 * share, quality) for share, quality in facts.trial.learning_curve]
     if not curve:
         return None

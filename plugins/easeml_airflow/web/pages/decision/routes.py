@@ -1,6 +1,6 @@
 """The page of a decision: why this trial and not another, what would have changed it, and how it turned out.
 
-The extra link of a trial's task leads here. Names of a runner-up are shown to whoever may see its study.
+The extra link of a trial's task leads here. The name of a runner-up is shown to viewers who may see its study.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def routes(site: Site) -> APIRouter:
         found = site.study(viewer, study)
         if study_of_trial(site.open_store(), trial_id=trial_id) != found.name:
             raise HTTPException(status_code=404, detail=f"study {found.name!r} has no trial {trial_id}")
-        told = explain_trial(site.open_store(), trial_id=trial_id)
+        explained = explain_trial(site.open_store(), trial_id=trial_id)
         facts = facts_of_decision(site.open_store(), trial_id=trial_id)
         guard = guard_of_day(site.open_store(), studies_seen=visible(site.open_store(), viewer))
-        shown = page_of(told, facts, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
+        shown = page_of(explained, facts, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
         return site.page(request, viewer, "decision.html", study=found, shown=shown)
 
     @router.get("/trials/{trial_id}")

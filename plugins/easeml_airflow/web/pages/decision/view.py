@@ -96,12 +96,12 @@ def observed(known: KnownThen | None, chosen: Chosen | None) -> list[tuple[str, 
     ]
 
 
-def settings_of(told: TrialExplanation, batch: HandedOut | None) -> list[tuple[str, str]]:
+def settings_of(explained: TrialExplanation, batch: HandedOut | None) -> list[tuple[str, str]]:
     """Policy, place in the batch, and settings that are not the program's own; empty where no batch is stored."""
     if batch is None:
         return []
     place = f"{batch.position + 1} of {counted(batch.requested, 'trial')} asked for"
-    times = len(told.batches)
+    times = len(explained.batches)
     pairs = [("Policy", batch.policy), ("Place in its batch", place)]
     pairs.append(("Settings", "the program's own" if batch.settings_id is None else f"number {batch.settings_id}"))
     pairs += [(name, value) for name, value in _other_settings(batch.settings)]
@@ -196,7 +196,7 @@ class DecisionPage:
 
 
 def page_of(
-    told: TrialExplanation,
+    explained: TrialExplanation,
     facts: DecisionFacts,
     guard: GuardReport,
     *,
@@ -206,22 +206,22 @@ def page_of(
     """The page.
 
     Args:
-        told: As of ``services.reports.decision``.
+        explained: As of ``services.reports.decision``.
         facts: As of ``services.reports.study.facts_of_decision``.
         guard: As of ``services.reports.study.guard_of_day``.
         study: Whose trial it is.
         sees: Whether a study of this name may be named.
     """
-    trial, outcome = facts.trial, told.outcome
-    chosen = told.chosen
-    batch = chosen or next(reversed(told.batches), None)
+    trial, outcome = facts.trial, explained.outcome
+    chosen = explained.chosen
+    batch = chosen or next(reversed(explained.batches), None)
     rival = None if chosen is None else rival_of(chosen, sees)
     log = log_of(trial)
     return DecisionPage(
-        trial_id=told.trial_id,
-        candidate=told.candidate,
+        trial_id=explained.trial_id,
+        candidate=explained.candidate,
         state=TRIAL_STATES[trial.state],
-        now=_now(chosen, study, told, rival),
+        now=_now(chosen, study, explained, rival),
         why_none="" if chosen else _why_none(trial),
         formula=_formula(chosen, study) if chosen else (),
         belief=belief_plot(chosen, study, outcome) if chosen else None,
@@ -233,8 +233,8 @@ def page_of(
         changed=_changed(chosen, rival) if chosen else (),
         outcome=_outcome(outcome, trial),
         curve=curve_plot(facts, chosen, study),
-        rungs=[f"It {sentence_of(decided)}." for decided in told.rungs],
-        known=[*observed(facts.known, chosen), *settings_of(told, batch)],
+        rungs=[f"It {sentence_of(decided)}." for decided in explained.rungs],
+        known=[*observed(facts.known, chosen), *settings_of(explained, batch)],
         asked_at=None if batch is None else datetime.fromisoformat(batch.suggested_at),
         log=None if log[0] is None or log[1] != "Log" else (log[0], log[1]),
         run=run_address(trial.batch_key),
@@ -283,8 +283,8 @@ def _compared(chosen: Chosen, rival: Rival | None) -> list[tuple[str, str]]:
     return pairs
 
 
-def _now(chosen: Chosen | None, study: Study, told: TrialExplanation, rival: Rival | None) -> tuple[str, str]:
-    subject = f"{study.tenant} trains {told.candidate}"
+def _now(chosen: Chosen | None, study: Study, explained: TrialExplanation, rival: Rival | None) -> tuple[str, str]:
+    subject = f"{study.tenant} trains {explained.candidate}"
     if chosen is None:
         return f"{subject}.", ""
     if chosen.policy != "default":

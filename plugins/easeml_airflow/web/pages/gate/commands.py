@@ -26,7 +26,7 @@ def gate_commands(study: str, settings: Asked, passes: int, estimator: str) -> d
         study: Name of the study, whose other settings ``test-set plan`` takes.
         settings: The planner's.
         passes: Before the size is asked for.
-        estimator: The study's; ``gate plan`` knows no study, so that it has to be told.
+        estimator: The study's; ``gate plan`` knows no study, so it needs the option.
     """
     more = f" --passes {passes}" if changes_of(settings.adaptivity, passes) else ""
     return {
@@ -61,7 +61,7 @@ def selftest_command(plan: GateConfig, examples: int) -> str:
 
 
 def whose(study: str) -> str:
-    """Options that say whose set it is and what it is called; the name is whoever types them to give."""
+    """Options that say whose set it is and what it is called; the user replaces NAME."""
     return f"--study {shlex.quote(study)} --name NAME"
 
 

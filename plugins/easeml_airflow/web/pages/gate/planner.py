@@ -114,7 +114,7 @@ class Planner:
 def planner_of(
     plan: GateConfig, asked: Mapping[str, str], *, study: Study, has_set: bool, shared: float | None = None
 ) -> Planner:
-    """The planner for what somebody has typed and moved.
+    """Return the planner for the form's values.
 
     Args:
         plan: The settings that it begins with: those of the set in force, else of the study.
@@ -246,9 +246,9 @@ def _sentence(plan: SetPlan | None, why: str, of_labels: str) -> str:
     hours = plan.labels * SECONDS_A_LABEL / 3600
     if not plan.labels:
         return "The models' predictions on them suffice."
-    told = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
+    took = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
     words = of_labels if plan.is_mean else "at most"
-    return f"Labelling for one submission takes {told} {words}, at {SECONDS_A_LABEL} s a label."
+    return f"Labelling for one submission takes {took} {words}, at {SECONDS_A_LABEL} s a label."
 
 
 def _of_labels(condition: Condition, mode: str) -> str:

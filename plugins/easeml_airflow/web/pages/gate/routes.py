@@ -1,7 +1,7 @@
-"""The referee's gate page: did it pass, how long will the sealed set last, what would the next one cost?
+"""The referee's gate page: verdicts, the life of the sealed set, and the size of the next one.
 
-Everything sealed on it is read as ``easeml_referee``, and nobody but a referee gets it. What it changes, the services
-decide: a promotion needs a recorded pass, and one without goes through the DAG where somebody has to approve.
+Sealed facts are read as ``easeml_referee`` and shown to referees only. The services decide on changes: a promotion
+needs a recorded pass, and one without goes through the DAG where a referee has to approve.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def routes(site: Site) -> APIRouter:
         entries: Annotated[int, Query(ge=1, le=MOST)] = SHOWN,
         viewer: Viewer = known,
     ) -> Response:
-        if model is not None and not viewer.is_referee:  # a step of `easeml next` that everybody is told of
+        if model is not None and not viewer.is_referee:  # `easeml next` links here for every user
             return moved(request, f"{path_of_study(site.study(viewer, study).name)}/submissions")
         viewer.require(Role.REFEREE)
         found = site.study(viewer, study)
@@ -153,8 +153,8 @@ def _changes(site: Site, router: APIRouter, who: Any) -> None:
     ) -> RedirectResponse:
         whose = site.study(viewer, study).name
         given = Asked(condition, reliability, steps, adaptivity, mode, power)
-        told = joint_settings(given) if purpose == JOINT else given.settings()
-        plan_test_set(site.open_sealed(), study=whose, name=name, purpose=purpose, settings=told)
+        settings = joint_settings(given) if purpose == JOINT else given.settings()
+        plan_test_set(site.open_sealed(), study=whose, name=name, purpose=purpose, settings=settings)
         return here(request, study)
 
     @router.post("/retire")

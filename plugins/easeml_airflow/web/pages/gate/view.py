@@ -189,7 +189,7 @@ def _lead(facts: GateReport) -> str:
         return f"The gate has judged no submission{' on this set' if facts.chosen else ''} yet."
     who = f"Submission {newest.number}"
     if newest.released == Symbol.WITHHELD:
-        return f"{who} was judged {_truth(newest).word}; developers are told nothing."
+        return f"{who} was judged {_truth(newest).word}; the verdict is withheld from developers."
     if newest.released != Symbol.PASS:
         return f"{who} did not pass."
     stands = facts.production.now
@@ -211,7 +211,7 @@ def _rest(facts: GateReport, live: GateSet) -> str:
 
 
 def _need(need: GateNeed, facts: GateReport, *, desk: str, plan: str) -> Need:
-    """What a person is told of a need, and where it leads: to the labelling desk, or to the planner."""
+    """Return a need with its link: to the labelling desk, or to the planner."""
     title, why, shape = _need_words(need, facts)
     at_desk = need in (GateNeed.LABELS, GateNeed.CONFLICTS, GateNeed.UNSURE)
     return Need(
@@ -237,7 +237,7 @@ def _need_words(need: GateNeed, facts: GateReport) -> tuple[str, str, str]:
         return title, "The word of the referee settles them.", "person"
     if need is GateNeed.UNSURE:
         why = "The referee gives the label, or asks again; the verdict waits, and leaves none of them out."
-        return f"{counted(wanted.unsure, 'example')} that nobody can tell", why, "unknown"
+        return f"{counted(wanted.unsure, 'example')} without a sure label", why, "unknown"
     if live is None:
         why = f"Seal {_name(planned)}, which is planned." if planned else "Plan the next one and seal it."
         return "No gate set is live, so the gate gives no verdict", why, "alert"
@@ -251,7 +251,7 @@ def _need_words(need: GateNeed, facts: GateReport) -> tuple[str, str, str]:
 def _symbols(facts: GateReport, path: str) -> list[SymbolView]:
     shown = facts.verdict.request_id if facts.verdict else None
     set_id = "" if facts.chosen is None else facts.chosen.test_set_id
-    told = [
+    found = [
         SymbolView(
             number=entry.number,
             mark=_symbol(entry),
@@ -260,7 +260,7 @@ def _symbols(facts: GateReport, path: str) -> list[SymbolView]:
         )
         for entry in facts.symbols
     ]
-    return [*told, *(SymbolView(r.number, WAITS, "", is_shown=False) for r in facts.waiting[:10])]
+    return [*found, *(SymbolView(r.number, WAITS, "", is_shown=False) for r in facts.waiting[:10])]
 
 
 def _truth(entry: NamedEntry) -> Mark:

@@ -125,7 +125,7 @@ def routes(site: Site) -> APIRouter:
 
 
 def _what_the_referee_settles(site: Site, router: APIRouter, who: Any) -> None:
-    """Where labelers differ, and what nobody can tell: the referee's word, or the question once more."""
+    """Add the routes of conflicts and of examples that no labeler can tell: the referee decides, or asks again."""
 
     def referees(viewer: Viewer = who) -> Store:
         viewer.require(Role.REFEREE)
@@ -153,7 +153,7 @@ def _labeler(viewer: Viewer) -> str:
     """The name under which their labels are kept; the name that settles conflicts is a referee's.
 
     Raises:
-        HTTPException: 403 for whoever is no labeler.
+        HTTPException: 403 for a user who is no labeler.
     """
     viewer.require(*ROLES)
     name = labelling.labeler_name(viewer.name)
@@ -164,7 +164,7 @@ def _labeler(viewer: Viewer) -> str:
 
 
 def _class(label: str) -> int | None:
-    """The number of a class, or None where somebody cannot tell."""
+    """Return the number of a class, or None where the labeler cannot tell."""
     if label == CANNOT_TELL:
         return None
     if not label.isascii() or not label.isdecimal():

@@ -26,7 +26,7 @@ LONG_TEXT = 80
 """Characters from which a cell is text to read, not a value."""
 
 KEYS = 10
-"""Classes that have a key of their own: 1 to 9, and 0 for the tenth."""
+"""Classes that have a key: 1 to 9, and 0 for the tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,16 +94,16 @@ def _decoded(columns: Sequence[str] | None, values: NDArray[np.float32]) -> list
         [('carat', '0.3'), ('color', 'F')]
     """
     names = columns or [f"x{place}" for place in range(1, len(values) + 1)]
-    told = []
+    shown = []
     for name, group in groupby(zip(names, values, strict=True), key=lambda pair: _origin(pair[0])):
         cells = list(group)
         if "=" in cells[0][0]:
-            told.append((name, _word(cells)))
+            shown.append((name, _word(cells)))
         elif text_column_of(cells[0][0]) and len(cells) > 1:
-            told.append((name, "text that was not kept, only numbers made of it"))
+            shown.append((name, "text that was not kept, only numbers made of it"))
         else:
-            told += [(column, "" if np.isnan(value) else f"{value:.6g}") for column, value in cells]
-    return told
+            shown += [(column, "" if np.isnan(value) else f"{value:.6g}") for column, value in cells]
+    return shown
 
 
 def _origin(column: str) -> str:

@@ -38,12 +38,12 @@ METHODS = {
     "fresh": ("fresh set each time", "of all sets together"),
     "score": ("exact score shown", "what a leaderboard does"),
     "first-change": ("until the first change", "retired at the first signal above 1"),
-    "non-adaptive": ("nobody reacts", "unsound once a signal is seen"),
+    "non-adaptive": ("no reactions", "unsound once a signal is seen"),
 }
 """What the planner calls each way to pay for reactions, and what to know of it."""
 
 CUT = 4.5
-"""A bar longer than so many times the median is cut, so that the others can be told apart."""
+"""A bar longer than so many times the median is cut, so that the others can be distinguished."""
 
 
 @dataclass(frozen=True, slots=True)

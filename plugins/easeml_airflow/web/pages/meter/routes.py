@@ -182,11 +182,11 @@ def _defaults(history: MeterHistory | None) -> PlanAsked:
 
 def _planned(asked: PlanAsked, study: Study) -> Wanted:
     """The plan, or what is wrong with what was asked."""
-    told = row_of(asked)
+    given = row_of(asked)
     try:
         ranges = tuple(float(part) for part in asked.edges.split(","))
     except ValueError:
-        return Wanted(**told, problem="edges are numbers from -1 to 1 that rise, such as 0.05, 0.13, 0.25")
+        return Wanted(**given, problem="edges are numbers from -1 to 1 that rise, such as 0.05, 0.13, 0.25")
     try:
         plans = meter_plans(
             ranges=ranges,
@@ -204,5 +204,5 @@ def _planned(asked: PlanAsked, study: Study) -> Wanted:
             teams=asked.teams,
         )
     except EasemlError as error:
-        return Wanted(**told, problem=str(error))
-    return Wanted(**told, plans=plans, picture=plan_picture(plans, steps=asked.steps), commands=commands)
+        return Wanted(**given, problem=str(error))
+    return Wanted(**given, plans=plans, picture=plan_picture(plans, steps=asked.steps), commands=commands)

@@ -44,8 +44,8 @@ class MeterPicture:
 def picture_of(history: MeterHistory) -> MeterPicture:
     """The pictures of a meter set."""
     settings, answers = history.settings, history.answers
-    told = [_Told(answer, answer.signal, answer.gap or 0.0) for answer in answers if answer.signal is not None]
-    last = told[-1].answer if told else None
+    measured = [_Measured(answer, answer.signal, answer.gap or 0.0) for answer in answers if answer.signal is not None]
+    last = measured[-1].answer if measured else None
     edges = (last.edges if last else None) or settings.ranges
     tolerance = (last.promised if last else None) or settings.tolerance
     gap = None if last is None else last.gap
@@ -54,15 +54,15 @@ def picture_of(history: MeterHistory) -> MeterPicture:
     ends = not settings.open_ended and history.chosen.state == SealedSetState.LIVE
     return MeterPicture(
         gauge=gauge,
-        signals=_signals(told, settings, max(0, settings.steps - used) if ends else None) if told else None,
-        tolerances=_tolerances(told, settings) if told else None,
+        signals=_signals(measured, settings, max(0, settings.steps - used) if ends else None) if measured else None,
+        tolerances=_tolerances(measured, settings) if measured else None,
         left=max(0, settings.steps - used) if ends else None,
         last=last,
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
+class _Measured:
     """An answer with a signal, and the gap that was measured."""
 
     answer: MeterAnswer
@@ -112,25 +112,25 @@ def finding_of(signals: Sequence[int]) -> str:
         max(t for t, s in enumerate(signals, start=1) if s <= crossed): crossed for crossed in range(min(signals), now)
     }
     first, *others = sorted(left.items())
-    told = [f"range {first[1]} after submission {first[0]}", *(f"range {r} after {t}" for t, r in others)]
-    return "Overfitting left " + " and ".join(told)
+    parts = [f"range {first[1]} after submission {first[0]}", *(f"range {r} after {t}" for t, r in others)]
+    return "Overfitting left " + " and ".join(parts)
 
 
-def _signals(told: Sequence[_Told], settings: MeterConfig, left: int | None) -> Plot:
+def _signals(measured: Sequence[_Measured], settings: MeterConfig, left: int | None) -> Plot:
     edges, tolerance = settings.ranges, settings.tolerance
-    reach = [(a.step, a.gap - a.tolerance, a.gap + a.tolerance) for a in told]
+    reach = [(a.step, a.gap - a.tolerance, a.gap + a.tolerance) for a in measured]
     low = min(0.0, edges[0] - 2 * tolerance, *(least for _, least, _ in reach))
     above = max(edges[-1] - edges[0], 4 * tolerance) / 3
     high = max(edges[-1] + above, *(most for _, _, most in reach))
     ticks = [(edge, short(edge)) for edge in edges] + ([] if 0.0 in edges else [(0.0, "0")])
-    last = told[-1].step
+    last = measured[-1].step
     x = _steps_axis(last if settings.open_ended else max(last, settings.steps))
     ranges = list(enumerate(pairwise([low, *edges, high]), start=1))
-    title = finding_of([answer.signal for answer in told])
+    title = finding_of([answer.signal for answer in measured])
     return Plot(
         title=title,
-        sentence=f"Measured overfitting of {counted(len(told), 'submission')} with tolerance, from "
-        f"{signed(told[0].gap)} to {signed(told[-1].gap)}. {title}.",
+        sentence=f"Measured overfitting of {counted(len(measured), 'submission')} with tolerance, from "
+        f"{signed(measured[0].gap)} to {signed(measured[-1].gap)}. {title}.",
         x=x,
         y=Axis(low, high, ticks, f"test loss {MINUS} validation loss"),
         bands=[_across(x, begin, end, f"z{min(n, COLOURS)}") for n, (begin, end) in ranges]
@@ -138,7 +138,7 @@ def _signals(told: Sequence[_Told], settings: MeterConfig, left: int | None) -> 
         lines=[Line([(x.low, edge), (x.high, edge)], "ln thin dash k6") for edge in edges]
         + [Line([(step, least), (step, most)], "ln thin kf") for step, least, most in reach],
         marks=[(last + 0.5, "ln thin dot kf")] if left else [],
-        dots=[Dot(a.step, a.gap, a.title, "hole kf" if a.is_ambiguous else "ff", 4) for a in told],
+        dots=[Dot(a.step, a.gap, a.title, "hole kf" if a.is_ambiguous else "ff", 4) for a in measured],
         notes=[Note(x.high, sum(ends) / 2, f"signal {n}", "t0", "end", -8, 4) for n, ends in ranges]
         + ([Note(last + 0.5, high, f"{left} left", "h1 w", "start", 6, 14)] if left else []),
         height=226,
@@ -156,8 +156,8 @@ def _steps_axis(steps: int) -> Axis:
     return Axis(0.3, steps + 0.7, [(place, f"{place:,}") for place in places], "submission")
 
 
-def _tolerances(told: Sequence[_Told], settings: MeterConfig) -> Plot | None:
-    limit, known = settings.tolerance, [answer for answer in told if answer.tolerance]
+def _tolerances(measured: Sequence[_Measured], settings: MeterConfig) -> Plot | None:
+    limit, known = settings.tolerance, [answer for answer in measured if answer.tolerance]
     if not known:
         return None
     first, (last, now) = known[0].tolerance, (known[-1].step, known[-1].tolerance)
@@ -165,7 +165,7 @@ def _tolerances(told: Sequence[_Told], settings: MeterConfig) -> Plot | None:
     x = _steps_axis(max(last, settings.steps))
     title = f"The answers hold within {now:.4f}; {limit:g} was promised"
     if settings.method == "path-adaptive":
-        ambiguous = sum(answer.is_ambiguous for answer in told)
+        ambiguous = sum(answer.is_ambiguous for answer in measured)
         title = f"{ambiguous} of {counted(settings.ambiguous, 'planned ambiguous answer')} used"
     return Plot(
         title=title,

@@ -185,7 +185,7 @@ def metrics_of(task: str) -> list[tuple[str, str]]:
 
 @lru_cache(maxsize=256)
 def _planned(rows: int, gate: str, meter: str) -> dict[str, int]:
-    """As ``planned_parts``, of JSON; while somebody types in one field the others stay as they are."""
+    """Return ``planned_parts`` of JSON; cached while the user edits another field."""
     return planned_parts(rows, gate=json.loads(gate), meter=json.loads(meter))
 
 

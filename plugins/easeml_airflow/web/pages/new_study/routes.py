@@ -71,7 +71,7 @@ class Looks:
         self._lock = threading.Lock()
 
     def at(self, artifacts: ArtifactStore, draft: Draft, *, who: str) -> dict[str, Any] | None:
-        """As ``look_at_data``, for a draft; in a turn of who asks, since whoever may name tenants names many."""
+        """Return ``look_at_data`` of a draft; one at a time for each user, since some users may name many tenants."""
         asked = draft.asked
         key = draft.tenant, draft.source, *asked.values()
         with self._lock:
@@ -119,7 +119,7 @@ def routes(site: Site) -> APIRouter:
         draft = _draft(await intake.form(request, who=viewer.name, most_bytes=MOST_FORM_BYTES))
         return await run_in_threadpool(pages.registered, request, viewer, draft)
 
-    for path in ("/data", "/look", "/check", "/register"):  # somebody loads the answer to a form again
+    for path in ("/data", "/look", "/check", "/register"):  # a user reloads the answer to a form
         router.add_api_route(path, _again, methods=["GET"])
     return router
 
@@ -224,7 +224,7 @@ def _draft(form: FormData) -> Draft:
 
 
 def _adopted(draft: Draft, found: dict[str, Any] | None) -> Draft:
-    """The draft with what the data say, where nobody has said otherwise."""
+    """Return the draft with the data's values in the fields that the user left empty."""
     if found is None:
         return draft
     source, target = found["source"], found["target"] or ""
@@ -242,7 +242,7 @@ def _require_may(viewer: Viewer, draft: Draft) -> None:
         NAME.check(name, getattr(draft, name)[:80])
     if not viewer.changes(draft.study, draft.tenant):
         message = (
-            f"you may not register studies of tenant {draft.tenant!r}; whoever may trigger runs of the DAG that stands "
-            "for its studies may ([easeml] api_dag of Airflow's configuration)"
+            f"you may not register studies of tenant {draft.tenant!r}; this needs the right to trigger the DAG of its "
+            "studies ([easeml] api_dag of Airflow's configuration)"
         )
         raise HTTPException(status_code=403, detail=message)

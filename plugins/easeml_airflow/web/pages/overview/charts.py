@@ -193,9 +193,9 @@ def map_of(entries: Sequence[Assessment]) -> StudyMap:
         if found:
             patches.append(Patch(colour, word, len(found), _path(len(names), len(found))))
         names += found
-    told = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
+    counts = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
     columns = -(-len(names) // HIGH)
-    sentence = f"{counted(len(names), 'study', 'studies')}: {told}"
+    sentence = f"{counted(len(names), 'study', 'studies')}: {counts}"
     return StudyMap(max(columns * CELL - 2, CELL), HIGH * CELL - 2, patches, names, sentence)
 
 

@@ -1,6 +1,6 @@
-"""The overview: is anything stuck, and who gets what? All studies to operators and referees, to others their own.
+"""The overview: needs, and shares of the compute. Operators and referees see all studies, other viewers their own.
 
-What somebody asks of the overview's table: which studies, in which order, which page of them.
+A request selects studies, an order, and a page.
 """
 
 from __future__ import annotations

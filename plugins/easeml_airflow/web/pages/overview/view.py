@@ -81,9 +81,9 @@ class Query:
             ('?show=all&q=x-ray&sort=needs&page=2', '?show=needs&sort=needs')
         """
         other = replace(self, **{"page": 1} | changes)
-        told = {"show": other.show, "kind": other.kind, "q": other.text, "sort": other.sort}
-        told["page"] = str(other.page) if other.page > 1 else ""
-        return "?" + urlencode({name: value for name, value in told.items() if value})
+        query = {"show": other.show, "kind": other.kind, "q": other.text, "sort": other.sort}
+        query["page"] = str(other.page) if other.page > 1 else ""
+        return "?" + urlencode({name: value for name, value in query.items() if value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ def lines_of(steps: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = Fals
     Args:
         steps: As of ``services.next_steps``, worst first.
         viewer: Who looks.
-        is_whole: Whether each has a line of its own, however many there are.
+        is_whole: Whether each has a line, however many there are.
     """
     if is_whole or len(steps) <= MOST_LINES:
         return [need_of(step, viewer) for step in steps]

@@ -71,7 +71,7 @@ class Forest:
         best: Place of the best so far, in per cent; None before the first.
         best_word: Place of its word, which stands within the axis.
         best_text: The best so far.
-        per: What gains are told per: ``device-hour`` or ``device-minute``.
+        per: What gains are shown per: ``device-hour`` or ``device-minute``.
         total: How many candidates there are.
         sort: By which of ``SORTS`` they are sorted; empty for their turn.
         is_all: Whether all were asked for.

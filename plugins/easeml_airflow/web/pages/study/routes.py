@@ -1,4 +1,4 @@
-"""The page of one study: how good is it, what comes next, and is it worth it? For whoever may read the study."""
+"""The page of one study: its quality, its next trials and their value. For every user who may read the study."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
 
 
 def parameters_of(text: str) -> dict[str, Any]:
-    """Parameters of a candidate as somebody typed them; nothing for none.
+    """Return the parameters of a candidate from a form; empty for none.
 
     Raises:
         InvalidInputError: It is no JSON object, or too long.
@@ -152,14 +152,14 @@ def parameters_of(text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        told = json.loads(text[: MOST_PARAMETERS + 1])
+        found = json.loads(text[: MOST_PARAMETERS + 1])
     except (ValueError, RecursionError) as error:
         message = f"parameters must be a JSON object of at most {MOST_PARAMETERS} characters such as {{}}: {error}"
         raise InvalidInputError(message) from error
-    if not isinstance(told, dict):
-        message = f'parameters must be a JSON object such as {{"n_estimators": 200}}, got a {type(told).__name__}'
+    if not isinstance(found, dict):
+        message = f'parameters must be a JSON object such as {{"n_estimators": 200}}, got a {type(found).__name__}'
         raise InvalidInputError(message)
-    return told
+    return found
 
 
 def _kinds(study: Study) -> list[tuple[str, str]]:

@@ -47,7 +47,7 @@ class TrialRow:
         curve: Learning curve; None without one.
         log: Address of the task that worked on it last, in Airflow, or of its run; None where that is not known.
         log_word: What is there.
-        can_cancel: Whether it waits or runs, and nobody has cancelled it yet.
+        can_cancel: Whether it waits or runs, and is not cancelled yet.
     """
 
     trial_id: int

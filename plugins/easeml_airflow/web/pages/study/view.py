@@ -273,12 +273,12 @@ def _state(found: Assessment) -> Mark:
 
 
 def _alarms(report: StudyReport) -> list[Mark]:
-    """Return what needs a person beside the state, worst first; an alert is told with its number."""
+    """Return what needs a person beside the state, worst first; an alert with its number."""
     found, assessment = _alarm(report.alerts), report.assessment
     first = assessment.steps[0]
     is_beside = first.needs_a_person and first not in assessment.search
-    is_told = found is not None and first.kind in (StepKind.OVERFITTING, StepKind.DRIFT)
-    need = mark_of(assessment.steps, assessment.standing) if is_beside and not is_told else None
+    is_named = found is not None and first.kind in (StepKind.OVERFITTING, StepKind.DRIFT)
+    need = mark_of(assessment.steps, assessment.standing) if is_beside and not is_named else None
     return [mark for mark in (need, found) if mark is not None]
 
 

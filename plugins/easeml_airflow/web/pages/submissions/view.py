@@ -108,16 +108,16 @@ def signals_of(meter: MeterState) -> Signals:
 
 def _finding(given: Sequence[NumberedSignal]) -> str:
     """How the signal went: where it changed, and what it is now."""
-    told = [entry for entry in given if entry.signal is not None]
-    if not told:
+    known = [entry for entry in given if entry.signal is not None]
+    if not known:
         return "The meter was retired before it gave a signal"
-    changes = [(a.signal, a.number) for a, b in pairwise(told) if a.signal != b.signal]
+    changes = [(a.signal, a.number) for a, b in pairwise(known) if a.signal != b.signal]
     if not changes:
-        return f"Signal of each submission: always {told[-1].signal}"
+        return f"Signal of each submission: always {known[-1].signal}"
     if len(changes) > 3:
-        return f"Signal of each submission: changed {len(changes)} times, now {told[-1].signal}"
+        return f"Signal of each submission: changed {len(changes)} times, now {known[-1].signal}"
     until = ", ".join(f"{signal} until submission {number}" for signal, number in changes)
-    return f"Signal of each submission: {until}, now {told[-1].signal}"
+    return f"Signal of each submission: {until}, now {known[-1].signal}"
 
 
 def _ticks(first: int, places: int) -> list[tuple[float, str]]:
@@ -140,7 +140,7 @@ class Row:
         called: What people call the model.
         model_id: Its number in the installation.
         handed_in_at: When.
-        gate: Its symbol, or how far it is; None where nobody asked the gate.
+        gate: Its symbol, or how far it is; None without a gate request.
         note: More about it in a few words: that it stands, was asked otherwise, or why it was refused.
         signal: 1..m, None where there is none.
         signals: m.
@@ -251,7 +251,7 @@ def _meter_waits(entry: Submission) -> bool:
 def _meter_word(entry: Submission, *, shared: bool) -> str:
     """Why there is no signal to show."""
     words = (
-        (shared, "each team is told its own"),
+        (shared, "each team sees its own"),
         (_meter_waits(entry), "waits"),
         (entry.signals, "no signal: the set ended with this model"),
         (entry.meter_too_late, "no signal: the set had ended before this model"),
@@ -298,17 +298,17 @@ def _newest(rows: Sequence[Row]) -> tuple[Mark, int | None, str]:
 def _lead(rows: Sequence[Row], meter: MeterState | None) -> str:
     mark, number, _ = _newest(rows)
     if number is None:
-        told = "No submission has a symbol yet." if rows else "Nothing was handed in yet."
+        lead = "No submission has a symbol yet." if rows else "Nothing was handed in yet."
     elif mark == HANDED_IN:
-        told = f"Submission {number} is handed in; verdicts are withheld here."
+        lead = f"Submission {number} is handed in; verdicts are withheld here."
     else:
         stands = next((" and is in production" for r in rows if r.number == number and r.note == "in production"), "")
-        told = f"Submission {number} {'passed' if mark.shape == 'pass' else 'did not pass'}{stands}."
+        lead = f"Submission {number} {'passed' if mark.shape == 'pass' else 'did not pass'}{stands}."
     reading = meter.reading if meter else None
     if not reading or reading.signal is None:
-        return told
+        return lead
     flattering = ": the validation data flatter your models" if meter and meter.is_flattering else ""
-    return f"{told} The signal is {reading.signal} of {reading.signals}{flattering}."
+    return f"{lead} The signal is {reading.signal} of {reading.signals}{flattering}."
 
 
 def _rest(rows: Sequence[Row], gate: GateState | None, meter: MeterState | None) -> str:
@@ -337,7 +337,7 @@ def _promise(meter: MeterState | None) -> str:
     if meter is None:
         return "This study has no meter set."
     if meter.teams > 1:
-        return "Several teams share the meter set, and each is told its own signals: easeml model meter --team."
+        return "Several teams share the meter set, and each sees its own signals: easeml model meter --team."
     reading = meter.reading
     if reading is None or reading.meaning is None:
         return "The meter has given no signal on this set yet."
@@ -382,8 +382,8 @@ def _left(gate: GateState | None, meter: MeterState | None) -> list[tuple[str, s
         pairs.append(("Gate steps left", f"{gate.left:,} of {gate.steps:,}"))
     if meter and meter.teams == 1:
         left = meter.left
-        told = "no end" if left is None else f"{left:,} of {meter.steps:,}"
-        pairs.append(("Meter submissions left", told))
+        of_all = "no end" if left is None else f"{left:,} of {meter.steps:,}"
+        pairs.append(("Meter submissions left", of_all))
     return pairs
 
 
@@ -391,9 +391,9 @@ def _rule(gate: GateState | None) -> str:
     if gate is None:
         return ""
     wrong = "pass" if gate.mode == Mode.FP_FREE else "fail"
-    told = f"No {wrong} on this set is wrong, with probability {gate.reliability:.12g} for all of them together."
+    promise = f"No {wrong} on this set is wrong, with probability {gate.reliability:.12g} for all of them together."
     if gate.mode == Mode.FN_FREE:
-        told += " A model that cannot be run or judged fails as well."
+        promise += " A model that cannot be run or judged fails as well."
     if gate.adaptivity == Adaptivity.NONE:
-        told += " Verdicts are withheld: they go to the referee alone."
-    return told
+        promise += " Verdicts are withheld: they go to the referee alone."
+    return promise

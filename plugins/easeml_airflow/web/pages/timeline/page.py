@@ -1,6 +1,6 @@
-"""A study's lifecycle: what next, and why; and one line of time, the same for everybody who may see the study.
+"""A study's lifecycle: the next step with its reason, and a timeline that is the same for every viewer of the study.
 
-The line of time of a study as frozen values: lanes with marks at their places, and ticks.
+The timeline is frozen values: lanes with marks at their places, and ticks.
 """
 
 from __future__ import annotations
@@ -140,11 +140,11 @@ def title_of(events: Sequence[Event]) -> str:
     verdicts = [e.facts for e in events if isinstance(e.facts, VerdictEvent)]
     symbols = Counter(verdict.symbol for verdict in verdicts if not verdict.cached)
     qualities = _qualities(events)
-    told = [counted(kinds[EventKind.DATA], "data version"), counted(kinds[EventKind.TRIAL], "trial")]
-    told[1] += f", the best of them {max(qualities):.4f}" if qualities else ""
-    told += [f"{symbols[s]} {s}" for s in Symbol if symbols[s]]
-    told += [counted(kinds[EventKind.MOVED], "promotion")] if kinds[EventKind.MOVED] else []
-    return "; ".join(told)
+    parts = [counted(kinds[EventKind.DATA], "data version"), counted(kinds[EventKind.TRIAL], "trial")]
+    parts[1] += f", the best of them {max(qualities):.4f}" if qualities else ""
+    parts += [f"{symbols[s]} {s}" for s in Symbol if symbols[s]]
+    parts += [counted(kinds[EventKind.MOVED], "promotion")] if kinds[EventKind.MOVED] else []
+    return "; ".join(parts)
 
 
 STUDY_TAB = Tab("/lifecycle", "Lifecycle")

@@ -153,14 +153,14 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
             given = {name: text_of(form, name, most=100_000) for name in form if isinstance(form[name], str)}
             if file is not None:
                 with _brought(file) as path:
-                    told = site.service.infer_file(found.name, path, model=model, probabilities=wants)
+                    answers = site.service.infer_file(found.name, path, model=model, probabilities=wants)
                 if text_of(form, "as") == "csv":
-                    return _csv(told)
+                    return _csv(answers)
             else:
                 body = {"inputs": [inputs_of(given)], "model": model, "probabilities": wants}
-                told = site.service.infer(found.name, viewer.name, body)
+                answers = site.service.infer(found.name, viewer.name, body)
             return desk.page(
-                request, viewer, found, answers=answers_of(told, with_columns=file is not None), given=given
+                request, viewer, found, answers=answers_of(answers, with_columns=file is not None), given=given
             )
 
         return await desk.form(request, viewer, work)
@@ -219,12 +219,12 @@ def _brought(file: UploadFile) -> Iterator[Path]:
         try:
             yield _unpacked(path, Path(folder)) if path.suffix == ".zip" else path
         except EasemlError as error:
-            told = str(error)
+            message = str(error)
             for place in (str(path), str(path.parent), folder):
-                told = told.replace(place, path.name)
-            if told == str(error):
+                message = message.replace(place, path.name)
+            if message == str(error):
                 raise
-            raise InvalidInputError(told) from error
+            raise InvalidInputError(message) from error
 
 
 def _unpacked(path: Path, folder: Path) -> Path:
@@ -238,17 +238,17 @@ def _as_asked(request: Request) -> str:
     return f"{request.url.scheme}://{request.url.netloc}"
 
 
-def _csv(told: Inferred) -> Response:
-    """All answers of a file, as ``easeml infer --output`` writes them, but with no formula of anybody's in them."""
+def _csv(answers: Inferred) -> Response:
+    """All answers of a file, as ``easeml infer --output`` writes them, but without formulas."""
     import io
 
     from easeml_core.services.models.inference import write_answers_to
 
     text = io.StringIO()
-    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in told.columns.items()}
-    unarmed = replace(told, columns=columns, labels=[_unarmed(label) for label in told.labels])
+    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in answers.columns.items()}
+    unarmed = replace(answers, columns=columns, labels=[_unarmed(label) for label in answers.labels])
     write_answers_to(text, unarmed)
-    named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(told.model_id)}
+    named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(answers.model_id)}
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=HEADERS | named)
 
 

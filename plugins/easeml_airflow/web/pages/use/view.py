@@ -45,7 +45,7 @@ class Answers:
 
     Attributes:
         labels: The first answers, in the order of the rows.
-        chances: For each of them class and probability, the likeliest first; empty where nobody asked.
+        chances: For each of them class and probability, the likeliest first; empty if not requested.
         columns: What the rows came with, by name, as many as the labels.
         rows: How many were asked about.
         model: Which model answered: its number, and what it is.
@@ -101,16 +101,18 @@ def inputs_of(values: Mapping[str, str]) -> Any:
     return [_number(part) for part in re.split(r"[\s,;]+", pasted) if part]
 
 
-def answers_of(told: Inferred, *, with_columns: bool) -> Answers:
+def answers_of(found: Inferred, *, with_columns: bool) -> Answers:
     """What the model has answered, as the page shows it; ``with_columns`` where the rows came in a file."""
-    columns = list(told.columns.items())[:8] if with_columns else []
+    columns = list(found.columns.items())[:8] if with_columns else []
     return Answers(
-        labels=[_label(label) for label in told.labels[:MOST_SHOWN]],
-        chances=[sorted(row.items(), key=lambda pair: -pair[1])[:5] for row in (told.probabilities or [])[:MOST_SHOWN]],
+        labels=[_label(label) for label in found.labels[:MOST_SHOWN]],
+        chances=[
+            sorted(row.items(), key=lambda pair: -pair[1])[:5] for row in (found.probabilities or [])[:MOST_SHOWN]
+        ],
         columns={name: cells[:MOST_SHOWN] for name, cells in columns},
-        rows=len(told.labels),
-        model=f"model {told.model_id}, {told.candidate or 'handed in'}, of data version {told.data_version}",
-        total_ms=told.latency.total_ms,
+        rows=len(found.labels),
+        model=f"model {found.model_id}, {found.candidate or 'handed in'}, of data version {found.data_version}",
+        total_ms=found.latency.total_ms,
     )
 
 

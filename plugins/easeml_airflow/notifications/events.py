@@ -1,4 +1,4 @@
-"""An event in words: its subject, and the event that the results of a task tell of."""
+"""The subject of an event, and the event in a task's results."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
 
 Event = dict[str, Any]
-"""``kind``, ``study``, ``message`` and ``key``, which is the same whenever the same event is told; maybe more."""
+"""``kind``, ``study``, ``message`` and ``key``, which is the same whenever the same event is sent; maybe more."""
 
 SUBJECTS = {
     "promotion": "{study}: model {model} is in production",
@@ -25,7 +25,7 @@ SUBJECTS = {
 """The subject by the kind of the event: every kind that there is."""
 
 ALARMS = ("new-test-set", "overfitting", "drift", "budget-spent")
-"""Kinds that need somebody."""
+"""Kinds that need an action."""
 
 NEEDS = {
     "gate": "the gate needs",
@@ -41,7 +41,7 @@ _LONGEST = 200
 
 
 def subject_of(event: Mapping[str, Any]) -> str:
-    """One line of printable text, whatever the event holds: no name can begin a header or a line of its own.
+    """Return one line of printable text: no name in the event can begin a header or a new line.
 
     Example:
         >>> subject_of({"kind": "new-test-set", "study": "digits", "purpose": "meter"})
@@ -60,9 +60,9 @@ def one_line(text: Any) -> str:
 
 
 def event_of_task(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Event | None:
-    """What a task of ours has to tell, by its XCom; None where that is nothing.
+    """Return the event in the XComs of one of our tasks, if any.
 
-    A gate that fails has told its facts one by one and returned nothing, so both are looked at.
+    A failing gate task pushes its facts one by one and returns nothing, so both are read.
     """
     returned = ti.xcom_pull(task_ids=task_id)
     if isinstance(returned, dict):
@@ -74,7 +74,7 @@ def event_of_task(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Event | None
 
 
 def event_of(facts: Mapping[str, Any]) -> Event | None:
-    """The event that facts tell of: of a sensor of alerts, the gate, the meter, or a change of production.
+    """Return the event in the facts of a sensor of alerts, the gate, the meter, or a change of production.
 
     Example:
         >>> event_of({"study": "digits", "kind": "gate", "symbol": "fail", "model_id": 7, "request_id": 3})["key"]
@@ -83,13 +83,13 @@ def event_of(facts: Mapping[str, Any]) -> Event | None:
         True
     """
     request, study, kind = facts.get("request_id"), facts.get("study"), facts.get("kind")
-    told = {"study": study, "model": facts.get("model_id"), "purpose": facts.get("purpose")}
+    common = {"study": study, "model": facts.get("model_id"), "purpose": facts.get("purpose")}
     if facts.get("alert_id"):
-        return told | {"kind": str(kind), "key": f"alert-{facts['alert_id']}", "message": facts.get("message")}
+        return common | {"kind": str(kind), "key": f"alert-{facts['alert_id']}", "message": facts.get("message")}
     if facts.get("symbol") == "fail" and facts.get("planned", True):
-        return told | {"kind": "rejection", "key": f"rejection-{request}", "message": facts.get("message")}
+        return common | {"kind": "rejection", "key": f"rejection-{request}", "message": facts.get("message")}
     if facts.get("alert"):
-        return told | {"kind": "overfitting", "key": f"reading-{request}", "message": facts["alert"]}
+        return common | {"kind": "overfitting", "key": f"reading-{request}", "message": facts["alert"]}
     if isinstance(kind, str) and kind in _MOVES and not facts.get("refused"):
-        return told | {"kind": _MOVES[kind], "key": f"request-{request}", "message": facts.get("message")}
+        return common | {"kind": _MOVES[kind], "key": f"request-{request}", "message": facts.get("message")}
     return None
