@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,26 +20,26 @@ from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from easeml_core.config import JointConfig
     from easeml_core.gate.alternatives import Alternative
     from easeml_core.gate.clauses import Condition
-    from easeml_core.gate.planner import GatePlan
+    from easeml_core.gate.planner import GatePlan, PlannedFor
     from easeml_core.gate.script import Script
 
 
 SHARE = 0.5
-_OF_THE_GATE = ("condition", "steps", "adaptivity", "mode", "estimator", "power")
-_ALONE = {"passes": 0, "target": "test", "difference": "split", "assume_disagreement": None}
-"""Options that a plan for one set has no use for, with what they are where nobody gives them."""
+_OF_THE_GATE = ("steps", "adaptivity", "mode", "estimator", "power")
+_ALONE = ("changes", "target", "difference", "assume_disagreement")
+"""What only a plan for the gate alone has a use for."""
+_OPTIONS = {"changes": "--passes", "assume_disagreement": "--assume-disagreement"}
 
 
-def plan_both(asked: Mapping[str, Any], meter: str | None, share: float | None, *, as_json: bool) -> None:
+def plan_both(condition: str, asked: PlannedFor, meter: str | None, share: float | None, *, as_json: bool) -> None:
     """Print the sizes of one set and of two.
 
     Args:
-        asked: The arguments of the gate's plan; its reliability is that of both systems together.
+        condition: The gate's, not parsed yet.
+        asked: What the gate's set is planned for; its reliability is that of both systems together.
         meter: JSON with settings of the meter; what is left out is a study's default. None for all of these.
         share: The gate's part of what may fail; None for half.
         as_json: Instead of text.
@@ -50,7 +50,7 @@ def plan_both(asked: Mapping[str, Any], meter: str | None, share: float | None, 
     from easeml_core.gate.condition import parse_condition
     from easeml_core.services.test_sets.planning import plan_joint
 
-    config = _config(asked, meter, SHARE if share is None else share)
+    config = _config(condition, asked, meter, SHARE if share is None else share)
     sizes = plan_joint(config)
     two = sizes.separate_gate + sizes.separate_meter
     cheaper = "neither" if two == sizes.labels else "one set" if sizes.labels < two else "two sets"
@@ -82,22 +82,23 @@ def require_alone(meter: str | None, share: float | None) -> None:
         raise InvalidInputError(message)
 
 
-def _config(asked: Mapping[str, Any], meter: str | None, share: float) -> JointConfig:
+def _config(condition: str, asked: PlannedFor, meter: str | None, share: float) -> JointConfig:
     from easeml_core.config import JointConfig
     from easeml_core.services.test_sets.planning import refuse_own_reliability
 
-    useless = [f"--{name.replace('_', '-')}" for name, usual in _ALONE.items() if asked.get(name, usual) != usual]
+    usual = {field.name: field.default for field in fields(asked)}
+    useless = [_OPTIONS.get(name, f"--{name}") for name in _ALONE if getattr(asked, name) != usual[name]]
     if useless:
         message = f"{', '.join(useless)} plan a set for the gate alone; leave them out with --joint"
         raise InvalidInputError(message)
-    gate = {name: asked[name] for name in _OF_THE_GATE if name in asked}
+    gate = {"condition": condition} | {name: getattr(asked, name) for name in _OF_THE_GATE}
     settings = settings_of_json(meter or "{}")
     refuse_own_reliability("meter", settings)
-    parts = {"gate": gate, "meter": settings, "reliability": asked["reliability"], "gate_share": share}
+    parts = {"gate": gate, "meter": settings, "reliability": asked.reliability, "gate_share": share}
     return JointConfig.from_json(parts)
 
 
-_DEFAULTS: dict[str, Any] = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
+_DEFAULTS = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
 _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 
 
@@ -156,44 +157,43 @@ def plan(
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.planner import on_average, plan_gate
 
-    asked = _asked(script, options) | {"changes": passes}
+    source, asked = _asked(script, passes, **options)
     if joint:
         if plot is not None:
             message = "--plot compares ways to plan for the gate alone; leave out --joint"
             raise InvalidInputError(message)
-        plan_both(asked | {"passes": passes}, meter, gate_share, as_json=as_json)
+        plan_both(source, asked, meter, gate_share, as_json=as_json)
         return
     require_alone(meter, gate_share)
-    condition = parse_condition(asked.pop("condition"))
-    with passes_named(asked["adaptivity"], passes):
-        found, others = plan_gate(condition, **asked), alternatives_to(condition, **asked)
+    condition = parse_condition(source)
+    with passes_named(asked.adaptivity, passes):
+        found, others = plan_gate(condition, **row_of(asked)), alternatives_to(condition, asked)
     found = _with_words(found, condition, asked)
     if plot is not None:
         from easeml_core.gate.plot import draw_gate_plan
 
         write_plot(draw_gate_plan(str(condition), found, others, asked), plot)
     if as_json:
-        listed = [other.to_json() for other in others]
-        show_json({"condition": str(condition)} | found.to_json() | {"alternatives": listed})
+        show_json({"condition": str(condition)} | found.to_json() | {"alternatives": others})
     else:
-        assumed = asked.get("assume_disagreement")
-        _show(str(condition), found, others, on_average(condition, mode=asked["mode"], assume_disagreement=assumed))
+        assumed = asked.assume_disagreement
+        _show(str(condition), found, others, on_average(condition, mode=asked.mode, assume_disagreement=assumed))
 
 
-def _with_words(found: GatePlan, condition: Condition, asked: dict[str, Any]) -> GatePlan:
+def _with_words(found: GatePlan, condition: Condition, asked: PlannedFor) -> GatePlan:
     """Add what the plan reckons with where d is unknown."""
     from easeml_core.gate.on_demand import labels_in_words
 
-    if found.estimator != "exact" or asked["target"] != "test" or asked.get("assume_disagreement") is not None:
+    if found.estimator != "exact" or asked.target != "test" or asked.assume_disagreement is not None:
         return found
-    words = labels_in_words(
-        condition, found.examples, log_level=found.log_level, mode=asked["mode"], power=asked.get("power")
-    )
+    words = labels_in_words(condition, found.examples, log_level=found.log_level, mode=asked.mode, power=asked.power)
     return found if words is None else replace(found, reasons=(*found.reasons, words))
 
 
-def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of the plan, from options and script."""
+def _asked(script: Path | None, passes: int, **options: Any) -> tuple[str, PlannedFor]:
+    """The condition, and what else the plan is for, from options and script."""
+    from easeml_core.gate.planner import PlannedFor
+
     given = {key: value for key, value in options.items() if value is not None}
     if "power" in given:
         power = power_of(given["power"])
@@ -202,16 +202,19 @@ def _asked(script: Path | None, options: dict[str, Any]) -> dict[str, Any]:
         if "condition" not in given:
             message = "give --condition, or --script with a file that holds one"
             raise InvalidInputError(message)
-        return _DEFAULTS | given
+        for name, usual in _DEFAULTS.items():
+            given.setdefault(name, usual)
+        return str(given.pop("condition")), PlannedFor(**given, changes=passes)
     both = [key for key in _OF_SCRIPT if key in given]
     if both:
         message = f"--script says what the gate is; leave out --{', --'.join(both)}"
         raise InvalidInputError(message)
     found = _read(script)
-    own = {"estimator": found.estimator, "power": found.power}
+    asked = {key: getattr(found, key) for key in (*_OF_SCRIPT, "estimator", "power")}
     if given.get("estimator") == "paper" or given["target"] == "estimate":
-        own["power"] = None  # the script's power is about the exact test
-    return {key: getattr(found, key) for key in _OF_SCRIPT} | own | given
+        asked["power"] = None  # the script's power is about the exact test
+    asked.update(given)
+    return str(asked.pop("condition")), PlannedFor(**asked, changes=passes)
 
 
 def _read(path: Path) -> Script:

@@ -6,15 +6,16 @@ the request already, or that are not allowed with it, are left out.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import parse_adaptivity
+from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConfigError, counted
 from easeml_core.gate.clauses import number
-from easeml_core.gate.planner import on_average, plan_gate
+from easeml_core.gate.planner import PlannedFor, on_average, plan_gate
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
@@ -45,17 +46,13 @@ class Alternative:
     labels_per_submission: int
     steps: int
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON."""
-        return asdict(self)
 
-
-def alternatives_to(condition: Condition, **asked: Any) -> tuple[Alternative, ...]:
+def alternatives_to(condition: Condition, asked: PlannedFor) -> tuple[Alternative, ...]:
     """Plan what a person might choose instead.
 
     Args:
         condition: The parsed condition.
-        asked: The other arguments of ``plan_gate``, as they were given.
+        asked: What else the request says.
 
     Returns:
         The alternatives that differ from the request and are allowed.
@@ -66,11 +63,11 @@ def alternatives_to(condition: Condition, **asked: Any) -> tuple[Alternative, ..
     Example:
         >>> from easeml_core.gate.condition import parse_condition
         >>> condition = parse_condition("n > 0.9 +/- 0.01")
-        >>> asked = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
-        >>> print(alternatives_to(condition, **asked)[0].change)
+        >>> asked = PlannedFor(reliability=0.9999, steps=32, adaptivity="full", mode="fp-free")
+        >>> print(alternatives_to(condition, asked)[0].change)
         with recycling, for the set until its first pass: 16,669 labels
     """
-    requested = plan_gate(condition, **asked)
+    requested = plan_gate(condition, **row_of(asked))
     found = [
         *_other_adaptivities(condition, asked),
         *_wider(condition, asked),
@@ -81,16 +78,16 @@ def alternatives_to(condition: Condition, **asked: Any) -> tuple[Alternative, ..
     return tuple(found)
 
 
-def _other_adaptivities(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
+def _other_adaptivities(condition: Condition, asked: PlannedFor) -> list[Alternative]:
     """Other ways to tell the developer, each for a new set; changes so far belong to the old one."""
-    change = "pass" if asked["mode"] == "fp-free" else "fail"
+    change = "pass" if asked.mode == "fp-free" else "fail"
     capped = f"{Adaptivity.UP_TO.value}:{CAP}"
     words = {
         Adaptivity.RECYCLE.value: f"with recycling, for the set until its first {change}",
         capped: f"with {capped}, for a set that is retired at {change} number {CAP}",
         Adaptivity.FIRST_CHANGE.value: "with firstChange, for a set that is retired at its first pass",
     }
-    current = parse_adaptivity(asked["adaptivity"])
+    current = parse_adaptivity(asked.adaptivity)
     found = []
     for adaptivity, text in words.items():
         if parse_adaptivity(adaptivity) != current:
@@ -99,7 +96,7 @@ def _other_adaptivities(condition: Condition, asked: dict[str, Any]) -> list[Alt
     return found
 
 
-def _wider(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
+def _wider(condition: Condition, asked: PlannedFor) -> list[Alternative]:
     """The same with tolerances half as wide again."""
     clauses = tuple(
         replace(clause, tolerance=float(Decimal(repr(clause.tolerance)) * WIDER)) for clause in condition.clauses
@@ -110,31 +107,31 @@ def _wider(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
     return [_of_plan(f"with {word} {tolerances}", plan, asked)] if plan is not None else []
 
 
-def _less_power(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
+def _less_power(condition: Condition, asked: PlannedFor) -> list[Alternative]:
     """The same promise, but a truth beyond the threshold by twice the tolerance may be missed one time in ten."""
-    plan = _plan(condition, asked, power=POWER) if asked.get("power") != POWER else None
+    plan = _plan(condition, asked, power=POWER) if asked.power != POWER else None
     return [_of_plan(f"with power {POWER:g}", plan, asked)] if plan is not None else []
 
 
-def _fresh(condition: Condition, asked: dict[str, Any]) -> list[Alternative]:
+def _fresh(condition: Condition, asked: PlannedFor) -> list[Alternative]:
     """New examples for every submission: whatever the developer learns, each has the level delta / H."""
     found = []
-    for power in dict.fromkeys((asked.get("power"), POWER)):
+    for power in dict.fromkeys((asked.power, POWER)):
         plan = _plan(condition, asked, adaptivity=Adaptivity.NONE.value, changes=0, power=power)
         if plan is None:
             continue
         text = "with fresh labels for every submission, whatever the developer learns"
-        text += f", and power {POWER:g}" if power != asked.get("power") else ""
+        text += f", and power {POWER:g}" if power != asked.power else ""
         each = plan.labels_per_submission
-        assumed = asked.get("assume_disagreement")
-        words = on_average(condition, mode=asked["mode"], assume_disagreement=assumed)
+        assumed = asked.assume_disagreement
+        words = on_average(condition, mode=asked.mode, assume_disagreement=assumed)
         mean = f" {words}" if each < plan.labels else ""
         text += f": {counted(plan.examples, 'new example')} each time, {each:,} of them labelled{mean}"
         found.append(Alternative(text, each, plan.unlabelled, plan.examples, each, steps=1))
     return found
 
 
-def _other_estimator(condition: Condition, asked: dict[str, Any], requested: GatePlan) -> list[Alternative]:
+def _other_estimator(condition: Condition, asked: PlannedFor, requested: GatePlan) -> list[Alternative]:
     """The published sizes beside the exact ones, and the other way round."""
     if requested.estimator == "paper":
         plan = _plan(condition, asked, estimator="exact", difference="split")
@@ -143,16 +140,16 @@ def _other_estimator(condition: Condition, asked: dict[str, Any], requested: Gat
     return [_of_plan("with the paper's published sizes", plan, asked)] if plan is not None else []
 
 
-def _plan(condition: Condition, asked: dict[str, Any], **changed: Any) -> GatePlan | None:
+def _plan(condition: Condition, asked: PlannedFor, **changed: Any) -> GatePlan | None:
     """Give the changed plan, or None where the change is not allowed."""
     try:
-        return plan_gate(condition, **(asked | changed))
+        return plan_gate(condition, **row_of(asked) | changed)
     except ConfigError:
         return None
 
 
-def _of_plan(text: str, plan: GatePlan, asked: dict[str, Any]) -> Alternative:
+def _of_plan(text: str, plan: GatePlan, asked: PlannedFor) -> Alternative:
     unlabelled = counted(plan.unlabelled, "unlabelled example")
     needs = counted(plan.labels, "label") if plan.labels else f"no labels, {unlabelled}"
-    each, steps = plan.labels_per_submission, int(asked["steps"])
+    each, steps = plan.labels_per_submission, asked.steps
     return Alternative(f"{text}: {needs}", plan.labels, plan.unlabelled, plan.examples, each, steps)

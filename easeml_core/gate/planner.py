@@ -74,6 +74,25 @@ class GatePlan:
         return asdict(self) | sizes | {"level": self.level, "reasons": list(self.reasons)}
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedFor:
+    """What a set is planned for beside its condition: the arguments of ``plan_gate``, with their meaning and ranges."""
+
+    reliability: float
+    steps: int
+    adaptivity: str
+    mode: str
+    estimator: str = "exact"
+    target: str = "test"
+    power: float | None = None
+    difference: str = "split"
+    assume_disagreement: float | None = None
+    changes: int = 0
+    slices: int = 1
+    other_conditions: int = 0
+    log_weight: float = 0.0
+
+
 def plan_gate(
     condition: Condition,
     *,

@@ -8,20 +8,20 @@ from easeml_core.canvas import Bar, draw_bars
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.gate.alternatives import Alternative
-    from easeml_core.gate.planner import GatePlan
+    from easeml_core.gate.planner import GatePlan, PlannedFor
 
 
-def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative], asked: Mapping[str, Any]) -> Any:
+def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative], asked: PlannedFor) -> Any:
     """Bars of the labels that the plan and its alternatives need over all submissions.
 
     Args:
         condition: As it was asked.
         found: The plan.
         others: As of ``alternatives_to``.
-        asked: Steps, reliability, adaptivity and mode of the plan.
+        asked: What the plan is for.
 
     Returns:
         The figure, for ``canvas.save_figure``.
@@ -29,7 +29,7 @@ def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative
     Raises:
         InvalidInputError: If matplotlib is not installed.
     """
-    steps, kind = asked["steps"], "labelled example" if found.labels else "example without a label"
+    steps, kind = asked.steps, "labelled example" if found.labels else "example without a label"
     need = found.labels or found.unlabelled
     bars = [Bar("as asked", need, chosen=True)]
     for other in others:
@@ -37,7 +37,7 @@ def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative
         total = (other.labels or other.unlabelled) * (steps if is_fresh else 1)
         bars.append(Bar(_change(other), total, note="in all" if is_fresh else ""))
     how = (
-        f"reliability {asked['reliability']:g}, adaptivity {asked['adaptivity']}, {asked['mode']}, {found.estimator} "
+        f"reliability {asked.reliability:g}, adaptivity {asked.adaptivity}, {asked.mode}, {found.estimator} "
         f"({found.method}); blue: as asked, grey: one thing changed"
     )
     plural = f"{kind.replace('example', 'examples')}"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError
 from easeml_core.gate.alternatives import alternatives_to
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.planner import plan_gate
+from easeml_core.gate.planner import PlannedFor, plan_gate
 
 PATTERN = "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01"
 DEFAULTS = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
 
 
 def others(source=PATTERN, **asked):
-    found = alternatives_to(parse_condition(source), **(DEFAULTS | asked))
+    found = alternatives_to(parse_condition(source), PlannedFor(**DEFAULTS | asked))
     return {each.change.split(":")[0] if "upTo" not in each.change else "with upTo": each.labels for each in found}
 
 
@@ -66,15 +67,18 @@ def test_fails_count_under_fn_free():
 
 
 def test_a_condition_without_labels_says_so():
-    found = alternatives_to(parse_condition("d < 0.1 +/- 0.01"), **DEFAULTS)
+    found = alternatives_to(parse_condition("d < 0.1 +/- 0.01"), PlannedFor(**DEFAULTS))
     assert {each.labels for each in found} == {0}
     assert "no labels, 16,669 unlabelled examples" in found[0].change
     sizes = {"labels": 0, "unlabelled": 16_669, "examples": 16_669, "labels_per_submission": 0, "steps": 32}
-    assert found[0].to_json() == {"change": found[0].change} | sizes
+    assert row_of(found[0]) == {"change": found[0].change} | sizes
 
 
 def test_every_row_has_the_sizes_of_its_own_plan_and_says_how_many_submissions_they_serve():
-    found = {each.change.partition(":")[0]: each for each in alternatives_to(parse_condition(PATTERN), **DEFAULTS)}
+    found = {
+        each.change.partition(":")[0]: each
+        for each in alternatives_to(parse_condition(PATTERN), PlannedFor(**DEFAULTS))
+    }
     fresh, none = (
         found["with fresh labels for every submission, whatever the developer learns"],
         size(adaptivity="none"),
@@ -102,5 +106,5 @@ def test_a_wrong_request_has_no_alternatives():
 )
 def test_of_what_labels_are_an_average_is_said(condition, change, words):
     """Under fn-free a model may differ on more than the clause on d allows, and be asked about."""
-    found = alternatives_to(parse_condition(condition), **(DEFAULTS | change))
+    found = alternatives_to(parse_condition(condition), PlannedFor(**DEFAULTS | change))
     assert any(each.change.endswith(f" of them labelled {words}") for each in found)

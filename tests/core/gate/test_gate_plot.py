@@ -9,7 +9,7 @@ from PIL import Image
 from easeml_core.canvas import CHOSEN, OTHER
 from easeml_core.gate.alternatives import alternatives_to
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.planner import plan_gate
+from easeml_core.gate.planner import PlannedFor, plan_gate
 from easeml_core.gate.plot import draw_gate_plan
 
 ASKED = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
@@ -17,8 +17,8 @@ ASKED = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-f
 
 def drawn(condition):
     parsed = parse_condition(condition)
-    found, others = plan_gate(parsed, **ASKED), alternatives_to(parsed, **ASKED)
-    return found, others, draw_gate_plan(str(parsed), found, others, ASKED)
+    found, others = plan_gate(parsed, **ASKED), alternatives_to(parsed, PlannedFor(**ASKED))
+    return found, others, draw_gate_plan(str(parsed), found, others, PlannedFor(**ASKED))
 
 
 def test_every_bar_carries_its_name_and_its_figure():
