@@ -1,11 +1,12 @@
-"""Fixtures that every room may use: a real embedded PostgreSQL, a fresh database a test, factories for studies.
+"""Fixtures that every room may use: a real embedded PostgreSQL, a database as good as new, factories for studies.
 
-The server starts once a test process, on memory where there is room; a database is copied from a migrated template.
+The server starts once a test process, on memory where there is room. Databases are copies of a migrated template;
+tests use them one after another (``tests/suite/databases.py``).
 """
 
 from __future__ import annotations
 
-import itertools
+import gc
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import databases as kept_databases
 import property_sizes
 import pytest
 
@@ -25,7 +27,7 @@ from easeml_core.store.server.server import MAINTENANCE_DATABASE
 from easeml_core.store.server.throwaway import throwaway_server
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from easeml_core.store.server.server import Server
 
@@ -67,8 +69,6 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
-_numbers = itertools.count()
-
 STACKS = ("tests/stack/", "tests/browser/")
 LONG = (*STACKS, "tests/services/observable/", "tests/plugin/", "tests/services/", "tests/core/training/")
 """Folders whose files take longest."""
@@ -77,6 +77,16 @@ LONG = (*STACKS, "tests/services/observable/", "tests/plugin/", "tests/services/
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: begun last, they would keep one process busy while the others have nothing left."""
     items.sort(key=lambda item: next((n for n, folder in enumerate(LONG) if item.nodeid.startswith(folder)), len(LONG)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, Any, Any]:
+    """A million objects of the collection stay to the end: none is garbage, and no later look for garbage sees them."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -147,7 +157,7 @@ def one_administrator(server: Server) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """A running server with roles and a migrated ``easeml`` database to copy from."""
-    with throwaway_server() as running:
+    with throwaway_server(autovacuum="off") as running:  # no plan depends on when a vacuum came by
         running.ensure_installation()
         owner = Store(running.url("easeml_owner", "easeml"))
         schema.upgrade(owner)
@@ -159,16 +169,30 @@ def server() -> Iterator[Server]:
             yield running
 
 
+@pytest.fixture(scope="session")
+def all_databases(server: Server) -> kept_databases.Databases:
+    """The databases of this process, which tests use one after another."""
+    return kept_databases.Databases(server)
+
+
 @pytest.fixture
-def database(server: Server) -> Iterator[Database]:
-    """A fresh database with the current schema."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    server.create_database_from_template(name, "easeml")
+def databases(all_databases: kept_databases.Databases, request: pytest.FixtureRequest) -> kept_databases.Databases:
+    """Where a test takes databases from: copies of a template, as good as new; those of a journey are new."""
+    all_databases.is_own = any(request.node.get_closest_marker(mark) for mark in ("own_database", "journey"))
+    return all_databases
+
+
+@pytest.fixture
+def database(server: Server, databases: kept_databases.Databases) -> Iterator[Database]:
+    """A database with the current schema, in which nothing is."""
+    name = databases.take("easeml")
     stores = {role: Store(server.url(f"easeml_{role}", name)) for role in ("owner", "worker", "referee")}
+    for store in stores.values():
+        databases.warm(name, store)
     yield Database(server, name, **stores)
     for store in stores.values():
         store.close()
-    server.drop_database(name)
+    databases.give_back(name)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import contextlib
 import copy
 import itertools
 import json
-import os
 import random
 import time
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import made_up_installation
 import numpy as np
 import pytest
+from databases import Databases
 from sqlalchemy import text
 
 from easeml_core.data.parts import OpenParts, load_open_parts
@@ -50,8 +50,6 @@ METER = {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4}
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree")
 CANDIDATES = [{"name": kind, "kind": kind} for kind in KINDS]
 
-_numbers = itertools.count()
-
 
 @dataclass
 class Lab:
@@ -62,8 +60,10 @@ class Lab:
     artifacts: ArtifactStore
     worker: Store
     referee: Store
+    databases: Any
     models: dict[str, dict[str, int]] = field(default_factory=dict)
     _keys: Iterator[int] = field(default_factory=itertools.count)
+    is_ended: bool = False
 
     def key(self) -> str:
         """A request key that nobody has used."""
@@ -183,15 +183,32 @@ class Lab:
         return fitted(estimator, self.open_parts(study), path)
 
     def close(self) -> None:
+        """Disconnect, so that the database may be copied."""
         self.worker.close()
         self.referee.close()
 
+    def end(self) -> None:
+        """Disconnect, and give the database back, once."""
+        self.close()
+        if not self.is_ended:
+            self.is_ended = True
+            self.databases.give_back(self.name)
 
-def open_lab(server: Any, template: str, artifacts: ArtifactStore) -> Lab:
-    name = f"lab_{os.getpid()}_{next(_numbers)}"
-    server.create_database_from_template(name, template)
-    worker, referee = (Store(server.url(f"easeml_{role}", name)) for role in ("worker", "referee"))
-    return Lab(server, name, artifacts, worker, referee)
+
+def open_lab(databases: Any, template: str, artifacts: ArtifactStore) -> Lab:
+    """A laboratory in a copy of the template."""
+    server, name = databases.server, databases.take(template)
+    worker, referee = (
+        databases.warm(name, Store(server.url(f"easeml_{role}", name))) for role in ("worker", "referee")
+    )
+    return Lab(server, name, artifacts, worker, referee, databases)
+
+
+def make_template(server: Any, template: str, artifacts: ArtifactStore) -> Lab:
+    """A laboratory that others are to be copied from, with its database, which nobody else has."""
+    own = Databases(server)
+    own.is_own = True
+    return open_lab(own, template, artifacts)
 
 
 def fitted(estimator: Any, parts: OpenParts, path: Path) -> Path:
@@ -245,37 +262,45 @@ def _predict_ahead(lab: Lab, study: str) -> None:
 
 @pytest.fixture(scope="session")
 def lab_opener() -> Callable[[Any, str, ArtifactStore], Lab]:
-    """Open a copy of a database of a server: ``lab_opener(server, template, artifacts)``."""
+    """Open a copy of a template: ``lab_opener(databases, template, artifacts)``."""
     return open_lab
 
 
 @pytest.fixture(scope="session")
-def furnished(server: Any, tmp_path_factory: Any) -> Iterator[tuple[Lab, Mapping[str, dict[str, int]]]]:
+def template_maker() -> Callable[[Any, str, ArtifactStore], Lab]:
+    """Open a laboratory that others are to be copied from: ``template_maker(server, template, artifacts)``."""
+    return make_template
+
+
+@pytest.fixture(scope="session")
+def furnished(
+    server: Any, all_databases: Any, tmp_path_factory: Any
+) -> Iterator[tuple[Lab, Mapping[str, dict[str, int]]]]:
     """The laboratory that every other one is copied from."""
     folder = tmp_path_factory.mktemp("laboratory")
-    lab = open_lab(server, "easeml", ArtifactStore(folder / "artifacts"))
+    lab = make_template(server, "easeml", ArtifactStore(folder / "artifacts"))
     lab.models = _furnish(lab, folder)
     lab.close()
     yield lab, lab.models
+    all_databases.forget(lab.name)
     server.drop_database(lab.name)
 
 
 @pytest.fixture
-def make_lab(server: Any, furnished: Any) -> Iterator[Callable[[], Lab]]:
+def make_lab(databases: Any, furnished: Any) -> Iterator[Callable[[], Lab]]:
     """Copies of the laboratory, all alike to the last id."""
     original, handed = furnished
     made: list[Lab] = []
 
     def make() -> Lab:
-        lab = open_lab(server, original.name, original.artifacts)
+        lab = open_lab(databases, original.name, original.artifacts)
         lab.models = handed
         made.append(lab)
         return lab
 
     yield make
     for lab in made:
-        lab.close()
-        server.drop_database(lab.name)
+        lab.end()
 
 
 @pytest.fixture
@@ -285,12 +310,11 @@ def lab(make_lab: Callable[[], Lab]) -> Lab:
 
 
 @pytest.fixture
-def bare(server: Any, tmp_path: Path) -> Iterator[Lab]:
+def bare(databases: Any, tmp_path: Path) -> Iterator[Lab]:
     """An installation without any study."""
-    lab = open_lab(server, "easeml", ArtifactStore(tmp_path / "artifacts"))
+    lab = open_lab(databases, "easeml", ArtifactStore(tmp_path / "artifacts"))
     yield lab
-    lab.close()
-    server.drop_database(lab.name)
+    lab.end()
 
 
 @pytest.fixture

@@ -428,6 +428,7 @@ def test_too_many_at_once_in_one_process_may_try_again(database: Any) -> None:
     store.close()
 
 
+@pytest.mark.own_database  # a role's settings apply to a new connection
 def test_times_come_in_utc(store: Any, ask: Any) -> None:
     ask("ALTER ROLE easeml_worker SET timezone = 'America/New_York'")
     with store.begin() as tx:

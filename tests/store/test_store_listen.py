@@ -392,3 +392,6 @@ def test_an_ear_that_was_cut_off_says_so(board: Board, stop: threading.Event) ->
 def test_an_ear_without_a_database_says_so() -> None:
     with pytest.raises(StoreUnavailableError, match="refused"):
         Ear(f"postgresql://127.0.0.1:{free_port()}/easeml", REFEREE_CHANNEL).__enter__()
+
+
+pytestmark = pytest.mark.own_database  # connections are counted

@@ -14,23 +14,25 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def furnished_office(server: Any, furnished: Any, lab_opener: Any, tmp_path_factory: Any) -> Iterator[Office]:
+def furnished_office(
+    server: Any, all_databases: Any, furnished: Any, template_maker: Any, tmp_path_factory: Any
+) -> Iterator[Office]:
     """The office that every other one is copied from, with its keys."""
     original, handed = furnished
-    lab = lab_opener(server, original.name, original.artifacts)
+    lab = template_maker(server, original.name, original.artifacts)
     lab.models = handed
     made = open_office(lab, tmp_path_factory.mktemp("office") / "keys")
     lab.close()
     yield made
+    all_databases.forget(lab.name)
     server.drop_database(lab.name)
 
 
 @pytest.fixture
-def office(server: Any, furnished_office: Office, lab_opener: Any, tmp_path: Path) -> Iterator[Office]:
+def office(databases: Any, furnished_office: Office, lab_opener: Any, tmp_path: Path) -> Iterator[Office]:
     """An office of this test's own: one pass, promoted, and one fail, both signed; nothing is wrong."""
     template = furnished_office.lab
-    lab = lab_opener(server, template.name, template.artifacts)
+    lab = lab_opener(databases, template.name, template.artifacts)
     lab.models, lab._keys = template.models, template._keys  # no key is used twice
     yield Office(lab, shutil.copytree(furnished_office.keys, tmp_path / "keys"))
-    lab.close()
-    server.drop_database(lab.name)
+    lab.end()

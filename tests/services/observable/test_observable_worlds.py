@@ -139,16 +139,16 @@ def quiet_server() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def worlds(quiet_server: Any, lab_opener: Any, tmp_path_factory: Any) -> Iterator[Mapping[str, World]]:
+def worlds(quiet_server: Any, template_maker: Any, tmp_path_factory: Any) -> Iterator[Mapping[str, World]]:
     folder = tmp_path_factory.mktemp("worlds")
-    first = lab_opener(quiet_server, "easeml", ArtifactStore(folder / "artifacts"))
+    first = template_maker(quiet_server, "easeml", ArtifactStore(folder / "artifacts"))
     key = SigningKey.new()
     furnished = Installation(first, folder)
     furnished.furnish()
     first.close()
     made = {}
     for name, change in CHANGES.items():
-        lab = lab_opener(quiet_server, first.name, first.artifacts)
+        lab = template_maker(quiet_server, first.name, first.artifacts)
         made[name] = World(Installation(lab, folder, furnished.truth, furnished.models, key))
         made[name].installation.relabel(change)
     for world in made.values():

@@ -157,8 +157,7 @@ def test_a_fault_of_the_database_changes_nothing_that_is_decided(make_lab: Any, 
         came, injector = journey(lab, place)
         assert came == facts, place
         assert injector.hits == 1, place
-        lab.close()
-        lab.server.drop_database(lab.name)
+        lab.end()
 
 
 @pytest.mark.parametrize("share", [slice(16), *ALL])
@@ -175,8 +174,7 @@ def test_a_fault_of_a_file_or_of_memory_changes_nothing_that_is_decided(make_lab
             calls = patched(patch, name, number, error)
             assert journey(lab)[0] == facts, (name, number, error)
         hits += len(calls) >= number
-        lab.close()
-        lab.server.drop_database(lab.name)
+        lab.end()
     assert hits > len(found[share]) / 2  # most of these files are opened as often
 
 

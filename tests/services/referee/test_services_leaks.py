@@ -186,3 +186,6 @@ def test_the_catalogue_does_not_learn_how_large_what_was_decided_is(lab: Any) ->
     options = "SELECT array_to_string(reloptions, ',') FROM pg_class WHERE oid = CAST(:name AS regclass)"
     for (table,) in lab.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'sealed'"):
         assert "autovacuum_enabled=false" in (lab.one(options, name=f"sealed.{table}") or ""), table
+
+
+pytestmark = pytest.mark.own_database  # others' connections are looked at

@@ -166,6 +166,7 @@ def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(seed: int,
     assert len(loads) == 7
 
 
+@pytest.mark.own_database  # which is copied
 def test_a_restart_gives_the_same_next_hundred_decisions(house: Any, loads: list[int]) -> None:
     """The same history in two databases: one scheduler lives on, in the other each decision is a new one's."""
     join_more(house, 20)

@@ -65,6 +65,7 @@ def without_times(html: str) -> str:
     return re.sub(r'name="request_key" value="[^"]*"', "KEY", html)
 
 
+@pytest.mark.own_database  # which is copied
 def test_two_worlds_that_differ_in_what_is_sealed_show_developers_the_same(
     database, artifacts, make_study, daily, ask_as, tmp_path
 ):

@@ -1,0 +1,286 @@
+"""Databases that tests use one after another: each begins as a copy of a template and is put back after a test.
+
+To copy a database, to connect to it and to learn its schema anew costs a test three times what its own statements do.
+After a test ``Databases`` removes the rows that the template lacks, restores those that it has, and sets back the
+sequences. A database whose state cannot be known is dropped instead: when its schema, rights or roles have changed,
+when somebody else is still connected to it, and when the test has left a thread or a child process behind. A test that
+is marked ``own_database`` gets a new one, over new connections.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+from psycopg2 import extensions
+from sqlalchemy import event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.server.server import Server
+
+USES = 50
+"""Tests that one database serves: rows that were removed still lie in its files."""
+
+SMALL_BYTES = 9 * 8192
+"""Up to here the planner takes a table for one of ten pages, empty or not; a larger one is made small again."""
+
+LOOKS = 20
+"""How often it is looked, 5 ms apart, whether all others have left."""
+
+_CATALOGUES = dict.fromkeys(
+    (
+        "pg_namespace", "pg_proc", "pg_type", "pg_constraint", "pg_trigger", "pg_index", "pg_attrdef", "pg_policy",
+        "pg_rewrite", "pg_default_acl", "pg_inherits", "pg_event_trigger", "pg_extension", "pg_sequence", "pg_authid",
+        "pg_auth_members", "pg_db_role_setting", "pg_largeobject_metadata", "pg_publication", "pg_statistic",
+    ), "",
+) | {"pg_attribute": " WHERE attrelid >= 16384"}  # fmt: skip
+
+# A changed row of a catalogue has a higher xmin than all others, a lost one is missing. pg_class changes whenever a
+# table is emptied, so that its lasting columns are compared.
+SCHEMA = (
+    " UNION ALL ".join(
+        f"SELECT '{name}', count(*), coalesce(max(xmin::text::bigint), 0) FROM pg_catalog.{name}{ours}"
+        for name, ours in _CATALOGUES.items()
+    )
+    + " UNION ALL SELECT 'pg_class', count(*), coalesce(sum(hashtextextended(concat_ws(' ', oid, relname, relnamespace,"
+    " relowner, relkind, relpersistence, relhastriggers, relhasrules, relrowsecurity, relforcerowsecurity, relchecks,"
+    " relacl, reloptions, CASE relkind WHEN 'r' THEN reltuples END), 0)), 0)"
+    " FROM pg_catalog.pg_class WHERE oid >= 16384"
+    " UNION ALL SELECT 'pg_database', 1, xmin::text::bigint FROM pg_catalog.pg_database"
+    " WHERE datname = current_database()"
+)
+TABLES = (
+    "SELECT c.oid::bigint, format('%I.%I', n.nspname, c.relname), pg_relation_size(c.oid)"
+    " FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    " WHERE c.relkind = 'r' AND c.oid >= 16384 AND c.relpersistence <> 't' AND n.nspname <> 'information_schema'"
+    " ORDER BY 1"
+)
+SEQUENCES = "SELECT seqrelid::regclass::text FROM pg_catalog.pg_sequence ORDER BY seqrelid"
+COLUMNS = (
+    "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_catalog.pg_attribute"
+    " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
+)
+OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY(%s)"
+FORGET = "UNLISTEN *; SELECT pg_advisory_unlock_all(); CLOSE ALL; DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP"
+
+_numbers = itertools.count()
+
+
+class Warm(extensions.connection):
+    """A connection that goes back to its database when it is closed, for the next test."""
+
+    home: Kept | None = None
+    key: tuple[Any, ...] = ()
+
+    def close(self) -> None:
+        if self.home is None or os.getpid() != self.home.pid or not self.home.takes_back(self):
+            super().close()
+
+    def end(self) -> None:
+        super().close()
+
+
+@dataclass
+class Kept:
+    """One database: its administrator's connection, what it holds when a test begins, and connections for tests."""
+
+    name: str
+    admin: extensions.connection
+    uses: int = 0
+    is_open: bool = True
+    pid: int = field(default_factory=os.getpid)
+    idle: list[Warm] = field(default_factory=list)
+    lent: int = 0
+    schema: list[tuple[Any, ...]] = field(default_factory=list)
+    rows: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Columns and text of the tables that the template fills."""
+    seen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What tells that nothing has been written to them."""
+    sequences: list[tuple[Any, ...]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self.admin.cursor() as cursor:
+            cursor.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def learn(self) -> None:
+        """Remember what it holds."""
+        self.ask("SET session_replication_role = replica")  # rows are put back without triggers and foreign keys
+        self.schema = self.ask(SCHEMA)
+        for oid, table, size in self.ask(TABLES):
+            if size:
+                ((columns,),) = self.ask(COLUMNS, oid)
+                kept = io.StringIO()
+                with self.admin.cursor() as cursor:
+                    cursor.copy_expert(f"COPY {table} ({columns}) TO STDOUT", kept)
+                self.rows[table] = (columns, kept.getvalue())
+        self._see(self.rows)
+        names = [name for (name,) in self.ask(SEQUENCES)]
+        self.sequences = self.ask(" UNION ALL ".join(f"SELECT '{n}', last_value, is_called FROM {n}" for n in names))
+
+    def _see(self, tables: Iterable[str]) -> None:
+        self.seen.update(self._signatures(tables))
+
+    def _signatures(self, tables: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+        asked = " UNION ALL ".join(
+            f"SELECT '{table}', count(*), sum(xmin::text::bigint), sum(hashtid(ctid)) FROM {table}" for table in tables
+        )
+        return {table: found for table, *found in self.ask(asked)} if asked else {}  # type: ignore[misc]
+
+    def reset(self) -> bool:
+        """Make it what it was; whether that is sure."""
+        mine = [c.info.backend_pid for c in (self.admin, *self.idle)]
+        patience = LOOKS
+        while self.ask(OTHERS, mine) != [(0,)]:  # a server's process ends a moment after its connection is closed
+            patience -= 1
+            if not patience:
+                return False
+            time.sleep(0.005)
+        if self.lent or self.ask(SCHEMA) != self.schema:
+            return False
+        now = self._signatures(self.rows)
+        changed = [table for table in self.rows if now[table] != self.seen[table]]
+        tables = [(table, size) for _, table, size in self.ask(TABLES) if size]
+        written = [table for table, _ in tables if table not in self.rows] + changed
+        values = ", ".join(f"setval('{name}', {last}, {called})" for name, last, called in self.sequences)
+        self.ask(";".join(["BEGIN", *(f"DELETE FROM {table}" for table in written), f"SELECT {values}", "COMMIT"]))
+        for table in [table for table, size in tables if size > SMALL_BYTES and table in written]:
+            self.ask(f"VACUUM {table}")
+            schema, _, name = table.partition(".")
+            self.ask("SELECT pg_clear_relation_stats(%s, %s)", schema.strip('"'), name.strip('"'))
+        for table in changed:
+            columns, text = self.rows[table]
+            with self.admin.cursor() as cursor:
+                cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", io.StringIO(text))
+        self._see(changed)
+        return True
+
+    def connect(self, key: tuple[Any, ...], named: dict[str, Any]) -> Warm:
+        """A connection that an earlier test has left, or a new one."""
+        while True:
+            with self._lock:
+                found = next((c for c in self.idle if c.key == key), None)
+                if found is not None:
+                    self.idle.remove(found)
+                    self.lent += 1
+            if found is None:
+                break
+            with suppress(psycopg2.Error), found.cursor() as cursor:
+                cursor.execute("SELECT 1")
+                found.rollback()
+                return found
+            with self._lock:
+                self.lent -= 1
+            found.end()
+        made: Warm = psycopg2.connect(connection_factory=Warm, **named)
+        made.home, made.key = self, key
+        with self._lock:
+            self.lent += 1
+        return made
+
+    def takes_back(self, given: Warm) -> bool:
+        """Whether the connection is kept, as good as new."""
+        with self._lock:
+            self.lent -= 1
+        if given.closed or not self.is_open:
+            return False
+        try:
+            given.reset()
+            given.autocommit = True
+            with given.cursor() as cursor:
+                cursor.execute(FORGET)
+            given.autocommit = False
+            del given.notices[:], given.notifies[:]
+        except psycopg2.Error:
+            return False
+        with self._lock:
+            self.idle.append(given)
+        return True
+
+
+class Databases:
+    """All databases of a test process, by the template that they are copies of."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._free: dict[str, list[Kept]] = {}
+        self._lent: dict[str, tuple[str, Kept | None, set[int], set[int]]] = {}
+        self.is_own = False
+
+    def take(self, template: str) -> str:
+        """The name of a database that is as the template."""
+        free = self._free.setdefault(template, [])
+        kept = free.pop() if free and not self.is_own else None
+        name = kept.name if kept else f"test_{os.getpid()}_{next(_numbers)}"
+        if kept is None:
+            self.server.create_database_from_template(name, template)
+            if not self.is_own:
+                kept = Kept(name, self.server.connect(database=name))
+                kept.learn()
+        self._lent[name] = template, kept, _threads(), _children()
+        return name
+
+    def warm(self, name: str, store: Store) -> Store:
+        """Let the store use the connections that earlier tests have left."""
+        kept = self._lent[name][1]
+        if kept is not None:
+
+            @event.listens_for(store._engine, "do_connect")
+            def connect(_dialect: Any, _record: Any, given: Any, named: dict[str, Any]) -> Any:
+                if given or os.getpid() != kept.pid or not kept.is_open:
+                    return None
+                return kept.connect((store.dsn, *sorted(named.items())), named)
+
+        return store
+
+    def give_back(self, name: str) -> None:
+        """Put it back as it was, for the next test, or drop it."""
+        template, kept, threads, children = self._lent.pop(name)
+        if kept is not None:
+            kept.uses += 1
+            with suppress(psycopg2.Error):
+                alive = _threads() - threads or _children() - children
+                if not alive and kept.uses < USES and kept.reset():
+                    self._free[template].append(kept)
+                    return
+            self._close(kept)
+        self.server.drop_database(name)
+
+    def _close(self, kept: Kept) -> None:
+        kept.is_open = False
+        for connection in kept.idle:
+            connection.end()
+        kept.admin.close()
+
+    def forget(self, template: str) -> None:
+        """Drop the copies of a template that goes."""
+        for kept in self._free.pop(template, []):
+            self._close(kept)
+            self.server.drop_database(kept.name)
+
+
+def _threads() -> set[int]:
+    return {thread.ident or 0 for thread in threading.enumerate()}
+
+
+def _children() -> set[int]:
+    """The living children of this process."""
+    found = set()
+    for file in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):
+            for number in file.read_text().split():
+                if not Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].startswith(" Z"):
+                    found.add(int(number))
+    return found
