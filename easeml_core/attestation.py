@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+    from easeml_core.entities import JsonObject
+
 NONCE_BYTES = 32
 """Length of the secret random part of every entry."""
 
@@ -92,7 +94,7 @@ class Link:
     previous: bytes
     commitment: bytes
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON; hashes in hexadecimal."""
         return {
             "at": self.at.isoformat(),
@@ -222,7 +224,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def statement(*, subject: str, sha256: str, predicate_type: str, predicate: Mapping[str, Any]) -> dict[str, Any]:
+def statement(*, subject: str, sha256: str, predicate_type: str, predicate: JsonObject) -> JsonObject:
     """An in-toto Statement v1 about one file.
 
     Args:
@@ -239,7 +241,7 @@ def statement(*, subject: str, sha256: str, predicate_type: str, predicate: Mapp
     }
 
 
-def seal_envelope(content: Mapping[str, Any], key: SigningKey) -> dict[str, Any]:
+def seal_envelope(content: JsonObject, key: SigningKey) -> JsonObject:
     """Sign a statement: a DSSE envelope in JSON."""
     payload = canonical(content)
     return {
@@ -251,7 +253,7 @@ def seal_envelope(content: Mapping[str, Any], key: SigningKey) -> dict[str, Any]
     }
 
 
-def open_envelope(envelope: Any, keys: Mapping[str, PublicKey]) -> dict[str, Any]:
+def open_envelope(envelope: Any, keys: Mapping[str, PublicKey]) -> JsonObject:
     """Check an envelope's signature and give the statement.
 
     Args:

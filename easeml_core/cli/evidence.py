@@ -134,20 +134,20 @@ def verify(
             on_progress=lambda chain, done, of: on_check(f"{chain}: {done:,} of {of:,} entries"),
         )
     if as_json:
-        show_json(found.to_json())
+        show_json(found)
     else:
         columns = {"Chain": "chain", "Entries": "length", "Unsigned": "unsigned", "State": "state"}
-        show_table("Evidence", columns, [one.to_json() for one in found.chains])
+        show_table("Evidence", columns, found.chains)
         for line in found.findings[:MOST_SHOWN]:
             click.echo(line)
         if len(found.findings) > MOST_SHOWN:
             click.echo(f"and {len(found.findings) - MOST_SHOWN:,} more; --json has all")
         click.echo(found.sentence)
-        if not found.is_sound:
+        if not found.sound:
             click.echo(f"to do: {REMEDY}")
     if not keys.exists():
         show_warnings([f"there is no key folder {keys}: signatures and high-water marks were not checked"])
-    context.exit(0 if found.is_sound else 1)
+    context.exit(0 if found.sound else 1)
 
 
 @evidence.command(
@@ -189,7 +189,7 @@ def acknowledge(
     notary = Notary(open_store(database, role=REFEREE), keys)
     told = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
     if as_json:
-        show_json([one.to_json() for one in told])
+        show_json(told)
         return
     for one in told[:MOST_SHOWN]:
         click.echo(str(one))
@@ -343,7 +343,7 @@ def verify_bundle(context: click.Context, file: Path, keys: tuple[Path, ...], as
         raise InvalidInputError(message) from error
     found = check_bundle(bundle, [read_public(key) for key in keys])
     if as_json:
-        show_json(found.to_json())
+        show_json(found)
     else:
         for line in found.checks:
             click.echo(f"ok        {line}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,19 +29,21 @@ from easeml_core.store.tables import chained_rows, labels, requests, sealed, stu
 from easeml_core.store.tables.chained_rows import LEDGER, VERDICT, of_set
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.chain import Entry
+    from easeml_core.store.tables.chain import Entry, PublishedHead
+    from easeml_core.store.tables.chained_rows import SignedVerdict
 
 FULL = "https://ease.ml/attestation/gate-verdict/v1"
 REDACTED = "https://ease.ml/attestation/gate-verdict-redacted/v1"
 
 
-def redacted(tx: Connection, *, request_id: int, test_set_id: int) -> dict[str, Any] | None:
+def redacted(tx: Connection, *, request_id: int, test_set_id: int) -> JsonObject | None:
     """The bundle that leaves with a verdict, just after its entry was appended; None where nothing is signed.
 
     It holds what the verdict's row holds, its nonce and its link: nothing of the ledger, and no hash of labels.
@@ -58,7 +60,7 @@ def redacted(tx: Connection, *, request_id: int, test_set_id: int) -> dict[str, 
 
 def evidence_of(
     store: Store, *, model_id: int, keys: Path, request_id: int | None = None
-) -> tuple[dict[str, Any], str | None]:
+) -> tuple[JsonObject, str | None]:
     """The bundle of the last verdict on a model, or of the one that was asked for.
 
     Args:
@@ -99,7 +101,7 @@ def evidence_of(
     return seal_envelope(_statement(verdict, FULL, content), KeyFolder(keys).key()), warning
 
 
-def _full(tx: Connection, found: Any) -> dict[str, Any]:
+def _full(tx: Connection, found: SignedVerdict) -> JsonObject:
     name = of_set(found.test_set_id)
     verdict = chained_rows.row_facts(tx, name, VERDICT, [found.request_id])[found.request_id]
     last = chains.entry_of(tx, name, VERDICT, found.request_id)
@@ -114,7 +116,7 @@ def _full(tx: Connection, found: Any) -> dict[str, Any]:
     test_set = chained_rows.set_facts(tx, found.test_set_id)
     part = chains.entries(tx, name, limit=last.place)
     before = [entry for entry in part if entry.place < first.place]
-    history: dict[str, Any] = {"genesis": _opened(before[0], dict(before[0].content or {}))}
+    history: dict[str, JsonObject | list[JsonObject]] = {"genesis": _opened(before[0], dict(before[0].content or {}))}
     if test_set is not None and follows_from_earlier(test_set):
         history["earlier"] = _earlier(tx, name, before)
     facts = chained_rows.row_facts(tx, name, LEDGER, [ledger_id])[ledger_id]
@@ -132,13 +134,13 @@ def _full(tx: Connection, found: Any) -> dict[str, Any]:
     }
 
 
-def follows_from_earlier(test_set: Mapping[str, Any]) -> bool:
+def follows_from_earlier(test_set: JsonObject) -> bool:
     """Whether the level of a verdict on the set follows from earlier answers, and not from its plan alone."""
     plan = test_set["plan"]
     return bool(test_set["purpose"] == "joint" or plan.get("gate", plan)["adaptivity"] == Adaptivity.RECYCLE)
 
 
-def _looks(tx: Connection, test_set: Mapping[str, Any], ledger: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _looks(tx: Connection, test_set: JsonObject, ledger: JsonObject) -> list[JsonObject]:
     """Under early stopping: what was counted at each look, of the set and of each slice; empty otherwise.
 
     The counts of the last look are in the report, which the chain commits to; those before it only here.
@@ -169,14 +171,14 @@ def _looks(tx: Connection, test_set: Mapping[str, Any], ledger: Mapping[str, Any
     return [asdict(one) for one in found]
 
 
-def _earlier(tx: Connection, name: str, before: Sequence[Entry]) -> list[dict[str, Any]]:
+def _earlier(tx: Connection, name: str, before: Sequence[Entry]) -> list[JsonObject]:
     """The answers before this one, in their order, opened."""
     answers = [entry for entry in before if entry.link.kind == LEDGER and entry.link.subject is not None]
     facts = chained_rows.row_facts(tx, name, LEDGER, [entry.link.subject or 0 for entry in answers])
     return [_opened(entry, facts[entry.link.subject or 0]) for entry in answers]
 
 
-def _statement(verdict: dict[str, Any], kind: str, content: dict[str, Any]) -> dict[str, Any]:
+def _statement(verdict: JsonObject, kind: str, content: JsonObject) -> JsonObject:
     """The statement about the model's file; a model's identity is its format and its artifact."""
     model_format, _, artifact = str(verdict["model"]).partition(" sha256:")
     return statement(
@@ -184,25 +186,25 @@ def _statement(verdict: dict[str, Any], kind: str, content: dict[str, Any]) -> d
     )
 
 
-def _opened(entry: Entry, facts: dict[str, Any]) -> dict[str, Any]:
+def _opened(entry: Entry, facts: JsonObject) -> JsonObject:
     """What an entry commits to, with the nonce that shows it."""
     return {"facts": facts, "nonce": entry.nonce.hex(), "hash": entry.hash.hex()}
 
 
-def _signed(entry: Entry) -> dict[str, Any]:
+def _signed(entry: Entry) -> JsonObject:
     signature = None if entry.signature is None else base64.b64encode(entry.signature).decode()
     return {"link": entry.link.to_json(), "hash": entry.hash.hex(), "key_id": entry.key_id, "signature": signature}
 
 
-def newest_heads(store: Store, *, study: str | None = None) -> list[dict[str, Any]]:
-    """Of each sealed set the head that left last, as plain JSON: it vouches for all before it.
+def newest_heads(store: Store, *, study: str | None = None) -> list[PublishedHead]:
+    """Of each sealed set the head that left last, and it vouches for all before it.
 
     Args:
         store: Any role.
         study: Of this study; None for all.
 
     Returns:
-        ``{"evidence_id", "study", "test_set_id", "head", "audit_head"}`` each, the oldest first.
+        The oldest first.
     """
     with store.begin() as tx:
         return chains.newest_heads(tx, study)

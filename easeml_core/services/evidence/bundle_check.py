@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import base64
 import math
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, Link, commit, open_envelope
 from easeml_core.config import JointConfig
+from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide, is_released
@@ -34,17 +34,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.attestation import PublicKey
+    from easeml_core.entities import JsonObject
     from easeml_core.gate.clauses import Condition
 
 _CLOSE = 1e-9
 """Relative difference of two logarithms of one level that another processor may compute."""
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Checked:
     """What was found of a bundle.
 
     Attributes:
+        holds: Whether there is no fault.
         symbol: What was released.
         kind: ``full`` or ``redacted``.
         checks: One line each for what holds.
@@ -52,22 +54,12 @@ class Checked:
         faults: What does not hold; empty where the bundle is good.
     """
 
+    holds: bool
     symbol: str
     kind: str
     checks: tuple[str, ...]
     attested: tuple[str, ...]
     faults: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "holds": not self.faults,
-            "symbol": self.symbol,
-            "kind": self.kind,
-            "checks": list(self.checks),
-            "attested": list(self.attested),
-            "faults": list(self.faults),
-        }
 
 
 def check_bundle(envelope: Any, keys: Sequence[PublicKey]) -> Checked:
@@ -94,7 +86,7 @@ def check_bundle(envelope: Any, keys: Sequence[PublicKey]) -> Checked:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         message = f"the signed statement lacks a part of a bundle ({type(error).__name__}: {error})"
         raise InvalidInputError(message) from error
-    return Checked(symbol, kind, tuple(work.checks), tuple(work.attested), tuple(work.faults))
+    return Checked(not work.faults, symbol, kind, tuple(work.checks), tuple(work.attested), tuple(work.faults))
 
 
 class _Work:
@@ -109,7 +101,7 @@ class _Work:
     def _say(self, holds: bool, what: str, otherwise: str) -> None:
         (self.checks if holds else self.faults).append(what if holds else otherwise)
 
-    def check(self, found: Mapping[str, Any], kind: str) -> None:
+    def check(self, found: JsonObject, kind: str) -> None:
         predicate = found["predicate"]
         hashes = self._chain(predicate)
         verdict = predicate["verdict"]
@@ -126,7 +118,7 @@ class _Work:
         self._say(answer == symbol, f"ledger and verdict say {symbol!r}", f"the ledger says {answer!r}, not {symbol!r}")
         self._judgement(predicate, symbol, hashes)
 
-    def _chain(self, predicate: Mapping[str, Any]) -> dict[str, Link]:
+    def _chain(self, predicate: JsonObject) -> dict[str, Link]:
         """The links by their hash; each names the one before, and a trusted key has signed it."""
         links: dict[str, Link] = {}
         previous: bytes | None = None
@@ -152,11 +144,11 @@ class _Work:
         self._say(is_head, f"head {predicate['head']}", "the head is not that of the last entry")
         return links
 
-    def _opening(self, what: str, opened: Mapping[str, Any], links: Mapping[str, Link]) -> None:
+    def _opening(self, what: str, opened: JsonObject, links: Mapping[str, Link]) -> None:
         holds = _is_opened(opened, links)
         self._say(holds, f"the {what} is what its entry commits to", f"the {what} is not what its entry commits to")
 
-    def _judgement(self, predicate: Mapping[str, Any], symbol: str, links: Mapping[str, Link]) -> None:
+    def _judgement(self, predicate: JsonObject, symbol: str, links: Mapping[str, Link]) -> None:
         """Recompute level and verdict."""
         self._set(predicate, links)
         test_set, ledger = predicate["test_set"], predicate["ledger"]["facts"]
@@ -195,7 +187,7 @@ class _Work:
         if named != judged:
             self.faults.append(f"the plan has the slices {named}, judged were {judged}")
 
-    def _set(self, predicate: Mapping[str, Any], links: Mapping[str, Link]) -> None:
+    def _set(self, predicate: JsonObject, links: Mapping[str, Link]) -> None:
         """The set is the one that its chain begins with; bundles of an earlier version do not hold that beginning."""
         if "genesis" not in predicate:
             self.attested.append("the test set: its hashes, size and plan are those that the referee names")
@@ -208,7 +200,7 @@ class _Work:
             "the test set is not the one that its chain begins with",
         )
 
-    def _earlier(self, predicate: Mapping[str, Any], links: Mapping[str, Link]) -> list[Mapping[str, Any]] | None:
+    def _earlier(self, predicate: JsonObject, links: Mapping[str, Link]) -> list[JsonObject] | None:
         """The answers before this one; None where the bundle does not hold them, or not all of them.
 
         None can be left out where the chain is there from its beginning: each entry about an answer must be opened. A
@@ -225,9 +217,7 @@ class _Work:
         )
         return [one["facts"] for one in opened]
 
-    def _level(
-        self, test_set: Any, plan: Any, ledger: Any, report: Any, earlier: Sequence[Mapping[str, Any]] | None
-    ) -> None:
+    def _level(self, test_set: Any, plan: Any, ledger: Any, report: Any, earlier: Sequence[JsonObject] | None) -> None:
         is_joint, said = test_set["purpose"] == "joint", ledger["log_level"]
         if is_joint and earlier is None:
             self.attested.append("the level: gate and meter share the set, so it follows from all answers before it")
@@ -287,7 +277,7 @@ class _Work:
             f"the looks give {verdict.value}, the report says {report['verdict']}",
         )
 
-    def _counted(self, condition: Condition, part: Mapping[str, Any], *, on_demand: bool, **rules: Any) -> None:
+    def _counted(self, condition: Condition, part: JsonObject, *, on_demand: bool, **rules: Any) -> None:
         """Check how many disagreements are counted: it follows from the predictions. Earlier versions count all."""
         if "judged" not in part:
             return
@@ -329,13 +319,13 @@ class _Work:
         )
 
 
-def _is_opened(opened: Mapping[str, Any], links: Mapping[str, Link]) -> bool:
+def _is_opened(opened: JsonObject, links: Mapping[str, Link]) -> bool:
     """Whether facts and nonce are those that an entry of the chain commits to."""
     link = links.get(opened["hash"])
     return link is not None and commit(bytes.fromhex(opened["nonce"]), opened["facts"]) == link.commitment
 
 
-def _outcomes(part: Mapping[str, Any]) -> Outcomes:
+def _outcomes(part: JsonObject) -> Outcomes:
     return Outcomes(
         examples=part["examples"],
         wins=part["wins"],
@@ -347,7 +337,7 @@ def _outcomes(part: Mapping[str, Any]) -> Outcomes:
     )
 
 
-def _link(found: Mapping[str, Any]) -> Link:
+def _link(found: JsonObject) -> Link:
     return Link(
         found["chain"],
         found["kind"],

@@ -16,7 +16,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.attestation import PublicKey, SigningKey, canonical
 from easeml_core.errors import InvalidInputError, StateError, reason_of
@@ -24,8 +24,10 @@ from easeml_core.files import write_durably
 from easeml_core.store.tables.chain import Head, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from easeml_core.entities import JsonObject
 
 KEY, MARKS, LOCK, PUBLIC = "key.pem", "marks.json", "lock", ".pub"
 _MARKS = b"easeml marks v1\n"
@@ -190,17 +192,15 @@ class KeyFolder:
             return Marks(fault=f"the high-water marks {path} cannot be read ({type(error).__name__})")
 
     def _write_marks(self, marks: Marks, key: SigningKey) -> None:
-        body: dict[str, Any] = {
-            "heads": _plain(marks.heads.values()),
-            "intended": [
-                {
-                    "transaction": one.transaction.number,
-                    "server_since": one.transaction.server_since,
-                    "heads": _plain(one.heads),
-                }
-                for one in marks.intended
-            ],
-        }
+        intended = [
+            {
+                "transaction": one.transaction.number,
+                "server_since": one.transaction.server_since,
+                "heads": _plain(one.heads),
+            }
+            for one in marks.intended
+        ]
+        body = {"heads": _plain(marks.heads.values()), "intended": intended}
         signed = {"body": body, "key_id": key.public.id, "signature": key.sign(_MARKS + canonical(body)).hex()}
         write_durably(self.folder / MARKS, canonical(signed), mode=0o600)
 
@@ -215,11 +215,11 @@ class KeyFolder:
             os.close(number)
 
 
-def _plain(heads: Any) -> dict[str, Any]:
+def _plain(heads: Iterable[Head]) -> dict[str, list[int | str]]:
     return {head.chain: [head.length, head.hash.hex()] for head in heads}
 
 
-def _intended(found: Mapping[str, Any]) -> Intended:
+def _intended(found: JsonObject) -> Intended:
     heads = [Head(chain, place, bytes.fromhex(end)) for chain, (place, end) in found["heads"].items()]
     return Intended(Transaction(int(found["transaction"]), str(found["server_since"])), tuple(heads))
 

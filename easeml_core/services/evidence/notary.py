@@ -166,7 +166,7 @@ class Notary:
             for name in names:
                 chains.hold(tx, name)
                 look = Look(tx, self._keys, self._keys.marks(), {})
-                found = [one for one in look.examine(name).findings if not one.is_acknowledged]
+                found = [one for one in look.examine(name).findings if not one.acknowledged]
                 if found:
                     content = {
                         "version": 1,

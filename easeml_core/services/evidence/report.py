@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.store.tables import chain as chains
@@ -26,7 +26,7 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class ChainReport:
     """One chain.
 
@@ -48,29 +48,22 @@ class ChainReport:
         state = "broken" if found.first_broken else "acknowledged" if found.findings else "ok"
         return cls(found.head.chain, found.head.length, found.unsigned, state)
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {"chain": self.chain, "length": self.length, "unsigned": self.unsigned, "state": self.state}
 
-
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Report:
     """All chains.
 
     Attributes:
+        sound: Whether nothing is broken but what was acknowledged.
         chains: One each.
         findings: What is wrong, one line each, of every chain the first broken entry first; acknowledged ones too.
         broken: Those among them that nobody has acknowledged.
     """
 
+    sound: bool
     chains: tuple[ChainReport, ...]
     findings: tuple[str, ...]
     broken: tuple[str, ...]
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing is broken but what was acknowledged."""
-        return not self.broken
 
     @property
     def sentence(self) -> str:
@@ -81,15 +74,6 @@ class Report:
         known = len(self.findings)
         more = f", {counted(known, 'finding')} acknowledged" if known else ""
         return f"{counted(len(self.chains), 'chain')} of {entries:,} entries verify{more}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "sound": self.is_sound,
-            "chains": [one.to_json() for one in self.chains],
-            "findings": list(self.findings),
-            "broken": list(self.broken),
-        }
 
 
 def verify_all(
@@ -132,6 +116,6 @@ def verify_all(
         except ArtifactError as error:
             lines.append(f"model file {reference}: {error}")
     findings = [one for each in found for one in each.findings]
-    broken = [str(one) for one in findings if not one.is_acknowledged] + lines
+    broken = [str(one) for one in findings if not one.acknowledged] + lines
     every = [str(one) for one in findings] + lines
-    return Report(tuple(ChainReport.of(one) for one in found), tuple(every), tuple(broken))
+    return Report(not broken, tuple(ChainReport.of(one) for one in found), tuple(every), tuple(broken))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, commit, digest
-from easeml_core.encoding import from_json
+from easeml_core.encoding import from_json, typed_record
 from easeml_core.store.tables import chain as chains
 from easeml_core.store.tables import chained_rows, labels
 from easeml_core.store.tables.chain import Head
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.attestation import PublicKey
+    from easeml_core.entities import JsonObject
     from easeml_core.store.tables.chain import Entry
 
 BATCH = 1000
 """Entries that are read at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@typed_record
 class Finding:
     """One thing that is not as the chain says.
 
@@ -40,22 +41,18 @@ class Finding:
         place: The entry, from 1; None where it concerns no single entry.
         what: In words for the referee. It names the present state by the beginning of a hash, so that an
             acknowledgement of it covers no later change.
-        is_acknowledged: Whether a referee has acknowledged it since.
+        acknowledged: Whether a referee has acknowledged it since.
     """
 
     chain: str
     place: int | None
     what: str
-    is_acknowledged: bool = False
+    acknowledged: bool = False
 
     def __str__(self) -> str:
         """One line."""
         where = f"chain {self.chain}" + ("" if self.place is None else f", entry {self.place}")
-        return f"{where}: {self.what}" + (" (acknowledged)" if self.is_acknowledged else "")
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {"chain": self.chain, "place": self.place, "what": self.what, "acknowledged": self.is_acknowledged}
+        return f"{where}: {self.what}" + (" (acknowledged)" if self.acknowledged else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +76,7 @@ class Examined:
     @property
     def first_broken(self) -> Finding | None:
         """The first finding that nobody has acknowledged, or None."""
-        return next((one for one in self.findings if not one.is_acknowledged), None)
+        return next((one for one in self.findings if not one.acknowledged), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +151,7 @@ class _Walk:
 
     def result(self) -> Examined:
         order = sorted(self._found, key=lambda one: (one.place is None, one.place or 0))
-        told = [replace(one, is_acknowledged=(one.place, one.what) in self._acknowledged) for one in order]
+        told = [replace(one, acknowledged=(one.place, one.what) in self._acknowledged) for one in order]
         return Examined(self._last, tuple(told), self._unsigned, self._acknowledged, self._versions)
 
     def go(self, on_progress: Callable[[int, int], None]) -> None:
@@ -254,7 +251,7 @@ class _Walk:
         if entry.link.kind == LABELS:
             self._check_labels(entry.place, content)
 
-    def _check_labels(self, place: int, content: Mapping[str, Any]) -> None:
+    def _check_labels(self, place: int, content: JsonObject) -> None:
         """Compare the labels that were given on demand with what the entry states of them."""
         set_id = chained_rows.set_of(self._chain)
         if set_id is None:
@@ -268,7 +265,7 @@ class _Walk:
         for what in labels.differences(self._tx, set_id, stated):
             self._note(place, what)
 
-    def _check_stated(self, place: int, content: Mapping[str, Any]) -> None:
+    def _check_stated(self, place: int, content: JsonObject) -> None:
         """Compare what the first entry states of the set and the rows that were there with what is there now."""
         set_id = chained_rows.set_of(self._chain)
         if set_id is not None:

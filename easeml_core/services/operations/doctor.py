@@ -360,7 +360,7 @@ def check_evidence(url: str | None, keys: Path) -> Check:
         return Check("evidence", "skipped", str(error))
     finally:
         store.close()
-    if not found.is_sound:
+    if not found.sound:
         return Check("evidence", "failed", found.broken[0], REMEDY)
     if not keys.exists():
         remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"

@@ -16,15 +16,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
-from easeml_core.store.rows import as_json, change, row, rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.store.rows import as_json, change, records, row, rows, scalar
 from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, appended_facts, baseline, of_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from sqlalchemy import Connection, Row
 
     from easeml_core.attestation import SigningKey
+    from easeml_core.entities import JsonObject
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,7 @@ class Entry:
     link: Link
     nonce: bytes
     hash: bytes
-    content: Mapping[str, Any] | None
+    content: JsonObject | None
     key_id: str | None
     signature: bytes | None
 
@@ -117,7 +119,7 @@ def has_hash(tx: Connection, hash_hex: str) -> bool:
 
 
 def append(
-    tx: Connection, chain: str, kind: str, *, subject: int | None = None, content: Mapping[str, Any] | None = None
+    tx: Connection, chain: str, kind: str, *, subject: int | None = None, content: JsonObject | None = None
 ) -> Head:
     """Append one entry, under the chain's lock, which is held until the transaction ends.
 
@@ -152,7 +154,7 @@ def _open(tx: Connection, chain: str) -> None:
     _write(tx, head(tx, chain), GENESIS, subject=None, facts=baseline(tx, chain), keep=True)
 
 
-def _write(tx: Connection, last: Head, kind: str, *, subject: int | None, facts: dict[str, Any], keep: bool) -> Head:
+def _write(tx: Connection, last: Head, kind: str, *, subject: int | None, facts: JsonObject, keep: bool) -> Head:
     nonce, signer = secrets.token_bytes(NONCE_BYTES), _recording.get()
     link = Link(last.chain, kind, subject, datetime.now(UTC), last.hash, commit(nonce, facts))
     new = Head(last.chain, last.length + 1, link.hash())
@@ -204,10 +206,10 @@ def entry_of(tx: Connection, chain: str, kind: str, subject: int) -> Entry | Non
     return None if found is None else _entry(found)
 
 
-def newest_content(tx: Connection, chain: str, kind: str) -> Mapping[str, Any] | None:
+def newest_content(tx: Connection, chain: str, kind: str) -> JsonObject | None:
     """Content of the last entry of a kind that has one, or None."""
     query = "SELECT content FROM sealed.chain WHERE chain = :chain AND kind = :kind ORDER BY place DESC LIMIT 1"
-    found: Mapping[str, Any] | None = scalar(tx, query, chain=chain, kind=kind)
+    found: JsonObject | None = scalar(tx, query, chain=chain, kind=kind)
     return found
 
 
@@ -246,9 +248,7 @@ def names(tx: Connection) -> list[str]:
     return [*(of_set(int(r.id)) for r in found), AUDIT]
 
 
-def publish(
-    tx: Connection, *, request_id: int, study_id: int, test_set_id: int, envelope: Mapping[str, Any] | None
-) -> str:
+def publish(tx: Connection, *, request_id: int, study_id: int, test_set_id: int, envelope: JsonObject | None) -> str:
     """Let the ends of the set's chain and of the audit's leave with an answer; every role may read them.
 
     A head is a hash over a secret nonce and says nothing; how many entries there are is not published.
@@ -275,10 +275,30 @@ def publish(
     return str(published)
 
 
-def newest_heads(tx: Connection, study: str | None) -> list[dict[str, Any]]:
-    """Of each set the head that left last: evidence_id (the request's), study, test_set_id, head, audit_head."""
-    found = rows(
+@typed_record
+class PublishedHead:
+    """The end of a sealed set's chain that left with an answer.
+
+    Attributes:
+        evidence_id: Number of the gate's or the meter's request.
+        study: Its study.
+        test_set_id: The set.
+        head: Hash of the last entry of the set's chain, in hexadecimal.
+        audit_head: The same of the audit's chain.
+    """
+
+    evidence_id: int
+    study: str
+    test_set_id: int
+    head: str
+    audit_head: str
+
+
+def newest_heads(tx: Connection, study: str | None) -> list[PublishedHead]:
+    """Return the head of each set that left last, the oldest first."""
+    return records(
         tx,
+        PublishedHead,
         "SELECT evidence_id, study, test_set_id, head, audit_head FROM (SELECT DISTINCT ON (e.test_set_id) "
         "e.request_id AS evidence_id, s.name AS study, e.test_set_id, e.head, e.audit_head, e.left_at "
         "FROM work.evidence e JOIN work.studies s ON s.id = e.study_id "
@@ -286,7 +306,6 @@ def newest_heads(tx: Connection, study: str | None) -> list[dict[str, Any]]:
         "ORDER BY left_at, evidence_id",
         study=study,
     )
-    return [dict(r._mapping) for r in found]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.attestation import digest
-from easeml_core.store.rows import row, rows
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject
+from easeml_core.store.rows import record, row, rows
 from easeml_core.store.tables.test_sets import ON_THE_PLAN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 AUDIT = "audit"
 """The chain of the audit and the promotions."""
@@ -96,9 +98,7 @@ def kinds_of(chain: str) -> tuple[str, ...]:
     return ROWS_OF_AUDIT if chain == AUDIT else ROWS_OF_SET
 
 
-def row_facts(
-    tx: Connection, chain: str, kind: str, subjects: Sequence[int] | None = None
-) -> dict[int, dict[str, Any]]:
+def row_facts(tx: Connection, chain: str, kind: str, subjects: Sequence[int] | None = None) -> dict[int, JsonObject]:
     """Facts of the rows of a kind, as plain JSON, by id.
 
     Args:
@@ -117,7 +117,7 @@ def row_facts(
     return {int(r.subject): _plain(r._asdict()) for r in found}
 
 
-def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple[dict[str, Any], int, bytes | None]:
+def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple[JsonObject, int, bytes | None]:
     """What the next entry of a chain needs: the facts of its row, and the last entry's place and hash.
 
     Args:
@@ -145,13 +145,13 @@ def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple
     return _plain(facts), place, None if last is None else bytes(last)
 
 
-def set_facts(tx: Connection, test_set_id: int) -> dict[str, Any] | None:
+def set_facts(tx: Connection, test_set_id: int) -> JsonObject | None:
     """Facts of a sealed set that never change: its content as hashes, its plan and sizes; None where it is gone."""
     found = row(tx, _SET_FACTS, set=test_set_id)
     return None if found is None else _plain(found._asdict())
 
 
-def baseline(tx: Connection, chain: str) -> dict[str, Any]:
+def baseline(tx: Connection, chain: str) -> JsonObject:
     """What is there now: the set, and a digest of the facts of every row that the chain covers.
 
     Rows of the audit and promotions are left out of a chain that begins: they are appended as they are found.
@@ -167,7 +167,7 @@ def _digests(facts: Mapping[int, Any]) -> dict[str, str]:
     return {str(subject): digest(found) for subject, found in facts.items()}
 
 
-def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(found: JsonObject) -> JsonObject:
     """A row as plain JSON: moments in UTC, long lists of keys as their digest."""
     plain = {name: _moment(value) for name, value in found.items() if name != "subject"}
     if plain.get("keys") is not None:
@@ -310,10 +310,30 @@ def promoted_artifacts(tx: Connection) -> list[str]:
     return [str(r.artifact) for r in rows(tx, query)]
 
 
-def verdict_of_model(tx: Connection, model_id: int, request_id: int | None) -> Row[Any] | None:
-    """The verdict of a request on a model, or its last one: ids, study, state of the set, the envelope that left."""
-    return row(
+@typed_record
+class SignedVerdict:
+    """A verdict of the gate.
+
+    Attributes:
+        request_id: The gate's request.
+        test_set_id: The set that judged.
+        state: Of the set.
+        study: Name of the study.
+        envelope: The signed bundle that left with the verdict; None where nothing was signed.
+    """
+
+    request_id: int
+    test_set_id: int
+    state: str
+    study: str
+    envelope: JsonObject | None
+
+
+def verdict_of_model(tx: Connection, model_id: int, request_id: int | None) -> SignedVerdict | None:
+    """Return the verdict of a request on a model, or its last one; None without any."""
+    return record(
         tx,
+        SignedVerdict,
         "SELECT v.request_id, v.test_set_id, t.state, s.name AS study, e.envelope FROM work.gate_verdicts v "
         "JOIN work.test_sets t ON t.id = v.test_set_id JOIN work.studies s ON s.id = v.study_id "
         "LEFT JOIN work.evidence e ON e.request_id = v.request_id WHERE v.model_id = :model "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_airflow.triggers.watcher import WatcherTrigger
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import Waiting
@@ -24,4 +25,5 @@ class EvidenceTrigger(WatcherTrigger):
         """Of each set the head that left last."""
         from easeml_core.services.evidence.bundle import newest_heads
 
-        return newest_heads(store, study=study)
+        found: list[Waiting] = to_json(newest_heads(store, study=study))
+        return found
