@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import alphabet, answers, classes, commands, faces, failures, rights, settings
+from reference_pages import answers
+from reference_pages import code_pages as code
+from reference_pages.database_pages import alphabet_page, rights_page
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
@@ -28,13 +30,13 @@ def pages(opened: connection) -> dict[str, str]:
         opened: To a database with the present schema.
     """
     made = {
-        "commands.md": commands.page(),
-        "operators.md": classes.page(),
-        "python.md": faces.page(),
-        "settings.md": settings.page(),
-        "errors.md": failures.page(),
-        "database.md": rights.page(opened),
-        "observable.md": alphabet.page(),
+        "commands.md": code.commands_page(),
+        "operators.md": code.classes_page(),
+        "python.md": code.faces_page(),
+        "settings.md": code.settings_page(),
+        "errors.md": code.failures_page(),
+        "database.md": rights_page(opened),
+        "observable.md": alphabet_page(),
     }
     return {name: MADE + text for name, text in made.items()} | {"answers.json": answers.document()}
 

@@ -1,1 +1,1 @@
-"""What ``scripts/reference.py`` makes pages of: commands, classes, settings, errors, rights; a module each."""
+"""The pages of ``scripts/reference.py``."""

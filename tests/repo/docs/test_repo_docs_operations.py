@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from pages import Page, parse
+from reference_pages.database_pages import rights_page
 
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
@@ -124,12 +125,5 @@ def test_a_restored_installation_goes_on(
 
 def rights(server: Any, name: str) -> str:
     """The page of rights of a database."""
-    scripts = str(Path(__file__).resolve().parents[3] / "scripts")
-    sys.path.insert(0, scripts)
-    try:
-        from reference_pages import rights as made
-
-        with closing(server.connect(database=name)) as opened:
-            return made.page(opened)
-    finally:
-        sys.path.remove(scripts)
+    with closing(server.connect(database=name)) as opened:
+        return rights_page(opened)

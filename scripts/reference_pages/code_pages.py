@@ -1,0 +1,198 @@
+"""The pages of the reference that are made from code: commands, classes, public names, errors, settings, answers."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import click
+
+from reference_pages.docstring import Docstring, read_docstring, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+WIDTH = 100
+
+
+def commands_page() -> str:
+    """The page of commands."""
+    from easeml_core.cli.app import cli
+
+    parts = [
+        "# Commands",
+        "What each command prints with `--help`. How they are used: [the command line](../command-line.md).",
+    ]
+    for words, text in helps(cli, ("easeml",), None):
+        title = " ".join(words)
+        parts.append(f"{'#' * min(len(words) + 1, 3)} {title}\n\n```text\n{text}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def helps(
+    command: click.Command, words: tuple[str, ...], parent: click.Context | None
+) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The words that reach each command, and its help; a group before its commands."""
+    settings = {**command.context_settings, "terminal_width": WIDTH, "max_content_width": WIDTH}
+    context = click.Context(command, info_name=words[-1], parent=parent, **settings)
+    yield words, command.get_help(context).rstrip()
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None and not below.hidden:
+                yield from helps(below, (*words, name), context)
+
+
+CLASS_PACKAGES = {
+    "Operators": "easeml_airflow.operators",
+    "Sensors": "easeml_airflow.sensors",
+    "Decorator": "easeml_airflow.decorators",
+    "Notifiers": "easeml_airflow.notifications",
+}
+BASES = (
+    ("easeml_airflow.operators.base", "EasemlOperator"),
+    ("easeml_airflow.operators.base", "RefereeOperator"),
+    ("easeml_airflow.sensors.base", "EasemlSensor"),
+)
+ASSETS = ("submissions", "alerts", "production_model", "evidence")
+CLASSES_INTRODUCTION = """\
+Arguments of everything that a DAG may import, from the code itself; `kwargs` are those of the base class, and of
+Airflow's. How each is used: [one by one](../operators.md#operators-one-by-one). What each gives, and when it fails:
+[what DAG authors import](../operators.md)."""
+
+
+def classes_page() -> str:
+    """The page of operators, sensors, decorator, notifiers and assets."""
+    parts = ["# Operators, sensors, notifiers, assets", CLASSES_INTRODUCTION]
+    for title, name in CLASS_PACKAGES.items():
+        package = import_module(name)
+        parts.append(f"## {title}\n\n`from {name} import ...`")
+        parts += [class_section(getattr(package, public)) for public in package.__all__]
+    assets = import_module("easeml_airflow.assets")
+    parts.append("## Assets\n\n`from easeml_airflow.assets import ...`")
+    parts += [class_section(getattr(assets, name)) for name in ASSETS]
+    parts.append("## Base classes\n\nWhat operators and sensors take besides their own arguments.")
+    parts += [class_section(getattr(import_module(module), name)) for module, name in BASES]
+    return "\n\n".join(parts) + "\n"
+
+
+def class_section(thing: Any) -> str:
+    """A class or a function: what it does, its arguments, what comes back, what it raises."""
+    about = read_docstring(thing.__doc__)
+    run = read_docstring(getattr(getattr(thing, "execute", None), "__doc__", None) if inspect.isclass(thing) else None)
+    parts = [f"### {thing.__name__}", about.text]
+    rows = arguments(thing, about)
+    if rows:
+        parts.append(table(("argument", "type", "default", "meaning"), rows))
+    for title, source in (("Returns", about if about.sections.get("Returns") else run), ("Raises", about)):
+        if source.sections.get(title):
+            lines = " ".join(line.strip() for line in source.sections[title] if line.strip())
+            parts.append(f"**{'Gives' if title == 'Returns' else 'Raises'}** {lines}")
+    return "\n\n".join(part for part in parts if part)
+
+
+def arguments(thing: Any, about: Docstring) -> list[tuple[str, ...]]:
+    """A row for each argument; a templated one says so."""
+    meanings = about.entries("Args")
+    templated = set(getattr(thing, "template_fields", ()))
+    rows: list[tuple[str, ...]] = []
+    for name, parameter in inspect.signature(thing).parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            rows.append((f"`{name}`", "", "", meanings.get(name, "Those of the base class.")))
+            continue
+        needed = parameter.default is parameter.empty
+        kind = "" if parameter.annotation is parameter.empty else f"`{parameter.annotation}`"
+        meaning = meanings.get(name, "") + (
+            " Templated." if name in templated and "emplated" not in meanings.get(name, "") else ""
+        )
+        rows.append((f"`{name}`", kind, "needed" if needed else f"`{parameter.default!r}`", meaning.strip()))
+    return rows
+
+
+PACKAGES = (
+    *("easeml_core", "easeml_core.selection", "easeml_core.gate", "easeml_core.meter"),
+    *("easeml_core.programs", "easeml_core.stats"),
+)
+NAMES_INTRODUCTION = """\
+The public names of each package, from the code itself. Each is imported on first use. Names that are not listed here
+may change in any version. `help(name)` prints arguments, units, errors and an example."""
+
+
+def faces_page() -> str:
+    """The page of public names."""
+    parts = ["# Public Python names", NAMES_INTRODUCTION]
+    for name in PACKAGES:
+        package = import_module(name)
+        rows = [(f"`{call(public, getattr(package, public))}`", summary(public, package)) for public in package.__all__]
+        about = read_docstring(package.__doc__).text.splitlines()[0]
+        parts += [f"## `{name}`", about, table(("name", "what it is"), rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def call(name: str, thing: Any) -> str:
+    """The name; for a function with its arguments, the optional ones in brackets."""
+    if not inspect.isfunction(thing):
+        return name
+    parts: list[str] = []
+    star = False
+    for argument in inspect.signature(thing).parameters.values():
+        if argument.kind is argument.KEYWORD_ONLY and not star:
+            star = True
+            parts.append("*")
+        parts.append(argument.name if argument.default is argument.empty else f"{argument.name}=...")
+    return f"{name}({', '.join(parts)})"
+
+
+def summary(name: str, package: Any) -> str:
+    """The first sentence of a docstring."""
+    return read_docstring(getattr(package, name).__doc__).text.split("\n\n")[0]
+
+
+def failures_page() -> str:
+    """The page of errors."""
+    from easeml_core import errors
+
+    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+    tree = inspect.cleandoc(errors.__doc__ or "")
+    rows = [(f"`{k.__name__}`", f"`{k.__bases__[0].__name__}`", read_docstring(k.__doc__).text) for k in kinds]
+    drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if line.startswith("    "))
+    parts = [
+        "# Every error",
+        "From the code itself. What to do about one, and what it means for a task: [errors](../errors.md).",
+        f"```text\n{drawn}\n```",
+        table(("error", "is a", "when"), rows),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+KINDS = ("GateConfig", "MeterConfig", "JointConfig", "DirectConfig", "TrainingConfig", "SelectionConfig")
+
+
+def settings_page() -> str:
+    """The page of settings."""
+    from easeml_airflow.settings import OPTIONS
+    from easeml_core import config
+
+    rows = [
+        (f"`{o.name}`", f"`AIRFLOW__EASEML__{o.name.upper()}`", o.type, f"`{o.default}`", o.description)
+        for o in OPTIONS
+    ]
+    parts = ["# Every setting", "From the code itself. What they are for: [settings](../settings.md)."]
+    parts.append("## [easeml] of Airflow\n\n" + table(("option", "variable", "type", "default", "meaning"), rows))
+    parts += [section(getattr(config, name)) for name in KINDS]
+    return "\n\n".join(parts) + "\n"
+
+
+def section(kind: Any) -> str:
+    """A class of settings: what it is for, and its fields."""
+    about = read_docstring(kind.__doc__)
+    meanings = about.entries("Attributes")
+    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", meanings[f.name]) for f in attrs.fields(kind)]
+    return f"## {kind.__name__}\n\n{about.text}\n\n" + table(("field", "type", "default", "meaning"), rows)
+
+
+def default_of(found: attrs.Attribute[Any]) -> str:
+    """The default as a person writes it."""
+    return f"{type(found.default).__name__}()" if attrs.has(type(found.default)) else repr(found.default)
