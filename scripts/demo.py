@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from night.failures import NightError
-from night.proof import ended_trials, require_nothing_repeated, trials_of_all
 from night.registration import register_missing
-from night.report import Report, print_report
+from night.report import Report, ended_trials, print_report, require_nothing_repeated, trials_of_all
 from night.retraining import NIGHT_DAG, run_night
 from night.worse_model import GATE_DAG, find_worse, hand_in
 from rich.console import Console
-from stack.failures import StackError
+from stack.failures import NightError, StackError
 from stack.keys import ADMIN
 from stack.launcher import running_stack
 from stack.places import Places

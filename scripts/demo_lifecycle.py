@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import click
 from lifecycle import attack, competition, developer, material, newcomer, published, renewal
-from lifecycle.failures import LifecycleError
 from lifecycle.stage import Stage, ending, times_played
 from lifecycle.story import Story
 from lifecycle.window import Windows, chromium
 from rich.console import Console
-from stack.failures import StackError
+from stack.failures import LifecycleError, StackError
 from stack.launcher import running_stack
 from stack.places import Places
 from stack.progress import Progress

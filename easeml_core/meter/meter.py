@@ -1,9 +1,16 @@
 """The meter at run time, for every method: the answers so far and one submission in, one reading out.
 
-The state is nothing but the list of earlier answers, so it can be read from a ledger at any time. Only the signal and
-the edges of a dithered meter may reach the developer. The caller answers a repeated artifact from its log, at no cost.
+The state is the list of earlier answers, read from the ledger. Only the signal and the edges of a dithered meter may
+reach the developer. The caller answers a repeated artifact from its log, at no cost. ``promises.py`` has the promise of
+each method, ``levels.py`` the division of the level, ``regulation.py`` the rules.
 
-What each method promises is in ``promises.py``, how levels are shared out in ``levels.py``, rules in ``regulation.py``.
+A model of the developer gives likely histories more of the level: any probabilities over signal histories add up to at
+most 1 in each level of the developer's tree, so a node may have the failure probability (delta / T) P(history). They
+are rescaled among the ranges that could be answered, so a clear answer is free, as in the path-adaptive meter. A wrong
+model costs labels, never validity.
+
+Sources: Krichevsky and Trofimov (1981), "The performance of universal encoding", for adding 1/2 to the counts; Rogers
+et al. (2020), "Guaranteed validity for empirical approaches to adaptive data analysis", for guess and check.
 """
 
 from __future__ import annotations
@@ -13,18 +20,66 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
-from easeml_core.meter.developer_model import log_cost
 from easeml_core.meter.dither import shifted
 from easeml_core.meter.levels import next_log_level
 from easeml_core.meter.planner import check_ranges
 from easeml_core.meter.reading import Reading, measurement, read
-from easeml_core.meter.regulation import rule_of
+from easeml_core.meter.regulation import changes, rule_of
 from easeml_core.meter.tree_size import team_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+
+
+def next_signal_probabilities(developer: str, signals: int, answers: Sequence[int]) -> tuple[float, ...]:
+    """The guessed chance of each signal after these answers.
+
+        any:     1 / m
+        kt:      (count of i + 1/2) / (t + m/2)                         after t answers
+        sticky:  (stays + 1/2) / (t + 1) for the last answer, (changes + 1/2) / (t + 1) / (m - 1) for each other
+
+    Args:
+        developer: ``any``, ``kt`` or ``sticky``.
+        signals: m >= 2.
+        answers: Signals so far; before the first, ``sticky`` expects range 1.
+
+    Returns:
+        m positive numbers with sum 1.
+
+    Example:
+        >>> next_signal_probabilities("kt", 2, [1, 1, 1])
+        (0.875, 0.125)
+    """
+    t = len(answers)
+    if developer == "kt":
+        return tuple((answers.count(i) + 0.5) / (t + signals / 2) for i in range(1, signals + 1))
+    if developer == "sticky":
+        moved = changes(answers)
+        last = answers[-1] if answers else 1
+        other = (moved + 0.5) / (t + 1) / (signals - 1)
+        return tuple((t - moved + 0.5) / (t + 1) if i == last else other for i in range(1, signals + 1))
+    return (1 / signals,) * signals
+
+
+def log_cost(developer: str, signals: int, answers: Sequence[int], signal: int, span: range) -> float:
+    """What an answer costs: -ln of its guessed chance among the signals that could have been answered.
+
+    Args:
+        developer: As above.
+        signals: m >= 2.
+        answers: Signals so far.
+        signal: The answer, inside the span.
+        span: Signals that could have been answered.
+
+    Returns:
+        A number >= 0; 0 when nothing else could have been answered; ln of how many for ``any``.
+    """
+    if developer == "any" or len(span) == 1:
+        return math.log(len(span))
+    chances = next_signal_probabilities(developer, signals, answers)
+    return math.log(math.fsum(chances[i - 1] for i in span)) - math.log(chances[signal - 1])
 
 
 class Earlier(Protocol):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from stack.failures import LifecycleError
 
 from easeml_core.gate.attack import CONDITION, DELTA, STEPS, Attack, false_answers
-from lifecycle.failures import LifecycleError
 from lifecycle.stage import REFEREE
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from night.registration import await_answers
 from night.runs import await_dag, follow
+from stack.failures import LifecycleError
 
 from easeml_core.entities import TrialState
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_details
-from lifecycle.failures import LifecycleError
 from lifecycle.stage import OPERATOR
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.datasets import load_digits
-
-from lifecycle.failures import LifecycleError
+from stack.failures import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

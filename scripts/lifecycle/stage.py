@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from stack.components import easeml
 from stack.environment import database_environment
+from stack.failures import LifecycleError
 
 from easeml_core.services.reports.overview import overview
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.server.server import Server
-from lifecycle.failures import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,10 +7,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stack.failures import StackError
+from stack.failures import LifecycleError, StackError
 
 from easeml_core.errors import EasemlError
-from lifecycle.failures import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

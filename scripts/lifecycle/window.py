@@ -13,8 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from playwright.sync_api import Error, sync_playwright
-
-from lifecycle.failures import LifecycleError
+from stack.failures import LifecycleError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from stack.failures import NightError
+
 from easeml_core.entities import StudyState
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview
-from night.failures import NightError
 from night.runs import await_dag, follow, require_no_broken_tasks
 from night.tenants import BY_FORM, WISHES, Wish
 

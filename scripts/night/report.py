@@ -1,25 +1,75 @@
-"""What happened, for a person as a table, for a program as JSON."""
+"""The report of a night as a table and as JSON, and the check that no candidate ran twice on the same data."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rich.table import Table
+from stack.failures import NightError
 
 from easeml_core.encoding import to_json
+from easeml_core.entities import TrialState
+from easeml_core.services.reports.overview import overview, study_details
 from night.worse_model import BASELINE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
     from easeml_core.services.reports.overview import StudyEntry
+    from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import TrialEntry
     from night.retraining import Night
     from night.runs import Release
     from night.worse_model import Worse
+
+ENDED = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
+Trials: TypeAlias = "Mapping[str, Sequence[TrialEntry]]"
+
+
+def trials_of_all(store: Store) -> Trials:
+    """Study name to its trials."""
+    names = [entry.study for entry in overview(store).tenants]
+    return {name: study_details(store, study=name).trials for name in names}
+
+
+def ended_trials(trials: Trials) -> set[int]:
+    """Ids of the trials that have ended."""
+    return {t.trial_id for listed in trials.values() for t in listed if t.state in ENDED}
+
+
+def repeated(trials: Trials) -> list[str]:
+    """Every (study, candidate, data version) that has more than one trial, in words."""
+    counted = Counter((study, t.candidate, t.data_version_id) for study, listed in trials.items() for t in listed)
+    return [
+        f"{study}: {candidate} ran {n} times on data version {v}"
+        for (study, candidate, v), n in counted.items()
+        if n > 1
+    ]
+
+
+def require_nothing_repeated(before: set[int], suggested: Iterable[Mapping[str, Any]], after: Trials) -> None:
+    """Compare a night with what had ended before it.
+
+    Args:
+        before: Ids of the trials that had ended when the night began.
+        suggested: What the night suggested.
+        after: All trials after the night.
+
+    Raises:
+        NightError: If a candidate ran again on the same data, or a suggested trial has not ended.
+    """
+    given = [int(s["trial_id"]) for s in suggested]
+    again = [f"trial {i} had ended before this night" for i in sorted(set(given) & before)]
+    twice = [f"trial {i} was given {n} times" for i, n in Counter(given).items() if n > 1]
+    open_still = [f"trial {i} has not ended" for i in sorted(set(given) - ended_trials(after))]
+    if wrong := again + twice + open_still + repeated(after):
+        message = "; ".join(wrong)
+        raise NightError(message)
+
 
 VERDICTS = {"pass": "[green]pass[/]", "fail": "[red]fail[/]", "withheld": "withheld", None: "[dim]not asked[/]"}
 

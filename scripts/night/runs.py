@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from night.failures import BrokenTasksError, NightError
+from stack.failures import BrokenTasksError, NightError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from stack.failures import NightError
+
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.models.promotion import model_list
 from easeml_core.services.reports.overview import overview, study_details
-from night.failures import NightError
 from night.runs import Release, await_dag, follow, require_no_broken_tasks
 
 if TYPE_CHECKING:

@@ -1,11 +1,11 @@
-"""What can go wrong with a stack, with the cause where people look: on the last lines."""
+"""Errors of a stack, of a night and of the lifecycle demo, with the cause on the last lines, where users look."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 TAIL = 25
@@ -71,3 +71,21 @@ def tail(log: Path, lines: int = TAIL) -> str:
 def last_line(log: Path) -> str:
     """The last line of a log file: where Python and the kernel say why."""
     return tail(log, 1)
+
+
+class NightError(StackError):
+    """Raised when a night did not do what it promises; the message is the cause."""
+
+
+class BrokenTasksError(NightError):
+    """Raised when tasks failed for another reason than a rejected model; shows the end of each one's log."""
+
+    def __init__(self, dag_id: str, run_id: str, broken: Sequence[tuple[str, Sequence[str]]]) -> None:
+        self.broken = tuple(broken)
+        logs = "\n".join(f"{name}\n" + "\n".join(f"    {line}" for line in lines) for name, lines in broken)
+        names = ", ".join(name for name, _ in broken)
+        super().__init__(f"{logs}\nrun {run_id} of {dag_id}: failed without a rejection: {names}; the logs are above")
+
+
+class LifecycleError(StackError):
+    """Raised when the story does not go on; the message says what was awaited, and where."""

@@ -20,8 +20,7 @@ from stack.environment import airflow_environment, api_server_environment, datab
 from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
 from stack.git_bundles import write_trust
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
-from stack.loopback import require_loopback
-from stack.ports import remembered_port
+from stack.network import remembered_port, require_loopback
 from stack.processes import Processes, begin_command, finish_command, run_command
 from stack.record import FAILED, HEALTHY, STOPPED, Record, end_leftovers, is_running, launcher_lock, read_record
 from stack.rest import Rest

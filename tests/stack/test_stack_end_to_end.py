@@ -14,10 +14,9 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
-from night.failures import BrokenTasksError, NightError
 from night.runs import Release, await_dag, follow, require_no_broken_tasks
 from rich.console import Console
-from stack.failures import AlreadyRunningError, ComponentDiedError
+from stack.failures import AlreadyRunningError, BrokenTasksError, ComponentDiedError, NightError
 from stack.launcher import POOL, Stack
 from stack.places import Places
 from stack.progress import Progress

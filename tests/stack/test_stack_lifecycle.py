@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lifecycle import developer, material, published
-from lifecycle.failures import LifecycleError
 from lifecycle.stage import ending
 from lifecycle.story import Story
 from rich.console import Console
+from stack.failures import LifecycleError
 
 from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import throwaway_folder

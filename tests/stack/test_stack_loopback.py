@@ -8,8 +8,7 @@ import sys
 import psutil
 import pytest
 from stack.failures import ExposedError
-from stack.loopback import listening, require_loopback
-from stack.ports import remembered_port
+from stack.network import listening, remembered_port, require_loopback
 
 SERVER = """
 import socket, sys

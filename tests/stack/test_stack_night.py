@@ -8,14 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 from night import worse_model
-from night.failures import NightError
-from night.proof import ended_trials, repeated, require_nothing_repeated
-from night.report import Report, print_report
+from night.report import Report, ended_trials, print_report, repeated, require_nothing_repeated
 from night.retraining import Night
 from night.runs import Release, broken_tasks, title
 from night.tenants import BY_FORM, WISHES
 from night.worse_model import Worse, compares, find_worse
 from rich.console import Console
+from stack.failures import NightError
 
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.registration.register import study_settings
@@ -87,7 +86,7 @@ def studies(monkeypatch):
         }
         listed = {
             name: [
-                {"model_id": k, "origin": origin, "validation_quality": quality, "in_production": stands}
+                SimpleNamespace(model_id=k, origin=origin, validation_quality=quality, in_production=stands)
                 for k, (origin, quality, stands) in enumerate(models)
             ]
             for name, (_, models) in made.items()

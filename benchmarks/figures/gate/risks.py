@@ -1,4 +1,8 @@
-"""How often the gate is wrong: against developers who learn, at the threshold of every test, and on real models."""
+"""The gate's errors: against developers who learn, at the threshold of every test, and on published models.
+
+The labels of the attacks are fair coins. One developer asks for the majority vote of models whose answers it has seen;
+the other knows part of the labels and tunes its questions (``easeml_core.gate.attack``).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +13,10 @@ import numpy as np
 
 from easeml_core.canvas import COLOURS
 from easeml_core.entities import Verdict
+from easeml_core.gate.attack import CONDITION, DELTA, EXAMPLES, STEPS, Attack, critical_count, false_answers
 from easeml_core.gate.condition import parse_condition
-from easeml_core.stats.adaptivity import allocate
+from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.binomial_bounds import clopper_pearson
-from figures.gate.attack import (
-    DELTA,
-    EXAMPLES,
-    STEPS,
-    Attack,
-    critical_count,
-    false_answers,
-    inflation,
-    vote_counts,
-)
 from figures.gate.cifar import early, fixed, read_models, tabulate
 from figures.gate.errors import ALPHA, NULLS, wrong_verdicts
 from figures.gate.plans import plan
@@ -29,7 +24,51 @@ from figures.markdown import shown, table
 from figures.pictures import canvas, saved
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from figures.sessions import SessionRunner
+
+__all__ = [
+    "CONDITION",
+    "DELTA",
+    "EXAMPLES",
+    "STEPS",
+    "Allocation",
+    "Attack",
+    "critical_count",
+    "false_answers",
+    "inflation",
+    "vote_counts",
+]
+
+
+def vote_counts(rng: np.random.Generator, *, examples: int, answers: int, runs: int) -> NDArray[np.int64]:
+    """How many labels the vote of so many answered models has right, shape ``(runs,)``.
+
+    Each model is a coin; its developer learns whether it was right on more than half of the set. A model that was not
+    is as informative: its opposite was. The vote is right on a share of 1/2 + (1/pi) sqrt(answers / examples), about.
+
+    Args:
+        rng: Seeded.
+        examples: N.
+        answers: Models that were asked about, >= 1.
+        runs: Repeats.
+    """
+    counts = np.empty(runs, dtype=np.int64)
+    for run in range(runs):
+        # Whether a coin model is right is a coin, too: the labels need not be drawn.
+        right = rng.integers(0, 2, (answers, examples), dtype=np.int8)
+        above = 2 * right.sum(axis=1, dtype=np.int64) > examples
+        votes = np.where(above[:, None], right, 1 - right).sum(axis=0)
+        ties = rng.integers(0, 2, examples)
+        counts[run] = int((2 * votes + ties > answers).sum())
+    return counts
+
+
+def inflation(examples: int, answers: float) -> float:
+    """What the vote seems to be better than 1/2, to first order: (1/pi) sqrt(answers / examples)."""
+    return math.sqrt(answers / examples) / math.pi
+
 
 LOG_MISS = math.log(0.001)
 ANSWERS = (1, 3, 7, 15, 31, 47, 63)

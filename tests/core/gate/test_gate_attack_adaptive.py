@@ -1,6 +1,6 @@
 """Developers who use what they learn, against every allocation of the level: one for each kind of feedback.
 
-The attacks are those of docs/gate.md (``benchmarks/figures/gate/attack.py``). Each attack works where the level does
+The attacks are those of docs/gate.md (``benchmarks/figures/gate/risks.py``). Each attack works where the level does
 not pay for its feedback, and fails where it does. All seeded; false-alarm chances are for other seeds.
 """
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figures.gate import attack as attacks
+from figures.gate import risks
 
 from easeml_core.stats.adaptivity import allocate
 
@@ -25,8 +25,8 @@ OFTEN, SELDOM = 0.5, 0.05
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
 def test_answers_that_are_not_paid_for_fool_the_gate(mode):
     # Seen: 63 and 52 % of 200. Fewer than 45 of 150 has a chance below 1e-6 if it is one half.
-    attack = attacks.Attack(aim=OFTEN, mode=mode)
-    assert attacks.false_answers(np.random.default_rng(1), attack, "none", runs=RUNS, counted=False).sum() >= 45
+    attack = risks.Attack(aim=OFTEN, mode=mode)
+    assert risks.false_answers(np.random.default_rng(1), attack, "none", runs=RUNS, counted=False).sum() >= 45
 
 
 @pytest.mark.parametrize("aim", [OFTEN, SELDOM])
@@ -43,8 +43,8 @@ def test_answers_that_are_not_paid_for_fool_the_gate(mode):
     ],
 )
 def test_answers_that_are_paid_for_do_not(adaptivity, mode, known, aim):
-    attack = attacks.Attack(aim=aim, mode=mode, known=known)
-    assert attacks.false_answers(np.random.default_rng(2), attack, adaptivity, runs=RUNS).sum() <= MOST
+    attack = risks.Attack(aim=aim, mode=mode, known=known)
+    assert risks.false_answers(np.random.default_rng(2), attack, adaptivity, runs=RUNS).sum() <= MOST
 
 
 @pytest.mark.parametrize(
@@ -69,21 +69,21 @@ def test_what_costs_is_the_answer_that_the_promise_is_about(adaptivity, mode, co
 def test_the_attacks_reach_the_states_that_they_are_about(adaptivity, monkeypatch):
     """Questions are tuned well enough that sets see several changes, and each changes what the next test costs."""
     seen: list[int] = []
-    priced = attacks.Allocation.log_multiplicity
+    priced = risks.Allocation.log_multiplicity
 
     def noted(self: Any, changes: int = 0) -> float:
         seen.append(changes)
         return float(priced(self, changes))
 
-    monkeypatch.setattr(attacks.Allocation, "log_multiplicity", noted)
-    attacks.false_answers(np.random.default_rng(3), attacks.Attack(aim=OFTEN, known=0.4), adaptivity, runs=5)
+    monkeypatch.setattr(risks.Allocation, "log_multiplicity", noted)
+    risks.false_answers(np.random.default_rng(3), risks.Attack(aim=OFTEN, known=0.4), adaptivity, runs=5)
     assert max(seen) >= 2
     assert adaptivity == "recycle" or max(seen) == 2  # the third change retires the set
 
 
 def test_a_vote_passes_a_hoeffding_threshold_at_one_level_per_step_half_of_the_time():
     """The specification's figure: at N = 1000 and delta = .05 the 32nd model passes in 50.6 % of the runs."""
-    counts = attacks.vote_counts(np.random.default_rng(4), examples=1000, answers=31, runs=300)
+    counts = risks.vote_counts(np.random.default_rng(4), examples=1000, answers=31, runs=300)
     excess = counts / 1000 - 0.5
     fooled = {}
     for adaptivity in ("none", "full"):
@@ -96,10 +96,10 @@ def test_a_vote_passes_a_hoeffding_threshold_at_one_level_per_step_half_of_the_t
 
 @pytest.mark.parametrize(("examples", "points"), [(500, 7.9), (1000, 5.6), (5000, 2.5)])
 def test_the_vote_looks_better_as_the_formula_says(examples, points):
-    counts = attacks.vote_counts(np.random.default_rng(5), examples=examples, answers=31, runs=100)
+    counts = risks.vote_counts(np.random.default_rng(5), examples=examples, answers=31, runs=100)
     # Five standard errors: 0.5 / sqrt(100 N) each.
     assert (counts / examples - 0.5).mean() == pytest.approx(points / 100, abs=5 * 0.05 / math.sqrt(examples) + 0.0005)
-    assert attacks.inflation(examples, 31) == pytest.approx(points / 100, abs=0.0006)
+    assert risks.inflation(examples, 31) == pytest.approx(points / 100, abs=0.0006)
 
 
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
@@ -108,7 +108,7 @@ def test_the_critical_count_is_the_binomial_one(mode):
     from scipy.stats import binom
 
     for log_level in (-3.0, -8.0, -25.0):
-        found = attacks.critical_count(log_level, 1000, mode)
+        found = risks.critical_count(log_level, 1000, mode)
         if mode == "fp-free":
             assert binom.logsf(found - 1, 1000, 0.5) <= log_level < binom.logsf(found - 2, 1000, 0.5)
         else:

@@ -17,9 +17,8 @@ from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.developer_model import next_signal_probabilities
 from easeml_core.meter.dither import late_shift, mean_branches
-from easeml_core.meter.meter import Answered, read_submission
+from easeml_core.meter.meter import Answered, next_signal_probabilities, read_submission
 from easeml_core.meter.planner import plan_config
 from easeml_core.meter.promises import promise
 from easeml_core.meter.ranges import exact

@@ -7,7 +7,7 @@ import math
 import pytest
 from scipy import stats
 
-from easeml_core.meter.developer_model import next_signal_probabilities
+from easeml_core.meter.meter import next_signal_probabilities
 from easeml_core.meter.planner import MeterPlan, plan_meter
 
 WIDE = {2: (0.5,), 3: (0.3, 0.6), 5: (0.2, 0.4, 0.6, 0.8)}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
-from figures.meter import catalogue, sizes
+from figures.meter import catalogue as catalogue
+from figures.meter import sizes
 from figures.meter.validation import exact_validation_minimum
 from meter_oracles import combine_signals
 from pages import MOST_BYTES, Page, parse

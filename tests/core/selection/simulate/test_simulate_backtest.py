@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Past
-from easeml_core.selection.simulate import backtested
+from easeml_core.selection.simulate import repeats as backtested
 from easeml_core.selection.simulate.backtest import (
     LOSSES,
     AgainstDefault,
@@ -25,11 +25,10 @@ from easeml_core.selection.simulate.backtest import (
     telling,
     totals_of,
 )
-from easeml_core.selection.simulate.backtested import chosen_by_backtest, table_of
 from easeml_core.selection.simulate.contestants import RIVALS, Contestant, parse_contestants
 from easeml_core.selection.simulate.metrics import Curve
 from easeml_core.selection.simulate.protocol import Protocol
-from easeml_core.selection.simulate.repeats import outcome
+from easeml_core.selection.simulate.repeats import chosen_by_backtest, outcome, table_of
 from easeml_core.selection.simulate.tables import Table
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from easeml_core.selection.scheduler import Forecast
-from easeml_core.selection.simulate.clairvoyant import ClairvoyantScheduler
 from easeml_core.selection.simulate.metrics import loss_curve
 from easeml_core.selection.simulate.report import percent_to_loss
+from easeml_core.selection.simulate.run import ClairvoyantScheduler
 
 
 def test_its_rule_by_hand():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import InvalidInputError, ShapeError
-from easeml_core.selection.simulate import cells
+from easeml_core.selection.simulate import tables as cells
 from easeml_core.selection.simulate.tables import Table, read_table
 
 QUALITY = "dataset,knn,tree\niris,0.9,0.8\nwine,,0.7\n"

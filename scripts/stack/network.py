@@ -1,4 +1,4 @@
-"""Nothing of ours may be reached from another machine: look at every listening socket of our processes."""
+"""The API server's port on loopback, and the check that no process of ours listens on another address."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from easeml_core.errors import StateError
+from easeml_core.store.server.cluster import free_port
 from stack.failures import ExposedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 def listening(processes: Iterable[psutil.Process]) -> list[tuple[str, int, str, int]]:
@@ -41,3 +44,21 @@ def require_loopback(processes: Iterable[psutil.Process]) -> int:
     if exposed:
         raise ExposedError(f"{name} (process {pid}) on {address}:{port}" for address, port, name, pid in exposed)
     return len(sockets)
+
+
+def remembered_port(path: Path) -> int:
+    """The port in the file if it is still free, else another one, which the file then holds.
+
+    Raises:
+        StateError: If this machine has no free port.
+    """
+    try:
+        wanted = int(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        wanted = 0
+    port = (free_port(wanted) if 0 < wanted < 2**16 else None) or free_port()
+    if port is None:
+        message = "no port of 127.0.0.1 is free"
+        raise StateError(message)
+    path.write_text(f"{port}\n", encoding="utf-8")
+    return port
