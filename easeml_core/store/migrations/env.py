@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-if hasattr(context, "config"):  # else nobody runs migrations: a tool only reads every module there is
+if hasattr(context, "config"):  # absent where a tool imports every module without running migrations
     connection = context.config.attributes["connection"]
     context.configure(connection=connection, version_table_schema="work")
     with context.begin_transaction():

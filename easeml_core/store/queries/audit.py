@@ -1,6 +1,6 @@
-"""The audit, as rows: who did what, when, by which door and why. Triggers write it (m0008); here it is read.
+"""Queries over the audit: who did what, when, through which interface and why; and recent events for notifications.
 
-What has happened lately in all studies, as rows, for whoever tells people of it: from the schema ``work`` alone.
+Triggers write the audit (m0008). Notifications are read from the schema ``work`` alone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Filter(NamedTuple):
     since: datetime | None = None
 
 
-# An alert of one of several teams is that team's: whoever is held to studies of their own is told of none. A change of
-# the whole installation has neither study nor tenant.
+# A user who is limited to some studies sees no alert of a team. A change of the whole installation has neither study
+# nor tenant.
 _ROWS = """
 FROM work.audit a LEFT JOIN work.studies s ON s.id = a.study_id LEFT JOIN work.tenants t ON t.id = a.tenant_id
 WHERE (CAST(:studies AS text[]) IS NULL OR (a.after ->> 'team' IS NULL AND (s.name = ANY(CAST(:studies AS text[]))
@@ -58,10 +58,9 @@ WHERE q.study_id = a.study_id AND q.kind = 'seal' AND w.refused ORDER BY q.id DE
 
 
 def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
-    """Rows of the audit, newest first: id, at, who, door, role, act, study, tenant, before, after, reason, is_open.
+    """Return rows of the audit, newest first.
 
-    ``is_open`` says of what was asked for whether it still waits for its answer. The reason of a study's refusal is
-    what the referee has answered.
+    ``is_open`` says whether a request still waits for its answer. A refused study's reason is the referee's answer.
     """
     found = rows(
         tx,
@@ -101,8 +100,8 @@ def _values(wanted: Filter) -> dict[str, Any]:
     }
 
 
-# A fail on a condition of one's own is advice, and the same answer again is no news. An alert that is for one of
-# several teams is told to nobody here, since nobody says which team is asking.
+# A fail on the asker's own condition is advice, and a repeated answer is not news. An alert for one of several teams is
+# left out, since the recipients' team is unknown here.
 _LATELY = """
 SELECT 'promotion-' || p.id AS id, CASE p.kind WHEN 'rollback' THEN 'rollback' ELSE 'promotion' END AS kind,
        p.study_id, p.promoted_at AS at,
@@ -130,7 +129,7 @@ _OF_STUDIES = (
 
 
 def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: int) -> list[dict[str, Any]]:
-    """Promotions, rollbacks, rejections and alerts since a moment, oldest first: what everybody may know of them.
+    """Return promotions, rollbacks, rejections and alerts since a moment, oldest first: their public facts.
 
     Args:
         tx: Any role.

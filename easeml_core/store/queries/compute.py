@@ -1,7 +1,7 @@
-"""What runs where, who waits and who was served, as rows of a bounded time.
+"""Queries about devices: what runs where, which trials wait, and the device time that each tenant used.
 
-A model that was measured anew took no device of a training, so it is left out. Of an attempt that was lost only the
-device time is kept: it is drawn where its trial began. A device is known by its kind and by nothing more.
+A model that was evaluated again used no training device and is left out. A lost attempt counts as device time of its
+trial, drawn where the trial began. Devices are identified by their kind alone.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ FROM work.trials x JOIN work.studies s ON s.id = x.study_id
 WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING') AND {_SEEN} GROUP BY s.name
 """
 
-# A first result is expected to gain all of its quality, at a cost that nobody knows yet: it has no place among prices.
+# A first result is expected to gain all of its quality at an unknown cost, so it has no price.
 _GAINS = f"""
 SELECT b.created_at AS at, s.name AS study, c.name AS candidate, g.reasons -> 'guarded' = 'true'::jsonb AS guarded,
        3600 * (g.reasons ->> 'expected_improvement')::double precision

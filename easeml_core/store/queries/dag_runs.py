@@ -1,4 +1,4 @@
-"""What one task, or one run of a DAG, has asked for and trained, as rows: their request keys say so.
+"""Queries about what one task, or one run of a DAG, has requested and trained, found by its request keys.
 
 A run's keys begin with ``DAG/RUN/``, those of one task are ``DAG/RUN/TASK/INDEX``, some with more behind it.
 """

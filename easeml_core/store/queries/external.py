@@ -1,4 +1,4 @@
-"""What a registry outside may be told, as rows: ended trials, and models that were let out. Any role may read this.
+"""Public facts for an external registry, in any role: ended trials, and models that were let out.
 
 Of sealed sets only the symbol of a released verdict is here.
 """

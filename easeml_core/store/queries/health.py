@@ -1,4 +1,4 @@
-"""What a look at an installation's health asks the database; any role of ours may, whatever the schema is."""
+"""Queries of the health check, for any of our roles and any version of the schema."""
 
 from __future__ import annotations
 

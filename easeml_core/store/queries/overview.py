@@ -1,8 +1,6 @@
-"""One row per study with everything that a table of tenants, and what to do next, are made of: symbols only.
+"""Queries of the overview, symbols only: one row per study, and quality, devices, verdicts and promises over time.
 
-One query, of joins over whole tables: it stays fast with a thousand studies of many trials each.
-
-What stands beside the table of tenants: quality over time, devices by the hour, verdicts of a week, promises.
+The row per study comes from one query of joins over whole tables: it stays fast with a thousand studies of many trials.
 """
 
 from __future__ import annotations

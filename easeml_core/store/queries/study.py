@@ -1,4 +1,4 @@
-"""What the page of one study shows, as rows: counts, shares of the compute, trials page by page, and their curves."""
+"""Queries of a study's page: counts, shares of the compute, trials page by page, and their curves."""
 
 from __future__ import annotations
 

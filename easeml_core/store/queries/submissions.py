@@ -1,7 +1,7 @@
-"""What was handed in for a study, in its order, with what was released about each: facts that everybody may read.
+"""Queries about submitted models: their order and the public facts that were released about each.
 
-A model counts as handed in from the moment when somebody submitted it, or asked gate or meter about it. Its number is
-its place in that order, so that a developer and the referee call it the same.
+A model is submitted when a user submits it or files a gate or meter request for it. Its number is its place in that
+order, the same for developers and the referee.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ LEFT JOIN work.submissions u ON u.model_id = m.id
 """
 
 # The verdict on the sealed condition comes before one on another, which is advice. Where several teams share a meter
-# set, nobody here is one of them.
+# set, this query acts for none of them.
 _LIST = f"""{_NUMBERED}, shown AS MATERIALIZED (
   SELECT model_id, handed_in_at, number, count(*) OVER () AS total FROM numbered
   ORDER BY number DESC LIMIT :most OFFSET :skip)
@@ -152,19 +152,19 @@ def answer_times(tx: Connection, study_id: int, *, limit: int) -> tuple[list[dat
 
 
 def numbers_of(tx: Connection, study_id: int, model_ids: Sequence[int]) -> dict[int, int]:
-    """Model to its number, for those that were handed in."""
+    """Return the number of each of these models that was submitted."""
     query = _NUMBERED + "SELECT model_id, number FROM numbered WHERE model_id = ANY (:ids)"
     return {r.model_id: r.number for r in rows(tx, query, study=study_id, ids=list(model_ids))}
 
 
 def model_of_number(tx: Connection, study_id: int, number: int) -> int | None:
-    """The model that was handed in under this number, or None."""
+    """Return the model that was submitted under this number, or None."""
     found = row(tx, _NUMBERED + "SELECT model_id FROM numbered WHERE number = :number", study=study_id, number=number)
     return None if found is None else int(found.model_id)
 
 
 def names_of(tx: Connection, model_ids: Sequence[int]) -> dict[int, str]:
-    """Model to what people call it: its candidate, or the first line of what was said when it was handed in."""
+    """Return the display name of each model: its candidate, or the first line of its submission's message."""
     query = f"SELECT m.id, {_CALLED} AS called FROM work.models m {_ORIGIN} WHERE m.id = ANY (:ids)"
     return {r.id: r.called for r in rows(tx, query, ids=list(model_ids))}
 

@@ -201,7 +201,7 @@ class EventRow:
     facts: EventFacts
 
 
-# Of a meter set that several teams share nobody's signals are told, nor an alert that is for one of them.
+# Signals of a meter set that several teams share are left out, and so are alerts for one of them.
 _EVENTS = f"""
 SELECT created_at AS at, 'registered' AS kind, id AS ref, jsonb_build_object('program', program) AS facts
 FROM work.studies WHERE id = :id

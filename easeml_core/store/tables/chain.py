@@ -1,8 +1,8 @@
 """Hash chains as rows: one for each sealed set, one for the audit and the promotions.
 
-An entry commits to a row that is there already (a ledger entry, a verdict, a reading, a row of the audit, a promotion)
-or to a content of its own (``genesis``, ``acknowledged``, ``key``, ``labels``). Entries are signed where a key is in
-use (``recording``). What is known of a row is in ``chained_rows.py``; ``services/evidence`` checks chains.
+An entry commits to a row (a ledger entry, a verdict, a reading, a row of the audit, a promotion) or to content that the
+entry itself holds (``genesis``, ``acknowledged``, ``key``, ``labels``). Entries are signed where a key is in use
+(``recording``). The facts of a row are in ``chained_rows.py``; ``services/evidence`` checks chains.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What hash chains commit to: the facts of a sealed set, of its ledger and verdicts, of the audit and promotions.
+"""What hash chains commit to: the facts of a sealed set, its ledger and verdicts, the audit and promotions.
 
-The entries themselves are in ``chain.py``.
+``chain.py`` stores the entries.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ def set_of(chain: str) -> int | None:
     return int(chain.removeprefix(_SET)) if chain.startswith(_SET) else None
 
 
-# What is known of a row. An earlier entry must always find the same facts again: a column that is added to a table
-# later is not added to a query here, but to one of a new kind.
+# An earlier entry must always find the same facts: a column added to a table later goes into a query of a new kind.
 
 _IDENTITY = "(SELECT m.format || ' ' || m.artifact FROM work.models m WHERE m.id = {0})"
 
@@ -53,8 +52,8 @@ SELECT s.id AS subject, s.id, s.steps, s.fingerprint, encode(sha256(s.inputs), '
 FROM sealed.test_sets s JOIN work.test_sets t ON t.id = s.id WHERE s.id = :set
 """
 
-# A model that could not be run for one request alone (``sealed_predictions``) has no predictions then, and may get some
-# later for another request: those are not what the entry rests on.
+# A model that could not be run for one request (``sealed_predictions``) has no predictions then and may get some for a
+# later request: the entry does not rest on those.
 _ROW_FACTS = {
     LEDGER: """
 SELECT l.id AS subject, l.test_set_id, l.step, l.steps, l.system, l.system_step, l.system_steps, l.request_id,
@@ -205,10 +204,10 @@ UNION ALL SELECT 'model', m.id, m.xmin::text || m.ctid::text FROM work.models m
 
 
 def versions(tx: Connection, chain: str) -> dict[tuple[str, int], str]:
-    """Which version of each row there is that the chain depends on: what has the same one was not changed since.
+    """Return the version of each row that the chain depends on; an equal version means an unchanged row.
 
     PostgreSQL gives every new version of a row the transaction that wrote it (``xmin``) and a place (``ctid``), also
-    where triggers are off. It saves reading and hashing everything anew before each answer.
+    where triggers are off. Comparing them avoids hashing every row again before each answer.
     """
     query = _VERSIONS_OF_AUDIT if chain == AUDIT else _VERSIONS_OF_SET
     values = {"chain": chain} if chain == AUDIT else {"chain": chain, "set": set_of(chain)}
@@ -216,10 +215,10 @@ def versions(tx: Connection, chain: str) -> dict[tuple[str, int], str]:
 
 
 def unchained(tx: Connection, kind: str, *, above: int, limit: int) -> list[int]:
-    """Ids of committed rows of the audit or of promotions that no entry is about, rising.
+    """Return ids of committed rows of the audit or of promotions that have no entry, rising.
 
-    Numbers are given before their transactions end, so a lower one may come later: what is not in the chain is looked
-    for, whatever its number, above a number below which nothing can come any more (``settled_below``).
+    Numbers are given before their transactions end, so a lower one may appear later. The search therefore starts above
+    the number below which no row can appear any more (``settled_below``).
     """
     table = {AUDITED: "work.audit", PROMOTION: "work.promotions"}[kind]
     found = rows(
@@ -236,7 +235,7 @@ def unchained(tx: Connection, kind: str, *, above: int, limit: int) -> list[int]
 
 @dataclass(frozen=True, slots=True)
 class Horizon:
-    """How far the numbers of rows reach, and which transactions may still bring lower ones.
+    """How far the numbers of rows reach, and which transactions may still add lower ones.
 
     Attributes:
         newest: Highest number of a row that can be seen; 0 without any.
@@ -250,7 +249,7 @@ class Horizon:
 
 
 def horizon(tx: Connection, kind: str) -> Horizon:
-    """Where the numbers of a kind of rows stand now."""
+    """Return the present horizon of a kind of rows."""
     table = {AUDITED: "work.audit", PROMOTION: "work.promotions"}[kind]
     found = row(
         tx,
@@ -268,7 +267,7 @@ def contradictions(tx: Connection, chain: str) -> list[str]:
     return [str(r.what) for r in rows(tx, query, **values)]
 
 
-# Answers about other conditions have places of their own, beyond the set's steps.
+# Answers about other conditions are counted separately, beyond the set's steps.
 _OF_SET = f"""
 SELECT format('%s %s of the ledger follows %s', CASE WHEN other THEN 'answer about another condition' ELSE 'step' END,
   step, before) AS what FROM (

@@ -1,11 +1,7 @@
-"""Pairs that were fed, and rows switched off and on, as rows: what waits for the referee, and what it made of it.
+"""Rows of a study's data after registration: pairs that were fed, rows switched off and on, versions, uploads.
 
-Who feeds or switches writes one row and waits for nothing. The referee makes a new data version of all that waits
-(``services/datasets/refresh.py``); it alone changes what is here already.
-
-How a study's data came to be what it is, as rows: its versions, and what each refresh has made.
-
-Studies whose data somebody has uploaded, as rows.
+Feeding or switching writes one row and does not wait. The referee makes a new data version of all that waits
+(``services/datasets/refresh.py``); only its role changes existing rows.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Pairs that somebody has brought: where they lie, and what has become of them.
+    """Pairs that a user fed: where they are stored, and what has become of them.
 
     ``state`` is ``waiting``, ``taken`` (its new rows are in the training part) or ``refused`` with a ``reason``.
     """
@@ -60,7 +56,7 @@ _SWITCH = "SELECT id, hash, is_on, reason, switched_by FROM work.switches "
 def add_feed(
     tx: Connection, *, study_id: int, artifact: str, rows: int, origin: str, fed_by: str, request_key: str
 ) -> int:
-    """Note that pairs were brought; the same key gives the same feed.
+    """Record fed pairs; the same key gives the same feed.
 
     Raises:
         InvalidInputError: The key has brought other pairs, or is empty.
@@ -95,19 +91,19 @@ def list_feeds(tx: Connection, study_id: int, *, limit: int = 1000) -> list[Feed
 
 
 def waiting_feeds(tx: Connection, study_id: int, *, limit: int) -> list[Feed]:
-    """The feeds that the referee has not looked at, oldest first."""
+    """Return the feeds that the referee has not processed, oldest first."""
     asked = _FEED + "WHERE study_id = :id AND state = 'waiting' ORDER BY id LIMIT :limit"
     return [Feed(**r._mapping) for r in rows(tx, asked, id=study_id, limit=limit)]
 
 
 def count_waiting(tx: Connection, study_id: int, *, but: str) -> int:
-    """How many feeds the referee has not looked at, one under the request key ``but`` not counted."""
+    """Count the feeds that the referee has not processed, without the one under the request key ``but``."""
     asked = "SELECT count(*) FROM work.feeds WHERE study_id = :id AND state = 'waiting' AND request_key <> :key"
     return int(scalar(tx, asked, id=study_id, key=but))
 
 
 def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> None:
-    """A feed is taken, or refused with this reason; for the referee's role."""
+    """Mark a feed as taken, or as refused with this reason; for the referee's role."""
     change(
         tx,
         "UPDATE work.feeds SET state = :state, reason = :reason WHERE id = :id",
@@ -118,7 +114,7 @@ def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> 
 
 
 def count_refused(tx: Connection, study_id: int, reason: str) -> int:
-    """How many feeds of the study were refused with this reason."""
+    """Count the study's feeds that were refused with this reason."""
     asked = "SELECT count(*) FROM work.feeds WHERE study_id = :id AND state = 'refused' AND reason = :reason"
     return int(scalar(tx, asked, id=study_id, reason=reason))
 
@@ -133,7 +129,7 @@ def add_switches(
     switched_by: str,
     request_key: str,
 ) -> int:
-    """Switch rows of the training part off or on, from the next refresh on; how many of these are new with this key.
+    """Switch rows of the training part off or on, from the next refresh on; return how many are new with this key.
 
     Raises:
         InvalidInputError: The key has switched one of them to the other side, or in another study.
@@ -161,13 +157,13 @@ def add_switches(
 
 
 def waiting_switches(tx: Connection, study_id: int) -> list[Switch]:
-    """What was switched since the last refresh, in order."""
+    """Return the switches since the last refresh, in order."""
     asked = _SWITCH + "WHERE study_id = :id AND refreshed_by IS NULL ORDER BY id"
     return [_switch(r) for r in rows(tx, asked, id=study_id)]
 
 
 def last_switches(tx: Connection, study_id: int) -> dict[bytes, Switch]:
-    """The last word on every row that was ever switched, by hash."""
+    """Return the last switch of every row that was ever switched, by hash."""
     asked = _SWITCH.replace("SELECT", "SELECT DISTINCT ON (hash)") + "WHERE study_id = :id ORDER BY hash, id DESC"
     return {found.hash: found for found in map(_switch, rows(tx, asked, id=study_id))}
 
@@ -177,7 +173,7 @@ def _switch(found: Any) -> Switch:
 
 
 def settle_switches(tx: Connection, switch_ids: Sequence[int], *, request_id: int) -> None:
-    """These were looked at for this request; for the referee's role."""
+    """Mark these switches as processed for this request; for the referee's role."""
     change(
         tx,
         "UPDATE work.switches SET refreshed_by = :request WHERE id = ANY (:ids)",
@@ -187,7 +183,7 @@ def settle_switches(tx: Connection, switch_ids: Sequence[int], *, request_id: in
 
 
 def add_fed_examples(tx: Connection, study_id: int, feed_of: Mapping[bytes, int]) -> None:
-    """Which feed each row of the training part came by; a later one takes the place of an earlier one."""
+    """Record the feed of each row of the training part; a later feed replaces an earlier one."""
     change(
         tx,
         "INSERT INTO work.fed_examples (study_id, hash, feed_id) SELECT :study_id, hash, feed_id "
@@ -200,7 +196,7 @@ def add_fed_examples(tx: Connection, study_id: int, feed_of: Mapping[bytes, int]
 
 
 def fed_examples(tx: Connection, study_id: int) -> dict[bytes, int]:
-    """Hash to feed of every row of the training part, switched off or not, that was not registered with the study."""
+    """Return hash to feed of every row of the training part, switched off or not, that came with a feed."""
     found = rows(tx, "SELECT hash, feed_id FROM work.fed_examples WHERE study_id = :id", id=study_id)
     return {bytes(r.hash): int(r.feed_id) for r in found}
 
@@ -208,7 +204,7 @@ def fed_examples(tx: Connection, study_id: int) -> dict[bytes, int]:
 def add_refresh(
     tx: Connection, *, request_id: int, study_id: int, data_version_id: int | None = None, off: str | None = None
 ) -> None:
-    """What came of a request to refresh: a data version, and the artifact of rows that it leaves out; or nothing new.
+    """Record the result of a refresh: a data version and the artifact of rows that it leaves out, or nothing new.
 
     For the referee's role.
     """
@@ -224,7 +220,7 @@ def add_refresh(
 
 
 def refresh_facts(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """``{"version", "train_rows"}`` of what a request made, both None where nothing was new; None without a refresh."""
+    """Return ``{"version", "train_rows"}`` of a refresh, both None where nothing was new; None without a refresh."""
     found = row(
         tx,
         "SELECT v.version, p.rows AS train_rows FROM work.refreshes r "
@@ -236,7 +232,7 @@ def refresh_facts(tx: Connection, request_id: int) -> dict[str, Any] | None:
 
 
 def switched_off(tx: Connection, study_id: int) -> str | None:
-    """Artifact of the rows that the study's newest training part leaves out, or None for none."""
+    """Return the artifact of the rows that the study's newest training part leaves out, or None."""
     found = scalar(
         tx,
         "SELECT off FROM work.refreshes WHERE study_id = :id AND data_version_id IS NOT NULL "
@@ -247,7 +243,7 @@ def switched_off(tx: Connection, study_id: int) -> str | None:
 
 
 def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> set[bytes]:
-    """Which of the examples lie in a set of this very study that is not released; for the referee's role."""
+    """Return which examples lie in an unreleased set of this same study; for the referee's role."""
     found = rows(
         tx,
         "SELECT e.hash FROM sealed.examples e JOIN work.test_sets t ON t.id = e.test_set_id "
@@ -259,7 +255,7 @@ def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> s
 
 
 def studies_that_wait(tx: Connection) -> list[str]:
-    """Names of the studies with pairs or switches that no refresh has taken, by name."""
+    """Return the names of studies with pairs or switches that no refresh has taken, by name."""
     found = rows(
         tx,
         "SELECT s.name FROM work.studies s WHERE s.state = 'ACTIVE' AND (EXISTS (SELECT FROM work.feeds f "
@@ -288,10 +284,10 @@ WHERE q.study_id = :id AND q.kind = 'refresh' ORDER BY q.id DESC LIMIT :limit
 
 
 def version_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
-    """The versions of a study's data, newest first, with the rows of their open parts.
+    """Return the versions of a study's data, newest first, with the rows of their open parts.
 
-    ``training_of`` is the version whose training part it goes on with, None where it has one of its own; ``refreshed``
-    says that pairs that were fed made it.
+    ``training_of`` is the version whose training part it shares, None where its training part is new; ``refreshed``
+    says that a refresh made it from fed pairs.
     """
     return [dict(r._mapping) for r in rows(tx, _VERSIONS, id=study_id, limit=limit)]
 
@@ -302,7 +298,7 @@ def refresh_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[s
 
 
 class UploadUse(NamedTuple):
-    """A study's source that names an upload, and how far the study is."""
+    """A study whose source names an upload, and the study's state."""
 
     tenant: str
     source: str
@@ -310,7 +306,7 @@ class UploadUse(NamedTuple):
 
 
 def uses_of_uploads(tx: Connection, days: Sequence[str]) -> list[UploadUse]:
-    """Who uses uploads of these days (``YYYY-MM-DD``); a source with such a name may still be malformed."""
+    """Return the uses of uploads of these days (``YYYY-MM-DD``); a source with such a name may still be malformed."""
     found = rows(
         tx,
         "SELECT DISTINCT t.name AS tenant, d.source, s.state FROM work.studies s "

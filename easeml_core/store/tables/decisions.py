@@ -1,11 +1,7 @@
-"""What a decision of the scheduler reads and writes: everything at once, what has changed since, and the new trial.
+"""Rows that the scheduler's decisions read and write: trials, candidates, batches of suggestions, settings.
 
-Large results come as one row of arrays: two hundred thousand rows of candidates take seconds, the same numbers in
-arrays a tenth of that.
-
-Batches of suggestions with their reasons, as rows; the batch of a request key is made once.
-
-The settings of the scheduler as rows: the newest holds, earlier ones stay as they were.
+Large results come as one row of arrays: 200,000 rows of candidates take seconds, the same numbers in arrays a tenth of
+that. A request key makes one batch. The newest settings hold; earlier ones never change.
 """
 
 from __future__ import annotations
@@ -30,8 +26,8 @@ NO_TRIAL = 2**63 - 1
 """As the last trial seen: none counts as new."""
 
 
-class Told(NamedTuple):
-    """What is known of one trial.
+class KnownTrial(NamedTuple):
+    """Facts of one trial.
 
     ``is_over``: it is open, and its lease or its hand-out has run out. ``reevaluates``: it only measured the model of
     that trial anew, and its cost is that of measuring. ``retries``: it takes the place of that trial, which failed
@@ -71,7 +67,7 @@ class Look:
     catalogue: int
     settings_id: int | None
     batch_id: int | None
-    trials: tuple[Told, ...]
+    trials: tuple[KnownTrial, ...]
 
 
 class Menu(NamedTuple):
@@ -108,13 +104,13 @@ def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Seque
 
 
 def glance(tx: Connection, *, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
-    """As ``look``, for who decides nothing: without the lock, in a transaction of ``Store.snapshot``."""
+    """As ``look``, for a caller that decides nothing: without the lock, in a transaction of ``Store.snapshot``."""
     return _look_of(rows(tx, _SEEN, key="", last=last, known=list(known)))
 
 
 def _look_of(found: Sequence[Row[Any]]) -> Look:
     first = found[0]
-    trials = tuple(Told._make(list(r)[4:]) for r in found if r.id is not None)
+    trials = tuple(KnownTrial._make(list(r)[4:]) for r in found if r.id is not None)
     return Look(first.now, first.version, first.settings_id, first.batch_id, trials)
 
 
@@ -124,11 +120,11 @@ def training_functions(tx: Connection) -> list[str]:
     return sorted(r.name for r in found)
 
 
-def all_trials(tx: Connection) -> list[Told]:
-    """All trials: those that have ended in the order of their end, then the open ones in that of their suggestion."""
-    arrays = ", ".join(f"array_agg({name})" for name in Told._fields)
+def all_trials(tx: Connection) -> list[KnownTrial]:
+    """Return all trials: the ended ones by the time of their end, then the open ones in the order of suggestion."""
+    arrays = ", ".join(f"array_agg({name})" for name in KnownTrial._fields)
     found = row(tx, f"SELECT {arrays} FROM ({_TRIALS} ORDER BY t.finished_at NULLS LAST, t.id) t")
-    return [] if found is None or found[0] is None else list(map(Told._make, zip(*found, strict=True)))
+    return [] if found is None or found[0] is None else list(map(KnownTrial._make, zip(*found, strict=True)))
 
 
 def menus(
@@ -139,16 +135,16 @@ def menus(
     trainers: bool = True,
     runtimes: Iterable[str] | None = None,
 ) -> dict[int, Menu]:
-    """The candidates of these studies; studies without any are left out.
+    """Return the candidates of these studies; studies without any are left out.
 
-    A candidate that whoever asks cannot execute is left out until it has a trial on the newest data.
+    A candidate that the caller cannot execute is left out until it has a trial on the newest data.
 
     Args:
         tx: Role ``easeml_worker``.
         study_ids: The studies.
-        functions: Names of the training functions that whoever asks has.
-        trainers: Whether it has the trainers of this package.
-        runtimes: Programs for containers that its machine has; None where that is not known.
+        functions: Names of the caller's training functions.
+        trainers: Whether the caller has the trainers of this package.
+        runtimes: Container programs of the caller's machine; None where that is not known.
     """
     found = rows(
         tx,
@@ -224,7 +220,7 @@ def add_decision(
     reasons: JsonObject,
     reserve_seconds: float,
 ) -> tuple[int, int]:
-    """A new SUGGESTED trial with its reasons on a batch, kept for whoever asked; ids of batch and trial.
+    """Add a SUGGESTED trial with its reasons to a batch, reserved for the caller; return ids of batch and trial.
 
     Raises:
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
@@ -250,9 +246,9 @@ def add_decision(
 
 
 def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) -> int | None:
-    """A new batch of suggestions, or None when this request key has one already.
+    """Add a batch of suggestions; None when this request key has one already.
 
-    It names the settings that hold now; whoever changes them holds the lock ``suggest``, as the scheduler does.
+    It names the present settings; a change of settings holds the lock ``suggest``, as the scheduler does.
     """
     found = scalar(
         tx,
@@ -290,7 +286,7 @@ def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[Sugges
 def add_suggestion(
     tx: Connection, *, batch_id: int, position: int, trial_id: int, reasons: JsonObject, reserve_seconds: float
 ) -> None:
-    """Put a trial on a batch and reserve it for whoever asked."""
+    """Put a trial on a batch and reserve it for the caller."""
     change(
         tx,
         "INSERT INTO work.suggestions (batch_id, position, trial_id, reasons) "

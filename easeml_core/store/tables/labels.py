@@ -1,9 +1,8 @@
-"""Labels that people give for sealed examples, as rows: what is wanted, what each labeler said, what is known of it.
+"""Labels that people give for sealed examples: what is wanted, what each labeler gave, what follows from it.
 
-How many rows there are here, and how large they are, says nothing of a label: one array a labeler and two bit fields a
-request, all at full length from the start and changed in place. Positions count in the set's fixed order.
-
-One sealed example at a time, for whoever labels it: a page that reads the whole set for each would be slow.
+The number and size of these rows say nothing about a label: one array a labeler and two bit fields a request, all at
+full length from the start and changed in place. Positions count in the set's fixed order. A labeling page reads one
+example at a time, since reading the whole set for each would be slow.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ if TYPE_CHECKING:
 
 
 UNKNOWN = -1
-"""In an array of labels: nobody has said, or those who have do not agree."""
+"""In an array of labels: no label was given, or the labelers do not agree."""
 
 UNSURE = -2
-"""In an array of what one labeler said: they have seen the example and cannot tell. It counts for nothing else."""
+"""In an array of one labeler's answers: the labeler has seen the example and cannot tell. Not counted as a label."""
 
 REFEREE = "referee"
-"""The labeler whose word settles a conflict."""
+"""The labeler whose answer resolves a conflict."""
 
 
 MOST_BATCHES = 200
-"""Sets that a list of what is wanted tells of."""
+"""Largest number of sets in a list of wanted labels."""
 
 
 @typed_record
@@ -88,9 +87,9 @@ class Wanted:
 
 
 def known_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
-    """The label of every example, ``UNKNOWN`` (-1) where nobody has said or labelers differ.
+    """Return the label of every example, ``UNKNOWN`` (-1) where none was given or labelers differ.
 
-    Labels that were sealed with the set come first, then the word of the labeler ``referee``, then what all others
+    Labels that were sealed with the set come first, then the answer of the labeler ``referee``, then what all others
     agree on.
 
     Returns:
@@ -111,7 +110,7 @@ def _known(sealed: NDArray[Any], given: Mapping[str, NDArray[np.int64]]) -> NDAr
 
 
 def settled(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
-    """What follows from the labelers' words: the referee's, else what all who spoke agree on, else ``UNKNOWN``.
+    """Combine the labelers' answers: the referee's, else what all who answered agree on, else ``UNKNOWN``.
 
     Args:
         given: As from ``labels_given``.
@@ -127,7 +126,7 @@ def settled(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np
 
 
 def disputed(given: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.bool_]:
-    """Where two labelers other than the referee differ, shape ``(examples,)``; the referee may have settled it."""
+    """Return where two labelers other than the referee differ, shape ``(examples,)``."""
     spoken = [np.full(examples, UNKNOWN, dtype=np.int64), *_others(given)]
     highest = np.max(spoken, axis=0)
     lowest = np.min([np.where(labels == UNKNOWN, highest, labels) for labels in spoken], axis=0)
@@ -139,17 +138,17 @@ def _others(given: Mapping[str, NDArray[np.int64]]) -> list[NDArray[np.int64]]:
 
 
 def labels_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]]:
-    """Labeler to labels, shape ``(n_examples,)``, -1 where that labeler has said nothing; by name."""
+    """Return labeler to labels, shape ``(n_examples,)``, -1 where that labeler has given none; by name."""
     return labels_of(words_given(tx, test_set_id))
 
 
 def labels_of(words: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
-    """The labels among what was said: who cannot tell has given none."""
+    """Return the labels among the answers: ``UNSURE`` is none."""
     return {labeler: np.maximum(said, UNKNOWN) for labeler, said in words.items()}
 
 
 def words_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]]:
-    """Labeler to all that was said, shape ``(n_examples,)``, also where they cannot tell (``UNSURE``); by name."""
+    """Return labeler to all answers, shape ``(n_examples,)``, ``UNSURE`` included; by name."""
     found = rows(
         tx, "SELECT labeler, labels FROM sealed.labels WHERE test_set_id = :id ORDER BY labeler", id=test_set_id
     )
@@ -157,7 +156,7 @@ def words_given(tx: Connection, test_set_id: int) -> dict[str, NDArray[np.int64]
 
 
 def cannot_tell(words: Mapping[str, NDArray[np.int64]], examples: int) -> NDArray[np.int64]:
-    """How many labelers cannot tell, shape ``(examples,)``; 0 where somebody has given a label.
+    """Count the labelers who cannot tell, shape ``(examples,)``; 0 where one has given a label.
 
     Args:
         words: As from ``words_given``.
@@ -176,7 +175,7 @@ def cannot_tell(words: Mapping[str, NDArray[np.int64]], examples: int) -> NDArra
 
 
 def words_of(tx: Connection, test_set_id: int, labeler: str, examples: int) -> NDArray[np.int64]:
-    """All that one labeler has said, shape ``(n_examples,)``: also where they cannot tell (``UNSURE``)."""
+    """Return all answers of one labeler, shape ``(n_examples,)``, ``UNSURE`` included."""
     found = scalar(
         tx, "SELECT labels FROM sealed.labels WHERE test_set_id = :id AND labeler = :who", id=test_set_id, who=labeler
     )
@@ -184,12 +183,12 @@ def words_of(tx: Connection, test_set_id: int, labeler: str, examples: int) -> N
 
 
 def keep_labels(tx: Connection, test_set_id: int, labeler: str, labels: NDArray[np.int64]) -> None:
-    """Keep all that a labeler has said so far; requests that have what they wanted are open to the referee again.
+    """Store all answers of a labeler; requests that now have the labels they wanted are open to the referee again.
 
     Args:
         tx: Transaction of the referee's role, which holds the set (``hold_set``).
         test_set_id: The set.
-        labeler: Who says so.
+        labeler: Name of the labeler.
         labels: int64, shape ``(n_examples,)``, -1 where nothing was said, -2 where they cannot tell.
 
     Raises:
@@ -270,7 +269,7 @@ def close_wanted(tx: Connection, request_id: int) -> None:
 
 
 def close_wanted_of_set(tx: Connection, test_set_id: int) -> None:
-    """Nobody waits for labels of this set any more, since it is not live; the referee looks at the requests again."""
+    """Close what requests want of this set, which is not live any more; the referee looks at the requests again."""
     if change(tx, "UPDATE sealed.wanted SET is_open = false WHERE test_set_id = :id AND is_open", id=test_set_id):
         announce(tx, test_set_id)
 
@@ -395,10 +394,10 @@ def differences(tx: Connection, test_set_id: int, stated: StatedLabels) -> list[
 def too_late(
     used: NDArray[np.bool_], known: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which words of a labeler come too late: a label that is used stays, and nobody else may differ from it.
+    """Return which answers of a labeler come too late: a used label stays, and no other labeler may differ from it.
 
-    Else whoever has read a verdict could turn the labels under it, and with them the next verdict. A word that says the
-    same changes nothing, nor does one that somebody cannot tell.
+    Otherwise a user who has read a verdict could change the labels under it, and with them the next verdict. An answer
+    that repeats the label or is ``UNSURE`` changes nothing.
 
     Args:
         used: As of ``used_examples``.
@@ -456,7 +455,7 @@ def example_layout(tx: Connection, data_version_id: int) -> ExampleLayout | None
 
 
 def example_key(tx: Connection, test_set_id: int, place: int) -> str:
-    """What the uploader calls the example; its place where the study's data was split.
+    """Return the uploader's name of the example; its place where the study's data was split.
 
     Raises:
         NotFoundError: The set has no such example.
@@ -474,7 +473,7 @@ def example_key(tx: Connection, test_set_id: int, place: int) -> str:
 
 
 def example_inputs(tx: Connection, test_set_id: int, place: int) -> NDArray[Any]:
-    """The inputs of one example, shape ``(features,)``: its bytes alone are read, since the column is not compressed.
+    """Return the inputs of one example, shape ``(features,)``, reading only its bytes: the column is not compressed.
 
     Raises:
         NotFoundError: The set has no such example.
@@ -490,7 +489,7 @@ def example_inputs(tx: Connection, test_set_id: int, place: int) -> NDArray[Any]
     shape, in_columns, dtype, begin = _header(bytes(head.head))
     if not 0 <= place < shape[0]:
         raise NotFoundError(kind="sealed example at place", name=place)
-    if in_columns:  # nobody of ours writes such an array, but it can be read
+    if in_columns:  # this package writes no such array, but can read it
         whole = row(tx, "SELECT inputs FROM sealed.test_sets WHERE id = :id", id=test_set_id)
         assert whole is not None
         return np.asarray(unpack(whole.inputs)[place])
@@ -531,7 +530,7 @@ def keep_cells(tx: Connection, test_set_id: int, names: Sequence[str], cells: Se
 
 
 def example_cells(tx: Connection, test_set_id: int, place: int) -> list[tuple[str, str]] | None:
-    """One example as it was brought: names and cells; None where they were not kept, since its numbers tell as much."""
+    """Return one example as uploaded: names and cells; None where they were not kept."""
     found = row(
         tx,
         "SELECT s.cell_names, c.cells FROM sealed.cells c JOIN sealed.test_sets s ON s.id = c.test_set_id "
@@ -543,7 +542,7 @@ def example_cells(tx: Connection, test_set_id: int, place: int) -> list[tuple[st
 
 
 def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, whether columns come first, type, and where the numbers begin, of an array that ``rows.pack`` wrote."""
+    """Return shape, column order, type and offset of the numbers of an array that ``rows.pack`` wrote."""
     stream = io.BytesIO(head)
     version = np.lib.format.read_magic(stream)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

@@ -1,4 +1,4 @@
-"""What the ledger says of a set so far; entries themselves are written by ``store/tables/sealed.py``."""
+"""What a set's ledger says so far; ``sealed.py`` writes the entries."""
 
 from __future__ import annotations
 

@@ -1,11 +1,7 @@
-"""Observations, models and validation predictions: what a trial leaves behind, as rows.
+"""Models: observations, validation predictions, submissions, and the submissions that wait for the gate.
 
-Who handed what in, and why, as rows: one submission a model, kept for ever.
-
-Submissions that nobody has asked the gate about yet, as rows: the inbox of continuous integration.
-
-A submission waits until a gate request for its model, on the sealed condition, is filed. So nothing has to remember
-what it has seen: who was away finds in these rows what came meanwhile.
+A model is submitted once, and its submission is kept for ever. A submission waits until a gate request for its model on
+the sealed condition is filed: a watcher needs no memory of what it has seen.
 """
 
 from __future__ import annotations
@@ -27,7 +23,7 @@ if TYPE_CHECKING:
 def add_observation(
     tx: Connection, *, trial_id: int, quality: float, cost_seconds: float, score: float | None = None
 ) -> None:
-    """Record what a succeeded trial told; ``score`` is by the study's metric, in its unit."""
+    """Record the result of a succeeded trial; ``score`` is in the unit of the study's metric."""
     change(
         tx,
         "INSERT INTO work.observations (trial_id, quality, cost_seconds, score) VALUES (:id, :quality, :cost, :score)",
@@ -49,7 +45,7 @@ def add_model(
     validation_loss: float,
     submitted: bool = False,
 ) -> int:
-    """A trained model; its id. ``submitted``: it was handed in. Neither of a trial nor handed in: the baseline."""
+    """Add a trained model and return its id. Neither of a trial nor ``submitted``: the baseline."""
     return int(
         scalar(
             tx,
@@ -68,7 +64,7 @@ def add_model(
 
 
 def add_validation_predictions(tx: Connection, model_id: int, labels: NDArray[Any]) -> None:
-    """Keep what the model predicted on the validation part; ``labels`` has shape ``(n_validation,)``."""
+    """Store the model's predictions on the validation part; ``labels`` has shape ``(n_validation,)``."""
     change(
         tx,
         "INSERT INTO work.predictions (model_id, part, labels) VALUES (:id, 'validation', :labels)",
@@ -234,7 +230,7 @@ class ModelRecord:
 def record_of_model(tx: Connection, study_id: int, model_id: int) -> ModelRecord:
     """Return what a model is and what trained it: its file, and the executor of the attempt that ended its trial.
 
-    What has ended stays as it is (``work.trials_forward``), and so do candidates: the record cannot be changed later.
+    Neither ended trials (``work.trials_forward``) nor candidates change, so the record is final.
 
     Args:
         tx: Any role.
@@ -278,7 +274,7 @@ def baseline_model(tx: Connection, study_id: int) -> Model:
 
 
 MOST = 1000
-"""Rows that one look reads at most."""
+"""Largest number of rows of one query."""
 
 
 def add_submission(
@@ -293,7 +289,7 @@ def add_submission(
     bundle_version: str | None,
     request_key: str,
 ) -> int:
-    """Record a submission and wake whoever waits for those of the study, or of all studies (topic ``submission:*``).
+    """Record a submission and notify listeners of the study and of all studies (topic ``submission:*``).
 
     Args:
         tx: Role ``easeml_worker``.
@@ -454,7 +450,7 @@ def production_versions(tx: Connection) -> list[ProductionVersion]:
 def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[WaitingSubmission]:
     """Submissions without a gate request, the oldest first.
 
-    A request on a condition of the asker's own is advice and leaves the submission waiting.
+    A request on another condition than the sealed one is advice and leaves the submission waiting.
 
     Args:
         tx: A transaction of any role that may read `work`.

@@ -1,8 +1,7 @@
-"""Decided answers that have not left yet, as rows. Only the referee's role can read them.
+"""Decided answers and mail that have not left yet. Only the referee's role can read them.
 
-A row stays for good; ``left_at`` says when its answer was given.
-
-Mail that is to be sent, as rows: written with what it is about, sent later, at least once.
+An answer's row stays; ``left_at`` says when it was published. A mail is stored with what it is about and sent later, at
+least once.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @typed_record
 class MailText:
-    """A mail that leaves with an answer."""
+    """A mail that is sent with an answer."""
 
     recipient: str
     subject: str
@@ -144,7 +143,7 @@ def _facts(stored: dict[str, Any]) -> Facts | None:
 
 
 def mark_left(tx: Connection, request_id: int) -> None:
-    """The answer is said, in this very transaction."""
+    """Mark the answer as published, in this same transaction."""
     change(tx, "UPDATE sealed.outbox SET left_at = clock_timestamp() WHERE request_id = :id", id=request_id)
 
 
@@ -171,7 +170,7 @@ def times(tx: Connection, request_id: int) -> tuple[datetime, datetime]:
 
 @typed_record
 class Mail:
-    """One mail that nobody has sent yet."""
+    """One mail that has not been sent."""
 
     id: int
     recipient: str
@@ -181,7 +180,7 @@ class Mail:
 
 
 def add_mail(tx: Connection, *, recipient: str, subject: str, body: str) -> None:
-    """Leave a mail for the sender; it exists when and only when this transaction commits."""
+    """Add a mail to send; it exists if and only if this transaction commits."""
     change(
         tx,
         "INSERT INTO sealed.mails (recipient, subject, body) VALUES (:recipient, :subject, :body)",
@@ -208,5 +207,5 @@ def claim_mail(tx: Connection, *, skip: Sequence[int] = ()) -> Mail | None:
 
 
 def mark_sent(tx: Connection, mail_id: int) -> None:
-    """The mail was handed over."""
+    """Mark the mail as sent."""
     change(tx, "UPDATE sealed.mails SET sent_at = clock_timestamp() WHERE id = :id", id=mail_id)

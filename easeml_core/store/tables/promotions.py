@@ -1,4 +1,4 @@
-"""What was and is in production, as rows: promotions, rollbacks, forced promotions, and the pointer they move."""
+"""Promotions, rollbacks and forced promotions, and the production pointer that they move."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_promotion(
     gate_request_id: int,
     symbol: Symbol = Symbol.PASS,
 ) -> int:
-    """Record a promotion and move the production pointer; without such a recorded verdict the schema refuses.
+    """Record a promotion and move the production pointer; the schema refuses one without a recorded verdict.
 
     Args:
         tx: Transaction of the referee's role.
@@ -69,7 +69,7 @@ def add_rollback(
 
 
 def add_forced(tx: Connection, *, request_id: int, study_id: int, model_id: int, who: str, why: str) -> int:
-    """Put a model into production on a person's word, without a verdict."""
+    """Put a model into production by a person's decision, without a verdict."""
     return _record(tx, RequestKind.FORCE, request_id, study_id, model_id, who=who, why=why)
 
 

@@ -1,4 +1,4 @@
-"""What was decided at the rungs of trials, as rows, and what ended trials teach about a rung."""
+"""Decisions at the rungs of trials, and what ended trials teach about a rung."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST_TRIALS = 1000
 """Ended trials that are looked at: those of the study first, then the latest ones."""
 
-# Trials that a rung has stopped are left out: what they would have gained nobody knows.
+# Trials that a rung has stopped are left out: their final quality is unknown.
 _ENDED = """
 SELECT c.quality, e.final, e.is_here, c.average FROM (
   SELECT t.id, t.study_id = :study_id AS is_here, o.quality AS final
@@ -62,10 +62,10 @@ class Ended(NamedTuple):
     """What an ended trial teaches about a rung.
 
     Attributes:
-        quality: Told at the rung, in [0, 1].
+        quality: Reported at the rung, in [0, 1].
         final: Of the model that it ended with.
         is_here: Whether it is of the study that asks.
-        average: Of the qualities told up to the rung.
+        average: Of the qualities reported up to the rung.
     """
 
     quality: float
@@ -75,7 +75,7 @@ class Ended(NamedTuple):
 
 
 def ended_after(tx: Connection, *, study_id: int, kinds: Collection[str], share: float) -> list[Ended]:
-    """Ended trials of these kinds that have told their quality at this share of their steps, at most 1,000."""
+    """Return ended trials of these kinds that reported their quality at this share of their steps, at most 1,000."""
     found = rows(tx, _ENDED, study_id=study_id, kinds=list(kinds), share=share, most=_MOST_TRIALS)
     return [Ended(**r._mapping) for r in found]
 

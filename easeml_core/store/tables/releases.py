@@ -1,21 +1,18 @@
-"""What the referee has released, as rows: test sets' public side, verdicts, readings, alerts.
+"""What the referee has released: test sets' public side, verdicts, readings and alerts, as symbols only.
 
-Only symbols stand here; counts, levels and intervals are in ``sealed`` (``store/tables/sealed.py``), promotions
-in ``store/tables/promotions.py``.
+Counts, levels and intervals are in ``sealed`` (``sealed.py``), promotions in ``promotions.py``.
 
-Whether an alert still asks for something, as SQL over ``work.alerts a``: the state of the study says so, no memory.
+``IS_OPEN`` says, as SQL over ``work.alerts a``, whether an alert still asks for something: until a user clears it, or
+until the study's state shows that it was resolved. Resolved alerts remain in the study's history.
 
-An alert is open until somebody clears it, or until what it asks for was done; then it has been served, and only the
-study's history tells of it.
-
-    kind           is served once
-    overfitting    the validation set that it is about was replaced, and the one in use does not go on with it; where a
-                   set ended too soon, once another is sealed
-    drift          the validation set that it is about was replaced likewise
+    kind           resolved once
+    overfitting    its validation set was replaced, and the one in use does not continue it; where a set ended too soon,
+                   once another is sealed
+    drift          its validation set was replaced likewise
     new-test-set   for each system that the set served, one was sealed since, or one waits behind a live one, or a later
-                   set has ended: its own alert takes the place of this one
+                   set has ended: its own alert replaces this one
 
-A better reading serves none: else a harmless model could hide how far the validation set is used up.
+A better reading resolves none: otherwise a harmless model could hide how far the validation set is used up.
 """
 
 from __future__ import annotations
@@ -39,13 +36,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 
-# Versions are compared, not times: an answer may leave long after it was decided. Readings of a time with one version
-# only do not name it.
+# Versions are compared, not times: an answer may leave long after it was decided. Readings from before a second version
+# existed do not name one.
 _READ_ON = """SELECT v.version FROM work.meter_readings n JOIN work.data_versions v ON v.id = n.data_version_id
 WHERE n.request_id = a.reading_id"""
 
-# The newest version, and back from each to that whose validation part it goes on with (``meter.heritage``): a few new
-# rows serve nothing. With another training part it has the very same one as the version before.
+# The newest version, and back from each to that whose validation part it continues (``meter.heritage``): a few new rows
+# resolve nothing. A version with another training part has the same validation part as the version before.
 _REPLACED = f"""NOT EXISTS (
 WITH RECURSIVE asked AS (SELECT coalesce(({_READ_ON}), 1) AS version), in_use AS (
   (SELECT version, same_training_as, goes_on_with FROM work.data_versions
@@ -56,15 +53,15 @@ WITH RECURSIVE asked AS (SELECT coalesce(({_READ_ON}), 1) AS version), in_use AS
     THEN u.version - 1 ELSE (SELECT version FROM work.data_versions WHERE id = u.goes_on_with) END)
 SELECT FROM in_use JOIN asked USING (version))"""
 
-# When a set was sealed stands in the audit alone: it may have been planned long before, or be live at once.
+# Only the audit says when a set was sealed: it may have been planned long before, or be live at once.
 _SEALED_SINCE = """(SELECT min(w.at) FROM work.audit w WHERE w.study_id = a.study_id
 AND w.act IN ('set sealed', 'set live') AND w.after ->> 'set' = z.id::text) > a.created_at"""
 
 _ANOTHER_METER_SET = f"""EXISTS (SELECT FROM work.test_sets z WHERE z.study_id = a.study_id
 AND z.purpose IN ('meter', 'joint') AND {_SEALED_SINCE})"""
 
-# A row for each system that the ended set has served: the purposes of sets that serve it. A set that only waits, while
-# nothing is live, gives no answer.
+# A row for each system that the ended set has served: the purposes of sets that serve it. A set that waits while none
+# is live gives no answer.
 _FOLLOWED = f"""NOT EXISTS (
 SELECT FROM work.test_sets e,
   (VALUES (ARRAY['gate', 'joint']), (ARRAY['meter', 'joint']), (ARRAY['direct'])) k (serving)
@@ -87,7 +84,7 @@ IS_OPEN = f"(a.cleared_at IS NULL AND NOT ({IS_SERVED}))"
 
 @typed_record
 class PublicSet:
-    """What everybody may know of a sealed set; fields as of ``test_sets.SealedSet``."""
+    """The public facts of a sealed set; fields as of ``test_sets.SealedSet``."""
 
     id: int
     purpose: SealedSetPurpose
@@ -98,7 +95,7 @@ class PublicSet:
 
 
 def public_test_sets(tx: Connection, study_id: int) -> list[PublicSet]:
-    """What everybody may know of the study's sealed sets, newest first."""
+    """Return the public facts of the study's sealed sets, newest first."""
     found = rows(
         tx,
         "SELECT id, purpose, state, rows, steps, plan FROM work.test_sets WHERE study_id = :id ORDER BY id DESC",
@@ -108,9 +105,9 @@ def public_test_sets(tx: Connection, study_id: int) -> list[PublicSet]:
 
 
 def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> PlannedSet | None:
-    """The study's live sealed set that serves this purpose.
+    """Return the study's live sealed set that serves this purpose.
 
-    Gate and meter are served by a set of their own or by a shared one (``joint``), of which only one is live.
+    Gate and meter have a set each, or share one (``joint``), of which only one is live.
     """
     serving = [purpose.value] + (["joint"] if purpose in (SealedSetPurpose.GATE, SealedSetPurpose.METER) else [])
     found = row(
@@ -126,9 +123,9 @@ def live_test_set(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> P
 
 
 def hold_study(tx: Connection, study_id: int) -> list[PlannedSet]:
-    """Keep other referees off the study's sealed sets and production until the transaction ends; its live sets.
+    """Lock the study's sealed sets and production against other referees until the transaction ends; its live sets.
 
-    The lock is on rows that no worker may lock, so that nobody can make the referee wait.
+    The lock is on rows that no worker may lock, so that no worker can make the referee wait.
     """
     found = rows(
         tx,
@@ -316,7 +313,7 @@ class ReadingRow:
     Attributes:
         plan: Of the set that it was read on.
         direct_plan: Of the second validation sample; None without one.
-        alert: The overfitting alert of the first reading of the artifact; a repeated one raises none of its own.
+        alert: The overfitting alert of the first reading of the artifact; a repeated reading raises none.
     """
 
     signal: int | None
@@ -345,7 +342,7 @@ def get_reading(tx: Connection, request_id: int) -> ReadingRow | None:
 def newest_reading(tx: Connection, study_id: int, *, team: int | None = None) -> ReadingRow | None:
     """The last released reading of a study with the plans of its sets, or None.
 
-    On a set that several teams share, only those of the team count: none may be shown another one's signals.
+    On a set that several teams share, only those of the team count: a team must not see another team's signals.
     """
     newest = "AND (coalesce((t.plan ->> 'teams')::int, 1) = 1 OR r.team = :team) ORDER BY r.request_id DESC LIMIT 1"
     return _reading(row(tx, _READING + "WHERE r.study_id = :id " + newest, id=study_id, team=team))
@@ -381,20 +378,20 @@ def add_alert(
     over_budget: bool | None = None,
     team: int | None = None,
 ) -> None:
-    """Record an alert and wake whoever watches the study, or all studies.
+    """Record an alert and notify listeners of the study and of all studies.
 
-    Numbers of alerts become visible in their order, so that who remembers the last one that was seen misses none.
+    Numbers of alerts become visible in their order, so that a listener that remembers the last one misses none.
 
     Args:
         tx: Transaction of the referee's role.
         study_id: The study.
         study: Its name.
-        message: What everybody may read.
+        message: Public text.
         request_id: The meter request that it is about; for ``overfitting`` and ``drift``.
         test_set_id: The set that has served; for ``new-test-set``, once a set.
         kind: What it is about.
         over_budget: For ``overfitting``: whether the study's budget is broken.
-        team: Which of several teams it is for, and no other; None for everybody.
+        team: The team that it is for, of several; None for all.
     """
     rows(tx, "SELECT singleton FROM sealed.installation FOR UPDATE")  # no other alert until this one can be seen
     change(
@@ -413,7 +410,7 @@ def add_alert(
 
 
 def announce_alert(tx: Connection, study: str) -> None:
-    """Wake whoever watches the alerts of the study, or of all studies (topic ``alert:*``)."""
+    """Notify listeners of the study's alerts, and of all alerts (topic ``alert:*``)."""
     notify(tx, f"alert:{study}", "alert:*")
 
 
@@ -425,7 +422,7 @@ class Alert:
         alert_id: Its number.
         kind: What it is about.
         study: Name of the study.
-        message: What everybody may read.
+        message: Public text.
         created_at: When it was raised.
         cleared_at: When it was cleared; None while it was not.
         signal: Of the reading that it is about; None without one.
@@ -436,7 +433,7 @@ class Alert:
         test_set_id: The set that has ended, for a new one.
         purpose: Of that set.
         over_budget: Whether the overfitting budget is broken.
-        team: Which of several teams it is for, and no other; None for everybody.
+        team: The team that it is for, of several; None for all.
         is_open: Whether it asks for something still.
     """
 
@@ -469,8 +466,8 @@ def list_alerts(
 ) -> list[Alert]:
     """Alerts of one study, or of all, or of those that are named, with an id above ``after_id``; oldest first.
 
-    Those that are for one of several teams are listed for that team alone. ``is_open`` is as of ``releases.py``, and
-    looked up once for each alert that nobody has cleared.
+    Alerts for one of several teams are listed for that team alone. ``is_open`` is ``IS_OPEN``, evaluated once for each
+    alert that was not cleared.
     """
     return records(
         tx,

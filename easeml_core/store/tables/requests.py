@@ -1,4 +1,4 @@
-"""What is asked of the referee and what it answered, as rows; a request key files its request once."""
+"""Requests to the referee and its answers; a request key files its request once."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @typed_record
 class Request:
-    """One request: who is meant, and the arguments as they were given."""
+    """One request: its subject, and the arguments as given."""
 
     id: int
     kind: RequestKind
@@ -121,11 +121,10 @@ def seal_request_of(tx: Connection, study_id: int) -> int:
 _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
   AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
 
-# Verdicts of a study come in the order in which they were asked for, and so do readings: a request that waits for
-# labels keeps its place before later ones, else who labels faster would decide what is compared with what. Where gate
-# and meter share a set, both kinds come in one order: its steps follow each other. And a set
-# whose last answer is decided but not said yet must not show it by refusing the next, of either kind where gate and
-# meter share it.
+# Verdicts of a study come in the order of their requests, and so do readings: a request that waits for labels keeps its
+# place before later ones, otherwise the speed of labeling would decide what is compared with what. Gate and meter
+# requests on a shared set form one order, since its steps follow each other. A set whose last answer is decided but not
+# published must not reveal it by refusing the next request.
 _CLAIM = f"""
 WITH undecided AS MATERIALIZED (SELECT r.id, r.kind, r.study_id FROM work.requests r WHERE {_UNDECIDED}),
 ending AS MATERIALIZED (
@@ -149,13 +148,13 @@ ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 def claim_request(
     tx: Connection, *, skip: Sequence[int] = (), kinds: Sequence[RequestKind] | None = None
 ) -> int | None:
-    """Id of the oldest request to decide, held until the transaction ends; None when there is none.
+    """Return the id of the oldest request to decide, held until the transaction ends; None when there is none.
 
-    Passed over: what is decided, what somebody else holds, and what has to wait (for labels, for an earlier one, or
-    until the machine is tried again).
+    Passed over: decided requests, those that another referee holds, and those that wait (for labels, for an earlier
+    request, or for another try).
 
-    A referee that dies gives the request back with its lock; nothing of its work was written. What the request says
-    is read later (``get_request``), where a hostile content can be refused.
+    A referee that dies gives the request back with its lock, and nothing of its work is written. The arguments are read
+    later (``get_request``), where hostile content can be refused.
 
     Args:
         tx: Transaction of the referee's role.
@@ -183,13 +182,13 @@ def _is_undecided(tx: Connection, request_id: int) -> bool:
 
 
 def undecided(tx: Connection, request_ids: Sequence[int]) -> set[int]:
-    """Which of these requests nobody has decided yet."""
+    """Return which of these requests are undecided."""
     query = f"SELECT r.id FROM work.requests r WHERE r.id = ANY (:ids) AND {_UNDECIDED}"
     return {int(found.id) for found in rows(tx, query, ids=list(request_ids))}
 
 
 def role(tx: Connection) -> str:
-    """The role that this transaction acts as."""
+    """Return the role of this transaction."""
     return str(scalar(tx, "SELECT current_user"))
 
 
@@ -217,11 +216,10 @@ class Attempt:
 
 
 def note_attempt(tx: Connection, request_id: int) -> Attempt:
-    """Note that work on a request begins.
+    """Record that work on a request begins.
 
-    In a transaction of its own, committed before the work: an attempt that kills the referee must count. One that began
-    before a restart of the installation, and before which no other began, was ended by that and does not count, but for
-    every fourth: a request may be what brings the machine down.
+    Must be committed before the work: an attempt that kills the referee must count. The latest attempt before a restart
+    of the installation does not count, except every fourth: a request may be what brings the machine down.
     """
     begun = record(
         tx,
@@ -244,7 +242,7 @@ def note_attempt(tx: Connection, request_id: int) -> Attempt:
 
 
 def note_survival(tx: Connection, request_id: int, attempt: int) -> None:
-    """The attempt had to stop for something that passes; it does not count against the request."""
+    """Record that the attempt stopped for a temporary fault; it does not count against the request."""
     change(
         tx,
         "UPDATE sealed.attempts SET survived = true WHERE request_id = :id AND attempt = :attempt",
@@ -263,7 +261,7 @@ def put_off(
     seconds: float,
     most: int | None = None,
 ) -> bool:
-    """Let an undecided request wait so long for its next try; the attempt counts as one that survived.
+    """Postpone an undecided request; the attempt counts as one that survived.
 
     Args:
         tx: Transaction of the referee's role.
@@ -372,7 +370,7 @@ def refuse_sealing(tx: Connection, request_id: int) -> bool:
 
 
 def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) -> None:
-    """Answer a request and wake whoever waits for it."""
+    """Answer a request and notify its listeners."""
     change(
         tx,
         "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)",

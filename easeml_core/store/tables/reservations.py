@@ -1,9 +1,7 @@
-"""Reservations: what an open trial may take at most, so that no training ever exceeds a budget or a quota.
+"""Reservations: the most that an open trial may take, so that no training exceeds a budget or a quota.
 
-The rule itself, and that it holds whoever writes, is the database's (``work.check_budget``, ``work.check_quota``); here
-is only what is left, and how to reserve.
-
-What a device that got no trial may hope for: whether the end of a trial could free one, and what it cannot run.
+The database enforces the rule for every writer (``work.check_budget``, ``work.check_quota``); this module reserves, and
+reports what is left and whether the end of a trial could give a device work.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ def seconds_left(tx: Connection, study_id: int) -> float | None:
 
 
 def reserve(tx: Connection, trial_id: int, limit_seconds: float | None) -> None:
-    """Reserve so many seconds for all attempts of an open trial, the lost ones included.
+    """Reserve device seconds for all attempts of an open trial, the lost ones included.
 
     Raises:
         BudgetExhaustedError: Study or tenant has less left.
@@ -106,8 +104,7 @@ FROM known
 """
 
 
-# A trial that was given back waits for a worker as an untried candidate does. A container that failed may have failed
-# for want of its runtime.
+# A returned trial waits for a worker as an untried candidate does. A failed container may have lacked its runtime.
 _LEFT = f"""
 WITH {_CHOSEN}
 SELECT chosen.name AS study, c.name AS candidate, c.kind, c.devices, c.parameters ->> 'runtime' AS runtime,
@@ -154,7 +151,7 @@ class Outlook:
 
     Attributes:
         under_way: Trials that are SUGGESTED or RUNNING.
-        left_behind: Those of them that nobody holds.
+        left_behind: Those of them that no worker holds.
         ended: Trials that have ended.
         untried: Candidates of the chosen active studies that can run here and have no trial on the present data, nor
             on earlier data with the same training part.

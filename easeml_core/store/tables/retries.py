@@ -1,9 +1,8 @@
-"""Trials that take the place of those that failed because of their task, and what could execute trials lately: rows.
+"""Trials that replace those that failed because of their task, what could execute trials lately, and restarts.
 
-Restarts of the installation, as rows: evidence that an attempt was lost to one and to nothing of its own.
-
-The role of tasks reads them and writes none. The start of the database server needs no row to count while it is the
-latest one; a referee records it, so that it counts when the server has started again (``store.requests.note_attempt``).
+A recorded restart of the installation is evidence that an attempt was lost to it. The role of tasks reads restarts and
+writes none. The latest start of the database server counts without a row; a referee records it, so that it still counts
+after the next start (``requests.note_attempt``).
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 ASKED_WITHIN = "interval '7 days'"
-"""What has asked for trials within this time counts as asking: a weekly DAG does."""
+"""Callers that asked for trials within this time count as active; covers a weekly DAG."""
 
 _LAST = """
 WITH RECURSIVE place AS (
@@ -85,7 +84,7 @@ def changed_since(
 
 
 def note_offer(tx: Connection, *, functions: Iterable[str], trainers: bool, studies: Sequence[str] | None) -> None:
-    """Note that somebody asks for trials of these studies (None: all) that can execute this; at most once a minute."""
+    """Record, at most once a minute, that a caller with these implementations asks for trials of these studies."""
     named = [*(f"function:{name}" for name in functions), *(["trainer"] if trainers else [])]
     change(
         tx,
@@ -98,8 +97,8 @@ def note_offer(tx: Connection, *, functions: Iterable[str], trainers: bool, stud
     )
 
 
-# A candidate waits that has no trial on the present data, or one that nobody holds. Where nobody has asked for trials
-# of the study within the time, it waits for a DAG and not for an implementation.
+# Counted: candidates without a trial on the present data, or with one that no worker holds. Where no caller has asked
+# for trials of the study within the time, it waits for a DAG and not for an implementation.
 _WAITING = f"""
 WITH chosen AS (
   SELECT s.id, s.name FROM work.studies s

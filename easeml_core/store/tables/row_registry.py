@@ -1,7 +1,6 @@
-"""The registry of rows, as rows: which are sealed, which are open, and the tokens that they are known again by.
+"""The registry of rows: which are sealed, which are open, and the tokens that identify them. Referee's role only.
 
-For the referee's role alone. What a token is, and when two rows are the same one, is decided elsewhere
-(``data/rows/cells.py``, ``data/rows/matching.py``); what follows from it, in
+Tokens are defined in ``data/rows/cells.py``, equality of rows in ``data/rows/matching.py``, and the consequences in
 ``services/test_sets/row_registry.py``.
 """
 
@@ -64,18 +63,18 @@ class KnownRows:
 
 
 def registry_key(tx: Connection) -> bytes:
-    """The key of all tokens: without the installation's secret nobody can check a guess of a value."""
+    """Return the key of all tokens: without the installation's secret a guessed value cannot be checked."""
     return hmac.digest(installation_secret(tx), b"rows", "sha256")
 
 
 def seed_of(tx: Connection, source_id: int) -> int:
-    """Decides which columns of a source are compared first; known to the referee alone."""
+    """Return the seed that decides which columns of a source are compared first; known to the referee alone."""
     said = registry_key(tx) + str(source_id).encode()
     return int.from_bytes(hashlib.sha256(said).digest()[:8], "little")
 
 
 def hold_registry(tx: Connection) -> None:
-    """Let no other transaction compare or register rows until this one ends: both would see the registry before it."""
+    """Lock the registry against comparing and registering until this transaction ends."""
     lock(tx, "row registry")
 
 
@@ -178,7 +177,7 @@ def hold_rows(tx: Connection, ids: Iterable[bytes], test_set_id: int) -> None:
 
 
 def forget_column(tx: Connection, ids: Iterable[bytes], place: int) -> None:
-    """Take one column out of the tokens of these rows: it is a label of theirs in another study."""
+    """Remove one column from the tokens of these rows: it is a label of theirs in another study."""
     change(
         tx,
         "UPDATE sealed.registry SET tokens = overlay(tokens PLACING decode(repeat('00', 8), 'hex') FROM :begin FOR 8) "

@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 
 def installation_secret(tx: Connection) -> bytes:
-    """What makes the split of data unpredictable to anybody but the referee, yet the same when it is repeated."""
+    """Return the secret that makes the split of data unpredictable to all but the referee, and repeatable."""
     return str(scalar(tx, "SELECT secret FROM sealed.installation")).encode()
 
 
 def private_channel(tx: Connection) -> str:
-    """NOTIFY channel of what only the referee's side may hear: every role may listen to any name that it knows.
+    """Return the NOTIFY channel of the referee's side; its name is secret, since every role may listen to any name.
 
-    How often labels come tells of the labels themselves where looking stops early.
+    How often labels come reveals labels where looking stops early.
     """
     return f"easeml_{hashlib.sha256(b'channel' + installation_secret(tx)).hexdigest()[:32]}"
 
 
 def fixed_order(tx: Connection, hashes: Sequence[bytes]) -> NDArray[np.int64]:
-    """The order in which a set's examples lie: random to anybody but the referee, and the same at every repetition.
+    """Return the order of a set's examples: random to all but the referee, and the same at every repetition.
 
-    By the keyed hash of each example (HMAC-SHA-256 with the installation's secret): independent of the order in which
-    they were brought, and of when.
+    By the keyed hash of each example (HMAC-SHA-256 with the installation's secret): independent of the order and time
+    of upload.
 
     Args:
         tx: Transaction of the referee's role.
@@ -59,7 +59,7 @@ def fixed_order(tx: Connection, hashes: Sequence[bytes]) -> NDArray[np.int64]:
 
 
 def fingerprint(hashes: Sequence[bytes]) -> str:
-    """SHA-256 (hex) of the examples of a set, in whatever order; labels and names do not count."""
+    """Return the SHA-256 (hex) of a set's examples in any order, without labels and names."""
     return hashlib.sha256(b"".join(sorted(hashes))).hexdigest()
 
 
@@ -91,7 +91,7 @@ def seal(
         inputs: Shape ``(n_examples, ...)``, in the order that the set keeps (``fixed_order``).
         labels: Shape ``(n_examples,)``; -1 where people will be asked.
         steps: Answers that the set must serve, >= 1.
-        plan: What was planned before the first answer; everybody may read it.
+        plan: What was planned before the first answer; public.
         state: ``live``, or ``sealed`` for one that waits until another one is used up.
         name: Its name in the study, or None.
         labels_on_demand: Whether labels are asked for when a verdict needs them.
@@ -261,9 +261,9 @@ def keep_predictions(
     failure: str | None,
     isolation: Mapping[str, Any] | None = None,
 ) -> None:
-    """Keep what the artifact predicted on the set, or why it could not, and what its child was kept from.
+    """Store the artifact's predictions on the set, or why it failed, and how its process was isolated.
 
-    What somebody else has kept first stays: of a model that answers otherwise each time, the first answer counts.
+    Existing predictions stay: of a model that is not deterministic, the first answer counts.
     """
     change(
         tx,

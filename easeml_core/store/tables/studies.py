@@ -1,7 +1,4 @@
-"""Tenants, data sets, studies, candidates and data versions, as rows.
-
-Tenants with their limits and what they use now, as rows; the stamp of everything that a scheduler must know.
-"""
+"""Tenants with their limits, studies, candidates and data versions; the stamp of what a scheduler must know."""
 
 from __future__ import annotations
 

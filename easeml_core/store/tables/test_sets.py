@@ -1,14 +1,9 @@
-"""The life of sealed sets, as rows: planned, sealed, live, retired, released. What stands here is public.
+"""The life of sealed sets, all public: planned, sealed, live, retired, released; and the hashes that identify examples.
 
-What makes two examples the same one: the names and values of their columns, in whatever order the columns come.
-
-Words become columns in the order of how often they occur in a study's table, and columns of a file may be written in
-any order. Hashes of values by place would let the same rows be sealed in two studies, and be released in one of them
-while they are live in the other. So a hash is SHA-256 of the names, then of the values, of the columns that are not
-zero, in an order that the names decide: ``region=south`` is the same whatever other words the table has, and a column
-that is zero adds nothing.
-
-Hashes are stored: another form of them would have to be computed anew for all sets (``m0006_shared_sets``).
+The hash of an example is SHA-256 of the names, then of the values, of its columns that are not zero, in an order that
+the names decide. Columns of a file may come in any order, and words become columns by their frequency in a table: with
+hashes of values by place the same row could be released in one study while it is live in another. Hashes are stored:
+another form would have to be computed again for all sets (``m0006_shared_sets``).
 """
 
 from __future__ import annotations
@@ -196,7 +191,7 @@ def retire(tx: Connection, test_set_id: int, why: str) -> bool:
     Args:
         tx: Transaction of the referee's role.
         test_set_id: The set.
-        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``; everybody reads it.
+        why: ``steps``, ``changes``, ``tolerance``, ``signals`` or ``by hand``; public.
     """
     return bool(
         change(
@@ -210,7 +205,7 @@ def retire(tx: Connection, test_set_id: int, why: str) -> bool:
 
 
 def release(tx: Connection, test_set_id: int, artifact: str) -> None:
-    """Hand a retired set to everybody: its examples lie in the artifact from now on."""
+    """Publish a retired set: the artifact holds its examples from now on."""
     change(
         tx,
         "UPDATE work.test_sets SET state = 'released', artifact = :artifact WHERE id = :id AND state = 'retired'",

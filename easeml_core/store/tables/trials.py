@@ -1,15 +1,13 @@
-"""Trials, their states and their leases, as rows. Time is the database's clock, never a worker's.
+"""Trials, their states, leases and learning curves. Time is the database's clock, never a worker's.
 
-A lease begins at ``clock_timestamp()``: the transaction may have waited long for the trial's row. Whether one is over
-is asked with ``now()``, the transaction's start, so that such a wait never takes a lease away.
+A lease begins at ``clock_timestamp()``: the transaction may have waited long for the trial's row. Expiry is decided by
+``now()``, the transaction's start, so that such a wait never ends a lease.
 
-Where a trial has a reservation (``limit_seconds``), no lease outlasts it: whoever is still at work then has lost the
-trial, so what is charged never exceeds what was reserved. See ``reservations.py``.
+Where a trial has a reservation (``limit_seconds``), no lease outlasts it: a worker that is still at work then has lost
+the trial, so the charge never exceeds the reservation (``reservations.py``).
 
 Work that is saved in a checkpoint is not lost with its attempt: it counts once, in the cost of the attempt that ends
 the trial, or as lost when none does (``work.trials_checkpoint_spent``).
-
-Learning curves: what a training told after each of its steps, as rows. Rungs learn from them.
 """
 
 from __future__ import annotations
@@ -44,7 +42,7 @@ RUNS_HERE = """(CASE WHEN c.kind = 'function' THEN c.implementation = ANY(CAST(:
   WHEN c.kind = 'container' AND CAST(:runtimes AS text[]) IS NOT NULL
     THEN :trainers AND coalesce(c.parameters ->> 'runtime', 'docker') = ANY(CAST(:runtimes AS text[]))
   ELSE :trainers END)"""
-"""Of a candidate c: the tasks of whoever asks can execute it; ``offered`` gives the parameters."""
+"""Of a candidate c: the caller's tasks can execute it; ``offered`` gives the parameters."""
 
 # A lost attempt is charged until its last heartbeat, which its reservation bounds, less what it saved: what came after
 # gave nothing, since neither a checkpoint nor a result is taken without the lease. ``least`` takes no notice of NULL,
@@ -88,9 +86,9 @@ def offered(functions: Iterable[str], *, trainers: bool = True, runtimes: Iterab
     """Return the parameters of ``RUNS_HERE``.
 
     Args:
-        functions: Names of the training functions that whoever asks has.
-        trainers: Whether it also has the trainers of this package, which run commands and containers too.
-        runtimes: Programs for containers that its machine has; None where that is not known.
+        functions: Names of the caller's training functions.
+        trainers: Whether the caller has the trainers of this package, which run commands and containers too.
+        runtimes: Container programs of the caller's machine; None where that is not known.
     """
     return {
         "functions": [f"function:{name}" for name in functions],
@@ -328,15 +326,15 @@ def left_over_trials(
     trainers: bool = True,
     runtimes: Iterable[str] | None = None,
 ) -> list[Trial]:
-    """SUGGESTED trials that nobody holds: lease or hand-out has run out.
+    """Return SUGGESTED trials that no worker holds: lease or hand-out has run out.
 
     Args:
         tx: Role ``easeml_worker``.
         study_ids: Of these studies.
         device: Those that may run on this kind; None for all.
-        functions: Names of the training functions that whoever asks has; trials of others are left out.
-        trainers: Whether it has the trainers of this package.
-        runtimes: Programs for containers that its machine has; None where that is not known.
+        functions: Names of the caller's training functions; trials of others are left out.
+        trainers: Whether the caller has the trainers of this package.
+        runtimes: Container programs of the caller's machine; None where that is not known.
     """
     return records(
         tx,
@@ -591,8 +589,8 @@ def release_lease(tx: Connection, trial_id: int, *, alive: bool = False) -> None
     Args:
         tx: Role ``easeml_worker``.
         trial_id: The trial.
-        alive: Whether whoever holds the lease gives it up now; that is its last heartbeat, and by a heartbeat in the
-            statement that gives the lease up the trigger ``trials_excuse`` knows that the attempt does not count.
+        alive: Whether the holder of the lease gives it up now. That counts as its last heartbeat, in the same
+            statement, by which the trigger ``trials_excuse`` knows that the attempt does not count.
     """
     if alive:
         change(

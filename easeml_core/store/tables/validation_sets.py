@@ -1,7 +1,7 @@
-"""Validation parts, as rows: how often each was looked at, what the meter said, and which models are measured anew.
+"""Validation parts: how often each was used, the meter's readings, and the models that are evaluated again on it.
 
-A data version whose ``same_training_as`` names another has the very same training part as that one, which is the first
-that had it: only its validation part is new.
+``same_training_as`` of a data version names the first version with the same training part: only its validation part is
+new.
 """
 
 from __future__ import annotations
@@ -115,10 +115,9 @@ def validation_parts(tx: Connection, study_id: int) -> list[ValidationPart]:
 
 
 def readings(tx: Connection, study_id: int, part: ValidationPart) -> list[Reading]:
-    """What the meter has said about models measured on this part, oldest first.
+    """Return the meter's readings of models evaluated on this part, oldest first.
 
-    Answers from the log are no news about the part. A reading that does not say on which data is from a time when
-    there was one version only.
+    Repeated answers are not counted. A reading without a data version is from before a second version existed.
     """
     found = rows(
         tx,
@@ -135,7 +134,7 @@ def readings(tx: Connection, study_id: int, part: ValidationPart) -> list[Readin
 
 
 def split_message(tx: Connection, study_id: int) -> str | None:
-    """What the referee has said when it split the study's data: rows of each part, and what was left out."""
+    """Return the referee's message when it split the study's data: rows of each part, and what was left out."""
     found = row(
         tx,
         "SELECT a.message FROM work.requests r JOIN work.answers a ON a.request_id = r.id WHERE r.study_id = :id "
@@ -146,7 +145,7 @@ def split_message(tx: Connection, study_id: int) -> str | None:
 
 
 REMEASURE_TRIES = 2
-"""How often a model is tried on a validation part unasked; after that its candidate counts as failed on it."""
+"""Unrequested evaluations of a model on a validation part; after that its candidate counts as failed on it."""
 
 # Only of the newest data, only where its training part is older, and only candidates that it does not know.
 _WAITING = """
@@ -266,7 +265,7 @@ def add_failure(tx: Connection, waiting: Waiting, reason: str) -> int:
     Args:
         tx: Transaction of the referee's role.
         waiting: The model.
-        reason: Why, for everybody to read; its first 2,000 characters are kept.
+        reason: Public text; its first 2,000 characters are kept.
     """
     return int(
         scalar(
@@ -283,7 +282,7 @@ def add_failure(tx: Connection, waiting: Waiting, reason: str) -> int:
 
 
 def add_remeasurement(tx: Connection, waiting: Waiting, *, quality: float, seconds: float) -> int | None:
-    """The trial that says how good the model is on the newest validation part; its id.
+    """Add the trial that holds the model's quality on the newest validation part; return its id.
 
     Its cost is that of measuring. That of its observation is what training has cost, since an observation says what a
     candidate is worth, at which price.
@@ -295,7 +294,7 @@ def add_remeasurement(tx: Connection, waiting: Waiting, *, quality: float, secon
         seconds: What measuring took, > 0.
 
     Returns:
-        None where there is nothing to write any more: somebody else was faster, or the data has moved on.
+        None where there is nothing to write: another process was faster, or the data changed.
     """
     added = row(
         tx,
