@@ -1,8 +1,8 @@
-"""What each policy would have done on this installation's own past, and which one to follow from now on.
+"""Replay the policies on this installation's finished trials, and choose the one to follow from now on.
 
-The past are finished trials: each study is a tenant, its candidates those that ran. Costs are predicted in the replay,
-as they are in the live service. What never ran cannot be replayed, so losses are distances to the best that did run,
-and a past that a policy has picked flatters policies like it; the more of the candidates ran, the less.
+In the replay each study is a tenant, its candidates those that ran, and costs are predicted as in the live service.
+Losses are distances to the best candidate that ran: results of a policy's own choices are biased in its favour, the
+less the more candidates ran.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Replay:
         repeats: Draws of tenants.
         seed: The same seed gives the same answer.
         processes: How many at most; None for one on each core.
-        on_done: Told after each repeat of each policy how many are done, of how many.
+        on_done: Called after each repeat of each policy with the number done and the total.
     """
 
     served: int | None = None
@@ -151,7 +151,7 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
 
     Raises:
         ConfigError: More tenants are to be served than there are.
-        StateError: Somebody else has changed the settings meanwhile; nothing was applied.
+        StateError: The settings were changed meanwhile; nothing was applied.
         StoreError: The role may not change them.
     """
     with store.begin() as tx:
@@ -195,10 +195,10 @@ def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mod
 
 
 def history_table(tx: Connection) -> Table:
-    """Everything that has succeeded here, as a table: a row for each study, a column for each name of a candidate.
+    """Return all succeeded trials as a table: a row for each study, a column for each name of a candidate.
 
     A study counts with its newest data version that has LEAST_RESULTS results, or else with the newest that has any.
-    A model that was measured anew counts there too, at the price of its training.
+    A model that was evaluated again counts there too, at the cost of its training.
     """
     names = {study.id: study.name for study in studies.list_studies(tx)}
     by_version: dict[tuple[int, int], dict[str, tuple[float, float]]] = {}
@@ -266,7 +266,7 @@ def _backtest(
 
 
 def _calibration(table: Table, base: SelectionConfig, seed: int) -> CalibrationReport:
-    """How far the posterior of ``default`` can be believed, where half of the tenants have results left to predict."""
+    """Return the calibration of the posterior of ``default``, where half of the tenants have more results."""
     typical = np.median((~np.isnan(table.quality)).sum(axis=1))
     own = [number for number in OWN if number < typical]
     with one_thread():

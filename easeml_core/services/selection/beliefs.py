@@ -1,12 +1,7 @@
-"""What the scheduler believes of a study's candidates now, and which one would run next; nothing is stored or decided.
+"""The scheduler's predictions for a study's candidates, and the compute price above which each study stops.
 
-The numbers are those of a decision, from the same memory (``scheduler_state.py``) and the same functions. Only the
-lock is left out: who looks does not keep the scheduler waiting, and it sees the tables as of one moment.
-
-The price of compute over all studies: up to which price each of them goes on, by the rule that a decision obeys.
-
-A study stops while no trial of it promises as much quality for its seconds as the price asks. So each has a price above
-which it stops, and how many go on at any price follows from these. Nothing is stored or decided here.
+The numbers are those of a decision, from the same state (``scheduler_state.py``) and functions, but read from a
+snapshot without the lock, so that readers do not block the scheduler. Nothing is stored or decided here.
 """
 
 from __future__ import annotations
@@ -38,25 +33,25 @@ if TYPE_CHECKING:
 
 
 REST = 20.0
-"""After a long load, nothing is loaded again for so many times what it took: a twentieth of one core at most."""
+"""After a long load, the next one waits this many times its duration: a twentieth of one core at most."""
 
 AT_ONCE_SECONDS = 1.0
-"""A load that takes no longer than this may be repeated at once."""
+"""A load up to this long may be repeated at once."""
 
 LONGEST_WAIT_SECONDS = 3.0
-"""How long somebody waits while everything is loaded for somebody else."""
+"""How long a caller waits for the load of another caller."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Beliefs:
-    """What is believed of one study.
+    """Predictions for one study.
 
     Attributes:
         policy: The scheduler's.
         price_per_second: Least gain of quality that a second of compute must promise, >= 0.
-        weight: The study's, its tenant's included.
+        weight: Of the study, multiplied by its tenant's.
         best: Best quality on the present data, 0 before the first.
         costs_known: Whether predicted costs rest on any measurement.
         cost_aware: Whether the policy divides by them.
@@ -66,9 +61,7 @@ class Beliefs:
             compare all of them, or nothing of the study can run.
         competing: How many could run now, over all studies.
         studies: How many studies they are of.
-        candidates: Those that the scheduler knows of, the next one first, then by what they are worth; those that may
-            not run now last.
-        as_of: Seconds since the epoch.
+        candidates: The next one first, then by acquisition; those that may not run now last.
     """
 
     policy: str
@@ -82,18 +75,17 @@ class Beliefs:
     competing: int
     studies: int
     candidates: tuple[Expected, ...]
-    as_of: float
 
     @property
     def next(self) -> Expected | None:
-        """What would run next of this study; None where nothing may."""
+        """The study's next candidate; None where none may run."""
         first = self.candidates[0] if self.candidates else None
         return first if first is not None and first.rank == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What is expected of one candidate, on the scale of quality.
+    """The prediction for one candidate, on the scale of quality.
 
     Attributes:
         candidate: Its name.
@@ -103,9 +95,9 @@ class Expected:
         low: Lower end of the band that holds 80 %.
         high: Upper end of it.
         chance: Probability to beat the best so far.
-        predicted_cost_seconds: What it will take; 1 for all where nothing was ever measured.
+        predicted_cost_seconds: Predicted cost; 1 for all where nothing was ever measured.
         expected_improvement: By how much it is expected to exceed the best, >= 0.
-        acquisition: Its worth to the policy; None where it may not run now.
+        acquisition: The policy's acquisition value; None where it may not run now.
     """
 
     candidate: str
@@ -121,67 +113,67 @@ class Expected:
 
 
 def beliefs(store: Store, *, study: str, tx: Connection | None = None) -> Beliefs | None:
-    """What is believed of a study's candidates now; on any kind of device, with any training function.
+    """Return the predictions for a study's candidates, on any kind of device, with any training function.
 
     Args:
         store: Role ``easeml_worker``.
         study: Its name.
-        tx: A transaction of ``store.snapshot`` to read in; None for one of its own.
+        tx: A transaction of ``store.snapshot`` to read in; None for a new one.
 
     Returns:
-        None where the study is not active, has no data yet, or somebody else's look takes too long.
+        None where the study is not active, has no data yet, or another caller's load takes too long.
     """
     return watch_of(store).of(study, tx)
 
 
 def watch_of(store: Store) -> Watch:
-    """The one watch of this process over a store."""
+    """Return the process's ``Watch`` of a store."""
     with _mutex:
         return _watches.setdefault(store, Watch(store))
 
 
 class Watch:
-    """The installation as one process sees it, kept up to date from look to look; safe to share between threads."""
+    """A process's copy of the scheduler's state, updated at each question; safe to share between threads."""
 
     def __init__(self, store: Store) -> None:
-        """Start without having looked; the store's role is ``easeml_worker``."""
+        """Load nothing yet; the store's role is ``easeml_worker``."""
         self._store = weakref.ref(store)
         self._mutex = threading.Lock()
         self._memory: Memory | None = None
-        self._told: dict[Hashable, Any] = {}
+        self._answers: dict[Hashable, Any] = {}
         self._current: set[Hashable] = set()
         self._looked_at: datetime | None = None
         self._rests_until = 0.0
 
     def of(self, study: str, tx: Connection | None = None) -> Beliefs | None:
-        """As ``beliefs``; while it rests after a long load, what was told last."""
-        return self.ask(("study", study), lambda memory: _told(memory, study), tx)
+        """As ``beliefs``; during the pause after a long load, the last answer."""
+        return self.ask(("study", study), lambda memory: _beliefs_of(memory, study), tx)
 
     def ask(self, question: Hashable, answer: Callable[[Memory], T], tx: Connection | None = None) -> T | None:
-        """What the memory says, up to date.
+        """Answer a question from the present state.
 
         Args:
-            question: Under which the answer is kept, for while it rests after a long load, and while nothing changes.
-            answer: What to ask the memory, which it must not change.
-            tx: A transaction of ``Store.snapshot`` to look in; None for one of its own.
+            question: Key of the cached answer, used while nothing changes and during the pause after a long load.
+            answer: Computes the answer; must not change the state.
+            tx: A transaction of ``Store.snapshot`` to read in; None for a new one.
 
         Returns:
-            The last answer while it rests; None where there is none, and where somebody else's look takes too long.
+            The last answer during the pause; None where there is none, or where another caller's load takes too long.
         """
         store = self._store()
         if store is None or not self._mutex.acquire(timeout=LONGEST_WAIT_SECONDS):
-            return self._told.get(question)
+            return self._answers.get(question)
         try:
-            if self._memory is None and time.monotonic() < self._rests_until and question in self._told:
-                return self._told.get(question)
+            if self._memory is None and time.monotonic() < self._rests_until and question in self._answers:
+                return self._answers.get(question)
             memory, self._memory = self._memory, None  # thrown away unless it could catch up
             with store.snapshot() if tx is None else nullcontext(tx) as look:
                 self._memory = self._up_to_date(look, memory)
             if question not in self._current:
                 with one_thread():
-                    self._told[question] = answer(self._memory)
+                    self._answers[question] = answer(self._memory)
                 self._current.add(question)
-            return self._told.get(question)
+            return self._answers.get(question)
         finally:
             self._mutex.release()
 
@@ -203,7 +195,7 @@ class Watch:
             loaded = Memory.load(tx, seen, policy=None, studies_only=None, functions=functions)
         took = time.monotonic() - began
         self._rests_until = time.monotonic() + (REST * took if took > AT_ONCE_SECONDS else 0.0)
-        self._told.clear()
+        self._answers.clear()
         self._current.clear()
         self._looked_at = seen.now
         return loaded
@@ -213,7 +205,7 @@ _mutex = threading.Lock()
 _watches: weakref.WeakKeyDictionary[Store, Watch] = weakref.WeakKeyDictionary()
 
 
-def _told(memory: Memory, study: str) -> Beliefs | None:
+def _beliefs_of(memory: Memory, study: str) -> Beliefs | None:
     tenant = next((i for i, arms in enumerate(memory.arms) if arms.study == study), None)
     return None if tenant is None else _beliefs(memory, tenant)
 
@@ -238,7 +230,6 @@ def _beliefs(memory: Memory, tenant: int) -> Beliefs:
         competing=sum(can_run),
         studies=sum(count > 0 for count in can_run),
         candidates=tuple(_expected(memory, tenant, arm, rank, best) for rank, arm in enumerate(order, start=1)),
-        as_of=time.time(),
     )
 
 
@@ -253,7 +244,7 @@ def _chosen_by(first: Suggestion) -> str:
 
 
 def _position(memory: Memory, tenant: int, others: Sequence[Any]) -> int | None:
-    """How many candidates of all studies come before the study's best, and one; priorities come first."""
+    """Return the place of the study's best candidate among those of all studies, from 1; priorities come first."""
     best = float(others[tenant].max())
     if memory.config.policy != "default" or best == -math.inf:
         return None
@@ -286,7 +277,7 @@ def _expected(memory: Memory, tenant: int, arm: int, rank: int, best: float) -> 
 
 DAY = timedelta(days=1)
 MOST_AN_HOUR = 1e9
-"""A price of an hour, of quality, that says as much as any higher one; a cost next to nothing would ask for more."""
+"""Upper limit of a shown price, of quality for an hour; a cost near zero would give more."""
 
 
 @typed_record
@@ -305,7 +296,7 @@ class StoppingPrices:
     Attributes:
         price_per_hour: The present price, of quality for an hour of a device, >= 0.
         policy: The policy in force.
-        is_heeded: Whether the policy looks at the price.
+        is_heeded: Whether the policy uses the price.
         costs_known: Whether predicted costs rest on any measurement.
         studies: Those that have something left to run, the highest price first.
         without: How many have not.
@@ -364,6 +355,6 @@ def _prices(memory: Memory) -> tuple[StoppingPrices, Mapping[str, float]]:
 
 
 def _kinds(memory: Memory) -> set[str | None]:
-    """Kinds of device that trials were seen on or must run on: a study goes on where it pays on one of them."""
+    """Return the kinds of device that trials ran on or must run on: a study goes on where it pays on one of them."""
     named = {kind for arms in memory.problem.studies for kinds in arms.devices for kind in kinds or ()}
     return memory.kinds | named or {None}

@@ -1,4 +1,4 @@
-"""How well costs can be predicted: on what this installation has paid so far, or on a table of costs."""
+"""The error of cost predictions, on the costs of this installation or on a table of costs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 def report_costs(store: Store) -> CostReport:
-    """The cost model's error on the studies of this installation, each predicted from the others.
+    """Return the cost model's error on the studies of this installation, each predicted from the others.
 
     Trials that succeeded count, of all data versions, with the rows of their training part and their kind of device.
-    Where a model was only measured anew nothing was trained, and nothing is learnt about the costs of training.
+    Evaluations of an existing model are left out: they say nothing about the cost of training.
     """
     with store.begin() as tx:
         outcomes, rows = trials.outcomes(tx), studies.training_rows(tx)
@@ -35,7 +35,7 @@ def report_costs(store: Store) -> CostReport:
 
 
 def report_cost_table(path: Path) -> CostReport:
-    """The same for a table of costs: see ``read_costs``.
+    """Return the cost model's error on a table of costs: see ``read_costs``.
 
     Raises:
         InvalidInputError: The file cannot be read as such a table.
@@ -44,10 +44,10 @@ def report_cost_table(path: Path) -> CostReport:
 
 
 def read_costs(path: Path) -> list[Measured]:
-    """Costs from a CSV file with one row for each tenant and one column for each candidate.
+    """Read costs from a CSV file with one row for each tenant and one column for each candidate.
 
-    The first row names the columns, the first column the tenants; a cell is a number of seconds > 0, or empty where
-    nobody knows. A tenant's ``study_id`` is the number of its row, from 0.
+    The first row names the columns, the first column the tenants; a cell is a number of seconds > 0, or empty where it
+    is unknown. A tenant's ``study_id`` is the number of its row, from 0.
 
     Raises:
         InvalidInputError: With row, column and value of what is wrong.

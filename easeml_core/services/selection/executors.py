@@ -1,13 +1,9 @@
-"""What a worker can execute, and what it states when it claims a trial: the trainers of this package, and functions.
+"""The implementations that a worker can execute: the trainers of this package, and training functions.
 
-A candidate names its implementation (``entities.implementation_of``). The worker looks here for what executes that one;
-where it has nothing, the trial is given back. The store checks the statement against the candidate again: a claim that
-states another implementation is refused by a foreign key (``work.trials_executor_fkey``).
-
-What candidates wait for that no device can give them: an implementation that nothing that asks has, a task to mend.
-
-Whatever asks for trials states what it can execute (``store.retries.note_offer``). A candidate that none of it executes
-would wait for ever, and a trial that failed because of its task waits for a person.
+A candidate names its implementation (``entities.implementation_of``). A worker that lacks it gives the trial back, and
+the store refuses a claim that states another one (``work.trials_executor_fkey``). Callers state what they can execute
+(``store.retries.note_offer``); ``waiting_sentences`` reports candidates that no caller can execute, and trials that
+wait for a repair of their task.
 """
 
 from __future__ import annotations
@@ -44,11 +40,11 @@ _LONGEST = 300
 
 @dataclass(frozen=True, slots=True)
 class Executors:
-    """What one worker, or one task, can execute.
+    """The implementations that one worker, or one task, can execute.
 
     Attributes:
         functions: Training functions by name.
-        trainers: Whether it has the trainers of this package, which run commands and containers too.
+        trainers: Whether the trainers of this package are available, which run commands and containers too.
         dag_version: Version of the DAG bundle that holds the functions; None where it has none.
     """
 
@@ -73,7 +69,7 @@ class Executors:
         return {name: source_hash(function)[0] for name, function in self.functions.items()}
 
     def __str__(self) -> str:
-        """Name all of it in a sentence."""
+        """Return all implementations in one phrase."""
         named = [implementation_text(f"function:{name}") for name in sorted(self.functions)]
         return " and ".join([*named, *(["the trainers of this package"] if self.trainers else [])]) or "nothing"
 
@@ -86,7 +82,7 @@ def executors_of(functions: Iterable[Function], *, trainers: bool, dag_version: 
     """Return what a worker with these functions can execute.
 
     Raises:
-        InvalidInputError: One of them has no name of its own, or two have the same.
+        InvalidInputError: One of them has no name, or two have the same.
     """
     named: dict[str, Function] = {}
     for function in functions:
@@ -144,9 +140,9 @@ def code_version() -> str:
 def source_hash(function: Function) -> tuple[str, str]:
     """Return the hash of a function's source, and what was hashed.
 
-    The text counts where it is the text of the code that runs: a file that was edited after it was imported has another
-    one. Everywhere else, and where there is no text, the bytecode is hashed; it depends on Python's version. What the
-    function calls, and values that it takes from around it, are in neither.
+    The source text is hashed where it matches the code that runs; after an edit of an imported file, and where there is
+    no text, the bytecode is hashed, which depends on Python's version. Called functions and closed-over values are in
+    neither.
 
     Returns:
         ``sha256:<hex>``, and ``text`` or ``bytecode``.
@@ -172,7 +168,7 @@ def _is_text_of(text: str, code: CodeType) -> bool:
 
 
 def _shape(code: CodeType) -> tuple[Any, ...]:
-    """What a code object does, without the place that it was read from."""
+    """Return the contents of a code object without its file and line numbers."""
     constants = tuple(
         _shape(c) if isinstance(c, CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c)
         for c in code.co_consts
@@ -181,12 +177,7 @@ def _shape(code: CodeType) -> tuple[Any, ...]:
 
 
 def waiting_sentences(tx: Connection, names: Collection[str]) -> dict[str, list[str]]:
-    """Say of each study, in one sentence each, what its candidates wait for that no device can give them.
-
-    Args:
-        tx: Any role.
-        names: Of these studies; those whose candidates wait for nothing are left out.
-    """
+    """Return, by study, sentences about candidates that wait for an implementation or for a repair of their task."""
     found: dict[str, list[str]] = {}
     for waiting in retries.waiting_for_implementation(tx, names=names):
         count, named = counted(waiting.candidates, "candidate"), implementation_text(waiting.implementation)
@@ -198,6 +189,6 @@ def waiting_sentences(tx: Connection, names: Collection[str]) -> dict[str, list[
         count = counted(len(failed.trials), "candidate")
         verb = "waits" if len(failed.trials) == 1 else "wait"
         found.setdefault(failed.study, []).append(
-            f"{count} {verb} since their task failed: mend it, then `easeml trial retry {failed.trials[0]}`"
+            f"{count} {verb} since their task failed: repair it, then `easeml trial retry {failed.trials[0]}`"
         )
     return found

@@ -1,7 +1,7 @@
-"""The service provider's choice: which policy with which settings the scheduler follows, in the whole installation.
+"""The scheduler's policy and settings for the whole installation.
 
-Settings are stored, never changed: each change is a row with its reason, and every batch of suggestions names the row
-that it was made under. A change waits for a decision that is under way; the next one obeys it.
+Each change is a new row with its reason, and every batch of suggestions names the row that it was made under. A change
+waits for a decision that is under way; the next one uses it.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ if TYPE_CHECKING:
 
 
 def current_config(tx: Connection, policy: str | None = None) -> SelectionConfig:
-    """The settings that a decision follows now.
+    """Return the present settings.
 
     Args:
         tx: Role ``easeml_worker``.
-        policy: One of ``easeml_core.config.POLICIES``; it takes the place of the stored policy, the other settings
-            stay the stored ones. None means the stored policy.
+        policy: One of ``easeml_core.config.POLICIES``, in place of the stored policy; None for the stored one.
 
     Raises:
         ConfigError: There is no such policy, or the stored settings are those of another version.
@@ -98,13 +97,12 @@ def set_policy(
     A repetition changes nothing: the same settings with the same reason and report as the newest are not stored anew.
 
     Args:
-        store: Role ``easeml_owner``: whoever writes DAGs works as ``easeml_worker``, and shall not choose for all.
+        store: Role ``easeml_owner``: DAG authors, who work as ``easeml_worker``, must not choose for all tenants.
         changes: Fields of ``SelectionConfig`` with their new values.
-        reason: Why; 1 to 2000 characters, for whoever asks later.
+        reason: Why; 1 to 2000 characters.
         report: A backtest that the choice rests on.
-        from_defaults: Whether what is not named becomes the program's own setting instead.
-        instead_of: Id of the settings that the change was thought out under, 0 for the program's own; where others
-            hold by now, nothing is changed. None to change whatever holds.
+        from_defaults: Whether fields that are not named get the default instead.
+        instead_of: Id of the settings that must still hold, 0 for the defaults; None for any.
 
     Returns:
         The settings that hold now.

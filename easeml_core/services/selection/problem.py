@@ -1,4 +1,4 @@
-"""From stored outcomes to the scheduler's view: present results per study, everything older as history."""
+"""Build the scheduler's input from stored trials: present results of each study, and older ones as history."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from easeml_core.entities import Study, Tenant
-    from easeml_core.store.tables.decisions import Told
+    from easeml_core.store.tables.decisions import KnownTrial
 
     Version = tuple[int, int]
 
@@ -24,11 +24,11 @@ _STATES = {str(state): state for state in TrialState}
 
 
 class Result(NamedTuple):
-    """What is known of one trial.
+    """Facts of one trial.
 
-    ``order`` is its place in the order of completion, ``limit_seconds`` what is reserved for it, ``lost_seconds`` what
-    lost attempts took, and measuring its model anew. ``of_task``: it failed because of its task, which says nothing of
-    the candidate; ``is_replaced``: another trial has taken its place since.
+    ``order`` is its place in the order of completion, ``limit_seconds`` its reservation, ``lost_seconds`` the time of
+    lost attempts and of evaluating its model again. ``of_task``: it failed because of its task, which says nothing
+    about the candidate; ``is_replaced``: another trial has replaced it.
     """
 
     candidate_id: int
@@ -55,7 +55,7 @@ class Result(NamedTuple):
 
     @property
     def used_seconds(self) -> float:
-        """Device seconds that it has taken so far, as far as they are known."""
+        """Device seconds taken so far, as far as they are known."""
         return self.lost_seconds + (self.cost_seconds or 0.0)
 
     @property
@@ -64,21 +64,21 @@ class Result(NamedTuple):
         return max(0.0, (self.limit_seconds or 0.0) - self.lost_seconds) if self.is_open else 0.0
 
 
-def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
-    """Results under (study id, data version id), from ``easeml_core.store.tables.decisions.all_trials``.
+def results_by_version(trials: Iterable[KnownTrial]) -> dict[Version, list[Result]]:
+    """Return results by (study id, data version id), from ``easeml_core.store.tables.decisions.all_trials``.
 
-    A trial whose model was measured anew, on another validation part beside the same training part, stands under the
-    newest version that measured it, with the quality found there: at its own place in the order, at the price of its
-    training. So nobody learns from it twice, nor from the price of measuring, which only counts as used.
+    A trial whose model was evaluated again, on a new validation part with the same training part, is listed under the
+    newest version that evaluated it, with the quality found there, its own order and the cost of its training. It
+    therefore counts once, and the cost of evaluation only counts as used.
     """
-    told = list(told)
-    anew: dict[int, list[Told]] = {}
-    for t in told:
+    trials = list(trials)
+    anew: dict[int, list[KnownTrial]] = {}
+    for t in trials:
         if t.reevaluates is not None:
             anew.setdefault(t.reevaluates, []).append(t)
-    replaced = {t.retries for t in told}
+    replaced = {t.retries for t in trials}
     found: dict[Version, list[Result]] = {}
-    for order, t in enumerate(told):
+    for order, t in enumerate(trials):
         if t.reevaluates is not None:
             continue
         measured = anew.get(t.id, ())
@@ -101,7 +101,7 @@ def results_by_version(told: Iterable[Told]) -> dict[Version, list[Result]]:
 
 
 def arm_of(menu: Menu, candidate_id: int) -> int | None:
-    """Which arm a candidate is, or None when it is not on the menu; ids grow with the arms."""
+    """Return the arm of a candidate, or None when it is not on the menu; ids grow with the arms."""
     arm = bisect_left(menu.ids, candidate_id)
     return arm if arm < len(menu.ids) and menu.ids[arm] == candidate_id else None
 
@@ -114,12 +114,11 @@ def runnable_candidates(
     *,
     training_parts: Mapping[int, int] = MappingProxyType({}),
 ) -> dict[int, Menu]:
-    """Per active study the candidates that the scheduler may know of, in their order: arm k is the k-th of them.
+    """Return the candidates of each active study that the scheduler sees, in their order: arm k is the k-th of them.
 
-    A withdrawn candidate is left out on the present data: nothing was learnt, and nobody wants it repeated blindly. A
-    trial that takes the place of one that failed because of its task brings it back (``retry.py``). Left out as well
-    is one that ran, or runs, on an earlier version with the very same training part, until its model is measured anew:
-    it would be trained a second time.
+    A withdrawn candidate is left out on the present data, so that it is not repeated blindly; a retry after a failure
+    of the task brings it back (``retry.py``). A candidate that ran, or runs, on an earlier version with the same
+    training part is left out until its model is evaluated again: otherwise it would be trained twice.
 
     Args:
         active: The studies that may get trials.
@@ -150,7 +149,7 @@ def _trained_before(
     results: Mapping[Version, Sequence[Result]],
     training_parts: Mapping[int, int],
 ) -> set[int]:
-    """Candidates that ran on the training part of this version, and of which this version knows nothing."""
+    """Return the candidates that ran on the training part of this version and have no result on this version."""
     alike = (other for other, part in training_parts.items() if part == training_parts[version] and other != version)
     before = {r.candidate_id for other in alike for r in results.get((study_id, other), ()) if not r.of_task}
     return before - {r.candidate_id for r in results.get((study_id, version), ())}
@@ -174,7 +173,7 @@ def build_problem(
     tenants: Iterable[Tenant] = (),
     names: Mapping[int, str] | None = None,
 ) -> Problem:
-    """The scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
+    """Return the scheduler's input: arms with their limits, pulls in order of completion, open trials, and the past.
 
     Args:
         active: The studies that may get trials.
@@ -239,7 +238,7 @@ def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None, j
 
 
 def _budget(study: Study, version: int, results: Mapping[Version, Sequence[Result]]) -> float | None:
-    """The study's budget without what the scheduler cannot see: other data versions, and lost attempts."""
+    """Return the study's budget less what the scheduler does not see: other data versions, and lost attempts."""
     if study.budget_seconds is None:
         return None
     hidden = 0.0
@@ -253,7 +252,7 @@ def _budget(study: Study, version: int, results: Mapping[Version, Sequence[Resul
 def _quotas(
     tenants: Iterable[Tenant], present: Sequence[tuple[str, Result]]
 ) -> tuple[dict[str, Quota], frozenset[str]]:
-    """What each tenant may use, by name, and who has nothing left.
+    """Return what each tenant may use, by name, and the tenants with nothing left.
 
     Open trials that the scheduler does not see (of paused studies, or of studies that were not asked for) take their
     place and their reservation from the quota.

@@ -1,11 +1,11 @@
-"""Trials that failed because of their task: tried again by hand, or when what executes them has changed.
+"""Retry trials that failed because of their task.
 
-Such a trial says nothing of its candidate, so the candidate is not used up for these data; it is not suggested again by
-itself either, or a broken task would run on for ever. Another trial takes its place, once,
+Such a failure says nothing about the candidate, but an automatic repetition would run a broken task for ever. Another
+trial replaces it, once,
 
-* when a person asks for it (``easeml trial retry``, or an Airflow task that is cleared), after whatever was mended, or
-* when somebody asks for trials whose function has another source than the one that failed, or whose version of this
-  package is another: ``MOST_BY_ITSELF`` times at most for one candidate on one version of the data.
+* when a user asks for it (``easeml trial retry``, or by clearing the Airflow task), or
+* when a caller has another source of the training function, or another version of this package:
+  ``MOST_BY_ITSELF`` times at most for one candidate on one version of the data.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.trials import TrialReport
 
 MOST_BY_ITSELF = 3
-"""So often a candidate is tried again on the same data since what executes it has changed; then a person must ask."""
+"""Automatic retries of a candidate on the same data after changes of its implementation; then a user must ask."""
 
 
 def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
-    """Let another trial take the place of one that failed because of its task; repeatable.
+    """Add a trial in place of one that failed because of its task; repeatable.
 
-    The new trial waits as SUGGESTED, and the next that asks and can execute it is handed it.
+    The new trial is SUGGESTED; the next caller that can execute it receives it.
 
     Args:
         store: Role ``easeml_worker``.
-        trial_id: The trial that failed, or one whose place was taken already: then nothing is added.
+        trial_id: The failed trial; where it was replaced already, nothing is added.
 
     Returns:
-        The report of the trial that stands last in its place, as ``run_trial`` gives it.
+        The report of the last trial in its place, as of ``run_trial``.
 
     Raises:
         NotFoundError: There is no such trial.
@@ -58,15 +58,14 @@ def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
 
 
 def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
-    """Return the trial that a task works on that was told to run this one.
+    """Return the trial that a task must run when its argument is this trial: the last one in its place.
 
-    A task that is tried again after its trial failed because of it is meant to try it again: a person has cleared it.
-    A trial whose place was taken meanwhile stands aside.
+    A user who clears a task whose trial failed because of the task wants a retry, so one is added.
 
     Args:
         store: Role ``easeml_worker``.
-        trial_id: What the task was told.
-        request_key: The task's; only the task that failed tries again by itself.
+        trial_id: The task's argument.
+        request_key: Of the task; only the task that failed adds a retry.
     """
     with store.begin() as tx:
         last = retries.last_in_place(tx, trial_id)
@@ -81,13 +80,13 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
 def retry_changed(
     tx: Connection, *, sources: Mapping[str, str], trainers: bool, studies_only: Sequence[str] | None
 ) -> bool:
-    """Retry what failed because of a task that is another one by now; whether anything was added.
+    """Retry what failed because of a task that has changed since; return whether anything was added.
 
     Args:
         tx: Holds the lock ``suggest``.
-        sources: Names of the training functions that whoever asks has, with the hashes of their sources.
-        trainers: Whether it has the trainers of this package.
-        studies_only: Names of the studies that it asks trials of; None for all.
+        sources: Names of the caller's training functions, with the hashes of their sources.
+        trainers: Whether the caller has the trainers of this package.
+        studies_only: Names of the studies that the caller chooses from; None for all.
     """
     added = False
     version = code_version() if trainers else None
@@ -132,7 +131,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
 
 
 def _limit(tx: Connection, study_id: int) -> float | None:
-    """Return what to reserve: as for a trial of which nothing is known; None where nothing limits it.
+    """Return the reservation, as for a trial without a predicted cost; None where nothing limits it.
 
     Raises:
         BudgetExhaustedError: Too little is left.

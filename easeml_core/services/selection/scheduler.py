@@ -1,17 +1,9 @@
-"""A scheduler that lives as long as its process: it decides from memory, and stores each decision with its reasons.
+"""Choose the next trials over all studies, and store each with its reasons.
 
-Each ask is one transaction under the lock ``suggest``: what has changed since the last one is looked up and taken in
-(``scheduler_state.py``), the next trials are chosen and written, and all is committed. Nothing of the memory is ever
-trusted beyond that: when the transaction fails, or something has changed that cannot be added, everything is loaded
-anew. So a scheduler that has lived for weeks decides as one that was started now, and the database's constraints
-judge both.
-
-What is kept of a suggestion: its figures and its sentence, with names in place of the scheduler's indices.
-
-Which trials run next: all studies' results go in, trials with their reasons come out.
-
-One call, from a process that keeps nothing. Whoever asks again and again keeps a ``LiveScheduler`` (``scheduler.py``),
-which is what this makes for its one ask.
+A ``LiveScheduler`` keeps its state between calls; ``suggest_trials`` makes one for a single call. Each call is one
+transaction under the lock ``suggest``: it reads what has changed since the last call (``scheduler_state.py``), chooses
+and writes the next trials, and commits. When the transaction fails, or a change cannot be applied to the state,
+everything is loaded again, so a scheduler that has run for weeks decides as one that was started now.
 """
 
 from __future__ import annotations
@@ -74,7 +66,7 @@ def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: M
 
 @typed_record
 class Suggestions:
-    """The answer to one ask: the trials to run next, and what there is to say about them in one sentence."""
+    """The trials to run next, with a summary in one sentence."""
 
     policy: str
     trials: tuple[SuggestedTrial, ...]
@@ -82,11 +74,11 @@ class Suggestions:
 
 
 RESERVE_SECONDS = 3600.0
-"""How long a suggestion that nobody starts is kept for whoever asked; afterwards it is handed out again."""
+"""How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
 
 _NOTHING = (
     "nothing to train: every candidate of the active studies has run on the present data, is under way, needs another "
-    "kind of device, or a training function or a trainer that whoever asks has not, or is beyond a limit (budget, "
+    "kind of device, or a training function or a trainer that the caller lacks, or is beyond a limit (budget, "
     "deadline, target, quota); `easeml status` says what holds each study"
 )
 
@@ -98,11 +90,11 @@ class LiveScheduler:
         store: Role ``easeml_worker``.
         policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
         studies_only: Names of the studies to choose from; None for all active ones.
-        functions: Names of the training functions (``@trial``) that whoever asks has, or these with the hashes of
-            their sources: candidates of others are not handed out, and the choice is made among the rest.
-        trainers: Whether it has the trainers of this package too, which every other candidate needs.
-        runtimes: Programs for containers that its machine has, of ``docker`` and ``podman``: candidates of others are
-            not handed out; None where that is not known, for instance in a task that others train after.
+        functions: Names of the caller's training functions (``@trial``), or these with the hashes of their sources:
+            candidates of other functions are not suggested.
+        trainers: Whether the caller has the trainers of this package too, which every other candidate needs.
+        runtimes: Container programs of the caller's machine, of ``docker`` and ``podman``: candidates of others are not
+            suggested; None where that is not known, for instance in a task whose trials run in other tasks.
 
     Raises:
         ConfigError: There is no such policy.
@@ -148,7 +140,7 @@ class LiveScheduler:
     def _answer(
         self, tx: Connection, memory: Memory | None, count: int, device: str | None, request_key: str
     ) -> tuple[Suggestions, Memory | None]:
-        """The answer, and what may be kept in memory once it is committed."""
+        """Return the answer, and the state to keep once it is committed."""
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
         if seen.batch_id is not None:
             return _answer_of(*decisions.batch_of_request(tx, request_key)), memory
@@ -165,7 +157,7 @@ class LiveScheduler:
         return _answer_of(now.batch.policy, now.given), now.kept()
 
     def load(self, tx: Connection, seen: Look) -> Memory:
-        """Everything anew."""
+        """Load the whole state."""
         return Memory.load(
             tx,
             seen,
@@ -179,7 +171,7 @@ class LiveScheduler:
 
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
-    """No garbage collection while hundreds of thousands of objects are made that all stay: a sixth of the time."""
+    """Suspend garbage collection while hundreds of thousands of lasting objects are made; saves a sixth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -212,7 +204,7 @@ class _Round:
         self._is_stale = False
 
     def fill(self, *, left_behind: bool) -> None:
-        """Hand out as many trials as were asked for, or as there are; a batch without any is kept too."""
+        """Suggest as many trials as requested, or as there are; an empty batch is stored too."""
         if left_behind:
             left = trials.left_over_trials(
                 self.tx,
@@ -232,11 +224,11 @@ class _Round:
         tell_pages(self.tx, *{trial.study for trial in self.given})
 
     def kept(self) -> Memory | None:
-        """The memory, unless it is behind what this round has written."""
+        """Return the state, unless it lacks what this round has written."""
         return None if self._is_stale or self.memory.is_used_up else self.memory
 
     def _batch_id(self) -> int:
-        """The batch, made when it is not there yet."""
+        """Return the batch's id, after adding it if needed."""
         if self.batch.id is None:
             key, policy, requested, _ = self.batch
             made = decisions.add_batch(self.tx, request_key=key, policy=policy, requested=requested)
@@ -247,7 +239,7 @@ class _Round:
     # -- trials that are left over ------------------------------------------------------------------------------------
 
     def _again(self, trial: Trial) -> None:
-        """Hand a left-over trial out, with a reservation for another attempt, or end it."""
+        """Suggest a left-over trial again, with a reservation for another attempt, or end it."""
         study = self.memory.active[trial.study_id]
         tell_pages(self.tx, trial.study)
         if study.deadline is not None and study.deadline <= self.seen.now:
@@ -276,7 +268,7 @@ class _Round:
     def _renew(self, trial: Trial, study: Study) -> bool:
         """Reserve for another attempt, where anything limits the trial; False when too little is left.
 
-        A study that has spent its budget must not end everybody's decision: what the database refuses is undone alone.
+        A savepoint confines the refusal: a study that has spent its budget must not end the decision for other studies.
         """
         if trial.limit_seconds is None:
             return True
@@ -299,7 +291,7 @@ class _Round:
     # -- new trials ---------------------------------------------------------------------------------------------------
 
     def _suggest_new(self) -> bool:
-        """Add one new trial, or close the study whose limits refuse it; whether it is worth asking again."""
+        """Add one new trial, or close the study whose limits refuse it; return whether more may follow."""
         if self._is_stale:
             self.memory, self._is_stale = self.live.load(self.tx, self.seen), False
             for study_id in self._closed & self.memory.menus.keys():
@@ -324,7 +316,7 @@ class _Round:
             )
             if limit is None:
                 return False
-        # Only a limit can refuse the trial, and whoever sets one waits for this decision.
+        # Only a limit can refuse the trial, and setting one waits for this decision.
         may_refuse = limit is not None or owner.max_parallel is not None
         menu = memory.menus[study.id]
         try:
@@ -374,25 +366,24 @@ def suggest_trials(
 ) -> Suggestions:
     """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
 
-    Trials that an earlier run left behind come first; no candidate is ever suggested twice for the same data, also none
-    that failed or was cancelled on it, but where its task had failed and was mended (``retry.py``). Where a budget
-    or a quota holds, a trial reserves device seconds: see ``services/studies/compute_budget.py``.
+    Trials that an earlier run left behind come first. No candidate is suggested twice for the same data, also none that
+    failed or was cancelled on it, except after a failure of its task (``retry.py``). Where a budget or a quota holds, a
+    trial reserves device seconds: see ``services/studies/compute_budget.py``.
 
     Args:
         store: Role ``easeml_worker``.
         count: How many at most, 1 to 1000.
-        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
+        policy: As in ``LiveScheduler``, and so are ``studies_only`` and ``trainers``.
         studies_only: Names of the studies to choose from; None for all active ones.
         device: Kind of the free device, such as ``gpu``; candidates that need another one are left out. None means
             that every candidate can run.
-        functions: Names of the training functions (``@trial``) that whoever asks has; candidates of others are left
-            out. With the hashes of their sources (``executors.source_hash``), a trial that failed because of an earlier
-            source is retried.
-        trainers: Whether it has the trainers of this package; every candidate that needs one is left out otherwise.
+        functions: As in ``LiveScheduler``. With the hashes of their sources (``executors.source_hash``), a trial that
+            failed because of an earlier source is retried.
+        trainers: Whether the caller has the trainers of this package.
         request_key: Makes the call repeatable: the same key gives the same trials.
 
     Returns:
-        The trials; none is an answer too.
+        The trials, possibly none.
 
     Raises:
         ConfigError: Count, policy or device is not allowed.

@@ -1,8 +1,7 @@
-"""The installation as a scheduler has it in memory: loaded once, then brought up to date with what has changed.
+"""The scheduler's state in memory: loaded once, then updated with what has changed.
 
-Whatever is kept here equals, bit for bit, what would be loaded anew; ``catch_up`` says when that cannot be had by
-adding to it. Starts are added in the order of the trials' ids, ends in the order of their time, as a loaded scheduler
-takes them in.
+The state equals, bit for bit, what a load would give; ``catch_up`` returns False when an update cannot reach that.
+Starts are added in the order of the trials' ids and ends in the order of their time, as a load does.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler import Scheduler
     from easeml_core.selection.suggestion import Suggestion
-    from easeml_core.store.tables.decisions import Look, Menu, Told
+    from easeml_core.store.tables.decisions import KnownTrial, Look, Menu
 
     Place = tuple[int, int]
     End = tuple[datetime, int]
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OpenTrial:
-    """A trial that had not ended when it was last looked at; ``place`` is None where the scheduler does not see it."""
+    """A trial that had not ended at the last look; ``place`` is None where the scheduler does not see it."""
 
     study_id: int
     place: Place | None
@@ -69,8 +68,8 @@ class Memory:
         last_trial: Largest id of a trial that was seen.
         last_end: End of the trial that was taken in last; None before the first.
         open: Trials that have not ended, by id.
-        kinds: Kinds of device that trials were seen on; None among them for one that nobody named.
-        is_used_up: A limit has changed in a way that only loading can tell.
+        kinds: Kinds of device of the trials seen; None stands for trials without one.
+        is_used_up: A limit has changed in a way that only a load can find.
     """
 
     config: SelectionConfig
@@ -103,23 +102,23 @@ class Memory:
         trainers: bool = True,
         runtimes: Sequence[str] | None = None,
     ) -> Memory:
-        """Everything anew; the caller holds the lock ``suggest``.
+        """Load everything; the caller holds the lock ``suggest``.
 
         Args:
             tx: Role ``easeml_worker``.
             seen: A look of the same transaction, taken before.
             policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
             studies_only: Names of the studies to choose from; None for all active ones.
-            functions: Names of the training functions that whoever asks has.
-            trainers: Whether it has the trainers of this package.
-            runtimes: Programs for containers that its machine has; None where that is not known.
+            functions: Names of the caller's training functions.
+            trainers: Whether the caller has the trainers of this package.
+            runtimes: Container programs of the caller's machine; None where that is not known.
 
         Raises:
             NotFoundError: One of the studies does not exist.
         """
         config, active = current_config(tx, policy), active_studies(tx, studies_only)
-        told, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
-        results = results_by_version(told)
+        trials, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
+        results = results_by_version(trials)
         menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
         menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
         owners = {t.name: t for t in studies.list_tenants(tx)}
@@ -143,18 +142,18 @@ class Memory:
             costs_known=_any_cost(problem),
             stamp=(seen.catalogue, seen.settings_id),
         )
-        memory._remember(told)
+        memory._remember(trials)
         return memory
 
-    def _remember(self, told: Sequence[Told]) -> None:
-        """Note where the loaded trials stand, and where the scheduler has them."""
+    def _remember(self, trials: Sequence[KnownTrial]) -> None:
+        """Index the loaded trials."""
         self._index = {arms.study_id: i for i, arms in enumerate(self.problem.studies)}
         limits = ((self._index.get(s.id), s.deadline) for s in self.active.values())
         self._deadlines = [(tenant, end) for tenant, end in limits if tenant is not None and end is not None]
-        self.kinds = {t.device for t in told}
-        self.last_trial = max((t.id for t in told), default=0)
-        self.last_end = max(_ends(told), default=None)
-        for t in told:
+        self.kinds = {t.device for t in trials}
+        self.last_trial = max((t.id for t in trials), default=0)
+        self.last_end = max(_ends(trials), default=None)
+        for t in trials:
             if t.finished_at is None:
                 self.open[t.id] = self._opened(t)
 
@@ -174,16 +173,16 @@ class Memory:
             and all(t.finished_at is None and t.id in self.open and self._is_as_known(t) for t in seen.trials)
         )
 
-    def _is_as_known(self, told: Told) -> bool:
-        known = self.open[told.id]
-        return (told.device, told.lost_seconds, told.limit_seconds) == (
+    def _is_as_known(self, trial: KnownTrial) -> bool:
+        known = self.open[trial.id]
+        return (trial.device, trial.lost_seconds, trial.limit_seconds) == (
             known.device,
             known.lost_seconds,
             known.limit_seconds,
         )
 
     def catch_up(self, seen: Look) -> bool:
-        """Take in what has changed; False when everything must be loaded anew, and this must be thrown away."""
+        """Apply what has changed; False when everything must be loaded again and this state discarded."""
         if self.is_used_up or self.stamp != (seen.catalogue, seen.settings_id):
             return False
         known = [t for t in seen.trials if t.id in self.open]
@@ -197,62 +196,62 @@ class Memory:
             self.scheduler.set_seconds_left(tenant, (deadline - seen.now).total_seconds())
         return True
 
-    def _agrees(self, told: Told) -> bool:
-        """Whether a known trial is still where the scheduler has it, and charged as it was."""
-        known = self.open[told.id]
-        same = (told.lost_seconds, told.limit_seconds) == (known.lost_seconds, known.limit_seconds)
+    def _agrees(self, trial: KnownTrial) -> bool:
+        """Return whether a known trial is on the same device, and charged as before where that matters."""
+        known = self.open[trial.id]
+        same = (trial.lost_seconds, trial.limit_seconds) == (known.lost_seconds, known.limit_seconds)
         if not same:
-            self.open[told.id] = self._opened(told)
-        return told.device == known.device and (same or not self._is_charged(told.study_id))
+            self.open[trial.id] = self._opened(trial)
+        return trial.device == known.device and (same or not self._is_charged(trial.study_id))
 
-    def _start(self, told: Told) -> bool:
-        """Take in a trial that somebody else was given; False where it is out of sight, as a model measured anew is."""
-        opened = self._opened(told)
-        self.open[told.id] = opened
-        self.last_trial = max(self.last_trial, told.id)
-        if opened.place is None or self._has_quota(told.study_id):
+    def _start(self, trial: KnownTrial) -> bool:
+        """Add a trial that another caller was given; False where it is hidden or charged to a quota."""
+        opened = self._opened(trial)
+        self.open[trial.id] = opened
+        self.last_trial = max(self.last_trial, trial.id)
+        if opened.place is None or self._has_quota(trial.study_id):
             return False
-        self.scheduler.start(*opened.place, device=told.device)
+        self.scheduler.start(*opened.place, device=trial.device)
         return True
 
-    def _end(self, told: Told) -> bool:
-        """Take in an end; False where it came out of turn, taught nothing, or belongs to the past."""
-        assert told.finished_at is not None
-        place, end = self.open.pop(told.id).place, (told.finished_at, told.id)
+    def _end(self, trial: KnownTrial) -> bool:
+        """Add the end of a trial; False where it is out of order, has no result, or is not of the present data."""
+        assert trial.finished_at is not None
+        place, end = self.open.pop(trial.id).place, (trial.finished_at, trial.id)
         in_turn = self.last_end is None or end > self.last_end
-        if not in_turn or place is None or told.cost_seconds is None or self._has_quota(told.study_id):
+        if not in_turn or place is None or trial.cost_seconds is None or self._has_quota(trial.study_id):
             return False
         self.last_end, self.costs_known = end, True
-        self.scheduler.record(*place, told.quality, told.cost_seconds, device=told.device)
+        self.scheduler.record(*place, trial.quality, trial.cost_seconds, device=trial.device)
         return True
 
-    def _opened(self, told: Told) -> OpenTrial:
-        place = self._place(told)
-        self.kinds.add(told.device)
-        return OpenTrial(told.study_id, place, told.device, told.lost_seconds, told.limit_seconds)
+    def _opened(self, trial: KnownTrial) -> OpenTrial:
+        place = self._place(trial)
+        self.kinds.add(trial.device)
+        return OpenTrial(trial.study_id, place, trial.device, trial.lost_seconds, trial.limit_seconds)
 
-    def _place(self, told: Told) -> Place | None:
-        """Where the scheduler has the trial: not at all, when it is of other data or of a study not chosen from."""
-        tenant = self._index.get(told.study_id)
-        if tenant is None or self.versions[told.study_id] != told.data_version_id:
+    def _place(self, trial: KnownTrial) -> Place | None:
+        """Return the trial's study and arm; None when it is of other data or of a study not chosen from."""
+        tenant = self._index.get(trial.study_id)
+        if tenant is None or self.versions[trial.study_id] != trial.data_version_id:
             return None
-        arm = arm_of(self.menus[told.study_id], told.candidate_id)
+        arm = arm_of(self.menus[trial.study_id], trial.candidate_id)
         return None if arm is None else (tenant, arm)
 
     def _is_charged(self, study_id: int) -> bool:
-        """Whether the budget of a study, or what a tenant has left, depends on what its trials have lost."""
+        """Return whether a budget or quota depends on the study's lost seconds."""
         study = self.active.get(study_id)
         return study is None or study.budget_seconds is not None or self._has_quota(study_id)
 
     def _has_quota(self, study_id: int) -> bool:
-        """Whether the tenant has a quota of seconds; what is left of it is computed anew from all its trials."""
+        """Return whether the tenant has a quota of seconds, whose rest is computed from all its trials."""
         study = self.active.get(study_id)
         return study is not None and self.owners[study.tenant].quota_seconds is not None
 
     # -- what runs next -----------------------------------------------------------------------------------------------
 
     def suggest(self, device: str | None) -> Suggestion | None:
-        """The next trial; it is under way once it is handed out."""
+        """Return the next trial; it counts as started once it is handed out."""
         return suggestion_of(self.scheduler, self.arms, config=self.config, device=device)
 
     def close(self, study_id: int) -> None:
@@ -261,7 +260,7 @@ class Memory:
         self.scheduler.set_seconds_left(self._index[study_id], 0.0)
 
     def reopen(self, now: datetime) -> None:
-        """Let the studies that were closed have trials again, as far as their deadlines go."""
+        """Let the closed studies have trials again, until their deadlines."""
         deadlines = dict(self._deadlines)
         for tenant in sorted(self._closed):
             left = (deadlines[tenant] - now).total_seconds() if tenant in deadlines else math.inf
@@ -269,7 +268,7 @@ class Memory:
         self._closed.clear()
 
     def hand_out(self, trial_id: int, suggestion: Suggestion, *, device: str | None, limit: float | None) -> None:
-        """Note the trial that the suggestion has become."""
+        """Record the trial that was made from the suggestion."""
         place = self._index[suggestion.study_id], suggestion.arm
         self.scheduler.start(*place, device=device)
         self.open[trial_id] = OpenTrial(suggestion.study_id, place, device, 0.0, limit)
@@ -294,8 +293,8 @@ def active_studies(tx: Connection, names: Sequence[str] | None) -> list[Study]:
     return [s for s in active if s.name in set(names)]
 
 
-def _ends(told: Iterable[Told]) -> Iterable[End]:
-    return ((t.finished_at, t.id) for t in told if t.finished_at is not None)
+def _ends(trials: Iterable[KnownTrial]) -> Iterable[End]:
+    return ((t.finished_at, t.id) for t in trials if t.finished_at is not None)
 
 
 def _any_cost(problem: Problem) -> bool:

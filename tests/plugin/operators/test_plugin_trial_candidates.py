@@ -102,9 +102,7 @@ def test_a_dag_without_the_function_leaves_the_trial_to_one_that_has_it(make_stu
     done = run_dag(dag)
     assert [str(ti.state) for ti in done.get_task_instances() if ti.task_id == "train"] == ["skipped"]
     told = next(ti for ti in done.get_task_instances() if ti.task_id == "suggest")
-    assert "or a training function or a trainer that whoever asks has not" in told.xcom_pull(
-        task_ids="suggest", key="message"
-    )
+    assert "training function" in told.xcom_pull(task_ids="suggest", key="message")
     (found,) = suggest_trials(store, count=1, functions=["elsewhere"], request_key="k").trials
     with pytest.raises(AirflowSkipException, match=r"\(cancer, elsewhere\) was given back: this task does not execute"):
         operators.TrainTrialOperator(task_id="train", trial=to_json(found)).execute(context("train"))

@@ -199,7 +199,7 @@ def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
     failed = ask(mixed, ["tree"], trainers=False)["tree"]
     assert waiting() == []
     run(mixed, failed, hidden, "tree")
-    assert waiting() == [f"1 candidate waits since their task failed: mend it, then `easeml trial retry {failed}`"]
+    assert waiting() == [f"1 candidate waits since their task failed: repair it, then `easeml trial retry {failed}`"]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
-from easeml_core.store.tables.decisions import Menu, Told
+from easeml_core.store.tables.decisions import KnownTrial, Menu
 
 S, R, OK, F, C = TrialState
 MAY = datetime(2026, 5, 1, tzinfo=UTC)
@@ -107,7 +107,7 @@ def test_a_tenant_without_limits_has_no_quota() -> None:
 
 
 def test_results_say_what_they_took_and_may_still_take() -> None:
-    row = Told(1, 1, 10, 12, "RUNNING", None, None, 2.0, 9.0, None, None, False)
+    row = KnownTrial(1, 1, 10, 12, "RUNNING", None, None, 2.0, 9.0, None, None, False)
     ended = row._replace(state="CANCELLED", cost_seconds=3.0)
     open_one, over = results_by_version([row, ended])[1, 12]
     assert (open_one.used_seconds, open_one.reserved_seconds, open_one.order) == (2.0, 7.0, 0)
@@ -124,9 +124,9 @@ def test_who_joined_late_came_after_the_trials_that_had_ended_before() -> None:
 # Models that were measured anew, on another validation part beside the same training part.
 
 
-def told(number: int, candidate: int, version: int, quality: float, cost: float, anew: int | None = None) -> Told:
+def told(number: int, candidate: int, version: int, quality: float, cost: float, anew: int | None = None) -> KnownTrial:
     end = MAY + timedelta(hours=number)
-    return Told(number, 1, candidate, version, "SUCCEEDED", quality, cost, 0.5, None, None, end, False, anew)
+    return KnownTrial(number, 1, candidate, version, "SUCCEEDED", quality, cost, 0.5, None, None, end, False, anew)
 
 
 def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training() -> None:

@@ -316,7 +316,6 @@ def test_the_next_trial_is_told_in_the_unit_that_decided_it():
         competing=2,
         studies=1,
         candidates=(first,),
-        as_of=0.0,
     )
     study = SimpleNamespace(metric="accuracy")
 
