@@ -1,19 +1,16 @@
-"""What the referee reads for a study, and what not: it has rights of its own, so everything is closed by default.
+"""What the referee may read for a study. Every source is closed unless it is allowed.
 
-A file or folder comes from the tenant's own folder, an address must lie under a prefix, and a query is one that whoever
-runs the referee has written. What lies elsewhere is fetched first, in no transaction
-(``services/datasets/fetching.py``): a file goes through the referee's cache, which resumes after a kill, and rows of
-a query into a file that has no name.
-
-The file of queries that the referee is started with: names for studies, SQL by whoever runs the referee.
+A file or folder must be in the tenant's folder, an address under an allowed prefix, and a query in the referee's file
+of queries. Remote sources are fetched first, outside any transaction (``fetching.py``): a file goes through the
+referee's cache, which resumes after a kill, and the rows of a query into an unnamed file. The file of queries:
 
     flowers:
       url_env: FLOWERS_URL          # or url_file: /etc/easeml/flowers-url
       sql: SELECT petal, sepal, species FROM garden.flowers
-      tenants: [garden]             # without it: all
-      timeout_seconds: 60           # without it: 300
+      tenants: [garden]             # default: all
+      timeout_seconds: 60           # default: 300
 
-The database's address stands in the environment or in a file of its own, never here: this file may be shown.
+The database's address is in the environment or in a separate file, never here: this file may be shown.
 """
 
 from __future__ import annotations
@@ -61,7 +58,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FETCH_SECONDS = 900.0
-"""After so long a download is given up; what came of it is kept for the next one. A query has its own end."""
+"""Time limit of a download; what has arrived is kept for the next one. A query has a separate limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,25 +98,25 @@ class Fetched:
 
 
 def elsewhere(study: Study) -> str | None:
-    """What must be fetched before the study's data can be read: ``url`` or ``query``; None where they are here.
+    """Return how the study's data must be fetched, ``url`` or ``query``; None where it is on this machine.
 
     Raises:
-        InvalidInputError: The study's source is none.
+        InvalidInputError: The study has no valid source.
     """
     reads = SCHEMES[check_source(study.source, study.target or None, study.task).scheme].reads
     return reads if reads in ("url", "query") else None
 
 
 def fetch(study: Study, reach: Reach, hear: Hear) -> Fetched:
-    """Bring a study's data to this machine, as far as the referee may read them.
+    """Fetch a study's data to this machine, as far as the referee may read it.
 
     Args:
-        study: Its source lies elsewhere.
+        study: Its source is remote.
         reach: What the referee may read.
-        hear: Hears how far it is; may raise to end it.
+        hear: Receives progress; may raise to stop the fetch.
 
     Raises:
-        InvalidInputError: It may not, or they cannot be had, or not in time.
+        InvalidInputError: The source is not allowed, cannot be fetched, or takes too long.
     """
     source = check_source(study.source, study.target or None, study.task)
     errand = _Errand(source, study, reach, time.monotonic() + FETCH_SECONDS, hear)
@@ -134,16 +131,16 @@ def fetch(study: Study, reach: Reach, hear: Hear) -> Fetched:
 
 
 def study_table(study: Study, reach: Reach, split: Split, fetched: Fetched | None) -> RawTable:
-    """The rows of a study's source, read from this machine alone.
+    """Return the rows of a study's source, read from this machine alone.
 
     Args:
         study: The study.
         reach: What the referee may read.
         split: How the rows will be divided.
-        fetched: What ``fetch`` has brought, where the data lie elsewhere.
+        fetched: The result of ``fetch`` for a remote source.
 
     Raises:
-        InvalidInputError: The referee may not read it, or the data are not as they must be.
+        InvalidInputError: The referee may not read it, or the data are invalid.
     """
     source = check_source(study.source, study.target or None, study.task, split=split)
     if fetched is not None:
@@ -155,18 +152,18 @@ def study_table(study: Study, reach: Reach, split: Split, fetched: Fetched | Non
             spec = readable_source(study, reach.data)
         try:
             return load_source(spec, study.target or None, study.task, split=split)
-        except InvalidInputError as error:  # where the referee's folder lies is nobody's business
+        except InvalidInputError as error:  # the place of the referee's folder is not shown
             place = spec.partition(":")[2].partition("?")[0]
             raise InvalidInputError(str(error).replace(place, source.name)) from error
 
 
 def readable_source(study: Study, data: Path | None) -> str:
-    """The source as the referee may read it: a file or folder only from the tenant's own folder.
+    """Return the source as the referee may read it: a file or folder only from the tenant's folder.
 
     The referee reads with its own account's rights; without this, naming a file would publish it.
 
     Raises:
-        InvalidInputError: The file does not lie there; the message is the same whether it exists elsewhere or not.
+        InvalidInputError: The file is not there; the message is the same whether it exists elsewhere or not.
     """
     source = check_source(study.source, study.target or None, study.task)
     if source.scheme not in FILE_SCHEMES:
@@ -186,19 +183,19 @@ def readable_source(study: Study, data: Path | None) -> str:
 
 
 def _query(source: Source, study: Study, reach: Reach) -> NamedQuery:
-    """The query; the refusal is the same whether there is none or it is another tenant's."""
+    """Return the query; the refusal is the same whether it does not exist or is another tenant's."""
     query = reach.queries.get(source.name)
     if query is None or (query.tenants and study.tenant not in query.tenants):
         message = (
-            f"source {study.source!r}: the referee knows no such query for tenant {study.tenant!r}; whoever runs it "
-            "names queries in the file of `easeml referee --queries`"
+            f"source {study.source!r}: the referee knows no such query for tenant {study.tenant!r}; the referee's "
+            "operator names queries in the file of `easeml referee --queries`"
         )
         raise InvalidInputError(message)
     return query
 
 
 class _Errand(NamedTuple):
-    """What is to be fetched for whom, by when on the monotonic clock, and who hears of it."""
+    """What to fetch for which study, the deadline on the monotonic clock, and the receiver of progress."""
 
     source: Source
     study: Study
@@ -208,13 +205,13 @@ class _Errand(NamedTuple):
 
 
 def _bring_file(errand: _Errand, held: contextlib.ExitStack) -> tuple[Content, Path]:
-    """The file in the cache, which is asked for only if this tenant may have it."""
+    """Fetch the file through the cache, if this tenant may have it."""
     source, study, reach, until, hear = errand
     address = parse_url(source.name)
     if not is_allowed(address, reach.prefixes, study.tenant):
         message = (
-            f"source {study.source!r}: this referee may not read that address for tenant {study.tenant!r}; whoever "
-            "runs it allows addresses with `easeml referee --allow-url PREFIX`"
+            f"source {study.source!r}: this referee may not read that address for tenant {study.tenant!r}; the "
+            "referee's operator allows addresses with `easeml referee --allow-url PREFIX`"
         )
         raise InvalidInputError(message)
 
@@ -231,8 +228,8 @@ def _bring_file(errand: _Errand, held: contextlib.ExitStack) -> tuple[Content, P
 
 
 def _bring_rows(errand: _Errand, held: contextlib.ExitStack) -> Content:
-    """The rows of a query in a file without a name: a kill leaves nothing of them, and they are asked for again."""
-    file = held.enter_context(tempfile.TemporaryFile(prefix="easeml-rows-"))  # noqa: SIM115 - whoever holds it closes it
+    """Write the rows of a query to an unnamed file: a kill leaves nothing, and the query is repeated."""
+    file = held.enter_context(tempfile.TemporaryFile(prefix="easeml-rows-"))  # noqa: SIM115 - closed with ``held``
     teller = Teller(errand.study.source, errand.hear)
     for line in query_lines(_query(errand.source, errand.study, errand.reach)):
         file.write(line)
@@ -250,7 +247,7 @@ def _late() -> str:
 
 
 def _read(source: Source, fetched: Fetched, study: Study, split: Split) -> RawTable:
-    """What was fetched, if it still is that; errors name the address, not where the cache is."""
+    """Read what was fetched, if unchanged; errors name the address and not the place of the cache."""
     fetched.file.seek(0)
     if hashlib.file_digest(fetched.file, "sha256").hexdigest() != fetched.digest:
         message = f"source {study.source!r}: what was fetched was changed on the referee's machine"
@@ -267,7 +264,7 @@ def _read(source: Source, fetched: Fetched, study: Study, split: Split) -> RawTa
 
 
 def _wanted(address: Address, remote: RemoteFile, about: About) -> Wanted:
-    """One version of a file; one that tells no version is fetched every time."""
+    """Describe one version of a file; one without a version is fetched every time."""
     version = about.version or uuid.uuid4().hex
     key = hashlib.sha256(f"{address}|{about.size}|{version}".encode()).hexdigest()
     return Wanted(key, lambda: (remote, about), most=MAX_BYTES, is_digest=False)
@@ -279,10 +276,10 @@ _KNOWN = frozenset({"url_env", "url_file", "sql", "tenants", "timeout_seconds"})
 
 
 def read_queries(path: Path) -> dict[str, NamedQuery]:
-    """The queries of a file, by name.
+    """Return the queries of a file, by name.
 
     Raises:
-        InvalidInputError: If the file cannot be read, or a query is not as it must be; no address is ever shown.
+        InvalidInputError: The file cannot be read, or a query is invalid; no address is ever shown.
     """
     text = _text(path, "file of queries")
     try:

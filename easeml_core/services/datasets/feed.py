@@ -1,7 +1,7 @@
-"""``feed``: labelled pairs are brought to a study, and wait for its next refresh.
+"""``feed``: labelled pairs are added to a study and wait for its next refresh.
 
-Feeding makes no new data version by itself: each one sends every candidate to be trained again, and pairs often come
-one at a time. What has come since is taken together, at night or when somebody asks (``services/datasets/refresh.py``).
+A new data version sends every candidate to be trained again, and pairs often come one at a time. All that has come
+since is therefore taken together, at night or on request (``services/datasets/refresh.py``).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 MOST_REFRESHES = 3
-"""Of one study that wait for an answer: each rewrites the training part, between the decisions of everybody."""
+"""Largest number of unanswered refreshes of one study: each rewrites the training part, between other decisions."""
 
 LONGEST_NAME = 200
 
@@ -49,19 +49,19 @@ def feed(
     fed_by: str,
     request_key: str,
 ) -> dict[str, Any]:
-    """Bring labelled pairs; they are in the training part after the study's next refresh.
+    """Feed labelled pairs; they are in the training part after the study's next refresh.
 
     Args:
         store: Role ``easeml_worker``.
-        artifacts: Where the pairs are put.
+        artifacts: Where the pairs are stored.
         study: The study; active or paused.
         path: A CSV file with the study's columns and one of labels; a folder of ``inputs.npy`` and ``targets.npy``; a
             folder of images by class. Or with ``labels`` a CSV file of inputs with a column ``example``.
         labels: A CSV file ``example,label``.
         label_column: Column of the labels in ``path``.
         pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each; the label is a list
-            where answers are several numbers, null in it for one that nobody knows.
-        fed_by: Who brings them, 1 to 200 characters; shown beside the rows.
+            where answers are several numbers, null in it for an unknown one.
+        fed_by: Who feeds them, 1 to 200 characters; shown beside the rows.
         request_key: The same key gives the same feed.
 
     Returns:
@@ -70,7 +70,7 @@ def feed(
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
         StateError: The study was refused, or too many feeds wait for a refresh.
-        InvalidInputError: The pairs are not as they must be; the message says where. Or the key has fed others.
+        InvalidInputError: The pairs are invalid; the message says where. Or the key has fed others.
     """
     if (path is None) == (pairs is None) or (labels is not None and path is None):
         message = "give pairs, or the path of a file or folder; labels go with a file of inputs"
@@ -107,7 +107,7 @@ def feed(
 
 
 def list_feeds(store: Store, *, study: str) -> list[dict[str, Any]]:
-    """The newest feeds of a study, newest first.
+    """Return the newest feeds of a study, newest first.
 
     Returns:
         ``{"feed_id", "rows", "origin", "fed_by", "fed_at", "state", "reason"}`` each; at most 1000. ``state`` is
@@ -125,7 +125,7 @@ def list_feeds(store: Store, *, study: str) -> list[dict[str, Any]]:
 
 
 def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any]:
-    """Ask the referee to make a data version of what was fed and switched.
+    """Ask the referee for a data version of what was fed and switched.
 
     Args:
         store: Role ``easeml_worker``.
@@ -160,7 +160,7 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any
 
 
 def require_refresh(store: Store, *, study: str, request_id: int) -> None:
-    """The request is a refresh of this study.
+    """Check that the request is a refresh of this study.
 
     Raises:
         NotFoundError: There is no such study, or no such refresh of it.
@@ -172,13 +172,13 @@ def require_refresh(store: Store, *, study: str, request_id: int) -> None:
 
 
 def studies_that_wait(store: Store) -> list[str]:
-    """Names of the active studies with pairs or switches that no refresh has taken yet."""
+    """Return the names of the active studies with pairs or switches that no refresh has taken yet."""
     with store.begin() as tx:
         return datasets.studies_that_wait(tx)
 
 
 def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
-    """A study whose data may change, with its newest data.
+    """Return a study whose data may change, with its newest data.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -192,7 +192,7 @@ def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
 
 
 def require_name(name: str, value: str) -> str:
-    """Who does something, as it is kept.
+    """Return the validated name of the user who does something.
 
     Raises:
         ConfigError: It is empty, too long or cannot be printed.

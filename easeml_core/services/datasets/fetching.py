@@ -1,10 +1,8 @@
-"""Data that lie elsewhere are fetched before the decision that needs them: in no transaction, beside all other work.
+"""Fetch remote data before the decision that needs it, outside any transaction and beside all other work.
 
-A decision that misses them stops (``NotFetchedError``), its request stands aside while a thread fetches, and the
-decision begins anew once the data are on this machine. It reads the very file that was fetched, held open for it.
-
-What is under way is known to this process alone. A referee that is killed, at whatever moment, leaves the request as it
-was; the next one finds the file in the cache, or fetches the rest of it, or asks the query again.
+A decision that needs the data stops with ``NotFetchedError``; a thread fetches while other requests go on, and the
+decision starts again with the fetched file, which is held open for it. The state of fetches is in this process alone: a
+referee that is killed leaves the request as it was, and the next one resumes from the cache or repeats the query.
 """
 
 from __future__ import annotations
@@ -30,11 +28,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_FETCHES = 4
-"""Data that are fetched, or wait for their decision, at once. Of each tenant one."""
+"""Fetches at once, with those that wait for their decision; one of each tenant."""
 
 
 class NotFetchedError(Exception):
-    """A decision needs data that are not on this machine: no failure, but the reason to begin anew with them.
+    """A decision needs data that is not on this machine; it must start again with them, and nothing has failed.
 
     Attributes:
         study: The study whose data they are.
@@ -46,20 +44,20 @@ class NotFetchedError(Exception):
 
     @property
     def may_kill(self) -> bool:
-        """Whether the fetch may take the process down: rows of a query pass through its memory, a file does not."""
+        """Whether the fetch may end the process: rows of a query pass through its memory, a file does not."""
         return elsewhere(self.study) == "query"
 
 
 @dataclass(slots=True)
 class _Fetch:
-    """One request's data.
+    """The fetch of one request's data.
 
     Attributes:
-        study: As it was when they were asked for.
+        study: As it was at the request.
         around: Entered in the fetch's thread before it begins, left when it has ended.
-        has_begun: Whether its turn has come.
-        is_wanted: Whether somebody waits for it.
-        found: What came, or why nothing did.
+        has_begun: Whether it was started.
+        is_wanted: Whether a request waits for it.
+        found: The result, or the error.
     """
 
     study: Study
@@ -70,12 +68,12 @@ class _Fetch:
 
     @property
     def is_open(self) -> bool:
-        """Whether somebody waits for it still."""
+        """Whether a request still waits for it."""
         return self.is_wanted and self.found is None
 
     def hear(self, _: Progress) -> None:
         if not self.is_wanted:
-            message = f"nobody waits for the data of study {self.study.name} any more"
+            message = f"no request waits for the data of study {self.study.name} any more"
             raise StateError(message)
 
     def let_go(self) -> None:
@@ -86,8 +84,8 @@ class _Fetch:
 class Fetches:
     """Fetches for the requests of one referee.
 
-    Each tenant has one at a time, and whose last turn is longest ago comes first: one tenant's slow server, or many
-    requests, hold up its own data and nobody else's. A place is free again when the request is decided.
+    Each tenant has one at a time, and the tenant whose last turn is longest ago comes first: a tenant's slow server, or
+    many requests, delay its own data only. A place is free again when the request is decided.
 
     Args:
         reach: What may be read.
@@ -97,11 +95,11 @@ class Fetches:
         self._reach = reach
         self._fetches: dict[int, _Fetch] = {}
         self._turns: dict[str, int] = {}
-        self._has_ended = False  # since somebody last looked
+        self._has_ended = False  # since the last call of under_way
         self._changed = threading.Condition()
 
     def table(self, request_id: int, study: Study, split: Split) -> RawTable:
-        """The rows of a study, from this machine alone.
+        """Return the rows of a study, from this machine alone.
 
         Args:
             request_id: For which request.
@@ -109,8 +107,8 @@ class Fetches:
             split: How the rows will be divided.
 
         Raises:
-            NotFetchedError: They lie elsewhere, and were not fetched from where the study says now.
-            InvalidInputError: They may not be read, could not be fetched, or are not as they must be.
+            NotFetchedError: They are remote, and were not fetched from the study's present source.
+            InvalidInputError: They may not be read, could not be fetched, or are invalid.
         """
         if elsewhere(study) is None:
             return study_table(study, self._reach, split, None)
@@ -123,7 +121,7 @@ class Fetches:
         return study_table(study, self._reach, split, one.found)
 
     def ask(self, request_id: int, study: Study, around: AbstractContextManager[None]) -> None:
-        """Fetch a study's data when its turn comes, within ``around``, in a thread of its own."""
+        """Fetch a study's data in a separate thread when its turn comes, within ``around``."""
         with self._changed:
             old = self._fetches.pop(request_id, None)
             if old is not None:
@@ -132,18 +130,18 @@ class Fetches:
             self._begin()
 
     def under_way(self) -> list[int]:
-        """Requests that cannot be decided yet."""
+        """Return the requests that cannot be decided yet."""
         with self._changed:
             self._has_ended = False
             return [request_id for request_id, one in self._fetches.items() if one.found is None]
 
     def requests(self) -> list[int]:
-        """Requests for which anything is fetched or held."""
+        """Return the requests for which anything is fetched or held."""
         with self._changed:
             return list(self._fetches)
 
     def keep(self, undecided: Collection[int]) -> None:
-        """Let go of what was fetched for other requests than these, and end what is fetched for others."""
+        """Release what was fetched for other requests than these, and stop fetching for others."""
         with self._changed:
             for request_id in [known for known in self._fetches if known not in undecided]:
                 one = self._fetches[request_id]
@@ -153,7 +151,7 @@ class Fetches:
             self._begin()
 
     def decided(self, request_id: int) -> None:
-        """Let go of what this request was decided on."""
+        """Release what this request was decided on."""
         with self._changed:
             one = self._fetches.pop(request_id, None)
             if one is not None:
@@ -161,7 +159,7 @@ class Fetches:
                 self._begin()
 
     def wait(self, seconds: float) -> bool:
-        """Wait until a fetch has ended since ``under_way`` was asked, at most so long; False if there is none."""
+        """Wait until a fetch has ended since ``under_way`` was called, at most so long; False if there is none."""
         with self._changed:
             is_any = self._has_ended or any(one.is_open for one in self._fetches.values())
             if is_any:
@@ -169,7 +167,7 @@ class Fetches:
             return is_any
 
     def _begin(self) -> None:
-        """Begin what there is a place for."""
+        """Start as many fetches as there are places."""
         busy = {one.study.tenant for one in self._fetches.values() if one.has_begun}
         places = MOST_FETCHES - sum(one.has_begun for one in self._fetches.values())
         while places > 0:
@@ -189,7 +187,7 @@ class Fetches:
         with one.around:
             try:
                 found: Fetched | Exception = fetch(one.study, self._reach, one.hear)
-            except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+            except Exception as error:  # the decision reports it
                 found = error
             self._end(request_id, one, found)
 
@@ -205,5 +203,5 @@ class Fetches:
 
 
 def _asks(study: Study) -> tuple[str, ...]:
-    """What decides which bytes are read."""
+    """Return what decides which bytes are read."""
     return study.tenant, study.source

@@ -1,7 +1,7 @@
-"""``refine``: list the rows that a study learns from, switch single ones off and on, and say whose labels look wrong.
+"""``refine``: list a study's training rows, switch single ones off and on, and rank those whose labels look wrong.
 
-A row is named by the hash of its inputs, or its first digits. Only rows of the training part can be switched: without a
-row of the validation part nothing would be measured as before (``easeml validation replace`` gives another one).
+A row is named by the hash of its inputs, or its first digits. Rows of the validation part cannot be switched: results
+before and after would not be comparable (``easeml validation replace`` gives another validation part).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _LONGEST_REASON = 500
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A row that the study has learnt from, or may."""
+    """A row of the training part, switched on or off."""
 
     hash: bytes
     label: Any
@@ -62,19 +62,19 @@ def list_pairs(
     limit: int = 50,
     most_cells: int | None = None,
 ) -> dict[str, Any]:
-    """Rows of the newest training part, and those that are switched off.
+    """Return rows of the newest training part, and those that are switched off.
 
     Args:
         store: Any role.
         artifacts: Where they lie.
         study: The study.
-        off: Those alone that are switched off, or will be.
-        limit: How many at most, the last ones first: what was fed stands behind what was registered.
-        most_cells: Refuse data of more numbers, for whoever has little memory; None reads any.
+        off: Only those that are switched off, or will be.
+        limit: How many at most, the last ones first: fed rows come after registered ones.
+        most_cells: Refuse data of more numbers, for a caller with little memory; None for no limit.
 
     Returns:
         ``{"study", "version", "on", "off", "waiting_pairs", "pairs"}``: how many rows are in the training part and how
-        many are left out, how many fed pairs the next refresh looks at, and ``{"hash", "label", "origin", "state",
+        many are left out, how many fed pairs wait for the next refresh, and ``{"hash", "label", "origin", "state",
         "reason"}`` of rows. ``origin`` is ``registered`` or ``feed N``; ``state`` is ``on``, ``off``, or ``on, off with
         the next refresh`` and the other way round.
 
@@ -141,8 +141,8 @@ def switch_pairs(
 
     Raises:
         NotFoundError: There is no such study, or no such row in its training part.
-        InvalidInputError: A name is none, or stands for more than one row; or the key has switched others.
-        ConfigError: The reason or the name of who does it is missing.
+        InvalidInputError: A name is invalid, or stands for more than one row; or the key has switched others.
+        ConfigError: The reason or the user's name is missing.
     """
     is_fine = isinstance(reason, str) and reason.strip() != "" and len(reason) <= _LONGEST_REASON
     require(is_fine and clean(reason) == reason, "reason", reason, f"1 to {_LONGEST_REASON} characters of text")
@@ -174,20 +174,20 @@ def rank_pairs(
     memory_limit_mb: int = 8192,
     most_cells: int | None = None,
 ) -> dict[str, Any]:
-    """The training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``.
+    """Return the training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``.
 
     Args:
         store: Any role.
-        artifacts: Where the open parts are; nothing else is looked at.
+        artifacts: Where the open parts are; nothing else is read.
         study: The study.
         limit: How many rows at most.
-        time_limit_seconds: Wall seconds of the child that computes it.
+        time_limit_seconds: Wall seconds of the child process that computes it.
         memory_limit_mb: Its megabytes.
         most_cells: As of ``list_pairs``.
 
     Returns:
-        ``{"study", "version", "rows", "suspected", "pairs"}``: rows of the training part, how many of these the rule
-        holds for wrong, and ``{"hash", "label", "expected", "doubt", "suspected"}`` each.
+        ``{"study", "version", "rows", "suspected", "pairs"}``: rows of the training part, how many of these are
+        suspected, and ``{"hash", "label", "expected", "doubt", "suspected"}`` each.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -233,7 +233,7 @@ def rank_pairs(
 
 
 def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_cells: int | None) -> list[_Row]:
-    """All rows that the training part of the newest version has, and those that it leaves out, in their order."""
+    """Return all rows of the newest training part, and those that it leaves out, in their order."""
     _require_small(version, most_cells)
     columns, left_out = studies.feature_names(tx, version.id), datasets.switched_off(tx, version.study_id)
     with artifacts.copy(version.artifact) as path:
@@ -258,7 +258,7 @@ def _named(pairs: Pairs, columns: Sequence[str] | None, *, is_on: bool) -> Itera
 
 
 def _whole(name: str, known: Sequence[str], study: str) -> str:
-    """The whole name that a short one stands for; ``known`` are all, sorted."""
+    """Return the whole name that a short one stands for; ``known`` are all, sorted."""
     if not isinstance(name, str) or _NAME.fullmatch(name) is None:
         message = f"a row is named by 8 to 64 hexadecimal digits, got {name!r}; `easeml refine list {study}` shows them"
         raise InvalidInputError(message)
@@ -279,7 +279,7 @@ def _state(is_on: bool, will_be_on: bool) -> str:
 
 
 def _called(label: Any, class_names: Sequence[str]) -> Any:
-    """The name of a class, the number, or how many numbers there are."""
+    """Return the name of a class, the number, or how many numbers there are."""
     if np.ndim(label):
         return counted(np.size(label), "number")
     return class_names[int(label)] if class_names else float(label)

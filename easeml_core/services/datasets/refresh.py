@@ -1,9 +1,9 @@
-"""The referee's part of feeding and refining: one new data version of all that was fed and switched.
+"""The referee's refresh: one new data version of all that was fed and switched.
 
-The training part grows by what is new and loses what is switched off; the validation part stays. It is the referee's
-since only it may write data, and only it can tell that a row is sealed. Such a row is left out without a word, and no
-count of such rows is told. Who feeds can see in the open part whether a row was let in: that it is sealed, of a row
-that they know with its label. Were it let in instead, the sealed set would judge models that have learnt it.
+The training part grows by what is new and loses what is switched off; the validation part stays. Only the referee may
+write data and can recognise sealed rows. A sealed row is left out without a message, and their number is not reported.
+A user who feeds a row can see in the open part whether it was taken, and so learns that it is sealed, for rows that the
+user knows with their labels. Taking it instead would let the sealed set judge models that have learnt it.
 """
 
 from __future__ import annotations
@@ -53,22 +53,22 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_FEEDS = 1000
-"""Feeds that one refresh looks at; the rest waits for the next."""
+"""Feeds of one refresh; the rest waits for the next."""
 
 _FEW = 100
-"""Of a smaller feed so many rows are assumed: one refused for a single row would tell of that row."""
+"""Rows that a smaller feed counts as: a refusal for a single row would reveal that row."""
 
 _ANOTHERS = "another tenant's study has sealed its rows"
 _MOST_REFUSED = 3
 """Feeds of a study that may be refused for that. With five rows that are known to be sealed, the answer to one more row
-tells of that row: whoever could go on would learn of a whole set which rows are in it."""
+reveals that row: without the limit a user could find all rows of a set."""
 
 
 def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
-    """Make a data version of what was fed and switched since the last one, if anything of it is new.
+    """Make a data version of what was fed and switched since the last one, if any of it is new.
 
-    Old observations stay with the old version; on the new one every candidate is tried again. What is in production,
-    and what the gate compares with, does not change.
+    Observations stay with the old version; on the new one every candidate is tried again. Production and what the gate
+    compares with do not change.
 
     Args:
         tx: Transaction of the referee's role.
@@ -80,11 +80,11 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
 
     Raises:
         StateError: The study has no data.
-        InvalidInputError: Too few rows would be left for training; what was fed and switched waits on.
+        InvalidInputError: Too few rows would be left for training; what was fed and switched keeps waiting.
         ArtifactError: The file of the newest data version is missing or was changed.
     """
     study = studies.study_by_id(tx, request.study_id)
-    releases.hold_study(tx, study.id)  # whoever else makes a version waits here, and is looked at anew below
+    releases.hold_study(tx, study.id)  # another writer of a version waits here, and reads the data again below
     switches = datasets.waiting_switches(tx, study.id)
     fed = datasets.waiting_feeds(tx, study.id, limit=MOST_FEEDS)
     version = studies.latest_data_version(tx, study.id)
@@ -110,7 +110,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
 
 
 def _pool(tx: Connection, artifacts: ArtifactStore, study: Study, version: DataVersion, parts: OpenParts) -> Pool:
-    """What the training part has, what it leaves out, and what is validated on."""
+    """Return the rows of the training part, those that it leaves out, and those of the validation part."""
     columns, reference = studies.feature_names(tx, version.id), datasets.switched_off(tx, study.id)
     pool = Pool(lambda inputs: example_hashes(inputs, columns), parts.validation_inputs)
     pool.add(Pairs(parts.train_inputs, parts.train_labels), is_on=True)
@@ -121,7 +121,7 @@ def _pool(tx: Connection, artifacts: ArtifactStore, study: Study, version: DataV
 
 
 def _take_switches(tx: Connection, request: Request, study: Study, pool: Pool, switches: Sequence[Switch]) -> None:
-    """Switch; a row that the study has sealed or validates on by now does not come back."""
+    """Switch rows; a row that is now sealed or in the validation part does not come back."""
     closed = pool.validated | datasets.hidden_in_study(tx, study.id, [s.hash for s in switches if s.is_on])
     for switch in switches:
         if not (switch.is_on and switch.hash in closed):
@@ -132,7 +132,7 @@ def _take_switches(tx: Connection, request: Request, study: Study, pool: Pool, s
 def _take_feeds(
     tx: Connection, artifacts: ArtifactStore, study: Study, pool: Pool, fed: Sequence[Feed], parts: OpenParts
 ) -> int:
-    """Take what is new of each feed; how many were refused, which stops no other."""
+    """Take the new rows of each feed; return how many feeds were refused."""
     refused, room = 0, MAX_CELLS // parts.layout.features - len(pool) - len(pool.validated)
     given: list[tuple[Feed, Pairs]] = []
     for one in fed:
@@ -180,10 +180,10 @@ def _read(artifacts: ArtifactStore, one: Feed, parts: OpenParts, room: int) -> P
 
 
 def _sealed(tx: Connection, study: Study, one: Feed, hashes: Sequence[bytes], known: Found, pool: Pool) -> set[bytes]:
-    """The rows that are sealed anywhere in the installation; their number is for the log alone.
+    """Return the rows that are sealed anywhere in the installation; their number goes to the log only.
 
     Raises:
-        InvalidInputError: So many are that it is another tenant's table, which nobody shall publish with its labels.
+        InvalidInputError: So many that it is another tenant's table, which must not be published with its labels.
     """
     if datasets.count_refused(tx, study.id, _ANOTHERS) >= _MOST_REFUSED:
         message = (
@@ -212,7 +212,7 @@ def _write(
     parts: OpenParts,
     pool: Pool,
 ) -> int:
-    """Write the data version; the rows of its training part."""
+    """Write the data version; return the rows of its training part."""
     there, off = pool.pairs(is_on=True), pool.pairs(is_on=False)
     names = studies.class_names(tx, version.id)
     _require_rows(study, there, parts)
@@ -245,7 +245,7 @@ def _write(
 
 
 def _require_rows(study: Study, there: Pairs | None, parts: OpenParts) -> None:
-    """As many rows as a study must begin with, and something to tell apart."""
+    """Require as many rows as a study must begin with, and more than one class."""
     rows = 0 if there is None else len(there.labels)
     is_classes = parts.task == Task.CLASSIFICATION
     needed = TRAIN_ROWS_PER_CLASS * parts.classes if is_classes else TRAIN_ROWS_OF_NUMBERS
@@ -258,9 +258,9 @@ def _require_rows(study: Study, there: Pairs | None, parts: OpenParts) -> None:
 
 
 def _digest(tx: Connection, version: DataVersion, opened: OpenParts, class_names: Sequence[str]) -> str:
-    """Content hash of the data, keyed as that of the first version is.
+    """Return the content hash of the data, keyed as that of the first version is.
 
-    The version before it counts too: rows that are switched off and on again make the data that were there before.
+    It includes the version before: rows that are switched off and on again give the same data.
     """
     table = RawTable(
         opened.train_inputs, opened.train_labels, tuple(class_names), (), layout=opened.layout, task=opened.task

@@ -1,7 +1,7 @@
-"""The data of a study as a resource: its versions, its validation set, its sealed sets, and what was fed.
+"""The data of a study: its versions, its validation set, its sealed sets, and what was fed.
 
-Two views. ``study_data`` reads public facts only; ``sealed_sets`` adds what the sealed sets have said and paid, and
-needs the referee's role.
+``study_data`` reads public facts only; ``sealed_sets`` adds the answers and costs of the sealed sets and needs the
+referee's role.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_ENTRIES = 50
-"""Versions, feeds and refreshes that are told of, the newest."""
+"""Largest number of versions, feeds and refreshes in the report, the newest."""
 
 LAST_SIGNALS = 8
 
 
 def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[str, Any]:
-    """What everybody who sees the study may know of its data.
+    """Return the public facts of a study's data.
 
     Args:
         store: Any role.
@@ -76,11 +76,11 @@ def _fed(one: datasets.Feed) -> dict[str, Any]:
 
 @typed_record
 class AnsweringSet(ShownSet):
-    """A sealed set with what it has said and paid. Not for developers.
+    """A sealed set with its answers and costs. Not for developers.
 
     Attributes:
-        answers: Of gate and meter so far, those that wait for their hour too.
-        nats: What they have cost together.
+        answers: Of gate and meter so far, with those that are not published yet.
+        nats: Their cost together.
         labelled: Labels that are known.
         wanted: Labels that are wanted now.
         signals: The last ones of a meter, oldest first.
@@ -94,7 +94,7 @@ class AnsweringSet(ShownSet):
 
 
 def sealed_sets(store: Store, *, study: str) -> list[AnsweringSet]:
-    """The study's sealed sets with what they have said and paid, newest first. Not for developers.
+    """Return the study's sealed sets with their answers and costs, newest first. Not for developers.
 
     Args:
         store: Role ``easeml_referee``.
@@ -105,10 +105,10 @@ def sealed_sets(store: Store, *, study: str) -> list[AnsweringSet]:
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        return [_told(tx, one) for one in test_sets.list_sets(tx, found.id)[:MOST_ENTRIES]]
+        return [_answering(tx, one) for one in test_sets.list_sets(tx, found.id)[:MOST_ENTRIES]]
 
 
-def _told(tx: Connection, one: SealedSet) -> AnsweringSet:
+def _answering(tx: Connection, one: SealedSet) -> AnsweringSet:
     public = row_of(shown(one))
     if one.state == SealedSetState.PLANNED or not sealed.is_sealed(tx, one.id):
         return AnsweringSet(**public)
@@ -120,7 +120,7 @@ def _told(tx: Connection, one: SealedSet) -> AnsweringSet:
 
 
 def _labels(tx: Connection, one: SealedSet) -> tuple[int, int]:
-    """Labels that are known, and those that are wanted now and are not."""
+    """Return how many labels are known, and how many are wanted and unknown."""
     if not one.labels_on_demand:
         return one.rows, 0
     known = label_rows.known_labels(tx, one.id) != UNKNOWN

@@ -1,4 +1,4 @@
-"""Rows that are brought as a study's next validation set: from files, or from a test set that was released."""
+"""Rows for a study's next validation set: from files, or from a released test set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
 
 _COINCIDENCE = 1 / 20
-"""Share of rows that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""
+"""Largest share of rows in other tenants' sets that counts as coincidence, as at registration."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +45,8 @@ class Brought:
         labels: Shape (rows,): int64 classes, or numbers.
         hashes: Of each row's inputs.
         columns: Names of the inputs, as they are kept with the study's data; None where they are not.
-        names: What each row is called, with its line where there is one.
-        unlabelled: Rows of the set that were left out, since nobody has labelled them.
+        names: The name of each row, with its line where there is one.
+        unlabelled: Rows of the set that were left out for want of a label.
     """
 
     origin: str
@@ -59,10 +59,10 @@ class Brought:
 
 
 def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersion) -> Brought:
-    """The rows of two CSV files, encoded as the study's data.
+    """Return the rows of two CSV files, in the encoding of the study's data.
 
     Raises:
-        InvalidInputError: A file is not as it must be; the message says where. Or a label would be several numbers.
+        InvalidInputError: A file is invalid; the message says where. Or a label would be several numbers.
     """
     require_one_answer(version, "labels in a CSV file")
     file = read_examples(inputs)
@@ -76,7 +76,7 @@ def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersi
 def rows_of_set(
     tx: Connection, artifacts: ArtifactStore, test_set: str | int, study: str, version: DataVersion
 ) -> Brought:
-    """The labelled rows of a released test set of the study.
+    """Return the labelled rows of a released test set of the study.
 
     Raises:
         NotFoundError: There is no such set in this study.
@@ -105,10 +105,10 @@ def rows_of_set(
 
 
 def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenParts) -> None:
-    """No row that models learn from, and none that is sealed: developers see what they validate on.
+    """Refuse rows that models learn from or that are sealed: developers see the validation part.
 
     Raises:
-        InvalidInputError: There are such of this tenant; names the first.
+        InvalidInputError: There are such rows of this tenant; names the first.
         AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
     trained = set(example_hashes(parts.train_inputs, brought.columns))
@@ -133,13 +133,13 @@ def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenPart
 def registered_open(
     tx: Connection, artifacts: ArtifactStore, study: Study, brought: Brought, parts: OpenParts
 ) -> tuple[Brought, int]:
-    """The rows that may be opened, as the registry knows them; they are open from now on.
+    """Register the rows that may be opened; they are open from now on.
 
     Returns:
-        The rows, and how many were left out since they are sealed somewhere: a few can be chance.
+        The rows, and how many were left out because they are sealed somewhere: a few can be chance.
 
     Raises:
-        InvalidInputError: A row is sealed with the very same cells, or more are than chance explains.
+        InvalidInputError: A row is sealed with the same cells, or more are than chance explains.
     """
     new = new_rows(tx, cells_of_inputs(brought.inputs, brought.columns, parts.layout))
     found = look_up(tx, artifacts, study, new)

@@ -1,9 +1,7 @@
-"""Validation sets are used up too: how far one is, and how another takes its place beside the same training part.
+"""Report how far a study's validation set is used up, and replace it while the training part stays.
 
-The new validation part is a new version of the study's data. Nothing is trained again for it: what was trained on the
-same training part is measured anew (``services/evaluation/reevaluation.py``).
-
-What is said of a validation set that has just taken another one's place: it is in use all the same.
+The new validation part is a new version of the study's data. Nothing is trained again: models of the same training part
+are evaluated again (``services/evaluation/reevaluation.py``). Warnings about a new set do not prevent its use.
 """
 
 from __future__ import annotations
@@ -53,19 +51,19 @@ if TYPE_CHECKING:
 
 
 def too_few(rows: int, minimum: int | None) -> list[str]:
-    """Whether its own noise leaves range 1 of the meter; ``minimum`` is None where no number is enough."""
+    """Warn where the set's own noise leaves range 1 of the meter; ``minimum`` is None where no number is enough."""
     if minimum is None or rows >= minimum:
         return []
-    told = counted(rows, "row is", "rows are")
-    return [f"{told} too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
+    counts = counted(rows, "row is", "rows are")
+    return [f"{counts} too few to keep their own noise in range 1 of the meter; it takes {minimum:,}"]
 
 
 def goes_on(earlier: Sequence[set[bytes]], rows: set[bytes], *, add: bool) -> list[str]:
-    """Whether models were chosen by its rows already, and whether it is a new set by name only.
+    """Warn where models were chosen by its rows already, and where it is a new set by name only.
 
     Args:
         earlier: Hashes of the rows of each earlier validation set, oldest first.
-        rows: Hashes of its own rows.
+        rows: Hashes of the set's rows.
         add: Whether old rows were kept on purpose.
     """
     kept = len(rows & set[bytes]().union(*earlier))
@@ -77,12 +75,12 @@ def goes_on(earlier: Sequence[set[bytes]], rows: set[bytes], *, add: bool) -> li
         ]
     if kept == 0 or add:
         return []
-    told = counted(kept, "of the rows was", "of the rows were")
-    return [f"{told} in an earlier validation set: models were chosen by them already"]
+    counts = counted(kept, "of the rows was", "of the rows were")
+    return [f"{counts} in an earlier validation set: models were chosen by them already"]
 
 
 def second_sample(tx: Connection, study: Study) -> list[str]:
-    """Whether the second validation sample was drawn from where an earlier validation set came from."""
+    """Warn where the second validation sample was drawn from where an earlier validation set came from."""
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.DIRECT)
     if live is None:
         return []
@@ -100,14 +98,14 @@ def second_sample(tx: Connection, study: Study) -> list[str]:
 
 
 def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None) -> dict[str, Any]:
-    """State of a study's validation set, what to do about it, and those that it has replaced.
+    """Return the state of a study's validation set, what to do about it, and the sets that it has replaced.
 
     Args:
         store: Any role.
         artifacts: Where the open parts are; read once there is more than one validation part.
         study: The study.
-        team: Where the meter serves several teams: whose signals count. None for nobody's then, since no team may
-            learn another one's.
+        team: Where the meter serves several teams: the team whose signals count. None for no signals then, since no
+            team may learn another one's.
 
     Returns:
         ``{"study", "version", "rows", "looks", "state", "minimum", "rows_for_looks", "add_rows", "advice", "signals",
@@ -160,7 +158,7 @@ def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, tea
 
 
 def _meter_settings(tx: Connection, study: Study) -> MeterConfig:
-    """Of the set that the meter reads now; without one, what the study was registered with."""
+    """Return the settings of the set that the meter reads now; without one, those of the study's registration."""
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
     return MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)
 
@@ -173,7 +171,7 @@ def _use(
     config: MeterConfig,
     team: int | None,
 ) -> tuple[ValidationUse, list[ValidationPart]]:
-    """What is known of the last part, and the parts that it goes on with."""
+    """Return the use of the last part, and the parts that it continues."""
     part = parts[-1]
     before = [parts[i] for i in heritage(part_hashes(tx, artifacts, parts))] if len(parts) > 1 else []
     use = ValidationUse(
@@ -187,7 +185,7 @@ def _use(
 
 
 def _signals(tx: Connection, study: Study, part: ValidationPart, config: MeterConfig, team: int | None) -> list[int]:
-    """The signals that count; those of a set with other ranges cannot be told on one scale with them."""
+    """Return the signals that count; those of a set with other ranges are on another scale."""
     mine = {team} if team is not None else ({1} if config.teams == 1 else set())
     found = validation_sets.readings(tx, study.id, part)
     return [r.signal for r in found if meter_settings_of(r).ranges == config.ranges and r.team in mine]
@@ -211,7 +209,7 @@ def _in_history(part: ValidationPart, report: ValidationReport | None, config: M
 class _Next:
     """The next validation part: inputs and labels in their order.
 
-    Of the rows that were brought, ``added`` were not in the last part, ``already`` were, ``duplicates`` repeat another.
+    Of the given rows, ``added`` were not in the last part, ``already`` were, ``duplicates`` repeat another.
     """
 
     inputs: NDArray[np.float32]
@@ -233,7 +231,7 @@ def replace_validation(
 ) -> dict[str, Any]:
     """Give a study another validation set: one transaction, and the same call twice makes one.
 
-    Models that are trained already are measured on it by the referee when it has time, or by ``remeasure`` at once.
+    The referee evaluates existing models on it when it has time, or ``remeasure`` does at once.
 
     Args:
         store: Role ``easeml_referee``.
@@ -246,14 +244,14 @@ def replace_validation(
 
     Returns:
         ``{"study", "version", "rows", "added", "duplicates", "already", "unlabelled", "replaced_before", "to_measure",
-        "minimum", "warnings"}``: rows of the new part; of those that were brought, how many are new to the last one,
-        were left out since they repeat another, were in the last one already (left out where that is kept), or have no
-        label and were left out. ``replaced_before`` says that this very part was in use before the call.
+        "minimum", "warnings"}``: rows of the new part; of the given rows, how many are new to the last one, repeat
+        another (left out), were in the last one already (left out where that is kept), or have no label (left out).
+        ``replaced_before`` says that this same part was in use before the call.
 
     Raises:
         NotFoundError: There is no such study or set, or it has no data yet.
         StateError: The set is not released.
-        InvalidInputError: A file is not as it must be, a row is in the training part or sealed, or no row is new.
+        InvalidInputError: A file is invalid, a row is in the training part or sealed, or no row is new.
         AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
     given = (inputs is not None and labels is not None and from_set is None) or (
@@ -265,7 +263,7 @@ def replace_validation(
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         studies.latest_data_version(tx, found.id)
-        releases.hold_study(tx, found.id)  # whoever else replaces it waits here, and is looked at anew below
+        releases.hold_study(tx, found.id)  # another call waits here, and reads the data again below
         version = studies.latest_data_version(tx, found.id)
         if from_set is not None:
             brought = rows_of_set(tx, artifacts, from_set, study, version)
@@ -299,7 +297,7 @@ def replace_validation(
 
 
 def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
-    """The next validation part: rows in the order of their hashes, so that the order of a file does not matter."""
+    """Return the next validation part: rows in the order of their hashes, independent of the order of a file."""
     first: dict[bytes, int] = {}
     for row in np.random.default_rng(0).permutation(len(brought.hashes)):  # not the first: files are often sorted
         first.setdefault(brought.hashes[row], int(row))
@@ -315,7 +313,7 @@ def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
 
 
 def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next, parts: OpenParts) -> str:
-    """Content hash of the data with this validation part, keyed as that of the first version is."""
+    """Return the content hash of the data with this validation part, keyed as that of the first version is."""
     training_id = next(p.training_id for p in validation_sets.validation_parts(tx, study.id) if p.id == version.id)
     names = tuple(studies.class_names(tx, version.id))
     table = RawTable(following.inputs, following.labels, names, (), layout=parts.layout, task=parts.task)
@@ -324,7 +322,7 @@ def _digest(tx: Connection, study: Study, version: DataVersion, following: _Next
 
 
 def _require_new(earlier: Sequence[set[bytes]], study: Study, brought: Brought) -> None:
-    """At least one row that was never open: going back to a set that is used up makes it none the fresher.
+    """Require at least one row that was never open: returning to a used-up set does not renew it.
 
     Raises:
         InvalidInputError: All rows have been in a validation part of the study.
@@ -332,7 +330,7 @@ def _require_new(earlier: Sequence[set[bytes]], study: Study, brought: Brought) 
     if set[bytes]().union(*earlier).issuperset(brought.hashes):
         message = (
             f"{brought.origin}: all {len(brought.hashes):,} rows have been in the validation set of study "
-            f"{study.name!r} before, and its models were chosen by them; bring rows that nobody has seen"
+            f"{study.name!r} before, and its models were chosen by them; bring rows that were never used"
         )
         raise InvalidInputError(message)
 

@@ -1,11 +1,11 @@
-"""Requests that met a fault of the machine are put off: with growing pauses, kept in the database, in their order.
+"""Postpone requests that met a fault of the machine: with growing pauses, kept in the database, in their order.
 
-A request that is put off keeps its place: later ones of its kind and study wait for it, those of other studies go on.
-What a request can bring about itself (a kill, a time-out, no memory) puts it off a limited number of times; what the
-database, the disk or the system cannot do now puts it off as often as it takes (``faults.Blame``). See ADR 0025.
+A postponed request keeps its place: later ones of its kind and study wait for it, those of other studies go on. Faults
+that the request may have caused (a kill, a time-out, no memory) postpone it a limited number of times; faults of the
+database, the disk or the system as often as needed (``faults.Blame``). See ADR 0025.
 
-That an attempt has stopped for such a fault must be written down, or it counts as one that has killed the referee.
-Where the database itself is at fault this process remembers it until the database is back.
+That an attempt has stopped for such a fault must be recorded, or it counts as one that has killed the referee. While
+the database itself is at fault, this process remembers it.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_PUT_OFFS = 8
-"""How often a request is put off for what it may have brought about itself: 4 hours 15 minutes in all."""
+"""Largest number of postponements for faults that the request may have caused: 4 hours 15 minutes in all."""
 
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 4 * 3600.0
-"""Of pauses after a kill, a time-out or a lack of memory."""
+"""Longest pause after a kill, a time-out or a lack of memory."""
 
 FIRST_WAIT_SECONDS = 15.0
 LONGEST_WAIT_SECONDS = 600.0
-"""Of pauses after a fault that no request has brought about."""
+"""Longest pause after a fault that no request has caused."""
 
 
 def pause_seconds(times: int, blame: Blame) -> float:
-    """How long a request waits that was put off ``times`` times before for faults of this blame.
+    """Return the pause of a request after ``times`` earlier postponements for faults of this blame.
 
         pause = min(first * 2^times, longest)
 
@@ -56,7 +56,7 @@ def pause_seconds(times: int, blame: Blame) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How often one request was put off for what it may have brought about itself, and how often it may be.
+    """How often one request was postponed for faults that it may have caused, and how often it may be.
 
     Attributes:
         put_offs: Of this request so far, >= 0.
@@ -86,11 +86,11 @@ class Turn:
 
 
 class PutOffs:
-    """Puts requests off for one referee. Safe to share between its threads.
+    """Postpones requests for one referee. Safe to share between its threads.
 
     Args:
         store: Role ``easeml_referee``.
-        most: How often a request is put off at most for what it may have brought about itself, >= 0.
+        most: Largest number of postponements for faults that the request may have caused, >= 0.
     """
 
     def __init__(self, store: Store, most: int = MOST_PUT_OFFS) -> None:
@@ -98,15 +98,15 @@ class PutOffs:
         self._unsettled: dict[tuple[int, int], None] = {}
 
     def survived(self, turn: Turn) -> None:
-        """Remember that the attempt has not killed this process, until that is written (``settle``)."""
+        """Remember that the attempt has not killed this process, until that is recorded (``settle``)."""
         if turn.request_id is not None and turn.attempt:
             self._unsettled[turn.request_id, turn.attempt] = None
 
     def settle(self) -> None:
-        """Write down which attempts have stopped for something that passes; before the next one begins.
+        """Record which attempts have stopped for a temporary fault; called before the next one begins.
 
         Raises:
-            StoreError: That cannot be written; it is remembered.
+            StoreError: That cannot be recorded; it is remembered.
         """
         for request_id, attempt in list(self._unsettled):
             with self._store.begin() as tx:
@@ -114,7 +114,7 @@ class PutOffs:
             self._unsettled.pop((request_id, attempt), None)
 
     def put_off(self, turn: Turn, error: Exception) -> str:
-        """Let the request wait for its next try; what the log says of it.
+        """Postpone the request to its next try; return the line for the log.
 
         Raises:
             StoreUnavailableError: The database is away, or cannot write even that: no request can be decided.
@@ -142,7 +142,7 @@ class PutOffs:
 
 
 def list_put_off(store: Store) -> list[PutOff] | None:
-    """Requests that were put off and are not decided, the oldest first; None where the role is not the referee's.
+    """Return the postponed requests that are not decided, oldest first; None where the role is not the referee's.
 
     Which requests meet a fault can depend on sealed inputs, so only the referee's role reads it.
     """
@@ -151,7 +151,7 @@ def list_put_off(store: Store) -> list[PutOff] | None:
 
 
 def sentence(one: PutOff) -> str:
-    """One request that was put off: why, how often of how many times, and when it is tried next (UTC)."""
+    """Describe one postponed request: why, how often of how many times, and when it is tried next (UTC)."""
     blame = "a kill, a time-out or a lack of memory" if one.bounded else "the database, a disk or the operating system"
     limit = "" if one.bounded else ", of any number"
     limit = limit if one.most is None else f" of {one.most}"

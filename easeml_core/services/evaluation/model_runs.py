@@ -1,13 +1,12 @@
-"""Models run in a thread of their own, one after the other: no other request waits for a run, or for its padding.
+"""Run models one after the other in a separate thread: no other request waits for a run, or for its padding.
 
-A decision that misses runs stops (``NotRunError``), its request stands aside until the padded end of the runs
-(``services/evaluation/time_padding.py``), and the decision begins anew then. A padded end is a time before which
-nothing goes on, and no thread sleeps until it: the thread ends with the run, and who decides looks at such times
-alone (``look``, ``next_look``). Until then what the run gave is in memory. So neither the decisions of others, nor
-the next run, nor a transaction shows when a run has really ended.
+A decision that needs runs stops with ``NotRunError``, its request waits until the padded end of the runs
+(``time_padding.py``), and the decision starts again. No thread sleeps until a padded end: the thread ends with the run,
+and the caller looks at padded times only (``look``, ``next_look``). Until then the result stays in memory. Neither
+other decisions, nor the next run, nor a transaction shows when a run has really ended.
 
-What is under way is known to this process alone. A referee that is killed or stopped meanwhile leaves the request as it
-was, and the run is made again.
+The state of runs is in this process alone: a referee that is killed or stopped leaves the request as it was, and the
+run is repeated.
 """
 
 from __future__ import annotations
@@ -50,23 +49,23 @@ class ModelRuns:
     run at a time.
 
     Args:
-        pace: To which times runs are padded, by which clock.
+        pace: The times to which runs are padded, and the clock.
     """
 
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._jobs: deque[_Job] = deque()
         self._now: _Job | None = None
-        self._thread: threading.Thread | None = None  # while a step goes on
+        self._thread: threading.Thread | None = None  # of the present step
         self._latest: threading.Thread | None = None
         self._is_closing = False
-        self._began = self._until = 0.0  # the step that goes on, and the padded end of the one before it
+        self._began = self._until = 0.0  # of the present step, and the padded end of the one before it
         self._failures: dict[int, Exception] = {}
-        self._has_ended = False  # since under_way was asked
+        self._has_ended = False  # since the last call of under_way
         self._changed = threading.Condition()
 
     def ask(self, request_id: int | None, steps: Generator[None, None, object], ended: Callable[[], object]) -> None:
-        """Make runs after those that were asked for before.
+        """Queue runs after those that were requested before.
 
         Args:
             request_id: For which request; None for housekeeping.
@@ -78,7 +77,7 @@ class ModelRuns:
         self.look()
 
     def look(self) -> None:
-        """Let go on what has come to its padded end, and begin what has waited for that."""
+        """Continue what has reached its padded end, and start what has waited for that."""
         with self._changed:
             if self._is_closing or self._thread is not None:
                 return
@@ -94,7 +93,7 @@ class ModelRuns:
             self._thread = self._latest = thread
 
     def next_look(self) -> float | None:
-        """When to look next, by the pace's clock: the next time at which a run can seem to end; None without a run."""
+        """Return the next time at which a run can seem to end, by the pace's clock; None without a run."""
         with self._changed:
             if self._now is None:
                 return None
@@ -104,7 +103,7 @@ class ModelRuns:
 
     @property
     def are_padded(self) -> bool:
-        """Whether runs are padded at all; where not, who decides may as well make them itself."""
+        """Whether runs are padded at all; where not, the caller may make them itself."""
         return bool(self._pace.grid)
 
     @property
@@ -114,21 +113,21 @@ class ModelRuns:
             return not self._jobs and self._now is None
 
     def under_way(self) -> list[int]:
-        """Requests that cannot be decided yet."""
+        """Return the requests that cannot be decided yet."""
         with self._changed:
             self._has_ended = False
             jobs = [*self._jobs, *([] if self._now is None else [self._now])]
             return [job.request_id for job in jobs if job.request_id is not None]
 
     def failure(self, request_id: int) -> Exception | None:
-        """Why the runs of a request have stopped, once: for its next decision to meet."""
+        """Return, once, why the runs of a request have stopped, for its next decision."""
         with self._changed:
             return self._failures.pop(request_id, None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait while a model really runs, at most so long; False if none does, and none has ended since ``under_way``.
+        """Wait while a model really runs, at most so long; False if none does and none has ended since ``under_way``.
 
-        For who has nothing else to do: how long this takes is not padded.
+        For a caller with nothing else to do: the duration is not padded.
         """
         with self._changed:
             is_any = self._has_ended or self._thread is not None
@@ -136,7 +135,7 @@ class ModelRuns:
             return is_any
 
     def close(self) -> None:
-        """Begin no other runs, wait for the real end of the one that goes on, and leave what it gave."""
+        """Start no other runs, wait for the real end of the present one, and drop its result."""
         with self._changed:
             self._is_closing = True
             self._jobs.clear()
@@ -155,7 +154,7 @@ class ModelRuns:
             is_over = False
         except StopIteration:
             pass
-        except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+        except Exception as error:  # the decision reports it
             failure = error
             if job.request_id is None:
                 logger.exception("housekeeping has failed, and is tried again later")

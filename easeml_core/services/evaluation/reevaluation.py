@@ -1,13 +1,9 @@
-"""After a validation set was replaced: models that are trained already are measured on the new one, one at a time.
+"""Evaluate existing models on a new validation set, one at a time. Nothing sealed takes part.
 
-Each measurement is a trial of the new version that names the one it measures anew, committed by itself: whoever is
-killed loses the model that was running, and the next call goes on there. Nothing sealed takes part.
-
-A model that cannot be measured is kept as that (``work.remeasure_failures``), and tried once more, after the others.
-After ``store.validation.REMEASURE_TRIES`` tries its candidate counts as failed on the new version: it is not trained
-again, since its training is no news, and measured only where somebody asks for it (``remeasure``).
-
-What a model that is trained already is worth on another validation part, by its study's metric.
+Each evaluation is a trial of the new version that names the trial it evaluates again, committed by itself: a kill loses
+the model that was running, and the next call continues there. A failure is recorded (``work.remeasure_failures``) and
+tried once more, after the others. After ``store.validation.REMEASURE_TRIES`` failures the candidate counts as failed on
+the new version: it is not trained again, and evaluated only on request (``remeasure``).
 """
 
 from __future__ import annotations
@@ -40,14 +36,15 @@ if TYPE_CHECKING:
 
 
 def quality_on(artifacts: ArtifactStore, study: Study, model: Model, *, data: str, answers: NDArray[Any]) -> float:
-    """Quality of the model on the validation part of some data, in [0, 1].
+    """Return the quality of the model on the validation part of some data, in [0, 1].
 
     Args:
         artifacts: Where models and data lie.
-        study: Whose metric it is. A function of the tenant's is not called: it would run with the referee's rights.
+        study: Its metric is used. A metric that is the tenant's function is not called: it would run with the
+            referee's rights.
         model: Run once more where the metric needs probabilities.
         data: Artifact with the open parts.
-        answers: What the model has answered there, shape ``(n_examples,)``.
+        answers: The model's answers there, shape ``(n_examples,)``.
 
     Raises:
         StateError: The metric is a function of the tenant's, or the model has no score by it; says which.
@@ -79,15 +76,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What became of one model.
+    """The result for one model.
 
     Attributes:
         waiting: The model.
         quality: On the newest validation part, in [0, 1]; None where it was not recorded.
         trial_id: The trial that says so; None where none was written.
         model_id: The model's row on the new version; None likewise.
-        why: What was in the way; None where nothing was.
-        tries: How often something was, on this version.
+        why: Why it failed; None where it did not.
+        tries: Failures on this version.
     """
 
     waiting: Waiting
@@ -100,7 +97,7 @@ class Measurement:
 
 @typed_record
 class Measured:
-    """A model that was measured.
+    """A model that was evaluated again.
 
     Attributes:
         candidate: Name of its candidate.
@@ -119,7 +116,7 @@ class Measured:
 
 @typed_record
 class NotMeasured:
-    """A model that could not be measured: its candidate, its trial, and why."""
+    """A model that could not be evaluated: its candidate, its trial, and why."""
 
     candidate: str
     trial_id: int
@@ -128,14 +125,14 @@ class NotMeasured:
 
 @typed_record
 class Remeasured:
-    """What came of measuring the models of a study anew.
+    """The result of evaluating the models of a study again.
 
     Attributes:
         study: The study.
         version: Number of its newest data.
-        measured: Models that were measured.
-        by_referee: How many of those that waited were measured by another process meanwhile.
-        failed: Models that could not be measured.
+        measured: Models that were evaluated.
+        by_referee: How many of those that waited were evaluated by another process meanwhile.
+        failed: Models that could not be evaluated.
         left: How many models still wait.
         given_up: How many count as failed on this version.
         under_way: How many trials on earlier data have not ended.
@@ -152,11 +149,11 @@ class Remeasured:
 
 
 def silent(_: str) -> None:
-    """No log was asked for."""
+    """Log nothing."""
 
 
 def remeasure(store: Store, artifacts: ArtifactStore, study: str, *, log: Callable[[str], None] = silent) -> Remeasured:
-    """Measure all models of a study that its newest validation part does not know; may be repeated, and interrupted.
+    """Evaluate all models of a study that its newest validation part does not know; repeatable and interruptible.
 
     Those that were given up are tried again, each once a call.
 
@@ -168,7 +165,7 @@ def remeasure(store: Store, artifacts: ArtifactStore, study: str, *, log: Callab
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
-        StateError: The sandbox in which models are run cannot be made; no model has failed by that.
+        StateError: The sandbox for models cannot be made; no model has failed by that.
     """
     with store.begin() as tx:
         study_id = studies.get_study(tx, study).id
@@ -204,7 +201,7 @@ def _line(found: Measurement) -> str:
     if found.why is not None:
         return f"{name}: not measured, {found.why}"
     if found.quality is None:
-        return f"{name}: measured by somebody else, or on data that were replaced meanwhile"
+        return f"{name}: evaluated by another process, or on data that were replaced meanwhile"
     return f"{name}: quality {found.quality:.4f}, was {found.waiting.quality:.4f}"
 
 
@@ -221,22 +218,22 @@ def measure_next(
     skip: Collection[int] = (),
     rest_seconds: float | None = None,
 ) -> Measurement | None:
-    """Measure the model whose turn it is, and keep what it is worth, or that it failed; None where none waits.
+    """Evaluate the model whose turn it is, and store its quality or its failure; None where none waits.
 
-    No transaction is open while the model runs. When it ends is no secret: its inputs are open. It is run twice at
-    most, for 120 seconds each (``evaluation``, ``predict_in_child``).
+    No transaction is open while the model runs. Its duration is no secret, since its inputs are open. It is run twice
+    at most, for 120 seconds each (``evaluation``, ``predict_in_child``).
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
         study_id: Of this study; None for all.
         skip: Trials whose models are passed over.
-        rest_seconds: How long a model that has failed rests, and it is given up in the end; None, by hand, for neither.
+        rest_seconds: How long a failed model rests before it is given up in the end; None, by hand, for neither.
 
     Raises:
-        StoreError: The database cannot be reached, or somebody was in the way; nothing was written.
-        MachineError: The sandbox cannot be made: that is this machine's failure and no model's; nothing was written.
-        OSError: Nor were the disk or the system able to; likewise.
+        StoreError: The database cannot be reached, or another transaction was in the way; nothing was written.
+        MachineError: The sandbox cannot be made, which is this machine's fault; nothing was written.
+        OSError: The disk or the system failed; likewise.
     """
     with store.begin() as tx:
         found = validation_sets.waiting_models(tx, study_id, skip=list(skip), rest_seconds=rest_seconds)
@@ -250,7 +247,7 @@ def measure_next(
     answers = ready.answers(waiting.model, waiting.artifact)
     if loss is None or answers is None:
         error = ready.missing(Run(waiting.model, None))
-        if isinstance(error, NotRunError):  # the run was on newer data: what it said is not about these
+        if isinstance(error, NotRunError):  # the run was on newer data and says nothing about these
             return Measurement(waiting)
         if blame_of(error) is Blame.PASSING:
             raise error
@@ -264,12 +261,12 @@ def measure_next(
 
 
 def _keep_failure(store: Store, waiting: Waiting, error: Exception) -> Measurement:
-    """Whatever it was, it counts: an error that does not would bring the same model again for ever."""
+    """Record the failure, whatever it was: an error that does not count would bring the same model again for ever."""
     why = str(error)
     if isinstance(error, (TrainingKilled, TrainingStarved)):
         why = "it cannot be run on the validation part: its process was killed, or ran out of time or memory"
     elif not isinstance(error, (StateError, ArtifactError)):
-        # Such a text may hold what the model has written, which is told to nobody.
+        # The text may hold what the model has written, which is never shown.
         logger.error("trial %d was not measured on its new validation set", waiting.trial_id, exc_info=error)
         why = f"measuring it ended with {type(error).__name__}; the log says more"
     with store.begin() as tx:

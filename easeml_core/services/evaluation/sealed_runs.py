@@ -1,17 +1,15 @@
-"""The referee runs models on sealed inputs: in a child process without labels, without database, each artifact once.
+"""Run models on sealed inputs: in a child process without labels, without database, each artifact once.
 
-A model may run for minutes, as long as it likes. It runs while no transaction is open and no lock is held: a decision
-that needs runs stops and names all of them (``NotRunError``), they are made and what the models said is kept
-(``Preparation.run``), and the decision begins anew, once.
+A model may run for minutes, while no transaction is open and no lock is held: a decision that needs runs stops and
+names all of them (``NotRunError``), they are made and stored (``Preparation.run``), and the decision starts again once.
 
 A process that is killed, or runs out of time or memory, is no failure of the model while the model may prove able to
-run: the run's error is kept, and the decision puts the request off (``services/evaluation/backoff.py``). It is told
-apart from a model that cannot run by the open validation rows, where the model is run alone and with the same limits:
-one that fails there too has failed. Where the open rows end by such a fault as well, the same must have happened once
-before, a pause ago. None of this looks at a label.
+run: the decision postpones the request (``backoff.py``). The open validation rows, where the model is run alone and
+with the same limits, distinguish this from a model that cannot run: one that fails there too has failed. Where the open
+rows end by such a fault as well, the same must have happened once before, a pause ago. None of this reads a label.
 
-On sealed inputs a part of the rows is asked a second time (``models/repeatability.py``): a model whose answers are not
-those of the single rows counts as one that could not be run.
+A part of the sealed rows is run a second time (``models/repeatability.py``): a model whose answers differ from those of
+the single rows counts as one that could not be run.
 """
 
 from __future__ import annotations
@@ -77,15 +75,15 @@ class Run:
 
     @property
     def has_code(self) -> bool:
-        """Whether code of the model runs; a constant has none, and its time tells nothing."""
+        """Whether code of the model runs; a constant has none, and its duration reveals nothing."""
         return self.model.format != "constant"
 
 
 class NotRunError(Exception):
-    """A decision needs runs of models that have not been made: no failure, but the reason to begin anew after them.
+    """A decision needs runs of models that have not been made; it must start again after them. Not a failure.
 
     Attributes:
-        runs: All of them, in the order in which they are to be made.
+        runs: All of them, in order.
     """
 
     def __init__(self, *runs: Run) -> None:
@@ -94,10 +92,10 @@ class NotRunError(Exception):
 
 
 class NotJudgedError(Exception):
-    """A decision needs what follows from sealed labels, and that was not computed: the reason to begin anew after it.
+    """A decision needs a result from sealed labels that was not computed; it must start again after it.
 
     Attributes:
-        key: What it follows from, all of it.
+        key: All inputs of the result.
         compute: Computes it, and reads no database.
     """
 
@@ -107,15 +105,15 @@ class NotJudgedError(Exception):
 
 
 class Preparation:
-    """Runs of models for decisions, and what they left that the database does not keep.
+    """Runs of models for decisions, and their results that the database does not hold.
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
-        computed: What was computed before the decision; None where what follows from sealed labels is computed within.
+        computed: What was computed before the decision; None where results of sealed labels are computed within it.
 
     Attributes:
-        patience: How often the request was put off for which runs are made now.
+        patience: Postponements of the request for which runs are made now.
     """
 
     def __init__(
@@ -136,11 +134,10 @@ class Preparation:
         at_once(self.steps(missing))
 
     def steps(self, missing: NotRunError) -> Generator[None, None, None]:
-        """Make the runs that a decision has missed, one after the other; outside of any transaction.
+        """Make the runs that a decision lacked, one after the other; outside of any transaction.
 
-        It yields after each run, and keeps what that gave when it is asked to go on. Once a model cannot be run, no
-        other model is: no decision compares with it. An error is kept for the decision, which meets it in its turn
-        (``missing``); the runs after it are not made.
+        Yields after each run, and stores its result when resumed. Once a model cannot be run, no other model is: no
+        decision compares with it. An error is kept for the decision (``missing``); the runs after it are not made.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
@@ -156,22 +153,22 @@ class Preparation:
                 could_run = yield from self._run_on(run.model, run.test_set_id)
             except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
                 raise
-            except Exception as error:  # whose fault it is, and what is told of it, is for the decision to say
+            except Exception as error:  # the decision reports it
                 self._errors[run.model.identity, run.test_set_id] = error
                 return
             unable = unable if could_run else run.model
 
     def judged(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """What follows from sealed labels: computed now, or before this decision and in no transaction.
+        """Return a result of sealed labels: computed now, or before this decision outside any transaction.
 
-        How long it takes depends on the labels, and every role sees how long a transaction or a lock lasts.
+        Its duration depends on the labels, and every role sees how long a transaction or a lock lasts.
 
         Args:
-            key: What it follows from, all of it: no other call with the same key gives anything else.
+            key: All inputs of the result: no other call with the same key gives another result.
             compute: Computes it, and reads no database.
 
         Raises:
-            NotJudgedError: It is computed before a decision, and was not yet.
+            NotJudgedError: It must be computed before the decision, and was not yet.
         """
         if self._computed is None:
             return compute()
@@ -181,9 +178,9 @@ class Preparation:
         return found
 
     def missing(self, *runs: Run) -> Exception:
-        """What a decision raises that finds no such runs: the first error of one, or that they were not made.
+        """Return what a decision without these runs raises: the first error of one, or that they were not made.
 
-        A kill on the validation part, of a request that is put off no more, is a model that cannot be run there.
+        A kill on the validation part, of a request that is not postponed any more, is a model that cannot be run there.
         """
         for run in runs:
             error = self._errors.get((run.model.identity, run.test_set_id))
@@ -192,19 +189,19 @@ class Preparation:
         return NotRunError(*runs)
 
     def is_last(self, error: Exception) -> bool:
-        """Whether a process was ended, and the request is put off no more for that."""
+        """Whether a process was ended, and the request is not postponed any more for that."""
         return isinstance(error, TrainingKilled | TrainingStarved) and not self.patience.allows(error)
 
     def loss(self, model: Model, data: str) -> float | None:
-        """The model's loss on the validation part of this data (an artifact), or None when it was not measured."""
+        """Return the model's loss on the validation part of this data (an artifact), or None when it was not run."""
         return self._losses.get((model.identity, data))
 
     def answers(self, model: Model, data: str) -> NDArray[Any] | None:
-        """What the model answers on that part, one for each example, or None when it was not run there."""
+        """Return the model's answers on that part, one for each example, or None when it was not run there."""
         return self._answers.get((model.identity, data))
 
     def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, bool]:
-        """Make one run and keep what it gave; whether the model could be run."""
+        """Make one run and store its result; return whether the model could be run."""
         if test_set_id is None:
             yield from self._measure(model)
             return True
@@ -223,7 +220,7 @@ class Preparation:
             return None, f"{error}\non the open validation rows too: {failed}"
 
     def _open_failure(self, model: Model) -> str | None:
-        """Why the model fails on the open validation rows, alone and with the same limits; None if it may yet run."""
+        """Return why the model fails on the open validation rows, alone and with the same limits; None if unknown."""
         task = self._task(model)
         with self._artifacts.copy(task.data) as path:
             inputs = load_open_parts(path).validation_inputs
@@ -237,7 +234,7 @@ class Preparation:
         return None
 
     def _task(self, model: Model) -> StudyTask:
-        """What the model's study asks of its models, read once for all runs of a decision."""
+        """Return the study's requirements on its models, read once for all runs of a decision."""
         if model.study_id not in self._tasks:
             with self._store.begin() as tx:
                 self._tasks[model.study_id] = _task_of(tx, model.study_id)
@@ -251,7 +248,7 @@ class Preparation:
             model, lambda: _run(self._artifacts, model, parts.validation_inputs, task.wanted)
         )
         if answers is None:
-            # What a model writes may come from what another run of it has left behind: it is told to nobody.
+            # The text may come from what another run of the model has left behind, so it is never shown.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
             raise _no_loss(model)
         self._answers[model.identity, task.data] = answers
@@ -259,11 +256,11 @@ class Preparation:
 
 
 def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *models: Model) -> list[Predictions]:
-    """What models predict on a sealed set, or why they could not; the first that could not is the last one listed.
+    """Return the predictions of models on a sealed set, or why they failed; the first that failed is the last listed.
 
-    A model that cannot be run on the inputs has failed on them: that is a property of the submission, not of the
-    referee, so it is kept and counted like any other outcome. One whose process was ended once more after the request
-    was put off as often as it may be has failed for this request: that is not kept for others.
+    A model that cannot be run on the inputs has failed on them: that is a property of the submission, so it is stored
+    and counted like any other outcome. One whose process was ended again after the last postponement has failed for
+    this request only.
 
     Args:
         tx: Transaction of the referee's role that holds the set.
@@ -273,9 +270,9 @@ def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *mo
 
     Raises:
         NotRunError: Some were not run on the set yet; it names all of them.
-        TrainingKilled: The process of one was killed, and the request is to be put off.
+        TrainingKilled: The process of one was killed, and the request is to be postponed.
         TrainingStarved: Likewise where it ran out of time or memory.
-        ArtifactError: The file of one is missing or was changed: nothing was learnt, nothing is spent.
+        ArtifactError: The file of one is missing or was changed: nothing is spent.
     """
     known = sealed.known_predictions(tx, test_set_id, *(model.identity for model in models))
     unknown = {model.identity: Run(model, test_set_id) for model in models if model.identity not in known}
@@ -296,7 +293,7 @@ def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *mo
 
 
 def validation_loss(ready: Preparation, model: Model, version: DataVersion) -> float:
-    """0-1 loss of the model on the validation part of this data, measured by the referee: l(h, D_val), in [0, 1].
+    """Return the 0-1 loss of the model on the validation part of this data, measured by the referee, in [0, 1].
 
     The loss that a worker stored is not trusted here.
 
@@ -319,15 +316,15 @@ def _no_loss(model: Model) -> StateError:
 def sealed_run_steps(
     store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int
 ) -> Generator[None, None, None]:
-    """Run a model on a sealed set and keep what it predicts, or why it could not; no transaction is open meanwhile.
+    """Run a model on a sealed set and store its predictions, or why it failed; no transaction is open meanwhile.
 
-    It yields after the run, and keeps that when it is asked to go on: a row that is written as soon as the run ends
-    would show when that was.
+    Yields after the run, and stores the result when resumed: a row that is written as soon as the run ends would reveal
+    its duration.
 
     Raises:
         TrainingKilled: The model's process was killed; nothing is kept.
         TrainingStarved: It ran out of time, or found no memory; nothing is kept.
-        ArtifactError: The model's file is missing or was changed: nothing was learnt.
+        ArtifactError: The model's file is missing or was changed.
     """
     with store.begin() as tx:
         task = _task_of(tx, model.study_id)
@@ -338,9 +335,9 @@ def sealed_run_steps(
 def _sealed_run(
     store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, task: StudyTask
 ) -> tuple[NDArray[Any] | None, str | None]:
-    """What a model predicts on a sealed set, or None and why it could not.
+    """Return a model's predictions on a sealed set, or None and why it failed.
 
-    The first answers count. They count only if a part of the rows gets the same ones a second time.
+    The first answers count, and only if a part of the rows gets the same ones a second time.
     """
     with store.begin() as tx:
         inputs = sealed.sealed_inputs(tx, test_set_id)
@@ -356,11 +353,11 @@ def _sealed_run(
 
 @dataclass(frozen=True, slots=True)
 class StudyTask:
-    """What a study asks of its models.
+    """A study's requirements on its models.
 
     Attributes:
         data: Artifact of its newest data, on whose validation part models are measured.
-        wanted: What a model answers with, as that data has it.
+        wanted: The targets that a model predicts, as that data has them.
         hit: What counts as right.
     """
 
@@ -381,13 +378,13 @@ def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] 
 
 
 def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
-    """Which rows are asked again is foreseen by nobody, and the same whenever the run is repeated."""
+    """Return the key that chooses the rows to run again: unpredictable to users, the same whenever repeated."""
     said = f"repetition|{test_set_id}|{model.identity}"
     return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256")
 
 
 def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | None:
-    """Why a model does not answer rows as it did among all others, or None if it does."""
+    """Return why a model's answers to rows differ from those among all others, or None if they do not."""
     try:
         require_same(first, again, right_within=right_within(hit))
     except TrainingError as error:
@@ -398,7 +395,7 @@ def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | Non
 def _stepped(model: Model, run: Callable[[], T]) -> Generator[None, None, T]:
     """Make a run, and yield before anything follows from it, however it ends.
 
-    A constant runs no code of anybody's: its time tells nothing, whatever it is.
+    A constant runs no code of a user, so its duration reveals nothing.
     """
     try:
         return run()
@@ -408,7 +405,7 @@ def _stepped(model: Model, run: Callable[[], T]) -> Generator[None, None, T]:
 
 
 def at_once(steps: Generator[None, None, T]) -> T:
-    """Take all steps of some work, one after the other; what it returns."""
+    """Take all steps of some work, one after the other; return its result."""
     while True:
         try:
             next(steps)
@@ -420,11 +417,10 @@ def at_once(steps: Generator[None, None, T]) -> T:
 def _run(
     artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], wanted: WantedAnswers
 ) -> tuple[NDArray[Any] | None, str | None]:
-    """Predictions of a model on a private copy of its file, or None and why it could not be run.
+    """Return the predictions of a model on a private copy of its file, or None and why it could not be run.
 
     A failure is tried once more, so that a busy machine is not taken for a broken model; a kill, a time-out or a fault
-    of the disk is not, since it is raised. A constant needs no child: its file is a line of JSON, and reading it runs
-    nothing.
+    of the disk is raised instead. A constant needs no child: its file is a line of JSON.
     """
     failure: str | None = None
     with artifacts.copy(model.artifact) as path:

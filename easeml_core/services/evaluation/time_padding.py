@@ -1,8 +1,8 @@
-"""How long models' runs and decisions seem to take: one of a few fixed times, where answers have such times.
+"""Pad the durations of model runs and decisions to a few fixed times, where answers have such times.
 
-A submitted model decides how long it runs, and it sees sealed inputs while it does. How long the exact tests of a
-decision take depends on the counts of right and wrong answers. Whoever can see when the referee goes on would else
-read from that as much as a clock can tell; so it is one of the few times of a grid and no more.
+A submitted model decides how long it runs, and it sees sealed inputs while it does. The exact tests of a decision take
+longer or shorter by the counts of right and wrong answers. Without padding a user who can see when the referee goes on
+could read information from the duration; with it, only which time of the grid it was.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GRID_SECONDS = (10.0, 60.0, 1200.0)
-"""Of a model's runs on a set. The last is beyond what they can take, so that there are never more than three:
+"""Of a model's runs on a set. The last exceeds what they can take, so that there are never more than three:
 
 * It is run on all rows and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and a few seconds
   until each of the four children has ended. A kill or a time-out ends that, and one run on the open rows follows.
 * Its file is copied for each of the three, at most 8 GiB (``store/artifacts/local.py``), which are read three times and
   written once: 96 GiB together. 700 s suffice for that where reading and writing go at 150 MB/s and more. On a slower
-  disk only who hands in files of that size can have a fourth time, the double of the last.
+  disk only files of that size can have a fourth time, the double of the last.
 """
 
 DECISION_GRID_SECONDS = (0.5, 4.0, 60.0)
@@ -33,7 +33,7 @@ examples, 0.4 s with 200,000."""
 
 
 def padded(took: float, grid: Sequence[float]) -> float:
-    """How long a run seems to have taken: the next time of the grid, beyond its last the next multiple of that.
+    """Return the padded duration of a run: the next time of the grid, beyond its last the next multiple of that.
 
     Args:
         took: Seconds, >= 0.
@@ -52,7 +52,7 @@ def padded(took: float, grid: Sequence[float]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """When runs of models, or decisions, may be seen to end.
+    """The times at which model runs, or decisions, may seem to end.
 
     Attributes:
         grid: As in ``padded``.
@@ -65,12 +65,12 @@ class Pace:
 
 @dataclass(slots=True)
 class Computed:
-    """What was computed for decisions that are not written yet.
+    """Results that were computed for decisions that are not written yet.
 
     Attributes:
-        judged: What follows from sealed labels, by what it follows from; a key begins with the request's id.
+        judged: Results of sealed labels, by their inputs; a key begins with the request's id.
         losses: Of models on validation parts, by identity of the model and artifact of the data.
-        answers: What models answer on these parts, likewise.
+        answers: The models' answers on these parts, likewise.
     """
 
     judged: dict[tuple[Any, ...], Any] = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Computed:
 
 
 class PaddedDecisions:
-    """Decisions that are computed in no transaction, and the time before which each is not written.
+    """Decisions that are computed outside transactions, and the time before which each is not written.
 
     Args:
-        pace: To which times they are padded, by which clock.
+        pace: The times to which they are padded, and the clock.
 
     Attributes:
         pace: Likewise.
@@ -100,16 +100,16 @@ class PaddedDecisions:
         return bool(self.pace.grid)
 
     def compute(self, request_id: int, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
-        """Compute what a decision has missed; when it is written follows from no label.
+        """Compute what a decision lacked; the time at which it is written depends on no label.
 
-        The time counts from when the request was taken up, or from when the decision before it may be written if that
-        is later. What is padded is the time of this computation alone: with that of the one before, which may have made
-        this one begin late, the time of this answer would tell of the other. A referee that is killed until then has
-        written nothing, and the next one computes the same.
+        The time counts from the start of the request, or from when the decision before it may be written if that is
+        later. Only the duration of this computation is padded: together with the one before, which may have delayed it,
+        the time of this answer would reveal the other's. A referee that is killed until then has written nothing, and
+        the next one computes the same.
 
         Args:
             request_id: The request.
-            key: What the result follows from, all of it; it begins with the request's id.
+            key: All inputs of the result; it begins with the request's id.
             compute: Computes it, and reads no database.
         """
         began = self.pace.clock()
@@ -118,16 +118,16 @@ class PaddedDecisions:
         self._free_at = self._not_before[request_id] = max(began, self._free_at) + padded(took, self.pace.grid)
 
     def early(self) -> list[int]:
-        """Requests whose decision may not be written yet."""
+        """Return the requests whose decision may not be written yet."""
         now = self.pace.clock()
         return [request_id for request_id, until in list(self._not_before.items()) if until > now]
 
     def waiting(self) -> list[int]:
-        """Requests with a decision that was computed."""
+        """Return the requests with a computed decision."""
         return list(self._not_before)
 
     def due(self) -> list[float]:
-        """From when on each of them may be written, by the pace's clock."""
+        """Return the times from which each of them may be written, by the pace's clock."""
         return list(self._not_before.values())
 
     def forget(self, request_id: int, *, keep_runs: bool) -> None:
@@ -135,7 +135,7 @@ class PaddedDecisions:
 
         Args:
             request_id: The request.
-            keep_runs: Whether other requests may need what models gave on validation parts.
+            keep_runs: Whether other requests may need models' results on validation parts.
         """
         self._not_before.pop(request_id, None)
         for key in list(self.computed.judged):  # another thread may add to it meanwhile

@@ -2,9 +2,8 @@
 
 A bundle is an in-toto Statement v1 in a DSSE envelope. Its subject is the model's file by its SHA-256; its predicate is
 the verdict with its entry of the hash chain. The full one adds condition, plan, level, counts, the hashes of set,
-models and predictions, and the chain from its beginning, which states the set; where the level follows from earlier
-answers (a set that gate and meter share, and ``recycle``) those too. Counts and levels depend on labels, so a full
-bundle is the referee's alone while the set lives; the redacted one holds what every developer may know anyway.
+models and predictions, the chain from its beginning, and, where the level follows from them, earlier answers. Counts
+and levels depend on labels, so a full bundle is the referee's alone while the set lives; the redacted one is public.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ REDACTED = "https://ease.ml/attestation/gate-verdict-redacted/v1"
 def redacted(tx: Connection, *, request_id: int, test_set_id: int) -> JsonObject | None:
     """The bundle that leaves with a verdict, just after its entry was appended; None where nothing is signed.
 
-    It holds what the verdict's row holds, its nonce and its link: nothing of the ledger, and no hash of labels.
+    It holds the verdict's row, its nonce and its link: nothing of the ledger, and no hash of labels.
     """
     key, name = chains.signing_key(), of_set(test_set_id)
     if key is None:
@@ -64,8 +63,7 @@ def evidence_of(
     """The bundle of the last verdict on a model, or of the one that was asked for.
 
     Args:
-        store: With the role easeml_referee the bundle is full and signed here; with any other it is the one that left
-            with the answer.
+        store: With the role easeml_referee the bundle is full and signed here; with any other it is the published one.
         model_id: The model.
         keys: The host's key folder; read for a full bundle only.
         request_id: The gate request; None for the last one.

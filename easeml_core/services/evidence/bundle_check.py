@@ -1,10 +1,9 @@
 """Check a bundle without any database: its signature, its part of the chain, and the verdict itself.
 
 A full bundle has the set's chain from its beginning, which states the set. The level is recomputed from the plan
-(``stats/adaptivity.py``), and where it follows from earlier answers, from those (``meter/shared_ledger.py``), of
-which none can be left out. The verdict is recomputed from the counts (``gate/decision.py``). What a bundle does not
-hold is said to be attested only: set and earlier answers in bundles and chains of an earlier version, and under early
-stopping the counts before the last look, from which the verdict is recomputed.
+(``stats/adaptivity.py``) or from earlier answers (``meter/shared_ledger.py``), of which none can be left out, and the
+verdict from the counts (``gate/decision.py``). Facts that a bundle does not hold are reported as attested only: set and
+earlier answers in bundles of an earlier version, and under early stopping the counts before the last look.
 """
 
 from __future__ import annotations
@@ -38,20 +37,20 @@ if TYPE_CHECKING:
     from easeml_core.gate.clauses import Condition
 
 _CLOSE = 1e-9
-"""Relative difference of two logarithms of one level that another processor may compute."""
+"""Relative difference that another processor may compute in the logarithm of a level."""
 
 
 @typed_record
 class Checked:
-    """What was found of a bundle.
+    """The result of checking a bundle.
 
     Attributes:
         holds: Whether there is no fault.
         symbol: What was released.
         kind: ``full`` or ``redacted``.
-        checks: One line each for what holds.
-        attested: What the signature alone vouches for.
-        faults: What does not hold; empty where the bundle is good.
+        checks: One line for each check that holds.
+        attested: Facts that rest on the signature alone.
+        faults: Checks that fail; empty for a good bundle.
     """
 
     holds: bool
@@ -67,10 +66,10 @@ def check_bundle(envelope: Any, keys: Sequence[PublicKey]) -> Checked:
 
     Args:
         envelope: DSSE envelope, as JSON gives it.
-        keys: Public keys that are believed.
+        keys: Trusted public keys.
 
     Raises:
-        InvalidInputError: It is no bundle of ours, or none of the keys has signed it.
+        InvalidInputError: It is not a bundle of this package, or none of the keys has signed it.
     """
     trusted = {key.id: key for key in keys}
     found = open_envelope(envelope, trusted)
@@ -173,7 +172,7 @@ class _Work:
         self._say(symbol == expected, f"released: {symbol}", f"{symbol!r} was released, the mode says {expected!r}")
 
     def _question(self, plan: Any, ledger: Any, report: Any) -> None:
-        """What was judged is what was sealed with the set: its condition, on the set and on each of its slices."""
+        """Check that the question is the one sealed with the set: its condition, on the set and on each slice."""
         asked, sealed = report["condition"], plan["condition"]
         if ledger["system"] == "other":
             self._say(
@@ -203,8 +202,8 @@ class _Work:
     def _earlier(self, predicate: JsonObject, links: Mapping[str, Link]) -> list[JsonObject] | None:
         """The answers before this one; None where the bundle does not hold them, or not all of them.
 
-        None can be left out where the chain is there from its beginning: each entry about an answer must be opened. A
-        chain of an earlier ledger begins with the answers that were there, by their hashes alone.
+        None can be left out where the chain is complete: each entry about an answer must be opened. A chain of an
+        earlier ledger begins with the hashes of the answers so far.
         """
         if "earlier" not in predicate or predicate["genesis"]["facts"].get("rows", {}).get(LEDGER):
             return None
@@ -261,7 +260,7 @@ class _Work:
             return
         ends = [(one.examples, one.wins, one.losses) for one in parts]
         said = [(one["examples"], one["wins"], one["losses"]) for one in reports]
-        is_same = all(end == told for end, told in zip(ends, said, strict=True) if end[0] is not None)
+        is_same = all(end == counts for end, counts in zip(ends, said, strict=True) if end[0] is not None)
         self._say(
             is_same,
             "the last look counts what the report does",

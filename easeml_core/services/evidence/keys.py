@@ -52,8 +52,8 @@ class Marks:
 
     Attributes:
         heads: By chain: its end when it was last seen committed.
-        intended: Transactions whose end this host has not noted yet.
-        fault: Why the file cannot be believed; empty where it can. Then the others are empty.
+        intended: Transactions whose outcome this host has not recorded yet.
+        fault: Why the file cannot be trusted; empty where it can. Then the others are empty.
     """
 
     heads: Mapping[str, Head] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Marks:
     fault: str = ""
 
     def raised(self, head: Head) -> Marks:
-        """With this head, unless a longer one is remembered."""
+        """Return the marks with this head, unless a longer one is remembered."""
         known = self.heads.get(head.chain)
         if known is not None and known.length >= head.length:
             return self
@@ -72,7 +72,7 @@ class KeyFolder:
     """The key, the trusted keys and the marks of one referee's host.
 
     Args:
-        folder: Made with a new key where it is not there.
+        folder: Created with a new key where it does not exist.
 
     Raises:
         StateError: Others may read the key, or the folder cannot be used.
@@ -91,7 +91,7 @@ class KeyFolder:
             raise StateError(message) from error
 
     def _begin(self) -> None:
-        """Make the first key; the marks come before it, so that a key without marks means that they were deleted."""
+        """Make the first key, after the marks, so that a key without marks means that they were deleted."""
         key = SigningKey.new()
         write_durably(self.folder / f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
         if not (self.folder / MARKS).exists():
@@ -99,7 +99,7 @@ class KeyFolder:
         write_durably(self.folder / KEY, key.pem(), mode=0o600)
 
     def key(self) -> SigningKey:
-        """The signing key, read anew where its file has changed.
+        """Return the signing key, read again where its file has changed.
 
         Raises:
             StateError: Another account could read or replace it, or it cannot be read.
@@ -131,15 +131,15 @@ class KeyFolder:
         return {key.id: key for key in found}
 
     def path_of(self, key: PublicKey) -> Path:
-        """Where a trusted key lies."""
+        """Return the path of a trusted key."""
         return self.folder / f"{key.id}{PUBLIC}"
 
     def is_own_trusted(self) -> bool:
-        """Whether the signing key is one that this folder knows: another file in its place is not."""
+        """Whether the signing key is trusted by this folder: another file in its place is not."""
         return self.key().public.id in self.trusted()
 
     def trust(self, key: PublicKey) -> None:
-        """Believe entries that this key has signed: that of another host's referee."""
+        """Trust entries signed by this key, of another host's referee."""
         with self._locked():
             write_durably(self.folder / f"{key.id}{PUBLIC}", key.pem(), mode=0o644)
 
@@ -154,14 +154,14 @@ class KeyFolder:
             self._loaded = None
 
     def marks(self) -> Marks:
-        """What is remembered now."""
+        """Return the present marks."""
         with self._locked():
             return self._read_marks()
 
     def change_marks(self, change: Callable[[Marks], Marks]) -> None:
-        """Change what is remembered; on the disk before this returns.
+        """Change the marks; on the disk before this returns.
 
-        Marks that cannot be believed are left as they are: a referee has to acknowledge that (``renew_marks``).
+        Marks that cannot be trusted are left as they are: a referee has to acknowledge that (``renew_marks``).
         """
         with self._locked():
             marks = self._read_marks()
@@ -170,7 +170,7 @@ class KeyFolder:
                 self._write_marks(new, self.key())
 
     def renew_marks(self, heads: Mapping[str, Head]) -> None:
-        """Remember these ends, whatever was remembered of their chains; of the others what can be believed stays."""
+        """Set the marks of these chains; of the others, those that can be trusted stay."""
         with self._locked():
             marks = self._read_marks()
             kept = {} if marks.fault else dict(marks.heads)
@@ -206,7 +206,7 @@ class KeyFolder:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Keep other threads and processes of this host out."""
+        """Lock the folder against other threads and processes of this host."""
         number = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(number, fcntl.LOCK_EX)
@@ -225,7 +225,7 @@ def _intended(found: JsonObject) -> Intended:
 
 
 def read_public(path: Path) -> PublicKey:
-    """A public key from a file.
+    """Return a public key from a file.
 
     Raises:
         InvalidInputError: The file cannot be read, or holds no Ed25519 public key.

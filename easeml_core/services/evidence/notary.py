@@ -1,14 +1,14 @@
-"""What the referee's process does for its evidence: sign, remember, check before it judges, append the audit.
+"""The referee's process signs its evidence, remembers it, verifies it before each judgement, and appends the audit.
 
-Each transaction that extends a chain is remembered in three steps, so that a process that is killed anywhere loses
-nothing and raises no false alarm:
+Each transaction that extends a chain is remembered in three steps, so that a kill at any time loses nothing and raises
+no false alarm:
 
     1. the transaction's number and the heads that it is about to commit are written beside the key (``intended``);
     2. the transaction commits, and with it the answer may leave;
     3. the heads become high-water marks.
 
-A process that is killed between 1 and 3 leaves an intention. The next one asks the server what became of that
-transaction: committed, so its heads must be there; aborted, so it is forgotten.
+A process that is killed between 1 and 3 leaves an intention. The next one asks the server for the outcome of that
+transaction: committed, so its heads must be there; aborted, so it is dropped.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ APPEND_AT_ONCE = 200
 """Rows of the audit that one transaction appends."""
 
 LOOK_SECONDS = 300.0
-"""How often all chains are looked over while the referee has nothing to do."""
+"""Interval of the check of all chains while the referee is idle."""
 
 LOCKED = (
     "test set {set_id} is locked: its evidence does not verify, so it judges nothing; a referee finds the reason with "
@@ -53,14 +53,14 @@ LOCKED = (
 
 @dataclass(slots=True)
 class _Reach:
-    """Up to which number every row of a kind is in the chain, and where the numbers stood at an earlier look."""
+    """The number up to which every row of a kind is in the chain, and the numbers at an earlier look."""
 
     low: int = 0
     then: Horizon | None = None
 
 
 class Notary:
-    """Keeps the evidence of one referee's process.
+    """Maintains the evidence of one referee's process.
 
     Args:
         store: Role ``easeml_referee``.
@@ -76,7 +76,7 @@ class Notary:
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
-        """A transaction whose entries are signed and remembered, as of ``Store.begin``."""
+        """Open a transaction whose entries are signed and remembered, as of ``Store.begin``."""
         if self._keys is None:
             with self._store.begin() as tx:
                 yield tx
@@ -90,10 +90,9 @@ class Notary:
             self._keys.change_marks(lambda marks: _done(marks, intended))
 
     def _intend(self, tx: Connection, names: Iterable[str]) -> Intended | None:
-        """Remember the heads that this transaction is about to commit; last in it, since savepoints may be undone.
+        """Record the heads that this transaction is about to commit; last in it, since savepoints may be undone.
 
-        A chain that does not contain what was seen of it keeps its mark: nothing that is appended to it later must
-        hide that.
+        A chain that lacks an entry seen earlier keeps its mark, so that later entries cannot hide that.
         """
         assert self._keys is not None
         known = self._keys.marks().heads
@@ -107,15 +106,15 @@ class Notary:
         return intended
 
     def require_sound(self, test_set_ids: Collection[int]) -> None:
-        """Refuse to judge on a set whose chain does not verify, or on the audit's where that does not.
+        """Refuse to judge on a set whose chain, or the audit's, does not verify.
 
-        What stands in production is what a model is compared with, so that the chain of the promotions counts, too.
+        The chain of promotions counts too, since a model is compared with the one in production.
 
         Args:
             test_set_ids: The sets; nothing is checked without any.
 
         Raises:
-            StateError: One of them is locked; what is said depends on no label.
+            StateError: One of them is locked; the message depends on no label.
         """
         if self._keys is None or not test_set_ids:
             return
@@ -129,26 +128,26 @@ class Notary:
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Look]:
-        """See all chains at one moment. Marks are read before, so that none can be newer than what is seen."""
+        """Read all chains at one moment. Marks are read before, so that none can be newer than the chains."""
         marks = Marks() if self._keys is None else self._keys.marks()
         with self._store.snapshot() as tx:
             yield Look(tx, self._keys, marks, self._examined)
 
     def acknowledge(self, names: Sequence[str] | None, *, who: str, reason: str) -> list[Finding]:
-        """Let sets judge again although something is wrong with their evidence; what it was stays in the chain.
+        """Let sets judge again although their evidence has a fault, which stays recorded in the chain.
 
         Args:
             names: The chains; None for all.
-            who: Who takes the responsibility.
-            reason: Why; kept for good.
+            who: The user who takes responsibility.
+            reason: Why; kept for ever.
 
         Returns:
-            What was acknowledged.
+            The acknowledged findings.
 
         Raises:
             NotFoundError: There is no such chain.
-            StateError: The host has no usable marks, and only some chains are named: of the others it would forget
-                what it has to remember.
+            StateError: The host has no usable marks, and only some chains are named: the marks of the others would be
+                lost.
         """
         assert self._keys is not None
         with self._store.begin() as tx:
@@ -160,7 +159,7 @@ class Notary:
             message = f"{self._keys.marks().fault}: that concerns every chain; check all of them and give --all"
             raise StateError(message)
         names = there if names is None else names
-        told: list[Finding] = []
+        acknowledged: list[Finding] = []
         heads: dict[str, Head] = {}
         with self.begin() as tx:
             for name in names:
@@ -175,10 +174,10 @@ class Notary:
                         "findings": [[f.place, f.what] for f in found],
                     }
                     chains.append(tx, name, ACKNOWLEDGED, content=content)
-                told += found
+                acknowledged += found
                 heads[name] = chains.head(tx, name)
         self._keys.renew_marks(heads)
-        return told
+        return acknowledged
 
     def rotate(self) -> tuple[str, str]:
         """Sign with a new key from now on; an entry of the audit's chain, signed by the old one, names the new one.
@@ -196,11 +195,11 @@ class Notary:
         return old.public.id, new.public.id
 
     def append_committed(self) -> bool:
-        """Append rows of the audit and promotions that were committed and are in no entry yet; False without any.
+        """Append committed rows of the audit and promotions that are in no entry yet; False without any.
 
-        Triggers write them in other people's transactions, so they become visible in another order than that of their
-        numbers: what is not in the chain is looked for. Below ``low`` nothing can come any more, since every
-        transaction that had begun when the numbers stood there has ended.
+        Triggers write them in transactions of all roles, so they become visible in another order than that of their
+        numbers, and any number may be missing. Below ``low`` no row can appear any more: every transaction that had
+        begun when the numbers stood there has ended.
         """
         if self._keys is None:
             return False
@@ -222,7 +221,7 @@ class Notary:
         return _Reach(reach.low if reach.then is None else reach.then.newest, now), len(missing)
 
     def look_over(self) -> None:
-        """Now and then check every chain, so that what was changed is found before the next question."""
+        """Check every chain at intervals, so that a change is found before the next question."""
         if self._keys is None or time.monotonic() < self._look_due:
             return
         self._look_due = time.monotonic() + LOOK_SECONDS
@@ -240,7 +239,7 @@ class Look:
         tx: Transaction of the referee's role that sees one state: a snapshot, or one that holds the chains.
         keys: The host's key folder; None checks neither signatures nor marks.
         marks: What the host remembered before ``tx`` saw anything.
-        known: What this process has found of chains before; changed in place.
+        known: Earlier results of this process by chain; changed in place.
     """
 
     def __init__(self, tx: Connection, keys: KeyFolder | None, marks: Marks, known: dict[str, Examined]) -> None:
@@ -248,7 +247,7 @@ class Look:
         self._marks = marks if keys is None else self._settle(keys, marks)
 
     def _settle(self, keys: KeyFolder, marks: Marks) -> Marks:
-        """Note what became of the transactions that this host has not seen the end of."""
+        """Record the outcome of transactions whose end this host has not seen."""
         states = {one: chains.transaction_state(self.tx, one.transaction) for one in marks.intended}
         ended = [one for one, state in states.items() if state != "in progress"]
         if not ended:
@@ -276,7 +275,7 @@ class Look:
         return Memory(self._keys.trusted(), required, head is not None, self._absent() if name == AUDIT else (), fault)
 
     def _absent(self) -> list[Head]:
-        """Marks of chains that are not in the database: a finding of the audit's chain, which every set rests on."""
+        """Return marks of chains that are not in the database: a finding of the audit's chain."""
         there = {*chains.names(self.tx)}
         return [head for name, head in sorted(self._marks.heads.items()) if name not in there]
 
@@ -293,7 +292,7 @@ def _done(marks: Marks, intended: Intended) -> Marks:
 
 
 def _settled(marks: Marks, ended: Iterable[Intended], kept: Iterable[Intended]) -> Marks:
-    """Without these intentions; the heads of those that were committed become marks."""
+    """Return the marks without these intentions; the heads of committed ones become marks."""
     gone = set(ended)
     for one in kept:
         for head in one.heads:

@@ -1,4 +1,4 @@
-"""All evidence of an installation, checked at once: for ``easeml audit verify`` and ``easeml doctor``."""
+"""Check all evidence of an installation at once, for ``easeml audit verify`` and ``easeml doctor``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ChainReport:
 
     @classmethod
     def of(cls, found: Examined) -> ChainReport:
-        """Sum up what was found."""
+        """Sum up the result of a chain."""
         state = "broken" if found.first_broken else "acknowledged" if found.findings else "ok"
         return cls(found.head.chain, found.head.length, found.unsigned, state)
 
@@ -56,8 +56,8 @@ class Report:
     Attributes:
         sound: Whether nothing is broken but what was acknowledged.
         chains: One each.
-        findings: What is wrong, one line each, of every chain the first broken entry first; acknowledged ones too.
-        broken: Those among them that nobody has acknowledged.
+        findings: Faults, one line each, of every chain the first broken entry first; acknowledged ones too.
+        broken: Those that are not acknowledged.
     """
 
     sound: bool
@@ -67,7 +67,7 @@ class Report:
 
     @property
     def sentence(self) -> str:
-        """What a person reads last."""
+        """The summary in one sentence."""
         entries = sum(one.length for one in self.chains)
         if self.broken:
             return f"BROKEN, first: {self.broken[0]}"
@@ -94,7 +94,7 @@ def verify_all(
         on_progress: Called with the chain, entries done and entries there are.
 
     Raises:
-        InvalidInputError: A head is no hash.
+        InvalidInputError: A head is not a hash.
     """
     for head in heads:
         if not _HEAD.fullmatch(head):

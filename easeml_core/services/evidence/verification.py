@@ -1,9 +1,9 @@
-"""Recompute a hash chain and compare it with the rows that it is about, and with what a host remembers of it.
+"""Recompute a hash chain and compare it with its rows and with a host's marks.
 
-Each entry must name the hash of the one before, its hash must be that of its own content, a trusted key must have
-signed it, and the row that it commits to must be there unchanged. Each row must have an entry. Entries before a chain's
-first signed one are accepted unsigned where this host has not seen them before: chains of an earlier version, and sets
-that were sealed from a machine without a key, begin so.
+Each entry must name the hash of the one before, have the hash of its content, be signed by a trusted key, and commit to
+a row that exists unchanged. Each row must have an entry. Entries before a chain's first signed one are accepted
+unsigned where this host has not seen them before: so begin chains of an earlier version, and of sets that were sealed
+without a key.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH = 1000
 
 @typed_record
 class Finding:
-    """One thing that is not as the chain says.
+    """One deviation from the chain.
 
     Attributes:
         chain: Name of the chain.
@@ -57,11 +57,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What was found of a chain.
+    """The result of examining a chain.
 
     Attributes:
         head: Its end.
-        findings: What is wrong, in the order of the entries; empty where all is well.
+        findings: Faults, in the order of the entries.
         unsigned: Entries before the first signed one.
         acknowledged: Place and words of the findings that a referee has acknowledged.
         versions: Of every row that the chain depends on, when it was examined.
@@ -81,14 +81,14 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a host knows beside the database.
+    """What a host knows independently of the database.
 
     Attributes:
         trusted: Public keys by id; None where signatures are not checked, for want of a key folder.
         required: Ends that the chain must have had.
         is_marked: Whether this host has seen the chain before.
-        absent: Ends of other chains that this host has seen and that the database does not have; of the audit's chain.
-        fault: Why nothing can be said of the host's marks; empty where all is well.
+        absent: Ends of other chains that this host has seen and the database lacks; of the audit's chain.
+        fault: Why the host's marks cannot be used; empty where they can.
     """
 
     trusted: Mapping[str, PublicKey] | None = None
@@ -106,13 +106,13 @@ def examine(
     known: Examined | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _of: None,
 ) -> Examined:
-    """Check a chain; from the last time on, where no row that it depends on has changed since.
+    """Check a chain; from the last result on, where no row that it depends on has changed since.
 
     Args:
         tx: Transaction of the referee's role that sees one state: it holds the chain, or is a snapshot.
         chain: Its name.
         memory: What this host knows of it.
-        known: What was found the last time by this process; None checks everything.
+        known: This process's last result; None checks everything.
         on_progress: Called with entries done and entries there are.
     """
     versions = chained_rows.versions(tx, chain)
@@ -124,7 +124,7 @@ def examine(
 
 
 def _only_grew(known: Examined, versions: Mapping[tuple[str, int], str]) -> bool:
-    """Whether every row is still as it was, and nothing was wrong then."""
+    """Return whether every row is unchanged and the last result had no fault."""
     return known.first_broken is None and all(versions.get(row) == version for row, version in known.versions.items())
 
 

@@ -1,6 +1,6 @@
-"""The referee's verdict on one submission: plan checked, both models run, exact statistics, one symbol decided.
+"""Decide a gate request: check the plan, run both models, apply exact statistics, and choose one symbol.
 
-What is decided here is published later, by ``services/referee/publishing.py``.
+``services/referee/publishing.py`` publishes the answer later.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ class _Compared:
     """Models of one question.
 
     Attributes:
-        new: The model that is asked about.
+        new: The submitted model.
         named: The old model that the verdict names.
-        old: The model that the new one is compared with; another one than ``named`` under ``none`` alone, after models
-            that could not be run.
+        old: The model that the new one is compared with; differs from ``named`` only under ``none``, after models that
+            could not be run.
     """
 
     new: Model
@@ -68,18 +68,18 @@ class _Compared:
 
 @dataclass(frozen=True, slots=True)
 class _Case:
-    """One question to one set: what is asked, of which models, and how far the set is used.
+    """One question to one set: the request, the models, and how far the set is used.
 
     Attributes:
-        asked: The request, with what its transaction holds.
+        asked: The request, with the rows that its transaction holds.
         test_set: The live set.
         config: The set's plan with the condition of the request.
         condition: That condition.
         allocation: How delta is divided over the set's steps.
         models: What is compared.
-        cache_key: What the same question has in common with this one.
-        usage: What the set's ledger says.
-        joint: The plan of a set on which the meter draws too; None for any other.
+        cache_key: Identifies the same question.
+        usage: The set's ledger so far.
+        joint: The plan of a set that a meter shares; None for any other.
     """
 
     asked: Asked
@@ -109,12 +109,12 @@ class _Case:
 
     @property
     def is_planned(self) -> bool:
-        """Whether it is asked about the condition that was sealed with the set."""
+        """Whether the condition is the one that was sealed with the set."""
         return str(self.condition) == gate_settings(self.test_set).condition
 
     @property
     def step(self) -> tuple[int, int]:
-        """Which answer of how many it would be, among those about the set's condition, or about others."""
+        """Number and total of this answer among those about the set's condition, or about others."""
         if self.is_planned:
             return self.usage.gate_steps + 1, self.config.steps
         return self.usage.other_steps + 1, self.config.other_conditions
@@ -123,8 +123,8 @@ class _Case:
     def needed(self) -> int:
         """Examples that the condition needs.
 
-        On a shared set at the log weight planned for the last verdict, not at the present one: that follows from sealed
-        labels, and a refusal, which does not end the set, would tell of it.
+        On a shared set at the log weight planned for the last verdict, not at the present one, which follows from
+        sealed labels: a refusal, which does not end the set, would reveal it.
         """
         if self.joint is None:
             return examples_for_gate(self.config, changes=self.usage.gate_changes)
@@ -138,14 +138,13 @@ def judge(tx: Connection, ready: Preparation, asked: Asked) -> Answer | Waiting:
     The same question (set, condition, new artifact, old artifact) is answered from the ledger and costs nothing.
 
     Returns:
-        What to answer, or that labels are missing for it.
+        The answer, or that labels are missing for it.
 
     Raises:
-        StateError: No live set, or one that has ended for gate and meter, or the model is the one that stands now;
-            nothing is spent.
-        StateError: It is asked about another condition, and the set has no answer for that; nothing is spent.
+        StateError: There is no live set, the set has ended, the model is in production already, or the set gives no
+            answer about another condition; nothing is spent.
         InvalidInputError: Reliability or adaptivity is not what the set was planned for, or the verdict would have to
-            show although the set withholds it; nothing is spent.
+            be shown although the set withholds it; nothing is spent.
         SealedSetTooSmallError: The condition needs more examples than the set has; nothing is spent.
     """
     test_set = asked.set_for(SealedSetPurpose.GATE)
@@ -165,9 +164,9 @@ def judge(tx: Connection, ready: Preparation, asked: Asked) -> Answer | Waiting:
 
 
 def _require_other_condition(case: _Case) -> None:
-    """Refuse a question about another condition where the set's plan has no answer, or no further one, for it.
+    """Refuse a question about another condition where the set's plan has no further answer for it.
 
-    How many there were follows from what was asked, whatever was answered.
+    The number of such answers depends on the requests alone.
     """
     if case.is_planned or case.usage.other_steps < case.config.other_conditions:
         return
@@ -185,7 +184,7 @@ def _require_other_condition(case: _Case) -> None:
 
 
 def _case(tx: Connection, asked: Asked, test_set: PlannedSet) -> _Case:
-    """Gather the question; refuses what the set was not planned for."""
+    """Build the case; refuse what the set was not planned for."""
     plan, joint = gate_settings(test_set), joint_config(test_set)
     allocation = allocate(plan.adaptivity, plan.steps, mode=plan.mode, estimator=plan.estimator)
     config = _planned(plan, asked.study.name, asked.request.arguments, joint)
@@ -197,7 +196,7 @@ def _case(tx: Connection, asked: Asked, test_set: PlannedSet) -> _Case:
 
 
 def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | None) -> GateConfig:
-    """The set's settings with the request's condition; the rest of the plan cannot be changed by a request.
+    """Return the set's settings with the request's condition; a request cannot change the rest of the plan.
 
     On a shared set, the reliability that can be asked for is the one planned for both systems together.
     """
@@ -211,14 +210,14 @@ def _planned(plan: GateConfig, study: str, arguments: Any, joint: JointConfig | 
 
 
 def _compared(tx: Connection, asked: Asked, test_set_id: int, allocation: Allocation) -> _Compared:
-    """The model that is asked about, the old one that the verdict names, and the one that it is compared with.
+    """Return the submitted model, the old model that the verdict names, and the one that it is compared with.
 
-    What stands is the model in production, before the first promotion the baseline. Under ``none`` every commit counts
-    as accepted, whatever its verdict, so that the old model does not depend on hidden data: it is the last one that was
-    judged on the set (Renggli et al. leave this open). The last one handed in again has its own question back.
+    The old model is the one in production, before the first promotion the baseline. Under ``none`` every commit counts
+    as accepted, so that the old model does not depend on hidden data: it is the last one that was judged on the set
+    (Renggli et al. leave this open). If the last one is submitted again, its own question is repeated.
 
-    With one that could not be run nothing can be compared, so the last one that could takes its place. The verdict
-    still names the former: everybody may read that, and whether a model could be run on hidden data is hidden too.
+    A model that could not be run cannot be compared with, so the last one that could takes its place. The verdict still
+    names the former: that is public, and whether a model could be run on hidden data is not.
     """
     study_id = asked.study.id
     new, standing = models.model_and_standing(tx, study_id, asked.request.model_id or 0)
@@ -268,11 +267,11 @@ def _judged(
     new: NDArray[Any],
     slices: tuple[Slice, ...],
 ) -> tuple[bool, dict[str, Any]] | Wanted:
-    """Whether the model passes, and the report.
+    """Return whether the model passes, and the report.
 
-    What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
-    a way of asking. It spends the step like any verdict and looks like a FAIL; its reason is for the referee. A lack of
-    memory puts the request off as a model's would.
+    The computation depends on sealed labels, so an error may, too: a free refusal would reveal labels. An error
+    therefore spends the step like any verdict and looks like a FAIL; its reason is for the referee. A lack of memory
+    postpones the request as a model's would.
     """
     try:
         found = judge_predictions(
@@ -288,17 +287,17 @@ def _judged(
         if isinstance(found, Wanted):
             return found
         report = found.to_json()
-        as_json(report)  # what cannot be stored is an error of this judgement
+        as_json(report)  # a report that cannot be stored is an error of this judgement
     except Exception as error:
         if ready.patience.allows(error):
-            raise  # of the database or of the machine, whatever the labels are: the request is looked at again
+            raise  # of the database or of the machine, independent of labels: the request is tried again
         logger.exception("request %d: judging has failed, the verdict is FAIL", case.asked.request.id)
         return False, {"verdict": Verdict.FAIL.value, "error": f"{type(error).__name__}: {error}"}
     return found.passed, report
 
 
 def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice, ...]:
-    """The conditions on parts of the set, with their examples."""
+    """Return the conditions on parts of the set, with their examples."""
     if not config.slices:
         return ()
     codes = sealed.sealed_slices(tx, test_set_id)
@@ -314,7 +313,7 @@ def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice
 
 
 def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -> Answer:
-    """Write the ledger; what to say of it."""
+    """Write the ledger; return the answer."""
     kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
     released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
     is_change = case.is_planned and case.allocation.is_change(passed=passed)
@@ -350,8 +349,9 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
     )
     mails: list[MailText] = []
     if kind is Adaptivity.NONE and case.config.mail:
-        told = (case.config.mail, case.asked.study.name, step, steps)
-        mails.append(verdict_mail(*told, report | {"log_level": case.log_level}))
+        mails.append(
+            verdict_mail(case.config.mail, case.asked.study.name, step, steps, report | {"log_level": case.log_level})
+        )
     return _answer(
         case,
         step=step,
@@ -363,31 +363,31 @@ def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -
 
 
 def _log_cost(case: _Case, is_change: bool) -> float:
-    """By how many nats the answer narrows what later tests get: the branches that it adds to the developer's tree."""
+    """Return by how many nats the answer lowers later levels: the branches that it adds to the developer's tree."""
     if not case.is_planned or case.allocation.kind is Adaptivity.FULL:
         return math.log(2)
     return math.log(case.test_set.steps) if case.allocation.kind is Adaptivity.RECYCLE and is_change else 0.0
 
 
 def _retires(tx: Connection, case: _Case, used: int, changes: int) -> str | None:
-    """Why the set ends with this answer, or None: what no further test of its plan could keep is not begun."""
+    """Return why the set ends with this answer, or None; the set ends once no further test of its plan could hold."""
     if case.joint is not None:
         return joint_end(tx, case.test_set)
     if case.allocation.is_over(changes):
         return "changes"
     if used == case.test_set.steps:
         return "steps"
-    # Only recycling lowers the level that is left. Under none nothing said in public may follow from a change.
+    # Only recycling lowers the remaining level. Under none nothing public may follow from a change.
     if case.allocation.kind is not Adaptivity.RECYCLE or changes == case.usage.gate_changes:
         return None
     return None if _fits(tx, gate_settings(case.test_set), case.test_set, changes) else "tolerance"
 
 
 def _fits(tx: Connection, plan: GateConfig, test_set: PlannedSet, changes: int) -> bool:
-    """Whether the set is large enough for a test of its plan, and each of its slices, after so many changes.
+    """Return whether the set, and each of its slices, is large enough for a test of its plan after so many changes.
 
-    How long the search takes follows from the plan and from how many changes there were: no more than the symbols say,
-    which ``recycle`` releases. (On a shared set the level follows from more than that: ``joint_sets.joint_end``.)
+    The duration of the search follows from the plan and the number of changes: no more than the symbols show, which
+    ``recycle`` releases. (On a shared set the level follows from more than that: ``joint_sets.joint_end``.)
     """
     parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
     sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]
@@ -412,7 +412,7 @@ def _answer(
 
 
 def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> MailText:
-    """The mail that tells a withheld verdict.
+    """Return the mail that reports a withheld verdict.
 
     Args:
         recipient: An address that no developer of the study reads.

@@ -1,8 +1,8 @@
-"""What the referee alone settles of a set's labels: where labelers differ, and what nobody can tell.
+"""Adjudication by the referee: examples where labelers differ, and examples that no labeler can tell.
 
-An example that nobody can tell is never left out. Which examples are hard depends on what they show, so that a set
-without them would be a sample of another law, and the promise of the verdict would be about that one. The verdict
-waits until the referee gives the label, or asks again and somebody can tell.
+An example that no labeler can tell is never left out: which examples are hard depends on their inputs, so the rest
+would be a sample of another distribution than the one that the verdict is about. The verdict waits until the referee
+gives the label, or asks again and a labeler can tell.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_TO_SETTLE = 50
-"""Examples that a list tells of at once, the first of the set's order."""
+"""Largest number of listed examples, the first of the set's order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, deci
 def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int) -> Kept:
     """Keep the referee's word on an example where labelers differ, or that nobody can tell.
 
-    It is kept as that of the labeler ``referee``. May be repeated; a second word replaces the first, until it is used.
+    It is stored under the labeler ``referee``. Repeatable; a second label replaces the first until it is used.
 
     Args:
         store: Role ``easeml_referee``.
@@ -135,9 +135,9 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
         label: Number of the class.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
-        StateError: The set has ended, nobody asked for this example, there is nothing to settle about it, or a verdict
-            may have used the referee's first word, or the label that this one would change.
+        NotFoundError: No labels are wanted for this study.
+        StateError: The set has ended, the example's label is not wanted, there is nothing to resolve, or a verdict may
+            have used the referee's first label, or the label that this one would change.
         ConfigError: There is no such class.
     """
     with store.begin() as tx:
@@ -148,7 +148,7 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
         require_asked(words, place)
         if not (words.disputed[place] or words.passed[place] or words.mine[place] > UNKNOWN):
             message = (
-                f"nobody differs on the example at place {place} and nobody has passed on it, so there is nothing to "
+                f"labelers agree on the example at place {place} and none has passed on it, so there is nothing to "
                 "settle; label it instead"
             )
             raise StateError(message)
@@ -158,7 +158,7 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
 def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> AskedAgain:
     """Show an example that nobody can tell once more to those who have passed on it. May be repeated.
 
-    Nothing is lost by it: that somebody cannot tell was never used.
+    Nothing is lost: ``UNSURE`` was never used.
 
     Args:
         store: Role ``easeml_referee``.
@@ -170,8 +170,8 @@ def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> Aske
         How many labelers are asked once more; 0 where it has a label by now.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
-        StateError: The set has ended, or nobody asked for this example.
+        NotFoundError: No labels are wanted for this study.
+        StateError: The set has ended, or the example's label is not wanted.
     """
     with store.begin() as tx:
         found = held_set(tx, study, test_set_id)
@@ -181,7 +181,7 @@ def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> Aske
 
 
 def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[int]) -> int:
-    """Take back that somebody cannot tell, where nobody can; how often that was."""
+    """Remove ``UNSURE`` answers of examples that no labeler can tell; return how many."""
     again = np.zeros(found.rows, dtype=bool)
     again[places] = words.passed[places] > 0
     taken = 0

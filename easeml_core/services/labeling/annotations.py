@@ -1,7 +1,7 @@
-"""What labelers were asked about a set and what they have said of it, as arrays over its examples.
+"""The labels wanted of a set and the labelers' answers, as arrays over its examples.
 
-Shared by the desk (``desk.py``) and by what the referee settles (``adjudication.py``). Both hold the set while they
-change a word, so that no verdict looks at labels that are being written.
+Used by ``desk.py`` and ``adjudication.py``. Both lock the set while they change an answer, so that no verdict reads
+labels that are being written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 SECOND_EVERY = 10
-"""One example in so many is shown to a second labeler: the order is random, so its place may choose it."""
+"""One example in this many is shown to a second labeler; the order is random, so the place decides which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +61,16 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """What was asked of a set and what was said, each of shape ``(n_examples,)``.
+    """What is wanted of a set and the labelers' answers, each of shape ``(n_examples,)``.
 
     Attributes:
         batch: What is wanted now; where nothing is, all that ever was.
         asked: What was ever wanted.
         is_open: Whether anything waits.
-        said: What each labeler has said, by name; ``UNSURE`` too.
-        mine: What this labeler said, ``UNSURE`` too.
-        known: What is known of every label.
-        used: Whose labels a verdict may have used.
+        said: Each labeler's answers, by name; ``UNSURE`` too.
+        mine: This labeler's answers, ``UNSURE`` too.
+        known: The known labels.
+        used: Examples whose labels a verdict may have used.
     """
 
     batch: NDArray[np.bool_]
@@ -93,7 +93,7 @@ class Words:
 
     @property
     def passed(self) -> NDArray[np.int64]:
-        """How many labelers cannot tell, where nobody has given a label: nobody can tell these."""
+        """How many labelers cannot tell, where no label was given."""
         return label_rows.cannot_tell(self.said, len(self.known))
 
     @property
@@ -111,7 +111,7 @@ class Words:
         return np.flatnonzero(self.batch & (self.mine == UNKNOWN) & ((others == 0) | second))
 
     def agreement(self, labeler: str) -> tuple[int, int]:
-        """How many examples this labeler and another have both labelled, and on how many they say the same."""
+        """Return how many examples this labeler and another have both labelled, and on how many they agree."""
         both = same = 0
         for name, labels in self.given.items():
             if name not in (labeler, REFEREE):
@@ -133,7 +133,7 @@ class Words:
 
 
 def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
-    """All that was asked and said of a set, as this labeler meets it."""
+    """Return the labels wanted of a set and the answers, for this labeler."""
     asked, batch = (np.zeros(found.rows, dtype=bool) for _ in range(2))
     for one in label_rows.wanted_of(tx, found.id):
         asked |= one.asked
@@ -153,10 +153,10 @@ def read_words(tx: Connection, found: SealedSet, labeler: str) -> Words:
 
 
 def labelled_set(tx: Connection, study: str) -> SealedSet:
-    """The study's set that labels are asked of.
+    """Return the study's set that labels are wanted of.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
+        NotFoundError: No labels are wanted for this study.
     """
     for test_set_id in label_rows.sets_that_asked(tx, study):
         return test_sets.get_set(tx, test_set_id)
@@ -164,11 +164,11 @@ def labelled_set(tx: Connection, study: str) -> SealedSet:
 
 
 def held_set(tx: Connection, study: str, test_set_id: int) -> SealedSet:
-    """The set that a word is about, held until the transaction ends.
+    """Return the set of an answer, locked until the transaction ends.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
-        StateError: The set has ended: what is said of it is not said of the next one.
+        NotFoundError: No labels are wanted for this study.
+        StateError: The set has ended: the answer is not about the next one.
     """
     found = labelled_set(tx, study)
     label_rows.hold_set(tx, found.id)
@@ -180,9 +180,9 @@ def held_set(tx: Connection, study: str, test_set_id: int) -> SealedSet:
 
 
 def require_asked(words: Words, place: int) -> None:
-    """Raise StateError where nobody has asked for the label of the example at this place."""
+    """Raise StateError where the label of the example at this place is not wanted."""
     if not 0 <= place < len(words.asked) or not words.asked[place]:
-        message = f"nobody has asked for the label of the example at place {place}; take the one on the desk"
+        message = f"the label of the example at place {place} is not wanted; take the one on the desk"
         raise StateError(message)
 
 
@@ -190,7 +190,7 @@ def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, plac
     """Put a labeler's word in the place of what they said before.
 
     Raises:
-        StateError: It comes too late: a verdict may have used the label that they gave before, or that others gave.
+        StateError: It is too late: a verdict may have used the labeler's earlier label, or the others'.
     """
     before = int(words.mine[place])
     if before == word:
@@ -199,8 +199,8 @@ def keep_word(tx: Connection, found: SealedSet, words: Words, labeler: str, plac
     after[place] = word
     if label_rows.too_late(words.used, words.known, words.mine, after)[place]:
         message = (
-            f"a verdict may have used the label of the example at place {place} already, so it stays, whoever says "
-            "otherwise; where it is wrong, tell the referee, who can retire this set and seal a new one"
+            f"a verdict may have used the label of the example at place {place} already, so it stays; where it is "
+            "wrong, tell the referee, who can retire this set and seal a new one"
         )
         raise StateError(message)
     label_rows.keep_labels(tx, found.id, labeler, after)

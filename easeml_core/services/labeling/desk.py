@@ -1,8 +1,8 @@
-"""The labelling desk: one wanted example after another, to one labeler; what they say is kept at once.
+"""The labeling desk: shows a labeler one wanted example after another and stores each answer at once.
 
-A labeler sees examples and the classes, never which model asked, what it predicted, or what others said. One wanted
-example in ten is shown to a second labeler as well, while its batch waits: so people are measured against each other.
-Where they differ, and what nobody can tell, the referee settles (``adjudication.py``).
+A labeler sees examples and classes, never which model a label is for, its prediction, or others' answers. One wanted
+example in ten is shown to a second labeler as well, while its batch waits, to measure agreement. The referee decides
+where labelers differ or cannot tell (``adjudication.py``).
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 
 
 def labeler_name(name: str) -> str:
-    """The name under which somebody's labels are kept: theirs, in small letters.
+    """Return the name under which a user's labels are stored: theirs, in small letters.
 
     Raises:
-        InvalidInputError: It cannot be one.
+        InvalidInputError: It is not a valid name.
 
     Example:
         >>> labeler_name("Ann@lab")
@@ -160,7 +160,7 @@ def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES)
 
     Args:
         store: Role ``easeml_referee``.
-        labeler: Who asks, as of ``labeler_name``.
+        labeler: As of ``labeler_name``.
         limit: How many at most, by name of their study.
     """
     with store.begin() as tx:
@@ -214,15 +214,15 @@ def desk(
     Args:
         store: Role ``easeml_referee``.
         study: The study; its live set is labelled.
-        labeler: Who labels, as of ``labeler_name``.
+        labeler: As of ``labeler_name``.
         at: Place of the example to show, if it may be shown to them, also one that they have passed on; None for the
             next one.
-        last: Place of the example that they labelled last, to tell what was kept of it.
-        decides: Whether they are the referee: then they are told where others differ.
-        settles: For the referee: place of an example to settle, shown before ``at`` while it is open.
+        last: Place of the example that they labelled last, to show the stored label.
+        decides: Whether they are the referee, who sees where others differ.
+        settles: For the referee: place of an example to decide, shown before ``at`` while it is open.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
+        NotFoundError: No labels are wanted for this study.
     """
     with store.begin() as tx:
         found = labelled_set(tx, study)
@@ -247,14 +247,14 @@ def desk(
 
 
 def set_to_label(store: Store, *, study: str) -> int:
-    """Number of the study's set that labels are asked of.
+    """Return the number of the study's set that labels are wanted of.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
+        NotFoundError: No labels are wanted for this study.
     """
     with store.begin() as tx:
         return labelled_set(tx, study).id
@@ -277,14 +277,14 @@ def _example(tx: Connection, found: SealedSet, words: Words, at: int | None, set
 
 
 def _to_settle(words: Words, place: int) -> str:
-    """Why the referee has to settle the example at this place; empty where nobody waits for that."""
+    """Return why the referee has to decide the example at this place; empty where that is not wanted."""
     if not 0 <= place < len(words.batch) or not words.batch[place]:
         return ""
     return "conflict" if words.disputed[place] else "unsure" if words.passed[place] else ""
 
 
 def _next_place(words: Words, at: int | None) -> int | None:
-    """The place that was asked for, where this labeler may be shown it, else the next one of their queue."""
+    """Return the requested place, where this labeler may be shown it, else the next one of their queue."""
     queue = words.queue()
     again = np.flatnonzero(words.batch & (words.mine == UNSURE) & (words.passed > 0))
     if at is not None and (at in queue or at in again):
@@ -310,15 +310,15 @@ def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int,
     Args:
         store: Role ``easeml_referee``.
         study: The study.
-        test_set_id: The set that the example was shown of: a word about a set that has ended is not one about the next.
-        labeler: Who says so, as of ``labeler_name``.
+        test_set_id: The set that the example was shown of: an answer to a set that has ended is not one to the next.
+        labeler: As of ``labeler_name``.
         place: Of the example, in the set's order.
-        label: Number of the class; None: they cannot tell.
+        label: Number of the class; None: the labeler cannot tell.
 
     Raises:
-        NotFoundError: Nobody has asked for labels of this study.
-        StateError: The set has ended, nobody asked for this example, or a verdict may have used their first word, or a
-            label that this one would dispute.
+        NotFoundError: No labels are wanted for this study.
+        StateError: The set has ended, the label is not wanted, or a verdict may have used the labeler's first label, or
+            a label that this one would dispute.
         ConfigError: There is no such class.
     """
     with store.begin() as tx:

@@ -1,4 +1,4 @@
-"""The labelers' side of a test set: which examples are wanted, what people say of them, and where they differ."""
+"""Labels by files: which examples are wanted, the labels of a labeler's file, and where labelers differ."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def wanted_labels(
         store: Role ``easeml_referee``.
         study: The study.
         test_set: Name or number of the set; None for the study's live gate set.
-        labeler: Leave out what this labeler has given; None leaves out what anybody has.
+        labeler: Leave out what this labeler has labelled; None leaves out what any labeler has.
         limit: How many at most, 1 to 100,000.
         to: CSV file to write them to, replaced whole or not at all; None for none.
 
@@ -180,19 +180,19 @@ def give_labels(
     Args:
         store: Role ``easeml_referee``.
         study: The study.
-        labeler: Who says so; ``referee`` is the one whose word settles conflicts.
+        labeler: Name of the labeler; ``referee`` is the one whose label resolves conflicts.
         labels: CSV file ``example,label``; class names, or their indices.
         test_set: Name or number of the set; None for the study's live gate set.
 
     Raises:
-        InvalidInputError: The file is not as it must be, an example is unknown or was never asked for, a label is no
-            class, or a label in use would change or be disputed; names the line.
+        InvalidInputError: The file is invalid, an example is unknown or was never wanted, a label is no class, or a
+            label in use would change or be disputed; names the line.
         StateError: The study has no such set, or it was sealed with its labels.
     """
     with store.begin() as tx:
         found = find_labelled_set(tx, study, test_set)
         if not found.labels_on_demand:
-            message = f"test set {found.called!r} was sealed with its labels; nobody is asked for any"
+            message = f"test set {found.called!r} was sealed with its labels; none are wanted"
             raise StateError(message)
         file = read_examples(labels)
         require_label_columns(file)
@@ -220,7 +220,7 @@ def give_labels(
 
 
 def _places(tx: Connection, found: SealedSet, file: ExampleFile) -> NDArray[np.int64]:
-    """Position of every row's example in the set; all of them must have been asked for."""
+    """Return the position of every row's example in the set; all of them must have been wanted."""
     position = {key: place for place, key in enumerate(sealed.sealed_keys(tx, found.id))}
     asked = np.zeros(found.rows, dtype=bool)
     for wanted in label_rows.wanted_of(tx, found.id):
@@ -229,7 +229,7 @@ def _places(tx: Connection, found: SealedSet, file: ExampleFile) -> NDArray[np.i
         if key not in position:
             raise refused(file, f"test set {found.called!r} has no such example", row)
         if not asked[position[key]]:
-            raise refused(file, "nobody has asked for the label of this example; see `easeml labels wanted`", row)
+            raise refused(file, "the label of this example is not wanted; see `easeml labels wanted`", row)
     return np.array([position[key] for key in file.keys], dtype=np.int64)
 
 
@@ -241,7 +241,7 @@ def _require_in_time(
     *,
     said: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
-    """Raise InvalidInputError where what the labeler says now, the second of ``said``, comes too late."""
+    """Raise InvalidInputError where the labeler's new label, the second of ``said``, is too late."""
     (before, after), known = said, label_rows.known_labels(tx, found.id)
     late = label_rows.too_late(label_rows.used_examples(tx, found.id), known, before, after)[places]
     if late.any():
@@ -249,7 +249,7 @@ def _require_in_time(
         used = next(int(word[places[row]]) for word in (known, before) if word[places[row]] != UNKNOWN)
         message = (
             f"a verdict may have used label {studies.class_names(tx, found.data_version_id)[used]!r} of this example "
-            f"already ({int(late.sum())} such rows), so it stays, whoever says otherwise; leave the row out; where the "
+            f"already ({int(late.sum())} such rows), so it stays; leave the row out; where the "
             "label is wrong, retire this set and seal a new one"
         )
         raise refused(file, message, row)
@@ -285,7 +285,7 @@ def _unsettled(tx: Connection, found: SealedSet) -> NDArray[np.bool_]:
 
 
 def find_labelled_set(tx: Connection, study: str, test_set: str | int | None) -> SealedSet:
-    """The set that is meant, by name or number, or the study's live gate set; it holds examples.
+    """Return the set of this name or number, or the study's live gate set; it holds examples.
 
     Raises:
         StateError: The study has no such set.

@@ -1,9 +1,8 @@
-"""Alerts of the overfitting budget, of drift, and for new test sets: read them, wait for the next one, clear them.
+"""Alerts of the overfitting budget, of drift, and for new test sets: list them, wait for the next one, clear them.
 
-One whose reason is gone, by a new validation set or a new sealed set, is open no more, without anybody clearing it.
-
-Where several teams share a meter set, an alert about a signal exists only for who asks for the team that it was given
-to: no team may learn another one's signals. Whoever names no team is none.
+An alert that is resolved, by a new validation set or a new sealed set, closes without being cleared. Where several
+teams share a meter set, an alert about a signal is shown only to a caller who names the team that received the signal:
+no team may learn another one's signals.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 
 _SERVING = {"gate": ("gate", "joint"), "meter": ("meter", "joint")}
-"""Sets that serve gate and meter; any other purpose has sets of its own only."""
+"""Sets that serve gate and meter; any other purpose has separate sets only."""
 
 
 @typed_record
@@ -39,7 +38,7 @@ class ClearedAlert:
 
 @typed_record
 class PausedStudy:
-    """What an alert has done to its study.
+    """The effect of an alert on its study.
 
     Attributes:
         study: Its name.
@@ -62,14 +61,14 @@ def open_alerts(
     up_to_id: int | None = None,
     team: int | None = None,
 ) -> list[Alert]:
-    """Alerts of the study, or of all when None, that are open; oldest first.
+    """Return the open alerts of the study, or of all when None, oldest first.
 
     Args:
         store: Any role.
         study: The study, or None for all.
         kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
         up_to_id: Only those up to this number; None for all.
-        team: Which of the study's teams is asking; None where there is but one.
+        team: The caller's team; None where there is but one.
 
     Raises:
         NotFoundError: There is no such study.
@@ -81,7 +80,7 @@ def open_alerts(
 
 
 def newest_alert(store: Store, *, study: str | None, team: int | None = None) -> int:
-    """Number of the newest alert of the study, or of all; 0 when there is none: where a wait begins.
+    """Return the number of the newest alert of the study, or of all; 0 when there is none: where a wait begins.
 
     Arguments and errors as of ``open_alerts``.
     """
@@ -99,13 +98,13 @@ def next_alert(
     purpose: str | None = None,
     team: int | None = None,
 ) -> Alert | None:
-    """The alert to deal with next, or None: what a sensor looks at, and so loses none.
+    """Return the alert to handle next, or None; a sensor polls it and so misses none.
 
     Args:
         store: Any role.
         study: The study, or None for all.
-        after_id: The last alert that was dealt with: then the next one counts even if somebody was quick to clear
-            it. 0 at first: then only an open one counts.
+        after_id: The last alert that was handled: then the next one counts even if it was cleared meanwhile. 0 at
+            first: then only an open one counts.
         kind: ``overfitting``, ``drift`` or ``new-test-set``, or several of them; None for any.
         cleared_too: Whether one that is cleared already counts; None as ``after_id`` says.
         purpose: Only those that are about a sealed set of this purpose; a set that gate and meter share counts for
@@ -124,15 +123,15 @@ def next_alert(
 
 def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None:
     known = team is None or (type(team) is int and team >= 1 and study is not None)
-    require(known, "team", team, "a whole number >= 1, and given with a study: each one has teams of its own")
+    require(known, "team", team, "a whole number >= 1, and given with a study: each study has separate teams")
     return None if study is None else studies.get_study(tx, study).id
 
 
 def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> ClearedAlert:
-    """Mark an alert as dealt with; one that has been served already may be, too.
+    """Mark an alert as handled; one that is resolved may be, too.
 
     Raises:
-        NotFoundError: The study has no alert with this id that nobody has cleared, none that the team is shown.
+        NotFoundError: The study has no alert with this id that is not cleared and that the team is shown.
         ConfigError: The team is no whole number >= 1.
     """
     with store.begin() as tx:
@@ -148,8 +147,8 @@ def clear_alert(store: Store, *, study: str, alert_id: int, team: int | None = N
 def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None = None) -> PausedStudy:
     """Pause the study's search when the alert says that its overfitting budget is broken.
 
-    Nothing happens when the alert is open no more, or the study is not active; so a repetition is harmless. Nor
-    does the alert of one of several teams pause anything: the others would see the pause, and so the signal.
+    Nothing happens when the alert is closed, or the study is not active; so a repetition is harmless. An alert for one
+    of several teams pauses nothing: the others would see the pause, and so the signal.
 
     Raises:
         NotFoundError: There is no such study, or it has no such alert, none that the team is shown.
@@ -161,8 +160,8 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
         alert = next((a for a in alerts if a.alert_id == alert_id), None)
         if alert is None:
             raise NotFoundError(kind="alert of this study", name=alert_id, known=[str(a.alert_id) for a in alerts])
-        told = bool(alert.over_budget) and alert.is_open and alert.team is None
-        pauses = told and found.state == StudyState.ACTIVE
+        may_pause = bool(alert.over_budget) and alert.is_open and alert.team is None
+        pauses = may_pause and found.state == StudyState.ACTIVE
         if pauses:
             studies.set_study_state(tx, found.id, StudyState.PAUSED)
     state = StudyState.PAUSED if pauses else found.state

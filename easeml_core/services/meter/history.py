@@ -1,4 +1,4 @@
-"""What a meter set has answered, measured and paid: the referee's view of overfitting. Not for developers."""
+"""The answers, measurements and costs of a meter set: the referee's view of overfitting. Not for developers."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST_ANSWERS = 1000
-"""Answers that a picture is made of: the newest."""
+"""Largest number of plotted answers, the newest."""
 
 MOST_SETS = 20
-"""Sets to choose from: the newest."""
+"""Largest number of listed sets, the newest."""
 
 METERED = (SealedSetPurpose.METER, SealedSetPurpose.JOINT)
 
 
 @dataclass(frozen=True, slots=True)
 class MeterAnswer:
-    """One entry of a meter set's ledger; a verdict's is without what is the gate's own.
+    """One entry of a meter set's ledger, without the fields of a verdict.
 
     Attributes:
         step: Which answer of its system it was, from 1.
@@ -50,11 +50,11 @@ class MeterAnswer:
         tolerance: epsilon_t of the answer.
         reachable: Ranges that could have been the answer, >= 1.
         cost: Its price in nats.
-        level: The chance of error that it was allowed.
+        level: The error probability that it was allowed.
         log_level: Its logarithm.
         team: Whose submission it was.
         edges: The boundaries that were used, where they were shifted; else empty.
-        promised: The tolerance that was promised; None for that of the plan.
+        promised: The promised tolerance; None for that of the plan.
         why: Why no answer was given; empty for an answer.
         model_id: The model.
         decided_at: When it was decided.
@@ -94,8 +94,8 @@ class MeterHistory:
 
     Attributes:
         sets: The study's meter sets, newest first.
-        chosen: The one that is looked at.
-        settings: What the meter was planned for on it.
+        chosen: The one that is shown.
+        settings: The meter's plan for it.
         sides: The ends of a range that are promised.
         budget: The rules of the overfitting budget.
         answers: The meter's, oldest first.
@@ -122,7 +122,7 @@ class MeterHistory:
 def meter_history(
     store: Store, *, study: str, test_set_id: int | None = None, page: int = 1, size: int = 20
 ) -> MeterHistory | None:
-    """The meter of a study; None where it has no meter set yet.
+    """Return the meter of a study; None where it has no meter set yet.
 
     Args:
         store: Role ``easeml_referee``.
@@ -154,14 +154,14 @@ def meter_history(
             answers=_answers(tx, chosen),
             second=_second(tx, every),
             reading=None if reading is None else shown_reading(reading),
-            entries=[_told(entry) for entry in entries],
+            entries=[_meter_answer(entry) for entry in entries],
             entry_count=ledger.next_step(tx, chosen.id) - 1,
             validation_rows=version.validation_rows,
         )
 
 
 def _chosen(sets: Sequence[SealedSet], test_set_id: int | None) -> SealedSet | None:
-    """The set of this number, else the live one, else the newest."""
+    """Return the set of this number, else the live one, else the newest."""
     named = [found for found in sets if found.id == test_set_id]
     live = [found for found in sets if found.state == SealedSetState.LIVE]
     return next(iter([*named, *live, *sets]), None)
@@ -169,19 +169,19 @@ def _chosen(sets: Sequence[SealedSet], test_set_id: int | None) -> SealedSet | N
 
 def _answers(tx: Connection, chosen: SealedSet) -> list[MeterAnswer]:
     entries = ledger.set_ledger(tx, chosen.id, system=METER, limit=MOST_ANSWERS)
-    return [_told(entry) for entry in reversed(entries)]
+    return [_meter_answer(entry) for entry in reversed(entries)]
 
 
 def _second(tx: Connection, sets: Sequence[SealedSet]) -> SecondSample | None:
-    """The last answer of the second validation sample, with its set; None without one."""
+    """Return the last answer of the second validation sample, with its set; None without one."""
     for found in sets:
         if found.purpose == SealedSetPurpose.DIRECT and found.state == SealedSetState.LIVE:
             entries = ledger.set_ledger(tx, found.id, system=METER, limit=1)
-            return SecondSample(shown(found), _told(entries[0]) if entries else None)
+            return SecondSample(shown(found), _meter_answer(entries[0]) if entries else None)
     return None
 
 
-def _told(entry: LedgerEntry) -> MeterAnswer:
+def _meter_answer(entry: LedgerEntry) -> MeterAnswer:
     report, is_meter = entry.reading, entry.system == METER
     is_retired = is_meter and entry.answer == RETIRED
     return MeterAnswer(

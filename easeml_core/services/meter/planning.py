@@ -1,4 +1,4 @@
-"""How many labels a next meter set would need, by every method, for whoever plans one on a page."""
+"""How many labels a new meter set needs, by every method, for the planning page."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MOST_STEPS = 1024
 MOST_RANGES = 12
 MOST_TEAMS = 32
 LEAST_TOLERANCE = 0.005
-"""Below these limits a plan is there within a second; `easeml meter plan` knows none."""
+"""Within these limits a plan takes under a second; `easeml meter plan` has none."""
 
 ERROR_RATE = 0.2
-"""What exact tails are planned with; a wrong guess costs answers, never the guarantee."""
+"""Error rate that exact tails are planned with; a wrong guess costs answers, never the guarantee."""
 
 AMBIGUOUS = 5
 """Ambiguous answers that are planned for."""
@@ -56,7 +56,7 @@ def meter_plans(
     ambiguous: int = AMBIGUOUS,
     error_rate: float = ERROR_RATE,
 ) -> MeterPlans:
-    """Plans by every method; kept, since a page asks for the same ones again and again.
+    """Return plans by every method; cached, since a page requests the same ones repeatedly.
 
     Args:
         ranges: Inner boundaries, at most ``MOST_RANGES``.

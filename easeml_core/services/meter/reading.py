@@ -1,13 +1,11 @@
-"""The referee's reading on one submission: how far the validation set flatters it, as one signal, or as two.
+"""Decide a meter request: how far the validation set overstates a submission, as one signal, or as two.
 
 Where the study has a second hidden sample of the validation distribution (purpose ``direct``), each submission is read
-on both sets, and the two signals tell tuning from drift (``meter/drift.py``). Neither set pays for the other's
-answers. The study's meter set decides: where it gives no answer, the second one is not asked.
+on both sets, and the two signals distinguish tuning from drift (``meter/drift.py``). Neither set pays for the other's
+answers. The study's meter set decides: where it gives no answer, the second one is not read.
 
-Reading one submission on one sealed set: a meter set, one shared with a gate, or the second validation sample.
-
-The set's state is its ledger. A submission that was answered before is answered from it, at no cost; another one uses a
-step and leaves an entry. What several sets say together is decided in ``reading.py``.
+The set's state is its ledger. A repeated submission is answered from it at no cost; another one uses a step and adds an
+entry.
 """
 
 from __future__ import annotations
@@ -56,18 +54,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 HAS_NO_ANSWER_LEFT = "has no answer left on this meter set"
-"""What a refusal says of a team."""
+"""The text of a refusal to a team."""
 
 FAILURE = "failure"
 """Why a set ends on which a model could not be run."""
 
 _USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
-"""What an entry of the ledger does not say, since it follows from the plan (``store/tables/ledger.py`` reads it so)."""
+"""Fields that an entry of the ledger leaves out, since they follow from the plan (``store/tables/ledger.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """What is to be read, and for whom.
+    """A model to read.
 
     Attributes:
         request: The meter request.
@@ -86,7 +84,7 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class MeterSet:
-    """A live set, what it was planned for, what it has answered, and the submission that is to be read on it.
+    """A live set with its plan, its answers, and the submission that is to be read on it.
 
     Attributes:
         row: Of ``work.test_sets``.
@@ -105,20 +103,20 @@ class MeterSet:
         return [entry for entry in self.earlier if entry.team == self.submission.team]
 
     def has_ended(self) -> bool:
-        """Whether the team can be answered no more on this set, or only with what it was told already."""
+        """Whether the team gets no new answer on this set."""
         return any(entry.ends for entry in self.own())
 
     def cached(self) -> MeterEntry | None:
-        """The answer that the same submission has had, or None."""
+        """Return the answer to the same submission, or None."""
         key = self.cache_key()
         return next((entry for entry in self.earlier if entry.cache_key == key), None)
 
     def cache_key(self) -> str:
-        """What a repeated submission has in common with the first."""
+        """Return the key of a repeated submission."""
         return cache_key(self.config, self.submission)
 
     def left(self) -> int | None:
-        """Submissions that the team may still make; None where there is no last one. Its own answers alone count."""
+        """Return the submissions that the team may still make; None where there is no last one."""
         if self.config.open_ended:
             return None
         planned = team_steps(self.config.steps, self.config.teams)[self.submission.team - 1]
@@ -127,7 +125,7 @@ class MeterSet:
 
 @dataclass(frozen=True, slots=True)
 class SetReading:
-    """What one set says of the submission.
+    """One set's answer to the submission.
 
     Attributes:
         on: The set, this reading included.
@@ -142,15 +140,15 @@ class SetReading:
     retired_why: str | None
 
     def said(self) -> Said | None:
-        """The signal with what it promises; None when there is none."""
+        """Return the signal with what it promises; None when there is none."""
         entry = self.entry
         return None if entry.signal is None else Said(entry.signal, self.on.config, entry.edges, entry.tolerance)
 
 
 def cache_key(config: MeterConfig, submission: Submission) -> str:
-    """What a repeated submission to a set with this plan has in common with the first.
+    """Return the key of a repeated submission to a set with this plan.
 
-    Teams share nothing, not even that. On another validation set the same artifact has another gap.
+    It names the team, since teams share nothing, and the validation set, on which the same artifact has another gap.
     """
     team = "" if config.teams == 1 else f" team {submission.team}"
     data = "" if submission.version.version == 1 else f" data {submission.version.version}"
@@ -160,8 +158,8 @@ def cache_key(config: MeterConfig, submission: Submission) -> str:
 def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[PlannedSet]) -> None:
     """Stop a new reading before its validation loss is measured, and name all runs that it will need, at once.
 
-    Nothing else is decided here: whoever comes through is read, answered from the ledger or refused (``read_on``). That
-    is also why nothing is run for a submission that would not be read.
+    Nothing else is decided here: the submission is then read, answered from the ledger or refused (``read_on``), so
+    nothing is run for a submission that would not be read.
 
     Args:
         tx: Transaction of the referee's role that holds the study.
@@ -187,7 +185,7 @@ def _answers_anew(tx: Connection, submission: Submission, row: PlannedSet) -> bo
 
 
 def meter_set(tx: Connection, row: PlannedSet, submission: Submission) -> MeterSet:
-    """The set as it stands; ``row`` is that of a live set, which the transaction holds."""
+    """Return the present state of a set; ``row`` is that of a live set, which the transaction holds."""
     return MeterSet(row, meter_settings_of(row), ledger.meter_entries(tx, row.id), submission)
 
 
@@ -211,7 +209,7 @@ def read_on(tx: Connection, ready: Preparation, on: MeterSet) -> SetReading:
 
 
 def _retires(tx: Connection, on: MeterSet, entry: MeterEntry, why: str) -> str | None:
-    """Why the set ends with this answer, or None: it lives as long as one of its teams can be answered.
+    """Return why the set ends with this answer, or None: it lives as long as one of its teams can be answered.
 
     A team must not learn that another one has used up its part.
     """
@@ -272,11 +270,10 @@ def _reading(
     shift: float | None,
     log_weight: float | None,
 ) -> Reading:
-    """What the meter says; nothing more on this set where it fails.
+    """Return the meter's reading; after a failure the set gives none any more.
 
-    What is computed here depends on sealed labels, so that an error may, too: answered as refused and free, it would be
-    a way of asking. A set that is retired instead of answering costs the promise nothing. A lack of memory puts the
-    request off as a model's would.
+    The computation depends on sealed labels, so an error may, too: a free refusal would reveal labels. Retiring the set
+    instead costs the promise nothing. A lack of memory postpones the request as a model's would.
     """
     try:
         return read_submission(
@@ -297,7 +294,7 @@ def _reading(
 
 
 def _no_answer(on: MeterSet, why: str) -> Reading:
-    """The end of the set for the team: one more leaf of the tree, at which nothing is claimed."""
+    """End the set for the team: one more leaf of the tree, at which nothing is claimed."""
     log_level = math.log1p(-on.config.reliability)
     return Reading(None, 0.0, 1.0, 0.0, 1.0, reachable=1, log_cost=0.0, log_level=log_level, ends=True, why=why)
 
@@ -323,17 +320,17 @@ def _keep(tx: Connection, on: MeterSet, entry: MeterEntry, reading: Reading, rep
 
 
 def _shift(tx: Connection, on: MeterSet) -> float:
-    """How far the boundaries are shifted for this submission, on each set that it is read on.
+    """Return how far the boundaries are shifted for this submission, on each set that it is read on.
 
     A keyed hash (HMAC-SHA-256 with the installation's secret) of the request, which exists only once the submission is
-    made: nobody but the referee can know it before, and a repetition after a crash finds the same.
+    made: no user can know it before, and a repetition after a crash finds the same.
     """
     digest = hmac.digest(sealed.installation_secret(tx), f"dither|{on.submission.request.id}".encode(), "sha256")
     return late_shift(on.config.ranges, np.random.default_rng(int.from_bytes(digest, "big")))
 
 
 def _promised(on: MeterSet) -> float | None:
-    """The tolerance that is promised with the next signal, by the team's signals; None for the one of the plan."""
+    """Return the tolerance promised with the next signal, by the team's signals; None for the one of the plan."""
     if not on.config.tolerances:
         return None
     worst = max((entry.signal for entry in on.own() if entry.signal is not None), default=1)
@@ -347,8 +344,8 @@ _ALIKE = ("ranges", "tolerance", "tolerances", "teams")
 def meter(tx: Connection, ready: Preparation, asked: Asked) -> Answer:
     """Decide a meter request: one signal, or the set's retirement when its guarantee would not hold any more.
 
-    The same artifact is answered from the ledger: it costs nothing and raises no second alert. What is decided is
-    published later, by ``services/referee/publishing.py``.
+    The same artifact is answered from the ledger: it costs nothing and raises no second alert.
+    ``services/referee/publishing.py`` publishes the answer later.
 
     Returns:
         What to answer.
@@ -382,12 +379,12 @@ def _submission(tx: Connection, study: Study, request: Request, config: MeterCon
 
 
 def _direct(tx: Connection, ready: Preparation, second: MeterSet) -> SetReading | None:
-    """The reading on the second validation sample, unless that can say nothing of this submission any more."""
+    """Return the reading on the second validation sample, unless that has no answer to this submission any more."""
     return None if second.has_ended() and second.cached() is None else read_on(tx, ready, second)
 
 
 def _differences(test_set: PlannedSet, second: PlannedSet) -> list[str]:
-    """Settings in which the second validation sample must agree with the meter set, and does not."""
+    """Return the settings in which the second validation sample must agree with the meter set, and does not."""
     ours, other = meter_settings_of(test_set), meter_settings_of(second)
     differing = [name for name in _ALIKE if getattr(other, name) != getattr(ours, name)]
     if "dithered" in (other.method, ours.method) and other.method != ours.method:
@@ -404,7 +401,7 @@ def _warn(study: Study, test_set: PlannedSet, second: PlannedSet) -> None:
 
 
 def _answer(tx: Connection, study: Study, total: SetReading, direct: SetReading | None) -> Answer:
-    """What is published: the signals, what they promise, and what they mean for the sets and the budget."""
+    """Return what is published: the signals, their promises, and their consequences for the sets and the budget."""
     both = _both(total, direct)
     breach = None if total.cached else _breach(tx, study.id, total, both)
     news = direct is not None and not (total.cached and direct.cached)
@@ -422,13 +419,13 @@ def _answer(tx: Connection, study: Study, total: SetReading, direct: SetReading 
 
 
 def _both(total: SetReading, direct: SetReading | None) -> TwoSignals | None:
-    """What both signals say together, where there are two."""
+    """Return the meaning of both signals together, where there are two."""
     said = (total.said(), None if direct is None else direct.said())
     return None if said[0] is None or said[1] is None else combine(said[0], said[1])
 
 
 def _released(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> ReleasedReading:
-    """What everybody may know: of the study's meter set, and of the second validation sample."""
+    """Return the public facts: of the study's meter set, and of the second validation sample."""
     entry, submission = total.entry, total.on.submission
     return ReleasedReading(
         model_id=submission.model.id,
@@ -460,7 +457,7 @@ def _message(total: SetReading, direct: SetReading | None, both: TwoSignals | No
 
 
 def _breach(tx: Connection, study_id: int, total: SetReading, both: TwoSignals | None) -> str | None:
-    """The alert's sentence when the team's last answer breaks the overfitting budget.
+    """Return the alert's sentence when the team's last answer breaks the overfitting budget.
 
     Answers in a row are those about one validation set, whose rows most versions of the data may share.
     """
@@ -478,7 +475,7 @@ def _breach(tx: Connection, study_id: int, total: SetReading, both: TwoSignals |
 
 
 def _drift_alert(total: SetReading, direct: SetReading | None, both: TwoSignals | None) -> str | None:
-    """The alert's sentence when the two signals leave no room for equal distributions."""
+    """Return the alert's sentence when the two signals leave no room for equal distributions."""
     if direct is None or both is None:
         return None
     return drift_alert(both, both_reliability(total.on.config, direct.on.config))

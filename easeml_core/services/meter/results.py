@@ -1,4 +1,4 @@
-"""What may be known of a reading: the signals, what they promise, what they mean, and who is shown them."""
+"""The public side of readings: the signals, what they promise and mean, and which team sees them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ShownReading:
         alert: The alert of the overfitting budget, or None.
         direct_signal: What the meter on the second validation sample says; None without.
         drift: ``none seen``, ``likely`` or ``certain``; None without a second sample.
-        meaning: What the signal says of the gap, and no more than the method promises; None without one.
+        meaning: The signal's statement about the gap, no more than the method promises; None without one.
         sentence: What both signals mean and what to do; None without a second sample.
         reliability: Of all signals of the set together; with a second sample of all signals of both.
     """
@@ -60,7 +60,7 @@ class ShownReading:
 
 
 def shown_reading(found: ReadingRow) -> ShownReading:
-    """The public side of a reading."""
+    """Return the public side of a reading."""
     config = meter_settings_of(found)
     return ShownReading(
         signal=found.signal,
@@ -98,15 +98,15 @@ def _reliability(found: ReadingRow, config: MeterConfig) -> float:
 
 
 def whose_alert(tx: Connection, reading: Reading) -> int | None:
-    """The team that alone may be shown what follows from a reading; None for everybody, where there is one team."""
+    """Return the team that alone may be shown what follows from a reading; None for all, where there is one team."""
     teams = meter_settings_of(test_sets.get_set(tx, reading.test_set_id)).teams
     return reading.team if teams > 1 else None
 
 
 def data_version_of(entry: MeterEntry) -> int:
-    """Number of the data version on whose validation part the loss of an entry was measured.
+    """Return the number of the data version on whose validation part the loss of an entry was measured.
 
-    It stands in the key by which a repeated submission is recognised (``services/meter/reading.py``), unless it is
+    It is in the key of a repeated submission (``services/meter/reading.py``), unless it is 1.
     1.
     """
     found = _DATA.fullmatch(entry.cache_key)

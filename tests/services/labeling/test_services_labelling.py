@@ -162,7 +162,7 @@ def test_one_example_in_ten_has_a_second_labeler_and_the_referee_settles_a_diffe
     assert (asked.known()[10], see(asked, "ada", decides=True).disputes) == (1, [])
     assert settle(asked, 10, 0).changed  # a slip of the finger, while no verdict may have used it
     assert asked.known()[10] == 0
-    with pytest.raises(StateError, match="nobody differs on the example at place 11"):
+    with pytest.raises(StateError, match="labelers agree on the example at place 11"):
         settle(asked, 11, 1)
 
 
@@ -217,7 +217,7 @@ def test_only_what_waits_can_be_settled_or_asked_again(asked: Asked) -> None:
     say(asked, "ann", 4, None)
     for act in (lambda place, **m: settle(asked, place, 0, **m), lambda place, **m: ask_again(asked, place, **m)):
         for place in (5, -1, 300, 10**30):
-            with pytest.raises(StateError, match="nobody has asked"):
+            with pytest.raises(StateError, match="not wanted"):
                 act(place)
         with pytest.raises(StateError, match="has ended"):
             act(4, test_set_id=asked.set_id + 1)
@@ -294,7 +294,7 @@ def test_what_was_not_asked_or_is_no_class_is_refused(asked: Asked) -> None:
         see(asked, "ann")
     asked.want([4])
     for place in (5, -1, 300, 10**30):
-        with pytest.raises(StateError, match="nobody has asked"):
+        with pytest.raises(StateError, match="not wanted"):
             say(asked, "ann", place, 0)
     for label in (2, -1, -2, 10**30):
         with pytest.raises(ConfigError, match="from 0 to 1"):

@@ -65,7 +65,7 @@ def test_any_other_address_is_refused_without_being_asked(ask: Any, web: Web, ba
         answer = ask(f"url:{url}", study=study, **prefixes(f"http://{web.host}/{{tenant}}/"))
         assert answer["refused"]
         assert answer["message"].startswith(
-            f"source 'url:{url}': this referee may not read that address for tenant 'lab'; whoever runs it allows"
+            f"source 'url:{url}': this referee may not read that address for tenant 'lab'"
         )
         assert study_state(bare.worker, study=study) == "REFUSED"
     assert "may not read that address" in ask(f"url:http://{web.host}/lab/own.csv")["message"]
