@@ -1,13 +1,10 @@
-"""Production's DAG bundle follows a tag in git, and the tag follows the production pointer.
+"""Move a git tag to the version of the DAG bundle that is in production.
 
-A model that was handed in with the version of a DAG bundle stands for that version: once it is in production, the tag
-``easeml/production/STUDY`` of the bundle's repository names it. Airflow's git bundle of production tracks the tag. What
-the database says is the truth: the tag is moved after it, again and again until both agree, so a crash in between, or a
-hand that moved the tag, is made good at the next look.
+A model that was submitted with the version of a DAG bundle stands for that version: while it is in production, the tag
+``easeml/production/STUDY`` of the bundle's repository names it, and Airflow's git bundle of production tracks the tag.
+The database decides: the tag follows it at each look until both agree, also after a crash or a manual change.
 
-Move a tag of a git repository from one commit to another, or not at all.
-
-Real git, called with a clean environment and without hooks: a repository is data here, and runs nothing.
+Git is called with a clean environment and without hooks: a repository is data here, and runs nothing.
 """
 
 from __future__ import annotations
@@ -30,15 +27,15 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.models import ProductionVersion
 
 
-_PASSED_ON = ("PATH", "HOME")  # git reads safe.directory from the home of whoever calls it
+_PASSED_ON = ("PATH", "HOME")  # git reads safe.directory from the caller's home
 _TIMEOUT_SECONDS = 60
 
 
 def require_repository(path: Path) -> None:
-    """Nothing, where the path is a git repository.
+    """Check that the path is a git repository.
 
     Raises:
-        StateError: If it is none, or this account may not read it.
+        StateError: It is none, or this account may not read it.
     """
     if not path.exists():
         message = f"{path} is no git repository: there is no such folder"
@@ -50,18 +47,18 @@ def require_repository(path: Path) -> None:
 
 
 def commit_of(repository: Path, version: str) -> str:
-    """The whole name of a commit in the repository.
+    """Return the whole name of a commit in the repository.
 
     Args:
         repository: A repository, bare or not.
         version: Hexadecimal digits, the first ones of the commit or all of them.
 
     Raises:
-        StateError: If there is no such commit, more than one, or no repository.
+        StateError: There is no such commit, more than one, or no repository.
     """
     found = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{version}^{{commit}}")
     commit = found.stdout.strip()
-    # A branch may be named like the first digits of a commit; what is meant is the commit.
+    # A branch may be named like the first digits of a commit; the commit is meant.
     if found.returncode or not commit.startswith(version):
         said = found.stderr.strip()
         message = f"there is no commit {version} in {repository}" + (f" ({said})" if said else "")
@@ -70,11 +67,11 @@ def commit_of(repository: Path, version: str) -> str:
 
 
 def tag_target(repository: Path, tag: str) -> str | None:
-    """The commit that the tag names, or None where there is no such tag.
+    """Return the commit that the tag names, or None where there is no such tag.
 
     Raises:
-        InvalidInputError: If git takes no such name for a tag.
-        StateError: If there is no repository.
+        InvalidInputError: Git does not allow the name.
+        StateError: There is no repository.
     """
     if _git(repository, "check-ref-format", f"refs/tags/{tag}").returncode:
         message = f"{tag!r} is no name that git takes for a tag; rename the study or choose another prefix"
@@ -83,15 +80,15 @@ def tag_target(repository: Path, tag: str) -> str | None:
     if found.returncode:
         message = f"{repository} is no git repository that this account may read: {found.stderr.strip()}"
         raise StateError(message)
-    # Git also lists what lies below the name: a tag TAG/other says nothing of TAG, and keeps it from being made.
+    # Git also lists names below: a tag TAG/other does not define TAG, and prevents it.
     named = [words for line in found.stdout.splitlines() if (words := line.split())[0] == f"refs/tags/{tag}"]
     return named[0][-1] if named else None
 
 
 def move_tag(repository: Path, tag: str, commit: str, *, message: str) -> bool:
-    """Let the tag name the commit; whether it had to be moved.
+    """Let the tag name the commit; return whether it had to be moved.
 
-    The change names the value that it found, so of two that move the tag at once one gives way.
+    The change names the value that it found, so that one of two concurrent changes fails.
 
     Args:
         repository: A repository, bare or not, that this account may write.
@@ -100,8 +97,8 @@ def move_tag(repository: Path, tag: str, commit: str, *, message: str) -> bool:
         message: Why, for the reference's log where the repository keeps one.
 
     Raises:
-        InvalidInputError: If git takes no such name for a tag.
-        StateError: If the repository cannot be read or written, or somebody moved the tag meanwhile.
+        InvalidInputError: Git does not allow the name.
+        StateError: The repository cannot be read or written, or another process moved the tag meanwhile.
     """
     if tag_target(repository, tag) == commit:
         return False
@@ -139,7 +136,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 def production_tag(study: str, *, prefix: str = TAG_PREFIX) -> str:
-    """The tag that production's bundle of the study tracks.
+    """Return the tag that production's bundle of the study tracks.
 
     Example:
         >>> production_tag("flowers")
@@ -149,10 +146,10 @@ def production_tag(study: str, *, prefix: str = TAG_PREFIX) -> str:
 
 
 def parse_repositories(words: Iterable[str]) -> dict[str, Path]:
-    """Bundles and their repositories as they stand on a command line, ``NAME=PATH`` each.
+    """Parse bundles and their repositories, ``NAME=PATH`` each.
 
     Raises:
-        InvalidInputError: If a word is not of this form, or a name stands there twice.
+        InvalidInputError: A word is not of this form, or a name is repeated.
 
     Example:
         >>> parse_repositories(["dags=/srv/dags.git"])
@@ -192,12 +189,12 @@ class SyncedTag:
 def sync_bundle_tags(store: Store, repositories: Mapping[str, Path], *, prefix: str = TAG_PREFIX) -> list[SyncedTag]:
     """Move every tag to the version that stands in production; harmless where all agree.
 
-    A study in production with a model that was handed in without a bundle keeps the tag that it has. What cannot be
-    done is logged as an error that names study and version, and is tried again the next time; it stops nothing else.
+    A study whose model in production has no bundle keeps its tag. A failure is logged with study and version and tried
+    again the next time; it stops nothing else.
 
     Args:
         store: Any role.
-        repositories: Repository of each bundle, by its name; bundles that are not named here are left alone.
+        repositories: Repository of each bundle, by its name; other bundles are ignored.
         prefix: Of the tags.
 
     """

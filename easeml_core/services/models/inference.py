@@ -1,6 +1,6 @@
 """``infer``: map inputs to outputs with a model of a study: that in production, the best so far, or a named one.
 
-Models that stay loaded between two questions: a few, the least recently asked one gives way to another.
+A ``WarmModels`` keeps a few models loaded between calls and drops the least recently used one for another.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def infer(
 ) -> Inferred:
     """The answers of one model to some inputs.
 
-    The model runs in a child of its own, confined as far as this machine allows. Starting that child is most of what
-    a single answer takes; ``latency`` says how long all of it took.
+    The model runs in a separate process, confined as far as this machine allows. The start of that process is most of
+    the time of a single answer; ``latency`` has the whole time.
 
     Args:
         store: Role ``easeml_worker``.
@@ -114,13 +114,13 @@ def infer(
         model: ``production``, ``best`` (the best so far by validation quality), or the id of a model of the study.
         probabilities: Ask for the probability of each class as well.
         warm: Models that stay loaded; None starts a child for this call alone.
-        most_answers: Refuse what the model answers with more numbers than these, for whoever has little memory.
-        apart: Refuse a program that could read this process's environment and memory, for whoever holds secrets.
+        most_answers: Refuse answers of more numbers than these, for a caller with little memory.
+        apart: Refuse a program that could read this process's environment and memory, for a caller that holds secrets.
 
     Raises:
         NotFoundError: There is no such study or model.
-        StateError: No model is in production, or trained, yet; or it is a program that cannot be kept apart.
-        InvalidInputError: The inputs do not fit the study, or probabilities are wanted of numbers.
+        StateError: No model is in production, or trained, yet; or it is a program that cannot be isolated.
+        InvalidInputError: The inputs do not fit the study, or the study predicts numbers and has no probabilities.
         TrainingError: The model cannot be run, or has no probabilities.
     """
     began = time.perf_counter()
@@ -169,7 +169,7 @@ def infer(
 def write_answers(path: Path, told: Inferred) -> None:
     """What ``infer`` told as a CSV file: the columns that came with the rows, the answer, then probabilities."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        write_answers_to(file, told)
+        write_answers_to(file, answers)
 
 
 def write_answers_to(file: TextIO, told: Inferred) -> None:
@@ -207,7 +207,7 @@ def _model(tx: Connection, study_id: int, study: str, model: str | int) -> Model
 
 
 def _require_apart(model: Model) -> None:
-    """A clean environment is not enough: whoever has our account may open our files below ``/proc``."""
+    """Refuse programs without a sandbox: a process of the same account may open our files below ``/proc``."""
     if model.format != "command":
         return
     found = probe_isolation(Sandbox())
@@ -229,7 +229,7 @@ def _ask(
 
 
 def _name(names: Sequence[str], label: int) -> str:
-    """The class with this number; a model that was handed in may give any."""
+    """Return the class with this number; a submitted model may give any."""
     if 0 <= label < len(names):
         return names[label]
     message = f"the model answered {label}, which is no class of the study; there are {len(names)}"
@@ -237,10 +237,10 @@ def _name(names: Sequence[str], label: int) -> str:
 
 
 class WarmModels:
-    """For one process that is asked often, such as a server.
+    """Loaded models of a process that answers many calls, such as a server.
 
     Args:
-        most: How many models are loaded at the same time, >= 1; each has a process of its own.
+        most: Models loaded at the same time, >= 1; each has a separate process.
         options: Further arguments of ``WarmModel``.
     """
 
@@ -252,7 +252,7 @@ class WarmModels:
     def answer(
         self, artifacts: ArtifactStore, model: Model, wanted: WantedAnswers, inputs: NDArray[np.float32]
     ) -> NDArray[Any]:
-        """As ``predict_in_child``; errors as of ``WarmModel.ask``. A process that has ended meanwhile is made anew."""
+        """As ``predict_in_child``; errors as of ``WarmModel.ask``. A process that has ended is started again."""
         try:
             return self._loaded(artifacts, model, wanted).ask(inputs)
         except ModelGoneError:
@@ -266,7 +266,7 @@ class WarmModels:
             self._models.clear()
 
     def _loaded(self, artifacts: ArtifactStore, model: Model, wanted: WantedAnswers) -> WarmModel:
-        # A program may remember what it was asked: two studies that have the same file have a process each.
+        # A program may remember its inputs: two studies that have the same file have a process each.
         key = model.study_id, model.identity, wanted
         with self._lock:
             found = self._models.pop(key, None)

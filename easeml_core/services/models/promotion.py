@@ -1,4 +1,4 @@
-"""The referee moves the production pointer: on a recorded verdict, back to what stood before, or on a person's word."""
+"""Move the production pointer: on a recorded verdict, back to an earlier model, or by a person's decision."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ _THERE = "model {model} is in production for study {study!r} already"
 def promote(tx: Connection, request: Request) -> str:
     """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
 
-    The verdict must be a pass on the set's own condition, of the study's live gate set; or the last such pass of a set
-    that has ended, by whichever answer of gate or meter, but not by hand. And what it was compared with must still
-    stand. Under adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever stands.
+    The verdict must be a pass on the set's sealed condition, of the study's live gate set, or the last such pass of a
+    set that has ended other than by hand; and the model that it was compared with must still be in production. Under
+    adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever is in production.
 
     A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
-    To promote on it looks at no data, so that the promise covers it however the set has ended since. By hand is
-    different: a person may retire a set because its examples are wrong.
+    A promotion reads no data, so the promise covers it however the set has ended since, except by hand: a person may
+    retire a set because its examples are wrong.
 
     Returns:
         The public message of the answer.
 
     Raises:
-        StateError: One of this does not hold.
+        StateError: One of these conditions fails.
     """
     study = studies.study_by_id(tx, request.study_id)
-    releases.hold_study(tx, study.id)  # what stands now must still stand when this commits
+    releases.hold_study(tx, study.id)  # production must not change before this commits
     gate_request_id = int(request.arguments["gate_request_id"])
     model_id = request.model_id or 0
     verdict = releases.get_verdict(tx, gate_request_id)
@@ -69,9 +69,9 @@ def promote(tx: Connection, request: Request) -> str:
 
 
 def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
-    """Who repeats a promotion that succeeded has nothing more to do, whatever became of the verdict since.
+    """Refuse a promotion of the model in production.
 
-    A second entry for the model that stands would leave a rollback with nothing to go back to.
+    A second entry for it would leave a rollback with nothing to go back to.
     """
     standing = releases.production_model(tx, study.id)
     if standing is not None and standing.id == model_id:
@@ -79,7 +79,7 @@ def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
 
 
 def _require_ground(verdict: VerdictRow, gate_request_id: int, model_id: int) -> None:
-    """Refuse a verdict that is no ground for a promotion."""
+    """Refuse a verdict that does not justify a promotion."""
     if verdict.symbol == Symbol.FAIL:
         message = f"the gate answered {str(verdict.symbol)!r} for model {model_id}; only a pass may be promoted"
         raise StateError(message)
@@ -99,9 +99,9 @@ def _require_ground(verdict: VerdictRow, gate_request_id: int, model_id: int) ->
 
 
 def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
-    """Refuse a verdict against another model than that which stands: one with the same artifact is the same.
+    """Refuse a verdict against another model than the one in production; one with the same artifact is the same.
 
-    Every data version has a row of its own for the baseline, and for each model that was measured on it.
+    Every data version has separate rows for the baseline and for each model that was evaluated on it.
     """
     standing = models.standing_model(tx, study.id)
     if standing.identity != models.get_model(tx, study.id, incumbent_id).identity:
@@ -112,13 +112,13 @@ def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
 
 
 def roll_back(tx: Connection, request: Request) -> str:
-    """Answer a rollback request: put a model back that was in production before.
+    """Answer a rollback request: return a model to production that was there before.
 
     Returns:
         The public message of the answer.
 
     Raises:
-        StateError: The model was never in production, or stands already, or another one stands than when it was asked.
+        StateError: The model was never in production, is there already, or production has changed since the request.
     """
     study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)
@@ -137,10 +137,10 @@ def roll_back(tx: Connection, request: Request) -> str:
 
 
 def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promotion:
-    """The last promotion that put the model into production; refuses one that cannot be put back.
+    """Return the last promotion that put the model into production; refuse one that cannot be restored.
 
     Raises:
-        StateError: It was never in production, or stands now.
+        StateError: It was never in production, or is there now.
     """
     if history and history[-1].model_id == model_id:
         raise StateError(_THERE.format(model=model_id, study=study))
@@ -152,10 +152,10 @@ def restorable(history: Sequence[Promotion], model_id: int, study: str) -> Promo
 
 
 def before_standing(history: Sequence[Promotion]) -> Promotion | None:
-    """What stood before that which stands now, or None.
+    """Return the promotion before the present one, or None.
 
-    A rollback takes its model's place in the history again: what stood before it is what stood before the promotion
-    that it restores, so that rolling back twice goes back twice.
+    A rollback restores the history before its model: what comes before it is what came before the promotion that it
+    restores, so that rolling back twice goes back twice.
 
     Args:
         history: All moves of the pointer, oldest first.
@@ -170,14 +170,14 @@ def before_standing(history: Sequence[Promotion]) -> Promotion | None:
 
 
 def force(tx: Connection, request: Request) -> str:
-    """Put a model into production without a verdict, on the word of a person, who is named and gives a reason.
+    """Put a model into production without a verdict, by the decision of a person, who is named and gives a reason.
 
     Returns:
         The public message of the answer, with both.
 
     Raises:
-        ConfigError: Who or why is missing.
-        StateError: It stands already.
+        ConfigError: The name or the reason is missing.
+        StateError: It is in production already.
     """
     study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)
@@ -192,7 +192,7 @@ LONGEST_WORDS = 500
 
 
 def require_words(name: str, value: object) -> str:
-    """A name or a reason that somebody gave.
+    """Return the validated name or reason of a user.
 
     Raises:
         ConfigError: It is no text, empty, or longer than 500 characters.
@@ -208,7 +208,7 @@ def _moved(tx: Connection, study: Study, model_id: int, how: str = "") -> str:
 
 
 def settle(tx: Connection, request_id: int) -> None:
-    """Answer a request to move the pointer at once: for who holds the referee's address. Answered ones stay so.
+    """Answer a request to move the pointer at once, for the referee's role. Answered ones stay so.
 
     Args:
         tx: Transaction of the role ``easeml_referee``.
@@ -294,4 +294,4 @@ MOVES: dict[RequestKind, Callable[[Connection, Request], str]] = {
     RequestKind.ROLLBACK: roll_back,
     RequestKind.FORCE: force,
 }
-"""What answers each kind of request that moves the production pointer."""
+"""The functions that answer each kind of request that moves the production pointer."""

@@ -1,11 +1,8 @@
-"""Hand a model in: what anybody has trained, in whatever way, as a file, a program, or the version of a DAG bundle.
+"""Submit a model: a file, a program, or the version of a DAG bundle; and list submissions.
 
-It is run on the open validation part, and on a part of that again, in the same kind of sandbox and by the same rules by
-which the referee will run it: what cannot run there is refused here and costs nothing of a sealed set.
-
-What was handed in and waits for the gate.
-
-What a night has to hand in: each study's best model, unless it stands already.
+The model is run on the open validation part, and on a part of that again, in the same kind of sandbox and by the same
+rules as later by the referee: what cannot run there is refused here and costs nothing of a sealed set. ``best_models``
+gives the models that a nightly run submits.
 """
 
 from __future__ import annotations
@@ -57,7 +54,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_BYTES = 2 << 30
-"""Of a model's file."""
+"""Largest size of a model's file."""
 
 _OPEN_PART = "the open validation part of study {study!r}"
 _MOST_CLASSES = 10
@@ -67,7 +64,7 @@ _VERSION = re.compile(r"[0-9a-f]{7,64}")
 
 @dataclass(frozen=True, slots=True)
 class _Handed:
-    """What the caller says, checked, and the content hash of the file; a key stands for all of it."""
+    """The validated submission and the content hash of its file; a request key stands for all of it."""
 
     study: str
     format: str
@@ -163,8 +160,8 @@ def submit_model(
         study: The study; it must be active.
         path: The model's file; for the format ``command`` a folder, a program or a packed folder.
         format: A key of ``training.formats.FORMATS``, e.g. ``skops`` or ``command``.
-        message: What is new about it, 1 to 2000 characters; kept for ever and read by people.
-        command: For the format ``command``: how it is run, as in a shell; None where the folder says it.
+        message: What is new about it, 1 to 2000 characters; kept for ever and public.
+        command: For the format ``command``: the command line, as in a shell; None where the folder has it.
         bundle: Name of the DAG bundle whose run has made the model; when the model is promoted, its version is.
         bundle_version: That version, a git commit of 7 to 64 hexadecimal digits; together with ``bundle``.
         request_key: The same key with the same content gives the same answer.
@@ -173,10 +170,10 @@ def submit_model(
     Raises:
         NotFoundError: There is no such study.
         StateError: It is not active.
-        ConfigError: A word is not one of those allowed.
+        ConfigError: An argument is not one of those allowed.
         InvalidInputError: The key was used for other content, the file cannot be read or is too large, or the model
-            cannot be run on the open validation part, names classes that there are not, or answers rows otherwise
-            when they come among fewer others. Nothing was spent.
+            cannot be run on the open validation part, names unknown classes, or answers rows differently among fewer
+            others. Nothing was spent.
     """
     words = _checked(format, message, command, bundle, bundle_version, request_key)
     with tempfile.TemporaryDirectory(prefix="easeml-submission-") as folder:
@@ -231,12 +228,12 @@ def _open_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
 
 
 def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
-    """Make a private copy of what is handed in: it must not change between the trial run and the keeping."""
+    """Make a private copy of the model's file, which must not change between the trial run and its storage."""
     try:
         if format == "command":
             pack_command(path, copy, command=command)
             return
-        # Not waiting for the other end of a pipe; a device has no end.
+        # Do not wait for the other end of a pipe; a device has no end.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             status = os.fstat(file.fileno())
             plain = stat.S_ISREG(status.st_mode) and status.st_size <= LARGEST_BYTES
@@ -249,12 +246,12 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
 
 
 def _validation_loss(copy: Path, handed: _Handed, study: Study, parts: OpenParts, sandbox: Sandbox) -> float:
-    """0-1 loss on the open validation part, in [0, 1].
+    """Return the 0-1 loss on the open validation part, in [0, 1].
 
     Raises:
         TrainingError: The model cannot be run.
         ArtifactError: Its file cannot be read.
-        InvalidInputError: It would not do on a sealed set.
+        InvalidInputError: It would fail on a sealed set.
     """
     inputs, where = parts.validation_inputs, _OPEN_PART.format(study=handed.study)
     wanted = wanted_of(study.task, parts.target_layout)
@@ -279,7 +276,7 @@ def _require_classes(labels: NDArray[np.int64], classes: int, where: str) -> Non
 
 
 def _in_short(error: Exception, class_names: Sequence[str]) -> str:
-    """The error's first line, which has the model's last one; the rest is its traceback. For open data only."""
+    """Return the error's first line, which has the model's last one; the rest is its traceback. For open data only."""
     first = str(error).strip().partition("\n")[0]
     return f"{first}: {class_numbers(class_names, most=_MOST_CLASSES)}" if first.endswith(NUMBER_WANTED) else first
 

@@ -1,7 +1,7 @@
 """The installation's artifact store: adopted at first use, compared at every other, changed by the owner.
 
-What a command stores in another place than that of the workers and the referee is never found. So each command, task,
-page and referee that opens a place compares the identity in its marker with the one in the database.
+What a command stores in another place than that of the workers and the referee is never found. Each command, task, page
+and referee that opens a place therefore compares the identity in its marker with the one in the database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 REMEMBERED_SECONDS = 60.0
-"""How long a process that asks often takes a place for the right one without another look."""
+"""How long a process relies on an earlier comparison."""
 
 _checked: dict[tuple[str, str], float] = {}
 
@@ -36,13 +36,13 @@ def installed_place(store: Store) -> ArtifactPlace | None:
 def checked_artifacts(store: Store, artifacts: ArtifactStore, *, remembers: bool = False) -> ArtifactStore:
     """Return the artifacts once they are known to be the installation's.
 
-    Where the installation has none yet, these become its own, if they hold the newest data that the database names, or
-    it names none. A place that this account cannot write to is then used as it is, and not adopted.
+    Where the installation has none yet, these are adopted if they hold the newest data that the database names, or it
+    names none. A place that this account cannot write to is used as it is, and not adopted.
 
     Args:
         store: Role ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
-        artifacts: The place that was asked for.
-        remembers: Whether a look of this process within the last minute suffices.
+        artifacts: The requested place.
+        remembers: Whether a comparison of this process within the last minute suffices.
 
     Raises:
         ArtifactPlaceError: The installation's artifacts are another store.
@@ -84,7 +84,7 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
         unchecked: Whether it may lack the newest data that the database names.
 
     Raises:
-        NotFoundError: It lacks them.
+        NotFoundError: It lacks the data.
         ArtifactError: The marker cannot be written.
         WrongRoleError: The role is not the owner's.
     """
@@ -103,7 +103,7 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
 
 
 def _adopt(tx: Connection, artifacts: ArtifactStore) -> ArtifactPlace | None:
-    """Make the artifacts the installation's; None where they cannot be, since this account may not write there.
+    """Make the artifacts the installation's; None where this account may not write there.
 
     The row comes before the marker: its primary key lets one process at a time make one.
     """

@@ -1,4 +1,4 @@
-"""A backup of the installation in a folder of its own, and the way back.
+"""Back up the installation to a separate folder, and restore it.
 
     FOLDER/manifest.json   format, versions, and name, size and SHA-256 of every other file
     FOLDER/easeml.dump     schemas ``work`` and ``sealed``, in one snapshot
@@ -109,7 +109,7 @@ def back_up(
     with_artifacts: bool = True,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
-    """Make a backup while everything runs.
+    """Make a backup of the running installation.
 
     Args:
         store: Role ``easeml_owner``.
@@ -163,7 +163,7 @@ def check_backup(folder: Path, tell: Callable[[str], None] = lambda _: None) -> 
         The manifest, and warnings: files that other accounts may read.
 
     Raises:
-        InvalidInputError: It is no backup, or a file is missing, changed or added.
+        InvalidInputError: It is not a backup, or a file is missing, changed or added.
     """
     made = _manifest(folder)
     for kept in made.files:
@@ -194,16 +194,16 @@ def restore(
     replaces: bool = False,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[Manifest, list[str]]:
-    """Check a backup and bring back its database and its artifacts.
+    """Check a backup and restore its database and its artifacts.
 
-    The artifacts come first, and files that are there stay: they are named by their content. The database follows in
-    one transaction, so a restore that is interrupted has changed nothing in it and can be repeated.
+    The artifacts come first, and existing files stay: they are named by their content. The database follows in one
+    transaction, so an interrupted restore has changed nothing in it and can be repeated.
 
     Args:
         store: Role ``easeml_owner``, of a database that has the roles of the installation.
         url: Its address, password included.
         folder: The backup.
-        artifacts: Where the artifacts go, a folder; None for leaving them where they are.
+        artifacts: Folder for the artifacts; None leaves them where they are.
         replaces: Whether a database with studies may be replaced.
         tell: Receives one line for each step.
 
@@ -233,7 +233,7 @@ def restore(
         _extract(folder / ARTIFACTS, artifacts.root)
     tell("restoring the database, in one transaction")
     dump.restore(url, folder / DUMP, server=server)
-    store.close()  # connections that know the tables of before
+    store.close()  # connections that know the earlier tables
     if made.schema != schema.REVISION:
         warnings.append(
             f"the backup has schema {made.schema}: run `easeml db upgrade`, then `easeml db artifacts PLACE`"
@@ -245,7 +245,7 @@ def restore(
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """A private folder beside the one that is wanted, renamed once all in it is on disk, else removed."""
+    """Make a private folder beside the requested one, renamed once all in it is on disk, else removed."""
     place = folder.with_name(f".{folder.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         place.mkdir(mode=0o700)
@@ -268,7 +268,7 @@ def _new_folder(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _private(path: Path) -> Iterator[BinaryIO]:
-    """A new file that its owner alone reads, on disk when the block ends."""
+    """Open a new file that only its owner may read, on disk when the block ends."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as writer:
         yield writer
@@ -281,7 +281,7 @@ def _dumped(
 ) -> BackupFile:
     tell(f"dumping the database into {name}")
     with _private(place / name):
-        pass  # pg_dump writes into it, so its mode is ours
+        pass  # pg_dump writes into it, so its mode is kept
     dump.dump(url, place / name, server=server, schemas=schemas)
     return _kept(place / name)
 
@@ -311,7 +311,7 @@ def _archived(
                 what = "a symbolic link" if path.is_symlink() else "no plain file"
                 tell(f"left out of {name}: {path} is {what}; back up what it stands for separately")
                 continue
-            with contextlib.suppress(FileNotFoundError):  # a checkpoint or an upload that has just gone
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint or an upload that was just removed
                 archive.add(path, arcname=str(path.relative_to(folder)), recursive=False)
     return _kept(place / name)
 
@@ -370,7 +370,7 @@ def _broken(folder: Path, what: str) -> InvalidInputError:
 
 
 def _extract(archive: Path, target: Path) -> None:
-    """Unpack plain files and folders; nothing that would lie elsewhere."""
+    """Unpack plain files and folders; nothing outside the target."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "r:") as opened:

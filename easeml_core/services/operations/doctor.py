@@ -1,8 +1,8 @@
-"""``easeml doctor``: looks an installation over, and changes nothing.
+"""``easeml doctor``: check an installation without changing anything.
 
-First what is installed, then what the database answers over its address, then this machine's disks, secrets and
-devices. A package that extends Ease.ml contributes checks of its own by an entry point of the group ``easeml.doctor``:
-a function from ``Installation`` to checks. The Airflow plugin has one; the core knows no Airflow.
+Checks of the packages, of the database over its address, and of this machine's disks, secrets and devices. A package
+that extends Ease.ml contributes further checks by an entry point of the group ``easeml.doctor``: a function from
+``Installation`` to checks. The Airflow plugin has one; the core knows no Airflow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _NOT_FOR_USERS = ("dev", "benchmarks", "demo")
 SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
 SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
 _MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
-"""Requests whose answers may be held back on purpose: for labels, or for the hour at which answers leave."""
+"""Requests whose answers may be delayed on purpose: for labels, or until the hour of publication."""
 _NAMES = ("clock", "roles", "sealed sets", "schema", "referee")
 STATEMENT_SECONDS = 10.0
 
@@ -67,13 +67,13 @@ _SECRETS = ("postgres/secrets.json", "keys.json", "airflow/passwords.json")
 
 @typed_record
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         name: Short; the same from run to run.
-        state: ``failed`` needs a person before the installation works as promised, ``warning`` later, ``skipped`` was
-            not looked at, and ``found`` says why.
-        found: What was seen, in a sentence's half.
+        state: ``failed`` must be repaired before the installation works as promised, ``warning`` later, ``skipped`` was
+            not checked, and ``found`` says why.
+        found: The observation, as part of a sentence.
         remedy: What to do; empty where there is nothing.
     """
 
@@ -89,7 +89,7 @@ class ApiServer:
 
     Attributes:
         url: Such as http://localhost:8080.
-        user: Who asks; needs the right to read pools.
+        user: User with the right to read pools.
         password: Of this user; never shown.
         pool: Name of the pool.
     """
@@ -102,17 +102,17 @@ class ApiServer:
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """Where everything is.
+    """The addresses and folders of an installation.
 
     Attributes:
-        url: Address of our database, password included; None where there is none.
-        url_from: Where that address came from, for people.
-        home: Folder of the embedded installation, ``.easeml``; it need not be there.
+        url: Address of the database, password included; None where there is none.
+        url_from: Origin of that address, for messages.
+        home: Folder of the embedded installation, ``.easeml``; may be missing.
         artifacts: Folder or address of models and data.
         environment: Of this process.
         api_server: How to ask about the device pool; None where no address was given.
-        referee_url: Address of our database for the role ``easeml_referee``; None where it is not known.
-        keys: Key folder of the referee's host; it need not be there.
+        referee_url: Address of the database for the role ``easeml_referee``; None where it is not known.
+        keys: Key folder of the referee's host; may be missing.
     """
 
     url: str | None
@@ -126,10 +126,10 @@ class Installation:
 
 
 def examine(place: Installation, on_check: Callable[[str], None] = lambda _: None) -> list[Check]:
-    """Every check, in the order in which people would look.
+    """Run every check.
 
     Args:
-        place: Where everything is.
+        place: The installation.
         on_check: Receives the name of each group of checks before it runs.
     """
     looks: dict[str, Callable[[], Iterable[Check]]] = {
@@ -152,7 +152,7 @@ def examine(place: Installation, on_check: Callable[[str], None] = lambda _: Non
 
 
 def _contributed(entry: metadata.EntryPoint, place: Installation) -> list[Check]:
-    """The checks of another package; one that cannot be asked is a failed check, so that the others are still made."""
+    """Return the checks of another package; an error becomes a failed check, so that the others are still made."""
     try:
         return list(entry.load()(place))
     except Exception as error:
@@ -164,7 +164,7 @@ def _contributed(entry: metadata.EntryPoint, place: Installation) -> list[Check]
 
 
 def check_python() -> Check:
-    """The interpreter."""
+    """Check the interpreter."""
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info < OLDEST_PYTHON:
         return Check("python", "failed", f"Python {found}", "install Python 3.11 or newer")
@@ -172,7 +172,7 @@ def check_python() -> Check:
 
 
 def check_packages() -> Check:
-    """Airflow, and the others that we need, against the ranges of this version."""
+    """Check Airflow and the other required packages against the ranges of this version."""
     try:
         wanted = [one for one in _requirements() if one.marker is None or one.marker.evaluate({"extra": ""})]
     except metadata.PackageNotFoundError:
@@ -187,7 +187,7 @@ def check_packages() -> Check:
 
 
 def check_extras() -> Check:
-    """Which optional parts are there; a part of one that is too old is worth a word."""
+    """Report which optional parts are installed, and warn of outdated ones."""
     try:
         requirements = _requirements()
     except metadata.PackageNotFoundError:
@@ -209,7 +209,7 @@ def check_extras() -> Check:
 
 
 def check_torch() -> Check:
-    """Whether networks can be trained at all."""
+    """Check whether networks can be trained at all."""
     found = _version("torch")
     if found is None:
         remedy = f"pip install '{DISTRIBUTION}[torch]', or register studies without networks"
@@ -224,7 +224,7 @@ def _requirements() -> list[Requirement]:
 
 
 def _fault(wanted: Requirement) -> str:
-    """What is wrong with an installed package; empty where nothing is."""
+    """Return the fault of an installed package; empty where there is none."""
     found = _version(wanted.name)
     if found is None:
         return f"{wanted.name} is missing"
@@ -244,11 +244,11 @@ def _version(name: str) -> str | None:
 
 
 def check_database(url: str | None, url_from: str) -> list[Check]:
-    """Everything that is asked over the address.
+    """Run every check over the database's address.
 
     Args:
         url: The address, password included; None where there is none.
-        url_from: Where it came from, for people.
+        url_from: Origin of the address, for messages.
     """
     if url is None:
         remedy = "set EASEML_DATABASE_URL or give --database; `make up` or `easeml db start` starts an embedded server"
@@ -270,18 +270,18 @@ def _skipped(why: str) -> list[Check]:
 
 def _asked(tx: Connection, url_from: str) -> list[Check]:
     before = datetime.now(UTC)
-    told = health.who_and_when(tx)
+    found = health.who_and_when(tx)
     after = datetime.now(UTC)
-    reach = f"{url_from}: PostgreSQL {told['version']}, database {told['database']} as {told['role']}"
+    reach = f"{url_from}: PostgreSQL {found['version']}, database {found['database']} as {found['role']}"
     revision = health.revision(tx)
     is_ready = revision == schema.REVISION
     referee = check_referee(tx) if is_ready else Check("referee", "skipped", "the schema must be upgraded first")
-    skew = (told["now"] - before - (after - before) / 2).total_seconds()
+    skew = (found["now"] - before - (after - before) / 2).total_seconds()
     missing = health.missing_roles(tx)
     return [
         Check("database", "ok", reach),
         check_clock(skew),
-        _roles(told["role"], missing),
+        _roles(found["role"], missing),
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
@@ -289,7 +289,7 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
 
 
 def check_artifacts(url: str | None, place: str) -> Check:
-    """Whether a place is the artifact store of the installation, which all of its parts must use."""
+    """Check that a place is the artifact store of the installation, which all of its parts must use."""
     name = "artifacts"
     if url is None:
         return Check(name, "skipped", "there is no database")
@@ -310,7 +310,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
 
 
 def check_overlaps(url: str | None, place: str) -> Check:
-    """Whether a set in use has rows that are open in another study; nothing is registered or retired by it.
+    """Check whether a set in use has rows that are open in another study; registers and retires nothing.
 
     Args:
         url: Address of the role ``easeml_referee``; None where it is not known.
@@ -341,11 +341,11 @@ def check_overlaps(url: str | None, place: str) -> Check:
 
 
 def check_evidence(url: str | None, keys: Path) -> Check:
-    """The evidence, for ``easeml doctor``.
+    """Check the evidence.
 
     Args:
         url: Address of the role ``easeml_referee``; None where it is not known.
-        keys: The host's key folder; it need not be there.
+        keys: The host's key folder; may be missing.
     """
     needed = "the address of easeml_referee is needed to check it"
     if url is None:
@@ -369,7 +369,7 @@ def check_evidence(url: str | None, keys: Path) -> Check:
 
 
 def check_put_offs(url: str | None) -> Check:
-    """Which requests wait because their last attempts met faults of the machine.
+    """Report requests that wait because their last attempts met faults of the machine.
 
     Args:
         url: Address of the role ``easeml_referee``; None where it is not known.
@@ -395,7 +395,7 @@ def check_put_offs(url: str | None) -> Check:
 
 
 def check_clock(skew_seconds: float) -> Check:
-    """The database's clock against this machine's: leases go by the former, deadlines are typed by the latter."""
+    """Compare the database's clock, which decides leases, with this machine's, by which users type deadlines."""
     found = f"the database's clock is {abs(skew_seconds):,.1f} s {'ahead' if skew_seconds > 0 else 'behind'}"
     if abs(skew_seconds) < SKEW_SECONDS:
         return Check("clock", "ok", found)
@@ -417,7 +417,7 @@ def _roles(role: str, missing: list[str]) -> Check:
 
 
 def check_sealed(rights: dict[str, object]) -> Check:
-    """The worker must not reach what is sealed, by whatever way.
+    """Check that the worker's role cannot reach sealed data.
 
     Args:
         rights: As of ``store.health.rights_of_worker``.
@@ -443,7 +443,7 @@ def check_sealed(rights: dict[str, object]) -> Check:
 
 
 def check_schema(revision: str | None) -> Check:
-    """The schema's revision against the code's."""
+    """Compare the schema's revision with the code's."""
     if revision == schema.REVISION:
         return Check("schema", "ok", f"revision {revision}")
     found = f"revision {revision or 'none'}, this version needs {schema.REVISION}"
@@ -452,12 +452,12 @@ def check_schema(revision: str | None) -> Check:
 
 
 def check_referee(tx: Connection) -> Check:
-    """Whether what was asked of the referee is answered."""
+    """Check that the referee answers its requests."""
     waiting = health.waiting_requests(tx)
     now = health.who_and_when(tx)["now"]
     remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
     ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
-    late = {kind: told for kind, told in ages.items() if told[1] >= SLOW_SECONDS}
+    late = {kind: (many, age) for kind, (many, age) in ages.items() if age >= SLOW_SECONDS}
     if not late:
         many = sum(many for many, _ in ages.values())
         said = f"{counted(many, 'request waits', 'requests wait')}, none for long" if many else "nothing waits for it"
@@ -475,7 +475,7 @@ def check_referee(tx: Connection) -> Check:
 
 
 def check_disk(artifacts: str, home: Path) -> list[Check]:
-    """Free room where models and data, the cache, and the embedded installation's state lie."""
+    """Check the free space for models and data, the cache, and the embedded installation's state."""
     places: dict[str, str | Path] = {"artifacts": artifacts, "data": home}
     try:
         places["cache"] = default_folder()
@@ -504,13 +504,13 @@ def _room(name: str, place: str | Path) -> Check:
 
 
 def _nearest(path: Path) -> Path:
-    """The folder itself, or the nearest one above that is there already."""
+    """Return the folder itself, or the nearest existing one above."""
     path = path.absolute()
     return path if path.exists() or path == path.parent else _nearest(path.parent)
 
 
 def check_temporary_folder() -> Check:
-    """Trainings and uploads need a folder for what they throw away."""
+    """Check the folder for temporary files of trainings and uploads."""
     try:
         folder = Path(tempfile.gettempdir())
         with tempfile.TemporaryFile():
@@ -524,7 +524,7 @@ def check_temporary_folder() -> Check:
 
 
 def check_secrets(home: Path) -> Check:
-    """Passwords and keys of the embedded installation are for its owner alone."""
+    """Check that passwords and keys of the embedded installation are readable by its owner alone."""
     if not home.is_dir():
         return Check("secrets", "skipped", f"there is no {home} here")
     try:
@@ -544,12 +544,12 @@ def check_secrets(home: Path) -> Check:
 def _is_open(path: Path) -> bool:
     try:
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
-    except (FileNotFoundError, PermissionError):  # the latter: a folder that is not ours is closed to others
+    except (FileNotFoundError, PermissionError):  # the latter: another account's folder is closed to others
         return False
 
 
 def check_cuda() -> Check:
-    """Whether torch finds a GPU; asked in a process of its own, since importing it takes seconds and memory."""
+    """Check whether torch finds a GPU, in a separate process, since importing torch takes seconds and memory."""
     if util.find_spec("torch") is None:
         return Check("devices", "skipped", "torch is not installed")
     if shutil.which("nvidia-smi") is None and not Path("/dev/nvidia0").exists():

@@ -1,12 +1,12 @@
-"""A mirror in MLflow of what the database says, for people who look for runs and models there.
+"""Mirror the database in MLflow, one way.
 
-It goes one way. Runs and versions are found again by their tags, so nothing is stored here: a sync that is repeated, or
-was killed, adds what is missing and nothing twice. Training and promotion never wait for it.
+Runs and versions are found again by their tags, so nothing is stored here: a sync that is repeated, or was killed, adds
+what is missing and nothing twice. Training and promotion never wait for it.
 
-A trial is a run, created with its tag, filled, and then ended; one that a kill left between is filled again with equal
-values at equal times, which MLflow keeps once. A model that passed the gate or was in production is a version of the
-study's registered model, and an alias follows production. Its file is kept as it is, beside a page on how it is loaded:
-MLflow's flavours load models by pickle or by running their code, which Ease.ml does with no model.
+A trial is a run, created with its tag, filled, and then ended; one that a kill left unfinished is filled again with
+equal values at equal times, which MLflow keeps once. A model that passed the gate or was in production is a version of
+the study's registered model, and an alias follows production. Its file is kept as it is, with a page on how to load it:
+MLflow's flavours load models by pickle or by running their code, which Ease.ml never does.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ _TAGS = (
 """Fields of a trial that are tags of its run."""
 
 _ALL_ENDED = "easeml.ended_trials"
-"""Tag of an experiment: of how many ended trials it has the runs. Trials never vanish, so as many are the same ones."""
+"""Tag of an experiment: the number of ended trials whose runs it has. Trials never vanish, so the count suffices."""
 _ALSO_DELETED = 3
-"""MLflow's number for runs that are there or were deleted there: a deleted one is not created again."""
+"""MLflow's number for existing and deleted runs: a deleted one is not created again."""
 _PAGE, _MOST_PARAMETERS, _MOST_METRICS = 1000, 100, 1000  # of one request; MLflow refuses more
 _LONGEST_TAG, _LONGEST_SENTENCE = 4000, 500
 _MOST_REFUSALS = 10  # of a study's trials in one sync, and in one message: more have one cause
@@ -96,7 +96,7 @@ It can be handed in elsewhere: `easeml submit {file} --study STUDY --format {for
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """Where the mirror is, and what things are called there.
+    """The server and the names of a mirror.
 
     Attributes:
         tracking_uri: ``http(s)://HOST:PORT`` of the MLflow server; None for MLflow's own ``MLFLOW_TRACKING_URI``.
@@ -105,7 +105,7 @@ class Mirror:
         alias: Of the version in production.
 
     Raises:
-        ConfigError: MLflow would not take one of the names.
+        ConfigError: MLflow does not allow one of the names.
     """
 
     tracking_uri: str | None = None
@@ -133,14 +133,14 @@ class MirrorReport:
 def sync(
     store: Store, artifacts: ArtifactStore, mirrored: Mirror, *, studies_only: Sequence[str] | None = None
 ) -> list[MirrorReport]:
-    """Bring MLflow up to what the database says.
+    """Add to MLflow what the database has and it lacks.
 
     What MLflow refuses is tried again at the next sync; it stops nothing else.
 
     Args:
-        store: Role ``easeml_worker``: what that may not see does not reach MLflow.
+        store: Role ``easeml_worker``: other facts must not reach MLflow.
         artifacts: Where models lie.
-        mirrored: Where to.
+        mirrored: Server and names.
         studies_only: Names of the studies; None for all.
 
     Returns:
@@ -170,10 +170,10 @@ def sync(
 
 
 def server_address(given: str | None) -> str:
-    """The address of the server: what was given, else MLflow's own variable.
+    """Return the address of the server: the given one, else MLflow's own variable.
 
     Raises:
-        ConfigError: It is none of a server, or holds a password, which has no place on a command line or in a log.
+        ConfigError: It is not a server's address, or holds a password, which must not appear in commands and logs.
     """
     address = given or os.environ.get(ADDRESS, "")
     try:
@@ -188,7 +188,7 @@ def server_address(given: str | None) -> str:
 
 
 def open_client(address: str) -> Any:
-    """MLflow's client of the server; nothing is asked of it yet.
+    """Return MLflow's client of the server, before any request.
 
     Raises:
         InvalidInputError: The package is not installed.
@@ -206,10 +206,10 @@ def open_client(address: str) -> Any:
 
 @contextmanager
 def _refusals(refused: list[str], what: str) -> Iterator[None]:
-    """Keep what goes wrong with one thing from the others: a sentence joins ``refused``.
+    """Confine an error to one item: append a sentence to ``refused``.
 
     Raises:
-        StoreUnavailableError: The server cannot be reached, denies access, or is none of MLflow.
+        StoreUnavailableError: The server cannot be reached, denies access, or is not MLflow's.
         StoreError: The database failed.
     """
     exceptions = importlib.import_module("mlflow.exceptions")
@@ -229,7 +229,7 @@ def _refusals(refused: list[str], what: str) -> Iterator[None]:
 
 
 def _pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Every item of a search of MLflow's, page by page."""
+    """Yield every item of a search of MLflow's, page by page."""
     page = search(None)
     yield from page
     while page.token:
@@ -283,7 +283,7 @@ class _StudyMirror:
         return _pages(lambda token: self._client.search_runs(*where, page_token=token))
 
     def _write_trials(self, tx: Connection) -> int:
-        """Write the runs that are missing, page by page; how many were written."""
+        """Write the runs that are missing, page by page; return how many were written."""
         tag, written, last, refused = "easeml.trial_id", 0, 0, list[str]()
         known = {run.data.tags[tag]: run for run in self._runs() if tag in run.data.tags}
         while (page := external.ended_trials(tx, self._study.id, after_id=last)) and len(refused) < _MOST_REFUSALS:
@@ -315,8 +315,8 @@ class _StudyMirror:
             "metric": self._study.metric,
         }
         tags |= {**run.tags, "parameters": whole}
-        told = [entities.RunTag(f"easeml.{n}", _text(v)[:_LONGEST_TAG]) for n, v in tags.items() if v is not None]
-        self._client.log_batch(run_id, tags=told)
+        all_tags = [entities.RunTag(f"easeml.{n}", _text(v)[:_LONGEST_TAG]) for n, v in tags.items() if v is not None]
+        self._client.log_batch(run_id, tags=all_tags)
         plain = [entities.Param(n, _text(v)) for n, v in run.parameters.items() if _PARAMETER.fullmatch(n)]
         for begin in range(0, len(plain), _MOST_PARAMETERS):
             self._client.log_batch(run_id, params=plain[begin : begin + _MOST_PARAMETERS])
@@ -338,7 +338,7 @@ class _StudyMirror:
         return {version.tags[tag]: version for version in found if tag in version.tags}
 
     def _write_versions(self, models: Sequence[ReleasedModel], artifacts: ArtifactStore) -> int:
-        """Add the versions that are missing; how many were added."""
+        """Add the versions that are missing; return how many were added."""
         if not self._client.search_registered_models(f"name = '{self._model}'"):
             self._client.create_registered_model(self._model, {"easeml.study": self._study.study}, _NOTE)
         known, added = self._versions(), 0
@@ -353,7 +353,7 @@ class _StudyMirror:
         return added
 
     def _add_version(self, model: ReleasedModel, artifacts: ArtifactStore) -> None:
-        """Keep the file with its run, then create the version: a sync that is killed between does both again."""
+        """Store the file with its run, then create the version: a sync that is killed between does both again."""
         run_id = self._run_of(model)
         with artifacts.copy(model.artifact) as copy:
             file = copy.rename(copy.with_name(f"model.{model.format}"))
@@ -373,7 +373,7 @@ class _StudyMirror:
         )
 
     def _run_of(self, model: ReleasedModel) -> str:
-        """The run of the model's trial, or one of its own where it has none: it was handed in, or is a baseline."""
+        """Return the run of the model's trial, or a separate one for a submitted model or a baseline."""
         key, number = ("model_id", model.model_id) if model.trial_id is None else ("trial_id", model.trial_id)
         found: Any = next(self._runs(f"tags.`easeml.{key}` = '{number}'"), None)
         if _is_whole(found):
@@ -384,7 +384,7 @@ class _StudyMirror:
         return self._write_run(_run_of_model(model), found)
 
     def _point_alias(self) -> str | None:
-        """Let the alias name the version of the model in production; that version, or None where there is none."""
+        """Let the alias name the version of the model in production; return that version, None where there is none."""
         standing = self._versions().get(str(self._study.production_model_id))
         if standing is None:
             return None
@@ -396,11 +396,11 @@ class _StudyMirror:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What a run in MLflow holds.
+    """The contents of a run in MLflow.
 
     Attributes:
-        key: The tag that finds it again.
-        id: Its value.
+        key: Name of the tag that finds it again.
+        id: Value of that tag.
         name: Of the run.
         state: How it ended.
         started_at: Beginning.
@@ -453,7 +453,7 @@ def _run_of_model(model: ReleasedModel) -> _Run:
 
 
 def _is_whole(run: Any) -> bool:
-    """Whether nothing is left to do for the run: it has ended, or was deleted in MLflow."""
+    """Return whether nothing is left to do for the run: it has ended, or was deleted in MLflow."""
     return run is not None and (run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted")
 
 

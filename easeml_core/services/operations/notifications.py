@@ -1,11 +1,11 @@
-"""News of all studies for people who do not look: each told at least once, by a watcher that remembers what it told.
+"""Notifications about all studies, each sent at least once by a watcher that remembers what it sent.
 
-What is told is what every developer may know: symbols, never a sealed figure; a verdict that is withheld is no news.
+They hold what every developer may know: symbols, never a sealed figure, and no withheld verdict.
 
 A watcher keeps a ``Cursor``, plain JSON, between two looks. Rows are dated before they can be read, so each look goes
-back ``OVERLAP`` behind the one before, and leaves out by name what was told. Two kinds of news have no row: that a
-search has ended, and that its budget is spent. They hold or do not; the cursor names those that hold, and one that no
-longer holds is news when it comes again.
+back ``OVERLAP`` behind the one before, and leaves out by id what was sent. Two kinds of events have no row: that a
+search has ended, and that its budget is spent. The cursor names those that hold, and one that ceases and holds again is
+new.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Cursor = dict[str, Any]
 """``{"since": ISO 8601, "told": {id: its moment, or None for one that holds}}``."""
 
 OVERLAP = timedelta(minutes=15)
-"""Longer than any transaction takes between dating a row and ending."""
+"""Longer than any transaction takes between dating a row and its end."""
 
 MOST = 200
-"""News that one look gives at most; the next look has the others."""
+"""Largest number of events of one look; the next look has the others."""
 
 _STUDIES = 1_000_000
 
 
 class EventKind(StrEnum):
-    """What news are about."""
+    """What an event is about."""
 
     PROMOTION = "promotion"
     ROLLBACK = "rollback"
@@ -55,15 +55,15 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at the news.
+    """One look for events.
 
     Attributes:
-        events: What was not told yet, oldest first, as plain JSON ``{"id", "key", "kind", "study", "tenant", "at",
-            "message", "model", "purpose", "head"}``. ``key`` is the same whenever the same event is told; ``head`` is
-            that of the hash chain as it left with the verdict; the last three may be None.
-        start: The cursor to begin with: the one given, or one before which nothing is news.
+        events: Those that were not sent yet, oldest first, as plain JSON ``{"id", "key", "kind", "study", "tenant",
+            "at", "message", "model", "purpose", "head"}``. ``key`` is the same whenever the same event is sent;
+            ``head`` is the published head of the hash chain; the last three may be None.
+        start: The given cursor, or a new one, before which nothing is new.
         until: Moment up to which this look has seen everything.
-        holding: Ids of all news that hold now.
+        holding: Ids of all events that hold now.
     """
 
     events: list[dict[str, Any]]
@@ -73,15 +73,15 @@ class Look:
 
 
 def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -> Look:
-    """What is new since the cursor.
+    """Return the events since the cursor.
 
     Args:
         store: Any role.
-        cursor: What the watcher has kept; None the first time: what has happened before is no news.
-        limit: News at most.
+        cursor: The watcher's cursor; None the first time: earlier events are not reported.
+        limit: Events at most.
 
     Raises:
-        ConfigError: The cursor is none of ours.
+        ConfigError: The cursor is invalid.
     """
     with store.begin() as tx:
         now = rows.clock(tx)
@@ -100,43 +100,43 @@ def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -
 
 
 def after_telling(cursor: Cursor, event: Mapping[str, Any]) -> Cursor:
-    """The cursor once this event was told; kept at once, it is not told again even if the next one fails."""
+    """Return the cursor after this event was sent; stored at once, it prevents a repetition if the next one fails."""
     moment = event["at"] if event["id"] == event["key"] else None
     return cursor | {"told": cursor["told"] | {event["id"]: moment}}
 
 
 def after_all(cursor: Cursor, seen: Look) -> Cursor:
-    """The cursor once all events of a look were told: it moves on, and forgets what no later look will find.
+    """Return the cursor after all events of a look were sent, without those that no later look will find.
 
     Example:
         >>> from datetime import UTC
         >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
-        >>> told = {"alert-1": "2026-03-01T11:00:00+00:00", "alert-2": "2026-03-01T11:59:00+00:00", "gone": None}
-        >>> cursor = {"since": "2026-03-01T10:00:00+00:00", "told": told}
+        >>> sent = {"alert-1": "2026-03-01T11:00:00+00:00", "alert-2": "2026-03-01T11:59:00+00:00", "gone": None}
+        >>> cursor = {"since": "2026-03-01T10:00:00+00:00", "told": sent}
         >>> after_all(cursor, Look([], cursor, noon, frozenset()))["told"]
         {'alert-2': '2026-03-01T11:59:00+00:00'}
     """
     since = max(datetime.fromisoformat(cursor["since"]), seen.until - OVERLAP)
-    told = {
+    sent = {
         name: at
         for name, at in cursor["told"].items()
         if (name in seen.holding if at is None else datetime.fromisoformat(at) >= since)
     }
-    return {"since": since.isoformat(), "told": told}
+    return {"since": since.isoformat(), "told": sent}
 
 
 def _checked(cursor: Mapping[str, Any]) -> Cursor:
-    told, since = cursor.get("told"), cursor.get("since")
+    sent, since = cursor.get("told"), cursor.get("since")
     try:
-        known = isinstance(told, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
+        known = isinstance(sent, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
     except ValueError:
         known = False
-    require(known, "cursor", since, "what this watcher has kept itself; delete it to begin anew")
-    return {"since": str(since), "told": dict(told or {})}
+    require(known, "cursor", since, "a cursor that this watcher has stored; delete it to begin anew")
+    return {"since": str(since), "told": dict(sent or {})}
 
 
 def _happened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as news."""
+    """Return a row as an event."""
     facts = row["facts"]
     return {
         **{name: row[name] for name in ("id", "kind", "study", "tenant")},
@@ -162,17 +162,17 @@ def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
 
 
 def _held(entry: StudySummary) -> list[dict[str, Any]]:
-    """News that hold for a study now, of its row in ``store/queries/overview.py``."""
+    """Return the events that hold for a study now, of its row in ``store/queries/overview.py``."""
     found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
     steps = [step for step in steps_of(entry) if not step.needs_a_person]
     if entry.state == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
-        told = f"{best_words(entry)}, after {device_time(entry.device_seconds)}"
-        found.append(_news(entry, EventKind.STUDY_FINISHED, told))
+        words = f"{best_words(entry)}, after {device_time(entry.device_seconds)}"
+        found.append(_news(entry, EventKind.STUDY_FINISHED, words))
     return found
 
 
 def _spent(entry: StudySummary) -> list[str]:
-    """The budget or quota that is used up, if one is."""
+    """Return the budget or quota that is used up, if one is."""
     budget, quota = entry.budget_seconds, entry.tenant_quota_seconds
     if budget is not None and entry.device_seconds >= budget:
         used = device_time(entry.device_seconds, of=budget)
@@ -184,7 +184,7 @@ def _spent(entry: StudySummary) -> list[str]:
 
 
 def _news(entry: StudySummary, kind: EventKind, message: str) -> dict[str, Any]:
-    """News without a row; the device time tells one end of a search from a later one."""
+    """Return an event without a row; the device time distinguishes one end of a search from a later one."""
     name = f"{kind}-{entry.study}"
     return {
         **{"id": name, "kind": str(kind), "study": entry.study, "tenant": entry.tenant},

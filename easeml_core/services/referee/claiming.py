@@ -1,8 +1,8 @@
-"""Which request the referee takes up next, and what it keeps of a request until that is decided.
+"""Choose the referee's next request, and hold what belongs to a request until it is decided.
 
-A request is passed over while it stands aside: for a lock that was in its way, while its data are fetched or its
-models run, and until its decision may be written. All that is kept is in memory; a referee that is killed leaves
-every request as it was, but for the attempts that are noted in the database (ADR 0025).
+A request is passed over after a lock conflict, while its data are fetched or its models run, and until its decision may
+be written. This state is in memory; a referee that is killed leaves every request as it was, except for the attempts
+that are recorded in the database (ADR 0025).
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 POSTPONE_SECONDS = 30.0
-"""How long a request stands aside that another transaction's lock was in the way of."""
+"""How long a request is passed over after a lock conflict."""
 
 
 @dataclass(frozen=True, slots=True)
 class Underway:
-    """What goes on for requests outside of their transactions, in one referee.
+    """Work for requests of one referee outside their transactions.
 
     Attributes:
-        fetches: Data that lie elsewhere and are fetched.
-        runs: Models that run.
+        fetches: Fetches of remote data.
+        runs: Runs of models.
         decisions: Decisions that are computed and not written yet.
     """
 
@@ -49,13 +49,13 @@ class Underway:
 
 
 class Claims:
-    """Chooses the next request of one referee. Safe to share between its threads.
+    """Choose the next request of one referee. Safe to share between its threads.
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
-        underway: What goes on for requests.
-        most_put_offs: How often a request is put off at most for what it may have brought about itself, >= 0.
+        underway: Work for requests.
+        most_put_offs: Largest number of postponements for faults that the request may have caused, >= 0.
     """
 
     def __init__(self, store: Store, artifacts: ArtifactStore, underway: Underway, *, most_put_offs: int) -> None:
@@ -67,9 +67,9 @@ class Claims:
         self._prepared: dict[int, Preparation] = {}
 
     def claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
-        """The next request, held until the transaction ends; None when there is none.
+        """Return the next request, locked until the transaction ends; None when there is none.
 
-        What is kept of other requests goes where another referee has decided them.
+        State of requests that another referee has decided is dropped.
         """
         early = self._decisions.early()
         skip = [*self.standing_aside(), *self._fetches.under_way(), *self._runs.under_way(), *early]
@@ -83,10 +83,10 @@ class Claims:
         return claimed
 
     def begin(self, turn: Turn) -> tuple[Preparation, int]:
-        """Note that work on a claimed request begins.
+        """Record that work on a claimed request begins.
 
         Returns:
-            What its runs have left, and how many earlier attempts have ended with the referee's process.
+            The results of its runs, and how many earlier attempts have ended with the referee's process.
         """
         assert turn.request_id is not None
         ready = self._preparation(turn.request_id)
@@ -103,19 +103,19 @@ class Claims:
         return self._prepared[request_id]
 
     def settle(self) -> None:
-        """Write down which attempts have stopped for something that passes; before the next one begins.
+        """Record which attempts have stopped for a temporary fault; called before the next one begins.
 
         Raises:
-            StoreError: That cannot be written; it is remembered.
+            StoreError: That cannot be recorded; it is remembered.
         """
         self._put_offs.settle()
 
     def survived(self, turn: Turn) -> None:
-        """Remember that the attempt has not killed this process, until that is written (``settle``)."""
+        """Remember that the attempt has not killed this process, until that is recorded (``settle``)."""
         self._put_offs.survived(turn)
 
     def decided(self, request_id: int) -> None:
-        """The request is decided, or waits for labels: nothing of it is kept."""
+        """Drop the state of a request that is decided or waits for labels."""
         self._fetches.decided(request_id)
         self._forget(request_id)
 
@@ -124,12 +124,12 @@ class Claims:
         self._decisions.forget(request_id, keep_runs=bool(self._prepared))
 
     def put_off(self, turn: Turn, error: Exception) -> str:
-        """Let a request wait whose attempt has met a fault; what the log says of it.
+        """Postpone a request whose attempt has met a fault; return the line for the log.
 
-        It waits briefly for a lock in its way, else as ``PutOffs`` says.
+        It waits briefly after a lock conflict, else as ``PutOffs`` says.
 
         Raises:
-            Exception: The fault itself, where the decision was to meet it, or where not even the attempt was noted.
+            Exception: The fault itself, where the decision was to meet it, or where the attempt could not be recorded.
         """
         ready = self._prepared.pop(turn.request_id or 0, None)
         if turn.request_id is None or ready is None or not ready.patience.allows(error):
@@ -139,28 +139,28 @@ class Claims:
             self.set_aside(turn.request_id)
             self._put_offs.settle()
             return f"put off, {error}"
-        if not turn.attempt:  # not even that it begins could be noted
+        if not turn.attempt:  # not even its begin could be recorded
             raise error
         self._fetches.decided(turn.request_id)  # what could not be fetched is fetched anew
         return self._put_offs.put_off(turn, error)
 
     def set_aside(self, request_id: int) -> None:
-        """Pass the request over for a while: another transaction's lock was in its way."""
+        """Pass the request over for a while after a lock conflict."""
         self._aside[request_id] = time.monotonic() + POSTPONE_SECONDS
 
     def standing_aside(self) -> list[int]:
-        """Requests that are passed over for a lock."""
+        """Return the requests that are passed over after a lock conflict."""
         for request_id, until in list(self._aside.items()):  # changed in place: two threads set requests aside
             if until <= time.monotonic():
                 self._aside.pop(request_id, None)
         return list(self._aside)
 
     def seconds_to_next(self) -> list[float]:
-        """Seconds until each request is tried again that stands aside; negative where its time has come."""
+        """Return the seconds until each postponed request is tried again; negative where its time has come."""
         now = time.monotonic()
         return [until - now for until in list(self._aside.values())]
 
 
 def wake(tx: Connection, request_id: int) -> None:
-    """Let this referee's other thread, and other referees, look at a request; no other role may hear of it."""
+    """Notify this referee's other thread, and other referees, of a request; no other role may receive it."""
     notify(tx, f"request:{request_id}", channel=sealed.private_channel(tx))

@@ -1,7 +1,7 @@
-"""From a claimed request to its decision: by which service it is worked on, what is told of an error, when it leaves.
+"""Decide a claimed request: choose the service, report errors, and set the time of the answer.
 
-A request is worked on and decided in one transaction: a referee that is killed in the middle gives the request back
-undecided and unspent.
+The work and the decision are one transaction: a referee that is killed in the middle gives the request back undecided
+and unspent.
 """
 
 from __future__ import annotations
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""How often a request may take the referee's process down before it is refused."""
+"""Attempts that may end the referee's process before a request is refused."""
 
 TIMED = (RequestKind.GATE, RequestKind.METER)
-"""What answers leave at fixed times: those that depend on sealed data."""
+"""Requests whose answers leave at fixed times: those that depend on sealed data."""
 
 RUNS = (RequestKind.SEAL, RequestKind.REFRESH, *TIMED)
-"""What may take long: it is decided by another thread than moves of production are."""
+"""Requests that may take long, decided by another thread than moves of production."""
 
 WAITS = "waits for labels"
-"""What the log says of a request that cannot be decided yet."""
+"""The log's text for a request that cannot be decided yet."""
 
 _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked on this request; it is given up"
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
 
 _REGISTER_AGAIN = "; correct that and register the study again"
-"""Said with every refusal to seal a study's data."""
+"""Part of every refusal to seal a study's data."""
 
 _FORCED_REFUSED = (
     "this referee takes no forced promotion from a task; let who may, run `easeml model promote --force` with the "
@@ -66,14 +66,14 @@ _FORCED_REFUSED = (
 
 
 class Dispatcher:
-    """Decides claimed requests of one referee.
+    """Decide claimed requests of one referee.
 
     Args:
         artifacts: Where models and data lie.
-        notary: Checks the evidence of what a decision rests on.
+        notary: Verifies the evidence that a decision rests on.
         fetches: Data that was fetched for requests.
         timetable: When answers of gate and meter leave.
-        allow_forced: Whether a task may ask for a forced promotion.
+        allow_forced: Whether a task may request a forced promotion.
     """
 
     def __init__(
@@ -89,20 +89,20 @@ class Dispatcher:
         self._timetable, self._allow_forced = timetable, allow_forced
 
     def decide(self, tx: Connection, ready: Preparation, request_id: int, lost: int) -> str:
-        """Decide a claimed request; what the log says of it.
+        """Decide a claimed request; return the line for the log.
 
-        A refusal leaves nothing else behind. Only errors about the caller's input and about public state are told to
-        the caller: any other error may depend on the sealed data, so it goes to the referee's log.
+        A refusal leaves nothing else behind. Only errors about the caller's input and about public state are reported
+        to the caller: any other error may depend on sealed data, so it goes to the referee's log.
 
         Args:
             tx: Transaction of the referee's role that holds the request.
-            ready: What was run for it.
+            ready: Runs that were made for it.
             request_id: The request.
             lost: How many attempts at it have ended with the referee's process.
 
         Raises:
-            NotFetchedError: Data that lie elsewhere are missing; likewise the other errors of ``MISSING``.
-            Exception: A fault of the machine for which the request is put off.
+            NotFetchedError: Remote data are missing; likewise the other errors of ``MISSING``.
+            Exception: A fault of the machine for which the request is postponed.
         """
         request, message = None, _GIVEN_UP
         if lost < MAX_ATTEMPTS:
@@ -117,7 +117,7 @@ class Dispatcher:
                     return self._keep(tx, request_id, request.kind, done, study=study)
             except MISSING:
                 raise
-            except Exception as error:  # the process must survive every request; the log keeps the whole story
+            except Exception as error:  # the process must survive every request; the log has the traceback
                 if ready.patience.allows(error):
                     raise
                 message = str(error)
@@ -130,14 +130,14 @@ class Dispatcher:
         return self._keep(tx, request_id, kind, Answer(message), refused=True)
 
     def _asked(self, tx: Connection, request: Request) -> Asked | None:
-        """Hold the study of a request to gate or meter, once its evidence verifies; None for other requests."""
+        """Lock the study of a gate or meter request, once its evidence verifies; None for other requests."""
         if request.kind is RequestKind.FORCE and not self._allow_forced:
             raise StateError(_FORCED_REFUSED)
         if request.kind not in TIMED:
             self._notary.require_sound(_rests_on(tx, request))
             return None
         study = studies.study_by_id(tx, request.study_id)
-        # All its sets at once, in one order: gate and meter may share one, and what stands must not change meanwhile.
+        # All its sets at once, in one order: gate and meter may share one, and production must not change meanwhile.
         asked = Asked(request, study, releases.hold_study(tx, study.id))
         self._notary.require_sound([found.id for found in asked.live])
         return asked
@@ -161,13 +161,13 @@ class Dispatcher:
         refused: bool = False,
         study: Study | None = None,
     ) -> str:
-        """Keep the decision, and say it if its time has come; what the log says.
+        """Store the decision, and publish it if its time has come; return the line for the log.
 
         Args:
             tx: As of ``decide``.
             request_id: The request.
-            kind: What was asked; None where that could not be read.
-            answer: What was decided.
+            kind: The kind of request; None where that could not be read.
+            answer: The decision.
             refused: Whether the request is refused.
             study: Whose sets the transaction holds, for an answer of gate or meter.
         """
@@ -178,7 +178,7 @@ class Dispatcher:
             tx, request_id=request_id, refused=refused, message=answer.message, facts=answer.facts, leaves_at=leaves_at
         )
         if leaves_at is not None or kind in MOVES:
-            wake(tx, request_id)  # the thread that says it must know when; and tags follow production
+            wake(tx, request_id)  # the publishing thread must know the time; and tags follow production
         if leaves_at is not None:
             return f"({kind or 'unread'}): decided, to be answered later"
         say(tx, Held(request_id, refused, answer.message, answer.facts), study)
@@ -187,7 +187,7 @@ class Dispatcher:
         return f"({kind}): refused" if refused else f"({kind}): answered"
 
     def _leaves_at(self, tx: Connection, request_id: int, kind: RequestKind | None) -> datetime | None:
-        """When the answer leaves; None for in this very transaction."""
+        """Return when the answer leaves; None for in this same transaction."""
         if kind not in (None, *TIMED) or not self._timetable.is_fixed:
             return None
         asked, now = outbox.times(tx, request_id)
@@ -196,7 +196,7 @@ class Dispatcher:
 
 
 def _rests_on(tx: Connection, request: Request) -> list[int]:
-    """The sealed set whose verdict a promotion rests on, and whose evidence must verify before it."""
+    """Return the sealed set whose verdict a promotion rests on, and whose evidence must verify before it."""
     if request.kind is RequestKind.PROMOTE:
         verdict = releases.get_verdict(tx, int(request.arguments["gate_request_id"]))
         return [] if verdict is None else [verdict.test_set_id]

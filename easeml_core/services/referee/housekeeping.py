@@ -1,6 +1,6 @@
-"""What the referee does when nobody asks: tags follow production, new sets learn the models of the past.
+"""Work of the referee while there is no request: move tags, run earlier models on new sets, remove uploads.
 
-New validation sets do, too: see ``services/evaluation/reevaluation.py``. Uploads of sealed studies are removed.
+Models on new validation sets are evaluated by ``services/evaluation/reevaluation.py``.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 300.0
-"""How long what could not be done, or has nothing to do, rests at most."""
+"""Longest pause of work that failed, or had nothing to do."""
 
 _UPLOADS_SECONDS = 30.0
-"""How long an upload is left at most once its study is sealed, while there is no request."""
+"""How long an upload may remain once its study is sealed, while there is no request."""
 
 
 class Housekeeper:
     """Work that waits until there is no request.
 
-    A request that needs a model's run meanwhile waits for one run at most. On a validation set that takes up to 240
-    seconds (two attempts of 120), on a sealed set up to 480; where answers have fixed times, what that is padded to
-    (``pace.GRID_SECONDS``), and other requests do not wait (``services/evaluation/model_runs.py``).
+    A request that needs a model's run meanwhile waits for one run at most: on a validation set up to 240 seconds (two
+    attempts of 120), on a sealed set up to 480; where answers have fixed times, for the padded time
+    (``time_padding.GRID_SECONDS``). Other requests do not wait (``services/evaluation/model_runs.py``).
 
     Args:
         store: Role ``easeml_referee``.
@@ -59,17 +59,17 @@ class Housekeeper:
         return at_once(self.run_one())
 
     def tidy(self) -> None:
-        """What runs no model."""
+        """Do the work that runs no model."""
         self._move_tags()
         self._forget_uploads()
 
     def run_one(self) -> Generator[None, None, bool]:
-        """Run one model at most; True when there may be more. It yields after a run on sealed inputs."""
+        """Run one model at most; True when there may be more. Yields after a run on sealed inputs."""
         ran = yield from self._run_one_model()
         return self._measure_one_anew() if ran is None else ran
 
     def _move_tags(self) -> None:
-        """Let the tags follow: when production has moved, and now and then, as somebody may have moved a tag."""
+        """Move the tags when production has moved, and at intervals, as a tag may have been moved by hand."""
         if not self._repositories:
             return
         with self._store.begin() as tx:
@@ -77,22 +77,22 @@ class Housekeeper:
         if last == self._tags_stand_for and time.monotonic() < self._tags_due:
             return
         self._tags_stand_for, self._tags_due = last, time.monotonic() + _AGAIN_SECONDS
-        sync_bundle_tags(self._store, self._repositories)  # logs by itself what it could not do
+        sync_bundle_tags(self._store, self._repositories)  # logs its failures
 
     def _forget_uploads(self) -> None:
-        """Now and then: what is not needed any more holds rows that are sealed by now."""
+        """Remove uploads at intervals: those of sealed studies hold sealed rows."""
         if time.monotonic() < self._uploads_due:
             return
         self._uploads_due = time.monotonic() + _UPLOADS_SECONDS
         try:
             forget_uploads(self._store, self._artifacts, datetime.now(UTC).date())
-        except EasemlError:  # artifacts that are away must not keep the referee from its requests
+        except EasemlError:  # unavailable artifacts must not keep the referee from its requests
             logger.exception("uploads of sealed studies were not removed")
 
     def _run_one_model(self) -> Generator[None, None, bool | None]:
-        """Run a model of the past on a live set that does not know it; a set that is new is looked at soon.
+        """Run an earlier model on a live set that does not know it; a new set is looked at soon.
 
-        None when there was none to run, False when it went wrong, perhaps after a run.
+        None when there was none to run, False when it failed, perhaps after a run.
         """
         if time.monotonic() < self._models_due:
             return None
@@ -107,9 +107,9 @@ class Housekeeper:
         return None
 
     def _measure_one_anew(self) -> bool:
-        """Measure a trained model on a validation set that has replaced another; one that fails rests for a while.
+        """Evaluate a trained model on a new validation set; one that fails rests for a while.
 
-        False after a failure, too: the referee then takes a breath, and all others go before that model.
+        False after a failure, too: the referee then pauses, and all other models come before that one.
         """
         if time.monotonic() < self._measured_due:
             return False

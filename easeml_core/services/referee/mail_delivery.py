@@ -1,8 +1,8 @@
-"""Mail to the integrator: verdicts that are withheld from developers, and the alarm for a new test set.
+"""Mail to the integrator: withheld verdicts, and the alarm for a new test set.
 
-A mail is written in the transaction that it is about (``store/tables/outbox.py``) and sent later, by a thread of its
-own: a mail server that does not answer keeps no answer waiting. A mail is sent at least once; its Message-ID stays
-the same.
+A mail is written in the transaction that it is about (``store/tables/outbox.py``) and sent later by a separate thread,
+so that a mail server that does not answer delays no answer. A mail is sent at least once; its Message-ID stays the
+same.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LONGEST_PAUSE_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class MailServer:
-    """Where mail goes.
+    """The mail server.
 
     Attributes:
         host: Name or address of an SMTP server that takes mail from this machine without a password.
@@ -71,12 +71,12 @@ class MailServer:
         return cls(host.strip("[]"), int(port), sender)
 
 
-class Postman:
-    """Sends what waits in the outbox for mail.
+class MailSender:
+    """Sends the mail that waits in the outbox.
 
     Args:
         store: Role ``easeml_referee``.
-        server: Where to.
+        server: The mail server.
     """
 
     def __init__(self, store: Store, server: MailServer) -> None:
@@ -95,7 +95,7 @@ class Postman:
             stop.wait(pause)
 
     def send_waiting(self, stop: threading.Event | None = None) -> int:
-        """Send all that waits, each once; how many could not be sent and wait on."""
+        """Send all waiting mail, each once; return how many could not be sent and keep waiting."""
         failed: list[int] = []
         while stop is None or not stop.is_set():
             with self._store.begin() as tx:
@@ -109,7 +109,7 @@ class Postman:
         return len(failed)
 
     def _sends(self, mail: Mail) -> bool:
-        """Hand one mail over; False when that failed, for whatever reason of the server or the address."""
+        """Send one mail; False when that failed, for whatever reason of the server or the address."""
         try:
             message = _message(mail, self._server.sender)
             with smtplib.SMTP(self._server.host, self._server.port, timeout=self._server.timeout_seconds) as smtp:

@@ -1,8 +1,8 @@
-"""What a decision needs before it can be made, and is made in no transaction: fetches, runs of models, computations.
+"""Prepare outside any transaction what a decision needs: fetches, runs of models, computations.
 
-A decision that misses something stops with an error that names all of it, and its request is claimed again once that
-is there. None of these is a failure of the request. That an attempt goes on with one of them is written down, so that
-a process that is killed meanwhile counts against the request, and one that is not does not.
+A decision that lacks something stops with an error that names all of it, and its request is claimed again once that is
+there. None of these is a failure of the request. An attempt that goes on with one of them is recorded, so that a
+process that is killed meanwhile counts against the request, and one that is not does not.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MISSING = (NotFetchedError, NotRunError, NotJudgedError)
-"""Errors by which a decision stops that misses something."""
+"""Errors by which a decision stops that lacks something."""
 
 
 class Prerequisites:
-    """Makes what decisions of one referee have missed.
+    """Prepares what decisions of one referee have lacked.
 
     Args:
         store: Role ``easeml_referee``.
-        claims: Where attempts are noted.
-        underway: What goes on for requests.
+        claims: Where attempts are recorded.
+        underway: Work for requests.
     """
 
     def __init__(self, store: Store, claims: Claims, underway: Underway) -> None:
@@ -45,11 +45,11 @@ class Prerequisites:
         self._fetches, self._runs, self._decisions = underway.fetches, underway.runs, underway.decisions
 
     def make(self, missing: NotFetchedError | NotRunError | NotJudgedError, ready: Preparation, turn: Turn) -> None:
-        """Make what a decision has missed, or begin with it beside the decisions of other requests.
+        """Prepare what a decision has lacked, or start it beside the decisions of other requests.
 
         Args:
-            missing: What it was.
-            ready: Where runs leave what they give.
+            missing: What is lacking.
+            ready: Receives the results of runs.
             turn: The attempt that has stopped.
         """
         request_id = turn.request_id or 0
@@ -82,32 +82,32 @@ class Prerequisites:
         try:
             yield from ready.steps(missing)
         finally:
-            self._claims.survived(turn)  # before the request may be claimed, or the attempt seems lost then
+            self._claims.survived(turn)  # before the request may be claimed, or the attempt would seem lost
             with _noted(request_id):
                 self._claims.settle()
 
     @contextlib.contextmanager
     def _around_fetch(self, request_id: int, *, may_kill: bool) -> Iterator[None]:
-        """Let a fetch that kills this process count as an attempt that did not survive, and wake who waits for it."""
+        """Count a fetch that kills this process as an attempt that did not survive, and wake the deciding thread."""
         attempt = 0
         with _noted(request_id), self._store.begin() as tx:
             attempt = requests.note_attempt(tx, request_id).number if may_kill else 0
         yield
-        self._claims.survived(Turn(request_id, attempt))  # remembered where the database cannot be told now
+        self._claims.survived(Turn(request_id, attempt))  # remembered where the database cannot record it now
         with _noted(request_id):
             self._claims.settle()
             with self._store.begin() as tx:
                 wake(tx, request_id)
 
     def wake(self, request_id: int) -> None:
-        """Let the deciding thread look; where the database cannot be told, the next look finds what was made."""
+        """Wake the deciding thread; where the database is unavailable, the next look finds what was prepared."""
         with _noted(request_id), self._store.begin() as tx:
             wake(tx, request_id)
 
 
 @contextlib.contextmanager
 def _noted(request_id: int) -> Iterator[None]:
-    """What is noted around a fetch or run must not end it: without a word of its end it is found at the next look."""
+    """Let no failure to record end a fetch or run: its end is then found at the next look."""
     try:
         yield
     except StoreError as error:

@@ -1,12 +1,12 @@
 """The referee's process: takes one request after the other, answers each exactly once, and survives any of them.
 
-It loads no DAG code and alone holds the sealed role's address. One thread decides what may take long, another one says
-answers that are due and moves production; a third one sends mail. The steps of one request are each a module here:
+It loads no DAG code and alone holds the sealed role's address. One thread decides what may take long, another publishes
+due answers and moves production, a third sends mail. Each step of a request is a module:
 
-    claiming.py       which request is next, and what is kept of it until it is decided
-    prerequisites.py  what its decision needs first, in no transaction: fetched data, runs of models, computations
-    dispatch.py       its decision, in one transaction
-    publishing.py     its answer, in the same transaction, or in a later one where answers have fixed times
+    claiming.py       chooses the next request, and holds its state until it is decided
+    prerequisites.py  prepares what its decision needs outside transactions: fetched data, model runs, computations
+    dispatch.py       makes its decision, in one transaction
+    publishing.py     publishes its answer, in the same transaction, or later where answers have fixed times
 
 A fault of the machine decides nothing (``services/evaluation/backoff.py``).
 """
@@ -31,7 +31,7 @@ from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
 from easeml_core.services.referee.dispatch import RUNS, WAITS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.mail_delivery import MailServer, Postman
+from easeml_core.services.referee.mail_delivery import MailSender, MailServer
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
 from easeml_core.store.database import REFEREE_CHANNEL
@@ -52,29 +52,29 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SCHEMA_SECONDS = 30.0
-"""How long the referee rests where the database's schema is not that of this version."""
+"""Pause of the referee where the database's schema is not that of this version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Duties:
-    """How this referee works.
+    """Settings of a referee.
 
     Attributes:
         data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
         prefixes: Under which ``url:`` sources may lie; none reads no address.
-        queries: What ``sql:`` sources may name; none reads no database.
-        cache: Where what is fetched goes; None for the cache of this account.
+        queries: Queries of ``sql:`` sources; none reads no database.
+        cache: For fetched files; None for the cache of this account.
         timetable: When answers of gate and meter leave.
-        allow_forced: Whether a forced promotion may be asked for by a task.
-        mail: Where mail goes; None keeps it until a referee knows.
+        allow_forced: Whether a task may request a forced promotion.
+        mail: The mail server; None keeps mail until a referee has one.
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
-        put_offs: How often a request is put off at most for a kill, a time-out or a lack of memory, >= 0.
-        poll_seconds: How long at most between two looks when no notification comes.
-        grid_seconds: Where answers have fixed times: to which times runs of models are padded
-        (``services/evaluation/time_padding.py``). decision_grid_seconds: Likewise how long after its beginning a
-        decision of gate or meter is written, so that no
-            time follows from labels; the referee answers others meanwhile. Empty for at once.
+        put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
+        poll_seconds: Longest pause between two looks when no notification comes.
+        grid_seconds: Where answers have fixed times: the times to which runs of models are padded
+            (``services/evaluation/time_padding.py``).
+        decision_grid_seconds: Likewise the times after which a decision of gate or meter is written, so that no time
+            follows from labels; the referee answers others meanwhile. Empty for at once.
     """
 
     data: Path | None = None
@@ -93,7 +93,7 @@ class Duties:
 
     @property
     def reach(self) -> Reach:
-        """What it may read for a study."""
+        """The sources that it may read."""
         return Reach(self.data, self.prefixes, self.queries, self.cache)
 
 
@@ -103,7 +103,7 @@ class Referee:
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
-        duties: How it works.
+        duties: Its settings.
         options: Single settings of ``Duties``, over those of ``duties``.
     """
 
@@ -119,15 +119,15 @@ class Referee:
             timetable=self._duties.timetable,
             allow_forced=self._duties.allow_forced,
         )
-        self._schema_told = -math.inf
+        self._schema_logged = -math.inf
         self._keep_time()
-        self._house_has_more = True
+        self._idle_has_more = True
         self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
 
     def _keep_time(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
     ) -> None:
-        """Read the time from this clock. Nothing sleeps but ``answer_one`` and ``run_once``, for want of other work."""
+        """Read the time from this clock. Only ``answer_one`` and ``run_once`` sleep, for want of other work."""
         is_fixed = self._duties.timetable.is_fixed
         self._decisions = PaddedDecisions(Pace(self._duties.decision_grid_seconds if is_fixed else (), clock))
         self._runs = ModelRuns(Pace(self._duties.grid_seconds if is_fixed else (), clock))
@@ -138,46 +138,46 @@ class Referee:
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
-        postman = self._start_postman(stop)
-        clerk = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="clerk", daemon=True)
-        clerk.start()
+        mailer = self._start_mailer(stop)
+        answers = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="publisher", daemon=True)
+        answers.start()
         self._keep_at(self._decide_or_tidy, stop)
         self._runs.close()
-        clerk.join()
+        answers.join()
         self._fetches.keep(())
-        if postman is not None:
-            postman.join()
+        if mailer is not None:
+            mailer.join()
 
     def _decide_or_tidy(self) -> bool:
-        """One piece of what may take long; False when there is none."""
-        return self._answer_ready(RUNS) is not None or self._keep_house()
+        """Do one piece of what may take long; False when there is none."""
+        return self._answer_ready(RUNS) is not None or self._work_idle()
 
-    def _keep_house(self) -> bool:
-        """What is done when there is no request; False when there is no more, or until a model's padded end."""
+    def _work_idle(self) -> bool:
+        """Do work for times without requests; False when there is no more, or until a model's padded end."""
         if not self._runs.are_padded:
             return self._housekeeper.work()
         self._housekeeper.tidy()
         if self._runs.is_idle:
-            self._runs.ask(None, self._run_for_house(), self._wake_for_house)
+            self._runs.ask(None, self._run_idle(), self._wake_idle)
         return False
 
-    def _run_for_house(self) -> Generator[None, None, None]:
-        self._house_has_more = False  # where this fails, it rests until the next look
-        self._house_has_more = yield from self._housekeeper.run_one()
+    def _run_idle(self) -> Generator[None, None, None]:
+        self._idle_has_more = False  # where this fails, it rests until the next look
+        self._idle_has_more = yield from self._housekeeper.run_one()
 
-    def _wake_for_house(self) -> None:
-        if self._house_has_more:
+    def _wake_idle(self) -> None:
+        if self._idle_has_more:
             self._prerequisites.wake(0)
 
     def _say_or_move(self) -> bool:
-        """One piece of what must not wait for a model: answers whose time has come, and moves of production."""
+        """Do one piece of what must not wait for a model: publish due answers, or move production."""
         if self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None:
             return True
         self._notary.look_over()
         return self._notary.append_committed()
 
     def _keep_at(self, work: Callable[[], bool], stop: threading.Event) -> None:
-        """Do this work until ``stop`` is set, whatever comes."""
+        """Do this work until ``stop`` is set, whatever error comes."""
         while not stop.is_set():
             try:
                 with self._store.begin() as tx:
@@ -191,52 +191,52 @@ class Referee:
             except (StoreUnavailableError, ConcurrentUpdateError) as error:
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
-            except SchemaVersionError as error:  # a person must upgrade the one or the other
-                self._tell_schema(error)
+            except SchemaVersionError as error:  # the schema or the program must be upgraded
+                self._log_schema(error)
                 stop.wait(SCHEMA_SECONDS)
-            except Exception:  # one request must not end the answers to all others; the log keeps the whole story
+            except Exception:  # one request must not end the answers to all others; the log has the traceback
                 logger.exception("the referee goes on")
                 stop.wait(1.0)
 
-    def _tell_schema(self, error: SchemaVersionError) -> None:
-        """One line for both threads that have met it."""
-        told, self._schema_told = self._schema_told, time.monotonic()
-        if self._schema_told - told >= SCHEMA_SECONDS / 2:
+    def _log_schema(self, error: SchemaVersionError) -> None:
+        """Log one line for both threads that have met it."""
+        before, self._schema_logged = self._schema_logged, time.monotonic()
+        if self._schema_logged - before >= SCHEMA_SECONDS / 2:
             logger.error("nothing is answered, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
 
     def run_once(self) -> int:
-        """Decide what can be decided, say what is due, send the mail that waits; how many requests were dealt with."""
+        """Decide, publish and mail all that is possible now; return how many requests were handled."""
         handled = set[int]()
-        self._house_has_more = True
+        self._idle_has_more = True
         while True:
             found = self.release_one()
             found = self._answer_ready() if found is None else found
-            if found is None and ((self._house_has_more and self._keep_house()) or self._wait()):
+            if found is None and ((self._idle_has_more and self._work_idle()) or self._wait()):
                 continue
             if found is None:
                 break
-            self._house_has_more = True
+            self._idle_has_more = True
             handled.add(found)
         self._runs.close()
         while self._notary.append_committed():
             pass
         if self._duties.mail is not None:
-            Postman(self._store, self._duties.mail).send_waiting()
+            MailSender(self._store, self._duties.mail).send_waiting()
         return len(handled)
 
-    def _start_postman(self, stop: threading.Event) -> threading.Thread | None:
+    def _start_mailer(self, stop: threading.Event) -> threading.Thread | None:
         if self._duties.mail is None:
             return None
-        postman = Postman(self._store, self._duties.mail)
-        thread = threading.Thread(target=postman.run, args=(stop,), name="postman", daemon=True)
+        sender = MailSender(self._store, self._duties.mail)
+        thread = threading.Thread(target=sender.run, args=(stop,), name="mailer", daemon=True)
         thread.start()
         return thread
 
     def _pause_seconds(self, looked_at: float) -> float:
-        """How long to wait for a notification: until the next answer leaves or request is tried, or the usual time.
+        """Return how long to wait for a notification: until the next answer leaves or request is tried, or as usual.
 
-        What has become due since the last look began may have been missed by it: then not at all. What was due before
-        was passed over for a reason (another referee holds it), and is left to the usual time.
+        Not at all for what has become due since the last look began, which may have missed it. What was due before
+        was passed over for a reason (another referee holds it), and waits as usual.
 
         Args:
             looked_at: When that look began, by ``time.monotonic``.
@@ -255,17 +255,17 @@ class Referee:
         return max(0.0, min([self._duties.poll_seconds, *known]))
 
     def release_one(self) -> int | None:
-        """Say the decided answer whose time has come first; its request's id, or None when there is none."""
+        """Publish the due answer that was decided first; return its request's id, or None when there is none."""
         return release_due(self._notary, self._claims)
 
     def answer_one(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
-        """As ``_answer_ready``; where all that is open waits for its time or for data from elsewhere, it waits too."""
+        """As ``_answer_ready``; where all open requests wait for their time or for remote data, it waits too."""
         while (found := self._answer_ready(kinds)) is None and self._wait():
             pass
         return found
 
     def _wait(self) -> bool:
-        """Wait until a request may be decided whose time has not come, or whose data; False when there is none."""
+        """Wait for the time or the data of a request that may then be decided; False when there is none."""
         times = self._decisions.due()
         next_run = self._runs.next_look()
         if next_run is not None:
@@ -279,11 +279,11 @@ class Referee:
         return bool(times)
 
     def _answer_ready(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
-        """Decide the oldest open request, or put it off for a lock in its way; its id, or None when there is none.
+        """Decide the oldest open request, or pass it over after a lock conflict; return its id, or None.
 
-        A request whose data lie elsewhere stands aside while they are fetched, and others are decided. Where answers
-        leave at once, this one has left with that. While models run for it no lock is held, so it is looked at anew
-        after each: another referee may have decided it, or it needs another model by now.
+        A request with remote data is passed over while they are fetched, and others are decided. Where answers leave at
+        once, this one has left with that. No lock is held while models run for it, so it is read again after each run:
+        another referee may have decided it, or it needs another model by now.
 
         Args:
             kinds: Of these kinds only; None for all.
@@ -301,7 +301,7 @@ class Referee:
                 return turn.request_id
 
     def _decide_next(self, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
-        """Decide one request; what the log says of it. None where it has to be looked at again, or there is none."""
+        """Decide one request; return the line for the log. None where it must be looked at again, or there is none."""
         self._claims.settle()
         self._runs.look()
         try:

@@ -1,8 +1,8 @@
-"""From a decision to the answer that the developer reads: two steps, so that the time of an answer tells nothing.
+"""Publish a decision in a second step, so that the time of an answer reveals nothing.
 
 A request is decided in one transaction (ledger, predictions, and the answer in ``sealed.outbox``), and the answer
-leaves in another one, at a time that follows from when it was asked for. A referee that is killed in between has
-decided for good, and says it later. Only what a gate or a meter says is delayed.
+leaves in another one, at a time that follows from the time of the request. A referee that is killed in between has
+decided, and publishes later. Only answers of gate and meter are delayed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Timetable:
     """When answers of the gate and the meter leave.
 
     Attributes:
-        delay_seconds: So long after the question; where deciding took longer, at the next multiple. 0 for at once.
+        delay_seconds: Delay after the request; where deciding took longer, the next multiple. 0 for at once.
         hour: Daily at this time (UTC) instead; None for no such time.
     """
 
@@ -65,10 +65,10 @@ class Timetable:
         return self.delay_seconds > 0 or self.hour is not None
 
     def leaves_at(self, asked: datetime, now: datetime) -> datetime:
-        """The time at which an answer leaves that is decided now.
+        """Return the time at which an answer leaves that is decided now.
 
         Args:
-            asked: When the request was filed.
+            asked: Time of the request.
             now: At least ``asked``; both aware.
 
         Example:
@@ -79,18 +79,18 @@ class Timetable:
         if self.hour is not None:
             today = now.astimezone(UTC).replace(hour=self.hour.hour, minute=self.hour.minute, second=0, microsecond=0)
             return today if today >= now else today + timedelta(days=1)
-        step = timedelta(seconds=self.delay_seconds)  # whole microseconds: what follows is exact
+        step = timedelta(seconds=self.delay_seconds)  # whole microseconds: the rest is exact
         if not step:
             return now
         return asked + max(1, -((asked - now) // step)) * step
 
 
 def release_due(notary: Notary, claims: Claims) -> int | None:
-    """Say the decided answer whose time has come first.
+    """Publish the due answer that was decided first.
 
     Args:
         notary: Signs and remembers what leaves.
-        claims: Where a request is set aside whose answer cannot leave now.
+        claims: Where a request is passed over whose answer cannot leave now.
 
     Returns:
         The request's id; None when there is none.
@@ -109,7 +109,7 @@ def release_due(notary: Notary, claims: Claims) -> int | None:
             wake(tx, request_id)  # the next one may have waited for the end of the set
     except StoreUnavailableError:
         raise
-    except Exception as error:  # a decided answer is never lost: it is said later
+    except Exception as error:  # a decided answer is never lost: it is published later
         if request_id is None:
             raise
         claims.set_aside(request_id)
@@ -121,7 +121,7 @@ def release_due(notary: Notary, claims: Claims) -> int | None:
 
 
 def release(tx: Connection, held: Held) -> None:
-    """Say an answer that was decided in an earlier transaction."""
+    """Publish an answer that was decided in an earlier transaction."""
     study = None
     if held.facts is not None:
         study = studies.study_by_id(tx, held.facts.study_id)
@@ -131,7 +131,7 @@ def release(tx: Connection, held: Held) -> None:
 
 
 def say(tx: Connection, held: Held, study: Study | None) -> None:
-    """Say a decided answer: publish its facts, end the set that it has used up, and answer.
+    """Publish a decided answer: its facts, the end of the set that it has used up, and the answer itself.
 
     Args:
         tx: Transaction of the referee's role that holds the request.
@@ -162,12 +162,12 @@ def _end_sets(tx: Connection, study: Study, facts: Facts) -> None:
     if facts.retired_why is not None:
         end_set(tx, study, facts.test_set_id, facts.retired_why)
     if isinstance(facts, MeterFacts) and facts.direct_retired_why is not None:
-        assert facts.reading.direct_test_set_id is not None  # it is that which ends
+        assert facts.reading.direct_test_set_id is not None  # the set that ends
         end_set(tx, study, facts.reading.direct_test_set_id, facts.direct_retired_why)
 
 
 def _alerts(tx: Connection, study: Study, request_id: int, facts: MeterFacts) -> None:
-    """The alerts of a reading, if it has any."""
+    """Raise the alerts of a reading, if it has any."""
     if facts.alert or facts.drift_alert:
         team = whose_alert(tx, facts.reading)
         _alert(tx, study, request_id, AlertKind.OVERFITTING, facts.alert, over_budget=facts.over_budget, team=team)
@@ -184,7 +184,7 @@ def _alert(
     over_budget: bool | None = None,
     team: int | None = None,
 ) -> None:
-    """The alert of a reading, where it has one of this kind."""
+    """Raise the alert of a reading, where it has one of this kind."""
     if message:
         releases.add_alert(
             tx,

@@ -1,4 +1,4 @@
-"""Asking the referee: file a request, read its answer. Who asks holds no sealed secret and learns one symbol."""
+"""File requests to the referee and read its answers. The caller holds no sealed secret and learns one symbol."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def file_gate_request(
         condition: None for the study's own.
         reliability: Must be what the sealed set was planned for; None accepts that.
         adaptivity: Likewise.
-        blocking: What follows will depend on the verdict, e.g. a task that fails with it. Refused where the live set
-            withholds verdicts (adaptivity ``none``), since that would show them.
+        blocking: Whether later work will depend on the verdict, e.g. a task that fails with it. Refused where the live
+            set withholds verdicts (adaptivity ``none``), since that would show them.
         request_key: The same key gives the same request, and so the same answer.
 
     Returns:
@@ -56,7 +56,7 @@ def file_gate_request(
         ConfigError: Reliability or adaptivity is not a possible value.
         NotFoundError: There is no such study or model.
         StateError: The study has no trained model yet.
-        InvalidInputError: The key has asked about another study or model, or for something else; or ``blocking`` where
+        InvalidInputError: The key has asked about another study or model, or another question; or ``blocking`` where
             verdicts are withheld.
     """
     canonical = None if condition is None else str(parse_condition(condition))
@@ -76,15 +76,15 @@ def file_meter_request(
 ) -> dict[str, Any]:
     """Ask in which range the overfitting of a model lies; arguments and errors as in ``file_gate_request``.
 
-    ``team`` says whose submission it is, 1..K, where the set was planned for K teams. Who could submit for two of them
-    must not: the promise is for teams that hear nothing of each other's signals.
+    ``team`` names the submitting team, 1..K, where the set was planned for K teams. A user who could submit for two of
+    them must not: the promise is for teams that do not know each other's signals.
     """
     require(type(team) is int and team >= 1, "team", team, "a whole number >= 1")
     return _file(store, RequestKind.METER, study, model_id, {} if team == 1 else {"team": team}, request_key)
 
 
 def _require_verdicts_shown(store: Store, study: str) -> None:
-    """Refuse to let anything depend on verdicts that are withheld; the referee looks again, at the set that judges."""
+    """Refuse to let later work depend on withheld verdicts; the referee checks again, at the set that judges."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         live = releases.live_test_set(tx, found.id, SealedSetPurpose.GATE)
@@ -104,7 +104,7 @@ def file_promotion(
         model_id: The model.
         gate_request_id: A pass of the live set; under adaptivity ``none`` any recorded verdict.
         request_key: The same key gives the same request.
-        directly: Move it in this very call, or refuse with an error.
+        directly: Move it in this same call, or refuse with an error.
 
     Returns:
         ``{"request_id"}``.
@@ -123,12 +123,12 @@ def file_promotion(
 def file_rollback(
     store: Store, *, study: str, model_id: int | None = None, why: str, request_key: str, directly: bool = False
 ) -> dict[str, Any]:
-    """Ask the referee to put a model back into production that was there before.
+    """Ask the referee to return a model to production that was there before.
 
     Args:
         store: As of ``file_promotion``.
         study: The study.
-        model_id: The model; None for what stood before that which stands now.
+        model_id: The model; None for the one before the present one.
         why: The reason, kept with it.
         request_key: The same key gives the same request, and so the same model.
         directly: As of ``file_promotion``.
@@ -139,7 +139,7 @@ def file_rollback(
     Raises:
         ConfigError: The reason is missing.
         NotFoundError: There is no such study or model.
-        StateError: Nothing stood before, or the model was never in production.
+        StateError: There was none before, or the model was never in production.
         InvalidInputError: The key has asked for something else.
     """
     reason = require_words("why", why)
@@ -155,7 +155,7 @@ def file_rollback(
 
 
 def _to_restore(history: list[Promotion], model_id: int | None, study: str) -> tuple[int, int]:
-    """The promotion that stands now, and the model to put back."""
+    """Return the present promotion, and the model to restore."""
     if model_id is not None:
         restorable(history, model_id, study)
         return history[-1].id, model_id
@@ -174,14 +174,14 @@ def file_forced_promotion(
 ) -> dict[str, Any]:
     """Ask the referee to put a model into production without a verdict.
 
-    A referee refuses this unless it was started with ``--allow-forced``; then it trusts the name that is given here, so
-    whoever can write with the role ``easeml_worker`` can force. Who and why are kept and shown for good.
+    A referee refuses this unless it was started with ``--allow-forced``; then it trusts the given name, so every user
+    of the role ``easeml_worker`` can force. Name and reason are stored and shown for ever.
 
     Args:
         store: As of ``file_promotion``.
         study: The study.
         model_id: The model.
-        who: The person who takes the responsibility, 1 to 500 characters.
+        who: The person who takes responsibility, 1 to 500 characters.
         why: The reason, 1 to 500 characters.
         request_key: The same key gives the same request.
         directly: As of ``file_promotion``; then nothing else needs to allow it.
@@ -190,7 +190,7 @@ def file_forced_promotion(
         ``{"request_id"}``.
 
     Raises:
-        ConfigError: Who or why is missing.
+        ConfigError: The name or the reason is missing.
         NotFoundError: There is no such study or model.
         InvalidInputError: The key has asked for something else.
     """
@@ -240,7 +240,7 @@ def _model(tx: Connection, study_id: int, study: str, model_id: int | None) -> i
 
 
 def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
-    """The referee's answer with its public facts, or None while there is none.
+    """Return the referee's answer with its public facts, or None while there is none.
 
     Returns:
         ``{"request_id", "kind", "study", "model_id", "refused", "message"}`` and, unless refused, for ``gate``

@@ -1,7 +1,4 @@
-"""What a study would be, before it is registered: the candidates that its program calls for, and its sealed parts.
-
-What a new study's data look like, before it is registered: looked at in a child with limits, for a server's page.
-"""
+"""Preview a study before it is registered: its program, candidates and sealed parts; its data in a limited process."""
 
 from __future__ import annotations
 
@@ -32,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def match_of(text: str, *, task: str | None = None) -> dict[str, Any]:
-    """The template that a program matches, and what that calls for.
+    """Return the template that a program matches, and its candidates.
 
     Args:
         text: The program, in either form.
-        task: What is predicted, where somebody said so or the data do.
+        task: What is predicted, where the user said so or the data do.
 
     Returns:
         ``{"canonical", "template", "input", "output", "work", "mapping", "candidates", "rejected"}``: ``template``,
@@ -70,7 +67,7 @@ def match_of(text: str, *, task: str | None = None) -> dict[str, Any]:
 
 
 def planned_parts(rows: int, *, gate: Mapping[str, Any], meter: Mapping[str, Any]) -> dict[str, int]:
-    """How many rows each part of a study gets, in the order of training, validation and the sealed ones.
+    """Return how many rows each part of a study gets, in the order of training, validation and the sealed ones.
 
     Args:
         rows: Different rows of the data.
@@ -100,7 +97,7 @@ def _targets(program: Program, task: str | None) -> str:
 
 
 def _why_not(kind: str) -> str:
-    """Why it cannot be trained here, whatever the data; empty if it can."""
+    """Return why it cannot be trained here, whatever the data; empty if it can."""
     trainer = TRAINERS.get(kind)
     if trainer is None:
         return NOT_TRAINED.get(kind, "there is no trainer of that name")
@@ -115,7 +112,7 @@ MEMORY_LIMIT_MB = 2048
 def look_at_data(
     artifacts: ArtifactStore, *, tenant: str, source: str, asked: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """The program of a study's data, and what decided it.
+    """Return the program of a study's data, and what decided it.
 
     Args:
         artifacts: Among which uploads are.
@@ -125,12 +122,12 @@ def look_at_data(
         asked: ``target``, ``task``, ``split``, ``id_column``, ``step_column``; what is missing is inferred.
 
     Returns:
-        What ``Inferred.as_mapping`` has, ``source`` being the one to register; ``text``, the program in lines; and of a
-        file with columns their names and its first rows, ``columns`` and ``head``, empty for others. None where only
-        the referee may read the source.
+        The fields of ``Inferred.as_mapping``, ``source`` being the one to register; ``text``, the program in lines; and
+        of a file with columns their names and its first rows, ``columns`` and ``head``, empty for others. None where
+        only the referee may read the source.
 
     Raises:
-        InvalidInputError: The source or the data are not as they must be, or are too large to be looked at.
+        InvalidInputError: The source or the data are invalid, or too large to be previewed.
     """
     given = parse_source(source)
     said = {name: text for name, text in asked.items() if text}
@@ -143,7 +140,7 @@ def look_at_data(
 def _seen_upload(given: Source, path: Path, said: Mapping[str, str]) -> dict[str, Any]:
     try:
         found = _ask({"path": str(path)} | dict(said))
-    except InvalidInputError as error:  # where the copy lies is nobody's business
+    except InvalidInputError as error:  # the place of the copy is not shown
         raise InvalidInputError(str(error).replace(str(path), upload_of(given.name).file)) from error
     seen = parse_source(found["source"])
     kept = tuple(option for option in given.options if option[0] == "rows")  # all others follow from the data

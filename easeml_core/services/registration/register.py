@@ -1,9 +1,4 @@
-"""A tenant registers a study; the referee then splits its data, seals two parts of it, and activates the study.
-
-What a study is after: what is predicted, by which metric candidates are compared, what is right on sealed sets.
-
-The names of the studies, to choose from.
-"""
+"""Register a study; the referee then splits its data, seals parts of it, and activates the study."""
 
 from __future__ import annotations
 
@@ -57,7 +52,7 @@ _DEFAULT_METRIC = {Task.CLASSIFICATION: "accuracy", Task.REGRESSION: "r2"}
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a study is after.
+    """The goal of a study.
 
     Attributes:
         task: Whether classes or numbers are predicted.
@@ -75,20 +70,19 @@ class Goal:
 def checked_goal(
     *, task: str | None = None, metric: str | None = None, hit: str | None = None, program: str | None = None
 ) -> Goal:
-    """What follows from what was said, and does not contradict itself.
+    """Return the goal that the arguments state or imply.
 
     Args:
-        task: ``classification`` or ``regression``; None for what program and metric say, classification where they do
-            not.
+        task: ``classification`` or ``regression``; None for what program and metric say, else classification.
         metric: Name of a metric; None for ``accuracy``, or ``r2`` where numbers are predicted.
         hit: ``within:T`` where numbers are predicted: one that is at most T off is right. None for the metric, where
             that is one of these.
-        program: What goes in and what comes out, in either form.
+        program: Inputs and outputs, in either form.
 
     Raises:
-        InvalidInputError: If these contradict each other, or T is needed and not given; says what to give.
-        ProgramError: If the program cannot be read; shows where.
-        NotFoundError: If there is no such metric.
+        InvalidInputError: These contradict each other, or T is needed and not given; says what to give.
+        ProgramError: The program cannot be read; shows where.
+        NotFoundError: There is no such metric.
 
     Example:
         >>> checked_goal(metric="rmse", hit="within:5")
@@ -103,7 +97,7 @@ def checked_goal(
 
 
 def _is_ours(metric: str) -> bool:
-    """Whether its name says all; a function of the tenant's is only imported where tenants' code runs."""
+    """Whether the metric is built in; a function of the tenant's is only imported where tenants' code runs."""
     return metric in METRICS or metric.startswith("within:")
 
 
@@ -119,7 +113,7 @@ def _task(asked: Task | None, metric: str | None, hit: str | None, demands: Dema
     if hit is not None and hit != CLASSES:
         said[f"hit {hit}"] = Task.REGRESSION
     if demands is not None and demands.are_scores and len(said) > 1:
-        del said["the program"]  # a list of numbers stands for a class, unless somebody says otherwise
+        del said["the program"]  # a list of numbers means a class, unless the user says otherwise
     tasks = sorted(set(said.values()))
     if len(tasks) > 1:
         listed = "; ".join(f"{what}: {task}" for what, task in said.items())
@@ -188,12 +182,12 @@ def register_study(
             (``training.metrics``); None for ``accuracy``, or ``r2`` where numbers are predicted.
         hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
             where the metric is one of these.
-        program: What goes in and what comes out (``docs/programs.md``); it calls for the candidates where none are
+        program: Inputs and outputs (``docs/programs.md``); it calls for the candidates where none are
             named. None for what the data look like.
         split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``training.splits``).
         grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``
             (``training.candidate_grid``).
-        weight: Share of everybody's attention, > 0.
+        weight: The study's share of the devices relative to others, > 0.
         budget_seconds: Device seconds that the study may use, or None for no limit.
         candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on); or
             a search space with ``space`` and ``count`` (``training.candidate_spaces``). None for what the program
@@ -204,12 +198,12 @@ def register_study(
         joint: ``{"reliability", "gate_share"}`` (see JointConfig) of one sealed set that gate and meter share; the rest
             has defaults. None for a set each.
         direct: ``{"share"}`` (see DirectConfig) of a second meter, on a hidden sample of the validation distribution,
-            which tells drift from tuning; the rest has defaults. None for no such meter.
+            which distinguishes drift from tuning; the rest has defaults. None for no such meter.
         priority: From -100 to 100; studies of a higher one come first.
         deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
         target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
-        keep: Let a study of this tenant that has the name already stand as it is, whatever is asked for here: for a
-            DAG that registers before each run.
+        keep: Keep a study of this tenant that has the name already, whatever the other arguments: for a DAG that
+            registers before each run.
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
@@ -276,7 +270,7 @@ def _registered(
 
 
 def _standing(tx: Connection, tenant: str, study: str) -> dict[str, Any]:
-    """The tenant's study that has the name already, as ``register_study`` returns it."""
+    """Return the tenant's study that has the name already, as ``register_study`` does."""
     found = studies.get_study(tx, study)
     if found.tenant != tenant:
         raise AlreadyExistsError(kind="study", name=study, remedy="it is another tenant's; choose another name")
@@ -300,7 +294,7 @@ def study_settings(
     joint: Mapping[str, Any] | None = None,
     direct: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """A study's settings as they are stored, checked: the condition parses and a plan can be made for each set.
+    """Return a study's settings as they are stored, checked: the condition parses and every set has a plan.
 
     Raises:
         InvalidInputError: A setting is not allowed, or gate and meter cannot share a set with theirs.
@@ -315,7 +309,7 @@ def study_settings(
 def _gate_and_meter(
     gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, joint: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Their settings, and how a shared set divides what may fail: then they have what follows from that."""
+    """Return the settings of gate and meter, with the shares that follow from a joint set."""
     gate_config, meter_config = _config(GateConfig, "gate", gate), _config(MeterConfig, "meter", meter)
     shared = None
     if joint is not None:
@@ -332,7 +326,7 @@ def _gate_and_meter(
 
 
 def _require_plans(settings: Mapping[str, Any]) -> None:
-    """A plan can be made for every set that the study's data will be cut into."""
+    """Require a plan for every set that the study's data will be cut into."""
     for purpose in set_purposes(settings):
         config = study_plan(settings, purpose)
         if isinstance(config, JointConfig):
@@ -344,7 +338,7 @@ def _require_plans(settings: Mapping[str, Any]) -> None:
 
 
 def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) -> _Config:
-    """The settings of one kind, from what a form or a file gave."""
+    """Return the settings of one kind, from a form or a file."""
     given: Any = {} if values is None else values
     try:
         if isinstance(given, Mapping):
@@ -378,7 +372,7 @@ def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:
 
 
 def study_names(store: Store, *, limit: int = 1000) -> list[str]:
-    """Names of the studies that were not refused, in alphabetical order, so many at most."""
+    """Return the names of the studies that were not refused, in alphabetical order, so many at most."""
     with store.begin() as tx:
         found = studies.list_studies(tx)
     return sorted({study.name for study in found if study.state != StudyState.REFUSED})[:limit]

@@ -1,9 +1,8 @@
-"""The referee's first task: load a study's data, split it once, keep some parts sealed and open the rest.
+"""Load a study's data, split it once, seal some parts and open the rest; add the baseline.
 
-The baseline of a study: one constant answer stands in as the old model while nothing is in production.
-
-It is made once, of the first training part, and each further data version keeps it: were it made anew of what was fed
-or switched off, whoever feeds could choose what the gate compares with.
+The baseline is a constant answer that is the old model while none is in production. It is made once, from the first
+training part, and each further data version keeps it: otherwise a user who feeds or switches rows could choose what the
+gate compares with.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def add_baseline(
         study_id: The study.
         data_version_id: The study's first version.
         train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
-        validation_labels: The same of the validation rows; the model's loss is measured on them.
+        validation_labels: The same of the validation rows, on which the model's loss is measured.
         hit: What counts as right.
     """
     with tempfile.TemporaryDirectory(prefix="easeml-baseline-") as folder:
@@ -131,8 +130,8 @@ def keep_baseline(
     _add(tx, study_id=study_id, data_version_id=data_version_id, artifact=artifact, validation_loss=loss)
 
 
-def _add(tx: Connection, **told: Any) -> None:
-    models.add_model(tx, trial_id=None, format="constant", **told)
+def _add(tx: Connection, **fields: Any) -> None:
+    models.add_model(tx, trial_id=None, format="constant", **fields)
 
 
 def _answer(labels: NDArray[Any]) -> int | float | tuple[float, ...]:
@@ -151,27 +150,27 @@ logger = logging.getLogger(__name__)
 _SHARES = {"gate": 0.2, "meter": 0.1, "joint": 0.3, "direct": 0.1, "validation": 0.15}
 _CALLED = {"gate": "the gate", "meter": "the meter", "joint": "gate and meter", "direct": "the second meter"}
 _LEAST_TRAINING_SHARE = 0.2
-_COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed sets without a word
+_COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed sets without an error
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
 def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetches: Fetches) -> str:
     """Split, seal and activate the study of a request.
 
-    The split is random but a function of the installation's secret, the study and the data, so that a repetition
-    after a crash seals the very same examples and no file of an abandoned split shows them to anybody.
+    The split is random but a function of the installation's secret, the study and the data, so that a repetition after
+    a crash seals the same examples and no file of an abandoned split shows them.
 
     Args:
         tx: Transaction of the referee's role.
         artifacts: Where the open parts go.
         request: The request.
-        fetches: Where the study's data come from.
+        fetches: Gives the study's data.
 
     Returns:
         The public message of the answer.
 
     Raises:
-        NotFetchedError: The data lie elsewhere and were not fetched yet.
+        NotFetchedError: The data are remote and were not fetched yet.
         InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
         SealedSetTooSmallError: The rows do not suffice for what the plans of the sealed sets need.
     """
@@ -185,11 +184,11 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetch
     require_fitting(study, named, raw.layout, raw.target_layout)
     _require_no_slices(GateConfig.from_json(study.config["gate"]))  # before anything is planned for them
     plans = planned_sets(study.config)
-    TrainingConfig.from_json(study.config["training"])  # once active, the study is everybody's: its settings must hold
+    TrainingConfig.from_json(study.config["training"])  # the scheduler reads it for all studies: it must be valid
     rows = _registered_rows(tx, artifacts, study, split, raw)
     raw = rows.raw
     sizes = part_sizes(len(raw.labels), plans)
-    # Keyed, because the plain hash of data that includes sealed labels would let anybody check guesses of them.
+    # Keyed, because the plain hash of data that includes sealed labels would let a user check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(seed, "big"))
@@ -244,12 +243,12 @@ class _Registered:
 
     @property
     def hidden(self) -> NDArray[np.bool_] | None:
-        """bool, shape (rows,): sealed elsewhere."""
+        """Whether a row is sealed elsewhere, shape (rows,)."""
         return None if self.found is None else self.found.is_sealed
 
     @property
     def shown(self) -> NDArray[np.bool_] | None:
-        """bool, shape (rows,): open elsewhere."""
+        """Whether a row is open elsewhere, shape (rows,)."""
         return None if self.found is None else self.found.is_shown
 
 
@@ -287,7 +286,7 @@ def _registered_rows(
 def _part_of(
     split: Split, raw: RawTable, new: NewRows, kept: NDArray[np.intp], taken: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """Rows of part K of N: of those that no study of the tenant has, 1 / (N - K + 1); of groups, whole groups."""
+    """Return part K of N: of the rows that no study of the tenant has, 1 / (N - K + 1); of groups, whole groups."""
     assert split.part is not None
     groups = raw.split_values if split.kind == "group" else None
     of_row = np.arange(len(new.ids)) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -309,10 +308,10 @@ def _part_of(
 
 
 def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[SealedSetPurpose, SetConfig]) -> None:
-    """The sealed parts have what their plans need, also after known rows took their places.
+    """Require that the sealed parts have what their plans need, also after known rows took their places.
 
     Raises:
-        SealedSetTooSmallError: One has not.
+        SealedSetTooSmallError: One has fewer rows.
     """
     for kind, config in plans.items():
         needed, rows = needed_examples(config), len(getattr(parts, kind).labels)
@@ -323,10 +322,10 @@ def _require_sizes(parts: Parts, sizes: Mapping[str, int], plans: Mapping[Sealed
 
 
 def _program(study: Study, raw: RawTable) -> Program:
-    """What goes in and what comes out, as the tenant has said it or as the data look.
+    """Return the study's program, as given by the tenant or inferred from the data.
 
     Raises:
-        InvalidInputError: The tenant has said something else than the data are.
+        InvalidInputError: The tenant's program contradicts the data.
     """
     if study.program is None:
         return raw.program or program_of_data(raw.layout, raw.task, len(raw.class_names), raw.target_layout)
@@ -336,12 +335,12 @@ def _program(study: Study, raw: RawTable) -> Program:
 
 
 def _kept_names(raw: RawTable) -> tuple[str, ...] | None:
-    """The columns' names as they are kept with the data, and as rows are hashed with now and later."""
+    """Return the columns' names as they are stored with the data and used in the hashes of rows."""
     return raw.feature_names if sum(map(len, raw.feature_names)) <= _LONGEST_NAMES else None
 
 
 def _require_unsealed(tx: Connection, study: Study, hashes: Sequence[bytes]) -> None:
-    """No table whose rows are sealed for another tenant: its open parts would show them, labels included.
+    """Refuse a table whose rows are sealed for another tenant: its open parts would show them, labels included.
 
     Raises:
         AlreadyExistsError: More than one row in twenty is; fewer are taken for coincidence.
@@ -351,7 +350,7 @@ def _require_unsealed(tx: Connection, study: Study, hashes: Sequence[bytes]) -> 
 
 
 def _sealed_already(tx: Connection, study: Study, hashes: Sequence[bytes]) -> str:
-    """What the answer says where the tenant has sealed the table's rows before; their number is for the log alone.
+    """Return the answer's sentence where the tenant has sealed the table's rows before; the log has their number.
 
     A count would tell a developer, who can register any rows, which of them lie in a sealed set.
     """
@@ -370,21 +369,21 @@ def _sealed_already(tx: Connection, study: Study, hashes: Sequence[bytes]) -> st
 
 
 def _require_no_slices(gate: GateConfig) -> None:
-    """Which example belongs to which slice is known of uploaded examples only.
+    """Refuse conditions for slices: only uploaded examples name their slice.
 
     Raises:
         InvalidInputError: The study's gate has conditions for slices.
     """
     if gate.slices:
         message = (
-            "conditions for slices need a test set of their own: register the study without them, then seal one with "
+            "conditions for slices need a separate test set: register the study without them, then seal one with "
             "`easeml test-set seal --slices COLUMN`"
         )
         raise InvalidInputError(message)
 
 
 def planned_sets(settings: Mapping[str, Any]) -> dict[SealedSetPurpose, SetConfig]:
-    """What each sealed set of a study with these settings is planned for.
+    """Return the plan of each sealed set of a study with these settings.
 
     Raises:
         InvalidInputError: Gate and meter cannot share a set with these settings.
@@ -393,7 +392,7 @@ def planned_sets(settings: Mapping[str, Any]) -> dict[SealedSetPurpose, SetConfi
 
 
 def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig]) -> dict[str, int]:
-    """Rows of every part but training: what the plans need, or a fixed share of the rows where that is more.
+    """Return the rows of every part but training: what the plans need, or a fixed share of the rows if that is more.
 
     Raises:
         SealedSetTooSmallError: Less than a fifth of the rows would be left for training; names the scarcest plan.
@@ -424,7 +423,7 @@ def _validation_minimum(config: SetConfig) -> int:
 
 
 def _named(parts: Parts) -> dict[str, tuple[Any, Any]]:
-    """The parts that have rows."""
+    """Return the parts that have rows."""
     named = {name: getattr(parts, name) for name in ("train", "validation", *SealedSetPurpose)}
     return {str(name): part for name, part in named.items() if len(part.labels)}
 
@@ -432,7 +431,7 @@ def _named(parts: Parts) -> dict[str, tuple[Any, Any]]:
 def _open_parts(
     tx: Connection, artifacts: ArtifactStore, study: Study, raw: RawTable, parts: Parts, digest: str
 ) -> int:
-    """Publish training and validation part; the id of the data version."""
+    """Publish training and validation part; return the id of the data version."""
     with tempfile.TemporaryDirectory(prefix="easeml-seal-") as folder:
         path = Path(folder) / "open.npz"
         save_open_parts(path, parts)
@@ -453,7 +452,7 @@ def _open_parts(
 def _seal_parts(
     tx: Connection, study: Study, version_id: int, parts: Parts, plans: Mapping[SealedSetPurpose, SetConfig]
 ) -> dict[SealedSetPurpose, int]:
-    """Seal the parts; the number of each set."""
+    """Seal the parts; return the number of each set."""
     names = studies.feature_names(tx, version_id)
     set_ids: dict[SealedSetPurpose, int] = {}
     for purpose, config in plans.items():

@@ -345,7 +345,7 @@ def at_work(lab: Any, **duties: Any) -> Iterator[Referee]:
         stop.set()
         thread.join(60)
     assert not thread.is_alive()
-    assert not [t for t in threading.enumerate() if t.name == "clerk"]
+    assert not [t for t in threading.enumerate() if t.name == "publisher"]
 
 
 def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:

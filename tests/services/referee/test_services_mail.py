@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.services.referee.mail_delivery import MailServer, Postman
+from easeml_core.services.referee.mail_delivery import MailSender, MailServer
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store.tables import outbox as mails
@@ -93,7 +93,7 @@ def test_under_none_every_verdict_goes_to_the_integrator_alone(lab: Any, box: Ma
     for model in ("good", "rare"):
         lab.gate(model, "hidden")
     assert unsent(lab) == 2
-    assert Postman(lab.referee, box.settings).send_waiting() == 0
+    assert MailSender(lab.referee, box.settings).send_waiting() == 0
     assert [(m["To"], m["From"], m["Subject"]) for m in box.mails()] == [
         ("integrator@lab.example", "referee@easeml.example", "easeml: hidden, model 10: pass"),
         ("integrator@lab.example", "referee@easeml.example", "easeml: hidden, model 12: fail"),
@@ -102,7 +102,7 @@ def test_under_none_every_verdict_goes_to_the_integrator_alone(lab: Any, box: Ma
     assert first.startswith("Study hidden, step 1 of 3: PASS (released as pass by its mode).")
     assert '"verdict": "FAIL"' in second
     assert '"log_level"' in second
-    assert Postman(lab.referee, box.settings).send_waiting() == 0  # each once
+    assert MailSender(lab.referee, box.settings).send_waiting() == 0  # each once
     assert len(box.received) == 2
     assert unsent(lab) == 0
 
@@ -111,7 +111,7 @@ def test_where_verdicts_show_only_the_alarm_is_mailed(lab: Any, box: MailBox) ->
     plan_mail(lab, 1)
     for model in ("rare", "worse", "good"):
         lab.gate(model)
-    Postman(lab.referee, box.settings).send_waiting()
+    MailSender(lab.referee, box.settings).send_waiting()
     (mail,) = box.mails()
     assert mail["Subject"] == "easeml: full needs a new test set"
     assert mail.get_content().strip() == lab.one("SELECT message FROM work.alerts")
@@ -144,9 +144,9 @@ def write(lab: Any, *recipients: str, subject: str = "s") -> None:
 def test_a_server_that_is_away_gets_its_mail_later(lab: Any, box: MailBox, caplog: Any) -> None:
     write(lab, "a@b.example")
     away = MailServer("127.0.0.1", 1, "referee@easeml.example", timeout_seconds=1)
-    assert Postman(lab.referee, away).send_waiting() == 1
+    assert MailSender(lab.referee, away).send_waiting() == 1
     assert "could not be sent, it is tried again later" in caplog.text
-    assert Postman(lab.referee, box.settings).send_waiting() == 0
+    assert MailSender(lab.referee, box.settings).send_waiting() == 0
     (mail,) = box.mails()
     assert mail.get_content().splitlines() == ["Grüße", ".", "end"]
     assert mail["Message-ID"].startswith("<easeml.1.")
@@ -155,16 +155,16 @@ def test_a_server_that_is_away_gets_its_mail_later(lab: Any, box: MailBox, caplo
 def test_a_refused_recipient_keeps_no_other_mail_back(lab: Any, box: MailBox) -> None:
     box.refused = ["nobody"]
     write(lab, "nobody@b.example", "a@b.example")
-    assert Postman(lab.referee, box.settings).send_waiting() == 1
+    assert MailSender(lab.referee, box.settings).send_waiting() == 1
     assert [m["To"] for m in box.mails()] == ["a@b.example"]
     box.refused = []
-    assert Postman(lab.referee, box.settings).send_waiting() == 0
+    assert MailSender(lab.referee, box.settings).send_waiting() == 0
     assert unsent(lab) == 0
 
 
 def test_a_subject_cannot_bring_headers_of_its_own(lab: Any, box: MailBox) -> None:
     write(lab, "a@b.example", subject="s\r\nBcc: thief@b.example")
-    assert Postman(lab.referee, box.settings).send_waiting() == 1
+    assert MailSender(lab.referee, box.settings).send_waiting() == 1
     assert box.received == []
 
 
