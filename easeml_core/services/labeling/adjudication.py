@@ -18,7 +18,6 @@ from easeml_core.errors import StateError
 from easeml_core.services.labeling.annotations import held_set, keep_word, read_words, require_asked
 from easeml_core.services.labeling.requests import find_labelled_set
 from easeml_core.store.tables import labels as examples
-from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.labels import REFEREE, UNKNOWN, UNSURE
 
@@ -79,13 +78,13 @@ class UnsureExample:
 
 @typed_record
 class UnsureExamples:
-    """Examples that labelers pass of a set, in its order.
+    """Examples of a set that labelers passed on, in its order.
 
     Attributes:
         test_set_id: The set.
         study: Whose it is.
         unsure: The examples.
-        asked: How many words were taken back, to ask once more.
+        asked: How many labelers are asked again.
     """
 
     test_set_id: int
@@ -95,20 +94,20 @@ class UnsureExamples:
 
 
 def where_labelers_differ(tx: Connection, found: SealedSet, words: Words, classes: Sequence[str]) -> list[Difference]:
-    """Open differences, without who said what."""
-    told = []
+    """Return open differences, without the labelers' names."""
+    listed = []
     for place in np.flatnonzero(words.batch & words.disputed)[:MOST_TO_SETTLE]:
         said = sorted({int(labels[place]) for labels in words.given.values() if labels[place] != UNKNOWN})
         key = examples.example_key(tx, found.id, int(place))
-        told.append(Difference(int(place), key, [classes[label] for label in said]))
-    return told
+        listed.append(Difference(int(place), key, [classes[label] for label in said]))
+    return listed
 
 
-def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[Passed]:
-    """Examples without a label that a labeler has passed on.
+def unsure_examples(tx: Connection, found: SealedSet, words: Words, *, decides: bool) -> list[Passed]:
+    """Return examples that labelers passed on and none has labelled.
 
-    Who does not decide is shown their own alone, and not that others passed: what others said must not move a label
-    that is not given yet.
+    A labeler who does not decide sees only those that they passed on themselves: others' answers must not influence a
+    label that is not given yet.
     """
     theirs = True if decides else words.mine == UNSURE
     return [
@@ -123,7 +122,7 @@ def what_nobody_can_tell(tx: Connection, found: SealedSet, words: Words, *, deci
 
 
 def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int) -> Kept:
-    """Keep the referee's word on an example where labelers differ, or that nobody can tell.
+    """Store the referee's label of an example where labelers differ, or that none can tell.
 
     It is stored under the labeler ``referee``. Repeatable; a second label replaces the first until it is used.
 
@@ -156,7 +155,7 @@ def settle(store: Store, *, study: str, test_set_id: int, place: int, label: int
 
 
 def ask_again(store: Store, *, study: str, test_set_id: int, place: int) -> AskedAgain:
-    """Show an example that nobody can tell once more to those who have passed on it. May be repeated.
+    """Show an unsure example again to the labelers who passed on it. Repeatable.
 
     Nothing is lost: ``UNSURE`` was never used.
 
@@ -189,7 +188,7 @@ def _ask_again(tx: Connection, found: SealedSet, words: Words, places: Sequence[
         passed = again & (said == UNSURE)
         if passed.any():
             taken += int(passed.sum())
-            label_rows.keep_labels(tx, found.id, labeler, np.where(passed, UNKNOWN, said))
+            examples.keep_labels(tx, found.id, labeler, np.where(passed, UNKNOWN, said))
     return taken
 
 
@@ -211,6 +210,6 @@ def list_unsure(store: Store, *, study: str, test_set: str | int | None = None, 
             found = held_set(tx, study, found.id)
         words = read_words(tx, found, REFEREE)
         places = [int(place) for place in np.flatnonzero(words.passed)]
-        told = [UnsureExample(examples.example_key(tx, found.id, p), int(words.passed[p])) for p in places]
+        unsure = [UnsureExample(examples.example_key(tx, found.id, p), int(words.passed[p])) for p in places]
         asked = _ask_again(tx, found, words, places) if again else 0
-        return UnsureExamples(found.id, found.study, tuple(told), asked)
+        return UnsureExamples(found.id, found.study, tuple(unsure), asked)

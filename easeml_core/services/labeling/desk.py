@@ -141,9 +141,9 @@ class Desk(Batch):
         layout: What an example stands for before it was flattened; None where it was not kept.
         agreement: With other labelers.
         disputes: For the referee: where labelers differ.
-        passed: What nobody can tell.
+        passed: Unsure examples.
         example: The example to label; None where nothing is left.
-        last: What was kept of the one before; None without one.
+        last: The stored answer to the one before; None without one.
     """
 
     classes: Sequence[str]
@@ -240,7 +240,7 @@ def desk(
             layout=layout,
             agreement=Agreement(both, same),
             disputes=where_labelers_differ(tx, found, words, classes) if decides else [],
-            passed=what_nobody_can_tell(tx, found, words, decides=decides),
+            passed=unsure_examples(tx, found, words, decides=decides),
             example=_example(tx, found, words, at, settles if decides else None),
             last=None if last is None else _last(tx, found, words, last, classes),
         )
@@ -305,7 +305,7 @@ def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: S
 
 
 def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int, label: int | None) -> Kept:
-    """Keep what somebody says of one example. May be repeated; a second word replaces the first, until it is used.
+    """Store a labeler's answer to one example. Repeatable; a second answer replaces the first until it is used.
 
     Args:
         store: Role ``easeml_referee``.
@@ -332,7 +332,7 @@ def say(store: Store, *, study: str, test_set_id: int, labeler: str, place: int,
 
 
 def take_back(store: Store, *, study: str, test_set_id: int, labeler: str, place: int) -> Kept:
-    """Undo what somebody said of one example, until a verdict may have used it. May be repeated.
+    """Undo a labeler's answer to one example, until a verdict may have used it. Repeatable.
 
     Arguments, returns and errors as of ``say``.
     """

@@ -63,8 +63,8 @@ class Inferred:
         data_version: Version of the data that it was trained on.
         labels: Names of classes, or numbers, or lists of them where an answer is an image, a series or the like.
         columns: What the rows came with, by name.
-        probabilities: Of each row, class to probability; None where nobody asked for them.
-        latency: How long all of it took.
+        probabilities: Of each row, class to probability; None where not requested.
+        latency: Duration of the call.
     """
 
     study: str
@@ -79,10 +79,10 @@ class Inferred:
 
 
 def answers_json(found: Inferred) -> dict[str, object]:
-    """The answers as JSON: without the columns, which came from the caller, and without what was not asked for."""
-    told: dict[str, object] = to_json(found)
+    """Return the answers as JSON, without the caller's columns and without missing probabilities."""
+    fields: dict[str, object] = to_json(found)
     left_out = {"columns"} if found.probabilities is not None else {"columns", "probabilities"}
-    return {name: value for name, value in told.items() if name not in left_out}
+    return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def infer(
@@ -166,19 +166,19 @@ def infer(
     )
 
 
-def write_answers(path: Path, told: Inferred) -> None:
-    """What ``infer`` told as a CSV file: the columns that came with the rows, the answer, then probabilities."""
+def write_answers(path: Path, answers: Inferred) -> None:
+    """Write the answer of ``infer`` as a CSV file: the rows' columns, the answer, then probabilities."""
     with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         write_answers_to(file, answers)
 
 
-def write_answers_to(file: TextIO, told: Inferred) -> None:
-    """The same into an open file."""
-    columns, chances = told.columns, told.probabilities
+def write_answers_to(file: TextIO, answers: Inferred) -> None:
+    """As ``write_answers``, into an open file."""
+    columns, chances = answers.columns, answers.probabilities
     classes = list(chances[0]) if chances else []
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*columns, "answer", *(f"p({name})" for name in classes)])
-    for row, label in enumerate(told.labels):
+    for row, label in enumerate(answers.labels):
         shown = [f"{chances[row][name]:.6g}" for name in classes] if chances else []
         writer.writerow([*(column[row] for column in columns.values()), label, *shown])
 

@@ -110,7 +110,7 @@ class ListedSubmission:
         submitted_by: By whom.
         in_production: Whether it is.
         validation_quality: On the open validation part, in [0, 1].
-        state: ``in production``, ``handed in`` (nobody has asked the gate), ``waiting``, ``refused`` (and never
+        state: ``in production``, ``handed in`` (no gate request), ``waiting``, ``refused`` (and never
             judged), or the symbol that was released last: ``pass``, ``fail`` or ``withheld``.
     """
 

@@ -221,7 +221,7 @@ def test_only_what_waits_can_be_settled_or_asked_again(asked: Asked) -> None:
                 act(place)
         with pytest.raises(StateError, match="has ended"):
             act(4, test_set_id=asked.set_id + 1)
-    with pytest.raises(StateError, match="nobody has passed on it"):
+    with pytest.raises(StateError, match="none has passed on it"):
         settle(asked, 9, 0)
     for label in (2, -1, -2, 10**30):
         with pytest.raises(ConfigError, match="from 0 to 1"):
@@ -265,7 +265,7 @@ def test_one_person_with_two_names_turns_no_label_that_a_verdict_may_have_used(a
         say(asked, "ann", place, 0)
     assert not asked.is_open()
     for place in (1, 2, 3):
-        with pytest.raises(StateError, match=rf"place {place} already, so it stays, .* seal a new one"):
+        with pytest.raises(StateError, match=rf"place {place} already, so it stays; .* seal a new one"):
             say(asked, "boss", place, 1)
         for act in (lambda at: settle(asked, at, 1), lambda at: say(asked, "referee", at, 1)):
             with pytest.raises(StateError, match=r"nothing to settle|a verdict may have used"):

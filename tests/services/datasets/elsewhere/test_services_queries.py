@@ -1,4 +1,4 @@
-"""Queries by name: written by whoever runs the referee, read only, bounded, and closed to all but their tenants."""
+"""Queries by name: written by the referee's operator, read only, bounded, and closed to all but their tenants."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_another_tenants_query_is_refused_as_if_it_were_not_there(ask: Any) -> N
         answer = ask(
             source, study=source.replace(":", "-"), queries={"flowers": query("", SELECT, tenants=frozenset({"other"}))}
         )
-        said = f"source '{source}': the referee knows no such query for tenant 'lab'; whoever"
+        said = f"source '{source}': the referee knows no such query for tenant 'lab'"
         assert answer["message"].startswith(said)
 
 
