@@ -1,6 +1,6 @@
-"""Who did what, when and why, told in words; filters, counts and a table for whoever keeps it elsewhere.
+"""The audit in words: who did what, when and why; with filters, counts, and a table for export.
 
-The words of the audit: each act as a title and a detail, without what its reason says.
+``in_words`` gives each act a title and a detail, without what its reason says.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ _LIMITS = {
 }
 
 
-def told(row: Facts) -> tuple[str, str]:
-    """Title and detail of a row of the audit.
+def in_words(row: Facts) -> tuple[str, str]:
+    """Return title and detail of a row of the audit.
 
     Example:
-        >>> told({"act": "study changed", "before": {"budget_seconds": 1800.0}, "after": {"budget_seconds": None}})
+        >>> in_words(
+        ...     {"act": "study changed", "before": {"budget_seconds": 1800.0}, "after": {"budget_seconds": None}}
+        ... )
         ('Limits of the study changed', 'budget 0.5 → none')
     """
     act = row["act"]
@@ -78,7 +80,7 @@ def _policy(before: Facts, after: Facts) -> str:
 
 
 def hourly_text(price: float) -> str:
-    """The price of compute, given for a second of a device."""
+    """Return the price of compute, given for a second of a device."""
     return f"{3600 * price:.4g} of quality an hour" if price else "none"
 
 
@@ -167,10 +169,10 @@ _DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
 
 
 MOST_ROWS = 20_000
-"""Rows of one table that is taken away."""
+"""Largest number of exported rows."""
 
 RECENT = timedelta(days=30)
-"""What the figures on top count."""
+"""The period of the figures on top."""
 
 
 class Group(StrEnum):
@@ -211,14 +213,14 @@ def audit(
     limit: int = 50,
     offset: int = 0,
 ) -> dict[str, Any]:
-    """Acts, newest first.
+    """Return acts, newest first.
 
     Args:
         store: Any role.
-        studies: Names of the studies that whoever asks may see; None for all there is.
+        studies: Names of the studies that the viewer may see; None for all.
         study: Of this study only.
         group: One of ``Group``.
-        who: Of this person or task only.
+        who: Of this user or task only.
         text: In who, study, tenant, reason or a set's name.
         since: From then on.
         limit: 1 to 20,000.
@@ -227,10 +229,10 @@ def audit(
     Returns:
         ``{"total", "groups", "events"}``. ``groups`` counts each group under the other filters. An event is ``{"id",
         "at" (a moment), "who", "door", "role", "act", "group", "study", "tenant", "title", "detail", "before",
-        "after", "reason", "is_open"}``; the last says of what was asked for whether it still waits for its answer.
+        "after", "reason", "is_open"}``; the last says whether a request still waits for its answer.
 
     Raises:
-        ConfigError: A number or the group is none of these.
+        ConfigError: A number or the group is out of range.
     """
     require(1 <= limit <= MOST_ROWS, "limit", limit, f"from 1 to {MOST_ROWS}")
     require(0 <= offset <= 10**9, "offset", offset, "from 0 to 1e9")
@@ -246,7 +248,7 @@ def audit(
 
 
 def recent_figures(store: Store, *, studies: Collection[str] | None = None) -> dict[str, int]:
-    """What the last 30 days brought, by act, and ``waiting``: forced promotions without an answer."""
+    """Count the acts of the last 30 days, and ``waiting``: forced promotions without an answer."""
     since = datetime.now(UTC) - RECENT
     with store.begin() as tx:
         acts = store_audit.counts(tx, Filter(studies=studies, since=since))
@@ -254,19 +256,19 @@ def recent_figures(store: Store, *, studies: Collection[str] | None = None) -> d
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
-    title, detail = told(row)
+    title, detail = in_words(row)
     return row | {"group": _GROUP.get(row["act"], Group.STUDIES), "title": title, "detail": detail}
 
 
 COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason", "started_by")
-"""The last one is told where whoever asks can ask Airflow, too: who has started the run in which a task acts."""
+"""The last one names the user who started the DAG run of a task, where the caller can read it from Airflow."""
 
 _BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-"""Of spreadsheets; the last four are = + - @ in full width, which some take for the same."""
+"""Of spreadsheets; the last four are = + - @ in full width, which some treat alike."""
 
 
 def as_csv(events: Iterable[Mapping[str, Any]]) -> str:
-    """Events as a table with a heading; a spreadsheet runs nothing of what people wrote.
+    """Return events as a table with a heading; a spreadsheet runs nothing of what users wrote.
 
     Example:
         >>> cell("=1+1"), cell(None), cell("why")
@@ -281,7 +283,7 @@ def as_csv(events: Iterable[Mapping[str, Any]]) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as text; what a spreadsheet would take for a formula gets an apostrophe in front."""
+    """Return a value as text; what a spreadsheet would take for a formula gets an apostrophe in front."""
     if value is None:
         return ""
     shown = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)

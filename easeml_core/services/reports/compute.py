@@ -1,4 +1,4 @@
-"""What runs where, who waits, who gets what for their weight, and what an hour of a device is worth."""
+"""Devices: what runs where, which trials wait, each tenant's share, and what an hour of a device is worth."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ WINDOWS = {
     "24h": (timedelta(hours=24), 48),
     "7d": (timedelta(days=7), 84),
 }
-"""How far back a look goes, and into how many parts it is cut."""
+"""The period of a report, and the parts into which it is cut."""
 
 MOST_RUNS = 600
-"""Trials drawn: those that run, and the latest that have ended."""
+"""Largest number of drawn trials: those that run, and the latest that have ended."""
 
 MOST_WAITS = 12
 MOST_GAINS = 400
 
 
 class JobState(StrEnum):
-    """What a stretch of device time was."""
+    """The use of a stretch of device time."""
 
     RUNNING = "running"
     ENDED = "ended"
@@ -54,7 +54,7 @@ class Job:
     """A stretch of time for which a trial held a device.
 
     Attributes:
-        state: What it was.
+        state: The use of the time.
         begun: When it began.
         until: When it ended; of a running trial the present.
         run: The trial.
@@ -79,7 +79,7 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Device time of a tenant; of all tenants together that may not be seen where ``tenant`` is None.
+    """Device time of a tenant; of all unseen tenants together where ``tenant`` is None.
 
     Attributes:
         tenant: Its name.
@@ -104,20 +104,20 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class ComputeReport:
-    """Everything about devices in a time.
+    """The devices in a period.
 
     Attributes:
         since: Its beginning.
         now: Its end, by the database's clock.
         window: One of ``WINDOWS``.
         totals: Counts.
-        lanes: What ran where, as of ``lanes_of``.
+        lanes: The trials by device, as of ``lanes_of``.
         drawn: Number of trials in the lanes.
         at_once: Devices that trained at once, as of ``at_once``.
         waits: Trials that wait.
         busy: Devices that trained over time.
-        shares: Device time by tenant: the most served first, all that may not be seen last.
-        gains: What choices promised, newest first.
+        shares: Device time by tenant, most first, that of all unseen tenants last.
+        gains: Gains promised by choices, newest first.
         prices: Prices of compute, oldest first; the last one is in force.
     """
 
@@ -136,7 +136,7 @@ class ComputeReport:
 
 
 def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None = None) -> ComputeReport:
-    """Return everything about devices in a time, in one transaction of bounded queries.
+    """Return the devices in a period, in one transaction of bounded queries.
 
     Args:
         store: Role ``easeml_worker``.
@@ -201,10 +201,10 @@ def lanes_of(runs: Sequence[DeviceRun], *, now: datetime) -> list[Lane]:
 
 
 def at_once(lanes: Sequence[Lane], *, since: datetime) -> float | None:
-    """Return how many devices trained at once, on average over the time in which any did; of what is drawn.
+    """Return how many drawn devices trained at once, on average over the time in which any did.
 
-    Time that was lost with a device that stopped answering is not training. Two slots of one machine are two devices
-    here, however slow they make each other.
+    Time that was lost with a device that stopped answering is not training. Two slots of one machine count as two
+    devices, even though they slow each other down.
 
     Returns:
         At least 1; None where nothing trained.
@@ -249,7 +249,7 @@ def _expected(run: DeviceRun, now: datetime) -> datetime | None:
 
 
 def _shares(rows: Sequence[TenantUse]) -> list[Share]:
-    """Return shares of the device time with what is due by weight; the most served first, all unseen ones last."""
+    """Return shares of the device time with what is due by weight; most time first, all unseen tenants last."""
     seconds = sum(r.seconds for r in rows)
     weight = sum(r.weight or 0 for r in rows)
     by_tenant: dict[str | None, list[TenantUse]] = {}

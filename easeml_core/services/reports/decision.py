@@ -1,4 +1,4 @@
-"""Why a trial was suggested, as it was written down then, and what came of it."""
+"""Why a trial was suggested, as recorded then, and its result."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
         batches = [_batch(found) for found in decisions.suggestions_of_trial(tx, trial_id)]
-        told = decisions.outcome_of_trial(tx, trial_id)
+        result = decisions.outcome_of_trial(tx, trial_id)
         decided = pruning.decisions_of(tx, trial_id)
     outcome = _outcome(trial, told, batches)
     return TrialExplanation(
@@ -174,8 +174,8 @@ def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
 
 
 def _stop(decided: Sequence[RungDecision]) -> list[str]:
-    """That a rung has stopped it, where one has."""
-    return [f"it {sentence_of(told)}" for told in decided if not told.goes_on]
+    """Say that a rung has stopped it, where one has."""
+    return [f"it {sentence_of(decision)}" for decision in decided if not decision.goes_on]
 
 
 def _batch(found: Suggested) -> HandedOut:

@@ -1,6 +1,6 @@
-"""The referee's page of facts on a study's gate: its sealed sets, their ledger, one verdict in full, who waits.
+"""The referee's report on a study's gate: its sealed sets, their ledger, one verdict in full, and waiting requests.
 
-Everything here needs the role ``easeml_referee``; what a developer may know is in ``services/reports/submissions.py``.
+Needs the role ``easeml_referee``; the facts for developers are in ``services/reports/submissions.py``.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 500
-"""Entries of a ledger that one look gives at most."""
+"""Largest number of ledger entries in a report."""
 
 _MOST_SYMBOLS = 40
 _FEW_STEPS = 0.1
-"""Share of the steps that is left when the next set should be on its way."""
+"""Share of the steps left at which the next set should be prepared."""
 
 
 @typed_record
 class GateSet(ShownSet):
-    """A sealed set that the gate draws on.
+    """A sealed set that serves the gate.
 
     Attributes:
         passes: Answers that were changes.
@@ -75,7 +75,7 @@ class GateSet(ShownSet):
 
 @typed_record
 class NamedEntry(ShownEntry):
-    """An entry of the ledger with the numbers and names by which people know its models.
+    """An entry of the ledger with the numbers and names of its models.
 
     Attributes:
         number: Of the submission, or None.
@@ -115,11 +115,11 @@ class WaitingRequest:
 
 @typed_record
 class LabelWork:
-    """What labelers have to do on the live set.
+    """The labelers' work on the live set.
 
     Attributes:
         labels: Examples without a label that a request waits for.
-        conflicts: Examples on which labelers differ, without the word of the referee.
+        conflicts: Examples on which labelers differ, without the referee's label.
         settled: Likewise with it.
         unsure: Examples without a label that a labeler has seen and cannot tell.
     """
@@ -131,7 +131,7 @@ class LabelWork:
 
 
 class GateNeed(StrEnum):
-    """What a gate needs a person for, worst first."""
+    """Why a gate needs a user, worst first."""
 
     NO_LIVE_SET = "no live set"
     LABELS = "labels"
@@ -143,18 +143,18 @@ class GateNeed(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """All that the referee needs to see of a study's gate at once.
+    """A study's gate as the referee sees it.
 
     Attributes:
         sets: Those that serve the gate, newest first.
-        chosen: The one that is looked at, or None.
+        chosen: The one that is shown, or None.
         symbols: The newest entries of the gate on it, oldest first.
-        verdict: The entry that is looked at, or None.
+        verdict: The entry that is shown, or None.
         ledger: The newest entries of the set, newest first.
         ledger_total: How many there are.
         waiting: Requests without an answer, oldest first.
-        wanted: What the labelers have to do on the live set.
-        production: What stands, and what stood before.
+        wanted: The labelers' work on the live set.
+        production: The model in production, and the one before.
     """
 
     sets: Sequence[GateSet]
@@ -179,7 +179,7 @@ class GateReport:
 
     @property
     def promotable(self) -> NamedEntry | None:
-        """The verdict that is looked at, where its model may be promoted; the rule is ``models/promotion.py``'s."""
+        """The shown verdict, where its model may be promoted; the rule is ``models/promotion.py``'s."""
         entry = self.verdict
         if entry is None or self.chosen is None or entry.answered_at is None or entry.released == Symbol.FAIL:
             return None
@@ -188,9 +188,9 @@ class GateReport:
         return None if is_there or entry.condition != gate_settings(self.chosen).condition else entry
 
     def needs(self) -> list[GateNeed]:
-        """What the gate needs a person for, worst first.
+        """Why the gate needs a user, worst first.
 
-        That the live set is nearly used up counts only where no other set waits to take its place.
+        A nearly used-up live set counts only where no other set waits to take its place.
         """
         live, follows = self.live, any(found.state is SealedSetState.SEALED for found in self.sets)
         wears = live is not None and not follows
@@ -214,13 +214,13 @@ def gate_report(
     model_id: int | None = None,
     limit: int = 10,
 ) -> GateReport:
-    """All that the referee needs to see of a study's gate at once.
+    """Return a study's gate as the referee sees it.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
-        test_set: Number of the set that is looked at; None for that of the submission, else the live or the last one.
-        submission: Number of the submission whose verdict is looked at; None for the newest that has one.
+        test_set: Number of the set to show; None for that of the submission, else the live or the last one.
+        submission: Number of the submission whose verdict is shown; None for the newest that has one.
         model_id: The model in its place, where no submission is named.
         limit: Entries of the ledger, 1 to 500.
 
@@ -257,7 +257,7 @@ def gate_report(
 
 
 def gate_ledger(store: Store, *, study: str, test_set: int, limit: int = MOST, skip: int = 0) -> list[NamedEntry]:
-    """A page of a set's ledger, newest first; entries as of ``gate_report``.
+    """Return a page of a set's ledger, newest first; entries as of ``gate_report``.
 
     Raises:
         ConfigError: The limit is out of range.
@@ -286,7 +286,7 @@ def _chosen(sets: list[SealedSet], test_set: int | None, study: str) -> SealedSe
 def _verdict(
     tx: Connection, study_id: int, sets: Sequence[SealedSet], submission: int | None, model_id: int | None
 ) -> tuple[SealedSet, LedgerEntry]:
-    """The set that judged a submission last, else a model, and its entry."""
+    """Return the set that judged a submission last, else a model, and its entry."""
     if submission is not None:
         model_id = submissions.model_of_number(tx, study_id, submission)
     for found in sets:
@@ -298,7 +298,7 @@ def _verdict(
 
 
 class _Named:
-    """Entries of the ledger with the numbers and names by which people know the models in them."""
+    """Entries of the ledger with the numbers and names of their models."""
 
     def __init__(self, tx: Connection, study_id: int, entries: Sequence[LedgerEntry]) -> None:
         reports = [entry.verdict for entry in entries]
@@ -318,14 +318,14 @@ class _Named:
 
 
 def _gate_set(tx: Connection, found: SealedSet) -> GateSet:
-    """A set, and how far it is used up beyond what everybody may know."""
+    """Return a set with its use beyond the public facts."""
     passes = ledger.used(tx, found.id)[1]
     needed = _needed(found, passes) if found.state == SealedSetState.LIVE else None
     return GateSet(**row_of(shown(found)), passes=passes, needed=needed)
 
 
 def _needed(found: SealedSet, passes: int) -> int:
-    """Examples that the next verdict on the set's own condition needs."""
+    """Return how many examples the next verdict on the sealed condition needs."""
     joint = joint_config(found)
     return _needed_by_joint(joint) if joint is not None else _needed_by_gate(gate_settings(found), passes)
 
@@ -337,12 +337,12 @@ def _needed_by_gate(plan: GateConfig, passes: int) -> int:
 
 @lru_cache(maxsize=1024)
 def _needed_by_joint(plan: JointConfig) -> int:
-    """At the log weight that was planned for the last verdict, as the judge asks (``services/gate/judge.py``)."""
+    """At the log weight that was planned for the last verdict, as of ``services/gate/judge.py``."""
     return examples_for_joint_gate(plan.gate, planned_gate_log_weight(joint_plan(plan), plan.meter.ambiguous))
 
 
 def _waiting(tx: Connection, study_id: int) -> list[WaitingRequest]:
-    """Gate requests without an answer, oldest first."""
+    """Return gate requests without an answer, oldest first."""
     open_ = requests.unanswered(tx, study_id, RequestKind.GATE)
     ids = [entry.model_id for entry in open_]
     numbers, names = submissions.numbers_of(tx, study_id, ids), submissions.names_of(tx, ids)

@@ -1,6 +1,6 @@
-"""What next, and why: for each study, or for all, from state alone.
+"""The next steps of each study, or of all, with reasons; on the pages and in ``easeml next``.
 
-The same on the pages and in ``easeml next``; the overview's one sentence is the first of a study.
+The overview's one sentence is the first step of a study.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.releases import Alert
 
 MOST_IN_DETAIL = 50
-"""Studies whose last promise and validation set are looked at, too: that takes some queries each."""
+"""Largest number of studies whose last promise and validation set are read, too: some queries each."""
 
 _ALERTED = {
     AlertKind.OVERFITTING: (StepKind.OVERFITTING,),
@@ -56,7 +56,7 @@ class NextStep:
         title: A few words, without the study's name.
         why: The reason, with its numbers.
         act: What to do.
-        page: Where, below the pages' own path; empty for nowhere.
+        page: Path below the pages' own; empty for none.
         command: The same in the command line; empty where there is none.
         since: Since when; None where that is not known.
     """
@@ -80,7 +80,7 @@ def next_steps(
     limit: int = 1000,
     needs_only: bool = False,
 ) -> list[NextStep]:
-    """Return what is next, worst first; what concerns the whole installation once, and without a study.
+    """Return the next steps, worst first; those of the whole installation once, and without a study.
 
     Args:
         store: Any role; only public facts are read.
@@ -95,7 +95,7 @@ def next_steps(
         entries = overview.study_summaries(tx, limit=1_000_000, names=studies_only)
         missing = sorted(set(studies_only or ()) - {e.study for e in entries})
         if missing:
-            studies.get_study(tx, missing[0])  # says which there are
+            studies.get_study(tx, missing[0])  # raises with the known names
             raise NotFoundError(kind="study", name=missing[0])
         found = steps_of_all(tx, entries, in_detail=not needs_only)
     return [step for step in found if not needs_only or step.severity != Severity.INFO][:limit]
@@ -120,7 +120,7 @@ def steps_of_all(tx: Connection, entries: Sequence[StudySummary], *, in_detail: 
 
 
 def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
-    """Return the same list, in which a referee that does not answer is one step for all studies."""
+    """Return the steps with one step for all studies where the referee does not answer."""
     silent = [(step.since, step) for step in steps if step.kind == StepKind.REFEREE and step.since is not None]
     if len(silent) < 2:
         return list(steps)
@@ -130,11 +130,11 @@ def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
     return [replace(first, study=None, tenant=None, why=why, page=""), *rest]
 
 
-# -- what the row does not say ----------------------------------------------------------------------------------------
+# -- beyond the row of the overview ------------------------------------------------------------------------------------
 
 
 def _newest_alerts(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, dict[AlertKind, Alert]]:
-    """Return of each study with open alerts the newest one by kind."""
+    """Return the newest open alert of each study by kind."""
     alarmed = [e.study for e in entries if e.open_alerts]
     if not alarmed:
         return {}
@@ -145,7 +145,7 @@ def _newest_alerts(tx: Connection, entries: Sequence[StudySummary]) -> dict[str,
 
 
 def _with_alert(step: Step, alerts: Mapping[AlertKind, Alert]) -> Step:
-    """Return a step that an alert is about in the alert's own words, with its time."""
+    """Return a step about an alert in the alert's own words, with its time."""
     kind = next((kind for kind, steps in _ALERTED.items() if step.kind in steps), None)
     alert = alerts.get(kind) if kind is not None else None
     if alert is None or (kind is AlertKind.NEW_TEST_SET and str(alert.purpose) not in step.page):
@@ -155,21 +155,21 @@ def _with_alert(step: Step, alerts: Mapping[AlertKind, Alert]) -> Step:
 
 
 def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:
-    """What the last choice promised, where the search goes on; and whether that is worth its price."""
+    """Add what the last choice promised, where the search goes on, and whether it is worth its price."""
     if promise is None or step.kind is not StepKind.COMPUTE or not step.act.startswith(("train", "wait: trials")):
         return step
     gain, seconds = promise.gain, promise.seconds
-    raised = "under +0.0001" if 0 < gain < 0.00005 else f"{gain:+.4f}"  # some is never told as none
-    told = f"the last choice, {promise.candidate}, promised {raised} for {device_time(seconds)}"
+    raised = "under +0.0001" if 0 < gain < 0.00005 else f"{gain:+.4f}"  # a small gain is not shown as none
+    words = f"the last choice, {promise.candidate}, promised {raised} for {device_time(seconds)}"
     if price > 0:
         least = price * seconds
         worth = "worth it" if gain >= least else "not worth it"
-        told += f", {worth} at {price:g} a second ({least:.4f})"
-    return replace(step, why=f"{step.why}; {told}")
+        words += f", {worth} at {price:g} a second ({least:.4f})"
+    return replace(step, why=f"{step.why}; {words}")
 
 
 def _waiting(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, list[Step]]:
-    """Of each study what its candidates wait for: an implementation that nothing that asks has, or a task to mend."""
+    """Return by study the candidates' waits for an implementation or for a repair of their task."""
     by_name = {entry.study: entry for entry in entries}
     found: dict[str, list[Step]] = {}
     for study, sentences in waiting_sentences(tx, list(by_name)).items():
@@ -189,15 +189,15 @@ def _waiting(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, list[
 
 
 def _validation(tx: Connection, entry: StudySummary) -> list[Step]:
-    """Whether its validation set is worn: by signals of the meter, or by more looks than its size carries."""
+    """Return whether its validation set is used up: by signals of the meter, or by more looks than its size allows."""
     if entry.state not in (StudyState.ACTIVE, StudyState.PAUSED):
         return []
     study = studies.get_study(tx, entry.study)
     part = validation_sets.validation_parts(tx, study.id)[-1]
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
     config = MeterConfig.from_json(study.config["meter"]) if live is None else meter_settings_of(live)
-    told = validation_sets.readings(tx, study.id, part) if config.teams == 1 else []
-    signals = [r.signal for r in told if meter_settings_of(r).ranges == config.ranges]
+    found = validation_sets.readings(tx, study.id, part) if config.teams == 1 else []
+    signals = [r.signal for r in found if meter_settings_of(r).ranges == config.ranges]
     report = report_on(ValidationUse(part.rows, part.looks(), signals), config)
     if report.state is not ValidationState.WORN:
         return []

@@ -1,4 +1,4 @@
-"""What a person sees first: every study with its quality, its trials, its verdict and its signal."""
+"""The overview: every study with its quality, trials, verdict and signal; and the public details of one study."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.releases import ReadingRow
 
 MOST_SHOWN = 20_000
-"""Studies on one overview: beyond, the last by tenant and name are left out."""
+"""Largest number of studies on an overview: further ones by tenant and name are left out."""
 
 MOST_DRAWN = 200
-"""Studies up to which the overview draws small charts."""
+"""Largest number of studies with small charts."""
 
 
 @typed_record
 class StudyEntry(StudyFacts):
-    """A study at a glance; ``next`` is one sentence on what to do."""
+    """A study in the overview; ``next`` is one sentence on what to do."""
 
     next: str
 
 
 @typed_record
 class Overview:
-    """All studies at a glance, by tenant and name; ``policy`` is None before the first suggestion."""
+    """All studies, by tenant and name; ``policy`` is None before the first suggestion."""
 
     policy: str | None
     tenants: list[StudyEntry]
@@ -55,12 +55,12 @@ class Overview:
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """Everything that the overview page shows.
+    """The contents of the overview page.
 
     Attributes:
         tenants: The studies.
-        steps: What needs a person, worst first.
-        totals: Of the whole installation, whoever the viewer is.
+        steps: Steps that need a user, worst first.
+        totals: Of the whole installation, for every viewer.
         week: Verdicts and promotions of the last seven days.
         busy: Devices that trained in each of the last 24 hours; empty for more than ``MOST_DRAWN`` studies.
         improvements: By study the times and the values at which its best quality rose; empty likewise.
@@ -83,13 +83,13 @@ def overview(store: Store, *, limit: int = 1000) -> Overview:
 
 
 def _entry(facts: StudySummary) -> StudyEntry:
-    """Return the public facts, with the one thing to do."""
+    """Return the public facts, with the next step."""
     public = {field.name: getattr(facts, field.name) for field in fields(StudyFacts)}
     return StudyEntry(**public, next=steps_of(facts)[0].act)
 
 
 def board(store: Store, *, names: Collection[str] | None = None) -> Board:
-    """Return everything that the overview page shows, in one transaction of a few queries.
+    """Return the contents of the overview page, in one transaction of a few queries.
 
     Args:
         store: Any role.
@@ -111,7 +111,7 @@ def board(store: Store, *, names: Collection[str] | None = None) -> Board:
 
 @typed_record
 class Goal:
-    """What is predicted, and what is right: ``hit`` is the gate's and the meter's rule."""
+    """The target and the metric; ``hit`` is the rule of gate and meter for a right answer."""
 
     task: Task
     metric: str
@@ -130,7 +130,7 @@ class CandidateEntry:
 
 @typed_record
 class DeveloperReading(ShownReading):
-    """The last reading as the developer may see it: of which model, for which team, by which method."""
+    """The last reading for the developer: of which model, for which team, by which method."""
 
     model_id: int
     team: int
@@ -139,19 +139,19 @@ class DeveloperReading(ShownReading):
 
 @typed_record
 class StudyDetails:
-    """One study with everything about it that is public.
+    """The public facts of one study.
 
     Attributes:
         study: Its name.
-        goal: What is predicted.
-        settings: As the study was registered with.
+        goal: The target and the metric.
+        settings: Those of the registration.
         summary: The study at a glance.
         candidates: In the order in which they were added.
         trials: All of them.
         sealed_sets: Public side of its test sets.
         meter: Last reading; None before the first.
         alerts: Messages of the open alerts.
-        waiting: What candidates wait for that no device can give them.
+        waiting: Candidates' waits for an implementation or for a repair of their task.
     """
 
     study: str
@@ -192,7 +192,7 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> Study
 
 
 def _meter(reading: ReadingRow | None) -> DeveloperReading | None:
-    """The last reading as the developer may see it."""
+    """Return the last reading for the developer."""
     if reading is None:
         return None
     return DeveloperReading(
@@ -210,13 +210,13 @@ def _candidate(candidate: Candidate) -> CandidateEntry:
 
 
 def study_state(store: Store, *, study: str) -> str:
-    """The study's state now: what a sensor looks at."""
+    """Return the study's state now, for a sensor."""
     with store.begin() as tx:
         return str(studies.get_study(tx, study).state)
 
 
 def live_sets(store: Store, *, study: str) -> list[str]:
-    """Purposes for which the study has a live sealed set; a ``joint`` one counts for ``gate`` and ``meter`` too."""
+    """Return the purposes with a live sealed set; a ``joint`` one counts for ``gate`` and ``meter`` too."""
     with store.begin() as tx:
         found = releases.public_test_sets(tx, studies.get_study(tx, study).id)
     live = {str(s.purpose) for s in found if s.state == "live"}

@@ -1,7 +1,7 @@
-"""What is next for a study, and why: rules over its public facts, worst first. Nothing here reads a database.
+"""The next steps of a study: rules over its public facts, worst first. Nothing here reads a database.
 
-A rule takes a row of ``store/queries/overview.py`` and gives one step, or none. What a developer may not know is not
-in such a row: a rule can say that the gate waits for labels, and not how many.
+A rule takes a row of ``store/queries/overview.py`` and gives one step, or none. The row holds public facts alone: a
+rule can say that the gate waits for labels, and not how many.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Severity(StrEnum):
-    """Whether a person must do something, and how soon; ``info`` is what comes by itself, or may be done."""
+    """Whether a user must act, and how soon; ``info`` is what happens by itself, or is optional."""
 
     BAD = "bad"
     WARN = "warn"
@@ -62,7 +62,7 @@ class Step:
         title: A few words, without the study's name.
         why: The reason, with its numbers.
         act: What to do.
-        page: Where, below the pages' own path; empty for nowhere.
+        page: Path below the pages' own; empty for none.
         command: The same in the command line; empty where there is none.
         since: Since when; None where that is not known.
     """
@@ -78,12 +78,12 @@ class Step:
 
     @property
     def needs_a_person(self) -> bool:
-        """Whether somebody has to do something."""
+        """Whether a user has to do something."""
         return self.severity is not Severity.INFO
 
 
 class Standing(StrEnum):
-    """Where a study stands; each is in one of these."""
+    """The state of a study's search and gate; each study is in one of these."""
 
     NEEDS = "needs"
     SEARCHING = "searching"
@@ -92,7 +92,7 @@ class Standing(StrEnum):
 
 
 def standing(steps: Sequence[Step]) -> Standing:
-    """Return where a study stands, by what is next for it."""
+    """Return the standing of a study, by its next steps."""
     if any(step.needs_a_person for step in steps):
         return Standing.NEEDS
     by_kind = {step.kind: step for step in steps}
@@ -105,7 +105,7 @@ def standing(steps: Sequence[Step]) -> Standing:
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """A study with what is next for it, worst first, and where it stands."""
+    """A study with its next steps, worst first, and its standing."""
 
     facts: StudySummary
     steps: list[Step]
@@ -119,7 +119,7 @@ class Assessment:
 
     @property
     def search(self) -> list[Step]:
-        """Return the steps that say where the search stands; all other steps are beside that."""
+        """Return the steps about the state of the search."""
         ends = [step for step in self.steps if step.needs_a_person and step.kind in ENDS_THE_SEARCH]
         return ends or [step for step in self.steps if not step.needs_a_person] or self.steps
 
@@ -135,16 +135,16 @@ class Assessment:
 
 
 ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
-"""Needs of a person that say where the search stands."""
+"""Needs of a user that are about the state of the search."""
 
 
 def page_of(facts: StudySummary, below: str = "") -> str:
-    """The study's page, or one below it."""
+    """Return the path of the study's page, or of one below it."""
     return f"/studies/{quote(facts.study, safe='')}{below}"
 
 
 def span(time: timedelta) -> str:
-    """A span of time in its largest unit."""
+    """Return a span of time in its largest unit."""
     seconds = time.total_seconds()
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= size:
@@ -153,21 +153,21 @@ def span(time: timedelta) -> str:
 
 
 def best_words(facts: StudySummary) -> str:
-    """The best result, with who has it."""
+    """Describe the best result, with its candidate."""
     if facts.best_quality is None:
         return "no result yet"
     return f"best {facts.best_quality:.4f} ({facts.best_candidate})"
 
 
 def against_words(facts: StudySummary) -> str:
-    """What it would take the place of."""
+    """Describe the model that it would replace."""
     if facts.production_quality is None:
         return ", nothing is in production"
     return f", in production {facts.production_quality:.4f}"
 
 
 def _budget(facts: StudySummary) -> Step | None:
-    """A limit that ends a search is as somebody wanted it; one that ends it short of its target is not."""
+    """Need a user where a limit ends a search short of its target; at the target the end is as intended."""
     target, best = facts.target_quality, facts.best_quality or 0.0
     limit = _limit(facts)
     if facts.state != StudyState.ACTIVE or target is None or best >= target or limit is None or to_run(facts) <= 0:
@@ -202,7 +202,7 @@ def _paused(facts: StudySummary) -> Step | None:
 
 
 def _compute(facts: StudySummary) -> Step | None:
-    """Whether more compute is worth it; the last word of the search."""
+    """Say whether more compute is worth it; the last rule of the search."""
     if facts.state != StudyState.ACTIVE:
         return None
     left, limit, command = to_run(facts), _limit(facts), f"easeml study show {facts.study}"
@@ -221,7 +221,7 @@ def _compute(facts: StudySummary) -> Step | None:
         act = f"train: {_candidates(left)} not run on the present data{_budget_left(facts)}"
         command = f"easeml device run --study {facts.study} --max-trials 1"
     elif facts.best_verdict is None and _is_better(facts):
-        return None  # the next step is to hand the best model in
+        return None  # the next step is to submit the best model
     else:
         title, why = "more compute is not worth it", f"no candidate is left; {best_words(facts)}"
         act = "nothing: every candidate has run on the present data"
@@ -252,18 +252,18 @@ SEARCH_RULES: tuple[Callable[[StudySummary], Step | None], ...] = (_budget, _sea
 
 
 def to_run(facts: StudySummary) -> int:
-    """Candidates without a trial on the present data."""
+    """Return the number of candidates without a trial on the present data."""
     return facts.candidates - (facts.trials + facts.failed + facts.cancelled + facts.running + facts.waiting)
 
 
 def has_reached_target(facts: StudySummary) -> bool:
-    """Whether its best quality is as good as was wanted."""
+    """Return whether the best quality has reached the target."""
     target, best = facts.target_quality, facts.best_quality
     return target is not None and best is not None and best >= target
 
 
 def _limit(facts: StudySummary) -> tuple[str, str, str] | None:
-    """Which limit holds the search: its name, what is used of it, and the sentence."""
+    """Return the limit that stops the search: its name, its use, and the sentence."""
     budget, quota = facts.budget_seconds, facts.tenant_quota_seconds
     if facts.seconds_left is not None and facts.seconds_left <= 0:
         late = span(timedelta(seconds=-facts.seconds_left))
@@ -284,7 +284,7 @@ def _is_full(facts: StudySummary) -> bool:
 
 
 def _budget_left(facts: StudySummary) -> str:
-    """What is left of the compute budget: a candidate that needs more stays where it is."""
+    """Describe the rest of the compute budget: candidates that need more do not run."""
     if facts.budget_seconds is None:
         return ""
     left = facts.budget_seconds - facts.device_seconds - facts.reserved_seconds
@@ -297,7 +297,7 @@ def _target_sentence(facts: StudySummary) -> str:
 
 
 def _is_better(facts: StudySummary) -> bool:
-    """Whether the best model is another one than what stands, and better by the validation data."""
+    """Return whether the best model is not in production and is better than that by the validation data."""
     if facts.best_model_id is None or facts.best_stands or not facts.gate_set_live:
         return False
     return facts.production_quality is None or (facts.best_quality or 0.0) > facts.production_quality
@@ -312,7 +312,7 @@ def _candidates(number: int) -> str:
 
 
 def assess(facts: StudySummary) -> Assessment:
-    """Return the study with what is next for it and where it stands."""
+    """Return the study with its next steps and its standing."""
     steps = steps_of(facts)
     return Assessment(facts, steps, standing(steps))
 
@@ -340,11 +340,11 @@ def why_nothing_runs(facts: StudySummary) -> str:
 
 
 SILENT = timedelta(minutes=30)
-"""So long a request may lie before it is told: sealing a large table takes minutes."""
+"""Age at which an unanswered request is reported: sealing a large table takes minutes."""
 
 
 def steps_of(facts: StudySummary) -> list[Step]:
-    """What is next for a study, worst first; never empty.
+    """Return the next steps of a study, worst first; never empty.
 
     Args:
         facts: A row of ``store.queries.overview.study_summaries``.
@@ -353,7 +353,7 @@ def steps_of(facts: StudySummary) -> list[Step]:
     return [step for step in found if step is not None]
 
 
-# -- what is wrong ----------------------------------------------------------------------------------------------------
+# -- faults ------------------------------------------------------------------------------------------------------------
 
 
 def _refused(facts: StudySummary) -> Step | None:
@@ -403,7 +403,7 @@ def _no_gate_set(facts: StudySummary) -> Step | None:
 
 
 def _plan_set(facts: StudySummary, what: str) -> str:
-    """The command that plans a set; as it stands it runs once a day, and then says that the name is taken."""
+    """Return the command that plans a set; with its name and date it runs once a day."""
     purpose = "" if what == "gate" else " --purpose meter"
     return f"easeml test-set plan --study {facts.study} --name {what}-{facts.read_at:%Y-%m-%d}{purpose}"
 
@@ -423,12 +423,12 @@ def _no_set(facts: StudySummary, what: str, why: str, act: str) -> Step:
 def _overfitting(facts: StudySummary) -> Step | None:
     if AlertKind.OVERFITTING not in facts.alert_kinds:
         return None
-    told = f"signal {facts.signal} of {facts.signals}; " if facts.signal else ""
+    reading = f"signal {facts.signal} of {facts.signals}; " if facts.signal else ""
     return Step(
         StepKind.OVERFITTING,
         Severity.BAD,
         "overfitting above its budget",
-        f"{told}replace the validation data, or accept it and clear the alert",
+        f"{reading}replace the validation data, or accept it and clear the alert",
         "read the alert: the overfitting budget is exceeded",
         page_of(facts, "/meter"),
         f"easeml alerts {facts.study}",
@@ -453,7 +453,7 @@ def _drift(facts: StudySummary) -> Step | None:
 
 
 def _set_served(facts: StudySummary) -> Step | None:
-    """Of a system that goes on; one that is without any set is told by its own rule."""
+    """Replace the set of a system that continues; a system without any set has a separate rule."""
     wanted, gate, meter = set(facts.sets_wanted), facts.gate_set_live, facts.meter_retired is False
     served = ["gate set"] if gate and wanted & {"gate", "joint"} else []
     served += ["meter set"] if meter and wanted & {"meter", "joint"} else []
@@ -489,7 +489,7 @@ def _lost(facts: StudySummary) -> Step | None:
     )
 
 
-# -- what a person may decide -----------------------------------------------------------------------------------------
+# -- decisions of users ------------------------------------------------------------------------------------------------
 
 
 def _labels(facts: StudySummary) -> Step | None:
@@ -509,7 +509,7 @@ def _labels(facts: StudySummary) -> Step | None:
 
 
 def _promote(facts: StudySummary) -> Step | None:
-    """A person has rolled it back where it was promoted before; then nothing waits."""
+    """Offer a promotion, unless the model was promoted before and rolled back."""
     held = facts.best_stands or facts.best_was_promoted or facts.asked_at is not None
     if facts.best_verdict != Symbol.PASS or held:
         return None

@@ -1,9 +1,6 @@
-"""Reports about one study: how good it is, what it has used, what runs, and what it is made of.
+"""Reports about one study for every viewer: quality, device time, trials, data, models, and feeding by hand.
 
-Only what every viewer of the study may know: of test sets the symbol of the last verdict, and the last signal where one
-team alone uses the meter.
-
-What a tenant may do with a study by hand: which models answer, what a row looks like, what was fed and refreshed.
+Of test sets they hold the symbol of the last verdict, and the last signal where one team alone uses the meter.
 """
 
 from __future__ import annotations
@@ -47,11 +44,11 @@ PAGE = 20
 
 @dataclass(frozen=True, slots=True)
 class StudyReport:
-    """Everything that the page of a study shows, read in one transaction.
+    """The contents of a study's page, read in one transaction.
 
     Attributes:
         study: The study.
-        assessment: Its facts, what is next for it and where it stands.
+        assessment: Its facts, next steps and standing.
         totals: Device time and weight of the whole installation.
         points: Ended trials in the order of their end.
         trials: One page of its trials, newest first.
@@ -59,8 +56,8 @@ class StudyReport:
         data: The newest data; None before they are sealed.
         candidates: All of them.
         alerts: The open alerts.
-        waiting: What candidates wait for that no device can give them.
-        believed: What the scheduler predicts; None where it predicts nothing now.
+        waiting: Candidates' waits for an implementation or for a repair of their task.
+        believed: The scheduler's predictions; None where it has none now.
         policy: Of the scheduler.
         price_per_second: Least gain of quality that a second of compute must promise.
     """
@@ -99,7 +96,7 @@ class StudyReport:
 def study_report(
     store: Store, *, study: str, page: int = 1, sees: Callable[[Study], bool] = lambda _: True
 ) -> StudyReport:
-    """Return everything that the page of a study shows, from one moment.
+    """Return the contents of a study's page, from one moment.
 
     Args:
         store: Role ``easeml_worker``.
@@ -139,11 +136,11 @@ def study_report(
 
 @dataclass(frozen=True, slots=True)
 class DecisionFacts:
-    """What the page of a decision shows beside ``explain_trial``.
+    """The contents of a decision's page beside ``explain_trial``.
 
     Attributes:
         trial: The trial with its learning curve.
-        known: What the scheduler knew when it chose the trial; None where no decision is stored.
+        known: What the scheduler knew at the choice; None where no decision is stored.
         best_before: Best quality on the same data when the trial ended; None before the first.
     """
 
@@ -153,7 +150,7 @@ class DecisionFacts:
 
 
 def facts_of_decision(store: Store, *, trial_id: int) -> DecisionFacts:
-    """Return what the page of a decision shows beside ``explain_trial``.
+    """Return the contents of a decision's page beside ``explain_trial``.
 
     Raises:
         NotFoundError: There is no such trial.
@@ -170,13 +167,13 @@ def facts_of_decision(store: Store, *, trial_id: int) -> DecisionFacts:
 
 @dataclass(frozen=True, slots=True)
 class GuardReport:
-    """What the guard for the least served tenant did in the last day.
+    """The guard for the least-served tenant in the last day.
 
     Attributes:
         used: Share of all compute that trials of the guard took, in [0, 1]; None where nothing ran.
-        least: Of the tenants that the viewer may see and that have an active study, the one with the least of what is
-            due to it by weight; None where nothing ran.
-        of_due: Which part of what is due it had.
+        least: The least-served tenant by weight, of those that the viewer may see with an active study; None where
+            nothing ran.
+        of_due: The share of what is due that it received.
         is_all: Whether the viewer sees all tenants.
     """
 
@@ -206,7 +203,7 @@ def guard_of_day(store: Store, *, studies_seen: Collection[str] | None = None) -
 
 
 def study_of_trial(store: Store, *, trial_id: int) -> str | None:
-    """Name of the study that a trial is of; None where there is no such trial."""
+    """Return the name of a trial's study; None where there is no such trial."""
     with store.begin() as tx:
         return study_queries.study_of_trial(tx, trial_id)
 
@@ -224,13 +221,13 @@ class ModelInUse:
 
 @dataclass(frozen=True, slots=True)
 class DataInUse:
-    """The newest data of a study, as rows for a model come.
+    """The newest data of a study, in the form of a model's rows.
 
     Attributes:
         version: Its number.
         kind: ``table``, or another kind of a layout.
         shape: Of one example; empty for a table.
-        features: Numbers that a model gets.
+        features: Number of a model's inputs.
         columns: Their names; None where they were not kept.
         classes: Names of the classes; empty where numbers are predicted.
         train_rows: Training examples.
@@ -255,7 +252,7 @@ class StudyUse:
         data: None before the data are sealed.
         production: The model in production, or None; ``best`` is the best model so far.
         feeds: The newest feeds, at most ``MOST_SHOWN``; ``refreshes`` likewise.
-        waiting_feeds: Feeds that the referee has not looked at; ``waiting_switches`` likewise.
+        waiting_feeds: Feeds that the referee has not processed; ``waiting_switches`` likewise.
     """
 
     data: DataInUse | None
@@ -268,7 +265,7 @@ class StudyUse:
 
 
 def use_of_study(store: Store, study: str) -> StudyUse:
-    """Return what the page for feeding and asking shows of one study, from one moment.
+    """Return the contents of a study's page for feeding and inference, from one moment.
 
     Args:
         store: Role ``easeml_worker``.

@@ -1,6 +1,6 @@
-"""What a developer may know of a study's submissions: one symbol and one signal each, and what is left.
+"""A study's submissions for developers: one symbol and one signal each, and what is left.
 
-Every fact here is one that the role ``easeml_worker`` may read, and so nothing of what the sealed sets hold.
+Reads only facts that the role ``easeml_worker`` may read, and so nothing sealed.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.test_sets import SealedSet
 
 MOST = 200
-"""Submissions that one look gives at most."""
+"""Largest number of submissions in a report."""
 
 _MOST_SIGNALS = 64
 _MOST_MODELS = 50
 _LAST_ANSWERS = 8
 
 _SET_HAD_ENDED = (HAS_NO_LIVE_SET.format(SealedSetPurpose.METER), HAS_NO_ANSWER_LEFT, SHARED_SET_HAS_ENDED)
-"""What refusals of the meter say whose reason is that its set had ended; of a refusal the text is all that is kept."""
+"""Refusals of the meter because its set had ended; of a refusal only the text is stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ class LastReading:
         boundaries: Ends of the ranges of the signals.
         tolerance: Of the promise.
         submissions_left: Answers that the set has left; None where there is no last one.
-        meaning: What the signal says of the gap; None without one.
-        sentence: What both signals mean, where there is a second validation sample.
+        meaning: The signal's statement about the gap; None without one.
+        sentence: The meaning of both signals, where there is a second validation sample.
         reliability: Of all signals together.
         model_id: The model that was read.
         number: Its submission.
@@ -181,9 +181,9 @@ class SubmissionsReport:
             its set had ended.
         gate: None before the first gate set.
         meter: None before the first meter set.
-        production: What is in production.
-        models: What can be submitted, the best first.
-        leaves: None where the answers do not tell.
+        production: The models in production now and before.
+        models: Models that can be submitted, the best first.
+        leaves: None where the answers do not show it.
     """
 
     total: int
@@ -225,7 +225,7 @@ def submissions_report(store: Store, *, study: str, limit: int = 20, skip: int =
 
 
 def _is_too_late(entry: Submission) -> bool:
-    """Return whether the set of the meter had ended before this model could be read on it."""
+    """Return whether the meter's set had ended before this model could be read on it."""
     if entry.meter_waits:
         return entry.meter_too_late
     return any(reason in (entry.meter_refusal or "") for reason in _SET_HAD_ENDED)
@@ -234,8 +234,8 @@ def _is_too_late(entry: Submission) -> bool:
 def daily_answers(left: Sequence[datetime], now: datetime) -> DailyAnswers | None:
     """Return the hour of the day at which answers leave, as the last ones show, and when the next ones can.
 
-    The hour is a setting of the referee's process, and nothing but the answers shows it. It follows from times that are
-    public, whatever the sealed sets hold; it does not say whether a certain submission is answered then.
+    The hour is a setting of the referee's process and shows in the answers alone. It follows from public times; it does
+    not say whether a certain submission is answered then.
 
     Args:
         left: When the last answers left.
@@ -259,7 +259,7 @@ def daily_answers(left: Sequence[datetime], now: datetime) -> DailyAnswers | Non
 
 
 def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | None:
-    """The live set that serves this purpose, else the last one that has; None before the first.
+    """Return the live set that serves this purpose, else the last one that has; None before the first.
 
     Args:
         sets: All of the study, newest first.
@@ -336,14 +336,14 @@ def _reading(tx: Connection, study_id: int) -> LastReading | None:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Ids of the requests that a submission filed; None of what was not asked."""
+    """Ids of the requests that a submission filed; None for those not filed."""
 
     gate: int | None
     meter: int | None
 
 
 def submit(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, request_key: str) -> Asked:
-    """Ask gate and meter, or one of them, about a model that the study has.
+    """File a gate request, a meter request, or both, for a model of the study.
 
     Args:
         store: Role ``easeml_worker``.
@@ -354,11 +354,11 @@ def submit(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, 
         request_key: The same key asks nothing twice.
 
     Raises:
-        ConfigError: Neither is asked.
+        ConfigError: Neither is requested.
         NotFoundError: There is no such study or model.
         InvalidInputError: The key has asked for something else.
     """
-    require(gate or meter, "gate", gate, "true, or meter true: somebody must be asked")
+    require(gate or meter, "gate", gate, "true, or meter true: one of them must be asked")
     asked = Asked(None, None)
     if gate:
         filed = file_gate_request(store, study=study, model_id=model_id, request_key=f"{request_key}/gate")

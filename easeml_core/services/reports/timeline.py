@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 MOST_DRAWN = 1000
-"""Events that the line holds: the newest."""
+"""Largest number of events on the line, the newest."""
 
 _SHOWN = 120
 """Characters of a program; the study's page has all of it."""
@@ -67,7 +67,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """What has happened to a study.
+    """The history of a study.
 
     Attributes:
         study: Its name.
@@ -83,7 +83,7 @@ class Timeline:
 
 
 def lifecycle(store: Store, *, study: str, limit: int = 50, offset: int = 0) -> Timeline:
-    """Return what has happened to a study, with released facts only.
+    """Return the history of a study, with released facts only.
 
     Args:
         store: Any role.

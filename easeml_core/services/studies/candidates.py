@@ -1,8 +1,6 @@
-"""Candidates that join a study, one or many, also while it runs; and programs that are brought for them.
+"""The candidates of a study: those that a tenant names, or that its program or data call for; programs for them.
 
-Nothing is added twice: a candidate's name says which one it is, so that the call may be repeated.
-
-The candidates of a study: those that a tenant names, or else those that its program or its data call for.
+Candidates can join a running study. A candidate's name identifies it, so calls are repeatable.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ COARSE = GRIDS[0]
 
 
 def named_candidates(entries: Sequence[Mapping[str, Any]], grid: str = COARSE) -> list[dict[str, Any]]:
-    """The candidates that a tenant names, as they are stored.
+    """Return the candidates that a tenant names, as they are stored.
 
     Args:
         entries: ``{"name", "kind", "parameters", "devices"}``, or entries with a search space
@@ -55,17 +53,17 @@ def named_candidates(entries: Sequence[Mapping[str, Any]], grid: str = COARSE) -
         for divided in grid_of(entry, grid)
     ]
     check_candidate_count(len(found))
-    check_candidates(trainable(found))  # a divided name may be one that is there
+    check_candidates(trainable(found))  # a divided name may exist already
     return found
 
 
 def called_for(study: Study, program: Program, raw: RawTable) -> list[dict[str, Any]]:
-    """The candidates of a study that names none: those of its program's template, or the usual ones of such data.
+    """Return the candidates of a study that names none: those of its program's template, or the usual ones of its data.
 
     Those whose models the study's metric cannot score are left out.
 
     Raises:
-        InvalidInputError: The program calls for nothing that can be trained here; says why.
+        InvalidInputError: Nothing that the program calls for can be trained here; says why.
         ConfigError: There are too many.
     """
     if study.program is None:
@@ -84,8 +82,8 @@ def require_fitting(study: Study, kinds: Mapping[str, str], layout: Layout, targ
     Args:
         study: Its task and its metric count.
         kinds: Name of each candidate to its kind.
-        layout: What a row of the study stands for.
-        target: What an answer stands for; None for one class or number a row.
+        layout: The form of the study's rows.
+        target: The form of an answer; None for one class or number a row.
 
     Raises:
         InvalidInputError: The first candidate that does not fit; says why.
@@ -98,7 +96,7 @@ def require_fitting(study: Study, kinds: Mapping[str, str], layout: Layout, targ
 
 
 def _unscored(study: Study, kind: str) -> str:
-    """Why the study's metric cannot score models of the kind; empty if it can, or if only the metric's code knows."""
+    """Return why the study's metric cannot score models of the kind; empty if it can, or if only its code knows."""
     metric = METRICS.get(study.metric)
     if metric is None or metric.needs != "probabilities" or trainer_of(kind).gives_chances:
         return ""
@@ -106,7 +104,7 @@ def _unscored(study: Study, kind: str) -> str:
 
 
 def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Let candidates join a study, all or none of them; the names make the call repeatable.
+    """Add candidates to a study, all or none of them; the names make the call repeatable.
 
     Args:
         store: Role ``easeml_worker``.
@@ -131,7 +129,7 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
             message = f"study {study!r} is {found.state}; candidates join one that is ACTIVE or PAUSED"
             raise StateError(message)
         layout = studies.latest_data_version(tx, found.id).layout
-        if layout is not None:  # versions older than layouts do not tell
+        if layout is not None:  # versions older than layouts have none
             kinds = {c["name"]: c["kind"] for c in wanted}
             require_fitting(found, kinds, Layout.from_json(layout), stored_target(layout))
         added = {c["name"] for c in wanted if studies.add_candidates(tx, found.id, [c])}
@@ -140,20 +138,20 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         by_name = {c.name: c for c in mine}
         for candidate in wanted:
             _require_same(study, candidate, by_name[candidate["name"]])
-    return [_told(study, by_name[c["name"]]) | {"added": c["name"] in added} for c in wanted]
+    return [_shown(study, by_name[c["name"]]) | {"added": c["name"] in added} for c in wanted]
 
 
 def _require_same(study: str, wanted: Mapping[str, Any], there: Candidate) -> None:
-    told = _told(study, there)
+    shown = _shown(study, there)
     devices = wanted.get("devices")
-    same = (told["kind"], told["parameters"]) == (wanted["kind"], wanted["parameters"])
-    if not same or told["devices"] != (None if devices is None else list(devices)):
+    same = (shown["kind"], shown["parameters"]) == (wanted["kind"], wanted["parameters"])
+    if not same or shown["devices"] != (None if devices is None else list(devices)):
         message = f"candidate of study {study!r}"
-        remedy = f"it is another one ({told}); choose another name"
+        remedy = f"it is another one ({shown}); choose another name"
         raise AlreadyExistsError(message, wanted["name"], remedy=remedy)
 
 
-def _told(study: str, candidate: Candidate) -> dict[str, Any]:
+def _shown(study: str, candidate: Candidate) -> dict[str, Any]:
     return {
         "study": study,
         "candidate": candidate.name,
@@ -164,19 +162,19 @@ def _told(study: str, candidate: Candidate) -> dict[str, Any]:
 
 
 def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = None, command: str | None = None) -> str:
-    """Pack a program that can be trained and keep it; the same content has the same reference.
+    """Pack a program that can be trained and store it; the same content has the same reference.
 
     Args:
         artifacts: Where the workers find it.
         path: A folder, a single program file, or a folder that was packed before.
-        train: How it is trained, as in a shell, e.g. ``python train.py``; None where its ``command.json`` says it.
-        command: Likewise how it predicts.
+        train: The training command, as in a shell, e.g. ``python train.py``; None where its ``command.json`` has it.
+        command: Likewise the command for predictions.
 
     Returns:
         The reference, for the parameter ``program`` of a candidate of kind ``command``.
 
     Raises:
-        InvalidInputError: It cannot be packed, or does not say how it is trained and how it predicts.
+        InvalidInputError: It cannot be packed, or lacks a command for training or predictions.
     """
     with tempfile.TemporaryDirectory(prefix="easeml-program-") as folder:
         packed = Path(folder) / "program"

@@ -1,4 +1,4 @@
-"""What a model of a study is given, and what it answers with: input columns in their order, classes by number."""
+"""Inputs and outputs of a study's models: input columns in their order, classes by number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def study_columns(store: Store, study: str) -> dict[str, Any]:
-    """Input columns and classes of a study's newest data.
+    """Return the input columns and classes of a study's newest data.
 
     Args:
         store: Any role.
@@ -51,17 +51,17 @@ def study_columns(store: Store, study: str) -> dict[str, Any]:
 
 
 def answers_of_study(tx: Connection, study_id: int) -> WantedAnswers:
-    """What is asked of the models of a study: a class, a number, or several, as its newest data have them."""
+    """Return the form of the models' answers: a class, a number, or several, as in the newest data."""
     version = studies.latest_data_version(tx, study_id)
     return wanted_of(studies.study_by_id(tx, study_id).task, stored_target(version.layout))
 
 
 def require_one_answer(version: DataVersion, what: str) -> None:
-    """Whoever brings labelled rows to a study gives one class or number for each.
+    """Require one class or number for each labelled row.
 
     Args:
         version: The study's newest data.
-        what: What is brought, for the message.
+        what: Description of the rows, for the message.
 
     Raises:
         InvalidInputError: The targets of the study are several numbers a row.
@@ -76,7 +76,7 @@ def require_one_answer(version: DataVersion, what: str) -> None:
 
 
 def row_form(tx: Connection, artifacts: ArtifactStore, version: DataVersion) -> RowForm:
-    """How rows must be encoded for the models of a data version.
+    """Return the encoding of rows for the models of a data version.
 
     Args:
         tx: A transaction of any role.
@@ -93,7 +93,7 @@ def row_form(tx: Connection, artifacts: ArtifactStore, version: DataVersion) -> 
 
 
 def class_numbers(class_names: Sequence[str], *, most: int | None = None) -> str:
-    """The classes with their numbers, at most so many of them.
+    """List the classes with their numbers, at most so many of them.
 
     Example:
         >>> class_numbers(["no", "yes"])

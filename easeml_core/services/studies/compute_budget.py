@@ -1,13 +1,13 @@
-"""How much of a compute budget one trial is given: enough not to cut it off, little enough to let others run beside it.
+"""The reservation of one trial: enough to finish in most cases, small enough to let others run beside it.
 
 A budget is spent in leases of a device. A trial of a study with a budget, or of a tenant with a quota, reserves
 
     limit = min(left, min(time_limit, max(4 * predicted, left / 8, 10 s)) + grace)
 
-device seconds for all its attempts together, and what it does not take comes back when it ends. Where nothing was ever
-measured the prediction means nothing, and the trial reserves its full time limit. The grace is for what a trial needs
-beside training: a process must start, be looked at, and be stopped. No lease outlasts the reservation, so a worker that
-freezes, or is stopped too late, loses the trial; a lost attempt is charged with the time its lease held the device.
+device seconds for all its attempts together; what it does not take is returned when it ends. Where nothing was ever
+measured there is no prediction, and the trial reserves its full time limit. The grace is for the start, checks and stop
+of the process. No lease outlasts the reservation, so a worker that freezes, or is stopped too late, loses the trial; a
+lost attempt is charged with the time its lease held the device.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MICROSECOND = 1e-6
 
 
 def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: float | None) -> float | None:
-    """Device seconds to reserve for a trial, or None when what is left would not see it through.
+    """Return the device seconds to reserve for a trial, or None when the rest is too little to finish it.
 
     Args:
         left: Seconds that are neither used nor reserved.
-        time_limit_seconds: What the study allows one trial, > 0.
-        predicted_seconds: What the trial is expected to take; None when nothing was ever measured.
+        time_limit_seconds: The study's limit for one trial, > 0.
+        predicted_seconds: Predicted cost of the trial; None when nothing was ever measured.
 
     Returns:
-        At most ``left``, rounded down to milliseconds, so that no sum of reservations is beyond a budget by rounding.
+        At most ``left``, rounded down to milliseconds, so that rounding never makes a sum exceed a budget.
 
     Example:
         >>> reservation(left=3600.0, time_limit_seconds=600.0, predicted_seconds=30.0)
@@ -51,18 +51,18 @@ def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: fl
 
 
 def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float) -> float | None:
-    """What to reserve for a trial that is handed out again, lost attempts included; None when it is not worth it.
+    """Return the reservation of a trial that is suggested again, lost attempts included; None when it is not worth it.
 
     Another attempt gets as much as the trial had from the beginning, as far as that is left.
 
     Args:
         limit: Seconds that are reserved for it now.
         lost: Seconds of them that lost attempts took.
-        left: Seconds >= 0 that are neither used nor reserved, by anybody.
-        time_limit_seconds: What the study allows one trial.
+        left: Seconds >= 0 that are neither used nor reserved, of any trial.
+        time_limit_seconds: The study's limit for one trial.
 
     Returns:
-        Exactly ``limit`` where it is to stay but for rounding; more only where more is left.
+        Exactly ``limit`` where it differs by rounding alone; more only where more is left.
 
     Example:
         >>> renewal(limit=100.0, lost=40.0, left=1000.0, time_limit_seconds=600.0)
@@ -85,5 +85,5 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
 
 
 def training_seconds(limit_seconds: float) -> float:
-    """How long training itself may take within a reservation: all but the grace, and at least half of a short one."""
+    """Return the longest training within a reservation: all but the grace, and at least half of a short one."""
     return max(limit_seconds - GRACE_SECONDS, limit_seconds / 2)

@@ -1,9 +1,7 @@
-"""What limits and kinds of device must look like: checked here, with the names that people typed, before any row.
+"""Limits and kinds of device: checked by the names that users type, and changed while the installation runs.
 
-What may be changed while everything runs: limits of studies and tenants. Candidates join in ``candidates``.
-
-Every change is repeatable: it says how things shall be, not by how much they change. It waits for a decision of the
-scheduler that is under way, and the next one obeys it. The database refuses a limit below what is used and reserved.
+Every change is repeatable: it gives the new value, not a difference. It waits for a decision of the scheduler that is
+under way, and the next one uses it. The database refuses a limit below what is used and reserved.
 """
 
 from __future__ import annotations
@@ -40,14 +38,14 @@ def check_device(device: object) -> None:
 
 
 def trainable(candidates: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """The candidates without ``devices``, and without the refused ``shared``: what a trainer is asked about."""
+    """Return the candidates without ``devices``, and without the refused ``shared``, as trainers check them."""
     return [
         {k: v for k, v in c.items() if k not in ("devices", "shared")} if hasattr(c, "items") else c for c in candidates
     ]
 
 
 def check_candidate_count(count: int) -> None:
-    """A study has no more candidates than the scheduler can weigh in a moment: everybody waits for its decision.
+    """Limit the candidates of a study, since every tenant waits for the scheduler's decision over them.
 
     Raises:
         ConfigError: There are more than ``MOST_CANDIDATES``.
@@ -56,11 +54,11 @@ def check_candidate_count(count: int) -> None:
 
 
 def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
-    """Their number, and ``devices`` of each; ``shared``, which the simulator knows, is refused.
+    """Check their number, and ``devices`` of each; ``shared``, which the simulator knows, is refused.
 
-    Every study's data are split anew, by a secret, before parts of them are sealed. So no two studies train on the same
-    rows, and a model of one study has seen rows that another study's gate keeps sealed: were it served there, that gate
-    would promise what it cannot keep.
+    Every study's data are split separately, by a secret, before parts of them are sealed. So no two studies train on
+    the same rows, and a model of one study has seen rows that another study's gate keeps sealed: used there, it would
+    break that gate's promise.
 
     Raises:
         ConfigError: One of them is not allowed; names the candidate.
@@ -78,7 +76,7 @@ def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
 
 
 def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits of a study as they are stored; only those that are given.
+    """Return the given limits of a study as they are stored.
 
     Args:
         given: ``weight``, ``priority``, ``budget_seconds``, ``deadline`` (also as text), ``target_quality``.
@@ -94,7 +92,7 @@ def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def checked_tenant_limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Limits of a tenant as they are stored; only those that are given.
+    """Return the given limits of a tenant as they are stored.
 
     Args:
         given: ``weight``, ``max_parallel``, ``quota_seconds``.
@@ -113,7 +111,7 @@ def _check(given: Mapping[str, Any], **limits: Limit) -> None:
 
 
 def deadline_of(value: object) -> datetime:
-    """A point in time, from one or from ISO 8601 text; without a time zone it is UTC.
+    """Return a point in time, from one or from ISO 8601 text; without a time zone it is UTC.
 
     A deadline may lie in the past: the study then gets no further trial.
 
@@ -136,19 +134,19 @@ _TIME_LIMIT = TrainingConfig().time_limit_seconds
 
 
 def set_study(store: Store, *, study: str, **changes: Any) -> dict[str, Any]:
-    """Change limits of a study; what is not named stays.
+    """Change limits of a study; those that are not named stay.
 
     Args:
         store: Role ``easeml_worker``.
         study: The study.
         changes: Any of ``weight``, ``priority``, ``budget_seconds``, ``deadline`` (also as text), ``target_quality``;
-            None takes a budget, a deadline or a target away.
+            None removes a budget, a deadline or a target.
 
     Returns:
         ``{"study", "weight", "priority", "budget_seconds", "deadline", "target_quality"}`` as they are now.
 
     Raises:
-        ConfigError: A value is outside its range, or a name is none of these.
+        ConfigError: A value is outside its range, or a name is unknown.
         NotFoundError: There is no such study.
         BudgetExhaustedError: The study has used, and reserved for open trials, more than the new budget.
     """
@@ -175,19 +173,19 @@ def _study_limits(study: Study, weight: float) -> dict[str, Any]:
 
 
 def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
-    """Change limits of a tenant; what is not named stays.
+    """Change limits of a tenant; those that are not named stay.
 
     Args:
         store: Role ``easeml_worker``.
         tenant: The tenant.
         changes: Any of ``weight``, ``max_parallel`` (open trials at once, over all its studies), ``quota_seconds``
-            (device seconds, over all its studies); None takes one of the last two away.
+            (device seconds, over all its studies); None removes one of the last two.
 
     Returns:
         As an entry of ``list_tenants``.
 
     Raises:
-        ConfigError: A value is outside its range, or a name is none of these.
+        ConfigError: A value is outside its range, or a name is unknown.
         NotFoundError: There is no such tenant.
         BudgetExhaustedError: The tenant has used and reserved more than the new quota, or has more open trials than the
             new ``max_parallel``.
@@ -204,7 +202,7 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
 
 
 def list_tenants(store: Store) -> list[dict[str, Any]]:
-    """All tenants by name, with their limits and what they use now.
+    """Return all tenants by name, with their limits and what they use now.
 
     Returns:
         ``{"tenant", "weight", "max_parallel", "quota_seconds", "used_seconds", "reserved_seconds", "open_trials",

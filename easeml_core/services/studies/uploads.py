@@ -1,8 +1,8 @@
-"""Files that tenants upload for a new study: kept where all components reach them, for a few days at most.
+"""Files that tenants upload for a new study: stored where all components reach them, for a few days at most.
 
-They lie in a part of the artifacts of their own, by day and tenant, and only a study of that tenant is read from them.
-An upload holds rows that are sealed later, with their labels; whoever uploads it knows them anyway, but nobody else
-should. So the referee removes it when its study is sealed, and after ``KEPT_DAYS`` in any case.
+They are in a separate part of the artifacts, by day and tenant, and only a study of that tenant is read from them. An
+upload holds rows that are sealed later, with their labels, known to the uploading user alone. The referee therefore
+removes it when its study is sealed, and after ``KEPT_DAYS`` in any case.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ KEPT_DAYS = 7
 
 
 def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str, today: date) -> UploadName:
-    """Keep a copy of a file for a study of a tenant; the same file of the same day is kept once.
+    """Store a copy of a file for a study of a tenant; the same file of the same day is stored once.
 
     Args:
         artifacts: Of the installation.
         path: Where it is now.
-        tenant: Whose it is.
-        file: What its owner calls it; shortened to what a source can say.
+        tenant: Its tenant.
+        file: The user's name for it; shortened to what a source can contain.
         today: By UTC.
 
     Raises:
-        ConfigError: The tenant cannot have that name.
-        ArtifactError: It cannot be kept.
+        ConfigError: The tenant's name is not allowed.
+        ArtifactError: It cannot be stored.
     """
     NAME.check("tenant", tenant)
     reference = artifacts.part(PART, today.isoformat(), tenant).put(path)
@@ -52,10 +52,10 @@ def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str,
 
 @contextmanager
 def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> Iterator[Path]:
-    """The file, or the unpacked folder, that a source names among the uploads of a tenant; private, for the block.
+    """Yield the file, or the unpacked folder, that a source names among a tenant's uploads; private, for the block.
 
     Raises:
-        InvalidInputError: There is none, or it was removed; or it is no zip file and stands for a folder.
+        InvalidInputError: It does not exist or was removed; or it is no zip file where a folder is needed.
     """
     upload = upload_of(source.name)
     with ExitStack() as held:
@@ -69,7 +69,7 @@ def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> I
 
 
 def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
-    """Remove uploads that are old, and those of studies that are sealed by now and of no study that waits for that.
+    """Remove old uploads, and those of sealed studies unless a study that waits for sealing needs them.
 
     Args:
         store: Role ``easeml_referee``.
@@ -94,7 +94,7 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
 
 @contextmanager
 def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterator[Path]:
-    """A private copy under the file's own name, which errors and notes then tell."""
+    """Yield a private copy under the file's own name, which appears in errors and notes."""
     with ExitStack() as held:
         try:
             # The day first: a name that somebody made up must not leave a folder.
@@ -111,7 +111,7 @@ def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterat
 
 
 def _uploaded(source: str) -> UploadName | None:
-    """The upload of a study's source; None for a name that no upload has."""
+    """Return the upload of a study's source; None for a name that no upload has."""
     try:
         name = parse_source(source).name
         return upload_of(name) if is_upload(name) else None

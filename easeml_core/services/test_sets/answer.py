@@ -23,7 +23,7 @@ BLOCKING_REFUSED = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was decided on a request, and not said yet.
+    """A decision on a request that is not published yet.
 
     Attributes:
         message: The public sentence of the answer.
@@ -36,7 +36,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request to gate or meter, with what the transaction that decides it holds.
+    """A request to gate or meter, with the rows that its deciding transaction holds.
 
     Attributes:
         request: The request.
@@ -49,7 +49,7 @@ class Asked:
     live: Sequence[PlannedSet]
 
     def set_for(self, purpose: SealedSetPurpose) -> PlannedSet | None:
-        """The live set that serves this purpose, or None."""
+        """Return the live set that serves this purpose, or None."""
         return next((found for found in self.live if purpose in serves(found.purpose)), None)
 
 

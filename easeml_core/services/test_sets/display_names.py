@@ -1,4 +1,4 @@
-"""What sealed sets and their ends are called, wherever people read of them: alerts, mails, pages, command line."""
+"""Display names of sealed sets and their ends, for alerts, mails, pages and the command line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CALLED = {
     SealedSetPurpose.JOINT: "gate and meter set",
     SealedSetPurpose.DIRECT: "second validation sample",
 }
-"""A set by who draws on it."""
+"""A set by its purpose."""
 
 WHY = {
     "steps": "all its steps are used",
@@ -22,11 +22,11 @@ WHY = {
     "regulation": "its rule allows no further answer",
     "failure": "a model could not be run on it, which the meter's promise does not cover",
 }
-"""What ``retired_why`` means, as part of a sentence."""
+"""The meaning of ``retired_why``, as part of a sentence."""
 
 WITHOUT = {
     SealedSetPurpose.GATE: "the gate gives no verdict",
     SealedSetPurpose.METER: "the meter gives no signal",
     SealedSetPurpose.DIRECT: "readings go on without it and cannot tell tuning from drift",
 }
-"""What a system does that has no live set."""
+"""The state of a system without a live set."""

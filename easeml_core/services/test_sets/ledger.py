@@ -1,4 +1,4 @@
-"""The referee's view of what a study's sealed sets have said, and at which price. Not for developers."""
+"""The referee's view of the answers of a study's sealed sets and their costs. Not for developers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class ShownEntry:
         steps: Answers that the set can give.
         system_step: Which answer of ``system`` it was.
         system_steps: Answers that the system can give on the set.
-        request_id: Who asked.
+        request_id: The request.
         model_id: The new model.
         incumbent_id: The model that it was compared with; None for a reading.
-        condition: What was asked; None for a reading.
-        verdict: What the evidence says; of a reading the signal.
-        released: What the developer reads.
+        condition: Of the request; None for a reading.
+        verdict: By the evidence; of a reading the signal.
+        released: The published answer.
         is_change: Whether it was a change (``stats/adaptivity.py``).
-        level: The chance of error that the test was allowed.
+        level: The error probability that the test was allowed.
         log_level: Its logarithm.
-        log_cost: The price in nats, by which the answer lowers the logarithm of all later levels.
+        log_cost: In nats, by which the answer lowers the logarithm of all later levels.
         decided_at: When it was decided.
         answered_at: When the answer left; None while it waits for its time.
-        isolation: What the model was kept from when it ran; None where it was not run.
+        isolation: How the model's process was isolated; None where it was not run.
         report: The whole report, as the ledger keeps it.
     """
 
@@ -72,7 +72,7 @@ class ShownEntry:
 
 
 def study_ledger(store: Store, *, study: str) -> list[ShownEntry]:
-    """Every answer of the study's sealed sets, oldest first.
+    """Return every answer of the study's sealed sets, oldest first.
 
     Args:
         store: Role ``easeml_referee``.
@@ -87,7 +87,7 @@ def study_ledger(store: Store, *, study: str) -> list[ShownEntry]:
 
 
 def shown_entry(entry: LedgerEntry) -> ShownEntry:
-    """An entry of the ledger with what its report says of models and verdict."""
+    """Return an entry of the ledger with the models and verdict of its report."""
     report = entry.verdict
     return ShownEntry(
         test_set_id=entry.test_set_id,

@@ -1,18 +1,9 @@
-"""The life of a study's test sets: planned, sealed, live, retired, released; and the history that a new one takes over.
+"""The life of a study's test sets: planned, sealed, live, retired, released; what follows the end of one.
 
-Sealing new examples is in ``easeml_core.services.test_sets.upload``.
-
-Sealed sets that wait: for which live ones, what becomes of them, and how that is told.
-
-The new-testset alarm: a sealed set has served, so the next one goes live, and somebody must seal the one after.
-
-Every end of a live set raises it, once: of a gate set, a meter set, one that both share, or the second validation
-sample; by its last step, by a rule, because its promise would not hold any more, or by hand. The alarm is a row of the
-kind ``new-test-set``, that a sensor or a notifier waits for, and a mail where the plan names an address. It says why
-the set has ended, which is no more than the answers so far tell. Whether the end breaks the overfitting budget is
-another matter, and an alert of its own.
-
-Ending a test set by hand: the next one becomes live, and the alarm tells of it as of any other end.
+``upload.py`` seals new examples. Every end of a live set, by its last step, by a rule, because its promise would not
+hold any more, or by hand, lets the next waiting set go live and raises the alarm for a new one once: a row of the kind
+``new-test-set``, for sensors and notifications, and a mail where the plan names an address. It says why the set has
+ended, no more than the answers so far show. An alert of the overfitting budget is separate.
 """
 
 from __future__ import annotations
@@ -63,7 +54,7 @@ class SystemSteps:
 
 @typed_record
 class ShownSet:
-    """What everybody may know of a set.
+    """The public facts of a set.
 
     Attributes:
         test_set_id: Its number.
@@ -75,7 +66,7 @@ class ShownSet:
         steps: Answers that it can give, of all systems.
         steps_used: Answers that were released so far, of all systems.
         systems: Likewise of each system that draws on it: ``gate``, ``meter``, ``direct``.
-        labels_on_demand: Whether people are asked for labels when a verdict needs them.
+        labels_on_demand: Whether labels are requested when a verdict needs them.
         retired_why: A key of ``display_names.WHY``, or None.
         artifact: The released examples, or None.
         plan: What was fixed before its first answer.
@@ -108,7 +99,7 @@ class RetiredSet(ShownSet):
 
 
 def list_test_sets(store: Store, *, study: str | None = None) -> list[ShownSet]:
-    """The sets of a study, or of all, newest first: public facts only.
+    """Return the sets of a study, or of all, newest first: public facts only.
 
     Args:
         store: Any role.
@@ -123,7 +114,7 @@ def list_test_sets(store: Store, *, study: str | None = None) -> list[ShownSet]:
 
 
 def shown(found: SealedSet) -> ShownSet:
-    """What everybody may know of a set."""
+    """Return the public facts of a set."""
     return ShownSet(
         test_set_id=found.id,
         study=found.study,
@@ -142,7 +133,7 @@ def shown(found: SealedSet) -> ShownSet:
 
 
 def steps_by_system(found: SealedSet) -> dict[str, SystemSteps]:
-    """The steps of each system that draws on the set: ``gate``, ``meter``, ``direct``."""
+    """Return the steps of each system that draws on the set: ``gate``, ``meter``, ``direct``."""
     if not isinstance(found.plan, JointConfig):
         return {str(found.purpose): SystemSteps(found.steps_used, found.steps)}
     gate, meter = found.gate_steps_used, found.steps_used - found.gate_steps_used
@@ -152,14 +143,14 @@ def steps_by_system(found: SealedSet) -> dict[str, SystemSteps]:
 def plan_test_set(
     store: Store, *, study: str, name: str, purpose: str = "gate", settings: Mapping[str, object]
 ) -> ShownSet:
-    """Say, in public, which set the study needs next; sealing examples under its name fulfils the plan.
+    """Announce publicly which set the study needs next; sealing examples under its name fulfils the plan.
 
     Args:
         store: Role ``easeml_referee``.
         study: The study.
         name: Name of the set, new in the study; the same plan may be repeated.
         purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
-        settings: What differs from the study's settings (``planning.set_settings``).
+        settings: Differences from the study's settings (``planning.set_settings``).
 
     Returns:
         As ``shown``; ``rows`` is how many examples are needed at least.
@@ -193,16 +184,15 @@ def plan_test_set(
 
 
 def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | None:
-    """After a set was retired: those that were sealed first become live. The first one's number, or None without any.
+    """Let the oldest waiting sets become live after a set was retired; return the first one's number, or None.
 
-    A set that gate and meter shared may be followed by one for each. Requests that waited for labels of sets that have
-    ended are opened to the referee again. The referee runs the study's earlier models on the new set by itself
-    (``reevaluation_steps``).
+    A set that gate and meter shared may be followed by one for each. Requests that waited for labels of ended sets are
+    open to the referee again, which runs the study's earlier models on the new set when idle (``reevaluation_steps``).
 
     Args:
         tx: Transaction of the referee's role that holds the study (``releases.hold_study``).
         study_id: The study.
-        purpose: That of the set that was retired.
+        purpose: That of the retired set.
     """
     for found in test_sets.list_sets(tx, study_id):
         if test_sets.serves(found.purpose) & test_sets.serves(purpose) and found.state in ENDED:
@@ -218,11 +208,11 @@ def go_live(tx: Connection, study_id: int, purpose: SealedSetPurpose) -> int | N
 def reevaluation_steps(
     store: Store, artifacts: ArtifactStore, test_set_id: int | None = None, *, limit: int = 1
 ) -> Generator[None, None, int]:
-    """Run models of the past on a live set that does not know them yet; how many were run.
+    """Run earlier models on a live set that does not know them yet; return how many were run.
 
-    The model in production comes first, then the baseline, then those that were judged, newest first. One that was
-    handed in and that nobody asked about is not run: to hand in costs nothing, and would else keep the referee busy.
-    Each is kept by itself, so that a killed referee loses one at most. It yields as ``sealed_run_steps``.
+    The model in production comes first, then the baseline, then those that were judged, newest first. A submission
+    without a gate or meter request is not run: submissions are free and could keep the referee busy. Each result is
+    stored separately, so that a killed referee loses one at most. Yields as ``sealed_run_steps``.
 
     Args:
         store: Role ``easeml_referee``.
@@ -241,7 +231,7 @@ def reevaluation_steps(
         try:
             yield from sealed_run_steps(store, artifacts, model, set_id)
         except (ArtifactError, TrainingKilled, TrainingStarved) as error:
-            # Its file is gone, or its process was ended: the judge will say so, or try again, if it matters.
+            # Its file is missing, or its process was ended: the judge will say so, or try again, if it matters.
             logger.warning("model %d was not run on test set %d: %s", model.id, set_id, error)
             skipped.add((set_id, model.id))
             continue
@@ -259,7 +249,7 @@ def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int
 
 
 def find_set(tx: Connection, test_set: str | int, study: str | None) -> SealedSet:
-    """The set of this name or number, in this study or in any.
+    """Return the set of this name or number, in this study or in any.
 
     Raises:
         NotFoundError: There is no such study or set, or several studies have a set of this name.
@@ -268,11 +258,11 @@ def find_set(tx: Connection, test_set: str | int, study: str | None) -> SealedSe
 
 
 HAS_NO_LIVE_SET = "has no live {} set"
-"""What a refusal says of a study; the purpose of the set that is asked for stands in it."""
+"""The text of a refusal; it names the purpose of the requested set."""
 
 
 def when_live(tx: Connection, found: SealedSet) -> str | None:
-    """When a set that waits becomes live, in words, with the commands; None for one that does not wait.
+    """Say when a waiting set becomes live, with the commands; None for one that does not wait.
 
     Args:
         tx: Transaction of the referee's role.
@@ -295,9 +285,9 @@ def _names(sets: Sequence[SealedSet]) -> str:
 
 
 def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> StateError:
-    """The refusal of a system that has no live set, with the set that waits for another system's to end, if any.
+    """Return the refusal of a system that has no live set, with the set that waits for another system's to end, if any.
 
-    Only a set for gate and meter together can wait then. The message is public: it has nothing of the schema
+    Only a set for gate and meter together can wait then. The message is public: it holds nothing of the schema
     ``sealed``, such as which of two sets was sealed first.
 
     Args:
@@ -315,7 +305,7 @@ def no_live_set(tx: Connection, study: Study, purpose: SealedSetPurpose) -> Stat
 
 
 def _in_its_way(tx: Connection, found: SealedSet) -> list[SealedSet]:
-    """The live sets of the study beside which this one cannot be live, the oldest first."""
+    """Return the live sets of the study beside which this one cannot be live, the oldest first."""
     sets, serves = reversed(test_sets.list_sets(tx, found.study_id)), test_sets.serves(found.purpose)
     return [other for other in sets if other.state == SealedSetState.LIVE and test_sets.serves(other.purpose) & serves]
 
@@ -327,10 +317,10 @@ _GATE, _METER, _JOINT, _DIRECT = (
     SealedSetPurpose.DIRECT,
 )
 _SERVED = {_GATE: (_GATE,), _METER: (_METER,), _JOINT: (_GATE, _METER), _DIRECT: (_DIRECT,)}
-"""Whose answers come from a set of this purpose."""
+"""Systems whose answers come from a set of this purpose."""
 
 _FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT, _GATE, _METER), _DIRECT: (_DIRECT,)}
-"""Sets of which purpose may take its place, in this order; one that serves a system with a live set stays sealed."""
+"""Purposes of the sets that may replace it, in order; one that serves a system with a live set stays sealed."""
 
 
 def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
@@ -380,7 +370,7 @@ def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
 
 
 def _why(ended: SealedSet, why: str) -> str:
-    """As of ``display_names.WHY``; of a set that two systems share, whose steps are used."""
+    """As of ``display_names.WHY``; of a shared set, which system's steps are used."""
     if why == "steps" and ended.purpose == _JOINT:
         for system, count in steps_by_system(ended).items():
             if count.steps_used >= count.steps:
@@ -389,7 +379,7 @@ def _why(ended: SealedSet, why: str) -> str:
 
 
 def _how(purpose: SealedSetPurpose) -> str:
-    """The commands that seal the next one."""
+    """Return the commands that seal the next one."""
     option = "" if purpose == _GATE else f", both with --purpose {purpose}"
     return f"(`easeml test-set plan`, `easeml test-set seal`{option})"
 
@@ -399,7 +389,7 @@ OVERLAP = "overlap"
 
 
 def retire_test_set(store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND) -> RetiredSet:
-    """End the life of a set by hand; the oldest one that waits becomes live. May be repeated.
+    """Retire a set by hand; the oldest one that waits becomes live. Repeatable.
 
     Args:
         store: Role ``easeml_referee``.
@@ -433,7 +423,7 @@ def retire_overlapping(store: Store, artifacts: ArtifactStore, *, retire: bool) 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where the open parts of the studies are.
-        retire: End the life of each that is listed.
+        retire: Whether to retire each listed set.
     """
     with store.begin() as tx:
         found = overlapping_sets(tx, artifacts)

@@ -1,7 +1,4 @@
-"""What a new test set is planned for: the study's settings with changes, and how many examples they need.
-
-How many examples a sealed set needs for its settings: of the gate, of the meter, and of both on one set.
-"""
+"""Plan a test set: the study's settings with changes, and the examples that they need, for gate, meter and both."""
 
 from __future__ import annotations
 
@@ -40,12 +37,12 @@ if TYPE_CHECKING:
 
 
 _WEIGHT_STEP = 1e-3
-# Nats, too: sums of the same costs that were added up in another order are the same weight.
+# Nats, too: sums of the same costs in another order are the same weight.
 _ROUNDING = 1e-9
 
 
 def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0) -> GatePlan:
-    """What a sealed gate set needs for these settings.
+    """Return the plan of a sealed gate set with these settings.
 
     Args:
         config: The settings.
@@ -68,7 +65,7 @@ def plan_for_gate(config: GateConfig, changes: int = 0, log_weight: float = 0.0)
 
 
 def examples_for_gate(config: GateConfig, changes: int = 0) -> int:
-    """How many examples a sealed gate set needs for these settings, labelled or not; arguments as above."""
+    """Return how many examples a sealed gate set needs, labelled or not; arguments as of ``plan_for_gate``."""
     return plan_for_gate(config, changes).examples
 
 
@@ -76,7 +73,7 @@ def labels_of_submissions(config: GateConfig, examples: int) -> str | None:
     """Say what submissions need where the set's condition does not bound d; None where labels do not depend on that.
 
     Args:
-        config: What a gate set is planned for.
+        config: The plan of a gate set.
         examples: That it has, or needs at least, >= 1.
     """
     return labels_in_words(
@@ -90,9 +87,9 @@ def labels_of_submissions(config: GateConfig, examples: int) -> str | None:
 
 
 def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
-    """How many examples the gate needs on a shared set for a verdict after answers of this log weight.
+    """Return how many examples the gate needs on a shared set for a verdict after answers of this log weight.
 
-    There each released verdict is paid for when it is given, as part of the log weight, so that all adaptivities start
+    Each released verdict there is paid for when it is given, as part of the log weight, so that all adaptivities start
     from delta / H.
     """
     return plan_for_gate(evolve(config, adaptivity="none"), log_weight=log_weight).examples
@@ -100,12 +97,11 @@ def examples_for_joint_gate(config: GateConfig, log_weight: float) -> int:
 
 @lru_cache(maxsize=1024)
 def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> float:
-    """Up to which log weight so many examples suffice for a verdict on a condition of a shared set.
+    """Return the log weight up to which so many examples suffice for a verdict on a condition of a shared set.
 
-    It follows from the plan and the size alone, so that how long it takes tells nothing of the answers; that is why it
-    is asked for, and not what is needed at the weight of the answers. The need rises with the weight but for small
-    steps back (``stats/size_search.py``): the examples suffice at the limit, and do not a thousandth of a nat above; a
-    planned weight at which they do is never beyond it.
+    It follows from the plan and the size alone, so that its duration reveals no answer; the need at the weight of the
+    answers would. The need rises with the weight but for small steps back (``stats/size_search.py``): the examples
+    suffice at the limit, and do not a thousandth of a nat above; a planned weight at which they do is never beyond it.
 
     Args:
         config: The plan of the set.
@@ -140,7 +136,7 @@ def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> fl
 
 
 def _steps_enough(needed: Callable[[float], int], examples: int, low: float, most: float) -> int:
-    """How many steps above a weight at which the examples suffice they still do, below one at which they do not."""
+    """Count the steps above a weight at which the examples suffice up to which they still do."""
     steps = math.ceil((most - low) / _WEIGHT_STEP)
     slope = (needed(most) - needed(low)) / steps
     first_too_many = first_at_most(
@@ -155,7 +151,7 @@ def _steps_enough(needed: Callable[[float], int], examples: int, low: float, mos
 
 
 def plan_for_meter(config: MeterConfig) -> MeterPlan:
-    """What a sealed meter set needs for these settings, at the error rate that needs most.
+    """Return the plan of a sealed meter set with these settings, at the error rate that needs most.
 
     Raises:
         ConfigError: The method's count would be wrong for the ranges.
@@ -167,7 +163,7 @@ def plan_for_meter(config: MeterConfig) -> MeterPlan:
 
 @dataclass(frozen=True, slots=True)
 class JointSizes:
-    """What one set needs that gate and meter share, and what two sets would need.
+    """The labels of one set that gate and meter share, and of two separate sets.
 
     Attributes:
         labels: n >= 1, labelled examples: the larger of the next two.
@@ -191,7 +187,7 @@ class JointSizes:
 
 
 def plan_joint(config: JointConfig) -> JointSizes:
-    """What one set needs for all its planned verdicts and signals, at the log weight planned for the last of each.
+    """Return the labels for all planned verdicts and signals, at the log weight planned for the last of each.
 
     Example:
         >>> from easeml_core.config import JointConfig
@@ -200,9 +196,8 @@ def plan_joint(config: JointConfig) -> JointSizes:
         True
 
     Raises:
-        InvalidInputError: The proof for shared sets does not cover the settings (``meter/shared_ledger.py``), or a
-        rule of the
-            overfitting budget cannot be read.
+        InvalidInputError: The proof for shared sets does not cover the settings (``meter/shared_ledger.py``), or a rule
+            of the overfitting budget cannot be read.
     """
     plan, ambiguous = joint_plan(config), config.meter.ambiguous
     gate_weight = planned_gate_log_weight(plan, ambiguous)
@@ -233,13 +228,13 @@ def joint_gate_examples(config: GateConfig, log_weight: float) -> int:
 
 
 def set_settings(study: Study, purpose: str, settings: Mapping[str, object]) -> tuple[SealedSetPurpose, SetConfig]:
-    """The purpose, and the study's settings for it with the changes; conditions in their canonical form.
+    """Return the purpose, and the study's settings for it with the changes; conditions in their canonical form.
 
     Args:
         study: Whose set it will be.
         purpose: ``gate``, ``meter``, ``joint`` or ``direct``.
-        settings: What differs from the study's settings; names of GateConfig, MeterConfig or JointConfig. The ``gate``
-            and the ``meter`` of the latter are what differs, too.
+        settings: Differences from the study's settings; names of GateConfig, MeterConfig or JointConfig. The ``gate``
+            and the ``meter`` of the latter are differences, too.
 
     Raises:
         ConfigError: A setting is unknown or out of range.
@@ -257,20 +252,20 @@ def set_settings(study: Study, purpose: str, settings: Mapping[str, object]) -> 
 
 
 def refuse_own_reliability(system: str, settings: object) -> None:
-    """Raise InvalidInputError where a system on a shared set asks for a reliability of its own."""
+    """Raise InvalidInputError where a system on a shared set has a separate reliability."""
     if isinstance(settings, Mapping) and "reliability" in settings:
         message = (
-            f"the {system} of a shared set has no reliability of its own: leave it out, and give that of both together "
+            f"the {system} of a shared set has no separate reliability: leave it out, and give that of both together "
             "as the reliability of the shared set, and gate_share, the gate's part of what may fail"
         )
         raise InvalidInputError(message)
 
 
 def study_plan(settings: Mapping[str, Any], purpose: SealedSetPurpose) -> SetConfig:
-    """What a study's settings plan a set of this purpose for.
+    """Return the plan that a study's settings give a set of this purpose.
 
-    The delta of a study's meter is split where the study has two (``direct``), and what gate and meter have together
-    is that of their shared set. Without a second meter in the settings, a ``direct`` set is planned like the meter's.
+    The delta of a study's meter is split where the study has two (``direct``), and gate and meter together have that of
+    their shared set. Without a second meter in the settings, a ``direct`` set is planned like the meter's.
 
     Raises:
         InvalidInputError: The settings plan answers about other conditions, which only the referee may do.
@@ -296,14 +291,14 @@ def study_plan(settings: Mapping[str, Any], purpose: SealedSetPurpose) -> SetCon
 
 
 def set_purposes(settings: Mapping[str, Any]) -> tuple[SealedSetPurpose, ...]:
-    """The sealed sets that a study's data is cut into."""
+    """Return the sealed sets that a study's data is cut into."""
     joint, direct = settings.get("joint") is not None, settings.get("direct") is not None
     first = (SealedSetPurpose.JOINT,) if joint else (SealedSetPurpose.GATE, SealedSetPurpose.METER)
     return (*first, SealedSetPurpose.DIRECT) if direct else first
 
 
 def canonical(config: SetConfig) -> SetConfig:
-    """The settings with their conditions in canonical form.
+    """Return the settings with their conditions in canonical form.
 
     Raises:
         InvalidInputError: Gate and meter cannot share a set with these settings.
@@ -322,21 +317,21 @@ def _canonical_gate(config: GateConfig) -> GateConfig:
 
 
 def gate_of(config: SetConfig) -> GateConfig | None:
-    """The gate's settings on a set that serves one."""
+    """Return the gate's settings on a set that serves one."""
     if isinstance(config, JointConfig):
         return config.gate
     return config if isinstance(config, GateConfig) else None
 
 
 def needed_examples(config: SetConfig) -> int:
-    """How many examples a set needs at least, so that each of its slices can have what it needs too."""
+    """Return how many examples a set needs at least, enough for each of its slices."""
     if isinstance(config, JointConfig):
         return plan_joint(config).labels
     return gate_set_examples(config) if isinstance(config, GateConfig) else plan_for_meter(config).labels
 
 
 def needed_of_slice(config: GateConfig | JointConfig, condition: str) -> int:
-    """How many examples a slice needs at least for its own condition, at its share of the level."""
+    """Return how many examples a slice needs at least for its condition, at its share of the level."""
     if isinstance(config, GateConfig):
         return examples_for_gate(evolve(config, condition=condition))
     weight = planned_gate_log_weight(joint_plan(config), config.meter.ambiguous)

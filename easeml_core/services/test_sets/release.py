@@ -1,4 +1,4 @@
-"""What is left of a retired test set: its examples, handed to everybody as data to validate on."""
+"""Release a retired test set: its examples become public data to validate on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class FetchedSet:
 def release_test_set(
     store: Store, artifacts: ArtifactStore, *, test_set: str | int, study: str | None = None
 ) -> ShownSet:
-    """Hand the examples of a retired set to everybody, as data to validate on. May be repeated.
+    """Publish the examples of a retired set, as data to validate on. Repeatable.
 
     Args:
         store: Role ``easeml_referee``.
@@ -77,13 +77,13 @@ def release_test_set(
 
 def _not_retired(found: SealedSet) -> str:
     return (
-        f"test set {found.called!r} is {found.state}; only a retired one can be released, since whoever has its "
+        f"test set {found.called!r} is {found.state}; only a retired one can be released, since a user who has its "
         f"examples can pass any gate on it; retire it first with `easeml test-set retire {found.called}`"
     )
 
 
 def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
-    """No example of the set lies in another one that is live or waits: its labels would be handed out with these.
+    """Refuse to release a set with an example in another one that is live or waits: its label would be public.
 
     Raises:
         StateError: Some do; says where.
@@ -107,7 +107,7 @@ def _require_in_use_nowhere(tx: Connection, found: SealedSet) -> None:
 
 
 def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
-    """Write the examples of a set into the artifact store; the reference."""
+    """Write the examples of a set into the artifact store; return the reference."""
     if not sealed.is_sealed(tx, found.id):
         message = f"test set {found.called!r} was only planned and holds no examples; there is nothing to release"
         raise StateError(message)
@@ -135,11 +135,11 @@ def fetch_test_set(
         store: Any role.
         artifacts: Where the released file is.
         test_set: Name or number.
-        to: The file; its ending says which form. Replaced whole or not at all.
+        to: The file; its ending gives the format. Replaced whole or not at all.
         study: The set's study, where several have a set of this name.
 
     Raises:
-        InvalidInputError: The file's name ends otherwise, or a label is too much for a CSV file.
+        InvalidInputError: The file has another ending, or a label is too much for a CSV file.
         StateError: The set is not released.
         ArtifactError: The released file is missing or was changed.
     """
@@ -167,7 +167,7 @@ def fetch_test_set(
 
 
 def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """What a released file holds: ``inputs``, ``labels`` (-1: unknown), ``keys``, ``class_names``, ``feature_names``.
+    """Return the arrays of a released file: ``inputs``, ``labels`` (-1: unknown), ``keys`` and names.
 
     Raises:
         ArtifactError: It is damaged.
@@ -181,7 +181,7 @@ def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Whether the label of each example is known, shape ``(examples,)``; numbers to predict always are."""
+    """Return whether the label of each example is known, shape ``(examples,)``; target numbers always are."""
     return np.asarray(labels >= 0) if labels.dtype.kind == "i" else np.ones(len(labels), dtype=bool)
 
 
@@ -202,10 +202,10 @@ def _label_cells(arrays: Mapping[str, NDArray[Any]]) -> list[str]:
 
 
 def column_names(names: list[str] | None, features: int) -> list[str]:
-    """Headings of the encoded columns; ``x1`` and so on where their names were not kept."""
+    """Return the headings of the encoded columns; ``x1`` and so on where their names were not kept."""
     return names or [f"x{place}" for place in range(1, features + 1)]
 
 
 def cell(value: np.float32) -> str:
-    """A number for a CSV file: the shortest text that reads back as the same float32; nothing for a missing one."""
+    """Return a number for a CSV file: the shortest text that reads back as the same float32; empty if missing."""
     return "" if np.isnan(value) else str(value)

@@ -1,12 +1,12 @@
-"""The one function that all rows pass before they are opened or sealed, and the registry that it keeps.
+"""The check that all rows pass before they are opened or sealed, and the registry of rows.
 
 A row is sealed or open in the whole installation. Registrations, feeds, refreshes, uploads of test sets and
-replacements of validation sets compare their rows with all that are registered (``look_up``), act on what is known, and
-register the rest (``register``). What a match is, and how often one is chance, is in ``data/rows/matching.py``.
+replacements of validation sets compare their rows with all that are registered (``look_up``), act on the result, and
+register the rest (``register``). ``data/rows/matching.py`` defines a match and its probability by chance.
 
-No label takes part: a source is registered with the columns of its inputs alone, a row that another study has sealed
-keeps the tokens that it has, and a column of it that is a label in the new study is taken out of them. So what is
-answered is a function of inputs, of the secret, and of what the asker brings (proof: docs/security.md).
+No label takes part: a source is registered with its input columns alone, a row that another study has sealed keeps its
+tokens, and a column of it that is a label in the new study is removed from them. The result is therefore a function of
+inputs, of the secret, and of the caller's rows (proof: docs/security.md).
 
 Public sources, which every installation of the packages has with their labels, are not registered.
 """
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 MOST_LIKELY = 1 / 5
-"""Share of the rows of a table that may be assigned a side since they are likely rows of other tables."""
+"""Largest share of a table's rows that may be assigned a side because they are likely rows of other tables."""
 
 MOST_REFUSED = 5
-"""Tables of a tenant that may be refused in 30 days since their rows are known: each refusal tells one bit."""
+"""Tables of a tenant that may be refused in 30 days because their rows are known: each refusal reveals one bit."""
 
 _MOST_COMPARED = 512
 """Columns of a new table that are compared."""
@@ -64,7 +64,7 @@ _OTHERS_WAYS = "bring rows of your own"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NewRows:
-    """Rows that are brought.
+    """Rows to compare.
 
     Attributes:
         ids: Of each row, 16 bytes: equal for rows of the same cells.
@@ -77,7 +77,7 @@ class NewRows:
     kept: NDArray[np.intp]
 
     def at(self, places: NDArray[np.intp]) -> NewRows:
-        """These of the rows."""
+        """Return these of the rows."""
         return NewRows(
             [self.ids[i] for i in places.tolist()], Rows(self.rows.tokens[places], self.rows.names), self.kept
         )
@@ -85,20 +85,20 @@ class NewRows:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What the installation knows of rows that are brought.
+    """The registry's knowledge of some rows.
 
     Attributes:
         known: The registered row that each is, None for none.
         is_exact: bool, shape (rows,): all cells are the same.
         is_certain: bool, shape (rows,): it is that row, but for the chance that ``row_matching.CHANCE`` states. False
-            for rows that are likely the same (``row_matching.LIKELY``): they lie on the side of the row that is known,
-            and count for no refusal.
+            for rows that are likely the same (``row_matching.LIKELY``): they are on the side of the known row, and
+            count for no refusal.
         is_sealed: bool, shape (rows,): it is sealed.
-        study_id: int64, shape (rows,): whose row it is; 0 for none.
+        study_id: int64, shape (rows,): the row's study; 0 for none.
         own: Names of the tenant's studies that hold more of the rows than chance explains, the most first.
         others: Whether studies of other tenants hold more of the rows than chance explains.
         is_set_copied: Whether the rows hold more of a sealed set than chance explains.
-        tenant: Who brings them.
+        tenant: The caller's tenant.
         tenant_of: Study to its tenant.
         study_called: Name to study.
     """
@@ -117,16 +117,16 @@ class Found:
 
     @property
     def is_known(self) -> NDArray[np.bool_]:
-        """bool, shape (rows,): the row is registered."""
+        """Whether a row is registered, shape (rows,)."""
         return self.study_id > 0
 
     @property
     def is_shown(self) -> NDArray[np.bool_]:
-        """bool, shape (rows,): the row is registered and open."""
+        """Whether a row is registered and open, shape (rows,)."""
         return self.is_known & ~self.is_sealed
 
     def at(self, places: NDArray[np.intp]) -> Found:
-        """The same of these rows; what is known of all of them together stays, but for studies that hold none."""
+        """Return the same for these rows; facts about all rows together stay, but for studies that hold none."""
         left = set(self.study_id[places].tolist())
         own = [name for name in self.own if self.study_called[name] in left]
         others = self.others and any(self.tenant_of.get(one) not in (None, self.tenant) for one in left)
@@ -142,19 +142,19 @@ class Found:
         )
 
     def of_tenant(self, tenant: str) -> NDArray[np.bool_]:
-        """bool, shape (rows,): the row belongs to a study of this tenant."""
+        """Whether a row belongs to a study of this tenant, shape (rows,)."""
         mine = [study for study, owner in self.tenant_of.items() if owner == tenant]
         return np.isin(self.study_id, mine)
 
 
 def is_public(source: str) -> bool:
-    """Whether a study's data come with a package: labels included, everybody has them."""
+    """Return whether a study's data come with a package and are public, labels included."""
     scheme = SCHEMES.get(source.partition(":")[0])
     return scheme is not None and not scheme.reads
 
 
 def new_rows(tx: Connection, cells: Cells) -> NewRows:
-    """The tokens of rows that are brought.
+    """Return the tokens of rows to compare.
 
     Args:
         tx: Transaction of the referee's role.
@@ -178,12 +178,12 @@ def _tells(column: NDArray[np.uint64]) -> bool:
 
 
 def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows) -> Found:
-    """What the installation knows of these rows. Nothing else is compared or registered until the transaction ends.
+    """Compare rows with the registry, which is locked until the transaction ends.
 
     Args:
         tx: Transaction of the referee's role.
-        artifacts: Where open parts are, of studies that are from before there was a registry.
-        study: Who brings the rows; it counts as one of its tenant's.
+        artifacts: Holds the open parts of studies that are older than the registry.
+        study: The caller's study; it counts as one of its tenant's.
         new: The rows.
     """
     registry.hold_registry(tx)
@@ -233,7 +233,7 @@ def _compared(tx: Connection, source: registry.Source, new: NewRows, chance: flo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """What is known of each new row so far: see ``Found``."""
+    """The facts of each new row so far: see ``Found``."""
 
     known: list[bytes | None]
     is_exact: NDArray[np.bool_]
@@ -242,7 +242,7 @@ class _Rows:
 
     @classmethod
     def of_states(cls, states: Sequence[tuple[bytes, tuple[int, bool] | None]]) -> _Rows:
-        """The rows whose cells are all the same as those of a registered one."""
+        """Return the rows whose cells are all the same as those of a registered one."""
         return cls(
             [None if state is None else row for row, state in states],
             np.array([state is not None for _, state in states], dtype=bool),
@@ -251,7 +251,7 @@ class _Rows:
         )
 
     def take(self, one: _Compared, place: NDArray[np.int64], is_free: NDArray[np.bool_]) -> None:
-        """Note the rows that are those of a source at ``place``; a sealed row takes the place of an open one."""
+        """Record the rows that are those of a source at ``place``; a sealed row replaces an open one."""
         for row in np.flatnonzero((place >= 0) & is_free & ~self.is_sealed).tolist():
             at = int(place[row])
             if self.known[row] is None or one.rows.is_sealed[at]:
@@ -260,16 +260,16 @@ class _Rows:
 
 
 def _refusing(study: Study, looked: Sequence[_Compared], certain: NDArray[np.int64]) -> tuple[list[str], bool]:
-    """Studies that refuse the new rows.
+    """Return the studies that refuse the new rows.
 
     A study does if more than ``COINCIDENCE`` of the new rows are its own beyond chance, or if the new rows hold more
-    than that share of one of its sets, of its open rows, or of all its rows (``Matches.copied``): the first share
-    falls with rows that are added, the second does not.
+    than that share of one of its sets, of its open rows, or of all its rows (``Matches.copied``): added rows lower the
+    first share and not the second.
 
     Args:
-        study: Who brings the rows.
-        looked: What each source has of them.
-        certain: int64, shape ``(rows,)``: whose row each certainly is, 0 for none.
+        study: The caller's study.
+        looked: The result for each source.
+        certain: int64, shape ``(rows,)``: the certain study of each row, 0 for none.
 
     Returns:
         Names of the tenant's studies, the largest share first, and whether studies of other tenants refuse.
@@ -301,7 +301,7 @@ def _states(tx: Connection, ids: Sequence[bytes]) -> list[tuple[bytes, tuple[int
 
 
 def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
-    """Refuse a table whose rows belong to other studies; says which of the tenant's own, and no counts.
+    """Refuse a table whose rows belong to other studies; names the tenant's own, and no counts.
 
     Raises:
         InvalidInputError: They do; the message gives the reason and the ways out.
@@ -317,7 +317,7 @@ def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
 
 
 def require_few_refusals(tx: Connection, study: Study) -> None:
-    """Compare no further table of a tenant who has had many refused: each refusal tells whether rows are known.
+    """Compare no further table of a tenant with many refusals: each refusal reveals whether rows are known.
 
     Raises:
         InvalidInputError: ``MOST_REFUSED`` tables were refused for known rows in the last 30 days.
@@ -342,16 +342,16 @@ def register(
 ) -> None:
     """Register rows of a study.
 
-    A row that another study has sealed keeps the record that it has, and the new set holds it as well if it is
-    certainly that row. It gets no record of its own, which could have the other study's label among its inputs (proof:
-    docs/security.md). All other rows get a record, also where they are like an open row, or like a sealed row of the
-    same study, whose label is no input in either.
+    A row that another study has sealed keeps its record, and the new set holds it as well if it is certainly that row.
+    It gets no second record, which could have the other study's label among its inputs (proof: docs/security.md). All
+    other rows get a record, also where they are like an open row, or like a sealed row of the same study, whose label
+    is no input in either.
 
     Args:
         tx: Transaction of the referee's role.
-        study_id: Whose rows they are.
+        study_id: Their study.
         new: The rows.
-        places: Set to the rows that it seals; None to those that are open.
+        places: The places of rows that a set seals; None for open rows.
         found: Of ``look_up``; None where nothing was looked up.
         label: Tokens of the study's labels, shape (rows,), and the token of their column's name; None where they are
             no single cells.
@@ -377,11 +377,11 @@ def register(
 def label_tokens(
     tx: Connection, study: Study, class_names: Sequence[str], labels: NDArray[Any]
 ) -> tuple[NDArray[np.uint64], int]:
-    """The labels as the cells that they would be in a table.
+    """Return the labels as the cells that they would be in a table.
 
     Args:
         tx: Transaction of the referee's role.
-        study: Whose labels they are.
+        study: Their study.
         class_names: Of the study; empty for numbers.
         labels: Shape ``(rows,)``: classes, -1 for unknown, or numbers.
 
@@ -396,10 +396,10 @@ def label_tokens(
 
 
 def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tuple[NDArray[np.uint64], int]) -> None:
-    """Take a column out of rows that are sealed elsewhere, if it is what the new study predicts.
+    """Remove a column from rows that are sealed elsewhere, if it is what the new study predicts.
 
     The column is that of the label's name, or one that equals the label in most of the rows that are certainly the same
-    (in most of all rows, where none is): it is taken from all of them alike, so that what is left does not follow from
+    (in most of all rows, where none is). It is removed from all of them alike, so that the rest does not follow from
     the label of a single row. The sets of the new study vote together: one alone may hold one row, known by chance.
     """
     tokens, name = label
@@ -418,9 +418,9 @@ def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tup
 
 
 def register_earlier(tx: Connection, artifacts: ArtifactStore) -> None:
-    """Register the rows of studies that are from before there was a registry, as they are encoded.
+    """Register the rows of studies that are older than the registry, as they are encoded.
 
-    What is open in one of them and sealed in another is open: such sets are listed by ``overlapping_sets``.
+    A row that is open in one of them and sealed in another is open: ``overlapping_sets`` lists such sets.
     """
     waiting: list[tuple[int, NewRows, dict[int | None, NDArray[np.intp]]]] = []
     for one in registry.unregistered(tx):
@@ -435,7 +435,7 @@ def register_earlier(tx: Connection, artifacts: ArtifactStore) -> None:
 def _earlier(
     tx: Connection, artifacts: ArtifactStore, one: registry.Unregistered
 ) -> tuple[NewRows, dict[int | None, NDArray[np.intp]]] | None:
-    """The rows of one study: its newest open parts, and its sets; None where there is nothing to register."""
+    """Return the rows of one study: its newest open parts, and its sets; None where there is nothing to register."""
     public = is_public(one.source)
     sets = [
         (set_id, released) for set_id, brought, released in registry.sets_of(tx, one.study_id) if brought or not public
@@ -472,8 +472,8 @@ class Overlap:
 
     Attributes:
         test_set_id: Its number.
-        test_set: What it is called.
-        study: Whose it is.
+        test_set: Its display name.
+        study: Its study.
         rows: Its examples.
         shown: How many of them are open elsewhere.
     """
@@ -486,10 +486,10 @@ class Overlap:
 
 
 def overlapping_sets(tx: Connection, artifacts: ArtifactStore) -> list[Overlap]:
-    """Sets that are live or wait and have more rows open in other studies than chance explains.
+    """Return sets that are live or wait and have more rows open in other studies than chance explains.
 
-    Only sets from before there was a registry can be such sets: all others, and all rows that were opened since, passed
-    ``look_up``. Public data are passed over.
+    Only sets older than the registry can be such sets: all others, and all rows that were opened since, passed
+    ``look_up``. Public data are ignored.
     """
     before = registry.sets_from_before(tx)
     if not before:

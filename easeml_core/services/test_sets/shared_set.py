@@ -1,7 +1,7 @@
-"""What a live sealed set was planned for, whoever draws on it, and when a set that gate and meter share has ended.
+"""Plans of live sealed sets, and the end of a set that gate and meter share.
 
-A decision about a shared set, of gate or meter, holds all sets of the study at once (``releases.hold_study``): so one
-answer follows the other, and neither waits for the other in turn.
+A decision about a shared set, of gate or meter, locks all sets of the study at once (``releases.hold_study``), so that
+answers follow each other without a deadlock.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ class HasPlan(Protocol):
 
     @property
     def plan(self) -> SetConfig:
-        """What the set was planned for."""
+        """The plan of the set."""
 
 
 def is_joint(found: HasPlan) -> bool:
-    """Whether gate and meter share the set."""
+    """Return whether gate and meter share the set."""
     return isinstance(found.plan, JointConfig)
 
 
 def joint_config(found: HasPlan) -> JointConfig | None:
-    """The plan of a shared set; None for any other."""
+    """Return the plan of a shared set; None for any other."""
     return found.plan if isinstance(found.plan, JointConfig) else None
 
 
 def gate_settings(found: HasPlan) -> GateConfig:
-    """The gate's settings on a gate or a shared set, with its own part of delta."""
+    """Return the gate's settings on a gate or a shared set, with its own part of delta."""
     gate = gate_of(found.plan)
-    assert gate is not None  # only these are asked for a gate
+    assert gate is not None  # callers ask for a gate only where there is one
     return gate
 
 
 def meter_settings_of(found: HasPlan) -> MeterConfig:
-    """The meter's settings on a meter, a direct or a shared set, with its own part of delta."""
+    """Return the meter's settings on a meter, a direct or a shared set, with its own part of delta."""
     plan = found.plan.meter if isinstance(found.plan, JointConfig) else found.plan
-    assert isinstance(plan, MeterConfig)  # only these are asked for a meter
+    assert isinstance(plan, MeterConfig)  # callers ask for a meter only where there is one
     return plan
 
 
@@ -69,17 +69,16 @@ def require_joint_goes_on(tx: Connection, found: PlannedSet) -> None:
 
 
 def joint_end(tx: Connection, found: PlannedSet) -> str | None:
-    """Why a shared set gives no further answer, to neither system, by what its ledger says; None while it does.
+    """Return why a shared set gives no further answer, to neither system; None while it does.
 
-    It ends when the steps of either system are used, when the meter could not give a signal, or when the level that is
-    left would need more examples for the planned condition than the set has. That the last two depend on the sealed
-    labels, through the costs of the signals, is no side channel. The end is one more outcome of an answer, after which
-    nothing is claimed any more, by neither system: it adds a leaf to the developer's tree and no node at which a
-    promise could fail (docs/adr/0014-shared-sets-and-two-meters.md). It would be one if only one system stopped. Nor is
-    the time that finding it takes: the log weight, which tells how clear the signals were, is only compared with a
-    number.
+    It ends when the steps of either system are used, when the meter could not give a signal, or when the remaining
+    level would need more examples for the planned condition than the set has. The last two depend on sealed labels,
+    through the costs of the signals, which is no side channel: the end is one more outcome of an answer, after which
+    neither system claims anything. It adds a leaf to the developer's tree and no node at which a promise could fail
+    (docs/adr/0014-shared-sets-and-two-meters.md). It would be one if only one system stopped. Nor is the duration: the
+    log weight, which shows how clear the signals were, is only compared with a number.
 
-    Asked before an answer (``require_joint_goes_on``) and after it is in the ledger, for ``retired_why``.
+    Called before an answer (``require_joint_goes_on``) and after it is in the ledger, for ``retired_why``.
 
     Args:
         tx: Transaction of the referee's role that has locked the set.
@@ -101,7 +100,7 @@ def joint_end(tx: Connection, found: PlannedSet) -> str | None:
 
 
 def _weight_limit(tx: Connection, found: PlannedSet, config: JointConfig) -> float:
-    """Up to which log weight the set is large enough for a verdict of its plan, and each of its slices."""
+    """Return the log weight up to which the set is large enough for a verdict of its plan, and each of its slices."""
     codes = sealed.sealed_slices(tx, found.id) if config.gate.slices else None
     limits = [joint_weight_limit(config, config.gate.condition, found.rows)]
     for place, (_, condition) in enumerate(config.gate.slices):

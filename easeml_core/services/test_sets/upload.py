@@ -1,8 +1,6 @@
-"""Sealing new examples for a study: files read, encoded, checked and put in order.
+"""Seal new examples for a study: read files, encode, check and order them, in one transaction.
 
-One transaction: whoever is killed in the middle has sealed nothing, and the same call can be made again.
-
-What new examples must be before they are sealed: distinct, enough, and unknown to everybody.
+New examples must be distinct, enough, and unknown. A killed call has sealed nothing and can be repeated.
 """
 
 from __future__ import annotations
@@ -66,14 +64,14 @@ if TYPE_CHECKING:
 
 
 _COINCIDENCE = 1 / 20
-"""Share of examples that may lie in other tenants' sets: so many are taken for coincidence, as at registration."""
+"""Largest share of examples in other tenants' sets that counts as coincidence, as at registration."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """What will be sealed, in the set's order: inputs (rows, features), labels (-1: to be asked for), keys, slices.
+    """The content of a set, in its order: inputs (rows, features), labels (-1: wanted later), keys, slices.
 
-    ``columns`` are the names of the inputs as they are kept with the study's data, None where they are not.
+    ``columns`` are the names of the inputs as stored with the study's data, None where they are not.
     """
 
     inputs: NDArray[np.float32]
@@ -90,9 +88,9 @@ class SealedUpload(ShownSet):
 
     Attributes:
         needed: Examples that the plan needs.
-        sealed_before: Whether this very call was made before.
-        when_live: When a set that waits becomes live, in words; None for one that does not wait.
-        warnings: In what the examples are unlike the study's open data.
+        sealed_before: Whether this same call was made before.
+        when_live: When a waiting set becomes live, in words; None for one that does not wait.
+        warnings: Differences of the examples from the study's open data.
     """
 
     needed: int
@@ -102,10 +100,10 @@ class SealedUpload(ShownSet):
 
 
 def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
-    """No two rows have the same inputs, as in the study's own data.
+    """Require distinct inputs in all rows, as in the study's own data.
 
     Raises:
-        InvalidInputError: Some have; names the first.
+        InvalidInputError: Two rows are equal; names the first.
     """
     first: dict[bytes, int] = {}
     twins = [(row, first[h]) for row, h in enumerate(hashes) if first.setdefault(h, row) != row]
@@ -116,10 +114,10 @@ def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
 
 
 def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Content) -> None:
-    """The set has what its plan needs, and each slice too.
+    """Require as many examples as the plan needs, of the set and of each slice.
 
     Raises:
-        SealedSetTooSmallError: It has not; gives the planner's figure.
+        SealedSetTooSmallError: There are fewer; gives the planner's figure.
     """
     asked, gate = [], gate_of(config)
     for code, (name, condition) in enumerate(() if gate is None else gate.slices):
@@ -136,7 +134,7 @@ def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Conten
 
 
 def require_same_ranges(direct: MeterConfig, meter: MeterConfig) -> None:
-    """The two signals of one submission can be compared.
+    """Require that the two signals of one submission can be compared.
 
     Raises:
         InvalidInputError: Ranges or tolerance of a direct set are not those of the study's meter.
@@ -154,7 +152,7 @@ def require_same_ranges(direct: MeterConfig, meter: MeterConfig) -> None:
 def require_new(
     tx: Connection, artifacts: ArtifactStore, file: ExampleFile, study: Study, parts: OpenParts, content: Content
 ) -> None:
-    """No example that developers can or could see, and none that another set has: its answers would be counted twice.
+    """Refuse examples that developers can or could see, or that another set has: answers would be counted twice.
 
     Raises:
         InvalidInputError: There are such; names the first.
@@ -172,7 +170,7 @@ def require_new(
             (row_of[key], seen[h]) for key, h in zip(content.keys, content.hashes, strict=True) if h in seen
         )
         what = f"{len(seen):,} of {len(content.keys):,} examples are known already, the first of them from {place}"
-        raise refused(file, what + "; bring examples that nobody has seen", row)
+        raise refused(file, what + "; bring examples that were never used", row)
     if sealed.sealed_for_others(tx, study.id, content.hashes) > _COINCIDENCE * len(content.hashes):
         raise AlreadyExistsError(
             kind="table", name=str(file.path), remedy="another tenant's study has sealed its examples"
@@ -180,10 +178,10 @@ def require_new(
 
 
 def require_unknown(file: ExampleFile, content: Content, known: Found) -> None:
-    """No example is a row of the installation, sealed or open; a few may look like one by chance.
+    """Refuse examples that are rows of the installation, sealed or open, beyond what chance explains.
 
     Raises:
-        InvalidInputError: One has the very same cells, or more look like rows than chance explains; names the first.
+        InvalidInputError: One has the same cells, or more look like rows than chance explains; names the first.
     """
     exact = np.flatnonzero(known.is_exact)
     if not len(exact) and not known.own and not known.others:
@@ -193,11 +191,11 @@ def require_unknown(file: ExampleFile, content: Content, known: Found) -> None:
     count = int(known.is_known.sum())
     whose = f" (study {known.own[0]!r})" if known.own else ""
     what = f"{count:,} of {len(content.keys):,} examples are rows that the installation has already{whose}"
-    raise refused(file, what + "; bring examples that nobody has seen", row)
+    raise refused(file, what + "; bring examples that were never used", row)
 
 
 def unlike(inputs: NDArray[np.float32], parts: OpenParts, names: Sequence[str] | None) -> list[str]:
-    """Sentences about columns whose typical value lies outside everything in the open parts: units often differ."""
+    """Describe columns whose typical value is outside the range of the open parts: units often differ."""
     opened = np.vstack([parts.train_inputs, parts.validation_inputs])
     warnings = []
     for place in range(inputs.shape[1]):
@@ -228,19 +226,19 @@ def seal_test_set(
 
     Args:
         store: Role ``easeml_referee``.
-        artifacts: Where the study's open parts are: none of their examples is allowed.
+        artifacts: Holds the study's open parts, whose examples are refused.
         study: The study.
         inputs: CSV file with a column ``example`` and the study's columns.
-        labels: CSV file ``example,label`` of the same examples; None: people are asked when a verdict needs them.
+        labels: CSV file ``example,label`` of the same examples; None: labels are requested when a verdict needs them.
         name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
         purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
             the planned set of this name, else ``gate``.
-        settings: What differs from the study's settings (``planning.set_settings``); nothing for a planned set.
-        slices_column: Column of ``inputs`` that tells the slice; it need not be one of the study's. Conditions are
-            those of the setting ``slices``, or the set's own on every slice when there are none.
+        settings: Differences from the study's settings (``planning.set_settings``); none for a planned set.
+        slices_column: Column of ``inputs`` with the slice; it need not be one of the study's. Conditions are those of
+            the setting ``slices``, or the set's own on every slice when there are none.
 
     Raises:
-        InvalidInputError: A file or a setting is not as it must be, or examples are open or sealed already.
+        InvalidInputError: A file or a setting is invalid, or examples are open or sealed already.
         AlreadyExistsError: The name or exactly these examples are taken, or sealed with other settings.
         SealedSetTooSmallError: The plan needs more examples; gives the planner's figure.
     """
@@ -299,7 +297,7 @@ def _sealed(
 def _settings(
     study: Study, purpose: str | None, settings: Mapping[str, object], named: SealedSet | None
 ) -> tuple[SealedSetPurpose, SetConfig]:
-    """Purpose and settings; those of a planned set stay as they were planned, also when the call is repeated."""
+    """Return purpose and settings; those of a planned set stay as planned, also when the call is repeated."""
     if named is None or (named.state != SealedSetState.PLANNED and settings):
         return set_settings(study, purpose or SealedSetPurpose.GATE, settings)
     if purpose not in (None, named.purpose):
@@ -310,7 +308,7 @@ def _settings(
         raise InvalidInputError(message)
     if settings:
         message = (
-            f"test set {named.name!r} is planned already, with settings of its own; leave settings out, or choose "
+            f"test set {named.name!r} is planned already, with other settings; leave settings out, or choose "
             f"another name; got {', '.join(settings)}"
         )
         raise InvalidInputError(message)
@@ -318,7 +316,7 @@ def _settings(
 
 
 def _meter_of(tx: Connection, study: Study) -> MeterConfig:
-    """The meter that a second one is compared with: of the live set, else of the study's settings."""
+    """Return the meter that a second one is compared with: of the live set, else of the study's settings."""
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
     if live is not None:
         return meter_settings_of(live)
@@ -330,7 +328,7 @@ def _meter_of(tx: Connection, study: Study) -> MeterConfig:
 def _take_slices(
     file: ExampleFile, column: str | None, config: SetConfig
 ) -> tuple[NDArray[np.int64] | None, SetConfig]:
-    """The code of each example's slice, and the settings with all slices."""
+    """Return the code of each example's slice, and the settings with all slices."""
     gate = gate_of(config)
     slices = () if gate is None else gate.slices
     if column is None or gate is None:
@@ -364,7 +362,7 @@ def _content(
     codes: NDArray[np.int64] | None,
     slices_column: str | None,
 ) -> Content:
-    """Inputs, labels, keys and slices in the order that the set will keep."""
+    """Return inputs, labels, keys and slices in the set's order."""
     names = studies.feature_names(tx, version.id)
     inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
     hashes = example_hashes(inputs, names)
@@ -385,7 +383,7 @@ def _content(
 
 
 def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[Any]:
-    """Label of every row of ``inputs``; both files must name the same examples.
+    """Return the label of every row of ``inputs``; both files must name the same examples.
 
     Classes as int64; numbers as float32 where the study has no classes.
     """
@@ -405,7 +403,7 @@ def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]
 
 
 def require_label_columns(file: ExampleFile) -> None:
-    """A file of labels has the columns ``example`` and ``label``.
+    """Require the columns ``example`` and ``label``.
 
     Raises:
         InvalidInputError: It has others.
@@ -419,7 +417,7 @@ def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
 
 
 def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | None, content: Content) -> None:
-    """These very examples were sealed before: only the very same call may be repeated."""
+    """Refuse examples that were sealed before, unless the call is the same."""
     slices = sealed.sealed_slices(tx, before.id)
     same = (
         before.study_id == study.id
@@ -434,7 +432,7 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
 
 
 def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: SetConfig) -> None:
-    """A plan stands once it is sealed: a call that asks for another one must not look as if it got it."""
+    """Refuse another plan for a sealed set: the caller must not believe that it was applied."""
     there, here = row_of(before.plan), row_of(config)
     if before.purpose != purpose:
         there, here = {"purpose": str(before.purpose)}, {"purpose": str(purpose)}
@@ -446,7 +444,7 @@ def _require_same_plan(before: SealedSet, purpose: SealedSetPurpose, config: Set
 
 
 def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content) -> None:
-    """Keep the words of examples that people will be asked about; numbers tell as much as their cells do."""
+    """Store the words of examples to be labelled; for numbers their cells say no more."""
     words = [name for name in file.columns if name not in (content.columns or file.columns)]
     if words:
         place = {key: row for row, key in enumerate(file.keys)}
@@ -455,7 +453,7 @@ def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content
 
 
 def _new_rows(tx: Connection, file: ExampleFile, version: DataVersion, content: Content, parts: OpenParts) -> NewRows:
-    """The rows of a file in the order of the set: its cells where they stand there, and what they were encoded to."""
+    """Return the rows of a file in the set's order: its cells, and the encoding where there are none."""
     encoded = cells_of_inputs(content.inputs, content.columns, parts.layout)
     if content.columns is None or parts.layout.kind != "table":
         return new_rows(tx, encoded)

@@ -1,4 +1,4 @@
-"""Rows that developers can see, or could: of all versions of a study's data, and those that were fed."""
+"""Rows that developers can or could see: those of all versions of a study's data, and fed ones."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 MOST_WAITING = 10_000
-"""Waiting feeds that are looked at."""
+"""Largest number of waiting feeds that are read."""
 
 
 def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[ValidationPart]) -> list[set[bytes]]:
-    """Hashes of the rows of each of these validation parts.
+    """Return the hashes of the rows of each of these validation parts.
 
     Raises:
         ArtifactError: The file of a data version is missing or was changed.
@@ -39,7 +39,7 @@ def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[Valida
 
 
 def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) -> set[bytes]:
-    """Hashes of all rows that are or were in a validation part of the study, replaced ones too.
+    """Return the hashes of all rows that are or were in a validation part of the study.
 
     Raises:
         ArtifactError: The file of a data version is missing or was changed.
@@ -48,13 +48,13 @@ def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) ->
 
 
 def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: OpenParts) -> set[bytes]:
-    """Hashes of the rows that were fed to the study and wait, and of those that its training part leaves out.
+    """Return the hashes of the rows of waiting feeds, and of those that the training part leaves out.
 
-    A file that is none of pairs is passed over: it will be refused by its own refresh.
+    An invalid file is skipped: its own refresh will refuse it.
 
     Args:
         tx: A transaction of any role.
-        artifacts: Where they lie.
+        artifacts: Holds them.
         study_id: The study.
         parts: Its newest open parts, whose form they have.
     """

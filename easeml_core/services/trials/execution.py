@@ -76,7 +76,7 @@ __all__ = [
 
 _LEAST_SECONDS = 0.5
 STOP_SECONDS = 0.2
-"""How often a training that can be stopped from outside is asked about."""
+"""Interval of the check whether a stoppable training must stop."""
 
 _ROUNDING = 1e-6
 
@@ -92,7 +92,7 @@ def run_trial(
     log: Log = silent,
     slot: str | None = None,
 ) -> TrialReport:
-    """Train one suggested trial on this machine and record what came out.
+    """Train one suggested trial on this machine and record its result.
 
     Args:
         store: Role ``easeml_worker``.
@@ -113,7 +113,7 @@ def run_trial(
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     if slot is not None:
-        require_slot(slot)  # before the claim: the trial is still there for a worker that is called rightly
+        require_slot(slot)  # before the claim: the trial stays available for another worker
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
         train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
@@ -122,7 +122,7 @@ def run_trial(
 def attempts(
     store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
 ) -> Iterator[Lease]:
-    """One attempt after the other, until one has ended the trial: a killed training process ends only its attempt."""
+    """Yield one attempt after the other until one has ended the trial: a killed process ends only its attempt."""
     take = partial(claim, store, trial_id=trial_id, request_key=request_key, log=log, executors=executors)
     while (lease := take()) is not None:
         yield lease
@@ -133,18 +133,18 @@ def attempts(
 def claim(
     store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
 ) -> Lease | None:
-    """Take the trial's lease, stating what executes it.
+    """Take the trial's lease, stating its executor.
 
     Args:
         store: Role ``easeml_worker``.
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease.
         log: Receives a line where the trial is given back.
-        executors: What this worker can execute.
+        executors: The implementations of this worker.
 
     Returns:
         None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
-        execute it: then it is SUGGESTED as before, and the next ask that has its implementation gets it.
+        execute it: then it is SUGGESTED as before, and the next caller that has its implementation gets it.
 
     Raises:
         NotFoundError: There is no such trial.
@@ -158,7 +158,7 @@ def claim(
             if trial.lease_key != request_key and not trials.lease_is_over(tx, trial_id):
                 raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
             trials.release_lease(tx, trial_id)
-            trial = trials.get_trial(tx, trial_id)  # what the lost attempt took is off its reservation
+            trial = trials.get_trial(tx, trial_id)  # less the time of the lost attempt
         if trial.state in FINAL:
             return None
         checkpoint = trials.checkpoint_of(tx, trial_id)
@@ -195,7 +195,7 @@ def claim(
 
 
 def _tell(tx: Connection, trial: Trial) -> None:
-    """Wake whoever waits for the trial, and let the pages of its study look again."""
+    """Notify listeners of the trial and the pages of its study."""
     notify(tx, f"trial:{trial.id}")
     tell_pages(tx, trial.study)
 
@@ -218,7 +218,7 @@ def _start(
 
 
 def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
-    """Say in one sentence why a trial was given back."""
+    """Return a sentence on why a trial was given back."""
     return (
         f"trial {trial_id} ({study}, {candidate}) is given back: only {implementation_text(implementation)} may train "
         f"it, and this task executes {executors}; the next task that asks and has it is handed the trial"
@@ -226,17 +226,17 @@ def given_back(trial_id: int, study: str, candidate: str, implementation: str, e
 
 
 def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:
-    """What lost attempts and saved work have left of the reservation; infinite where nothing limits the trial."""
+    """Return the reservation less lost attempts and saved work; infinite where nothing limits the trial."""
     saved = checkpoint.seconds if checkpoint is not None else 0.0
     return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved
 
 
 def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None) -> None:
-    """Train the trial of a lease in a child process and record its end, good or bad.
+    """Train the trial of a lease in a child process and record its end.
 
-    Where the process was killed from outside and another attempt is left, nothing is recorded: whoever claims the trial
-    next, under the same request key at once, goes on from the last checkpoint. What this machine's disk or system
-    cannot do is a failure of the task, and no candidate's.
+    Where the process was killed from outside and another attempt is left, nothing is recorded: the next claim, possible
+    at once under the same request key, continues from the last checkpoint. A fault of this machine's disk or system is
+    a failure of the task, not of the candidate.
     """
     try:
         _train(store, artifacts, lease, slot=slot)
@@ -250,12 +250,12 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
     with contextlib.ExitStack() as stack:
         try:
             data = stack.enter_context(artifacts.staged(lease.artifact, lease.staging))
-        except TrainingCancelled as error:  # if the data is missing, it is this worker's fault and not the candidate's
+        except TrainingCancelled as error:  # missing data is this worker's fault and not the candidate's
             record_failure(store, lease, str(error))
             return
         lease.staged_seconds = data.seconds
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-trial-"))
-        stack.callback(lease.finish_keeping)
+        stack.callback(lease.finish_upload)
         resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
         try:
             job = _job(lease, data.path, Path(folder), files=_files_of(lease.trial, artifacts), slot=slot)
@@ -300,7 +300,7 @@ def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], s
 
 
 def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease) -> Path | None:
-    """The checkpoint's file to go on from, checked and private until the stack is left; None for the beginning."""
+    """Return the checkpoint's file, checked and private until the stack is left; None for the beginning."""
     if lease.checkpoint is None:
         return None
     try:
@@ -312,7 +312,7 @@ def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease
 
 
 def _files_of(trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
-    """The files that the candidate brings: its parameters have their references.
+    """Return the files of the candidate, whose references are in its parameters.
 
     Raises:
         ArtifactError: One of them is missing, or was changed.
@@ -322,7 +322,7 @@ def _files_of(trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
 
 
 def explained(reason: str, lease: Lease) -> str:
-    """The reason; when the compute budget cut the trial short, that instead."""
+    """Return the reason; when the compute budget cut the trial short, that instead."""
     if lease.lost and not lease.cancelled and math.isfinite(lease.reserved_seconds):
         return f"stopped: the {lease.reserved_seconds:,.1f} s that were reserved for it are over"
     if reason.startswith("out of time") and lease.is_cut_short:
@@ -334,7 +334,7 @@ def explained(reason: str, lease: Lease) -> str:
 
 
 def kind_of(error: Exception) -> FailureKind:
-    """Return what a failure speaks of: a file of the candidate that is missing here is the worker's matter."""
+    """Return the kind of a failure: a file of the candidate that is missing here is the worker's fault."""
     return FailureKind.TASK if isinstance(error, TrainingTaskError | ArtifactError) else FailureKind.CANDIDATE
 
 
@@ -363,7 +363,7 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
 
 
 def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> float:
-    """Share of the validation rows that the model gets wrong: what gate and meter go by, whatever the metric is."""
+    """Return the share of validation rows that the model gets wrong, as gate and meter count, whatever the metric."""
     if lease.metric == lease.hit:
         return 1.0 - result.quality
     labels = load_validation_labels(artifacts.path(lease.artifact))
@@ -379,7 +379,7 @@ def _finish(
     failure: str | None = None,
     failure_kind: FailureKind | None = None,
 ) -> bool:
-    """End the trial with what this attempt took and what it resumed; False when that was more than was reserved."""
+    """End the trial with the cost of this attempt and of resumed work; False when that exceeded the reservation."""
     lease.forget(tx)
     done = trials.finish_trial(
         tx,
@@ -417,7 +417,7 @@ def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: 
 def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
     """End an attempt that took more than was reserved for it.
 
-    What it took beyond that is no budget's, but that of a worker which had lost its lease: it may have been frozen.
+    The excess is charged to no budget: it is the time of a worker that had lost its lease, for instance while frozen.
 
     Raises:
         TrialStateError: The trial is not this attempt's any more.
@@ -429,7 +429,7 @@ def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
 
 
 def trial_state(store: Store, *, trial_id: int) -> TrialReport:
-    """Return what is known of the trial now."""
+    """Return the trial's state and result."""
     with store.begin() as tx:
         return trials.trial_report(tx, trial_id)
 
@@ -450,7 +450,7 @@ def trial_details(store: Store, *, trial_id: int) -> TrialDetails:
 
 
 def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
-    """The trial's report once it has ended, or None: what a sensor looks at."""
+    """Return the trial's report once it has ended, or None; for a sensor."""
     report = trial_state(store, trial_id=trial_id)
     return report if report.state in FINAL else None
 
@@ -465,9 +465,9 @@ def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
 
 
 def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
-    """Give up an open trial of this key, so that the next ask hands it out again; False when it is not ours any more.
+    """Give up an open trial of this key, so that the next caller gets it; False when this key has lost it.
 
-    The attempt keeps its number, since the next one must be able to fence it off, and does not count as a lost one.
+    The attempt keeps its number, so that the next one can fence it off, and does not count as a lost one.
     """
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
@@ -482,12 +482,12 @@ def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
 
 @contextlib.contextmanager
 def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Watch from a thread whether to stop, and then hand the trial back; also when anything unforeseen is raised.
+    """Check from a thread whether to stop, and then hand the trial back; also when any exception is raised.
 
-    The database is told first: the attempt that is ended here can then record nothing, not even a failure.
+    The database comes first: the ended attempt can then record nothing, not even a failure.
 
     Args:
-        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was.
+        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was handed back.
         request_key: The key that the lease was claimed with.
         should_stop: Asked five times a second from the thread.
     """
@@ -525,6 +525,6 @@ def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]
 
 
 def expire_leases(store: Store) -> list[int]:
-    """Take back the trials of workers that fell silent; their ids. The next suggestion hands them out again."""
+    """Take back the trials of silent workers and return their ids. The next suggestion hands them out again."""
     with store.begin() as tx:
         return trials.expire_leases(tx)

@@ -1,4 +1,4 @@
-"""A trial with a tenant's own training function: the same lease, heartbeat, cost and record as any other trial."""
+"""Trials with a tenant's training function: the same lease, heartbeat, cost and record as for any other trial."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.trials import TrialReport
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
-"""Errors of a function that speak of its code or its worker, whatever is tried: a package, a name, a column or a file
-is missing. All others may come of the candidate's parameters."""
+"""Errors of a function that are its code's or its worker's fault: a package, a name, a column or a file is missing. All
+others may be caused by the candidate's parameters."""
 
 
 def run_routed_trial(
@@ -58,21 +58,21 @@ def run_routed_trial(
     slot: str | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> TrialReport:
-    """Run a trial with what its candidate names: one of some training functions, or a trainer of this package.
+    """Run a trial with its candidate's implementation: one of some training functions, or a trainer of this package.
 
     Args:
         store: Role ``easeml_worker``.
         artifacts: Where models and data lie.
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease.
-        executors: The functions, and whether the trainers run here too.
+        executors: The functions, and whether the trainers are available too.
         log: Receives one line per piece of news.
         slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
         should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
             back, which counts as no attempt. A function ends when it calls ``report``.
 
     Returns:
-        As ``run_trial``. A trial that nothing here executes is given back, and one that is stopped is handed back:
+        As ``run_trial``. A trial without an implementation here is given back, and one that is stopped is handed back:
         SUGGESTED.
 
     Raises:
@@ -81,7 +81,7 @@ def run_routed_trial(
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     if slot is not None:
-        require_slot(slot)  # before the claim: the trial waits for a worker that has one
+        require_slot(slot)  # before the claim: the trial stays available for a worker that has one
     for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log, executors=executors):
         try:
             with handing_back(lease, request_key, should_stop):
@@ -97,7 +97,7 @@ def run_routed_trial(
 def execute(
     store: Store, artifacts: ArtifactStore, lease: Lease, executors: Executors, *, slot: str | None = None
 ) -> None:
-    """Train the trial of a lease with that one of ``executors`` which its candidate names, and record its end."""
+    """Train the trial of a lease with its candidate's implementation, and record its end."""
     if lease.trial.function is None:
         train(store, artifacts, lease, slot=slot)
     else:
@@ -125,8 +125,8 @@ def run_function_trial(
         artifacts: Where models and data lie.
         trial_id: The trial.
         request_key: A retry with the same key takes over its own lease.
-        function: Gets the open parts, the candidate's parameters, and ``report(step, quality)``; gives what
-            ``function_models.predictor_of`` takes, such as a fitted scikit-learn classifier whose classes are the
+        function: Receives the open parts, the candidate's parameters, and ``report(step, quality)``; returns what
+            ``function_models.predictor_of`` accepts, such as a fitted scikit-learn classifier whose classes are the
             labels.
         log: Receives one line per piece of news.
         dag_version: Version of the DAG bundle that holds the function; None where it has none.
@@ -160,7 +160,7 @@ def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function
         try:
             result = _fit(lease, _data(artifacts, lease), function, Path(folder))
         except (TrainingError, ArtifactError) as error:
-            # A model that no file of ours can hold is the candidate's failure, not that of a missing file.
+            # A model that no file format can hold is the candidate's failure, not that of a missing file.
             kind = kind_of(error) if isinstance(error, TrainingError) else FailureKind.CANDIDATE
             record_failure(store, lease, explained(str(error), lease), kind=kind)
         else:
@@ -168,7 +168,7 @@ def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function
 
 
 def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
-    """The open parts; that they cannot be read here is no matter of the candidate."""
+    """Return the open parts; a failure to read them is not the candidate's."""
     try:
         return load_open_parts(artifacts.path(lease.artifact))
     except ArtifactError as error:
@@ -177,7 +177,7 @@ def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
 
 @contextlib.contextmanager
 def _heartbeat(lease: Lease) -> Iterator[None]:
-    """Beat, and look for a cancel, from a thread of its own while the function works in this one."""
+    """Beat, and look for a cancel, from a separate thread while the function works in this one."""
     done = threading.Event()
 
     def beat() -> None:
@@ -195,8 +195,8 @@ def _heartbeat(lease: Lease) -> Iterator[None]:
 
 def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Path) -> TrainingResult:
     def report(step: float, quality: float | None = None) -> None:
-        told = {"step": float(step), "quality": math.nan if quality is None else float(quality)}
-        if known := {name: value for name, value in told.items() if math.isfinite(value)}:
+        values = {"step": float(step), "quality": math.nan if quality is None else float(quality)}
+        if known := {name: value for name, value in values.items() if math.isfinite(value)}:
             lease.progress(known)
         if lease.cancelled or lease.lost:
             message = "cancelled"
@@ -209,16 +209,16 @@ def _fit(lease: Lease, data: OpenParts, function: Callable[..., Any], folder: Pa
         predictor = predictor_of(returned, data, folder)
         score, quality, predictions = score_on_validation(lease.trial.kind, predictor, data, lease.metric)
         model_format = save_model(predictor, path)
-    load_predictor(path, model_format)  # what the referee would refuse to load is refused now, with the reason
+    load_predictor(path, model_format)  # a file that the referee would refuse is refused now, with the reason
     return TrainingResult(quality, lease.age_seconds, path, model_format, np.asarray(predictions), score)
 
 
 @contextlib.contextmanager
 def _tenants_code(what: str, *, of_task: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Within this block anything may be raised, and all of it is a failed trial with a reason.
+    """Turn any exception within this block into a failed trial with a reason.
 
-    Errors of the kinds ``of_task`` are the task's, unless they speak of a value as well: scikit-learn's NotFittedError
-    is an AttributeError.
+    Errors of the kinds ``of_task`` are the task's, unless they are also value errors: scikit-learn's NotFittedError is
+    an AttributeError.
     """
     try:
         yield

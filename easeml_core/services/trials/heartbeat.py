@@ -1,16 +1,9 @@
-"""The right of one attempt to end its trial: kept by heartbeats, lost in silence or with its reservation.
+"""The lease of one attempt at a trial, kept by heartbeats, and the upload of its checkpoints.
 
-With a heartbeat go progress, points of the learning curve, and the newest checkpoint: in one transaction, and only from
-the attempt that holds the lease.
-
-Checkpoints on their way to where the next attempt finds them, beside the training.
-
-A slow place, such as a bucket, must keep no heartbeat and no cancel waiting. One file travels at a time: what comes
-meanwhile is passed over, since a newer one will follow.
-
-What a training tells while it runs: a line for people, and a point of its learning curve for the store.
-
-News come from the training's own process, which may be anybody's code: whatever is not what it should be is left out.
+A heartbeat stores progress, points of the learning curve, and the newest checkpoint in one transaction, and only for
+the attempt that holds the lease. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat
+and no cancel; one that comes during an upload is skipped, since a newer one will follow. Progress comes from the
+training process, which may run a tenant's code: invalid values are dropped.
 """
 
 from __future__ import annotations
@@ -51,11 +44,11 @@ if TYPE_CHECKING:
     Log = Callable[[str], None]
 
 
-class Keeper:
-    """Keeps the checkpoints of one attempt.
+class CheckpointUpload:
+    """Uploads the checkpoints of one attempt.
 
     Args:
-        files: Makes the place where they are kept; called in the thread that keeps.
+        files: Opens the storage; called in the thread that uploads.
     """
 
     def __init__(self, files: Callable[[], ArtifactStore]) -> None:
@@ -64,13 +57,13 @@ class Keeper:
         self._kept: queue.SimpleQueue[Checkpoint | ArtifactError] = queue.SimpleQueue()
 
     def start(self, path: Path, seconds: float, progress: float) -> None:
-        """Keep this file, unless one is under way, or it has gone already: then a newer one will follow."""
+        """Upload this file, unless an upload is under way or the file is gone: then a newer one will follow."""
         if self._thread is not None and self._thread.is_alive():
             return
         same = path.with_name(f"{path.name}.kept")
         same.unlink(missing_ok=True)
         try:
-            os.link(path, same)  # whoever wrote it may remove it at any time
+            os.link(path, same)  # the writer may remove it at any time
         except FileNotFoundError:
             return
         self._thread = threading.Thread(
@@ -84,26 +77,26 @@ class Keeper:
         except ArtifactError as error:
             self._kept.put(error)
 
-    def kept(self) -> Checkpoint | ArtifactError | None:
-        """What has been kept since the last time, or why it was not; None while nothing is new."""
+    def uploaded(self) -> Checkpoint | ArtifactError | None:
+        """Return the checkpoint uploaded since the last call, or the error; None for neither."""
         return None if self._kept.empty() else self._kept.get()
 
     def discard(self, reference: str) -> None:
-        """Remove one that a newer one has replaced."""
+        """Remove a checkpoint that a newer one has replaced."""
         self._files().discard(reference)
 
     def join(self) -> None:
-        """Wait for the one that is under way."""
+        """Wait for the present upload."""
         if self._thread is not None:
             self._thread.join()
 
 
-_UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note says it
+_UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note has them
 _LONGEST = 500
 
 
 def line_of(news: JsonObject) -> str:
-    """One line for a log.
+    """Return progress as a line for a log.
 
     Example:
         >>> line_of({"progress": 0.3, "note": "epoch 2 of 8", "quality": 0.91, "step": 2, "seconds_left": 61.7})
@@ -125,12 +118,12 @@ def line_of(news: JsonObject) -> str:
 
 
 def is_last_step(news: JsonObject) -> bool:
-    """Whether it tells of the last of its steps."""
+    """Return whether it is the progress of the last step."""
     return news.get("of") is not None and news.get("step") == news.get("of")
 
 
 def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
-    """The point of a learning curve that news tell of, or None.
+    """Return the point of a learning curve in this progress, or None.
 
     Args:
         news: With ``step``, from 1, and ``quality`` in [0, 1] or ``loss``.
@@ -152,7 +145,7 @@ def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a finite number; one of a thousand digits is none."""
+    """Return whether it is a finite number of a reasonable size."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
@@ -171,18 +164,18 @@ def _short(value: Any) -> str:
 
 
 LOOK_SECONDS = 1.0
-"""How long a cancel may go unseen at most; heartbeats of long leases are further apart."""
+"""Longest time until a cancel is seen; heartbeats of long leases are further apart."""
 
 LONGEST_SILENCE_SECONDS = 30.0
-"""Between two heartbeats, however long the lease is: what a lost attempt has run since its last one is not charged."""
+"""Longest time between two heartbeats: a lost attempt is not charged for the time after its last one."""
 
 _LOG_SECONDS = 1.0
-_MOST_POINTS = 10_000  # between two heartbeats, whatever a process tells
+_MOST_POINTS = 10_000  # between two heartbeats, whatever a process reports
 _LEAST_SECONDS = 1e-3
 
 
 def silent(_: str) -> None:
-    """No log was asked for."""
+    """Log nothing."""
 
 
 @dataclass(slots=True)
@@ -196,16 +189,16 @@ class Lease:
         config: The study's settings of training.
         artifact: The open parts of the data.
         log: Receives one line per piece of news.
-        executor: What executes it, as stated with the claim.
-        metric: What the study compares its candidates by.
-        hit: What counts as right for gate and meter.
-        checkpoint: Where the attempt goes on from; None for the beginning.
+        executor: Its executor, as stated with the claim.
+        metric: The study's metric.
+        hit: The rule of gate and meter for a right answer.
+        checkpoint: Where the attempt continues; None for the beginning.
         reserved_seconds: What this attempt may take of the reservation; infinite where nothing limits the trial.
-        staged_seconds: What bringing the data to this machine has taken of it.
-        cancelled: Somebody asked for the trial's end.
-        lost: It is not this attempt's any more.
+        staged_seconds: Time of the reservation used to fetch the data.
+        cancelled: A user asked for the trial's end.
+        lost: The trial is not this attempt's any more.
         ended: It was ended by this attempt.
-        handed_back: This attempt has given it up, for the next one that asks.
+        handed_back: This attempt has given it up, for the next caller.
     """
 
     store: Store
@@ -229,7 +222,7 @@ class Lease:
     _points: list[CurvePoint] = field(default_factory=list)
     _saved: Checkpoint | None = None
     _kept: str | None = None
-    _keeper: Keeper | None = None
+    _upload: CheckpointUpload | None = None
     _forgets: bool = False
     _beaten: float = field(default_factory=time.monotonic)
     _looked: float = field(default_factory=time.monotonic)
@@ -247,7 +240,7 @@ class Lease:
 
     @property
     def is_last_attempt(self) -> bool:
-        """Whether the trial has failed when this attempt is lost; one that a restart takes away does not count."""
+        """Whether the trial fails when this attempt is lost; one that a restart ends does not count."""
         return self.attempt - self.trial.excused >= self.config.max_attempts
 
     @property
@@ -257,18 +250,18 @@ class Lease:
 
     @property
     def time_limit_seconds(self) -> float:
-        """Wall seconds of the training itself, > 0: what the study allows for all the work, or what is reserved."""
+        """Wall seconds of the training itself, > 0: the study's limit for all the work, or the reservation."""
         allowed = self.config.time_limit_seconds - self.resumed_seconds
         return max(_LEAST_SECONDS, min(allowed, training_seconds(self.reserved_seconds - self.staged_seconds)))
 
     def cost_seconds(self, seconds: float) -> float:
-        """What the whole work costs when this attempt has taken so many seconds."""
+        """Return the cost of the whole work when this attempt has taken so many seconds."""
         return self.resumed_seconds + seconds
 
-    # -- what the training tells ---------------------------------------------------------------------------------------
+    # -- progress of the training --------------------------------------------------------------------------------------
 
     def progress(self, news: JsonObject) -> None:
-        """Note progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
+        """Record progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
         self.last_news = news
         point = point_of(news, seconds=self.resumed_seconds + self.age_seconds)
         if point is not None and len(self._points) < _MOST_POINTS:
@@ -281,7 +274,7 @@ class Lease:
             self.log(f"trial {self.trial.id}: {line_of(news)}")
 
     def staging(self, news: Progress) -> None:
-        """Log how far the data are on their way to this machine, and end the wait where nobody needs them any more.
+        """Log the progress of fetching the data, and stop when the trial was cancelled or lost.
 
         Raises:
             TrainingCancelled: The trial was cancelled, or is another attempt's by now.
@@ -292,14 +285,14 @@ class Lease:
             raise TrainingCancelled(message)
 
     def begin_anew(self, why: str = "") -> None:
-        """The checkpoint is of no use: what is in it counts as lost, from the next heartbeat on."""
+        """Discard the checkpoint: its work counts as lost, from the next heartbeat on."""
         if self.checkpoint is not None:
             self.checkpoint, self._forgets = None, True
             if why:
                 self.log(f"trial {self.trial.id}: beginning anew: {why}")
 
     def keep(self, artifacts: ArtifactStore, path: Path, seconds: float, progress: float) -> None:
-        """Keep a checkpoint beside the training, and record it with a heartbeat; training goes on if that fails.
+        """Upload a checkpoint beside the training, and record it with a heartbeat; training goes on if that fails.
 
         Args:
             artifacts: Where models and data lie.
@@ -307,19 +300,19 @@ class Lease:
             seconds: Wall seconds of this attempt that are in it, >= 0.
             progress: Of the whole training, in [0, 1].
         """
-        self._keeper = self._keeper or Keeper(partial(files_of, artifacts, self.trial.id))
-        self._keeper.start(path, seconds, progress)
+        self._upload = self._upload or CheckpointUpload(partial(files_of, artifacts, self.trial.id))
+        self._upload.start(path, seconds, progress)
 
-    def finish_keeping(self) -> None:
-        """Wait for a checkpoint that is under way, and record it unless the trial has ended."""
-        if self._keeper is not None:
-            self._keeper.join()
+    def finish_upload(self) -> None:
+        """Wait for the present upload, and record its checkpoint unless the trial has ended."""
+        if self._upload is not None:
+            self._upload.join()
             if not self.ended:
-                self._record_kept(self._keeper)
+                self._record_uploaded(self._upload)
 
-    def _record_kept(self, keeper: Keeper) -> None:
-        """Tell the store of a checkpoint that is in its place, and remove the one before."""
-        while (kept := keeper.kept()) is not None:
+    def _record_uploaded(self, upload: CheckpointUpload) -> None:
+        """Record an uploaded checkpoint, and remove the one before."""
+        while (kept := upload.uploaded()) is not None:
             if isinstance(kept, ArtifactError):
                 self.log(f"trial {self.trial.id}: checkpoint not kept, training goes on ({kept})")
                 continue
@@ -327,14 +320,14 @@ class Lease:
             self.beat()
             is_recorded = self._saved is None and not self.lost
             if is_recorded and before not in (None, self._kept):
-                keeper.discard(str(before))  # of ours, and the row names a newer one
+                upload.discard(str(before))  # of this attempt, and the row names a newer one
 
-    # -- what the store tells ------------------------------------------------------------------------------------------
+    # -- state of the trial --------------------------------------------------------------------------------------------
 
     def should_stop(self) -> bool:
-        """Beat when it is time, and look for a cancel once a second; whether training is of no use any more."""
-        if self._keeper is not None:
-            self._record_kept(self._keeper)
+        """Beat when it is time, and look for a cancel once a second; return whether training must stop."""
+        if self._upload is not None:
+            self._record_uploaded(self._upload)
         now = time.monotonic()
         if now - self._beaten >= min(self.config.lease_seconds / 4, LONGEST_SILENCE_SECONDS):
             self.beat()
@@ -345,7 +338,7 @@ class Lease:
     def beat(self) -> None:
         """Extend the lease; learn whether it was lost or a cancel was asked for."""
         self._beaten = self._looked = time.monotonic()
-        saved, told = self._saved, len(self._points)
+        saved, count = self._saved, len(self._points)
         try:
             with self.store.begin() as tx:
                 self.forget(tx)
@@ -362,12 +355,12 @@ class Lease:
         except (StoreUnavailableError, ConcurrentUpdateError) as error:
             self.log(f"trial {self.trial.id}: heartbeat not stored, training goes on ({error})")
             return
-        except InvalidInputError as error:  # of the news, which nobody needs: the lease must not be lost for it
+        except InvalidInputError as error:  # of the progress, for which the lease must not be lost
             self.last_news = None
             self._points.clear()
             self.log(f"trial {self.trial.id}: its news cannot be stored and is left out ({error})")
             return
-        del self._points[:told]
+        del self._points[:count]
         self._forgets = False
         if self._saved is saved:
             self._saved = None
@@ -380,15 +373,15 @@ class Lease:
             with self.store.begin() as tx:
                 wanted = trials.is_wanted(tx, trial_id=self.trial.id, attempt=self.attempt)
         except (StoreUnavailableError, ConcurrentUpdateError):
-            self._looked = math.inf  # the next heartbeat tells of it; until then nobody waits for an absent database
+            self._looked = math.inf  # the next heartbeat reports it; until then do not wait for an absent database
             return
         self.lost, self.cancelled = wanted is None, wanted is False
 
     def forget(self, tx: Connection) -> None:
-        """Let the store know that the checkpoint is of no use; before anything else that this attempt writes."""
+        """Record that the checkpoint is discarded; before anything else that this attempt writes."""
         if self._forgets:
             trials.forget_checkpoint(tx, trial_id=self.trial.id, attempt=self.attempt)
 
     def tell(self, tx: Connection) -> None:
-        """Write the points of the curve that are not written yet; where it is known whose the trial is."""
+        """Write the points of the curve that are not written yet, once the lease is confirmed."""
         trials.add_points(tx, self.trial.id, self._points)

@@ -1,7 +1,7 @@
-"""Decide at each rung of a network's training whether it goes on, by what all tenants' ended trials teach.
+"""Decide at each rung of a network's training whether it goes on, by the ended trials of all tenants.
 
-A decision is written down before anybody acts on it, once for each rung: an attempt that comes by again, after a crash,
-is bound by it. A trial that is stopped ends as any other: its model, its quality, what it has cost.
+A decision is stored before it takes effect, once for each rung: an attempt that repeats the rung, after a crash, is
+bound by it. A trial that is stopped ends as any other: with its model, its quality and its cost.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.trials import CurvePoint
 
 NETWORKS = tuple(kind for kind, trainer in TRAINERS.items() if trainer.takes_run and "epochs" in trainer.rules)
-"""Kinds that are trained by epochs of ours. What anybody's own program tells of itself teaches nobody else."""
+"""Kinds that are trained by epochs of this package. Other programs' reports are not comparable between tenants."""
 
 
 LEAST_LEFT_SECONDS = 5.0
-"""With less to go a decision is not worth it: the process that trains has taken two to start, and hears of it late."""
+"""Least remaining time for a decision: the training process takes two seconds to start, and receives it late."""
 
 
 class Ladder:
     """The rungs of one attempt at a trial.
 
     Args:
-        lease: The attempt; it hears all news, too.
+        lease: The attempt; it receives all progress, too.
     """
 
     def __init__(self, lease: Lease) -> None:
@@ -44,7 +44,7 @@ class Ladder:
         self._is_over = False
 
     def progress(self, news: JsonObject) -> None:
-        """Hand on news, and decide if they are of a rung."""
+        """Pass progress on, and decide if it is of a rung."""
         self._lease.progress(news)
         point = point_of(news, seconds=0.0)
         if point is None or point.of is None or point.quality is None or point.step == point.of:

@@ -1,8 +1,8 @@
 """The stream drive: a device that becomes free asks for its next trial at once, and waits for no other device.
 
-Every ask has a request key of its own, made of the device's key and a running number. A device that was killed and is
-started again under the same key walks through its numbers: what has ended is only reported, the trial in the middle of
-which it was killed is taken over, and then it goes on where it was. So nothing is trained twice and nothing is lost.
+The request key of each ask is the device's key and a running number. A device that is restarted under the same key
+repeats its numbers: ended trials are only reported, the trial that was running is taken over, and then it continues. So
+nothing is trained twice and nothing is lost.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.decisions import SuggestedTrial
 
 POLL_SECONDS = 60.0
-"""How long a device without a trial waits at most before it asks again; notifications wake it at once."""
+"""Longest wait of a device without a trial before it asks again; notifications wake it at once."""
 
 _MOST_NAMED = 10
-"""So many candidates that cannot run here are named in a message; the answer has all of them."""
+"""Candidates named in a message that cannot run here; the answer has all of them."""
 
 FAILED_IN_A_ROW = 5
-"""So many failed trials one after the other, of more than one study, mean that the device itself is at fault."""
+"""Successive failed trials, of more than one study, after which the device itself counts as faulty."""
 
 UNREADABLE_IN_A_ROW = 3
-"""So many trials one after the other whose data cannot be read mean that this device has the wrong folder."""
+"""Successive trials with unreadable data after which the device counts as having the wrong folder."""
 
 _PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0)
-"""Seconds between two tries while the database is away; afterwards the device gives up, to be started again."""
+"""Seconds between two tries while the database is away; afterwards the device gives up."""
 
 
 class Reason(StrEnum):
@@ -167,11 +167,11 @@ def run_device(
         max_trials: How many trials at most under this key, >= 1.
         log: Receives one line per piece of news.
         should_stop: Asked five times a second, also from another thread; True ends a running training and hands its
-            trial back to whoever asks next.
+            trial back to the next caller.
         poll_seconds: How long at most between two asks while waiting, > 0.
-        slot: What this device is on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``. Training
-            functions choose for themselves.
-        executors: What can execute trials here; candidates of other training functions are not asked for.
+        slot: The device on its machine: ``cpu``, ``cuda`` or ``cuda:N``; None as in ``run_trial``. Training functions
+            choose for themselves.
+        executors: The implementations here; candidates of other training functions are not suggested.
 
     Returns:
         Why it ended, and every trial under this key.
@@ -221,7 +221,7 @@ def run_device(
 
 @dataclass(slots=True)
 class _Stream:
-    """One device at work: which number it is at, and what it has seen."""
+    """One device at work: its present number, and what it has seen."""
 
     store: Store
     artifacts: ArtifactStore
@@ -248,7 +248,7 @@ class _Stream:
     is_useless: bool = False
 
     def run(self) -> Reason:
-        """Step after step; a step that the database interrupts is repeated under the same number."""
+        """Take step after step; a step that the database interrupts is repeated under the same number."""
         outages = 0
         while True:
             try:
@@ -265,7 +265,7 @@ class _Stream:
             outages = 0
 
     def _step(self) -> Reason | None:
-        """Ask under the present number and train what comes; the reason to end, if there is one."""
+        """Ask under the present number and train the trials; return the reason to end, if there is one."""
         if (end := self._end()) is not None:
             return end
         key = f"{self.request_key}/{self.number}"
@@ -278,7 +278,7 @@ class _Stream:
         if found:
             return self._work(found[0], key)
         self.number += 1
-        # An answer of an earlier time says nothing of now: only a fresh one is a reason to wait or to end.
+        # An answer from an earlier run does not describe the present: only a fresh one is a reason to wait or to end.
         return None if self._walking or repeated else self._wait(before)
 
     def _end(self) -> Reason | None:
@@ -289,7 +289,7 @@ class _Stream:
         return Reason.TIME_IS_UP if time.monotonic() >= self.deadline else None
 
     def _look(self, key: str) -> tuple[Outlook, bool]:
-        """The outlook now, and whether this key has asked before."""
+        """Return the present outlook, and whether this key has asked before."""
         with self.store.begin() as tx:
             seen = self._outlook(tx)
             try:
@@ -321,7 +321,7 @@ class _Stream:
         except TrialStateError as error:
             return self._lost(trial_id, key, error)
         except (StoreUnavailableError, ConcurrentUpdateError, WrongRoleError):
-            raise  # nothing that this trial has done
+            raise  # not caused by this trial
         except (ArtifactError, ConfigError, StoreError) as error:
             self._unreadable += 1
             if self._unreadable == UNREADABLE_IN_A_ROW:
@@ -332,7 +332,7 @@ class _Stream:
         return self._note(trial_id, trained=trained)
 
     def _lost(self, trial_id: int, key: str, error: TrialStateError) -> Reason | None:
-        """The trial is not ours any more: handed back, or in other hands."""
+        """Handle a lost trial: handed back, or another worker's."""
         if self.handed_back == trial_id:
             return Reason.STOPPED
         with self.store.begin() as tx:
@@ -344,7 +344,7 @@ class _Stream:
         return None
 
     def _note(self, trial_id: int, *, trained: bool) -> Reason | None:
-        """Keep the report; too many failures in a row of several studies speak against the device."""
+        """Store the report; too many successive failures of several studies mean a faulty device."""
         report = trial_state(self.store, trial_id=trial_id)
         self.number += 1
         self.reports.append(report)
@@ -357,7 +357,7 @@ class _Stream:
         return Reason.DEVICE_FAILS if is_device else None
 
     def _wait(self, before: Outlook) -> Reason | None:
-        """Until something has changed since ``before``, which was seen ahead of the last ask, or it is time to look."""
+        """Wait for a change since ``before``, seen ahead of the last ask, or for the end of the poll interval."""
         if not before.may_improve:
             return self._nothing_left()
         self.log(
@@ -374,7 +374,7 @@ class _Stream:
         return None
 
     def _nothing_left(self) -> Reason:
-        """Tell a device that has done its part from one that has found nothing it can run."""
+        """Distinguish a device that has finished from one that has found nothing it can run."""
         with self.store.begin() as tx:
             left = left_candidates(tx, self.studies_only, device=self.device)
             self.is_useless = bool(left) and not has_candidates_for(
@@ -388,7 +388,7 @@ class _Stream:
         return Reason.NOTHING_RUNNABLE if found and not has_succeeded else Reason.NOTHING_LEFT
 
     def _needs(self, left: LeftCandidate) -> str | None:
-        """What a candidate needs that this device has not; None where it could run here."""
+        """Return what a candidate needs that this device lacks; None where it could run here."""
         function = left.candidate.partition("-")[0] if left.kind == "function" else None
         if function is not None and function not in self.executors.functions:
             return f"its training function {function!r}, which an Airflow task with `@trial` has"

@@ -194,7 +194,7 @@ def test_a_checkpoint_that_is_gone_costs_time_and_no_result(lab: Any, register: 
     lease.started -= 5.0
     lab.as_superuser("UPDATE work.trials SET attempt_started_at = now() - interval '5 s' WHERE id = %s", trial_id)
     lease.keep(lab.artifacts, path, seconds=3.0, progress=0.5)
-    lease.finish_keeping()
+    lease.finish_upload()
     with lab.worker.begin() as tx:
         assert checkpoint_of(tx, trial_id)[1:] == (3.0, 0.5)
     lab.let_run_out(trial_id)
@@ -231,7 +231,7 @@ def test_only_the_attempt_that_holds_the_lease_records_a_checkpoint(lab: Any, re
     for content, lease in (("second", second), ("first", first)):
         path.write_text(content)
         lease.keep(lab.artifacts, path, seconds=1.0, progress=0.5)
-        lease.finish_keeping()
+        lease.finish_upload()
     assert (first.lost, second.lost) == (True, False)
     with lab.worker.begin() as tx:
         reference = checkpoint_of(tx, trial_id).reference
@@ -239,7 +239,7 @@ def test_only_the_attempt_that_holds_the_lease_records_a_checkpoint(lab: Any, re
     assert files.path(reference).read_text() == "second"
     path.write_text("newer")
     second.keep(lab.artifacts, path, seconds=2.0, progress=0.6)
-    second.finish_keeping()
+    second.finish_upload()
     kept = sorted(p.read_text() for p in files.root.rglob("*") if p.is_file())
     assert kept == ["first", "newer"]  # what the other attempt left goes with the folder
 
@@ -342,7 +342,7 @@ def test_a_place_that_is_slow_or_full_keeps_no_heartbeat_waiting(lab: Any, regis
         lease.keep(lab.artifacts, path, seconds=number / 1000, progress=number / 10)
     assert not lease.should_stop()  # while it is under way
     may_go_on.set()
-    lease.finish_keeping()
+    lease.finish_upload()
     with lab.worker.begin() as tx:
         found = checkpoint_of(tx, trial_id)
     assert found.progress == 0.1
@@ -352,7 +352,7 @@ def test_a_place_that_is_slow_or_full_keeps_no_heartbeat_waiting(lab: Any, regis
     path.unlink()
     path.write_text("full")
     lease.keep(lab.artifacts, path, seconds=1.0, progress=0.9)
-    lease.finish_keeping()
+    lease.finish_upload()
     assert any("checkpoint not kept, training goes on (the disk is full)" in line for line in lines)
     with lab.worker.begin() as tx:
         assert checkpoint_of(tx, trial_id) == found

@@ -277,7 +277,7 @@ def test_what_is_under_way_is_recorded_unless_the_trial_has_ended(
 ) -> None:
     held = lease(store, ended=ended)
     held._keeper = Kept(FIRST)  # type: ignore[assignment]
-    held.finish_keeping()
+    held.finish_upload()
     assert store.saved == saved
 
 
