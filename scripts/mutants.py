@@ -60,7 +60,7 @@ AREAS = {
 
 NAMED = (
     ("leases", "progress", "comparison", 'news.get("resumed") is False'),
-    ("leases", "_record_kept", "boolean", "self._saved is None and not self.lost"),
+    ("leases", "_record_uploaded", "boolean", "self._saved is None and not self.lost"),
     ("promotion", "force", "statement", "hold_study("),
     ("artifacts", "", "statement", "os.close(descriptor)"),
     ("gate", "", "bound", "_MOST_RUNS)"),

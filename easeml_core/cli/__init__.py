@@ -4,10 +4,10 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """Entry point of the console script; imports the commands only when they are needed."""
+    """Run the console script; imports the commands only when they are needed."""
     try:
         from easeml_core.cli.app import cli
 
         cli(prog_name="easeml")
-    except KeyboardInterrupt:  # while it was loading or ending; else the commands' own group says so
+    except KeyboardInterrupt:  # while loading or ending; otherwise the commands' own group handles it
         raise SystemExit(130) from None

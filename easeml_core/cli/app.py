@@ -1,16 +1,12 @@
-"""The root command and every subcommand; errors become messages and exit statuses in ``app.py``.
-
-The outermost group: where every error, interruption and lost reader becomes a message and an exit status.
+"""The root command: loads subcommands, turns errors into messages and exit statuses, and completes names in shells.
 
     0    done
     1    the answer is no: a fail of the gate, a refusal, a check of ``doctor`` that failed
-    2    an error, of whatever kind: also a fault of ours, which Python alone would end with 1, and a reader of standard
-         output that has gone, of which nothing is said
+    2    an error, of whatever kind, also a fault of this program, which Python alone would end with 1; and, without a
+         message, a closed reader of standard output
     130  interrupted (Ctrl-C)
 
-Only a command itself ends with 1: nothing that goes wrong may look like an answer.
-
-``easeml completion``: the script by which a shell completes commands, options and names of studies.
+Only a command itself ends with 1: no error may look like an answer.
 """
 
 from __future__ import annotations
@@ -48,28 +44,28 @@ from easeml_core.errors import EasemlError
 
 ERROR, INTERRUPTED = 2, 130
 ALIASES = {"label": "labels"}
-"""Other names under which a command is found; help lists it once, under its own."""
+"""Alternative names of commands; help lists each command once, under its own name."""
 _JSON = "easeml.json"
 
 
 class RootGroup(click.Group):
-    """Turns whatever ends a command into one message on standard error and a status; also knows aliases."""
+    """Turns whatever ends a command into one message on standard error and a status; also resolves aliases."""
 
     def get_command(self, context: click.Context, name: str) -> click.Command | None:
-        """The command of this name or alias."""
+        """Return the command of this name or alias."""
         return super().get_command(context, ALIASES.get(name, name))
 
     def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
-        """As click does; remembers whether errors are to be JSON, too, since they may come before options are read."""
+        """As click does; records whether errors are to be JSON, too, since they may come before options are read."""
         context.meta[_JSON] = "--json" in args
         return super().parse_args(context, args)
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; what it raises ends the program with a status of the module's table."""
+        """Run the command; an exception ends the program with a status of the module's table."""
         try:
             answer = super().invoke(context)
             if sys.stdout is not None:  # it is None where the program was started with a closed one
-                sys.stdout.flush()  # here a reader that has gone is noticed, not when Python ends
+                sys.stdout.flush()  # a closed reader is found here, not when Python ends
         except (click.exceptions.Exit, SystemExit):
             raise
         except EasemlError as error:
@@ -77,41 +73,41 @@ class RootGroup(click.Group):
         except click.ClickException as error:
             _fail_usage(context, error)
         except (KeyboardInterrupt, click.Abort):
-            _hear_no_more()
+            _ignore_interrupts()
             click.echo(err=True)  # the terminal has just printed ^C
             _fail(context, "interrupted", "Interrupted", status=INTERRUPTED)
         except BrokenPipeError:
             _leave_quietly()
             context.exit(ERROR)
-        except Exception as error:  # a fault of ours must not end with 1, which is an answer
+        except Exception as error:  # a fault of this program must not end with 1, which is an answer
             traceback.print_exc()
             _fail(context, f"this is a fault of easeml: {error!r}; please report it", type(error).__name__)
         return answer
 
 
 def _fail(context: click.Context, message: str, kind: str, *, status: int = ERROR) -> NoReturn:
-    """Say it on standard error, as one line of JSON if asked, and end."""
+    """Write the error to standard error, as one line of JSON if requested, and end."""
     text = json.dumps({"error": message, "kind": kind}) if context.meta.get(_JSON) else f"easeml: {message}"
     click.echo(text, err=True)
     context.exit(status)
 
 
 def _fail_usage(context: click.Context, error: click.ClickException) -> NoReturn:
-    """What click has to say about options and arguments, with the usage where people read it."""
+    """Report click's error about options and arguments, with the usage unless JSON was requested."""
     if context.meta.get(_JSON):
         _fail(context, error.format_message(), type(error).__name__)
     error.show()
     context.exit(ERROR)
 
 
-def _hear_no_more() -> None:
+def _ignore_interrupts() -> None:
     """End now; a second Ctrl-C in the meantime prints no traceback."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _leave_quietly() -> None:
-    """Let Python's own flush at the end go nowhere: there it would complain once more, and change the status."""
+    """Redirect Python's own flush at the end, which would fail again and change the status."""
     try:
         output = sys.stdout.fileno()
     except (OSError, ValueError):  # no file behind it, as in tests
@@ -152,7 +148,7 @@ def completion(context: click.Context, shell: str, as_json: bool) -> None:
     if kind is None:  # click has all of SHELLS; a later one may not
         message = f"click knows no completion for {shell}"
         raise click.UsageError(message)
-    # `source` of click's own class asks the shell for its version first, and complains where there is none.
+    # `source` of click's own class asks the shell for its version first, and fails where there is none.
     made = kind(context.find_root().command, {}, PROGRAM, VARIABLE)
     script = made.source_template % made.source_vars()
     show_json(CompletionScript(shell, script)) if as_json else click.echo(script, nl=False)
@@ -171,13 +167,13 @@ def cli(context: click.Context, by: str | None, reason: str) -> None:
     """
     from easeml_core.store.actors import acting
 
-    is_referee = context.invoked_subcommand == "referee"  # a process of its own, that answers what others ask
+    is_referee = context.invoked_subcommand == "referee"  # a separate process that answers requests
     name, door = by or ("referee" if is_referee else _user()), "referee" if is_referee else "command line"
     context.with_resource(acting(name, door=door, reason=reason))
 
 
 def _user() -> str:
-    """The user of the operating system; one without a name is known by the number."""
+    """Return the user of the operating system; one without a name by number."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

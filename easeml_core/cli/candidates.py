@@ -1,7 +1,4 @@
-"""``easeml candidate``: bring a program of your own, and let candidates join a study, one or a whole space of them.
-
-``easeml program``: check a program, infer one from data, find the candidates it calls for. Needs no database.
-"""
+"""``easeml candidate`` and ``easeml program``: pack and check programs, infer and match them, add candidates."""
 
 from __future__ import annotations
 
@@ -67,7 +64,7 @@ class CheckedProgram:
 
 @click.group(epilog=example("easeml candidate add flowers --kind random_forest --name forest"))
 def candidate() -> None:
-    """Candidates: what a study may train; a program of your own can be one."""
+    """Candidates: what a study may train; your own program can be one."""
 
 
 def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +86,7 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def pack(
     program: Path, train: str | None, command: str | None, artifacts: str | None, database: str | None, as_json: bool
 ) -> None:
-    """Keep PROGRAM (a folder or a file) for the workers, and print its reference.
+    """Store PROGRAM (a folder or a file) for the workers, and print its reference.
 
     The reference is the parameter `program` of candidates of kind `command`, e.g. for `easeml study register`.
     """
@@ -119,23 +116,23 @@ def add(
     study: str, program: Path | None, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool,
     **given: Any,
 ) -> None:  # fmt: skip
-    """Let candidates join STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
+    """Add candidates to STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
     from easeml_core.services.studies.candidates import add_candidates, named_candidates
 
     entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:
-        told = named_candidates([entry])
+        entries = named_candidates([entry])
         columns = {"Candidate": "name", "Kind": "kind", "Parameters": "parameters"}
     else:
-        told = add_candidates(open_store(database), study=study, candidates=[entry])
+        entries = add_candidates(open_store(database), study=study, candidates=[entry])
         columns = {"Candidate": "candidate", "Kind": "kind", "Parameters": "parameters", "New": "added"}
-    show_json(told) if as_json else show_table("Candidates", columns, told)
+    show_json(entries) if as_json else show_table("Candidates", columns, entries)
 
 
 def _entry(
     program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: dict[str, Any]
 ) -> dict[str, Any]:
-    """The entry of a study that the options describe; a program is packed and kept first."""
+    """Return the candidate entry that the options describe; a program is packed and stored first."""
     parameters = mapping_of("parameters", given["parameters"])
     if program is None and (given["train"] or given["command"]):
         message = "--train and --command say how a --program is run; name the program too"
@@ -157,7 +154,7 @@ def _entry(
 
 
 def _space(text: str) -> str:
-    """The text of a file, or the text itself."""
+    """Return the text of a file, or the text itself."""
     path = Path(text)
     try:
         is_file = path.is_file()
@@ -211,7 +208,7 @@ def check(file: Path, as_json: bool) -> None:
 def infer(file: Path, as_json: bool, **asked: str | None) -> None:
     """Print the program of the data in PATH: a table, series, a folder of images by class, or arrays.
 
-    What decided is said in comments. The text can be edited, and read by check and match; a study of the same data
+    Comments name what decided. The text can be edited, and read by check and match; a study of the same data
     has this program where none is given.
     """
     from easeml_core.cli.output import reading
@@ -279,7 +276,7 @@ def _as_json(found: Matched) -> dict[str, Any]:
 
 
 def _show(found: Matched) -> None:
-    """The answer for people."""
+    """Print the answer for people."""
     if found.template is None:
         click.echo("no template matches")
     else:
@@ -327,7 +324,7 @@ def _match_module(file: Path, module: Path, as_json: bool) -> bool:
 
 
 def _sides(path: Path) -> dict[str, DataType | Schema]:
-    """What the file holds: both sides of a program, or one alone."""
+    """Return both sides of a program in the file, or one alone."""
     from easeml_core.programs.data_type import Program
     from easeml_core.programs.language import parse_any
 
@@ -337,7 +334,7 @@ def _sides(path: Path) -> dict[str, DataType | Schema]:
 
 
 def _value(value: object) -> str:
-    """A size, a name, or the sizes in a repeated field; of many the first."""
+    """Format a size, a name, or the sizes in a repeated field; of many the first."""
     if not isinstance(value, tuple):
         return str(value)
     shown = [str(size) for size in value[:8]]
@@ -346,7 +343,7 @@ def _value(value: object) -> str:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Tell a mistake with the file that it stands in."""
+    """Add the file's name to errors."""
     try:
         yield
     except ProgramError as error:

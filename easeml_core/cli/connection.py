@@ -1,9 +1,4 @@
-"""Where a command finds its database and its artifacts, and the options that say so.
-
-Arguments that are names in the store: what the shell completes after them.
-
-The referee's answers at the command line: wait for one, show the gate's, and what a script may do with it.
-"""
+"""Find a command's database and artifacts, complete study names in shells, and wait for the referee's answers."""
 
 from __future__ import annotations
 
@@ -39,7 +34,7 @@ HOME = Path(".easeml")
 
 
 def role_remedy(error: BaseException) -> str:
-    """What to do about a database that refuses its role what a command needs; empty for other errors."""
+    """Return what to do about a database whose role lacks a right that a command needs; empty for other errors."""
     needed = error.needed if isinstance(error, WrongRoleError) else None
     if needed is None:
         return ""
@@ -50,7 +45,7 @@ def role_remedy(error: BaseException) -> str:
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--database``, with the environment variable behind it."""
+    """Add ``--database``, with the environment variable behind it."""
     return click.option(
         "--database",
         metavar="URL",
@@ -61,7 +56,7 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--artifacts``: the place of models and data."""
+    """Add ``--artifacts``: the place of models and data."""
     return click.option(
         "--artifacts",
         metavar="PLACE",
@@ -71,14 +66,14 @@ def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def embedded_server() -> Server:
-    """The embedded server of the current folder; not started here."""
+    """Return the embedded server of the current folder; not started here."""
     from easeml_core.store.server.server import Server, default_home
 
     return Server(default_home())
 
 
 def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_seconds: float = 0) -> Store:
-    """The store at the address, or the embedded server's as this role.
+    """Open the store at the address, or the embedded server's as this role.
 
     Raises:
         StoreUnavailableError: No address was given and there is no embedded server here.
@@ -99,7 +94,7 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
 
 
 def _source_of_address() -> str:
-    """Which option or variable gave the present command its database."""
+    """Name the option or variable that gave the present command its database."""
     context = click.get_current_context(silent=True)
     found = None if context is None else context.get_parameter_source("database")
     return "EASEML_DATABASE_URL" if found is click.core.ParameterSource.ENVIRONMENT else "--database"
@@ -108,16 +103,16 @@ def _source_of_address() -> str:
 def open_installation(
     url: str | None, place: str | None, *, role: str = "easeml_worker"
 ) -> tuple[Store, ArtifactStore]:
-    """The store and the artifacts of one installation; as of ``open_store`` and ``open_artifacts``."""
+    """Open the store and the artifacts of one installation; as of ``open_store`` and ``open_artifacts``."""
     store = open_store(url, role=role)
     return store, open_artifacts(place, store)
 
 
 def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
-    """The artifacts of the installation.
+    """Open the artifacts of the installation.
 
     Args:
-        place: The folder or address that was asked for; None for the one that the database names. Where it names none
+        place: The requested folder or address; None for the one that the database names. Where it names none
             yet, that is ``.easeml/artifacts``, and becomes the installation's.
         store: The installation's database.
 
@@ -133,17 +128,17 @@ def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
 
 
 PATIENCE_SECONDS = 1.5
-"""A shell that waits longer feels broken; then nothing is offered."""
+"""Time limit of completion; after it no name is offered."""
 MOST_NAMES = 1000
 
 
 class StudyName(click.types.StringParamType):
-    """Text that names a study; the shell is offered the names there are, or nothing where they are not at hand."""
+    """The name of a study, with completion in the shell."""
 
     name = "study"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Names that begin with what is typed; never an error, and never a long wait."""
+        """Return names that begin with what is typed; never an error, and never a long wait."""
         url = ctx.params.get("database")
         names = _in_time(lambda: _study_names(url))
         return [CompletionItem(name) for name in names if name.startswith(incomplete)][:MOST_NAMES]
@@ -161,13 +156,13 @@ def _study_names(url: str | None) -> list[str]:
 
 
 def _in_time(work: Callable[[], list[str]]) -> list[str]:
-    """What the work gives in time; nothing where it fails or takes longer."""
+    """Return the result of the work; nothing where it fails or takes longer than the limit."""
     found: list[str] = []
 
     def attempt() -> None:
         try:
             found.extend(work())
-        except (EasemlError, OSError):  # no store, or not ours to open: the shell offers nothing
+        except (EasemlError, OSError):  # no store, or not accessible: the shell offers nothing
             return
 
     worker = threading.Thread(target=attempt, daemon=True)
@@ -180,17 +175,17 @@ GATE_MAY_WAIT = (
     "labels may be missing, answers may leave at an hour of the day, or `easeml referee` is not running; the request "
     "stands"
 )
-"""Why the gate has not answered yet; which of it is true is no public fact."""
+"""Why the gate has not answered yet; which reason holds is not public."""
 
 
 def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = GATE_MAY_WAIT) -> dict[str, Any]:
-    """The answer to a request, as of ``services.requests.answer_of``.
+    """Wait for the answer to a request, as of ``services.referee.requests.answer_of``.
 
     Args:
         store: Any role.
         request_id: The request.
-        timeout: Seconds to wait at most; an answer that is there already is given in any case.
-        hint: What the error adds: why there may be none yet, and what is next.
+        timeout: Longest wait in seconds; an answer that is there already is returned in any case.
+        hint: Text added to the error: why there may be none yet, and what is next.
 
     Raises:
         StateError: There is no answer in time.
@@ -213,19 +208,19 @@ def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = G
 
 
 def gate_passes(answer: dict[str, Any]) -> bool:
-    """Withheld is no failure: under adaptivity ``none`` the command ends alike whatever the verdict."""
+    """Return whether the exit status is 0: a withheld verdict is no failure, so the command ends alike for all."""
     return not answer["refused"] and answer["symbol"] in ("pass", "withheld")
 
 
 def tell_gate_answer(answer: dict[str, Any]) -> None:
-    """The gate's answer for people, with what to do after a pass; one on another condition is advice only."""
+    """Print the gate's answer, with what to do after a pass; one on another condition is advice only."""
     click.echo(answer["message"])
     if not answer["refused"] and answer["symbol"] == "pass" and answer["planned"]:
         click.echo(f"promote it with `easeml model promote {answer['study']} {answer['model_id']}`")
 
 
 def mapping_of(option: str, value: str) -> dict[str, Any]:
-    """The JSON object that an option holds; InvalidInputError if it is none."""
+    """Return the JSON object of an option; InvalidInputError if it is none."""
     found = json_of(option, value)
     if not isinstance(found, dict):
         message = f"--{option} must be a JSON object, got {value!r}"
@@ -234,7 +229,7 @@ def mapping_of(option: str, value: str) -> dict[str, Any]:
 
 
 def json_of(option: str, value: str | None) -> Any:
-    """What an option holds as JSON, None for an option that was left out; InvalidInputError if it is none."""
+    """Return an option's JSON value, None where it was left out; InvalidInputError if it is invalid."""
     if value is None:
         return None
     try:
@@ -245,7 +240,7 @@ def json_of(option: str, value: str | None) -> Any:
 
 
 def read_program(path: Path) -> str:
-    """The text of a program's file; InvalidInputError if it cannot be read."""
+    """Return the text of a program's file; InvalidInputError if it cannot be read."""
     from easeml_core.programs.bounds import MAX_LENGTH
 
     try:

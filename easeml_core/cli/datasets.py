@@ -1,9 +1,4 @@
-"""``easeml feed``: bring labelled pairs to a study.
-
-``easeml refine``: the rows that a study learns from, switched off and on; and those whose labels look wrong.
-
-``easeml validation``: how far the validation set of a study is used up, and how another takes its place.
-"""
+"""``easeml feed``, ``refine`` and ``validation``: feed pairs, switch training rows, replace validation sets."""
 
 from __future__ import annotations
 
@@ -44,12 +39,12 @@ Examples:
 
 
 def key_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--request-key``."""
+    """Add ``--request-key``."""
     return click.option("--request-key", help="Makes the call repeatable; default: a new one.")(command)
 
 
-def whoever() -> str:
-    """Name of the account that runs the command."""
+def account_name() -> str:
+    """Return the name of the account that runs the command."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # an account without a name
@@ -57,12 +52,12 @@ def whoever() -> str:
 
 
 def new_key(given: str | None) -> str:
-    """The request key that was given, else a new one."""
+    """Return the given request key, else a new one."""
     return given or f"cli/{uuid.uuid4()}"
 
 
 def refreshed(store: Store, study: str, request_key: str, timeout: float) -> dict[str, Any]:
-    """The referee's answer to a request to refresh the study."""
+    """Return the referee's answer to a request to refresh the study."""
     from easeml_core.services.datasets.feed import file_refresh
 
     filed = file_refresh(store, study=study, request_key=request_key)
@@ -98,7 +93,7 @@ def feed(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Bring labelled pairs to STUDY: a CSV file, a folder of arrays or of images by class, or single pairs.
+    """Feed labelled pairs to STUDY: a CSV file, a folder of arrays or of images by class, or single pairs.
 
     They wait for the study's next refresh: at night, with --refresh, or by `easeml refine apply`. Rows that the study
     knows already are left out then. Exit status 1: the referee refused.
@@ -114,7 +109,7 @@ def feed(
         labels=labels,
         label_column=label_column,
         pairs=[_pair(text) for text in pairs] if pairs else None,
-        fed_by=whoever(),
+        fed_by=account_name(),
         request_key=key,
     )
     answer = refreshed(store, study, f"{key}/refresh", timeout) if refresh else None
@@ -140,8 +135,8 @@ def _pair(text: str) -> Any:
 def refine() -> None:
     """Training rows: list, rank by doubt, switch off and on, apply.
 
-    A row is named by the first 8 digits or more of the hash of its inputs. What is switched counts from the next
-    refresh on, which makes a new data version; what was observed on the old one stays with it.
+    A row is named by the first 8 digits or more of the hash of its inputs. Switches take effect at the next refresh,
+    which makes a new data version; observations stay with the old one.
     """
 
 
@@ -218,7 +213,7 @@ def off(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Switch the rows HASHES of STUDY off; the same pairs fed with another label then take their places."""
+    """Switch the rows HASHES of STUDY off; the same pairs fed with another label then replace them."""
     _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=False)
 
 
@@ -262,7 +257,7 @@ def _switch(
         hashes=hashes,
         on=on,
         reason=reason,
-        switched_by=whoever(),
+        switched_by=account_name(),
         request_key=new_key(request_key),
     )
     if as_json:
@@ -280,7 +275,7 @@ def _switch(
 @database_option
 @json_option
 def feeds(study: str, database: str | None, as_json: bool) -> None:
-    """List what was fed to STUDY, by whom, and what became of it."""
+    """List what was fed to STUDY, by whom, and with which result."""
     from easeml_core.services.datasets.feed import list_feeds
 
     found = list_feeds(open_store(database), study=study)
@@ -335,7 +330,7 @@ def validation() -> None:
 @database_option
 @json_option
 def show(study: str, team: int | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    """Say how often the validation set was looked at, what that means, and what to do."""
+    """Show how often the validation set was used, what that means, and what to do."""
     from easeml_core.services.datasets.validation_sets import validation_report
 
     found = validation_report(*open_installation(database, artifacts), study, team=team)
@@ -411,7 +406,7 @@ def replace(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Give a study another validation set; its training part and what was trained on it stay."""
+    """Give a study another validation set; its training part and its models stay."""
     from easeml_core.services.datasets.validation_sets import replace_validation
 
     found = replace_validation(
@@ -449,7 +444,7 @@ def _show_left_out(found: dict[str, Any], *, add: bool) -> None:
 @database_option
 @json_option
 def remeasure(study: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    """Measure trained models on the new validation set now, instead of when the referee has time.
+    """Evaluate trained models on the new validation set now, instead of when the referee has time.
 
     May be interrupted and repeated. Exit status 1: a model could not be measured.
     """

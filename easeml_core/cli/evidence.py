@@ -1,7 +1,4 @@
-"""``easeml evidence``: check the hash chains, acknowledge what is broken, and keep the keys of the referee's host.
-
-``easeml promotion``: a verdict with its evidence as a file, and the check of such a file without a database.
-"""
+"""``easeml evidence`` checks hash chains and manages keys; ``easeml promotion`` exports and checks verdicts."""
 
 from __future__ import annotations
 
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
 
 REFEREE = "easeml_referee"
 MOST_SHOWN = 20
-"""Findings that a person is shown of all; ``--json`` has every one."""
+"""Largest number of shown findings; ``--json`` has all of them."""
 
 
 @typed_record
@@ -68,7 +65,7 @@ class WrittenEvidence:
 
 
 def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--keys``: this host's key folder."""
+    """Add ``--keys``: this host's key folder."""
     return click.option(
         "--keys",
         metavar="FOLDER",
@@ -172,11 +169,11 @@ def acknowledge(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Let sets judge again although their evidence is broken: what is broken now, and why, goes into their chains.
+    """Let sets judge again although their evidence is broken; the fault and the reason are recorded in their chains.
 
     SET is the number of a test set, or its chain as `easeml evidence verify` names it (set/12); `audit` is the chain of
-    the audit and the promotions. Whatever changes later is found again. Look at `easeml evidence verify` first: what
-    an unknown change has made of a ledger, no later level corrects; a new set is the safe way.
+    the audit and the promotions. Later changes are found again. Look at `easeml evidence verify` first: no later level
+    corrects what an unknown change did to a ledger; a new set is the safe way.
     """
     from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.models.promotion import require_words
@@ -187,17 +184,17 @@ def acknowledge(
         message = "name the sets whose evidence you have looked at (and `audit`), or give --all"
         raise InvalidInputError(message)
     notary = Notary(open_store(database, role=REFEREE), keys)
-    told = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
+    found = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
     if as_json:
         show_json(told)
         return
-    for one in told[:MOST_SHOWN]:
+    for one in found[:MOST_SHOWN]:
         click.echo(str(one))
-    click.echo(f"{counted(len(told), 'finding')} acknowledged" if told else "nothing is broken")
+    click.echo(f"{counted(len(found), 'finding')} acknowledged" if found else "nothing is broken")
 
 
 def _chain_name(word: str) -> str:
-    """The chain that is meant by the number of a set, or by the name of a chain."""
+    """Return the name of a chain from the number of a set, or from the name itself."""
     from easeml_core.store.tables.chained_rows import AUDIT, of_set
 
     found = re.fullmatch(r"(?:set/)?([1-9][0-9]{0,17})", word)
@@ -262,7 +259,7 @@ def trust(file: Path, keys: Path, as_json: bool) -> None:
     )
 )
 def promotion() -> None:
-    """Evidence of the verdict that a promotion rests on: write it, and check it anywhere.
+    """Evidence of the verdict that a promotion rests on: export it, and check it anywhere.
 
     A file is an in-toto statement in a DSSE envelope, which standard tools read.
     """
@@ -295,7 +292,7 @@ def write_bundle(
 
     With the address of the role easeml_referee, and this host's key, it is full: condition, plan, level, counts, hashes
     of set, models and predictions, the part of the chain. That is for the referee alone until the set is retired. With
-    any other address it is the redacted one that left with the answer.
+    any other address it is the redacted one that was published with the answer.
     """
     from easeml_core.services.evidence.bundle import evidence_of
 
@@ -324,12 +321,12 @@ def write_bundle(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
     required=True,
-    help="Public key of a referee's host, in PEM, got by a way of its own. Repeatable.",
+    help="Public key of a referee's host, in PEM, received over a separate channel. Repeatable.",
 )
 @json_option
 @click.pass_context
 def verify_bundle(context: click.Context, file: Path, keys: tuple[Path, ...], as_json: bool) -> None:
-    """Check the evidence in FILE: signatures, chain, and level and verdict computed anew. Needs no database.
+    """Check the evidence in FILE: signatures and chain; level and verdict are recomputed. Needs no database.
 
     Exit status: 0 it holds, whatever the verdict is, 1 it does not, 2 an error, such as a file no --key has signed.
     """

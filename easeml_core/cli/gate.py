@@ -1,10 +1,6 @@
-"""``easeml gate``: plan a sealed set, ask the referee, judge two files, test and attack the gate itself.
+"""``easeml gate``: ask the referee about a model, test the gate with identical models, and attack it.
 
-``easeml gate ask``: ask the referee about a model that a study has already, and wait for its answer.
-
-``easeml gate selftest``: identical models through the gate, to see how often it errs.
-
-``easeml gate attack``: a simulated developer who learns from the gate's answers, against sets of a plan.
+``gate_plan.py`` and ``gate_decide.py`` hold the commands ``plan`` and ``decide``.
 """
 
 from __future__ import annotations
@@ -62,7 +58,7 @@ def ask(
     """Ask the gate whether model MODEL of STUDY may be promoted.
 
     Without MODEL it is the best one that the study has trained. Each answer about another model uses one step of the
-    live set. Whoever stops waiting loses nothing: the request stands, and the same call with its key shows the answer.
+    live set. The request remains when you stop waiting, and the same call with its key shows the answer.
 
     Exit status: 0 a pass or a verdict that is withheld (with --wait 0: asked), 1 a fail or a refusal, 2 any error,
     130 interrupted.
@@ -76,17 +72,17 @@ def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int
     from easeml_core.services.referee.requests import file_gate_request
 
     request_id = file_gate_request(store, **asked)["request_id"]
-    told = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}
+    request = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}
     again = f"the same call with --request-key {asked['request_key']} shows its answer"
-    if not as_json:  # at once: whoever stops waiting knows the request and its key
+    if not as_json:  # at once, so that a user who stops waiting knows the request and its key
         later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
         click.echo(f"the gate is asked, request {request_id}; {later}")
     if not wait:
         if as_json:
-            show_json(told)
+            show_json(request)
         return 0
     answer = wait_for_answer(store, request_id, wait, f"{GATE_MAY_WAIT}, {again}")
-    show_json(told | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    show_json(request | {"answer": answer}) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 
 
@@ -118,8 +114,8 @@ _PLAN: dict[str, Any] = {
 def selftest(context: click.Context, /, as_json: bool, **options: Any) -> None:
     """A/A test: judge models of identical quality many times. Needs no database.
 
-    Says how often they passed, and whether that fits the level of one verdict. Exit status: 0 it fits, 1 it does not,
-    2 any error.
+    Reports how often they passed, and whether that fits the level of one verdict. Exit status: 0 it fits, 1 it does
+    not, 2 any error.
     """
     context.exit(_selftest(as_json, **options))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 SAME = "same"
-"""Power as high as the level asks of the other side."""
+"""Power as high as the level requires of the other side."""
 _PLAN: dict[str, Any] = {
     "reliability": 0.9999,
     "steps": 32,
@@ -32,7 +32,7 @@ _PLAN: dict[str, Any] = {
 
 
 def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """What a set was planned for, as options or as a script; without defaults in click, so that both are noticed."""
+    """Add the options of a set's plan; without defaults in click, so that options beside a script are noticed."""
 
     def shown(text: str, key: str) -> str:
         return f"{text} [default: {defaults[key]}]" if key in defaults else text
@@ -69,10 +69,10 @@ def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Cal
 
 
 def power_of(text: str | None) -> float | str | None:
-    """``same`` (as the level asks), or a number; None where nothing is given.
+    """Return ``same`` (as the level requires), or a number; None where nothing is given.
 
     Raises:
-        InvalidInputError: If it is neither.
+        InvalidInputError: It is neither.
     """
     if text is None or text == SAME:
         return text
@@ -85,10 +85,10 @@ def power_of(text: str | None) -> float | str | None:
 
 @contextmanager
 def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
-    """Errors about the changes so far, under the name of the option that says how many there were.
+    """Name the option of the number of changes in errors about it.
 
     Raises:
-        InvalidInputError: If some are given under an adaptivity that does not look at them.
+        InvalidInputError: A number is given under an adaptivity that does not use it.
     """
     if passes and parse_adaptivity(adaptivity)[0] in (Adaptivity.NONE, Adaptivity.FULL):
         message = f"--passes says nothing under adaptivity {adaptivity}: every level is the same there; leave it out"
@@ -103,10 +103,10 @@ def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
 
 
 def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """The condition and what ``defaults`` has, from a script or from options, never from both.
+    """Return the condition and the settings of ``defaults``, from a script or from options, never from both.
 
     Raises:
-        InvalidInputError: If both or neither say what the condition is, or the script cannot be read.
+        InvalidInputError: Both or neither have the condition, or the script cannot be read.
     """
     named = {key: value for key, value in given.items() if value is not None}
     if script is None:
@@ -130,17 +130,17 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
 
 
 def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
-    """``"NAME: CONDITION"`` as pairs, the conditions parsed; errors as of ``slice_pairs``."""
+    """Return ``"NAME: CONDITION"`` as pairs, the conditions parsed; errors as of ``slice_pairs``."""
     from easeml_core.gate.condition import parse_condition
 
     return [(name, parse_condition(source)) for name, source in slice_pairs(texts)]
 
 
 def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
-    """``"NAME: CONDITION"`` as pairs of texts.
+    """Return ``"NAME: CONDITION"`` as pairs of texts.
 
     Raises:
-        InvalidInputError: If one has no colon or name, or a slice comes twice.
+        InvalidInputError: One has no colon or name, or a slice comes twice.
     """
     pairs = []
     for text in texts:
@@ -178,9 +178,9 @@ def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
 def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
     """Judge a new model against an old one on labelled examples. Needs no database.
 
-    Prints the one word that may be released, pass or fail. What --json prints is the referee's: whoever hands in
-    models must not read it. Nothing is remembered: that no more than --steps verdicts are taken from one set is up
-    to you. Under adaptivity none whoever hands in models must see neither the word nor the exit status.
+    Prints the one word that may be released, pass or fail. What --json prints is for the referee: submitters of models
+    must not read it. No state is kept: take no more than --steps verdicts from one set. Under adaptivity none
+    submitters of models must see neither the word nor the exit status.
 
     Standard error names why the verdict behind the word may be UNKNOWN, which is released as fail (--mode fp-free) or
     as pass (fn-free): fewer examples than the plan needs, labels that no model predicts. It does not tell FAIL from

@@ -1,7 +1,4 @@
-"""``easeml gate plan``: how many examples a condition needs, and what else there is to choose. Needs no database.
-
-``easeml gate plan --joint``: what one sealed set for gate and meter takes, beside one set for each.
-"""
+"""``easeml gate plan``: how many examples a condition needs, and alternatives; ``--joint`` for a shared set."""
 
 from __future__ import annotations
 
@@ -45,7 +42,7 @@ def plan_both(condition: str, asked: PlannedFor, meter: str | None, share: float
         as_json: Instead of text.
 
     Raises:
-        InvalidInputError: An option says nothing here, or gate and meter cannot share a set with these settings.
+        InvalidInputError: An option has no effect here, or gate and meter cannot share a set with these settings.
     """
     from easeml_core.gate.condition import parse_condition
     from easeml_core.services.test_sets.planning import plan_joint
@@ -152,7 +149,7 @@ def plan(
     script: Path | None, as_json: bool, passes: int, joint: bool, meter: str | None, gate_share: float | None,
     plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
-    """How many examples a sealed set needs for a condition, and what else there is to choose."""
+    """Show how many examples a sealed set needs for a condition, and the alternatives."""
     from easeml_core.gate.alternatives import alternatives_to
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.planner import on_average, plan_gate
@@ -229,7 +226,7 @@ def _read(path: Path) -> Script:
 
 
 def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...], mean: str) -> None:
-    """The plan for people; ``mean`` says of what the labels of one submission are an average, where they are one."""
+    """Print the plan; ``mean`` names the average that the labels of one submission are, where they are one."""
     whose = f"{mean} (disagreements)" if found.labels_per_submission < found.labels else "at most"
     needs = {
         f"labelled examples ({found.estimator}, {found.method})": found.labels,

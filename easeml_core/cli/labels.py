@@ -1,4 +1,4 @@
-"""``easeml labels``: what labelers are asked for, what they say, and where they differ."""
+"""``easeml labels``: which labels are wanted, what labelers give, and where they differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _study_option = click.option("--study", type=STUDY, required=True, help="Whose t
 
 @click.group(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
 def labels() -> None:
-    """Labels of sealed examples, asked for when a verdict needs them.
+    """Labels of sealed examples, requested when a verdict needs them.
 
     The address is that of the role easeml_referee.
     """
@@ -33,7 +33,7 @@ def labels() -> None:
 @labels.command(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
 @_study_option
 @_set_option
-@click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what anybody has.")
+@click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what any has.")
 @click.option("--limit", default=200, show_default=True, help="Examples at most.")
 @click.option("--to", type=_FILE, help="CSV file to write; default: CSV on standard output.")
 @database_option
@@ -99,7 +99,7 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
 @database_option
 @json_option
 def conflicts(study: str, test_set: str | None, database: str | None, as_json: bool) -> None:
-    """List the examples on which two labelers differ; the labeler referee settles them."""
+    """List the examples on which two labelers differ; the labeler referee decides them."""
     from easeml_core.services.labeling.requests import label_conflicts
 
     found = label_conflicts(open_store(database, role=_REFEREE), study=study, test_set=test_set)
@@ -127,6 +127,6 @@ def unsure(study: str, test_set: str | None, again: bool, database: str | None, 
     if as_json:
         show_json(found)
         return
-    show_table("Nobody can tell", {"Example": "example", "Labelers who passed": lambda e: str(e.passed)}, found.unsure)
+    show_table("Unsure", {"Example": "example", "Labelers who passed": lambda e: str(e.passed)}, found.unsure)
     if again:
         click.echo(f"asked again: {counted(found.asked, 'word')} taken back")

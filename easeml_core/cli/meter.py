@@ -1,9 +1,4 @@
-"""``easeml meter``: plan a sealed set for an overfitting meter, and replay a history through one.
-
-``easeml meter plan``: how many examples a sealed meter set needs, by one method and by all others.
-
-``easeml meter replay``: what the meter would have answered to a recorded history.
-"""
+"""``easeml meter``: plan a sealed set for an overfitting meter, and replay a recorded history through one."""
 
 from __future__ import annotations
 
@@ -35,7 +30,7 @@ _BAR = 40
 @plot_option
 @json_option
 def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: Any) -> None:
-    """How many examples a sealed meter set needs. Needs no database.
+    """Show how many examples a sealed meter set needs. Needs no database.
 
     --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
     multitenant, non-adaptive, fresh, score.
@@ -73,7 +68,7 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
 
 
 def _show_bars(found: MeterPlan, others: Sequence[MeterPlan]) -> None:
-    """One line and one bar for each method, cheapest first."""
+    """Print one line and one bar for each method, cheapest first."""
     plans = sorted((found, *others), key=lambda plan: plan.labels)
     most = plans[-1].labels
     click.echo("  all methods:")
@@ -101,7 +96,7 @@ def replay(
 ) -> None:
     """Replay a recorded history through the meter. Needs no database.
 
-    What is printed depends on the sealed set: it is the referee's, whoever hands in models must not read it.
+    What is printed depends on the sealed set: it is for the referee, and submitters of models must not read it.
     """
     from easeml_core.config import MeterConfig, require
     from easeml_core.meter.history import read_history

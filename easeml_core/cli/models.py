@@ -1,9 +1,4 @@
-"""``easeml model``: which models a study has, what trained them, what is in production, and how it comes there.
-
-``easeml infer``: ask a model of a study.
-
-``easeml submit`` and ``easeml submissions``: a developer hands a model in, and sees how far it is.
-"""
+"""``easeml model``, ``easeml infer`` and ``easeml submit``: list, promote, run and submit models of a study."""
 
 from __future__ import annotations
 
@@ -51,12 +46,12 @@ def model() -> None:
     """Models of a study: list, show, meter, promote, roll back.
 
     With the address of the role easeml_referee (`easeml db url --role easeml_referee` prints that of the embedded
-    server) a change is made at once; with any other, the referee's process is asked and its answer waited for.
+    server) a change is made at once; with any other, the referee's process gets a request, and the command waits.
     """
 
 
 def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that asks for a change."""
+    """Add the options of every command that requests a change."""
     for option in (
         click.option("--request-key", help="Makes the call repeatable; default: a new one."),
         click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer."),
@@ -123,7 +118,7 @@ def show(study: str, model_id: int, database: str | None, as_json: bool) -> None
 
 
 def _move(entry: ListedModel) -> str:
-    """How the model last came into production: when, by what kind of move, on whose word, and why."""
+    """Describe how the model last came into production: when, by what kind of move, by whom, and why."""
     if entry.moved_by is None or entry.promoted_at is None:
         return ""
     words = ": ".join(word for word in (entry.who, entry.why) if word)
@@ -198,7 +193,7 @@ def rollback(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Put a model back into production that was there before."""
+    """Return a model to production that was there before."""
     from easeml_core.services.referee.requests import file_rollback
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
@@ -227,10 +222,10 @@ def meter(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Ask how far the validation set flatters model MODEL_ID of STUDY: one signal, from 1 (little) upwards.
+    """Ask how far the validation set overstates model MODEL_ID of STUDY: one signal, from 1 (little) upwards.
 
     Without MODEL_ID it is the best one that the study has trained. Each answer about another model uses one step of the
-    live meter set. With a second validation sample a second signal tells tuning from drift.
+    live meter set. With a second validation sample a second signal distinguishes tuning from drift.
 
     Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, 130 interrupted.
     """
@@ -254,7 +249,7 @@ def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -
 
 
 def _tell_reading(answer: dict[str, Any]) -> None:
-    """The signal in words, what is left of the set, what two signals mean together, and the alert that was raised."""
+    """Print the signal in words, what is left of the set, what two signals mean together, and the raised alert."""
     left = answer["submissions_left"]
     rest = "" if left is None else f"; {counted(left, 'submission')} left"
     meaning = f": {answer['meaning']}" if answer["meaning"] and answer["direct_signal"] is None else ""
@@ -265,7 +260,7 @@ def _tell_reading(answer: dict[str, Any]) -> None:
 
 
 def _last_verdict(store: Store, study: str, model_id: int) -> int:
-    """The gate request that last gave a verdict on the model."""
+    """Return the gate request that last gave a verdict on the model."""
     from easeml_core.services.models.promotion import model_list
 
     requests = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
@@ -283,7 +278,7 @@ def _last_verdict(store: Store, study: str, model_id: int) -> int:
 
 
 def _is_referee(store: Store) -> bool:
-    """Whether the address is the referee's."""
+    """Return whether the address is the referee's."""
     from easeml_core.store.tables.requests import role
 
     with store.begin() as tx:
@@ -337,8 +332,8 @@ def infer(
 ) -> None:
     """Answer the rows of PATH (CSV, .npy, an image, or a folder), those of --row, or those on standard input.
 
-    Columns of a CSV file that are no inputs of the study are kept beside the answers. The last line on standard error
-    says which model has answered, and how long it took.
+    Columns of a CSV file that are no inputs of the study are written beside the answers. The last line on standard
+    error names the model that has answered, and the duration.
     """
     from easeml_core.services.models.inference import answers_json, write_answers, write_answers_to
     from easeml_core.services.models.inference import infer as ask
@@ -347,7 +342,7 @@ def infer(
         message = "give a PATH or --row, not both"
         raise InvalidInputError(message)
     given = None if path is not None else [_numbers(row) for row in (rows or _lines(sys.stdin))]
-    told = ask(
+    found = ask(
         *open_installation(database, artifacts),
         study=study,
         inputs=given,
@@ -356,20 +351,20 @@ def infer(
         probabilities=probabilities,
     )
     if output is not None:
-        write_answers(output, told)
+        write_answers(output, found)
     if as_json:
-        show_json(answers_json(told))
+        show_json(answers_json(found))
         return
     if output is None:
-        write_answers_to(sys.stdout, told)
-    click.echo(plain(_by_whom(told)), err=True)
+        write_answers_to(sys.stdout, found)
+    click.echo(plain(_by_whom(found)), err=True)
 
 
-def _by_whom(told: Inferred) -> str:
-    latency, count = told.latency, len(told.labels)
-    who = f"{told.model}, {told.candidate or 'handed in'}, data version {told.data_version}"
+def _by_whom(found: Inferred) -> str:
+    latency, count = found.latency, len(found.labels)
+    who = f"{found.model}, {found.candidate or 'handed in'}, data version {found.data_version}"
     took = f"{latency.total_ms:,.0f} ms, {latency.ms_per_row:,.2f} ms a row, the start of the model included"
-    return f"answered by model {told.model_id} ({who}): {counted(count, 'row')} in {took}"
+    return f"answered by model {found.model_id} ({who}): {counted(count, 'row')} in {took}"
 
 
 def _lines(stream: TextIO) -> list[str]:
@@ -417,12 +412,12 @@ def submit(
     context: click.Context, /, asks_gate: bool, waits: bool, timeout: float, request_key: str | None,
     artifacts: str | None, database: str | None, as_json: bool, **handed: Any,
 ) -> None:  # fmt: skip
-    """Hand MODEL in for a study, and ask the gate whether it may be promoted.
+    """Submit MODEL for a study, and ask the gate whether it may be promoted.
 
     It is run on the open validation part first, and on some of its rows again; what cannot run there, or answers a row
-    by the others, is refused and spends nothing. What was handed in and asked cannot be withdrawn.
+    differently among others, is refused and spends nothing. A submission and its request cannot be withdrawn.
 
-    Exit status: 0 handed in (with --wait: a pass, or a verdict that is withheld), 1 a fail or a refusal of the gate
+    Exit status: 0 submitted (with --wait: a pass, or a verdict that is withheld), 1 a fail or a refusal of the gate
     (with --wait only), 2 any error, 130 interrupted.
     """
     if waits and not asks_gate:
@@ -440,21 +435,21 @@ def _submit(
     store: Store, artifacts: ArtifactStore, key: str, handed: dict[str, Any], asked: tuple[bool, float | None],
     as_json: bool,
 ) -> int:  # fmt: skip
-    """Hand in, ask the gate, wait; ``asked`` says whether the gate is asked and how long its answer is waited for."""
+    """Submit, ask the gate, wait; ``asked`` says whether the gate is asked and how long to wait for its answer."""
     from easeml_core.services.models.submission import submit_model
 
     submitted = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked
     request_id = _ask_gate(store, submitted, key) if asks_gate else None
-    told = row_of(submitted) | ({} if request_id is None else {"request_id": request_id})
+    shown = row_of(submitted) | ({} if request_id is None else {"request_id": request_id})
     if not as_json:
         _tell(submitted, request_id, waits=timeout is not None)
     if timeout is None or request_id is None:
         if as_json:
-            show_json(told)
+            show_json(shown)
         return 0
     answer = wait_for_answer(store, request_id, timeout)
-    show_json(told | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    show_json(shown | {"answer": answer}) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 
 
@@ -466,7 +461,7 @@ def _ask_gate(store: Store, submitted: Submitted, key: str) -> int:
 
 
 def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:
-    """What is known before the answer, at once: whoever stops waiting knows the submission and the request."""
+    """Print what is known before the answer, so that a user who stops waiting knows submission and request."""
     click.echo(
         f"submission {submitted.submission_id}: model {submitted.model_id} of study {submitted.study}, "
         f"quality {submitted.validation_quality:.4f} on the open validation part"
@@ -483,7 +478,7 @@ def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:
 @database_option
 @json_option
 def submissions(study: str | None, database: str | None, as_json: bool) -> None:
-    """List what was handed in, the newest first, and what was released about it."""
+    """List submissions, the newest first, and what was released about each."""
     from easeml_core.services.models.submission import list_submissions
 
     entries = list_submissions(open_store(database), study=study)

@@ -1,13 +1,4 @@
-"""``easeml db``: the schema, and the embedded server.
-
-``easeml doctor``: look the installation over, and say what to do.
-
-``easeml cache``: what this account keeps on this machine of files that lie elsewhere.
-
-``easeml mlflow``: a mirror of trials and models in MLflow.
-
-``easeml db backup`` and ``easeml db restore``: the database and the files that belong to it, private and checked.
-"""
+"""Commands for operators: ``easeml db`` with backup and restore, ``doctor``, ``cache`` and ``mlflow``."""
 
 from __future__ import annotations
 
@@ -110,19 +101,19 @@ def doctor(
 
 
 def _installed_at(url: str | None) -> str | None:
-    """The place of artifacts that the database names; None where it cannot be asked."""
+    """Return the place of artifacts that the database names; None where it cannot be read."""
     from easeml_core.services.operations.artifact_store import installed_place
     from easeml_core.store.database import Store
 
     try:
         found = installed_place(Store(url, statement_timeout_seconds=10)) if url else None
-    except EasemlError:  # the check of the database says what is wrong
+    except EasemlError:  # the check of the database reports the error
         return None
     return None if found is None else found.place
 
 
 def _address(given: str | None) -> tuple[str | None, str]:
-    """The database's address, and where it came from; None with the reason where there is none."""
+    """Return the database's address and its origin; None with the reason where there is none."""
     if given is not None:
         return given, "EASEML_DATABASE_URL" if given == os.environ.get("EASEML_DATABASE_URL") else "--database"
     server = embedded_server()
@@ -135,7 +126,7 @@ def _address(given: str | None) -> tuple[str | None, str]:
 
 
 def _referee_address(given: str | None) -> str | None:
-    """Where the evidence is looked at: the address that was given, or the embedded server's for the referee."""
+    """Return the address for checks of evidence: the given one, or the embedded server's for the referee."""
     if given is not None:
         return given
     server = embedded_server()
@@ -153,7 +144,7 @@ def _api_server(url: str | None, user: str, password_file: Path | None, pool: st
     if url is None:
         return None
     if password_file is None:
-        message = "--airflow needs --airflow-password-file: a password on the command line is seen by everybody here"
+        message = "--airflow needs --airflow-password-file: every user here can see a password on the command line"
         raise click.UsageError(message)
     try:
         password = password_file.read_text(encoding="utf-8").strip()
@@ -164,7 +155,7 @@ def _api_server(url: str | None, user: str, password_file: Path | None, pool: st
 
 
 def _show_checks(found: Sequence[Check]) -> None:
-    """One check a row, with what to do below what was found."""
+    """Print one check a row, with the remedy below the observation."""
     from rich.table import Table
     from rich.text import Text
 
@@ -173,17 +164,17 @@ def _show_checks(found: Sequence[Check]) -> None:
         table.add_column(heading, overflow="fold")
     for check in found:
         word, look = _LOOKS.get(check.state, _SKIPPED)
-        told = Text(plain(check.found))
+        finding = Text(plain(check.found))
         if check.remedy:
-            told.append(f"\n-> {plain(check.remedy)}", style="cyan")
-        table.add_row(Text(check.name), Text(word, style=look), told)
+            finding.append(f"\n-> {plain(check.remedy)}", style="cyan")
+        table.add_row(Text(check.name), Text(word, style=look), finding)
     print_table(table)
     failed, warned = (sum(check.state == state for check in found) for state in ("failed", "warning"))
     click.echo(f"{counted(failed, 'check')} failed, {counted(warned, 'warning')}")
 
 
 def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--folder``."""
+    """Add ``--folder``."""
     return click.option(
         "--folder",
         type=click.Path(file_okay=False, path_type=Path),
@@ -195,7 +186,7 @@ def folder_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(epilog=example("easeml cache show"))
 def cache() -> None:
-    """The cache of this machine: artifacts at an address and url: sources, brought here once."""
+    """The cache of this machine: remote artifacts and url: sources, fetched once."""
 
 
 @typed_record
@@ -272,7 +263,7 @@ def sync(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Bring MLflow up to what the database says: runs, model versions, the alias of what is in production.
+    """Add to MLflow what the database has: runs, model versions, the alias of the version in production.
 
     Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
     """
@@ -297,13 +288,13 @@ def sync(
 def keep_in_sync(
     once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
 ) -> None:
-    """Sync again and again until ``stop`` is set; an error is logged and the sync repeated, if that can help.
+    """Sync repeatedly until ``stop`` is set; an error is logged and the sync repeated, if that can help.
 
     Args:
         once: One sync.
         stop: Ends it, after the sync that is under way.
         poll_seconds: Pause between two syncs, > 0.
-        log: Takes a sentence.
+        log: Receives a sentence.
 
     Raises:
         InvalidInputError: An argument is not allowed.
@@ -412,7 +403,7 @@ def restore(
 
 
 def _embedded() -> Beside:
-    """What the embedded installation keeps beside our database."""
+    """Return what the embedded installation holds beside the database."""
     from easeml_core.services.operations.backup import Beside
 
     server = embedded_server()
@@ -425,7 +416,7 @@ def _embedded() -> Beside:
 
 
 def _end_by_interrupt() -> None:
-    """Let a service manager's SIGTERM end the command as Ctrl-C does, so that it removes what is unfinished."""
+    """Let a service manager's SIGTERM end the command as Ctrl-C does, so that unfinished files are removed."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt

@@ -1,11 +1,4 @@
-"""How commands answer: a table or lines for people, JSON for programs.
-
-``--plot``: the option, and how a finished drawing gets into its file.
-
-How a command shows how far a long reading is.
-
-The bar that shows how many repeats are done.
-"""
+"""The output of commands: tables and lines for people, JSON for programs, plots, and progress on standard error."""
 
 from __future__ import annotations
 
@@ -28,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def example(*lines: str) -> str:
-    r"""The end of a command's help: calls that parse, as a test sees.
+    r"""Return the end of a command's help: example calls, which a test parses.
 
     Example:
         >>> example("easeml status")
@@ -38,7 +31,7 @@ def example(*lines: str) -> str:
 
 
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--json``."""
+    """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
@@ -48,7 +41,7 @@ def show_json(value: Any) -> None:
 
 
 def show_warnings(warnings: Sequence[str]) -> None:
-    """One line on standard error for each, so that what is piped on stays the answer alone."""
+    """Print one line on standard error for each, so that standard output holds the answer alone."""
     for warning in warnings:
         click.echo(f"easeml: warning: {plain(warning)}", err=True)
 
@@ -80,19 +73,19 @@ def _value_of(entry: Any, what: str | Callable[[Any], object]) -> object:
 
 
 def print_table(table: Table) -> None:
-    """A table on standard output."""
+    """Print a table on standard output."""
     from rich.console import Console
 
     class Output(Console):
         def on_broken_pipe(self) -> None:
             raise BrokenPipeError  # rich itself would end with status 1, which is an answer
 
-    # Names are other people's: a bracket or a colon in one is no markup.
+    # Names are users': a bracket or a colon in one is no markup.
     Output(markup=False, emoji=False).print(table)
 
 
 def cell(value: Any) -> str:
-    """A value as people read it: four decimals for a quality, a dash for nothing."""
+    """Format a value for people: four decimals for a quality, a dash for nothing."""
     if value is None or value == "":
         return "-"
     if isinstance(value, float):
@@ -101,7 +94,7 @@ def cell(value: Any) -> str:
 
 
 def short(text: str | None, most: int = 60) -> str | None:
-    """The beginning of a long text, for a table: the whole of it is elsewhere.
+    """Return the beginning of a long text, for a table.
 
     Example:
         >>> short("out of memory", 10)
@@ -111,7 +104,7 @@ def short(text: str | None, most: int = 60) -> str | None:
 
 
 def plain(text: str) -> str:
-    r"""Text that others wrote, for a terminal: control characters but for line ends and tabs are escaped.
+    r"""Escape control characters, but for line ends and tabs, in text of users for a terminal.
 
     Example:
         >>> plain("\x1b[2Jgone")
@@ -121,7 +114,7 @@ def plain(text: str) -> str:
 
 
 def plot_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--plot``; refused before any work where it cannot be written, or matplotlib is missing."""
+    """Add ``--plot``; refused before any work where it cannot be written, or matplotlib is missing."""
     return click.option(
         "--plot",
         type=click.Path(path_type=Path),
@@ -140,7 +133,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | 
 
 
 def write_plot(figure: Any, path: Path) -> None:
-    """Write the drawing, and say so on standard error."""
+    """Write the drawing, and report it on standard error."""
     from easeml_core.canvas import save_figure
 
     save_figure(figure, path)
@@ -149,7 +142,7 @@ def write_plot(figure: Any, path: Path) -> None:
 
 @contextlib.contextmanager
 def reading() -> Iterator[Callable[[str], None]]:
-    """A line on standard error that says what it is told; nothing where that is no terminal."""
+    """Yield a function that shows a line of progress on standard error; it does nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -157,12 +150,12 @@ def reading() -> Iterator[Callable[[str], None]]:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as line:
         task = line.add_task("reading", total=None)
-        yield lambda told: line.update(task, description=told)
+        yield lambda text: line.update(task, description=text)
 
 
 @contextlib.contextmanager
 def progress(what: str = "repeats") -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while repeats, or whatever it is, are done; nothing where that is no terminal."""
+    """Yield a function that moves a progress bar on standard error; it does nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,7 +1,4 @@
-"""Options that say what a new test set is planned for; what is left out is the study's own setting.
-
-Options that say what a meter is planned for, shared by ``meter plan`` and ``meter replay``.
-"""
+"""Options for the plan of a new test set or of a meter; settings that are left out are the study's."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ GATE_SETTINGS = ("condition", "reliability", "steps", "adaptivity", "mode", "pow
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--purpose`` and every setting; the command gets them as keywords for ``settings_given``."""
+    """Add ``--purpose`` and every setting, as keywords for ``settings_given``."""
     for option in reversed(_SET_OPTIONS):
         command = option(command)
     return command
@@ -66,7 +63,7 @@ _SET_OPTIONS = (
 
 
 def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings among a command's keywords, those of the script included.
+    """Return the settings among a command's keywords, those of the script included.
 
     Raises:
         InvalidInputError: Settings of gate and meter, or of options and a script, are mixed, or one cannot be read.
@@ -98,14 +95,14 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_both(gate: dict[str, Any], meter: str | None, share: float | None) -> dict[str, Any]:
-    """The settings of a shared set: the reliability is that of both together."""
+    """Return the settings of a shared set: the reliability is that of both together."""
     whole = {"reliability": gate.pop("reliability", None), "gate_share": share}
     parts = {"gate": gate, "meter": settings_of_json(meter or "{}")}
     return {name: value for name, value in (whole | parts).items() if value not in (None, {})}
 
 
 def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a script, and what no script has."""
+    """Return the settings of a script, with those that no script has."""
     both = [name for name in gate if name not in ("slices", "other_conditions")]
     if both:
         message = f"--script holds the whole plan; leave out --{', --'.join(both)}"
@@ -119,10 +116,10 @@ def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
 
 
 def settings_of_json(text: str) -> dict[str, Any]:
-    """The object behind ``--meter``.
+    """Return the object behind ``--meter``.
 
     Raises:
-        InvalidInputError: It is no JSON object.
+        InvalidInputError: It is not a JSON object.
     """
     try:
         values = json.loads(text)
@@ -165,17 +162,17 @@ _METER_OPTIONS = (
 
 
 def meter_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Every setting of a meter; the command gets them as keywords for ``meter_settings``."""
+    """Add every setting of a meter, as keywords for ``meter_settings``."""
     for option in reversed(_METER_OPTIONS):
         command = option(command)
     return command
 
 
 def meter_settings(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of ``plan_meter`` and ``MeterConfig``.
+    """Return the keywords of ``plan_meter`` and ``MeterConfig``.
 
     Raises:
-        InvalidInputError: A list of numbers is none.
+        InvalidInputError: A list of numbers is invalid.
     """
     lists = {"ranges": numbers("--ranges", given["ranges"])}
     lists["tolerances"] = numbers("--tolerances", given["tolerances"]) if given["tolerances"] else ()
@@ -183,7 +180,7 @@ def meter_settings(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def numbers(option: str, text: str) -> tuple[float, ...]:
-    """``"0.1,0.3"`` as numbers.
+    """Return ``"0.1,0.3"`` as numbers.
 
     Raises:
         InvalidInputError: One of them is no number.

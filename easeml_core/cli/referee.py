@@ -1,4 +1,4 @@
-"""``easeml referee``: the process that keeps the sealed sets and answers what is asked of them."""
+"""``easeml referee``: the process that holds the sealed sets and answers requests."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class AnsweredRequests:
 def referee(once: bool, artifacts: str | None, database: str | None, as_json: bool, **options: Any) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
-    What it decides goes into hash chains that it signs with this host's key (--keys), which its first start makes.
+    Its decisions go into hash chains that it signs with this host's key (--keys), which its first start makes.
 
     The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
     environment.
@@ -158,7 +158,7 @@ def _duties(
 
 
 def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
-    """The repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
+    """Return the repositories of the bundles; one that cannot be read is found at the start, not after a promotion."""
     from easeml_core.services.models.dag_bundles import parse_repositories, require_repository
 
     found = parse_repositories(bundles)
@@ -168,7 +168,7 @@ def _repositories(bundles: tuple[str, ...]) -> dict[str, Path]:
 
 
 def _timetable(delay: float, hour: str | None) -> Timetable:
-    """An hour of the day takes the place of the delay, unless that was given too."""
+    """Return the timetable; an hour of the day replaces the delay, unless that was given too."""
     from easeml_core.services.referee.publishing import Timetable
 
     if hour is None:

@@ -1,11 +1,4 @@
-"""``easeml status``: every study at a glance.
-
-``easeml next``: what next, and why.
-
-``easeml alerts``: list and clear the alerts of a study.
-
-``easeml audit``: who did what, when and with which reason.
-"""
+"""``easeml status``, ``next``, ``alerts`` and ``audit``: the state, next steps, alerts and history of studies."""
 
 from __future__ import annotations
 
@@ -34,7 +27,7 @@ if TYPE_CHECKING:
 def status(database: str | None, as_json: bool) -> None:
     """Show every study: quality, trials, verdict, signal, model in production, and what to do next.
 
-    With the address of the role easeml_referee it also lists requests that are put off for a fault of the machine.
+    With the address of the role easeml_referee it also lists requests that are postponed for a fault of the machine.
     """
     from easeml_core.services.evaluation.backoff import list_put_off, sentence
     from easeml_core.services.reports.overview import overview
@@ -55,7 +48,7 @@ def status(database: str | None, as_json: bool) -> None:
 
 
 def _lines(entry: StudyEntry) -> list[str]:
-    """Return what the table has no room for, and what to do next."""
+    """Return what does not fit into the table, and the next step."""
     number = entry.production_model_id
     submitted = None if number is None else f"model {number}"  # it has no candidate
     known = {"best": entry.best_candidate, "in production": entry.production_candidate or submitted}
@@ -69,7 +62,7 @@ def _lines(entry: StudyEntry) -> list[str]:
 
 
 def _device_seconds(entry: StudyEntry) -> str:
-    """Return what the study has used, of how much; the sentence on what to do next names the other limits."""
+    """Return the used device time and its limit; the sentence on the next step names the other limits."""
     budget = "" if entry.budget_seconds is None else f" of {entry.budget_seconds:,.1f}"
     return f"{entry.device_seconds:,.1f}{budget}"
 
@@ -93,7 +86,7 @@ COLUMNS: Mapping[str, str | Callable[[Any], object]] = {
     "Gate": "verdict",
     "Signal": _signal,
 }
-"""What fits into a terminal of 80 columns; names of candidates and sentences are below the table."""
+"""Columns that fit into a terminal of 80 characters; names of candidates and sentences are below the table."""
 
 
 _MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "dim")}
@@ -106,9 +99,9 @@ _MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "d
 @database_option
 @json_option
 def next_(study: str | None, needs: bool, limit: int, database: str | None, as_json: bool) -> None:
-    """Say what is next for STUDY, or for all studies, and why; worst first.
+    """Show the next steps for STUDY, or for all studies, and why; worst first.
 
-    "!!" and "!" need a person; the rest comes by itself. Exit status 0, also where something needs a person.
+    "!!" and "!" need a user; the rest comes by itself. Exit status 0, also where something needs a user.
     """
     from easeml_core.services.reports.next_steps import next_steps
 
@@ -123,7 +116,7 @@ def next_(study: str | None, needs: bool, limit: int, database: str | None, as_j
 
 
 def _show(steps: list[NextStep]) -> None:
-    """Two columns fit into 80 characters: what it is about, then title, reason and remedy below each other."""
+    """Print two columns in 80 characters: the subject, then title, reason and remedy below each other."""
     from rich.table import Table
     from rich.text import Text
 
@@ -151,7 +144,7 @@ def _show(steps: list[NextStep]) -> None:
 def alerts(study: str, clear: int | None, team: int | None, database: str | None, as_json: bool) -> None:
     """List the open alerts of STUDY, or clear one of them.
 
-    Where several teams share a meter set, an alert about signals is shown to the team that they were given to.
+    Where several teams share a meter set, an alert about signals is shown to the team that received them.
     """
     from easeml_core.services.meter.alerts import clear_alert, open_alerts
 
@@ -178,7 +171,7 @@ def alerts(study: str, clear: int | None, team: int | None, database: str | None
 
 
 def _signals(alert: Alert) -> str | None:
-    """The signal, and that of the second meter where there is one."""
+    """Return the signal, and that of the second meter where there is one."""
     if alert.signal is None or alert.direct_signal is None:
         return None if alert.signal is None else str(alert.signal)
     return f"{alert.signal} / {alert.direct_signal}"
@@ -218,10 +211,10 @@ GROUPS = ("promotions", "sets", "limits", "studies", "refused")
 def audit(
     study: str | None, since: datetime | None, only: str | None, database: str | None, as_json: bool, **given: Any
 ) -> None:
-    """Say who did what, when and with which reason: of STUDY, or of the whole installation.
+    """Show who did what, when and with which reason: of STUDY, or of the whole installation.
 
     Promotions and forced ones, rollbacks, sealed sets, limits, the policy, studies, candidates, alerts, pairs that were
-    fed and switched. Say your own reason with `easeml --reason TEXT COMMAND`.
+    fed and switched. Give your own reason with `easeml --reason TEXT COMMAND`.
 
     `easeml audit verify` checks that nothing was changed: `easeml evidence verify --help`.
     """
@@ -243,7 +236,7 @@ def audit(
 
 
 def _must_be(store: Any, study: str) -> None:
-    """A name that is no study's would look like a study of which nothing is known."""
+    """Refuse an unknown study, which would look like one without events."""
     from easeml_core.store.tables.studies import get_study
 
     with store.begin() as tx:

@@ -1,9 +1,4 @@
-"""``easeml policy``: how the scheduler chooses, in the whole installation.
-
-``easeml backtest``: what each policy would have done on the installation's own past.
-
-``easeml costs``: how well the learnt cost model predicts what a trial will take.
-"""
+"""``easeml policy``, ``backtest`` and ``costs``: the scheduler's settings, replays, and cost predictions."""
 
 from __future__ import annotations
 
@@ -46,7 +41,7 @@ HELP = {
     "pseudo_studies": "How many past studies the exchangeable prior counts as, > 0; default: what suits the policy.",
     "order": "File that names candidates in the order in which the policy `order` tries them, one a line.",
     "seed": "Seed of the random policies.",
-    "guard": "Share of the compute that goes to whoever was served least, in [0, 1).",
+    "guard": "Share of the compute that goes to the least-served tenant, in [0, 1).",
     "objective": "mean, maxmin, or a dial in [0, 1] from the mean to the worst-served tenant.",
     "price_per_second": "Least improvement of quality that a second of compute must promise, >= 0.",
     "link": "Scale on which qualities are taken as normal: logit or identity.",
@@ -58,7 +53,7 @@ HELP = {
 
 
 def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """An option for every field of ``SelectionConfig``."""
+    """Add an option for every field of ``SelectionConfig``."""
     kinds: dict[str, Any] = {"objective": str, "order": click.Path(path_type=Path), "pseudo_studies": float}
     for field in reversed(attrs.fields(SelectionConfig)):
         name = f"--{field.name.replace('_', '-')}"
@@ -73,7 +68,7 @@ def _settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group(epilog=example("easeml policy show"))
 def policy() -> None:
-    """Which policy the scheduler follows, and with which settings, in the whole installation."""
+    """The scheduler's policy and its settings, in the whole installation."""
 
 
 @policy.command(epilog=example("easeml policy show"))
@@ -88,14 +83,14 @@ def show(database: str | None, as_json: bool) -> None:
 
 @policy.command("set", epilog=example("easeml policy set --policy hybrid --reason 'the backtest says so'"))
 @_settings_options
-@click.option("--defaults", "from_defaults", is_flag=True, help="What is not named becomes the program's own setting.")
-@click.option("--reason", required=True, help="Why, for whoever asks later.")
+@click.option("--defaults", "from_defaults", is_flag=True, help="Settings that are not named become the defaults.")
+@click.option("--reason", required=True, help="Why; shown in the history.")
 @database_option
 @json_option
 def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, **given: Any) -> None:
     """Change the settings; what is not named stays. The address must be that of easeml_owner.
 
-    The next decision obeys. Trials under way go on; a task that names a policy keeps that one, with these settings.
+    The next decision uses them. Trials under way go on; a task that names a policy keeps that one, with these settings.
     """
     from easeml_core.services.selection.policy import set_policy
 
@@ -132,7 +127,7 @@ def history(database: str | None, as_json: bool) -> None:
 
 
 def _dial(text: str) -> float:
-    """The objective as a number; its range is left to ``SelectionConfig``."""
+    """Return the objective as a number; ``SelectionConfig`` checks its range."""
     try:
         return OBJECTIVES[text] if text in OBJECTIVES else float(text)
     except ValueError:
@@ -141,7 +136,7 @@ def _dial(text: str) -> float:
 
 
 def _read_order(path: Path) -> tuple[str, ...]:
-    """The candidates that a file names, one a line."""
+    """Return the candidates that a file names, one a line."""
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, ValueError) as error:
@@ -155,13 +150,13 @@ def _read_order(path: Path) -> tuple[str, ...]:
 
 
 def _differences(config: JsonObject) -> str:
-    """The settings that are not the program's own."""
+    """Return the settings that are not the defaults."""
     own = SelectionConfig().to_json() | {"order": []}
     return ", ".join(f"{k}={_text(v)}" for k, v in config.items() if k != "policy" and v != own[k])
 
 
 def _text(value: Any) -> str:
-    """A setting as it is written; a price of 1e-7 is not 0."""
+    """Format a setting; a price of 1e-7 is not 0."""
     if isinstance(value, list):
         return counted(len(value), "candidate") if value else "-"
     return "-" if value is None else str(value)
@@ -172,7 +167,7 @@ def _tested(entry: PolicyReport) -> str:
 
 
 def _minute(at: datetime | None) -> str:
-    """A time to the minute; the database answers in UTC."""
+    """Format a time to the minute; the database answers in UTC."""
     return "" if at is None else f"{at:%Y-%m-%dT%H:%M}"
 
 
@@ -185,7 +180,7 @@ def _show_policy(found: PolicyReport, as_json: bool) -> None:
         mark = "" if value == own[name] else f"   (default: {_text(own[name])})"
         click.echo(f"{name:>20}  {_text(value)}{mark}")
     if found.id is None:
-        click.echo("\nThe program's own settings: nobody has set any here.")
+        click.echo("\nThe default settings: none were set here.")
     else:
         click.echo(f"\n{found.reason}\n({found.created_by}, {_minute(found.created_at)} UTC, change {found.id})")
 
@@ -214,10 +209,10 @@ FILE = click.Path(path_type=Path)
 @database_option
 @json_option
 def backtest(as_json: bool, plot: Path | None, database: str | None, **options: Any) -> None:
-    """Replay the past under several policies, say what each would have saved, and which one to follow.
+    """Replay the past under several policies, show what each would have saved, and which one to follow.
 
     Each study is a tenant. In each draw some are served, the others are history. `default` stays unless another policy
-    needs less compute by more than the standard error of the difference. Too little history is an answer.
+    needs less compute by more than the standard error of the difference, or there is too little history.
     """
     from easeml_core.selection.simulate.plot import draw_losses
 
@@ -234,7 +229,7 @@ def backtest(as_json: bool, plot: Path | None, database: str | None, **options: 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The options of a backtest but for those of its output, as they were given."""
+    """The options of a backtest without those of its output."""
 
     served: int | None
     repeats: int
@@ -247,7 +242,7 @@ class _Asked:
 
 
 def _check(options: _Asked) -> None:
-    """See that the options fit together, before anything takes long."""
+    """Check that the options fit together, before the long work."""
     if options.quality is None and (options.cost is not None or options.cost_mode is not None):
         message = "--cost and --cost-mode go with --quality FILE; the installation's own costs are in its database"
         raise InvalidInputError(message)
@@ -268,7 +263,7 @@ def _run(options: _Asked, database: str | None) -> Backtest:
 
 
 def _show_backtest(answer: BacktestAnswer) -> None:
-    """The answer for people."""
+    """Print the answer for people."""
     results, tenants = counted(answer.results, "result"), counted(answer.tenants, "tenant")
     left_out = counted(answer.left_out, "tenant has", "tenants have")
     click.echo(f"{results} of {tenants} with {counted(answer.candidates, 'candidate')}; {left_out} too few results\n")
@@ -282,7 +277,7 @@ def _show_backtest(answer: BacktestAnswer) -> None:
 
 
 def _show_policies(answer: BacktestAnswer) -> None:
-    """What losses cost: as percentages, and in the unit of the past for the tenants of one draw."""
+    """Print what losses cost: as percentages, and in the unit of the past for the tenants of one draw."""
     assert answer.protocol is not None  # there is one where there are policies
     policies, served = answer.policies, answer.protocol.served
     losses = {loss: loss for loss in answer.policies["default"].to_loss}
@@ -309,7 +304,7 @@ def _show_policies(answer: BacktestAnswer) -> None:
 
 
 def _show_calibration(report: CalibrationReport) -> None:
-    """How far the posterior of ``default`` can be believed."""
+    """Print the calibration of the posterior of ``default``."""
     entries = [entry for entry in report.entries if entry.tenant_scale]
     if not entries:
         return
@@ -323,7 +318,7 @@ def _price(needed: CostToLoss) -> str:
 
 
 def _two(percent: float) -> str:
-    """Two figures, without an exponent for a hundred."""
+    """Format two figures, without an exponent for a hundred."""
     return f"{percent:.2g}" if percent < 99.5 else f"{percent:.0f}"
 
 
@@ -336,7 +331,7 @@ def _ratio(figures: PolicyFigures) -> str:
 
 
 def _amount(cost: float, unit: str) -> str:
-    """A cost for people: hours or minutes for many seconds, plain figures otherwise.
+    """Format a cost: hours or minutes for many seconds, plain figures otherwise.
 
     Example:
         >>> _amount(11520.0, "seconds"), _amount(14.0, "trials")
@@ -371,7 +366,7 @@ _COLUMNS = {
 def costs(history: Path | None, database: str | None, as_json: bool) -> None:
     """Report the error of predicted costs, for tenants that the model has not seen.
 
-    Each tenant is predicted from the others alone, then after 1, 2 and 5 finished trials of its own.
+    Each tenant is predicted from the others alone, then after 1, 2 and 5 of its finished trials.
     """
     from easeml_core.services.selection.costs import report_cost_table, report_costs
 

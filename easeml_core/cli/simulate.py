@@ -102,7 +102,7 @@ def simulate(as_json: bool, plot: Path | None, processes: int | None, **options:
 
 @dataclass(frozen=True, slots=True)
 class _Options:
-    """The options of the command but for those of its output, as they were given."""
+    """The options of the command without those of its output."""
 
     quality: Path | None
     cost: Path | None
@@ -125,7 +125,7 @@ class _Options:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the results came from, and the settings that all policies share."""
+    """The origin of the results, and the settings that all policies share."""
 
     quality: Path | None
     cost: Path | None
@@ -139,7 +139,7 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A simulation, its source and figures, and its curve of fairness where one was asked for."""
+    """A simulation, its source and figures, and its curve of fairness where requested."""
 
     simulation: Simulation
     source: _Source
@@ -148,7 +148,7 @@ class _Found:
 
 
 def _run(options: _Options, processes: int | None) -> _Found:
-    """Run the simulation that the options ask for."""
+    """Run the simulation of the options."""
     from easeml_core.selection.simulate.contestants import parse_contestants
     from easeml_core.selection.simulate.fairness import fairness_curve, points_of
     from easeml_core.selection.simulate.repeats import run_repeats
@@ -200,7 +200,7 @@ def _protocol(options: _Options) -> Protocol:
 
 
 def _settings(options: _Options) -> SelectionConfig:
-    """What all policies share."""
+    """Return the settings that all policies share."""
     from easeml_core.config import SelectionConfig
 
     return SelectionConfig(beta_multiplier=options.beta_scale, guard=options.guard, objective=_dial(options.objective))
@@ -221,7 +221,7 @@ def _numbers(
 
 
 def _table(options: _Options, protocol: Protocol) -> Table:
-    """The table that the options name.
+    """Return the table of the options.
 
     Raises:
         InvalidInputError: Not exactly one of --quality and --synthetic was given, or the table is not one.
@@ -236,7 +236,7 @@ def _table(options: _Options, protocol: Protocol) -> Table:
         message = 'give either --quality FILE (with --cost FILE, or all costs are 1) or --synthetic "SYN(0.01,1.0)"'
         raise InvalidInputError(message)
     if cost is not None:
-        message = "--synthetic has costs of its own; leave out --cost, or add --cost-mode unit for costs of 1"
+        message = "--synthetic has its costs; leave out --cost, or add --cost-mode unit for costs of 1"
         raise InvalidInputError(message)
     return parse_synthetic(synthetic).table(protocol.seed)
 
@@ -248,7 +248,7 @@ def _drawn(found: _Found) -> Any:
 
 
 def _show(found: _Found) -> None:
-    """Show the figures as tables."""
+    """Print the figures as tables."""
     protocol, source = found.simulation.protocol, found.source
     devices = "1 device" if protocol.devices == 1 else f"{protocol.devices} devices"
     click.echo(
@@ -262,7 +262,7 @@ def _show(found: _Found) -> None:
 
 
 def _show_policies(policies: Mapping[str, SimulatedPolicy]) -> None:
-    """Prices of losses, then how the tenants fared."""
+    """Print the prices of losses, then the tenants' losses."""
     losses = next(iter(policies.values())).percent_to_loss
     show_table(
         "Percent of the cost to an average loss of ...: median (10th to 90th percentile)",
@@ -285,13 +285,13 @@ def _show_policies(policies: Mapping[str, SimulatedPolicy]) -> None:
 
 
 def _prices(name: str, figures: SimulatedPolicy) -> dict[str, object]:
-    """What losses cost under one policy."""
+    """Return the prices of losses under one policy."""
     prices = {loss: _price(needed) for loss, needed in figures.percent_to_loss.items()}
     return {"policy": name, **prices, "worst": figures.worst_loss["10"]}
 
 
 def _fairness(name: str, figures: SimulatedPolicy) -> dict[str, object]:
-    """How the tenants fared under one policy."""
+    """Return the tenants' losses under one policy."""
     share = figures.compute_share["10"]
     return {
         "policy": name,
@@ -304,13 +304,13 @@ def _fairness(name: str, figures: SimulatedPolicy) -> dict[str, object]:
 
 
 def _price(needed: LossPrice) -> str:
-    """Median and range of a price, and how many repeats paid it where not all did."""
+    """Format median and range of a price, and how many repeats paid it where not all did."""
     text = f"{_three(needed.median)} ({needed.p10:.2g}-{needed.p90:.2g})"
     return text if needed.reached == 1 else f"{text} [{100 * needed.reached:.0f} %]"
 
 
 def _three(value: float) -> str:
-    """Three figures, without an exponent where that can be read.
+    """Format three figures, without an exponent where that can be read.
 
     Example:
         >>> [_three(value) for value in (0.02634, 2.5, 12345.6, 1.5e9)]
@@ -320,7 +320,7 @@ def _three(value: float) -> str:
 
 
 def _show_curve(curve: FairnessCurve) -> None:
-    """Efficiency against fairness."""
+    """Print efficiency against fairness."""
     losses = curve.points[0].percent_to_loss
     columns = {"Policy": "policy", "Value": "value", **{f"to {loss}": loss for loss in losses}}
     columns |= {"Regret": "total", "Worst": "worst", "p10": "p10", "First %": "first"}

@@ -1,7 +1,4 @@
-"""``easeml study``: list, show, register, set, pause and resume.
-
-``easeml tenant``: list the tenants, and set what they may use.
-"""
+"""``easeml study`` and ``easeml tenant``: list, show, register and change studies and tenants."""
 
 from __future__ import annotations
 
@@ -26,14 +23,14 @@ _PRIORITY = f"From {PRIORITY.least} to {PRIORITY.most}"
 
 
 def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
-    """The settings that options name: a value, or None for those that a ``--no-...`` option takes away.
+    """Return the settings that options name: a value, or None for those that a ``--no-...`` option removes.
 
     Args:
         given: Every option's value; None or False where it was not used.
-        flags: The ``--no-...`` option to the setting that it takes away.
+        flags: The ``--no-...`` option to the setting that it removes.
 
     Raises:
-        UsageError: A setting is given and taken away at once, or nothing is named at all.
+        UsageError: A setting is given and removed at once, or nothing is named at all.
     """
     changes = {name: value for name, value in given.items() if value is not None and name not in flags}
     for name in (setting for flag, setting in flags.items() if given[flag]):
@@ -48,7 +45,7 @@ def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, 
 
 
 def show_settings(settings: Mapping[str, Any], as_json: bool) -> None:
-    """Settings as they are now, one a line."""
+    """Print the present settings, one a line."""
     if as_json:
         show_json(settings)
         return
@@ -84,7 +81,7 @@ def list_tenants(database: str | None, as_json: bool) -> None:
 
 @tenant.command("set", epilog=example("easeml tenant set garden --weight 2 --max-parallel 4"))
 @click.argument("name")
-@click.option("--weight", type=float, help="Share of everybody's attention, > 0; the studies' weights are times this.")
+@click.option("--weight", type=float, help="Weight in sharing the devices, > 0; multiplies the studies' weights.")
 @click.option("--max-parallel", type=int, help="Open trials at once, over all its studies, >= 1.")
 @click.option("--no-max-parallel", is_flag=True, help="As many as there are.")
 @click.option("--quota-seconds", type=float, help="Device seconds, over all its studies, > 0.")
@@ -92,7 +89,7 @@ def list_tenants(database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> None:
-    """Set what a tenant may use; what is not named stays.
+    """Set what a tenant may use; settings that are not named stay.
 
     A limit below what the tenant has used and reserved, or of fewer trials than it has open now, is refused.
     """
@@ -178,7 +175,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
 
 
 def _goal(goal: Goal) -> list[str]:
-    """Return what is predicted, by what candidates are compared, and what is right for gate and meter."""
+    """Return the target, the metric, and the rule of gate and meter for a right answer."""
     right = "" if goal.hit == "accuracy" else f"; an answer is right {goal.hit.replace(':', ' ')}"
     lines = [f"{goal.task}; candidates are compared by {goal.metric}{right}"]
     program = goal.program or ""
@@ -187,7 +184,7 @@ def _goal(goal: Goal) -> list[str]:
 
 
 def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
-    """What a model gets and answers with; the first columns only, since there may be thousands."""
+    """Return a model's inputs and outputs; the first columns only, since there may be thousands."""
     from easeml_core.services.studies.columns import class_numbers
 
     if details["features"] is None:
@@ -198,7 +195,7 @@ def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
     else:
         more = f" and {len(names) - _MOST_COLUMNS:,} more (--json has all)" if len(names) > _MOST_COLUMNS else ""
         columns = f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
-    # One line each, whatever stands in a name.
+    # One line each, whatever characters a name has.
     lines = [columns] + ([f"classes: {class_numbers(details['classes'])}"] if details["classes"] else [])
     return [" ".join(plain(line).split("\n")) for line in lines]
 
@@ -253,7 +250,7 @@ def _limits(summary: StudyEntry) -> list[str]:
 @click.option(
     "--grid", type=click.Choice(("one", "rates", "full")), default="one", help="How fine networks are divided."
 )
-@click.option("--weight", default=1.0, show_default=True, help="Share of everybody's attention.")
+@click.option("--weight", default=1.0, show_default=True, help="Weight in sharing the devices.")
 @click.option("--budget-seconds", type=float, help="Device seconds that the study may use; default: no limit.")
 @click.option("--priority", default=0, show_default=True, help=f"{_PRIORITY}; higher ones come first.")
 @click.option("--deadline", metavar="TIME", help="No trial begins that would end later, e.g. 2026-08-01T18:00 (UTC).")
@@ -316,7 +313,7 @@ def register(
 @database_option
 @json_option
 def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
-    """Set a study's weight, priority and limits, also while it runs; what is not named stays.
+    """Set a study's weight, priority and limits, also while it runs; settings that are not named stay.
 
     A budget below what the study has used, and reserved for open trials, is refused.
     """

@@ -1,7 +1,4 @@
-"""``easeml test-set``: plan, seal, retire and release test sets as the referee; list and fetch them as anybody.
-
-``easeml ledger``: what a study's sealed sets have said, for the referee.
-"""
+"""``easeml test-set`` and ``easeml ledger``: plan, seal, retire, release, list and fetch test sets; show ledgers."""
 
 from __future__ import annotations
 
@@ -70,7 +67,7 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
 
 
 def _end(found: ShownSet) -> str:
-    """Why the set gives no further answer; empty while it may."""
+    """Return why the set gives no further answer; empty while it may."""
     from easeml_core.services.test_sets.display_names import WHY
 
     why = found.retired_why
@@ -78,15 +75,15 @@ def _end(found: ShownSet) -> str:
 
 
 def _used(found: ShownSet) -> str:
-    """How many steps are used of how many; by system where two draw on the set."""
+    """Return how many steps are used of how many; by system where two draw on the set."""
     counts = {name: f"{count.steps_used}/{count.steps}" for name, count in found.systems.items()}
     return ", ".join(f"{name} {text}" if len(counts) > 1 else text for name, text in counts.items())
 
 
 def _steps(found: ShownSet) -> str:
-    """How many steps the set has; by system where two draw on it."""
-    told = " and ".join(f"{count.steps} of the {name}" for name, count in found.systems.items())
-    return counted(found.steps, "step") + (f" ({told})" if len(found.systems) > 1 else "")
+    """Return how many steps the set has; by system where two draw on it."""
+    by_system = " and ".join(f"{count.steps} of the {name}" for name, count in found.systems.items())
+    return counted(found.steps, "step") + (f" ({by_system})" if len(found.systems) > 1 else "")
 
 
 def _plan_words(plan: SetConfig, *, labels_on_demand: bool) -> str:
@@ -106,7 +103,7 @@ def _plan_words(plan: SetConfig, *, labels_on_demand: bool) -> str:
 @database_option
 @json_option
 def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
-    """Say in public which set a study needs next, and how many examples."""
+    """Announce publicly which set a study needs next, and how many examples."""
     from easeml_core.services.test_sets.lifecycle import plan_test_set
     from easeml_core.services.test_sets.planning import labels_of_submissions
 
@@ -161,7 +158,7 @@ def seal(
     for warning in found.warnings:
         click.echo(f"easeml: {plain(warning)}", err=True)
     again = "was sealed before and " if found.sealed_before else ""
-    needed = "" if found.sealed_before else f"{found.needed:,} needed, "  # what was sealed keeps its own plan
+    needed = "" if found.sealed_before else f"{found.needed:,} needed, "  # a sealed set keeps its plan
     click.echo(
         f"set {found.name or found.test_set_id} of {study} {again}is {found.state}: {found.rows:,} "
         f"examples, {needed}{_steps(found)}" + (plain(f"; {found.when_live}") if found.when_live else "")
@@ -176,12 +173,12 @@ def seal(
     type=click.Choice(["by hand", "steps", "changes", "tolerance", "signals"]),
     default="by hand",
     show_default=True,
-    help="Everybody reads it.",
+    help="Public.",
 )
 @database_option
 @json_option
 def retire(handle: str, study: str | None, why: str, database: str | None, as_json: bool) -> None:
-    """End the life of a set; the oldest one that waits becomes live."""
+    """Retire a set; the oldest one that waits becomes live."""
     from easeml_core.services.test_sets.lifecycle import retire_test_set
 
     found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
@@ -277,7 +274,7 @@ def _compared(entry: ShownEntry) -> str:
 
 
 def _ran(entry: ShownEntry) -> str:
-    """What the model was kept from, in a few words."""
+    """Return how the model was isolated, in a few words."""
     if entry.isolation is None:
         return ""
     reached = list(entry.isolation.reaches())

@@ -1,9 +1,4 @@
-"""``easeml trial``: show, cancel or retry one trial.
-
-``easeml explain``: why a trial was suggested, and what came of it.
-
-``easeml device``: let this machine train one trial after the other, without Airflow.
-"""
+"""``easeml trial``, ``explain`` and ``device``: show, cancel and retry trials, explain them, train them."""
 
 from __future__ import annotations
 
@@ -39,7 +34,7 @@ def trial() -> None:
 @database_option
 @json_option
 def show(trial_id: int, database: str | None, as_json: bool) -> None:
-    """Show one trial: what came of it, its attempts, what was decided at its rungs, and its learning curve."""
+    """Show one trial: its result, its attempts, the decisions at its rungs, and its learning curve."""
     from easeml_core.services.trials.execution import trial_details
     from easeml_core.services.trials.pruning import sentence_of
 
@@ -74,10 +69,10 @@ def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def retry(trial_id: int, database: str | None, as_json: bool) -> None:
-    """Let another trial take the place of one that failed because of its task, once that was mended.
+    """Replace a trial that failed because of its task, after a repair of the task.
 
     A trial failed because of its task where a package, a program, a column or a file was missing, and not because of
-    what it tried. The new trial waits for the next task that asks and can execute it. Repeating the command adds none.
+    its parameters. The new trial waits for the next task that can execute it. Repeating the command adds none.
     """
     from easeml_core.services.selection.retry import retry_trial
 
@@ -85,7 +80,7 @@ def retry(trial_id: int, database: str | None, as_json: bool) -> None:
 
 
 def _thinned(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
-    """At most 50 points or so of a long curve, and always its last one; ``--json`` has all of them."""
+    """Return at most 50 points or so of a long curve, and always its last one; ``--json`` has all of them."""
     every = -(-len(curve) // _MOST_LINES)
     return [point for number, point in enumerate(curve, start=1) if number % every == 0 or number == len(curve)]
 
@@ -106,7 +101,7 @@ _CHOSEN = {
     "acquisition": "it was worth most to the policy",
     "guard": "the guard: its study was served least and was owed a trial",
     "learning": "the learning share: the cheapest trial, while there was hardly any past to learn from",
-    "left over": "it was there already: nobody had started it, or its worker was lost",
+    "left over": "it existed already: it had not been started, or its worker was lost",
 }
 
 
@@ -115,7 +110,7 @@ _CHOSEN = {
 @database_option
 @json_option
 def explain(trial_id: int, database: str | None, as_json: bool) -> None:
-    """Explain a trial: what was expected of it, what it was preferred to, and what came of it."""
+    """Explain a trial: its prediction, the runner-up, and its result."""
     from easeml_core.services.reports.decision import explain_trial
 
     found = explain_trial(open_store(database), trial_id=trial_id)
@@ -209,7 +204,7 @@ def run(
     database: str | None,
     as_json: bool,
 ) -> None:
-    """Train one trial after the other until nothing is left; the news goes to standard error.
+    """Train one trial after the other until nothing is left; progress goes to standard error.
 
     SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
     candidates are left and it could run none of them; they are named with what each needs.

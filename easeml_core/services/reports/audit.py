@@ -1,6 +1,6 @@
 """The audit in words: who did what, when and why; with filters, counts, and a table for export.
 
-``in_words`` gives each act a title and a detail, without what its reason says.
+``act_in_words`` gives each act a title and a detail, without what its reason says.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _LIMITS = {
 }
 
 
-def in_words(row: Facts) -> tuple[str, str]:
+def act_in_words(row: Facts) -> tuple[str, str]:
     """Return title and detail of a row of the audit.
 
     Example:
-        >>> in_words(
+        >>> act_in_words(
         ...     {"act": "study changed", "before": {"budget_seconds": 1800.0}, "after": {"budget_seconds": None}}
         ... )
         ('Limits of the study changed', 'budget 0.5 → none')
@@ -256,7 +256,7 @@ def recent_figures(store: Store, *, studies: Collection[str] | None = None) -> d
 
 
 def _event(row: dict[str, Any]) -> dict[str, Any]:
-    title, detail = in_words(row)
+    title, detail = act_in_words(row)
     return row | {"group": _GROUP.get(row["act"], Group.STUDIES), "title": title, "detail": detail}
 
 

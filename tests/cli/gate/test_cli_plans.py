@@ -292,7 +292,7 @@ def test_a_script_plans_one_set_too(run: Any, nowhere: Path) -> None:
     [
         (("--joint", "--passes", "1", "--target", "estimate"), "--passes, --target plan a set for the gate alone"),
         (("--joint", "--assume-disagreement", "0.5"), "--assume-disagreement plan a set for the gate alone"),
-        (("--joint", "--meter", '{"reliability": 0.9}'), "the meter of a shared set has no reliability of its own"),
+        (("--joint", "--meter", '{"reliability": 0.9}'), "the meter of a shared set has no separate reliability"),
         (("--joint", "--meter", '{"speed": 1}'), "meter has no setting 'speed'; known: ambiguous, automaton"),
         (("--joint", "--meter", "[]"), "--meter must be a JSON object"),
         (("--joint", "--gate-share", "1"), "gate_share must be > 0 and < 1"),

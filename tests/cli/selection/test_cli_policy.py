@@ -70,7 +70,7 @@ def test_every_setting_can_be_set(order: Any, nowhere: Path) -> None:
 
 
 def test_settings_are_shown_and_listed(ask: Any, order: Any) -> None:
-    assert "nobody has set any here" in ask("policy", "show").text
+    assert "none were set here" in ask("policy", "show").text
     assert ask("policy", "show", "--json").json["id"] is None
     assert ask("policy", "history", "--json").json == []
     order("policy", "set", "--objective", "maxmin", "--reason", "the worst served come first")

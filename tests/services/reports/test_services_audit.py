@@ -13,7 +13,7 @@ from device_rows import add_study
 
 from easeml_core.errors import ConfigError
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.audit import ACTS, Group, as_csv, audit, recent_figures, told
+from easeml_core.services.reports.audit import ACTS, Group, act_in_words, as_csv, audit, recent_figures
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.actors import acting, because
@@ -79,7 +79,7 @@ def test_every_act_has_a_title_and_a_detail(act: str) -> None:
     if act in ("study changed", "tenant changed"):
         facts = {"weight": 2.0}
     before = {"validation set replaced": {"version": 1}, "trial retried": {"trial": 4}}.get(act, {})
-    title, detail = told({"act": act, "before": before, "after": facts | {"version": 2}})
+    title, detail = act_in_words({"act": act, "before": before, "after": facts | {"version": 2}})
     assert title[0].isupper()
     assert detail
     assert "{" not in title + detail

@@ -88,7 +88,7 @@ def test_the_settings_of_a_shared_set_are_those_asked_for(lab: Any, bring: Any) 
     [
         ({"gate": {"adaptivity": "recycle"}}, "cannot share a sealed set with a meter: it reuses the level"),
         ({"gate": {"sampling": "early"}}, "sampling 'early' cannot share"),
-        ({"gate": {"reliability": 0.9}}, "the gate of a shared set has no reliability of its own"),
+        ({"gate": {"reliability": 0.9}}, "the gate of a shared set has no separate reliability"),
         ({"meter": {"teams": 2}}, "cannot share a sealed set with a gate"),
         ({"condition": "n > 0.5 +/- 0.1"}, "joint has no setting 'condition'; known: gate, gate_share"),
     ],

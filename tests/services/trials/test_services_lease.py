@@ -53,13 +53,13 @@ class Store:
         return self.wanted
 
 
-class Kept:
-    """A keeper with these checkpoints, or errors, in their places."""
+class Uploaded:
+    """An upload with these checkpoints, or errors, in their places."""
 
     def __init__(self, *kept: Checkpoint | ArtifactError) -> None:
         self.waiting, self.discarded = list(kept), list[str]()
 
-    def kept(self) -> Checkpoint | ArtifactError | None:
+    def uploaded(self) -> Checkpoint | ArtifactError | None:
         return self.waiting.pop(0) if self.waiting else None
 
     def discard(self, reference: str) -> None:
@@ -236,17 +236,17 @@ def test_a_checkpoint_goes_only_once_the_store_names_a_newer_one(
     store: Store, answer: bool | Exception | None, discarded: list[str]
 ) -> None:
     held = lease(store)
-    held._keeper = keeper = Kept(FIRST)  # type: ignore[assignment]
+    held._upload = upload = Uploaded(FIRST)  # type: ignore[assignment]
     held.should_stop()
-    assert (store.saved, keeper.discarded) == ([FIRST], [])  # the first one replaces none
-    keeper.waiting, store.answer = [SECOND], answer
+    assert (store.saved, upload.discarded) == ([FIRST], [])  # the first one replaces none
+    upload.waiting, store.answer = [SECOND], answer
     held.should_stop()
-    assert keeper.discarded == discarded
+    assert upload.discarded == discarded
 
 
 def test_a_checkpoint_that_was_not_recorded_is_told_with_the_next_heartbeat(store: Store) -> None:
     held = lease(store)
-    held._keeper = Kept(FIRST)  # type: ignore[assignment]
+    held._upload = Uploaded(FIRST)  # type: ignore[assignment]
     store.answer = AWAY
     held.should_stop()
     store.answer = False
@@ -257,15 +257,15 @@ def test_a_checkpoint_that_was_not_recorded_is_told_with_the_next_heartbeat(stor
 
 def test_the_same_checkpoint_kept_twice_stays(store: Store) -> None:
     held = lease(store)
-    held._keeper = keeper = Kept(FIRST, FIRST)  # type: ignore[assignment]
+    held._upload = upload = Uploaded(FIRST, FIRST)  # type: ignore[assignment]
     held.should_stop()
-    assert (store.saved, keeper.discarded) == ([FIRST, FIRST], [])
+    assert (store.saved, upload.discarded) == ([FIRST, FIRST], [])
 
 
 def test_a_checkpoint_that_cannot_be_kept_is_logged_and_the_next_one_recorded(store: Store) -> None:
     logged: list[str] = []
     held = lease(store, log=logged.append)
-    held._keeper = Kept(ArtifactError("the disk is full"), SECOND)  # type: ignore[assignment]
+    held._upload = Uploaded(ArtifactError("the disk is full"), SECOND)  # type: ignore[assignment]
     held.should_stop()
     assert store.saved == [SECOND]
     assert "the disk is full" in logged[0]
@@ -276,7 +276,7 @@ def test_what_is_under_way_is_recorded_unless_the_trial_has_ended(
     store: Store, ended: bool, saved: list[Checkpoint]
 ) -> None:
     held = lease(store, ended=ended)
-    held._keeper = Kept(FIRST)  # type: ignore[assignment]
+    held._upload = Uploaded(FIRST)  # type: ignore[assignment]
     held.finish_upload()
     assert store.saved == saved
 
