@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def told(database: Any, run: Callable[..., Any]) -> Callable[..., Any]:
+def found(database: Any, run: Callable[..., Any]) -> Callable[..., Any]:
     """Runs a command as the worker, on a database with two studies."""
     add_study(database, "mine")
     add_study(database, "other", tenant="rivals")
@@ -23,26 +23,26 @@ def told(database: Any, run: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *words: run(*words, "--database", url)
 
 
-def test_a_change_bears_the_user_s_name_or_another_and_its_reason(told: Any) -> None:
-    assert told("--reason", "storm season", "study", "set", "mine", "--budget-seconds", "3600").status == 0
-    assert told("--by", "ada", "tenant", "set", "lab", "--weight", "2").status == 0
-    tenant, study = told("audit", "--only", "limits", "--json").json
+def test_a_change_bears_the_user_s_name_or_another_and_its_reason(found: Any) -> None:
+    assert found("--reason", "storm season", "study", "set", "mine", "--budget-seconds", "3600").status == 0
+    assert found("--by", "ada", "tenant", "set", "lab", "--weight", "2").status == 0
+    tenant, study = found("audit", "--only", "limits", "--json").json
     assert (study["who"], study["door"], study["reason"]) == (getpass.getuser(), "command line", "storm season")
     assert (tenant["who"], tenant["after"], tenant["reason"]) == ("ada", {"weight": 2.0}, None)
-    read = told("audit", "mine").text
+    read = found("audit", "mine").text
     assert "Limits of the study changed: budget none → 1 device-hours" in read
     assert "storm season" in read
     assert "rivals" not in read
 
 
-def test_filters_and_the_table(told: Any) -> None:
-    rows = list(csv.DictReader(io.StringIO(told("audit", "other", "--csv").out)))
+def test_filters_and_the_table(found: Any) -> None:
+    rows = list(csv.DictReader(io.StringIO(found("audit", "other", "--csv").out)))
     assert [row["act"] for row in rows] == ["study sealed", "study registered"]
-    assert told("audit", "--since", "2999-01-01").text == "nothing of the kind has been done"
-    assert len(told("audit", "--limit", "1", "--json").json) == 1
+    assert found("audit", "--since", "2999-01-01").text == "nothing of the kind has been done"
+    assert len(found("audit", "--limit", "1", "--json").json) == 1
 
 
-def test_a_study_that_is_none_is_named(told: Any) -> None:
-    answer = told("audit", "nosuch")
+def test_a_study_that_is_none_is_named(found: Any) -> None:
+    answer = found("audit", "nosuch")
     assert answer.status == 2
     assert "no study" in answer.err or "study 'nosuch'" in answer.err

@@ -74,7 +74,7 @@ def test_with_json_an_error_is_json_too(path: tuple[str, ...], run: Any, file: P
 
 @pytest.mark.parametrize("path", NO_DATABASE, ids=" ".join)
 def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, ...], run: Any, file: Path) -> None:
-    address = "postgresql+psycopg2://easeml_worker:wrong@127.0.0.1:9/easeml"  # a port where nobody listens
+    address = "postgresql+psycopg2://easeml_worker:wrong@127.0.0.1:9/easeml"  # a port without a listener
     if path in {
         ("backtest",),
         ("doctor",),
@@ -86,8 +86,8 @@ def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, 
     answer = run(*filled(path), *extra(path), "--database", address, "--json")
     assert (answer.status, answer.out) == (2, ""), answer.err
     assert "Traceback" not in answer.err
-    told = json.loads(answer.err.strip().splitlines()[-1])
-    assert told["kind"] in ("StoreUnavailableError", "InvalidInputError", "NotFoundError", "ConfigError"), told
+    found = json.loads(answer.err.strip().splitlines()[-1])
+    assert found["kind"] in ("StoreUnavailableError", "InvalidInputError", "NotFoundError", "ConfigError"), found
 
 
 def extra(path: tuple[str, ...]) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def test_a_refusal_to_a_question_is_a_no(words: tuple[str, ...], ask: Callable[.
 
 @pytest.mark.parametrize("words", REFUSED_CHANGE, ids=" ".join)
 def test_a_change_that_is_refused_did_not_happen(words: tuple[str, ...], ask: Callable[..., Any], refuse: None) -> None:
-    """Nobody asked a question: what was ordered was not done, which is an error."""
+    """A refused order is an error and not an answer."""
     answer = ask(*words)
     assert (answer.status, answer.out, answer.err) == (2, "", "easeml: no\n")
     assert json.loads(ask(*words, "--json").err) == {"error": "no", "kind": "StateError"}
@@ -155,8 +155,8 @@ def test_a_fault_of_ours_is_no_answer(run: Any, monkeypatch: pytest.MonkeyPatch)
     assert (answer.status, answer.out) == (2, "")
     assert "Traceback" in answer.err
     assert "this is a fault of easeml: ZeroDivisionError(); please report it" in answer.err
-    told = json.loads(run("doctor", "--json").err.splitlines()[-1])
-    assert told["kind"] == "ZeroDivisionError"
+    found = json.loads(run("doctor", "--json").err.splitlines()[-1])
+    assert found["kind"] == "ZeroDivisionError"
 
 
 def test_ctrl_c_is_130_and_one_line(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ def test_a_second_ctrl_c_while_it_ends_changes_nothing(run: Any, monkeypatch: py
 
 def test_ctrl_c_in_a_program_of_its_own(nowhere: Path) -> None:
     pipe = nowhere / "history.csv"
-    os.mkfifo(pipe)  # whoever opens it waits
+    os.mkfifo(pipe)  # opening it waits
     words = ("meter", "replay", "--history", str(pipe), "--test-size", "10")
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, *words], stdout=-1, stderr=-1, text=True)
     descriptor = os.open(pipe, os.O_WRONLY)

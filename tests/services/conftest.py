@@ -66,7 +66,7 @@ class Lab:
     is_ended: bool = False
 
     def key(self) -> str:
-        """A request key that nobody has used."""
+        """Return an unused request key."""
         return f"key/{next(self._keys)}"
 
     def url(self, role: str) -> str:
@@ -152,7 +152,7 @@ class Lab:
             cursor.execute(sql, values or None)
 
     def superuser_rows(self, sql: str) -> list[Any]:
-        """Rows of a query as whoever runs the server sees them."""
+        """Return the rows of a query in the server's administrator role."""
         with contextlib.closing(self.server.connect(database=self.name)) as opened, opened.cursor() as cursor:
             cursor.execute(sql)
             return [tuple(r) for r in cursor]
@@ -347,7 +347,7 @@ def cost_of(study: str, candidate: str) -> float:
     return random.Random(f"cost {study} {candidate}").lognormvariate(0, 1)
 
 
-class House:
+class Installation:
     """Studies with some results, and what happens to their trials."""
 
     def __init__(self, database: Any) -> None:
@@ -449,8 +449,8 @@ class House:
 
 
 @pytest.fixture
-def house(database: Any) -> House:
-    return House(database)
+def installation(database: Any) -> Installation:
+    return Installation(database)
 
 
 @pytest.fixture

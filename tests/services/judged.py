@@ -31,7 +31,7 @@ class Judged:
     def hand_in(self, message: str, folder: Path, *, loss: float) -> int:
         """A model that was handed in; its id."""
         path = folder / "model"
-        path.write_text('{"label": 0}' + " " * len(list(self.artifacts.root.rglob("*"))))  # a content of its own
+        path.write_text('{"label": 0}' + " " * len(list(self.artifacts.root.rglob("*"))))  # different content
         artifact = self.artifacts.put(path)
         with self.database.worker.begin() as tx:
             study = studies.get_study(tx, self.study)

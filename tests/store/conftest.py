@@ -355,14 +355,14 @@ def world(
         requests.put_off(tx, gate, attempt, bounded=True, reason="TrainingKilled", seconds=1e-3)
         model = models.get_model(tx, study.study_id, model_id).identity
         sealed.keep_predictions(tx, gate_set, model, labels=np.arange(5) % 2, failure=None)
-        told: dict[str, Any] = {"model_id": model_id, "step": 1, "cached": False}
+        answer: dict[str, Any] = {"model_id": model_id, "step": 1, "cached": False}
         verdict = releases.Verdict(
-            incumbent_id=study.baseline_id, test_set_id=gate_set, symbol=Symbol.PASS, planned=True, **told
+            incumbent_id=study.baseline_id, test_set_id=gate_set, symbol=Symbol.PASS, planned=True, **answer
         )
         releases.add_verdict(tx, request_id=gate, study_id=study.study_id, verdict=verdict)
         of_verdict = {"request_id": gate, "study_id": study.study_id, "test_set_id": gate_set}
         chain.publish(tx, **of_verdict, envelope={"payload": "signed"})
-        reading = releases.Reading(test_set_id=meter_set, signal=2, signals=2, **told)
+        reading = releases.Reading(test_set_id=meter_set, signal=2, signals=2, **answer)
         releases.add_reading(tx, request_id=meter, study_id=study.study_id, reading=reading)
         releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
         promotion_id = promotions.add_promotion(

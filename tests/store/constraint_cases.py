@@ -9,7 +9,7 @@ from constraint_cases_sealed import SEALED_CASES, Case, each
 verdict, reading = partial(each, "gate_verdicts"), partial(each, "meter_readings")
 BAD_NAMES = ("''", "'Lab'", "'-a'", "'a b'", "'a/b'", "'ä'", "E'a\\n'", "repeat('a', 64)")
 NOT_POSITIVE = ("0", "-1", "'NaN'", "'Infinity'")
-TOO_LARGE = ("1e308", "1.001e9")  # sums of 1e308 overflow, and take everybody's schedule with them
+TOO_LARGE = ("1e308", "1.001e9")  # sums of 1e308 overflow, and break the schedule of all tenants
 NO_MAPPING = ("'[]'", "'7'", "'\"word\"'", "'null'", "'[1]'")
 # More digits than Python reads, the same in short hand, behind the point, and mere length.
 HARMFUL = tuple(

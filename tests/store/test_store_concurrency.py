@@ -1,4 +1,4 @@
-"""Eight writers at once, each with connections of its own: nothing is lost, nothing happens twice."""
+"""Eight writers at once, each with separate connections: nothing is lost, nothing happens twice."""
 
 from __future__ import annotations
 
@@ -102,9 +102,9 @@ def test_eight_workers_run_every_candidate_once(stores: list[Store], make_rows: 
     ran = together(work)
     assert sum(len(done) for done in ran) == len({t for done in ran for t in done}) == 24
     with stores[0].begin() as tx:
-        told = trials.outcomes(tx)
-        assert len({(o.study_id, o.candidate_id) for o in told}) == len(told) == 24
-        assert {(o.state, o.quality, o.cost_seconds) for o in told} == {("SUCCEEDED", 0.5, 1.0)}
+        answer = trials.outcomes(tx)
+        assert len({(o.study_id, o.candidate_id) for o in answer}) == len(answer) == 24
+        assert {(o.state, o.quality, o.cost_seconds) for o in answer} == {("SUCCEEDED", 0.5, 1.0)}
         for table in ("observations", "models WHERE trial_id IS NOT NULL", "suggestions", "trials WHERE attempt = 1"):
             assert scalar(tx, f"SELECT count(*) FROM work.{table}") == 24, table
 

@@ -50,7 +50,7 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(store)
 
 
-def test_a_wrong_password_is_told_from_a_wrong_database(server: Any) -> None:
+def test_a_wrong_password_is_distinguished_from_a_wrong_database(server: Any) -> None:
     right = make_url(server.url("easeml_worker", "easeml"))
     for url, reason in ((right.set(password=SECRET), "authentication failed"), (right.set(database="nowhere"), "")):
         with pytest.raises(StoreUnavailableError, match=rf"cannot be reached .*{reason}.*correct the address"):
@@ -249,7 +249,7 @@ def test_one_live_set_serves_a_system(
 ) -> None:
     study = make_rows()
     seal(study, first)
-    seal(study, "direct", start=900)  # the second meter's set is in nobody's way
+    seal(study, "direct", start=900)  # the second meter's set blocks no other set
     with pytest.raises(AlreadyExistsError, match=f"live sealed set of this study for the {system} 1 already exists"):
         seal(study, second, start=500)
 
@@ -369,7 +369,7 @@ def test_a_lock_that_is_not_given_in_time_may_be_tried_again(database: Any, worl
 
 
 def test_waiting_for_a_lock_ends_at_the_stores_limit(database: Any, world: Any) -> None:
-    """Whoever may lock a row of a study must not make the referee wait for ever."""
+    """A role that may lock a row of a study must not make the referee wait for ever."""
     impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05, statement_timeout_seconds=5)
     with database.worker.begin() as holder:
         change(holder, "SELECT 1 FROM work.studies FOR UPDATE")
@@ -467,7 +467,9 @@ def test_the_names_that_the_schema_knows_are_those_of_the_entities(ask: Any) -> 
         ("XX000", StoreError),
     ],
 )
-def test_what_the_server_lacks_is_told_from_what_it_refuses(store: Any, sqlstate: str, kind: type[Exception]) -> None:
+def test_what_the_server_lacks_is_distinguished_from_what_it_refuses(
+    store: Any, sqlstate: str, kind: type[Exception]
+) -> None:
     said = f"DO $$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = '{sqlstate}'; END $$"
     with pytest.raises(StoreError) as caught, store.begin() as tx:
         tx.execute(text(said))

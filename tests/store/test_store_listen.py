@@ -204,7 +204,7 @@ def test_a_killed_listener_comes_back_and_everybody_looks_again(board: Board) ->
 
 
 def test_what_happens_while_nobody_listens_is_found(board: Board) -> None:
-    """The connection breaks and the event comes before the new one listens: its message reaches nobody."""
+    """The connection breaks and the event comes before the new one listens: its message reaches no listener."""
 
     async def scene() -> None:
         waiter = asyncio.ensure_future(board.wait("iris"))
@@ -255,7 +255,7 @@ def test_a_lost_message_is_made_up_for_by_the_slow_poll(board: Board) -> None:
         )
         await board.reach(1, looks=1)
         with board.database.worker.begin() as tx:
-            change(tx, "INSERT INTO work.tenants (name) VALUES ('iris')")  # and nobody is told
+            change(tx, "INSERT INTO work.tenants (name) VALUES ('iris')")  # without a notification
         assert await asyncio.wait_for(waiter, 2 * SOON) == 1
 
     asyncio.run(scene())

@@ -64,7 +64,7 @@ WORKER = {
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
     "work.audit": ("", ""),  # likewise
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
-    "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
+    "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
     "work.evidence": ("", ""),
     "work.restarts": ("", ""),
     "work.alembic_version": ("", ""),
@@ -92,7 +92,7 @@ REFEREE = {
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
     "work.remeasure_failures": ("data_version_id model_id reason study_id", "reason tried_at tries"),
-    # It takes what others have fed and switched, and refuses it; it brings nothing of its own.
+    # It takes what others have fed and switched, and refuses it; it adds nothing.
     "work.feeds": ("", "reason state"),
     "work.fed_examples": (ALL, "feed_id"),
     "work.switches": ("", "refreshed_by"),
@@ -109,7 +109,7 @@ REFEREE = {
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
     "work.audit": ("", ""),  # likewise
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
-    "work.selection_settings": ("", ""),  # the owner alone chooses for everybody
+    "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
     "work.restarts": ("at what", ""),
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
@@ -287,11 +287,11 @@ def test_a_message_wakes_and_tells_no_more_than_an_id(
 ) -> None:
     study = world.study
     request_id = file(study, "meter", world.model_id, key="again")
-    told = {"study_id": study.study_id, "request_id": request_id}
+    answer = {"study_id": study.study_id, "request_id": request_id}
     with database.referee.begin() as tx:
         read = {"model_id": world.model_id, "test_set_id": world.meter_set, "step": 2, "cached": False}
-        releases.add_reading(tx, reading=releases.Reading(signal=2, signals=2, **read), **told)
-        releases.add_alert(tx, study=study.name, message="the gap is 0.31 +/- 0.02", **told)
+        releases.add_reading(tx, reading=releases.Reading(signal=2, signals=2, **read), **answer)
+        releases.add_alert(tx, study=study.name, message="the gap is 0.31 +/- 0.02", **answer)
         requests.add_answer(tx, request_id, refused=True, message="a long story")
     assert heard(4) == [
         (REFEREE_CHANNEL, f"request:{request_id}"),

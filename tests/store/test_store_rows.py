@@ -73,7 +73,7 @@ def test_no_array_is_pickled() -> None:
         unpack(b"\x80\x04K\x01.")
 
 
-def test_none_and_nothing_are_told_apart(store: Any) -> None:
+def test_none_and_nothing_are_distinguished(store: Any) -> None:
     with store.begin() as tx:
         assert row(tx, "SELECT 1 WHERE false") is None
         assert row(tx, "SELECT NULL AS x") == (None,)

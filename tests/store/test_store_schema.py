@@ -1,4 +1,4 @@
-"""The schema's version: upgraded once whoever asks, and named when it is another one."""
+"""The schema's version: upgraded once by any number of callers, and named when it is another one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_code_expects_the_newest_migration_and_there_is_one_line_of_them() -
     assert script.get_heads() == [schema.REVISION]
 
 
-def test_revisions_are_four_digits_so_that_ahead_and_behind_can_be_told() -> None:
+def test_revisions_are_four_digits_so_that_ahead_and_behind_can_be_distinguished() -> None:
     revisions = [s.revision for s in ScriptDirectory.from_config(schema.alembic_config()).walk_revisions()]
     assert all(len(r) == 4 and r.isdecimal() for r in revisions)
 

@@ -32,7 +32,7 @@ def at(ask: Any, artifacts: Any) -> Callable[..., Any]:
 
 @pytest.fixture
 def new_rows(nowhere: Path) -> Path:
-    """A CSV file with 20 labelled patients that nobody has seen."""
+    """A CSV file with 20 new labelled patients."""
     rng = np.random.default_rng(1)
     chosen = rng.choice(len(TABLE.labels), 20, replace=False)
     values = (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (20, 30))).astype(np.float32)
@@ -46,8 +46,8 @@ def new_rows(nowhere: Path) -> Path:
 
 @pytest.mark.usefixtures("study", "referee")
 def test_from_new_pairs_to_a_refined_study(at: Any, ask: Any, new_rows: Path) -> None:
-    told = at("feed", "cancer", str(new_rows))
-    assert told.text.startswith("feed 1 of study cancer: 20 pairs they wait for the next refresh: at night, or with")
+    found = at("feed", "cancer", str(new_rows))
+    assert found.text.startswith("feed 1 of study cancer: 20 pairs they wait for the next refresh: at night, or with")
     assert "20 fed pairs wait for the next refresh" in at("refine", "list", "cancer").text
     answer = ask("refine", "apply", "cancer")
     assert answer.text.startswith("study cancer has version 2 of its data; training rows: ")
@@ -82,9 +82,9 @@ def test_doubtful_labels_are_ranked(at: Any) -> None:
 
 @pytest.mark.usefixtures("study")
 def test_a_model_is_asked(at: Any, new_rows: Path, nowhere: Path) -> None:
-    told = at("infer", "cancer", str(new_rows), "--model", "1", "--output", "answers.csv")
-    assert told.out == ""
-    assert told.err.startswith("answered by model 1 (named, handed in, data version 1): 20 rows in ")
+    found = at("infer", "cancer", str(new_rows), "--model", "1", "--output", "answers.csv")
+    assert found.out == ""
+    assert found.err.startswith("answered by model 1 (named, handed in, data version 1): 20 rows in ")
     with (nowhere / "answers.csv").open(newline="", encoding="utf-8") as file:
         answers = list(csv.DictReader(file))
     assert [row["answer"] for row in answers] == ["benign"] * 20

@@ -1,4 +1,4 @@
-"""``easeml test-set``: the life of a set from the command line, as referee and as anybody."""
+"""``easeml test-set``: the life of a set from the command line, in the referee's role and in others."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SMALL = ("--condition", "n - o > 0 +/- 0.3", "--steps", "2", "--reliability", "0
 
 @pytest.fixture
 def files(nowhere: Path) -> tuple[Path, Path]:
-    """Inputs and labels of 200 patients that nobody has seen."""
+    """Inputs and labels of 200 new patients."""
     return write_patients(nowhere, seed=1)
 
 
@@ -73,8 +73,8 @@ def test_a_set_from_plan_to_release(
     assert "n - o > 0 +/- 0.3" in ask("test-set", "list", "--study", "cancer").text
     assert rule("test-set", "retire", "1").text == f"set 1 is retired; set {sealed['test_set_id']} is live now"
     assert rule("test-set", "retire", "spring", "--json").json["live"] is None
-    told = ask("test-set", "list", "--study", "cancer").text
-    assert told.count("; ended: the referee has retired it") == 2
+    shown = ask("test-set", "list", "--study", "cancer").text
+    assert shown.count("; ended: the referee has retired it") == 2
     assert "set spring is released" in rule("test-set", "release", "spring").text
     fetched = ask("test-set", "fetch", "spring", "--to", "spring.npz", "--artifacts", str(artifacts.root))
     assert fetched.text == "spring.npz: 200 examples, 200 with a label"
@@ -222,8 +222,8 @@ def test_a_planned_set_for_both_is_sealed_without_its_purpose_and_says_what_it_w
     seal = ("test-set", "seal", *given, "--inputs", str(files[0]), "--labels", str(files[1]))
     wrong = rule(*seal, "--purpose", "gate")
     assert "'both' is planned with --purpose joint, got gate; leave --purpose out" in wrong.err
-    told = rule(*seal).text
-    first, waits = told.split("; it becomes live when ")
+    shown = rule(*seal).text
+    first, waits = shown.split("; it becomes live when ")
     assert first.startswith("set both of cancer is sealed: 200 examples")
     assert first.endswith("5 steps (2 of the gate and 3 of the meter)")
     commands = "(`easeml test-set retire 1`, `easeml test-set retire 2`)"
@@ -265,10 +265,10 @@ def test_a_refusal_names_the_set_that_waits(
 
 def test_the_set_for_both_of_the_page_is_planned_so(rule: Any, make_study: Any) -> None:
     make_study("tumours", source="sklearn:digits", gate={}, meter={})
-    (told,) = re.findall(r"^set both of tumours is planned: .*$", PAGE, re.MULTILINE)
+    (shown,) = re.findall(r"^set both of tumours is planned: .*$", PAGE, re.MULTILINE)
     (command,) = re.findall(r"^\$ easeml (test-set plan .* --name both .*)$", PAGE, re.MULTILINE)
-    assert rule(*shlex.split(command)).text == told
-    needed = re.search(r"at least (\d+) examples for (.*)", told)
+    assert rule(*shlex.split(command)).text == shown
+    needed = re.search(r"at least (\d+) examples for (.*)", shown)
     assert needed is not None
     assert f"400 examples, {needed[1]} needed, {needed[2]}; it becomes live when gate set 1 and meter set 2" in PAGE
 
@@ -279,8 +279,8 @@ def test_who_waits_longer_comes_first(rule: Any, files: Any, make_study: Any) ->
     given = ("test-set", "seal", "--study", "cancer", "--inputs", str(inputs), "--labels", str(labels), *SMALL)
     assert rule(*given, "--name", "spring").text.endswith("when gate set 1 is retired (`easeml test-set retire 1`)")
     write_patients(inputs.parent, seed=2)
-    told = rule(*given, "--name", "summer").text
-    assert told.endswith(
+    shown = rule(*given, "--name", "summer").text
+    assert shown.endswith(
         "when gate set 1 and gate set spring are retired (`easeml test-set retire 1`, `easeml test-set retire 3`); "
         "gate set spring waits longer"
     )

@@ -28,7 +28,7 @@ def write(name: str, lines: list[list[str]]) -> None:
 
 @pytest.fixture
 def files(nowhere: Path) -> tuple[str, ...]:
-    """Options with inputs and labels of 200 patients that nobody has seen, one of them twice."""
+    """Options with inputs and labels of 200 new patients, one of them twice."""
     table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(1)
     chosen = rng.choice(len(table.labels), 200, replace=False)
     values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (200, 30))).astype(np.float32)

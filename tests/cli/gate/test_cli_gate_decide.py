@@ -268,7 +268,7 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
     answer = run("gate", "selftest", *small)
     assert answer.status == 0
     assert "identical models passed" in answer.out
-    assert answer.err == ""  # no bar where nobody watches
+    assert answer.err == ""  # no bar without a terminal
     assert "fits the promised 0.05" in answer.out
     report = run("gate", "selftest", *small, "--json").json
     assert report["compatible"] is True

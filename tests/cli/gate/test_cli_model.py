@@ -67,7 +67,7 @@ def test_who_holds_the_referees_address_forces_at_once_and_is_named(as_referee: 
     assert (first["data_version"], second["data_version"]) == (1, 1)
 
 
-def test_a_quality_is_told_with_the_data_that_it_was_measured_on(ask: Any, database: Any, handed_in: int) -> None:
+def test_a_quality_is_reported_with_the_data_that_it_was_measured_on(ask: Any, database: Any, handed_in: int) -> None:
     with database.worker.begin() as tx:
         study = studies.get_study(tx, "cancer")
         first = studies.latest_data_version(tx, study.id)
@@ -214,7 +214,7 @@ def test_a_model_is_shown_with_what_trained_it(ask: Any, handed_in: int) -> None
         "trained by code version test",
     ):
         assert line in shown
-    told = ask("model", "show", "cancer", str(handed_in), "--json").json
-    assert (told["trained_by"]["kind"], told["trained_by"]["parameters"]) == ("decision_tree", {})
+    found = ask("model", "show", "cancer", str(handed_in), "--json").json
+    assert (found["trained_by"]["kind"], found["trained_by"]["parameters"]) == ("decision_tree", {})
     baseline = next(m for m in ask("model", "list", "cancer", "--json").json if m["origin"] == "baseline")
     assert ask("model", "show", "cancer", str(baseline["model_id"]), "--json").json["trained_by"] is None

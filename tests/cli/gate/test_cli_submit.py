@@ -28,14 +28,14 @@ def submit(ask: Any, artifacts: Any, make_study: Any, nowhere: Path) -> Any:
 
 
 def test_a_model_is_handed_in_and_the_gate_is_asked(submit: Any, ask: Any, database: Any) -> None:
-    told = submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json
-    assert sorted(told) == ["model_id", "request_id", "study", "submission_id", "validation_quality"]
-    assert submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json == told
+    found = submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json
+    assert sorted(found) == ["model_id", "request_id", "study", "submission_id", "validation_quality"]
+    assert submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json == found
     with database.worker.begin() as tx:
         rows = tx.exec_driver_sql("SELECT id, kind, model_id FROM work.requests WHERE kind = 'gate'").all()
-    assert [tuple(r) for r in rows] == [(told["request_id"], "gate", told["model_id"])]
+    assert [tuple(r) for r in rows] == [(found["request_id"], "gate", found["model_id"])]
     (entry,) = ask("submissions", "--json").json
-    assert (entry["state"], entry["message"], entry["model_id"]) == ("waiting", "news", told["model_id"])
+    assert (entry["state"], entry["message"], entry["model_id"]) == ("waiting", "news", found["model_id"])
 
 
 def test_people_read_a_line(submit: Any, ask: Any) -> None:
@@ -49,8 +49,8 @@ def test_people_read_a_line(submit: Any, ask: Any) -> None:
 
 
 def test_the_gate_need_not_be_asked(submit: Any, ask: Any) -> None:
-    told = submit("rare", *BOTH, "constant", "--no-gate", "--json").json
-    assert "request_id" not in told
+    found = submit("rare", *BOTH, "constant", "--no-gate", "--json").json
+    assert "request_id" not in found
     assert ask("submissions", "--json").json[0]["state"] == "handed in"
     assert "leave out --no-gate" in submit("rare", *BOTH, "constant", "--no-gate", "--wait").err
 

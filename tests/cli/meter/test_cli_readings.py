@@ -19,18 +19,18 @@ def metered(make_study: Any) -> None:
     make_study(meter=METER, gate=GATE, direct={"share": 0.5})
 
 
-def test_a_reading_is_asked_for_and_told_with_what_to_do(ask: Any, baseline: int, referee: None) -> None:
-    told = ask("model", "meter", "cancer", str(baseline), "--request-key", "k").text
+def test_a_reading_is_asked_for_and_reported_with_what_to_do(ask: Any, baseline: int, referee: None) -> None:
+    answer = ask("model", "meter", "cancer", str(baseline), "--request-key", "k").text
     first = "signal 2 of 3, 2 on the second validation sample; drift: none seen; 3 submissions left"
-    assert told.startswith(f"{first} test signal 2, validation")
-    assert "renew it from the same source" in told
+    assert answer.startswith(f"{first} test signal 2, validation")
+    assert "renew it from the same source" in answer
     again = ask("model", "meter", "cancer", str(baseline), "--request-key", "k", "--json").json
     assert (again["signal"], again["direct_signal"], again["cached"]) == (2, 2, False)  # the very same request
     assert ask("model", "meter", "cancer", str(baseline), "--team", "1", "--json").json["cached"]
     refused = ask("model", "meter", "cancer", str(baseline), "--team", "2")  # the referee's answer is no, and no error
     assert (refused.status, "team must be a whole number from 1 to 1" in refused.out, refused.err) == (1, True, "")
-    told = ask("model", "meter", "cancer", str(baseline), "--team", "2", "--json")
-    assert (told.status, told.json["refused"]) == (1, True)
+    answer = ask("model", "meter", "cancer", str(baseline), "--team", "2", "--json")
+    assert (answer.status, answer.json["refused"]) == (1, True)
     assert ask("model", "meter", "cancer", str(baseline), "--team", "0").status == 2
     assert "second signal 2 of 3 (drift: none seen)" in ask("status").text
     (entry,) = ask("status", "--json").json["tenants"]
@@ -43,9 +43,9 @@ def brief(make_study: Any) -> None:
     make_study(meter=METER | {"steps": 1}, gate=GATE)
 
 
-def test_one_signal_is_told_in_words_with_what_is_left(ask: Any, brief: None, referee: None) -> None:
-    told = ask("model", "meter", "cancer", "1")
-    assert (told.status, told.out.splitlines()[0]) == (
+def test_one_signal_is_reported_in_words_with_what_is_left(ask: Any, brief: None, referee: None) -> None:
+    answer = ask("model", "meter", "cancer", "1")
+    assert (answer.status, answer.out.splitlines()[0]) == (
         0,
         "signal 2 of 3: the gap is above -0.2 and at most 0.3 (+/- 0.19); 0 submissions left",
     )
@@ -88,8 +88,8 @@ def test_each_kind_of_answer_has_its_words_and_its_status(
         releases.add_reading(tx, request_id=request, study_id=study.id, reading=read)
         said = "the sealed set is retired" if reading["signal"] is None else f"signal {reading['signal']} of 3"
         requests.add_answer(tx, request, refused=False, message=said)
-    told = ask("model", "meter", "cancer", str(model), "--request-key", "m")
-    assert (told.status, told.out) == (status, f"{line}\n")
+    answer = ask("model", "meter", "cancer", str(model), "--request-key", "m")
+    assert (answer.status, answer.out) == (status, f"{line}\n")
 
 
 def test_drift_is_listed_with_both_signals(ask: Any, database: Any, baseline: int) -> None:
@@ -135,7 +135,7 @@ def test_a_teams_alert_is_listed_and_cleared_for_that_team_alone(ask: Any, datab
     assert cleared.endswith("cancer has no open alert")
 
 
-def test_status_says_that_signals_are_told_by_team(ask: Any, make_study: Any) -> None:
+def test_status_says_that_signals_are_reported_by_team(ask: Any, make_study: Any) -> None:
     make_study(meter=METER | {"teams": 2}, gate=GATE)
     assert "by team" in ask("status").text
 

@@ -33,7 +33,7 @@ def examples() -> list[tuple[list[str], str]]:
 
 @pytest.fixture
 def files(nowhere: Path) -> None:
-    """Patients of one class whom nobody has seen: to name the other one is always wrong."""
+    """New patients of one class: the other class is always wrong."""
     table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(1)
     rare = int(np.bincount(table.labels).argmin())
     chosen = rng.choice(np.flatnonzero(table.labels == rare), 80, replace=False)
@@ -62,18 +62,18 @@ def test_the_worked_example_runs_and_prints_what_the_page_says(
 ) -> None:
     with database.owner.begin() as tx:  # so that every run splits the data alike
         tx.execute(text("UPDATE sealed.installation SET secret = '5eed5eed-5eed-4eed-8eed-5eed5eed5e05'"))
-    told = []
+    report = []
     for words, shown in examples():
         answer = easeml(words)
         assert answer.status == 0, answer.err
-        told.append(" ".join(words[:2]))
+        report.append(" ".join(words[:2]))
         if "--json" in words:
             wanted = json.loads(shown.replace(", ...", ""))
             assert {name: answer.json[name] for name in wanted} == wanted
         elif shown:
             assert answer.text == " ".join(shown.split())
     ran = ["study register", "model meter", "test-set seal", "test-set retire", "model meter", "alerts tumours"]
-    assert told == ran
+    assert report == ran
     messages = [alert["message"] for alert in easeml(["alerts", "tumours", "--json"]).json if alert["kind"] == "drift"]
     (quoted,) = re.findall(r"The alert says: `(.*?)`", " ".join(SECTION.split()))
     assert messages == [f"tumours: {quoted}"]

@@ -54,9 +54,9 @@ def test_a_backup_is_private_whatever_the_umask_and_its_folder_are(own: Any, now
         assert os.umask(0) == 0  # as it was
     finally:
         os.umask(before)
-    told, folder = answer.json, nowhere / "kept"
-    assert [f["name"] for f in told["files"]] == ["easeml.dump", "artifacts.tar"]
-    assert (told["schema"], told["artifacts"]) == (schema.REVISION, str(artifacts.root))
+    found, folder = answer.json, nowhere / "kept"
+    assert [f["name"] for f in found["files"]] == ["easeml.dump", "artifacts.tar"]
+    assert (found["schema"], found["artifacts"]) == (schema.REVISION, str(artifacts.root))
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert {stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()} == {0o600}
     assert "dumping the database into easeml.dump" in answer.err
@@ -166,7 +166,7 @@ def test_a_backup_that_is_not_whole_changes_nothing(own: Any, kept: Path, what: 
     assert not (kept.parent / "back").exists()
 
 
-def test_a_database_with_studies_is_replaced_only_when_told(
+def test_a_database_with_studies_is_replaced_only_when_asked(
     own: Any, kept: Path, ask: Any, run: Any, database: Any
 ) -> None:
     answer = own("restore", "kept")

@@ -43,8 +43,8 @@ def test_the_cache_is_emptied_and_nothing_else(folder: Path, run: Any) -> None:
 
 
 def test_a_cache_that_is_not_there_yet_is_empty(nowhere: Path, run: Any) -> None:
-    told = run("cache", "show", "--json", EASEML_CACHE=str(nowhere / "none")).json
-    assert (told["megabytes"], told["entries"]) == (0, [])
+    found = run("cache", "show", "--json", EASEML_CACHE=str(nowhere / "none")).json
+    assert (found["megabytes"], found["entries"]) == (0, [])
     assert run("cache", "clear", EASEML_CACHE=str(nowhere / "none")).text == "0 entries removed, 0.0 MB"
 
 

@@ -62,13 +62,13 @@ def test_the_address_may_come_from_the_environment(run: Any, database: Any) -> N
 
 
 @pytest.mark.parametrize("address", ["here", "postgresql://127.0.0.1:port/easeml"])
-def test_an_address_that_is_none_is_told(address: str, run: Any) -> None:
+def test_an_address_that_is_none_is_reported(address: str, run: Any) -> None:
     answer = run("status", "--database", address)
     assert answer.status == 2
     assert "postgresql+psycopg2://role:password@host:port/database" in answer.err
 
 
-def test_a_wrong_password_is_told_and_not_printed(run: Any, database: Any) -> None:
+def test_a_wrong_password_is_reported_and_not_printed(run: Any, database: Any) -> None:
     address = database.url("easeml_worker")
     secret = database.server.secrets["easeml_worker"]
     answer = run("status", "--database", address.replace(secret, "hunter2"))
@@ -78,7 +78,7 @@ def test_a_wrong_password_is_told_and_not_printed(run: Any, database: Any) -> No
     assert "hunter2" not in answer.err
 
 
-def test_a_schema_that_is_missing_or_old_is_told_with_the_remedy(run: Any, server: Any) -> None:
+def test_a_schema_that_is_missing_or_old_is_reported_with_the_remedy(run: Any, server: Any) -> None:
     server.create_database_from_template("empty_cli", "template0")
     try:
         answer = run("status", "--database", server.url("easeml_worker", "empty_cli"))
@@ -108,7 +108,7 @@ def test_the_url_of_a_server_that_never_ran_is_an_error(run: Any) -> None:
 
 
 class Served:
-    """``easeml db start`` in a process of its own, in a folder of its own."""
+    """``easeml db start`` in a separate process and folder."""
 
     def __init__(self, folder: Path) -> None:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("EASEML")}

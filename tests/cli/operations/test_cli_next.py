@@ -14,7 +14,7 @@ def test_nothing_registered_says_what_to_do(ask: Any) -> None:
     assert ask("next", "--json").json == []
 
 
-def test_what_is_next_is_told_with_reason_and_remedy(ask: Any, make_study: Any, monkeypatch: Any) -> None:
+def test_what_is_next_is_reported_with_reason_and_remedy(ask: Any, make_study: Any, monkeypatch: Any) -> None:
     make_study("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])
     monkeypatch.setenv("COLUMNS", "80")
     answer = ask("next", "cancer")

@@ -1,4 +1,4 @@
-"""``easeml referee`` as a process: it answers, tells its log nothing that was sealed, and ends when it is told to."""
+"""``easeml referee`` as a process: it answers, logs nothing sealed, and ends on a signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from easeml_core.services.registration.register import register_study
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_the_process_works_until_it_is_told_to_end(ending: signal.Signals, database: Any, artifacts: Any) -> None:
+def test_the_process_works_until_it_is_asked_to_end(ending: signal.Signals, database: Any, artifacts: Any) -> None:
     address = database.url("easeml_referee")
     command = [sys.executable, "-m", "easeml_core.cli", "referee", "--artifacts", str(artifacts.root)]
     referee = subprocess.Popen([*command, "--database", address], stderr=subprocess.PIPE, text=True)
@@ -56,7 +56,7 @@ def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, a
             f"JOIN work.requests r ON r.id = o.request_id WHERE r.id = {asked}"
         ).scalar()
     assert left == int(delay or 60)
-    assert run(*command).text == "0 requests answered"  # what was decided leaves at its time, whoever says it
+    assert run(*command).text == "0 requests answered"  # decided answers leave at their time
 
 
 @pytest.mark.parametrize(

@@ -59,10 +59,10 @@ def test_every_setting_can_be_set(order: Any, nowhere: Path) -> None:
     assert {*given, *flags, "order"} == {field.name for field in attrs.fields(SelectionConfig)}
     options = [text for name, value in given.items() for text in (f"--{name.replace('_', '-')}", str(value))]
     options += [f"--{'' if value else 'no-'}{name.replace('_', '-')}" for name, value in flags.items()]
-    told = order("policy", "set", *options, "--order", "habit.txt", "--reason", "all of it", "--json").json
-    assert told["config"] == {**given, **flags, "order": ["svm", "bayes"]}
+    shown = order("policy", "set", *options, "--order", "habit.txt", "--reason", "all of it", "--json").json
+    assert shown["config"] == {**given, **flags, "order": ["svm", "bayes"]}
     assert order("policy", "set", *options, "--order", "habit.txt", "--reason", "all of it", "--json").json == {
-        **told,
+        **shown,
         "changed": False,
     }
     back = order("policy", "set", "--defaults", "--reason", "back", "--json").json
@@ -126,17 +126,17 @@ QUICK = ("--repeats", "2", "--processes", "1")
 
 def test_a_past_is_judged_applied_and_plotted(ask: Any, order: Any, database: Any, nowhere: Path) -> None:
     fill(database, 9)
-    told = ask("backtest", *QUICK, "--json").json
-    assert (told["tenants"], told["protocol"]["repeats"], told["protocol"]["served"]) == (9, 2, 3)
-    assert ask("backtest", *QUICK, "--seed", "1", "--json").json["policies"] != told["policies"]
+    shown = ask("backtest", *QUICK, "--json").json
+    assert (shown["tenants"], shown["protocol"]["repeats"], shown["protocol"]["served"]) == (9, 2, 3)
+    assert ask("backtest", *QUICK, "--seed", "1", "--json").json["policies"] != shown["policies"]
     assert ask("backtest", *QUICK, "--served", "2", "--json").json["protocol"]["served"] == 2
     answer = order("backtest", *QUICK, "--apply", "--plot", "past.png")
     assert (nowhere / "past.png").read_bytes().startswith(b"\x89PNG")
     for words in ("27 results of 9 tenants with 3 candidates", "Against default", "hybrid@0.01", "Calibration"):
         assert words in answer.text
-    assert f"{told['message']} applied: change 1, see `easeml policy show`" in answer.text
+    assert f"{shown['message']} applied: change 1, see `easeml policy show`" in answer.text
     assert order("backtest", *QUICK, "--apply", "--json").json["applied"] == 1
-    assert ask("policy", "show", "--json").json["report"]["policies"] == told["policies"]
+    assert ask("policy", "show", "--json").json["report"]["policies"] == shown["policies"]
     assert "9 tenants" in ask("policy", "history").text
 
 
@@ -155,8 +155,8 @@ def test_a_file_is_judged(run: Any, nowhere: Path) -> None:
         (nowhere / name).write_text("\n".join(["tenant,a,b,c", *rows]) + "\n")
     text = run("backtest", "--quality", "q.csv", "--cost", "c.csv", *QUICK).text
     assert "The same in units of the cost table, for 3 tenants: median" in text
-    told = run("backtest", "--quality", "q.csv", "--cost", "c.csv", "--cost-mode", "predicted", *QUICK, "--json").json
-    assert told["protocol"]["cost_mode"] == "predicted"
+    shown = run("backtest", "--quality", "q.csv", "--cost", "c.csv", "--cost-mode", "predicted", *QUICK, "--json").json
+    assert shown["protocol"]["cost_mode"] == "predicted"
     assert "The same in trials" in run("backtest", "--quality", "q.csv", *QUICK).text
 
 

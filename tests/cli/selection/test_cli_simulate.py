@@ -179,7 +179,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_processes_give_what_one_gives(tables: tuple[str, ...]) -> None:
-    """As a program of its own, so that processes start as they do for users; nothing but JSON on standard output."""
+    """As a separate program, so that processes start as they do for users; nothing but JSON on standard output."""
     answers = []
     for processes in ("1", "2"):
         options = ("--served", "3", "--repeats", "4", "--policy", "random", "--policy", "mm-gp-ei", "--json")

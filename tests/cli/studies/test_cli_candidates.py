@@ -1,4 +1,4 @@
-"""``easeml candidate``: a program of one's own is packed and joins a study; so does a whole search space."""
+"""``easeml candidate``: a program is packed and joins a study, and so does a search space."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_program_in_another_language_joins_a_study_and_is_trained(
     add: Any, ask: Any, database: Any, artifacts: Any
 ) -> None:
     asked = ("--program", str(AWK), "--name", "middles", "--parameters", '{"power": 1}', "--json")
-    (told,) = add(*asked).json
-    reference = told["parameters"].pop("program")
+    (shown,) = add(*asked).json
+    reference = shown["parameters"].pop("program")
     wanted = {"study": "cancer", "candidate": "middles", "kind": "command", "parameters": {"power": 1}}
-    assert told == wanted | {"devices": None, "added": True}
+    assert shown == wanted | {"devices": None, "added": True}
     assert read_program(artifacts.path(reference)).train == ("sh", "train.sh")
-    assert add(*asked).json == [told | {"parameters": {"power": 1, "program": reference}, "added": False}]
+    assert add(*asked).json == [shown | {"parameters": {"power": 1, "program": reference}, "added": False}]
     found = suggest_trials(database.worker, count=2, request_key="k").trials
     (trial,) = [t for t in found if t.candidate == "middles"]
     report = run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
@@ -41,21 +41,21 @@ def test_a_program_in_another_language_joins_a_study_and_is_trained(
 
 
 def test_a_program_that_is_gone_is_a_failed_trial(add: Any, database: Any, artifacts: Any) -> None:
-    (told,) = add("--program", str(AWK), "--json").json
-    assert told["candidate"] == "awk"
-    artifacts.path(told["parameters"]["program"]).unlink()
+    (shown,) = add("--program", str(AWK), "--json").json
+    assert shown["candidate"] == "awk"
+    artifacts.path(shown["parameters"]["program"]).unlink()
     found = suggest_trials(database.worker, count=2, request_key="k").trials
     (trial,) = [t for t in found if t.candidate == "awk"]
     report = run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
     assert report.state == "FAILED"
-    assert f"artifact {told['parameters']['program']} is missing" in report.failure
+    assert f"artifact {shown['parameters']['program']} is missing" in report.failure
 
 
 def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, ask: Any) -> None:
     asked = ("--name", "deep", "--kind", "decision_tree", "--parameters", '{"max_depth": 9}')
     asked = (*asked, "--device", "cpu", "--device", "gpu", "--json")
-    (told,) = add(*asked).json
-    assert told == {
+    (shown,) = add(*asked).json
+    assert shown == {
         "study": "cancer",
         "candidate": "deep",
         "kind": "decision_tree",
@@ -63,7 +63,7 @@ def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, a
         "devices": ["cpu", "gpu"],
         "added": True,
     }
-    assert add(*asked).json == [told | {"added": False}]
+    assert add(*asked).json == [shown | {"added": False}]
     listed = ask("study", "show", "cancer", "--json").json["candidates"]
     deep = {"name": "deep", "kind": "decision_tree", "devices": ["cpu", "gpu"]}
     assert listed == [{"name": "tree", "kind": "decision_tree"}, deep]
@@ -72,11 +72,11 @@ def test_a_candidate_joins_for_some_devices_and_a_repetition_says_so(add: Any, a
 def test_a_space_joins_from_a_file_or_as_text(add: Any, nowhere: Path) -> None:
     (nowhere / "space.yaml").write_text("max_depth: {.int: [2, 40]}")
     asked = ("--kind", "decision_tree", "--count", "3", "--device", "cpu", "--json")
-    told = add("--space", "space.yaml", *asked).json
-    assert [t["added"] for t in told] == [True] * 3
-    assert all(t["candidate"].startswith("decision_tree-max_depth") and t["devices"] == ["cpu"] for t in told)
+    shown = add("--space", "space.yaml", *asked).json
+    assert [t["added"] for t in shown] == [True] * 3
+    assert all(t["candidate"].startswith("decision_tree-max_depth") and t["devices"] == ["cpu"] for t in shown)
     again = add("--space", '{"max_depth": {".int": [2, 40]}}', *asked).json
-    assert again == [t | {"added": False} for t in told]
+    assert again == [t | {"added": False} for t in shown]
 
 
 def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
@@ -87,9 +87,9 @@ def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
 
 
 def test_a_program_is_packed_for_a_registration(ask: Any, artifacts: Any) -> None:
-    told = ask("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
-    assert (told.status, ask("candidate", "pack", str(AWK), "--json").json) == (0, {"program": told.out.strip()})
-    assert read_program(artifacts.path(told.out.strip())).command == ("sh", "predict.sh")
+    shown = ask("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
+    assert (shown.status, ask("candidate", "pack", str(AWK), "--json").json) == (0, {"program": shown.out.strip()})
+    assert read_program(artifacts.path(shown.out.strip())).command == ("sh", "predict.sh")
 
 
 def test_a_program_goes_where_the_workers_look_or_nowhere(
@@ -115,8 +115,8 @@ def test_a_program_goes_where_the_workers_look_or_nowhere(
     assert artifacts.path(program).is_file()
     assert not (nowhere / ".easeml").exists()
     assert not (nowhere / "elsewhere").exists()
-    told = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
-    assert (told.status, "is not the artifact store of this installation" in told.err) == (2, True)
+    shown = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
+    assert (shown.status, "is not the artifact store of this installation" in shown.err) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,8 @@ def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
         "--target",
         "0.99",
     )
-    told = ask(*set_, *given, "--json").json
-    assert told == {
+    found = ask(*set_, *given, "--json").json
+    assert found == {
         "study": "cancer",
         "weight": 2.0,
         "priority": -5,
@@ -39,7 +39,7 @@ def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
         "deadline": "2199-01-01T12:00:00+00:00",
         "target_quality": 0.99,
     }
-    assert ask(*set_, *given, "--json").json == told
+    assert ask(*set_, *given, "--json").json == found
     shown = ask("study", "show", study).text
     for words in ("priority -5", "compute budget 90.0 s: 0.0 used, 0.0 reserved", "deadline 2199-01-01T12:00:00+00:00"):
         assert words in shown
@@ -51,9 +51,9 @@ def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
 
 
 def test_a_tenant_is_set_and_listed(ask: Any, study: str) -> None:
-    told = ask("tenant", "set", "lab", "--max-parallel", "2", "--quota-seconds", "600", "--weight", "3", "--json").json
-    assert (told["max_parallel"], told["quota_seconds"], told["weight"], told["studies"]) == (2, 600.0, 3.0, 1)
-    assert ask("tenant", "list", "--json").json == [told]
+    found = ask("tenant", "set", "lab", "--max-parallel", "2", "--quota-seconds", "600", "--weight", "3", "--json").json
+    assert (found["max_parallel"], found["quota_seconds"], found["weight"], found["studies"]) == (2, 600.0, 3.0, 1)
+    assert ask("tenant", "list", "--json").json == [found]
     shown = ask("study", "show", study).text
     assert "quota of the tenant 600.0 s: 0.0 used or reserved" in shown
     assert "open trials of the tenant 0, at most 2" in shown

@@ -36,14 +36,14 @@ def device(ask: Any, artifacts: Any, make_study: Any) -> Any:
 def test_a_device_trains_everything_and_tells(device: Any) -> None:
     one = device("--json", "--max-trials", "1", "--request-key", "k").json
     assert (one["reason"], len(one["trials"]), one["device"]) == ("enough trials", 1, None)
-    told = device("--request-key", "k", "--study", "cancer", "--policy", "roundrobin")
-    assert told.status == 0
-    assert "2 trials (" in told.text
-    assert "nothing is left to train" in told.text
-    assert "SUCCEEDED" in told.out
-    assert "FAILED" in told.out
-    assert told.err.startswith("request key k\n")
-    assert "trial 1: " in told.err
+    found = device("--request-key", "k", "--study", "cancer", "--policy", "roundrobin")
+    assert found.status == 0
+    assert "2 trials (" in found.text
+    assert "nothing is left to train" in found.text
+    assert "SUCCEEDED" in found.out
+    assert "FAILED" in found.out
+    assert found.err.startswith("request key k\n")
+    assert "trial 1: " in found.err
     idle = device("--json").json
     assert (idle["reason"], idle["trials"]) == ("nothing left", [])
 

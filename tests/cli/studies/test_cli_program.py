@@ -105,7 +105,7 @@ def test_status_is_1_where_no_template_matches(run: Any, monkeypatch: pytest.Mon
     assert "no template matches" in run("program", "match", put(RECORD)).out
 
 
-def test_a_mistake_is_told_with_the_file_that_it_stands_in(run: Any) -> None:
+def test_a_mistake_is_reported_with_the_file_that_it_stands_in(run: Any) -> None:
     good, bad = put(RECORD), put(SERIES.replace("10", "0"), "module.txt")
     answer = run("program", "match", good, "--module", bad)
     assert (answer.status, answer.err.startswith("easeml: module.txt, line 1, column 18: ")) == (2, True)

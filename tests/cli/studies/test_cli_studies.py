@@ -55,7 +55,7 @@ def test_a_study_is_registered_and_seen(ask: Any, monkeypatch: pytest.MonkeyPatc
     assert "  next: train: 1 candidate has not run on the present data\n" in narrow
     assert "\ncancer: 0.0 device seconds\n" in narrow
     for word in ("Tenant", "Study", "State", "Trials", "Best", "Gate", "Signal", "cancer", "ACTIVE"):
-        assert word in narrow.split("next:")[0]  # no word of the table is cut in two
+        assert word in narrow.split("next:")[0]  # words of the table are not split
     (row,) = ask("status", "--json").json["tenants"]
     assert row["next"] == "train: 1 candidate has not run on the present data"
 
@@ -119,15 +119,15 @@ def test_columns_take_one_line_whatever_their_names(
     columns: list[str] | None, line: str, ask: Any, make_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_study("cancer", candidates=CANDIDATES)
-    told = {"features": 20, "columns": columns, "classes": ["no", "yes"]}
-    monkeypatch.setattr("easeml_core.services.studies.columns.study_columns", lambda *_: told)
+    found = {"features": 20, "columns": columns, "classes": ["no", "yes"]}
+    monkeypatch.setattr("easeml_core.services.studies.columns.study_columns", lambda *_: found)
     shown = [part for part in ask("study", "show", "cancer").out.splitlines() if part.startswith("columns:")]
     assert len(shown) == 1
     assert shown[0].startswith(line)
     assert "more" not in shown[0]
 
 
-def test_without_waiting_the_request_is_told(ask: Any) -> None:
+def test_without_waiting_the_request_is_reported(ask: Any) -> None:
     assert "registered; the referee's answer is request 1" in ask(*REGISTER, *SETTINGS, "--no-wait").text
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def told(make_study: Any, database: Any) -> Callable[[int], int]:
+def found(make_study: Any, database: Any) -> Callable[[int], int]:
     """A running trial that has told of so many steps; its id."""
 
     def make(steps: int) -> int:
@@ -31,8 +31,8 @@ def told(make_study: Any, database: Any) -> Callable[[int], int]:
     return make
 
 
-def test_the_curve_of_a_trial_is_shown(ask: Any, told: Callable[[int], int]) -> None:
-    trial = str(told(4))
+def test_the_curve_of_a_trial_is_shown(ask: Any, found: Callable[[int], int]) -> None:
+    trial = str(found(4))
     shown = ask("trial", "show", trial, "--json").json
     assert [(p["step"], p["of"], p["quality"]) for p in shown["curve"]] == [
         (1, 4, 0.25), (2, 4, 0.5), (3, 4, 0.75), (4, 4, 1.0),
@@ -46,15 +46,15 @@ def test_the_curve_of_a_trial_is_shown(ask: Any, told: Callable[[int], int]) -> 
     assert "0.7500" in text
 
 
-def test_a_long_curve_is_thinned_on_a_screen_alone(ask: Any, told: Callable[[int], int]) -> None:
-    trial = str(told(1000))
+def test_a_long_curve_is_thinned_on_a_screen_alone(ask: Any, found: Callable[[int], int]) -> None:
+    trial = str(found(1000))
     assert len(ask("trial", "show", trial, "--json").json["curve"]) == 1000
     rows = [line.split() for line in ask("trial", "show", trial).out.splitlines() if "│" in line]
     assert [row[1] for row in rows] == [str(step) for step in range(20, 1001, 20)]
 
 
-def test_a_trial_without_a_curve_has_no_empty_table(ask: Any, told: Callable[[int], int]) -> None:
-    assert "Learning curve" not in ask("trial", "show", str(told(0))).text
+def test_a_trial_without_a_curve_has_no_empty_table(ask: Any, found: Callable[[int], int]) -> None:
+    assert "Learning curve" not in ask("trial", "show", str(found(0))).text
 
 
 def test_a_slot_that_is_none(run: Any, database: Any, artifacts: Any) -> None:

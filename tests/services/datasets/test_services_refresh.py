@@ -32,7 +32,7 @@ NAMES, CLASSES = TABLE.feature_names, ("malignant", "benign")
 
 
 def new_rows(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the table, each moved a little: nobody has seen them."""
+    """Rows of the table, each moved a little, so that they are new."""
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(TABLE.labels), count, replace=False)
     return (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (count, 30))).astype(np.float32), TABLE.labels[chosen]
@@ -101,7 +101,7 @@ def without(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
     return np.array([row for row in rows if row.tobytes() not in seen])
 
 
-def test_a_sealed_row_never_comes_in_and_nobody_is_told(lab: Any) -> None:
+def test_a_sealed_row_never_comes_in_and_no_user_is_notified(lab: Any) -> None:
     """Of the study's own sets, and of those of other studies of the same tenant."""
     parts = lab.open_parts()
     closed = without(np.vstack(sealed_rows(lab)), np.vstack([parts.train_inputs, parts.validation_inputs]))
@@ -112,7 +112,7 @@ def test_a_sealed_row_never_comes_in_and_nobody_is_told(lab: Any) -> None:
     assert answer["message"] == "study full has version 2 of its data; training rows: 180, before 174"
     assert (lab.open_parts().train_inputs[174:] == fresh).all()
     (entry,) = list_feeds(lab.worker, study="full")
-    assert (entry["state"], entry["reason"]) == ("taken", None)  # no word of it
+    assert (entry["state"], entry["reason"]) == ("taken", None)  # not reported
 
 
 def test_a_released_row_may_be_learnt_from(bare: Any) -> None:
@@ -162,10 +162,10 @@ def test_nobody_learns_row_by_row_what_another_tenant_has_sealed(lab: Any) -> No
         chosen = [*known, probe]
         bring(lab, as_pairs(fresh[chosen], labels[chosen]))
     renew(lab)
-    told = [entry["reason"] for entry in reversed(list_feeds(lab.worker, study="full"))]
+    shown = [entry["reason"] for entry in reversed(list_feeds(lab.worker, study="full"))]
     anothers = "another tenant's study has sealed its rows"
-    assert told[:5] == [anothers, None, anothers, None, anothers]
-    assert all("so it takes no more" in reason for reason in told[5:])
+    assert shown[:5] == [anothers, None, anothers, None, anothers]
+    assert all("so it takes no more" in reason for reason in shown[5:])
 
 
 def test_the_same_key_feeds_once_and_another_pair_under_it_is_refused(lab: Any) -> None:
@@ -186,7 +186,7 @@ def test_two_referees_and_many_feeders_at_once_lose_and_double_nothing(lab: Any)
     pairs = as_pairs(inputs, labels)
 
     def feeder(number: int) -> None:
-        for start in range(0, 48, 8):  # everybody brings the same rows, each in another order
+        for start in range(0, 48, 8):  # every tenant feeds the same rows, each in another order
             at = (start + 8 * number) % 48
             bring(lab, pairs[at : at + 8], request_key=f"{number}/{start}")
             with contextlib.suppress(StateError):  # enough of them wait
@@ -356,8 +356,8 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
     bring(bare, pairs, study="sugar")
     with pytest.raises(InvalidInputError, match="must be a number"):
         bring(bare, [pairs[0] | {"label": "much"}], study="sugar")
-    told = renew(bare, "sugar")
-    assert told["train_rows"] == len(before.train_labels) + 25
+    shown = renew(bare, "sugar")
+    assert shown["train_rows"] == len(before.train_labels) + 25
     after = bare.open_parts("sugar")
     assert after.train_labels[-25:].tolist() == labels
     listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1)["pairs"][0]

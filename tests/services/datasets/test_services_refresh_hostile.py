@@ -1,4 +1,4 @@
-"""Pairs that are hostile, damaged or do not fit: refused with the place, and nobody else is stopped."""
+"""Pairs that are hostile, damaged or do not fit: refused with the place, and no other feed is stopped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES, CLASSES = TABLE.feature_names, ("malignant", "benign")
 
 
 def new_rows(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the table, each moved a little: nobody has seen them."""
+    """Rows of the table, each moved a little, so that they are new."""
     rng = np.random.default_rng(seed)
     chosen = rng.choice(len(TABLE.labels), count, replace=False)
     return (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (count, 30))).astype(np.float32), TABLE.labels[chosen]

@@ -39,7 +39,7 @@ def test_whoever_feeds_does_not_choose_what_the_gate_compares_with(lab: Any) -> 
     fed(lab, len(labels), rarer)
     assert np.bincount(lab.open_parts().train_labels).argmax() == rarer
     after = baseline(lab)
-    assert after.id != before.id  # each data version has a row of its own
+    assert after.id != before.id  # each data version has a separate row
     assert (after.identity, after.validation_loss) == (before.identity, before.validation_loss)
 
 
@@ -56,7 +56,7 @@ def test_feeding_a_study_that_is_divided_by_time_warns(lab: Any, split: str) -> 
 
 
 def test_a_study_that_is_divided_by_group_takes_no_pairs(lab: Any) -> None:
-    """Neither where they are brought, nor where somebody has brought them before, or past our code."""
+    """Neither in a feed, nor after an earlier feed, nor written by SQL."""
     pairs = [{"inputs": (lab.open_parts().train_inputs[0] * np.float32(1.003)).tolist(), "label": CLASSES[0]}]
     feed(lab.worker, lab.artifacts, study="full", pairs=pairs, fed_by="ann", request_key=lab.key())
     divide(lab, "group:patient")

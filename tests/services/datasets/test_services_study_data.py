@@ -1,4 +1,4 @@
-"""The data of a study as a resource: what everybody may know, and what the referee sees of the sealed sets beyond."""
+"""The data of a study as a resource: the public facts, and the referee's facts of sealed sets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_everybody_is_told_public_facts_and_the_worker_can_read_no_others(
+def test_everybody_is_shown_public_facts_and_the_worker_can_read_no_others(
     database: Any, artifacts: Any, make_study: Any
 ) -> None:
     make_study()

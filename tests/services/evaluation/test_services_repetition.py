@@ -66,8 +66,8 @@ def test_answers_by_the_other_rows_are_a_failure_and_look_like_any_other(
     assert honest["symbol"] == answer["symbol"] == "fail"
     assert answer["message"] == "step 1 of 3: fail"
     assert honest["message"] == "step 2 of 3: fail"
-    told = [set(answer) - {"message"}, {k for k, v in answer.items() if "depend" in str(v)}]
-    assert told == [set(honest) - {"message"}, set()]
+    shown = [set(answer) - {"message"}, {k for k, v in answer.items() if "depend" in str(v)}]
+    assert shown == [set(honest) - {"message"}, set()]
 
 
 def test_answers_of_single_rows_are_kept(hand_in: Any, lab: Any) -> None:

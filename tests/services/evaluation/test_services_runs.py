@@ -110,7 +110,7 @@ def test_all_runs_that_are_missing_are_named_at_once(
         ({"old": FAILED}, [FAILED]),  # what comes after it is not needed
     ],
 )
-def test_the_first_model_that_could_not_be_run_is_the_last_one_told(
+def test_the_first_model_that_could_not_be_run_is_the_last_one_reported(
     monkeypatch: Any, known: dict[str, Predictions], found: list[Predictions]
 ) -> None:
     ready, _ = prepared(monkeypatch)
@@ -126,21 +126,21 @@ def test_an_error_of_a_run_is_met_in_its_turn(monkeypatch: Any) -> None:
         predictions(monkeypatch, ready)
 
 
-@pytest.mark.parametrize(("put_offs", "told"), [(1, None), (2, "put off 2 times; by signal 9")])
+@pytest.mark.parametrize(("put_offs", "answer"), [(1, None), (2, "put off 2 times; by signal 9")])
 def test_a_kill_puts_off_until_it_was_put_off_as_often_as_it_may_be(
-    monkeypatch: Any, put_offs: int, told: str | None
+    monkeypatch: Any, put_offs: int, answer: str | None
 ) -> None:
     ready, _ = prepared(monkeypatch, new_sealed=KILLED, new_open=KILLED)
     ready.patience = Patience(put_offs, 2)
     ready.run(NotRunError(Run(NEW, SET)))
     ready.run(NotRunError(Run(NEW, None)))
-    if told is None:
+    if answer is None:
         with pytest.raises(TrainingKilled):
             predictions(monkeypatch, ready, old=LABELS)
         assert ready.missing(Run(NEW, None)) is KILLED
     else:
         last = predictions(monkeypatch, ready, old=LABELS)[-1]
-        assert (last.labels, last.failure) == (None, told)
+        assert (last.labels, last.failure) == (None, answer)
         assert isinstance(ready.missing(Run(NEW, None)), StateError)  # on open data: nothing is spent
 
 

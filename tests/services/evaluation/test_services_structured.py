@@ -45,9 +45,9 @@ def series(folder: Any, rows: int = 640) -> None:
 
 
 def rows(folder: Any, rows: int = 640) -> None:
-    """Eight columns that are two numbers, each four times, in units of its own."""
-    told = np.random.default_rng(2).normal(size=(rows, 2)).repeat(4, axis=1) * [1, 1, 2, 2, 1, 1, 2, 2] + 5
-    keep(folder / "rows", told.astype(np.float32))
+    """Eight columns that are two numbers, each four times, in separate units."""
+    shown = np.random.default_rng(2).normal(size=(rows, 2)).repeat(4, axis=1) * [1, 1, 2, 2, 1, 1, 2, 2] + 5
+    keep(folder / "rows", shown.astype(np.float32))
 
 
 def trees(folder: Any, rows: int = 700) -> None:
@@ -174,8 +174,8 @@ def test_a_model_of_such_answers_is_handed_in_and_judged(desk: Desk, tmp_path: A
         with pytest.raises(InvalidInputError, match="must answer with 96 rows of 8 numbers each; it gave float64"):
             submit_model(lab.worker, lab.artifacts, path=tmp_path / name, message="x", request_key=name, **given)
     assert desk.gate(handed.model_id)["symbol"] == "fail"  # no better than the median of each column
-    told = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed.model_id)
-    assert told.labels == [[5.0] * 8]
+    shown = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed.model_id)
+    assert shown.labels == [[5.0] * 8]
 
 
 def test_a_row_to_itself_is_what_row_seven_is_for(desk: Desk) -> None:

@@ -1,4 +1,4 @@
-"""Models run before a decision, in no transaction: nobody waits for them, and how long they take tells little."""
+"""Models run before a decision, in no transaction: no request waits for them, and their duration reveals little."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_run_on_a_set_is_never_beyond_the_grid() -> None:
 
 
 class Hours:
-    """A clock that goes on when somebody sleeps."""
+    """A clock that advances when a thread sleeps."""
 
     def __init__(self) -> None:
         self.now, self.slept = 0.0, list[float]()
@@ -71,7 +71,7 @@ class Hours:
 
 
 def test_steps_go_on_at_padded_ends_and_never_before() -> None:
-    """However they end, and whoever waits for them; only the clock moves them on, and nobody sleeps."""
+    """However they end, and whichever thread waits: only the clock advances them, and no thread sleeps."""
     hours, done = Hours(), list[tuple[str, float]]()
     runs = ModelRuns(Pace((10.0, 60.0), hours.clock))
 
@@ -132,7 +132,7 @@ def test_a_look_is_due_at_the_next_time_of_the_grid_while_a_model_runs() -> None
 
 @pytest.mark.parametrize("form", ["skops", "constant"])
 def test_what_a_run_gave_follows_a_step_later_however_it_ends(form: str) -> None:
-    """But for a constant, which runs no code of anybody's."""
+    """But for a constant, which runs no code of a user."""
     model, steps = SimpleNamespace(format=form), 0 if form == "constant" else 1
     given = sealed_runs._stepped(model, lambda: 7)
     assert [next(given) for _ in range(steps)] == [None] * steps
@@ -247,7 +247,7 @@ def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypa
         bogus = file_bogus_promotion(lab)
         order = [work._answer_ready()]
         assert order == [bogus]
-        assert hours.now == pytest.approx(2 * takes)  # nobody has slept
+        assert hours.now == pytest.approx(2 * takes)  # no thread has slept
         order += [work.answer_one(), hours.now, work.answer_one(), hours.now]
         answered.append(order)
         assert order == [bogus, first, 0.5, second, 1.0]
@@ -281,7 +281,7 @@ def test_a_decision_that_another_referee_has_written_is_waited_for_no_more(lab: 
     assert work._answer_ready() is None
     assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=()).answer_one() == asked
     assert work.answer_one() is None
-    assert hours.now == pytest.approx(0.2)  # each has computed it, and nobody has slept
+    assert hours.now == pytest.approx(0.2)  # each has computed it, and no thread has slept
     assert (work._decisions.waiting(), work._decisions.computed.judged) == ([], {})
 
 
@@ -349,7 +349,7 @@ def at_work(lab: Any, **duties: Any) -> Iterator[Referee]:
 
 
 def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
-    """While it runs a promotion is refused, a due answer leaves, and whoever gives labels gets the set."""
+    """While it runs a promotion is refused, a due answer leaves, and a labeler gets the set."""
     begun, free = stuck
     due = file_gate(lab, "worse", "hidden")
     Referee(lab.referee, lab.artifacts, timetable=LATE).answer_one()
@@ -488,7 +488,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
     assert lab.answer(asked)["symbol"] == "pass"
 
 
-def test_an_error_of_a_run_is_told_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
+def test_an_error_of_a_run_is_reported_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     forget(lab, "good")
     monkeypatch.setattr(sealed_runs, "_run", raising(ZeroDivisionError("example 17")))
     answer = lab.answer(file_gate(lab))

@@ -52,7 +52,7 @@ def _replay(office: Office) -> None:
 
 
 def _forge(office: Office, key: SigningKey | None) -> None:
-    """Rewrite the last ledger entry with its chain from there on, hashes and all, signed by a key of one's own."""
+    """Rewrite the last ledger entry with its chain from there on, hashes and all, signed by another key."""
     lab = office.lab
     owner("UPDATE sealed.ledger SET answer = 'pass' WHERE test_set_id = 1 AND step = 2")(office)
     owner("UPDATE work.gate_verdicts SET symbol = 'pass' WHERE test_set_id = 1 AND step = 2")(office)
@@ -182,7 +182,7 @@ TAMPERING = {
         ),
         "entry 4: it does not name the hash",
     ),
-    "rewritten with a key of one's own": (lambda o: _forge(o, SigningKey.new()), "entry 4: key"),
+    "rewritten with another key": (lambda o: _forge(o, SigningKey.new()), "entry 4: key"),
     "rewritten without a key": (lambda o: _forge(o, None), "entry 4: it is not signed"),
     "the host's key replaced": (_write_file(KEY, lambda _: SigningKey.new().pem()), "it was replaced"),
     "the marks deleted": (_write_file(MARKS, lambda _: None), "are gone"),
@@ -335,8 +335,8 @@ def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_
     _write_file(MARKS, lambda _: b"")(office)
     with pytest.raises(StateError, match="that concerns every chain"):
         office.notary().acknowledge(["set/1"], who="ada", reason="ticket 4711")
-    told = office.notary().acknowledge(None, who="ada", reason="ticket 4711")
-    assert any("ledger 1 is not what" in str(one) for one in told)
+    answer = office.notary().acknowledge(None, who="ada", reason="ticket 4711")
+    assert any("ledger 1 is not what" in str(one) for one in answer)
     assert office.broken() == []
     assert office.gate("worse")["symbol"] in ("pass", "fail")
     (content,) = office.lab.rows("SELECT content FROM sealed.chain WHERE chain = 'set/1' AND kind = 'acknowledged'")
@@ -478,7 +478,7 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
     office: Office, tmp_path: Path
 ) -> None:
     second = Office(office.lab, tmp_path / "second")
-    assert second.gate("worse")["refused"]  # it trusts nobody yet, and signs nothing in this set's chain
+    assert second.gate("worse")["refused"]  # it trusts no other key yet, and signs nothing in this set's chain
     for here, there in ((office, second), (second, office)):
         KeyFolder(here.keys).trust(KeyFolder(there.keys).key().public)
     assert second.gate("worse")["symbol"] == "fail"
@@ -522,7 +522,7 @@ def test_audit_rows_that_commit_late_or_never_leave_no_gap(office: Office) -> No
         with worker.begin() as early:
             early.exec_driver_sql("UPDATE work.studies SET weight = 4 WHERE name = 'full'")
         for _ in range(3):
-            assert chained() == there()  # and nobody waits for the one that is open
+            assert chained() == there()  # without waiting for the open one
     for _ in range(3):
         assert chained() == there()
     assert max(there()) - len(there()) == 1  # the number that was never committed

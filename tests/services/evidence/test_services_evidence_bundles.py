@@ -49,7 +49,7 @@ def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Offic
 
 
 def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
-    told = newest_heads(office.lab.worker, study="full")
+    result = newest_heads(office.lab.worker, study="full")
     (head,) = office.lab.rows("SELECT hash FROM sealed.chain WHERE chain = 'set/1' ORDER BY place DESC LIMIT 1")
     assert [one.head for one in told] == [bytes(head[0]).hex()]
     assert (
@@ -60,7 +60,7 @@ def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
     file_gate_request(office.lab.worker, **asked)
     office.referee().run_once()  # decided, and not said
     assert office.lab.one("SELECT count(*) FROM sealed.chain WHERE kind = 'ledger'") == 3
-    assert newest_heads(office.lab.worker, study="full") == told
+    assert newest_heads(office.lab.worker, study="full") == result
     office.lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")
     office.referee().run_once()
     (later,) = newest_heads(office.lab.worker)
@@ -150,8 +150,8 @@ def test_the_level_on_a_shared_set_is_recomputed_from_all_answers_before_it(shar
         assert any(fault in one for one in faults), (fault, faults)
     statement = json.loads(base64.b64decode(envelope["payload"]))
     del statement["predicate"]["earlier"]  # as in a bundle of an earlier version
-    told = check_bundle(seal_envelope(statement, key), [key.public])
-    assert [one for one in told.attested if one.startswith("the level: gate and meter share the set")]
+    result = check_bundle(seal_envelope(statement, key), [key.public])
+    assert [one for one in result.attested if one.startswith("the level: gate and meter share the set")]
 
 
 def test_a_verdict_under_early_stopping_is_recomputed_from_the_counts_of_its_looks(lab: Any, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_under_none_a_model_that_cannot_be_run_is_no_commit_to_compare_with(lab:
     assert (named, incumbents(lab)[1]) == (
         broken,
         (good, broken),
-    )  # everybody reads this, and must not see that it broke
+    )  # public, and must not show that it broke
     compared = "SELECT (report ->> 'incumbent_id')::bigint FROM sealed.ledger ORDER BY step"
     assert lab.rows(compared) == [(baseline,), (baseline,)]
 
@@ -248,7 +248,7 @@ OTHER = "n - o > 0.1 +/- 0.2"
 
 
 def test_a_set_answers_about_no_other_condition_unless_that_was_planned(lab: Any) -> None:
-    """One question with a condition of one's own used to end a set of firstChange."""
+    """One question with another condition used to end a set of firstChange."""
     answer = lab.gate("good", "first", condition="n > 0.01 +/- 0.4")
     assert answer["refused"]
     assert "the live set of study 'first' was sealed for the condition n - o > 0 +/- 0.2" in answer["message"]

@@ -191,7 +191,7 @@ def test_bad_input_is_refused_before_it_is_filed(asked: Any, error: Any, words: 
     assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'gate'") == 0
 
 
-def test_a_study_without_a_model_is_told_to_train_first(bare: Any) -> None:
+def test_a_study_without_a_model_is_asked_to_train_first(bare: Any) -> None:
     register_study(bare.worker, tenant="lab", study="iris", source="sklearn:iris", request_key="k")
     with pytest.raises(StateError, match="study 'iris' has no trained model yet; train one first"):
         file_gate_request(bare.worker, study="iris", request_key="g")

@@ -1,4 +1,4 @@
-"""The labelling desk: what each person is shown, what is kept, taken back and settled, and what nobody may change."""
+"""The labeling desk: what each labeler sees, what is stored, taken back and adjudicated, and what stays."""
 
 from __future__ import annotations
 
@@ -54,23 +54,23 @@ def shown(asked: Asked, labeler: str, **more: Any) -> int | None:
 
 
 def say(asked: Asked, labeler: str, place: int, label: int | None, **more: Any) -> Kept:
-    told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place, "label": label}
-    return desk.say(asked.database.referee, **told | more)
+    answer = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place, "label": label}
+    return desk.say(asked.database.referee, **answer | more)
 
 
 def settle(asked: Asked, place: int, label: int, **more: Any) -> Kept:
-    told = {"study": asked.study, "test_set_id": asked.set_id, "place": place, "label": label}
-    return adjudication.settle(asked.database.referee, **told | more)
+    answer = {"study": asked.study, "test_set_id": asked.set_id, "place": place, "label": label}
+    return adjudication.settle(asked.database.referee, **answer | more)
 
 
 def ask_again(asked: Asked, place: int, **more: Any) -> adjudication.AskedAgain:
-    told = {"study": asked.study, "test_set_id": asked.set_id, "place": place}
-    return adjudication.ask_again(asked.database.referee, **told | more)
+    answer = {"study": asked.study, "test_set_id": asked.set_id, "place": place}
+    return adjudication.ask_again(asked.database.referee, **answer | more)
 
 
 def undo(asked: Asked, labeler: str, place: int) -> Kept:
-    told = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
-    return desk.take_back(asked.database.referee, **told)
+    answer = {"study": asked.study, "test_set_id": asked.set_id, "labeler": labeler, "place": place}
+    return desk.take_back(asked.database.referee, **answer)
 
 
 def wanted(asked: Asked, labeler: str) -> list[str]:
@@ -170,7 +170,7 @@ def test_what_nobody_can_tell_is_listed_and_settled_by_the_referees_word(asked: 
     asked.want([5, 6, 7])
     for who, place in (("ann", 5), ("bob", 5), ("ann", 6), ("bob", 7)):
         say(asked, who, place, None)
-    say(asked, "bob", 6, 1)  # somebody can tell
+    say(asked, "bob", 6, 1)  # a labeler can tell
     five, seven = asked.keys[5], asked.keys[7]
     assert see(asked, "ada", decides=True).passed == [
         adjudication.Passed(5, five, passed=2, mine=False),
@@ -281,8 +281,8 @@ def test_no_second_labeler_is_shown_what_they_could_not_answer_freely(asked: Ask
     say(asked, "ann", 10, 0)
     with asked.database.worker.begin() as tx:
         model_id = models.baseline_model(tx, asked.study_id).id
-    told = {"study": asked.study, "model_id": model_id, "request_key": "another"}
-    later = file_gate_request(asked.database.worker, **told)["request_id"]
+    answer = {"study": asked.study, "model_id": model_id, "request_key": "another"}
+    later = file_gate_request(asked.database.worker, **answer)["request_id"]
     with asked.database.referee.begin() as tx:
         labels.want(tx, request_id=later, test_set_id=asked.set_id, positions=np.array([10, 20, 21]))
     say(asked, "ann", 20, 0)
@@ -375,7 +375,7 @@ def test_one_example_is_read_without_the_others(asked: Asked, dtype: str, order:
 def test_where_not_all_batches_are_listed_none_that_waits_is_left_out(
     asked: Asked, database: Any, artifacts: Any, make_study: Callable[..., str], tmp_path: Path
 ) -> None:
-    """By name alone, batches that are done would take the places of those that somebody waits for."""
+    """By name alone, finished batches would replace those that a request waits for."""
     later = make_study("ulcer", source="sklearn:digits", tenant="elsewhere")
     other = Asked(database, artifacts, tmp_path, later, "sklearn:digits")
     asked.want([3])

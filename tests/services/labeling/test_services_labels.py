@@ -1,4 +1,4 @@
-"""Labels on demand: what is wanted, what labelers say, where they differ, and that nobody changes what was used."""
+"""Labels on demand: what is wanted, what labelers say, where they differ, and that used labels stay."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def test_wanted_examples_are_written_as_csv_and_a_formula_stays_text(desk: Desk,
 
 def test_a_request_waits_until_all_its_labels_are_there(desk: Desk) -> None:
     first, second = desk.ask([1, 2, 3]), desk.ask([3, 4], model="worse")
-    told = desk.give("ann", desk.at(1, 3, 4))
+    answer = desk.give("ann", desk.at(1, 3, 4))
     counts = {"new": 3, "unchanged": 0, "replaced": 0, "conflicts": 0, "wanted": 1}
-    assert told == GivenLabels(told.test_set_id, "full", "ann", **counts)
+    assert answer == GivenLabels(answer.test_set_id, "full", "ann", **counts)
     assert desk.open_requests() == [first]
     assert desk.wanted() == [desk.keys[2]]
     desk.give("bob", desk.at(2))
@@ -186,8 +186,8 @@ def test_two_labelers_who_differ_make_a_conflict_and_the_referee_settles_it(desk
 def test_a_labeler_may_correct_what_no_verdict_can_have_used(desk: Desk) -> None:
     request_id = desk.ask([1, 2, 3])
     desk.give("ann", desk.other(1, 2))
-    told = desk.give("ann", desk.at(1) | desk.other(2))
-    assert (told.replaced, told.unchanged) == (1, 1)
+    answer = desk.give("ann", desk.at(1) | desk.other(2))
+    assert (answer.replaced, answer.unchanged) == (1, 1)
     assert desk.known()[1] == desk.truth[desk.keys[1]]
     desk.give("ann", desk.at(3))  # now the request has all it wanted
     refused = pytest.raises(InvalidInputError, match=r"line 2 .* a verdict may have used .* \(1 such rows\)")

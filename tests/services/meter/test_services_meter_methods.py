@@ -103,8 +103,8 @@ def test_each_method_reads_at_the_level_that_it_was_planned_for(lab: Any, submit
     assert lab.one("SELECT rows FROM work.test_sets WHERE id = :id", id=set_id) >= plan_config(config).labels
     answer = submit("study", 1)
     assert (answer["refused"], answer["signals"]) == (False, 3)
-    ((step, told, log_level, log_cost, report),) = entries(lab, set_id)
-    assert (step, told, log_cost) == (1, str(answer["signal"]), 0.0)
+    ((step, shown, log_level, log_cost, report),) = entries(lab, set_id)
+    assert (step, shown, log_cost) == (1, str(answer["signal"]), 0.0)
     assert report["tolerance_now"] <= answer["tolerance"]
     if method in NODES:
         assert log_level == pytest.approx(math.log(0.1 / NODES[method]), rel=1e-12)
@@ -114,11 +114,11 @@ def test_each_method_reads_at_the_level_that_it_was_planned_for(lab: Any, submit
 
 def test_the_ratchet_only_rises(lab: Any, submit: Any) -> None:
     set_id = register(lab, "study", method="ratchet")
-    told = []
+    shown = []
     for number, share in enumerate((0.4, 1.0, 0.4)):
         fill(lab, "study", set_id, share)
-        told.append(submit("study", number)["signal"])
-    assert told == [1, 3, 3]
+        shown.append(submit("study", number)["signal"])
+    assert shown == [1, 3, 3]
     assert [report["gap"] > 0.6 for *_, report in entries(lab, set_id)] == [False, True, False]
     assert live_sets(lab.worker, study="study") == ["gate"]  # all steps are used
     entry = next(e for e in overview(lab.worker).tenants if e.study == "study")
@@ -175,12 +175,12 @@ def test_an_alert_names_the_boundaries_and_the_tolerance_that_were_used(lab: Any
 
 def test_with_nonuniform_tolerance_the_worst_earlier_signal_decides(lab: Any, submit: Any) -> None:
     set_id = register(lab, "study", method="nonuniform", tolerances=(0.19, 0.2, 0.21))
-    told = []
+    shown = []
     for number, share in enumerate((1.0, 0.4, 0.4)):
         fill(lab, "study", set_id, share)
         answer = submit("study", number)
-        told.append((answer["signal"], answer["tolerance"]))
-    assert told == [(3, 0.19), (1, 0.21), (1, 0.21)]
+        shown.append((answer["signal"], answer["tolerance"]))
+    assert shown == [(3, 0.19), (1, 0.21), (1, 0.21)]
 
 
 def test_a_set_with_an_open_end_serves_more_than_it_was_planned_for(lab: Any, submit: Any) -> None:

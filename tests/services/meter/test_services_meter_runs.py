@@ -185,13 +185,13 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
     assert study.lab.one("SELECT max(step) FROM sealed.ledger") == 1
 
 
-# Nothing for whoever is not read.
+# Nothing for a submission that is not read.
 
 
 def came_too_late(study: Any, model_id: int) -> bool:
-    """What a developer is told of why there is no signal."""
-    told = submissions_report(study.lab.worker, study="study").submissions
-    return next(entry.meter_too_late for entry in told if entry.model_id == model_id)
+    """The reason for a missing signal that a developer sees."""
+    shown = submissions_report(study.lab.worker, study="study").submissions
+    return next(entry.meter_too_late for entry in shown if entry.model_id == model_id)
 
 
 def test_a_team_without_an_answer_left_lets_nothing_run(make: Any) -> None:

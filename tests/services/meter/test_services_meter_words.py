@@ -92,10 +92,10 @@ def test_only_the_team_is_shown_its_alerts(teams: Study) -> None:
 def test_only_the_team_is_shown_its_readings(teams: Study) -> None:
     worker = teams.lab.worker
     entry = next(e for e in overview(worker).tenants if e.study == "study")
-    told = [
+    found = [
         getattr(entry, k) for k in ("signal", "signals", "direct_signal", "drift", "open_alerts", "alert_kind", "teams")
     ]
-    assert told == [None, None, None, None, 0, None, 2]
+    assert found == [None, None, None, None, 0, None, 2]
     assert "alert" not in entry.next
     for team in (None, 1):
         seen = study_details(worker, study="study", team=team)
@@ -114,9 +114,9 @@ def test_only_the_team_deals_with_its_alerts_and_they_pause_nobody(teams: Study)
     asked = {"study": "study", "alert_id": first.alert_id}
     for act in (clear_alert, pause_on_alert):
         for team in (None, 1):
-            with pytest.raises(NotFoundError) as told:
+            with pytest.raises(NotFoundError) as found:
                 act(worker, **asked, team=team)
-            assert told.value.known == []
+            assert found.value.known == []
     assert pause_on_alert(worker, **asked, team=2) == PausedStudy(**asked, paused=False, state=StudyState.ACTIVE)
     assert clear_alert(worker, **asked, team=2).cleared
     assert [a.kind for a in open_alerts(worker, study="study", team=2)] == ["drift"]
@@ -147,8 +147,8 @@ def test_the_ratchet_speaks_of_the_largest_gap_so_far(make: Any) -> None:
     study = make(method="ratchet")
     for number, gap in ((1, 0.5), (2, -0.5)):
         study.gap("meter", gap)
-        told = study.submit(number)["alert"]
-        assert "the largest gap so far between the loss on unseen data and the validation loss is above 0.3 (" in told
+        found = study.submit(number)["alert"]
+        assert "the largest gap so far between the loss on unseen data and the validation loss is above 0.3 (" in found
 
 
 def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> None:
@@ -164,7 +164,7 @@ def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("version", "told"),
+    ("version", "found"),
     [
         ({}, [False, False, True]),
         ({"goes_on": True}, [False, True, True]),
@@ -172,18 +172,18 @@ def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> No
     ],
     ids=["replaced", "a few new rows", "another training part"],
 )
-def test_signals_count_on_until_the_validation_set_is_replaced(make: Any, version: Any, told: list[bool]) -> None:
+def test_signals_count_on_until_the_validation_set_is_replaced(make: Any, version: Any, found: list[bool]) -> None:
     """Two in a row, three times: before, across, and after the new version of the data."""
     study = make(budget=["two red in a row"])
     study.gap("meter", 0.5)
     alerts = [study.submit(1)["alert"]]
     study.add_version(**version)
     alerts += [study.submit(number)["alert"] for number in (1, 2)]
-    assert [alert is not None for alert in alerts] == told
+    assert [alert is not None for alert in alerts] == found
 
 
 def test_different_shifts_of_an_old_and_a_new_answer_are_no_drift(make: Any) -> None:
-    """The second sample is sealed later: the first answer comes from the ledger, the second has a shift of its own."""
+    """The second sample is sealed later: the first answer comes from the ledger, the second has another shift."""
     study = make(method="dithered", steps=5)
     study.gap("meter", 0.0)
     signals = [study.submit(number)["signal"] for number in (1, 2, 3, 4)]

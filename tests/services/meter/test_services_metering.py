@@ -168,7 +168,7 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int,
 def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> None:
     answers = [lab.meter(flattered, request_key=f"night/{night}") for night in (1, 2)]
     (alert,) = open_alerts(lab.worker, study=None)
-    assert [answer["alert"] for answer in answers] == [alert.message] * 2  # told to whoever asks, and filed once
+    assert [answer["alert"] for answer in answers] == [alert.message] * 2  # in every answer, and filed once
     assert [answer["cached"] for answer in answers] == [False, True]
     clear_alert(lab.worker, study="full", alert_id=alert.alert_id)
     lab.meter(flattered, request_key="night/3")
@@ -182,7 +182,7 @@ def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: in
     assert clear_alert(lab.worker, study="full", alert_id=second) == ClearedAlert(second, cleared=True)
     assert [a.alert_id for a in open_alerts(lab.worker, study="full")] == [first]
     late = next_alert(lab.worker, study="full", after_id=first)
-    assert late.alert_id == second  # whoever was quick to clear it hid it from nobody
+    assert late.alert_id == second  # clearing it early hides it from no listener
     assert late.cleared_at is not None
     with pytest.raises(NotFoundError, match=f"study 'full' has no open alert {second}; known: '{first}'"):
         clear_alert(lab.worker, study="full", alert_id=second)

@@ -87,17 +87,17 @@ def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted
     assert (answer["signal"], answer["direct_signal"], answer["drift"]) == (3, 1, "certain")
     assert (answer["sentence"], answer["reliability"], answer["alert"]) == (HARDER, 0.8, None)
     for purpose, signal in (("meter", "3"), ("direct", "1")):
-        ((step, told, log_level, _, system, system_step, steps, system_steps),) = drifted.entries(purpose)
-        assert (step, told, system, system_step, steps, system_steps) == (1, signal, "meter", 1, 4, 4)
+        ((step, shown, log_level, _, system, system_step, steps, system_steps),) = drifted.entries(purpose)
+        assert (step, shown, system, system_step, steps, system_steps) == (1, signal, "meter", 1, 4, 4)
         assert log_level == pytest.approx(math.log(0.1 / 4), rel=1e-12)  # half of delta each, T = 4
     columns = "signal, direct_signal, drift, direct_test_set_id, cached, data_version_id = (SELECT max(id) FROM "
     row = drifted.lab.rows(f"SELECT {columns} work.data_versions) FROM work.meter_readings")
     assert row == [(3, 1, "certain", drifted.sets["direct"], False, True)]
-    told = f"study: {HARDER} (harder by at least 0.12, with probability 0.8)"
-    assert drifted.alerts() == [("drift", told)]
+    shown = f"study: {HARDER} (harder by at least 0.12, with probability 0.8)"
+    assert drifted.alerts() == [("drift", shown)]
 
 
-def test_drift_is_told_wherever_a_study_is_shown_and_pauses_nothing(drifted: Study) -> None:
+def test_drift_is_reported_wherever_a_study_is_shown_and_pauses_nothing(drifted: Study) -> None:
     drifted.submit(1)
     worker = drifted.lab.worker
     entry = next(e for e in overview(worker).tenants if e.study == "study")
@@ -189,7 +189,7 @@ def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(make: A
     assert (study.state("meter"), study.state("direct")) == (("retired", "signals"), ("live", None))
 
 
-def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_told(make: Any, caplog: Any) -> None:
+def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_reported(make: Any, caplog: Any) -> None:
     study = make()
     plan = "UPDATE work.test_sets SET plan = plan || '{\"ranges\": [0.1, 0.3]}' WHERE id = %s"
     study.lab.as_superuser(plan, study.sets["direct"])

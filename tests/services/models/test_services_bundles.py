@@ -96,9 +96,9 @@ def test_the_tag_follows_promotion_and_rollback(
     caplog.set_level(logging.INFO, "easeml_core")
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
     first = promote(commits[0], cut=16.8)
-    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
     entry = {"study": "full", "bundle": "dags", "version": commits[0], "tag": TAG, "error": None}
-    assert told == SyncedTag(**entry, moved=True)
+    assert found == SyncedTag(**entry, moved=True)
     assert tag_target(dags, TAG) == commits[0]
     assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} of study full is in production" in caplog.text
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == [SyncedTag(**entry, moved=False)]
@@ -114,8 +114,8 @@ def test_the_tag_follows_promotion_and_rollback(
 def test_a_hand_that_moved_the_tag_is_made_good(lab: Any, dags: Path, git: Any, commits: list[str], promote: Any):
     promote(commits[1][:9], cut=16.8)
     git("tag", "-a", "-m", "by hand", TAG, commits[2])
-    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
-    assert (told.moved, told.version) == (True, commits[1])
+    (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    assert (found.moved, found.version) == (True, commits[1])
     git("tag", "-d", TAG)
     assert sync_bundle_tags(lab.referee, {"dags": dags})[0].moved
     assert git("rev-parse", f"refs/tags/{TAG}") == commits[1]
@@ -139,9 +139,9 @@ def test_a_version_that_is_not_there_is_named_and_stops_nothing(
 ) -> None:
     absent = "0123456789abcdef0123456789abcdef01234567"
     promote(absent, cut=16.8)
-    (told,) = sync_bundle_tags(lab.referee, {"dags": dags})
-    assert not told.moved
-    assert f"there is no commit {absent} in {dags}" in told.error
+    (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
+    assert not found.moved
+    assert f"there is no commit {absent} in {dags}" in found.error
     assert tag_target(dags, TAG) is None
     assert f"production of study full stays at its old version, {absent} is not to be had" in caplog.text
     (tmp_path / "file").touch()
@@ -211,7 +211,7 @@ def test_a_name_that_git_does_not_take_is_refused(dags: Path, commits: list[str]
 
 
 def test_a_tag_below_the_name_does_not_stand_for_it(dags: Path, git: Any, commits: list[str]) -> None:
-    """Whoever may push could make one; the tag that production follows is then missing, and that must be said."""
+    """A user who may push could make one; the tag of production is then missing, which must be reported."""
     git("tag", f"{TAG}/other", commits[0])
     assert tag_target(dags, TAG) is None
     with pytest.raises(StateError, match=f"tag {TAG} in .* cannot be moved"):

@@ -69,11 +69,11 @@ def test_the_best_and_a_named_model_answer_too(lab: Any) -> None:
 @pytest.mark.journey
 def test_probabilities_are_those_of_the_model(lab: Any) -> None:
     rows = lab.open_parts().validation_inputs[:3]
-    told = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist(), model="best", probabilities=True)
-    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told.model_id))
+    shown = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist(), model="best", probabilities=True)
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=shown.model_id))
     expected = load_predictor(path, "skops").probabilities(rows, classes=2)
-    assert [list(entry) for entry in told.probabilities] == [list(CLASSES)] * 3
-    found = [[entry[name] for name in CLASSES] for entry in told.probabilities]
+    assert [list(entry) for entry in shown.probabilities] == [list(CLASSES)] * 3
+    found = [[entry[name] for name in CLASSES] for entry in shown.probabilities]
     assert np.allclose(found, expected, atol=1e-12)
     with pytest.raises(TrainingError, match="gives no probabilities"):
         infer(
@@ -92,10 +92,10 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     lines = [",".join(["patient", *reversed(names)])]
     lines += [",".join([f"p{i}", *map(str, row[::-1])]) for i, row in enumerate(rows)]
     table.write_text("\n".join(lines))
-    told = infer(lab.worker, lab.artifacts, study="full", model="best", path=table)
-    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=told.model_id))
-    assert told.labels == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
-    assert told.columns["patient"] == [f"p{i}" for i in range(12)]
+    shown = infer(lab.worker, lab.artifacts, study="full", model="best", path=table)
+    path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=shown.model_id))
+    assert shown.labels == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
+    assert shown.columns["patient"] == [f"p{i}" for i in range(12)]
     with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
         infer(lab.worker, lab.artifacts, study="full", model="best")
 

@@ -229,7 +229,7 @@ def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
     }
 
 
-def test_a_referee_takes_no_forced_promotion_unless_it_was_told_to(lab: Any) -> None:
+def test_a_referee_takes_no_forced_promotion_unless_it_was_allowed_to(lab: Any) -> None:
     answer = force(lab, allowed=False)
     assert answer["refused"]
     assert answer["message"].startswith("this referee takes no forced promotion from a task; let who may, run")

@@ -61,18 +61,18 @@ print(*np.where(np.load("inputs.npy")[:, 20] < 16.8, 1, 0))  # worst radius: lar
 
 def test_a_model_is_tried_on_open_data_and_kept(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     fitted = lab.fit(LogisticRegression(random_state=1), tmp_path / "fitted")
-    told = hand_in(path=fitted, format="skops", message="  a line  ")
+    found = hand_in(path=fitted, format="skops", message="  a line  ")
     parts = lab.open_parts()
     with lab.worker.begin() as tx:
         study = studies.get_study(tx, "full")
-        model = models.get_model(tx, study.id, told.model_id)
+        model = models.get_model(tx, study.id, found.model_id)
         assert models.baseline_model(tx, study.id).id != model.id
         assert models.best_model(tx, study.id).id != model.id
     from easeml_core.models.formats import load_predictor
 
     labels = load_predictor(lab.artifacts.path(model.artifact), "skops").predict(parts.validation_inputs)
     quality = float(np.mean(labels == parts.validation_labels))
-    assert told == Submitted(1, model.id, "full", quality)
+    assert found == Submitted(1, model.id, "full", quality)
     assert quality > 0.9
     assert (model.trial_id, model.format) == (None, "skops")
     (entry,) = list_submissions(lab.worker, study="full")
@@ -82,19 +82,19 @@ def test_a_model_is_tried_on_open_data_and_kept(hand_in: Any, lab: Any, tmp_path
 
 def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     """The whole way of a model that no library of ours knows."""
-    told = hand_in(path=program(tmp_path, THRESHOLD), format="command", command="python predict.py")
-    assert told.validation_quality > 0.85
-    asked = file_gate_request(lab.worker, study="full", model_id=told.model_id, request_key="gate/1")
+    found = hand_in(path=program(tmp_path, THRESHOLD), format="command", command="python predict.py")
+    assert found.validation_quality > 0.85
+    asked = file_gate_request(lab.worker, study="full", model_id=found.model_id, request_key="gate/1")
     (entry,) = list_submissions(lab.worker, study="full")
     assert (entry.state, entry.kind, entry.format) == ("waiting", "command", "command")
     answer = lab.answer(asked["request_id"])
     assert answer["symbol"] == "pass"
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("pass", False)
-    assert lab.promote(asked["request_id"], told.model_id)["promoted"]
+    assert lab.promote(asked["request_id"], found.model_id)["promoted"]
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("in production", True)
-    later = file_gate_request(lab.worker, study="full", model_id=told.model_id, request_key="gate/2")
+    later = file_gate_request(lab.worker, study="full", model_id=found.model_id, request_key="gate/2")
     assert lab.answer(later["request_id"])["refused"]  # it stands: nothing to ask
     assert list_submissions(lab.worker)[0].state == "in production"
     rows = lab.open_parts().validation_inputs[:5]
@@ -238,7 +238,7 @@ def test_the_same_key_hands_in_once(hand_in: Any, lab: Any, tmp_path: Path) -> N
 
 
 def test_the_same_key_at_once_hands_in_once(hand_in: Any, lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[Any] = []
+    found: list[Any] = []
     met = threading.Barrier(4)
     keep, add = submission._keep, models.add_model
 
@@ -252,31 +252,31 @@ def test_the_same_key_at_once_hands_in_once(hand_in: Any, lab: Any, monkeypatch:
 
     monkeypatch.setattr(submission, "_keep", keep_together)
     monkeypatch.setattr(models, "add_model", add_slowly)
-    threads = [threading.Thread(target=lambda: told.append(hand_in(request_key="k"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(hand_in(request_key="k"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert told == [told[0]] * 4
+    assert found == [found[0]] * 4
     assert lab.one("SELECT count(*) FROM work.submissions") == 1
     assert lab.one("SELECT count(*) FROM work.models WHERE submitted") == 1
 
 
 def test_a_bundle_version_is_judged_by_its_model(hand_in: Any, lab: Any) -> None:
-    told = hand_in(bundle="dags", bundle_version=VERSION)
+    found = hand_in(bundle="dags", bundle_version=VERSION)
     with lab.worker.begin() as tx:
         (entry,) = rows_of_submissions(tx)
     expected = {
-        "submission_id": told.submission_id, "study": "full", "model_id": told.model_id, "kind": "bundle",
+        "submission_id": found.submission_id, "study": "full", "model_id": found.model_id, "kind": "bundle",
         "message": "all benign", "bundle": "dags", "bundle_version": VERSION,
     }  # fmt: skip
     assert {key: getattr(entry, key) for key in expected} == expected
 
 
 def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
-    told = hand_in()
+    found = hand_in()
     asked = file_gate_request(
-        lab.worker, study="full", model_id=told.model_id, reliability=0.5, request_key="other plan"
+        lab.worker, study="full", model_id=found.model_id, reliability=0.5, request_key="other plan"
     )
     assert lab.answer(asked["request_id"])["refused"]
     assert list_submissions(lab.worker)[0].state == "refused"
@@ -284,8 +284,8 @@ def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
 
 def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
-    told = hand_in(path=tmp_path / "rare")
-    asked = {"study": "full", "model_id": told.model_id}
+    found = hand_in(path=tmp_path / "rare")
+    asked = {"study": "full", "model_id": found.model_id}
     lab.answer(file_gate_request(lab.worker, **asked, request_key="first")["request_id"])
     (verdict,) = {entry.state for entry in list_submissions(lab.worker)}
     assert verdict in ("pass", "fail")
@@ -297,8 +297,8 @@ def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path)
 
 def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Path) -> None:
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
-    told = hand_in(study="hidden", path=tmp_path / "rare")
-    asked = file_gate_request(lab.worker, study="hidden", model_id=told.model_id, request_key="gate/1")
+    found = hand_in(study="hidden", path=tmp_path / "rare")
+    asked = file_gate_request(lab.worker, study="hidden", model_id=found.model_id, request_key="gate/1")
     lab.answer(asked["request_id"])
     assert list_submissions(lab.worker, study="hidden")[0].state == "withheld"
     assert list_submissions(lab.worker, study="full") == []

@@ -27,7 +27,7 @@ START_SECONDS = 120
 
 
 def free_address() -> str:
-    """Of a port that nobody listens at."""
+    """Of a port without a listener."""
     with socket.socket() as opened:
         opened.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{opened.getsockname()[1]}"

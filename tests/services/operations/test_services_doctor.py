@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def told(checks: Any) -> dict[str, Any]:
+def answer(checks: Any) -> dict[str, Any]:
     return {check.name: check for check in checks}
 
 
@@ -56,7 +56,7 @@ def test_a_sound_installation_has_no_failed_check(
     assert len({check.name for check in found}) == len(found) >= 15
     assert looked_at[0] == "versions"
     assert all(check.remedy for check in found if check.state == "warning")
-    checks = told(found)
+    checks = answer(found)
     assert checks["schema"].found == f"revision {schema.REVISION}"
     assert checks["sealed sets"].found == "closed to easeml_worker"
     assert checks["referee"].found == "nothing waits for it"
@@ -88,19 +88,19 @@ def test_checks_of_another_package_come_by_an_entry_point(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "another_package", sys.modules[__name__])
     contributed(monkeypatch, "another_package:sees_the_place")
     looked_at: list[str] = []
-    checks = told(examine(nothing_installed(tmp_path), looked_at.append))
+    checks = answer(examine(nothing_installed(tmp_path), looked_at.append))
     assert checks["seen"] == Check("seen", "ok", "b")
     assert looked_at.index("put-offs") < looked_at.index("others") < looked_at.index("disk")
     for broken, error in (("breaks", "LookupError: a"), ("gone", "AttributeError")):
         contributed(monkeypatch, f"another_package:{broken}")
-        check = told(examine(nothing_installed(tmp_path)))["others"]
+        check = answer(examine(nothing_installed(tmp_path)))["others"]
         assert (check.state, f"another_package:{broken} end with {error}" in check.found) == ("failed", True)
-        assert "devices" in told(examine(nothing_installed(tmp_path))), "the others are made all the same"
+        assert "devices" in answer(examine(nothing_installed(tmp_path))), "the others are made all the same"
 
 
 @pytest.mark.parametrize("role", ["easeml_owner", "easeml_referee"])
 def test_every_role_of_ours_may_look(database: Any, role: str) -> None:
-    checks = told(check_database(database.url(role), "--database"))
+    checks = answer(check_database(database.url(role), "--database"))
     assert {check.state for check in checks.values()} == {"ok"}
     assert f"the address is of {role}" in checks["roles"].found
     assert "never give this address to tasks" in checks["roles"].remedy
@@ -125,7 +125,7 @@ def test_a_database_that_is_away_fails_once_and_skips_the_rest() -> None:
 def test_an_old_schema_is_named_with_the_command(database: Any) -> None:
     with database.owner.begin() as tx:
         change(tx, "UPDATE work.alembic_version SET version_num = '0001'")
-    checks = told(check_database(database.url("easeml_worker"), "--database"))
+    checks = answer(check_database(database.url("easeml_worker"), "--database"))
     assert (checks["schema"].state, checks["referee"].state) == ("failed", "skipped")
     assert f"revision 0001, this version needs {schema.REVISION}" in checks["schema"].found
     assert "easeml db upgrade" in checks["schema"].remedy
@@ -140,7 +140,7 @@ def test_an_old_schema_is_named_with_the_command(database: Any) -> None:
 )
 def test_a_worker_that_may_reach_sealed_sets_fails(database: Any, statement: str, way: str) -> None:
     as_superuser(database, statement)
-    check = told(check_database(database.url("easeml_worker"), "--database"))["sealed sets"]
+    check = answer(check_database(database.url("easeml_worker"), "--database"))["sealed sets"]
     assert (check.state, way in check.found) == ("failed", True)
     assert "seal new sets" in check.remedy
 
@@ -148,7 +148,7 @@ def test_a_worker_that_may_reach_sealed_sets_fails(database: Any, statement: str
 @pytest.mark.parametrize("opened", ["EXECUTE ON FUNCTION pg_stat_get_tuples_inserted(oid)", "SELECT ON pg_class"])
 def test_statistics_that_are_open_are_a_warning(opened: str, database: Any) -> None:
     as_superuser(database, f"GRANT {opened} TO PUBLIC")
-    check = told(check_database(database.url("easeml_worker"), "--database"))["sealed sets"]
+    check = answer(check_database(database.url("easeml_worker"), "--database"))["sealed sets"]
     assert (check.state, "docs/install.md" in check.remedy) == ("warning", True)
 
 
@@ -176,7 +176,7 @@ def test_requests_that_wait_tell_of_a_referee_that_is_not_there(
             kind=kind,
             minutes=minutes,
         )
-    check = told(check_database(database.url("easeml_worker"), "--database"))["referee"]
+    check = answer(check_database(database.url("easeml_worker"), "--database"))["referee"]
     assert check.state == state
     if minutes:
         assert f"1 {kind} request, the oldest {minutes} min" in check.found
@@ -198,7 +198,7 @@ def test_packages_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_copied_product_has_no_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "DISTRIBUTION", "nobody-has-this")
+    monkeypatch.setattr(doctor, "DISTRIBUTION", "not-installed")
     assert [check_packages().state, check_extras().state] == ["skipped", "skipped"]
 
 
@@ -209,7 +209,7 @@ def test_little_room_is_a_warning_and_none_a_failure(tmp_path: Path, monkeypatch
 
 
 def test_a_bucket_has_no_disk_here(tmp_path: Path) -> None:
-    checks = told(check_disk("s3://key:secret@bucket/easeml", tmp_path / "not" / "there"))
+    checks = answer(check_disk("s3://key:secret@bucket/easeml", tmp_path / "not" / "there"))
     assert checks["disk: artifacts"].state == "skipped"
     assert "secret" not in checks["disk: artifacts"].found
     assert checks["disk: data"].state in ("ok", "warning")

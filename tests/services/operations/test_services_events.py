@@ -54,7 +54,7 @@ def test_what_has_happened_before_the_first_look_is_no_news(lab: Any) -> None:
     assert watcher.news() == watcher.news() == []
 
 
-def test_each_thing_is_told_once_and_in_words(lab: Any, watcher: Watcher) -> None:
+def test_each_thing_is_reported_once_and_in_words(lab: Any, watcher: Watcher) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.gate("rare")
     lab.gate("rare")  # the same answer again is no news
@@ -64,8 +64,8 @@ def test_each_thing_is_told_once_and_in_words(lab: Any, watcher: Watcher) -> Non
     file_rollback(lab.worker, study="full", model_id=None, why="it was slow", request_key=lab.key())
     lab.answer_all()
     retire_test_set(lab.referee, test_set="1")
-    told = watcher.news()
-    said = [(event["kind"], event["message"]) for event in told]
+    answer = watcher.news()
+    said = [(event["kind"], event["message"]) for event in answer]
     good, rare = lab.models["full"]["good"], lab.models["full"]["rare"]
     assert said[:4] == [
         ("promotion", f"model {good} was promoted on its recorded verdict"),
@@ -75,8 +75,8 @@ def test_each_thing_is_told_once_and_in_words(lab: Any, watcher: Watcher) -> Non
     ]
     assert [kind for kind, _ in said[4:]] == ["new-test-set"]
     assert "the referee has retired it" in said[4][1]
-    assert {(event["study"], event["tenant"]) for event in told} == {("full", "lab")}
-    assert len({event["key"] for event in told}) == len(told)
+    assert {(event["study"], event["tenant"]) for event in answer} == {("full", "lab")}
+    assert len({event["key"] for event in answer}) == len(answer)
     assert watcher.news() == []
 
 
@@ -87,7 +87,7 @@ def test_a_withheld_verdict_and_advice_are_no_news(lab: Any, watcher: Watcher) -
     assert watcher.kinds() == []
 
 
-def test_an_alert_of_one_of_several_teams_is_told_to_nobody(lab: Any, watcher: Watcher) -> None:
+def test_an_alert_of_one_of_several_teams_is_asked_to_nobody(lab: Any, watcher: Watcher) -> None:
     lab.as_superuser(
         "ALTER TABLE work.alerts DROP CONSTRAINT alerts_team_check; "
         "INSERT INTO work.alerts (study_id, kind, message, test_set_id, team) "
@@ -98,7 +98,7 @@ def test_an_alert_of_one_of_several_teams_is_told_to_nobody(lab: Any, watcher: W
     assert [event["message"] for event in watcher.news()] == ["of a team"]
 
 
-def test_a_row_that_becomes_visible_late_is_told(lab: Any, watcher: Watcher) -> None:
+def test_a_row_that_becomes_visible_late_is_reported(lab: Any, watcher: Watcher) -> None:
     """Dated before the last look and committed after it: a cursor by number or time alone would lose it."""
     lab.promote(lab.gate("good")["request_id"])
     assert watcher.kinds() == [("promotion", "full")]
@@ -113,16 +113,16 @@ def test_a_row_that_becomes_visible_late_is_told(lab: Any, watcher: Watcher) -> 
     assert watcher.kinds() == []
 
 
-def test_a_spent_budget_and_an_ended_search_are_told_each_time_they_come(lab: Any, watcher: Watcher) -> None:
+def test_a_spent_budget_and_an_ended_search_are_reported_each_time_they_come(lab: Any, watcher: Watcher) -> None:
     spent = lab.one(
         "SELECT sum(cost_seconds) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
     )
     set_study(lab.worker, study="full", budget_seconds=spent)
-    told = {event["kind"]: event for event in watcher.news()}
-    assert set(told) == {"budget-spent", "study-finished"}
-    assert "device-second" in told["budget-spent"]["message"]
-    assert "no trial begins any more" in told["budget-spent"]["message"]
-    assert told["study-finished"]["message"].startswith("best 0.98")
+    answer = {event["kind"]: event for event in watcher.news()}
+    assert set(answer) == {"budget-spent", "study-finished"}
+    assert "device-second" in answer["budget-spent"]["message"]
+    assert "no trial begins any more" in answer["budget-spent"]["message"]
+    assert answer["study-finished"]["message"].startswith("best 0.98")
     assert watcher.news() == []
     set_study(lab.worker, study="full", budget_seconds=None)
     assert watcher.news() == []
@@ -130,7 +130,7 @@ def test_a_spent_budget_and_an_ended_search_are_told_each_time_they_come(lab: An
     assert watcher.kinds() == [("study-finished", "full")]
 
 
-def test_a_flood_is_told_in_parts_and_nothing_is_left_out(lab: Any, watcher: Watcher) -> None:
+def test_a_flood_is_reported_in_parts_and_nothing_is_left_out(lab: Any, watcher: Watcher) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.gate("rare")
     retire_test_set(lab.referee, test_set="1")
@@ -140,12 +140,12 @@ def test_a_flood_is_told_in_parts_and_nothing_is_left_out(lab: Any, watcher: Wat
     assert [part[0][0] for part in parts[:4]] == ["promotion", "rejection", "new-test-set", "study-finished"]
 
 
-def test_what_fails_in_between_is_told_again_and_the_rest_not(lab: Any, watcher: Watcher) -> None:
+def test_what_fails_in_between_is_reported_again_and_the_rest_not(lab: Any, watcher: Watcher) -> None:
     lab.promote(lab.gate("good")["request_id"])
     lab.gate("rare")
     seen = look(lab.worker, json.loads(watcher.kept))
     first, second = seen.events
-    watcher.kept = json.dumps(after_telling(seen.start, first))  # the second could not be told
+    watcher.kept = json.dumps(after_telling(seen.start, first))  # the second could not be sent
     assert [event["key"] for event in watcher.news()] == [second["key"]]
 
 
@@ -162,14 +162,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 @given(
-    told=st.dictionaries(st.text(max_size=3), st.none() | st.integers(-40, 0), max_size=6),
+    answer=st.dictionaries(st.text(max_size=3), st.none() | st.integers(-40, 0), max_size=6),
     holding=st.frozensets(st.text(max_size=3), max_size=4),
     until=st.integers(-30, 30),
 )
 def test_a_cursor_never_goes_back_and_forgets_only_what_no_look_finds(
-    told: dict[str, int | None], holding: frozenset[str], until: int
+    answer: dict[str, int | None], holding: frozenset[str], until: int
 ) -> None:
-    moments = {name: None if at is None else (NOON + timedelta(minutes=at)).isoformat() for name, at in told.items()}
+    moments = {name: None if at is None else (NOON + timedelta(minutes=at)).isoformat() for name, at in answer.items()}
     cursor = {"since": NOON.isoformat(), "told": moments}
     after = after_all(cursor, Look([], cursor, NOON + timedelta(minutes=until), holding))
     since = datetime.fromisoformat(after["since"])

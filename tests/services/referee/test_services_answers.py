@@ -193,7 +193,7 @@ def test_two_referees_say_an_answer_once(lab: Any) -> None:
 
 @pytest.fixture
 def unlabelled(lab: Any) -> tuple[Any, np.ndarray]:
-    """The laboratory with a gate set of the study ``full`` whose labels nobody knows yet, and those labels."""
+    """The laboratory with a gate set of the study ``full`` whose labels are not known yet, and those labels."""
     with lab.referee.begin() as tx:
         truth = sealed.sealed_labels(tx, 1).astype(np.int64)
     lab.relabel(1, lambda known: np.full_like(known, -1))

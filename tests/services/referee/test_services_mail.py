@@ -1,4 +1,4 @@
-"""Mail through a real SMTP server: what is told to whom, once, later when the server is away, and never in the way."""
+"""Mail through a real SMTP server: contents and recipients, sent once, later after an outage, delaying nothing."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_server_that_is_away_gets_its_mail_later(lab: Any, box: MailBox, caplo
 
 def test_a_refused_recipient_keeps_no_other_mail_back(lab: Any, box: MailBox) -> None:
     box.refused = ["nobody"]
-    write(lab, "nobody@b.example", "a@b.example")
+    write(lab, "absent@b.example", "a@b.example")
     assert MailSender(lab.referee, box.settings).send_waiting() == 1
     assert [m["To"] for m in box.mails()] == ["a@b.example"]
     box.refused = []
@@ -175,7 +175,7 @@ def test_a_mail_server_that_does_not_answer_keeps_no_answer_waiting(lab: Any, wa
         stop = threading.Event()
         thread = threading.Thread(target=Referee(lab.referee, lab.artifacts, mail=mail).run, args=(stop,))
         thread.start()
-        client, _ = silent.accept()  # somebody tries to send
+        client, _ = silent.accept()  # a client tries to send
         asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="k")["request_id"]
         wait_for(lambda: answer_of(lab.worker, asked))
         stop.set()

@@ -35,7 +35,7 @@ SMALL = {
 
 @pytest.fixture
 def lonely() -> Iterator[Server]:
-    """A server that nobody else uses, so that it may be stopped."""
+    """A server of this test alone, so that it may be stopped."""
     with throwaway_server() as running:
         running.ensure_installation()
         owner = Store(running.url("easeml_owner", "easeml"))

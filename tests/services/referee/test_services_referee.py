@@ -154,7 +154,7 @@ def at_work(lab: Any) -> Iterator[threading.Thread]:
     yield thread
     stop.set()
     thread.join(10)
-    assert not thread.is_alive()  # it stops when it is told to, in the middle of its wait
+    assert not thread.is_alive()  # it stops on request, in the middle of its wait
 
 
 def test_a_request_wakes_the_referee(lab: Any, at_work: threading.Thread, wait_for: Any) -> None:
@@ -278,6 +278,6 @@ def test_a_request_that_no_code_of_ours_filed_is_survived(kind: str, arguments: 
     )
     ((asked,),) = lab.rows(filed, store=lab.worker, kind=kind, arguments=arguments)
     answer = lab.answer(asked)
-    assert answer["refused"] or kind == "meter"  # whose arguments nobody reads
+    assert answer["refused"] or kind == "meter"  # whose arguments are not read
     assert lab.rows("SELECT model_id FROM work.production") == []
     assert lab.gate("good")["step"] == 1

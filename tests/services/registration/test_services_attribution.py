@@ -97,7 +97,7 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     failed = ask(mixed, ["tree"])["tree"]
     report = run(mixed, failed, hidden, "tree")
     assert (report.state, report.failure_kind, report.cost_seconds) == ("FAILED", "task", None)
-    assert ask(mixed, ["tree"]) == {}, "nobody has mended it"
+    assert ask(mixed, ["tree"]) == {}, "it was not repaired"
     live = LiveScheduler(mixed.worker, studies_only=["mixed"], functions=["tree"])
     live.ask(request_key=mixed.key())
     assert live._memory is not None
@@ -118,8 +118,8 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     used = "SELECT lost_seconds > 0 AND cost_seconds IS NULL FROM work.trials WHERE id = :id"
     assert mixed.one(used, id=failed) is True
     counts = study_report(mixed.worker, study="mixed").facts
-    told = study_details(mixed.worker, study="mixed").summary
-    assert (counts.failed, told.failed) == (0, 0), "its candidate has succeeded"
+    answer = study_details(mixed.worker, study="mixed").summary
+    assert (counts.failed, answer.failed) == (0, 0), "its candidate has succeeded"
 
 
 def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:
@@ -181,8 +181,8 @@ def test_a_model_tells_what_trained_it(mixed: Any) -> None:
         "SELECT m.id FROM work.models m JOIN work.studies s ON s.id = m.study_id "
         "WHERE s.name = 'mixed' AND m.trial_id IS NULL"
     )
-    told = model_record(mixed.worker, study="mixed", model_id=baseline)
-    assert (told.origin, told.trained_by) == ("baseline", None)
+    answer = model_record(mixed.worker, study="mixed", model_id=baseline)
+    assert (answer.origin, answer.trained_by) == ("baseline", None)
 
 
 def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
@@ -192,7 +192,7 @@ def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
         assert (step.why if step else "") == "; ".join(found)
         return found
 
-    assert waiting() == [], "nobody has asked"
+    assert waiting() == [], "no caller has asked"
     ask(mixed, ["const"])
     tree_waits = "1 candidate waits for an implementation: no DAG or device that asks has the training function 'tree'"
     assert waiting() == [f"{tree_waits} (@trial)"]

@@ -38,7 +38,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "two candidates of one name": (
         {"candidates": [{"name": "a", "kind": "decision_tree"}, {"name": "a", "kind": "nearest_centroid"}]},
         InvalidInputError,
-        ("'a'", "name of its own"),
+        ("'a'", "two candidates"),
     ),
     "parameter out of range": (
         {"candidates": [{"name": "a", "kind": "decision_tree", "parameters": {"max_depth": 0}}]},
@@ -168,6 +168,6 @@ def test_only_a_study_with_sealed_data_can_be_paused(bare: Any) -> None:
         pause_study(bare.worker, study="iris", paused=True)
 
 
-def test_an_unknown_study_is_told_with_those_there_are(lab: Any) -> None:
+def test_an_unknown_study_is_reported_with_those_there_are(lab: Any) -> None:
     with pytest.raises(NotFoundError, match=r"there is no study 'ful'; known: 'first', 'full', 'hidden'; register it"):
         pause_study(lab.worker, study="ful", paused=True)

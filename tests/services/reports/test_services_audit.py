@@ -22,7 +22,7 @@ from easeml_core.store.rows import change, rows
 
 @pytest.fixture
 def busy(database: Any) -> None:
-    """Two tenants' studies; somebody changes limits of each, and the owner the policy."""
+    """Two tenants' studies; a user changes limits of each, and the owner the policy."""
     add_study(database, "mine")
     add_study(database, "theirs", tenant="rivals")
     with acting("ada", door="page"), because("storm season"):

@@ -1,4 +1,4 @@
-"""What runs where: each device holds one trial at a time, sums are those of the trials, others are told as sums."""
+"""What runs where: each device holds one trial at a time, sums are those of the trials, others are shown as sums."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_runs_ends_when_it_was_predicted_to_less_what_was_resumed() -> None
     assert {job.until for job in jobs.values()} == {NOW}
 
 
-def test_a_lease_that_is_over_and_the_time_that_was_lost_before_are_told() -> None:
+def test_a_lease_that_is_over_and_the_time_that_was_lost_before_are_reported() -> None:
     over = RUNNING | {"is_lost": True, "lease_until": NOW - hours(0.5)}
     again = {"started_at": NOW - hours(5), "lost_seconds": 3600.0}
     taken_back = {"state": TrialState.SUGGESTED, "finished_at": None, "lost_seconds": 1800.0}
@@ -125,7 +125,7 @@ def test_sums_are_those_of_the_trials_in_the_time(database: Any, two: dict[str, 
     assert longer.totals.ended == 3
 
 
-def test_of_others_only_sums_are_told(database: Any, two: dict[str, int]) -> None:
+def test_of_others_only_sums_are_reported(database: Any, two: dict[str, int]) -> None:
     found = compute(database.worker, window="6h", studies=["mine"])
     assert {job.run.study for lane in found.lanes for job in lane.jobs} == {"mine"}
     assert {w.study for w in found.waits} == {"mine"}

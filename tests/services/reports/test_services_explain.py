@@ -128,7 +128,7 @@ def test_every_time_it_was_handed_out_is_there_in_order(lab: Any) -> None:
 
 def test_the_settings_of_the_batch_are_those_of_then(lab: Any) -> None:
     owner = Store(lab.url("easeml_owner"))
-    told = set_policy(owner, changes={"guard": 0.4, "policy": "hybrid"}, reason="then")
+    answer = set_policy(owner, changes={"guard": 0.4, "policy": "hybrid"}, reason="then")
     (trial,) = suggest(lab, policy="default")
     set_policy(owner, changes={"guard": 0.0}, reason="now")
     owner.close()

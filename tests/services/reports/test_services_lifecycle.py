@@ -75,7 +75,7 @@ def test_what_cannot_be_asked(lab: Any) -> None:
             lifecycle(lab.worker, study="full", **asked)
 
 
-def test_nobody_elses_signals_are_told(lab: Any) -> None:
+def test_no_other_users_signals_are_reported(lab: Any) -> None:
     lab.meter("rare")
     assert any("signal" in title for title in titles(lab))
     lab.as_superuser(
@@ -95,5 +95,5 @@ def test_nobody_elses_signals_are_told(lab: Any) -> None:
 )
 def test_moves_in_words(facts: dict[str, Any], title: str, detail: str) -> None:
     moved = Moved(**{"model": 3, "reason": None, "by": None} | facts)
-    told = room.in_words(EventRow(datetime.now(UTC), EventKind.MOVED, 1, moved))
-    assert (told.title, told.detail, told.lane) == (title, detail, "production")
+    shown = room.in_words(EventRow(datetime.now(UTC), EventKind.MOVED, 1, moved))
+    assert (shown.title, shown.detail, shown.lane) == (title, detail, "production")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shown_commands import parse
 from study_facts import NOW, study_facts
-from told_commands import parse
 
 from easeml_core.errors import NotFoundError
 from easeml_core.services.datasets.feed import file_refresh
@@ -84,9 +84,9 @@ def test_the_first_step(changes: dict[str, Any], kind: str, severity: str, said:
     step, *others = steps_of(study_facts(**changes))
     assert (step.kind, step.severity) == (kind, severity)
     assert said in f"{step.title} {step.why} {step.act}"
-    for told in (step, *others):
-        if told.command:
-            parse(told.command)
+    for answer in (step, *others):
+        if answer.command:
+            parse(answer.command)
 
 
 def test_what_waits_for_promotion_leads_to_where_it_is_promoted() -> None:
@@ -100,11 +100,11 @@ def test_what_waits_for_promotion_leads_to_where_it_is_promoted() -> None:
         {"asked_at": NOW - timedelta(minutes=5)},  # it may still answer
         {"judging_at": LONG_AGO},  # answers may leave at a fixed hour
         {"labels_on_demand": True, "judging_at": NOW - timedelta(minutes=5)},
-        {"best_verdict": "pass", "best_was_promoted": True},  # somebody has rolled it back
+        {"best_verdict": "pass", "best_was_promoted": True},  # it was rolled back
         {"best_verdict": "pass", "asked_at": NOW},  # it is being promoted
         {"best_verdict": "withheld"},
         {"gate_steps_used": 16, "gate_set_waits": True},
-        {"budget_seconds": 10.0},  # spent as planned: nobody wanted a target
+        {"budget_seconds": 10.0},  # spent as planned: without a target
     ],
 )
 def test_what_needs_nobody(changes: dict[str, Any]) -> None:
@@ -152,7 +152,7 @@ def test_there_is_always_a_step_and_the_worst_is_first(changes: dict[str, Any]) 
     assert severities == sorted(severities)
     assert all(step.title and step.why and step.act for step in steps)
     assert (standing(steps) is Standing.NEEDS) == (steps[0].severity is not Severity.INFO)
-    # Both sets that can be used up are one kind; wear of the validation set is told where it can be looked at, and
+    # Both sets that can be used up are one kind; wear of the validation set is reported where it can be read, and
     # candidates without an implementation come from other facts than a rule sees (next_steps.py).
     assert len(RULES) == len(StepKind) + 1 - 2
 
@@ -185,7 +185,7 @@ def test_a_laboratory_says_what_is_next(lab: Any) -> None:
     assert sum(seen.busy) < 24
 
 
-def test_compute_is_told_with_its_promise_and_its_price(lab: Any) -> None:
+def test_compute_is_reported_with_its_promise_and_its_price(lab: Any) -> None:
     asked = {"studies_only": ["full"], "request_key": lab.key()}
     (given_out,) = suggest_trials(lab.worker, count=1, **asked).trials
 
@@ -209,7 +209,7 @@ def with_price(lab: Any, price: float) -> None:
     owner.close()
 
 
-def test_a_referee_that_is_away_is_told_once(lab: Any) -> None:
+def test_a_referee_that_is_away_is_reported_once(lab: Any) -> None:
     for study in ("full", "first"):
         file_gate_request(lab.worker, study=study, model_id=lab.models[study]["good"], request_key=lab.key())
         file_refresh(lab.worker, study=study, request_key=lab.key())
@@ -224,6 +224,6 @@ def test_a_referee_that_is_away_is_told_once(lab: Any) -> None:
         "ALTER TABLE work.test_sets DISABLE TRIGGER USER; "
         "UPDATE work.test_sets SET labels_on_demand = true; ALTER TABLE work.test_sets ENABLE TRIGGER USER"
     )
-    told = next_steps(lab.worker, studies_only=["full"], needs_only=True)
-    assert [s.kind for s in told] == ["referee", "labels"]
-    assert not any(char.isdigit() for char in told[1].why.replace("2 h", ""))  # never how many
+    answer = next_steps(lab.worker, studies_only=["full"], needs_only=True)
+    assert [s.kind for s in answer] == ["referee", "labels"]
+    assert not any(char.isdigit() for char in answer[1].why.replace("2 h", ""))  # never how many

@@ -144,7 +144,7 @@ def test_details_of_a_study(lab: Any) -> None:
 
 
 @pytest.mark.parametrize("look", [study_details, study_state, live_sets])
-def test_an_unknown_study_is_told_with_those_there_are(look: Any, lab: Any) -> None:
+def test_an_unknown_study_is_reported_with_those_there_are(look: Any, lab: Any) -> None:
     with pytest.raises(NotFoundError, match=r"there is no study 'fool'; known: .* register it with `easeml study"):
         look(lab.worker, study="fool")
 

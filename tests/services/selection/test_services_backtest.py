@@ -115,56 +115,56 @@ def retrain(database: Any, study: str, candidate: str, *, quality: float) -> Non
 
 
 def test_it_says_what_each_policy_would_have_cost(past: Any) -> None:
-    told = run(past)
-    assert (told.source, told.cost_unit, told.enough, told.applied) == (
+    result = run(past)
+    assert (result.source, result.cost_unit, result.enough, result.applied) == (
         "installation",
         "seconds",
         True,
         None,
     )
-    assert (told.tenants, told.candidates, told.results, told.left_out) == (9, 4, 36, 0)
-    assert tuple(told.policies) == RIVALS
-    assert told.protocol.cost_mode == "predicted"
-    assert (told.protocol.served, told.protocol.history) == (3, None)
-    for figures in told.policies.values():
+    assert (result.tenants, result.candidates, result.results, result.left_out) == (9, 4, 36, 0)
+    assert tuple(result.policies) == RIVALS
+    assert result.protocol.cost_mode == "predicted"
+    assert (result.protocol.served, result.protocol.history) == (3, None)
+    for figures in result.policies.values():
         prices = [figures.to_loss[loss].cost for loss in ("0.05", "0.02", "0.01")]
         assert prices == sorted(prices)
-    assert "over 3 draws of 3 from 9 tenants" in told.message
-    assert told.winner in RIVALS
-    calibration = told.calibration
+    assert "over 3 draws of 3 from 9 tenants" in result.message
+    assert result.winner in RIVALS
+    calibration = result.calibration
     assert (calibration.tenants, calibration.candidates, calibration.coverage) == (9, 4, 0.8)
     assert {entry.own for entry in calibration.entries} == {1, 2}  # 4 would leave nothing to predict
     assert all(entry.tenants == 9 and entry.z_std > 0 for entry in calibration.entries)
-    assert run(past) == told
+    assert run(past) == result
 
 
 @pytest.mark.parametrize(("tenants", "counted"), [(0, 0), (7, 7)])
 def test_too_little_history_is_an_answer_and_changes_nothing(database: Any, tenants: int, counted: int) -> None:
     fill(database, results(tenants), tenants) if tenants else None
-    told = run(database, "owner", apply=True)
-    assert (told.enough, told.winner, told.applied, told.policies) == (False, "default", None, {})
-    assert told.calibration is None
-    assert told.message.startswith(f"too little history: {counted} of {tenants} tenants have 3 results or more")
+    result = run(database, "owner", apply=True)
+    assert (result.enough, result.winner, result.applied, result.policies) == (False, "default", None, {})
+    assert result.calibration is None
+    assert result.message.startswith(f"too little history: {counted} of {tenants} tenants have 3 results or more")
     assert policy_history(database.worker) == []
 
 
 def test_studies_with_too_few_results_are_left_out(database: Any) -> None:
     fill(database, [t for t in results(9) if t[0] != 4 or t[1] < 2], 9)
-    told = run(database)
-    assert (told.enough, told.tenants, told.left_out, told.results) == (True, 8, 1, 32)
+    result = run(database)
+    assert (result.enough, result.tenants, result.left_out, result.results) == (True, 8, 1, 32)
 
 
 @pytest.mark.journey
 def test_the_winner_is_applied_once_with_its_report(past: Any) -> None:
     set_policy(past.owner, changes={"guard": 0.25, "policy": "random"}, reason="before")
-    told = run(past, "owner", apply=True)
+    result = run(past, "owner", apply=True)
     shown = show_policy(past.worker)
-    assert shown.id == told.applied
-    assert shown.config["policy"] == told.settings.policy
+    assert shown.id == result.applied
+    assert shown.config["policy"] == result.settings.policy
     assert shown.config["guard"] == 0.25
-    assert shown.reason == f"backtest: {told.message}"
-    assert shown.report == {k: v for k, v in to_json(told).items() if k != "applied"}
-    assert run(past, "owner", apply=True).applied == told.applied
+    assert shown.reason == f"backtest: {result.message}"
+    assert shown.report == {k: v for k, v in to_json(result).items() if k != "applied"}
+    assert run(past, "owner", apply=True).applied == result.applied
     assert len(policy_history(past.worker)) == 2
 
 
@@ -218,13 +218,13 @@ def test_the_dial_belongs_to_default_alone(past: Any, monkeypatch: pytest.Monkey
 
     rule = backtest.rule
     monkeypatch.setattr(backtest, "rule", lambda *a: replace(rule(*a), winner="hybrid@0.01"))
-    told = run(past)
-    assert (told.winner, told.settings) == ("hybrid@0.01", BacktestSettings("hybrid", 0.01))
-    assert told.message.startswith("hybrid@0.01 instead of default: it costs ")
+    result = run(past)
+    assert (result.winner, result.settings) == ("hybrid@0.01", BacktestSettings("hybrid", 0.01))
+    assert result.message.startswith("hybrid@0.01 instead of default: it costs ")
     set_policy(past.owner, changes={"objective": 0.5}, reason="fairness")
-    told = run(past)
-    assert told.settings == BacktestSettings("default", 1.0)
-    assert told.message.startswith("default stays, since the objective 0.5 is a setting of no other policy")
+    result = run(past)
+    assert result.settings == BacktestSettings("default", 1.0)
+    assert result.message.startswith("default stays, since the objective 0.5 is a setting of no other policy")
 
 
 def test_a_winner_with_a_beta_is_followed_by_the_next_decision(past: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,13 +255,13 @@ def test_a_table_is_judged_without_a_database(tmp_path: Path) -> None:
     cells = results(9)
     quality = write(tmp_path / "q.csv", np.array([t[2] for t in cells]).reshape(9, 4))
     cost = write(tmp_path / "c.csv", np.array([t[3] for t in cells]).reshape(9, 4))
-    told = backtest_table(quality, cost, QUICK).answer
-    assert (told.source, told.cost_unit, told.protocol.cost_mode) == (
+    result = backtest_table(quality, cost, QUICK).answer
+    assert (result.source, result.cost_unit, result.protocol.cost_mode) == (
         str(quality),
         "units of the cost table",
         "known",
     )
-    assert told.applied is None
+    assert result.applied is None
     plain = backtest_table(quality, None, QUICK).answer
     assert (plain.cost_unit, plain.protocol.cost_mode) == ("trials", "unit")
     assert backtest_table(quality, cost, QUICK, cost_mode="unit").answer.policies == plain.policies

@@ -22,118 +22,120 @@ from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.rows import scalar
 
 
-def suggest(house: Any, **asked: Any) -> Any:
+def suggest(installation: Any, **asked: Any) -> Any:
     """The next trial, handed out."""
-    found = suggest_trials(house.store, count=1, request_key=next(house.keys), **asked).trials
+    found = suggest_trials(installation.store, count=1, request_key=next(installation.keys), **asked).trials
     return found[0] if found else None
 
 
-def all_beliefs(house: Any, watch: Watch) -> dict[str, Any]:
-    names = [name for (name,) in house.sql("SELECT name FROM work.studies ORDER BY id")]
-    return {name: told for name in names if (told := watch.of(name)) is not None}
+def all_beliefs(installation: Any, watch: Watch) -> dict[str, Any]:
+    names = [name for (name,) in installation.sql("SELECT name FROM work.studies ORDER BY id")]
+    return {name: answer for name in names if (answer := watch.of(name)) is not None}
 
 
-def test_the_first_of_the_ranking_is_what_is_suggested_next_until_nothing_is_left(house: Any) -> None:
-    watch, seen = Watch(house.store), set()
+def test_the_first_of_the_ranking_is_what_is_suggested_next_until_nothing_is_left(installation: Any) -> None:
+    watch, seen = Watch(installation.store), set()
     for _ in range(60):
-        told = all_beliefs(house, watch)
-        firsts = [(name, t.next.candidate) for name, t in told.items() if t.chosen_by is not None]
-        trial = suggest(house)
+        answer = all_beliefs(installation, watch)
+        firsts = [(name, t.next.candidate) for name, t in answer.items() if t.chosen_by is not None]
+        trial = suggest(installation)
         if trial is None:
             assert firsts == []
-            assert all(t.next is None and t.competing == 0 for t in told.values())
+            assert all(t.next is None and t.competing == 0 for t in answer.values())
             break
         assert firsts == [(trial.study, trial.candidate)]
-        expected, chosen_by = told[trial.study].next, told[trial.study].chosen_by
-        (reasons,) = house.sql("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial.trial_id)[0]
+        expected, chosen_by = answer[trial.study].next, answer[trial.study].chosen_by
+        (reasons,) = installation.sql("SELECT reasons FROM work.suggestions WHERE trial_id = :id", id=trial.trial_id)[0]
         for name in ("mean", "std", "predicted_cost_seconds", "expected_improvement", "acquisition"):
             assert getattr(expected, name) == reasons[name], name
-        assert told[trial.study].best == reasons["best"]
+        assert answer[trial.study].best == reasons["best"]
         seen.add(chosen_by)
-        house.end(trial, TrialState.FAILED if len(seen) > 1 and trial.candidate == "zero" else TrialState.SUCCEEDED)
+        installation.end(
+            trial, TrialState.FAILED if len(seen) > 1 and trial.candidate == "zero" else TrialState.SUCCEEDED
+        )
     else:
         pytest.fail("it never came to an end")
     assert {"acquisition", "learning"} <= seen
 
 
 @pytest.mark.parametrize("policy", [p for p in POLICIES if p != "default"])
-def test_so_it_is_under_every_policy(house: Any, policy: str) -> None:
-    set_policy(house.owner, changes={"policy": policy}, reason="to see")
-    watch = Watch(house.store)
+def test_so_it_is_under_every_policy(installation: Any, policy: str) -> None:
+    set_policy(installation.owner, changes={"policy": policy}, reason="to see")
+    watch = Watch(installation.store)
     for _ in range(4):
-        told = all_beliefs(house, watch)
-        firsts = [(name, t.next.candidate) for name, t in told.items() if t.chosen_by is not None]
-        trial = suggest(house)
+        answer = all_beliefs(installation, watch)
+        firsts = [(name, t.next.candidate) for name, t in answer.items() if t.chosen_by is not None]
+        trial = suggest(installation)
         assert firsts == [(trial.study, trial.candidate)]
-        assert {t.policy for t in told.values()} == {policy}
-        assert all(t.position in (None, 1) for t in told.values())
-        house.end(trial)
+        assert {t.policy for t in answer.values()} == {policy}
+        assert all(t.position in (None, 1) for t in answer.values())
+        installation.end(trial)
 
 
-def test_positions_over_all_studies_are_each_study_s_best_against_everybody_s_candidates(house: Any) -> None:
-    set_policy(house.owner, changes={"guard": 0.0, "cold_start": False}, reason="so that worth alone decides")
-    told = all_beliefs(house, Watch(house.store))
-    worth = [e.acquisition for t in told.values() for e in t.candidates if e.acquisition is not None]
-    for t in told.values():
+def test_positions_over_all_studies_are_each_study_s_best_against_everybody_s_candidates(installation: Any) -> None:
+    set_policy(installation.owner, changes={"guard": 0.0, "cold_start": False}, reason="so that worth alone decides")
+    answer = all_beliefs(installation, Watch(installation.store))
+    worth = [e.acquisition for t in answer.values() for e in t.candidates if e.acquisition is not None]
+    for t in answer.values():
         assert t.position == 1 + sum(w > t.next.acquisition for w in worth)
         assert t.competing == len(worth)
         ranks = [e.rank for e in t.candidates if e.rank is not None]
         assert ranks == list(range(1, len(ranks) + 1))
-    assert sorted(t.position for t in told.values())[0] == 1
-    last = max(told, key=lambda name: told[name].position)
-    set_study(house.store, study=last, priority=1)
-    assert Watch(house.store).of(last).position == 1
+    assert sorted(t.position for t in answer.values())[0] == 1
+    last = max(answer, key=lambda name: answer[name].position)
+    set_study(installation.store, study=last, priority=1)
+    assert Watch(installation.store).of(last).position == 1
 
 
-def test_what_runs_has_no_rank_and_a_limit_takes_all_of_them(house: Any) -> None:
-    trial = suggest(house)
-    watch = Watch(house.store)
-    told = watch.of(trial.study)
-    assert [e.rank for e in told.candidates if e.candidate == trial.candidate] == [None]
-    assert told.next is not None
-    set_study(house.store, study=trial.study, target_quality=1e-9)
-    assert watch.of(trial.study).next is None or told.best == 0.0
-    pause_study(house.store, study=trial.study, paused=True)
+def test_what_runs_has_no_rank_and_a_limit_takes_all_of_them(installation: Any) -> None:
+    trial = suggest(installation)
+    watch = Watch(installation.store)
+    answer = watch.of(trial.study)
+    assert [e.rank for e in answer.candidates if e.candidate == trial.candidate] == [None]
+    assert answer.next is not None
+    set_study(installation.store, study=trial.study, target_quality=1e-9)
+    assert watch.of(trial.study).next is None or answer.best == 0.0
+    pause_study(installation.store, study=trial.study, paused=True)
     assert watch.of(trial.study) is None
     assert watch.of("nothing") is None
 
 
-def test_a_look_waits_for_no_decision_and_keeps_none_waiting(house: Any) -> None:
-    with house.store.begin() as tx:
+def test_a_look_waits_for_no_decision_and_keeps_none_waiting(installation: Any) -> None:
+    with installation.store.begin() as tx:
         tx.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('easeml suggest'))")
-        assert beliefs(house.store, study="h-1") is not None
-    assert house.sql("SELECT count(*) FROM work.suggestion_batches") == [(0,)]
+        assert beliefs(installation.store, study="h-1") is not None
+    assert installation.sql("SELECT count(*) FROM work.suggestion_batches") == [(0,)]
 
 
-def test_everything_is_loaded_once_and_then_caught_up_with(house: Any, loads: list[int]) -> None:
-    watch = Watch(house.store)
+def test_everything_is_loaded_once_and_then_caught_up_with(installation: Any, loads: list[int]) -> None:
+    watch = Watch(installation.store)
     for _ in range(5):
-        trial = suggest(house)
-        house.end(trial)
+        trial = suggest(installation)
+        installation.end(trial)
         before = len(loads)
-        mine, fresh = watch.of(trial.study), Watch(house.store).of(trial.study)
+        mine, fresh = watch.of(trial.study), Watch(installation.store).of(trial.study)
         assert (mine.candidates, mine.chosen_by, mine.position) == (fresh.candidates, fresh.chosen_by, fresh.position)
     assert len(loads) == before + 1  # the fresh one alone
 
 
-def test_nothing_is_computed_anew_while_nothing_changes(house: Any) -> None:
-    watch = Watch(house.store)
-    trial = suggest(house)
+def test_nothing_is_computed_anew_while_nothing_changes(installation: Any) -> None:
+    watch = Watch(installation.store)
+    trial = suggest(installation)
     first = watch.of(trial.study)
     assert watch.of(trial.study) is first
-    house.end(trial)
+    installation.end(trial)
     second = watch.of(trial.study)
     assert second is not first
     assert watch.of(trial.study) is second
-    set_study(house.store, study=trial.study, deadline="2199-01-01T00:00")
+    set_study(installation.store, study=trial.study, deadline="2199-01-01T00:00")
     assert watch.of(trial.study) is not watch.of(trial.study), "with a deadline the time alone changes answers"
 
 
-def test_a_look_from_an_older_moment_takes_nothing_back(house: Any, loads: list[int]) -> None:
-    watch = Watch(house.store)
-    with house.store.snapshot() as older:
+def test_a_look_from_an_older_moment_takes_nothing_back(installation: Any, loads: list[int]) -> None:
+    watch = Watch(installation.store)
+    with installation.store.snapshot() as older:
         scalar(older, "SELECT count(*) FROM work.trials")  # the snapshot is taken here
-        trial = suggest(house)
+        trial = suggest(installation)
         newer = watch.of(trial.study)
         before = len(loads)
         assert watch.of(trial.study, older) is newer
@@ -172,62 +174,64 @@ def test_where_there_is_no_such_variable_a_normal_one_stands_in(mean: float, std
     assert bool(density(mean, std)) == (std > 0)
 
 
-def go_on(house: Any) -> set[str]:
+def go_on(installation: Any) -> set[str]:
     """Studies of which anything may run by what a new watch sees."""
-    return {name for name, told in all_beliefs(house, Watch(house.store)).items() if told.next is not None}
+    return {
+        name for name, answer in all_beliefs(installation, Watch(installation.store)).items() if answer.next is not None
+    }
 
 
-def test_a_study_goes_on_up_to_its_price_and_stops_above_it(house: Any) -> None:
+def test_a_study_goes_on_up_to_its_price_and_stops_above_it(installation: Any) -> None:
     for _ in range(6):
-        house.end(suggest(house))
-    told = stopping_prices(house.store)
-    assert (told.price_per_hour, told.is_heeded, told.costs_known) == (0.0, True, True)
-    limits = {entry.study: entry.stops_above for entry in told.studies}
-    assert set(limits) == go_on(house)
+        installation.end(suggest(installation))
+    answer = stopping_prices(installation.store)
+    assert (answer.price_per_hour, answer.is_heeded, answer.costs_known) == (0.0, True, True)
+    limits = {entry.study: entry.stops_above for entry in answer.studies}
+    assert set(limits) == go_on(installation)
     assert len(limits) > 1
     assert list(limits.values()) == sorted(limits.values(), reverse=True)
-    assert sum(entry.seconds_day for entry in told.studies) > 0
+    assert sum(entry.seconds_day for entry in answer.studies) > 0
     for limit in sorted(limits.values()):
         for factor in (1 - 1e-9, 1 + 1e-9):
             price = factor * limit / 3600
-            set_policy(house.owner, changes={"price_per_second": price}, reason="to see")
-            assert go_on(house) == {name for name, most in limits.items() if most >= factor * limit}
-            seen = stopping_prices(house.store)  # what a study stops at is the same at every price
+            set_policy(installation.owner, changes={"price_per_second": price}, reason="to see")
+            assert go_on(installation) == {name for name, most in limits.items() if most >= factor * limit}
+            seen = stopping_prices(installation.store)  # what a study stops at is the same at every price
             assert {e.study: e.stops_above for e in seen.studies} == limits
             assert seen.price_per_hour == pytest.approx(factor * limit)
     (some, *_), names = limits, list(limits)
-    only = stopping_prices(house.store, studies=[some])
+    only = stopping_prices(installation.store, studies=[some])
     assert [entry.study for entry in only.studies] == [some]
-    assert stopping_prices(house.store, studies=[]).studies == ()
-    pause_study(house.store, study=names[0], paused=True)
-    assert names[0] not in [entry.study for entry in stopping_prices(house.store).studies]
+    assert stopping_prices(installation.store, studies=[]).studies == ()
+    pause_study(installation.store, study=names[0], paused=True)
+    assert names[0] not in [entry.study for entry in stopping_prices(installation.store).studies]
 
 
-def test_a_policy_that_asks_for_no_price_stops_nobody(house: Any) -> None:
-    set_policy(house.owner, changes={"policy": "roundrobin", "price_per_second": 1e9}, reason="to see")
-    told = stopping_prices(house.store)
-    assert not told.is_heeded
-    assert {entry.study for entry in told.studies} == go_on(house)
-    assert {entry.stops_above for entry in told.studies} == {math.inf}
+def test_a_policy_that_asks_for_no_price_stops_nobody(installation: Any) -> None:
+    set_policy(installation.owner, changes={"policy": "roundrobin", "price_per_second": 1e9}, reason="to see")
+    answer = stopping_prices(installation.store)
+    assert not answer.is_heeded
+    assert {entry.study for entry in answer.studies} == go_on(installation)
+    assert {entry.stops_above for entry in answer.studies} == {math.inf}
 
 
-def test_a_study_goes_on_where_it_pays_on_one_kind_of_device(house: Any) -> None:
+def test_a_study_goes_on_where_it_pays_on_one_kind_of_device(installation: Any) -> None:
     """Costs differ by the kind of the free device, and a decision asks with it."""
     for number in range(9):
         kind = "gpu" if number % 3 else "cpu"
-        house.end(suggest(house, device=kind), pace=1.0 if kind == "cpu" else 0.05)
-    told = stopping_prices(house.store).studies
-    price = sorted(entry.stops_above for entry in told)[len(told) // 2]
-    set_policy(house.owner, changes={"price_per_second": price / 3600}, reason="to see")
-    served = {trial.study for trial in iter(lambda: suggest(house, device="gpu"), None)}
+        installation.end(suggest(installation, device=kind), pace=1.0 if kind == "cpu" else 0.05)
+    answer = stopping_prices(installation.store).studies
+    price = sorted(entry.stops_above for entry in answer)[len(answer) // 2]
+    set_policy(installation.owner, changes={"price_per_second": price / 3600}, reason="to see")
+    served = {trial.study for trial in iter(lambda: suggest(installation, device="gpu"), None)}
     assert served
-    assert served <= {entry.study for entry in told if entry.stops_above >= price}
+    assert served <= {entry.study for entry in answer if entry.stops_above >= price}
 
 
-def test_a_study_that_only_waits_for_its_own_trial_has_not_stopped(house: Any) -> None:
+def test_a_study_that_only_waits_for_its_own_trial_has_not_stopped(installation: Any) -> None:
     for _ in range(6):
-        house.end(suggest(house))
-    for (tenant,) in house.sql("SELECT name FROM work.tenants"):
-        set_tenant(house.store, tenant=tenant, max_parallel=1)
-    running = suggest(house).study
-    assert running in {entry.study for entry in stopping_prices(house.store).studies}
+        installation.end(suggest(installation))
+    for (tenant,) in installation.sql("SELECT name FROM work.tenants"):
+        set_tenant(installation.store, tenant=tenant, max_parallel=1)
+    running = suggest(installation).study
+    assert running in {entry.study for entry in stopping_prices(installation.store).studies}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def owner(lab: Any) -> Iterator[Store]:
-    """The laboratory's database as whoever runs the installation sees it."""
+    """The laboratory's database in the role of its owner."""
     store = Store(lab.url("easeml_owner"))
     yield store
     store.close()
@@ -36,11 +36,11 @@ def config_now(lab: Any, policy: str | None = None) -> SelectionConfig:
 def batch(lab: Any, policy: str | None = None, **changes: Any) -> tuple[str, int | None]:
     """Policy and settings of a new batch, as stored."""
     asked = {"count": 1, "policy": policy, "request_key": lab.key()} | changes
-    told = suggest_trials(lab.worker, **asked)
+    answer = suggest_trials(lab.worker, **asked)
     ((name, settings),) = lab.rows(
         f"SELECT policy, settings_id FROM work.suggestion_batches WHERE request_key = '{asked['request_key']}'"
     )
-    assert told.policy == name
+    assert answer.policy == name
     return name, settings
 
 
@@ -54,11 +54,11 @@ def test_without_any_the_programs_own_hold(lab: Any) -> None:
 
 def test_what_is_set_holds_from_the_next_decision_on(lab: Any, owner: Store) -> None:
     before = batch(lab)
-    told = set_policy(owner, changes={"policy": "hybrid", "beta_multiplier": 0.05}, reason=" equal costs ")
-    assert (told.policy, told.reason, told.changed) == ("hybrid", "equal costs", True)
-    assert told.created_by == "easeml_owner"
+    answer = set_policy(owner, changes={"policy": "hybrid", "beta_multiplier": 0.05}, reason=" equal costs ")
+    assert (answer.policy, answer.reason, answer.changed) == ("hybrid", "equal costs", True)
+    assert answer.created_by == "easeml_owner"
     assert config_now(lab) == SelectionConfig(policy="hybrid", beta_multiplier=0.05)
-    assert batch(lab) == ("hybrid", told.id)
+    assert batch(lab) == ("hybrid", answer.id)
     assert before == ("default", None)
     later = set_policy(owner, changes={"guard": 0.3}, reason="complaints")
     assert config_now(lab) == SelectionConfig(policy="hybrid", beta_multiplier=0.05, guard=0.3)
@@ -69,13 +69,13 @@ def test_what_is_set_holds_from_the_next_decision_on(lab: Any, owner: Store) -> 
 
 def test_a_named_policy_keeps_the_other_settings(lab: Any, owner: Store) -> None:
     changes = {"policy": "order", "guard": 0.5, "order": ("decision_tree", "nearest_centroid")}
-    told = set_policy(owner, changes=changes, reason="habit")
+    answer = set_policy(owner, changes=changes, reason="habit")
     assert config_now(lab).order == ("decision_tree", "nearest_centroid")
     assert config_now(lab, "default") == SelectionConfig(guard=0.5, order=changes["order"])
-    assert batch(lab, "default") == ("default", told.id)
+    assert batch(lab, "default") == ("default", answer.id)
     reasons = lab.one("SELECT reasons FROM work.suggestions ORDER BY batch_id DESC LIMIT 1")
     assert (reasons["policy"], reasons["guard"]) == ("default", 0.5)
-    assert batch(lab) == ("order", told.id)
+    assert batch(lab) == ("order", answer.id)
     with pytest.raises(ConfigError, match="policy must be one of"):
         config_now(lab, "luck")
 
@@ -106,9 +106,9 @@ def test_eight_at_once_with_one_thought_store_it_once(lab: Any) -> None:
     def change(_: int) -> Any:
         store = Store(lab.url("easeml_owner"))
         together.wait()
-        told = set_policy(store, changes={"guard": 0.2}, reason="the same")
+        answer = set_policy(store, changes={"guard": 0.2}, reason="the same")
         store.close()
-        return told.id
+        return answer.id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(change, range(8)))) == 1
@@ -187,9 +187,9 @@ def test_settings_of_a_version_that_knew_more_stop_decisions_and_can_still_be_re
 def test_a_scheduler_that_lives_on_obeys_from_its_next_decision_on(lab: Any, owner: Store) -> None:
     live = LiveScheduler(lab.worker)
     assert live.ask(request_key=lab.key()).policy == "default"
-    told = set_policy(owner, changes={"policy": "hybrid"}, reason="now")
+    answer = set_policy(owner, changes={"policy": "hybrid"}, reason="now")
     key = lab.key()
     assert live.ask(request_key=key).policy == "hybrid"
-    assert lab.one("SELECT settings_id FROM work.suggestion_batches WHERE request_key = :key", key=key) == told.id
+    assert lab.one("SELECT settings_id FROM work.suggestion_batches WHERE request_key = :key", key=key) == answer.id
     set_policy(owner, changes={"policy": "default", "price_per_second": 1e9}, reason="too dear")
     assert live.ask(request_key=lab.key()).trials == ()

@@ -48,7 +48,7 @@ def problem(active: list[Study] | None = None, **more: Any) -> Any:
     return build_problem(active, arms, VERSIONS, RESULTS, names=NAMES, **more)
 
 
-def test_what_the_scheduler_is_told_of_a_study() -> None:
+def test_what_the_scheduler_is_reported_of_a_study() -> None:
     limited = replace(STUDY, priority=3, seconds_left=60.5, target_quality=0.9)
     arms = problem([limited], rows={11: 7, 12: 174}).studies[0]
     assert (arms.tenant, arms.priority, arms.seconds_left, arms.target_quality) == ("lab", 3, 60.5, 0.9)
@@ -124,14 +124,20 @@ def test_who_joined_late_came_after_the_trials_that_had_ended_before() -> None:
 # Models that were measured anew, on another validation part beside the same training part.
 
 
-def told(number: int, candidate: int, version: int, quality: float, cost: float, anew: int | None = None) -> KnownTrial:
+def answer(
+    number: int, candidate: int, version: int, quality: float, cost: float, anew: int | None = None
+) -> KnownTrial:
     end = MAY + timedelta(hours=number)
     return KnownTrial(number, 1, candidate, version, "SUCCEEDED", quality, cost, 0.5, None, None, end, False, anew)
 
 
 def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training() -> None:
-    trained = [told(1, 10, 10, 0.9, 100.0), told(2, 11, 10, 0.8, 50.0)]
-    anew = [told(3, 10, 11, 0.7, 2.0, anew=1), told(4, 10, 12, 0.6, 3.0, anew=1), told(5, 11, 11, 0.5, 4.0, anew=2)]
+    trained = [answer(1, 10, 10, 0.9, 100.0), answer(2, 11, 10, 0.8, 50.0)]
+    anew = [
+        answer(3, 10, 11, 0.7, 2.0, anew=1),
+        answer(4, 10, 12, 0.6, 3.0, anew=1),
+        answer(5, 11, 11, 0.5, 4.0, anew=2),
+    ]
     found = results_by_version([*trained, *anew])
     end = MAY + timedelta(hours=1)
     assert found == {
@@ -148,7 +154,7 @@ def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training
 
 def test_candidates_of_the_same_training_part_wait_to_be_measured() -> None:
     known = results_by_version(
-        [told(1, 10, 10, 0.9, 1.0), told(2, 11, 11, 0.8, 1.0), told(3, 10, 12, 0.7, 1.0, anew=1)]
+        [answer(1, 10, 10, 0.9, 1.0), answer(2, 11, 11, 0.8, 1.0), answer(3, 10, 12, 0.7, 1.0, anew=1)]
     )
     parts = {10: 10, 11: 10, 12: 10, 20: 20}
 

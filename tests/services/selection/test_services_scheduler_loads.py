@@ -28,29 +28,29 @@ if TYPE_CHECKING:
 # What makes it load anew, and what does not.
 
 
-def warm(house: Any, loads: list[int], **choice: Any) -> tuple[LiveScheduler, Sequence[SuggestedTrial]]:
-    live = LiveScheduler(house.store, **choice)
-    given = live.ask(count=3, request_key=next(house.keys)).trials
+def warm(installation: Any, loads: list[int], **choice: Any) -> tuple[LiveScheduler, Sequence[SuggestedTrial]]:
+    live = LiveScheduler(installation.store, **choice)
+    given = live.ask(count=3, request_key=next(installation.keys)).trials
     loads.clear()
     return live, given
 
 
-def ask(house: Any, live: LiveScheduler, **asked: Any) -> Sequence[SuggestedTrial]:
-    return live.ask(request_key=next(house.keys), **asked).trials
+def ask(installation: Any, live: LiveScheduler, **asked: Any) -> Sequence[SuggestedTrial]:
+    return live.ask(request_key=next(installation.keys), **asked).trials
 
 
-def test_results_and_other_peoples_trials_are_taken_in(house: Any, loads: list[int]) -> None:
-    live, (first, second, third) = warm(house, loads)
-    house.end(second)
-    house.end(first, TrialState.FAILED)
-    house.end(third, TrialState.CANCELLED)
-    assert len(ask(house, live)) == 1
-    with house.store.begin() as tx:  # somebody else's, ended before this one looked
+def test_results_and_other_peoples_trials_are_taken_in(installation: Any, loads: list[int]) -> None:
+    live, (first, second, third) = warm(installation, loads)
+    installation.end(second)
+    installation.end(first, TrialState.FAILED)
+    installation.end(third, TrialState.CANCELLED)
+    assert len(ask(installation, live)) == 1
+    with installation.store.begin() as tx:  # another caller's, ended before this look
         trial = somebody_elses(tx, "zero")
-    house.end(SuggestedTrial(trial, "h-4", "zero", ""))
-    assert len(ask(house, live, device="gpu")) == 1
+    installation.end(SuggestedTrial(trial, "h-4", "zero", ""))
+    assert len(ask(installation, live, device="gpu")) == 1
     assert loads == []
-    assert house.agrees(live, 100)
+    assert installation.agrees(live, 100)
 
 
 def somebody_elses(tx: Any, candidate: str) -> int:
@@ -66,82 +66,86 @@ NEW = {"name": "new", "kind": "decision_tree"}
 @pytest.mark.parametrize(
     "change",
     [
-        lambda house, given: cancel_trial(house.store, trial_id=given[0].trial_id),
-        lambda house, given: pause_study(house.store, study="h-2", paused=True),
-        lambda house, given: set_study(house.store, study="h-1", weight=2.0),
-        lambda house, given: set_tenant(house.store, tenant="h-1", max_parallel=4),
-        lambda house, given: add_candidates(house.store, study="h-3", candidates=[NEW]),
-        lambda house, given: set_policy(house.owner, changes={"guard": 0.3}, reason="a test"),
-        lambda house, given: house.sql("UPDATE work.trials SET device = 'tpu' WHERE id = :id", id=given[0].trial_id),
+        lambda installation, given: cancel_trial(installation.store, trial_id=given[0].trial_id),
+        lambda installation, given: pause_study(installation.store, study="h-2", paused=True),
+        lambda installation, given: set_study(installation.store, study="h-1", weight=2.0),
+        lambda installation, given: set_tenant(installation.store, tenant="h-1", max_parallel=4),
+        lambda installation, given: add_candidates(installation.store, study="h-3", candidates=[NEW]),
+        lambda installation, given: set_policy(installation.owner, changes={"guard": 0.3}, reason="a test"),
+        lambda installation, given: installation.sql(
+            "UPDATE work.trials SET device = 'tpu' WHERE id = :id", id=given[0].trial_id
+        ),
     ],
     ids=["withdrawn", "paused", "weight", "limit", "candidate", "settings", "device"],
 )
-def test_what_cannot_be_added_is_loaded_anew(change: Any, house: Any, loads: list[int]) -> None:
-    live, given = warm(house, loads)
-    change(house, given)
-    ask(house, live)
+def test_what_cannot_be_added_is_loaded_anew(change: Any, installation: Any, loads: list[int]) -> None:
+    live, given = warm(installation, loads)
+    change(installation, given)
+    ask(installation, live)
     assert len(loads) == 1
-    ask(house, live)
+    ask(installation, live)
     assert len(loads) == 1
-    assert house.agrees(live, 100)
+    assert installation.agrees(live, 100)
 
 
-def test_an_end_that_was_committed_out_of_turn_is_put_into_its_place(house: Any, loads: list[int]) -> None:
-    live, (early, late, _) = warm(house, loads)
-    with house.store.begin() as tx:
-        house.end_in(tx, early)
-        house.end(late)
-        ask(house, live)
+def test_an_end_that_was_committed_out_of_turn_is_put_into_its_place(installation: Any, loads: list[int]) -> None:
+    live, (early, late, _) = warm(installation, loads)
+    with installation.store.begin() as tx:
+        installation.end_in(tx, early)
+        installation.end(late)
+        ask(installation, live)
         assert loads == []
-    assert not house.agrees(live, 1)  # the earlier end has become visible after the later one
-    ask(house, live)
+    assert not installation.agrees(live, 1)  # the earlier end has become visible after the later one
+    ask(installation, live)
     assert len(loads) == 1
-    assert house.agrees(live, 100)
+    assert installation.agrees(live, 100)
 
 
-def test_trials_of_another_study_that_end_become_part_of_the_past(house: Any, loads: list[int]) -> None:
-    with house.store.begin() as tx:
+def test_trials_of_another_study_that_end_become_part_of_the_past(installation: Any, loads: list[int]) -> None:
+    with installation.store.begin() as tx:
         elsewhere = somebody_elses(tx, "zero")
-    live, _ = warm(house, loads, studies_only=["h-0", "h-1"])
-    ask(house, live)
+    live, _ = warm(installation, loads, studies_only=["h-0", "h-1"])
+    ask(installation, live)
     assert loads == []
-    house.end(SuggestedTrial(elsewhere, "h-4", "zero", ""))
-    ask(house, live)
+    installation.end(SuggestedTrial(elsewhere, "h-4", "zero", ""))
+    ask(installation, live)
     assert len(loads) == 1
-    assert house.agrees(live, 100, studies_only=["h-0", "h-1"])
+    assert installation.agrees(live, 100, studies_only=["h-0", "h-1"])
 
 
-def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(house: Any, loads: list[int]) -> None:
-    live, (first, *_) = warm(house, loads)
-    house.begin(first)
-    house.let_run_out(first)
-    (again,) = ask(house, live)
+def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(installation: Any, loads: list[int]) -> None:
+    live, (first, *_) = warm(installation, loads)
+    installation.begin(first)
+    installation.let_run_out(first)
+    (again,) = ask(installation, live)
     assert (again.trial_id, len(loads)) == (first.trial_id, 1)
     assert again.reason.endswith("given again, its worker was lost in attempt 1")
-    ask(house, live)
-    assert house.agrees(live, 100)
+    ask(installation, live)
+    assert installation.agrees(live, 100)
 
 
-def test_what_nobody_started_is_handed_out_again_from_memory(house: Any, loads: list[int]) -> None:
-    live, (first, *_) = warm(house, loads)
-    house.let_run_out(first)
-    assert ask(house, live)[0].trial_id == first.trial_id
-    assert ask(house, live)[0].trial_id != first.trial_id
+def test_what_nobody_started_is_handed_out_again_from_memory(installation: Any, loads: list[int]) -> None:
+    live, (first, *_) = warm(installation, loads)
+    installation.let_run_out(first)
+    assert ask(installation, live)[0].trial_id == first.trial_id
+    assert ask(installation, live)[0].trial_id != first.trial_id
     assert loads == []
 
 
-def test_a_transaction_that_fails_leaves_nothing_in_memory(house: Any, loads: list[int], monkeypatch: Any) -> None:
-    live, _ = warm(house, loads)
-    before = house.sql("SELECT count(*) FROM work.trials")
+def test_a_transaction_that_fails_leaves_nothing_in_memory(
+    installation: Any, loads: list[int], monkeypatch: Any
+) -> None:
+    live, _ = warm(installation, loads)
+    before = installation.sql("SELECT count(*) FROM work.trials")
     with monkeypatch.context() as broken:
         broken.setattr(room.decisions, "add_decision", fails)
         with pytest.raises(StoreError, match="gone"):
-            ask(house, live)
-    assert house.sql("SELECT count(*) FROM work.trials") == before
-    (trial,) = ask(house, live)
+            ask(installation, live)
+    assert installation.sql("SELECT count(*) FROM work.trials") == before
+    (trial,) = ask(installation, live)
     assert len(loads) == 1
-    assert house.reasons()[-1]["candidate"] == trial.candidate
-    assert house.agrees(live, 100)
+    assert installation.reasons()[-1]["candidate"] == trial.candidate
+    assert installation.agrees(live, 100)
 
 
 def fails(*_: Any, **__: Any) -> Any:
@@ -149,104 +153,110 @@ def fails(*_: Any, **__: Any) -> Any:
     raise StoreError(message)
 
 
-def test_a_refusal_is_noticed_and_the_rest_goes_on(house: Any, loads: list[int]) -> None:
+def test_a_refusal_is_noticed_and_the_rest_goes_on(installation: Any, loads: list[int]) -> None:
     """Two open trials are allowed, so the third of four goes elsewhere; what was closed for once opens again."""
-    set_tenant(house.store, tenant="h-4", max_parallel=1)
-    live = LiveScheduler(house.store, studies_only=["h-4", "h-0"])
-    given = ask(house, live, count=4)
+    set_tenant(installation.store, tenant="h-4", max_parallel=1)
+    live = LiveScheduler(installation.store, studies_only=["h-4", "h-0"])
+    given = ask(installation, live, count=4)
     assert [t.study for t in given].count("h-4") <= 1
     assert len(given) == 4
-    assert house.agrees(live, 100, studies_only=["h-4", "h-0"])
+    assert installation.agrees(live, 100, studies_only=["h-4", "h-0"])
 
 
-def test_a_budget_that_is_gone_closes_a_study_for_one_answer(house: Any, loads: list[int]) -> None:
-    set_study(house.store, study="h-0", budget_seconds=house.sql("SELECT sum(work.charge(t)) FROM work.trials t")[0][0])
-    live = LiveScheduler(house.store, studies_only=["h-0"])
+def test_a_budget_that_is_gone_closes_a_study_for_one_answer(installation: Any, loads: list[int]) -> None:
+    set_study(
+        installation.store,
+        study="h-0",
+        budget_seconds=installation.sql("SELECT sum(work.charge(t)) FROM work.trials t")[0][0],
+    )
+    live = LiveScheduler(installation.store, studies_only=["h-0"])
     for _ in range(3):
-        while given := ask(house, live):
-            house.end(given[0])
-    with house.store.begin() as tx:
+        while given := ask(installation, live):
+            installation.end(given[0])
+    with installation.store.begin() as tx:
         study = studies.get_study(tx, "h-0")
         version = studies.latest_data_version(tx, study.id)
-    taken = {c for (c,) in house.sql("SELECT candidate_id FROM work.trials")}
+    taken = {c for (c,) in installation.sql("SELECT candidate_id FROM work.trials")}
     (free, *_) = (
-        c for (c,) in house.sql("SELECT id FROM work.candidates WHERE study_id = :s", s=study.id) if c not in taken
+        c
+        for (c,) in installation.sql("SELECT id FROM work.candidates WHERE study_id = :s", s=study.id)
+        if c not in taken
     )
     new = {"study_id": study.id, "candidate_id": free, "data_version_id": version.id, "limit_seconds": 1e6}
-    with pytest.raises(BudgetExhaustedError), house.store.begin() as tx:
+    with pytest.raises(BudgetExhaustedError), installation.store.begin() as tx:
         trials.add_trial(tx, **new)
 
 
-def test_a_deadline_comes_nearer_without_loading_anything(house: Any, loads: list[int]) -> None:
+def test_a_deadline_comes_nearer_without_loading_anything(installation: Any, loads: list[int]) -> None:
     """Nothing that is predicted to outlast the deadline begins, although the memory is from before."""
-    live, _ = warm(house, loads)
-    set_study(house.store, study="h-4", deadline="2199-12-31T23:59:59")
-    ask(house, live)
+    live, _ = warm(installation, loads)
+    set_study(installation.store, study="h-4", deadline="2199-12-31T23:59:59")
+    ask(installation, live)
     assert len(loads) == 1
-    assert house.agrees(live, 100)
+    assert installation.agrees(live, 100)
     memory = live._memory
     assert memory is not None
-    with house.store.begin() as tx:
+    with installation.store.begin() as tx:
         seen = decisions.look(tx, request_key="?", last=memory.last_trial, known=list(memory.open))
     late = decisions.Look(seen.now.replace(year=2200), seen.catalogue, seen.settings_id, seen.batch_id, seen.trials)
     old = copy.deepcopy(memory)
     assert old.catch_up(late)
     names = {s.id: s.name for s in old.active.values()}
-    assert "h-4" not in {names[s.study_id] for s in house.next_of(old, 100)}
-    assert "h-4" in {names[s.study_id] for s in house.next_of(memory, 100)}
+    assert "h-4" not in {names[s.study_id] for s in installation.next_of(old, 100)}
+    assert "h-4" in {names[s.study_id] for s in installation.next_of(memory, 100)}
 
 
 # The same answers as ``suggest_trials``.
 
 
-def test_a_repeated_key_gets_the_same_answer_from_memory(house: Any, loads: list[int]) -> None:
-    live, _ = warm(house, loads)
+def test_a_repeated_key_gets_the_same_answer_from_memory(installation: Any, loads: list[int]) -> None:
+    live, _ = warm(installation, loads)
     first = live.ask(count=2, request_key="night/1")
     assert live.ask(count=2, request_key="night/1") == first
-    assert suggest_trials(house.store, count=2, request_key="night/1") == first
+    assert suggest_trials(installation.store, count=2, request_key="night/1") == first
     assert loads == []
 
 
-def test_a_batch_is_kept_also_when_nothing_is_left(house: Any) -> None:
-    live = LiveScheduler(house.store, studies_only=["h-4"])
-    assert len(ask(house, live, count=100)) == len(house.candidates)
-    told = live.ask(count=2, request_key="empty")
-    assert (told.trials, told.message.split(":")[0]) == ((), "nothing to train")
-    assert house.sql("SELECT requested FROM work.suggestion_batches WHERE request_key = 'empty'") == [(2,)]
-    assert live.ask(request_key="empty") == told
+def test_a_batch_is_kept_also_when_nothing_is_left(installation: Any) -> None:
+    live = LiveScheduler(installation.store, studies_only=["h-4"])
+    assert len(ask(installation, live, count=100)) == len(installation.candidates)
+    answer = live.ask(count=2, request_key="empty")
+    assert (answer.trials, answer.message.split(":")[0]) == ((), "nothing to train")
+    assert installation.sql("SELECT requested FROM work.suggestion_batches WHERE request_key = 'empty'") == [(2,)]
+    assert live.ask(request_key="empty") == answer
 
 
-def test_every_batch_names_the_settings_it_was_made_under(house: Any, loads: list[int]) -> None:
-    live, _ = warm(house, loads)
-    made = set_policy(house.owner, changes={"policy": "greedy"}, reason="a test").id
-    ask(house, live)
-    last = house.sql("SELECT policy, settings_id FROM work.suggestion_batches ORDER BY id DESC LIMIT 1")
+def test_every_batch_names_the_settings_it_was_made_under(installation: Any, loads: list[int]) -> None:
+    live, _ = warm(installation, loads)
+    made = set_policy(installation.owner, changes={"policy": "greedy"}, reason="a test").id
+    ask(installation, live)
+    last = installation.sql("SELECT policy, settings_id FROM work.suggestion_batches ORDER BY id DESC LIMIT 1")
     assert last == [("greedy", made)]
-    assert house.reasons()[-1]["policy"] == "greedy"
+    assert installation.reasons()[-1]["policy"] == "greedy"
 
 
-def test_what_it_cannot_be_made_for_is_refused(house: Any) -> None:
+def test_what_it_cannot_be_made_for_is_refused(installation: Any) -> None:
     with pytest.raises(ConfigError, match="policy must be one of"):
-        LiveScheduler(house.store, policy="best")
-    live = LiveScheduler(house.store, studies_only=["fool"])
+        LiveScheduler(installation.store, policy="best")
+    live = LiveScheduler(installation.store, studies_only=["fool"])
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):
         live.ask(request_key="k")
     for bad in ({"count": 0}, {"device": "GPU 1"}, {"request_key": ""}):
         with pytest.raises(ConfigError):
-            LiveScheduler(house.store).ask(**{"request_key": "k"} | bad)
+            LiveScheduler(installation.store).ask(**{"request_key": "k"} | bad)
 
 
-def test_many_threads_share_one_scheduler(house: Any) -> None:
-    live = LiveScheduler(house.store)
+def test_many_threads_share_one_scheduler(installation: Any) -> None:
+    live = LiveScheduler(installation.store)
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda n: live.ask(request_key=f"t/{n}").trials, range(24)))
     pairs = [(t.study, t.candidate) for given in answers for t in given]
     assert len(pairs) == len(set(pairs)) == 24
-    assert house.agrees(live, 100)
+    assert installation.agrees(live, 100)
 
 
-def test_reasons_are_plain_json(house: Any) -> None:
-    ask(house, LiveScheduler(house.store), count=3)
-    for reasons in house.reasons():
+def test_reasons_are_plain_json(installation: Any) -> None:
+    ask(installation, LiveScheduler(installation.store), count=3)
+    for reasons in installation.reasons():
         assert json.loads(json.dumps(reasons)) == reasons
         assert {"mean", "std", "acquisition", "sentence", "runner_up"} <= set(reasons)

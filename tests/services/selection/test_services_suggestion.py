@@ -191,7 +191,7 @@ def test_bad_input_is_refused(changes: Any, words: str, lab: Any) -> None:
     assert lab.one("SELECT count(*) FROM work.suggestion_batches") == 0
 
 
-def test_an_unknown_study_is_told_and_uses_up_no_key(lab: Any) -> None:
+def test_an_unknown_study_is_reported_and_uses_up_no_key(lab: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no study 'fool'; known: 'first', 'full', 'hidden'"):
         suggest(lab, studies_only=["fool"], request_key="night/1")
     assert suggest(lab, 1, request_key="night/1").message == "1 trial"

@@ -2,7 +2,7 @@
 
 Real are the database, the scheduler, and whatever changes rows: claims, ends, controls. Made up are the trainings:
 qualities and costs are drawn, and a virtual clock says who ends next, so nothing sleeps. ``Book`` and ``Fairness`` are
-what somebody knows who watches from outside; ``audit`` asks the database alone.
+what an outside observer knows; ``audit`` asks the database alone.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Devices:
             answer = live.ask(count=count, device=kind, request_key=key)
         self.figures["asks"] += 1
         if expected is not None:
-            assert [tuple(r) for r in self.place.rows(_TOLD, key=key)] == expected
+            assert [tuple(r) for r in self.place.rows(_SUGGESTED, key=key)] == expected
             self.figures["compared, from memory" if self.watch.loads == loads else "compared, loaded anew"] += 1
         self._refresh()
         believed, self.watch.under_way = self.watch.under_way, {}
@@ -124,12 +124,12 @@ class Devices:
         """What a new scheduler would say now; nothing of it is kept."""
         with contextlib.suppress(_Undone), self.place.store.begin() as tx:
             LiveScheduler(self.place.store)._answer(tx, None, count, kind, key)
-            told = [tuple(r) for r in tx.execute(text(_TOLD), {"key": key})]
+            shown = [tuple(r) for r in tx.execute(text(_SUGGESTED), {"key": key})]
             raise _Undone
-        return told
+        return shown
 
     def _refresh(self) -> None:
-        """Trials that nobody holds: what the ask has made of them."""
+        """Trials that no worker holds, after an ask."""
         left = {r.id: r for r in self.book.runs.values() if r.is_left} if self.figures["left"] else {}
         for number, state, attempt, lost, limit in self.place.rows(_STATES, ids=list(left)) if left else []:
             run, case = left[number], self.book.cases[left[number].study]
@@ -307,7 +307,7 @@ def _people(changes: Changes, devices: Devices, plan: Plan, figures: Counter[str
 def work(url: str, key: str) -> None:
     """A process that asks, claims and ends, until nothing is left; killed, it goes on under the same key.
 
-    It prints a line at every step, for whoever wants to kill it there.
+    It prints a line at every step, so that a test can kill it there.
     """
     store = Store(url)
     live = LiveScheduler(store)
@@ -338,7 +338,7 @@ def _work_on(store: Store, trial: SuggestedTrial, request: str) -> None:
     number, study, candidate = trial.trial_id, trial.study, trial.candidate
     try:
         lease = claim(store, trial_id=number, request_key=request)
-    except TrialStateError:  # it ran out, and somebody else has it
+    except TrialStateError:  # it ran out, and another worker has it
         return
     print("claimed", flush=True)
     if lease is None:
@@ -365,8 +365,8 @@ def audit(place: Place, book: Book | None, *, is_over: bool = False) -> None:
             "SELECT id, state IN ('SUGGESTED', 'RUNNING') AS is_open, cost_seconds, limit_seconds FROM work.trials "
             f"WHERE study_id NOT IN ({_PAST})"
         )
-        told = [(r.id, r.is_open, r.spent, r.limit) for r in book.runs.values()]
-        assert sorted(tuple(r) for r in found) == sorted(told)
+        shown = [(r.id, r.is_open, r.spent, r.limit) for r in book.runs.values()]
+        assert sorted(tuple(r) for r in found) == sorted(shown)
         lost = dict(tuple(r) for r in place.rows("SELECT id, lost_seconds FROM work.trials WHERE lost_seconds > 0"))
         assert all(abs(lost.get(r.id, 0.0) - r.lost) < 0.01 or r.is_left for r in book.runs.values())
 
@@ -402,7 +402,7 @@ _NEVER = {
       WHERE (t.state = 'SUCCEEDED') <> (o.trial_id IS NOT NULL) OR o.cost_seconds <> t.cost_seconds""",
     "attempts beyond the last": "SELECT id FROM work.trials WHERE attempt > 3",
 }
-_TOLD = """SELECT s.name, c.name, t.limit_seconds, g.reasons FROM work.suggestion_batches b
+_SUGGESTED = """SELECT s.name, c.name, t.limit_seconds, g.reasons FROM work.suggestion_batches b
 JOIN work.suggestions g ON g.batch_id = b.id JOIN work.trials t ON t.id = g.trial_id
 JOIN work.studies s ON s.id = t.study_id JOIN work.candidates c ON c.id = t.candidate_id
 WHERE b.request_key = :key ORDER BY g.position"""

@@ -1,4 +1,4 @@
-"""What whoever watches the soak (``soak.py``) from outside knows, and an own count of who is owed what."""
+"""What an outside observer of the soak (``soak.py``) knows, with a separate count of entitlements."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Run:
     spent: float | None = None  # seconds of a finished attempt
     quality: float | None = None
     is_open: bool = True
-    is_left: bool = False  # nobody holds it
+    is_left: bool = False  # no worker holds it
     was_cancelled: bool = False
     attempt: int = 0
 
@@ -112,7 +112,7 @@ class Owner:
 
 
 class Book:
-    """Everything that whoever watches from outside knows."""
+    """Everything that an outside observer knows."""
 
     def __init__(self) -> None:
         self.cases: dict[str, Case] = {}
@@ -190,7 +190,7 @@ class Ledger:
         self._join(len(self.ends))
 
     def _join(self, ended: int) -> None:
-        """Whoever came after so many ends is entitled, and charged, from here on."""
+        """A tenant that came after so many ends is entitled, and charged, from here on."""
         for name in self.charged.keys() - self.from_rate.keys():
             if self.book.cases[name].since <= ended:
                 self.from_rate[name], self.charged[name] = self.rate, 0.0
@@ -227,7 +227,7 @@ class Ledger:
 class Fairness:
     """The guard's bound (``selection/policies/fairness_guard.py``), for studies that may run at a decision.
 
-    While somebody is owed a trial every decision is the guard's. Since the last one that was not, nobody who may run is
+    While a tenant is owed a trial every decision is the guard's. Since the last one that was not, no runnable tenant is
     behind by more than
 
         c_max + J_i + w_i / W g / (1 - g) ((n + 1) c_max + J)
@@ -283,7 +283,7 @@ class Fairness:
         self._bound({n: lags[n] for n in able}, 0.0 if not is_guarded else GUARD / (1 - GUARD))
 
     def _bound(self, lags: dict[str, float], factor: float) -> None:
-        """Nobody is behind by more than is allowed; by c_max alone where nobody was owed a trial."""
+        """No tenant is behind by more than is allowed; by c_max alone where none was owed a trial."""
         built_up = factor * ((len(self.ledger.charged) + 1) * self.longest + sum(self.jumped.values()) + self.others)
         for name, lag in lags.items():
             part = self.ledger.weights[name] / self.ledger.unfinished

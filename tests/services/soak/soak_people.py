@@ -40,7 +40,7 @@ class Plan:
     processes: int = 3
     fresh: float = 0.05  # of an ask, that a process does it which keeps nothing
     limited: float = 0.3  # of a study, that it has a budget
-    change: float = 0.02  # of an ask, that somebody changes something before it
+    change: float = 0.02  # of an ask, that a user changes something before it
     audit_every: int = 250
     compare: float = 0.01  # of an ask, that a new scheduler is asked, too
     past: int = 0  # studies that are over before anything begins: from ten on, the prior is learnt from them alone
@@ -48,7 +48,7 @@ class Plan:
 
 
 class Place:
-    """The database, and what anybody may do in it."""
+    """The database, and what every user may do in it."""
 
     def __init__(self, database: Any) -> None:
         self.store: Store = database.worker
@@ -67,7 +67,7 @@ class Place:
 
     def remember(self, number: int, names: list[str]) -> None:
         """Studies of an earlier time, with half of their candidates."""
-        told = [
+        answer = [
             (study, k, quality_of(f"past-{study}", name, 0), cost_of(f"past-{study}", name, 0))
             for study in range(number)
             for k, name in enumerate(names)
@@ -75,7 +75,7 @@ class Place:
         ]
         with self.owner.begin() as tx:
             made_up_installation.fill(
-                tx, key="past", candidates=names, config=SETTINGS, trials=told, rows=[200] * number
+                tx, key="past", candidates=names, config=SETTINGS, trials=answer, rows=[200] * number
             )
             tx.execute(text("UPDATE work.studies SET state = 'PAUSED' WHERE starts_with(name, 'past-')"))
 
@@ -256,7 +256,7 @@ class Changes:
         self.figures["new data"] += 1
 
     def close(self) -> None:
-        """No more work than can be ended: whoever has much left is paused, unless a trial of it waits for a device."""
+        """No more work than can be ended: a study with much left is paused, unless a trial of it waits for a device."""
         for case in self.book.cases.values():
             waits = any(r.is_left for r in [*case.past, *case.present.values()])
             if waits if case.paused else not waits and len(case.free) > 2:

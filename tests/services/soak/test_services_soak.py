@@ -26,7 +26,7 @@ pytestmark = pytest.mark.journey
 HAPPENED = ("fail", "cancel", "lose", "given again", "changes", "arrivals", "compared, from memory")
 
 
-def told(figures: Counter[str], fairness: Fairness) -> str:
+def answer(figures: Counter[str], fairness: Fairness) -> str:
     """What the soak has gone through, for the log."""
     counts = ", ".join(f"{what} {number}" for what, number in sorted(figures.items()))
     behind = f"{fairness.worst:.1f} s, {fairness.in_quiet:.1f} s where nothing but compute had put it there"
@@ -36,7 +36,7 @@ def told(figures: Counter[str], fairness: Fairness) -> str:
 def test_three_hundred_decisions_over_twenty_tenants(database: Any) -> None:
     plan = Plan(decisions=300, tenants=20, candidates=18, compare=0.06, past=12, limited=0.2, audit_every=60)
     figures, fairness = soak(database, plan)
-    print(told(figures, fairness))
+    print(answer(figures, fairness))
     assert figures["decisions"] >= 300
     assert [what for what in HAPPENED if not figures[what]] == []
     assert fairness.guarded > 20
@@ -48,7 +48,7 @@ def test_ten_thousand_decisions_over_two_hundred_tenants(database: Any) -> None:
     some = {"fresh": 0.03, "limited": 0.06, "change": 0.015, "processes": 2}  # each of them loads everything anew
     plan = Plan(decisions=10_000, tenants=200, candidates=55, at_once=10, past=12, compare=0.02, **some)
     figures, fairness = soak(database, plan)
-    print(told(figures, fairness))
+    print(answer(figures, fairness))
     assert figures["decisions"] >= 10_000
     assert [what for what in HAPPENED if figures[what] < 20] == []
     assert fairness.guarded > 1000

@@ -65,19 +65,19 @@ def limit_of(lab: Any, trial: SuggestedTrial) -> Any:
 def test_a_study_is_set_again_and_again(lab: Any) -> None:
     wanted = {"weight": 2.0, "priority": 7, "budget_seconds": 500.0, "target_quality": 0.99}
     for _ in range(2):
-        told = set_study(lab.worker, study="full", deadline=FUTURE, **wanted)
-        assert told == {"study": "full", "deadline": "2199-12-31T22:59:59+00:00", **wanted}
-    assert json.loads(json.dumps(told)) == told
+        answer = set_study(lab.worker, study="full", deadline=FUTURE, **wanted)
+        assert answer == {"study": "full", "deadline": "2199-12-31T22:59:59+00:00", **wanted}
+    assert json.loads(json.dumps(answer)) == answer
     seen = study_details(lab.worker, study="full").summary
     assert {k: getattr(seen, k) for k in wanted} == wanted
-    assert seen.deadline == datetime.fromisoformat(told["deadline"])
+    assert seen.deadline == datetime.fromisoformat(answer["deadline"])
     assert seen.active_since.utcoffset() == timedelta(0)
     kept = set_study(lab.worker, study="full", budget_seconds=None, deadline=None, target_quality=None)
     none = {"budget_seconds": None, "deadline": None, "target_quality": None}
     assert kept == {"study": "full", "weight": 2.0, "priority": 7, **none}
 
 
-def test_the_weight_told_is_the_studys_own(lab: Any) -> None:
+def test_the_weight_reported_is_the_studys_own(lab: Any) -> None:
     set_tenant(lab.worker, tenant="lab", weight=10.0)
     assert set_study(lab.worker, study="full", priority=1)["weight"] == 1.0
 
@@ -85,11 +85,11 @@ def test_the_weight_told_is_the_studys_own(lab: Any) -> None:
 def test_a_tenant_is_set_and_listed(lab: Any) -> None:
     wanted = {"weight": 3.0, "max_parallel": 4, "quota_seconds": 900.0}
     for _ in range(2):
-        told = set_tenant(lab.worker, tenant="lab", **wanted)
+        answer = set_tenant(lab.worker, tenant="lab", **wanted)
         used = {"used_seconds": 9.0, "reserved_seconds": 0.0, "open_trials": 0, "studies": 3}
-        assert told == {"tenant": "lab", **wanted, **used}
-    assert list_tenants(lab.worker) == [told]
-    assert json.loads(json.dumps(told)) == told
+        assert answer == {"tenant": "lab", **wanted, **used}
+    assert list_tenants(lab.worker) == [answer]
+    assert json.loads(json.dumps(answer)) == answer
     freed = set_tenant(lab.worker, tenant="lab", max_parallel=None, quota_seconds=None)
     assert (freed["max_parallel"], freed["quota_seconds"], freed["weight"]) == (None, None, 3.0)
 
@@ -129,7 +129,7 @@ def test_a_tenant_is_not_set_to_what_is_not_allowed(changes: Any, words: str, la
         set_tenant(lab.worker, tenant="lab", **changes)
 
 
-def test_unknown_names_are_told_with_those_there_are(lab: Any) -> None:
+def test_unknown_names_are_reported_with_those_there_are(lab: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no study 'ful'; known: 'first', 'full', 'hidden'"):
         set_study(lab.worker, study="ful", priority=1)
     with pytest.raises(NotFoundError, match="there is no tenant 'lob'; known: 'lab'; a tenant is made when its first"):
@@ -184,16 +184,16 @@ def test_a_registration_with_bad_limits_is_refused(changes: Any, words: str, bar
 
 def join(bench: Any, *, study: str = "full", **given: Any) -> dict[str, Any]:
     """One more candidate of a study, a decision tree where nothing else is said."""
-    (told,) = add_candidates(bench.worker, study=study, candidates=[{"kind": "decision_tree"} | given])
-    return told
+    (answer,) = add_candidates(bench.worker, study=study, candidates=[{"kind": "decision_tree"} | given])
+    return answer
 
 
 def test_a_running_study_takes_more_candidates(lab: Any) -> None:
     assert len(of_full(lab)) == 3
-    told = join(lab, name="deep", parameters={"max_depth": 9})
+    answer = join(lab, name="deep", parameters={"max_depth": 9})
     expected = {"study": "full", "candidate": "deep", "kind": "decision_tree", "parameters": {"max_depth": 9}}
-    assert told == {**expected, "devices": None, "added": True}
-    assert join(lab, name="deep", parameters={"max_depth": 9}) == told | {"added": False}
+    assert answer == {**expected, "devices": None, "added": True}
+    assert join(lab, name="deep", parameters={"max_depth": 9}) == answer | {"added": False}
     (trial,) = of_full(lab)
     assert trial.candidate == "deep"
 
@@ -255,7 +255,7 @@ def test_what_was_reserved_bounds_the_training(lab: Any) -> None:
 def test_without_any_cost_known_a_trial_reserves_its_whole_time_limit(bare: Any) -> None:
     bare.register("cancer", budget_seconds=1000.0, training={"time_limit_seconds": 300.0})
     trials = suggest(bare, 10)
-    # The third has 398 s left, and nobody knows that it takes less.
+    # The third has 398 s left, and it is not known that it takes less.
     assert [limit_of(bare, t) for t in trials] == [301.0, 301.0, 301.0]
 
 

@@ -1,4 +1,4 @@
-"""Eight workers at once under every kind of limit, while somebody changes the limits: nothing is exceeded or stuck."""
+"""Eight workers at once under every kind of limit, while a user changes the limits: nothing is exceeded or stuck."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def work(lab: Any, number: int) -> int:
 
 
 def change(lab: Any, over: threading.Event) -> int:
-    """Somebody sets limits, pauses and resumes; how often a limit below the present use was refused."""
+    """A user sets limits, pauses and resumes; how often a limit below the present use was refused."""
     rng, store, refused = random.Random("somebody"), Store(lab.url("easeml_worker")), 0
     while not over.is_set():
         study = rng.choice(STUDIES)
@@ -73,12 +73,12 @@ def change(lab: Any, over: threading.Event) -> int:
 
 def watch(lab: Any, over: threading.Event) -> tuple[int, list[str]]:
     """Look again and again: how often, and what was beyond a limit."""
-    store, looks, told = Store(lab.url("easeml_worker")), 0, []
+    store, looks, answer = Store(lab.url("easeml_worker")), 0, []
     while not over.is_set():
-        told += beyond(store)
+        answer += beyond(store)
         looks += 1
     store.close()
-    return looks, told
+    return looks, answer
 
 
 @pytest.mark.journey
@@ -97,8 +97,8 @@ def test_eight_workers_under_changing_limits(lab: Any) -> None:
             done = [w.result() for w in [pool.submit(work, lab, n) for n in range(WORKERS)]]
         finally:
             over.set()
-    looks, told = watching.result()
-    assert told == []
+    looks, answer = watching.result()
+    assert answer == []
     assert looks > 10
     assert changing.result() > 0, "limits must have been refused, else nothing is shown"
     assert sum(done) > 20, "trials must have run, else nothing is shown"

@@ -43,7 +43,7 @@ def register(lab: Any, source: str, *, tenant: str = "lab", study: str = "brough
     return answer_of(lab.worker, filed["request_id"])
 
 
-def test_a_tenants_upload_is_looked_at_and_read_and_nobody_elses(bare: Any, table: Path) -> None:
+def test_a_tenants_upload_is_looked_at_and_read_and_no_other_users(bare: Any, table: Path) -> None:
     upload = keep_upload(bare.artifacts, table, tenant="lab", file="My Table.csv", today=TODAY)
     assert upload.file == "My_Table.csv"
     found = look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
@@ -82,12 +82,12 @@ def test_a_zip_of_images_is_a_study(bare: Any, tmp_path: Path) -> None:
     assert "study brought is active" in answer["message"]
 
 
-def test_what_is_wrong_with_an_upload_is_told_with_its_name_alone(bare: Any, tmp_path: Path) -> None:
+def test_what_is_wrong_with_an_upload_is_reported_with_its_name_alone(bare: Any, tmp_path: Path) -> None:
     (tmp_path / "bad").write_text("a,b\n1,2\n3\n")
     upload = keep_upload(bare.artifacts, tmp_path / "bad", tenant="lab", file="bad.csv", today=TODAY)
-    with pytest.raises(InvalidInputError) as told:
+    with pytest.raises(InvalidInputError) as shown:
         look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
-    assert str(told.value) == "source 'csv:bad.csv': the file line 3 has 1 cells, the header has 2"
+    assert str(shown.value) == "source 'csv:bad.csv': the file line 3 has 1 cells, the header has 2"
     answer = register(bare, f"csv:{upload}", target="b")
     assert answer["refused"]
     assert "/tmp" not in answer["message"]
@@ -124,7 +124,7 @@ def test_an_upload_is_removed_once_its_study_is_sealed_and_kept_while_it_is_need
 
     while Referee(bare.referee, bare.artifacts).answer_one() is not None:
         pass
-    Referee(bare.referee, bare.artifacts).run_once()  # housekeeping, when nobody asks
+    Referee(bare.referee, bare.artifacts).run_once()  # work without requests
     with pytest.raises(InvalidInputError, match="uploads are removed once their study is sealed"):
         look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
 

@@ -19,7 +19,7 @@ collect_ignore = ["brought.py"]
 
 @pytest.fixture
 def bring(tmp_path: Path) -> Callable[..., Brought]:
-    """Write files with examples that nobody has seen: rows of the table, each moved a little."""
+    """Write files with new examples: rows of the table, each moved a little."""
 
     def make(rows: int = 300, *, seed: int = 1, **more: Any) -> Brought:
         table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""What the referee does when nobody asks, and that it keeps nobody waiting."""
+"""The referee's work without requests, which delays no request."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def moved(monkeypatch: Any) -> list[Any]:
 
 
 def test_tags_are_looked_at_once_and_after_every_move(lab: Any, moved: list[Any], tmp_path: Path) -> None:
-    keeper = Housekeeper(lab.referee, lab.artifacts, {"dags": tmp_path})
+    idle_work = Housekeeper(lab.referee, lab.artifacts, {"dags": tmp_path})
     for _ in range(3):
-        keeper.work()
+        idle_work.work()
     assert moved == [{"dags": tmp_path}]
     words = {"who": "Ada", "why": "holidays", "request_key": "f", "directly": True}
     file_forced_promotion(lab.referee, study="full", model_id=4, **words)  # by another process
     for _ in range(3):
-        keeper.work()
+        idle_work.work()
     assert moved == [{"dags": tmp_path}] * 2
 
 
@@ -66,8 +66,8 @@ def test_a_set_learns_the_models_of_the_past_and_requests_come_first(lab: Any) -
 
 def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(housekeeping, "reevaluation_steps", lambda *_, **__: 1 / 0)
-    keeper = Housekeeper(lab.referee, lab.artifacts, {})
-    assert [keeper.work() for _ in range(3)] == [False] * 3
+    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    assert [idle_work.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model of the past was not run on a live set") == 1
 
 

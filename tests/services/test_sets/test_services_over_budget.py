@@ -1,4 +1,4 @@
-"""A study that is over its budget, since measuring anew is counted and never refused, stops nobody's next trials."""
+"""A study that is over its budget, since measuring anew is counted and never refused, stops no other study's trials."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_trial_that_has_too_little_left_is_given_up_and_others_go_on(lab: Any,
 
 
 def test_what_the_database_refuses_to_renew_is_given_up_alone(lab: Any, monkeypatch: Any) -> None:
-    """As when somebody lowers the budget with SQL of their own between the look and the reservation."""
+    """As when a user lowers the budget with SQL between the look and the reservation."""
     trial_id = lost(lab, 9.0)
     monkeypatch.setattr(reservations, "seconds_left", lambda tx, study_id: 1000.0)
     given = ask(lab)

@@ -1,4 +1,4 @@
-"""No settings that a worker can store let the referee plan for long: it plans for everybody, one after the other."""
+"""No settings that a worker can store let the referee plan for long: it plans for all studies, one after the other."""
 
 from __future__ import annotations
 
@@ -106,4 +106,4 @@ def test_slices_of_a_study_are_refused_before_anything_is_planned(lab: Any, monk
     lab.answer_all()
     found = answer_of(lab.worker, odd)
     assert found is not None
-    assert "conditions for slices need a test set of their own" in found["message"]
+    assert "conditions for slices need a separate test set" in found["message"]

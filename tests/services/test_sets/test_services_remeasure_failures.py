@@ -62,7 +62,7 @@ def hanging(lab: Any, tmp_path: Path) -> Any:
 
 @pytest.fixture
 def turns(monkeypatch: Any) -> list[tuple[str, str, bool]]:
-    """Study, candidate and whether it was measured, of each attempt of the housekeeper."""
+    """Study, candidate and whether it was measured, of each attempt without requests."""
     seen: list[tuple[str, str, bool]] = []
 
     def watched(*given: Any, **named: Any) -> Any:
@@ -116,11 +116,11 @@ def suggested(lab: Any) -> set[str]:
     return {t.candidate for t in suggest_trials(lab.worker, **asked).trials}
 
 
-def keeper_of(lab: Any) -> Housekeeper:
+def idle_work_of(lab: Any) -> Housekeeper:
     """As a referee that has just been started: all that it remembers is in the database."""
-    keeper = Housekeeper(lab.referee, lab.artifacts, {})
-    keeper._models_due = float("inf")  # nothing of a sealed set here
-    return keeper
+    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    idle_work._models_due = float("inf")  # nothing of a sealed set here
+    return idle_work
 
 
 @pytest.mark.journey
@@ -132,7 +132,7 @@ def test_models_that_hang_are_tried_twice_and_keep_no_other_study_waiting(
     replace(lab, bring())
     replace(lab, bring(seed=2), "first")
     assert (counts(lab), counts(lab, "first")) == ((5, 0), (3, 0))
-    more = [keeper_of(lab).work() for _ in range(12)]
+    more = [idle_work_of(lab).work() for _ in range(12)]
     assert turns == [
         ("full", "hang-0", False),
         ("first", "good", True),
@@ -190,8 +190,8 @@ def test_one_piece_of_work_runs_one_model(lab: Any, bring: Any, turns: list[Any]
         return 1 if ends == "well" else 1 / 0
 
     monkeypatch.setattr(housekeeping, "reevaluation_steps", run_one)
-    keeper = Housekeeper(lab.referee, lab.artifacts, {})
-    assert (keeper.work(), turns) == (ends == "well", [])
+    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    assert (idle_work.work(), turns) == (ends == "well", [])
 
 
 @pytest.mark.journey
@@ -209,31 +209,31 @@ def test_a_failure_outlives_the_referee_and_rests_from_its_end_on(
 
     monkeypatch.setattr(sealed_runs, "predict_in_child", timed)
     replace(lab, bring())
-    assert not keeper_of(lab).work()
+    assert not idle_work_of(lab).work()
     ((tried_at, reason),) = lab.rows("SELECT tried_at, reason FROM work.remeasure_failures")
     assert tried_at > ended[0]
     assert "cannot be run on the validation part" in reason
-    assert [keeper_of(lab).work() for _ in range(5)] == [False, True, True, True, False]
+    assert [idle_work_of(lab).work() for _ in range(5)] == [False, True, True, True, False]
     assert [name for _, name, _ in turns] == [*HANGING, "good", "worse", "rare"]
     assert (counts(lab), failures(lab)) == ((2, 0), [("hang-0", 1), ("hang-1", 1)])
     lab.as_superuser("UPDATE work.remeasure_failures SET tried_at = tried_at - interval '100 s'")
-    assert not keeper_of(lab).work()
+    assert not idle_work_of(lab).work()
     assert len(turns) == 5
     lab.as_superuser("UPDATE work.remeasure_failures SET tried_at = tried_at - interval '1000 s' WHERE model_id = "
                      "(SELECT max(id) FROM work.models WHERE format = 'command')")  # fmt: skip
-    assert not keeper_of(lab).work()
+    assert not idle_work_of(lab).work()
     assert turns[5:] == [("full", "hang-1", False)]
     assert lab.one("SELECT max(tried_at) FROM work.remeasure_failures") > ended[-1]
 
 
 def test_a_model_that_was_given_up_is_measured_by_hand(lab: Any, gone: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(housekeeping, "_AGAIN_SECONDS", 0.0)
-    keeper = keeper_of(lab)
-    assert [keeper.work() for _ in range(6)] == [False, False, True, False, False, False]
+    idle_work = idle_work_of(lab)
+    assert [idle_work.work() for _ in range(6)] == [False, False, True, False, False, False]
     assert (counts(lab), failures(lab)) == ((0, 2), [("good", 2), ("worse", 2)])
     assert validation_report(lab.worker, lab.artifacts, "full")["given_up"] == 2
     gone("good")
-    assert not keeper.work()
+    assert not idle_work.work()
     lines: list[str] = []
     done = remeasure(lab.referee, lab.artifacts, "full", log=lines.append)
     assert [m.candidate for m in done.measured] == ["good"]
@@ -250,12 +250,12 @@ def test_a_model_that_was_given_up_is_measured_by_hand(lab: Any, gone: Any, monk
 def test_another_validation_set_is_another_chance(lab: Any, bring: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(housekeeping, "_AGAIN_SECONDS", 0.0)
     for _ in range(5):
-        keeper_of(lab).work()
+        idle_work_of(lab).work()
     assert counts(lab) == (0, 2)
     replace(lab, bring(60, seed=2))
     assert counts(lab) == (3, 0)
     for _ in range(5):
-        keeper_of(lab).work()
+        idle_work_of(lab).work()
     assert (counts(lab), failures(lab)) == ((0, 2), [("good", 2), ("worse", 2)] * 2)
 
 
@@ -269,7 +269,7 @@ def test_a_sandbox_that_cannot_be_made_is_no_model_s_failure(hanging: Any, bring
     monkeypatch.setattr(predict, "run_child", broken)
     with pytest.raises(StateError, match="the sandbox in which models are run could not be made"):
         remeasure(lab.referee, lab.artifacts, "full")
-    assert not keeper_of(lab).work()
+    assert not idle_work_of(lab).work()
     assert (failures(lab), counts(lab)) == ([], (5, 0))
 
 
@@ -286,8 +286,8 @@ def test_an_error_that_nobody_has_thought_of_counts_and_tells_nothing(
         return answer(*given)
 
     monkeypatch.setattr(sealed_runs, "predict_in_child", once)
-    keeper = keeper_of(lab)
-    assert [keeper.work() for _ in range(3)] == [False, True, True]
+    idle_work = idle_work_of(lab)
+    assert [idle_work.work() for _ in range(3)] == [False, True, True]
     assert [name for _, name, _ in turns] == ["good", "worse", "rare"]
     assert (
         lab.one("SELECT reason FROM work.remeasure_failures") == "measuring it ended with ValueError; the log says more"

@@ -350,8 +350,8 @@ def test_a_decision_of_the_scheduler_misses_no_measurement(replaced: Any) -> Non
 
 def test_an_error_of_measuring_keeps_the_referee_from_nothing(replaced: Any, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(housekeeping, "measure_next", lambda *_, **__: 1 / 0)
-    keeper = housekeeping.Housekeeper(replaced.referee, replaced.artifacts, {})
-    assert [keeper.work() for _ in range(3)] == [False] * 3
+    idle_work = housekeeping.Housekeeper(replaced.referee, replaced.artifacts, {})
+    assert [idle_work.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model was not measured on its study's new validation set") == 1
 
 

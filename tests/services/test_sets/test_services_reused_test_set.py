@@ -233,7 +233,7 @@ def require_intervals(product: Product, answered: int, tolerance: float) -> None
         left /= round(math.exp(cost))
 
 
-def require_told(product: Product, honest: Round, rounds: list[Round], tolerance: float) -> None:
+def require_reported(product: Product, honest: Round, rounds: list[Round], tolerance: float) -> None:
     """Signals say the truth, and where they leave range 1 there is an alert that says so."""
     answered = [r for r in rounds if r.signal is not None]
     assert all(r.holds() for r in (honest, *rounds))
@@ -242,9 +242,9 @@ def require_told(product: Product, honest: Round, rounds: list[Round], tolerance
     assert honest.signal == 1
     assert max(r.signal or 0 for r in answered) == 2
     alerts = [a.message for a in open_alerts(product.lab.worker, study="noise", kind="overfitting")]
-    told = [r.answer["alert"] for r in rounds if r.answer["alert"]]
-    assert len(told) == sum(r.signal != 1 for r in rounds)
-    assert alerts == told
+    shown = [r.answer["alert"] for r in rounds if r.answer["alert"]]
+    assert len(shown) == sum(r.signal != 1 for r in rounds)
+    assert alerts == shown
 
 
 @pytest.mark.journey
@@ -259,7 +259,7 @@ def test_a_reused_validation_set_is_fooled_and_the_meter_says_so(bare: Any, tmp_
     honest, rounds = play(product)
     assert abs(honest.quality - 0.5) < 0.17
     assert max(r.quality for r in rounds) > 0.63
-    require_told(product, honest, rounds, 0.1)
+    require_reported(product, honest, rounds, 0.1)
 
 
 @pytest.mark.nightly
@@ -270,4 +270,4 @@ def test_a_reused_validation_set_as_large_as_a_file_may_be(bare: Any, tmp_path: 
     honest, rounds = play(product)
     assert abs(honest.quality - 0.5) < 0.17
     assert max(r.quality for r in rounds) > 0.63
-    require_told(product, honest, rounds, 0.05)
+    require_reported(product, honest, rounds, 0.05)

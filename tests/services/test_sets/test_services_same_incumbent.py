@@ -16,7 +16,7 @@ def replaced(lab: Any, bring: Any, study: str, seed: int = 1) -> None:
 
 
 def test_a_pass_against_the_baseline_holds_after_the_validation_set_was_replaced(lab: Any, bring: Any) -> None:
-    passed = lab.gate("good", "first")  # under firstChange a pass ends the set: nobody could ask again
+    passed = lab.gate("good", "first")  # under firstChange a pass ends the set: no further question is possible
     assert passed["symbol"] == "pass"
     before = lab.one("SELECT count(*) FROM work.models m WHERE m.trial_id IS NULL AND NOT m.submitted")
     replaced(lab, bring, "first")

@@ -164,7 +164,7 @@ def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, regist
 
 
 def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, caplog: Any) -> None:
-    """Everybody has its labels, so that no study is refused for it."""
+    """Its labels are public, so that no study is refused for it."""
     assert "warning" not in bare.register("one")["message"]
     with caplog.at_level(logging.WARNING):
         answer = bare.register("two")

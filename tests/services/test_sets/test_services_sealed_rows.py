@@ -474,7 +474,7 @@ def test_a_few_hidden_sealed_rows_are_never_opened(bare: Any, register: Any) -> 
 
 
 def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, register: Any, tmp_path: Path) -> None:
-    """A near copy of a sealed row gets no record of its own, in which its other study's label could be an input.
+    """A near copy of a sealed row gets no separate record, in which its other study's label could be an input.
 
     A near copy of an open row, whose labels are open, gets one: the new set seals it from then on.
     """

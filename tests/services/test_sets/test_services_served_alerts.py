@@ -1,4 +1,4 @@
-"""An alert goes when what it asks for was done: nobody has to clear it, and the history keeps it."""
+"""An alert goes when what it asks for was done: it need not be cleared, and stays in the history."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def needs(lab: Any, study: str = "full") -> list[str]:
     return [step["kind"] for step in found]
 
 
-def told(lab: Any, study: str = "full") -> list[str]:
+def answer(lab: Any, study: str = "full") -> list[str]:
     """The alerts as the study's history has them, oldest first."""
     events = lifecycle(lab.worker, study=study).line
     return [e.title for e in reversed(events) if e.kind == "alert"]
@@ -63,10 +63,10 @@ def test_overfitting_goes_with_the_validation_set_that_it_is_about(lab: Any, bri
     assert open_kinds(lab, "study") == ["overfitting"]  # a better model makes the validation set no fresher
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == needs(lab, "study") == []
-    assert told(lab, "study") == ["alert: overfitting, served"]
+    assert answer(lab, "study") == ["alert: overfitting, served"]
     assert not pause_on_alert(lab.worker, study="study", alert_id=alert.alert_id).paused
     clear_alert(lab.worker, study="study", alert_id=alert.alert_id)  # who clears it nevertheless is not refused
-    assert told(lab, "study") == ["alert: overfitting, cleared"]
+    assert answer(lab, "study") == ["alert: overfitting, cleared"]
 
 
 def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(
@@ -76,7 +76,7 @@ def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(
     overfitted.gap("meter", 0.6)
     assert overfitted.submit(3)["signal"] == 3
     assert open_kinds(lab, "study") == ["overfitting"]
-    assert told(lab, "study") == ["alert: overfitting, served", "alert: overfitting"]
+    assert answer(lab, "study") == ["alert: overfitting, served", "alert: overfitting"]
 
 
 def test_an_answer_that_leaves_late_is_about_the_validation_set_it_was_measured_on(
@@ -94,7 +94,7 @@ def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered
     replace(lab, bring(order=[0]), study="study", add=True)
     replace(lab, bring(seed=2, order=[0, 1]), study="study", add=True)  # on with the first by way of the second
     assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting"]
-    assert told(lab, "study") == ["alert: overfitting"]
+    assert answer(lab, "study") == ["alert: overfitting"]
     assert pause_on_alert(lab.worker, study="study", alert_id=alert.alert_id).paused
     replace(lab, bring(seed=3, order=range(kept + 3)), study="study", add=True)
     assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == []
@@ -160,7 +160,7 @@ def test_drift_goes_with_the_validation_set_that_it_is_about(lab: Any, bring: An
     assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting", "drift"]
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == []
-    assert told(lab, "study") == ["alert: overfitting, served", "alert: drift, served"]
+    assert answer(lab, "study") == ["alert: overfitting, served", "alert: drift, served"]
 
 
 @pytest.mark.parametrize("purpose", ["gate", "meter"])
@@ -174,7 +174,7 @@ def test_a_new_set_is_wanted_until_it_is_sealed(lab: Any, bring: Any, purpose: s
     assert open_kinds(lab) == needs(lab) == []
     retire(lab, "next", study="full")
     assert open_kinds(lab) == ["new-test-set"]
-    assert told(lab) == ["alert: new-test-set, served", "alert: new-test-set"]
+    assert answer(lab) == ["alert: new-test-set, served", "alert: new-test-set"]
 
 
 def test_a_set_that_was_planned_long_ago_serves_when_it_is_sealed(lab: Any, bring: Any) -> None:
@@ -194,7 +194,7 @@ def test_the_one_after_is_wanted_while_the_next_one_serves(lab: Any, bring: Any)
     assert open_kinds(lab) == needs(lab) == []
     retire(lab, "second", study="full")  # the third takes over: now one is wanted again, and once
     assert open_kinds(lab) == ["new-test-set"]
-    assert told(lab) == ["alert: new-test-set, served", "alert: new-test-set"]
+    assert answer(lab) == ["alert: new-test-set, served", "alert: new-test-set"]
 
 
 def test_whoever_sealed_two_ahead_is_not_asked(lab: Any, bring: Any) -> None:
@@ -205,4 +205,4 @@ def test_whoever_sealed_two_ahead_is_not_asked(lab: Any, bring: Any) -> None:
     retire(lab, "second", study="full")
     (alert,) = open_alerts(lab.worker, study="full")
     assert alert.message.startswith("full: gate set")
-    assert told(lab) == ["alert: new-test-set, served", "alert: new-test-set"]
+    assert answer(lab) == ["alert: new-test-set, served", "alert: new-test-set"]

@@ -104,8 +104,8 @@ def test_only_a_retired_set_is_released_and_then_anybody_fetches_it(lab: Any, br
     released = release_test_set(lab.referee, lab.artifacts, **give_away)
     assert released == release_test_set(lab.referee, lab.artifacts, **give_away)
     assert (released.state, released.test_set_id) == ("released", done.test_set_id)
-    told = fetch_test_set(lab.worker, lab.artifacts, to=tmp_path / "x.npz", **give_away)
-    assert (told.rows, told.labelled) == (300, 300)
+    shown = fetch_test_set(lab.worker, lab.artifacts, to=tmp_path / "x.npz", **give_away)
+    assert (shown.rows, shown.labelled) == (300, 300)
     inputs, truth, keys = content(lab, done.test_set_id)
     with np.load(tmp_path / "x.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["inputs"], inputs)
@@ -182,9 +182,9 @@ def test_the_alarm_for_a_new_set_tells_of_an_end_by_hand_too(lab: Any, bring: An
     spring = seal(lab, bring(), name="spring").test_set_id
     retire(lab, 1)
     retire(lab, spring)
-    told = [message for (message,) in lab.rows("SELECT message FROM work.alerts ORDER BY id", store=lab.worker)]
-    assert f"gate set 1 is retired, the referee has retired it; set {spring} is live now" in told[0]
-    assert "the gate gives no verdict until a new set is sealed" in told[1]
+    shown = [message for (message,) in lab.rows("SELECT message FROM work.alerts ORDER BY id", store=lab.worker)]
+    assert f"gate set 1 is retired, the referee has retired it; set {spring} is live now" in shown[0]
+    assert "the gate gives no verdict until a new set is sealed" in shown[1]
 
 
 @pytest.mark.journey
@@ -211,8 +211,8 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     assert np.array_equal(keys, apart[: keys.size])
     truth = dict(zip(brought.keys, brought.truth, strict=True))
     write(brought.labels, [["example", "label"], *([e.example, truth[e.example]] for e in wanted.examples)])
-    told = give_labels(lab.referee, study="full", labeler="ann", labels=brought.labels)
-    assert (told.new, told.wanted) == (wanted.wanted, 0)
+    shown = give_labels(lab.referee, study="full", labeler="ann", labels=brought.labels)
+    assert (shown.new, shown.wanted) == (wanted.wanted, 0)
     assert lab.answer(request_id)["message"] == "step 1 of 3: pass"
     assert wanted_labels(lab.referee, study="full").examples == ()
     assert gate_sets(lab)[0].steps_used == 1

@@ -68,9 +68,9 @@ def test_a_set_holds_what_was_brought_in_an_order_that_only_the_secret_decides(
 
 def test_what_everybody_sees_of_a_set(lab: Any, bring: Any) -> None:
     brought = bring()
-    told = seal(lab, brought, name="spring", settings={"steps": 2, "reliability": 0.8})
+    answer = seal(lab, brought, name="spring", settings={"steps": 2, "reliability": 0.8})
     (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e.name == "spring"]
-    assert row_of(entry).items() <= row_of(told).items()
+    assert row_of(entry).items() <= row_of(answer).items()
     facts = {"rows": 300, "steps": 2, "steps_used": 0, "state": "sealed", "labels_on_demand": False}
     assert {name: getattr(entry, name) for name in facts} == facts
     assert entry.plan.reliability == 0.8

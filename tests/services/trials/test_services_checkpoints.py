@@ -134,8 +134,8 @@ def test_a_killed_child_ends_its_attempt_and_the_next_goes_on(lab: Any, register
     began = time.monotonic()
 
     def work() -> None:
-        told = {"trial_id": trial_id, "request_key": "task", "log": lines.append}
-        ended.append(run_trial(lab.worker, lab.artifacts, **told))
+        answer = {"trial_id": trial_id, "request_key": "task", "log": lines.append}
+        ended.append(run_trial(lab.worker, lab.artifacts, **answer))
 
     task = threading.Thread(target=work)
     task.start()
@@ -161,8 +161,8 @@ def test_a_killed_task_takes_its_child_along_and_the_next_goes_on(
 
     assert [t.trial_id for t in wait_for(lambda: suggest(lab))] == [trial_id]  # as soon as the lease is over
     before, lines = account(lab, trial_id), list[str]()
-    told = {"trial_id": trial_id, "request_key": "another task", "log": lines.append}
-    assert run_trial(lab.worker, lab.artifacts, **told).state == "SUCCEEDED"
+    answer = {"trial_id": trial_id, "request_key": "another task", "log": lines.append}
+    assert run_trial(lab.worker, lab.artifacts, **answer).state == "SUCCEEDED"
     assert resumed_after(lines) >= round((saved - 0.1) / 0.7 * EPOCHS)
     after = account(lab, trial_id)
     assert after["lost_seconds"] == before["lost_seconds"] <= 1.5  # a lease of a second, less what was saved
@@ -173,7 +173,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(lab: Any, register: Any, s
     trial_id, began = register(), time.monotonic()
     command = ("-m", "easeml_core.cli", "device", "run", "--database", lab.url("easeml_worker"), "--study", "net")
     command = (*command, "--artifacts", str(lab.artifacts.root), "--request-key", "worker", "--max-trials", "1")
-    lab.let_run_out(trial_id)  # it was reserved for whoever asked first
+    lab.let_run_out(trial_id)  # it was reserved for the first caller
     worker = start(*command)
     wait_for(lambda: lab.one(SAVED, id=trial_id))
     (child,) = children_of(worker.pid)

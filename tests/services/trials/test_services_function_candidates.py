@@ -1,4 +1,4 @@
-"""Candidates of training functions are handed to whoever has the function; whoever has not gives them back unharmed."""
+"""Candidates of training functions go to callers with the function; others give them back unharmed."""
 
 from __future__ import annotations
 
@@ -70,9 +70,9 @@ def test_a_trial_without_its_function_is_given_back_unharmed(own: Any) -> None:
     trial_id, lines = trial.trial_id, []
     report = run_trial(own.worker, own.artifacts, trial_id=trial_id, request_key="a", log=lines.append)
     assert (report.state, report.failure) == ("SUGGESTED", None)
-    told = f"trial {trial_id} (own, fit) is given back: only the training function 'fit' (@trial) may train it"
-    told += ", and this task executes the trainers of this package; the next task that asks and has it is handed "
-    assert lines == [told + "the trial"]
+    answer = f"trial {trial_id} (own, fit) is given back: only the training function 'fit' (@trial) may train it"
+    answer += ", and this task executes the trainers of this package; the next task that asks and has it is handed "
+    assert lines == [answer + "the trial"]
     assert row(own, trial_id) == ("SUGGESTED", 0, 0.0, None, None)
 
     assert names(ask(own, "other")) == ["other"]

@@ -162,7 +162,7 @@ def test_the_lease_is_kept_alive_while_the_function_works(run: Any, lab: Any, tr
     def slow(data: Any, parameters: Any, report: Any) -> Any:
         time.sleep(1.5)  # longer than the lease
         with pytest.raises(TrialStateError, match="RUNNING on another worker"):
-            claim(lab.worker, trial_id=trial_id, request_key="somebody else", executors=OWN)
+            claim(lab.worker, trial_id=trial_id, request_key="another caller", executors=OWN)
         return good(data, parameters, report)
 
     assert run(slow).state == "SUCCEEDED"

@@ -92,7 +92,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(trial=trials)
     def lose(self, trial: int) -> None:
-        """Its worker falls silent, or nobody ever starts it."""
+        """Its worker falls silent, or no worker ever starts it."""
         over = "UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = %s AND state = ANY(%s)"
         self.lab.as_superuser(over, trial, ["SUGGESTED", "RUNNING"])
 
@@ -106,7 +106,7 @@ class Interleavings(RuleBasedStateMachine):
         for trial, state in found.items():
             before = self.states.get(trial, "SUGGESTED")
             assert before not in FINAL or state == before
-            assert (before, state) != ("SUGGESTED", "SUCCEEDED")  # somebody must have run it
+            assert (before, state) != ("SUGGESTED", "SUCCEEDED")  # a worker must have run it
         assert set(self.states) <= set(found)
         self.states = found
 

@@ -128,7 +128,7 @@ def test_beginning_anew_without_a_checkpoint_changes_nothing(store: Store) -> No
     assert store.forgotten == 0
 
 
-def test_points_are_told_once_and_kept_until_a_heartbeat_is_stored(store: Store) -> None:
+def test_points_are_reported_once_and_kept_until_a_heartbeat_is_stored(store: Store) -> None:
     held = lease(store)
     held.progress({"step": 1, "quality": 0.5})
     store.answer = AWAY
@@ -244,7 +244,7 @@ def test_a_checkpoint_goes_only_once_the_store_names_a_newer_one(
     assert upload.discarded == discarded
 
 
-def test_a_checkpoint_that_was_not_recorded_is_told_with_the_next_heartbeat(store: Store) -> None:
+def test_a_checkpoint_that_was_not_recorded_is_reported_with_the_next_heartbeat(store: Store) -> None:
     held = lease(store)
     held._upload = Uploaded(FIRST)  # type: ignore[assignment]
     store.answer = AWAY

@@ -1,4 +1,4 @@
-"""Programs of one's own through the whole product: trained, measured, and judged by the gate on a sealed set."""
+"""Users' programs through the whole product: trained, measured, and judged by the gate on a sealed set."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_space_joins_whole_or_not_at_all(make_study: Any, database: Any) -> No
             add_candidates(database.worker, study="cancer", candidates=refused)
     with database.worker.begin() as tx:
         assert [c.name for c in studies.list_candidates(tx)] == ["tree"]
-    told = add_candidates(database.worker, study="cancer", candidates=[space])
-    assert [t["added"] for t in told] == [True] * 4
+    shown = add_candidates(database.worker, study="cancer", candidates=[space])
+    assert [t["added"] for t in shown] == [True] * 4
     again = add_candidates(database.worker, study="cancer", candidates=[space])
-    assert again == [t | {"added": False} for t in told]
+    assert again == [t | {"added": False} for t in shown]

@@ -104,10 +104,10 @@ def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: A
     assert report.state == "SUCCEEDED"
     assert 0 <= report.quality < 0.95
     details = trial_details(taught.worker, trial_id=trial_id)
-    (told,) = details.rungs
-    assert (told.rung, told.of, told.needed, told.known) == (1, EPOCHS, 0.95, 7)
-    assert told.quality <= told.hoped < 0.95
-    assert 10 <= told.step <= details.curve[-1].step < EPOCHS
+    (answer,) = details.rungs
+    assert (answer.rung, answer.of, answer.needed, answer.known) == (1, EPOCHS, 0.95, 7)
+    assert answer.quality <= answer.hoped < 0.95
+    assert 10 <= answer.step <= details.curve[-1].step < EPOCHS
     assert taught.one("SELECT cost_seconds FROM work.observations WHERE trial_id = :id", id=trial_id) == pytest.approx(
         report.cost_seconds
     )
@@ -123,7 +123,7 @@ def test_a_good_network_is_trained_to_its_end(taught: Any, monkeypatch: pytest.M
     details = trial_details(taught.worker, trial_id=trial_id)
     assert details.curve[-1].step == 40
     assert details.rungs
-    assert all(told.goes_on for told in details.rungs)
+    assert all(answer.goes_on for answer in details.rungs)
 
 
 def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_of: Any) -> None:
@@ -132,10 +132,10 @@ def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_o
     for step, quality in ((1, None), (2, 0.97), (3, 0.1), (12, 0.96), (13, 0.1), (40, 0.1)):
         assert at_rung(ladder, quality, step=step, of=40)
     details = trial_details(taught.worker, trial_id=lease.trial.id)
-    assert [(told.rung, told.step) for told in details.rungs] == [(1, 2), (2, 12)]
+    assert [(answer.rung, answer.step) for answer in details.rungs] == [(1, 2), (2, 12)]
     both = Ladder(lease_of("net", "hopeless"))
     assert at_rung(both, 0.96, step=1, of=2)  # both rungs are the first epoch: one decision, at the later one
-    assert [told.rung for told in rungs_of(taught, "net", "hopeless")] == [2]
+    assert [answer.rung for answer in rungs_of(taught, "net", "hopeless")] == [2]
 
 
 def rungs_of(lab: Any, study: str, candidate: str) -> list[RungDecision]:
@@ -160,7 +160,7 @@ def test_a_worker_that_is_killed_between_decision_and_end(taught: Any) -> None:
     where = (taught.url("easeml_worker"), str(taught.artifacts.root), str(trial_id))
     assert subprocess.run([sys.executable, "-c", DIES, *where], check=False).returncode == -signal.SIGKILL
     decided = rungs_of(taught, "net", "hopeless")
-    assert [told.goes_on for told in decided] == [False]
+    assert [answer.goes_on for answer in decided] == [False]
     report = run_trial(taught.worker, taught.artifacts, trial_id=trial_id, request_key="w")
     assert report.state == "SUCCEEDED"
     details = trial_details(taught.worker, trial_id=trial_id)
@@ -206,6 +206,6 @@ def test_a_training_that_is_nearly_over_is_not_asked(taught: Any, lease_of: Any)
     lease = lease_of("net", "hopeless")
     for left in (service.LEAST_LEFT_SECONDS - 0.1, service.LEAST_LEFT_SECONDS):
         assert rungs_of(taught, "net", "hopeless") == []
-        told = {"progress": 0.1, "note": "epoch", "step": 4, "of": 40, "quality": 0.1, "seconds_left": left}
-        Ladder(lease).progress(told)
+        answer = {"progress": 0.1, "note": "epoch", "step": 4, "of": 40, "quality": 0.1, "seconds_left": left}
+        Ladder(lease).progress(answer)
     assert len(rungs_of(taught, "net", "hopeless")) == 1

@@ -57,7 +57,7 @@ def counted(lab: Any, trial_id: int) -> tuple[int, int, int]:
 
 @pytest.fixture
 def no_training(monkeypatch: Any) -> None:
-    """Whoever trains in this test fails it."""
+    """A training in this test fails it."""
 
     def run_job(*_: Any, **__: Any) -> None:
         pytest.fail("nothing may be trained here")
@@ -237,7 +237,7 @@ def test_no_quality_or_cost_that_is_none_ever_enters(changes: Any, words: str, l
     assert trial_state(lab.worker, trial_id=trial_id).state == "FAILED"
 
 
-def test_an_unknown_trial_is_told_with_what_to_do(lab: Any) -> None:
+def test_an_unknown_trial_is_reported_with_what_to_do(lab: Any) -> None:
     for look in (
         lambda: run_trial(lab.worker, lab.artifacts, trial_id=99, request_key="w"),
         lambda: cancel_trial(lab.worker, trial_id=99),
@@ -247,7 +247,7 @@ def test_an_unknown_trial_is_told_with_what_to_do(lab: Any) -> None:
             look()
 
 
-def test_a_wrong_artifact_folder_is_told_and_costs_no_candidate(lab: Any, tmp_path: Path) -> None:
+def test_a_wrong_artifact_folder_is_reported_and_costs_no_candidate(lab: Any, tmp_path: Path) -> None:
     trial_id = trial_of(lab, "decision_tree")
     with pytest.raises(ArtifactError, match=r"is missing under .*is this the folder that the workers use"):
         run_trial(lab.worker, ArtifactStore(tmp_path / "elsewhere"), trial_id=trial_id, request_key="w")

@@ -150,7 +150,7 @@ TRAPS = {
 
 @pytest.fixture
 def in_time() -> Iterator[None]:
-    """Whoever waits for a pipe's other end, or reads to the end of a device, is interrupted."""
+    """A call that waits for a pipe's other end, or reads to the end of a device, is interrupted."""
 
     def give_up(*_: object) -> None:
         message = "it should have been refused at once"
@@ -232,7 +232,7 @@ def test_what_changes_between_the_check_and_the_copy_is_noticed_and_no_byte_too_
     change: Callable[[Path], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A file of holes costs its maker nothing; whoever copied all of it would have a full disk."""
+    """A file of holes costs its maker nothing; copying all of it would fill the disk."""
     artifacts.put(file())
     sizes: list[int] = []
     checked = artifacts_module._copy_checked
@@ -421,7 +421,7 @@ def test_a_link_in_the_place_of_a_new_folder_opens_no_other_folder(
 
 
 def test_a_relative_folder_stays_the_same_folder_wherever_the_process_goes(tmp_path: Path, monkeypatch: Any) -> None:
-    """A trial's child runs in a folder of its own and opens the data by the path that it was given."""
+    """A trial's child runs in a separate folder and opens the data by the path that it was given."""
     monkeypatch.chdir(tmp_path)
     store = ArtifactStore("artifacts")
     (tmp_path / "model.bin").write_bytes(b"weights")

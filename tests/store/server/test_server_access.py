@@ -143,7 +143,7 @@ def test_airflow_may_make_its_own_tables(server: Server) -> None:
     execute(server, AIRFLOW, "CREATE TABLE dag (); DROP TABLE dag", "airflow")
 
 
-def test_it_mends_what_was_changed_by_hand(server: Server) -> None:
+def test_it_repairs_what_was_changed_by_hand(server: Server) -> None:
     before = dict(server.secrets)
     for statement in (
         "ALTER ROLE easeml_worker CREATEDB PASSWORD 'changed'",

@@ -41,7 +41,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def closed_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home that root's server cannot reach, and a reachable root of its own for the place it moves to."""
+    """A home that root's server cannot reach, and a reachable separate root for the place it moves to."""
     monkeypatch.setattr(server_place, "REACHABLE_ROOT", folder / "reachable")
     closed = folder / "closed"
     closed.mkdir(mode=0o700)
@@ -89,8 +89,8 @@ def test_data_keep_their_account_when_a_better_one_appears(folder: Path, monkeyp
 
 @as_root
 def test_no_account_to_step_down_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_account, "STEP_DOWN_TO", ("easeml-nobody-has-this",))
-    with pytest.raises(StateError, match="one of the accounts easeml-nobody-has-this"):
+    monkeypatch.setattr(server_account, "STEP_DOWN_TO", ("easeml-no-such-account",))
+    with pytest.raises(StateError, match="one of the accounts easeml-no-such-account"):
         lesser_account()
 
 

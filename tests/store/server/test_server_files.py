@@ -39,7 +39,7 @@ def test_a_lock_keeps_threads_apart(tmp_path: Path) -> None:
     assert mode_of(tmp_path / "lock") == 0o600
 
 
-def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_and_reported_who_the_first_is(tmp_path: Path) -> None:
     path = tmp_path / "owner.lock"
     path.write_text("1234567 and more of a former owner\n")
     with owner_lock(path, "the thing"):

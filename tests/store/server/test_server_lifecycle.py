@@ -1,4 +1,4 @@
-"""The embedded server's life: starts, crashes, adoptions, ports, owners. Real servers, each in a home of its own."""
+"""The embedded server's life: starts, crashes, adoptions, ports, owners. Real servers, each in a separate home."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts become visible in the order of their numbers, whoever writes them, and those of a team to that team alone."""
+"""Alerts become visible in the order of their numbers, with any writers, and those of a team to that team alone."""
 
 from __future__ import annotations
 

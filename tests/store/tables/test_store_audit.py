@@ -1,4 +1,4 @@
-"""The audit: every act leaves a row that says who, by which door and why, whoever makes it and however."""
+"""The audit: every act of every role leaves a row that says who, through which interface and why."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_no_name_and_no_reason_keeps_a_change_from_being_made(database: Any, mak
     assert len(row.who) <= 200
 
 
-def test_a_candidate_that_joins_later_is_told_and_a_cancel_once(database: Any, make_rows: Any) -> None:
+def test_a_candidate_that_joins_later_is_reported_and_a_cancel_once(database: Any, make_rows: Any) -> None:
     study = make_rows()
     with database.worker.begin() as tx:
         studies.add_candidates(tx, study.study_id, [{"name": "late", "kind": "tree"}])
@@ -146,7 +146,7 @@ def test_the_referee_waits_for_no_worker_to_write_it(database: Any, make_rows: A
     assert [r.act for r in audit_of(database, "set %")] == ["set live", "set retired"]
 
 
-def test_no_size_of_a_sealed_set_is_told(database: Any, make_rows: Any, seal: Any) -> None:
+def test_no_size_of_a_sealed_set_is_reported(database: Any, make_rows: Any, seal: Any) -> None:
     seal(make_rows(), "gate", examples=17)
     (row,) = audit_of(database, "set %")
     assert set(row.after) == {"set", "name", "purpose", "steps", "why"}

@@ -33,7 +33,7 @@ LIMIT = 1000.0
 
 @pytest.fixture
 def new_trial(store: Any, make_rows: Callable[..., Any]) -> Iterator[Callable[..., int]]:
-    """A trial of a study of its own; ``new_trial(limit=None)`` has no reservation."""
+    """A trial of a separate study; ``new_trial(limit=None)`` has no reservation."""
     numbers = iter(range(10**6))
 
     def make(limit: float | None = LIMIT) -> int:
@@ -255,7 +255,7 @@ def point(step: int, **changes: Any) -> CurvePoint:
     return replace(CurvePoint(step, 9, 0.5, 1.5, float(step)), **changes)
 
 
-def test_a_step_is_told_once_and_a_curve_is_in_order(store: Any, new_trial: Any) -> None:
+def test_a_step_is_reported_once_and_a_curve_is_in_order(store: Any, new_trial: Any) -> None:
     trial_id, other = new_trial(), new_trial()
     with store.begin() as tx:
         trials.add_points(tx, trial_id, [point(2), point(1, of=None, loss=None)])
@@ -290,7 +290,7 @@ def test_trials_share_no_file_and_ended_ones_leave_none(
     (artifacts.root / "checkpoints" / "not a trial").mkdir()
     assert checkpoint_files.remove_ended(store, artifacts) == [second]
     assert sorted(p.name for p in (artifacts.root / "checkpoints").iterdir()) == sorted([str(first), "not a trial"])
-    assert artifacts.put(path) == references[first]  # an artifact of its own
+    assert artifacts.put(path) == references[first]  # another artifact
 
 
 def test_where_there_are_no_checkpoints_nothing_is_removed(store: Any, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Budgets, quotas and open trials at once: kept by the database, whoever writes, however many at once."""
+"""Budgets, quotas and open trials at once: enforced by the database for all concurrent writers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from easeml_core.store.tables import reservations, studies, trials
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-# What no moment may show, said anew in SQL of its own: studies and tenants that are beyond a limit.
+# What no moment may show, in separate SQL: studies and tenants that are beyond a limit.
 BROKEN = """
 WITH taken AS (
   SELECT s.id AS study_id, s.tenant_id, s.budget_seconds,
@@ -305,7 +305,7 @@ def test_two_writers_cannot_both_have_the_last_seconds(database: Any, make_rows:
 
 
 def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
-    """One thing that a worker, or somebody with the command line, might do; the database may refuse it."""
+    """One thing that a worker, or a user of the command line, might do; the database may refuse it."""
     study = rng.choice(studies_)
     what = rng.random()
     if what < 0.4:
@@ -332,7 +332,7 @@ def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
 
 
 def test_whatever_eight_writers_do_no_limit_is_ever_exceeded(database: Any, make_rows: Any) -> None:
-    """1600 random steps; in every state that anybody could see between them the invariants are asked for anew."""
+    """1600 random steps; in every visible state between them the invariants are asked for anew."""
     names = {"a": "lab", "b": "lab", "c": "other", "d": "other"}
     rows_ = [make_rows(name, tenant=tenant, candidates=150) for name, tenant in names.items()]
     done, refused, broken, over = [0], [0], [0], threading.Event()

@@ -98,7 +98,7 @@ BOMBS = {
 def test_arguments_that_would_harm_their_reader_are_refused_by_the_schema(
     store: Any, make_rows: Any, arguments: str
 ) -> None:
-    """Sent as SQL: our own writer is no hurdle for whoever has the worker's password."""
+    """Sent as SQL: a user with the worker's password need not use our writer."""
     study = make_rows()
     refused = pytest.raises(InvalidInputError, match="a request's arguments must be a mapping of at most 3999 bytes")
     with refused, store.begin() as tx:
@@ -240,7 +240,7 @@ def test_a_refused_sealing_refuses_its_new_study_and_no_other(
             requests.refuse_sealing(tx, request_id)
     assert states() == {"active": "ACTIVE", "new": "REGISTERED", "x": "REGISTERED"}
     seal = file(new, "seal", None)
-    for _ in range(2):  # a repetition changes nothing and wakes nobody
+    for _ in range(2):  # a repetition changes nothing and notifies no listener
         with database.referee.begin() as tx:
             requests.refuse_sealing(tx, seal)
     assert states() == {"active": "ACTIVE", "new": "REFUSED", "x": "REGISTERED"}

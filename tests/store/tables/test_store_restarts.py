@@ -41,7 +41,7 @@ class Trial:
         return claim(self.store, trial_id=self.id, request_key=key)
 
     def lose(self) -> Any:
-        """The lease runs out, and somebody looks."""
+        """The lease runs out, and a caller looks."""
         with self.store.begin() as tx:
             change(tx, OVER, id=self.id)
         expire_leases(self.store)
@@ -223,7 +223,7 @@ class Lonely:
 
 
 class TestRealRestarts:
-    """The server's own start is the evidence, without a row of anybody's."""
+    """The server's own start is the evidence, without a row."""
 
     @pytest.fixture
     def database(self) -> Iterator[Lonely]:

@@ -73,7 +73,7 @@ def test_a_rung_is_decided_once_and_by_whoever_holds_the_lease(database: Any, be
         decide(tx, trial_id, goes_on=True, hoped=0.95)
         decide(tx, trial_id, rung=2, goes_on=True, hoped=None, needed=None, known=0)
         assert pruning.decision_at(tx, trial_id, 1) == DECISION
-        assert [(told.rung, told.goes_on) for told in pruning.decisions_of(tx, trial_id)] == [
+        assert [(answer.rung, answer.goes_on) for answer in pruning.decisions_of(tx, trial_id)] == [
             (1, False),
             (2, True),
         ]

@@ -163,9 +163,9 @@ def test_the_ledger_adds_up_and_knows_what_it_was_asked(
         assert sealed.spent(tx, gate) == (2, 0.75)
         used = ledger.usage(tx, gate, "question 2")
         assert (used.known_step, used.known_answer, used.log_weight) == (2, "pass", 0.75)
-        assert ledger.usage(tx, meter, "question 2").known_step is None  # a set has a memory of its own
-        told = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
-        assert told == [(1, first, "fail", 0.1), (2, second, "pass", None)]
+        assert ledger.usage(tx, meter, "question 2").known_step is None  # each set has a separate memory
+        shown = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
+        assert shown == [(1, first, "fail", 0.1), (2, second, "pass", None)]
         assert sealed.ledger(tx, gate)[0]["report"] == {"wins": 7}
 
 
@@ -232,8 +232,8 @@ def test_the_meter_answers_anew_whoever_was_not_answered_and_has_not_ended(
     asked = [file(study, kind, model_id, key=f"{kind}{n}") for n, kind in enumerate(("meter", "meter", "gate"))]
 
     def anew(tx: Any) -> list[bool]:
-        told = [("question 1", 1), ("new", 1), ("new", 2), ("new", 3)]
-        return [ledger.meter_answers_anew(tx, both, cache_key=key, team=team) for key, team in told]
+        shown = [("question 1", 1), ("new", 1), ("new", 2), ("new", 3)]
+        return [ledger.meter_answers_anew(tx, both, cache_key=key, team=team) for key, team in shown]
 
     with database.referee.begin() as tx:
         assert anew(tx) == [True, True, True, True]
@@ -273,7 +273,7 @@ def test_no_question_and_no_step_is_answered_twice(
 def test_predictions_of_any_content_take_the_same_room(
     database: Any, ask: Any, make_rows: Any, seal: Callable[..., int]
 ) -> None:
-    """Every role may ask for a table's size; compressed, constant predictions would be told from others by it."""
+    """Every role may ask for a table's size; compressed, constant predictions would be recognised by it."""
     study = make_rows()
     set_id, examples = seal(study, "gate"), 20_000
 

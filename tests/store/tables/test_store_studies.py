@@ -148,7 +148,7 @@ def try_to_move(tx: Any, study_id: int, state: StudyState) -> None:
 def test_a_study_begins_registered_and_dated_by_the_database(
     store: Any, in_state: Callable[[StudyState], int], column: str
 ) -> None:
-    """Else a worker could insert an active study, which nobody has sealed."""
+    """Else a worker could insert an active study, which was never sealed."""
     in_state(StudyState.REGISTERED)
     value = {"state": "'ACTIVE'", "created_at": "created_at"}[column]
     refused = pytest.raises(StoreError, match="this role may not do that: permission denied for table studies")

@@ -1,4 +1,4 @@
-"""Submissions as rows: one a model, for submitted models alone, told to whoever listens, in the order of their ids."""
+"""Submissions as rows: one a model, for submitted models alone, announced to listeners in the order of their ids."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add_model(tx: Any, study: Any, *, submitted: bool = True) -> int:
     )  # fmt: skip
 
 
-def test_a_submission_is_read_back_and_told(store: Any, make_rows: Any, hand_in: Any, heard: Any) -> None:
+def test_a_submission_is_read_back_and_reported(store: Any, make_rows: Any, hand_in: Any, heard: Any) -> None:
     study = make_rows()
     model_id, submission_id = hand_in(study, "k", **BUNDLE)
     assert [h for h in heard(2) if h[1].startswith("submission")] == [

@@ -138,7 +138,7 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
 
 
 def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: Any, file: Callable[..., int]) -> None:
-    told = {"model_id": world.model_id, "step": 2, "cached": False}
+    answer = {"model_id": world.model_id, "step": 2, "cached": False}
     gate, meter = (file(world.study, kind, world.model_id, key=f"{kind}2") for kind in ("gate", "meter"))
     with database.referee.begin() as tx:
         verdict = releases.Verdict(
@@ -146,10 +146,10 @@ def test_the_newest_verdict_and_reading_count(database: Any, store: Any, world: 
             test_set_id=world.gate_set,
             symbol=Symbol.FAIL,
             planned=True,
-            **told,
+            **answer,
         )
         releases.add_verdict(tx, request_id=gate, study_id=world.study.study_id, verdict=verdict)
-        reading = releases.Reading(test_set_id=world.meter_set, signal=None, signals=2, **told)
+        reading = releases.Reading(test_set_id=world.meter_set, signal=None, signals=2, **answer)
         releases.add_reading(tx, request_id=meter, study_id=world.study.study_id, reading=reading)
         assert not study_summaries(tx)[0].meter_retired  # a team of several may be at its end, and the set alive
         releases.retire_test_set(tx, world.meter_set, "signals")

@@ -297,10 +297,10 @@ def test_outcomes_come_in_the_order_of_their_end(store: Any, make_rows: Any, suc
         ended(tx, failed, attempt, state=F, failure="crashed")
     succeed(study, 3, quality=0.9, cost=1.0)
     with store.begin() as tx:
-        told = [(o.candidate, o.state, o.quality, o.cost_seconds) for o in trials.outcomes(tx)]
+        answer = [(o.candidate, o.state, o.quality, o.cost_seconds) for o in trials.outcomes(tx)]
         listed = trials.list_trials(tx, study.study_id)
         report = trials.trial_report(tx, failed)
-    assert told == [
+    assert answer == [
         ("candidate-2", "SUCCEEDED", 0.7, 5.0),
         ("candidate-1", "FAILED", None, 2.5),
         ("candidate-3", "SUCCEEDED", 0.9, 1.0),
@@ -344,19 +344,19 @@ def test_the_best_model_is_of_the_newest_data_and_the_cheaper_of_equals(
 
 
 def test_a_trial_ends_when_the_database_says_so(store: Any, make_rows: Any) -> None:
-    """An end in the future would make each later one come out of turn, for the schedulers of everybody."""
+    """An end in the future would make each later one come out of turn, for all schedulers."""
     study = make_rows()
     with store.begin() as tx:
         added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
         trial_id = trials.add_trial(tx, **added)
         ended = "UPDATE work.trials SET state = 'CANCELLED', finished_at = '2999-01-01' WHERE id = :id"
         change(tx, ended, id=trial_id)
-        told = "SELECT finished_at BETWEEN now() AND clock_timestamp() FROM work.trials WHERE id = :id"
-        assert scalar(tx, told, id=trial_id) is True
+        answer = "SELECT finished_at BETWEEN now() AND clock_timestamp() FROM work.trials WHERE id = :id"
+        assert scalar(tx, answer, id=trial_id) is True
 
 
 def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_takes(store: Any, make_rows: Any) -> None:
-    """One such row must not keep the leases of everybody from being taken back."""
+    """One such row must not keep all other leases from being taken back."""
     study = make_rows()
     with store.begin() as tx:
         added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
@@ -396,7 +396,7 @@ def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, tr
     other = trial()
     with stores[1].begin() as tx:
         started(tx, other)
-    with database.worker.begin() as tx:  # nobody says which try it is: that of another worker is not kept
+    with database.worker.begin() as tx:  # without the number of the try: that of another worker is not kept
         lapse(tx, other)
     with database.worker.begin() as tx:
         trials.release_lease(tx, other)
@@ -408,7 +408,7 @@ def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, tr
 
 @pytest.mark.parametrize("stated", ["trainer:forest", "function:tree", "tree", ""])
 def test_a_claim_that_states_another_implementation_is_none(store: Any, trial: Callable[..., int], stated: str) -> None:
-    """The statement says no; and a worker that writes SQL of its own is refused by the schema."""
+    """The statement says no; and a worker that writes other SQL is refused by the schema."""
     trial_id, claim = trial(), {"lease_key": "k", "lease_seconds": 60}
     with store.begin() as tx:
         assert trials.start_trial(tx, trial_id=trial_id, executor=Executor(stated, "1"), **claim) is None

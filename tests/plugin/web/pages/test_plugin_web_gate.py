@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from judged import Judged
-from told_commands import parse
+from shown_commands import parse
 
 from easeml_airflow.web.components.condition_field import check_of, read_condition
 from easeml_airflow.web.pages.gate.planner import joint_view, planner_of

@@ -18,7 +18,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from told_commands import parse
+from shown_commands import parse
 
 from easeml_airflow.web.components.gauge import gauge_of
 from easeml_airflow.web.components.test_sets import ledger_file

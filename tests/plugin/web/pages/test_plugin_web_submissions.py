@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from judged import Judged
-from told_commands import parse
+from shown_commands import parse
 
 from easeml_airflow.web.pages.submissions.view import submissions_view
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion

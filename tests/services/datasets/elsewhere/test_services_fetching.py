@@ -33,7 +33,7 @@ class Office:
         self.lab, self.web, self.cache = lab, web, cache
 
     def file(self, study: str, tenant: str, source: str = "") -> int:
-        """Register; without a source a table at an address of its own, with rows of its own."""
+        """Register; without a source a separate table at a separate address."""
         path = f"/{tenant}/{study}.csv"
         self.web.files.setdefault(path, table(seed=len(self.web.files) + 10).encode())
         given = {"gate": GATE, "meter": METER, "request_key": self.lab.key()}
@@ -210,7 +210,7 @@ Referee(Store(url), ArtifactStore(artifacts), **given).answer_one()
 
 @pytest.fixture
 def kill(office: Office) -> Callable[[str], None]:
-    """Let a referee be killed, by a signal that nobody can catch, where it would call this function."""
+    """Let a referee be killed, by a signal that cannot be caught, where it would call this function."""
 
     def run(place: str) -> None:
         artifacts, prefix = str(office.lab.artifacts.root), f"http://{office.web.host}"

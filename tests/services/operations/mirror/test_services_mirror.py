@@ -73,7 +73,7 @@ def test_an_ended_trial_is_one_run_however_often_it_is_synced(lab: Any, mirrored
     assert sync_of(lab, mirrored)["full"]["runs"] == 1
 
 
-def test_a_trial_that_has_not_ended_is_not_told(lab: Any, mirrored: Mirror) -> None:
+def test_a_trial_that_has_not_ended_is_not_reported(lab: Any, mirrored: Mirror) -> None:
     lab.as_superuser("INSERT INTO work.candidates (study_id, name, kind) SELECT id, 'open', 'x' FROM work.studies")
     with lab.worker.begin() as tx:
         found = studies.get_study(tx, "full")
@@ -164,7 +164,7 @@ def test_the_alias_follows_promotion_and_rollback(lab: Any, mirrored: Mirror) ->
     assert seen(mirrored)["models"][".full"]["aliases"] == {"production": good}
 
 
-def test_a_withheld_verdict_is_not_told_and_a_failed_one_lets_nothing_out(lab: Any, mirrored: Mirror) -> None:
+def test_a_withheld_verdict_is_not_reported_and_a_failed_one_lets_nothing_out(lab: Any, mirrored: Mirror) -> None:
     lab.gate("rare")
     withheld = lab.gate("good", "hidden")
     sync_of(lab, mirrored)
@@ -247,7 +247,7 @@ def test_the_command_says_what_it_has_done(lab: Any, mirrored: Mirror) -> None:
     assert away.stderr.startswith("easeml: the MLflow server cannot be used")
 
 
-def test_a_watch_mirrors_what_comes_and_ends_when_told(
+def test_a_watch_mirrors_what_comes_and_ends_when_stopped(
     lab: Any, mirrored: Mirror, wait_for: Any, tmp_path: Path
 ) -> None:
     words = ("--tracking-uri", str(mirrored.tracking_uri), "--prefix", mirrored.prefix, "--watch", "--poll", "0.2")

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.journey
 
 
 class Killed(BaseException):
-    """No code of anybody's catches it."""
+    """No handler catches it."""
 
 
 def kill_after(monkeypatch: pytest.MonkeyPatch, requests_left: int) -> Callable[[], int]:
@@ -77,14 +77,14 @@ def test_two_syncs_at_once_make_nothing_twice(lab: Any, mirrored: Mirror) -> Non
     assert [len(runs) for runs in seen(mirrored)["runs"].values()] == [3, 3, 3]
 
 
-def test_a_server_that_is_away_is_told_and_the_next_sync_goes_on(lab: Any, mirrored: Mirror) -> None:
+def test_a_server_that_is_away_is_reported_and_the_next_sync_goes_on(lab: Any, mirrored: Mirror) -> None:
     away = Mirror(free_address())
     with pytest.raises(StoreUnavailableError, match=r"(?s)MLflow server cannot be used: .*refused.*Nothing else waits"):
         sync_of(lab, away)
     assert sync_of(lab, mirrored)["full"]["runs"] == 3
 
 
-def test_something_that_is_no_mlflow_is_told(lab: Any, database: Any) -> None:
+def test_something_that_is_no_mlflow_is_reported(lab: Any, database: Any) -> None:
     with pytest.raises(StoreUnavailableError, match="MLflow server cannot be used"):
         sync_of(lab, Mirror(f"http://127.0.0.1:{database.server.port}"))
 

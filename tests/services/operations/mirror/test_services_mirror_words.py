@@ -42,20 +42,20 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_watch_tells_what_went_wrong_and_goes_on() -> None:
-    stop, told, tries = threading.Event(), list[str](), itertools.count()
+    stop, answer, tries = threading.Event(), list[str](), itertools.count()
 
     def once() -> None:
         if next(tries) == 0:
             raise StoreUnavailableError("away")
         stop.set()
 
-    keep_in_sync(once, stop, poll_seconds=0.01, log=told.append)
-    assert told == ["away"]
+    keep_in_sync(once, stop, poll_seconds=0.01, log=answer.append)
+    assert answer == ["away"]
 
     def wrong() -> None:
         raise ConfigError("tracking-uri", "x", "an address")
 
     with pytest.raises(ConfigError, match="tracking-uri"):
-        keep_in_sync(wrong, threading.Event(), poll_seconds=0.01, log=told.append)
+        keep_in_sync(wrong, threading.Event(), poll_seconds=0.01, log=answer.append)
     with pytest.raises(ConfigError, match="poll"):
-        keep_in_sync(once, stop, poll_seconds=0, log=told.append)
+        keep_in_sync(once, stop, poll_seconds=0, log=answer.append)

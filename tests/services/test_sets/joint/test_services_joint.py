@@ -100,13 +100,13 @@ def test_what_was_answered_is_answered_again_for_nothing(shared: Shared) -> None
 def test_the_ledger_tells_the_referee_who_has_answered(shared: Shared) -> None:
     shared.meter(shared.model(0.1))
     shared.gate(shared.model(0.0))
-    told = study_ledger(shared.lab.referee, study="shared")
-    assert [(e.system, e.purpose, e.step, e.system_step, e.system_steps) for e in told] == [
+    found = study_ledger(shared.lab.referee, study="shared")
+    assert [(e.system, e.purpose, e.step, e.system_step, e.system_steps) for e in found] == [
         ("meter", "joint", 1, 1, 4),
         ("gate", "joint", 2, 1, 3),
     ]
-    assert (told[0].verdict, told[1].verdict) == ("1", "PASS")
-    assert told[1].log_level == pytest.approx(math.log(DELTA_GATE / 3) - told[0].log_cost, abs=1e-9)
+    assert (found[0].verdict, found[1].verdict) == ("1", "PASS")
+    assert found[1].log_level == pytest.approx(math.log(DELTA_GATE / 3) - found[0].log_cost, abs=1e-9)
 
 
 def test_a_hidden_verdict_costs_nothing_and_pays_for_every_signal(hidden: Shared) -> None:
@@ -198,7 +198,7 @@ def test_the_planned_answers_fit_into_the_planned_set(bare: Any, tmp_path: Any) 
 
 @pytest.mark.parametrize("last", ["gate", "meter"])
 def test_nobody_is_answered_between_the_last_answer_and_its_publication(last: str, shared: Shared) -> None:
-    """The answer that uses the last step is decided and not said; the set is live to everybody, and yet has ended."""
+    """The answer that uses the last step is decided and not said; the set is publicly live, and yet has ended."""
     lab = shared.lab
     ask, file, other = {
         "gate": (shared.gate, file_gate_request, file_meter_request),

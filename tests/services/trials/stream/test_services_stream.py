@@ -33,7 +33,7 @@ def trees(*depths: int) -> list[dict[str, Any]]:
 
 @dataclasses.dataclass
 class Device:
-    """A device at work in a thread of its own, with a store of its own."""
+    """A device at work in a separate thread, with a separate store."""
 
     lab: Any
     arguments: dict[str, Any]
@@ -212,7 +212,7 @@ def test_what_is_not_allowed(changes: Any, words: str, lab: Any) -> None:
         work(lab, "full", **changes)
 
 
-def test_an_unknown_study_is_told(lab: Any) -> None:
+def test_an_unknown_study_is_reported(lab: Any) -> None:
     with pytest.raises(NotFoundError, match="there is no study 'nowhere'"):
         work(lab, "nowhere")
 
@@ -280,7 +280,7 @@ def test_only_what_is_ours_is_handed_back(lab: Any) -> None:
     lab.register("busy", candidates=trees(1))
     (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k").trials
     asked = {"trial_id": trial.trial_id, "request_key": "k"}
-    assert hand_back(lab.worker, **asked)  # nobody has begun it
+    assert hand_back(lab.worker, **asked)  # it was not started
     claim(lab.worker, trial_id=trial.trial_id, request_key="another")
     assert not hand_back(lab.worker, **asked)
     assert states(lab) == [("tree-1", "RUNNING", 1)]

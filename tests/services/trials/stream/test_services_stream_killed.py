@@ -92,7 +92,7 @@ def test_a_killed_device_takes_over_its_own_lease_and_goes_on(lab: Any, start: A
 
 
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
-def test_a_device_that_is_told_to_end_hands_its_trial_to_the_next(
+def test_a_device_that_is_asked_to_end_hands_its_trial_to_the_next(
     ending: signal.Signals, lab: Any, start: Any, wait_for: Any
 ) -> None:
     lab.register("busy", candidates=trees(1))
@@ -116,8 +116,8 @@ def test_three_devices_share_what_there_is(lab: Any, start: Any) -> None:
     """Three processes on one database: every candidate is trained once, by one of them."""
     lab.register("busy", candidates=trees(5))
     devices = [start(key=f"device/{n}") for n in range(3)]
-    told = [json.loads(device.communicate(timeout=200)[0]) for device in devices]
-    assert {t["reason"] for t in told} == {"nothing left"}
-    trained = [t["candidate"] for summary in told for t in summary["trials"]]
+    answer = [json.loads(device.communicate(timeout=200)[0]) for device in devices]
+    assert {t["reason"] for t in answer} == {"nothing left"}
+    trained = [t["candidate"] for summary in answer for t in summary["trials"]]
     assert sorted(trained) == [f"tree-{d}" for d in range(1, 6)]
     assert states(lab) == [(f"tree-{d}", "SUCCEEDED", 1, 1, 1) for d in range(1, 6)]

@@ -1,4 +1,4 @@
-"""Commands that people are told to type: that there is such a command, with all that it needs."""
+"""Parse commands that texts show to users: each must exist, with its arguments."""
 
 from __future__ import annotations
 
