@@ -302,7 +302,7 @@ def register(
 
 @study.command("set", epilog=example("easeml study set flowers --budget 7200 --deadline 2030-08-01T18:00"))
 @click.argument("name", type=STUDY)
-@click.option("--weight", type=float, help="Share of everybody's attention, > 0.")
+@click.option("--weight", type=float, help="Weight in sharing the devices, > 0.")
 @click.option("--priority", type=int, help=f"{_PRIORITY}; higher ones come first.")
 @click.option("--budget-seconds", "--budget", type=float, help="Device seconds that the study may use, > 0.")
 @click.option("--no-budget", is_flag=True, help="No limit of device seconds.")

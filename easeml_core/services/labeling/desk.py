@@ -17,7 +17,7 @@ from easeml_core.config import require
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.limits import LABELER
-from easeml_core.services.labeling.adjudication import what_nobody_can_tell, where_labelers_differ
+from easeml_core.services.labeling.adjudication import unsure_examples, where_labelers_differ
 from easeml_core.services.labeling.annotations import (
     Progress,
     held_set,

@@ -97,7 +97,7 @@ def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterat
     """Yield a private copy under the file's own name, which appears in errors and notes."""
     with ExitStack() as held:
         try:
-            # The day first: a name that somebody made up must not leave a folder.
+            # The day first: an invented name must not leave a folder.
             if upload.day not in artifacts.parts(PART) or not NAME.holds(tenant):
                 raise ArtifactError(upload.file)
             copy = held.enter_context(artifacts.part(PART, upload.day, tenant).copy(upload.reference))
