@@ -161,12 +161,12 @@ def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
         batches = [_batch(found) for found in decisions.suggestions_of_trial(tx, trial_id)]
         result = decisions.outcome_of_trial(tx, trial_id)
         decided = pruning.decisions_of(tx, trial_id)
-    outcome = _outcome(trial, told, batches)
+    outcome = _outcome(trial, result, batches)
     return TrialExplanation(
         trial_id=trial.id,
         study=trial.study,
         candidate=trial.candidate,
-        sentence="; ".join([_sentence(trial, batches, outcome, told.reevaluates), *_stop(decided)]),
+        sentence="; ".join([_sentence(trial, batches, outcome, result.reevaluates), *_stop(decided)]),
         batches=batches,
         outcome=outcome,
         rungs=decided,
@@ -210,8 +210,8 @@ def _chosen_by(reasons: JsonObject) -> str:
     return "acquisition"
 
 
-def _outcome(trial: Trial, told: TrialResult, batches: Sequence[HandedOut]) -> TrialEnding:
-    quality, cost, best = told.quality, told.cost_seconds, told.best_before
+def _outcome(trial: Trial, result: TrialResult, batches: Sequence[HandedOut]) -> TrialEnding:
+    quality, cost, best = result.quality, result.cost_seconds, result.best_before
     forecast = next((batch for batch in batches if isinstance(batch, Chosen)), None)
     improvement = None if quality is None else quality - (best or 0.0)
     surprise = ratio = None

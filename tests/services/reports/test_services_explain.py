@@ -133,7 +133,7 @@ def test_the_settings_of_the_batch_are_those_of_then(lab: Any) -> None:
     set_policy(owner, changes={"guard": 0.0}, reason="now")
     owner.close()
     (batch,) = explain(lab, trial).batches
-    assert batch.settings_id == told.id
+    assert batch.settings_id == answer.id
     assert SelectionConfig.from_json(batch.settings) == SelectionConfig(guard=0.4)
     assert batch.guard == 0.4
 
