@@ -26,9 +26,9 @@ def folder(nowhere: Path) -> Path:
 
 
 def test_the_cache_is_shown(folder: Path, run: Any) -> None:
-    told = run("cache", "show", "--folder", str(folder), "--json", EASEML_CACHE_LIMIT_MB="7").json
-    assert (told["folder"], told["megabytes"], told["limit_megabytes"]) == (str(folder), 3.5, 7.0)
-    whole, unfinished = told["entries"]
+    found = run("cache", "show", "--folder", str(folder), "--json", EASEML_CACHE_LIMIT_MB="7").json
+    assert (found["folder"], found["megabytes"], found["limit_megabytes"]) == (str(folder), 3.5, 7.0)
+    whole, unfinished = found["entries"]
     assert whole == {"key": KEY, "megabytes": 1.5, "used": "2023-11-14T22:13:20Z", "state": "whole"}
     assert (unfinished["megabytes"], unfinished["state"]) == (2.0, "unfinished")
     text = run("cache", "show", EASEML_CACHE=str(folder)).text

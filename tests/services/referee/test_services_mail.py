@@ -153,7 +153,7 @@ def test_a_server_that_is_away_gets_its_mail_later(lab: Any, box: MailBox, caplo
 
 
 def test_a_refused_recipient_keeps_no_other_mail_back(lab: Any, box: MailBox) -> None:
-    box.refused = ["nobody"]
+    box.refused = ["absent"]
     write(lab, "absent@b.example", "a@b.example")
     assert MailSender(lab.referee, box.settings).send_waiting() == 1
     assert [m["To"] for m in box.mails()] == ["a@b.example"]
