@@ -205,7 +205,7 @@ def open_lab(databases: Any, template: str, artifacts: ArtifactStore) -> Lab:
 
 
 def make_template(server: Any, template: str, artifacts: ArtifactStore) -> Lab:
-    """A laboratory that others are to be copied from, with its database, which nobody else has."""
+    """A laboratory that others are to be copied from, with a separate database."""
     own = Databases(server)
     own.is_own = True
     return open_lab(own, template, artifacts)

@@ -175,7 +175,7 @@ def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(
 
 
 @pytest.mark.own_database  # which is copied
-def test_a_restart_gives_the_same_next_hundred_decisions(house: Any, loads: list[int]) -> None:
+def test_a_restart_gives_the_same_next_hundred_decisions(installation: Any, loads: list[int]) -> None:
     """The same history in two databases: one scheduler lives on, in the other each decision is a new one's."""
     join_more(installation, 20)
     live, open_trials = LiveScheduler(installation.store), []
@@ -226,20 +226,20 @@ class copied:
 KILLED = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from conftest import House
+from conftest import Installation
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.store.database import Store
-house = House.__new__(House)
-house.store = Store(sys.argv[1])
-live = LiveScheduler(house.store)
+installation = Installation.__new__(Installation)
+installation.store = Store(sys.argv[1])
+live = LiveScheduler(installation.store)
 for number in range(30):
     print(number, flush=True)
     (trial,) = live.ask(request_key=f"night/{number}").trials
     print(number, flush=True)
-    with house.store.begin() as tx:
+    with installation.store.begin() as tx:
         (state,) = tx.exec_driver_sql(f"SELECT state FROM work.trials WHERE id = {trial.trial_id}").one()
     if state == "SUGGESTED":
-        house.end(trial)
+        installation.end(trial)
 """
 
 
