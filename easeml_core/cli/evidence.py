@@ -186,7 +186,7 @@ def acknowledge(
     notary = Notary(open_store(database, role=REFEREE), keys)
     found = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
     if as_json:
-        show_json(told)
+        show_json(found)
         return
     for one in found[:MOST_SHOWN]:
         click.echo(str(one))

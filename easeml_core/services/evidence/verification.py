@@ -75,7 +75,7 @@ class Examined:
 
     @property
     def first_broken(self) -> Finding | None:
-        """The first finding that nobody has acknowledged, or None."""
+        """The first finding that is not acknowledged, or None."""
         return next((one for one in self.findings if not one.acknowledged), None)
 
 
@@ -151,8 +151,8 @@ class _Walk:
 
     def result(self) -> Examined:
         order = sorted(self._found, key=lambda one: (one.place is None, one.place or 0))
-        told = [replace(one, acknowledged=(one.place, one.what) in self._acknowledged) for one in order]
-        return Examined(self._last, tuple(told), self._unsigned, self._acknowledged, self._versions)
+        findings = [replace(one, acknowledged=(one.place, one.what) in self._acknowledged) for one in order]
+        return Examined(self._last, tuple(findings), self._unsigned, self._acknowledged, self._versions)
 
     def go(self, on_progress: Callable[[int, int], None]) -> None:
         of = max((place for kind, place in self._versions if kind == "chain"), default=0)

@@ -51,9 +51,9 @@ def test_a_bundle_tells_level_and_verdict_again_without_a_database(office: Offic
 def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
     result = newest_heads(office.lab.worker, study="full")
     (head,) = office.lab.rows("SELECT hash FROM sealed.chain WHERE chain = 'set/1' ORDER BY place DESC LIMIT 1")
-    assert [one.head for one in told] == [bytes(head[0]).hex()]
+    assert [one.head for one in result] == [bytes(head[0]).hex()]
     assert (
-        look(office.lab.worker, {"since": "2026-01-01T00:00:00+00:00", "told": {}}).events[-1]["head"] == told[0].head
+        look(office.lab.worker, {"since": "2026-01-01T00:00:00+00:00", "told": {}}).events[-1]["head"] == result[0].head
     )
     office.answer_delay = 3600.0
     asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": office.lab.key()}
@@ -64,8 +64,8 @@ def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
     office.lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")
     office.referee().run_once()
     (later,) = newest_heads(office.lab.worker)
-    assert later.head != told[0].head
-    assert verify_all(office.lab.referee, office.keys, heads=[told[0].head, later.head]).sound
+    assert later.head != result[0].head
+    assert verify_all(office.lab.referee, office.keys, heads=[result[0].head, later.head]).sound
 
 
 def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
