@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.cli.output import Columns
+    from easeml_core.services.reports.audit import AuditEvent
     from easeml_core.services.reports.next_steps import NextStep
     from easeml_core.services.reports.overview import StudyEntry
     from easeml_core.store.tables.releases import Alert
@@ -225,14 +226,21 @@ def audit(
         _must_be(store, study)
     found = service.audit(store, study=study, since=moment, group=only, who=given["who"], limit=given["limit"])
     if as_json:
-        show_json(found["events"])
+        show_json(found.events)
     elif given["as_csv"]:
-        click.echo(service.as_csv(found["events"]), nl=False)
-    elif not found["events"]:
+        click.echo(service.as_csv(found.events), nl=False)
+    elif not found.events:
         click.echo("nothing of the kind has been done")
     else:
-        columns = {"When (UTC)": "when", "What": "what", "Where": "where", "Who": "who", "How": "door", "Why": "reason"}
-        show_table(f"Audit, {len(found['events'])} of {found['total']:,}", columns, [_row(e) for e in found["events"]])
+        columns: Columns = {
+            "When (UTC)": lambda event: f"{event.at:%Y-%m-%d %H:%M}",
+            "What": _what,
+            "Where": _where,
+            "Who": "who",
+            "How": "door",
+            "Why": "reason",
+        }
+        show_table(f"Audit, {len(found.events)} of {found.total:,}", columns, found.events)
 
 
 def _must_be(store: Any, study: str) -> None:
@@ -243,7 +251,9 @@ def _must_be(store: Any, study: str) -> None:
         get_study(tx, study)
 
 
-def _row(event: dict[str, Any]) -> dict[str, Any]:
-    where = "/".join(filter(None, [event["tenant"], event["study"]]))
-    what = f"{event['title']}: {event['detail']}" if event["detail"] else event["title"]
-    return event | {"when": f"{event['at']:%Y-%m-%d %H:%M}", "what": what, "where": where or "installation"}
+def _what(event: AuditEvent) -> str:
+    return f"{event.title}: {event.detail}" if event.detail else event.title
+
+
+def _where(event: AuditEvent) -> str:
+    return "/".join(filter(None, [event.tenant, event.study])) or "installation"

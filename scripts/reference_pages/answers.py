@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.store"
 
 TYPED = {
+    "easeml audit": f"list {SERVICES}.reports.audit:AuditEvent",
     "easeml cache clear": f"{CLI}.operations:Cleared",
     "easeml cache show": "easeml_core.remote.cache:CacheReport",
     "easeml candidate pack": f"{CLI}.candidates:KeptProgram",

@@ -18,7 +18,7 @@ from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, rows, scalar
-from easeml_core.store.tables import decisions, models, releases, requests, sealed, studies, trials
+from easeml_core.store.tables import decisions, ledger, models, releases, requests, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,7 +287,8 @@ def test_eight_referees_never_overspend_a_set(referees: list[Store], make_rows: 
     assert sorted(s for s in steps if s is not None) == [1, 2, 3, 4, 5]
     with referees[0].begin() as tx:
         assert sealed.spent(tx, set_id) == (5, 1.25)
-        assert [e["request_id"] for e in sealed.ledger(tx, set_id)] == [filed[steps.index(s)] for s in range(1, 6)]
+        entries = ledger.set_ledger(tx, set_id, limit=9)  # newest first
+        assert [e.request_id for e in entries] == [filed[steps.index(s)] for s in range(5, 0, -1)]
 
 
 def test_a_held_study_makes_other_referees_wait_for_it_and_for_no_other(

@@ -36,13 +36,11 @@ from easeml_core.store.tables.outbox import GateFacts, MailText
 from easeml_core.store.tables.releases import Verdict as ReleasedVerdict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
     from easeml_core.config import JointConfig
-    from easeml_core.entities import Model
+    from easeml_core.entities import JsonObject, Model
     from easeml_core.gate.condition import Condition
     from easeml_core.services.evaluation.sealed_runs import Preparation
     from easeml_core.store.tables.test_sets import PlannedSet
@@ -266,7 +264,7 @@ def _judged(
     old: NDArray[Any],
     new: NDArray[Any],
     slices: tuple[Slice, ...],
-) -> tuple[bool, dict[str, Any]] | Wanted:
+) -> tuple[bool, JsonObject] | Wanted:
     """Return whether the model passes, and the report.
 
     The computation depends on sealed labels, so an error may, too: a free refusal would reveal labels. An error
@@ -312,13 +310,14 @@ def _slices(tx: Connection, config: GateConfig, test_set_id: int) -> tuple[Slice
     )
 
 
-def _record(tx: Connection, case: _Case, passed: bool, report: dict[str, Any]) -> Answer:
+def _record(tx: Connection, case: _Case, passed: bool, found: JsonObject) -> Answer:
     """Write the ledger; return the answer."""
     kind, symbol = case.allocation.kind, Symbol.PASS if passed else Symbol.FAIL
     released = Symbol.WITHHELD if kind is Adaptivity.NONE else symbol
     is_change = case.is_planned and case.allocation.is_change(passed=passed)
     step, steps = case.step
-    report |= {
+    report = {
+        **found,
         "condition": str(case.condition),
         "symbol": symbol.value,
         "model_id": case.models.new.id,
@@ -411,7 +410,7 @@ def _answer(
     return Answer(f"{answered}: {symbol}", facts)
 
 
-def verdict_mail(recipient: str, study: str, step: int, steps: int, report: Mapping[str, Any]) -> MailText:
+def verdict_mail(recipient: str, study: str, step: int, steps: int, report: JsonObject) -> MailText:
     """Return the mail that reports a withheld verdict.
 
     Args:

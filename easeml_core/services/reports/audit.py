@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.services.test_sets.display_names import WHY
 from easeml_core.store.queries import audit as store_audit
-from easeml_core.store.queries.audit import Filter
+from easeml_core.store.queries.audit import AuditRow, Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
-    Facts = Mapping[str, Any]
-    from collections.abc import Collection, Iterable, Mapping
-
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
 
 
@@ -36,22 +36,19 @@ _LIMITS = {
 }
 
 
-def act_in_words(row: Facts) -> tuple[str, str]:
+def act_in_words(act: str, before: JsonObject, after: JsonObject) -> tuple[str, str]:
     """Return title and detail of a row of the audit.
 
     Example:
-        >>> act_in_words(
-        ...     {"act": "study changed", "before": {"budget_seconds": 1800.0}, "after": {"budget_seconds": None}}
-        ... )
+        >>> act_in_words("study changed", {"budget_seconds": 1800.0}, {"budget_seconds": None})
         ('Limits of the study changed', 'budget 0.5 → none')
     """
-    act = row["act"]
     title = _TITLES.get(act, act.capitalize())
     write = _DETAILS.get(act)
-    return title, "" if write is None else write(row["before"], row["after"])
+    return title, "" if write is None else write(before, after)
 
 
-def _limits(before: Facts, after: Facts) -> str:
+def _limits(before: JsonObject, after: JsonObject) -> str:
     parts = [_limit(name, before.get(name), value) for name, value in sorted(after.items())]
     return "; ".join(parts)
 
@@ -71,7 +68,7 @@ def _plain(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _policy(before: Facts, after: Facts) -> str:
+def _policy(before: JsonObject, after: JsonObject) -> str:
     first, then = before.get("policy") or "the program's own", after.get("policy") or "the program's own"
     detail = f"{first} → {then}" if first != then else str(then)
     was, price = before.get("price_per_second") or 0.0, after.get("price_per_second") or 0.0
@@ -84,44 +81,44 @@ def hourly_text(price: float) -> str:
     return f"{3600 * price:.4g} of quality an hour" if price else "none"
 
 
-def _registered(_: Facts, after: Facts) -> str:
+def _registered(_: JsonObject, after: JsonObject) -> str:
     budget = after.get("budget_seconds")
     return f"metric {after['metric']}" + (f"; budget {_hours(budget)} device-hours" if budget is not None else "")
 
 
-def _set(_: Facts, after: Facts) -> str:
+def _set(_: JsonObject, after: JsonObject) -> str:
     name = f"{after['purpose']} set {after['name'] or after['set']}, {after['steps']} steps"
     return f"{name}: {WHY.get(after['why'], after['why'])}" if after.get("why") else name
 
 
-def _model(_: Facts, after: Facts) -> str:
+def _model(_: JsonObject, after: JsonObject) -> str:
     approved = f", approved by {after['approved_by']}" if after.get("approved_by") else ""
     return f"model {after['model']}{approved}"
 
 
-def _moved(before: Facts, after: Facts) -> str:
+def _moved(before: JsonObject, after: JsonObject) -> str:
     was = before.get("model")
     ground = f"; verdict {after['verdict']} of request {after['gate_request']}" if after.get("verdict") else ""
     return (f"model {was} → model {after['model']}" if was else _model(before, after)) + ground + _approved(was, after)
 
 
-def _approved(was: Any, after: Facts) -> str:
+def _approved(was: Any, after: JsonObject) -> str:
     return f"; approved by {after['approved_by']}" if was and after.get("approved_by") else ""
 
 
-def _refused(_: Facts, after: Facts) -> str:
+def _refused(_: JsonObject, after: JsonObject) -> str:
     return f"request {after['request']} to {_KINDS.get(after['kind'], after['kind'])}" + (
         f", model {after['model']}" if after.get("model") else ""
     )
 
 
-def _rows(_: Facts, after: Facts) -> str:
+def _rows(_: JsonObject, after: JsonObject) -> str:
     if "origin" in after:
         return f"{after['rows']:,} pairs from {after['origin']}"
     return f"{after['rows']:,} pairs switched {'on' if after['is_on'] else 'off'}"
 
 
-def _always(words: str) -> Callable[[Facts, Facts], str]:
+def _always(words: str) -> Callable[[JsonObject, JsonObject], str]:
     return lambda _before, _after: words
 
 
@@ -139,7 +136,7 @@ _TITLES = {
     "study sealed": "Study sealed",
 }
 
-_DETAILS: Mapping[str, Callable[[Facts, Facts], str]] = {
+_DETAILS: Mapping[str, Callable[[JsonObject, JsonObject], str]] = {
     "study changed": _limits,
     "tenant changed": _limits,
     "policy changed": _policy,
@@ -201,6 +198,36 @@ ACTS = {
 _GROUP = {act: group for group, acts in ACTS.items() for act in acts}
 
 
+@typed_record
+class AuditEvent(AuditRow):
+    """One act in words.
+
+    Attributes:
+        group: What it is about.
+        title: What was done.
+        detail: Of what, from what and to what; may be empty.
+    """
+
+    group: Group
+    title: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPart:
+    """Some acts of many.
+
+    Attributes:
+        total: How many acts there are under the filters.
+        groups: How many there are of each group under the other filters.
+        events: Those that were asked for, newest first.
+    """
+
+    total: int
+    groups: dict[str, int]
+    events: list[AuditEvent]
+
+
 def audit(
     store: Store,
     *,
@@ -212,7 +239,7 @@ def audit(
     since: datetime | None = None,
     limit: int = 50,
     offset: int = 0,
-) -> dict[str, Any]:
+) -> AuditPart:
     """Return acts, newest first.
 
     Args:
@@ -225,11 +252,6 @@ def audit(
         since: From then on.
         limit: 1 to 20,000.
         offset: How many newer ones are left out, >= 0.
-
-    Returns:
-        ``{"total", "groups", "events"}``. ``groups`` counts each group under the other filters. An event is ``{"id",
-        "at" (a moment), "who", "door", "role", "act", "group", "study", "tenant", "title", "detail", "before",
-        "after", "reason", "is_open"}``; the last says whether a request still waits for its answer.
 
     Raises:
         ConfigError: A number or the group is out of range.
@@ -244,7 +266,7 @@ def audit(
         found = store_audit.events(tx, chosen, limit=limit, offset=offset)
     groups = {str(g): sum(acts.get(act, 0) for act in members) for g, members in ACTS.items()}
     total = sum(acts.values()) if group is None else groups[group]
-    return {"total": total, "groups": groups, "events": [_event(e) for e in found]}
+    return AuditPart(total, groups, [_event(e) for e in found])
 
 
 def recent_figures(store: Store, *, studies: Collection[str] | None = None) -> dict[str, int]:
@@ -255,9 +277,9 @@ def recent_figures(store: Store, *, studies: Collection[str] | None = None) -> d
         return acts | {"waiting": store_audit.forced_that_wait(tx, studies)}
 
 
-def _event(row: dict[str, Any]) -> dict[str, Any]:
-    title, detail = act_in_words(row)
-    return row | {"group": _GROUP.get(row["act"], Group.STUDIES), "title": title, "detail": detail}
+def _event(row: AuditRow) -> AuditEvent:
+    title, detail = act_in_words(row.act, row.before, row.after)
+    return AuditEvent(**row_of(row), group=_GROUP.get(row.act, Group.STUDIES), title=title, detail=detail)
 
 
 COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason", "started_by")
@@ -267,7 +289,7 @@ _BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """Of spreadsheets; the last four are = + - @ in full width, which some treat alike."""
 
 
-def as_csv(events: Iterable[Mapping[str, Any]]) -> str:
+def as_csv(events: Iterable[AuditEvent]) -> str:
     """Return events as a table with a heading; a spreadsheet runs nothing of what users wrote.
 
     Example:
@@ -278,7 +300,7 @@ def as_csv(events: Iterable[Mapping[str, Any]]) -> str:
     table = csv.writer(written)
     table.writerow(COLUMNS)
     for event in events:
-        table.writerow([cell(event.get(column)) for column in COLUMNS])
+        table.writerow([cell(getattr(event, column, None)) for column in COLUMNS])
     return written.getvalue()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.entities import JsonObject, SealedSetPurpose, SealedSetState
 from easeml_core.sandbox.isolation import Isolation
 from easeml_core.store.tables import ledger, studies
 
@@ -68,7 +68,7 @@ class ShownEntry:
     decided_at: datetime
     answered_at: datetime | None
     isolation: Isolation | None
-    report: dict[str, Any]
+    report: JsonObject
 
 
 def study_ledger(store: Store, *, study: str) -> list[ShownEntry]:

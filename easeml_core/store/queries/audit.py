@@ -5,13 +5,15 @@ Triggers write the audit (m0008). Notifications are read from the schema ``work`
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from easeml_core.store.rows import rows, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject
+from easeml_core.store.rows import records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -57,13 +59,44 @@ SELECT left(w.message, 1000) FROM work.requests q JOIN work.answers w ON w.reque
 WHERE q.study_id = a.study_id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) END"""
 
 
-def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
-    """Return rows of the audit, newest first.
+@typed_record
+class AuditRow:
+    """One act.
 
-    ``is_open`` says whether a request still waits for its answer. A refused study's reason is the referee's answer.
+    Attributes:
+        id: Rising with time.
+        at: When.
+        who: Name of the person or the task.
+        door: How the act was done: ``page``, ``task``, ``database`` and so on.
+        role: The database role that wrote it.
+        act: What was done, such as ``study changed``.
+        study: Name of the study; None for none.
+        tenant: Name of the tenant; None for none.
+        before: What was changed, as the trigger of that version wrote it.
+        after: What it was changed to, likewise.
+        reason: Why; of a refused study the referee's answer.
+        is_open: Whether a request still waits for its answer.
     """
-    found = rows(
+
+    id: int
+    at: datetime
+    who: str
+    door: str
+    role: str
+    act: str
+    study: str | None
+    tenant: str | None
+    before: JsonObject
+    after: JsonObject
+    reason: str | None
+    is_open: bool
+
+
+def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> list[AuditRow]:
+    """Return rows of the audit, newest first."""
+    return records(
         tx,
+        AuditRow,
         "SELECT a.id, a.at, a.who, a.door, a.role, a.act, s.name AS study, t.name AS tenant, a.before, a.after, "
         f"coalesce(a.reason, {_REFUSAL}) AS reason, a.act LIKE '%asked' AND NOT EXISTS (SELECT FROM work.answers w "
         "WHERE w.request_id = (a.after ->> 'request')::bigint) AS is_open "
@@ -72,7 +105,6 @@ def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> li
         offset=offset,
         **_values(wanted),
     )
-    return [dict(r._mapping) for r in found]
 
 
 def counts(tx: Connection, wanted: Filter) -> dict[str, int]:
@@ -93,7 +125,7 @@ def forced_that_wait(tx: Connection, studies: Collection[str] | None) -> int:
     )
 
 
-def _values(wanted: Filter) -> dict[str, Any]:
+def _values(wanted: Filter) -> dict[str, object]:
     return wanted._asdict() | {
         "studies": None if wanted.studies is None else list(wanted.studies),
         "acts": None if wanted.acts is None else list(wanted.acts),

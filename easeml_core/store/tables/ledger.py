@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import from_json, typed_record
-from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.entities import JsonObject, SealedSetPurpose, SealedSetState
 from easeml_core.gate.report import VerdictReport
 from easeml_core.store.rows import record, records, row, rows, scalar
 
@@ -270,10 +270,10 @@ class LedgerEntry:
     log_level: float
     log_cost: float
     tolerance: float | None
-    report: dict[str, Any]
+    report: JsonObject
     decided_at: datetime
     answered_at: datetime | None
-    isolation: dict[str, Any] | None
+    isolation: JsonObject | None
 
     @property
     def verdict(self) -> VerdictReport:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.encoding import from_json, to_stored_json, typed_record
 from easeml_core.store.rows import as_json, change, clean, record, row, scalar
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from sqlalchemy import Connection
+
+    from easeml_core.entities import JsonObject
 
 
 @typed_record
@@ -135,7 +137,7 @@ def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
     return None if found is None else Held(found.request_id, found.refused, found.message, _facts(found.facts))
 
 
-def _facts(stored: dict[str, Any]) -> Facts | None:
+def _facts(stored: JsonObject) -> Facts | None:
     """What is stored with an answer; an earlier version may have left out what is None."""
     if not stored:
         return None

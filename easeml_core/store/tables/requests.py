@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import RequestKind
+from easeml_core.entities import JsonObject, RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
@@ -27,7 +26,7 @@ class Request:
     kind: RequestKind
     study_id: int
     model_id: int | None
-    arguments: Mapping[str, Any]
+    arguments: JsonObject
 
 
 def file_request(
@@ -36,7 +35,7 @@ def file_request(
     kind: RequestKind,
     study_id: int,
     model_id: int | None,
-    arguments: Mapping[str, Any],
+    arguments: JsonObject,
     request_key: str,
 ) -> int:
     """File a request and wake the referee; the same key gives the same request.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sqlalchemy import text
 
-from easeml_core.entities import SealedSetState
+from easeml_core.entities import JsonObject, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
 from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
 from easeml_core.store.tables import chain, studies
@@ -18,7 +18,7 @@ from easeml_core.store.tables.chained_rows import LEDGER, of_set
 from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -259,7 +259,7 @@ def keep_predictions(
     *,
     labels: NDArray[Any] | None,
     failure: str | None,
-    isolation: Mapping[str, Any] | None = None,
+    isolation: JsonObject | None = None,
 ) -> None:
     """Store the artifact's predictions on the set, or why it failed, and how its process was isolated.
 
@@ -299,7 +299,7 @@ def add_entry(
     log_level: float,
     log_cost: float,
     tolerance: float | None,
-    report: Mapping[str, Any],
+    report: JsonObject,
     is_change: bool = False,
     open_ended: bool = False,
     system: str,
@@ -341,15 +341,3 @@ def add_entry(
         system_steps=steps if system_steps is None else system_steps,
     )
     chain.append(tx, of_set(test_set_id), LEDGER, subject=int(entry_id))
-
-
-def ledger(tx: Connection, test_set_id: int) -> list[dict[str, Any]]:
-    """All entries of a set's ledger, in order: the referee's view."""
-    found = tx.execute(
-        text(
-            "SELECT step, system, system_step, request_id, answer, is_change, log_level, log_cost, tolerance, report, "
-            "decided_at FROM sealed.ledger WHERE test_set_id = :id ORDER BY step"
-        ),
-        {"id": test_set_id},
-    )
-    return [dict(r._mapping) for r in found]

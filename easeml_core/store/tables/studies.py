@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Candidate, DataVersion, Study, StudyState, Task, Tenant
+from easeml_core.entities import Candidate, DataVersion, JsonObject, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
 from easeml_core.store.rows import as_json, change, row, rows, scalar
 
@@ -74,7 +74,7 @@ def add_study(
     metric: str,
     weight: float,
     budget_seconds: float | None,
-    config: Mapping[str, Any],
+    config: JsonObject,
     request_key: str,
     priority: int = 0,
     deadline: datetime | None = None,
@@ -227,7 +227,7 @@ def add_data_version(
     feature_names: Sequence[str] | None = None,
     same_training_as: int | None = None,
     goes_on_with: int | None = None,
-    layout: Mapping[str, Any] | None = None,
+    layout: JsonObject | None = None,
 ) -> int:
     """The next version of the study's data, with the rows of each part; its id.
 

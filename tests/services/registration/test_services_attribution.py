@@ -104,8 +104,8 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     assert [a.names for a in live._memory.arms if a.study == "mixed"] == [("nb",)], "no arm, no pull"
     again = retry_trial(mixed.worker, trial_id=failed)
     assert retry_trial(mixed.worker, trial_id=failed) == again, "repeatable"
-    acts = [row for row in audit(mixed.worker)["events"] if row["act"] == "trial retried"]
-    assert [(row["before"]["trial"], row["after"]["trial"]) for row in acts] == [(failed, again.trial_id)]
+    acts = [row for row in audit(mixed.worker).events if row.act == "trial retried"]
+    assert [(row.before["trial"], row.after["trial"]) for row in acts] == [(failed, again.trial_id)]
     assert (again.state, again.trial_id > failed) == ("SUGGESTED", True)
     assert ask(mixed, ["tree"]) == {"tree": again.trial_id}
     assert run(mixed, again.trial_id, tree, "tree").state == "SUCCEEDED"

@@ -13,7 +13,7 @@ from device_rows import add_study
 
 from easeml_core.errors import ConfigError
 from easeml_core.services.registration.register import pause_study
-from easeml_core.services.reports.audit import ACTS, Group, act_in_words, as_csv, audit, recent_figures
+from easeml_core.services.reports.audit import ACTS, AuditPart, Group, act_in_words, as_csv, audit, recent_figures
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.store.actors import acting, because
@@ -33,33 +33,33 @@ def busy(database: Any) -> None:
     set_policy(database.owner, changes={"price_per_second": 1e-6}, reason="devices are dear")
 
 
-def acts(found: dict[str, Any]) -> list[str]:
-    return [event["act"] for event in found["events"]]
+def acts(found: AuditPart) -> list[str]:
+    return [event.act for event in found.events]
 
 
 def test_the_newest_comes_first_in_words(database: Any, busy: None) -> None:
     found = audit(database.worker)
-    policy, paused, tenant, study = found["events"][:4]
-    assert (policy["title"], policy["detail"], policy["study"]) == (
+    policy, paused, tenant, study = found.events[:4]
+    assert (policy.title, policy.detail, policy.study) == (
         "Policy chosen",
         "the program's own → default; price of compute none → 0.0036 of quality an hour",
         None,
     )
-    assert (paused["title"], paused["study"], paused["tenant"]) == ("Study paused", "theirs", "rivals")
-    assert (tenant["title"], tenant["detail"]) == ("Limits of the tenant changed", "weight 1 → 2")
-    assert (study["detail"], study["who"], study["reason"]) == (
+    assert (paused.title, paused.study, paused.tenant) == ("Study paused", "theirs", "rivals")
+    assert (tenant.title, tenant.detail) == ("Limits of the tenant changed", "weight 1 → 2")
+    assert (study.detail, study.who, study.reason) == (
         "budget none → 45 device-hours",
         "ada",
         "storm season",
     )
-    assert found["total"] == len(found["events"]) == sum(found["groups"].values())
+    assert found.total == len(found.events) == sum(found.groups.values())
 
 
 @pytest.mark.parametrize("group", list(Group))
 def test_a_group_holds_its_acts_and_no_other(database: Any, busy: None, group: Group) -> None:
     found = audit(database.worker, group=group)
     assert set(acts(found)) <= set(ACTS[group])
-    assert found["total"] == len(found["events"]) == found["groups"][group]
+    assert found.total == len(found.events) == found.groups[group]
 
 
 def test_every_act_that_a_trigger_writes_is_in_a_group(database: Any) -> None:
@@ -79,31 +79,31 @@ def test_every_act_has_a_title_and_a_detail(act: str) -> None:
     if act in ("study changed", "tenant changed"):
         facts = {"weight": 2.0}
     before = {"validation set replaced": {"version": 1}, "trial retried": {"trial": 4}}.get(act, {})
-    title, detail = act_in_words({"act": act, "before": before, "after": facts | {"version": 2}})
+    title, detail = act_in_words(act, before, facts | {"version": 2})
     assert title[0].isupper()
     assert detail
     assert "{" not in title + detail
 
 
 def test_filters_of_study_person_text_and_time(database: Any, busy: None) -> None:
-    assert {e["study"] for e in audit(database.worker, study="mine")["events"]} == {"mine"}
+    assert {e.study for e in audit(database.worker, study="mine").events} == {"mine"}
     assert acts(audit(database.worker, who="ada")) == ["study changed"]
     assert acts(audit(database.worker, text="STORM")) == ["study changed"]
     assert acts(audit(database.worker, text="100%_")) == []
-    assert audit(database.worker, since=datetime.now(UTC) + timedelta(hours=1))["total"] == 0
+    assert audit(database.worker, since=datetime.now(UTC) + timedelta(hours=1)).total == 0
     everything = acts(audit(database.worker))
     assert acts(audit(database.worker, limit=2, offset=1)) == everything[1:3]
 
 
 def test_tenants_read_of_their_own_and_never_of_the_installation(database: Any, busy: None) -> None:
     mine = audit(database.worker, studies=["mine"])
-    assert {e["study"] for e in mine["events"]} == {"mine"}
+    assert {e.study for e in mine.events} == {"mine"}
     theirs = audit(database.worker, studies=["theirs"])
     assert "tenant changed" in acts(theirs)  # its own weight
     assert "policy changed" not in acts(theirs)
     assert "ada" not in repr(theirs)
-    assert audit(database.worker, studies=["mine"], study="theirs")["total"] == 0
-    assert audit(database.worker, studies=[])["total"] == 0
+    assert audit(database.worker, studies=["mine"], study="theirs").total == 0
+    assert audit(database.worker, studies=[]).total == 0
 
 
 def test_the_alert_of_a_team_is_that_team_s(database: Any, busy: None) -> None:
@@ -125,9 +125,9 @@ def test_figures_are_of_the_last_thirty_days(database: Any, busy: None) -> None:
 
 
 def test_no_cell_of_the_table_is_a_formula(database: Any, busy: None) -> None:
-    table = list(csv.reader(io.StringIO(as_csv(audit(database.worker)["events"]))))
+    table = list(csv.reader(io.StringIO(as_csv(audit(database.worker).events))))
     assert table[0][:3] == ["at", "act", "who"]
-    assert len(table) == audit(database.worker)["total"] + 1
+    assert len(table) == audit(database.worker).total + 1
     assert "'=cmd|' /C calc'!A0" in {row[2] for row in table}
     assert "'@SUM(1)" in {row[8] for row in table}
     assert not [cell for row in table for cell in row if cell.startswith(("=", "+", "-", "@"))]

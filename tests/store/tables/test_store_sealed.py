@@ -164,9 +164,10 @@ def test_the_ledger_adds_up_and_knows_what_it_was_asked(
         used = ledger.usage(tx, gate, "question 2")
         assert (used.known_step, used.known_answer, used.log_weight) == (2, "pass", 0.75)
         assert ledger.usage(tx, meter, "question 2").known_step is None  # each set has a separate memory
-        shown = [(e["step"], e["request_id"], e["answer"], e["tolerance"]) for e in sealed.ledger(tx, gate)]
-        assert shown == [(1, first, "fail", 0.1), (2, second, "pass", None)]
-        assert sealed.ledger(tx, gate)[0]["report"] == {"wins": 7}
+        entries = ledger.set_ledger(tx, gate, limit=9)
+        shown = [(e.step, e.request_id, e.answer, e.tolerance) for e in entries]
+        assert shown == [(2, second, "pass", None), (1, first, "fail", 0.1)]
+        assert entries[-1].report == {"wins": 7}
 
 
 def test_a_shared_ledger_counts_each_system_and_adds_up_both(

@@ -47,7 +47,7 @@ def test_operators_and_referees_see_all(done, ask_as, text_of, role):
     assert "budget none → 1 device-hours" in read
     assert "weight 1 → 2. “storm season”" in read
     assert "Policy chosen the whole installation" in read
-    assert f"1 to {audit(done.worker)['total']} of {audit(done.worker)['total']}" in read
+    assert f"1 to {audit(done.worker).total} of {audit(done.worker).total}" in read
 
 
 def test_others_see_what_was_done_to_their_studies(done, ask_as, text_of):
@@ -78,7 +78,7 @@ def test_names_and_reasons_are_escaped_and_no_cell_is_a_formula(done, ask_as):
     assert answer.headers["content-disposition"] == 'attachment; filename="easeml-audit.csv"'
     assert answer.headers["cache-control"] == "no-store"
     rows = table_of(answer)
-    assert len(rows) == audit(done.worker)["total"]
+    assert len(rows) == audit(done.worker).total
     assert {"'=HYPERLINK(1)", "storm season"} <= {row["reason"] for row in rows}
     assert not [cell for row in rows for cell in row.values() if cell.startswith(("=", "+", "-", "@"))]
 
@@ -89,7 +89,7 @@ def test_the_table_has_no_end_but_the_last_act(done, ask_as, monkeypatch, most):
     for number in range(10):
         with acting("ada", door="page"):
             set_study(done.worker, study="mine", priority=number + 1)
-    total = audit(done.worker)["total"]
+    total = audit(done.worker).total
     operator, asked = ask_as("ada", "operator"), []
 
     def look(store, **wanted):
@@ -135,7 +135,7 @@ def test_pages_follow_each_other(done, ask_as, text_of):
         with acting("ada", door="page"):
             set_study(done.worker, study="mine", priority=number - 30)
     operator = ask_as("ada", "operator")
-    total = audit(done.worker)["total"]
+    total = audit(done.worker).total
     first, second = operator.get("/audit"), operator.get("/audit?page=2")
     assert f"1 to 50 of {total}" in text_of(first.text)
     assert f"51 to {total} of {total}" in text_of(second.text)
@@ -146,8 +146,8 @@ def test_pages_follow_each_other(done, ask_as, text_of):
 def test_a_change_on_any_page_bears_the_name_of_who_made_it(done, ask_as):
     answer = ask_as("ann", rights=lambda study, tenant, *, write: True).post("/studies/mine/pause")
     assert answer.status_code == 303
-    event = audit(done.worker, study="mine")["events"][0]
-    assert (event["act"], event["who"], event["door"]) == ("study paused", "ann", "page")
+    event = audit(done.worker, study="mine").events[0]
+    assert (event.act, event.who, event.door) == ("study paused", "ann", "page")
 
 
 def test_who_started_the_run_in_which_a_task_acts(done, ask_as, text_of, monkeypatch):

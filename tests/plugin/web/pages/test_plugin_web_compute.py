@@ -88,9 +88,9 @@ def test_an_operator_sets_limits_once_and_the_audit_knows_who_and_why(two, ask_a
         answer = operator.post("/compute/tenants/rivals", data=LIMITS)
         assert (answer.status_code, answer.headers["location"]) == (303, "/compute#limits")
     assert limits_of(two, "rivals") == (2.0, 4, 36_000.0)
-    (event,) = audit(two.worker, group="limits")["events"]
-    assert (event["who"], event["door"], event["reason"]) == ("ada", "page", "quarter end")
-    assert event["before"] == {"weight": 1.0, "max_parallel": None, "quota_seconds": None}
+    (event,) = audit(two.worker, group="limits").events
+    assert (event.who, event.door, event.reason) == ("ada", "page", "quarter end")
+    assert event.before == {"weight": 1.0, "max_parallel": None, "quota_seconds": None}
     assert operator.post("/compute/tenants/rivals", data={"weight": "2"}).status_code == 303
     assert limits_of(two, "rivals") == (2.0, None, None)
 

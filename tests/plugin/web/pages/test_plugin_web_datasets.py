@@ -75,9 +75,9 @@ def test_a_set_is_retired_released_and_validated_on_by_a_referee_alone(
             done = ada.post(f"/studies/cancer/data/{act}", data=said)
             assert (done.status_code, done.headers["location"]) == (303, "/studies/cancer/data")
     assert states(database) == ["live", "released"]
-    (replaced,) = [e for e in audit(database.worker)["events"] if e["act"] == "validation set replaced"]
-    assert (replaced["who"], replaced["door"], replaced["reason"]) == ("ada", "page", "the old one is <worn>")
-    assert replaced["detail"] == "version 1 → version 2"
+    (replaced,) = [e for e in audit(database.worker).events if e.act == "validation set replaced"]
+    assert (replaced.who, replaced.door, replaced.reason) == ("ada", "page", "the old one is <worn>")
+    assert replaced.detail == "version 1 → version 2"
     text = text_of(ada.get("/studies/cancer/data").text)
     assert "Validation set, version 2" in text
     validation, _, versions = text.partition("Versions A new version")

@@ -351,8 +351,8 @@ def test_why_somebody_changed_it_stands_in_the_audit(study, ask_as, database, te
     if path == "resume":
         assert ada.post(f"/studies/{study}/pause").status_code == 303
     assert ada.post(f"/studies/{study}/{path}", data=form | {"reason": f"  {why} "}).status_code == 303
-    newest = audit(database.worker, study=study)["events"][0]
-    assert (newest["act"], newest["who"], newest["door"], newest["reason"]) == (act, "ada", "page", why)
+    newest = audit(database.worker, study=study).events[0]
+    assert (newest.act, newest.who, newest.door, newest.reason) == (act, "ada", "page", why)
     page = ada.get("/audit").text
     assert why in text_of(page)
     assert HOSTILE not in page
@@ -369,8 +369,8 @@ def test_why_a_candidate_joins_and_why_a_trial_is_cancelled_stand_in_the_audit(s
         for _ in range(2):
             told = ada.post(f"/studies/{study}/{path}", data=more | {"reason": f" {path} {HOSTILE} "})
             assert told.status_code == 303, path
-    acts = [e for e in audit(database.worker, study=study)["events"] if e["who"] == "ada"]
-    assert [(e["act"], e["door"], e["reason"]) for e in acts] == [
+    acts = [e for e in audit(database.worker, study=study).events if e.who == "ada"]
+    assert [(e.act, e.door, e.reason) for e in acts] == [
         ("trial cancelled", "page", f"trials/{trial}/cancel {HOSTILE}"),
         ("candidate added", "page", f"candidates {HOSTILE}"),
     ]
@@ -379,7 +379,7 @@ def test_why_a_candidate_joins_and_why_a_trial_is_cancelled_stand_in_the_audit(s
 def test_nobody_has_to_say_why(study, ask_as, database):
     ada = ask_as("ada", "operator")
     assert ada.post(f"/studies/{study}/weight", data={"weight": "3", "priority": "0", "reason": " "}).status_code == 303
-    assert audit(database.worker, study=study)["events"][0]["reason"] is None
+    assert audit(database.worker, study=study).events[0].reason is None
     waits = suggest_trials(database.worker, count=1, request_key="waits").trials[0].trial_id
     page = ada.get(f"/studies/{study}").text
     for field in ("pause-why", "weight-why", "stops-why", "candidate-why", f"cancel-why-{waits}"):

@@ -386,5 +386,5 @@ def test_a_hostile_class_runs_neither_in_a_snippet_nor_in_a_spreadsheet(ask_as, 
 def test_no_name_of_a_study_makes_a_page_look_like_a_program(ask_as, make_study, store):
     make_study("api")
     assert ask_as("ann").post("/studies/api/pause").status_code == 303
-    (event,) = audit(store, study="api", text="ann")["events"]
-    assert (event["act"], event["door"]) == ("study paused", "page")
+    (event,) = audit(store, study="api", text="ann").events
+    assert (event.act, event.door) == ("study paused", "page")

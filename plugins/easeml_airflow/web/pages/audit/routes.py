@@ -20,6 +20,7 @@ from easeml_airflow.web.pages.audit import view
 from easeml_airflow.web.server.airflow_runs import questions, starters
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import HEADERS, Tab
+from easeml_core.encoding import row_of
 from easeml_core.services.reports.audit import ACTS, MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.server.site import Site
+    from easeml_core.services.reports.audit import AuditEvent
     from easeml_core.store.database import Store
 
 
@@ -135,9 +137,8 @@ def routes(site: Site) -> APIRouter:
         names = visible(store, viewer)
         found = audit(store, studies=names, limit=PAGE_SIZE, offset=view_.offset, **view_.filters())
         figures = recent_figures(store, studies=names)
-        found |= {"events": with_starters(found["events"], viewer)}
         asked = questions() if viewer.is_referee else []
-        shown = view.page_of(found, figures, is_all=names is None, asked=asked)
+        shown = view.page_of(found, with_starters(found.events, viewer), figures, is_all=names is None, asked=asked)
         return site.page(request, viewer, "audit.html", wanted=view_, spans=SPANS, shown=shown)
 
     @router.get("/audit.csv")
@@ -157,16 +158,16 @@ def _parts(store: Store, viewer: Viewer, wanted: Wanted) -> Iterator[str]:
     """
     names, heading, oldest = visible(store, viewer), as_csv(()), math.inf
     for offset in count(0, MOST_ROWS):
-        found = audit(store, studies=names, limit=MOST_ROWS, offset=offset, **wanted.filters())["events"]
-        new = [event for event in found if event["id"] < oldest]
-        oldest = new[-1]["id"] if new else oldest
+        found = audit(store, studies=names, limit=MOST_ROWS, offset=offset, **wanted.filters()).events
+        new = [event for event in found if event.id < oldest]
+        oldest = new[-1].id if new else oldest
         table = as_csv(with_starters(new, viewer))
         yield table.removeprefix(heading) if offset else table
         if len(found) < MOST_ROWS:
             return
 
 
-def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[dict[str, Any]]:
+def with_starters(events: Sequence[AuditEvent], viewer: Viewer) -> list[view.StartedEvent]:
     """The events with ``started_by``: who started the run that an act names, if known.
 
     For operators only: a worker can name any run, also of a DAG that the viewer may not see.
@@ -174,7 +175,7 @@ def with_starters(events: Sequence[Mapping[str, Any]], viewer: Viewer) -> list[d
     tasks = [view.acting_task(event) for event in events]
     known = starters(task[:2] for task in tasks if task is not None) if viewer.is_operator else {}
     return [
-        {**event, "started_by": None if task is None else known.get(task[:2])}
+        view.StartedEvent(**row_of(event), started_by=None if task is None else known.get(task[:2]))
         for event, task in zip(events, tasks, strict=True)
     ]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.server.airflow_runs import page_of_run, task_of
 from easeml_airflow.web.server.marks import Mark
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
-from easeml_core.services.reports.audit import ACTS, Group
+from easeml_core.services.reports.audit import ACTS, AuditEvent, AuditPart, Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,24 +89,37 @@ class Page:
     asked: Sequence[Question]
 
 
+@dataclass(frozen=True, slots=True)
+class StartedEvent(AuditEvent):
+    """An act of the audit; ``started_by`` started the run that it names, None where that is not known."""
+
+    started_by: str | None
+
+
 def page_of(
-    found: Mapping[str, Any], figures: Mapping[str, int], *, is_all: bool, asked: Sequence[Question] = ()
+    found: AuditPart,
+    events: Sequence[StartedEvent],
+    figures: Mapping[str, int],
+    *,
+    is_all: bool,
+    asked: Sequence[Question] = (),
 ) -> Page:
     """The page.
 
     Args:
-        found: As of ``services.audit.audit``.
+        found: What was found.
+        events: Its events, with who started their runs.
         figures: As of ``services.audit.recent_figures``.
         is_all: Whether the viewer sees the whole installation.
         asked: Forced promotions that wait for an answer in Airflow; for a referee.
     """
-    groups = found["groups"]
+    groups = found.groups
     return Page(
         now=_now(figures, is_all=is_all, asked=len(asked)),
         facts=_facts(figures),
         chips=[(key, word, groups[key] if key else sum(groups.values())) for key, word in GROUPS.items()],
-        rows=[_row(event) for event in found["events"]],
-        total=found["total"],
+        rows=[_row(event) for event in events],
+        total=found.total,
         asked=asked,
     )
 
@@ -177,15 +190,15 @@ _STARTED = {
 """How a run began, by what Airflow calls it."""
 
 
-def acting_task(event: Mapping[str, Any]) -> tuple[str, str, str] | None:
+def acting_task(event: AuditEvent) -> tuple[str, str, str] | None:
     """The DAG, run and task that an act names, by itself or through the referee; None for people.
 
     A worker may name another's run, so this is no proof of where it was done.
     """
-    task = task_of(event["who"])
-    if task is None or event["door"] == "task":
+    task = task_of(event.who)
+    if task is None or event.door == "task":
         return task
-    is_asker = event["role"] == _REFEREE and event["door"] == "database" and "__" in task[1]
+    is_asker = event.role == _REFEREE and event.door == "database" and "__" in task[1]
     return task if is_asker else None
 
 
@@ -193,23 +206,23 @@ def _started(run: str, by: str | None) -> str:
     return f"by {by}" if by else next((word for start, word in _STARTED.items() if run.startswith(start)), "")
 
 
-def _row(event: Mapping[str, Any]) -> Row:
-    colour, shape = _MARKS.get(event["act"]) or _OF_GROUP[event["group"]]
-    tenant, study, task = event["tenant"], event["study"], acting_task(event)
+def _row(event: StartedEvent) -> Row:
+    colour, shape = _MARKS.get(event.act) or _OF_GROUP[event.group]
+    tenant, study, task = event.tenant, event.study, acting_task(event)
     return Row(
-        at=event["at"],
-        mark=Mark(colour, shape, event["title"]),
-        badge="waits" if event["is_open"] else "forced" if event["act"] == "forced promotion" else "",
+        at=event.at,
+        mark=Mark(colour, shape, event.title),
+        badge="waits" if event.is_open else "forced" if event.act == "forced promotion" else "",
         place=" / ".join(filter(None, [tenant, study])) or "the whole installation",
         study=study or "",
         path=path_of_study(study) if study else "",
-        who=event["who"],
-        name=event["who"] if task is None else f"{task[0]}, task {task[2]}",
+        who=event.who,
+        name=event.who if task is None else f"{task[0]}, task {task[2]}",
         run="" if task is None else page_of_run(*task[:2]),
-        started="" if task is None else _started(task[1], event["started_by"]),
-        role=_ROLES.get(event["role"], event["role"]),
-        door="referee" if event["role"] == _REFEREE and event["door"] == "database" else event["door"],
-        detail=event["detail"],
-        reason=event["reason"] or "",
-        is_hot=event["act"] in _HOT,
+        started="" if task is None else _started(task[1], event.started_by),
+        role=_ROLES.get(event.role, event.role),
+        door="referee" if event.role == _REFEREE and event.door == "database" else event.door,
+        detail=event.detail,
+        reason=event.reason or "",
+        is_hot=event.act in _HOT,
     )
