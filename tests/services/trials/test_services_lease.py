@@ -18,7 +18,7 @@ from easeml_core.errors import (
     TrainingCancelled,
 )
 from easeml_core.services.trials import heartbeat as module
-from easeml_core.services.trials.heartbeat import LOOK_SECONDS, Lease
+from easeml_core.services.trials.heartbeat import LOOK_SECONDS, Lease, point_of
 from easeml_core.store.tables.trials import Checkpoint
 
 if TYPE_CHECKING:
@@ -300,3 +300,20 @@ def test_the_limit_is_what_the_study_allows_or_what_is_reserved() -> None:
     assert short.is_cut_short
     assert lease(None, config=config, reserved_seconds=0.0).time_limit_seconds > 0
     assert not lease(None, config=config, reserved_seconds=math.inf).is_cut_short
+
+
+@pytest.mark.parametrize(
+    ("news", "point"),
+    [
+        ({"step": 2, "of": 8, "quality": 0.5, "loss": 1}, (2, 8, 0.5, 1.0)),
+        ({"step": 10**400, "quality": 0.5}, None),
+        ({"step": True, "quality": 0.5}, None),
+        ({"step": 2, "of": 10**400, "quality": 0.5}, (2, None, 0.5, None)),
+        ({"step": 2, "of": 1, "quality": 0.5}, (2, None, 0.5, None)),
+        ({"step": 2, "quality": 10**400, "loss": 3}, (2, None, None, 3.0)),
+        ({"step": 2, "quality": 1.5}, None),
+    ],
+)
+def test_progress_of_a_training_is_a_point_only_where_it_is_one(news: dict[str, Any], point: Any) -> None:
+    found = point_of(news, seconds=3.0)
+    assert (found and (found.step, found.of, found.quality, found.loss)) == point
