@@ -21,7 +21,7 @@ from easeml_core.cli.connection import (
     tell_gate_answer,
     wait_for_answer,
 )
-from easeml_core.cli.gate_decide import SAME, decide, plan_of, plan_options
+from easeml_core.cli.gate_decide import DecisionPlan, decide, plan_of, plan_options
 from easeml_core.cli.gate_plan import plan
 from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
 from easeml_core.errors import InvalidInputError
@@ -88,15 +88,7 @@ def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int
 
 _FILE = click.Path(path_type=Path)
 _LOOSE = 2.0  # an interval that reaches further beyond the promise says little about it
-_PLAN: dict[str, Any] = {
-    "condition": "n - o > 0 +/- 0.02",
-    "reliability": 0.95,
-    "steps": 1,
-    "adaptivity": "none",
-    "mode": "fp-free",
-    "sampling": "fixed",
-    "power": SAME,
-}
+_PLAN = DecisionPlan(condition="n - o > 0 +/- 0.02", reliability=0.95, steps=1, adaptivity="none")
 
 
 @click.command(epilog=example("easeml gate selftest --accuracy 0.9 --disagreement 0.05 --runs 500"))
@@ -138,10 +130,17 @@ def _selftest(
     from easeml_core.gate.offline import log_level_of
     from easeml_core.gate.self_test import identical_models, run_self_test
 
-    plan = plan_of(script, given, _PLAN | {"estimator": "exact"})
-    condition, mode = parse_condition(str(plan["condition"])), str(plan["mode"])
-    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps", "mode", "estimator")}
-    log_level = log_level_of(**asked, step=None, passes=0)
+    plan = plan_of(script, _PLAN, **given)
+    condition, mode = parse_condition(plan.condition), plan.mode
+    log_level = log_level_of(
+        reliability=plan.reliability,
+        adaptivity=plan.adaptivity,
+        steps=plan.steps,
+        mode=mode,
+        estimator=plan.estimator,
+        step=None,
+        passes=0,
+    )
     if labels is not None and old is not None and new is not None:
         law = _real_law(labels, old, new)
     elif (labels, old, new) == (None, None, None):
@@ -157,8 +156,8 @@ def _selftest(
             runs=runs,
             log_level=log_level,
             mode=mode,
-            sampling=plan["sampling"],
-            power=plan["power"],
+            sampling=plan.sampling,
+            power=plan.power,
             seed=seed,
             on_done=on_done,
         )

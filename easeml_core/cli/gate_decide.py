@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,31 @@ if TYPE_CHECKING:
 _FILE = click.Path(path_type=Path)
 SAME = "same"
 """Power as high as the level requires of the other side."""
-_PLAN: dict[str, Any] = {
-    "reliability": 0.9999,
-    "steps": 32,
-    "adaptivity": "full",
-    "mode": "fp-free",
-    "sampling": "fixed",
-    "power": SAME,
-}
 
 
-def plan_options(defaults: dict[str, Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+@dataclass(frozen=True, slots=True)
+class DecisionPlan:
+    """What a set was planned for, as options or a script say it; ``power`` is None where the level asks for it."""
+
+    condition: str = ""
+    reliability: float = 0.9999
+    steps: int = 32
+    adaptivity: str = "full"
+    mode: str = "fp-free"
+    sampling: str = "fixed"
+    power: float | None = None
+    estimator: str = "exact"
+
+
+_PLAN = DecisionPlan()
+
+
+def plan_options(defaults: DecisionPlan) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add the options of a set's plan; without defaults in click, so that options beside a script are noticed."""
 
     def shown(text: str, key: str) -> str:
-        return f"{text} [default: {defaults[key]}]" if key in defaults else text
+        usual = SAME if key == "power" else getattr(defaults, key)
+        return f"{text} [default: {usual}]" if usual else text
 
     options = (
         click.option("--condition", help=shown('E.g. "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01".', "condition")),
@@ -102,7 +113,7 @@ def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
         raise ConfigError(name, error.value, error.allowed) from error
 
 
-def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> DecisionPlan:
     """Return the condition and the settings of ``defaults``, from a script or from options, never from both.
 
     Raises:
@@ -110,11 +121,13 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
     """
     named = {key: value for key, value in given.items() if value is not None}
     if script is None:
-        if "condition" not in defaults | named:
+        if named.get("power") == SAME:
+            named["power"] = None
+        asked = replace(defaults, **named)
+        if not asked.condition:
             message = "give --condition, or --script with a file that holds one"
             raise InvalidInputError(message)
-        asked = defaults | named
-        return asked | {"power": None if asked["power"] == SAME else asked["power"]}
+        return asked
     if named:
         message = f"--script holds the whole plan; leave out --{', --'.join(named)}"
         raise InvalidInputError(message)
@@ -126,7 +139,7 @@ def plan_of(script: Path | None, given: dict[str, Any], defaults: dict[str, Any]
         message = f"{script} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error
     found = read_script(text)
-    return {key: getattr(found, key) for key in defaults | {"condition": ""}}
+    return DecisionPlan(**{field.name: getattr(found, field.name) for field in fields(DecisionPlan)})
 
 
 def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
@@ -216,11 +229,18 @@ def _decide(
     )
     from easeml_core.gate.slices import slices_of
 
-    plan = plan_of(script, given, _PLAN | {"estimator": "exact"})
-    condition = parse_condition(str(plan["condition"]))
-    asked = {name: plan[name] for name in ("reliability", "adaptivity", "steps", "mode", "estimator")}
-    with passes_named(plan["adaptivity"], passes):
-        log_level = log_level_of(**asked, step=step, passes=passes)
+    plan = plan_of(script, _PLAN, **given)
+    condition = parse_condition(plan.condition)
+    with passes_named(plan.adaptivity, passes):
+        log_level = log_level_of(
+            reliability=plan.reliability,
+            adaptivity=plan.adaptivity,
+            steps=plan.steps,
+            mode=plan.mode,
+            estimator=plan.estimator,
+            step=step,
+            passes=passes,
+        )
     wanted = slice_conditions(slice_texts)
     if bool(wanted) != (slices is not None):
         message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"
@@ -233,15 +253,24 @@ def _decide(
         data.old,
         data.new,
         log_level=log_level,
-        mode=plan["mode"],
-        sampling=plan["sampling"],
-        power=plan["power"],
+        mode=plan.mode,
+        sampling=plan.sampling,
+        power=plan.power,
         slices=parts,
     )
     decision = decided(found, data.examples, str(labels or "--labels"))
-    sized = {name: asked[name] for name in ("reliability", "adaptivity", "steps", "estimator")}
-    sized["power"] = plan["power"] if plan["estimator"] == "exact" else None
-    small = too_few_examples(decision, condition, len(data.examples), parts, passes=passes, **sized)
+    small = too_few_examples(
+        decision,
+        condition,
+        len(data.examples),
+        parts,
+        passes=passes,
+        reliability=plan.reliability,
+        adaptivity=plan.adaptivity,
+        steps=plan.steps,
+        estimator=plan.estimator,
+        power=plan.power if plan.estimator == "exact" else None,
+    )
     warnings = [*data.mismatches, *map(str, small)]
     show_warnings(warnings)
     if as_json:

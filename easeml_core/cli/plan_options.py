@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from easeml_core.entities import JsonObject
+
 
 GATE_SETTINGS = ("condition", "reliability", "steps", "adaptivity", "mode", "power", "estimator", "sampling", "mail")
 
@@ -62,7 +64,7 @@ _SET_OPTIONS = (
 )
 
 
-def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_given(**given: Any) -> JsonObject:
     """Return the settings among a command's keywords, those of the script included.
 
     Raises:
@@ -76,7 +78,7 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["slices"]:
         gate["slices"] = tuple(slice_pairs(given["slices"]))
     if given["script"]:
-        gate = _of_script(given["script"], gate)
+        gate = dict(_of_script(given["script"], gate))
     purpose, share = given["purpose"] or "gate", given["gate_share"]
     if share is not None and purpose != "joint":
         message = "--gate-share is for --purpose joint"
@@ -94,14 +96,15 @@ def settings_given(given: Mapping[str, Any]) -> dict[str, Any]:
     return settings_of_json(given["meter"] or "{}")
 
 
-def _of_both(gate: dict[str, Any], meter: str | None, share: float | None) -> dict[str, Any]:
+def _of_both(gate: JsonObject, meter: str | None, share: float | None) -> JsonObject:
     """Return the settings of a shared set: the reliability is that of both together."""
-    whole = {"reliability": gate.pop("reliability", None), "gate_share": share}
-    parts = {"gate": gate, "meter": settings_of_json(meter or "{}")}
+    whole = {"reliability": gate.get("reliability"), "gate_share": share}
+    own = {name: value for name, value in gate.items() if name != "reliability"}
+    parts = {"gate": own, "meter": settings_of_json(meter or "{}")}
     return {name: value for name, value in (whole | parts).items() if value not in (None, {})}
 
 
-def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
+def _of_script(path: str | Path, gate: JsonObject) -> JsonObject:
     """Return the settings of a script, with those that no script has."""
     both = [name for name in gate if name not in ("slices", "other_conditions")]
     if both:
@@ -112,10 +115,10 @@ def _of_script(path: str | Path, gate: dict[str, Any]) -> dict[str, Any]:
     with open(path, encoding="utf-8", errors="replace") as file:
         script = read_script(file.read(1_000_000))
     found = {name: getattr(script, name) for name in GATE_SETTINGS}
-    return gate | {name: value for name, value in found.items() if value not in (None, "")}
+    return dict(gate) | {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def settings_of_json(text: str) -> dict[str, Any]:
+def settings_of_json(text: str) -> JsonObject:
     """Return the object behind ``--meter``.
 
     Raises:

@@ -108,7 +108,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
     from easeml_core.services.test_sets.planning import labels_of_submissions
 
     store = open_store(database, role=_REFEREE)
-    settings = settings_given(given)
+    settings = settings_given(**given)
     found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
     text = f"set {name} of {study} is planned: at least {counted(found.rows, 'example')} for {_steps(found)}"
     words = labels_of_submissions(found.plan, found.rows) if isinstance(found.plan, GateConfig) else None
@@ -149,7 +149,7 @@ def seal(
         labels=labels,
         name=name,
         purpose=given["purpose"],
-        settings=settings_given(given),
+        settings=settings_given(**given),
         slices_column=slices_column,
     )
     if as_json:

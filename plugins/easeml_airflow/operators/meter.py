@@ -88,7 +88,7 @@ class PauseOnAlertOperator(EasemlOperator):
         self.alert_id = alert_id
         self.team = team
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Facts:
         """Pause or not, log, hand on."""
         from easeml_core.services.meter.alerts import pause_on_alert
 
@@ -99,5 +99,5 @@ class PauseOnAlertOperator(EasemlOperator):
             found = pause_on_alert(self.hook.get_store(), study=self.study, alert_id=alert_id, team=team)
         done = "is paused by it" if found.paused else f"stays {found.state}"
         self.log.info("alert %d: study %s %s", alert_id, self.study, done)
-        public: dict[str, Any] = to_json(found)
+        public: Facts = to_json(found)
         return public

@@ -28,11 +28,12 @@ from easeml_airflow.version_compat import (
 from easeml_core.errors import NotFoundError, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
     from airflow.sdk.execution_time.hitl import HITLUser
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import ListedModel
 
@@ -111,7 +112,7 @@ class Approval:
     why: str
 
 
-def approval_of(answer: Mapping[str, Any]) -> Approval:
+def approval_of(answer: JsonObject) -> Approval:
     """Who approved, and why.
 
     Args:
@@ -123,7 +124,7 @@ def approval_of(answer: Mapping[str, Any]) -> Approval:
     return Approval(who=_who(answer.get("responded_by_user") or {}), why=_why(answer.get("params_input") or {}))
 
 
-def require_same_question(asked: Any, now: Mapping[str, Any]) -> None:
+def require_same_question(asked: Any, now: JsonObject) -> None:
     """Refuse an answer to another question.
 
     Args:
@@ -181,7 +182,7 @@ def question(study: str, model: ListedModel, production: int | None, asked_by: s
     )
 
 
-def _who(person: Mapping[str, Any]) -> str:
+def _who(person: JsonObject) -> str:
     number, name = (str(person.get(part) or "").strip() for part in ("id", "name"))
     if not name and not number:
         message = "a time-out's default answered, not a person; leave `defaults` out"
@@ -195,7 +196,7 @@ def _who(person: Mapping[str, Any]) -> str:
     return name if number in ("", name) else f"{name} ({number})"
 
 
-def _why(given: Mapping[str, Any]) -> str:
+def _why(given: JsonObject) -> str:
     why = given.get("why")
     if not isinstance(why, str) or not why.strip():
         message = "the promotion was approved without a reason; trigger it again and fill it in"
@@ -281,7 +282,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         filed = file_forced_promotion(store, study=self.study, model_id=model, who=who, why=why, request_key=key)
         return int(filed["request_id"])
 
-    def _asked(self) -> dict[str, Any]:
+    def _asked(self) -> JsonObject:
         """What an answer is to: only this may be promoted."""
         named = {"study": str(self.study), "model_id": whole(self.model_id, "model_id")}
         return named | {"easeml_conn_id": self.easeml_conn_id}

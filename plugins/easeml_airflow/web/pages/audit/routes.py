@@ -24,12 +24,12 @@ from easeml_core.encoding import row_of
 from easeml_core.services.reports.audit import ACTS, MOST_ROWS, as_csv, audit, recent_figures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from fastapi.responses import HTMLResponse
 
     from easeml_airflow.web.server.site import Site
-    from easeml_core.services.reports.audit import AuditEvent
+    from easeml_core.services.reports.audit import AuditEvent, AuditPart
     from easeml_core.store.database import Store
 
 
@@ -84,16 +84,20 @@ class Wanted:
         """Newer rows that are left out."""
         return (self.page - 1) * PAGE_SIZE
 
-    def filters(self) -> dict[str, Any]:
-        """Arguments of ``services.audit.audit``."""
+    def find(self, store: Store, names: Collection[str] | None, *, limit: int, offset: int) -> AuditPart:
+        """Return the acts that are wanted; arguments as of ``services.reports.audit.audit``."""
         days = SPANS[self.since][1]
-        return {
-            "group": self.show or None,
-            "text": self.text,
-            "who": self.who or None,
-            "study": self.study or None,
-            "since": None if days is None else datetime.now(UTC) - timedelta(days=days),
-        }
+        return audit(
+            store,
+            studies=names,
+            group=self.show or None,
+            text=self.text,
+            who=self.who or None,
+            study=self.study or None,
+            since=None if days is None else datetime.now(UTC) - timedelta(days=days),
+            limit=limit,
+            offset=offset,
+        )
 
     def link(self, **changes: Any) -> str:
         """The query of another view; another choice begins at its first page.
@@ -135,7 +139,7 @@ def routes(site: Site) -> APIRouter:
     def show(request: Request, view_: Wanted = wanted, viewer: Viewer = who) -> HTMLResponse:
         store = site.open_store()
         names = visible(store, viewer)
-        found = audit(store, studies=names, limit=PAGE_SIZE, offset=view_.offset, **view_.filters())
+        found = view_.find(store, names, limit=PAGE_SIZE, offset=view_.offset)
         figures = recent_figures(store, studies=names)
         asked = questions() if viewer.is_referee else []
         shown = view.page_of(found, with_starters(found.events, viewer), figures, is_all=names is None, asked=asked)
@@ -158,7 +162,7 @@ def _parts(store: Store, viewer: Viewer, wanted: Wanted) -> Iterator[str]:
     """
     names, heading, oldest = visible(store, viewer), as_csv(()), math.inf
     for offset in count(0, MOST_ROWS):
-        found = audit(store, studies=names, limit=MOST_ROWS, offset=offset, **wanted.filters()).events
+        found = wanted.find(store, names, limit=MOST_ROWS, offset=offset).events
         new = [event for event in found if event.id < oldest]
         oldest = new[-1].id if new else oldest
         table = as_csv(with_starters(new, viewer))
