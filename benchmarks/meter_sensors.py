@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from installation import GATE, STUDY, TARGET, TENANT, write_coins
 from rich.console import Console
-from triggerer_watch import Ear, Tasks, component, listeners, use, workers
+from triggerer_watch import BlockingListener, Tasks, component, listeners, use, workers
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.models.formats import save_model
@@ -107,14 +107,14 @@ def hand_in_by_heart(stack: Stack, store: Store) -> int:
 def breach(stack: Stack, store: Store, tasks: Tasks, sensors: int) -> dict[str, float | None]:
     """Hand the model to the meter; seconds after the alert was written unless said, None for what never came."""
     model = hand_in_by_heart(stack, store)
-    with Ear(stack) as ear:
+    with BlockingListener(stack) as listener:
         asked = time.time()
         filed = file_meter_request(store, study=STUDY, model_id=model, request_key="breach")
         first = tasks.fewer("deferred", sensors, seconds=60)
         last = tasks.fewer("deferred", 1, seconds=120)
         answer = wait_for(lambda: answer_of(store, filed["request_id"]), 60)
     decided, alerted = _moments(stack)
-    heard = ear.heard[f"alert:{STUDY}"]
+    heard = listener.heard[f"alert:{STUDY}"]
     if answer["signal"] != 2:
         message = f"the model was not found out: {answer}"
         raise RuntimeError(message)

@@ -24,7 +24,7 @@ MAPPED_TASKS = "SELECT coalesce(state, 'none'), count(*) FROM task_instance WHER
 
 
 @dataclass(slots=True)
-class Ear(contextlib.AbstractContextManager["Ear"]):
+class BlockingListener(contextlib.AbstractContextManager["BlockingListener"]):
     """Hears notifications in a separate thread.
 
     Attributes:
@@ -37,7 +37,7 @@ class Ear(contextlib.AbstractContextManager["Ear"]):
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> BlockingListener:
         """Listen from now on."""
         connection = self.stack.server.connect("easeml_worker", "easeml")
         with connection.cursor() as cursor:

@@ -81,18 +81,9 @@ def refreshed(store: Store, study: str, request_key: str, timeout: float) -> dic
 @database_option
 @json_option
 def feed(
-    study: str,
-    path: Path | None,
-    label_column: str,
-    labels: Path | None,
-    pairs: tuple[str, ...],
-    refresh: bool,
-    timeout: float,
-    request_key: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+    study: str, pairs: tuple[str, ...], refresh: bool, timeout: float, request_key: str | None, artifacts: str | None,
+    database: str | None, as_json: bool, **files: Any,
+) -> None:  # fmt: skip
     """Feed labelled pairs to STUDY: a CSV file, a folder of arrays or of images by class, or single pairs.
 
     They wait for the study's next refresh: at night, with --refresh, or by `easeml refine apply`. Rows that the study
@@ -104,10 +95,8 @@ def feed(
     fed = bring(
         store,
         open_artifacts(artifacts, store),
+        **files,
         study=study,
-        path=path,
-        labels=labels,
-        label_column=label_column,
         pairs=[_pair(text) for text in pairs] if pairs else None,
         fed_by=account_name(),
         request_key=key,
@@ -204,17 +193,9 @@ def _show_ranking(study: str, limit: int, artifacts: str | None, database: str |
 @artifacts_option
 @database_option
 @json_option
-def off(
-    study: str,
-    hashes: tuple[str, ...],
-    reason: str,
-    request_key: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+def off(**given: Any) -> None:
     """Switch the rows HASHES of STUDY off; the same pairs fed with another label then replace them."""
-    _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=False)
+    _switch(**given, on=False)
 
 
 @refine.command(epilog=example('easeml refine on flowers 3fa40c1b9e77 --reason "it was right"'))
@@ -225,48 +206,25 @@ def off(
 @artifacts_option
 @database_option
 @json_option
-def on(
-    study: str,
-    hashes: tuple[str, ...],
-    reason: str,
-    request_key: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+def on(**given: Any) -> None:
     """Switch the rows HASHES of STUDY on again."""
-    _switch(study, hashes, reason, request_key, artifacts, database, as_json, on=True)
+    _switch(**given, on=True)
 
 
 def _switch(
-    study: str,
-    hashes: tuple[str, ...],
-    reason: str,
-    request_key: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-    *,
-    on: bool,
+    *, request_key: str | None, artifacts: str | None, database: str | None, as_json: bool, **given: Any
 ) -> None:
     from easeml_core.services.datasets.refine import switch_pairs
 
-    done = switch_pairs(
-        *open_installation(database, artifacts),
-        study=study,
-        hashes=hashes,
-        on=on,
-        reason=reason,
-        switched_by=account_name(),
-        request_key=new_key(request_key),
-    )
+    place = open_installation(database, artifacts)
+    done = switch_pairs(*place, **given, switched_by=account_name(), request_key=new_key(request_key))
     if as_json:
         show_json(done)
     else:
-        side = "on" if on else "off"
+        side = "on" if given["on"] else "off"
         click.echo(
             f"{counted(done['switched'], 'row is', 'rows are')} switched {side} with the next refresh "
-            f"(`easeml refine apply {study}`)"
+            f"(`easeml refine apply {given['study']}`)"
         )
 
 
@@ -396,27 +354,11 @@ def _size_line(found: dict[str, Any]) -> str:
 @artifacts_option
 @database_option
 @json_option
-def replace(
-    study: str,
-    inputs: Path | None,
-    labels: Path | None,
-    from_set: str | None,
-    add: bool,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+def replace(artifacts: str | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Give a study another validation set; its training part and its models stay."""
     from easeml_core.services.datasets.validation_sets import replace_validation
 
-    found = replace_validation(
-        *open_installation(database, artifacts, role=_REFEREE),
-        study=study,
-        inputs=inputs,
-        labels=labels,
-        from_set=from_set,
-        add=add,
-    )
+    found = replace_validation(*open_installation(database, artifacts, role=_REFEREE), **given)
     if as_json:
         show_json(found)
         return
@@ -424,10 +366,10 @@ def replace(
         click.echo(f"easeml: {plain(warning)}", err=True)
     again = "has it already: " if found["replaced_before"] else ""
     click.echo(
-        f"{again}validation set {found['version']} of {study}: {counted(found['rows'], 'row')}, "
+        f"{again}validation set {found['version']} of {given['study']}: {counted(found['rows'], 'row')}, "
         f"{found['added']:,} of them new; {counted(found['to_measure'], 'model')} to measure"
     )
-    _show_left_out(found, add=add)
+    _show_left_out(found, add=given["add"])
 
 
 def _show_left_out(found: dict[str, Any], *, add: bool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -38,20 +38,11 @@ def labels() -> None:
 @click.option("--to", type=_FILE, help="CSV file to write; default: CSV on standard output.")
 @database_option
 @json_option
-def wanted(
-    study: str,
-    test_set: str | None,
-    labeler: str | None,
-    limit: int,
-    to: Path | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+def wanted(to: Path | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Write the examples whose labels are wanted, in the set's fixed order."""
     from easeml_core.services.labeling.requests import wanted_labels
 
-    store = open_store(database, role=_REFEREE)
-    found = wanted_labels(store, study=study, test_set=test_set, labeler=labeler, limit=limit, to=to)
+    found = wanted_labels(open_store(database, role=_REFEREE), **given, to=to)
     if as_json:
         show_json(found)
     elif to is not None:

@@ -184,21 +184,12 @@ def promote(
 @_waiting
 @database_option
 @json_option
-def rollback(
-    study: str,
-    model_id: int | None,
-    why: str,
-    request_key: str | None,
-    timeout: float,
-    database: str | None,
-    as_json: bool,
-) -> None:
+def rollback(request_key: str | None, timeout: float, database: str | None, as_json: bool, **given: Any) -> None:
     """Return a model to production that was there before."""
     from easeml_core.services.referee.requests import file_rollback
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
-    given: dict[str, Any] = {"study": study, "model_id": model_id, "why": why, "request_key": key}
-    filed = file_rollback(store, **given, directly=_is_referee(store))
+    filed = file_rollback(store, **given, request_key=key, directly=_is_referee(store))
     _show_answer(store, filed["request_id"], timeout, as_json)
 
 
@@ -214,13 +205,12 @@ def rollback(
 @click.pass_context
 def meter(
     context: click.Context,
-    study: str,
-    model_id: int | None,
-    team: int,
+    /,
     request_key: str | None,
     timeout: float,
     database: str | None,
     as_json: bool,
+    **asked: Any,
 ) -> None:
     """Ask how far the validation set overstates model MODEL_ID of STUDY: one signal, from 1 (little) upwards.
 
@@ -229,7 +219,6 @@ def meter(
 
     Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, 130 interrupted.
     """
-    asked: dict[str, Any] = {"study": study, "model_id": model_id, "team": team}
     asked["request_key"] = request_key or f"cli/{uuid.uuid4()}"
     context.exit(_meter(open_store(database), asked, timeout, as_json))
 
@@ -320,16 +309,9 @@ Examples:
 @database_option
 @json_option
 def infer(
-    study: str,
-    path: Path | None,
-    rows: tuple[str, ...],
-    model: str,
-    probabilities: bool,
-    output: Path | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+    path: Path | None, rows: tuple[str, ...], output: Path | None, artifacts: str | None, database: str | None,
+    as_json: bool, **asked: Any,
+) -> None:  # fmt: skip
     """Answer the rows of PATH (CSV, .npy, an image, or a folder), those of --row, or those on standard input.
 
     Columns of a CSV file that are no inputs of the study are written beside the answers. The last line on standard
@@ -342,14 +324,7 @@ def infer(
         message = "give a PATH or --row, not both"
         raise InvalidInputError(message)
     given = None if path is not None else [_numbers(row) for row in (rows or _lines(sys.stdin))]
-    found = ask(
-        *open_installation(database, artifacts),
-        study=study,
-        inputs=given,
-        path=path,
-        model=model,
-        probabilities=probabilities,
-    )
+    found = ask(*open_installation(database, artifacts), **asked, inputs=given, path=path)
     if output is not None:
         write_answers(output, found)
     if as_json:

@@ -128,17 +128,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
 @artifacts_option
 @database_option
 @json_option
-def seal(
-    study: str,
-    name: str | None,
-    inputs: Path,
-    labels: Path | None,
-    slices_column: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-    **given: Any,
-) -> None:
+def seal(artifacts: str | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Seal new examples for a study; live at once, or after the set that is live now."""
     from easeml_core.services.test_sets.upload import seal_test_set
 
@@ -160,7 +150,7 @@ def seal(
     again = "was sealed before and " if found.sealed_before else ""
     needed = "" if found.sealed_before else f"{found.needed:,} needed, "  # a sealed set keeps its plan
     click.echo(
-        f"set {found.name or found.test_set_id} of {study} {again}is {found.state}: {found.rows:,} "
+        f"set {found.name or found.test_set_id} of {found.study} {again}is {found.state}: {found.rows:,} "
         f"examples, {needed}{_steps(found)}" + (plain(f"; {found.when_live}") if found.when_live else "")
     )
 

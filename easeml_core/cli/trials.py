@@ -6,7 +6,7 @@ import signal
 import threading
 import uuid
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -192,18 +192,9 @@ Examples:
 @database_option
 @json_option
 def run(
-    kind: str | None,
-    slot: str | None,
-    policy: str | None,
-    studies: tuple[str, ...],
-    until: float | None,
-    max_trials: int | None,
-    poll: float,
-    request_key: str | None,
-    artifacts: str | None,
-    database: str | None,
-    as_json: bool,
-) -> None:
+    kind: str | None, studies: tuple[str, ...], poll: float, request_key: str | None, artifacts: str | None,
+    database: str | None, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Train one trial after the other until nothing is left; progress goes to standard error.
 
     SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
@@ -218,16 +209,13 @@ def run(
     _tell(f"request key {key}")
     summary = run_device(
         *open_installation(database, artifacts),
+        **given,
         device=kind,
         request_key=key,
-        policy=policy,
         studies_only=studies or None,
-        until=until,
-        max_trials=max_trials,
         log=_tell,
         should_stop=stop.is_set,
         poll_seconds=poll,
-        slot=slot,
     )
     if as_json:
         show_json(summary)

@@ -433,8 +433,8 @@ def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
     tx.execute(statement, {"channel": channel, "topics": list(topics)})
 
 
-def tell_pages(tx: Connection, *studies: str) -> None:
-    """Let the pages of these studies look again once this transaction commits: a trial of theirs has another state."""
+def notify_pages(tx: Connection, *studies: str) -> None:
+    """Notify the pages of these studies of a trial's new state, once this transaction commits."""
     notify(tx, *(f"study:{study}" for study in studies), channel=NEWS_CHANNEL)
 
 

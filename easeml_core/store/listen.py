@@ -28,10 +28,10 @@ T = TypeVar("T")
 
 _LONGEST_PAUSE_SECONDS = 5.0
 _QUIET_SECONDS = 0.2
-"""Rest of a waiter that was woken for nothing: any role may notify, and all waiters of a loop look one at a time."""
+"""Pause of a waiter after a wake-up without a result: any role may notify, and waiters of a loop look in turn."""
 
 _STOP_SECONDS = 0.5
-"""How long an ``Ear`` may take to see that it shall stop."""
+"""Longest delay until a ``BlockingListener`` sees that it must stop."""
 
 _listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Listener]] = weakref.WeakKeyDictionary()
 
@@ -53,7 +53,7 @@ class Listener:
 
     @classmethod
     def of(cls, dsn: str) -> Listener:
-        """The running loop's listener for this database."""
+        """Return the running loop's listener for this database."""
         mine = _listeners.setdefault(asyncio.get_running_loop(), {})
         return mine.setdefault(dsn, cls(dsn))
 
@@ -114,7 +114,7 @@ class Listener:
             self._connection = None
 
 
-class Ear:
+class BlockingListener:
     """A blocking listener for a process that does nothing else while it waits.
 
     Args:
@@ -125,7 +125,7 @@ class Ear:
     def __init__(self, dsn: str, *channels: str) -> None:
         self._dsn, self._channels = dsn, channels
 
-    def __enter__(self) -> Ear:
+    def __enter__(self) -> BlockingListener:
         """Open the connection.
 
         Raises:
@@ -175,14 +175,14 @@ def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
 async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seconds: float = 60.0) -> T:
     """Wait until ``look`` finds something.
 
-    The subscription stands before the first look, so nothing that happens between two looks is lost. Who was woken for
-    nothing looks again after 0.2 s at the earliest; whatever is notified meanwhile is found then.
+    The subscription begins before the first look, so nothing that happens between two looks is lost. A waiter that was
+    woken for nothing looks again after 0.2 s at the earliest.
 
     Args:
         dsn: Address of the database (``Store.dsn``).
         topic: Payload that announces a change, e.g. ``answer:17``.
-        look: A short query; runs in a thread, since one that blocks would stop every other waiter of the loop.
-        poll_seconds: How long at most between two looks, > 0; jittered by a fifth.
+        look: A short query; runs in a thread, since a blocking one would stop every other waiter of the loop.
+        poll_seconds: Longest time between two looks, > 0; jittered by a fifth.
 
     Returns:
         The first value of ``look`` that is not None. Errors of ``look`` other than StoreUnavailableError pass through.

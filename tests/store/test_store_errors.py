@@ -31,7 +31,7 @@ from easeml_core.errors import (
     WrongRoleError,
 )
 from easeml_core.store.database import Store, lock, savepoint
-from easeml_core.store.listen import Ear
+from easeml_core.store.listen import BlockingListener
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
 from easeml_core.store.tables import models, promotions, sealed, studies, trials
@@ -126,7 +126,7 @@ def test_a_wrong_role_is_named_with_its_source_and_the_role_that_is_needed(
 def test_a_role_that_may_not_connect_does_not_wait_for_news(database: Any) -> None:
     dsn = Store(database.url("airflow")).dsn
     with pytest.raises(WrongRoleError, match="permission denied for database"):
-        Ear(dsn, "easeml").__enter__()
+        BlockingListener(dsn, "easeml").__enter__()
 
 
 def test_the_right_role_without_its_rights_is_sent_to_the_upgrade(database: Any, ask: Any) -> None:

@@ -14,7 +14,7 @@ import pytest
 from easeml_core.errors import NotFoundError, StoreUnavailableError
 from easeml_core.store import listen
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.listen import Ear, Listener, until
+from easeml_core.store.listen import BlockingListener, Listener, until
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
 
@@ -333,9 +333,9 @@ def stop() -> threading.Event:
     return threading.Event()
 
 
-def seconds(ear: Ear, limit: float, stop: threading.Event) -> float:
+def seconds(listener: BlockingListener, limit: float, stop: threading.Event) -> float:
     begun = time.monotonic()
-    ear.wait(limit, stop)
+    listener.wait(limit, stop)
     return time.monotonic() - begun
 
 
@@ -344,54 +344,54 @@ def call(database: Any) -> None:
         notify(tx, "request:1", channel=REFEREE_CHANNEL)
 
 
-def test_an_ear_hears_at_once(database: Any, stop: threading.Event) -> None:
-    with Ear(database.referee.dsn, REFEREE_CHANNEL) as ear:
+def test_a_blocking_listener_wakes_at_once(database: Any, stop: threading.Event) -> None:
+    with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         timer = threading.Timer(0.2, call, [database])
         timer.start()
-        assert 0.15 < seconds(ear, 60, stop) < SOON
+        assert 0.15 < seconds(listener, 60, stop) < SOON
         timer.join()
-        assert seconds(ear, 0.1, stop) >= 0.1  # one call is heard once
+        assert seconds(listener, 0.1, stop) >= 0.1  # one call is heard once
 
 
-def test_an_ear_has_heard_what_came_while_its_owner_worked(database: Any, stop: threading.Event) -> None:
-    with Ear(database.referee.dsn, REFEREE_CHANNEL) as ear:
+def test_a_blocking_listener_finds_what_came_while_its_owner_worked(database: Any, stop: threading.Event) -> None:
+    with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         call(database)
         call(database)
         time.sleep(0.2)
-        assert seconds(ear, 60, stop) < SOON
-        assert seconds(ear, 0.1, stop) >= 0.1  # two calls before one look are one
+        assert seconds(listener, 60, stop) < SOON
+        assert seconds(listener, 0.1, stop) >= 0.1  # two calls before one look are one
 
 
-def test_an_ear_knows_its_channel_only(database: Any, stop: threading.Event) -> None:
-    with Ear(database.referee.dsn, REFEREE_CHANNEL) as ear:
+def test_a_blocking_listener_knows_its_channel_only(database: Any, stop: threading.Event) -> None:
+    with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         with database.worker.begin() as tx:
             notify(tx, "study:iris")
-        assert seconds(ear, 0.3, stop) >= 0.3
+        assert seconds(listener, 0.3, stop) >= 0.3
 
 
-def test_an_ear_stops_when_asked_and_when_the_time_is_over(database: Any, stop: threading.Event) -> None:
-    with Ear(database.referee.dsn, REFEREE_CHANNEL) as ear:
-        assert 0.2 <= seconds(ear, 0.2, stop) < SOON
-        assert seconds(ear, 0, stop) < 0.1
+def test_a_blocking_listener_stops_when_asked_and_when_the_time_is_over(database: Any, stop: threading.Event) -> None:
+    with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
+        assert 0.2 <= seconds(listener, 0.2, stop) < SOON
+        assert seconds(listener, 0, stop) < 0.1
         timer = threading.Timer(0.1, stop.set)
         timer.start()
-        assert seconds(ear, 60, stop) < SOON
+        assert seconds(listener, 60, stop) < SOON
         timer.join()
-        assert seconds(ear, 60, stop) < 0.1
+        assert seconds(listener, 60, stop) < 0.1
 
 
-def test_an_ear_that_was_cut_off_says_so(board: Board, stop: threading.Event) -> None:
-    with Ear(board.database.referee.dsn, REFEREE_CHANNEL) as ear:
+def test_a_blocking_listener_that_was_cut_off_says_so(board: Board, stop: threading.Event) -> None:
+    with BlockingListener(board.database.referee.dsn, REFEREE_CHANNEL) as listener:
         kill_listeners(board)
         with pytest.raises(StoreUnavailableError, match=r"terminating connection|closed"):
-            ear.wait(60, stop)
+            listener.wait(60, stop)
         with pytest.raises(StoreUnavailableError, match="closed"):
-            ear.wait(60, stop)
+            listener.wait(60, stop)
 
 
-def test_an_ear_without_a_database_says_so() -> None:
+def test_a_blocking_listener_without_a_database_says_so() -> None:
     with pytest.raises(StoreUnavailableError, match="refused"):
-        Ear(f"postgresql://127.0.0.1:{free_port()}/easeml", REFEREE_CHANNEL).__enter__()
+        BlockingListener(f"postgresql://127.0.0.1:{free_port()}/easeml", REFEREE_CHANNEL).__enter__()
 
 
 pytestmark = pytest.mark.own_database  # connections are counted

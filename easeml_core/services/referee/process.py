@@ -35,7 +35,7 @@ from easeml_core.services.referee.mail_delivery import MailSender, MailServer
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
 from easeml_core.store.database import REFEREE_CHANNEL
-from easeml_core.store.listen import Ear
+from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import outbox, requests, retries, sealed
 
 if TYPE_CHECKING:
@@ -183,11 +183,13 @@ class Referee:
                 with self._store.begin() as tx:
                     private = sealed.private_channel(tx)
                     retries.note_server_start(tx)
-                with Ear(self._store.dsn, REFEREE_CHANNEL, private) as ear:  # before the first look: nothing is missed
+                with BlockingListener(
+                    self._store.dsn, REFEREE_CHANNEL, private
+                ) as listener:  # before the first look: nothing is missed
                     while not stop.is_set():
                         looked_at = time.monotonic()
                         if not work():
-                            ear.wait(self._pause_seconds(looked_at), stop)
+                            listener.wait(self._pause_seconds(looked_at), stop)
             except (StoreUnavailableError, ConcurrentUpdateError) as error:
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)

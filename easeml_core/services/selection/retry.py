@@ -17,7 +17,7 @@ from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.compute_budget import reservation
-from easeml_core.store.database import lock, notify, savepoint, tell_pages
+from easeml_core.store.database import lock, notify, notify_pages, savepoint
 from easeml_core.store.tables import reservations, retries, studies, trials
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
         retries=trial_id,
     )
     notify(tx, f"trial:{trial_id}")
-    tell_pages(tx, trial.study)
+    notify_pages(tx, trial.study)
     return added
 
 

@@ -24,7 +24,7 @@ from easeml_core.services.selection.retry import retry_changed
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
-from easeml_core.store.database import notify, savepoint, tell_pages
+from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import decisions, reservations, retries, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
 
@@ -221,7 +221,7 @@ class _Round:
             pass
         self.memory.reopen(self.seen.now)
         self._batch_id()
-        tell_pages(self.tx, *{trial.study for trial in self.given})
+        notify_pages(self.tx, *{trial.study for trial in self.given})
 
     def kept(self) -> Memory | None:
         """Return the state, unless it lacks what this round has written."""
@@ -241,7 +241,7 @@ class _Round:
     def _again(self, trial: Trial) -> None:
         """Suggest a left-over trial again, with a reservation for another attempt, or end it."""
         study = self.memory.active[trial.study_id]
-        tell_pages(self.tx, trial.study)
+        notify_pages(self.tx, trial.study)
         if study.deadline is not None and study.deadline <= self.seen.now:
             trials.request_cancel(self.tx, trial.id)
             notify(self.tx, f"trial:{trial.id}")

@@ -31,7 +31,7 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.heartbeat import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
-from easeml_core.store.database import notify, tell_pages
+from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.tables import models, pruning, studies, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
@@ -177,7 +177,7 @@ def claim(
             _tell(tx, trial)
             log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
             return None
-        tell_pages(tx, trial.study)
+        notify_pages(tx, trial.study)
         artifact = studies.data_artifact(tx, trial.data_version_id)
     return Lease(
         store=store,
@@ -197,7 +197,7 @@ def claim(
 def _tell(tx: Connection, trial: Trial) -> None:
     """Notify listeners of the trial and the pages of its study."""
     notify(tx, f"trial:{trial.id}")
-    tell_pages(tx, trial.study)
+    notify_pages(tx, trial.study)
 
 
 def _start(
@@ -476,7 +476,7 @@ def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
             return False
         trials.release_lease(tx, trial_id, alive=True)
         notify(tx, f"trial:{trial_id}")
-        tell_pages(tx, trial.study)
+        notify_pages(tx, trial.study)
     return True
 
 

@@ -35,7 +35,7 @@ from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handin
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.heartbeat import silent
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.listen import Ear
+from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import decisions, trials
 from easeml_core.store.tables.reservations import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
 from easeml_core.store.tables.trials import TrialReport
@@ -365,12 +365,12 @@ class _Stream:
             f"whose end may free one of {counted(before.untried, 'untried candidate')}"
         )
         wake, stop = min(self.deadline, time.monotonic() + self.poll_seconds), _Stop(self._end)
-        with Ear(self.store.dsn, CHANNEL) as ear:  # listens before the first look: nothing is missed
+        with BlockingListener(self.store.dsn, CHANNEL) as listener:  # listens before the first look: nothing is missed
             while not stop.is_set() and (left := wake - time.monotonic()) > 0:
                 with self.store.begin() as tx:
                     if self._outlook(tx) != before:
                         break
-                ear.wait(left, stop)
+                listener.wait(left, stop)
         return None
 
     def _nothing_left(self) -> Reason:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 from easeml_core.encoding import to_stored_json, typed_record
 from easeml_core.entities import FailureKind, JsonObject, Trial, TrialState
 from easeml_core.errors import NotFoundError
-from easeml_core.store.database import notify, tell_pages
+from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -385,7 +385,7 @@ def expire_leases(tx: Connection) -> list[int]:
     for lost in found:
         if lost.state != TrialState.SUGGESTED:
             notify(tx, f"trial:{lost.id}")
-    tell_pages(tx, *{lost.study for lost in found})
+    notify_pages(tx, *{lost.study for lost in found})
     return [r.id for r in found]
 
 

@@ -8,37 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from fed_rows import as_pairs, bring, new_rows, renew
 
-from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError
-from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds
+from easeml_core.services.datasets.feed import list_feeds
 from easeml_core.store.tables import datasets
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-TABLE = load_source("sklearn:breast_cancer")
-NAMES, CLASSES = TABLE.feature_names, ("malignant", "benign")
-
-
-def new_rows(count: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the table, each moved a little, so that they are new."""
-    rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(TABLE.labels), count, replace=False)
-    return (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (count, 30))).astype(np.float32), TABLE.labels[chosen]
-
-
-def as_pairs(inputs: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
-    return [{"inputs": row.tolist(), "label": CLASSES[label]} for row, label in zip(inputs, labels, strict=True)]
-
-
-def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: Any) -> dict[str, Any]:
-    given = {"study": study, "pairs": pairs, "fed_by": "ann", "request_key": lab.key()}
-    return feed(lab.worker, lab.artifacts, **given | more)
-
-
-def renew(lab: Any, study: str = "full") -> dict[str, Any]:
-    return lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key())["request_id"])
 
 
 def store_feed(lab: Any, content: bytes, rows: int, folder: Path) -> None:

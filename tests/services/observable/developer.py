@@ -255,15 +255,15 @@ def listening(lab: Any) -> Iterator[list[Sight]]:
     """What a worker hears on every channel whose name stands in the source code, in order."""
     address = lab.url("easeml_worker").replace("postgresql+psycopg2", "postgresql")
     heard: list[Sight] = []
-    with contextlib.closing(psycopg2.connect(address)) as ear:
-        ear.autocommit = True
-        with ear.cursor() as cursor:
+    with contextlib.closing(psycopg2.connect(address)) as listener:
+        listener.autocommit = True
+        with listener.cursor() as cursor:
             for name in CHANNELS:
                 cursor.execute(f"LISTEN {getattr(channels, name)}")
             yield heard
             cursor.execute("SELECT 1")
         names = {getattr(channels, name): name for name in CHANNELS}
-        said = [(f"{names[n.channel]} {n.payload.partition(':')[0]}", n.payload) for n in ear.notifies]
+        said = [(f"{names[n.channel]} {n.payload.partition(':')[0]}", n.payload) for n in listener.notifies]
     heard.extend(
         Sight(Kind.TOPIC, name, "", [p for n, p in said if n == name]) for name in dict.fromkeys(n for n, _ in said)
     )

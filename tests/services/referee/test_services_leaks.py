@@ -75,13 +75,13 @@ def overheard(lab: Any) -> Iterator[list[str]]:
     """What a worker hears on the channel that every role may listen to."""
     address = lab.url("easeml_worker").replace("postgresql+psycopg2", "postgresql")
     heard: list[str] = []
-    with contextlib.closing(psycopg2.connect(address)) as ear:
-        ear.autocommit = True
-        with ear.cursor() as cursor:
+    with contextlib.closing(psycopg2.connect(address)) as listener:
+        listener.autocommit = True
+        with listener.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
             yield heard
             cursor.execute("SELECT 1")
-        heard.extend(n.payload for n in ear.notifies)
+        heard.extend(n.payload for n in listener.notifies)
 
 
 def without_times(value: Any) -> Any:
