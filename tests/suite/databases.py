@@ -137,7 +137,7 @@ class Kept:
         asked = " UNION ALL ".join(
             f"SELECT '{table}', count(*), sum(xmin::text::bigint), sum(hashtid(ctid)) FROM {table}" for table in tables
         )
-        return {table: found for table, *found in self.ask(asked)} if asked else {}  # type: ignore[misc]
+        return {table: found for table, *found in self.ask(asked)} if asked else {}  # type: ignore[misc]  # a star in a comprehension
 
     def reset(self) -> bool:
         """Make it what it was; whether that is sure."""
