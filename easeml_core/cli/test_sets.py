@@ -132,16 +132,9 @@ def seal(artifacts: str | None, database: str | None, as_json: bool, **given: An
     """Seal new examples for a study; live at once, or after the set that is live now."""
     from easeml_core.services.test_sets.upload import seal_test_set
 
-    found = seal_test_set(
-        *open_installation(database, artifacts, role=_REFEREE),
-        study=study,
-        inputs=inputs,
-        labels=labels,
-        name=name,
-        purpose=given["purpose"],
-        settings=settings_given(**given),
-        slices_column=slices_column,
-    )
+    place = open_installation(database, artifacts, role=_REFEREE)
+    own = {name: given.pop(name) for name in ("study", "name", "inputs", "labels", "slices_column")}
+    found = seal_test_set(*place, **own, purpose=given["purpose"], settings=settings_given(**given))
     if as_json:
         show_json(found)
         return
