@@ -98,12 +98,12 @@ def register(bench: Installation, name: str, kind: Kind, raw: RawTable, part: Pa
         **more,
     )
     bench.judge.answer_one()
-    answer = answer_of(bench.worker, filed["request_id"])
+    answer = answer_of(bench.worker, filed.request_id)
     if answer is None or answer["refused"]:
         message = f"the study {name} was not sealed: {answer}"
         raise RuntimeError(message)
     with bench.worker.begin() as tx:
-        version = studies.latest_data_version(tx, filed["study_id"])
+        version = studies.latest_data_version(tx, filed.study_id)
         artifact = studies.data_artifact(tx, version.id)
     parts = load_open_parts(bench.artifacts.path(artifact))
     candidates = kind.candidates or default_candidates(parts.layout, parts.task)

@@ -74,7 +74,7 @@ class Installation:
             self.worker, study=STUDY, meter=meter, candidates=candidates, request_key=self.key(), **asked
         )
         self.judge.answer_one()
-        answer = answer_of(self.worker, filed["request_id"])
+        answer = answer_of(self.worker, filed.request_id)
         if answer is None or answer["refused"]:
             message = f"the study was not sealed: {answer}"
             raise RuntimeError(message)

@@ -81,7 +81,7 @@ def seal(stack: Stack, store: Store) -> None:
     filed = register_study(
         store, study=STUDY, gate=GATE, meter=METER, candidates=candidates, request_key="register", **asked
     )
-    answer = wait_for(lambda: answer_of(store, filed["request_id"]), 60)
+    answer = wait_for(lambda: answer_of(store, filed.request_id), 60)
     if answer["refused"]:
         raise RuntimeError(answer["message"])
 

@@ -207,7 +207,7 @@ def file_table(at: Installation, study: str, content: Table, target: str, tenant
         request_key=at.key(),
     )
     at.judge.answer_one()
-    answer = answer_of(at.worker, filed["request_id"])
+    answer = answer_of(at.worker, filed.request_id)
     if answer is None or (answer["refused"] and row_registry.OWN_WORDS not in answer["message"]):
         raise RuntimeError(str(answer))
     return bool(answer["refused"])

@@ -13,7 +13,7 @@ from typing import Any, Self
 import attrs
 from attrs import field, frozen
 
-from easeml_core.entities import Adaptivity, Mode, SealedSetPurpose
+from easeml_core.entities import Adaptivity, JsonObject, Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, Range
 
@@ -120,7 +120,7 @@ class _Stored:
         return attrs.asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: JsonObject) -> Self:
         """Return the settings from plain JSON.
 
         Raises:
@@ -405,7 +405,7 @@ SetConfig = GateConfig | MeterConfig | JointConfig
 """What a sealed set is planned for, by its purpose; a ``direct`` set has the settings of a meter."""
 
 
-def set_config(purpose: SealedSetPurpose, plan: Mapping[str, Any]) -> SetConfig:
+def set_config(purpose: SealedSetPurpose, plan: JsonObject) -> SetConfig:
     """Return the settings of a set from its plan as it is stored.
 
     Raises:

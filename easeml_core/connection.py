@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from easeml_core.config import require
+
+if TYPE_CHECKING:
+    from easeml_core.entities import JsonObject
 
 
 class ConnectionExtra(StrEnum):
@@ -28,7 +31,7 @@ TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"
 """What ``sslmode`` may be, in libpq's words."""
 
 
-def extra_of(given: object, name: str = "extra") -> dict[str, Any]:
+def extra_of(given: object, name: str = "extra") -> JsonObject:
     """What an extra holds; what a form left empty is not in it.
 
     Args:
@@ -55,7 +58,7 @@ sslcert, sslkey, got ['sslmod']
     return {key: value for key, value in held.items() if value not in (None, "")}
 
 
-def artifacts_of(extra: Mapping[str, Any], name: str = "extra") -> str:
+def artifacts_of(extra: JsonObject, name: str = "extra") -> str:
     """Where the artifacts lie.
 
     Raises:
@@ -67,7 +70,7 @@ def artifacts_of(extra: Mapping[str, Any], name: str = "extra") -> str:
     return str(place)
 
 
-def tls_of(extra: Mapping[str, Any], name: str = "extra") -> dict[str, str]:
+def tls_of(extra: JsonObject, name: str = "extra") -> dict[str, str]:
     """Return the TLS parameters of libpq; libpq itself looks at the files.
 
     Args:

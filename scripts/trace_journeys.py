@@ -97,7 +97,7 @@ class Installation:
         given: dict[str, Any] = {"tenant": "lab", "source": source, "gate": GATE, "meter": METER}
         given |= {"candidates": CANDIDATES, "request_key": f"register/{study}"}
         filed = self.get("register_study")(self.worker, study=study, **given)
-        self.answer(filed["request_id"])
+        self.answer(filed["request_id"] if isinstance(filed, dict) else filed.request_id)
 
     def answer(self, request_id: int) -> Any:
         """Let the referee answer what waits; the answer to the request."""

@@ -224,7 +224,7 @@ def make_study(database: Database, artifacts: ArtifactStore) -> Callable[..., st
         settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": f"register/{study}"} | SMALL
         filed = register_study(database.worker, study=study, **settings | changes)
         referee = Referee(database.referee, artifacts)
-        while answer_of(database.worker, filed["request_id"]) is None:
+        while answer_of(database.worker, filed.request_id) is None:
             if referee.answer_one() is None:
                 time.sleep(0.02)  # another referee, at work in this test, has it
         return study

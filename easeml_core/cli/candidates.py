@@ -25,8 +25,10 @@ from easeml_core.errors import InvalidInputError, ProgramError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from easeml_core.entities import Parameters
     from easeml_core.programs.data_type import DataType
     from easeml_core.programs.schema import Schema
+    from easeml_core.programs.schema_match import Match, Mismatch
     from easeml_core.programs.templates import Matched
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -121,17 +123,16 @@ def add(
 
     entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:
-        entries = named_candidates([entry])
+        named = named_candidates([entry])
         columns = {"Candidate": "name", "Kind": "kind", "Parameters": "parameters"}
-    else:
-        entries = add_candidates(open_store(database), study=study, candidates=[entry])
-        columns = {"Candidate": "candidate", "Kind": "kind", "Parameters": "parameters", "New": "added"}
-    show_json(entries) if as_json else show_table("Candidates", columns, entries)
+        show_json(named) if as_json else show_table("Candidates", columns, named)
+        return
+    added = add_candidates(open_store(database), study=study, candidates=[entry])
+    columns = {"Candidate": "candidate", "Kind": "kind", "Parameters": "parameters", "New": "added"}
+    show_json(added) if as_json else show_table("Candidates", columns, added)
 
 
-def _entry(
-    program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: dict[str, Any]
-) -> dict[str, Any]:
+def _entry(program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: Parameters) -> Parameters:
     """Return the candidate entry that the options describe; a program is packed and stored first."""
     parameters = mapping_of("parameters", given["parameters"])
     if program is None and (given["train"] or given["command"]):
@@ -144,8 +145,8 @@ def _entry(
             message = f"a --program is of kind command, not {given['kind']!r}; leave --kind out"
             raise InvalidInputError(message)
         kept = bring_program(opened()[1], program, train=given["train"], command=given["command"])
-        parameters |= {"program": kept}
-        given = given | {"kind": "command", "name": given["name"] or program.resolve().stem}
+        parameters = {**parameters, "program": kept}
+        given = {**given, "kind": "command", "name": given["name"] or program.resolve().stem}
     entry = {name: given[name] for name in ("name", "kind", "count", "seed") if given[name] is not None}
     entry |= {"parameters": parameters} | ({"devices": list(given["devices"])} if given["devices"] else {})
     if given["space"] is None:
@@ -217,7 +218,7 @@ def infer(file: Path, as_json: bool, **asked: str | None) -> None:
     with reading() as report:
         found = infer_program(file, **asked, report=report)
     if as_json:
-        show_json(found.as_mapping())
+        show_json(found.report())
     else:
         click.echo(found.text)
 
@@ -263,14 +264,14 @@ def _match_templates(file: Path, targets: str | None, as_json: bool) -> bool:
     return found.template is not None
 
 
-def _as_json(found: Matched) -> dict[str, Any]:
+def _as_json(found: Matched) -> object:
     row = found.template
     return {
         "template": None if row is None else {"name": row.name, "input": row.input, "output": row.output},
         "workloads": [
-            {"name": w.name, "targets": w.targets or None, "candidates": list(w.candidates)} for w in found.workloads
+            {"name": w.name, "targets": w.targets or None, "candidates": w.candidates} for w in found.workloads
         ],
-        "mapping": dict(found.mapping),
+        "mapping": found.mapping,
         "rejected": [{"template": name, "why": why} for name, why in found.rejected],
     }
 
@@ -305,22 +306,26 @@ def _match_module(file: Path, module: Path, as_json: bool) -> bool:
         message = f"{whole} has input and output, {side} one side alone; both must be of one kind"
         raise InvalidInputError(message)
     answers = {word: match_schema(as_schema(wanted[word]), as_schema(given[word])) for word in wanted}
-    found: dict[str, Any] = {}
-    for word, answer in answers.items():
-        if isinstance(answer, Match):
-            names = ("nodes", "fields", "classes", "dims")
-            found[word] = {"matches": True} | {name: dict(getattr(answer, name)) for name in names}
-        else:
-            found[word] = {"matches": False, "why": answer.reason}
     if as_json:
-        show_json(found)
+        show_json({word: _side_as_json(answer) for word, answer in answers.items()})
     else:
-        for word, facts in found.items():
-            click.echo(f"{word}: {'matches' if facts['matches'] else 'does not match: ' + facts['why']}")
-            for name in ("nodes", "fields", "classes", "dims"):
-                for key, value in facts.get(name, {}).items():
+        for word, answer in answers.items():
+            click.echo(f"{word}: {'matches' if isinstance(answer, Match) else f'does not match: {answer.reason}'}")
+            for name in _SIDE if isinstance(answer, Match) else ():
+                for key, value in getattr(answer, name).items():
                     click.echo(f"  {name}: {key} = {value}")
-    return all(facts["matches"] for facts in found.values())
+    return all(isinstance(answer, Match) for answer in answers.values())
+
+
+_SIDE = ("nodes", "fields", "classes", "dims")
+
+
+def _side_as_json(answer: Match | Mismatch) -> object:
+    from easeml_core.programs.schema_match import Mismatch
+
+    if isinstance(answer, Mismatch):
+        return {"matches": False, "why": answer.reason}
+    return {"matches": True} | {name: dict(getattr(answer, name)) for name in _SIDE}
 
 
 def _sides(path: Path) -> dict[str, DataType | Schema]:

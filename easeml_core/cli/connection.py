@@ -24,6 +24,7 @@ from easeml_core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.server.server import Server
@@ -219,7 +220,7 @@ def tell_gate_answer(answer: dict[str, Any]) -> None:
         click.echo(f"promote it with `easeml model promote {answer['study']} {answer['model_id']}`")
 
 
-def mapping_of(option: str, value: str) -> dict[str, Any]:
+def mapping_of(option: str, value: str) -> JsonObject:
     """Return the JSON object of an option; InvalidInputError if it is none."""
     found = json_of(option, value)
     if not isinstance(found, dict):

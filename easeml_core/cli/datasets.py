@@ -20,11 +20,15 @@ from easeml_core.cli.connection import (
     wait_for_answer,
 )
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.cli.output import Columns
+    from easeml_core.entities import JsonObject
+    from easeml_core.services.datasets.validation_sets import ReplacedValidation, ValidationSetReport
     from easeml_core.store.database import Store
 
 
@@ -56,12 +60,12 @@ def new_key(given: str | None) -> str:
     return given or f"cli/{uuid.uuid4()}"
 
 
-def refreshed(store: Store, study: str, request_key: str, timeout: float) -> dict[str, Any]:
+def refreshed(store: Store, study: str, request_key: str, timeout: float) -> JsonObject:
     """Return the referee's answer to a request to refresh the study."""
     from easeml_core.services.datasets.feed import file_refresh
 
     filed = file_refresh(store, study=study, request_key=request_key)
-    return wait_for_answer(store, filed["request_id"], timeout, NO_REFEREE)
+    return wait_for_answer(store, filed.request_id, timeout, NO_REFEREE)
 
 
 @click.command(epilog=_EXAMPLES)
@@ -103,9 +107,9 @@ def feed(
     )
     answer = refreshed(store, study, f"{key}/refresh", timeout) if refresh else None
     if as_json:
-        show_json(fed | {"refresh": answer})
+        show_json({**row_of(fed), "refresh": answer})
     else:
-        click.echo(f"feed {fed['feed_id']} of study {study}: {counted(fed['rows'], 'pair')}")
+        click.echo(f"feed {fed.feed_id} of study {study}: {counted(fed.rows, 'pair')}")
         ask = f"they wait for the next refresh: at night, or with `easeml refine apply {study}`"
         click.echo(ask if answer is None else plain(answer["message"]))
     if answer is not None and answer["refused"]:
@@ -151,12 +155,12 @@ def list_(
         show_json(found)
         return
     click.echo(
-        f"version {found['version']} of {study}: {counted(found['on'], 'training row')}, "
-        f"{found['off']:,} switched off; "
-        f"{counted(found['waiting_pairs'], 'fed pair waits', 'fed pairs wait')} for the next refresh"
+        f"version {found.version} of {study}: {counted(found.on, 'training row')}, "
+        f"{found.off:,} switched off; "
+        f"{counted(found.waiting_pairs, 'fed pair waits', 'fed pairs wait')} for the next refresh"
     )
     columns = {"Row": "hash", "Label": "label", "Origin": "origin", "State": "state", "Reason": "reason"}
-    show_table(f"Rows of {study}", columns, found["pairs"])
+    show_table(f"Rows of {study}", columns, found.pairs)
 
 
 @refine.command(epilog=example("easeml refine rank flowers --limit 20"))
@@ -180,9 +184,9 @@ def _show_ranking(study: str, limit: int, artifacts: str | None, database: str |
     if as_json:
         show_json(found)
         return
-    click.echo(f"version {found['version']} of {study}: {found['suspected']:,} of {found['rows']:,} labels look wrong")
+    click.echo(f"version {found.version} of {study}: {found.suspected:,} of {found.rows:,} labels look wrong")
     columns = {"Row": "hash", "Label": "label", "Expected": "expected", "Doubt": "doubt", "Suspected": "suspected"}
-    show_table(f"Doubtful labels of {study}", columns, found["pairs"])
+    show_table(f"Doubtful labels of {study}", columns, found.pairs)
 
 
 @refine.command(epilog=example('easeml refine off flowers 3fa40c1b9e77 --reason "the label is wrong"'))
@@ -223,7 +227,7 @@ def _switch(
     else:
         side = "on" if given["on"] else "off"
         click.echo(
-            f"{counted(done['switched'], 'row is', 'rows are')} switched {side} with the next refresh "
+            f"{counted(done.switched, 'row is', 'rows are')} switched {side} with the next refresh "
             f"(`easeml refine apply {given['study']}`)"
         )
 
@@ -295,31 +299,38 @@ def show(study: str, team: int | None, artifacts: str | None, database: str | No
     if as_json:
         show_json(found)
         return
-    click.echo(plain(f"validation set {found['version']} of {study} is {found['state']}: {found['advice']}"))
-    click.echo(_looks_line(found["looks"]) + _signals_line(found["signals"]))
-    if found["inherits_from"]:
-        versions = ", ".join(map(str, found["inherits_from"]))
+    click.echo(plain(f"validation set {found.version} of {study} is {found.state}: {found.advice}"))
+    click.echo(_looks_line(found.looks) + _signals_line(found.signals))
+    if found.inherits_from:
+        versions = ", ".join(map(str, found.inherits_from))
         click.echo(
             f"most of its rows are from version {versions}, and count with what was seen there: "
-            + _looks_line(found["inherited_looks"])
-            + _signals_line(found["inherited_signals"])
+            + _looks_line(found.inherited_looks)
+            + _signals_line(found.inherited_signals)
         )
     click.echo(_size_line(found))
-    if found["split"]:
-        click.echo(plain(f"split: {found['split']}"))
-    if found["to_measure"] or found["under_way"]:
+    if found.split:
+        click.echo(plain(f"split: {found.split}"))
+    if found.to_measure or found.under_way:
         click.echo(
-            f"trained models that wait to be measured on it: {found['to_measure']:,} (`easeml validation remeasure "
-            f"{study}`, or the referee does it in time); {_under_way(found['under_way'])}"
+            f"trained models that wait to be measured on it: {found.to_measure:,} (`easeml validation remeasure "
+            f"{study}`, or the referee does it in time); {_under_way(found.under_way)}"
         )
-    if found["given_up"]:
+    if found.given_up:
         click.echo(
-            f"{found['given_up']:,} could not be measured and count as failed on it; the referee's log says why "
+            f"{found.given_up:,} could not be measured and count as failed on it; the referee's log says why "
             f"(`easeml validation remeasure {study}` tries again)"
         )
-    columns = {"Version": "version", "Rows": "rows", "Since": "since", "State": "state"}
-    columns |= {"Trials": "trials", "Submissions": "submissions", "Nights": "nights"}
-    show_table("Validation sets", columns, [entry | entry["looks"] for entry in found["history"]])
+    columns: Columns = {
+        "Version": "version",
+        "Rows": "rows",
+        "Since": lambda entry: entry.since.isoformat(),
+        "State": "state",
+        "Trials": lambda entry: entry.looks["trials"],
+        "Submissions": lambda entry: entry.looks["submissions"],
+        "Nights": lambda entry: entry.looks["nights"],
+    }
+    show_table("Validation sets", columns, found.history)
 
 
 def _looks_line(looks: dict[str, int]) -> str:
@@ -336,12 +347,12 @@ def _signals_line(signals: list[int]) -> str:
     return f"; signals of the meter: {', '.join(map(str, signals[-10:]))}" if signals else "; no signal of the meter"
 
 
-def _size_line(found: dict[str, Any]) -> str:
-    if found["minimum"] is None:
-        return f"{counted(found['rows'], 'row')}; no number keeps their noise in range 1, since it ends at 0 or below"
+def _size_line(found: ValidationSetReport) -> str:
+    if found.minimum is None:
+        return f"{counted(found.rows, 'row')}; no number keeps their noise in range 1, since it ends at 0 or below"
     return (
-        f"{counted(found['rows'], 'row')}; {found['minimum']:,} keep their own noise in range 1, "
-        f"{found['rows_for_looks']:,} do for so many looks"
+        f"{counted(found.rows, 'row')}; {found.minimum:,} keep their own noise in range 1, "
+        f"{found.rows_for_looks:,} do for so many looks"
     )
 
 
@@ -362,20 +373,20 @@ def replace(artifacts: str | None, database: str | None, as_json: bool, **given:
     if as_json:
         show_json(found)
         return
-    for warning in found["warnings"]:
+    for warning in found.warnings:
         click.echo(f"easeml: {plain(warning)}", err=True)
-    again = "has it already: " if found["replaced_before"] else ""
+    again = "has it already: " if found.replaced_before else ""
     click.echo(
-        f"{again}validation set {found['version']} of {given['study']}: {counted(found['rows'], 'row')}, "
-        f"{found['added']:,} of them new; {counted(found['to_measure'], 'model')} to measure"
+        f"{again}validation set {found.version} of {given['study']}: {counted(found.rows, 'row')}, "
+        f"{found.added:,} of them new; {counted(found.to_measure, 'model')} to measure"
     )
     _show_left_out(found, add=given["add"])
 
 
-def _show_left_out(found: dict[str, Any], *, add: bool) -> None:
+def _show_left_out(found: ReplacedValidation, *, add: bool) -> None:
     why = {"duplicates": "repeat another row", "unlabelled": "have no label"}
     why |= {"already": "are there already"} if add else {}
-    counts = [f"{found[name]:,} {words}" for name, words in why.items() if found[name]]
+    counts = [f"{getattr(found, name):,} {words}" for name, words in why.items() if getattr(found, name)]
     if counts:
         click.echo("left out: " + ", ".join(counts))
 

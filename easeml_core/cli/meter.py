@@ -57,7 +57,7 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
     show_warnings(found.warnings)
     if as_json:
         alternatives = [{"method": other.method, "labels": other.labels} for other in others]
-        show_json(found.to_json() | {"promise": promise(config), "alternatives": alternatives})
+        show_json({**found.to_json(), "promise": promise(config), "alternatives": alternatives})
         return
     click.echo(f"{counted(found.labels, 'labelled example')} ({found.method})")
     if found.validation_minimum is not None:
@@ -116,7 +116,7 @@ def replay(
     if plot is not None:
         write_plot(draw_replay(found, config), plot)
     if as_json:
-        show_json(found.to_json() | {"planned": planned, "warnings": warnings})
+        show_json({**found.to_json(), "planned": planned, "warnings": warnings})
     else:
         _show(found, config)
     show_warnings(warnings)

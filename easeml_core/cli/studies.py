@@ -16,13 +16,16 @@ from easeml_core.limits import PRIORITY
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from easeml_core.entities import Parameters
     from easeml_core.services.reports.overview import CandidateEntry, Goal, StudyEntry
+    from easeml_core.services.studies.columns import StudyColumns
+    from easeml_core.services.studies.limits import StudyLimits, TenantReport
 
 
 _PRIORITY = f"From {PRIORITY.least} to {PRIORITY.most}"
 
 
-def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, Any]:
+def changes_of(given: Parameters, flags: Mapping[str, str]) -> Parameters:
     """Return the settings that options name: a value, or None for those that a ``--no-...`` option removes.
 
     Args:
@@ -44,12 +47,12 @@ def changes_of(given: Mapping[str, Any], flags: Mapping[str, str]) -> dict[str, 
     return changes
 
 
-def show_settings(settings: Mapping[str, Any], as_json: bool) -> None:
+def show_settings(settings: StudyLimits | TenantReport, as_json: bool) -> None:
     """Print the present settings, one a line."""
     if as_json:
         show_json(settings)
         return
-    for key, value in settings.items():
+    for key, value in row_of(settings).items():
         click.echo(f"{key:>16}  {cell(value)}")
 
 
@@ -151,7 +154,7 @@ def show(name: str, database: str | None, as_json: bool) -> None:
     store = open_store(database)
     details, inputs = study_details(store, study=name), study_columns(store, name)
     if as_json:
-        show_json(row_of(details) | inputs)
+        show_json(row_of(details) | row_of(inputs))
         return
     summary = details.summary
     click.echo(f"{name} of {summary.tenant}: {summary.state}; next: {summary.next}")
@@ -183,20 +186,20 @@ def _goal(goal: Goal) -> list[str]:
     return lines + ([f"program: {shown}"] if program else [])
 
 
-def _inputs_and_classes(details: dict[str, Any]) -> list[str]:
+def _inputs_and_classes(inputs: StudyColumns) -> list[str]:
     """Return a model's inputs and outputs; the first columns only, since there may be thousands."""
     from easeml_core.services.studies.columns import class_numbers
 
-    if details["features"] is None:
+    if inputs.features is None:
         return []
-    names = details["columns"]
+    names = inputs.columns
     if names is None:
-        columns = f"columns: {details['features']:,}; their names were not kept"
+        columns = f"columns: {inputs.features:,}; their names were not kept"
     else:
         more = f" and {len(names) - _MOST_COLUMNS:,} more (--json has all)" if len(names) > _MOST_COLUMNS else ""
         columns = f"columns: {', '.join(names[:_MOST_COLUMNS])}{more}"
-    # One line each, whatever characters a name has.
-    lines = [columns] + ([f"classes: {class_numbers(details['classes'])}"] if details["classes"] else [])
+    # One line each, whatever stands in a name.
+    lines = [columns] + ([f"classes: {class_numbers(inputs.classes)}"] if inputs.classes else [])
     return [" ".join(plain(line).split("\n")) for line in lines]
 
 
@@ -288,14 +291,12 @@ def register(
     store = open_store(database)
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
     if wait:
-        click.echo(f"request {filed['request_id']} waits for the referee, at most {timeout:g} s", err=True)
-    answer = wait_for_answer(store, filed["request_id"], timeout, NO_REFEREE) if wait else None
+        click.echo(f"request {filed.request_id} waits for the referee, at most {timeout:g} s", err=True)
+    answer = wait_for_answer(store, filed.request_id, timeout, NO_REFEREE) if wait else None
     if as_json:
-        show_json(filed | {"answer": answer})
+        show_json({**row_of(filed), "answer": answer})
     else:
-        click.echo(
-            answer["message"] if answer else f"registered; the referee's answer is request {filed['request_id']}"
-        )
+        click.echo(answer["message"] if answer else f"registered; the referee's answer is request {filed.request_id}")
     if answer and answer["refused"]:
         raise SystemExit(1)
 
@@ -346,4 +347,4 @@ def _set_paused(name: str, database: str | None, as_json: bool, *, paused: bool)
     from easeml_core.services.registration.register import pause_study
 
     state = pause_study(open_store(database), study=name, paused=paused)
-    show_json(state) if as_json else click.echo(f"{name} is {state['state']}")
+    show_json(state) if as_json else click.echo(f"{name} is {state.state}")

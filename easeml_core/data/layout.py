@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from easeml_core.entities import JsonObject
+
+    pass
 
 KINDS = {"table": 1, "image": 3, "series": 2, "tree": 2}
 """Kind of layout to the number of its dimensions."""
@@ -60,12 +62,12 @@ class Layout:
         """(height, width) of an image, else None."""
         return (self.shape[0], self.shape[1]) if self.kind == "image" else None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON: ``{"kind", "shape"}``."""
         return {"kind": self.kind, "shape": list(self.shape)}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Layout:
+    def from_json(cls, values: JsonObject) -> Layout:
         """From what ``to_json`` gave."""
         return cls(str(values["kind"]), tuple(int(side) for side in values["shape"]))
 
@@ -79,17 +81,17 @@ TARGET = "target"
 """Key of a stored layout: what the answers of models stand for, where they are not one class or number a row."""
 
 
-def stored_layout(layout: Layout, target: Layout | None = None) -> dict[str, Any]:
+def stored_layout(layout: Layout, target: Layout | None = None) -> JsonObject:
     """The layout of the rows, and of their targets where these are several numbers each, as JSON.
 
     Example:
         >>> stored_layout(Layout("series", (9, 2)), Layout("series", (4, 1)))["target"]
         {'kind': 'series', 'shape': [4, 1]}
     """
-    return layout.to_json() | ({} if target is None else {TARGET: target.to_json()})
+    return layout.to_json() if target is None else {**layout.to_json(), TARGET: target.to_json()}
 
 
-def stored_target(stored: Mapping[str, Any] | None) -> Layout | None:
+def stored_target(stored: JsonObject | None) -> Layout | None:
     """What the targets stand for of a row with this stored layout; None for one class or number."""
     target = (stored or {}).get(TARGET)
     return None if target is None else Layout.from_json(target)

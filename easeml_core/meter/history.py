@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.config import MeterConfig
+    from easeml_core.entities import JsonObject
     from easeml_core.meter.reading import Reading
 
 COLUMNS = ("submission", "validation_loss", "test_errors")
@@ -56,7 +57,7 @@ class Replay:
     why: str = ""
     alerts: list[tuple[int, str]] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         readings = [
             {

@@ -23,6 +23,8 @@ from easeml_core.stats.hoeffding import hoeffding_sample_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from easeml_core.entities import JsonObject
+
 _LN2 = math.log(2)
 
 _PRUNED_NEEDS = (
@@ -51,7 +53,7 @@ class MeterPlan:
     validation_minimum: int | None
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The plan as plain JSON."""
         return {**asdict(self), "warnings": list(self.warnings)}
 

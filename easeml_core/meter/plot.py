@@ -13,9 +13,10 @@ from easeml_core.canvas import COLOURS, Bar, draw_bars, empty_figure, entitle
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+    from easeml_core.entities import JsonObject
     from easeml_core.meter.history import Replay
     from easeml_core.meter.planner import MeterPlan
 
@@ -78,7 +79,7 @@ def _summary(found: Replay) -> str:
     return f"{answered}; submission {found.retired_at} got no answer: the set is used up"
 
 
-def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: Mapping[str, Any]) -> Any:
+def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: JsonObject) -> Any:
     """Bars of the labels that each method needs for the same promise.
 
     Args:

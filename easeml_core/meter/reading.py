@@ -11,7 +11,7 @@ import numbers
 from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.meter.ranges import exact, signal_of
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+    from easeml_core.entities import JsonObject
 
 _LN2 = math.log(2)
 _SLACK = 1e-9
@@ -64,7 +65,7 @@ class Reading:
         """Whether the set has no more answers within the promise."""
         return self.signal is None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The reading as plain JSON, for the ledger only."""
         return {**asdict(self), "edges": list(self.edges)}
 

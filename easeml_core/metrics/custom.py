@@ -18,6 +18,7 @@ from easeml_core.metrics.quality import Affine, Decay, Growth, Logistic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.entities import JsonObject
     from easeml_core.metrics.quality import QualityMap
 
 NEEDS = ("labels", "probabilities", "numbers")
@@ -92,7 +93,7 @@ def _map_of(higher_is_better: bool, low: float, high: float) -> QualityMap:
     return Growth(worst, -sign) if math.isfinite(worst) else Logistic(-sign)
 
 
-def stated_function(name: str) -> tuple[Callable[..., float], dict[str, Any]]:
+def stated_function(name: str) -> tuple[Callable[..., float], JsonObject]:
     """The function of ``module:function``, and what it states; imports that module.
 
     Raises:

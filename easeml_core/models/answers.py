@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.entities import Task
+from easeml_core.entities import JsonObject, Task
 from easeml_core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from easeml_core.data.layout import Layout
@@ -40,12 +38,12 @@ class WantedAnswers:
         """Of the answer to one row."""
         return 8 * max(1, self.classes, self.numbers)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """As plain JSON."""
         return {"kind": self.kind, "classes": self.classes, "numbers": self.numbers}
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> WantedAnswers:
+    def from_json(cls, values: JsonObject) -> WantedAnswers:
         """From what ``to_json`` gave."""
         return cls(str(values["kind"]), int(values["classes"]), int(values["numbers"]))
 

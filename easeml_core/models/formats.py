@@ -25,11 +25,12 @@ from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.files import written_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from easeml_core.entities import JsonObject
 
 FORMATS = {
     "skops": ("easeml_core.models.skops_format", "load_pipeline"),
@@ -184,7 +185,7 @@ def load_constant(path: Path) -> ConstantPredictor:
     return ConstantPredictor(answer)
 
 
-def _constant_in(fields: Mapping[str, Any]) -> int | float | tuple[float, ...] | None:
+def _constant_in(fields: JsonObject) -> int | float | tuple[float, ...] | None:
     label, number, numbers = fields.get("label"), fields.get("number"), fields.get("numbers")
     if isinstance(numbers, list):
         fits = 1 <= len(numbers) <= MAX_TARGET_NUMBERS and all(_is_number(n) for n in numbers)

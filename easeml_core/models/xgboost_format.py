@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from easeml_core.entities import JsonObject
+
 LARGEST_BYTES = 1 << 28
 MOST_NODES = 1 << 18
 """Of one tree."""
@@ -107,7 +109,7 @@ def checked_model(content: bytes) -> BoostedModel[bytes]:
     return BoostedModel(json.dumps(anew, separators=(",", ":"), allow_nan=False).encode(), classes, features)
 
 
-def _kind_of(learner: dict[str, Any]) -> tuple[int, int, str]:
+def _kind_of(learner: JsonObject) -> tuple[int, int, str]:
     """(classes, features, base score) that a learner states."""
     parameters, name = learner["learner_model_param"], learner["objective"]["name"]
     stated = _number(parameters, "num_class", 0, _MOST_CLASSES)
@@ -129,14 +131,14 @@ def _base_score(text: str, count: int) -> str:
     return text
 
 
-def _number(fields: dict[str, Any], name: str, low: int, high: int) -> int:
+def _number(fields: JsonObject, name: str, low: int, high: int) -> int:
     text = fields[name]
     fits = isinstance(text, str) and re.fullmatch(r"[0-9]{1,9}", text, re.ASCII) and low <= int(text) <= high
     _demand(bool(fits), f"{name} must be a whole number from {low:,} to {high:,}, got {text!r:.60}")
     return int(text)
 
 
-def _checked_tree(number: int, tree: dict[str, Any], features: int) -> dict[str, Any]:
+def _checked_tree(number: int, tree: JsonObject, features: int) -> JsonObject:
     """A tree of checked arrays, with what predictions do not need as zeros."""
     nodes = _number(tree["tree_param"], "num_nodes", 1, MOST_NODES)
     _number(tree["tree_param"], "num_deleted", 0, 0)
@@ -165,7 +167,7 @@ def _checked_tree(number: int, tree: dict[str, Any], features: int) -> dict[str,
 
 def _written(
     objective: str, base: str, classes: int, features: int, trees: list[Any], order: list[int], version: list[int]
-) -> dict[str, Any]:
+) -> JsonObject:
     per_round, stated = max(order) + 1, str(classes if objective == "multi:softprob" else 0)
     detail = (
         {"softmax_multiclass_param": {"num_class": stated}}

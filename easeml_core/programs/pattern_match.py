@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 from easeml_core.errors import counted
 from easeml_core.programs.backtracking import Search, Steps
@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from easeml_core.programs.data_type import Program
     from easeml_core.programs.pattern import FieldPattern, Pattern
 
+
+Bound: TypeAlias = "Mapping[str, Size | tuple[Size, ...]]"
+"""Letter or name of a pattern to what it stands for: a size, or a name, or a size for each repeated field."""
 
 _MOST_LINKS = 8
 """Of a node, to be written out as so many named links."""
@@ -139,7 +142,7 @@ def _schema_field(name: str, category: str, part: Tensor | Category) -> Field:
 
 def match_patterns(
     wanted: tuple[Pattern | Schema, Pattern | Schema], program: Program, steps: Steps
-) -> Mapping[str, Any] | Mismatch:
+) -> Bound | Mismatch:
     """Decide whether a program has the input and the output that are wanted.
 
     Args:
@@ -154,7 +157,7 @@ def match_patterns(
     Raises:
         InvalidInputError: After too many steps.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, Size | tuple[Size, ...]] = {}
     plans = []
     for word, pattern, side in zip(("input", "output"), wanted, (program.input, program.output), strict=True):
         answer = _match_side(pattern, side, steps)
@@ -170,9 +173,7 @@ def match_patterns(
     return found
 
 
-def _match_side(
-    pattern: Pattern | Schema, side: DataType | Schema, steps: Steps
-) -> _Side | Mapping[str, Any] | Mismatch:
+def _match_side(pattern: Pattern | Schema, side: DataType | Schema, steps: Steps) -> _Side | Bound | Mismatch:
     """Match one side alone: a side that is decided, plain entries, or why not."""
     if isinstance(pattern, Schema):
         answer = match_schema(pattern, as_schema(side), steps=steps)
@@ -190,13 +191,13 @@ def _match_side(
     return plan
 
 
-def _match_together(first: _Side, second: _Side, steps: Steps) -> Mapping[str, Any] | Mismatch:
+def _match_together(first: _Side, second: _Side, steps: Steps) -> Bound | Mismatch:
     """Match both sides at once, where a letter stands in both."""
     search, bound = Search(steps), dict[str, Size]()
     sides = [_Side(side.pattern, side.seen, search, bound) for side in (first, second)]
     if not search.run([decision for side in sides for decision in side.decisions()]):
         return Mismatch(f"input and output together: {search.reason}")
-    return sides[0].mapping() | sides[1].mapping()
+    return {**sides[0].mapping(), **sides[1].mapping()}
 
 
 class _Side:
@@ -233,9 +234,9 @@ class _Side:
         first = [partial(self._place, k, part) for k, part in enumerate(self.pattern.fields)]
         return [*first, *(partial(self._leftover, k) for k in range(len(self.seen.fields)))]
 
-    def mapping(self) -> dict[str, Any]:
+    def mapping(self) -> Bound:
         """What letters and names stand for, once decided."""
-        found: dict[str, Any] = dict(self.bound)
+        found: dict[str, Size | tuple[Size, ...]] = dict(self.bound)
         for k, part in enumerate(self.pattern.fields):
             mine = sorted(position for position, given in self.taken.items() if given == k)
             if part.name and len(mine) == 1 and self.seen.fields[mine[0]].name:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
@@ -190,9 +189,9 @@ class Schema:
         return text.rstrip("\n")
 
 
-def to_mapping(schema: Schema) -> dict[str, Any]:
+def to_mapping(schema: Schema) -> dict[str, object]:
     """The schema as plain data, as YAML and JSON have it; what is a default is left out."""
-    found: dict[str, Any] = {"nodes": {node.name: _node(node) for node in schema.nodes}}
+    found: dict[str, object] = {"nodes": {node.name: _node(node) for node in schema.nodes}}
     if schema.classes:
         found["classes"] = {group.name: {"dim": group.size} for group in schema.classes}
     flags = {"cyclic": schema.cyclic, "undirected": schema.undirected, "fan-in": schema.fan_in}
@@ -201,10 +200,10 @@ def to_mapping(schema: Schema) -> dict[str, Any]:
     return found
 
 
-def _node(node: Node) -> dict[str, Any]:
+def _node(node: Node) -> dict[str, object]:
     if node.singleton and node.fields[0].name == LONE_FIELD:
         return {"singleton": True, **_field(node.fields[0])}
-    found: dict[str, Any] = {"singleton": True} if node.singleton else {}
+    found: dict[str, object] = {"singleton": True} if node.singleton else {}
     if node.fields:
         found["fields"] = {field.name: _field(field) for field in node.fields}
     if node.links:
@@ -212,7 +211,7 @@ def _node(node: Node) -> dict[str, Any]:
     return found
 
 
-def _field(field: Field) -> dict[str, Any]:
+def _field(field: Field) -> dict[str, object]:
     if isinstance(field, TensorField):
         return {"type": "tensor", "dim": list(field.dims)}
     return {"type": "category", "class": field.category}

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.programs.backtracking import Steps
@@ -114,7 +114,7 @@ class Matched:
 
     template: Template | None
     workloads: tuple[Workload, ...]
-    mapping: Mapping[str, Any]
+    mapping: Mapping[str, object]
     rejected: tuple[tuple[str, str], ...]
 
 

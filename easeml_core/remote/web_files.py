@@ -14,7 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import httpx
@@ -24,6 +24,7 @@ from easeml_core.remote.files import About
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from easeml_core.entities import JsonObject
     from easeml_core.remote.files import Reader
     from easeml_core.remote.urls import Address
 
@@ -71,7 +72,7 @@ class Deadline:
             message = "it took too long"
             raise TimeoutError(message)
 
-    def trace(self, event: str, info: dict[str, Any]) -> None:
+    def trace(self, event: str, info: JsonObject) -> None:
         """Receive httpx's connection as soon as it exists (its request extension ``trace``)."""
         if event == "connection.connect_tcp.complete":
             self.sockets.append(info["return_value"].get_extra_info("socket").dup())

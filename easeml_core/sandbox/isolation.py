@@ -21,7 +21,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import MachineError, TrainingError, TrainingKilled, TrainingStarved
@@ -29,7 +29,9 @@ from easeml_core.sandbox.namespaces import FAILED, NAMESPACES, OWN_ACCOUNT, PART
 from easeml_core.sandbox.process import Limits, run_child
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from easeml_core.entities import JsonObject
+
+    pass
 
 PROBE = "easeml_core.sandbox.probe"
 _PROBE_LIMITS = Limits(time_seconds=120.0, memory_mb=2048)
@@ -66,12 +68,12 @@ class Isolation:
     kept_from: tuple[str, ...]
     reasons: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain JSON for the referee's report."""
         return {"account": self.account, "kept_from": list(self.kept_from), "reasons": list(self.reasons)}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Isolation:
+    def from_json(cls, fields: JsonObject) -> Isolation:
         """Of what was kept.
 
         Older rows say of each part whether the child still had it.

@@ -21,14 +21,16 @@ import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import easeml_core
 from easeml_core.sandbox import child_guard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from io import BufferedReader
+
+    from easeml_core.entities import JsonObject
 
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/alternatives", "/nix/store")
@@ -199,12 +201,12 @@ class Confinement:
     gid: int | None
     memory_mb: int
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """For the child's command line."""
         return {"parts": list(self.parts), "uid": self.uid, "gid": self.gid, "memory_mb": self.memory_mb}
 
     @classmethod
-    def from_json(cls, fields: Mapping[str, Any]) -> Confinement:
+    def from_json(cls, fields: JsonObject) -> Confinement:
         """What ``to_json`` gave."""
         return cls(tuple(fields["parts"]), fields["uid"], fields["gid"], fields["memory_mb"])
 

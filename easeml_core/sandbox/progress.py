@@ -6,10 +6,12 @@ import json
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
+
+    from easeml_core.entities import JsonObject
 
 LINE_LIMIT = 10_000
 """Longer lines are dropped: progress is small, and a reader must not be filled by a child that went wild."""
@@ -46,7 +48,7 @@ def report_to(channel: int) -> Report:
     """A report that writes one JSON line per call to the descriptor."""
 
     def report(progress: float, note: str, quality: float | None = None, **more: float | None) -> None:
-        fields: dict[str, Any] = {"progress": round(progress, 4), "note": note}
+        fields: dict[str, object] = {"progress": round(progress, 4), "note": note}
         for name, value in {"quality": quality, **more}.items():
             if value is not None and math.isfinite(value):
                 fields[name] = value if isinstance(value, int) else round(value, 6)
@@ -66,7 +68,7 @@ class LineReader:
         [{'progress': 0.5, 'note': 'epoch 1 of 2'}]
     """
 
-    def __init__(self, consume: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(self, consume: Callable[[JsonObject], None]) -> None:
         self._consume = consume
         self._rest = b""
 

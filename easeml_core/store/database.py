@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
@@ -52,7 +53,7 @@ from easeml_core.limits import (
 from easeml_core.store import actors, schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
     from psycopg2 import OperationalError as OperationalDriverError
     from sqlalchemy import URL, Connection, Engine
@@ -89,15 +90,19 @@ _JSON_RULE = f"must be {_MAPPING}, with all numbers written out"
 _DISJOINT = "gate and meter need disjoint sets; seal other examples"
 
 
-def _value(values: Mapping[str, Any], *names: str) -> str:
+_Values: TypeAlias = Mapping[str, Any]
+"""The values of a statement by the names of its parameters, and the database's own words as ``said`` and ``detail``."""
+
+
+def _value(values: _Values, *names: str) -> str:
     return next((f", got {values[n]!r}" for n in names if n in values), "")
 
 
-def _outside(values: Mapping[str, Any], name: str, limit: Limit, column: str = "") -> EasemlError:
+def _outside(values: _Values, name: str, limit: Limit, column: str = "") -> EasemlError:
     return InvalidInputError(f"{name} must be {limit.allowed}{_value(values, column or name)}")
 
 
-def _live_already(values: Mapping[str, Any], system: str) -> EasemlError:
+def _live_already(values: _Values, system: str) -> EasemlError:
     return AlreadyExistsError(
         f"live sealed set of this study for the {system}",
         values.get("study_id"),
@@ -105,7 +110,7 @@ def _live_already(values: Mapping[str, Any], system: str) -> EasemlError:
     )
 
 
-def _exceeded(values: Mapping[str, Any], what: str, remedy: str) -> EasemlError:
+def _exceeded(values: _Values, what: str, remedy: str) -> EasemlError:
     """A limit that the database keeps; a trial without a bound met a limit that was set in the same moment."""
     found = json.loads(values["detail"])
     if found["taken"] is None:
@@ -113,9 +118,8 @@ def _exceeded(values: Mapping[str, Any], what: str, remedy: str) -> EasemlError:
     return BudgetExhaustedError(f"{what} {found['owner']!r}", found["taken"], found["allowed"], remedy)
 
 
-# Violations whose cause is the caller's input: constraint -> our error, from the statement's values and the
-# database's own sentence and detail (under "said" and "detail").
-_MEANING: dict[str, Callable[[Mapping[str, Any]], EasemlError]] = {
+# Violations whose cause is the caller's input: constraint -> our error.
+_MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
     "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
     "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),

@@ -121,7 +121,7 @@ def _address(query: NamedQuery) -> Any:
     return url.set(drivername="postgresql+psycopg2")
 
 
-def _arguments(query: NamedQuery) -> dict[str, Any]:
+def _arguments(query: NamedQuery) -> dict[str, object]:
     milliseconds = max(1, int(1000 * query.timeout_seconds))
     options = f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c timezone=UTC"
     return {"connect_timeout": CONNECT_SECONDS, "options": options, "application_name": "easeml referee"}

@@ -18,10 +18,12 @@ from easeml_core.encoding import from_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection, Row
+
+    from easeml_core.entities import JsonObject
 
 
 _ESCAPED_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
@@ -92,7 +94,7 @@ def change(tx: Connection, sql: str, **values: Any) -> int:
     return int(tx.execute(_text(sql), values).rowcount)
 
 
-def as_json(value: Mapping[str, Any] | Sequence[Any]) -> str:
+def as_json(value: JsonObject | Sequence[Any]) -> str:
     """Strict JSON for a jsonb column, with the characters that PostgreSQL cannot store replaced.
 
     Raises:

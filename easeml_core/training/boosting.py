@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import TrainingError
 from easeml_core.models import lightgbm_format, xgboost_format
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
@@ -29,7 +27,7 @@ _REPORTS = 10
 """Number of progress reports of one training."""
 
 
-def fit_boosted(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> Predictor:
+def fit_boosted(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> Predictor:
     """Boost on the training part.
 
     Args:
@@ -69,9 +67,9 @@ class _Rounds:
         return False
 
 
-def _lightgbm(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
+def _lightgbm(parts: OpenParts, settings: Parameters, rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
     lightgbm = lightgbm_format.import_lightgbm()
-    objective: dict[str, Any] = {"objective": "regression"}
+    objective: dict[str, str | float] = {"objective": "regression"}
     if parts.task == Task.CLASSIFICATION:
         objective = {"objective": "multiclass", "num_class": parts.classes}
         objective = objective if parts.classes > 2 else {"objective": "binary"}
@@ -86,9 +84,9 @@ def _lightgbm(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int
     return lightgbm_format.predictor_of(booster.model_to_string(num_iteration=-1).encode())
 
 
-def _xgboost(parts: OpenParts, settings: dict[str, Any], rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
+def _xgboost(parts: OpenParts, settings: Parameters, rounds: int, seed: int, tell: _Rounds) -> BoostedPredictor:
     xgboost = xgboost_format.import_xgboost()
-    objective: dict[str, Any] = {"objective": "reg:squarederror"}
+    objective: dict[str, str | float] = {"objective": "reg:squarederror"}
     if parts.task == Task.CLASSIFICATION:
         objective = {"objective": "multi:softprob", "num_class": parts.classes}
         # The share of class 1 as a start would be infinite log odds where the training part has one class only.

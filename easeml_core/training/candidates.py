@@ -18,7 +18,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.program import program_of_data, sizes_of
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.models.networks.architecture import NORMALISATIONS
 from easeml_core.programs.demands import demands_of
@@ -53,7 +53,7 @@ _BETWEEN = 0.6180339887
 """A place in a range that is no whole number where the ends are."""
 
 
-def check_spaces(entries: Sequence[Mapping[str, Any]]) -> None:
+def check_spaces(entries: Sequence[Parameters]) -> None:
     """Check the entries that have a space, without making a candidate; standard library and YAML only.
 
     Raises:
@@ -70,7 +70,7 @@ def check_spaces(entries: Sequence[Mapping[str, Any]]) -> None:
             _checked_space(entry)
 
 
-def expand_candidates(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def expand_candidates(entries: Sequence[Parameters]) -> list[Parameters]:
     """Finite candidates, the same for the same entries on every machine.
 
     Args:
@@ -90,7 +90,7 @@ def expand_candidates(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, An
         >>> [c["kind"] for c in expand_candidates([{"space": space}])]
         ['nearest_centroid', 'gaussian_naive_bayes']
     """
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Parameters] = {}
     plain = []
     for entry in entries:
         made = _drawn(entry) if _has_space(entry) else [dict(entry) if isinstance(entry, Mapping) else entry]
@@ -108,16 +108,16 @@ def _has_space(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "space" in entry
 
 
-def _drawn(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _drawn(entry: Parameters) -> list[Parameters]:
     """The candidates of an entry with a space."""
     from easeml_core.programs.search_space.candidate_names import names_of
     from easeml_core.programs.search_space.sampling import candidates_of
 
     space = _checked_space(entry)
     count = entry.get("count", MOST_CANDIDATES)
-    points = [{"kind": entry.get("kind")} | dict(point) for point in candidates_of(space, count, entry.get("seed", 0))]
+    points = [{"kind": entry.get("kind"), **point} for point in candidates_of(space, count, entry.get("seed", 0))]
     fixed, devices = dict(entry.get("parameters") or {}), entry.get("devices")
-    drawn = []
+    drawn: list[Parameters] = []
     for kind in dict.fromkeys(point["kind"] for point in points):
         own = [{k: v for k, v in point.items() if k != "kind"} for point in points if point["kind"] == kind]
         head = str(entry.get("name") or kind)
@@ -127,7 +127,7 @@ def _drawn(entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     return drawn
 
 
-def _checked_space(entry: Mapping[str, Any]) -> SearchSpace:
+def _checked_space(entry: Parameters) -> SearchSpace:
     unknown = sorted(map(str, set(entry) - _FIELDS))
     if unknown:
         message = f"an entry with a space has the fields {', '.join(sorted(_FIELDS))}, got {unknown[0]!r}"
@@ -145,7 +145,7 @@ def _checked_space(entry: Mapping[str, Any]) -> SearchSpace:
     return space
 
 
-def _check_numbers(entry: Mapping[str, Any], space: SearchSpace) -> None:
+def _check_numbers(entry: Parameters, space: SearchSpace) -> None:
     count, seed = entry.get("count"), entry.get("seed", 0)
     if count is None and space.size > MOST_CANDIDATES:
         message = f"a space of more than {MOST_CANDIDATES:,} points needs a count, 1 to {MOST_CANDIDATES:,}: {space}"
@@ -181,7 +181,7 @@ def _kinds(kind: object, group: Group) -> list[str]:
     return [str(one) for one in found]
 
 
-def _check_group(trainer: Trainer, group: Group, fixed: Mapping[str, Any]) -> None:
+def _check_group(trainer: Trainer, group: Group, fixed: Parameters) -> None:
     """Every value that a parameter can have is one that its trainer takes."""
     domains = {name: node for name, node in group.entries if name != "kind"}
     twice = sorted(set(domains) & set(fixed))
@@ -227,7 +227,7 @@ RATES = ("0.1", "0.01", "0.001", "0.0001", "0.00001")
 """Of Adam, in the paper's studies (Li et al., PVLDB 2018)."""
 
 
-def grid_of(candidate: Mapping[str, Any], grid: str = "one") -> list[dict[str, Any]]:
+def grid_of(candidate: Parameters, grid: str = "one") -> list[Parameters]:
     """The candidates that a candidate stands for.
 
     Args:
@@ -270,7 +270,7 @@ def _words(rate: str, power: str) -> Iterator[str]:
         yield f"f{power}"
 
 
-def _changed(rate: str, power: str) -> dict[str, Any]:
+def _changed(rate: str, power: str) -> Parameters:
     rates = {"learning_rate": float(rate)} if rate else {}
     return {**rates, "normalisation": power} if power else rates
 
@@ -303,7 +303,7 @@ def require_data_of(program: Program, layout: Layout, task: Task, classes: int, 
 
 def candidates_of_program(
     program: Program, layout: Layout, task: Task, target: Layout | None = None
-) -> list[dict[str, Any]]:
+) -> list[Parameters]:
     """What the program's template calls for, as far as it can be trained on such data here.
 
     Args:

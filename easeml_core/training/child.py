@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.entities import JsonObject
     from easeml_core.models.formats import Predictor
     from easeml_core.sandbox.progress import Report
 
@@ -175,7 +176,7 @@ def _save_predictions(path: Path, predictions: NDArray[Any]) -> None:
         np.save(file, predictions, allow_pickle=False)
 
 
-def _save_json(path: Path, fields: dict[str, Any]) -> None:
+def _save_json(path: Path, fields: JsonObject) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(fields))
 

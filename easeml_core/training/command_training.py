@@ -45,12 +45,10 @@ from easeml_core.sandbox.progress import LineReader
 from easeml_core.training.run_options import checkpoint_name, remove_older
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.entities import Task
+    from easeml_core.entities import JsonObject, Parameters, Task
     from easeml_core.sandbox.progress import Report
     from easeml_core.training.run_options import Run
 
@@ -87,7 +85,7 @@ class ProgramNews:
         while chunk := os.read(output.fileno(), _CHUNK):
             reader(chunk)
 
-    def _take(self, fields: Mapping[str, Any]) -> None:
+    def _take(self, fields: JsonObject) -> None:
         step, of = _whole(fields.get("step")), _whole(fields.get("of"))
         self._heard += 1
         if step is None or of is None or step > of or self._heard > _MOST_NEWS:  # one that goes wild fills no log
@@ -197,7 +195,7 @@ class ProgramPredictor:
 
 
 def fit_command(
-    kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report, run: Run
+    kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report, run: Run
 ) -> ProgramPredictor:
     """Unpack the program, run its train command, pack what came out.
 
@@ -246,7 +244,7 @@ def working_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="program-", dir=Path.cwd()))
 
 
-def write_contract(work: Path, parts: OpenParts, own: Mapping[str, Any], seed: int) -> None:
+def write_contract(work: Path, parts: OpenParts, own: Parameters, seed: int) -> None:
     """Write ``data/`` and ``parameters.json`` as the contract says."""
     folder = work / "data"
     folder.mkdir()

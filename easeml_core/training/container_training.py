@@ -15,7 +15,7 @@ import secrets
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import TrainingError, TrainingTaskError
 from easeml_core.models.command_model import MANIFEST, run_command
@@ -30,10 +30,11 @@ from easeml_core.training.command_training import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from pathlib import Path
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.entities import Parameters
     from easeml_core.sandbox.progress import Report
     from easeml_core.training.command_training import ProgramPredictor
     from easeml_core.training.run_options import Run
@@ -44,7 +45,7 @@ _WATCH = "easeml_core.training.container_watch"
 
 
 def fit_container(
-    kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report, run: Run
+    kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report, run: Run
 ) -> ProgramPredictor:
     """Run the image on the data, pack what it leaves.
 

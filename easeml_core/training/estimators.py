@@ -29,7 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, SVR, LinearSVC, LinearSVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.models.skops_format import PipelinePredictor
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class _Recipe(NamedTuple):
     """
 
     estimator: type
-    fixed: Mapping[str, Any] = MappingProxyType({})
+    fixed: Parameters = MappingProxyType({})
     draws: bool = False
     scale: bool = False
     unit_targets: bool = False
@@ -89,9 +89,7 @@ _REGRESSORS: Mapping[str, _Recipe] = {
 }
 
 
-def build_pipeline(
-    kind: str, parameters: Mapping[str, Any], *, seed: int, task: Task = Task.CLASSIFICATION
-) -> Pipeline:
+def build_pipeline(kind: str, parameters: Parameters, *, seed: int, task: Task = Task.CLASSIFICATION) -> Pipeline:
     """An unfitted pipeline: impute the median, scale where it matters, predict.
 
     Args:
@@ -101,7 +99,7 @@ def build_pipeline(
         task: What is to be predicted.
     """
     recipe = (_CLASSIFIERS if task == Task.CLASSIFICATION else _REGRESSORS)[kind]
-    settings: dict[str, Any] = {**recipe.fixed, **parameters}
+    settings = {**recipe.fixed, **parameters}
     settings.pop("max_rows", None)
     if "hidden_width" in settings:
         settings["hidden_layer_sizes"] = (settings.pop("hidden_width"),)
@@ -118,7 +116,7 @@ def build_pipeline(
 
 
 def fit_estimator(
-    kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report
+    kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report
 ) -> PipelinePredictor:
     """Fit the pipeline of a kind on the training part; at most ``max_rows`` of it where the kind has that parameter."""
     rows = _rows(len(parts.train_labels), parameters.get("max_rows"), seed)

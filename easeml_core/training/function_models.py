@@ -10,9 +10,8 @@ import numpy as np
 from easeml_core.errors import TrainingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from easeml_core.data.parts import OpenParts
+    from easeml_core.entities import Parameters
     from easeml_core.models.formats import Predictor
     from easeml_core.sandbox.progress import Report
 
@@ -52,7 +51,7 @@ def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
     return PipelinePredictor(returned if isinstance(returned, Pipeline) else make_pipeline(returned))
 
 
-def refuse_to_fit(kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report) -> NoReturn:
+def refuse_to_fit(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> NoReturn:
     """Refuse to fit a candidate of kind ``function``; only the function of a DAG trains it."""
     message = (
         "a candidate of kind function is trained by a function of a DAG: map a task made by @trial over the suggested "

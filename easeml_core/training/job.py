@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from easeml_core.entities import JsonObject, Parameters
+
 
 _SLOT = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 
@@ -85,7 +87,7 @@ class TrainingJob:
     """
 
     kind: str
-    parameters: Mapping[str, Any]
+    parameters: Parameters
     data_path: Path
     output_dir: Path
     seed: int = 0
@@ -111,7 +113,7 @@ class TrainingJob:
         if self.metric is not None:
             check_metric_name(self.metric)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What the child needs to know; its limits are kept by the supervisor, a container's by its runtime."""
         return {
             "kind": self.kind,
@@ -132,7 +134,7 @@ class TrainingJob:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrainingJob:
+    def from_json(cls, values: JsonObject) -> TrainingJob:
         """The job as the child sees it."""
         return cls(
             kind=values["kind"],

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network
 from easeml_core.training.checkpoint_format import (
@@ -40,7 +40,6 @@ from easeml_core.training.epoch_rules import (
 from easeml_core.training.run_options import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -59,7 +58,7 @@ _LEAST_RATIO = 19
 def fit_network(
     kind: str,
     parts: OpenParts,
-    parameters: Mapping[str, Any],
+    parameters: Parameters,
     *,
     seed: int,
     report: Report,
@@ -106,7 +105,7 @@ def device_of(run: Run) -> torch.device:
 class _Training:
     """One training between two epochs."""
 
-    def __init__(self, kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, run: Run) -> None:
+    def __init__(self, kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, run: Run) -> None:
         self.kind, self.parts, self.parameters, self.seed, self.run = kind, parts, parameters, seed, run
         self.epochs: int = parameters["epochs"]
         self.is_cycle = parameters.get("schedule") == "one_cycle"

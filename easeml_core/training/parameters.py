@@ -20,6 +20,8 @@ from easeml_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from easeml_core.entities import Parameters
+
 
 class Rule(Protocol):
     """What every rule offers: its default, and a check that gives the value in its own type."""
@@ -106,7 +108,7 @@ def _number(value: object) -> float:
         return math.inf
 
 
-def complete(kind: str, rules: Mapping[str, Rule], given: Mapping[str, Any]) -> dict[str, Any]:
+def complete(kind: str, rules: Mapping[str, Rule], given: Parameters) -> Parameters:
     """All parameters of a trainer: those given, checked, and the defaults of the rest.
 
     Args:
@@ -174,7 +176,7 @@ class Image:
         return str(value)
 
 
-def checked_own(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_own(kind: str, given: Parameters) -> Parameters:
     """Parameters as JSON gives them back.
 
     Args:

@@ -24,11 +24,12 @@ from easeml_core.training.run_options import END, checkpoint_name
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from easeml_core.entities import JsonObject
     from easeml_core.training.job import TrainingJob
 
     OnCheckpoint = Callable[[Path, float, float], None]
@@ -53,7 +54,7 @@ def never() -> bool:
 def run_job(
     job: TrainingJob,
     *,
-    on_progress: Callable[[Mapping[str, Any]], None],
+    on_progress: Callable[[JsonObject], None],
     should_stop: Callable[[], bool],
     on_checkpoint: OnCheckpoint = nowhere,
     should_end: Callable[[], bool] = never,
@@ -122,7 +123,7 @@ class _Watch:
 
     def __init__(
         self,
-        on_progress: Callable[[Mapping[str, Any]], None],
+        on_progress: Callable[[JsonObject], None],
         should_stop: Callable[[], bool],
         on_checkpoint: OnCheckpoint,
         poll_seconds: float,
@@ -132,7 +133,7 @@ class _Watch:
         self._on_progress, self._should_stop, self._on_checkpoint = on_progress, should_stop, on_checkpoint
         self._poll_seconds, self._should_end = poll_seconds, should_end
         self._started = time.monotonic()
-        self._news: queue.SimpleQueue[tuple[float, Mapping[str, Any]]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[tuple[float, JsonObject]] = queue.SimpleQueue()
         self.newest: Path | None = None
 
     @property
@@ -167,7 +168,7 @@ class _Watch:
             device=job.device,
         )
 
-    def _take(self, fields: Mapping[str, Any]) -> None:
+    def _take(self, fields: JsonObject) -> None:
         """In the thread that reads; the time is that of the news, however late it is looked at."""
         if self._news.qsize() < _MOST_NEWS and is_storable(fields):
             self._news.put((self.age_seconds, fields))
@@ -194,7 +195,7 @@ class _Watch:
             self._on_checkpoint(*saved)
 
 
-def is_storable(fields: Mapping[str, Any]) -> bool:
+def is_storable(fields: JsonObject) -> bool:
     """Whether news hold numbers that a heartbeat can carry; those of our own trainers do.
 
     Example:
@@ -244,7 +245,7 @@ def _demand(fits: bool, what: str) -> None:
         raise TrainingError(message)
 
 
-def _read_fields(path: Path) -> dict[str, Any]:
+def _read_fields(path: Path) -> JsonObject:
     try:
         with path.open("rb") as file:
             fields = json.loads(file.read(_RESULT_BYTES))

@@ -8,10 +8,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.data.layout import KINDS
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import TrainingError, TrainingTaskError
 from easeml_core.training.parameters import checked_own, complete
 from easeml_core.training.run_options import Run
@@ -80,13 +80,13 @@ class Trainer:
         """Whether the library is installed; nothing is imported."""
         return importlib.util.find_spec(self.library) is not None
 
-    def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
+    def parameters(self, given: Parameters) -> Parameters:
         """All parameters, checked and completed; InvalidInputError names what is allowed."""
         if not self.own_parameters:
             return complete(self.kind, self.rules, given)
         own = {name: value for name, value in given.items() if name not in self.rules}
         ruled = {name: value for name, value in given.items() if name in self.rules}
-        return complete(self.kind, self.rules, ruled) | checked_own(self.kind, own)
+        return {**complete(self.kind, self.rules, ruled), **checked_own(self.kind, own)}
 
     def misfit(self, layout: Layout, task: Task, target: Layout | None = None) -> str:
         """Why it cannot learn from such data; empty if it can.
@@ -123,7 +123,7 @@ class Trainer:
     def fit(
         self,
         parts: OpenParts,
-        parameters: Mapping[str, Any],
+        parameters: Parameters,
         *,
         seed: int,
         report: Report,

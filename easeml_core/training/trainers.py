@@ -7,7 +7,7 @@ its own, ``FAMILY_TRAINERS``, and its code elsewhere, imported when a trainer fi
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.training import trainer_kinds
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.data.layout import Layout
-    from easeml_core.entities import Task
+    from easeml_core.entities import Parameters, Task
     from easeml_core.training.trainer import Trainer
 
 _TRAINERS: tuple[Trainer, ...] = (
@@ -51,7 +51,7 @@ NOT_TRAINED: Mapping[str, str] = MappingProxyType(
 # With the parameters of tables they would cost a minute on 28 x 28 pixels: boosting grows one tree per class and round
 # over every pixel, and a linear margin that is hardly regularised takes many passes. So small a resnet costs about what
 # torch_cnn costs.
-_FOR_IMAGES: Mapping[str, Mapping[str, Any]] = {
+_FOR_IMAGES: Mapping[str, Parameters] = {
     "hist_gradient_boosting": {"max_iter": 20, "max_bins": 32},
     "linear_svm": {"C": 0.001},
     "lightgbm": {"n_estimators": 20, "learning_rate": 0.2, "max_bin": 32},
@@ -94,7 +94,7 @@ def trainer_of(kind: str) -> Trainer:
     return TRAINERS[kind]
 
 
-def default_candidates(layout: Layout, task: Task, target: Layout | None = None) -> list[dict[str, Any]]:
+def default_candidates(layout: Layout, task: Task, target: Layout | None = None) -> list[Parameters]:
     """What is tried when a study names no candidates: every kind that suits the data and is installed, best bets first.
 
     Args:
@@ -127,7 +127,7 @@ def _place(layout: str, kind: str) -> int:
     return first.index(kind) if kind in first else len(first)
 
 
-def check_candidates(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def check_candidates(candidates: Sequence[Parameters]) -> list[Parameters]:
     """The candidates of a study in plain form; ``parameters`` may be absent, then it is ``{}``.
 
     Args:
@@ -154,7 +154,7 @@ def check_candidates(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     return checked
 
 
-def _check_candidate(candidate: Mapping[str, Any]) -> dict[str, Any]:
+def _check_candidate(candidate: Parameters) -> Parameters:
     fields = {"name", "kind", "parameters"}
     given = set(candidate) if hasattr(candidate, "keys") else set()
     if given - fields or not {"name", "kind"} <= given:

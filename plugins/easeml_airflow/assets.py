@@ -27,6 +27,7 @@ from easeml_airflow import settings
 
 if TYPE_CHECKING:
     from easeml_airflow.triggers.watcher import WatcherTrigger
+    from easeml_core.entities import JsonObject
 
 SCHEME = "easeml"
 SUBMITTED = "Ease.ml: a model is handed in"
@@ -107,7 +108,7 @@ def alias(name: str) -> AssetAlias:
     return AssetAlias(name)
 
 
-def tell(context: Any, name: str, asset: Asset, extra: dict[str, Any]) -> None:
+def tell(context: Any, name: str, asset: Asset, extra: JsonObject) -> None:
     """Add an event; Airflow records it when the task succeeds.
 
     Args:

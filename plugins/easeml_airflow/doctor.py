@@ -27,6 +27,7 @@ from easeml_core.store.server.server import Server, default_home
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from easeml_core.entities import JsonObject
     from easeml_core.services.operations.doctor import ApiServer, Installation
 
 VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
@@ -84,7 +85,7 @@ def check_connection(environment: Mapping[str, str]) -> Check:
     return _reached(name, connection, tls, f"{where}, artifacts at {place}")
 
 
-def _connection(text: str) -> dict[str, Any]:
+def _connection(text: str) -> JsonObject:
     """Host, login and so on of a connection as Airflow reads them, JSON or an address; its ``extra`` as it is."""
     if text.lstrip().startswith("{"):
         connection = dict(json.loads(text))
@@ -111,7 +112,7 @@ def _kept_at(place: str) -> str:
     return place
 
 
-def _reached(name: str, connection: dict[str, Any], tls: dict[str, str], found: str) -> Check:
+def _reached(name: str, connection: JsonObject, tls: dict[str, str], found: str) -> Check:
     host, login, password, database = (
         str(connection.get(key) or "") for key in ("host", "login", "password", "schema")
     )
@@ -204,7 +205,7 @@ def check_pool(server: ApiServer | None) -> Check:
     return Check(name, "ok", f"{server.pool}: {counted(slots, 'slot')}, {used} in use")
 
 
-def _call(url: str, body: Mapping[str, str] | None = None, *, token: str | None = None) -> dict[str, Any]:
+def _call(url: str, body: Mapping[str, str] | None = None, *, token: str | None = None) -> JsonObject:
     if urlsplit(url).scheme not in ("http", "https"):
         message = "an address of Airflow begins with http:// or https://"
         raise ValueError(message)

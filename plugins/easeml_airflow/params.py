@@ -56,7 +56,7 @@ def study(description: str, *, required: bool = False) -> Param:
         required: Whether the form wants one.
     """
     offered = studies_offered()
-    more: dict[str, Any] = {"examples": list(offered)} if offered else {}
+    more: dict[str, list[str]] = {"examples": list(offered)} if offered else {}
     return text("Study", description, required=required, pattern=NAME, **more)
 
 

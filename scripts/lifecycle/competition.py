@@ -48,7 +48,7 @@ def register_others(stage: Stage) -> None:
         wish: dict[str, Any] = {"tenant": tenant, "study": study, "source": source, "gate": GATE, "meter": METER}
         candidates = [{"name": kind, "kind": kind} for kind in KINDS]
         filed = register_study(stage.store, **wish, candidates=candidates, request_key=f"lifecycle/{study}")
-        requests[study] = filed["request_id"]
+        requests[study] = filed.request_id
     await_answers(stage.store, requests, stage.check, lambda _: None)
 
 

@@ -113,7 +113,7 @@ def bring(stage: Stage, published: Published) -> list[dict[str, Any]]:
     wish: dict[str, Any] = {"source": f"csv:{table.name}", "target": "object", "task": "classification"}
     wish |= {"gate": GATE, "meter": METER, "candidates": [{"name": "bayes", "kind": "gaussian_naive_bayes"}]}
     filed = register_study(stage.store, tenant=TENANT, study=study, **wish, request_key=f"lifecycle/{study}")
-    await_answers(stage.store, {study: filed["request_id"]}, stage.check, lambda _: None)
+    await_answers(stage.store, {study: filed.request_id}, stage.check, lambda _: None)
     _meter_on_the_newer(stage, published, study)
     return [_handed_in(stage, published, study, model) for model in HANDED_IN]
 

@@ -43,9 +43,7 @@ def registered(store: Store) -> set[str]:
 
 def register_by_service(store: Store, wishes: Sequence[Wish]) -> dict[str, int]:
     """File the registrations; study name to the request that the referee answers."""
-    return {
-        w.study: register_study(store, **w.arguments(), request_key=f"demo/{w.study}")["request_id"] for w in wishes
-    }
+    return {w.study: register_study(store, **w.arguments(), request_key=f"demo/{w.study}").request_id for w in wishes}
 
 
 def await_answers(

@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.store"
+API, PAGES = "/api/v1/studies/{study}", "easeml_airflow.web.server.service"
 
 TYPED = {
+    f"GET {API}/feeds": f"{PAGES}:Feeds",
+    f"GET {API}/refine": f"{SERVICES}.datasets.refine:PairList",
+    f"GET {API}/requests/{{request_id}}": f"{PAGES}:RefreshAnswer",
+    f"POST {API}/feed": f"{SERVICES}.datasets.feed:FeedReceipt",
+    f"POST {API}/refine": f"{PAGES}:Refined",
+    "XCom of FeedOperator": f"{SERVICES}.datasets.feed:FeedReceipt",
     "easeml audit": f"list {SERVICES}.reports.audit:AuditEvent",
     "easeml cache clear": f"{CLI}.operations:Cleared",
     "easeml cache show": "easeml_core.remote.cache:CacheReport",
@@ -38,13 +45,26 @@ TYPED = {
     "easeml explain": f"{SERVICES}.reports.decision:TrialExplanation",
     "easeml next": f"list {SERVICES}.reports.next_steps:NextStep",
     "easeml program check": f"{CLI}.candidates:CheckedProgram",
+    "easeml program infer": "easeml_core.data.inference.result:ProgramReport",
     "easeml promotion evidence": f"{CLI}.evidence:WrittenEvidence",
     "easeml promotion verify": f"{SERVICES}.evidence.bundle_check:Checked",
     "easeml referee": f"{CLI}.referee:AnsweredRequests",
+    "easeml refine feeds": f"list {SERVICES}.datasets.feed:FeedEntry",
+    "easeml refine list": f"{SERVICES}.datasets.refine:PairList",
+    "easeml refine off": f"{SERVICES}.datasets.refine:SwitchedPairs",
+    "easeml refine on": f"{SERVICES}.datasets.refine:SwitchedPairs",
+    "easeml refine rank": f"{SERVICES}.datasets.refine:SuspiciousPairs",
     "easeml status": f"{SERVICES}.reports.overview:Overview",
     "easeml study list": f"list {SERVICES}.reports.overview:StudyEntry",
+    "easeml study pause": f"{SERVICES}.registration.register:StudyStateReport",
+    "easeml study resume": f"{SERVICES}.registration.register:StudyStateReport",
+    "easeml study set": f"{SERVICES}.studies.limits:StudyLimits",
+    "easeml tenant list": f"list {SERVICES}.studies.limits:TenantReport",
+    "easeml tenant set": f"{SERVICES}.studies.limits:TenantReport",
     "easeml test-set overlaps": f"list {SERVICES}.test_sets.row_registry:Overlap",
     "easeml validation remeasure": f"{SERVICES}.evaluation.reevaluation:Remeasured",
+    "easeml validation replace": f"{SERVICES}.datasets.validation_sets:ReplacedValidation",
+    "easeml validation show": f"{SERVICES}.datasets.validation_sets:ValidationSetReport",
 }
 """Answer to the class of its value, with ``list`` before it or ``| None`` behind it."""
 

@@ -79,7 +79,7 @@ class Lab:
         settings: dict[str, Any] = {"tenant": "lab", "source": "sklearn:breast_cancer", "gate": GATE, "meter": METER}
         settings |= {"candidates": CANDIDATES, "request_key": self.key()}
         filed = register_study(self.worker, study=study, **settings | changes)
-        return self.answer(filed["request_id"])
+        return self.answer(filed.request_id)
 
     def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
         """Ask the gate and let the referee answer."""

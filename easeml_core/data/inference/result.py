@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.data.split_spec import ROWS, Split
+from easeml_core.encoding import typed_record
+from easeml_core.entities import Task
 from easeml_core.errors import counted
 from easeml_core.programs.data_type import DataType
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.data.sources.spec import Source
-    from easeml_core.entities import Task
     from easeml_core.programs.data_type import Program
 
 _MOST_SHOWN = 40
@@ -35,6 +36,52 @@ class Asked(NamedTuple):
     task: Task | None = None
     split: Split = ROWS
     keys: tuple[str, ...] = ()
+
+
+@typed_record
+class ClassRows:
+    """A class and how many rows have it."""
+
+    name: str
+    rows: int
+
+
+@typed_record
+class ProgramReport:
+    """The program of some data.
+
+    Attributes:
+        source: The source, with the options that were found.
+        target: Column that is predicted; None where there is none.
+        task: What is predicted.
+        split: How rows are divided into parts.
+        form: ``paper`` or ``schema``.
+        program: In one line.
+        rows: Rows that were read.
+        partial: Whether there are more.
+        classes: Empty where numbers are predicted.
+        notes: What decided it, one sentence each.
+    """
+
+    source: str
+    target: str | None
+    task: Task
+    split: str
+    form: str
+    program: str
+    rows: int
+    partial: bool
+    classes: list[ClassRows]
+    notes: list[str]
+
+
+@typed_record
+class DataPreview(ProgramReport):
+    """The program of some data in lines, and of a table its columns and first rows; empty for other data."""
+
+    text: str
+    columns: list[str]
+    head: list[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +115,20 @@ class Inferred:
         """The notes as comments, and the program below."""
         return "\n".join([*(f"# {note}" for note in self.notes), program_text(self.program)])
 
-    def as_mapping(self) -> dict[str, Any]:
-        """The same as plain data."""
-        return {
-            "source": spec_of(self.source),
-            "target": self.target or None,
-            "task": str(self.task),
-            "split": str(self.split),
-            "form": "paper" if isinstance(self.program.input, DataType) else "schema",
-            "program": str(self.program),
-            "rows": self.rows,
-            "partial": self.partial,
-            "classes": [{"name": name, "rows": rows} for name, rows in self.classes],
-            "notes": list(self.notes),
-        }
+    def report(self) -> ProgramReport:
+        """Return the program, and what decided it."""
+        return ProgramReport(
+            source=spec_of(self.source),
+            target=self.target or None,
+            task=self.task,
+            split=str(self.split),
+            form="paper" if isinstance(self.program.input, DataType) else "schema",
+            program=str(self.program),
+            rows=self.rows,
+            partial=self.partial,
+            classes=[ClassRows(name, rows) for name, rows in self.classes],
+            notes=list(self.notes),
+        )
 
 
 def program_text(program: Program) -> str:

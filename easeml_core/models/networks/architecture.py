@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.data.layout import KINDS, LINKS, MAX_TARGET_NUMBERS
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Architecture:
 
 
 def architecture_for(
-    kind: str, parameters: Mapping[str, Any], *, layout: Layout, classes: int, task: Task, target: Layout | None = None
+    kind: str, parameters: Parameters, *, layout: Layout, classes: int, task: Task, target: Layout | None = None
 ) -> Architecture:
     """The architecture of a kind of ``trainers``.
 

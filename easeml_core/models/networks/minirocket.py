@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import math
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
-from easeml_core.entities import Task
+from easeml_core.entities import Parameters, Task
 from easeml_core.models.networks.layers import Layer, as_series, valid_steps
 from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network, rows_of_block
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
@@ -80,9 +78,7 @@ def _dilations(steps: int, features_per_kernel: int) -> list[int]:
     return [2**power for power in range(int(math.log2(most)) + 1)][:features_per_kernel]
 
 
-def fit_rocket(
-    kind: str, parts: OpenParts, parameters: Mapping[str, Any], *, seed: int, report: Report
-) -> NetworkPredictor:
+def fit_rocket(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> NetworkPredictor:
     """Draw channels and thresholds, then find the linear layer, with the penalty of the least leave-one-out error.
 
     Scores are those of a ridge on -1 and 1: good for ranks, not for probabilities.

@@ -11,14 +11,16 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.programs.search_space.sampling import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from easeml_core.entities import Parameters
 
 LONGEST = 63
 """Characters of a name, as in many systems that names end up in."""
 _LEAST_HASH = 8
 
 
-def name_of(candidate: Mapping[str, Any], digits: int = _LEAST_HASH) -> str:
+def name_of(candidate: Parameters, digits: int = _LEAST_HASH) -> str:
     """The name of a candidate: its values as words, as far as they fit, and the hash of all of them.
 
     Args:
@@ -39,7 +41,7 @@ def name_of(candidate: Mapping[str, Any], digits: int = _LEAST_HASH) -> str:
     return f"{head}-{digest}" if head else digest
 
 
-def names_of(candidates: Sequence[Mapping[str, Any]]) -> list[str]:
+def names_of(candidates: Sequence[Parameters]) -> list[str]:
     """A name for each of several different candidates; those that clash get a longer hash.
 
     Raises:

@@ -33,7 +33,9 @@ from easeml_core.programs.search_space.space import (
 from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from easeml_core.entities import Parameters
+
+    pass
 
 
 SCALES = ("linear", "log", "exp")
@@ -53,7 +55,7 @@ MAX_POWER = 300
 """Of ten, in a range with the scale ``exp``; 15 for whole numbers."""
 
 
-def space_of(data: Mapping[str, Any]) -> SearchSpace:
+def space_of(data: Parameters) -> SearchSpace:
     """Read a search space from plain data, such as an argument of an operator.
 
     Args:
@@ -111,7 +113,7 @@ class _Reader:
             return Row(self._items(data, path, depth))
         return Constant(_constant(data, path))
 
-    def _mapping(self, data: Mapping[str, Any], path: str, depth: int) -> Node:
+    def _mapping(self, data: Parameters, path: str, depth: int) -> Node:
         keys = list(data)
         for key in keys:
             _check_name(key, path)
@@ -121,7 +123,7 @@ class _Reader:
             fail(path, f"at most {MAX_NODES:,} entries")
         return Group(tuple((key, self.node(data[key], inside(path, key), depth + 1)) for key in keys))
 
-    def _domain(self, data: Mapping[str, Any], keys: list[str], path: str, depth: int) -> Node:
+    def _domain(self, data: Parameters, keys: list[str], path: str, depth: int) -> Node:
         self.variables += 1
         if self.variables > MAX_VARIABLES:
             fail("", f"it has more than {MAX_VARIABLES} ranges and choices; split it")

@@ -35,9 +35,11 @@ from easeml_core.programs.search_space.space import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from easeml_core.entities import Parameters
 
 MAX_COUNT = 5000
 """Candidates of one space."""
@@ -47,7 +49,7 @@ _DIGITS = 6
 _BITS = 30
 
 
-def candidates_of(space: SearchSpace, count: int, seed: int = 0) -> list[Mapping[str, Any]]:
+def candidates_of(space: SearchSpace, count: int, seed: int = 0) -> list[Parameters]:
     """At most ``count`` different candidates, the same for the same space, count and seed, on every machine.
 
     A space with at most ``count`` points gives all of them, in the order of its text, what stands last changing first;
@@ -71,7 +73,7 @@ def candidates_of(space: SearchSpace, count: int, seed: int = 0) -> list[Mapping
     require(type(count) is int and 1 <= count <= MAX_COUNT, "count", count, f"a whole number from 1 to {MAX_COUNT:,}")
     require(type(seed) is int and 0 <= seed < 2**63, "seed", seed, "a whole number >= 0, below 2^63")
     size = size_of(space.root)
-    found: dict[str, Mapping[str, Any]] = {}
+    found: dict[str, Parameters] = {}
     if size <= count:
         _add(found, (point_of(space.root, index) for index in range(int(size))), count)
         return list(found.values())
@@ -88,7 +90,7 @@ def candidates_of(space: SearchSpace, count: int, seed: int = 0) -> list[Mapping
     return list(found.values())
 
 
-def canonical(candidate: Mapping[str, Any]) -> str:
+def canonical(candidate: Parameters) -> str:
     """A candidate as JSON with sorted names: equal for equal candidates only (1, 1.0 and true differ)."""
     return json.dumps(candidate, sort_keys=True, ensure_ascii=False)
 
@@ -243,7 +245,7 @@ def _width(node: Node) -> int:
     return int(own or isinstance(node, Choice)) + sum(_width(part) for part in parts_of(node))
 
 
-def _add(found: dict[str, Mapping[str, Any]], more: Any, count: int) -> None:
+def _add(found: dict[str, Parameters], more: Any, count: int) -> None:
     """Add candidates that are not there yet, until there are ``count``."""
     for candidate in more:
         if len(found) >= count:

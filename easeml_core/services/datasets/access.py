@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.sources.load import RawTable
     from easeml_core.data.split_spec import Split
-    from easeml_core.entities import Study
+    from easeml_core.entities import JsonObject, Study
     from easeml_core.remote.files import About, RemoteFile
     from easeml_core.store.artifacts.local import ArtifactStore
 
@@ -309,7 +309,7 @@ def _named_query(name: str, entry: Any) -> NamedQuery:
     return NamedQuery(name, _address(where, entry), entry["sql"], frozenset(tenants), float(seconds))
 
 
-def _address(where: str, entry: Mapping[str, Any]) -> str:
+def _address(where: str, entry: JsonObject) -> str:
     by_env, by_file = entry.get("url_env"), entry.get("url_file")
     if isinstance(by_env, str) == isinstance(by_file, str):
         message = f"{where} must have url_env, the name of a variable, or url_file, the path of a file"

@@ -7,6 +7,7 @@ since is therefore taken together, at night or on request (``services/datasets/r
 from __future__ import annotations
 
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from easeml_core.data.rows.labeled_pairs import Pairs, write_pairs
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import LABEL, rows_of_json
 from easeml_core.data.split_spec import check_split
+from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
@@ -37,6 +39,35 @@ MOST_REFRESHES = 3
 LONGEST_NAME = 200
 
 
+@typed_record
+class FeedReceipt:
+    """Pairs that were fed to a study."""
+
+    study: str
+    feed_id: int
+    rows: int
+
+
+@typed_record
+class FeedEntry:
+    """A feed in the list of its study; ``state`` is ``waiting``, ``taken`` or ``refused``, with a reason."""
+
+    feed_id: int
+    fed_at: datetime
+    rows: int
+    origin: str
+    fed_by: str
+    state: str
+    reason: str | None
+
+
+@typed_record
+class FiledRefresh:
+    """A request to make a data version of what was fed and switched."""
+
+    request_id: int
+
+
 def feed(
     store: Store,
     artifacts: ArtifactStore,
@@ -48,7 +79,7 @@ def feed(
     pairs: Sequence[Any] | None = None,
     fed_by: str,
     request_key: str,
-) -> dict[str, Any]:
+) -> FeedReceipt:
     """Feed labelled pairs; they are in the training part after the study's next refresh.
 
     Args:
@@ -65,7 +96,7 @@ def feed(
         request_key: The same key gives the same feed.
 
     Returns:
-        ``{"study", "feed_id", "rows"}``. How many of them are new is known after the refresh.
+        The feed. How many of its rows are new is known after the refresh.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -103,28 +134,26 @@ def feed(
             fed_by=who,
             request_key=request_key,
         )
-    return {"study": study, "feed_id": feed_id, "rows": len(given.labels)}
+    return FeedReceipt(study, feed_id, len(given.labels))
 
 
-def list_feeds(store: Store, *, study: str) -> list[dict[str, Any]]:
+def list_feeds(store: Store, *, study: str) -> list[FeedEntry]:
     """Return the newest feeds of a study, newest first.
-
-    Returns:
-        ``{"feed_id", "rows", "origin", "fed_by", "fed_at", "state", "reason"}`` each; at most 1000. ``state`` is
-        ``waiting``, ``taken`` or ``refused``, with a reason.
 
     Raises:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
         found = datasets.list_feeds(tx, studies.get_study(tx, study).id)
-    named = ("rows", "origin", "fed_by", "state", "reason")
-    return [
-        {"feed_id": f.id, "fed_at": f.fed_at.isoformat()} | {name: getattr(f, name) for name in named} for f in found
-    ]
+    return [listed(one) for one in found]
 
 
-def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any]:
+def listed(one: datasets.Feed) -> FeedEntry:
+    """Return a feed as it is listed."""
+    return FeedEntry(one.id, one.fed_at, one.rows, one.origin, one.fed_by, one.state, one.reason)
+
+
+def file_refresh(store: Store, *, study: str, request_key: str) -> FiledRefresh:
     """Ask the referee for a data version of what was fed and switched.
 
     Args:
@@ -133,7 +162,7 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any
         request_key: The same key gives the same request.
 
     Returns:
-        ``{"request_id"}``; the answer has ``version`` and ``train_rows``, both None where nothing was new.
+        The request; its answer has ``version`` and ``train_rows``, both None where nothing was new.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -156,7 +185,7 @@ def file_refresh(store: Store, *, study: str, request_key: str) -> dict[str, Any
             arguments={},
             request_key=request_key,
         )
-    return {"request_id": request_id}
+    return FiledRefresh(request_id)
 
 
 def require_refresh(store: Store, *, study: str, request_id: int) -> None:

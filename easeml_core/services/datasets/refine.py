@@ -18,6 +18,7 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like
+from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
 from easeml_core.models.label_errors import Ranking
 from easeml_core.sandbox.process import Limits, run_child
@@ -53,6 +54,68 @@ class _Row:
     is_on: bool
 
 
+@typed_record
+class ListedPair:
+    """A row that was registered or fed.
+
+    Attributes:
+        hash: The first digits of its name.
+        label: Its label: a class by name, a number, or a list of numbers.
+        origin: ``registered`` or ``feed N``.
+        state: ``on``, ``off``, ``on, off with the next refresh`` or ``off, on with the next refresh``.
+        reason: Why it was switched last; None where it was not.
+    """
+
+    hash: str
+    label: Any
+    origin: str
+    state: str
+    reason: str | None
+
+
+@typed_record
+class PairList:
+    """Rows of a study's newest training part: how many are on and off, fed pairs that wait, and some of the rows."""
+
+    study: str
+    version: int
+    on: int
+    off: int
+    waiting_pairs: int
+    pairs: list[ListedPair]
+
+
+@typed_record
+class SwitchedPairs:
+    """How many rows one call has switched, on or off."""
+
+    study: str
+    switched: int
+    on: bool
+
+
+@typed_record
+class SuspiciousPair:
+    """A training row with the label that the others suggest, and how doubtful its own is; ``suspected`` by the rule."""
+
+    hash: str
+    label: Any
+    expected: Any
+    doubt: float
+    suspected: bool
+
+
+@typed_record
+class SuspiciousPairs:
+    """Rows of the training part, how many of these the rule holds for wrong, and the most suspicious ones."""
+
+    study: str
+    version: int
+    rows: int
+    suspected: int
+    pairs: list[SuspiciousPair]
+
+
 def list_pairs(
     store: Store,
     artifacts: ArtifactStore,
@@ -61,7 +124,7 @@ def list_pairs(
     off: bool = False,
     limit: int = 50,
     most_cells: int | None = None,
-) -> dict[str, Any]:
+) -> PairList:
     """Return rows of the newest training part, and those that are switched off.
 
     Args:
@@ -73,10 +136,7 @@ def list_pairs(
         most_cells: Refuse data of more numbers, for a caller with little memory; None for no limit.
 
     Returns:
-        ``{"study", "version", "on", "off", "waiting_pairs", "pairs"}``: how many rows are in the training part and how
-        many are left out, how many fed pairs wait for the next refresh, and ``{"hash", "label", "origin", "state",
-        "reason"}`` of rows. ``origin`` is ``registered`` or ``feed N``; ``state`` is ``on``, ``off``, or ``on, off with
-        the next refresh`` and the other way round.
+        The rows, the last ones first.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -92,23 +152,23 @@ def list_pairs(
         fed = sum(f.rows for f in datasets.waiting_feeds(tx, found.id, limit=1000))
         names = studies.class_names(tx, version.id)
     chosen = [row for row in known if not off or not row.is_on or not waiting.get(row.hash, True)]
-    return {
-        "study": study,
-        "version": version.version,
-        "on": sum(row.is_on for row in known),
-        "off": sum(not row.is_on for row in known),
-        "waiting_pairs": fed,
-        "pairs": [
-            {
-                "hash": row.hash.hex()[:SHORT],
-                "label": _called(row.label, names),
-                "origin": f"feed {origins[row.hash]}" if row.hash in origins else "registered",
-                "state": _state(row.is_on, waiting.get(row.hash, row.is_on)),
-                "reason": last[row.hash].reason if row.hash in last else None,
-            }
+    return PairList(
+        study=study,
+        version=version.version,
+        on=sum(row.is_on for row in known),
+        off=sum(not row.is_on for row in known),
+        waiting_pairs=fed,
+        pairs=[
+            ListedPair(
+                hash=row.hash.hex()[:SHORT],
+                label=_called(row.label, names),
+                origin=f"feed {origins[row.hash]}" if row.hash in origins else "registered",
+                state=_state(row.is_on, waiting.get(row.hash, row.is_on)),
+                reason=last[row.hash].reason if row.hash in last else None,
+            )
             for row in reversed(chosen[-limit:])
         ],
-    }
+    )
 
 
 def switch_pairs(
@@ -122,7 +182,7 @@ def switch_pairs(
     switched_by: str,
     request_key: str,
     most_cells: int | None = None,
-) -> dict[str, Any]:
+) -> SwitchedPairs:
     """Switch rows of the training part off or on, from the study's next refresh on.
 
     Args:
@@ -137,7 +197,7 @@ def switch_pairs(
         most_cells: As of ``list_pairs``.
 
     Returns:
-        ``{"study", "switched", "on"}``: how many were switched with this key now.
+        How many were switched with this key now.
 
     Raises:
         NotFoundError: There is no such study, or no such row in its training part.
@@ -161,7 +221,7 @@ def switch_pairs(
             switched_by=who,
             request_key=request_key,
         )
-    return {"study": study, "switched": switched, "on": on}
+    return SwitchedPairs(study, switched, on)
 
 
 def rank_pairs(
@@ -173,7 +233,7 @@ def rank_pairs(
     time_limit_seconds: float = 900.0,
     memory_limit_mb: int = 8192,
     most_cells: int | None = None,
-) -> dict[str, Any]:
+) -> SuspiciousPairs:
     """Return the training rows whose labels look wrong, most suspicious first: see ``models/label_errors.py``.
 
     Args:
@@ -186,8 +246,7 @@ def rank_pairs(
         most_cells: As of ``list_pairs``.
 
     Returns:
-        ``{"study", "version", "rows", "suspected", "pairs"}``: rows of the training part, how many of these are
-        suspected, and ``{"hash", "label", "expected", "doubt", "suspected"}`` each.
+        The rows, the most suspicious first.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -214,22 +273,22 @@ def rank_pairs(
         parts = load_open_parts(path)
     order = np.argsort(-ranking.doubt, kind="stable")[:limit]
     hashes = example_hashes(parts.train_inputs[order], columns)
-    return {
-        "study": study,
-        "version": version.version,
-        "rows": len(parts.train_labels),
-        "suspected": int(ranking.suspected.sum()),
-        "pairs": [
-            {
-                "hash": example.hex()[:SHORT],
-                "label": _called(parts.train_labels[row], names),
-                "expected": _called(ranking.expected[row], names),
-                "doubt": float(ranking.doubt[row]),
-                "suspected": bool(ranking.suspected[row]),
-            }
+    return SuspiciousPairs(
+        study=study,
+        version=version.version,
+        rows=len(parts.train_labels),
+        suspected=int(ranking.suspected.sum()),
+        pairs=[
+            SuspiciousPair(
+                hash=example.hex()[:SHORT],
+                label=_called(parts.train_labels[row], names),
+                expected=_called(ranking.expected[row], names),
+                doubt=float(ranking.doubt[row]),
+                suspected=bool(ranking.suspected[row]),
+            )
             for example, row in zip(hashes, order, strict=True)
         ],
-    }
+    )
 
 
 def _rows(tx: Connection, artifacts: ArtifactStore, version: DataVersion, most_cells: int | None) -> list[_Row]:

@@ -6,15 +6,17 @@ referee's role.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError
-from easeml_core.services.datasets.validation_sets import validation_report
+from easeml_core.services.datasets.feed import FeedEntry, listed
+from easeml_core.services.datasets.validation_sets import ValidationSetReport, validation_report
 from easeml_core.services.test_sets.lifecycle import ShownSet, list_test_sets, shown
 from easeml_core.store.tables import datasets, ledger, sealed, studies, test_sets
 from easeml_core.store.tables import labels as label_rows
+from easeml_core.store.tables.datasets import RefreshEntry, VersionEntry
 from easeml_core.store.tables.labels import UNKNOWN
 from easeml_core.store.tables.ledger import METER, RETIRED
 
@@ -31,19 +33,34 @@ MOST_ENTRIES = 50
 LAST_SIGNALS = 8
 
 
-def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[str, Any]:
+@typed_record
+class StudyData:
+    """What each person who sees the study may know of its data; all lists have the newest first.
+
+    Attributes:
+        versions: Of the data.
+        validation: None while there is no data, or where ``problem`` says why it cannot be read.
+        problem: Empty for none.
+        sets: The sealed sets.
+        feeds: What was fed.
+        refreshes: What was asked for.
+    """
+
+    versions: list[VersionEntry]
+    validation: ValidationSetReport | None
+    problem: str
+    sets: list[ShownSet]
+    feeds: list[FeedEntry]
+    refreshes: list[RefreshEntry]
+
+
+def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> StudyData:
     """Return the public facts of a study's data.
 
     Args:
         store: Any role.
         artifacts: Where the open parts are.
         study: The study.
-
-    Returns:
-        ``{"versions", "validation", "problem", "sets", "feeds", "refreshes"}``: ``versions`` and ``refreshes`` as of
-        ``store.data_history``, ``validation`` as of ``validation_report`` (None while there is no data, or where
-        ``problem`` says why it cannot be read), ``sets`` as of ``list_test_sets``, ``feeds`` are
-        ``{"feed_id", "rows", "origin", "fed_by", "fed_at", "state", "reason"}``; all newest first.
 
     Raises:
         NotFoundError: There is no such study.
@@ -59,19 +76,14 @@ def study_data(store: Store, artifacts: ArtifactStore, *, study: str) -> dict[st
             validation = validation_report(store, artifacts, study)
         except ArtifactError as error:
             problem = str(error)
-    return {
-        "versions": versions,
-        "validation": validation,
-        "problem": problem,
-        "sets": list_test_sets(store, study=study),
-        "feeds": [_fed(one) for one in fed],
-        "refreshes": refreshes,
-    }
-
-
-def _fed(one: datasets.Feed) -> dict[str, Any]:
-    names = ("rows", "origin", "fed_by", "fed_at", "state", "reason")
-    return {"feed_id": one.id} | {name: getattr(one, name) for name in names}
+    return StudyData(
+        versions=versions,
+        validation=validation,
+        problem=problem,
+        sets=list_test_sets(store, study=study),
+        feeds=[listed(one) for one in fed],
+        refreshes=refreshes,
+    )
 
 
 @typed_record

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hmac
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,11 @@ from easeml_core.config import MeterConfig, require
 from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, write_open_parts
 from easeml_core.data.table import RawTable
+from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.meter.planner import validation_minimum
-from easeml_core.meter.validation_set import ValidationReport, ValidationUse, heritage
+from easeml_core.meter.validation_set import ValidationReport, ValidationState, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
 from easeml_core.services.datasets.validation_rows import (
     Brought,
@@ -97,7 +99,65 @@ def second_sample(tx: Connection, study: Study) -> list[str]:
 # -- how far it is used up --------------------------------------------------------------------------------------------
 
 
-def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None) -> dict[str, Any]:
+@typed_record
+class ValidationEntry:
+    """A validation set in the list of those that a study had; ``looks`` counts by kind."""
+
+    version: int
+    rows: int
+    since: datetime
+    looks: dict[str, int]
+    state: ValidationState
+
+
+@typed_record
+class ValidationSetReport:
+    """State of a study's validation set.
+
+    Attributes:
+        study: The study.
+        version: Of the data that it belongs to.
+        rows: How many it has.
+        looks: How often models were chosen by it, by kind.
+        state: How far it is used up.
+        minimum: Rows that keep their own noise in range 1 of the meter; None where no number is enough.
+        rows_for_looks: Rows for so many looks at once, or None.
+        add_rows: New rows that would make it fresh.
+        advice: What to do.
+        signals: Since it came into use, oldest first, of the second validation sample where that has answered.
+        inherits_from: Versions whose looks and signals count as well, since most of its rows come from them.
+        inherited_looks: Their looks.
+        inherited_signals: Their signals.
+        to_measure: Trained models that it has not measured yet.
+        given_up: Models that could not be measured.
+        under_way: Trials on earlier data that have not ended.
+        split: What the referee said when it split the data, or None.
+        history: All validation sets of the study, oldest first.
+    """
+
+    study: str
+    version: int
+    rows: int
+    looks: dict[str, int]
+    state: ValidationState
+    minimum: int | None
+    rows_for_looks: int | None
+    add_rows: int
+    advice: str
+    signals: list[int]
+    inherits_from: list[int]
+    inherited_looks: dict[str, int]
+    inherited_signals: list[int]
+    to_measure: int
+    given_up: int
+    under_way: int
+    split: str | None
+    history: list[ValidationEntry]
+
+
+def validation_report(
+    store: Store, artifacts: ArtifactStore, study: str, *, team: int | None = None
+) -> ValidationSetReport:
     """Return the state of a study's validation set, what to do about it, and the sets that it has replaced.
 
     Args:
@@ -106,17 +166,6 @@ def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, tea
         study: The study.
         team: Where the meter serves several teams: the team whose signals count. None for no signals then, since no
             team may learn another one's.
-
-    Returns:
-        ``{"study", "version", "rows", "looks", "state", "minimum", "rows_for_looks", "add_rows", "advice", "signals",
-        "inherits_from", "inherited_looks", "inherited_signals", "to_measure", "under_way", "given_up",
-        "split", "history"}``.
-        ``looks`` counts by kind; ``signals`` are those since it came into use, oldest first, of the second validation
-        sample where that has answered. ``inherits_from`` are the versions whose looks and signals count as well, since
-        most of its rows come from them. ``to_measure`` is how many trained models it has not measured yet,
-        ``under_way`` how many trials on earlier data have not ended, ``given_up`` how many could not be measured;
-        ``split`` is what the referee said when it split the data; ``history`` has ``{"version", "rows", "since",
-        "looks", "state"}`` of each, oldest first.
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
@@ -135,26 +184,26 @@ def validation_report(store: Store, artifacts: ArtifactStore, study: str, *, tea
         to_measure, under_way = validation_sets.count_waiting(tx, found.id)
         given_up = validation_sets.count_given_up(tx, found.id)
         split = validation_sets.split_message(tx, found.id)
-    return {
-        "study": study,
-        "version": part.version,
-        "rows": part.rows,
-        "looks": part.looks(),
-        "state": str(report.state),
-        "minimum": report.minimum,
-        "rows_for_looks": report.rows_for_looks,
-        "add_rows": report.add_rows,
-        "advice": report.advice,
-        "signals": list(use.signals),
-        "inherits_from": [p.version for p in before],
-        "inherited_looks": dict(use.inherited_looks),
-        "inherited_signals": list(use.inherited_signals),
-        "to_measure": to_measure,
-        "given_up": given_up,
-        "under_way": under_way,
-        "split": split,
-        "history": [_in_history(p, None if p is not part else report, config) for p in parts],
-    }
+    return ValidationSetReport(
+        study=study,
+        version=part.version,
+        rows=part.rows,
+        looks=part.looks(),
+        state=report.state,
+        minimum=report.minimum,
+        rows_for_looks=report.rows_for_looks,
+        add_rows=report.add_rows,
+        advice=report.advice,
+        signals=list(use.signals),
+        inherits_from=[p.version for p in before],
+        inherited_looks=dict(use.inherited_looks),
+        inherited_signals=list(use.inherited_signals),
+        to_measure=to_measure,
+        given_up=given_up,
+        under_way=under_way,
+        split=split,
+        history=[_in_history(p, None if p is not part else report, config) for p in parts],
+    )
 
 
 def _meter_settings(tx: Connection, study: Study) -> MeterConfig:
@@ -191,15 +240,9 @@ def _signals(tx: Connection, study: Study, part: ValidationPart, config: MeterCo
     return [r.signal for r in found if meter_settings_of(r).ranges == config.ranges and r.team in mine]
 
 
-def _in_history(part: ValidationPart, report: ValidationReport | None, config: MeterConfig) -> dict[str, Any]:
+def _in_history(part: ValidationPart, report: ValidationReport | None, config: MeterConfig) -> ValidationEntry:
     report = report or report_on(ValidationUse(part.rows, part.looks(), replaced=True), config)
-    return {
-        "version": part.version,
-        "rows": part.rows,
-        "since": part.created_at.isoformat(),
-        "looks": part.looks(),
-        "state": str(report.state),
-    }
+    return ValidationEntry(part.version, part.rows, part.created_at, part.looks(), report.state)
 
 
 # -- another one takes its place --------------------------------------------------------------------------------------
@@ -219,6 +262,37 @@ class _Next:
     already: int
 
 
+@typed_record
+class ReplacedValidation:
+    """A validation set that takes the place of another one.
+
+    Attributes:
+        study: The study.
+        version: Of the data that it belongs to.
+        rows: How many it has.
+        added: Rows that were brought and are new to the last one.
+        duplicates: Rows that were left out since they repeat another.
+        already: Rows that were in the last one already; they are left out where that is kept.
+        unlabelled: Rows that were left out since they have no label.
+        replaced_before: Whether this very part was in use before the call.
+        to_measure: Models that wait to be measured on it.
+        minimum: Rows that keep their own noise in range 1 of the meter; None where no number is enough.
+        warnings: One sentence each.
+    """
+
+    study: str
+    version: int
+    rows: int
+    added: int
+    duplicates: int
+    already: int
+    unlabelled: int
+    replaced_before: bool
+    to_measure: int
+    minimum: int | None
+    warnings: list[str]
+
+
 def replace_validation(
     store: Store,
     artifacts: ArtifactStore,
@@ -228,7 +302,7 @@ def replace_validation(
     labels: Path | None = None,
     from_set: str | int | None = None,
     add: bool = False,
-) -> dict[str, Any]:
+) -> ReplacedValidation:
     """Give a study another validation set: one transaction, and the same call twice makes one.
 
     The referee evaluates existing models on it when it has time, or ``remeasure`` does at once.
@@ -241,12 +315,6 @@ def replace_validation(
         labels: CSV file ``example,label`` of the same examples.
         from_set: Name or number of a released test set of the study, instead of files.
         add: Keep the rows that are there, and add these.
-
-    Returns:
-        ``{"study", "version", "rows", "added", "duplicates", "already", "unlabelled", "replaced_before", "to_measure",
-        "minimum", "warnings"}``: rows of the new part; of the given rows, how many are new to the last one, repeat
-        another (left out), were in the last one already (left out where that is kept), or have no label (left out).
-        ``replaced_before`` says that this same part was in use before the call.
 
     Raises:
         NotFoundError: There is no such study or set, or it has no data yet.
@@ -290,10 +358,10 @@ def replace_validation(
         if left_out:
             warnings.append(f"{left_out:,} rows were left out: they match rows that are sealed in a test set")
         if not is_there:
-            warnings += too_few(answer["rows"], answer["minimum"])
+            warnings += too_few(answer.rows, answer.minimum)
             warnings += goes_on(earlier, rows, add=add)
             warnings += unlike(brought.inputs, parts, brought.columns)
-        return answer | {"warnings": warnings}
+        return replace(answer, warnings=warnings)
 
 
 def _following(brought: Brought, parts: OpenParts, *, add: bool) -> _Next:
@@ -389,17 +457,18 @@ def _put(artifacts: ArtifactStore, opened: OpenParts) -> str:
         return artifacts.put(path)
 
 
-def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *, is_there: bool) -> dict[str, Any]:
+def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *, is_there: bool) -> ReplacedValidation:
     version, config = studies.latest_data_version(tx, study.id), _meter_settings(tx, study)
-    return {
-        "study": study.name,
-        "version": version.version,
-        "rows": version.validation_rows,
-        "added": 0 if is_there else following.added,
-        "duplicates": following.duplicates,
-        "already": following.already,
-        "unlabelled": brought.unlabelled,
-        "replaced_before": is_there,
-        "to_measure": validation_sets.count_waiting(tx, study.id)[0],
-        "minimum": validation_minimum(ranges=config.ranges, reliability=config.reliability),
-    }
+    return ReplacedValidation(
+        study=study.name,
+        version=version.version,
+        rows=version.validation_rows,
+        added=0 if is_there else following.added,
+        duplicates=following.duplicates,
+        already=following.already,
+        unlabelled=brought.unlabelled,
+        replaced_before=is_there,
+        to_measure=validation_sets.count_waiting(tx, study.id)[0],
+        minimum=validation_minimum(ranges=config.ranges, reliability=config.reliability),
+        warnings=[],
+    )

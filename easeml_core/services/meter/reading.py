@@ -14,12 +14,12 @@ import hmac
 import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.entities import SealedSetPurpose
+from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import StateError
 from easeml_core.meter.budget import budget_breach
 from easeml_core.meter.dither import late_shift
@@ -250,7 +250,7 @@ def _read(tx: Connection, ready: Preparation, on: MeterSet) -> tuple[MeterEntry,
         tolerance=_promised(on),
         ends=reading.ends or reading.retired,
     )
-    report = reading.to_json() | {"errors": errors, "validation_loss": loss, "failure": said.failure}
+    report = {**reading.to_json(), "errors": errors, "validation_loss": loss, "failure": said.failure}
     report |= {"model_id": model.id, "model": model.identity}
     report |= {"team": entry.team, "promised_tolerance": entry.tolerance, "ends": entry.ends}
     for name, usual in _USUAL.items():  # left out: the shorter the entries, the less their size on disk varies
@@ -299,7 +299,7 @@ def _no_answer(on: MeterSet, why: str) -> Reading:
     return Reading(None, 0.0, 1.0, 0.0, 1.0, reachable=1, log_cost=0.0, log_level=log_level, ends=True, why=why)
 
 
-def _keep(tx: Connection, on: MeterSet, entry: MeterEntry, reading: Reading, report: dict[str, Any]) -> None:
+def _keep(tx: Connection, on: MeterSet, entry: MeterEntry, reading: Reading, report: JsonObject) -> None:
     sealed.add_entry(
         tx,
         test_set_id=on.row.id,

@@ -23,7 +23,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from easeml_core import __version__
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SchemaVersionError, StateError, reason_of
@@ -35,6 +35,7 @@ from easeml_core.store.artifacts.remote import RemoteArtifactStore
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -348,11 +349,11 @@ def _manifest(folder: Path) -> Manifest:
         InvalidInputError: It is none, or of another format.
     """
     try:
-        read: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        read: JsonObject = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if read["format"] != FORMAT:
             raise _broken(folder, f"its format is {read['format']!r}, this version reads {FORMAT}")
         files = tuple(BackupFile(str(f["name"]), int(f["bytes"]), str(f["sha256"])) for f in read["files"])
-        made = Manifest(**read | {"files": files, "server": int(read["server"]), "schema": str(read["schema"])})
+        made = Manifest(**{**read, "files": files, "server": int(read["server"]), "schema": str(read["schema"])})
     except OSError as error:
         raise _broken(folder, f"{MANIFEST} cannot be read, {reason_of(error)}") from error
     except (ValueError, TypeError, KeyError) as error:

@@ -272,16 +272,16 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
     before = datetime.now(UTC)
     found = health.who_and_when(tx)
     after = datetime.now(UTC)
-    reach = f"{url_from}: PostgreSQL {found['version']}, database {found['database']} as {found['role']}"
+    reach = f"{url_from}: PostgreSQL {found.version}, database {found.database} as {found.role}"
     revision = health.revision(tx)
     is_ready = revision == schema.REVISION
     referee = check_referee(tx) if is_ready else Check("referee", "skipped", "the schema must be upgraded first")
-    skew = (found["now"] - before - (after - before) / 2).total_seconds()
+    skew = (found.now - before - (after - before) / 2).total_seconds()
     missing = health.missing_roles(tx)
     return [
         Check("database", "ok", reach),
         check_clock(skew),
-        _roles(found["role"], missing),
+        _roles(found.role, missing),
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
@@ -416,25 +416,21 @@ def _roles(role: str, missing: list[str]) -> Check:
     return Check("roles", "ok", "all three are there")
 
 
-def check_sealed(rights: dict[str, object]) -> Check:
-    """Check that the worker's role cannot reach sealed data.
-
-    Args:
-        rights: As of ``store.health.rights_of_worker``.
-    """
+def check_sealed(rights: health.WorkerRights) -> Check:
+    """Check that the worker's role cannot reach sealed data."""
     ways = {
         "is_super": "it is a superuser, or goes past row rules",
         "is_referee": "it is a member of easeml_referee",
         "is_owner": "it is a member of easeml_owner",
         "may_enter": "it may enter the schema sealed",
     }
-    open_ways = [way for name, way in ways.items() if rights[name]]
-    if rights["tables"]:
-        open_ways.append(f"it has rights on sealed.{', sealed.'.join(rights['tables'])}")  # type: ignore[arg-type]  # a list
+    open_ways = [way for name, way in ways.items() if getattr(rights, name)]
+    if rights.tables:
+        open_ways.append(f"it has rights on sealed.{', sealed.'.join(rights.tables)}")
     if open_ways:
         remedy = "revoke that as a superuser (docs/install.md), and treat what is sealed now as seen: seal new sets"
         return Check("sealed sets", "failed", f"easeml_worker can reach them: {'; '.join(open_ways)}", remedy)
-    if rights["may_watch"]:
+    if rights.may_watch:
         remedy = "close PostgreSQL's statistics with the block of docs/install.md, as a superuser"
         return Check(
             "sealed sets", "warning", "closed to tasks, but they may watch how much the referee writes", remedy
@@ -454,7 +450,7 @@ def check_schema(revision: str | None) -> Check:
 def check_referee(tx: Connection) -> Check:
     """Check that the referee answers its requests."""
     waiting = health.waiting_requests(tx)
-    now = health.who_and_when(tx)["now"]
+    now = health.who_and_when(tx).now
     remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
     ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
     late = {kind: (many, age) for kind, (many, age) in ages.items() if age >= SLOW_SECONDS}

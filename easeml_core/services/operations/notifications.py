@@ -2,7 +2,7 @@
 
 They hold what every developer may know: symbols, never a sealed figure, and no withheld verdict.
 
-A watcher keeps a ``Cursor``, plain JSON, between two looks. Rows are dated before they can be read, so each look goes
+A watcher keeps a ``NewsCursor`` as JSON between two looks. Rows are dated before they can be read, so each look goes
 back ``OVERLAP`` behind the one before, and leaves out by id what was sent. Two kinds of events have no row: that a
 search has ended, and that its budget is spent. The cursor names those that hold, and one that ceases and holds again is
 new.
@@ -10,34 +10,22 @@ new.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.durations import device_time
-from easeml_core.entities import StudyState
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject, StudyState
 from easeml_core.services.reports.recommendations import Standing, best_words, standing, steps_of
 from easeml_core.store.queries import audit as rows
 from easeml_core.store.queries import overview
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import StudySummary
-
-Cursor = dict[str, Any]
-"""``{"since": ISO 8601, "told": {id: its moment, or None for one that holds}}``."""
-
-OVERLAP = timedelta(minutes=15)
-"""Longer than any transaction takes between dating a row and its end."""
-
-MOST = 200
-"""Largest number of events of one look; the next look has the others."""
-
-_STUDIES = 1_000_000
 
 
 class EventKind(StrEnum):
@@ -53,31 +41,80 @@ class EventKind(StrEnum):
     BUDGET_SPENT = "budget-spent"
 
 
+@typed_record
+class NewsCursor:
+    """Which events a watcher has sent; it keeps this as JSON between two looks.
+
+    Attributes:
+        since: ISO 8601.
+        told: Id of each event to its moment in ISO 8601, or None for one that holds.
+    """
+
+    since: str
+    told: dict[str, str | None]
+
+
+@typed_record
+class News:
+    """One event of a study.
+
+    Attributes:
+        id: Of the event.
+        kind: One of ``EventKind``.
+        study: Its study.
+        tenant: The study's tenant.
+        key: The same whenever the same event is sent.
+        at: When, in ISO 8601.
+        model: Its model, or None.
+        purpose: Purpose of its sealed set, or None.
+        head: Of the hash chain as it left with the verdict, or None.
+        message: In one sentence.
+    """
+
+    id: str
+    kind: EventKind
+    study: str
+    tenant: str
+    key: str
+    at: str
+    model: int | None
+    purpose: str | None
+    head: str | None
+    message: str
+
+
+OVERLAP = timedelta(minutes=15)
+"""Longer than any transaction takes between dating a row and its end."""
+
+MOST = 200
+"""Largest number of events of one look; the next look has the others."""
+
+_STUDIES = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Look:
     """One look for events.
 
     Attributes:
-        events: Those that were not sent yet, oldest first, as plain JSON ``{"id", "key", "kind", "study", "tenant",
-            "at", "message", "model", "purpose", "head"}``. ``key`` is the same whenever the same event is sent;
-            ``head`` is the published head of the hash chain; the last three may be None.
+        events: Those that were not sent yet, oldest first.
         start: The given cursor, or a new one, before which nothing is new.
         until: Moment up to which this look has seen everything.
         holding: Ids of all events that hold now.
     """
 
-    events: list[dict[str, Any]]
-    start: Cursor
+    events: list[News]
+    start: NewsCursor
     until: datetime
     holding: frozenset[str]
 
 
-def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -> Look:
+def look(store: Store, cursor: JsonObject | None, *, limit: int = MOST) -> Look:
     """Return the events since the cursor.
 
     Args:
         store: Any role.
-        cursor: The watcher's cursor; None the first time: earlier events are not reported.
+        cursor: The watcher's cursor, as JSON; None the first time: earlier events are not reported.
         limit: Events at most.
 
     Raises:
@@ -85,71 +122,71 @@ def look(store: Store, cursor: Mapping[str, Any] | None, *, limit: int = MOST) -
     """
     with store.begin() as tx:
         now = rows.clock(tx)
-        holding = {
-            event["id"]: event for entry in overview.study_summaries(tx, limit=_STUDIES) for event in _held(entry)
-        }
+        holding = {event.id: event for entry in overview.study_summaries(tx, limit=_STUDIES) for event in _held(entry)}
         if cursor is None:
-            return Look([], {"since": now.isoformat(), "told": dict.fromkeys(holding)}, now, frozenset(holding))
+            return Look([], NewsCursor(now.isoformat(), dict.fromkeys(holding)), now, frozenset(holding))
         start = _checked(cursor)
-        since = datetime.fromisoformat(start["since"])
-        happened = rows.lately(tx, since=since, known=start["told"], limit=limit)
+        since = datetime.fromisoformat(start.since)
+        happened = rows.lately(tx, since=since, known=start.told, limit=limit)
     found = [_happened(row) for row in happened]
-    until: datetime = now if len(found) < limit else happened[-1]["at"]
-    fresh = [event for name, event in holding.items() if name not in start["told"]]
+    until: datetime = now if len(found) < limit else happened[-1].at
+    fresh = [event for name, event in holding.items() if name not in start.told]
     return Look([*found, *fresh][:limit], start, until, frozenset(holding))
 
 
-def after_telling(cursor: Cursor, event: Mapping[str, Any]) -> Cursor:
+def after_telling(cursor: NewsCursor, event: News) -> NewsCursor:
     """Return the cursor after this event was sent; stored at once, it prevents a repetition if the next one fails."""
-    moment = event["at"] if event["id"] == event["key"] else None
-    return cursor | {"told": cursor["told"] | {event["id"]: moment}}
+    moment = event.at if event.id == event.key else None
+    return replace(cursor, told=cursor.told | {event.id: moment})
 
 
-def after_all(cursor: Cursor, seen: Look) -> Cursor:
+def after_all(cursor: NewsCursor, seen: Look) -> NewsCursor:
     """Return the cursor after all events of a look were sent, without those that no later look will find.
 
     Example:
         >>> from datetime import UTC
         >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
         >>> sent = {"alert-1": "2026-03-01T11:00:00+00:00", "alert-2": "2026-03-01T11:59:00+00:00", "gone": None}
-        >>> cursor = {"since": "2026-03-01T10:00:00+00:00", "told": sent}
-        >>> after_all(cursor, Look([], cursor, noon, frozenset()))["told"]
+        >>> cursor = NewsCursor("2026-03-01T10:00:00+00:00", sent)
+        >>> after_all(cursor, Look([], cursor, noon, frozenset())).told
         {'alert-2': '2026-03-01T11:59:00+00:00'}
     """
-    since = max(datetime.fromisoformat(cursor["since"]), seen.until - OVERLAP)
+    since = max(datetime.fromisoformat(cursor.since), seen.until - OVERLAP)
     sent = {
         name: at
-        for name, at in cursor["told"].items()
+        for name, at in cursor.told.items()
         if (name in seen.holding if at is None else datetime.fromisoformat(at) >= since)
     }
-    return {"since": since.isoformat(), "told": sent}
+    return NewsCursor(since.isoformat(), sent)
 
 
-def _checked(cursor: Mapping[str, Any]) -> Cursor:
+def _checked(cursor: JsonObject) -> NewsCursor:
     sent, since = cursor.get("told"), cursor.get("since")
     try:
         known = isinstance(sent, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
     except ValueError:
         known = False
     require(known, "cursor", since, "a cursor that this watcher has stored; delete it to begin anew")
-    return {"since": str(since), "told": dict(sent or {})}
+    return NewsCursor(str(since), dict(sent or {}))
 
 
-def _happened(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as an event."""
-    facts = row["facts"]
-    return {
-        **{name: row[name] for name in ("id", "kind", "study", "tenant")},
-        "key": row["id"],
-        "at": row["at"].isoformat(),
-        "model": facts.get("model"),
-        "purpose": facts.get("purpose"),
-        "head": facts.get("head"),
-        "message": _words(EventKind(row["kind"]), facts),
-    }
+def _happened(row: rows.Happening) -> News:
+    kind, facts = EventKind(row.kind), row.facts
+    return News(
+        id=row.id,
+        kind=kind,
+        study=row.study,
+        tenant=row.tenant,
+        key=row.id,
+        at=row.at.isoformat(),
+        model=facts.get("model"),
+        purpose=facts.get("purpose"),
+        head=facts.get("head"),
+        message=_words(kind, facts),
+    )
 
 
-def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
+def _words(kind: EventKind, facts: JsonObject) -> str:
     if kind is EventKind.REJECTION:
         return f"model {facts['model']} did not pass step {facts['step']} of test set {facts['set']}; production stays"
     if kind is EventKind.ROLLBACK:
@@ -161,7 +198,7 @@ def _words(kind: EventKind, facts: Mapping[str, Any]) -> str:
     return str(facts["message"])
 
 
-def _held(entry: StudySummary) -> list[dict[str, Any]]:
+def _held(entry: StudySummary) -> list[News]:
     """Return the events that hold for a study now, of its row in ``store/queries/overview.py``."""
     found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
     steps = [step for step in steps_of(entry) if not step.needs_a_person]
@@ -183,15 +220,18 @@ def _spent(entry: StudySummary) -> list[str]:
     return []
 
 
-def _news(entry: StudySummary, kind: EventKind, message: str) -> dict[str, Any]:
+def _news(entry: StudySummary, kind: EventKind, message: str) -> News:
     """Return an event without a row; the device time distinguishes one end of a search from a later one."""
     name = f"{kind}-{entry.study}"
-    return {
-        **{"id": name, "kind": str(kind), "study": entry.study, "tenant": entry.tenant},
-        "key": f"{name}-{entry.device_seconds:.3f}",
-        "at": entry.read_at.isoformat(),
-        "model": entry.best_model_id,
-        "purpose": None,
-        "head": None,
-        "message": message,
-    }
+    return News(
+        id=name,
+        kind=kind,
+        study=entry.study,
+        tenant=entry.tenant,
+        key=f"{name}-{entry.device_seconds:.3f}",
+        at=entry.read_at.isoformat(),
+        model=entry.best_model_id,
+        purpose=None,
+        head=None,
+        message=message,
+    )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from easeml_core.data.inference.result import spec_of
+from easeml_core.data.inference.result import DataPreview, spec_of
 from easeml_core.data.sources.spec import SCHEMES, is_upload, parse_source, upload_of
-from easeml_core.entities import Task
+from easeml_core.encoding import from_json
+from easeml_core.entities import Parameters, Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.language import parse_program
@@ -28,18 +30,53 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
 
 
-def match_of(text: str, *, task: str | None = None) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class CandidateMatch:
+    """A candidate that a template calls for; ``why_not`` is empty where this machine can train it."""
+
+    name: str
+    why_not: str
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedTemplate:
+    """A template that did not match, and why."""
+
+    template: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class MatchReport:
+    """The template that a program matches.
+
+    Attributes:
+        canonical: The program in canonical form.
+        template: Its name; None where nothing matches, as ``input`` and ``output``.
+        input: The template's input.
+        output: The template's output.
+        work: Names of the workloads.
+        mapping: Name of each variable of the template to its value; those of repeated fields are left out.
+        candidates: What the template calls for.
+        rejected: Templates above it.
+    """
+
+    canonical: str
+    template: str | None
+    input: str | None
+    output: str | None
+    work: list[str]
+    mapping: Mapping[str, object]
+    candidates: list[CandidateMatch]
+    rejected: list[RejectedTemplate]
+
+
+def match_of(text: str, *, task: str | None = None) -> MatchReport:
     """Return the template that a program matches, and its candidates.
 
     Args:
         text: The program, in either form.
         task: What is predicted, where the user said so or the data do.
-
-    Returns:
-        ``{"canonical", "template", "input", "output", "work", "mapping", "candidates", "rejected"}``: ``template``,
-        ``input`` and ``output`` are None where nothing matches; ``candidates`` are ``{"name", "why_not"}``, the latter
-        empty for what can be trained on a machine such as this one; ``rejected`` are ``{"template", "why"}`` of the
-        templates above.
 
     Raises:
         ProgramError: It cannot be read; shows where.
@@ -47,26 +84,26 @@ def match_of(text: str, *, task: str | None = None) -> dict[str, Any]:
 
     Example:
         >>> found = match_of("{input: {[Tensor[4]], []}, output: {[Category[3]], []}}")
-        >>> found["template"], found["candidates"][0]
-        ('5a', {'name': 'hist_gradient_boosting', 'why_not': ''})
+        >>> found.template, found.candidates[0]
+        ('5a', CandidateMatch(name='hist_gradient_boosting', why_not=''))
     """
     program = parse_program(text)
     found = match_program(program, targets=_targets(program, task))
     row = found.template
     names = dict.fromkeys(name for workload in found.workloads for name in workload.candidates)
-    return {
-        "canonical": str(program),
-        "template": None if row is None else row.name,
-        "input": None if row is None else row.input,
-        "output": None if row is None else row.output,
-        "work": [workload.name for workload in found.workloads],
-        "mapping": {name: value for name, value in found.mapping.items() if not isinstance(value, tuple)},
-        "candidates": [{"name": name, "why_not": _why_not(name)} for name in names],
-        "rejected": [{"template": name, "why": why} for name, why in found.rejected],
-    }
+    return MatchReport(
+        canonical=str(program),
+        template=None if row is None else row.name,
+        input=None if row is None else row.input,
+        output=None if row is None else row.output,
+        work=[workload.name for workload in found.workloads],
+        mapping={name: value for name, value in found.mapping.items() if not isinstance(value, tuple)},
+        candidates=[CandidateMatch(name, _why_not(name)) for name in names],
+        rejected=[RejectedTemplate(name, why) for name, why in found.rejected],
+    )
 
 
-def planned_parts(rows: int, *, gate: Mapping[str, Any], meter: Mapping[str, Any]) -> dict[str, int]:
+def planned_parts(rows: int, *, gate: Parameters, meter: Parameters) -> dict[str, int]:
     """Return how many rows each part of a study gets, in the order of training, validation and the sealed ones.
 
     Args:
@@ -109,9 +146,7 @@ TIME_LIMIT_SECONDS = 60.0
 MEMORY_LIMIT_MB = 2048
 
 
-def look_at_data(
-    artifacts: ArtifactStore, *, tenant: str, source: str, asked: Mapping[str, str]
-) -> dict[str, Any] | None:
+def look_at_data(artifacts: ArtifactStore, *, tenant: str, source: str, asked: Mapping[str, str]) -> DataPreview | None:
     """Return the program of a study's data, and what decided it.
 
     Args:
@@ -122,9 +157,7 @@ def look_at_data(
         asked: ``target``, ``task``, ``split``, ``id_column``, ``step_column``; what is missing is inferred.
 
     Returns:
-        The fields of ``Inferred.as_mapping``, ``source`` being the one to register; ``text``, the program in lines; and
-        of a file with columns their names and its first rows, ``columns`` and ``head``, empty for others. None where
-        only the referee may read the source.
+        The program, with the source to register. None where only the referee may read the source.
 
     Raises:
         InvalidInputError: The source or the data are invalid, or too large to be previewed.
@@ -137,19 +170,21 @@ def look_at_data(
     return None if SCHEMES[given.scheme].reads else _ask({"source": source} | said)
 
 
-def _seen_upload(given: Source, path: Path, said: Mapping[str, str]) -> dict[str, Any]:
+def _seen_upload(given: Source, path: Path, said: Mapping[str, str]) -> DataPreview:
     try:
         found = _ask({"path": str(path)} | dict(said))
     except InvalidInputError as error:  # the place of the copy is not shown
         raise InvalidInputError(str(error).replace(str(path), upload_of(given.name).file)) from error
-    seen = parse_source(found["source"])
+    seen = parse_source(found.source)
     kept = tuple(option for option in given.options if option[0] == "rows")  # all others follow from the data
-    found["source"] = spec_of(seen._replace(name=given.name, options=(*kept, *seen.options)))
-    found["notes"] = [note for note in found["notes"] if not note.startswith("source ")]
-    return found
+    return replace(
+        found,
+        source=spec_of(seen._replace(name=given.name, options=(*kept, *seen.options))),
+        notes=[note for note in found.notes if not note.startswith("source ")],
+    )
 
 
-def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
+def _ask(asked: Mapping[str, str]) -> DataPreview:
     with tempfile.TemporaryDirectory(prefix="easeml-look-") as name:
         folder = Path(name)
         try:
@@ -165,8 +200,7 @@ def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
             raise
         except TrainingError as error:
             raise InvalidInputError(_reworded(str(error))) from error
-        found: dict[str, Any] = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-        return found
+        return from_json(json.loads((folder / "found.json").read_text(encoding="utf-8")), DataPreview)
 
 
 def _reworded(reason: str) -> str:

@@ -18,7 +18,8 @@ from easeml_core.config import (
 from easeml_core.data.sources.load import check_source
 from easeml_core.data.sources.spec import checked_task
 from easeml_core.data.split_spec import check_split
-from easeml_core.entities import RequestKind, StudyState, Task
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject, Parameters, RequestKind, StudyState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.metrics.correctness import CLASSES
@@ -142,6 +143,23 @@ def _hit(task: Task, metric: str, hit: str | None) -> str:
 _Config = TypeVar("_Config", GateConfig, MeterConfig, JointConfig, DirectConfig, TrainingConfig)
 
 
+@typed_record
+class RegisteredStudy:
+    """A study that was registered, and the request to split and seal its data."""
+
+    study: str
+    study_id: int
+    request_id: int
+
+
+@typed_record
+class StudyStateReport:
+    """A study and the state that it has now."""
+
+    study: str
+    state: StudyState
+
+
 def register_study(
     store: Store,
     *,
@@ -157,18 +175,18 @@ def register_study(
     grid: str = COARSE,
     weight: float = 1.0,
     budget_seconds: float | None = None,
-    candidates: Sequence[Mapping[str, Any]] | None = None,
-    gate: Mapping[str, Any] | None = None,
-    meter: Mapping[str, Any] | None = None,
-    training: Mapping[str, Any] | None = None,
-    joint: Mapping[str, Any] | None = None,
-    direct: Mapping[str, Any] | None = None,
+    candidates: Sequence[Parameters] | None = None,
+    gate: Parameters | None = None,
+    meter: Parameters | None = None,
+    training: Parameters | None = None,
+    joint: Parameters | None = None,
+    direct: Parameters | None = None,
     priority: int = 0,
     deadline: datetime | str | None = None,
     target_quality: float | None = None,
     keep: bool = False,
     request_key: str,
-) -> dict[str, Any]:
+) -> RegisteredStudy:
     """Register a study and ask the referee to split and seal its data.
 
     Args:
@@ -207,7 +225,7 @@ def register_study(
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
-        ``{"study", "study_id", "request_id"}``; the request is the referee's, wait for its answer.
+        The study; the request is the referee's, wait for its answer.
 
     Raises:
         InvalidInputError: A setting, a candidate, the source or the condition is not allowed, or the request key has
@@ -228,17 +246,31 @@ def register_study(
     require(grid in GRIDS, "grid", grid, "one of " + ", ".join(GRIDS))
     named = None if candidates is None else named_candidates(candidates, grid)
     config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
-    config |= {"split": str(check_split(split)), "grid": grid}
-    asked: dict[str, Any] = {
-        "name": study,
-        "metric": goal.metric,
-        "task": goal.task,
-        "hit": goal.hit,
-        "program": goal.program,
-    } | limits
+    config = {**config, "split": str(check_split(split)), "grid": grid}
     try:
         with store.begin() as tx:
-            return _registered(tx, asked | {"config": config}, named or [], tenant, source, target or "", request_key)
+            tenant_id = studies.add_tenant(tx, name=tenant)
+            study_id = studies.add_study(
+                tx,
+                name=study,
+                metric=goal.metric,
+                task=goal.task,
+                hit=goal.hit,
+                program=goal.program,
+                config=config,
+                tenant_id=tenant_id,
+                data_set_id=studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target or ""),
+                request_key=request_key,
+                **limits,
+            )
+            if study_id is None:
+                study_id = _made_before(tx, request_key, study)
+            else:
+                studies.add_candidates(tx, study_id, named or [])
+            request_id = requests.file_request(
+                tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
+            )
+            return RegisteredStudy(study, study_id, request_id)
     except AlreadyExistsError:
         if not keep:
             raise
@@ -246,36 +278,13 @@ def register_study(
         return _standing(tx, tenant, study)
 
 
-def _registered(
-    tx: Connection,
-    asked: Mapping[str, Any],
-    candidates: Sequence[Mapping[str, Any]],
-    tenant: str,
-    source: str,
-    target: str,
-    request_key: str,
-) -> dict[str, Any]:
-    tenant_id = studies.add_tenant(tx, name=tenant)
-    data_set_id = studies.add_data_set(tx, tenant_id=tenant_id, source=source, target=target)
-    owned: dict[str, Any] = {"tenant_id": tenant_id, "data_set_id": data_set_id, "request_key": request_key}
-    study_id = studies.add_study(tx, **asked, **owned)
-    if study_id is None:
-        study_id = _made_before(tx, request_key, asked["name"])
-    else:
-        studies.add_candidates(tx, study_id, candidates)
-    request_id = requests.file_request(
-        tx, kind=RequestKind.SEAL, study_id=study_id, model_id=None, arguments={}, request_key=request_key
-    )
-    return {"study": asked["name"], "study_id": study_id, "request_id": request_id}
-
-
-def _standing(tx: Connection, tenant: str, study: str) -> dict[str, Any]:
+def _standing(tx: Connection, tenant: str, study: str) -> RegisteredStudy:
     """Return the tenant's study that has the name already, as ``register_study`` does."""
     found = studies.get_study(tx, study)
     if found.tenant != tenant:
         raise AlreadyExistsError(kind="study", name=study, remedy="it is another tenant's; choose another name")
     request_id = requests.seal_request_of(tx, found.id)
-    return {"study": study, "study_id": found.id, "request_id": request_id}
+    return RegisteredStudy(study, found.id, request_id)
 
 
 def _made_before(tx: Connection, request_key: str, study: str) -> int:
@@ -288,27 +297,27 @@ def _made_before(tx: Connection, request_key: str, study: str) -> int:
 
 def study_settings(
     *,
-    gate: Mapping[str, Any] | None,
-    meter: Mapping[str, Any] | None,
-    training: Mapping[str, Any] | None,
-    joint: Mapping[str, Any] | None = None,
-    direct: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    gate: Parameters | None,
+    meter: Parameters | None,
+    training: Parameters | None,
+    joint: Parameters | None = None,
+    direct: Parameters | None = None,
+) -> JsonObject:
     """Return a study's settings as they are stored, checked: the condition parses and every set has a plan.
 
     Raises:
         InvalidInputError: A setting is not allowed, or gate and meter cannot share a set with theirs.
     """
-    settings = _gate_and_meter(gate, meter, joint)
-    settings["direct"] = None if direct is None else _config(DirectConfig, "direct", direct).to_json()
-    settings["training"] = _config(TrainingConfig, "training", training).to_json()
+    settings = {
+        **_gate_and_meter(gate, meter, joint),
+        "direct": None if direct is None else _config(DirectConfig, "direct", direct).to_json(),
+        "training": _config(TrainingConfig, "training", training).to_json(),
+    }
     _require_plans(settings)
     return settings
 
 
-def _gate_and_meter(
-    gate: Mapping[str, Any] | None, meter: Mapping[str, Any] | None, joint: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def _gate_and_meter(gate: Parameters | None, meter: Parameters | None, joint: Parameters | None) -> JsonObject:
     """Return the settings of gate and meter, with the shares that follow from a joint set."""
     gate_config, meter_config = _config(GateConfig, "gate", gate), _config(MeterConfig, "meter", meter)
     shared = None
@@ -317,7 +326,7 @@ def _gate_and_meter(
             refuse_own_reliability(name, given)
         if isinstance(joint, Mapping):
             require_known("joint", joint, ("reliability", "gate_share"))
-            joint = {"gate": gate_config, "meter": meter_config} | dict(joint)
+            joint = {"gate": gate_config, "meter": meter_config, **joint}
         config = _config(JointConfig, "joint", joint)
         gate_config, meter_config = config.gate, config.meter
         shared = {"reliability": config.reliability, "gate_share": config.gate_share}
@@ -325,7 +334,7 @@ def _gate_and_meter(
     return {"gate": gate_config.to_json() | {"condition": condition}, "meter": meter_config.to_json(), "joint": shared}
 
 
-def _require_plans(settings: Mapping[str, Any]) -> None:
+def _require_plans(settings: JsonObject) -> None:
     """Require a plan for every set that the study's data will be cut into."""
     for purpose in set_purposes(settings):
         config = study_plan(settings, purpose)
@@ -337,7 +346,7 @@ def _require_plans(settings: Mapping[str, Any]) -> None:
             plan_for_meter(config)
 
 
-def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) -> _Config:
+def _config(kind: type[_Config], name: str, values: Parameters | None) -> _Config:
     """Return the settings of one kind, from a form or a file."""
     given: Any = {} if values is None else values
     try:
@@ -350,7 +359,7 @@ def _config(kind: type[_Config], name: str, values: Mapping[str, Any] | None) ->
     raise InvalidInputError(message)
 
 
-def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:
+def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
     """Pause an active study, or resume a paused one; it gets no new trial while paused.
 
     Raises:
@@ -368,7 +377,7 @@ def pause_study(store: Store, *, study: str, paused: bool) -> dict[str, Any]:
                 f"{'paused' if paused else 'resumed'}; `easeml study show {study}` says what to do"
             )
             raise StateError(message)
-    return {"study": study, "state": str(wanted)}
+    return StudyStateReport(study, wanted)
 
 
 def study_names(store: Store, *, limit: int = 1000) -> list[str]:

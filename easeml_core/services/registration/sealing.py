@@ -24,7 +24,7 @@ from easeml_core.data.program import program_of_data
 from easeml_core.data.rows.cells import cells_of_table
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
-from easeml_core.entities import SealedSetPurpose, Study, StudyState
+from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.formats import load_constant, save_constant
@@ -382,7 +382,7 @@ def _require_no_slices(gate: GateConfig) -> None:
         raise InvalidInputError(message)
 
 
-def planned_sets(settings: Mapping[str, Any]) -> dict[SealedSetPurpose, SetConfig]:
+def planned_sets(settings: JsonObject) -> dict[SealedSetPurpose, SetConfig]:
     """Return the plan of each sealed set of a study with these settings.
 
     Raises:

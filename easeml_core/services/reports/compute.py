@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.entities import TrialState
+from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables.decisions import list_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
     from easeml_core.store.database import Store
     from easeml_core.store.queries.compute import (
@@ -172,7 +172,7 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
         )
 
 
-def _price(config: Mapping[str, Any]) -> float:
+def _price(config: JsonObject) -> float:
     """Return the price per device-hour in stored settings."""
     return 3600 * float(config.get("price_per_second") or 0)
 

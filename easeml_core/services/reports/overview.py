@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET, UnsetType
 
 from easeml_core.encoding import row_of, typed_record
-from easeml_core.entities import Task
+from easeml_core.entities import JsonObject, Task
 from easeml_core.services.meter.results import ShownReading, shown_reading
 from easeml_core.services.reports.next_steps import steps_of_all
 from easeml_core.services.reports.recommendations import Severity, Standing, assess, steps_of
@@ -156,7 +156,7 @@ class StudyDetails:
 
     study: str
     goal: Goal
-    settings: dict[str, Any]
+    settings: JsonObject
     summary: StudyEntry
     candidates: list[CandidateEntry]
     trials: list[TrialEntry]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.data.layout import Layout
 from easeml_core.data.split_spec import check_split
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import InstallationTotals, StudySummary
     from easeml_core.store.queries.study import DataFacts, EndedPoint, KnownThen, ListedTrial, StudyTrial
-    from easeml_core.store.tables.datasets import Feed
+    from easeml_core.store.tables.datasets import Feed, RefreshEntry
     from easeml_core.store.tables.releases import Alert
 
 
@@ -259,7 +259,7 @@ class StudyUse:
     production: ModelInUse | None
     best: ModelInUse | None
     feeds: list[Feed]
-    refreshes: list[dict[str, Any]]
+    refreshes: list[RefreshEntry]
     waiting_feeds: int
     waiting_switches: int
 

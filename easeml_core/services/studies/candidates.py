@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.data.layout import Layout, stored_target
-from easeml_core.entities import StudyState
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import Parameters, StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
 from easeml_core.metrics.metric import METRICS
 from easeml_core.models.command_model import pack_command, read_program
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 COARSE = GRIDS[0]
 
 
-def named_candidates(entries: Sequence[Mapping[str, Any]], grid: str = COARSE) -> list[dict[str, Any]]:
+def named_candidates(entries: Sequence[Parameters], grid: str = COARSE) -> list[Parameters]:
     """Return the candidates that a tenant names, as they are stored.
 
     Args:
@@ -48,7 +49,7 @@ def named_candidates(entries: Sequence[Mapping[str, Any]], grid: str = COARSE) -
     check_candidates(trainable(expanded))
     check_candidate_limits(expanded)
     found = [
-        divided | {name: entry[name] for name in ("devices",) if entry.get(name) is not None}
+        divided if entry.get("devices") is None else {**divided, "devices": entry["devices"]}
         for entry in expanded
         for divided in grid_of(entry, grid)
     ]
@@ -57,7 +58,7 @@ def named_candidates(entries: Sequence[Mapping[str, Any]], grid: str = COARSE) -
     return found
 
 
-def called_for(study: Study, program: Program, raw: RawTable) -> list[dict[str, Any]]:
+def called_for(study: Study, program: Program, raw: RawTable) -> list[Parameters]:
     """Return the candidates of a study that names none: those of its program's template, or the usual ones of its data.
 
     Those whose models the study's metric cannot score are left out.
@@ -103,7 +104,19 @@ def _unscored(study: Study, kind: str) -> str:
     return f"{study.metric} needs the probabilities of the classes, and models of {kind} give none"
 
 
-def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+@typed_record
+class AddedCandidate:
+    """A candidate that was asked to join a study; ``added`` is False when it was there already."""
+
+    study: str
+    candidate: str
+    kind: str
+    parameters: Parameters
+    devices: list[str] | None
+    added: bool
+
+
+def add_candidates(store: Store, *, study: str, candidates: Sequence[Parameters]) -> list[AddedCandidate]:
     """Add candidates to a study, all or none of them; the names make the call repeatable.
 
     Args:
@@ -112,8 +125,7 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         candidates: As ``register_study`` takes them, search spaces as well.
 
     Returns:
-        ``{"study", "candidate", "kind", "parameters", "devices", "added"}`` each; ``added`` is False when it was there
-        already.
+        The candidates, in the order in which they were given.
 
     Raises:
         InvalidInputError: A space, a kind, a parameter or a device is not allowed, two have one name, or one does not
@@ -122,7 +134,7 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         StateError: The study is not sealed yet, or was refused.
         AlreadyExistsError: The study has another candidate of one of the names.
     """
-    wanted = [{"parameters": {}} | candidate for candidate in named_candidates(candidates)]
+    wanted = [{"parameters": {}, **candidate} for candidate in named_candidates(candidates)]
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         if found.state not in (StudyState.ACTIVE, StudyState.PAUSED):
@@ -138,27 +150,33 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Mapping[str
         by_name = {c.name: c for c in mine}
         for candidate in wanted:
             _require_same(study, candidate, by_name[candidate["name"]])
-    return [_shown(study, by_name[c["name"]]) | {"added": c["name"] in added} for c in wanted]
+    return [_shown(study, by_name[c["name"]], added=c["name"] in added) for c in wanted]
 
 
-def _require_same(study: str, wanted: Mapping[str, Any], there: Candidate) -> None:
-    shown = _shown(study, there)
+def _require_same(study: str, wanted: Parameters, there: Candidate) -> None:
     devices = wanted.get("devices")
-    same = (shown["kind"], shown["parameters"]) == (wanted["kind"], wanted["parameters"])
-    if not same or shown["devices"] != (None if devices is None else list(devices)):
+    same = (there.kind, there.parameters) == (wanted["kind"], wanted["parameters"])
+    if not same or _devices(there) != (None if devices is None else list(devices)):
         message = f"candidate of study {study!r}"
-        remedy = f"it is another one ({shown}); choose another name"
+        told = row_of(_shown(study, there, added=False))
+        del told["added"]
+        remedy = f"it is another one ({told}); choose another name"
         raise AlreadyExistsError(message, wanted["name"], remedy=remedy)
 
 
-def _shown(study: str, candidate: Candidate) -> dict[str, Any]:
-    return {
-        "study": study,
-        "candidate": candidate.name,
-        "kind": candidate.kind,
-        "parameters": dict(candidate.parameters),
-        "devices": None if candidate.devices is None else list(candidate.devices),
-    }
+def _shown(study: str, candidate: Candidate, *, added: bool) -> AddedCandidate:
+    return AddedCandidate(
+        study=study,
+        candidate=candidate.name,
+        kind=candidate.kind,
+        parameters=candidate.parameters,
+        devices=_devices(candidate),
+        added=added,
+    )
+
+
+def _devices(candidate: Candidate) -> list[str] | None:
+    return None if candidate.devices is None else list(candidate.devices)
 
 
 def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = None, command: str | None = None) -> str:

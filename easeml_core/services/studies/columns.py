@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.data.layout import Layout, stored_target
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.row_format import RowForm
+from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.models.answers import wanted_of
 from easeml_core.store.tables import studies
@@ -22,17 +23,27 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-def study_columns(store: Store, study: str) -> dict[str, Any]:
+@typed_record
+class StudyColumns:
+    """What a model of a study is given; all None while the study has no data.
+
+    Attributes:
+        features: How many input columns there are.
+        columns: Their names in the order in which a model gets them; None where they were not kept.
+        classes: Names of the classes by number.
+    """
+
+    features: int | None
+    columns: list[str] | None
+    classes: list[str] | None
+
+
+def study_columns(store: Store, study: str) -> StudyColumns:
     """Return the input columns and classes of a study's newest data.
 
     Args:
         store: Any role.
         study: The study.
-
-    Returns:
-        ``{"features", "columns", "classes"}``: how many input columns there are, their names in the order in which a
-        model gets them (None where they were not kept), and the names of the classes by number. All None while the
-        study has no data.
 
     Raises:
         NotFoundError: There is no such study.
@@ -42,12 +53,9 @@ def study_columns(store: Store, study: str) -> dict[str, Any]:
         try:
             version = studies.latest_data_version(tx, found.id)
         except NotFoundError:  # not split yet, or refused
-            return {"features": None, "columns": None, "classes": None}
-        return {
-            "features": version.features,
-            "columns": studies.feature_names(tx, version.id),
-            "classes": studies.class_names(tx, version.id),
-        }
+            return StudyColumns(None, None, None)
+        columns, classes = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
+        return StudyColumns(version.features, columns, classes)
 
 
 def answers_of_study(tx: Connection, study_id: int) -> WantedAnswers:

@@ -6,11 +6,11 @@ under way, and the next one uses it. The database refuses a limit below what is 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import ConfigError
 from easeml_core.limits import MAX_PARALLEL, MOST_DEVICES, NAME, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
@@ -19,9 +19,9 @@ from easeml_core.store.tables import reservations, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from easeml_core.entities import Study, Tenant
+    from easeml_core.entities import Parameters, Study, Tenant
     from easeml_core.limits import Limit
     from easeml_core.store.database import Store
 
@@ -37,7 +37,7 @@ def check_device(device: object) -> None:
     NAME.check("device", device)
 
 
-def trainable(candidates: Sequence[Mapping[str, Any]]) -> list[Any]:
+def trainable(candidates: Sequence[Parameters]) -> list[Any]:
     """Return the candidates without ``devices``, and without the refused ``shared``, as trainers check them."""
     return [
         {k: v for k, v in c.items() if k not in ("devices", "shared")} if hasattr(c, "items") else c for c in candidates
@@ -53,7 +53,7 @@ def check_candidate_count(count: int) -> None:
     require(count <= MOST_CANDIDATES, "candidates", f"{count} of them", f"at most {MOST_CANDIDATES} in one study")
 
 
-def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
+def check_candidate_limits(candidates: Sequence[Parameters]) -> None:
     """Check their number, and ``devices`` of each; ``shared``, which the simulator knows, is refused.
 
     Every study's data are split separately, by a secret, before parts of them are sealed. So no two studies train on
@@ -75,7 +75,7 @@ def check_candidate_limits(candidates: Sequence[Mapping[str, Any]]) -> None:
             require(False, f"{owner}: shared", candidate["shared"], _NOT_SHARED)
 
 
-def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_study_limits(given: Parameters) -> Parameters:
     """Return the given limits of a study as they are stored.
 
     Args:
@@ -91,7 +91,7 @@ def checked_study_limits(given: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def checked_tenant_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+def checked_tenant_limits(given: Parameters) -> Parameters:
     """Return the given limits of a tenant as they are stored.
 
     Args:
@@ -104,7 +104,7 @@ def checked_tenant_limits(given: Mapping[str, Any]) -> dict[str, Any]:
     return dict(given)
 
 
-def _check(given: Mapping[str, Any], **limits: Limit) -> None:
+def _check(given: Parameters, **limits: Limit) -> None:
     for name, limit in limits.items():
         if name in given:
             limit.check(name, given[name])
@@ -133,7 +133,44 @@ def deadline_of(value: object) -> datetime:
 _TIME_LIMIT = TrainingConfig().time_limit_seconds
 
 
-def set_study(store: Store, *, study: str, **changes: Any) -> dict[str, Any]:
+@typed_record
+class StudyLimits:
+    """Limits of a study; a budget, a deadline or a target that is None does not hold."""
+
+    study: str
+    weight: float
+    priority: int
+    budget_seconds: float | None
+    deadline: datetime | None
+    target_quality: float | None
+
+
+@typed_record
+class TenantReport:
+    """A tenant with its limits, and what it uses now.
+
+    Attributes:
+        tenant: Its name.
+        weight: Share of everybody's attention, > 0.
+        max_parallel: Open trials at once, over all its studies; None for no limit.
+        quota_seconds: Device seconds, over all its studies; None for no limit.
+        used_seconds: Device seconds that ended trials took.
+        reserved_seconds: Device seconds that open trials may still take.
+        open_trials: Trials that wait or run.
+        studies: How many it has.
+    """
+
+    tenant: str
+    weight: float
+    max_parallel: int | None
+    quota_seconds: float | None
+    used_seconds: float
+    reserved_seconds: float
+    open_trials: int
+    studies: int
+
+
+def set_study(store: Store, *, study: str, **changes: Any) -> StudyLimits:
     """Change limits of a study; those that are not named stay.
 
     Args:
@@ -143,7 +180,7 @@ def set_study(store: Store, *, study: str, **changes: Any) -> dict[str, Any]:
             None removes a budget, a deadline or a target.
 
     Returns:
-        ``{"study", "weight", "priority", "budget_seconds", "deadline", "target_quality"}`` as they are now.
+        The limits as they are now.
 
     Raises:
         ConfigError: A value is outside its range, or a name is unknown.
@@ -161,18 +198,11 @@ def set_study(store: Store, *, study: str, **changes: Any) -> dict[str, Any]:
         return _study_limits(studies.get_study(tx, study), studies.own_weight(tx, found.id))
 
 
-def _study_limits(study: Study, weight: float) -> dict[str, Any]:
-    return {
-        "study": study.name,
-        "weight": weight,
-        "priority": study.priority,
-        "budget_seconds": study.budget_seconds,
-        "deadline": None if study.deadline is None else study.deadline.isoformat(),
-        "target_quality": study.target_quality,
-    }
+def _study_limits(study: Study, weight: float) -> StudyLimits:
+    return StudyLimits(study.name, weight, study.priority, study.budget_seconds, study.deadline, study.target_quality)
 
 
-def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
+def set_tenant(store: Store, *, tenant: str, **changes: Any) -> TenantReport:
     """Change limits of a tenant; those that are not named stay.
 
     Args:
@@ -182,7 +212,7 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
             (device seconds, over all its studies); None removes one of the last two.
 
     Returns:
-        As an entry of ``list_tenants``.
+        The tenant as it is now.
 
     Raises:
         ConfigError: A value is outside its range, or a name is unknown.
@@ -198,26 +228,22 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> dict[str, Any]:
         if checked.get("quota_seconds") is not None:
             reservations.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         studies.change_tenant(tx, found.id, checked)
-        return _plain(studies.get_tenant(tx, tenant))
+        return _shown(studies.get_tenant(tx, tenant))
 
 
-def list_tenants(store: Store) -> list[dict[str, Any]]:
-    """Return all tenants by name, with their limits and what they use now.
-
-    Returns:
-        ``{"tenant", "weight", "max_parallel", "quota_seconds", "used_seconds", "reserved_seconds", "open_trials",
-        "studies"}`` each.
-    """
+def list_tenants(store: Store) -> list[TenantReport]:
+    """Return all tenants by name, with their limits and what they use now."""
     with store.begin() as tx:
-        return [_plain(t) for t in studies.list_tenants(tx)]
+        return [_shown(t) for t in studies.list_tenants(tx)]
 
 
-def _plain(tenant: Tenant) -> dict[str, Any]:
-    values = asdict(tenant)
-    return {"tenant": tenant.name} | {k: v for k, v in values.items() if k not in ("id", "name")}
+def _shown(tenant: Tenant) -> TenantReport:
+    values = row_of(tenant)
+    del values["id"]
+    return TenantReport(tenant=values.pop("name"), **values)
 
 
-def _check_names(changes: Mapping[str, Any], allowed: Sequence[str]) -> None:
+def _check_names(changes: Parameters, allowed: Sequence[str]) -> None:
     require(bool(changes), "changes", changes, "at least one of " + ", ".join(allowed))
     for name in changes:
         require(name in allowed, name, changes[name], "absent; what may be changed: " + ", ".join(allowed))

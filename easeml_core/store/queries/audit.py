@@ -6,7 +6,7 @@ Triggers write the audit (m0008). Notifications are read from the schema ``work`
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
@@ -160,7 +160,22 @@ _OF_STUDIES = (
 )
 
 
-def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: int) -> list[dict[str, Any]]:
+@typed_record
+class Happening:
+    """A promotion, a rollback, a rejection or an alert: its public facts.
+
+    ``facts`` are those of its kind, see ``services/operations/notifications.py``.
+    """
+
+    id: str
+    kind: str
+    study: str
+    tenant: str
+    at: datetime
+    facts: JsonObject
+
+
+def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: int) -> list[Happening]:
     """Return promotions, rollbacks, rejections and alerts since a moment, oldest first: their public facts.
 
     Args:
@@ -168,11 +183,8 @@ def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: in
         since: Those at this moment and later.
         known: Ids of those to leave out.
         limit: So many at most.
-
-    Returns:
-        ``{"id", "kind", "study", "tenant", "at", "facts"}`` each.
     """
-    return [dict(r._mapping) for r in rows(tx, _OF_STUDIES, since=since, known=list(known), limit=limit)]
+    return records(tx, Happening, _OF_STUDIES, since=since, known=list(known), limit=limit)
 
 
 def clock(tx: Connection) -> datetime:

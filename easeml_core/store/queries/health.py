@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING
 
+from easeml_core.encoding import typed_record
 from easeml_core.store import schema
 from easeml_core.store.roles import OWNER, REFEREE, WORKER
-from easeml_core.store.rows import row, rows, scalar
+from easeml_core.store.rows import record, rows, scalar
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 OURS = (OWNER, WORKER, REFEREE)
@@ -33,15 +34,26 @@ WHERE w.rolname = :worker AND r.rolname = :referee AND o.rolname = :owner
 """
 
 
-def who_and_when(tx: Connection) -> dict[str, Any]:
-    """``{"role", "database", "version", "now"}`` of this connection; ``version`` is PostgreSQL's, such as 18.1."""
-    found = row(
+@typed_record
+class ServerSession:
+    """Role, database and time of a connection; ``version`` is PostgreSQL's, such as 18.1."""
+
+    role: str
+    database: str
+    version: str
+    now: datetime
+
+
+def who_and_when(tx: Connection) -> ServerSession:
+    """Return role, database and time of this connection."""
+    found = record(
         tx,
+        ServerSession,
         "SELECT session_user AS role, current_database() AS database, current_setting('server_version') AS version, "
         "clock_timestamp() AS now",
     )
     assert found is not None  # a query without a table has one row
-    return dict(found._mapping)
+    return found
 
 
 def missing_roles(tx: Connection) -> list[str]:
@@ -50,17 +62,32 @@ def missing_roles(tx: Connection) -> list[str]:
     return [role for role in OURS if role not in there]
 
 
-def rights_of_worker(tx: Connection) -> dict[str, Any]:
-    """What ``easeml_worker`` could do that it must not; all roles must be there.
+@typed_record
+class WorkerRights:
+    """What the role ``easeml_worker`` could do that it must not.
 
-    Returns:
-        ``{"is_super", "is_referee", "is_owner", "may_enter", "may_watch", "tables"}``: ``may_enter`` is the door of the
-        schema ``sealed``, ``may_watch`` PostgreSQL's statistics, ``tables`` sealed ones with a right on them.
+    Attributes:
+        is_super: Whether it is a superuser or passes by row security.
+        is_referee: Whether it is a member of the referee's role.
+        is_owner: Whether it is a member of the owner's role.
+        may_enter: Whether it may use the schema ``sealed``.
+        may_watch: Whether it may read PostgreSQL's statistics of tables.
+        tables: Sealed tables with a right on them.
     """
-    found = row(tx, _RIGHTS, worker=WORKER, referee=REFEREE, owner=OWNER)
+
+    is_super: bool
+    is_referee: bool
+    is_owner: bool
+    may_enter: bool
+    may_watch: bool
+    tables: tuple[str, ...] = ()
+
+
+def rights_of_worker(tx: Connection) -> WorkerRights:
+    """Return what ``easeml_worker`` could do that it must not; all roles must be there."""
+    found = record(tx, WorkerRights, _RIGHTS, worker=WORKER, referee=REFEREE, owner=OWNER)
     assert found is not None
-    tables = [r.relname for r in rows(tx, _SEALED_TABLES, worker=WORKER)]
-    return dict(found._mapping) | {"tables": tables}
+    return replace(found, tables=tuple(r.relname for r in rows(tx, _SEALED_TABLES, worker=WORKER)))
 
 
 def revision(tx: Connection) -> str | None:

@@ -7,15 +7,16 @@ Feeding or switching writes one row and does not wait. The referee makes a new d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
-from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.store.rows import change, records, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -283,18 +284,53 @@ WHERE q.study_id = :id AND q.kind = 'refresh' ORDER BY q.id DESC LIMIT :limit
 """
 
 
-def version_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
-    """Return the versions of a study's data, newest first, with the rows of their open parts.
+@typed_record
+class VersionEntry:
+    """A version of a study's data in the list of its versions.
 
-    ``training_of`` is the version whose training part it shares, None where its training part is new; ``refreshed``
-    says that a refresh made it from fed pairs.
+    Attributes:
+        version: Its number, from 1.
+        created_at: When it was made.
+        features: Columns of its inputs.
+        classes: Classes of its labels; 0 where numbers are predicted.
+        kind: Of its layout, such as ``table``.
+        training_of: The version whose training part it shares; None where its training part is new.
+        refreshed: Whether a refresh made it from fed pairs.
+        train_rows: Rows of its training part.
+        validation_rows: Rows of its validation part.
     """
-    return [dict(r._mapping) for r in rows(tx, _VERSIONS, id=study_id, limit=limit)]
+
+    version: int
+    created_at: datetime
+    features: int
+    classes: int
+    kind: str
+    training_of: int | None
+    refreshed: bool
+    train_rows: int
+    validation_rows: int
 
 
-def refresh_history(tx: Connection, study_id: int, *, limit: int) -> list[dict[str, Any]]:
-    """The refreshes that were asked for, newest first; ``version`` is what one made, None where nothing was new."""
-    return [dict(r._mapping) for r in rows(tx, _REFRESHES, id=study_id, limit=limit)]
+def version_history(tx: Connection, study_id: int, *, limit: int) -> list[VersionEntry]:
+    """Return the versions of a study's data, newest first, with the rows of their open parts."""
+    return records(tx, VersionEntry, _VERSIONS, id=study_id, limit=limit)
+
+
+@typed_record
+class RefreshEntry:
+    """A refresh that was asked for; ``version`` is what it made, None where nothing was new or it has no answer."""
+
+    request_id: int
+    requested_at: datetime
+    answered_at: datetime | None
+    refused: bool
+    message: str | None
+    version: int | None
+
+
+def refresh_history(tx: Connection, study_id: int, *, limit: int) -> list[RefreshEntry]:
+    """Return the refreshes that were asked for, newest first."""
+    return records(tx, RefreshEntry, _REFRESHES, id=study_id, limit=limit)
 
 
 class UploadUse(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.entities import Candidate, DataVersion, JsonObject, Study, StudyState, Task, Tenant
+from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
 from easeml_core.store.rows import as_json, change, row, rows, scalar
 
@@ -173,7 +173,7 @@ def set_study_state(tx: Connection, study_id: int, state: StudyState) -> None:
     change(tx, "UPDATE work.studies SET state = :state WHERE id = :id", id=study_id, state=state)
 
 
-def add_candidates(tx: Connection, study_id: int, candidates: Sequence[Mapping[str, Any]]) -> int:
+def add_candidates(tx: Connection, study_id: int, candidates: Sequence[Parameters]) -> int:
     """Add candidates ``{"name", "kind", "parameters", "devices"}``; how many are new.
 
     A name that is there already stays as it is.
@@ -327,7 +327,7 @@ def own_weight(tx: Connection, study_id: int) -> float:
     return float(scalar(tx, "SELECT weight FROM work.studies WHERE id = :id", id=study_id))
 
 
-def change_study(tx: Connection, study_id: int, changes: Mapping[str, Any]) -> None:
+def change_study(tx: Connection, study_id: int, changes: Parameters) -> None:
     """Set some of ``SETTABLE``; the database refuses a budget below what is used and reserved."""
     allowed = [name for name in SETTABLE if name in changes]
     if allowed:
@@ -388,7 +388,7 @@ def get_tenant(tx: Connection, name: str) -> Tenant:
     raise NotFoundError(kind="tenant", name=name, known=[t.name for t in found][:50], remedy=remedy)
 
 
-def change_tenant(tx: Connection, tenant_id: int, changes: Mapping[str, Any]) -> None:
+def change_tenant(tx: Connection, tenant_id: int, changes: Parameters) -> None:
     """Set some of ``TENANT_SETTINGS``; the database refuses a limit below what the tenant uses and has reserved."""
     allowed = {name: changes[name] for name in TENANT_SETTINGS if name in changes}
     if allowed:

@@ -15,9 +15,11 @@ from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.sdk import Context
+
+    from easeml_core.entities import Parameters
 
 
 CANDIDATES = "candidates"
@@ -130,8 +132,8 @@ def trial(
     return _task(function, kwargs)
 
 
-def _task(function: Callable[..., Any], arguments: Mapping[str, Any]) -> TaskDecorator:
-    def training_task(trial: Mapping[str, Any] | int | str) -> None:
+def _task(function: Callable[..., Any], arguments: Parameters) -> TaskDecorator:
+    def training_task(trial: Parameters | int | str) -> None:
         """Stand for the function where Airflow looks at a task's signature: one argument, the trial."""
 
     training_task.__name__ = function.__name__
@@ -144,10 +146,10 @@ def _task(function: Callable[..., Any], arguments: Mapping[str, Any]) -> TaskDec
     return task_decorator_factory(python_callable=training_task, decorated_operator_class=TrialFunctionOperator, **rest)
 
 
-def _candidates(name: str, arguments: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _candidates(name: str, arguments: Parameters) -> list[Parameters]:
     """The entries of a study that are trained by the function; Airflow's decorator shows them as its own attribute."""
     given = {key: arguments[key] for key in _OF_CANDIDATES if arguments.get(key) is not None}
-    entry: dict[str, Any] = {"name": name, "kind": "function", **given}
+    entry: Parameters = {"name": name, "kind": "function", **given}
     if "space" not in given:
         if "count" in given or "seed" in given:
             message = f"@trial of {name}: count and seed are about a space; give it too, or leave them out"

@@ -17,6 +17,7 @@ from easeml_core.errors import EasemlError, NotFoundError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -62,7 +63,7 @@ class EasemlHook(BaseHook):
             raise NotFoundError(kind, self.easeml_conn_id, remedy=remedy) from None
 
     @cached_property
-    def extra(self) -> dict[str, Any]:
+    def extra(self) -> JsonObject:
         """What the connection's extra holds; what a form left empty is not in it.
 
         Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow.sdk.types import RuntimeTaskInstanceProtocol
+
+    from easeml_core.entities import JsonObject
 
 Event = dict[str, Any]
 """``kind``, ``study``, ``message`` and ``key``, which is the same whenever the same event is sent; maybe more."""
@@ -40,7 +40,7 @@ _FACTS = ("alert_id", "kind", "study", "purpose", "message", "symbol", "planned"
 _LONGEST = 200
 
 
-def subject_of(event: Mapping[str, Any]) -> str:
+def subject_of(event: Event) -> str:
     """Return one line of printable text: no name in the event can begin a header or a new line.
 
     Example:
@@ -73,7 +73,7 @@ def event_of_task(ti: RuntimeTaskInstanceProtocol, task_id: str) -> Event | None
     return event_of({name: value for name, value in pushed.items() if value is not None})
 
 
-def event_of(facts: Mapping[str, Any]) -> Event | None:
+def event_of(facts: JsonObject) -> Event | None:
     """Return the event in the facts of a sensor of alerts, the gate, the meter, or a change of production.
 
     Example:
@@ -83,7 +83,7 @@ def event_of(facts: Mapping[str, Any]) -> Event | None:
         True
     """
     request, study, kind = facts.get("request_id"), facts.get("study"), facts.get("kind")
-    common = {"study": study, "model": facts.get("model_id"), "purpose": facts.get("purpose")}
+    common: Event = {"study": study, "model": facts.get("model_id"), "purpose": facts.get("purpose")}
     if facts.get("alert_id"):
         return common | {"kind": str(kind), "key": f"alert-{facts['alert_id']}", "message": facts.get("message")}
     if facts.get("symbol") == "fail" and facts.get("planned", True):

@@ -24,7 +24,7 @@ class FunctionNotifier(EasemlNotifier):
         kwargs: As of ``EasemlNotifier``.
     """
 
-    def __init__(self, function: Callable[[dict[str, Any]], object], **kwargs: Any) -> None:
+    def __init__(self, function: Callable[[Event], object], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.function = function
 

@@ -10,7 +10,7 @@ from easeml_airflow.notifications.base import EasemlNotifier, parts
 from easeml_airflow.notifications.events import one_line, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_airflow.notifications.events import Event
 
@@ -54,7 +54,7 @@ class MailNotifier(EasemlNotifier):
             )
 
 
-def mail_of(event: Mapping[str, Any]) -> tuple[str, str]:
+def mail_of(event: Event) -> tuple[str, str]:
     """Subject and HTML of the mail about an event.
 
     Example:
@@ -68,6 +68,6 @@ def mail_of(event: Mapping[str, Any]) -> tuple[str, str]:
     return subject_of(event), f"<p>{message}</p><p>Study {about}, {key}.</p>{evidence}"
 
 
-def message_id(event: Mapping[str, Any]) -> str:
+def message_id(event: Event) -> str:
     """The same for the same event, of letters that a header may have."""
     return f"<easeml.{re.sub('[^A-Za-z0-9.-]', '-', str(event.get('key')))}@easeml.invalid>"

@@ -19,7 +19,7 @@ from easeml_airflow.version_compat import AirflowException
 from easeml_core.config import require
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Connection
 
@@ -105,7 +105,7 @@ def address_of(connection: Connection) -> str:
     return address
 
 
-def text_of(event: Mapping[str, Any]) -> str:
+def text_of(event: Event) -> str:
     r"""Return the text of a chat message without mentions and links.
 
     Example:

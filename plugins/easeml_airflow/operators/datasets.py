@@ -14,12 +14,14 @@ from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
 
 
@@ -54,7 +56,7 @@ class FeedOperator(EasemlOperator):
         path: str | None = None,
         labels: str | None = None,
         label_column: str = "label",
-        pairs: Sequence[Mapping[str, Any]] | str | None = None,
+        pairs: Sequence[JsonObject] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,7 +66,7 @@ class FeedOperator(EasemlOperator):
         self.label_column = label_column
         self.pairs = pairs
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Feed; a retry gives the first try's feed."""
         from easeml_core.services.datasets.feed import feed
 
@@ -82,8 +84,8 @@ class FeedOperator(EasemlOperator):
                 fed_by=f"DAG {context['ti'].dag_id}"[:200],
                 request_key=request_key(context),
             )
-        self.log.info("feed %(feed_id)d of study %(study)s: %(rows)d pairs", fed)
-        return dict(fed)
+        self.log.info("feed %d of study %s: %d pairs", fed.feed_id, fed.study, fed.rows)
+        return to_json(fed)
 
 
 class RefineOperator(RefereeOperator):
@@ -134,7 +136,7 @@ class RefineOperator(RefereeOperator):
                     switched_by=f"DAG {self.dag_id}"[:200],
                     request_key=f"{key}/{name}",
                 )
-        return int(file_refresh(store, study=self.study, request_key=key)["request_id"])
+        return file_refresh(store, study=self.study, request_key=key).request_id
 
 
 class FedStudiesOperator(EasemlOperator):

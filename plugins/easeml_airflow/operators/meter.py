@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from easeml_airflow.triggers.questions import Facts
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
 
 
@@ -88,7 +89,7 @@ class PauseOnAlertOperator(EasemlOperator):
         self.alert_id = alert_id
         self.team = team
 
-    def execute(self, context: Context) -> Facts:
+    def execute(self, context: Context) -> JsonObject:
         """Pause or not, log, hand on."""
         from easeml_core.services.meter.alerts import pause_on_alert
 
@@ -99,5 +100,5 @@ class PauseOnAlertOperator(EasemlOperator):
             found = pause_on_alert(self.hook.get_store(), study=self.study, alert_id=alert_id, team=team)
         done = "is paused by it" if found.paused else f"stays {found.state}"
         self.log.info("alert %d: study %s %s", alert_id, self.study, done)
-        public: Facts = to_json(found)
+        public: JsonObject = to_json(found)
         return public

@@ -9,6 +9,7 @@ from airflow.sdk import Variable
 
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.operators.base import EasemlOperator
+from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from easeml_airflow.notifications.base import EasemlNotifier
+    from easeml_core.services.operations.notifications import NewsCursor
 
 MOST_NAMED = 20
 """Events that the task's own result names at most."""
@@ -44,7 +46,7 @@ class NotifyOperator(EasemlOperator):
         self.notifier = notifier
         self.watcher = watcher
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def execute(self, context: Context) -> Any:
         """Send the new events.
 
         Returns:
@@ -60,12 +62,13 @@ class NotifyOperator(EasemlOperator):
             name = self.watcher or f"easeml_told_{self.dag_id}.{self.task_id}"
             seen = notifications.look(self.hook.get_store(), _kept(name))
             cursor = seen.start
-            for event in seen.events:
+            for news in seen.events:
+                event = to_json(news)
                 if notifier.wants(event):
                     notifier.deliver(event)
-                    sent.append(event["key"])
-                cursor = notifications.after_telling(cursor, event)
-                if sent and sent[-1] == event["key"]:
+                    sent.append(news.key)
+                cursor = notifications.after_telling(cursor, news)
+                if sent and sent[-1] == news.key:
                     _keep(name, cursor)
             _keep(name, notifications.after_all(cursor, seen))
         self.log.info("%d of %d new events were sent", len(sent), len(seen.events))
@@ -81,7 +84,6 @@ def _kept(name: str) -> Any:
         return {}  # refused by the look, which says what to do
 
 
-def _keep(name: str, cursor: dict[str, Any]) -> None:
-    Variable.set(
-        name, json.dumps(cursor), description="The last event that this Ease.ml watcher sent; delete to begin again."
-    )
+def _keep(name: str, cursor: NewsCursor) -> None:
+    words = "The last event that this Ease.ml watcher sent; delete to begin again."
+    Variable.set(name, json.dumps(to_json(cursor)), description=words)

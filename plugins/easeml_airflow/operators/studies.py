@@ -16,10 +16,11 @@ from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.params import MOST_OFFERED, STUDIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from airflow.sdk import Context
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
 
 
@@ -102,12 +103,12 @@ class RegisterStudyOperator(RefereeOperator):
         priority: int | str = 0,
         deadline: str | None = None,
         target_quality: float | str | None = None,
-        candidates: Sequence[Mapping[str, Any]] | str | None = None,
-        gate: Mapping[str, Any] | str | None = None,
-        meter: Mapping[str, Any] | str | None = None,
-        joint: Mapping[str, Any] | str | None = None,
-        direct: Mapping[str, Any] | str | None = None,
-        training: Mapping[str, Any] | str | None = None,
+        candidates: Sequence[JsonObject] | str | None = None,
+        gate: JsonObject | str | None = None,
+        meter: JsonObject | str | None = None,
+        joint: JsonObject | str | None = None,
+        direct: JsonObject | str | None = None,
+        training: JsonObject | str | None = None,
         keep: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -167,7 +168,7 @@ class RegisterStudyOperator(RefereeOperator):
             request_key=key,
         )
         self.log.info("study %s of tenant %s is registered; its data is being sealed", self.study, self.tenant)
-        return int(registered["request_id"])
+        return registered.request_id
 
 
 class ListStudiesOperator(EasemlOperator):

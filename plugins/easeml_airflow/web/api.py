@@ -15,6 +15,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from easeml_airflow.web.server.throttling import allow
+from easeml_core.encoding import to_json
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,
@@ -26,9 +27,10 @@ from easeml_core.errors import (
 from easeml_core.services.models.inference import answers_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from easeml_airflow.web.server.service import Service
+    from easeml_core.entities import JsonObject
 
 MOST_BYTES = 4 * 1024 * 1024
 
@@ -79,14 +81,14 @@ def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
     return router
 
 
-def _infer(service: Service) -> Callable[[str, str, Mapping[str, Any]], dict[str, object]]:
-    def answer(study: str, who: str, body: Mapping[str, Any]) -> dict[str, object]:
+def _infer(service: Service) -> Callable[[str, str, JsonObject], object]:
+    def answer(study: str, who: str, body: JsonObject) -> object:
         return answers_json(service.infer(study, who, body))
 
     return answer
 
 
-def _post(work: Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]], allowed: Any) -> Callable[..., Any]:
+def _post(work: Callable[[str, str, JsonObject], object], allowed: Any) -> Callable[..., Any]:
     """A route that reads the body, then works in a thread: the server's own must not wait."""
 
     async def route(study: str, request: Request, who: str = allowed) -> JSONResponse:
@@ -99,9 +101,9 @@ def _post(work: Callable[[str, str, Mapping[str, Any]], Mapping[str, Any]], allo
     return route
 
 
-def _answer(work: Callable[[], Mapping[str, Any]]) -> JSONResponse:
+def _answer(work: Callable[[], object]) -> JSONResponse:
     try:
-        return JSONResponse(work(), headers=_HEADERS)
+        return JSONResponse(to_json(work()), headers=_HEADERS)
     except EasemlError as error:
         return _error(next((status for kind, status in STATUS if isinstance(error, kind)), 409), str(error))
 
@@ -110,7 +112,7 @@ def _error(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": message}, status_code=status, headers=_HEADERS)
 
 
-async def _body(request: Request) -> Mapping[str, Any]:
+async def _body(request: Request) -> JsonObject:
     """The body as a JSON object of at most ``MOST_BYTES``."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":

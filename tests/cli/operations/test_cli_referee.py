@@ -21,7 +21,7 @@ def test_the_process_works_until_it_is_asked_to_end(ending: signal.Signals, data
     referee = subprocess.Popen([*command, "--database", address], stderr=subprocess.PIPE, text=True)
     try:
         given = {"tenant": "lab", "study": "iris", "source": "sklearn:iris", "request_key": "k"}
-        asked = register_study(database.worker, **given)["request_id"]
+        asked = register_study(database.worker, **given).request_id
         deadline = time.monotonic() + 60
         while answer_of(database.worker, asked) is None:
             assert referee.poll() is None

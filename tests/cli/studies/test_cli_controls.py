@@ -36,7 +36,7 @@ def test_a_study_is_set_and_shown(ask: Any, study: str) -> None:
         "weight": 2.0,
         "priority": -5,
         "budget_seconds": 90.0,
-        "deadline": "2199-01-01T12:00:00+00:00",
+        "deadline": "2199-01-01T12:00:00Z",
         "target_quality": 0.99,
     }
     assert ask(*set_, *given, "--json").json == found

@@ -13,6 +13,7 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.columns import StudyColumns
 from easeml_core.services.trials.execution import claim, record_success
 from easeml_core.store.rows import pack
 from easeml_core.training.job import TrainingResult
@@ -119,7 +120,7 @@ def test_columns_take_one_line_whatever_their_names(
     columns: list[str] | None, line: str, ask: Any, make_study: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_study("cancer", candidates=CANDIDATES)
-    found = {"features": 20, "columns": columns, "classes": ["no", "yes"]}
+    found = StudyColumns(features=20, columns=columns, classes=["no", "yes"])
     monkeypatch.setattr("easeml_core.services.studies.columns.study_columns", lambda *_: found)
     shown = [part for part in ask("study", "show", "cancer").out.splitlines() if part.startswith("columns:")]
     assert len(shown) == 1

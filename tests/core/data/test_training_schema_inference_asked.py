@@ -37,7 +37,7 @@ def test_the_column_that_divides_is_no_input_unless_it_is_kept(split: str, field
     assert found.program == load_source(f"csv:{path}", "kind", split=split).program
     told = "" if split == "rows" else f", split '{split}'"
     assert found.notes[0] == f"source 'csv:data.csv', target 'kind', task classification{told}"
-    assert found.as_mapping()["split"] == split
+    assert found.report().split == split
     assert row_of(found) == "5a"
 
 

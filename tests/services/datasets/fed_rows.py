@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.services.datasets.feed import feed, file_refresh
+from easeml_core.services.datasets.feed import FeedReceipt, feed, file_refresh
 
 TABLE = load_source("sklearn:breast_cancer")
 NAMES, CLASSES = TABLE.feature_names, ("malignant", "benign")
@@ -24,10 +24,10 @@ def as_pairs(inputs: np.ndarray, labels: np.ndarray) -> list[dict[str, Any]]:
     return [{"inputs": row.tolist(), "label": CLASSES[label]} for row, label in zip(inputs, labels, strict=True)]
 
 
-def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: Any) -> dict[str, Any]:
+def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: Any) -> FeedReceipt:
     given = {"study": study, "pairs": pairs, "fed_by": "ann", "request_key": lab.key()}
     return feed(lab.worker, lab.artifacts, **given | more)
 
 
 def renew(lab: Any, study: str = "full") -> dict[str, Any]:
-    return lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key())["request_id"])
+    return lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key()).request_id)

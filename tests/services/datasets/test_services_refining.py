@@ -11,7 +11,7 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.errors import InvalidInputError, NotFoundError, TrainingError
 from easeml_core.models.formats import save_constant
 from easeml_core.services.datasets.feed import feed, file_refresh, studies_that_wait
-from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
+from easeml_core.services.datasets.refine import PairList, SwitchedPairs, list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.tables import models
@@ -24,17 +24,17 @@ NAMES = load_source("sklearn:breast_cancer").feature_names
 CLASSES = ("malignant", "benign")
 
 
-def switch(lab: Any, hashes: list[str], *, on: bool = False, **more: Any) -> dict[str, Any]:
+def switch(lab: Any, hashes: list[str], *, on: bool = False, **more: Any) -> SwitchedPairs:
     given = {"study": "full", "hashes": hashes, "on": on, "reason": "looks wrong", "switched_by": "ann"}
     return switch_pairs(lab.worker, lab.artifacts, **given | {"request_key": lab.key()} | more)
 
 
-def listed(lab: Any, **more: Any) -> dict[str, Any]:
+def listed(lab: Any, **more: Any) -> PairList:
     return list_pairs(lab.worker, lab.artifacts, study="full", **more)
 
 
 def renew(lab: Any) -> dict[str, Any]:
-    return lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    return lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
 
 
 def bring(lab: Any, row: np.ndarray, label: str) -> None:
@@ -49,11 +49,11 @@ def names_of(rows: np.ndarray) -> list[str]:
 def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
     before = lab.open_parts()
     first, second = names_of(before.train_inputs[:2])
-    assert switch(lab, [first[:8], second]) == {"study": "full", "switched": 2, "on": False}
+    assert switch(lab, [first[:8], second]) == SwitchedPairs("full", 2, on=False)
     assert studies_that_wait(lab.worker) == ["full"]
     found = listed(lab, off=True)
-    assert (found["on"], found["off"], found["waiting_pairs"]) == (174, 0, 0)
-    assert [(p["hash"], p["state"]) for p in found["pairs"]] == [
+    assert (found.on, found.off, found.waiting_pairs) == (174, 0, 0)
+    assert [(p.hash, p.state) for p in found.pairs] == [
         (second[:12], "on, off with the next refresh"),
         (first[:12], "on, off with the next refresh"),
     ]
@@ -61,11 +61,11 @@ def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
     assert (lab.open_parts().train_inputs == before.train_inputs[2:]).all()
     assert studies_that_wait(lab.worker) == []
     found = listed(lab, off=True)
-    assert (found["version"], found["on"], found["off"]) == (2, 172, 2)
-    assert {(p["state"], p["reason"], p["origin"]) for p in found["pairs"]} == {("off", "looks wrong", "registered")}
-    assert found["pairs"][1]["label"] == CLASSES[before.train_labels[0]]
+    assert (found.version, found.on, found.off) == (2, 172, 2)
+    assert {(p.state, p.reason, p.origin) for p in found.pairs} == {("off", "looks wrong", "registered")}
+    assert found.pairs[1].label == CLASSES[before.train_labels[0]]
     switch(lab, [first], on=True, reason="it was right")
-    assert listed(lab, off=True)["pairs"][1]["state"] == "off, on with the next refresh"
+    assert listed(lab, off=True).pairs[1].state == "off, on with the next refresh"
     assert renew(lab)["train_rows"] == 173
     after = lab.open_parts()
     assert names_of(after.train_inputs[-1:]) == [first]
@@ -73,7 +73,7 @@ def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
     switch(lab, [second], on=True)
     assert renew(lab)["train_rows"] == 174
     assert {*names_of(lab.open_parts().train_inputs)} == {*names_of(before.train_inputs)}
-    assert listed(lab, off=True)["pairs"] == []
+    assert listed(lab, off=True).pairs == []
     switch(lab, [second], on=True)  # it is on already
     assert renew(lab)["version"] is None
 
@@ -103,8 +103,8 @@ def test_a_wrong_label_is_put_right_by_feeding_the_row_anew(lab: Any) -> None:
     after = lab.open_parts()
     assert (after.train_inputs[-1] == row).all()
     assert CLASSES[after.train_labels[-1]] == right
-    newest = listed(lab, limit=1)["pairs"][0]
-    assert (newest["origin"], newest["state"], newest["label"]) == ("feed 3", "on", right)
+    newest = listed(lab, limit=1).pairs[0]
+    assert (newest.origin, newest.state, newest.label) == ("feed 3", "on", right)
 
 
 def test_only_rows_of_the_training_part_can_be_switched(lab: Any) -> None:
@@ -118,11 +118,11 @@ def test_only_rows_of_the_training_part_can_be_switched(lab: Any) -> None:
     with pytest.raises(InvalidInputError, match="hashes must be 1 to 10,000 rows"):
         switch(lab, [])
     first, second = names_of(parts.train_inputs[:2])
-    assert switch(lab, [first], request_key="k")["switched"] == 1
-    assert switch(lab, [first], request_key="k")["switched"] == 0
+    assert switch(lab, [first], request_key="k").switched == 1
+    assert switch(lab, [first], request_key="k").switched == 0
     with pytest.raises(InvalidInputError, match="request key 'k' has switched these rows otherwise"):
         switch(lab, [first], on=True, request_key="k")
-    assert switch(lab, [second], request_key="k")["switched"] == 1
+    assert switch(lab, [second], request_key="k").switched == 1
 
 
 def test_a_study_keeps_enough_rows_and_what_was_switched_waits(lab: Any) -> None:
@@ -201,17 +201,17 @@ def test_doubtful_labels_come_first(lab: Any) -> None:
     assert renew(lab)["train_rows"] == 174
     found = rank_pairs(lab.worker, lab.artifacts, study="full", limit=17)
     wrong = {name[:12] for name in names_of(parts.train_inputs[flipped])}
-    hits = sum(p["hash"] in wrong for p in found["pairs"])
+    hits = sum(p.hash in wrong for p in found.pairs)
     assert hits >= 14, hits
-    first = found["pairs"][0]
-    assert first["expected"] != first["label"]
-    assert first["suspected"]
-    assert 0.9 < first["doubt"] <= 1
-    assert 10 <= found["suspected"] <= 30
-    assert found["rows"] == 174
-    doubts = [p["doubt"] for p in found["pairs"]]
+    first = found.pairs[0]
+    assert first.expected != first.label
+    assert first.suspected
+    assert 0.9 < first.doubt <= 1
+    assert 10 <= found.suspected <= 30
+    assert found.rows == 174
+    doubts = [p.doubt for p in found.pairs]
     assert doubts == sorted(doubts, reverse=True)
-    switch(lab, [p["hash"] for p in found["pairs"] if p["suspected"]])
+    switch(lab, [p.hash for p in found.pairs if p.suspected])
     assert renew(lab)["train_rows"] < 174
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: Any) -> None:
     before, (inputs, labels) = lab.open_parts(), new_rows(40)
     fed = bring(lab, as_pairs(inputs, labels))
-    assert fed["rows"] == 40
+    assert fed.rows == 40
     assert studies_that_wait(lab.worker) == ["full"]
     assert lab.open_parts().train_labels.shape == before.train_labels.shape  # feeding alone makes no version
     answer = renew(lab)
@@ -46,7 +46,7 @@ def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: A
     assert lab.one("SELECT count(*) FROM work.fed_examples") == 40
     assert lab.one("SELECT count(*) FROM work.models WHERE data_version_id <> 1 AND study_id = 1") == 1  # a baseline
     (entry,) = list_feeds(lab.worker, study="full")
-    assert (entry["state"], entry["rows"], entry["fed_by"], entry["origin"]) == ("taken", 40, "ann", "pairs")
+    assert (entry.state, entry.rows, entry.fed_by, entry.origin) == ("taken", 40, "ann", "pairs")
     assert studies_that_wait(lab.worker) == []
 
 
@@ -61,7 +61,7 @@ def test_what_is_known_already_makes_no_version(lab: Any) -> None:
     answer = renew(lab)
     assert (answer["version"], answer["train_rows"]) == (None, None)
     assert answer["message"] == "nothing is new: the training part of study full stays as it is"
-    assert [entry["state"] for entry in list_feeds(lab.worker, study="full")] == ["taken", "taken"]
+    assert [entry.state for entry in list_feeds(lab.worker, study="full")] == ["taken", "taken"]
     assert renew(lab)["version"] is None
 
 
@@ -89,7 +89,7 @@ def test_a_sealed_row_never_comes_in_and_no_user_is_notified(lab: Any) -> None:
     assert answer["message"] == "study full has version 2 of its data; training rows: 180, before 174"
     assert (lab.open_parts().train_inputs[174:] == fresh).all()
     (entry,) = list_feeds(lab.worker, study="full")
-    assert (entry["state"], entry["reason"]) == ("taken", None)  # not reported
+    assert (entry.state, entry.reason) == ("taken", None)  # not reported
 
 
 def test_a_released_row_may_be_learnt_from(bare: Any) -> None:
@@ -125,7 +125,7 @@ def test_another_tenants_table_is_refused_but_a_few_rows_of_it_tell_nothing(lab:
     answer = renew(lab)
     assert answer["train_rows"] == 174 + 5
     assert answer["message"].endswith("; feeds that were refused: 1 (`easeml refine feeds full` says why)")
-    reasons = [entry["reason"] for entry in list_feeds(lab.worker, study="full")]
+    reasons = [entry.reason for entry in list_feeds(lab.worker, study="full")]
     assert reasons == [None, "another tenant's study has sealed its rows"]
 
 
@@ -139,7 +139,7 @@ def test_nobody_learns_row_by_row_what_another_tenant_has_sealed(lab: Any) -> No
         chosen = [*known, probe]
         bring(lab, as_pairs(fresh[chosen], labels[chosen]))
     renew(lab)
-    shown = [entry["reason"] for entry in reversed(list_feeds(lab.worker, study="full"))]
+    shown = [entry.reason for entry in reversed(list_feeds(lab.worker, study="full"))]
     anothers = "another tenant's study has sealed its rows"
     assert shown[:5] == [anothers, None, anothers, None, anothers]
     assert all("so it takes no more" in reason for reason in shown[5:])
@@ -153,7 +153,7 @@ def test_the_same_key_feeds_once_and_another_pair_under_it_is_refused(lab: Any) 
         bring(lab, pairs[:3], request_key="k")
     with pytest.raises(InvalidInputError, match="request_key must not be empty"):
         bring(lab, pairs, request_key="")
-    filed = [file_refresh(lab.worker, study="full", request_key="r")["request_id"] for _ in range(2)]
+    filed = [file_refresh(lab.worker, study="full", request_key="r").request_id for _ in range(2)]
     assert filed[0] == filed[1]
     assert lab.answer(filed[0])["train_rows"] == 178
 
@@ -189,7 +189,7 @@ def test_two_referees_and_many_feeders_at_once_lose_and_double_nothing(lab: Any)
     found = lab.open_parts().train_inputs[174:]
     assert {row.tobytes() for row in found} == {row.tobytes() for row in inputs}
     assert len(found) == 48
-    assert {entry["state"] for entry in list_feeds(lab.worker, study="full")} == {"taken"}
+    assert {entry.state for entry in list_feeds(lab.worker, study="full")} == {"taken"}
 
 
 def test_a_refresh_looks_at_so_many_feeds_and_says_that_there_are_more(lab: Any, monkeypatch: Any) -> None:
@@ -209,13 +209,13 @@ class Killed(BaseException):
 
 def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypatch: Any) -> None:
     bring(lab, as_pairs(*new_rows(5)))
-    filed = file_refresh(lab.worker, study="full", request_key="r")["request_id"]
+    filed = file_refresh(lab.worker, study="full", request_key="r").request_id
     with monkeypatch.context() as patched:
         patched.setattr(refresh.datasets, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             Referee(lab.referee, lab.artifacts).answer_one()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
-    assert list_feeds(lab.worker, study="full")[0]["state"] == "waiting"
+    assert list_feeds(lab.worker, study="full")[0].state == "waiting"
     assert lab.answer(filed)["train_rows"] == 179
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
 
@@ -237,7 +237,7 @@ Referee(Store(url), ArtifactStore(artifacts)).answer_one()
 
 def test_a_referees_process_that_is_killed_has_taken_nothing(lab: Any) -> None:
     bring(lab, as_pairs(*new_rows(5)))
-    filed = file_refresh(lab.worker, study="full", request_key="r")["request_id"]
+    filed = file_refresh(lab.worker, study="full", request_key="r").request_id
     command = [sys.executable, "-c", REFEREE, lab.url("easeml_referee"), str(lab.artifacts.root)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -279,7 +279,7 @@ def test_files_of_every_kind_are_fed(lab: Any, tmp_path: Path) -> None:
         {"path": tmp_path / "codes"},
     )
     for one in given:
-        assert bring(lab, None, **one)["rows"] == 10
+        assert bring(lab, None, **one).rows == 10
     renew(lab)
     after = lab.open_parts()
     assert (after.train_inputs[174:] == inputs).all()
@@ -337,8 +337,8 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
     assert shown["train_rows"] == len(before.train_labels) + 25
     after = bare.open_parts("sugar")
     assert after.train_labels[-25:].tolist() == labels
-    listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1)["pairs"][0]
-    assert (listed["label"], listed["origin"]) == (labels[-1], "feed 1")
+    listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1).pairs[0]
+    assert (listed.label, listed.origin) == (labels[-1], "feed 1")
     (baseline,) = bare.rows("SELECT max(id) FROM work.models")[0]
     asked = infer(bare.worker, bare.artifacts, study="sugar", inputs=moved.tolist(), model=baseline)
     assert np.median(after.train_labels) != np.median(before.train_labels)

@@ -26,7 +26,7 @@ def fed(lab: Any, rows: int, label: int) -> str:
     inputs = lab.open_parts().train_inputs[:rows] * np.float32(1.003)
     pairs = [{"inputs": row.tolist(), "label": CLASSES[label]} for row in inputs]
     feed(lab.worker, lab.artifacts, study="full", pairs=pairs, fed_by="ann", request_key=lab.key())
-    answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
     assert not answer["refused"]
     assert answer["version"] is not None
     return str(answer["message"])
@@ -62,7 +62,7 @@ def test_a_study_that_is_divided_by_group_takes_no_pairs(lab: Any) -> None:
     divide(lab, "group:patient")
     with pytest.raises(InvalidInputError, match=r"divided by group \(patient\)"):
         feed(lab.worker, lab.artifacts, study="full", pairs=pairs, fed_by="ann", request_key=lab.key())
-    answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
     assert answer["version"] is None
     assert lab.rows("SELECT state, reason LIKE '%divided by group%' FROM work.feeds") == [("refused", True)]
 
@@ -74,7 +74,7 @@ def test_nobody_fills_the_referees_queue_with_refreshes(lab: Any) -> None:
         file_refresh(lab.worker, study="full", request_key="r/more")
     assert file_refresh(lab.worker, study="full", request_key=f"r/{MOST_REFRESHES - 1}") == filed  # a repetition
     lab.answer_all()
-    assert file_refresh(lab.worker, study="full", request_key="r/more")["request_id"] > filed["request_id"]
+    assert file_refresh(lab.worker, study="full", request_key="r/more").request_id > filed.request_id
 
 
 def test_so_many_feeds_may_wait_and_no_more(lab: Any, monkeypatch: Any) -> None:

@@ -106,7 +106,7 @@ def test_hostile_data_are_refused_each_with_its_reason_and_the_next_study_is_ser
         filed = register_study(bare.worker, tenant="lab", study=f"hostile-{number}", **given)
         while judge.answer_one() is not None:
             pass
-        answer = answer_of(bare.worker, filed["request_id"])
+        answer = answer_of(bare.worker, filed.request_id)
         assert answer is not None
         assert answer["refused"]
         assert re.search(reason, answer["message"]), answer["message"]

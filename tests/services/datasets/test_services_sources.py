@@ -48,7 +48,7 @@ def register(
     filed = register_study(lab.worker, tenant=tenant, study=study, source=source, **given)
     while Referee(lab.referee, lab.artifacts, data=data).answer_one() is not None:
         pass
-    return answer_of(lab.worker, filed["request_id"])
+    return answer_of(lab.worker, filed.request_id)
 
 
 @pytest.mark.parametrize("absolute", [False, True])

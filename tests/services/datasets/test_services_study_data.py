@@ -25,17 +25,17 @@ def test_everybody_is_shown_public_facts_and_the_worker_can_read_no_others(
     pairs = [{"inputs": [1.0] * 30, "label": "benign"}]
     feed(database.worker, artifacts, study="cancer", pairs=pairs, fed_by="ann", request_key="f")
     found = study_data(database.worker, artifacts, study="cancer")
-    (version,) = found["versions"]
-    assert (version["version"], version["kind"], version["classes"], version["features"]) == (1, "table", 2, 30)
-    assert (version["train_rows"], version["validation_rows"]) == (
-        *(found["validation"]["split"] and _rows(found["validation"]["split"])),
+    (version,) = found.versions
+    assert (version.version, version.kind, version.classes, version.features) == (1, "table", 2, 30)
+    assert (version.train_rows, version.validation_rows) == (
+        *(found.validation.split and _rows(found.validation.split)),
     )
-    assert [(one.purpose, one.state, one.steps_used) for one in found["sets"]] == [
+    assert [(one.purpose, one.state, one.steps_used) for one in found.sets] == [
         ("meter", "live", 0),
         ("gate", "live", 0),
     ]
-    assert [(one["rows"], one["fed_by"], one["state"]) for one in found["feeds"]] == [(1, "ann", "waiting")]
-    assert (found["refreshes"], found["problem"]) == ([], "")
+    assert [(one.rows, one.fed_by, one.state) for one in found.feeds] == [(1, "ann", "waiting")]
+    assert (found.refreshes, found.problem) == ([], "")
     with pytest.raises(StoreError, match="permission denied"):
         sealed_sets(database.worker, study="cancer")
     with pytest.raises(NotFoundError):
@@ -60,7 +60,7 @@ def test_the_referee_sees_labels_and_a_replaced_validation_set(
     release_test_set(database.referee, artifacts, test_set=str(first.test_set_id))
     replace_validation(database.referee, artifacts, study="cancer", from_set=str(first.test_set_id))
     found = study_data(database.worker, artifacts, study="cancer")
-    newest, oldest = found["versions"]
-    assert (newest["version"], newest["training_of"], newest["validation_rows"]) == (2, 1, first.rows)
-    assert newest["train_rows"] == oldest["train_rows"]
-    assert [part["state"] for part in found["validation"]["history"]] == ["replaced", found["validation"]["state"]]
+    newest, oldest = found.versions
+    assert (newest.version, newest.training_of, newest.validation_rows) == (2, 1, first.rows)
+    assert newest.train_rows == oldest.train_rows
+    assert [part.state for part in found.validation.history] == ["replaced", found.validation.state]

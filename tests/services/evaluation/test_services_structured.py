@@ -245,10 +245,10 @@ def test_pairs_with_answers_of_several_numbers_are_fed(desk: Desk) -> None:
     keep(desk.data / "new", inputs, targets)
     given = {"study": "s", "fed_by": "ann"}
     bring = partial(feed, desk.lab.worker, desk.lab.artifacts, **given)
-    assert bring(path=desk.data / "new", request_key="folder")["rows"] == 3
+    assert bring(path=desk.data / "new", request_key="folder").rows == 3
     pair = {"inputs": [0.5] * 12, "label": [1, 2, 3, 4, None, None]}
-    assert bring(pairs=[pair], request_key="pair")["rows"] == 1
-    answer = desk.answer(file_refresh(desk.lab.worker, study="s", request_key="refresh")["request_id"])
+    assert bring(pairs=[pair], request_key="pair").rows == 1
+    answer = desk.answer(file_refresh(desk.lab.worker, study="s", request_key="refresh").request_id)
     assert (answer["refused"], answer["train_rows"]) == (False, len(before.train_labels) + 4)
     after = desk.lab.open_parts("s")
     wanted = np.concatenate([targets.reshape(3, 6), np.array([[1, 2, 3, 4, np.nan, np.nan]], np.float32)])

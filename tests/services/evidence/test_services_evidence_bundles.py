@@ -52,9 +52,7 @@ def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
     result = newest_heads(office.lab.worker, study="full")
     (head,) = office.lab.rows("SELECT hash FROM sealed.chain WHERE chain = 'set/1' ORDER BY place DESC LIMIT 1")
     assert [one.head for one in result] == [bytes(head[0]).hex()]
-    assert (
-        look(office.lab.worker, {"since": "2026-01-01T00:00:00+00:00", "told": {}}).events[-1]["head"] == result[0].head
-    )
+    assert look(office.lab.worker, {"since": "2026-01-01T00:00:00+00:00", "told": {}}).events[-1].head == result[0].head
     office.answer_delay = 3600.0
     asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": office.lab.key()}
     file_gate_request(office.lab.worker, **asked)

@@ -25,7 +25,7 @@ class Desk:
 
     def register(self, **changes: Any) -> dict[str, Any]:
         given = {"tenant": "lab", "study": self.name, "gate": GATE, "meter": METER, "request_key": self.lab.key()}
-        return self.answer(register_study(self.lab.worker, **given | changes)["request_id"])
+        return self.answer(register_study(self.lab.worker, **given | changes).request_id)
 
     def answer(self, request_id: int) -> dict[str, Any]:
         while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:

@@ -573,7 +573,7 @@ def event_sights(
         )
     seen = notifications.look(lab.worker, {"since": EPOCH, "told": {}}, limit=10_000)
     for kind in notifications.EventKind:
-        told = [event for event in seen.events if event["kind"] == kind]
+        told = [event for event in seen.events if event.kind == kind]
         found.append(Sight(Kind.EVENT, f"news {kind}", "", neutral.text(repr(told))))
     return found
 

@@ -160,7 +160,7 @@ class Installation:
             **given,
         )
         self.answer_all()
-        answer = answer_of(self.lab.worker, filed["request_id"])
+        answer = answer_of(self.lab.worker, filed.request_id)
         assert answer is not None
         assert not answer["refused"], answer["message"]
         if study == "sliced":

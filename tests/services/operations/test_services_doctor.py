@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.encoding import to_json
 from easeml_core.services.operations import doctor
 from easeml_core.services.operations.doctor import (
     Check,
@@ -24,6 +25,7 @@ from easeml_core.services.operations.doctor import (
     examine,
 )
 from easeml_core.store import schema
+from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def test_a_sound_installation_has_no_failed_check(
     assert checks["sealed sets"].found == "closed to easeml_worker"
     assert checks["referee"].found == "nothing waits for it"
     assert "as easeml_worker" in checks["database"].found
-    assert json.loads(json.dumps([check.to_json() for check in found]))[0]["name"] == "python"
+    assert to_json(found)[0]["name"] == "python"
 
 
 def contributed(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
@@ -153,10 +155,11 @@ def test_statistics_that_are_open_are_a_warning(opened: str, database: Any) -> N
 
 
 def test_membership_is_a_way_too() -> None:
-    shut = dict.fromkeys(("is_super", "is_referee", "is_owner", "may_enter", "may_watch"), False)
-    assert check_sealed({**shut, "tables": []}).state == "ok"
+    names = ("is_super", "is_referee", "is_owner", "may_enter", "may_watch")
+    shut = WorkerRights(**dict.fromkeys(names, False))
+    assert check_sealed(shut).state == "ok"
     for way in ("is_super", "is_referee", "is_owner"):
-        assert check_sealed({**shut, way: True, "tables": []}).state == "failed"
+        assert check_sealed(replace(shut, **{way: True})).state == "failed"
 
 
 @pytest.mark.parametrize(

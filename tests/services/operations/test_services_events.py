@@ -11,9 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
 from easeml_core.services.operations import notifications as room
-from easeml_core.services.operations.notifications import EventKind, Look, after_all, after_telling, look
+from easeml_core.services.operations.notifications import (
+    EventKind,
+    Look,
+    News,
+    NewsCursor,
+    after_all,
+    after_telling,
+    look,
+)
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_forced_promotion, file_rollback
 from easeml_core.services.registration.register import study_names
@@ -28,16 +37,16 @@ class Watcher:
     def __init__(self, lab: Any) -> None:
         self.lab, self.kept = lab, "null"
 
-    def news(self, **asked: Any) -> list[dict[str, Any]]:
+    def news(self, **asked: Any) -> list[News]:
         seen = look(self.lab.worker, json.loads(self.kept), **asked)
         cursor = seen.start
         for event in seen.events:
             cursor = after_telling(cursor, event)
-        self.kept = json.dumps(after_all(cursor, seen))
+        self.kept = json.dumps(to_json(after_all(cursor, seen)))
         return seen.events
 
     def kinds(self, **asked: Any) -> list[tuple[str, str]]:
-        return [(event["kind"], event["study"]) for event in self.news(**asked)]
+        return [(event.kind, event.study) for event in self.news(**asked)]
 
 
 @pytest.fixture
@@ -65,7 +74,7 @@ def test_each_thing_is_reported_once_and_in_words(lab: Any, watcher: Watcher) ->
     lab.answer_all()
     retire_test_set(lab.referee, test_set="1")
     answer = watcher.news()
-    said = [(event["kind"], event["message"]) for event in answer]
+    said = [(event.kind, event.message) for event in answer]
     good, rare = lab.models["full"]["good"], lab.models["full"]["rare"]
     assert said[:4] == [
         ("promotion", f"model {good} was promoted on its recorded verdict"),
@@ -75,8 +84,8 @@ def test_each_thing_is_reported_once_and_in_words(lab: Any, watcher: Watcher) ->
     ]
     assert [kind for kind, _ in said[4:]] == ["new-test-set"]
     assert "the referee has retired it" in said[4][1]
-    assert {(event["study"], event["tenant"]) for event in answer} == {("full", "lab")}
-    assert len({event["key"] for event in answer}) == len(answer)
+    assert {(event.study, event.tenant) for event in answer} == {("full", "lab")}
+    assert len({event.key for event in answer}) == len(answer)
     assert watcher.news() == []
 
 
@@ -95,7 +104,7 @@ def test_an_alert_of_one_of_several_teams_is_asked_to_nobody(lab: Any, watcher: 
     )
     assert watcher.news() == []
     lab.as_superuser("UPDATE work.alerts SET team = NULL")
-    assert [event["message"] for event in watcher.news()] == ["of a team"]
+    assert [event.message for event in watcher.news()] == ["of a team"]
 
 
 def test_a_row_that_becomes_visible_late_is_reported(lab: Any, watcher: Watcher) -> None:
@@ -118,11 +127,11 @@ def test_a_spent_budget_and_an_ended_search_are_reported_each_time_they_come(lab
         "SELECT sum(cost_seconds) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
     )
     set_study(lab.worker, study="full", budget_seconds=spent)
-    answer = {event["kind"]: event for event in watcher.news()}
+    answer = {event.kind: event for event in watcher.news()}
     assert set(answer) == {"budget-spent", "study-finished"}
-    assert "device-second" in answer["budget-spent"]["message"]
-    assert "no trial begins any more" in answer["budget-spent"]["message"]
-    assert answer["study-finished"]["message"].startswith("best 0.98")
+    assert "device-second" in answer["budget-spent"].message
+    assert "no trial begins any more" in answer["budget-spent"].message
+    assert answer["study-finished"].message.startswith("best 0.98")
     assert watcher.news() == []
     set_study(lab.worker, study="full", budget_seconds=None)
     assert watcher.news() == []
@@ -145,8 +154,8 @@ def test_what_fails_in_between_is_reported_again_and_the_rest_not(lab: Any, watc
     lab.gate("rare")
     seen = look(lab.worker, json.loads(watcher.kept))
     first, second = seen.events
-    watcher.kept = json.dumps(after_telling(seen.start, first))  # the second could not be sent
-    assert [event["key"] for event in watcher.news()] == [second["key"]]
+    watcher.kept = json.dumps(to_json(after_telling(seen.start, first)))  # the second could not be sent
+    assert [event.key for event in watcher.news()] == [second.key]
 
 
 @pytest.mark.parametrize(
@@ -170,14 +179,14 @@ def test_a_cursor_never_goes_back_and_forgets_only_what_no_look_finds(
     answer: dict[str, int | None], holding: frozenset[str], until: int
 ) -> None:
     moments = {name: None if at is None else (NOON + timedelta(minutes=at)).isoformat() for name, at in answer.items()}
-    cursor = {"since": NOON.isoformat(), "told": moments}
+    cursor = NewsCursor(NOON.isoformat(), moments)
     after = after_all(cursor, Look([], cursor, NOON + timedelta(minutes=until), holding))
-    since = datetime.fromisoformat(after["since"])
+    since = datetime.fromisoformat(after.since)
     assert since >= NOON
     assert since <= max(NOON, NOON + timedelta(minutes=until) - room.OVERLAP)
     for name, at in moments.items():
         found_again = name in holding if at is None else datetime.fromisoformat(at) >= since
-        assert (name in after["told"]) == found_again
+        assert (name in after.told) == found_again
 
 
 def test_every_kind_of_row_is_a_kind_of_event(lab: Any) -> None:
@@ -186,7 +195,7 @@ def test_every_kind_of_row_is_a_kind_of_event(lab: Any) -> None:
     retire_test_set(lab.referee, test_set="1")
     with lab.worker.begin() as tx:
         found = lately(tx, since=NOON - timedelta(days=999), known=[], limit=99)
-    assert {row["kind"] for row in found} <= set(EventKind)
+    assert {row.kind for row in found} <= set(EventKind)
     assert len(found) == 3
 
 

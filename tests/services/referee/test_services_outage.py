@@ -50,7 +50,7 @@ def test_a_restart_of_the_database_is_survived(lonely: Server, artifacts: Any, w
     referee = threading.Thread(target=Referee(eyes, artifacts, poll_seconds=3600).run, args=(stop,))
     referee.start()
     try:
-        asked = register_study(worker, study="before", request_key="k1", **SMALL)["request_id"]
+        asked = register_study(worker, study="before", request_key="k1", **SMALL).request_id
         wait_for(lambda: answer_of(worker, asked))
         (trial,) = suggest_trials(worker, count=1, request_key="s").trials
         news: list[str] = []
@@ -75,7 +75,7 @@ def test_a_restart_of_the_database_is_survived(lonely: Server, artifacts: Any, w
         assert not lease.should_stop()
         record_failure(worker, lease, "it was only a test")
         assert trial_state(worker, trial_id=trial.trial_id).state == "FAILED"
-        asked = register_study(worker, study="after", request_key="k2", **SMALL)["request_id"]
+        asked = register_study(worker, study="after", request_key="k2", **SMALL).request_id
         assert not wait_for(lambda: answer_of(worker, asked))["refused"]
         assert referee.is_alive()
     finally:

@@ -19,7 +19,7 @@ from easeml_core.programs.schema import Schema
 from easeml_core.services.datasets.validation_sets import replace_validation
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.models.submission import submit_model
-from easeml_core.services.registration.register import Goal, checked_goal, register_study
+from easeml_core.services.registration.register import Goal, RegisteredStudy, checked_goal, register_study
 from easeml_core.store.tables import sealed
 from easeml_core.training.trainers import default_candidates
 
@@ -223,7 +223,7 @@ def test_a_study_keeps_the_program_that_is_inferred_from_its_file(split: str | N
     assert not answer["refused"], answer["message"]
     found = infer_program(desk.data / "lab" / "stays.csv", target="state", split=split)
     assert isinstance(found.program.input, Schema)  # two columns share their words
-    assert desk.program() == found.as_mapping()["program"] == str(parse_program(found.text))
+    assert desk.program() == found.report().program == str(parse_program(found.text))
 
 
 def test_a_study_of_series_keeps_the_program_that_is_inferred_from_its_file(desk: Desk) -> None:
@@ -290,13 +290,13 @@ def test_numbers_are_brought_as_validation_data(desk: Desk, tmp_path: Any) -> No
     assert [candidate for candidate, _ in measured(desk)] == ["ridge"]
 
 
-def replace_part(desk: Desk, folder: Any, labels: list[str]) -> dict[str, Any]:
+def replace_part(desk: Desk, folder: Any, labels: list[str]) -> None:
     values = np.random.default_rng(8).normal(size=(300, 2))
     rows = [f"{i},{a:.6f},{b:.6f}" for i, (a, b) in enumerate(values)]
     (folder / "inputs.csv").write_text("\n".join(["example,a,b", *rows]))
     (folder / "labels.csv").write_text("\n".join(["example,label", *(f"{i},{labels[i % 2]}" for i in range(300))]))
     files = {"inputs": folder / "inputs.csv", "labels": folder / "labels.csv"}
-    return replace_validation(desk.lab.referee, desk.lab.artifacts, study="line", **files)
+    replace_validation(desk.lab.referee, desk.lab.artifacts, study="line", **files)
 
 
 def measured(desk: Desk) -> list[tuple[str, float]]:
@@ -310,7 +310,7 @@ def test_a_study_that_is_there_is_kept_where_that_is_wanted(desk: Desk) -> None:
     with pytest.raises(AlreadyExistsError, match="choose another name"):
         register_study(desk.lab.worker, request_key="again", **given)
     kept = register_study(desk.lab.worker, request_key="again", keep=True, **given)
-    assert kept == {"study": "line", "study_id": 1, "request_id": first["request_id"]}
+    assert kept == RegisteredStudy("line", 1, first["request_id"])
     assert desk.study().task == Task.CLASSIFICATION
     with pytest.raises(AlreadyExistsError, match="another tenant's"):
         register_study(desk.lab.worker, request_key="again", keep=True, **given | {"tenant": "other"})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from easeml_core.entities import StudyState
 from easeml_core.errors import (
     AlreadyExistsError,
     ConditionSyntaxError,
@@ -19,7 +20,7 @@ from easeml_core.errors import (
 )
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.referee.requests import answer_of
-from easeml_core.services.registration.register import pause_study, register_study, study_settings
+from easeml_core.services.registration.register import StudyStateReport, pause_study, register_study, study_settings
 from easeml_core.training.trainers import TRAINERS
 
 IRIS = {"tenant": "lab", "study": "iris", "source": "sklearn:iris", "request_key": "night/1"}
@@ -113,7 +114,7 @@ def test_what_is_stored_is_complete_and_canonical(bare: Any) -> None:
     assert stored == json.loads(json.dumps(settings))
     assert stored["gate"]["condition"] == str(parse_condition("n - o > 0.05 +/- 0.1"))
     assert bare.rows("SELECT weight, budget_seconds, state FROM work.studies") == [(2.5, 60.0, "REGISTERED")]
-    assert answer_of(bare.worker, filed["request_id"]) is None  # the referee has not answered yet
+    assert answer_of(bare.worker, filed.request_id) is None  # the referee has not answered yet
 
 
 def test_the_same_key_gives_the_same_study(bare: Any) -> None:
@@ -157,9 +158,9 @@ def test_eight_simultaneous_repetitions_make_one_study(bare: Any) -> None:
 
 def test_pause_and_resume_may_be_repeated(lab: Any) -> None:
     for _ in range(2):
-        assert pause_study(lab.worker, study="full", paused=True) == {"study": "full", "state": "PAUSED"}
+        assert pause_study(lab.worker, study="full", paused=True) == StudyStateReport("full", StudyState.PAUSED)
     for _ in range(2):
-        assert pause_study(lab.worker, study="full", paused=False) == {"study": "full", "state": "ACTIVE"}
+        assert pause_study(lab.worker, study="full", paused=False) == StudyStateReport("full", StudyState.ACTIVE)
 
 
 def test_only_a_study_with_sealed_data_can_be_paused(bare: Any) -> None:

@@ -29,7 +29,7 @@ def test_a_studys_life_in_words(lab: Any) -> None:
     record_failure(lab.worker, claim(lab.worker, trial_id=trial.trial_id, request_key="w"), "out of memory\ntrace")
     pair = {"inputs": [1.0] * 30, "label": "benign"}
     feed(lab.worker, lab.artifacts, study="full", pairs=[pair], fed_by="ann", request_key=lab.key())
-    lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
     found = titles(lab)
     for title in (
         "data: registered",

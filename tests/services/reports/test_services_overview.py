@@ -83,7 +83,7 @@ def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
 def test_new_data_leave_every_candidate_to_train_again(lab: Any) -> None:
     pair = {"inputs": [1.0] * 30, "label": "benign"}
     feed(lab.worker, lab.artifacts, study="full", pairs=[pair], fed_by="ann", request_key=lab.key())
-    lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key())["request_id"])
+    lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
     seen = entry(lab)
     assert (seen.candidates, seen.trials, seen.best_quality) == (6, 0, None)
     assert seen.next == "train: 6 candidates have not run on the present data"

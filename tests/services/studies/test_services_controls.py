@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ from easeml_core.errors import (
 from easeml_core.services.registration.register import pause_study, register_study
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
+from easeml_core.services.studies.candidates import AddedCandidate, add_candidates
+from easeml_core.services.studies.limits import StudyLimits, TenantReport, list_tenants, set_study, set_tenant
 from easeml_core.services.trials.execution import (
     cancel_trial,
     claim,
@@ -66,20 +66,19 @@ def test_a_study_is_set_again_and_again(lab: Any) -> None:
     wanted = {"weight": 2.0, "priority": 7, "budget_seconds": 500.0, "target_quality": 0.99}
     for _ in range(2):
         answer = set_study(lab.worker, study="full", deadline=FUTURE, **wanted)
-        assert answer == {"study": "full", "deadline": "2199-12-31T22:59:59+00:00", **wanted}
-    assert json.loads(json.dumps(answer)) == answer
+        assert answer == StudyLimits(study="full", deadline=datetime(2199, 12, 31, 22, 59, 59, tzinfo=UTC), **wanted)
     seen = study_details(lab.worker, study="full").summary
     assert {k: getattr(seen, k) for k in wanted} == wanted
-    assert seen.deadline == datetime.fromisoformat(answer["deadline"])
+    assert seen.deadline == answer.deadline
     assert seen.active_since.utcoffset() == timedelta(0)
     kept = set_study(lab.worker, study="full", budget_seconds=None, deadline=None, target_quality=None)
     none = {"budget_seconds": None, "deadline": None, "target_quality": None}
-    assert kept == {"study": "full", "weight": 2.0, "priority": 7, **none}
+    assert kept == StudyLimits(study="full", weight=2.0, priority=7, **none)
 
 
 def test_the_weight_reported_is_the_studys_own(lab: Any) -> None:
     set_tenant(lab.worker, tenant="lab", weight=10.0)
-    assert set_study(lab.worker, study="full", priority=1)["weight"] == 1.0
+    assert set_study(lab.worker, study="full", priority=1).weight == 1.0
 
 
 def test_a_tenant_is_set_and_listed(lab: Any) -> None:
@@ -87,11 +86,10 @@ def test_a_tenant_is_set_and_listed(lab: Any) -> None:
     for _ in range(2):
         answer = set_tenant(lab.worker, tenant="lab", **wanted)
         used = {"used_seconds": 9.0, "reserved_seconds": 0.0, "open_trials": 0, "studies": 3}
-        assert answer == {"tenant": "lab", **wanted, **used}
+        assert answer == TenantReport(tenant="lab", **wanted, **used)
     assert list_tenants(lab.worker) == [answer]
-    assert json.loads(json.dumps(answer)) == answer
     freed = set_tenant(lab.worker, tenant="lab", max_parallel=None, quota_seconds=None)
-    assert (freed["max_parallel"], freed["quota_seconds"], freed["weight"]) == (None, None, 3.0)
+    assert (freed.max_parallel, freed.quota_seconds, freed.weight) == (None, None, 3.0)
 
 
 BAD_STUDY = [
@@ -182,7 +180,7 @@ def test_a_registration_with_bad_limits_is_refused(changes: Any, words: str, bar
 # Candidates that join.
 
 
-def join(bench: Any, *, study: str = "full", **given: Any) -> dict[str, Any]:
+def join(bench: Any, *, study: str = "full", **given: Any) -> AddedCandidate:
     """One more candidate of a study, a decision tree where nothing else is said."""
     (answer,) = add_candidates(bench.worker, study=study, candidates=[{"kind": "decision_tree"} | given])
     return answer
@@ -192,8 +190,8 @@ def test_a_running_study_takes_more_candidates(lab: Any) -> None:
     assert len(of_full(lab)) == 3
     answer = join(lab, name="deep", parameters={"max_depth": 9})
     expected = {"study": "full", "candidate": "deep", "kind": "decision_tree", "parameters": {"max_depth": 9}}
-    assert answer == {**expected, "devices": None, "added": True}
-    assert join(lab, name="deep", parameters={"max_depth": 9}) == answer | {"added": False}
+    assert answer == AddedCandidate(**expected, devices=None, added=True)
+    assert join(lab, name="deep", parameters={"max_depth": 9}) == replace(answer, added=False)
     (trial,) = of_full(lab)
     assert trial.candidate == "deep"
 

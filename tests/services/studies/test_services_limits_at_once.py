@@ -29,10 +29,10 @@ def beyond(store: Store) -> list[str]:
         if e.budget_seconds is not None and e.device_seconds + e.reserved_seconds > e.budget_seconds + 1e-9:
             found.append(f"budget of {e.study}: {e}")
     for t in list_tenants(store):
-        taken = t["used_seconds"] + t["reserved_seconds"]
-        if t["quota_seconds"] is not None and taken > t["quota_seconds"] + 1e-9:
+        taken = t.used_seconds + t.reserved_seconds
+        if t.quota_seconds is not None and taken > t.quota_seconds + 1e-9:
             found.append(f"quota: {t}")
-        if t["max_parallel"] is not None and t["open_trials"] > t["max_parallel"]:
+        if t.max_parallel is not None and t.open_trials > t.max_parallel:
             found.append(f"open trials: {t}")
     return found
 

@@ -40,7 +40,7 @@ def register(lab: Any, source: str, *, tenant: str = "lab", study: str = "brough
     filed = register_study(lab.worker, tenant=tenant, study=study, source=source, **given)
     while Referee(lab.referee, lab.artifacts).answer_one() is not None:
         pass
-    return answer_of(lab.worker, filed["request_id"])
+    return answer_of(lab.worker, filed.request_id)
 
 
 def test_a_tenants_upload_is_looked_at_and_read_and_no_other_users(bare: Any, table: Path) -> None:
@@ -48,18 +48,18 @@ def test_a_tenants_upload_is_looked_at_and_read_and_no_other_users(bare: Any, ta
     assert upload.file == "My_Table.csv"
     found = look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
     assert found is not None
-    assert (found["source"], found["target"], found["task"]) == (f"csv:{upload}", "label", "classification")
-    assert found["columns"] == ["a", "b", "colour", "label"]
-    assert [len(row) for row in found["head"]] == [4] * 5
-    assert "Category[2]" in found["program"]
+    assert (found.source, found.target, found.task) == (f"csv:{upload}", "label", "classification")
+    assert found.columns == ["a", "b", "colour", "label"]
+    assert [len(row) for row in found.head] == [4] * 5
+    assert "Category[2]" in found.program
 
-    answer = register(bare, found["source"], tenant="other")
+    answer = register(bare, found.source, tenant="other")
     assert answer["refused"]
     assert f"there is no upload 'My_Table.csv' of {TODAY} of tenant 'other'" in answer["message"]
     with pytest.raises(InvalidInputError, match="there is no upload"):
         look_at_data(bare.artifacts, tenant="other", source=f"csv:{upload}", asked={})
 
-    answer = register(bare, found["source"], program=found["program"], study="mine")
+    answer = register(bare, found.source, program=found.program, study="mine")
     assert answer["message"] == "study mine is active; rows: train 196, validation 90, gate 254, meter 60"
 
 
@@ -77,8 +77,8 @@ def test_a_zip_of_images_is_a_study(bare: Any, tmp_path: Path) -> None:
     upload = keep_upload(bare.artifacts, tmp_path / "leaves", tenant="lab", file="leaves.zip", today=TODAY)
     found = look_at_data(bare.artifacts, tenant="lab", source=f"images:{upload}", asked={})
     assert found is not None
-    assert found["source"] == f"images:{upload}?size=6x6&colour=grey"
-    answer = register(bare, found["source"], target=None, candidates=[{"name": "c", "kind": "nearest_centroid"}])
+    assert found.source == f"images:{upload}?size=6x6&colour=grey"
+    answer = register(bare, found.source, target=None, candidates=[{"name": "c", "kind": "nearest_centroid"}])
     assert "study brought is active" in answer["message"]
 
 
@@ -98,7 +98,7 @@ def test_sources_that_only_the_referee_reads_are_not_looked_at(bare: Any) -> Non
         assert look_at_data(bare.artifacts, tenant="lab", source=source, asked={}) is None
     found = look_at_data(bare.artifacts, tenant="lab", source="sklearn:iris", asked={})
     assert found is not None
-    assert [entry["name"] for entry in found["classes"]] == ["setosa", "versicolor", "virginica"]
+    assert [entry.name for entry in found.classes] == ["setosa", "versicolor", "virginica"]
 
 
 @pytest.mark.parametrize("tenant", ["", "..", "a/b", "Lab", "x" * 64])

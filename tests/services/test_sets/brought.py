@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation
 from easeml_core.services.test_sets import lifecycle
 from easeml_core.services.test_sets.lifecycle import RetiredSet, ShownSet, retire_test_set
 from easeml_core.services.test_sets.upload import SealedUpload, seal_test_set
@@ -51,7 +51,7 @@ def seal(lab: Any, brought: Brought, *, labelled: bool = True, study: str = "ful
     return seal_test_set(lab.referee, lab.artifacts, **given | asked)
 
 
-def replace(lab: Any, brought: Brought, *, study: str = "full", **more: Any) -> dict[str, Any]:
+def replace(lab: Any, brought: Brought, *, study: str = "full", **more: Any) -> ReplacedValidation:
     """These rows become the study's validation set."""
     given: dict[str, Any] = {"study": study, "inputs": brought.inputs, "labels": brought.labels}
     return replace_validation(lab.referee, lab.artifacts, **given | more)

@@ -97,11 +97,11 @@ def test_what_the_database_refuses_to_renew_is_given_up_alone(lab: Any, monkeypa
 
 @pytest.mark.usefixtures("at_home")
 def test_a_tenant_over_its_quota_can_still_be_changed(lab: Any, bring: Any) -> None:
-    used = list_tenants(lab.worker)[0]["used_seconds"]
+    used = list_tenants(lab.worker)[0].used_seconds
     set_tenant(lab.worker, tenant="lab", quota_seconds=used)
     measured_anew(lab, bring)
-    assert list_tenants(lab.worker)[0]["used_seconds"] > used
-    assert set_tenant(lab.worker, tenant="lab", max_parallel=7)["max_parallel"] == 7
-    assert set_tenant(lab.worker, tenant="lab", quota_seconds=used, weight=2.0)["quota_seconds"] == used
-    assert set_study(lab.worker, study="full", budget_seconds=1e6)["budget_seconds"] == 1e6
+    assert list_tenants(lab.worker)[0].used_seconds > used
+    assert set_tenant(lab.worker, tenant="lab", max_parallel=7).max_parallel == 7
+    assert set_tenant(lab.worker, tenant="lab", quota_seconds=used, weight=2.0).quota_seconds == used
+    assert set_study(lab.worker, study="full", budget_seconds=1e6).budget_seconds == 1e6
     assert ask(lab) == []

@@ -231,7 +231,7 @@ def test_a_model_that_was_given_up_is_measured_by_hand(lab: Any, gone: Any, monk
     idle_work = idle_work_of(lab)
     assert [idle_work.work() for _ in range(6)] == [False, False, True, False, False, False]
     assert (counts(lab), failures(lab)) == ((0, 2), [("good", 2), ("worse", 2)])
-    assert validation_report(lab.worker, lab.artifacts, "full")["given_up"] == 2
+    assert validation_report(lab.worker, lab.artifacts, "full").given_up == 2
     gone("good")
     assert not idle_work.work()
     lines: list[str] = []

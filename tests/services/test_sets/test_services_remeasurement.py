@@ -16,7 +16,7 @@ import pytest
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.models.formats import load_predictor
-from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
+from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation, validation_report
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
 from easeml_core.services.referee import housekeeping
@@ -54,7 +54,7 @@ def replaced(lab: Any, bring: Any) -> Any:
     return lab
 
 
-def replace(lab: Any, brought: Any, **more: Any) -> dict[str, Any]:
+def replace(lab: Any, brought: Any, **more: Any) -> ReplacedValidation:
     given = {"study": "full", "inputs": brought.inputs, "labels": brought.labels}
     return replace_validation(lab.referee, lab.artifacts, **given | more)
 
@@ -102,7 +102,7 @@ def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> Non
     again = remeasure(lab.referee, lab.artifacts, "full")
     assert (again.measured, len(measured(lab))) == ((), 3)
     report = validation_report(lab.worker, lab.artifacts, "full")
-    assert (report["looks"]["trials"], report["to_measure"], report["state"]) == (3, 0, "used")
+    assert (report.looks["trials"], report.to_measure, report.state) == (3, 0, "used")
 
 
 def test_nothing_waits_where_no_set_was_replaced(lab: Any) -> None:
@@ -129,12 +129,12 @@ def test_a_trial_that_runs_on_the_old_set_ends_and_is_measured(lab: Any, bring: 
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert (len(done.measured), done.under_way) == (3, 1)
     assert running.candidate not in suggested(lab)
-    assert validation_report(lab.worker, lab.artifacts, "full")["under_way"] == 1
+    assert validation_report(lab.worker, lab.artifacts, "full").under_way == 1
     run_trial(lab.worker, lab.artifacts, trial_id=running.trial_id, request_key="w")
     assert suggested(lab) == []
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert [m.candidate for m in done.measured] == [running.candidate]
-    assert (done.under_way, validation_report(lab.worker, lab.artifacts, "full")["under_way"]) == (0, 0)
+    assert (done.under_way, validation_report(lab.worker, lab.artifacts, "full").under_way) == (0, 0)
 
 
 def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: Any) -> None:
@@ -158,7 +158,7 @@ def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: An
 def test_a_second_replacement_measures_all_once_more_from_the_trained_ones(replaced: Any, bring: Any) -> None:
     lab = replaced
     measure_next(lab.referee, lab.artifacts)  # good alone
-    assert replace(lab, bring(60, seed=2))["to_measure"] == 3
+    assert replace(lab, bring(60, seed=2)).to_measure == 3
     assert [m.candidate for m in remeasure(lab.referee, lab.artifacts, "full").measured] == list(HANDED_IN)
     of = dict(lab.rows("SELECT c.name, t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
                        "WHERE t.study_id = 1 AND reevaluates IS NULL"))  # fmt: skip

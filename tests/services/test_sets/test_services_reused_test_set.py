@@ -134,7 +134,7 @@ class Product:
         plans = {"gate": GATE, "meter": METER | {"tolerance": tolerance}}
         candidates = [{"name": "tree", "kind": "decision_tree"}]
         filed = register_study(lab.worker, **asked, **plans, candidates=candidates, request_key="register")
-        assert not self._answer(filed["request_id"])["refused"]
+        assert not self._answer(filed.request_id)["refused"]
 
     def read(self, weights: np.ndarray) -> tuple[float, dict[str, Any]]:
         """Hand in the sign of a weighted sum: its validation accuracy, and the meter's answer."""

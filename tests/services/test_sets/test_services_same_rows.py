@@ -57,7 +57,7 @@ def register(bare: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
         filed = register_study(bare.worker, study=study, **asked)
         while Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one() is not None:
             pass
-        return answer_of(bare.worker, filed["request_id"])
+        return answer_of(bare.worker, filed.request_id)
 
     return make
 
@@ -122,7 +122,7 @@ def test_rows_of_a_set_are_nothing_to_validate_on_in_another_study(two: Any, new
     for (number,) in two.rows(f"{live} AND t.state = 'live'"):  # one row of 300 may be like one of theirs by chance
         retire(two, number)
     release_test_set(two.referee, two.artifacts, test_set="spring")
-    assert 0.97 * 300 < replace_validation(two.referee, two.artifacts, study="two", **new)["added"] <= 300
+    assert 0.97 * 300 < replace_validation(two.referee, two.artifacts, study="two", **new).added <= 300
 
 
 def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, register: Any) -> None:

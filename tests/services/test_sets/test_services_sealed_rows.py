@@ -87,7 +87,7 @@ def file_study(
     filed = register_study(lab.worker, study=study, **settings)
     while Referee(lab.referee, lab.artifacts, data=folder / "data", **(duties or {})).answer_one() is not None:
         pass
-    return answer_of(lab.worker, filed["request_id"])
+    return answer_of(lab.worker, filed.request_id)
 
 
 def without(content: Table, *names: str) -> Table:
@@ -332,7 +332,7 @@ def test_sealed_rows_are_not_fed_as_new_pairs(bare: Any, register: Any) -> None:
     for study, rows in (("one", hidden[:40]), ("theirs", hidden[40:44])):
         pairs = as_pairs(changed, rows, "y")
         feed(bare.worker, bare.artifacts, study=study, pairs=pairs, fed_by="eve", request_key=bare.key())
-        answer = bare.answer(file_refresh(bare.worker, study=study, request_key=bare.key())["request_id"])
+        answer = bare.answer(file_refresh(bare.worker, study=study, request_key=bare.key()).request_id)
         assert not answer["refused"]
         assert len(bare.open_parts(study).train_inputs) == before[study]
 

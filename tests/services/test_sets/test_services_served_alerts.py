@@ -97,7 +97,7 @@ def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered
     assert answer(lab, "study") == ["alert: overfitting"]
     assert pause_on_alert(lab.worker, study="study", alert_id=alert.alert_id).paused
     replace(lab, bring(seed=3, order=range(kept + 3)), study="study", add=True)
-    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == []
+    assert validation_report(lab.worker, lab.artifacts, "study").inherits_from == []
     assert open_kinds(lab, "study") == []
 
 
@@ -118,7 +118,7 @@ def test_another_training_part_serves_no_alert(lab: Any, bring: Any, overfitted:
         )
     assert open_kinds(lab, "study") == ["overfitting"]
     replace(lab, bring(order=[0]), study="study", add=True)
-    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == [1, 2]
+    assert validation_report(lab.worker, lab.artifacts, "study").inherits_from == [1, 2]
     assert open_kinds(lab, "study") == ["overfitting"]
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == []
@@ -135,7 +135,7 @@ def test_the_old_rows_brought_again_make_the_alert_open_again(lab: Any, bring: A
     again.values[1:], again.truth[1:] = first.values, first.truth
     again.write()
     replace(lab, again, study="study")
-    assert validation_report(lab.worker, lab.artifacts, "study")["inherits_from"] == [2]
+    assert validation_report(lab.worker, lab.artifacts, "study").inherits_from == [2]
     assert open_kinds(lab, "study") == ["overfitting"]
 
 

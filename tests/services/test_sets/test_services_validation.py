@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import InvalidInputError, StateError, StoreError
-from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
+from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation, validation_report
 from easeml_core.services.labeling.requests import give_labels
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 from brought import CLASSES, NAMES, replace, retire, seal, write
 
 
-def from_set(lab: Any, name: str, **more: Any) -> dict[str, Any]:
+def from_set(lab: Any, name: str, **more: Any) -> ReplacedValidation:
     return replace_validation(lab.referee, lab.artifacts, study="full", from_set=name, **more)
 
 
@@ -43,8 +43,8 @@ def test_only_the_validation_part_is_another(lab: Any, bring: Any) -> None:
     sets = lab.rows("SELECT id, state, rows, plan::text FROM work.test_sets ORDER BY id")
     done = replace(lab, brought)
     names = ("version", "rows", "added", "duplicates", "already", "unlabelled", "replaced_before", "to_measure")
-    assert [done[name] for name in names] == [2, 300, 300, 0, 0, 0, False, 3]
-    assert (done["minimum"], done["warnings"]) == (38, [])
+    assert [getattr(done, name) for name in names] == [2, 300, 300, 0, 0, 0, False, 3]
+    assert (done.minimum, done.warnings) == (38, [])
     new = lab.open_parts()
     np.testing.assert_array_equal(new.train_inputs, old.train_inputs)
     np.testing.assert_array_equal(new.train_labels, old.train_labels)
@@ -68,14 +68,14 @@ def test_the_same_call_twice_makes_one_whatever_the_order_of_the_rows(lab: Any, 
     first = replace(lab, brought)
     brought.write(order=np.random.default_rng(0).permutation(300))
     again = replace(lab, brought)
-    assert (again["version"], again["replaced_before"], again["added"], again["rows"]) == (2, True, 0, 300)
-    assert versions(lab) == [1, first["version"]]
+    assert (again.version, again.replaced_before, again.added, again.rows) == (2, True, 0, 300)
+    assert versions(lab) == [1, first.version]
     replace(lab, bring(seed=2))
     third = replace(lab, bring(40, seed=3))
-    assert versions(lab) == [1, 2, 3, third["version"]]
+    assert versions(lab) == [1, 2, 3, third.version]
     # All have the training part that version 1 brought.
     assert lab.rows("SELECT DISTINCT same_training_as FROM work.data_versions WHERE version > 1") == [(1,)]
-    assert [entry["state"] for entry in validation_report(lab.worker, lab.artifacts, "full")["history"]][:3] == [
+    assert [entry.state for entry in validation_report(lab.worker, lab.artifacts, "full").history][:3] == [
         "replaced"
     ] * 3
 
@@ -83,17 +83,17 @@ def test_the_same_call_twice_makes_one_whatever_the_order_of_the_rows(lab: Any, 
 def test_rows_are_added_to_those_that_are_there(lab: Any, bring: Any) -> None:
     old, few = lab.open_parts(), bring(50)
     done = replace(lab, few, add=True)
-    assert (done["rows"], done["added"], done["already"], done["version"]) == (85 + 50, 50, 0, 2)
+    assert (done.rows, done.added, done.already, done.version) == (85 + 50, 50, 0, 2)
     new = lab.open_parts()
     np.testing.assert_array_equal(new.validation_inputs[:85], old.validation_inputs)
     np.testing.assert_array_equal(new.validation_labels[:85], old.validation_labels)
     again = replace(lab, few, add=True)
-    assert (again["version"], again["replaced_before"], again["already"], again["rows"]) == (2, True, 50, 135)
+    assert (again.version, again.replaced_before, again.already, again.rows) == (2, True, 50, 135)
     more = bring(60)
     more.values[:50], more.truth[:50] = few.values, few.truth
     more.write()
     done = replace(lab, more, add=True)
-    assert (done["version"], done["rows"], done["added"], done["already"]) == (3, 145, 10, 50)
+    assert (done.version, done.rows, done.added, done.already) == (3, 145, 10, 50)
 
 
 def test_rows_that_repeat_another_are_left_out_and_counted(lab: Any, bring: Any) -> None:
@@ -101,7 +101,7 @@ def test_rows_that_repeat_another_are_left_out_and_counted(lab: Any, bring: Any)
     brought.values[50:], brought.truth[50:] = brought.values[:10], brought.truth[:10]
     brought.write()
     done = replace(lab, brought)
-    assert (done["rows"], done["added"], done["duplicates"]) == (50, 50, 10)
+    assert (done.rows, done.added, done.duplicates) == (50, 50, 10)
     assert len(np.unique(lab.open_parts().validation_inputs, axis=0)) == 50
 
 
@@ -133,12 +133,12 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
     with pytest.raises(StateError, match="'spring' is retired; only a released one"):
         from_set(lab, "spring")
     release_test_set(lab.referee, lab.artifacts, test_set="spring")
-    assert replace(lab, brought)["rows"] == 50
+    assert replace(lab, brought).rows == 50
     done = from_set(lab, "spring")
-    assert (done["version"], done["rows"], done["already"]) == (3, 300, 1)
-    assert done["warnings"] == ["1 of the rows was in an earlier validation set: models were chosen by them already"]
-    assert from_set(lab, "spring")["replaced_before"]
-    assert validation_report(lab.worker, lab.artifacts, "full")["version"] == 3
+    assert (done.version, done.rows, done.already) == (3, 300, 1)
+    assert done.warnings == ["1 of the rows was in an earlier validation set: models were chosen by them already"]
+    assert from_set(lab, "spring").replaced_before
+    assert validation_report(lab.worker, lab.artifacts, "full").version == 3
     truth = {spring.values[i].tobytes(): spring.truth[i] for i in range(300)}
     new = lab.open_parts()
     assert {row.tobytes(): y for row, y in zip(new.validation_inputs, new.validation_labels, strict=True)} == truth
@@ -158,7 +158,7 @@ def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> Non
     retire(lab, "spring")
     release_test_set(lab.referee, lab.artifacts, test_set="spring")
     done = from_set(lab, "spring")
-    assert (done["rows"], done["unlabelled"]) == (40, 260)
+    assert (done.rows, done.unlabelled) == (40, 260)
 
 
 def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
@@ -177,7 +177,7 @@ def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
             with pytest.raises(StateError, match="another tenant's study has sealed its examples"):
                 replace(lab, brought, add=True)
         else:
-            assert replace(lab, brought)["rows"] == 60
+            assert replace(lab, brought).rows == 60
 
 
 def test_rows_that_models_were_chosen_by_make_no_new_set(lab: Any, bring: Any) -> None:
@@ -203,7 +203,7 @@ def test_a_small_set_or_another_unit_is_said(lab: Any, bring: Any) -> None:
     brought = bring(30)
     brought.values[:, 0] *= 1000
     brought.write()
-    few, unit = replace(lab, brought)["warnings"]
+    few, unit = replace(lab, brought).warnings
     assert few == "30 rows are too few to keep their own noise in range 1 of the meter; it takes 38"
     assert "is it in the same unit?" in unit
 
@@ -251,10 +251,10 @@ def test_rows_left_out_at_registration_are_counted(lab: Any, tmp_path: Path) -> 
     }
     filed = register_study(lab.worker, study="twice", **settings)
     Referee(lab.referee, lab.artifacts, data=tmp_path).run_once()
-    answer = answer_of(lab.worker, filed["request_id"])
+    answer = answer_of(lab.worker, filed.request_id)
     assert answer is not None
     assert answer["message"].endswith("; rows with the inputs of another, left out: 25")
-    assert validation_report(lab.worker, lab.artifacts, "twice")["split"] == answer["message"]
+    assert validation_report(lab.worker, lab.artifacts, "twice").split == answer["message"]
 
 
 def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
@@ -273,5 +273,5 @@ def test_the_meter_measures_the_gap_to_the_new_set(lab: Any, bring: Any) -> None
     replace(lab, brought)
     answer = lab.meter("good")
     assert (answer["signal"], answer["cached"]) == (1, False)
-    assert validation_report(lab.worker, lab.artifacts, "full")["signals"] == [1]
+    assert validation_report(lab.worker, lab.artifacts, "full").signals == [1]
     assert lab.meter("good")["cached"]

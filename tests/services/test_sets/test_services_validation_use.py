@@ -22,26 +22,26 @@ COUNTS = {"trials": 3, "rungs": 0, "submissions": 0, "nights": 1}
 
 def state(lab: Any, **more: Any) -> tuple[str, list[int], int]:
     report = validation_report(lab.worker, lab.artifacts, "full", **more)
-    return report["state"], report["signals"], report["add_rows"]
+    return report.state, report.signals, report.add_rows
 
 
 def test_a_set_that_carries_its_looks_is_used(lab: Any) -> None:
     report = validation_report(lab.worker, lab.artifacts, "full")
-    assert (report["study"], report["version"], report["rows"]) == ("full", 1, 85)
-    assert report["looks"] == COUNTS
+    assert (report.study, report.version, report.rows) == ("full", 1, 85)
+    assert report.looks == COUNTS
     # ln(2 / 0.1) / (2 * 0.2^2) = 37.4; with 4 looks ln(80) / 0.08 = 54.8
-    assert (report["minimum"], report["rows_for_looks"], report["add_rows"]) == (38, 55, 0)
-    assert (report["state"], report["advice"], report["signals"]) == ("used", "go on", [])
-    assert (report["to_measure"], report["under_way"]) == (0, 0)
-    (only,) = report["history"]
-    assert (only["version"], only["rows"], only["state"], only["looks"]) == (1, 85, "used", COUNTS)
-    assert report["split"].startswith("study full is active; rows: train ")
+    assert (report.minimum, report.rows_for_looks, report.add_rows) == (38, 55, 0)
+    assert (report.state, report.advice, report.signals) == ("used", "go on", [])
+    assert (report.to_measure, report.under_way) == (0, 0)
+    (only,) = report.history
+    assert (only.version, only.rows, only.state, only.looks) == (1, 85, "used", COUNTS)
+    assert report.split.startswith("study full is active; rows: train ")
 
 
 def test_nobody_has_looked_at_a_new_set(lab: Any) -> None:
     lab.register("new")
     report = validation_report(lab.worker, lab.artifacts, "new")
-    assert (report["state"], sum(report["looks"].values())) == ("fresh", 0)
+    assert (report.state, sum(report.looks.values())) == ("fresh", 0)
 
 
 def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
@@ -57,9 +57,9 @@ def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
     lab.as_superuser(rung + gains)
     lab.as_superuser(rung + "VALUES (2, 1, 1, 9, 0.5, NULL, 0.7, 5, true, 'median')")  # too little known to look
     handed_in = lab.one("SELECT count(*) FROM work.models WHERE study_id = 1 AND submitted")
-    looks = validation_report(lab.worker, lab.artifacts, "full")["looks"]
+    looks = validation_report(lab.worker, lab.artifacts, "full").looks
     assert looks == {"trials": 3, "rungs": 2, "submissions": handed_in, "nights": 2}
-    assert validation_report(lab.worker, lab.artifacts, "first")["looks"]["submissions"] == 0
+    assert validation_report(lab.worker, lab.artifacts, "first").looks["submissions"] == 0
 
 
 @pytest.mark.journey
@@ -69,14 +69,14 @@ def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
     lab.relabel(2, lambda labels: 1 - labels)  # what is good on open data is bad on these
     answer = lab.meter("worse")
     assert (answer["signal"], state(lab)[:2]) == (3, ("worn", [1, 3]))
-    assert "replace it by at least 85 new rows" in validation_report(lab.worker, lab.artifacts, "full")["advice"]
+    assert "replace it by at least 85 new rows" in validation_report(lab.worker, lab.artifacts, "full").advice
     lab.meter("good")  # from the log: no news
     assert state(lab)[1] == [1, 3]
     lab.as_superuser("UPDATE work.meter_readings SET data_version_id = NULL")  # as before there were versions
     assert state(lab)[:2] == ("worn", [1, 3])
     replace(lab, bring())
     assert state(lab)[:2] == ("fresh", [])
-    assert validation_report(lab.worker, lab.artifacts, "full")["history"][0]["state"] == "replaced"
+    assert validation_report(lab.worker, lab.artifacts, "full").history[0].state == "replaced"
     lab.as_superuser("UPDATE work.meter_readings SET data_version_id = (SELECT max(id) FROM work.data_versions)")
     assert state(lab)[:2] == ("worn", [1, 3])
 
@@ -90,7 +90,7 @@ def test_signals_of_a_set_with_other_ranges_are_left_out(lab: Any, ranges: tuple
     lab.as_superuser("UPDATE work.studies SET config = jsonb_set(config, '{meter}', %s) WHERE id = 1", json.dumps(plan))
     assert state(lab)[1] == []
     least = {0.1: 150, 0.2: 38}[ranges[0]]  # ln(20) / (2 b^2) = 149.8 and 37.4
-    assert validation_report(lab.worker, lab.artifacts, "full")["minimum"] == least
+    assert validation_report(lab.worker, lab.artifacts, "full").minimum == least
 
 
 @pytest.mark.parametrize(("total", "direct", "expected"), [(1.0, 0.0, "used"), (0.0, 1.0, "worn"), (1.0, 1.0, "worn")])
@@ -105,7 +105,7 @@ def test_drift_wears_no_validation_set(lab: Any, tmp_path: Path, total: float, d
     answer = lab.meter(lab.hand_in("two", "m", tmp_path / "m", kind="constant", loss=0.5), "two")
     assert (answer["signal"], answer["direct_signal"]) == (1 + 2 * int(total), 1 + 2 * int(direct))
     report = validation_report(lab.worker, lab.artifacts, "two")
-    assert (report["state"], report["signals"]) == (expected, [1 + 2 * int(direct)])
+    assert (report.state, report.signals) == (expected, [1 + 2 * int(direct)])
 
 
 def second_sample(lab: Any) -> dict[str, int]:
@@ -143,19 +143,19 @@ def test_a_worn_set_stays_worn_until_as_many_rows_are_new_as_are_kept(
     assert lab.meter("good")["signal"] == 3
     done = replace(lab, bring(rows), add=True)
     report = validation_report(lab.worker, lab.artifacts, "full")
-    assert (report["version"], report["signals"], sum(report["looks"].values())) == (2, [], 0)
+    assert (report.version, report.signals, sum(report.looks.values())) == (2, [], 0)
     if goes_on:
         new = "1 was" if rows == 1 else f"{rows} were"
         said = f"85 rows were in an earlier validation set and {new} in none: looks and signals of before count on"
-        assert done["warnings"] == [f"{said}, until as many rows are new"]
-        assert (report["state"], report["inherits_from"]) == ("worn", [1])
-        assert (report["inherited_signals"], report["inherited_looks"]) == ([3], COUNTS)
+        assert done.warnings == [f"{said}, until as many rows are new"]
+        assert (report.state, report.inherits_from) == ("worn", [1])
+        assert (report.inherited_signals, report.inherited_looks) == ([3], COUNTS)
         # 4 looks, and none of the new version's own: ln(80) / 0.08 = 54.8
-        assert report["rows_for_looks"] == 55
+        assert report.rows_for_looks == 55
     else:
-        assert done["warnings"] == []
-        assert (report["state"], report["inherits_from"], report["inherited_signals"]) == ("fresh", [], [])
-        assert sum(report["inherited_looks"].values()) == 0
+        assert done.warnings == []
+        assert (report.state, report.inherits_from, report.inherited_signals) == ("fresh", [], [])
+        assert sum(report.inherited_looks.values()) == 0
 
 
 @pytest.mark.journey
@@ -166,37 +166,37 @@ def test_what_was_seen_is_carried_over_more_than_one_version(lab: Any, bring: An
     assert lab.meter("worse")["signal"] == 3
     replace(lab, bring(20, seed=2), add=True)
     report = validation_report(lab.worker, lab.artifacts, "full")
-    assert (report["inherits_from"], report["inherited_signals"], report["state"]) == ([1, 2], [3, 3], "worn")
+    assert (report.inherits_from, report.inherited_signals, report.state) == ([1, 2], [3, 3], "worn")
     replace(lab, bring(60, seed=3))
-    assert validation_report(lab.worker, lab.artifacts, "full")["inherits_from"] == []
+    assert validation_report(lab.worker, lab.artifacts, "full").inherits_from == []
 
 
 def test_rows_count_as_kept_however_they_come_back(lab: Any, bring: Any) -> None:
     first = bring(60)
     replace(lab, first)
     replace(lab, bring(50, seed=2))
-    assert validation_report(lab.worker, lab.artifacts, "full")["inherits_from"] == []
+    assert validation_report(lab.worker, lab.artifacts, "full").inherits_from == []
     back = bring(61)
     back.values[:60], back.truth[:60] = first.values, first.truth
     back.write()
-    (said,) = replace(lab, back)["warnings"]
+    (said,) = replace(lab, back).warnings
     assert said.startswith("60 rows were in an earlier validation set and 1 was in none")
-    assert validation_report(lab.worker, lab.artifacts, "full")["inherits_from"] == [2]
+    assert validation_report(lab.worker, lab.artifacts, "full").inherits_from == [2]
 
 
 def test_a_second_sample_from_elsewhere_is_warned_of_as_long_as_it_is_live(lab: Any, bring: Any) -> None:
     sets = second_sample(lab)
     brought = bring(60)
     for _ in range(2):  # the same call twice makes one version, and says it again
-        (said,) = replace(lab, brought, study="two")["warnings"]
+        (said,) = replace(lab, brought, study="two").warnings
         assert said == (
             f"second validation sample {sets['direct']} is from where an earlier validation set came from; unless "
             "these rows are from there too, it cannot tell tuning from drift any more: retire it (`easeml test-set "
             f"retire {sets['direct']} --study two`) and seal one from where these rows come from (--purpose direct)"
         )
     retire(lab, sets["direct"])
-    assert replace(lab, brought, study="two")["warnings"] == []
+    assert replace(lab, brought, study="two").warnings == []
     seal(lab, bring(200, seed=2), study="two", purpose="direct", name="from-there")
-    assert validation_report(lab.worker, lab.artifacts, "two")["version"] == 2
-    assert replace(lab, brought, study="two")["warnings"] == []
-    assert "sample from-there is from" in replace(lab, bring(60, seed=3), study="two")["warnings"][0]
+    assert validation_report(lab.worker, lab.artifacts, "two").version == 2
+    assert replace(lab, brought, study="two").warnings == []
+    assert "sample from-there is from" in replace(lab, bring(60, seed=3), study="two").warnings[0]

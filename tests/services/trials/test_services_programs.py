@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,6 @@ def test_a_space_joins_whole_or_not_at_all(make_study: Any, database: Any) -> No
     with database.worker.begin() as tx:
         assert [c.name for c in studies.list_candidates(tx)] == ["tree"]
     shown = add_candidates(database.worker, study="cancer", candidates=[space])
-    assert [t["added"] for t in shown] == [True] * 4
+    assert [t.added for t in shown] == [True] * 4
     again = add_candidates(database.worker, study="cancer", candidates=[space])
-    assert again == [t | {"added": False} for t in shown]
+    assert again == [replace(t, added=False) for t in shown]

@@ -17,8 +17,10 @@ from easeml_core.errors import counted
 from easeml_core.services.reports.recommendations import span
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from datetime import datetime
+
+    from easeml_core.store.tables.datasets import RefreshEntry
 
 
 FEEDS = {
@@ -29,14 +31,14 @@ FEEDS = {
 """By the state of a feed."""
 
 
-def refresh_mark(refresh: Mapping[str, Any]) -> Mark:
-    """The state of a refresh of ``store.data_history.refresh_history``."""
-    if refresh["answered_at"] is None:
+def refresh_mark(refresh: RefreshEntry) -> Mark:
+    """Return the state of a refresh."""
+    if refresh.answered_at is None:
         return Mark("busy", "wait", "waits for the referee")
-    if refresh["refused"]:
+    if refresh.refused:
         return Mark("bad", "fail", "refused")
-    if refresh["version"]:
-        return Mark("ok", "pass", f"version {refresh['version']}")
+    if refresh.version:
+        return Mark("ok", "pass", f"version {refresh.version}")
     return Mark("idle", "done", "nothing new")
 
 

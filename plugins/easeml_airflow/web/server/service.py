@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.config import require, require_known
-from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds, require_refresh
-from easeml_core.services.datasets.refine import list_pairs, rank_pairs, switch_pairs
+from easeml_core.encoding import typed_record
+from easeml_core.entities import JsonObject
+from easeml_core.services.datasets.feed import FeedEntry, FeedReceipt, feed, file_refresh, list_feeds, require_refresh
+from easeml_core.services.datasets.refine import PairList, SuspiciousPairs, list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.models.inference import WarmModels, infer
 from easeml_core.services.referee.requests import answer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from easeml_core.services.models.inference import Inferred
@@ -33,6 +35,31 @@ MOST_ANSWERS = 1_000_000
 
 RANK_SECONDS, RANK_MB = 120.0, 2048
 """What the child may take that looks for wrong labels."""
+
+
+@typed_record
+class Refined:
+    """How many rows were switched, and the refresh that was asked for; None for none."""
+
+    study: str
+    switched: int
+    request_id: int | None
+
+
+@typed_record
+class RefreshAnswer:
+    """Whether the referee has answered a refresh, and the facts of its answer; None before."""
+
+    answered: bool
+    answer: JsonObject | None
+
+
+@typed_record
+class Feeds:
+    """The newest feeds of a study."""
+
+    study: str
+    feeds: list[FeedEntry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +80,7 @@ class Service:
     rankings: Turns = field(default_factory=lambda: Turns(at_once=1, waiting=4))
     warm: WarmModels = field(default_factory=WarmModels)
 
-    def feed(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def feed(self, study: str, who: str, body: JsonObject) -> FeedReceipt:
         """``{"pairs": [{"inputs", "label"}], "request_key"}``: the feed."""
         require_known("body", body, ("pairs", "request_key"))
         with self.turns.taken(study):
@@ -66,7 +93,7 @@ class Service:
                 request_key=_key(body, who, study, "feed"),
             )
 
-    def infer(self, study: str, who: str, body: Mapping[str, Any]) -> Inferred:
+    def infer(self, study: str, who: str, body: JsonObject) -> Inferred:
         """``{"inputs": [...], "model", "probabilities"}``: the answers, and the model that gave them."""
         require_known("body", body, ("inputs", "model", "probabilities"))
         wanted = body.get("probabilities", False)
@@ -84,7 +111,7 @@ class Service:
                 apart=True,
             )
 
-    def feed_file(self, study: str, who: str, path: Path, *, label: str, request_key: str) -> dict[str, Any]:
+    def feed_file(self, study: str, who: str, path: Path, *, label: str, request_key: str) -> FeedReceipt:
         """The pairs of a file or folder on this machine, as of ``easeml feed``."""
         with self.turns.taken(study):
             return feed(
@@ -112,7 +139,7 @@ class Service:
                 apart=True,
             )
 
-    def suspicious(self, study: str, *, limit: int) -> dict[str, Any]:
+    def suspicious(self, study: str, *, limit: int) -> SuspiciousPairs:
         """Rows of the training part whose labels look wrong, the most doubtful first."""
         require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
         with self.rankings.taken(study):
@@ -126,12 +153,12 @@ class Service:
                 most_cells=MOST_CELLS,
             )
 
-    def refine(self, study: str, who: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    def refine(self, study: str, who: str, body: JsonObject) -> Refined:
         """``{"off": [...], "on": [...], "reason", "apply", "request_key"}``: what was switched, and the refresh."""
         require_known("body", body, ("off", "on", "reason", "apply", "request_key"))
         key, wants = _key(body, who, study, "refine"), body.get("apply", False)
         require(isinstance(wants, bool), "apply", wants, "true or false")
-        done: dict[str, Any] = {"study": study, "switched": 0, "request_id": None}
+        count, request_id = 0, None
         for name in [name for name in ("off", "on") if name in body]:
             with self.turns.taken(study):
                 switched = switch_pairs(
@@ -145,31 +172,31 @@ class Service:
                     request_key=f"{key}/{name}",
                     most_cells=MOST_CELLS,
                 )
-            done["switched"] += switched["switched"]
+            count += switched.switched
         if wants:
-            done |= file_refresh(self.open_store(), study=study, request_key=f"{key}/apply")
-        return done
+            request_id = file_refresh(self.open_store(), study=study, request_key=f"{key}/apply").request_id
+        return Refined(study, count, request_id)
 
-    def rows(self, study: str, *, off: bool, limit: int) -> dict[str, Any]:
+    def rows(self, study: str, *, off: bool, limit: int) -> PairList:
         """Rows of the training part."""
         require(1 <= limit <= MOST_ROWS, "limit", limit, f"1 to {MOST_ROWS:,}")
         with self.turns.taken(study):
             store, artifacts = self.open_store(), self.open_artifacts()
             return list_pairs(store, artifacts, study=study, off=off, limit=limit, most_cells=MOST_CELLS)
 
-    def feeds(self, study: str) -> dict[str, Any]:
-        """What was fed, and what became of it."""
-        return {"study": study, "feeds": list_feeds(self.open_store(), study=study)}
+    def feeds(self, study: str) -> Feeds:
+        """Return what was fed, and what became of it."""
+        return Feeds(study, list_feeds(self.open_store(), study=study))
 
-    def refreshed(self, study: str, request_id: int) -> dict[str, Any]:
-        """The referee's answer to a refresh of this study."""
+    def refreshed(self, study: str, request_id: int) -> RefreshAnswer:
+        """Return the referee's answer to a refresh of this study."""
         store = self.open_store()
         require_refresh(store, study=study, request_id=request_id)
         answer = answer_of(store, request_id)
-        return {"answered": answer is not None, "answer": answer}
+        return RefreshAnswer(answer is not None, answer)
 
 
-def _list(body: Mapping[str, Any], name: str) -> list[Any]:
+def _list(body: JsonObject, name: str) -> list[Any]:
     given = body.get(name)
     shown = f"{len(given)} entries" if isinstance(given, list) else given
     is_fine = isinstance(given, list) and 1 <= len(given) <= MOST_ROWS
@@ -178,7 +205,7 @@ def _list(body: Mapping[str, Any], name: str) -> list[Any]:
     return given
 
 
-def _key(body: Mapping[str, Any], who: str, study: str, what: str) -> str:
+def _key(body: JsonObject, who: str, study: str, what: str) -> str:
     """Return the request key, which includes the user's name, so that no user can repeat another user's request."""
     given = body.get("request_key") or str(uuid.uuid4())
     is_fine = isinstance(given, str) and given.isprintable() and len(given) <= 200

@@ -54,8 +54,8 @@ def two(database):
 
 
 def limits_of(database, name):
-    (found,) = [t for t in list_tenants(database.worker) if t["tenant"] == name]
-    return found["weight"], found["max_parallel"], found["quota_seconds"]
+    (found,) = [t for t in list_tenants(database.worker) if t.tenant == name]
+    return found.weight, found.max_parallel, found.quota_seconds
 
 
 def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as, text_of):

@@ -15,7 +15,8 @@ from easeml_airflow.web.pages.datasets.routes import lives
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.datasets.report import study_data
+from easeml_core.meter.validation_set import ValidationState
+from easeml_core.services.datasets.report import StudyData, study_data
 from easeml_core.services.labeling.desk import say
 from easeml_core.services.reports.audit import audit
 from easeml_core.services.test_sets.lifecycle import list_test_sets, plan_test_set
@@ -99,9 +100,11 @@ def test_a_worn_validation_set_needs_a_referee(
 ) -> None:
     make_study()
 
-    def worn(*given: Any, **asked: Any) -> dict[str, Any]:
+    def worn(*given: Any, **asked: Any) -> StudyData:
         found = study_data(*given, **asked)
-        return found | {"validation": found["validation"] | {"state": "worn", "advice": "replace <it>"}}
+        assert found.validation is not None
+        validation = replace(found.validation, state=ValidationState.WORN, advice="replace <it>")
+        return replace(found, validation=validation)
 
     monkeypatch.setattr(data, "study_data", worn)
     page = ask_as("ada", "referee").get("/studies/cancer/data").text

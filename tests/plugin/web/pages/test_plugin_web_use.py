@@ -111,7 +111,7 @@ def test_pairs_are_fed_once_and_by_those_who_may(ask_as, study, database, text_o
     files = {"file": ("new.zip", archive.getvalue())}
     assert client.post(f"{USE}/feed", data={"request_key": "z"}, files=files).status_code == 303
     fed = list_feeds(database.worker, study="cancer")
-    assert [(f["rows"], f["fed_by"], f["state"]) for f in fed] == [(n, "ann", "waiting") for n in (2, 3, 1)]
+    assert [(f.rows, f.fed_by, f.state) for f in fed] == [(n, "ann", "waiting") for n in (2, 3, 1)]
     words = text_of(client.get(USE).text)
     assert "3 feeds and 0 switched rows wait for the next refresh" in words
     assert "more.csv, by ann" in words

@@ -36,6 +36,7 @@ from easeml_airflow.web.server.uploads import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.sandbox import process
 from easeml_core.sandbox.isolation import Isolation
+from easeml_core.services.datasets.refine import SuspiciousPair, SuspiciousPairs
 from easeml_core.services.models import inference
 from easeml_core.services.reports.audit import audit
 from easeml_core.services.studies.uploads import keep_upload
@@ -172,14 +173,11 @@ def test_a_crowd_that_comes_at_once_gets_no_more_streams_than_one_after_the_othe
 def test_asking_for_one_row_more_does_not_search_for_wrong_labels_again(ask_as, make_study, monkeypatch):
     make_study("cancer")
     calls = []
-    pairs = [
-        {"hash": f"{n:02}", "label": "a", "expected": "b", "doubt": 0.5, "suspected": False, "state": "on"}
-        for n in range(use.MOST_ROWS)
-    ]
+    pairs = [SuspiciousPair(f"{n:02}", "a", "b", 0.5, suspected=False) for n in range(use.MOST_ROWS)]
 
     def suspicious(_self, study, *, limit):
         calls.append(study)
-        return {"study": study, "pairs": pairs[:limit]}
+        return SuspiciousPairs(study, 1, len(pairs), 0, pairs[:limit])
 
     monkeypatch.setattr(Service, "suspicious", suspicious)
     client = ask_as("ann")

@@ -39,6 +39,6 @@ def ask(bare: Any, tmp_path: Path) -> Callable[..., Any]:
         duties = {"cache": FileCache(tmp_path / "cache", limit_mb=100), **duties}
         while Referee(bare.referee, bare.artifacts, **duties).answer_one() is not None:
             pass
-        return answer_of(bare.worker, filed["request_id"])
+        return answer_of(bare.worker, filed.request_id)
 
     return register

@@ -39,7 +39,7 @@ class Office:
         given = {"gate": GATE, "meter": METER, "request_key": self.lab.key()}
         given |= {"target": "" if source.startswith("sklearn") else "label"}
         source = source or f"url:http://{self.web.host}{path}"
-        return int(register_study(self.lab.worker, tenant=tenant, study=study, source=source, **given)["request_id"])
+        return int(register_study(self.lab.worker, tenant=tenant, study=study, source=source, **given).request_id)
 
     def referee(self, **duties: Any) -> Referee:
         duties = {"cache": FileCache(self.cache, limit_mb=100), **prefixes(f"http://{self.web.host}"), **duties}

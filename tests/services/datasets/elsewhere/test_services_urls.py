@@ -199,6 +199,6 @@ def test_a_referee_that_is_killed_while_it_fetches_goes_on_where_it_stopped(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "1 requests answered\n"), done.stderr
     assert web.ranges_asked() == [None, f"bytes={there}-"]
-    answer = answer_of(bare.worker, filed["request_id"])
+    answer = answer_of(bare.worker, filed.request_id)
     assert answer is not None
     assert answer["message"].startswith("study table is active")

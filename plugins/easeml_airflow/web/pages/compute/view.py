@@ -9,7 +9,7 @@ import heapq
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.pages.compute.charts import busy_plot, gains_plot
 from easeml_airflow.web.pages.compute.lanes import SHOWN, Board, board_of, place_text
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from easeml_airflow.web.server.airflow_runs import Place
     from easeml_core.services.reports.compute import ComputeReport, Lane, Share
     from easeml_core.services.selection.policy import PolicyReport
+    from easeml_core.services.studies.limits import TenantReport
     from easeml_core.store.queries.compute import DeviceTotals, WaitingTrial
 
 
@@ -327,23 +328,23 @@ class Tenants:
         return self.first + len(self.rows) < self.total
 
 
-def tenants_of(tenants: Sequence[Mapping[str, Any]], *, text: str, page: int) -> Tenants:
+def tenants_of(tenants: Sequence[TenantReport], *, text: str, page: int) -> Tenants:
     """Those whose name holds the text, ``TENANTS_SHOWN`` a page."""
     wanted = text.strip().lower()
-    found = [t for t in tenants if wanted in t["tenant"]]
+    found = [t for t in tenants if wanted in t.tenant]
     last = max(0, (len(found) - 1) // TENANTS_SHOWN)
     first = min(page - 1, last) * TENANTS_SHOWN
     rows = [_limits(t) for t in found[first : first + TENANTS_SHOWN]]
     return Tenants(rows, len(found), text.strip(), first // TENANTS_SHOWN + 1, first)
 
 
-def _limits(tenant: Mapping[str, Any]) -> TenantRow:
-    used, quota = tenant["used_seconds"] + tenant["reserved_seconds"], tenant["quota_seconds"]
+def _limits(tenant: TenantReport) -> TenantRow:
+    used, quota = tenant.used_seconds + tenant.reserved_seconds, tenant.quota_seconds
     return TenantRow(
-        tenant=tenant["tenant"],
-        weight=tenant["weight"],
-        open_trials=tenant["open_trials"],
-        max_parallel=tenant["max_parallel"],
+        tenant=tenant.tenant,
+        weight=tenant.weight,
+        open_trials=tenant.open_trials,
+        max_parallel=tenant.max_parallel,
         charged=seconds_text(used),
         quota_hours=None if quota is None else quota / 3600,
         used_bar=None if quota is None else round(min(100.0, 100 * used / quota), 1),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Form, Request
 
@@ -21,13 +22,14 @@ from easeml_core.services.test_sets.display_names import WHY
 from easeml_core.store.actors import because
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from fastapi.responses import HTMLResponse, RedirectResponse
 
     from easeml_airflow.web.server.site import Site
     from easeml_core.config import SetConfig
     from easeml_core.entities import Study
+    from easeml_core.services.datasets.report import StudyData
     from easeml_core.services.test_sets.lifecycle import ShownSet
 
 VALIDATION = {
@@ -100,28 +102,26 @@ def _teams(plan: SetConfig) -> int:
     return meter.teams if isinstance(meter, MeterConfig) else 1
 
 
-def split_of(data: Mapping[str, Any]) -> str:
+def split_of(split: str) -> str:
     """How the first version was split: rows of each part, and what was left out; empty while that is not known.
 
     Example:
-        >>> split_of({"validation": {"split": "study a is active; rows: train 300, gate 100; 2 rows repeat"}})
+        >>> split_of("study a is active; rows: train 300, gate 100; 2 rows repeat")
         'rows: train 300, gate 100; 2 rows repeat'
     """
-    said = (data["validation"] or {}).get("split") or ""
-    return said.partition("; ")[2] or said
+    return split.partition("; ")[2] or split
 
 
-def now_of(data: Mapping[str, Any]) -> tuple[str, str]:
+def now_of(data: StudyData) -> tuple[str, str]:
     """What is going on with the data: the part in bold, then the rest."""
-    validation = data["validation"]
-    if validation is None:
+    if data.validation is None:
         return "No data yet.", "The referee splits and seals it, and this page tells of it then."
-    live = sum(one.state == SealedSetState.LIVE for one in data["sets"])
-    waiting = sum(fed["rows"] for fed in data["feeds"] if fed["state"] == "waiting")
+    live = sum(one.state == SealedSetState.LIVE for one in data.sets)
+    waiting = sum(fed.rows for fed in data.feeds if fed.state == "waiting")
     rest = f"{counted(live, 'sealed set is', 'sealed sets are')} live."
     if waiting:
         rest += f" {counted(waiting, 'row that was fed waits', 'rows that were fed wait')} for the next refresh."
-    return f"The validation set is {validation['state']}.", rest
+    return f"The validation set is {data.validation.state}.", rest
 
 
 STUDY_TAB = Tab("/data", "Data")
@@ -137,16 +137,25 @@ def routes(site: Site) -> APIRouter:
     def show(request: Request, study: str, viewer: Viewer = who) -> HTMLResponse:
         found = site.study(viewer, study)
         facts = study_data(site.open_store(), site.open_artifacts(), study=found.name)
-        shown: dict[str, Any] = {"study": found, "data": facts, "now": now_of(facts)}
-        shown |= {"problem": facts["problem"], "marks": VALIDATION, "split": split_of(facts)}
+        page = partial(
+            site.page,
+            request,
+            viewer,
+            study=found,
+            data=facts,
+            now=now_of(facts),
+            problem=facts.problem,
+            marks=VALIDATION,
+            split=split_of((facts.validation and facts.validation.split) or ""),
+        )
         if not viewer.is_referee:
-            return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
+            return page("data.html", sets=lives(facts.sets))
         try:
             sets = lives(sealed_sets(site.open_sealed(), study=found.name))
         except StoreUnavailableError as error:  # the public facts hold nevertheless
-            shown["problem"] = f"{error}; the facts below are public"
-            return site.page(request, viewer, "data.html", sets=lives(facts["sets"]), **shown)
-        return site.page(request, viewer, "data_referee.html", sets=sets, **shown)
+            problem = f"{error}; the facts below are public"
+            return page("data.html", sets=lives(facts.sets), problem=problem)
+        return page("data_referee.html", sets=sets)
 
     def referees(viewer: Viewer, study: str) -> Study:
         viewer.require(Role.REFEREE)

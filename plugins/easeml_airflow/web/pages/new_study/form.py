@@ -7,17 +7,17 @@ import math
 import uuid
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.condition_field import Check, check_of, read_condition
 from easeml_core.config import GateConfig, MeterConfig, require
 from easeml_core.data.sources.spec import is_upload, parse_source, upload_of
-from easeml_core.entities import Adaptivity, Task
+from easeml_core.entities import Adaptivity, Parameters, Task
 from easeml_core.errors import EasemlError, InvalidInputError, ProgramError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.limits import LONGEST_TEXT, NAME
 from easeml_core.metrics.metric import METRICS
-from easeml_core.services.registration.preview import match_of, planned_parts
+from easeml_core.services.registration.preview import MatchReport, match_of, planned_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -86,7 +86,7 @@ class Draft:
         return named | {"id_column": self.id_column, "step_column": self.step_column}
 
     @property
-    def gate(self) -> dict[str, Any]:
+    def gate(self) -> Parameters:
         """Settings of the gate; a wrong one is refused with its name."""
         return {
             "condition": self.condition,
@@ -97,7 +97,7 @@ class Draft:
         }
 
     @property
-    def meter(self) -> dict[str, Any]:
+    def meter(self) -> Parameters:
         """Likewise of the meter."""
         return {
             "ranges": [_number("edges of the ranges", edge) for edge in self.ranges.split(",")],
@@ -106,7 +106,7 @@ class Draft:
             "steps": _whole("submissions", self.meter_steps),
         }
 
-    def arguments(self, *, may_weigh: bool) -> dict[str, Any]:
+    def arguments(self, *, may_weigh: bool) -> Parameters:
         """What to call ``register_study`` with.
 
         Raises:
@@ -143,7 +143,7 @@ class Checks:
     """
 
     program: Check | None
-    match: Mapping[str, Any] | None
+    match: MatchReport | None
     condition: Check
     parts: Sequence[tuple[str, int, float]] = ()
     problem: str = ""
@@ -189,7 +189,7 @@ def _planned(rows: int, gate: str, meter: str) -> dict[str, int]:
     return planned_parts(rows, gate=json.loads(gate), meter=json.loads(meter))
 
 
-def _program(draft: Draft) -> tuple[Check | None, dict[str, Any] | None]:
+def _program(draft: Draft) -> tuple[Check | None, MatchReport | None]:
     if not draft.program.strip():
         return None, None
     try:
@@ -198,8 +198,8 @@ def _program(draft: Draft) -> tuple[Check | None, dict[str, Any] | None]:
         return _pointed(error), None
     except InvalidInputError as error:
         return Check([(draft.program[:200], "")], "", str(error), is_sound=False), None
-    said = f"Reads as {'no template' if found['template'] is None else 'template ' + found['template']}"
-    return Check([(found["canonical"], "")], "", said, is_sound=True), found
+    said = f"Reads as {'no template' if found.template is None else f'template {found.template}'}"
+    return Check([(found.canonical, "")], "", said, is_sound=True), found
 
 
 def _pointed(error: ProgramError) -> Check:

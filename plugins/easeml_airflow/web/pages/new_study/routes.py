@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, HTTPException, Request
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from starlette.datastructures import UploadFile
 
     from easeml_airflow.web.server.site import Site
+    from easeml_core.data.inference.result import DataPreview
     from easeml_core.store.artifacts.local import ArtifactStore
 
 TAB = Tab("/new", "New study")
@@ -67,10 +68,10 @@ class Looks:
 
     def __init__(self, turns: Turns) -> None:
         self.turns = turns
-        self._known: OrderedDict[tuple[Any, ...], dict[str, Any] | None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ...], DataPreview | None] = OrderedDict()
         self._lock = threading.Lock()
 
-    def at(self, artifacts: ArtifactStore, draft: Draft, *, who: str) -> dict[str, Any] | None:
+    def at(self, artifacts: ArtifactStore, draft: Draft, *, who: str) -> DataPreview | None:
         """Return ``look_at_data`` of a draft; one at a time for each user, since some users may name many tenants."""
         asked = draft.asked
         key = draft.tenant, draft.source, *asked.values()
@@ -178,17 +179,17 @@ class _Pages:
         _require_may(viewer, draft)
         try:
             arguments = draft.arguments(may_weigh=viewer.is_operator)
-            arguments["request_key"] = f"page/{viewer.name}/{draft.request_key}"
-            register_study(self._site.open_store(), **arguments)
+            key = f"page/{viewer.name}/{draft.request_key}"
+            register_study(self._site.open_store(), **{**arguments, "request_key": key})
         except (InvalidInputError, StateError) as error:
             found = self._looks.at(self._site.open_artifacts(), draft, who=viewer.name)
             return self._settings(request, viewer, draft, found, problem=str(error))
         return moved(request, path_of_study(draft.study))
 
     def _settings(
-        self, request: Request, viewer: Viewer, draft: Draft, found: dict[str, Any] | None, *, problem: str = ""
+        self, request: Request, viewer: Viewer, draft: Draft, found: DataPreview | None, *, problem: str = ""
     ) -> Response:
-        rows = None if found is None else found["rows"]
+        rows = None if found is None else found.rows
         with self._looks.turns.taken(f"new/{viewer.name}"):
             checks = checks_of(draft, rows=rows, plans=True)
         shown = {
@@ -214,7 +215,7 @@ class _Pages:
 
     def _tenants(self, viewer: Viewer) -> list[str]:
         """Tenants there are for whom they may register; a new one may be named as well."""
-        names = [tenant["tenant"] for tenant in list_tenants(self._site.open_store())]
+        names = [tenant.tenant for tenant in list_tenants(self._site.open_store())]
         return [name for name in names if viewer.changes("", name)][:MOST_NAMES]
 
 
@@ -223,12 +224,12 @@ def _draft(form: FormData) -> Draft:
     return draft_of(values)
 
 
-def _adopted(draft: Draft, found: dict[str, Any] | None) -> Draft:
+def _adopted(draft: Draft, found: DataPreview | None) -> Draft:
     """Return the draft with the data's values in the fields that the user left empty."""
     if found is None:
         return draft
-    source, target = found["source"], found["target"] or ""
-    return replace(draft, source=source, target=target, task=found["task"], program=draft.program or found["text"])
+    source, target = found.source, found.target or ""
+    return replace(draft, source=source, target=target, task=found.task, program=draft.program or found.text)
 
 
 def _require_may(viewer: Viewer, draft: Draft) -> None:

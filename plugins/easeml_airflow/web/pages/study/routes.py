@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
 
     from easeml_airflow.web.server.site import Site
-    from easeml_core.entities import Study
+    from easeml_core.entities import Parameters, Study
 
 STUDY_TAB = Tab("", "Study")
 
@@ -143,7 +143,7 @@ def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
         return moved(request, path_of_study(found.name))
 
 
-def parameters_of(text: str) -> dict[str, Any]:
+def parameters_of(text: str) -> Parameters:
     """Return the parameters of a candidate from a form; empty for none.
 
     Raises:

@@ -352,8 +352,8 @@ def template_of(program: str, task: Task) -> str:
         found = match_of(program, task=str(task))
     except EasemlError:
         return ""
-    work = " or ".join(found["work"])
-    return "" if found["template"] is None else f"The program matches template {found['template']}, {work}."
+    work = " or ".join(found.work)
+    return "" if found.template is None else f"The program matches template {found.template}, {work}."
 
 
 def _price(policy: str, per_second: float) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from easeml_airflow.web.server.site import Site
     from easeml_core.entities import Study
+    from easeml_core.services.datasets.refine import PairList, SuspiciousPairs
     from easeml_core.services.models.inference import Inferred
 
 STUDY_TAB = Tab("/use", "Use")
@@ -69,14 +70,14 @@ class _Rankings:
     """The rows whose labels look wrong, of the versions of data that were ranked last."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, int], dict[str, Any]] = {}
+        self._kept: dict[tuple[int, int], SuspiciousPairs] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: tuple[int, int]) -> dict[str, Any] | None:
+    def get(self, key: tuple[int, int]) -> SuspiciousPairs | None:
         """Return the ranking of a study and version of its data, or None."""
         return self._kept.get(key)
 
-    def keep(self, key: tuple[int, int], found: dict[str, Any]) -> None:
+    def keep(self, key: tuple[int, int], found: SuspiciousPairs) -> None:
         """Keep a ranking, and forget the oldest."""
         with self._lock:
             self._kept[key] = found
@@ -90,7 +91,7 @@ class _Desk:
     def __init__(self, site: Site, intake: Intake) -> None:
         self.site, self.intake = site, intake
 
-    def suspicious(self, study: Study, limit: int) -> dict[str, Any]:
+    def suspicious(self, study: Study, limit: int) -> SuspiciousPairs:
         """Rows whose labels look wrong; found once for each version of the data, however many are shown."""
         data = use_of_study(self.site.open_store(), study.name).data
         key = study.id, data.version if data else 0
@@ -99,7 +100,7 @@ class _Desk:
         if found is None:
             found = self.site.service.suspicious(study.name, limit=MOST_ROWS)
             rankings.keep(key, found)
-        return found | {"pairs": found["pairs"][:limit]}
+        return replace(found, pairs=found.pairs[:limit])
 
     def page(self, request: Request, viewer: Viewer, study: Study, **shown: Any) -> Response:
         """The page; ``shown`` may have ``answers``, ``rows`` or ``given`` (what was asked, to stay in the fields)."""
@@ -137,7 +138,7 @@ def _asks(router: APIRouter, desk: _Desk, who: Any) -> None:
         viewer: Viewer = who,
     ) -> Response:
         found = site.study(viewer, study)
-        rows = None
+        rows: SuspiciousPairs | PairList | None = None
         if of == "suspicious":
             rows = desk.suspicious(found, limit)
         elif of:
