@@ -9,8 +9,8 @@ SHELL := /bin/sh
 # tests, anew.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
-# Of the tests, for a machine of two cores.
-PROCESSES ?= 2
+# Of the tests, for a machine of two cores: while one of them waits for a server or a child, the others compute.
+PROCESSES ?= 3
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
 FIGURES ?=

@@ -187,8 +187,6 @@ def database(server: Server, databases: kept_databases.Databases) -> Iterator[Da
     """A database with the current schema, in which nothing is."""
     name = databases.take("easeml")
     stores = {role: Store(server.url(f"easeml_{role}", name)) for role in ("owner", "worker", "referee")}
-    for store in stores.values():
-        databases.warm(name, store)
     yield Database(server, name, **stores)
     for store in stores.values():
         store.close()

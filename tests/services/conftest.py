@@ -198,9 +198,7 @@ class Lab:
 def open_lab(databases: Any, template: str, artifacts: ArtifactStore) -> Lab:
     """A laboratory in a copy of the template."""
     server, name = databases.server, databases.take(template)
-    worker, referee = (
-        databases.warm(name, Store(server.url(f"easeml_{role}", name))) for role in ("worker", "referee")
-    )
+    worker, referee = (Store(server.url(f"easeml_{role}", name)) for role in ("worker", "referee"))
     return Lab(server, name, artifacts, worker, referee, databases)
 
 

@@ -9,8 +9,10 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import databases as kept_databases
+import psycopg2
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from easeml_core.store.database import Store
 
@@ -75,7 +77,7 @@ def test_after_a_test_that_wrote_to_every_table_all_is_as_in_a_new_one(
 def test_a_large_table_is_small_again_and_a_changed_row_of_the_template_is_put_back(pool: Any, server: Any) -> None:
     name = pool.take("easeml")
     before = state(server, name)
-    store = pool.warm(name, Store(server.url("easeml_owner", name)))
+    store = Store(server.url("easeml_owner", name))
     with store.begin() as tx:
         tx.execute(text("INSERT INTO work.tenants (name) SELECT 'tenant-' || n FROM generate_series(1, 3000) n"))
         tx.execute(text("UPDATE sealed.installation SET secret = gen_random_uuid()"))
@@ -113,12 +115,21 @@ def test_what_is_no_row_is_not_undone_but_dropped(pool: Any, server: Any, statem
     assert pool.take("easeml") != name
 
 
-def test_who_is_still_there_keeps_a_database_from_the_next_test(pool: Any, server: Any) -> None:
-    name, ended = pool.take("easeml"), threading.Event()
-    with closing(server.connect(database=name)):
+def test_a_connection_that_was_left_open_is_ended(pool: Any, server: Any) -> None:
+    name = pool.take("easeml")
+    left = Store(server.url("easeml_worker", name))._engine.connect()  # in the middle of a transaction
+    with closing(server.connect(database=name)) as opened, opened.cursor() as cursor:
+        left.execute(text("SELECT count(*) FROM work.studies"))
         pool.give_back(name)
-    name, before = pool.take("easeml"), name
-    assert name != before
+        with pytest.raises(psycopg2.Error):
+            cursor.execute("SELECT 1")
+    with pytest.raises(DBAPIError):
+        left.execute(text("SELECT 1"))
+    assert pool.take("easeml") == name
+
+
+def test_a_thread_or_a_child_that_lives_on_keeps_a_database_from_the_next_test(pool: Any) -> None:
+    name, ended = pool.take("easeml"), threading.Event()
     thread = threading.Thread(target=ended.wait)
     thread.start()
     pool.give_back(name)
@@ -135,7 +146,7 @@ def test_a_connection_that_is_handed_on_has_forgotten_the_test_before(pool: Any,
     name = pool.take("easeml")
     seen = []
     for state_of in ("changed", "new"):
-        store = pool.warm(name, Store(server.url("easeml_owner", name)))
+        store = Store(server.url("easeml_owner", name))
         with store.begin(check_schema=False) as tx:
             seen.append(
                 tx.execute(

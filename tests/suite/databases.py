@@ -1,10 +1,10 @@
 """Databases that tests use one after another: each begins as a copy of a template and is put back after a test.
 
 To copy a database, to connect to it and to learn its schema anew costs a test three times what its own statements do.
-After a test ``Databases`` removes the rows that the template lacks, restores those that it has, and sets back the
-sequences. A database whose state cannot be known is dropped instead: when its schema, rights or roles have changed,
-when somebody else is still connected to it, and when the test has left a thread or a child process behind. A test that
-is marked ``own_database`` gets a new one, over new connections.
+After a test ``Databases`` ends the connections that were left open, removes the rows that the template lacks, restores
+those that it has, and sets back the sequences. A database whose state cannot be known is dropped instead: when its
+schema, rights or roles have changed, and when the test has left a thread or a child process behind. A test that is
+marked ``own_database`` gets a new one, over new connections.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import io
 import itertools
 import os
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import extensions
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from easeml_core.store.database import Store
     from easeml_core.store.server.server import Server
 
 USES = 50
@@ -34,9 +32,6 @@ USES = 50
 
 SMALL_BYTES = 9 * 8192
 """Up to here the planner takes a table for one of ten pages, empty or not; a larger one is made small again."""
-
-LOOKS = 20
-"""How often it is looked, 5 ms apart, whether all others have left."""
 
 _CATALOGUES = dict.fromkeys(
     (
@@ -71,7 +66,9 @@ COLUMNS = (
     "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_catalog.pg_attribute"
     " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
 )
-OTHERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY(%s)"
+OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY(%s)"
+END_OTHERS = OTHERS.replace("SELECT pid", "SELECT pg_terminate_backend(pid, 1000)")
+"""Each is waited for, up to a second."""
 FORGET = "UNLISTEN *; SELECT pg_advisory_unlock_all(); CLOSE ALL; DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP"
 
 _numbers = itertools.count()
@@ -101,7 +98,7 @@ class Kept:
     is_open: bool = True
     pid: int = field(default_factory=os.getpid)
     idle: list[Warm] = field(default_factory=list)
-    lent: int = 0
+    lent: set[Warm] = field(default_factory=set)
     schema: list[tuple[Any, ...]] = field(default_factory=list)
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Columns and text of the tables that the template fills."""
@@ -141,14 +138,14 @@ class Kept:
 
     def reset(self) -> bool:
         """Make it what it was; whether that is sure."""
+        for left in tuple(self.lent):  # by a store that was not closed
+            left.home = None
+            left.end()
+        self.lent.clear()
         mine = [c.info.backend_pid for c in (self.admin, *self.idle)]
-        patience = LOOKS
-        while self.ask(OTHERS, mine) != [(0,)]:  # a server's process ends a moment after its connection is closed
-            patience -= 1
-            if not patience:
-                return False
-            time.sleep(0.005)
-        if self.lent or self.ask(SCHEMA) != self.schema:
+        if self.ask(OTHERS, mine):
+            self.ask(END_OTHERS, mine)
+        if self.ask(OTHERS, mine) or self.ask(SCHEMA) != self.schema:
             return False
         now = self._signatures(self.rows)
         changed = [table for table in self.rows if now[table] != self.seen[table]]
@@ -174,26 +171,23 @@ class Kept:
                 found = next((c for c in self.idle if c.key == key), None)
                 if found is not None:
                     self.idle.remove(found)
-                    self.lent += 1
+                    self.lent.add(found)
             if found is None:
                 break
             with suppress(psycopg2.Error), found.cursor() as cursor:
                 cursor.execute("SELECT 1")
                 found.rollback()
                 return found
-            with self._lock:
-                self.lent -= 1
+            self.lent.discard(found)
             found.end()
         made: Warm = psycopg2.connect(connection_factory=Warm, **named)
         made.home, made.key = self, key
-        with self._lock:
-            self.lent += 1
+        self.lent.add(made)
         return made
 
     def takes_back(self, given: Warm) -> bool:
         """Whether the connection is kept, as good as new."""
-        with self._lock:
-            self.lent -= 1
+        self.lent.discard(given)
         if given.closed or not self.is_open:
             return False
         try:
@@ -208,6 +202,18 @@ class Kept:
         with self._lock:
             self.idle.append(given)
         return True
+
+
+_in_use: dict[str, Kept] = {}
+
+
+@event.listens_for(Engine, "do_connect")
+def _connect(_dialect: Any, _record: Any, _given: Any, named: dict[str, Any]) -> Warm | None:
+    """Give every store of this process the connections that earlier tests have left."""
+    kept = _in_use.get(named.get("dbname", ""))
+    if kept is None or os.getpid() != kept.pid:
+        return None
+    return kept.connect(tuple(sorted(named.items())), named)
 
 
 class Databases:
@@ -229,26 +235,16 @@ class Databases:
             if not self.is_own:
                 kept = Kept(name, self.server.connect(database=name))
                 kept.learn()
+        if kept is not None:
+            _in_use[name] = kept
         self._lent[name] = template, kept, _threads(), _children()
         return name
-
-    def warm(self, name: str, store: Store) -> Store:
-        """Let the store use the connections that earlier tests have left."""
-        kept = self._lent[name][1]
-        if kept is not None:
-
-            @event.listens_for(store._engine, "do_connect")
-            def connect(_dialect: Any, _record: Any, given: Any, named: dict[str, Any]) -> Any:
-                if given or os.getpid() != kept.pid or not kept.is_open:
-                    return None
-                return kept.connect((store.dsn, *sorted(named.items())), named)
-
-        return store
 
     def give_back(self, name: str) -> None:
         """Put it back as it was, for the next test, or drop it."""
         template, kept, threads, children = self._lent.pop(name)
         if kept is not None:
+            del _in_use[name]
             kept.uses += 1
             with suppress(psycopg2.Error):
                 alive = _threads() - threads or _children() - children
