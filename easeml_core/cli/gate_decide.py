@@ -26,7 +26,7 @@ SAME = "same"
 
 @dataclass(frozen=True, slots=True)
 class DecisionPlan:
-    """What a set was planned for, as options or a script say it; ``power`` is None where the level asks for it."""
+    """A set's plan from options or a script; ``power`` is None where the level decides it."""
 
     condition: str = ""
     reliability: float = 0.9999

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SHARE = 0.5
 _OF_THE_GATE = ("steps", "adaptivity", "mode", "estimator", "power")
 _ALONE = ("changes", "target", "difference", "assume_disagreement")
-"""What only a plan for the gate alone has a use for."""
+"""Fields that only a plan for the gate alone uses."""
 _OPTIONS = {"changes": "--passes", "assume_disagreement": "--assume-disagreement"}
 
 

@@ -46,7 +46,7 @@ _now: ContextVar[Actor | None] = ContextVar("easeml_actor", default=None)
 
 @contextlib.contextmanager
 def acting(name: str, *, door: str, reason: str = "") -> Iterator[Actor]:
-    """Everything in this block is done in their name."""
+    """Record this actor for all acts in the block."""
     with _acting(Actor(name, door, reason[:LONGEST_TEXT])) as actor:
         yield actor
 

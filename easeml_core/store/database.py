@@ -71,7 +71,7 @@ INSUFFICIENT_PRIVILEGE = "42501"
 """SQLSTATE of what a role may not do."""
 
 _NO_ENTRY = "permission denied for database"
-"""What PostgreSQL says to a role that may not connect; the driver gives no SQLSTATE of a refused connection."""
+"""PostgreSQL's message to a role that may not connect; the driver gives no SQLSTATE of a refused connection."""
 
 _NEEDS, _SOURCE = "easeml_needs", "easeml_source"
 """Execution options of an engine: what the error of a refused role names."""

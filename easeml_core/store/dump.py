@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 SCHEMAS = ("work", "sealed")
-"""What of the database is ours."""
+"""The schemas of a backup."""
 
 
 def server_version(store: Store) -> int:

@@ -56,7 +56,7 @@ class NamedQuery:
 
 
 def query_lines(query: NamedQuery) -> Iterator[bytes]:
-    """What a query gives as lines of JSON, for ``columns_of_lines``: the columns' names, then some rows in each.
+    """Yield a query's rows as lines of JSON, for ``columns_of_lines``: the columns' names, then some rows in each.
 
     So the rows can be brought to this machine by a process that never holds all of them.
 

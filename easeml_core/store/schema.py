@@ -24,7 +24,7 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Transactions(Protocol):
-    """What begins transactions: ``store.database.Store``, which imports this module."""
+    """Begins transactions: ``store.database.Store``, which imports this module."""
 
     def begin(self, *, check_schema: bool = True) -> AbstractContextManager[Connection]:
         """One transaction, without a look at the schema's version where ``check_schema`` is false."""

@@ -63,7 +63,7 @@ FETCH_SECONDS = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What this referee may read.
+    """The sources that this referee may read.
 
     Attributes:
         data: Folder whose subfolder TENANT holds that tenant's files; None reads no file.
@@ -82,7 +82,7 @@ class Reach:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What was fetched of a study's source, open and held until ``held`` is closed.
+    """The fetched data of a study's source, open and held until ``held`` is closed.
 
     Attributes:
         file: Its content; a decision reads this one and no other.

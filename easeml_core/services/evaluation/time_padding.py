@@ -28,7 +28,7 @@ GRID_SECONDS = (10.0, 60.0, 1200.0)
 """
 
 DECISION_GRID_SECONDS = (0.5, 4.0, 60.0)
-"""How long after it was taken up a decision is written. Nearly all take less than the first: below 0.1 s with 20,000
+"""Padded durations of decisions. Nearly all take less than the first: below 0.1 s with 20,000
 examples, 0.4 s with 200,000."""
 
 

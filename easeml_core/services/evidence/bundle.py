@@ -185,7 +185,7 @@ def _statement(verdict: JsonObject, kind: str, content: JsonObject) -> JsonObjec
 
 
 def _opened(entry: Entry, facts: JsonObject) -> JsonObject:
-    """What an entry commits to, with the nonce that shows it."""
+    """Return the content of an entry, with the nonce that proves it."""
     return {"facts": facts, "nonce": entry.nonce.hex(), "hash": entry.hash.hex()}
 
 
@@ -195,7 +195,7 @@ def _signed(entry: Entry) -> JsonObject:
 
 
 def newest_heads(store: Store, *, study: str | None = None) -> list[PublishedHead]:
-    """Of each sealed set the head that left last, and it vouches for all before it.
+    """Return the last published head of each sealed set, which vouches for all before it.
 
     Args:
         store: Any role.

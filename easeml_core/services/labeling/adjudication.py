@@ -62,7 +62,7 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class AskedAgain:
-    """How many labelers are asked once more about the example at a place."""
+    """How many labelers are asked again about the example at a place."""
 
     place: int
     asked: int

@@ -32,7 +32,7 @@ SECOND_EVERY = 10
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is.
+    """The progress of a batch.
 
     Attributes:
         wanted: Examples of the batch.
@@ -61,7 +61,7 @@ class Kept:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """What is wanted of a set and the labelers' answers, each of shape ``(n_examples,)``.
+    """The labels wanted of a set and the labelers' answers, each of shape ``(n_examples,)``.
 
     Attributes:
         batch: What is wanted now; where nothing is, all that ever was.
@@ -88,7 +88,7 @@ class Words:
 
     @property
     def disputed(self) -> NDArray[np.bool_]:
-        """Where labelers differ and the referee has not decided."""
+        """Whether labelers differ and the referee has not decided."""
         return label_rows.disputed(self.given, len(self.known)) & ~self._settled
 
     @property
@@ -121,7 +121,7 @@ class Words:
         return both, same
 
     def progress(self) -> Progress:
-        """How far the batch is, for this labeler and for the referee."""
+        """The progress of the batch, for this labeler and for the referee."""
         return Progress(
             wanted=int(self.batch.sum()),
             known=int((self.batch & (self.known != UNKNOWN)).sum()),

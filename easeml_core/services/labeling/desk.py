@@ -62,7 +62,7 @@ def labeler_name(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batch(Progress):
-    """What is wanted of a live set, and how far it is.
+    """The labels wanted of a live set, and their progress.
 
     Attributes:
         study: Whose set it is.
@@ -79,7 +79,7 @@ class Batch(Progress):
 
 @dataclass(frozen=True, slots=True)
 class Labeler:
-    """Who has labelled examples: labels given, and examples that they cannot tell."""
+    """A labeler with the number of labels given, and of examples that they cannot tell."""
 
     labeler: str
     labels: int
@@ -88,7 +88,7 @@ class Labeler:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How many examples this labeler and another have both labelled, and on how many they say the same."""
+    """How many examples this labeler and another have both labelled, and on how many they agree."""
 
     both: int
     same: int
@@ -117,7 +117,7 @@ class DeskExample:
 
 @dataclass(frozen=True, slots=True)
 class LastWord:
-    """What was kept of the example that a labeler labelled last.
+    """The stored answer to the example that a labeler labelled last.
 
     Attributes:
         place: In the set's order.
@@ -134,7 +134,7 @@ class LastWord:
 
 @dataclass(frozen=True, slots=True)
 class Desk(Batch):
-    """What the desk shows a labeler.
+    """The contents of the desk for a labeler.
 
     Attributes:
         classes: Names of the classes.
@@ -169,7 +169,7 @@ def batches(store: Store, *, labeler: str, limit: int = label_rows.MOST_BATCHES)
 
 
 def labelers(store: Store) -> list[Labeler]:
-    """Who has labelled examples of the sets of ``batches``, for the referee, most first.
+    """Return the labelers of the sets of ``batches``, for the referee, most labels first.
 
     Args:
         store: Role ``easeml_referee``.
@@ -209,7 +209,7 @@ def desk(
     decides: bool = False,
     settles: int | None = None,
 ) -> Desk:
-    """What the desk shows this labeler now.
+    """Return what the desk shows this labeler now.
 
     Args:
         store: Role ``easeml_referee``.

@@ -64,7 +64,7 @@ class WantedLabels:
 
 @typed_record
 class GivenLabels:
-    """What became of a file of labels.
+    """The result of a file of labels.
 
     Attributes:
         test_set_id: The set.
@@ -97,7 +97,7 @@ class Conflict:
 
 @typed_record
 class Conflicts:
-    """Where two labelers differ and the referee has not settled it, in the set's order."""
+    """Examples on which labelers differ and the referee has not decided, in the set's order."""
 
     test_set_id: int
     study: str
@@ -256,7 +256,7 @@ def _require_in_time(
 
 
 def label_conflicts(store: Store, *, study: str, test_set: str | int | None = None) -> Conflicts:
-    """Where two labelers differ and the referee has not settled it, in the set's order.
+    """Return where two labelers differ and the referee has not decided, in the set's order.
 
     Args:
         store: Role ``easeml_referee``.

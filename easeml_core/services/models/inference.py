@@ -45,7 +45,7 @@ _LONGEST_ID = 18
 
 @typed_record
 class Latency:
-    """How long an answer took, in milliseconds, the start of the child included."""
+    """Duration of an answer in milliseconds, the start of the process included."""
 
     total_ms: float
     ms_per_row: float

@@ -276,7 +276,7 @@ def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
 
 
 def in_production(store: Store, *, study: str | None = None) -> list[Standing]:
-    """What is in production now, each with the move that put it there; the oldest move first.
+    """Return what is in production now, each with the move that put it there; the oldest move first.
 
     Args:
         store: Any role.

@@ -342,7 +342,7 @@ def _again(earlier: SubmissionOfKey, handed: _Handed, request_key: str) -> Submi
 
 
 def list_submissions(store: Store, *, study: str | None = None) -> list[ListedSubmission]:
-    """What was handed in, the newest first, and how far each is; at most 1000.
+    """Return submissions with their state, the newest first; at most 1000.
 
     Args:
         store: Any role.

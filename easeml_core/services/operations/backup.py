@@ -61,7 +61,7 @@ class BackupFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a backup consists of.
+    """The contents of a backup.
 
     Attributes:
         format: Of this file; ``FORMAT``.
@@ -84,7 +84,7 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """What else of an embedded installation belongs to a backup.
+    """Other parts of an embedded installation that belong to a backup.
 
     Attributes:
         databases: Addresses of other databases by the name of their dump.

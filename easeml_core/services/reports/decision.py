@@ -91,7 +91,7 @@ class Chosen(HandedOut):
 
 @typed_record
 class TrialEnding:
-    """How a trial turned out; None where that is not known.
+    """The result of a trial; None where that is not known.
 
     Attributes:
         state: Of the trial.
@@ -120,7 +120,7 @@ class TrialEnding:
 
 @typed_record
 class TrialExplanation:
-    """Everything that was stored of the decision for a trial, and how it turned out.
+    """Everything that was stored about the decision for a trial, and its result.
 
     Attributes:
         trial_id: The trial.
@@ -234,7 +234,7 @@ def _outcome(trial: Trial, result: TrialResult, batches: Sequence[HandedOut]) ->
 
 
 def _sentence(trial: Trial, batches: Sequence[HandedOut], outcome: TrialEnding, reevaluates: int | None) -> str:
-    """Why it ran, how often it was handed out, and what came of it, in one sentence."""
+    """Say in one sentence why it ran, how often it was suggested, and what its result was."""
     why = (batches[0].sentence or "") if batches else ""
     if reevaluates is not None:
         why = f"{trial.study}: {trial.candidate} of trial {reevaluates} was measured anew on another validation set"

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How a past is replayed.
+    """Settings of a replay.
 
     Attributes:
         served: Tenants served in each repeat; None for a third of them, at most 10.
@@ -80,7 +80,7 @@ class BacktestSettings:
 
 @typed_record
 class BacktestReport:
-    """What a backtest found; this is what is stored with settings that rest on it.
+    """The result of a backtest, stored with settings that rest on it.
 
     Attributes:
         source: ``installation``, or the file of qualities.
@@ -175,7 +175,7 @@ def backtest_installation(store: Store, replay: Replay, *, apply: bool = False) 
 
 
 def backtest_table(quality: Path, cost: Path | None, replay: Replay, *, cost_mode: str | None = None) -> Backtest:
-    """The same for tables of known results: see ``easeml_core.selection.simulate.tables.read_table``.
+    """Replay tables of known results: see ``easeml_core.selection.simulate.tables.read_table``.
 
     Args:
         quality: CSV of qualities.

@@ -114,7 +114,7 @@ class Blocked:
 
 @typed_record
 class DeviceSummary:
-    """What one device did, and why it ended.
+    """The result of one device's stream.
 
     Attributes:
         device: Kind of the device; None where all are alike.

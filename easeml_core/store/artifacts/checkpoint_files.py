@@ -19,7 +19,7 @@ _FOLDER = "checkpoints"
 
 
 def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
-    """Where the checkpoints of one trial lie; other trials never share a file with it.
+    """Return the storage of one trial's checkpoints; other trials never share a file with it.
 
     Raises:
         ArtifactError: The folder cannot be made.

@@ -108,7 +108,7 @@ def events(tx: Connection, wanted: Filter, *, limit: int, offset: int = 0) -> li
 
 
 def counts(tx: Connection, wanted: Filter) -> dict[str, int]:
-    """How many rows there are of each act."""
+    """Count the rows of each act."""
     return {r.act: r.n for r in rows(tx, f"SELECT a.act, count(*) AS n {_ROWS} GROUP BY a.act", **_values(wanted))}
 
 

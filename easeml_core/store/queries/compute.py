@@ -124,7 +124,7 @@ class TenantUse:
 
 @typed_record
 class PromisedGain:
-    """What a choice promised for an hour of a device."""
+    """The promise of a choice for an hour of a device."""
 
     at: datetime
     study: str

@@ -22,7 +22,7 @@ MOST = 200
 """Trials, and things asked for, that one look gives."""
 
 NEWEST = 50_000
-"""So many of the newest trials are looked through for one that the run trained and another had asked for."""
+"""Newest trials that are searched for one that the run trained and another run had requested."""
 
 
 @typed_record
@@ -36,7 +36,7 @@ class DagRunTrial(TrialFacts):
 
 @typed_record
 class DagRunRequest:
-    """What a run or a task asked the referee, submitted or fed.
+    """A request, submission or feed of a run or task.
 
     Attributes:
         request_id: None of a submission and of a feed.

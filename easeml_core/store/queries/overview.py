@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @typed_record
 class StudyFacts:
-    """Everything that a developer may know of a study at a glance: released facts only.
+    """A study's row of the overview, with released facts only.
 
     Of a test set that several teams share, no team's signals and alerts are here.
 
@@ -160,7 +160,7 @@ class WeekCounts:
 
 @typed_record
 class Promise:
-    """What a study's last choice promised: ``gain`` of quality for ``seconds`` of device time."""
+    """The promise of a study's last choice: ``gain`` of quality for ``seconds`` of device time."""
 
     study: str
     candidate: str

@@ -18,7 +18,7 @@ MOST_POINTS = 2000
 
 @typed_record
 class TrialFacts:
-    """What every list of trials says about one.
+    """The facts of a trial in every list.
 
     Attributes:
         failure: Why it failed; the first line says it in short.
@@ -102,7 +102,7 @@ class EndedPoint:
 
 @typed_record
 class KnownThen:
-    """What the scheduler had taken in when it chose a trial.
+    """The scheduler's knowledge when it chose a trial.
 
     Attributes:
         succeeded: Trials of the study on the same training data that had ended with a result; ``failed`` without one.
@@ -244,7 +244,7 @@ LEFT JOIN (SELECT fed_at, rows FROM work.feeds WHERE study_id = :id ORDER BY id 
 
 
 def moment(tx: Connection) -> datetime:
-    """When the transaction began, by the database's clock."""
+    """Return the start of the transaction, by the database's clock."""
     found: datetime = scalar(tx, "SELECT now()")
     return found
 

@@ -140,7 +140,7 @@ def list_submissions(tx: Connection, study_id: int, *, limit: int, skip: int = 0
 
 
 def answer_times(tx: Connection, study_id: int, *, limit: int) -> tuple[list[datetime], datetime]:
-    """When the last answers of gate and meter left, the newest first, and now; by the database's clock, in UTC."""
+    """Return the times of the last answers of gate and meter, newest first, and the present, in UTC."""
     found = rows(
         tx,
         "SELECT a.answered_at FROM work.requests r JOIN work.answers a ON a.request_id = r.id "

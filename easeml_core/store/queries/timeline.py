@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class EventKind(StrEnum):
-    """What happened."""
+    """The kind of an event."""
 
     REGISTERED = "registered"
     DATA = "data"

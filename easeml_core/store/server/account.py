@@ -32,7 +32,7 @@ class _Identity(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a program ended: its exit status, and what it printed on both streams."""
+    """The result of a program: its exit status and the output of both streams."""
 
     status: int
     output: str

@@ -122,7 +122,7 @@ class Cluster:
 
     @property
     def log(self) -> Path:
-        """What the server has to say."""
+        """The server's log."""
         return self.data / "server.log"
 
     def create(self, password: str, *, sync: bool = True) -> None:

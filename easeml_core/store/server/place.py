@@ -1,4 +1,4 @@
-"""Where the embedded server lies: its home, and the reachable place it moves to when the home is closed to it.
+"""The embedded server's folder: its home, or a reachable place when the home is closed to its account.
 
 The *home* is the folder that people name; secrets and locks are there. The *place* holds what the server's account
 must reach: data, settings, programs. Both are one folder, unless root keeps the home behind a closed door (a parent

@@ -73,7 +73,7 @@ class Server:
 
     @property
     def place(self) -> Path:
-        """Where data and programs lie: the home, unless the server's account cannot reach it."""
+        """The folder of data and programs: the home, unless the server's account cannot reach it."""
         return place_of(self.home)
 
     @property

@@ -26,7 +26,7 @@ AUDIT = "audit"
 GENESIS, LEDGER, VERDICT, READING = "genesis", "ledger", "verdict", "reading"
 AUDITED, PROMOTION, KEY, ACKNOWLEDGED = "audit", "promotion", "key", "acknowledged"
 LABELS = "labels"
-"""Of an entry whose content states the labels that were given on demand and used (``labels.py``)."""
+"""Kind of an entry whose content states the labels that were given on demand and used (``labels.py``)."""
 
 _SET = "set/"
 
@@ -117,7 +117,7 @@ def row_facts(tx: Connection, chain: str, kind: str, subjects: Sequence[int] | N
 
 
 def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple[JsonObject, int, bytes | None]:
-    """What the next entry of a chain needs: the facts of its row, and the last entry's place and hash.
+    """Return the facts of the next entry's row, and the last entry's place and hash.
 
     Args:
         tx: Transaction of the referee's role that holds the chain.
@@ -151,7 +151,7 @@ def set_facts(tx: Connection, test_set_id: int) -> JsonObject | None:
 
 
 def baseline(tx: Connection, chain: str) -> JsonObject:
-    """What is there now: the set, and a digest of the facts of every row that the chain covers.
+    """Return the present state: the set, and a digest of the facts of every row that the chain covers.
 
     Rows of the audit and promotions are left out of a chain that begins: they are appended as they are found.
     """
@@ -261,7 +261,7 @@ def horizon(tx: Connection, kind: str) -> Horizon:
 
 
 def contradictions(tx: Connection, chain: str) -> list[str]:
-    """Where the ledger, the verdicts, the promotions and the production pointer disagree, in words for the referee."""
+    """Return contradictions between ledger, verdicts, promotions and production pointer, in words for the referee."""
     query = _OF_AUDIT if chain == AUDIT else _OF_SET
     values = {} if chain == AUDIT else {"set": set_of(chain)}
     return [str(r.what) for r in rows(tx, query, **values)]

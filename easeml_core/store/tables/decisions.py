@@ -53,7 +53,7 @@ class KnownTrial(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What has changed.
+    """The changes since the last look.
 
     Attributes:
         now: Beginning of the transaction.

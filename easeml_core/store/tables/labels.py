@@ -69,7 +69,7 @@ class StatedLabels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wanted:
-    """What an open request waits for.
+    """The labels that a request waits for.
 
     Attributes:
         request_id: The request.
@@ -299,18 +299,18 @@ def sets_that_asked(tx: Connection, study: str | None = None, *, limit: int = MO
 
 
 def open_wanted(tx: Connection) -> list[Wanted]:
-    """What open requests wait for, oldest request first."""
+    """Return the labels that open requests wait for, oldest request first."""
     return [_wanted(r) for r in rows(tx, _WANTED + "WHERE w.is_open ORDER BY w.request_id")]
 
 
 def wanted_of(tx: Connection, test_set_id: int) -> list[Wanted]:
-    """What was ever wanted of a set, open or closed, oldest request first."""
+    """Return the labels ever wanted of a set, open or closed, oldest request first."""
     found = rows(tx, _WANTED + "WHERE w.test_set_id = :id ORDER BY w.request_id", id=test_set_id)
     return [_wanted(r) for r in found]
 
 
 def used_examples(tx: Connection, test_set_id: int) -> NDArray[np.bool_]:
-    """Whose labels a verdict may have used: all that was ever asked for, but for batches that still wait.
+    """Return the examples whose labels a verdict may have used: all ever wanted, less batches that still wait.
 
     A complete batch counts as used, although the referee may not have come to it yet.
 
@@ -368,7 +368,7 @@ def _hash_at(mask: NDArray[np.bool_], labels: NDArray[Any]) -> str:
 
 
 def differences(tx: Connection, test_set_id: int, stated: StatedLabels) -> list[str]:
-    """Where the labels are not what an entry of ``append_used`` states, in words for the referee.
+    """Return differences between the labels and an entry of ``append_used``, in words for the referee.
 
     Labels that were given later, and words that only repeat a label, are no difference.
 
@@ -442,14 +442,14 @@ _HEAD = 1024
 
 @typed_record
 class ExampleLayout:
-    """What an example stands for before it was flattened: ``table``, ``image`` or ``series``, and its shape."""
+    """The form of an example before it was flattened: ``table``, ``image`` or ``series``, and its shape."""
 
     kind: str = "table"
     shape: tuple[int, ...] = ()
 
 
 def example_layout(tx: Connection, data_version_id: int) -> ExampleLayout | None:
-    """What the examples of this data stand for; None where it was not kept."""
+    """Return the form of this data's examples; None where it was not kept."""
     found = scalar(tx, "SELECT layout FROM work.data_versions WHERE id = :id", id=data_version_id)
     return None if found is None else from_json(found, ExampleLayout)
 

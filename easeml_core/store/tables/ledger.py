@@ -1,4 +1,4 @@
-"""What a set's ledger says so far; ``sealed.py`` writes the entries."""
+"""Queries over a set's ledger; ``sealed.py`` writes the entries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 GATE, METER, OTHER = "gate", "meter", "other"
-"""Whose answer an entry is: several systems share a ``joint`` set. ``other``: the gate's, about another condition than
+"""The system of an entry: several share a ``joint`` set. ``other``: the gate's, about another condition than
 the one sealed with the set; its ``step`` is beyond the set's own, of which it uses none."""
 
 RETIRED = "retired"
@@ -41,7 +41,7 @@ class Judged:
 
 @typed_record
 class Usage:
-    """What a set's ledger says before the next verdict.
+    """The state of a set's ledger before the next verdict.
 
     Attributes:
         gate_steps: The gate's answers about the set's condition.
@@ -63,12 +63,12 @@ class Usage:
 
     @property
     def log_weight(self) -> float:
-        """What all answers so far have cost together, in nats."""
+        """The cost of all answers so far, in nats."""
         return math.fsum(self.log_costs)
 
 
 def usage(tx: Connection, test_set_id: int, cache_key: str) -> Usage:
-    """What the ledger of a set says before a verdict.
+    """Return the state of a set's ledger before a verdict.
 
     Args:
         tx: Transaction of the referee's role that holds the set.
@@ -113,7 +113,7 @@ def next_step(tx: Connection, test_set_id: int) -> int:
 
 
 def joint_log_weight(tx: Connection, test_set_id: int) -> float:
-    """What all answers so far, of either system, have cost together; >= 0, in nats."""
+    """Return the cost of all answers so far, of either system; >= 0, in nats."""
     found = rows(tx, "SELECT log_cost FROM sealed.ledger WHERE test_set_id = :id ORDER BY step", id=test_set_id)
     return math.fsum(entry.log_cost for entry in found)
 
@@ -206,7 +206,7 @@ def meter_entries(tx: Connection, test_set_id: int) -> list[MeterEntry]:
 
 @typed_record
 class MeterReport:
-    """What the ledger says of one reading of the meter, beside the answer; see ``meter.reading.Reading``.
+    """The ledger's report of one reading of the meter; see ``meter.reading.Reading``.
 
     Entries leave out what is usual (``services/meter/reading.py``).
 

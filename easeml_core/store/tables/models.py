@@ -159,14 +159,14 @@ def best_model_so_far(tx: Connection, study_id: int) -> Model | None:
 
 @typed_record
 class Origin:
-    """What a model was made of: its candidate, None where no trial trained it, and the version of the data."""
+    """The origin of a model: its candidate, None where no trial trained it, and the version of the data."""
 
     candidate: str | None
     data_version: int
 
 
 def origin(tx: Connection, model_id: int) -> Origin:
-    """What a model was made of.
+    """Return the origin of a model.
 
     Raises:
         NotFoundError: There is no such model.
@@ -186,7 +186,7 @@ def origin(tx: Connection, model_id: int) -> Origin:
 
 @typed_record
 class ModelRecord:
-    """What a model is and what trained it.
+    """A model and the executor that trained it.
 
     Attributes:
         study: Its study.
@@ -323,7 +323,7 @@ def add_submission(
 
 @typed_record
 class SubmissionOfKey:
-    """What a request key has handed in."""
+    """The submission of a request key."""
 
     submission_id: int
     study: str
@@ -338,7 +338,7 @@ class SubmissionOfKey:
 
 
 def submission_of_key(tx: Connection, request_key: str) -> SubmissionOfKey | None:
-    """What this key has handed in, or None."""
+    """Return the submission of this key, or None."""
     return record(
         tx,
         SubmissionOfKey,

@@ -33,7 +33,7 @@ class MailText:
 
 @typed_record
 class GateFacts:
-    """What is published with a verdict.
+    """The facts published with a verdict.
 
     Attributes:
         study_id: The study.
@@ -52,7 +52,7 @@ class GateFacts:
 
 @typed_record
 class MeterFacts:
-    """What is published with a reading.
+    """The facts published with a reading.
 
     Attributes:
         study_id: The study.
@@ -138,7 +138,7 @@ def claim_due(tx: Connection, *, skip: Sequence[int] = ()) -> Held | None:
 
 
 def _facts(stored: JsonObject) -> Facts | None:
-    """What is stored with an answer; an earlier version may have left out what is None."""
+    """Return the facts stored with an answer; an earlier version may have left out fields that are None."""
     if not stored:
         return None
     return from_json(stored, GateFacts) if "verdict" in stored else from_json(stored, MeterFacts)
@@ -164,7 +164,7 @@ def seconds_to_next(tx: Connection, *, looked_ago: float) -> float | None:
 
 
 def times(tx: Connection, request_id: int) -> tuple[datetime, datetime]:
-    """When the request was filed, and now, both by the database's clock and in UTC."""
+    """Return the time of the request, and the present, both by the database's clock and in UTC."""
     found = row(tx, "SELECT requested_at, clock_timestamp() AS now FROM work.requests WHERE id = :id", id=request_id)
     assert found is not None  # the caller has it claimed
     return found.requested_at, found.now

@@ -112,7 +112,7 @@ def history(tx: Connection, study_id: int) -> list[Promotion]:
 
 @typed_record
 class Standing:
-    """What is in production, with the move that put it there."""
+    """A model in production, with the move that put it there."""
 
     promotion_id: int
     study: str
@@ -122,7 +122,7 @@ class Standing:
 
 
 def standing(tx: Connection, study_id: int | None = None) -> list[Standing]:
-    """What is in production, each with the move that put it there; the oldest move first.
+    """Return the models in production, each with the move that put it there; the oldest move first.
 
     Args:
         tx: A transaction of any role that may read ``work``.

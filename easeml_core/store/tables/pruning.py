@@ -59,7 +59,7 @@ class RungDecision:
 
 
 class Ended(NamedTuple):
-    """What an ended trial teaches about a rung.
+    """The result of an ended trial for a rung.
 
     Attributes:
         quality: Reported at the rung, in [0, 1].

@@ -80,7 +80,7 @@ def request_of_key(tx: Connection, request_key: str) -> Request | None:
 
 
 def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: str) -> int:
-    """How many requests of this kind have no answer yet, one under the key ``but`` not counted."""
+    """Count the requests of this kind without an answer, less one under the key ``but``."""
     query = (
         "SELECT count(*) FROM work.requests r WHERE r.study_id = :id AND r.kind = :kind AND r.request_key <> :key "
         "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
@@ -293,7 +293,7 @@ def put_off(
 
 
 def times_put_off(tx: Connection, request_id: int, *, bounded: bool) -> int:
-    """How often the request was put off for faults of this kind."""
+    """Return how often the request was postponed for faults of this kind."""
     query = "SELECT count(*) FROM sealed.put_offs WHERE request_id = :id AND bounded = :bounded"
     return int(scalar(tx, query, id=request_id, bounded=bounded))
 

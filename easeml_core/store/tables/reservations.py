@@ -147,7 +147,7 @@ class LeftCandidate:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """How many trials there are of the tenants of the chosen studies, and how many candidates without one.
+    """Counts of the trials of the chosen studies' tenants, and of the candidates without one.
 
     Attributes:
         under_way: Trials that are SUGGESTED or RUNNING.

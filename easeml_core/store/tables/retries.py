@@ -125,7 +125,7 @@ GROUP BY s.name, need.implementation ORDER BY s.name, need.implementation
 
 @typed_record
 class WaitingCandidates:
-    """How many candidates of a study no DAG or device that asks can execute, by their implementation."""
+    """Candidates of a study, by implementation, that no active DAG or device can execute."""
 
     study: str
     implementation: str

@@ -263,7 +263,7 @@ def sets_from_before(tx: Connection) -> set[int]:
 
 
 def count_refusals(tx: Connection, study_id: int, words: str) -> int:
-    """How many requests of the study's tenant were refused with these words in the last 30 days."""
+    """Count the requests of the study's tenant that were refused with these words in the last 30 days."""
     return int(
         scalar(
             tx,

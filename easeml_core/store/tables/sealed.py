@@ -148,7 +148,7 @@ def seal(
 
 
 def sealed_for_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> int:
-    """How many of the examples lie in a sealed set of another tenant's study."""
+    """Count the examples in sealed sets of other tenants' studies."""
     found = scalar(
         tx,
         "SELECT count(DISTINCT e.hash) FROM sealed.examples e JOIN work.studies s ON s.id = e.study_id "
@@ -160,7 +160,7 @@ def sealed_for_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
 
 
 def sealed_by_tenant(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[str, int]:
-    """How many of the examples lie in sets of each other study of this study's tenant, whatever their state.
+    """Count the examples in sets of each other study of this study's tenant, whatever their state.
 
     Returns:
         Name of the study to examples, the most first; studies without one are left out.
@@ -230,7 +230,7 @@ def sealed_slices(tx: Connection, test_set_id: int) -> NDArray[np.int64] | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What a model predicted on a set, or why it could not.
+    """A model's predictions on a set, or why it failed.
 
     Attributes:
         labels: Shape ``(n_examples,)``; None where it could not.
@@ -242,7 +242,7 @@ class Predictions:
 
 
 def known_predictions(tx: Connection, test_set_id: int, *models: str) -> dict[str, Predictions]:
-    """What models predicted on the set, by ``Model.identity``; one that was not run yet is left out."""
+    """Return models' predictions on the set, by ``Model.identity``; one that was not run yet is left out."""
     found = rows(
         tx,
         "SELECT model, labels, failure FROM sealed.predictions WHERE test_set_id = :id AND model = ANY (:models)",

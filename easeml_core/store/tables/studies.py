@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality")
-"""What may be changed of a study once it is registered."""
+"""Settings of a registered study that may be changed."""
 
 _STUDY = """
 SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
@@ -268,7 +268,7 @@ def add_data_version(
 
 
 def validation_sets(tx: Connection, study_id: int) -> dict[int, int]:
-    """Of each version of the study's data, by number, the first one with its validation set.
+    """Return by version of the study's data the first version with the same validation set.
 
     A few new rows make no other set, and a new training part leaves the set as it is.
     """
@@ -353,7 +353,7 @@ def data_artifact(tx: Connection, data_version_id: int) -> str:
 
 
 TENANT_SETTINGS = ("weight", "max_parallel", "quota_seconds")
-"""What may be changed of a tenant."""
+"""Settings of a tenant that may be changed."""
 
 _TENANTS = """
 SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used, 0) AS used_seconds,

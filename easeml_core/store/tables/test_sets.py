@@ -76,12 +76,12 @@ class SealedSet(PlannedSet):
 
     @property
     def called(self) -> str:
-        """What people call it: its name, else its number."""
+        """The display name: its name, else its number."""
         return self.name or str(self.id)
 
 
 ON_THE_PLAN = "(v.planned OR t.purpose = 'joint' OR NOT jsonb_exists(t.plan, 'other_conditions'))"
-"""Of a verdict ``v`` on the set ``t``: it has used a step. Sets without the setting let every answer use one."""
+"""True of a verdict ``v`` on the set ``t`` that has used a step. Sets without the setting let every answer use one."""
 
 _SET = f"""
 SELECT t.id, t.study_id, s.name AS study, t.data_version_id, t.name, t.purpose, t.state, t.rows, t.steps,
@@ -215,7 +215,7 @@ def release(tx: Connection, test_set_id: int, artifact: str) -> None:
 
 
 def serves(purpose: SealedSetPurpose) -> set[SealedSetPurpose]:
-    """Who draws on a set of this purpose: gate and meter both on a joint one."""
+    """Return the systems that draw on a set of this purpose: gate and meter both on a joint one."""
     return {SealedSetPurpose.GATE, SealedSetPurpose.METER} if purpose == SealedSetPurpose.JOINT else {purpose}
 
 

@@ -61,7 +61,7 @@ _END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds 
 
 
 class Checkpoint(NamedTuple):
-    """Where a trial can go on.
+    """A checkpoint from which a trial can continue.
 
     Attributes:
         reference: Of its file, ``sha256:<hex>``.
@@ -479,7 +479,7 @@ def is_wanted(tx: Connection, *, trial_id: int, attempt: int) -> bool | None:
 
 
 def checkpoint_of(tx: Connection, trial_id: int) -> Checkpoint | None:
-    """Where the trial's next attempt can go on; None for its beginning."""
+    """Return the checkpoint of the trial's next attempt; None for its beginning."""
     found = row(
         tx,
         "SELECT checkpoint, checkpoint_seconds, checkpoint_progress FROM work.trials "

@@ -332,7 +332,7 @@ def hidden_from(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> dict[
 
 
 def hidden_by_others(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> int:
-    """How many of the examples lie in sets of other tenants that are not released; for the referee's role."""
+    """Count the examples in unreleased sets of other tenants; for the referee's role."""
     return int(
         scalar(tx, _HIDDEN.format(what="count(DISTINCT e.hash)", same="<>", end=""), id=study_id, hashes=list(hashes))
     )
