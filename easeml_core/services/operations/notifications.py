@@ -47,11 +47,11 @@ class NewsCursor:
 
     Attributes:
         since: ISO 8601.
-        told: Id of each event to its moment in ISO 8601, or None for one that holds.
+        sent: Id of each event to its moment in ISO 8601, or None for one that holds.
     """
 
     since: str
-    told: dict[str, str | None]
+    sent: dict[str, str | None]
 
 
 @typed_record
@@ -127,17 +127,17 @@ def look(store: Store, cursor: JsonObject | None, *, limit: int = MOST) -> Look:
             return Look([], NewsCursor(now.isoformat(), dict.fromkeys(holding)), now, frozenset(holding))
         start = _checked(cursor)
         since = datetime.fromisoformat(start.since)
-        happened = rows.lately(tx, since=since, known=start.told, limit=limit)
+        happened = rows.lately(tx, since=since, known=start.sent, limit=limit)
     found = [_happened(row) for row in happened]
     until: datetime = now if len(found) < limit else happened[-1].at
-    fresh = [event for name, event in holding.items() if name not in start.told]
+    fresh = [event for name, event in holding.items() if name not in start.sent]
     return Look([*found, *fresh][:limit], start, until, frozenset(holding))
 
 
 def after_telling(cursor: NewsCursor, event: News) -> NewsCursor:
     """Return the cursor after this event was sent; stored at once, it prevents a repetition if the next one fails."""
     moment = event.at if event.id == event.key else None
-    return replace(cursor, told=cursor.told | {event.id: moment})
+    return replace(cursor, sent=cursor.sent | {event.id: moment})
 
 
 def after_all(cursor: NewsCursor, seen: Look) -> NewsCursor:
@@ -148,20 +148,20 @@ def after_all(cursor: NewsCursor, seen: Look) -> NewsCursor:
         >>> noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
         >>> sent = {"alert-1": "2026-03-01T11:00:00+00:00", "alert-2": "2026-03-01T11:59:00+00:00", "gone": None}
         >>> cursor = NewsCursor("2026-03-01T10:00:00+00:00", sent)
-        >>> after_all(cursor, Look([], cursor, noon, frozenset())).told
+        >>> after_all(cursor, Look([], cursor, noon, frozenset())).sent
         {'alert-2': '2026-03-01T11:59:00+00:00'}
     """
     since = max(datetime.fromisoformat(cursor.since), seen.until - OVERLAP)
     sent = {
         name: at
-        for name, at in cursor.told.items()
+        for name, at in cursor.sent.items()
         if (name in seen.holding if at is None else datetime.fromisoformat(at) >= since)
     }
     return NewsCursor(since.isoformat(), sent)
 
 
 def _checked(cursor: JsonObject) -> NewsCursor:
-    sent, since = cursor.get("told"), cursor.get("since")
+    sent, since = cursor.get("sent", cursor.get("told")), cursor.get("since")  # "told" in earlier versions
     try:
         known = isinstance(sent, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
     except ValueError:

@@ -158,9 +158,9 @@ def _require_same(study: str, wanted: Parameters, there: Candidate) -> None:
     same = (there.kind, there.parameters) == (wanted["kind"], wanted["parameters"])
     if not same or _devices(there) != (None if devices is None else list(devices)):
         message = f"candidate of study {study!r}"
-        told = row_of(_shown(study, there, added=False))
-        del told["added"]
-        remedy = f"it is another one ({told}); choose another name"
+        existing = row_of(_shown(study, there, added=False))
+        del existing["added"]
+        remedy = f"it is another one ({existing}); choose another name"
         raise AlreadyExistsError(message, wanted["name"], remedy=remedy)
 
 

@@ -151,7 +151,7 @@ class TenantReport:
 
     Attributes:
         tenant: Its name.
-        weight: Share of everybody's attention, > 0.
+        weight: Weight in sharing the devices, > 0.
         max_parallel: Open trials at once, over all its studies; None for no limit.
         quota_seconds: Device seconds, over all its studies; None for no limit.
         used_seconds: Device seconds that ended trials took.

@@ -160,7 +160,7 @@ def test_what_fails_in_between_is_reported_again_and_the_rest_not(lab: Any, watc
 
 @pytest.mark.parametrize(
     "cursor",
-    [{}, {"since": "noon", "told": {}}, {"since": "2026-01-01T00:00:00", "told": {}}, {"since": None, "told": []}],
+    [{}, {"since": "noon", "told": {}}, {"since": "2026-01-01T00:00:00", "told": {}}, {"since": None, "sent": []}],
 )
 def test_a_cursor_of_another_hand_is_refused(lab: Any, cursor: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="delete it to begin anew"):
@@ -186,7 +186,7 @@ def test_a_cursor_never_goes_back_and_forgets_only_what_no_look_finds(
     assert since <= max(NOON, NOON + timedelta(minutes=until) - room.OVERLAP)
     for name, at in moments.items():
         found_again = name in holding if at is None else datetime.fromisoformat(at) >= since
-        assert (name in after.told) == found_again
+        assert (name in after.sent) == found_again
 
 
 def test_every_kind_of_row_is_a_kind_of_event(lab: Any) -> None:
