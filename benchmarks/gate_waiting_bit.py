@@ -197,12 +197,12 @@ class Desk:
         self.keep(model_id, predictions)
         asked = file_gate_request(self.at.worker, study=STUDY, model_id=model_id, request_key=self.at.key())
         self.at.judge.answer_one()
-        answer = answer_of(self.at.worker, asked["request_id"])
+        answer = answer_of(self.at.worker, asked)
         waited = answer is None
         if waited:
             self.label()
             self.at.judge.answer_one()
-            answer = answer_of(self.at.worker, asked["request_id"])
+            answer = answer_of(self.at.worker, asked)
         if answer is None or answer["refused"]:
             raise RuntimeError(str(answer))
         return waited, str(answer["symbol"])

@@ -73,7 +73,7 @@ class Stopwatch:
         start = self._clocks()
         self.bench.judge.answer_one()
         end = self._clocks()
-        answer = answer_of(self.bench.worker, filed["request_id"])
+        answer = answer_of(self.bench.worker, filed)
         if answer is None or answer["refused"] or answer["signal"] is None or answer["cached"]:
             message = f"this reading does not count: {answer}"
             raise RuntimeError(message)

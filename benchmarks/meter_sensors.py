@@ -112,7 +112,7 @@ def breach(stack: Stack, store: Store, tasks: Tasks, sensors: int) -> dict[str, 
         filed = file_meter_request(store, study=STUDY, model_id=model, request_key="breach")
         first = tasks.fewer("deferred", sensors, seconds=60)
         last = tasks.fewer("deferred", 1, seconds=120)
-        answer = wait_for(lambda: answer_of(store, filed["request_id"]), 60)
+        answer = wait_for(lambda: answer_of(store, filed), 60)
     decided, alerted = _moments(stack)
     heard = listener.heard[f"alert:{STUDY}"]
     if answer["signal"] != 2:

@@ -251,7 +251,7 @@ def gate_passes(at: Installation, study: str, known: KnownLabels) -> tuple[bool,
             sealed.keep_predictions(tx, live.id, model.identity, labels=says, failure=None)
     asked = file_gate_request(at.worker, study=study, model_id=model_id, request_key=at.key())
     at.judge.answer_one()
-    answer = answer_of(at.worker, asked["request_id"])
+    answer = answer_of(at.worker, asked)
     if answer is None or answer["refused"]:
         raise RuntimeError(str(answer))
     return answer["symbol"] == "pass", float(np.mean([one is not None for one in found]))

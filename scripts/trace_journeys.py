@@ -99,10 +99,11 @@ class Installation:
         filed = self.get("register_study")(self.worker, study=study, **given)
         self.answer(filed["request_id"] if isinstance(filed, dict) else filed.request_id)
 
-    def answer(self, request_id: int) -> Any:
+    def answer(self, filed: Any) -> Any:
         """Let the referee answer what waits; the answer to the request."""
         while self.judge.answer_one() is not None:
             pass
+        request_id = filed if isinstance(filed, int) else filed["request_id"]
         answer = self.get("answer_of")(self.worker, request_id)
         if answer is None or answer["refused"]:
             message = f"request {request_id} was not answered: {answer}"
@@ -139,13 +140,11 @@ class Installation:
             "model_id": handed["model_id"] if isinstance(handed, dict) else handed.model_id,
             "request_key": f"gate/{study}",
         }
-        self.answer(self.get("file_gate_request")(self.worker, **asked)["request_id"])
+        self.answer(self.get("file_gate_request")(self.worker, **asked))
 
     def reading(self, study: str) -> None:
         """Ask the meter about the study's best model."""
-        self.answer(
-            self.get("file_meter_request")(self.worker, study=study, request_key=f"meter/{study}")["request_id"]
-        )
+        self.answer(self.get("file_meter_request")(self.worker, study=study, request_key=f"meter/{study}"))
 
     def page(self) -> Callable[[str], None]:
         """Return a function that loads the page of a study as a developer who may change it."""

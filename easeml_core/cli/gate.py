@@ -64,16 +64,17 @@ def ask(
     130 interrupted.
     """
     key = request_key or f"cli/{uuid.uuid4()}"
-    asked: dict[str, Any] = {"study": study, "model_id": model_id, "condition": condition, "request_key": key}
-    context.exit(_ask(open_store(database), asked, wait, as_json))
+    context.exit(_ask(open_store(database), study, model_id, condition, key, wait=wait, as_json=as_json))
 
 
-def _ask(store: Store, asked: dict[str, Any], wait: float, as_json: bool) -> int:
+def _ask(
+    store: Store, study: str, model_id: int | None, condition: str | None, key: str, *, wait: float, as_json: bool
+) -> int:
     from easeml_core.services.referee.requests import file_gate_request
 
-    request_id = file_gate_request(store, **asked)["request_id"]
-    request = {"study": asked["study"], "request_id": request_id, "request_key": asked["request_key"]}
-    again = f"the same call with --request-key {asked['request_key']} shows its answer"
+    request_id = file_gate_request(store, study=study, model_id=model_id, condition=condition, request_key=key)
+    request = {"study": study, "request_id": request_id, "request_key": key}
+    again = f"the same call with --request-key {key} shows its answer"
     if not as_json:  # at once, so that a user who stops waiting knows the request and its key
         later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
         click.echo(f"the gate is asked, request {request_id}; {later}")

@@ -160,7 +160,7 @@ def promote(
     from easeml_core.services.referee.requests import file_forced_promotion, file_promotion
 
     store = open_store(database)
-    given: dict[str, Any] = {"study": study, "model_id": model_id, "request_key": request_key or f"cli/{uuid.uuid4()}"}
+    key = request_key or f"cli/{uuid.uuid4()}"
     if force:
         if gate_request_id is not None:
             message = "--force goes without --request: it stands on a person's word"
@@ -168,13 +168,21 @@ def promote(
         if not who or not why:
             message = "--force stands on a person's word: say who it is with --who, and the reason with --why"
             raise InvalidInputError(message)
-        given |= {"who": who, "why": why}
-        filed = file_forced_promotion(store, **given, directly=_is_referee(store))
+        filed = file_forced_promotion(
+            store, study=study, model_id=model_id, who=who, why=why, request_key=key, directly=_is_referee(store)
+        )
     else:
         if gate_request_id is None:
             gate_request_id = _last_verdict(store, study, model_id)
-        filed = file_promotion(store, **given, gate_request_id=gate_request_id, directly=_is_referee(store))
-    _show_answer(store, filed["request_id"], timeout, as_json)
+        filed = file_promotion(
+            store,
+            study=study,
+            model_id=model_id,
+            gate_request_id=gate_request_id,
+            request_key=key,
+            directly=_is_referee(store),
+        )
+    _show_answer(store, filed, timeout, as_json)
 
 
 @model.command(epilog=example("easeml model rollback flowers --why 'answers got slow'"))
@@ -190,7 +198,7 @@ def rollback(request_key: str | None, timeout: float, database: str | None, as_j
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     filed = file_rollback(store, **given, request_key=key, directly=_is_referee(store))
-    _show_answer(store, filed["request_id"], timeout, as_json)
+    _show_answer(store, filed, timeout, as_json)
 
 
 @model.command(epilog=example("easeml model meter flowers 7"))
@@ -219,22 +227,18 @@ def meter(
 
     Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, 130 interrupted.
     """
-    asked["request_key"] = request_key or f"cli/{uuid.uuid4()}"
-    context.exit(_meter(open_store(database), asked, timeout, as_json))
-
-
-def _meter(store: Store, asked: dict[str, Any], timeout: float, as_json: bool) -> int:
     from easeml_core.services.referee.requests import file_meter_request
 
-    filed = file_meter_request(store, **asked)
-    answer = wait_for_answer(store, filed["request_id"], timeout, _NO_ANSWER)
+    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    filed = file_meter_request(store, **asked, request_key=key)
+    answer = wait_for_answer(store, filed, timeout, _NO_ANSWER)
     if as_json:
         show_json(answer)
     elif answer["refused"]:
         click.echo(answer["message"])
     else:
         _tell_reading(answer)
-    return 1 if answer["refused"] or answer["retired"] else 0
+    context.exit(1 if answer["refused"] or answer["retired"] else 0)
 
 
 def _tell_reading(answer: dict[str, Any]) -> None:
@@ -403,13 +407,12 @@ def submit(
         raise InvalidInputError(message)
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     asked = (asks_gate, timeout if waits else None)
-    context.exit(_submit(store, open_artifacts(artifacts, store), key, handed, asked, as_json))
+    context.exit(_submit(store, open_artifacts(artifacts, store), key, asked, as_json, **handed))
 
 
 def _submit(
-    store: Store, artifacts: ArtifactStore, key: str, handed: dict[str, Any], asked: tuple[bool, float | None],
-    as_json: bool,
-) -> int:  # fmt: skip
+    store: Store, artifacts: ArtifactStore, key: str, asked: tuple[bool, float | None], as_json: bool, **handed: Any
+) -> int:
     """Submit, ask the gate, wait; ``asked`` says whether the gate is asked and how long to wait for its answer."""
     from easeml_core.services.models.submission import submit_model
 
@@ -432,7 +435,7 @@ def _ask_gate(store: Store, submitted: Submitted, key: str) -> int:
     from easeml_core.services.referee.requests import file_gate_request
 
     filed = file_gate_request(store, study=submitted.study, model_id=submitted.model_id, request_key=f"{key}/gate")
-    return int(filed["request_id"])
+    return filed
 
 
 def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:

@@ -95,9 +95,9 @@ class Installation:
         self.numbers += 1
         return f"browser/{self.numbers}"
 
-    def answered(self, filed: dict[str, Any]) -> dict[str, Any]:
+    def answered(self, filed: int) -> dict[str, Any]:
         """The referee's answer; it is a process of its own here, so this waits."""
-        answer = until(lambda: answer_of(self.worker, filed["request_id"]), "the referee's answer")
+        answer = until(lambda: answer_of(self.worker, filed), "the referee's answer")
         assert not answer["refused"], answer["message"]
         return dict(answer)
 

@@ -40,7 +40,7 @@ class Asked:
             self.keys = sealed.sealed_keys(tx, self.set_id)
         self.request_id = file_gate_request(
             database.worker, study=study, model_id=self.model(), request_key=f"gate/{study}"
-        )["request_id"]
+        )
 
     def write(self, rows: list[list[Any]]) -> Path:
         path = self.folder / f"{self.study}.csv"

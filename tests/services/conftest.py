@@ -84,18 +84,18 @@ class Lab:
     def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
         """Ask the gate and let the referee answer."""
         asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
-        return self.answer(file_gate_request(self.worker, **asked)["request_id"])
+        return self.answer(file_gate_request(self.worker, **asked))
 
     def meter(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
         """Ask the meter and let the referee answer."""
         asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
-        return self.answer(file_meter_request(self.worker, **asked)["request_id"])
+        return self.answer(file_meter_request(self.worker, **asked))
 
     def promote(self, gate_request_id: int, model: str | int = "good", study: str = "full", **asked: Any) -> Any:
         """Ask for a promotion and let the referee answer."""
         asked = {"request_key": self.key(), "model_id": self._id(model, study), **asked}
         filed = file_promotion(self.worker, study=study, gate_request_id=gate_request_id, **asked)
-        return self.answer(filed["request_id"])
+        return self.answer(filed)
 
     def answer(self, request_id: int) -> dict[str, Any]:
         """The referee's answer to the request, after it has answered whatever there is."""

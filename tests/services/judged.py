@@ -73,12 +73,12 @@ class Judged:
     def gate(self, model_id: int) -> dict[str, Any]:
         """Ask the gate and let the referee answer."""
         asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"gate/{model_id}"}
-        return self.answer(file_gate_request(self.database.worker, **asked)["request_id"])
+        return self.answer(file_gate_request(self.database.worker, **asked))
 
     def meter(self, model_id: int) -> dict[str, Any]:
         """Ask the meter and let the referee answer."""
         asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"meter/{model_id}"}
-        return self.answer(file_meter_request(self.database.worker, **asked)["request_id"])
+        return self.answer(file_meter_request(self.database.worker, **asked))
 
     def answer(self, request_id: int) -> dict[str, Any]:
         judge = Referee(self.database.referee, self.artifacts)

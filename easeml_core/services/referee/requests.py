@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import Promotion
 
@@ -34,7 +35,7 @@ def file_gate_request(
     adaptivity: str | None = None,
     blocking: bool = False,
     request_key: str,
-) -> dict[str, Any]:
+) -> int:
     """Ask whether a model may be promoted.
 
     Args:
@@ -49,7 +50,7 @@ def file_gate_request(
         request_key: The same key gives the same request, and so the same answer.
 
     Returns:
-        ``{"request_id"}``.
+        The number of the request.
 
     Raises:
         ConditionSyntaxError: The condition cannot be read.
@@ -64,7 +65,7 @@ def file_gate_request(
         require(0 < reliability < 1, "reliability", reliability, "> 0 and < 1")
     if adaptivity is not None:
         parse_adaptivity(adaptivity)
-    arguments: dict[str, Any] = {"condition": canonical, "reliability": reliability, "adaptivity": adaptivity}
+    arguments: dict[str, object] = {"condition": canonical, "reliability": reliability, "adaptivity": adaptivity}
     if blocking:
         arguments["blocking"] = True
         _require_verdicts_shown(store, study)
@@ -73,7 +74,7 @@ def file_gate_request(
 
 def file_meter_request(
     store: Store, *, study: str, model_id: int | None = None, team: int = 1, request_key: str
-) -> dict[str, Any]:
+) -> int:
     """Ask in which range the overfitting of a model lies; arguments and errors as in ``file_gate_request``.
 
     ``team`` names the submitting team, 1..K, where the set was planned for K teams. A user who could submit for two of
@@ -95,7 +96,7 @@ def _require_verdicts_shown(store: Store, study: str) -> None:
 
 def file_promotion(
     store: Store, *, study: str, model_id: int, gate_request_id: int, request_key: str, directly: bool = False
-) -> dict[str, Any]:
+) -> int:
     """Ask the referee to move the production pointer, on the verdict that the gate request recorded.
 
     Args:
@@ -107,7 +108,7 @@ def file_promotion(
         directly: Move it in this same call, or refuse with an error.
 
     Returns:
-        ``{"request_id"}``.
+        The number of the request.
 
     Raises:
         ConfigError: ``gate_request_id`` is no whole number.
@@ -122,7 +123,7 @@ def file_promotion(
 
 def file_rollback(
     store: Store, *, study: str, model_id: int | None = None, why: str, request_key: str, directly: bool = False
-) -> dict[str, Any]:
+) -> int:
     """Ask the referee to return a model to production that was there before.
 
     Args:
@@ -134,7 +135,7 @@ def file_rollback(
         directly: As of ``file_promotion``.
 
     Returns:
-        ``{"request_id"}``.
+        The number of the request.
 
     Raises:
         ConfigError: The reason is missing.
@@ -171,7 +172,7 @@ def _to_restore(history: list[Promotion], model_id: int | None, study: str) -> t
 
 def file_forced_promotion(
     store: Store, *, study: str, model_id: int, who: str, why: str, request_key: str, directly: bool = False
-) -> dict[str, Any]:
+) -> int:
     """Ask the referee to put a model into production without a verdict.
 
     A referee refuses this unless it was started with ``--allow-forced``; then it trusts the given name, so every user
@@ -187,7 +188,7 @@ def file_forced_promotion(
         directly: As of ``file_promotion``; then nothing else needs to allow it.
 
     Returns:
-        ``{"request_id"}``.
+        The number of the request.
 
     Raises:
         ConfigError: The name or the reason is missing.
@@ -203,11 +204,11 @@ def _file(
     kind: RequestKind,
     study: str,
     model_id: int | None,
-    arguments: dict[str, Any],
+    arguments: JsonObject,
     request_key: str,
     *,
     directly: bool = False,
-) -> dict[str, Any]:
+) -> int:
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         earlier = requests.request_of_key(tx, request_key)
@@ -226,7 +227,7 @@ def _file(
         )
         if directly:
             settle(tx, request_id)
-    return {"request_id": request_id}
+    return request_id
 
 
 def _model(tx: Connection, study_id: int, study: str, model_id: int | None) -> int:

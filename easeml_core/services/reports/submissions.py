@@ -362,8 +362,8 @@ def submit(store: Store, *, study: str, model_id: int, gate: bool, meter: bool, 
     asked = Asked(None, None)
     if gate:
         filed = file_gate_request(store, study=study, model_id=model_id, request_key=f"{request_key}/gate")
-        asked = replace(asked, gate=int(filed["request_id"]))
+        asked = replace(asked, gate=filed)
     if meter:
         filed = file_meter_request(store, study=study, model_id=model_id, request_key=f"{request_key}/meter")
-        asked = replace(asked, meter=int(filed["request_id"]))
+        asked = replace(asked, meter=filed)
     return asked

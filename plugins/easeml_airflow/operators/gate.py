@@ -80,7 +80,7 @@ class GateOperator(RefereeOperator):
         from easeml_core.services.referee.requests import file_gate_request
 
         require(self.on_fail in (None, "fail", "skip"), "on_fail", self.on_fail, "fail, skip or None")
-        filed = file_gate_request(
+        return file_gate_request(
             store,
             study=self.study,
             model_id=optional_whole(self.model_id, "model_id"),
@@ -90,7 +90,6 @@ class GateOperator(RefereeOperator):
             blocking=self.on_fail is not None,
             request_key=key,
         )
-        return int(filed["request_id"])
 
     def settle(self, facts: Facts) -> None:
         """The symbol ``fail`` fails the task, without a retry: the same question has the same answer."""

@@ -53,8 +53,7 @@ class MeterOperator(RefereeOperator):
         from easeml_core.services.referee.requests import file_meter_request
 
         model_id, team = optional_whole(self.model_id, "model_id"), optional_whole(self.team, "team") or 1
-        filed = file_meter_request(store, study=self.study, model_id=model_id, team=team, request_key=key)
-        return int(filed["request_id"])
+        return file_meter_request(store, study=self.study, model_id=model_id, team=team, request_key=key)
 
     def settle(self, facts: Facts) -> None:
         """Make what needs a person stand out in the log."""

@@ -64,8 +64,7 @@ class PromoteModelOperator(RefereeOperator):
         from easeml_core.services.referee.requests import file_promotion
 
         model, request = whole(self.model_id, "model_id"), whole(self.gate_request_id, "gate_request_id")
-        filed = file_promotion(store, study=self.study, model_id=model, gate_request_id=request, request_key=key)
-        return int(filed["request_id"])
+        return file_promotion(store, study=self.study, model_id=model, gate_request_id=request, request_key=key)
 
 
 class RollbackModelOperator(RefereeOperator):
@@ -91,8 +90,7 @@ class RollbackModelOperator(RefereeOperator):
         from easeml_core.services.referee.requests import file_rollback
 
         model = optional_whole(self.model_id, "model_id")
-        filed = file_rollback(store, study=self.study, model_id=model, why=self.why, request_key=key)
-        return int(filed["request_id"])
+        return file_rollback(store, study=self.study, model_id=model, why=self.why, request_key=key)
 
 
 NAMES_ARE_IDS = "SimpleAuthManager"
@@ -279,8 +277,7 @@ class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
         assert self._approved is not None, "an approval comes first"
         who, why, model = self._approved.who, self._approved.why, whole(self.model_id, "model_id")
         self.log.warning("%s promotes model %d past the gate: %s", who, model, why)
-        filed = file_forced_promotion(store, study=self.study, model_id=model, who=who, why=why, request_key=key)
-        return int(filed["request_id"])
+        return file_forced_promotion(store, study=self.study, model_id=model, who=who, why=why, request_key=key)
 
     def _asked(self) -> JsonObject:
         """What an answer is to: only this may be promoted."""

@@ -37,7 +37,7 @@ def waiting(database: Any, artifacts: Any, make_study: Any, nowhere: Path) -> No
     (nowhere / "inputs.csv").write_text("\n".join([",".join(["example", *table.feature_names]), *rows]) + "\n")
     done = seal_test_set(database.referee, artifacts, study="cancer", inputs=nowhere / "inputs.csv")
     asked = {"study": "cancer", "model_id": 1, "request_key": "k"}
-    request_id = file_gate_request(database.worker, **asked)["request_id"]
+    request_id = file_gate_request(database.worker, **asked)
     with database.referee.begin() as tx:
         labels.want(tx, request_id=request_id, test_set_id=done.test_set_id, positions=np.array([1, 5, 9]))
 

@@ -246,7 +246,7 @@ def test_a_refusal_names_the_set_that_waits(
     file = file_gate_request if system == "gate" else file_meter_request
 
     def answer(key: str) -> str:
-        request = file(database.worker, **asked, request_key=key)["request_id"]
+        request = file(database.worker, **asked, request_key=key)
         Referee(database.referee, artifacts).run_once()
         found = answer_of(database.worker, request)
         assert found is not None

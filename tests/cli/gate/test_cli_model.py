@@ -47,7 +47,7 @@ def handed_in(database: Any, artifacts: Any, make_study: Any, tmp_path: Path) ->
 
 
 def judged(database: Any, artifacts: Any, model_id: int) -> int:
-    asked = file_gate_request(database.worker, study="cancer", model_id=model_id, request_key="g")["request_id"]
+    asked = file_gate_request(database.worker, study="cancer", model_id=model_id, request_key="g")
     assert Referee(database.referee, artifacts).run_once() == 1
     return int(asked)
 

@@ -45,7 +45,7 @@ def test_answers_have_a_fixed_time(delay: str | None, run: Any, database: Any, a
     study = make_study()
     with database.worker.begin() as tx:
         model = models.baseline_model(tx, studies.get_study(tx, study).id)
-    asked = file_meter_request(database.worker, study=study, model_id=model.id, request_key="m")["request_id"]
+    asked = file_meter_request(database.worker, study=study, model_id=model.id, request_key="m")
     command = ("referee", "--once", "--artifacts", str(artifacts.root), "--database", database.url("easeml_referee"))
     given = () if delay is None else ("--answer-delay", delay)
     assert run(*command, *given).text == "1 requests answered"  # decided, that is

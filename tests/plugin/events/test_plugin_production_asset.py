@@ -44,7 +44,7 @@ class Production:
 
     def answered(self, file, study, **given):
         """A request's number, once the referee has answered it; refused or not."""
-        asked = file(self.worker, study=study, request_key=next(self.keys), **given)["request_id"]
+        asked = file(self.worker, study=study, request_key=next(self.keys), **given)
         referee = Referee(self.database.referee, self.artifacts, allow_forced=True)
         while referee.answer_one() is not None:
             pass
@@ -64,7 +64,7 @@ class Production:
     def roll_back_directly(self, study="cancer"):
         """As ``easeml rollback`` does for who holds the referee's address."""
         given = {"why": "it is slow", "request_key": next(self.keys), "directly": True}
-        return requests.file_rollback(self.database.referee, study=study, **given)["request_id"]
+        return requests.file_rollback(self.database.referee, study=study, **given)
 
 
 @pytest.fixture

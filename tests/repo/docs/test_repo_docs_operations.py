@@ -84,7 +84,7 @@ def train_and_ask(worker: Store, artifacts: ArtifactStore) -> int:
     from easeml_core.services.trials.worker import run_device
 
     run_device(worker, artifacts, device=None, request_key="device", max_trials=1)
-    return int(file_gate_request(worker, study="cancer", request_key="gate")["request_id"])
+    return int(file_gate_request(worker, study="cancer", request_key="gate"))
 
 
 @pytest.mark.journey

@@ -156,12 +156,12 @@ def forget(lab: Any, *names: str) -> None:
 
 def file_gate(lab: Any, model: str = "good", study: str = "full") -> int:
     asked = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()}
-    return int(file_gate_request(lab.worker, **asked)["request_id"])
+    return int(file_gate_request(lab.worker, **asked))
 
 
 def file_bogus_promotion(lab: Any) -> int:
     asked = {"study": "full", "model_id": lab.models["full"]["rare"], "gate_request_id": 1}
-    return int(file_promotion(lab.worker, **asked, request_key=lab.key())["request_id"])
+    return int(file_promotion(lab.worker, **asked, request_key=lab.key()))
 
 
 @pytest.mark.parametrize("grid", [GRID_SECONDS, ()], ids=["fixed times", "at once"])
@@ -183,7 +183,7 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         work._keep_time(hours.clock, hours.sleep)
         gate = file_gate(lab)
         asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "m"}
-        meter = file_meter_request(lab.worker, **asked)["request_id"]
+        meter = file_meter_request(lab.worker, **asked)
         assert {work.answer_one(), work.answer_one()} == {gate, meter}
         ended.append((hours.now, [at for at in began if at % 10 == 0]))
     if grid:

@@ -35,11 +35,11 @@ class Office:
 
     def gate(self, model: str, study: str = "full") -> dict[str, Any]:
         asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
-        return self.answer(file_gate_request(self.lab.worker, **asked)["request_id"])
+        return self.answer(file_gate_request(self.lab.worker, **asked))
 
     def promote(self, model: str, gate: dict[str, Any], study: str = "full") -> dict[str, Any]:
         asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
-        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate["request_id"], **asked)["request_id"])
+        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate["request_id"], **asked))
 
     def notary(self) -> Notary:
         return Notary(self.lab.referee, self.keys)

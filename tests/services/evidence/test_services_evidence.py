@@ -238,7 +238,7 @@ class Labelled:
     def __init__(self, lab: Any, folder: Path) -> None:
         self.office, self.desk = Office(lab, folder / "keys"), Desk(lab, folder)
         asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "asks"}
-        request = file_gate_request(lab.worker, **asked)["request_id"]
+        request = file_gate_request(lab.worker, **asked)
         self.office.referee().run_once()
         wanted = self.desk.wanted(limit=len(self.desk.keys))
         self.asked = [self.desk.keys.index(key) for key in wanted]
@@ -394,7 +394,7 @@ def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_
         return intended
 
     asked = {"study": "full", "model_id": office.lab.models["full"]["worse"], "request_key": "killed"}
-    request = file_gate_request(office.lab.worker, **asked)["request_id"]
+    request = file_gate_request(office.lab.worker, **asked)
     for name, dies in (("Notary._intend", intend_and_die), ("_done", kill)):  # before the commit, and after it
         with monkeypatch.context() as patched:
             patched.setattr(Notary, "_intend", intend_while_another_looks)
@@ -454,7 +454,7 @@ def test_a_run_that_is_kept_after_the_verdict_breaks_no_chain(
         raise TrainingKilled(message)
 
     asked = {"study": "full", "model_id": lab.models["full"]["worse"], "request_key": "killed"}
-    request = file_gate_request(lab.worker, **asked)["request_id"]
+    request = file_gate_request(lab.worker, **asked)
     with monkeypatch.context() as patched:
         patched.setattr(sealed_runs, "_run", kill)
         impatient = Referee(lab.referee, lab.artifacts, keys=office.keys, timetable=Timetable(0.0), put_offs=0)

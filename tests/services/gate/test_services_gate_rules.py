@@ -215,13 +215,13 @@ def test_a_task_that_would_show_a_withheld_verdict_is_refused(lab: Any) -> None:
         file_gate_request(lab.worker, **asked, request_key="k")
     assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'gate'") == 0
     shown = file_gate_request(lab.worker, **asked | {"study": "full", "model_id": 2}, request_key="k")
-    assert lab.answer(shown["request_id"])["symbol"] == "pass"
+    assert lab.answer(shown)["symbol"] == "pass"
 
 
 def test_the_referee_looks_again_at_the_set_that_judges(lab: Any) -> None:
     filed = file_gate_request(lab.worker, study="full", model_id=2, blocking=True, request_key="k")
     plan_otherwise(lab, adaptivity="none")
-    answer = lab.answer(filed["request_id"])
+    answer = lab.answer(filed)
     assert answer["refused"]
     assert "withholds its verdicts" in answer["message"]
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0

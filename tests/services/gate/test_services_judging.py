@@ -126,7 +126,7 @@ def test_another_question_has_an_answer_of_its_own(lab: Any) -> None:
 def test_the_same_request_key_is_the_same_request(lab: Any, tmp_path: Any) -> None:
     asked = {"study": "full", "request_key": "night/1"}
     first = file_gate_request(lab.worker, **asked)
-    assert lab.answer(first["request_id"])["model_id"] == lab.models["full"]["good"]  # the best one
+    assert lab.answer(first)["model_id"] == lab.models["full"]["good"]  # the best one
     (tmp_path / "better").write_text('{"label": 0}')
     lab.hand_in("full", "better", tmp_path / "better", kind="constant", loss=0.0)
     assert file_gate_request(lab.worker, **asked) == first  # though another model is the best by now
@@ -299,7 +299,7 @@ def test_the_mode_settles_what_the_evidence_does_not(mode: str, symbol: str, lab
 
 
 def test_an_answer_is_none_until_it_is_there(lab: Any) -> None:
-    asked = file_gate_request(lab.worker, study="full", request_key="k")["request_id"]
+    asked = file_gate_request(lab.worker, study="full", request_key="k")
     assert answer_of(lab.worker, asked) is None
     assert lab.answer(asked)["symbol"] == "pass"
     with pytest.raises(NotFoundError, match="there is no request 99"):

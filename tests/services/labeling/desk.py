@@ -53,7 +53,7 @@ class Desk:
 
     def _ask(self, file: Any, model_id: int, **more: Any) -> dict[str, Any]:
         asked = {"study": self.name, "model_id": model_id, "request_key": self.lab.key()}
-        return self.answer(file(self.lab.worker, **asked | more)["request_id"])
+        return self.answer(file(self.lab.worker, **asked | more))
 
     def study(self) -> Any:
         with self.lab.worker.begin() as tx:

@@ -282,7 +282,7 @@ def test_no_second_labeler_is_shown_what_they_could_not_answer_freely(asked: Ask
     with asked.database.worker.begin() as tx:
         model_id = models.baseline_model(tx, asked.study_id).id
     answer = {"study": asked.study, "model_id": model_id, "request_key": "another"}
-    later = file_gate_request(asked.database.worker, **answer)["request_id"]
+    later = file_gate_request(asked.database.worker, **answer)
     with asked.database.referee.begin() as tx:
         labels.want(tx, request_id=later, test_set_id=asked.set_id, positions=np.array([10, 20, 21]))
     say(asked, "ann", 20, 0)

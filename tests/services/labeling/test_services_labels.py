@@ -51,7 +51,7 @@ class Desk:
     def ask(self, positions: Any, model: str = "good") -> int:
         """A gate request that waits for the labels at these positions."""
         asked = {"study": "full", "model_id": self.lab.models["full"][model], "request_key": f"gate/{model}"}
-        request_id: int = file_gate_request(self.lab.worker, **asked)["request_id"]
+        request_id: int = file_gate_request(self.lab.worker, **asked)
         self.want(request_id, positions)
         return request_id
 

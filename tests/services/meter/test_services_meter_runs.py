@@ -171,7 +171,7 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
 ) -> None:
     """What an earlier run said on a sealed set stays, and is not asked again."""
     asked = {"study": "study", "model_id": study.model(1), "request_key": "night/1"}
-    request_id = file_meter_request(study.lab.worker, **asked)["request_id"]
+    request_id = file_meter_request(study.lab.worker, **asked)
     study.end = {killed: SystemExit()}
     with pytest.raises(SystemExit):
         Referee(study.lab.referee, study.lab.artifacts).answer_one()

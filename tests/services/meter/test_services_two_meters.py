@@ -349,9 +349,9 @@ def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Stud
         "UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,steps}', '1') WHERE id = %s", shared.sets["joint"]
     )
     given = {"study": "study", "model_id": first}
-    reading = file_meter_request(lab.worker, **given, request_key="m")["request_id"]
+    reading = file_meter_request(lab.worker, **given, request_key="m")
     late.run_once()
-    verdict = file_gate_request(lab.worker, **given, request_key="g")["request_id"]
+    verdict = file_gate_request(lab.worker, **given, request_key="g")
     late.run_once()
     decided = [row for (row,) in lab.rows("SELECT request_id FROM sealed.outbox ORDER BY 1")]
     assert (reading in decided, verdict in decided) == (True, False)
@@ -372,8 +372,7 @@ def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(ma
     lab = study.lab
     late = Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600))
     asked = [
-        file_meter_request(lab.worker, study="study", model_id=study.model(n), request_key=f"k{n}")["request_id"]
-        for n in (2, 3)
+        file_meter_request(lab.worker, study="study", model_id=study.model(n), request_key=f"k{n}") for n in (2, 3)
     ]
     late.run_once()
     decided = [row for (row,) in lab.rows("SELECT request_id FROM sealed.outbox WHERE left_at IS NULL")]

@@ -136,7 +136,7 @@ def test_a_worker_cannot_forge_it(what: str, lab: Any) -> None:
 def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
     failed = lab.gate("rare")["request_id"]
     asked = file_promotion(lab.worker, study="full", model_id=4, gate_request_id=failed, request_key="k")
-    ids = {"request_id": asked["request_id"], "study_id": 1, "model_id": 4, "gate_request_id": failed}
+    ids = {"request_id": asked, "study_id": 1, "model_id": 4, "gate_request_id": failed}
     with (
         pytest.raises(StateError, match="there is no recorded pass of this model, got 4; ask the gate first"),
         lab.referee.begin() as tx,  # even the referee's own code
@@ -162,7 +162,7 @@ def test_a_move_holds_the_study_s_sets_until_it_commits(lab: Any, kind: str) -> 
         filed = file_rollback(lab.worker, why="holidays", **asked)
     free = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
     with lab.referee.begin() as tx:
-        move = MOVES[RequestKind(kind)](tx, requests.get_request(tx, filed["request_id"]))
+        move = MOVES[RequestKind(kind)](tx, requests.get_request(tx, filed))
         assert "is in production" in move
         with lab.referee.begin() as other:
             assert len(rows(other, free)) == 2

@@ -37,7 +37,7 @@ def model_id(lab: Any, name: str, study: str = "full") -> int:
 
 def force(lab: Any, name: str = "rare", study: str = "full", *, allowed: bool = True) -> dict[str, Any]:
     given = {"study": study, "model_id": model_id(lab, name, study), "request_key": lab.key()}
-    asked = file_forced_promotion(lab.worker, **given, **REASON)["request_id"]
+    asked = file_forced_promotion(lab.worker, **given, **REASON)
     list(iter(Referee(lab.referee, lab.artifacts, allow_forced=allowed).answer_one, None))
     return dict(answer_of(lab.worker, asked) or {})
 
@@ -45,7 +45,7 @@ def force(lab: Any, name: str = "rare", study: str = "full", *, allowed: bool = 
 def roll_back(lab: Any, name: str | None = None, study: str = "full") -> dict[str, Any]:
     wanted = None if name is None else model_id(lab, name, study)
     given = {"study": study, "model_id": wanted, "request_key": lab.key()}
-    return dict(lab.answer(file_rollback(lab.worker, **given, why="it got worse")["request_id"]))
+    return dict(lab.answer(file_rollback(lab.worker, **given, why="it got worse")))
 
 
 # The live set.
@@ -159,7 +159,7 @@ def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
     with lab.referee.begin() as tx:
         forced = file_in(lab, "force")
         promotions.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
-    answer = lab.answer(filed["request_id"])
+    answer = lab.answer(filed)
     assert answer["refused"]
     assert answer["message"] == "model 4 came into production meanwhile; ask again if it shall be taken back too"
     assert in_production(lab) == 4
@@ -179,7 +179,7 @@ def test_the_same_request_key_rolls_back_once(lab: Any) -> None:
     promote(lab, "good")
     asked = {"study": "full", "why": "it got worse", "request_key": "night/1"}
     first = file_rollback(lab.worker, **asked)
-    lab.answer(first["request_id"])
+    lab.answer(first)
     assert file_rollback(lab.worker, **asked) == first
     assert lab.one("SELECT count(*) FROM work.promotions") == 3
 
@@ -268,7 +268,7 @@ def test_the_referees_address_moves_the_pointer_at_once(lab: Any) -> None:
     done = [file_promotion(lab.referee, model_id=2, gate_request_id=passed, **given, request_key="p")]
     done.append(file_forced_promotion(lab.referee, model_id=3, **REASON, **given, request_key="f"))
     done.append(file_rollback(lab.referee, why="x", **given, request_key="r"))
-    assert [answer_of(lab.worker, d["request_id"])["refused"] for d in done] == [False] * 3
+    assert [answer_of(lab.worker, d)["refused"] for d in done] == [False] * 3
     assert in_production(lab) == 2
     assert file_rollback(lab.referee, why="x", **given, request_key="r") == done[2]  # repeated: nothing moves
     assert lab.one("SELECT count(*) FROM work.promotions") == 3
@@ -315,4 +315,4 @@ def test_the_schema_itself_refuses_a_move_without_its_ground(kind: str, values: 
 def test_a_gate_request_still_answers_after_all_that(lab: Any) -> None:
     force(lab, "rare")
     filed = file_gate_request(lab.worker, study="full", model_id=2, request_key="g")
-    assert lab.answer(filed["request_id"])["symbol"] == "pass"
+    assert lab.answer(filed)["symbol"] == "pass"

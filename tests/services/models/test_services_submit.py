@@ -87,15 +87,15 @@ def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path
     asked = file_gate_request(lab.worker, study="full", model_id=found.model_id, request_key="gate/1")
     (entry,) = list_submissions(lab.worker, study="full")
     assert (entry.state, entry.kind, entry.format) == ("waiting", "command", "command")
-    answer = lab.answer(asked["request_id"])
+    answer = lab.answer(asked)
     assert answer["symbol"] == "pass"
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("pass", False)
-    assert lab.promote(asked["request_id"], found.model_id)["promoted"]
+    assert lab.promote(asked, found.model_id)["promoted"]
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("in production", True)
     later = file_gate_request(lab.worker, study="full", model_id=found.model_id, request_key="gate/2")
-    assert lab.answer(later["request_id"])["refused"]  # it stands: nothing to ask
+    assert lab.answer(later)["refused"]  # it stands: nothing to ask
     assert list_submissions(lab.worker)[0].state == "in production"
     rows = lab.open_parts().validation_inputs[:5]
     labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist()).labels
@@ -278,7 +278,7 @@ def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
     asked = file_gate_request(
         lab.worker, study="full", model_id=found.model_id, reliability=0.5, request_key="other plan"
     )
-    assert lab.answer(asked["request_id"])["refused"]
+    assert lab.answer(asked)["refused"]
     assert list_submissions(lab.worker)[0].state == "refused"
 
 
@@ -286,12 +286,12 @@ def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path)
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
     found = hand_in(path=tmp_path / "rare")
     asked = {"study": "full", "model_id": found.model_id}
-    lab.answer(file_gate_request(lab.worker, **asked, request_key="first")["request_id"])
+    lab.answer(file_gate_request(lab.worker, **asked, request_key="first"))
     (verdict,) = {entry.state for entry in list_submissions(lab.worker)}
     assert verdict in ("pass", "fail")
     again = file_gate_request(lab.worker, **asked, reliability=0.5, request_key="other plan")
     assert list_submissions(lab.worker)[0].state == "waiting"
-    assert lab.answer(again["request_id"])["refused"]
+    assert lab.answer(again)["refused"]
     assert list_submissions(lab.worker)[0].state == verdict
 
 
@@ -299,7 +299,7 @@ def test_a_hidden_verdict_shows_as_withheld(hand_in: Any, lab: Any, tmp_path: Pa
     save_constant(tmp_path / "rare", 0)  # the other one is the baseline, and nothing is asked about that
     found = hand_in(study="hidden", path=tmp_path / "rare")
     asked = file_gate_request(lab.worker, study="hidden", model_id=found.model_id, request_key="gate/1")
-    lab.answer(asked["request_id"])
+    lab.answer(asked)
     assert list_submissions(lab.worker, study="hidden")[0].state == "withheld"
     assert list_submissions(lab.worker, study="full") == []
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):

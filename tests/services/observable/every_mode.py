@@ -289,7 +289,7 @@ class Installation:
         before = self._transaction()
         self.timetable = Timetable(DELAY_SECONDS if asked["study"] in DELAYED else 0.0)
         try:
-            request_id = file(self.lab.worker, request_key=self.lab.key(), **asked)["request_id"]
+            request_id = file(self.lab.worker, request_key=self.lab.key(), **asked)
         except EasemlError as error:
             return repr(error)
         self.answer_all()

@@ -157,6 +157,6 @@ def end_trial(
 
 def force(lab: Any, name: str, study: str = "full") -> None:
     model = {"study": study, "model_id": lab.models[study][name], "request_key": lab.key()}
-    asked = file_forced_promotion(lab.worker, **model, who="Ada", why="in haste")["request_id"]
+    asked = file_forced_promotion(lab.worker, **model, who="Ada", why="in haste")
     list(iter(Referee(lab.referee, lab.artifacts, allow_forced=True).answer_one, None))
     assert not (answer_of(lab.worker, asked) or {})["refused"]

@@ -71,7 +71,7 @@ def test_a_delay_must_be_possible() -> None:
 
 def file_gate(lab: Any, model: str = "good", study: str = "full", **asked: Any) -> int:
     given = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()} | asked
-    return int(file_gate_request(lab.worker, **given)["request_id"])
+    return int(file_gate_request(lab.worker, **given))
 
 
 def decide_all(lab: Any, timetable: Timetable = LATE) -> None:
@@ -97,7 +97,7 @@ def test_until_its_time_nothing_of_a_verdict_can_be_seen(lab: Any) -> None:
     before = released(lab)
     asked = [file_gate(lab, m) for m in ("rare", "worse", "good")]
     asked.append(file_gate(lab, "good", reliability=0.5))  # refused, which is as late
-    asked.append(file_meter_request(lab.worker, study="full", request_key="m")["request_id"])
+    asked.append(file_meter_request(lab.worker, study="full", request_key="m"))
     decide_all(lab)
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 4
     assert released(lab) == before
@@ -130,7 +130,7 @@ def test_a_refusal_is_as_late_as_a_verdict(lab: Any) -> None:
 def test_sealing_and_promotions_are_not_delayed(lab: Any) -> None:
     passed = lab.gate("good")["request_id"]
     given = {"study": "full", "model_id": lab.models["full"]["good"], "gate_request_id": passed}
-    asked = file_promotion(lab.worker, **given, request_key="p")["request_id"]
+    asked = file_promotion(lab.worker, **given, request_key="p")
     decide_all(lab)
     assert answer_of(lab.worker, asked)["promoted"]
 
@@ -252,7 +252,7 @@ def test_half_of_the_labels_do_not_open_it(unlabelled: Any) -> None:
 def test_who_waits_for_labels_keeps_its_place_and_lets_other_work_through(unlabelled: Any) -> None:
     lab, truth = unlabelled
     first, second = file_gate(lab, "good"), file_gate(lab, "rare")
-    third = file_meter_request(lab.worker, study="full", model_id=4, request_key="m")["request_id"]
+    third = file_meter_request(lab.worker, study="full", model_id=4, request_key="m")
     other = file_gate(lab, "good", "first")
     assert lab.answer_all() == 3  # the first was looked at; the second one waits behind it
     assert set(wanted(lab)) == {first}

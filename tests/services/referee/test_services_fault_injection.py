@@ -86,15 +86,13 @@ def journey(lab: Any, place: Place | None = None) -> tuple[dict[str, Any], Injec
         patch.setattr(sealed_runs, "predict_in_child", machine.predict)
         judge = Referee(lab.referee, lab.artifacts)
         asked = [
-            file_gate_request(lab.worker, study="full", model_id=ids[model], request_key=f"gate/{model}")["request_id"]
+            file_gate_request(lab.worker, study="full", model_id=ids[model], request_key=f"gate/{model}")
             for model in ("good", "rare")
         ]
-        asked.append(
-            file_meter_request(lab.worker, study="full", model_id=ids["good"], request_key="meter")["request_id"]
-        )
+        asked.append(file_meter_request(lab.worker, study="full", model_id=ids["good"], request_key="meter"))
         answer_all(lab, judge, asked)
         wanted = {"study": "full", "model_id": ids["good"], "gate_request_id": asked[0], "request_key": "promote"}
-        asked.append(file_promotion(lab.worker, **wanted)["request_id"])
+        asked.append(file_promotion(lab.worker, **wanted))
         answer_all(lab, judge, asked)
     facts = {
         "answers": [(a["kind"], a["refused"], a["message"]) for a in (answer_of(lab.worker, r) for r in asked)],

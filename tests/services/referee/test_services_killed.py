@@ -147,7 +147,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     from sklearn.naive_bayes import GaussianNB
 
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
-    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "0", "--json")
@@ -158,7 +158,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
 
     assert answer_of(lab.worker, asked) is None
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0  # nothing was spent
-    assert file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"] == asked
+    assert file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1") == asked
     ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
     assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
     answer = answer_of(lab.worker, asked)
@@ -172,7 +172,7 @@ def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: 
     from sklearn.naive_bayes import GaussianNB
 
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
-    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")["request_id"]
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "3600", "--json")
@@ -191,7 +191,7 @@ def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: 
 
 
 def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
-    asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")["request_id"]
+    asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "3600", "--json")

@@ -148,7 +148,7 @@ def test_under_none_with_mail_and_a_delay_nothing_shows_either(worlds: Any, capl
 
     def ask(lab: Any) -> list[Any]:
         given = {"study": "hidden", "model_id": lab.models["hidden"]["good"], "request_key": "k"}
-        asked = file_gate_request(lab.worker, **given)["request_id"]
+        asked = file_gate_request(lab.worker, **given)
         late = Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600))
         late.run_once()
         between = answer_of(lab.worker, asked)

@@ -176,7 +176,7 @@ def test_a_mail_server_that_does_not_answer_keeps_no_answer_waiting(lab: Any, wa
         thread = threading.Thread(target=Referee(lab.referee, lab.artifacts, mail=mail).run, args=(stop,))
         thread.start()
         client, _ = silent.accept()  # a client tries to send
-        asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="k")["request_id"]
+        asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="k")
         wait_for(lambda: answer_of(lab.worker, asked))
         stop.set()
         client.close()

@@ -85,7 +85,7 @@ def machine(lab: Any, make_machine: Callable[..., Machine]) -> Machine:
 
 def file(lab: Any, model: str = "good", study: str = "full") -> int:
     asked = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()}
-    return int(file_gate_request(lab.worker, **asked)["request_id"])
+    return int(file_gate_request(lab.worker, **asked))
 
 
 def let_pass(lab: Any) -> None:
@@ -211,7 +211,7 @@ def test_the_model_that_stands_is_not_the_submissions_fault(lab: Any, make_machi
 def test_a_reading_is_put_off_too(lab: Any, machine: Machine) -> None:
     machine.on_open, machine.on_sealed = [KILLED], [KILLED]
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": lab.key()}
-    asked_id = file_meter_request(lab.worker, **asked)["request_id"]
+    asked_id = file_meter_request(lab.worker, **asked)
     for _ in range(2):  # on the validation part, then on the sealed set
         assert try_again(lab, asked_id) is None
         let_pass(lab)
@@ -222,7 +222,7 @@ def test_a_reading_is_put_off_too(lab: Any, machine: Machine) -> None:
 def test_a_validation_part_on_which_every_run_is_killed_refuses_and_spends_nothing(lab: Any, machine: Machine) -> None:
     machine.on_open = [KILLED] * 3
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": lab.key()}
-    asked_id = file_meter_request(lab.worker, **asked)["request_id"]
+    asked_id = file_meter_request(lab.worker, **asked)
     for _ in range(2):
         assert try_again(lab, asked_id, put_offs=2) is None
         let_pass(lab)
@@ -354,7 +354,7 @@ def test_a_real_program_that_kills_itself_where_its_inputs_say_so(lab: Any, tmp_
     (tmp_path / "predict.py").write_text(KILLS_ITSELF.format(rows=rows))
     pack_command(tmp_path / "predict.py", tmp_path / "model", command="python predict.py")
     model_id = lab.hand_in("full", "program", tmp_path / "model", kind="command", loss=0.1)
-    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key=lab.key())["request_id"]
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key=lab.key())
     assert try_again(lab, asked, put_offs=1) is None
     assert pauses(lab, asked) == [(True, "TrainingKilled", 60)]
     let_pass(lab)

@@ -30,7 +30,7 @@ PRIVATE = "the referee could not answer this request; its log says why, and noth
 
 def file_gate(lab: Any, model: str = "good", study: str = "full") -> int:
     asked = {"study": study, "model_id": lab.models[study][model], "request_key": lab.key()}
-    return int(file_gate_request(lab.worker, **asked)["request_id"])
+    return int(file_gate_request(lab.worker, **asked))
 
 
 def failing(error: Exception) -> Callable[..., Any]:
@@ -95,7 +95,7 @@ def test_a_lock_in_the_way_puts_a_request_off_and_lets_the_next_one_through(lab:
             assert referee.answer_one() == asked
     assert answer_of(lab.worker, asked) is None
     metered = file_meter_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key=after)
-    assert referee.answer_one() == metered["request_id"]
+    assert referee.answer_one() == metered
     assert referee.answer_one() is None  # put off for a while
     assert lab.answer(asked)["step"] == 1  # by another referee, who knows nothing of that
 

@@ -167,7 +167,7 @@ def test_a_request_that_comes_meanwhile_waits_for_the_running_model_alone(
         found = measure_next(*given, **named)
         if found is not None:  # while it ran, as far as the referee can tell
             asked = {"model_id": lab.models["hidden"]["good"], "request_key": lab.key()}
-            filed.append(file_gate_request(lab.worker, study="hidden", **asked)["request_id"])
+            filed.append(file_gate_request(lab.worker, study="hidden", **asked))
         return found
 
     monkeypatch.setattr(housekeeping, "measure_next", watched)

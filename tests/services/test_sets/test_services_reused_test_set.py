@@ -142,7 +142,7 @@ class Product:
         model = self.save(weights, self.folder)
         handed = submit_model(self.lab.worker, self.lab.artifacts, **asked, **model, message="a vote")
         filed = file_meter_request(self.lab.worker, model_id=handed.model_id, **asked)
-        return handed.validation_quality, self._answer(filed["request_id"])
+        return handed.validation_quality, self._answer(filed)
 
     def ledger(self) -> list[Any]:
         """For each submission its wrong answers of how many, their interval, the tolerance then, and what it cost."""

@@ -80,7 +80,7 @@ def test_requests_that_waited_for_labels_of_a_retired_set_are_open_again(lab: An
     retire(lab, 1)
     set_id = seal(lab, bring(), labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
-    request_id = file_gate_request(lab.worker, **asked)["request_id"]
+    request_id = file_gate_request(lab.worker, **asked)
     with lab.referee.begin() as tx:
         labels.want(tx, request_id=request_id, test_set_id=set_id, positions=np.arange(3))
         assert [w.request_id for w in labels.open_wanted(tx)] == [request_id]
@@ -194,7 +194,7 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     brought = bring()
     set_id = seal(lab, brought, labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
-    request_id = file_gate_request(lab.worker, **asked)["request_id"]
+    request_id = file_gate_request(lab.worker, **asked)
     lab.answer_all()
     assert answer_of(lab.worker, request_id) is None
     wanted = wanted_labels(lab.referee, study="full")

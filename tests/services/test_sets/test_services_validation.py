@@ -149,7 +149,7 @@ def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> Non
     retire(lab, 1)
     set_id = seal(lab, spring, name="spring", labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
-    request_id = file_gate_request(lab.worker, **asked)["request_id"]
+    request_id = file_gate_request(lab.worker, **asked)
     with lab.referee.begin() as tx:
         labels.want(tx, request_id=request_id, test_set_id=set_id, positions=np.arange(300))
     some = spring.labels.with_name("some.csv")

@@ -34,7 +34,7 @@ def trained(database: Any, artifacts: Any, candidate: str) -> TrialReport:
 def judged(database: Any, artifacts: Any, model_id: int) -> dict[str, Any]:
     filed = file_gate_request(database.worker, study="cancer", model_id=model_id, request_key="gate")
     Referee(database.referee, artifacts).answer_one()
-    answer = answer_of(database.worker, filed["request_id"])
+    answer = answer_of(database.worker, filed)
     assert answer is not None
     return answer
 

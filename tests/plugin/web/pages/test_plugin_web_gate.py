@@ -318,7 +318,7 @@ def test_labels_that_are_wanted_and_conflicts_need_a_person(judged, referee, tex
     third = judged.hand_in("third", judged.artifacts.root.parent, loss=0.05)
     judged.let_answer(third, wrong=0)
     asked = {"study": "cancer", "model_id": third, "request_key": "third"}
-    request_id = file_gate_request(database.worker, **asked)["request_id"]
+    request_id = file_gate_request(database.worker, **asked)
     with database.referee.begin() as tx:
         labels.want(tx, request_id=request_id, test_set_id=1, positions=np.array([3, 4, 5, 6]))
         given = np.full(labels.known_labels(tx, 1).shape, labels.UNKNOWN, dtype=np.int64)

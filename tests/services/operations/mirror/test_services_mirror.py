@@ -158,7 +158,7 @@ def test_the_alias_follows_promotion_and_rollback(lab: Any, mirrored: Mirror) ->
     assert sync_of(lab, mirrored)["full"]["production_version"] == "2"
     assert seen(mirrored)["models"][".full"]["aliases"] == {"production": rare}
     asked = {"study": "full", "model_id": None, "why": "too slow", "request_key": lab.key()}
-    assert lab.answer(file_rollback(lab.worker, **asked)["request_id"])["promoted"]
+    assert lab.answer(file_rollback(lab.worker, **asked))["promoted"]
     again = sync_of(lab, mirrored)["full"]
     assert (again["versions"], again["production_version"]) == (0, "1")
     assert seen(mirrored)["models"][".full"]["aliases"] == {"production": good}

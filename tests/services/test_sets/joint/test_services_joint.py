@@ -211,7 +211,7 @@ def test_nobody_is_answered_between_the_last_answer_and_its_publication(last: st
     file(lab.worker, study="shared", model_id=ends, request_key=lab.key())
     later.run_once()
     used = len(shared.ledger())
-    asked = other(lab.worker, study="shared", model_id=late, request_key=lab.key())["request_id"]
+    asked = other(lab.worker, study="shared", model_id=late, request_key=lab.key())
     lab.answer_all()
     assert shared.state() == ("live", None)
     assert answer_of(lab.worker, asked) is None  # it waits
@@ -285,7 +285,7 @@ def test_the_steps_follow_the_order_of_the_requests(shared: Shared, kinds: tuple
     """A request whose model runs, or whose time has not come, is passed over; a later one of either kind waits."""
     file = {"gate": file_gate_request, "meter": file_meter_request}
     asked = {"study": "shared", "model_id": shared.model()}
-    first, second = (file[kind](shared.lab.worker, **asked, request_key=kind)["request_id"] for kind in kinds)
+    first, second = (file[kind](shared.lab.worker, **asked, request_key=kind) for kind in kinds)
     with shared.lab.referee.begin() as tx:
         assert requests.claim_request(tx, skip=[first]) is None
         assert requests.claim_request(tx) == first
@@ -306,7 +306,7 @@ def test_two_referees_answer_one_after_the_other(bare: Any, tmp_path: Any) -> No
     asked = []
     for model in models:
         for file in (file_gate_request, file_meter_request):
-            asked.append(file(bare.worker, study="shared", model_id=model, request_key=bare.key())["request_id"])
+            asked.append(file(bare.worker, study="shared", model_id=model, request_key=bare.key()))
     start = threading.Barrier(2)
 
     def work(store: Store) -> None:
