@@ -50,7 +50,6 @@ TYPED = {
     "easeml promotion verify": f"{SERVICES}.evidence.bundle_check:Checked",
     "easeml referee": f"{CLI}.referee:AnsweredRequests",
     "easeml refine feeds": f"list {SERVICES}.datasets.feed:FeedEntry",
-    "easeml refine list": f"{SERVICES}.datasets.refine:PairList",
     "easeml refine off": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine on": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine rank": f"{SERVICES}.datasets.refine:SuspiciousPairs",
