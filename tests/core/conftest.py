@@ -90,5 +90,5 @@ def _killed_worker(job: TrainingJob) -> Iterator[None]:
 
 @pytest.fixture
 def killed_worker() -> Callable[[TrainingJob], contextlib.AbstractContextManager[None]]:
-    """A worker of its own that runs a job within the block; at its end it is killed, which it cannot know of."""
+    """A separate worker that runs a job within the block; it is killed at the end of the block."""
     return _killed_worker

@@ -1,4 +1,4 @@
-"""A person has the last word: what has passed the gate is promoted once somebody has approved it."""
+"""A model that has passed the gate is promoted once a user has approved it."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ with DAG("cookbook_approval", schedule=MONDAYS, catchup=False, max_active_runs=1
         """Where the best model is in production already the list is empty, and all that follows is skipped."""
         return found
 
-    gate = easeml.GateOperator(task_id="gate", study="flowers")  # of the best model; a failure asks nobody
+    gate = easeml.GateOperator(task_id="gate", study="flowers")  # of the best model; a failure asks for no approval
     approve = ApprovalOperator(
         task_id="approve",
         subject="Model {{ ti.xcom_pull(task_ids='gate')['model_id'] }} of flowers has passed. Promote it?",

@@ -1,4 +1,4 @@
-"""A DAG for each team, with studies, pool and budget of its own, from one list."""
+"""A DAG for each team, with separate studies, pool and budget, from one list."""
 
 from airflow.sdk import DAG, CronTriggerTimetable
 

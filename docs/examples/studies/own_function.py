@@ -1,4 +1,4 @@
-"""Functions of one's own beside a kind of easeml: one mapped task trains each trial with what its candidate names."""
+"""Your own functions beside a kind of easeml: one mapped task trains each trial with what its candidate names."""
 
 from datetime import timedelta
 

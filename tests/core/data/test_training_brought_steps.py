@@ -1,4 +1,4 @@
-"""Steps that tenants bring in functions of their own: kept, loaded again, and answering as before."""
+"""Steps of tenants' functions: stored, loaded again, with the same predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CSV files that somebody names: good ones, damaged ones, hostile ones; errors never show what stands in the file."""
+"""Untrusted CSV files: good, damaged, hostile; errors never show content of the file."""
 
 from __future__ import annotations
 

@@ -299,7 +299,7 @@ def test_large_images_ask_for_a_size(tmp_path: Path) -> None:
     assert load_source(f"images:{tmp_path}?size=16").layout.shape == (16, 16, 3)
 
 
-def test_without_pillow_the_way_to_get_it_is_told(flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pillow_the_way_to_get_it_is_reported(flowers: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InvalidInputError, match=r"pip install 'easeml-airflow\[images\]'"):
         load_source(f"images:{flowers}")

@@ -129,7 +129,7 @@ def test_no_content_raises_anything_else(tmp_path_factory, content, place, cut) 
         return
 
 
-def test_without_pyarrow_the_way_to_get_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_the_way_to_get_it_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path, {"x": [1, 2], "y": [0, 1]})
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InvalidInputError, match=r"pip install 'easeml-airflow\[parquet\]'"):

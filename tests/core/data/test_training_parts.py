@@ -1,4 +1,4 @@
-"""Cutting a table: nobody shares a row with anybody, every row goes somewhere, files say what was put in."""
+"""Splitting a table: parts share no row, every row is in a part, files hold what was put in."""
 
 from __future__ import annotations
 

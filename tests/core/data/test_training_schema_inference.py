@@ -174,9 +174,9 @@ def test_of_many_images_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.M
     for kind, count in (("cat", 3), ("dog", 2)):
         for n in range(count):
             picture(tmp_path / "pets" / kind / f"{n}.png", (4, 4))
-    told: list[str] = []
-    found = infer_program(tmp_path / "pets", report=told.append)
-    assert told == ["1 of 2 images looked at", "2 of 2 images looked at"]
+    reported: list[str] = []
+    found = infer_program(tmp_path / "pets", report=reported.append)
+    assert reported == ["1 of 2 images looked at", "2 of 2 images looked at"]
     assert (found.partial, found.rows, found.classes) == (True, 5, (("cat", 3), ("dog", 2)))
     assert "read: 2 of 5 images, of each the header; none was decoded" in found.notes
 
@@ -237,14 +237,14 @@ def test_a_bounded_part_is_read_and_that_is_said(tmp_path: Path, monkeypatch: py
     text = "x,kind\n" + "".join(f"{n},{'ab'[n % 2] if n < 50 else 'c'}\n" for n in range(100))
     path = written(tmp_path, text)
     monkeypatch.setattr(blocks, "BLOCK_CELLS", 20)
-    told: list[str] = []
-    whole = infer_program(path, report=told.append)
-    assert told == [f"{n} rows read" for n in range(10, 101, 10)]
+    reported: list[str] = []
+    whole = infer_program(path, report=reported.append)
+    assert reported == [f"{n} rows read" for n in range(10, 101, 10)]
     assert (len(whole.classes), whole.partial, whole.rows) == (3, False, 100)
     monkeypatch.setattr(blocks, "MOST_CELLS", 90)
-    told.clear()
-    part = infer_program(path, report=told.append)
-    assert told == [f"{n} rows read" for n in (10, 20, 30, 40, 45)]
+    reported.clear()
+    part = infer_program(path, report=reported.append)
+    assert reported == [f"{n} rows read" for n in (10, 20, 30, 40, 45)]
     assert (part.classes, part.partial, part.rows) == ((("a", 23), ("b", 22)), True, 45)
     note = "read: the first 45 rows, not the rest; classes and words that come later are not counted"
     assert note in part.notes
@@ -292,7 +292,7 @@ def taken(path: Path, target: str, task: Task) -> bool:
 
 @settings(max_examples=examples(150), deadline=None)
 @given(table=tables(), task=st.sampled_from([None, *Task]), block=st.integers(1, 200))
-def test_a_random_table_is_told_as_its_source_makes_it(
+def test_a_random_table_is_reported_as_its_source_makes_it(
     tmp_path_factory: pytest.TempPathFactory, table: tuple[list[str], list[list[str]]], task: Task | None, block: int
 ) -> None:
     names, rows = table

@@ -35,8 +35,8 @@ def test_the_column_that_divides_is_no_input_unless_it_is_kept(split: str, field
     found = infer_program(path, split=split)
     assert str(found.program.input) == f"{{[{fields}], []}}"
     assert found.program == load_source(f"csv:{path}", "kind", split=split).program
-    told = "" if split == "rows" else f", split '{split}'"
-    assert found.notes[0] == f"source 'csv:data.csv', target 'kind', task classification{told}"
+    reported = "" if split == "rows" else f", split '{split}'"
+    assert found.notes[0] == f"source 'csv:data.csv', target 'kind', task classification{reported}"
     assert found.report().split == split
     assert row_of(found) == "5a"
 
@@ -44,7 +44,7 @@ def test_the_column_that_divides_is_no_input_unless_it_is_kept(split: str, field
 @pytest.mark.parametrize(
     ("named", "spec"), [(KEYS, "?id=machine&step=hour"), ({"id_column": "machine"}, "?id=machine")]
 )
-def test_series_are_told_by_the_columns_that_are_named(named: dict[str, str], spec: str, tmp_path: Path) -> None:
+def test_series_are_reported_by_the_columns_that_are_named(named: dict[str, str], spec: str, tmp_path: Path) -> None:
     path = written(tmp_path, SERIES if len(named) == 2 else SERIES.replace("hour", "step"))
     asked = {"target": "kind", "split": "group:plant"}
     found = infer_program(path, **asked, **named)
@@ -63,7 +63,7 @@ def test_columns_are_named_where_a_file_could_be_read_otherwise(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("text", "asked", "words"),
     [
-        (STAYS, {"split": "group:nobody"}, "split 'group:nobody': the column 'nobody' is not among the 4 columns"),
+        (STAYS, {"split": "group:absent"}, "split 'group:absent': the column 'absent' is not among the 4 columns"),
         (STAYS, {"split": "group:kind", "target": "kind"}, "the column 'kind' is the target"),
         (STAYS, {"split": "by:day"}, "split must be rows, group:COLUMN or time:COLUMN"),
         (STAYS, {"split": "time:patient"}, "has in row 1 a text that is no time"),

@@ -93,10 +93,10 @@ def test_the_same_text_is_the_same_numbers_in_another_process() -> None:
     )
     here = hashlib.sha256(hashed_text(words("one two", "drei", None), TEXT_WIDTH).tobytes()).hexdigest()
     for seed in ("1", "2"):
-        told = subprocess.run(
+        reported = subprocess.run(
             [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True
         )
-        assert told.stdout.strip() == here, told.stderr
+        assert reported.stdout.strip() == here, reported.stderr
 
 
 def test_free_text_can_be_learnt_from() -> None:

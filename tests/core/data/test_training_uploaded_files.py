@@ -1,4 +1,4 @@
-"""Uploads: how a source names one, and what a zip file of somebody's may hold."""
+"""Uploads: how a source names one, and what an uploaded zip file may hold."""
 
 import io
 import struct

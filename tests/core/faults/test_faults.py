@@ -71,7 +71,7 @@ def disk_full(number: int = errno.ENOSPC) -> OSError:
         (chained(errors.ArtifactError("missing"), disk_full(errno.ECONNREFUSED)), Blame.PASSING),
         (chained(errors.InvalidInputError("not fetched"), disk_full()), Blame.PASSING),
         (chained(errors.InvalidInputError("not fetched"), chained(ValueError("x"), disk_full())), Blame.PASSING),
-        # The asker's address: its server refuses, whoever asks.
+        # The asker's address: its server refuses every client.
         (chained(errors.InvalidInputError("not fetched"), disk_full(errno.ECONNREFUSED)), Blame.ASKER),
         (chained(errors.InvalidInputError("too large"), disk_full(errno.EFBIG)), Blame.ASKER),
         (errors.TrainingKilled("x"), Blame.BOUNDED),

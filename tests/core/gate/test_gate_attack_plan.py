@@ -33,7 +33,7 @@ def test_the_same_plan_gives_the_same_attack(adaptivity: str) -> None:
     assert first == second
 
 
-def test_who_is_told_nothing_learns_nothing() -> None:
+def test_a_developer_without_answers_learns_nothing() -> None:
     found = attack_plan(examples=1000, adaptivity="none", **PLAN)
     assert found.fooled <= 28
     assert found.naive > 2 * 28

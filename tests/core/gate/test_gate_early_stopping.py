@@ -233,11 +233,11 @@ def test_the_counts_of_the_looks_give_the_verdict_again(source, rows, batch, mod
         waiting[found.positions] = labels[found.positions]
     looks = looks_of_submission(condition, waiting, old, new, slices=slices, batch=batch, **asked)
     again = [Looks.from_json(json.loads(json.dumps(asdict(one)))) for one in looks]
-    told, verdict, passed = judge_looks_of_submission([condition, *(c for c, _ in parts)], again, **asked)
+    reported, verdict, passed = judge_looks_of_submission([condition, *(c for c, _ in parts)], again, **asked)
     assert (verdict, passed) == (found.verdict, found.passed)
-    if told[0].examples is not None:
-        assert (told[0].examples, told[0].wins) == (found.outcomes.examples, found.outcomes.wins)
-    if not sliced and told[0].examples is not None and len(looks[0].moments) > 1:
+    if reported[0].examples is not None:
+        assert (reported[0].examples, reported[0].wins) == (found.outcomes.examples, found.outcomes.wins)
+    if not sliced and reported[0].examples is not None and len(looks[0].moments) > 1:
         cut = replace(again[0], moments=again[0].moments[:-1], cells=again[0].cells[:-1], is_whole=False)
         with pytest.raises(InvalidInputError):  # the bets no longer fit, or the verdict is open
             judge_looks_of_submission([condition], [cut], **asked)

@@ -71,7 +71,7 @@ def test_with_all_labels_it_is_the_decision_on_counts(source, rows, log_level, m
     st.data(),
 )
 def test_labels_given_a_few_at_a_time_end_in_the_same_verdict(source, rows, mode, how, data):
-    """Whoever gives what is asked for, in whatever portions, gets what all labels at once would have given."""
+    """Labels given on demand, in portions of any size, lead to the verdict of all labels at once."""
     labels, old, new = np.array(rows).T
     sampling, on_demand = how
     asked_as = {"mode": mode, "sampling": sampling, "batch": data.draw(st.integers(1, 7)), "on_demand": on_demand}

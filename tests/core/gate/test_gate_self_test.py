@@ -30,9 +30,9 @@ def test_identical_models_pass_as_often_as_the_level_allows():
 
 
 def test_it_says_how_far_it_is():
-    told = []
-    run(runs=3, on_done=lambda done, of: told.append((done, of)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    reported = []
+    run(runs=3, on_done=lambda done, of: reported.append((done, of)))
+    assert reported == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_gate_that_errs_too_often_is_noticed(monkeypatch):

@@ -155,8 +155,8 @@ def test_an_alert_claims_no_more_than_its_method_promises(settings, middle, top)
 
 def test_figures_of_an_alert_are_rounded_to_the_safe_side():
     config = MeterConfig(ranges=(0.1, 0.3), tolerance=0.05)
-    told = budget_breach([2], config, edges=(0.12345678, 0.32345612), tolerance=0.0500000001)
-    assert "is above 0.123456 and at most 0.323457 (+/- 0.0500001)" in (told or "")
+    reported = budget_breach([2], config, edges=(0.12345678, 0.32345612), tolerance=0.0500000001)
+    assert "is above 0.123456 and at most 0.323457 (+/- 0.0500001)" in (reported or "")
 
 
 def test_rules_in_a_row_begin_anew_on_another_validation_set():
@@ -175,10 +175,10 @@ def test_rules_in_a_row_begin_anew_on_another_validation_set():
 @pytest.mark.parametrize(("total", "direct"), [(3, 1), (3, 2), (2, 1), (3, 3), (2, 2), (2, 3)])
 def test_where_test_data_are_harder_an_alert_does_not_ask_for_more_of_the_old_kind(total, direct):
     both = combine_signals(total=total, direct=direct, config=THREE)
-    told = budget_breach([total], THREE, both=both) or ""
+    reported = budget_breach([total], THREE, both=both) or ""
     plain = budget_breach([total], THREE) or ""
     if total > direct:
-        assert told == plain.replace(advice(total, 3), both.sentence)
-        assert told.endswith(both.sentence)
+        assert reported == plain.replace(advice(total, 3), both.sentence)
+        assert reported.endswith(both.sentence)
     else:
-        assert told == plain
+        assert reported == plain

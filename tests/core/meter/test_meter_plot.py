@@ -12,7 +12,7 @@ from easeml_core.meter.plot import draw_meter_plan, draw_replay
 SETTINGS = {"ranges": (0.1, 0.3), "tolerance": 0.05, "reliability": 0.99, "steps": 8}
 
 
-def told(figure):
+def reported(figure):
     return " ".join(figure.get_suptitle().split())
 
 
@@ -27,7 +27,7 @@ def test_a_replay_says_what_was_answered(tmp_path):
     found, figure = replayed([900, 1_000, 3_000])
     (axes,) = figure.axes
     assert [reading.signal for _, reading in found.readings] == [1, 1, 2]
-    assert told(figure) == "3 submissions answered: 2 x signal 1, 1 x signal 2; the set can go on"
+    assert reported(figure) == "3 submissions answered: 2 x signal 1, 1 x signal 2; the set can go on"
     assert [text.get_text() for text in axes.texts] == ["signal 1", "signal 2", "signal 3"]
     assert axes.get_ylabel().startswith("gap: share wrong on the sealed set")
     assert "whiskers: tolerance; path-adaptive, clopper-pearson, reliability 0.99" in figure.get_supxlabel()
@@ -39,14 +39,14 @@ def test_a_replay_says_what_was_answered(tmp_path):
 def test_a_set_that_ends_says_why():
     found, figure = replayed([900] * 3, steps=2)
     assert found.retired_at == 3
-    assert told(figure).endswith("submission 3 got no answer: the set is used up")
+    assert reported(figure).endswith("submission 3 got no answer: the set is used up")
     assert "set retired:\nall submissions are used" in [text.get_text() for text in figure.axes[0].texts]
 
 
 def test_no_answer_at_all_can_be_drawn():
     found, figure = replayed([1], examples=5)
     assert found.readings == []
-    assert told(figure).startswith("0 submissions answered; submission 1 got no answer")
+    assert reported(figure).startswith("0 submissions answered; submission 1 got no answer")
 
 
 def test_a_plan_names_every_method():
@@ -57,6 +57,6 @@ def test_a_plan_names_every_method():
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert sorted(names) == sorted([found.method, *(plan.method for plan in others)])
     assert axes.texts[names.index("path-adaptive")].get_text() == f"{found.labels:,}"
-    assert told(figure).startswith(f"path-adaptive needs {found.labels:,} labelled examples for 8 submissions")
+    assert reported(figure).startswith(f"path-adaptive needs {found.labels:,} labelled examples for 8 submissions")
     assert "boundaries 0.1, 0.3; tolerance 0.05, reliability 0.99" in figure.get_supxlabel()
     assert axes.get_xlabel() == "labelled examples of the sealed set"

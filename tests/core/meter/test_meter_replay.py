@@ -1,4 +1,4 @@
-"""Replays: a history through the meter, read from a file of somebody else's."""
+"""Replays: a history through the meter, read from an untrusted file."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_one_teams_retirement_leaves_the_others():
     assert (found.retired_at, found.why) == (3, "steps")
 
 
-def test_breaches_of_the_budget_are_told_with_their_place():
+def test_breaches_of_the_budget_are_reported_with_their_place():
     config = evolve(CONFIG, budget=("two yellow in a row", "retire within 40 submissions"), steps=4)
     found = replay(rows(0.2, 0.0, 0.2, 0.4, 0.0, 0.0, 0.2), examples=5_000, config=config)
     assert [(at, text.split('"')[1]) for at, text in found.alerts] == [

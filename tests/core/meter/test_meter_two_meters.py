@@ -115,8 +115,8 @@ def test_no_figure_of_the_alert_is_rounded_up():
     almost = evolve(CONFIG, reliability=1 - 1e-9)
     assert 0.999999997 < both_reliability(almost, almost) <= 1 - 2e-9
     assert both_reliability(evolve(CONFIG, reliability=1 - 1e-14), evolve(CONFIG, reliability=1 - 1e-14)) < 1
-    told = drift_alert(TwoSignals(3, 1, 0.12345678, math.inf, "certain"), both_reliability(almost, almost))
-    assert (told or "").endswith("(harder by at least 0.123456, with probability 0.999999)")
+    reported = drift_alert(TwoSignals(3, 1, 0.12345678, math.inf, "certain"), both_reliability(almost, almost))
+    assert (reported or "").endswith("(harder by at least 0.123456, with probability 0.999999)")
     easier = drift_alert(TwoSignals(1, 3, -math.inf, -0.29999999, "certain"), 0.7)
     assert (easier or "").endswith("(easier by at least 0.299999, with probability 0.7)")
     assert drift_alert(TwoSignals(2, 1, -0.1, 0.3, "likely"), 0.9) is None

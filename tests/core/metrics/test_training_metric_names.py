@@ -113,7 +113,7 @@ def test_a_function_is_a_metric(shop, stated, quality) -> None:
         (2.0, NumericalError, "must be finite and in"),
     ],
 )
-def test_a_function_that_gives_no_score_is_told_of(shop, said, error, expected) -> None:
+def test_a_function_that_gives_no_score_is_reported_of(shop, said, error, expected) -> None:
     shop.odd = user_metric(needs="numbers", higher_is_better=True, low=0, high=1)(lambda *_: said)
     with pytest.raises(error, match=expected):
         metric_of("shop_metrics:odd").score([0.0], [1.0])

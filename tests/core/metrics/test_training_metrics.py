@@ -250,7 +250,7 @@ def test_a_sure_mistake_costs_much_but_not_everything() -> None:
 
 
 @pytest.mark.parametrize("name", ["auc", "log_loss"])
-def test_missing_probabilities_are_told_with_a_remedy(name) -> None:
+def test_missing_probabilities_are_reported_with_a_remedy(name) -> None:
     with pytest.raises(InvalidInputError, match=f"{name} needs the probabilities of the classes.*use accuracy"):
         metric_of(name).score(LABELS, SAID)
 
@@ -267,7 +267,7 @@ def test_r2_of_targets_that_are_all_the_same_is_refused() -> None:
         metric_of("r2").score([2.0], [2.0])
 
 
-def test_numbers_too_large_are_told_of() -> None:
+def test_numbers_too_large_are_reported_of() -> None:
     with pytest.raises(NumericalError, match="rmse came out as inf"):
         metric_of("rmse").score([1e300, 0.0], [-1e300, 0.0])
     with pytest.raises(NumericalError, match="another unit"):

@@ -1,4 +1,4 @@
-"""Files of boosted trees that nobody should load: refused with a reason, before the library sees them."""
+"""Malformed files of boosted trees: refused with a reason, before the library sees them."""
 
 from __future__ import annotations
 

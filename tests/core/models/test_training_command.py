@@ -1,4 +1,4 @@
-"""Models that are programs: what they are given, what they may answer, and archives that nobody should unpack."""
+"""Models that are programs: what they are given, what they may answer, and archives that are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every candidate learns real digits and comes back from its file the same; files nobody should load are refused."""
+"""Every candidate learns real digits and comes back from its file the same; hostile files are refused."""
 
 from __future__ import annotations
 
@@ -208,7 +208,7 @@ def test_importing_skops_leaves_torch_alone() -> None:
     ("classes", "words"),
     [(["no", "yes"], "the model answered '(no|yes)'"), (["1", "two"], "the model answered 'two'"), (["1", "2"], None)],
 )
-def test_a_pipeline_that_answers_with_words_is_told_what_is_wanted(classes: list[str], words: str | None) -> None:
+def test_a_pipeline_that_answers_with_words_is_reported_what_is_wanted(classes: list[str], words: str | None) -> None:
     inputs = np.float32([[0], [1]])
     predictor = skops_format.PipelinePredictor(make_pipeline(DecisionTreeClassifier()).fit(inputs, classes))
     if words is None:

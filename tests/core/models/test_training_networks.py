@@ -171,9 +171,9 @@ def test_images_too_small_for_two_poolings_are_refused(digits: OpenParts) -> Non
         trainer_of("torch_cnn").fit(parts, {}, seed=0, report=silent)
 
 
-def test_epochs_are_told_as_they_end(digits: OpenParts) -> None:
+def test_epochs_are_reported_as_they_end(digits: OpenParts) -> None:
     news = []
-    trainer_of("torch_mlp").fit(digits, {"epochs": 3}, seed=0, report=lambda *told, **_: news.append(told))
+    trainer_of("torch_mlp").fit(digits, {"epochs": 3}, seed=0, report=lambda *reported, **_: news.append(reported))
     assert [note for _, note, _ in news] == ["epoch 1 of 3", "epoch 2 of 3", "epoch 3 of 3"]
     assert [round(progress, 3) for progress, *_ in news] == [0.333, 0.567, 0.8]
     assert all(0 <= quality <= 1 for *_, quality in news)

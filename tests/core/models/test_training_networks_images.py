@@ -132,7 +132,7 @@ def test_normalisation_is_the_paper_s(power: str) -> None:
     np.testing.assert_allclose(beyond, np.zeros((1, 4)), atol=1e-6)
 
 
-def test_small_values_are_told_apart_by_a_small_power_only() -> None:
+def test_small_values_are_distinguished_by_a_small_power_only() -> None:
     """Two classes differ by a factor of ten among pixels a million times smaller than the greatest."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 160)

@@ -185,9 +185,9 @@ def test_a_share_is_counted_over_the_steps_that_are_there() -> None:
 
 def test_rocket_trains_on_no_more_rows_than_allowed() -> None:
     parts = waves(rows=90)
-    told = trainer_of("rocket").fit(parts, {"features_per_kernel": 2, "max_rows": 12}, seed=0, report=silent)
+    reported = trainer_of("rocket").fit(parts, {"features_per_kernel": 2, "max_rows": 12}, seed=0, report=silent)
     all_rows = trainer_of("rocket").fit(parts, {"features_per_kernel": 2}, seed=0, report=silent)
-    assert not np.array_equal(told.scores(parts.validation_inputs), all_rows.scores(parts.validation_inputs))
+    assert not np.array_equal(reported.scores(parts.validation_inputs), all_rows.scores(parts.validation_inputs))
 
 
 def test_many_channels_and_one_step_are_no_obstacle() -> None:

@@ -102,7 +102,7 @@ def test_rows_come_back_from_a_short_code() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-4, 4, width=32), min_size=1, max_size=9))
-def test_numbers_are_told_by_their_bits(row: list[float]) -> None:
+def test_numbers_are_reported_by_their_bits(row: list[float]) -> None:
     """To half of 1/254 of the range; none is taken for a missing one."""
     rows = torch.tensor([row])
     bits = Bits(len(row))(rows)

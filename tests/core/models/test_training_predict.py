@@ -127,7 +127,7 @@ def test_an_array_of_objects_is_not_unpickled(constant: Path, tmp_path: Path, mo
     ids=["80 TB", "overflow", "negative", "no type", "unhashable", "open", "a string", "zero", "deep"],
 )
 def test_a_header_made_to_hurt_is_a_failure_of_the_model(header: str) -> None:
-    """It must not be an error of whoever reads: the referee would refuse the request, and spend nothing."""
+    """It must not be the reader's error: the referee would refuse the request without spending a step."""
     content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode("latin1") + bytes(16)
     with pytest.raises(ValueError, match="the bytes are no array"):
         array_from_bytes(content)

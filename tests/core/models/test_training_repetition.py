@@ -94,7 +94,7 @@ def test_rounding_of_large_numbers_is_small_beside_what_is_right() -> None:
     require_same(first, first + 0.4, right_within=50.0)
     with pytest.raises(TrainingError, match="1,000 of 1,000"):
         require_same(first, first + 40.0, right_within=50.0)
-    require_same(first, first + 40.0)  # nobody has said what is right
+    require_same(first, first + 40.0)  # no tolerance is set
 
 
 def test_numbers_that_are_infinitely_far_apart_are_others() -> None:

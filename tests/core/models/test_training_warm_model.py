@@ -1,4 +1,4 @@
-"""Models that stay loaded: the same answers as from a child for one call, and nothing left when nobody asks."""
+"""Models that stay loaded: the same answers as from a child for one call, and no process left when idle."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_it_ends_when_nobody_asks(start: Callable[..., WarmModel]) -> None:
     soon(lambda: processes() == 0)
 
 
-def test_what_the_model_does_wrong_is_told_and_ends_it(start: Callable[..., WarmModel]) -> None:
+def test_what_the_model_does_wrong_is_reported_and_ends_it(start: Callable[..., WarmModel]) -> None:
     for model, words in (
         (start(probabilities_of(2)), "gives no probabilities here"),
         (start(A_CLASS, "skops"), "model"),
@@ -135,7 +135,7 @@ def test_more_than_an_answer_may_have_is_not_kept(start: Callable[..., WarmModel
 def test_an_answer_that_nobody_asked_for_ends_it_and_is_kept_by_nobody(
     count: int, start: Callable[..., WarmModel]
 ) -> None:
-    """A model that writes on would fill the memory of whoever asks, and answer the next question before it is put."""
+    """A model that writes on would fill the caller's memory, and answer the next request before it is sent."""
     model = start()
     model.ask(ROWS)
     for _ in range(count):
@@ -168,7 +168,7 @@ def test_few_models_stay_loaded_and_a_lost_one_is_loaded_anew(tmp_path: Path) ->
     for child in loaded():
         child.kill()
     time.sleep(0.2)
-    with contextlib.suppress(TrainingError):  # whoever asks in that moment hears of it
+    with contextlib.suppress(TrainingError):  # a caller at that moment gets the error
         kept.answer(artifacts, models[1], A_CLASS, ROWS)
     assert kept.answer(artifacts, models[1], A_CLASS, ROWS).tolist() == [1] * 3
     kept.close()

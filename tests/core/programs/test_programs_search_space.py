@@ -117,7 +117,7 @@ def test_words_and_numbers_mean_what_they_say(text, value) -> None:
         ("# nothing", "it is empty"),
     ],
 )
-def test_mistakes_are_told_with_their_path(text, message) -> None:
+def test_mistakes_are_reported_with_their_path(text, message) -> None:
     with pytest.raises(InvalidInputError, match=re.escape(message)) as caught:
         read_space(text)
     assert str(caught.value).startswith("search space: ")
@@ -136,7 +136,7 @@ def test_mistakes_are_told_with_their_path(text, message) -> None:
         (7, "a candidate is a mapping"),
     ],
 )
-def test_mistakes_in_plain_data_are_told_too(data, message) -> None:
+def test_mistakes_in_plain_data_are_reported_too(data, message) -> None:
     with pytest.raises(InvalidInputError, match=re.escape(message)):
         space_of(data)
 

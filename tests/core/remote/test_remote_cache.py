@@ -274,7 +274,7 @@ def test_a_killed_download_is_resumed(tmp_path: Path, web: Any) -> None:
     assert fetch(cache, url, digest(content)) == (content, len(content) - there)
 
 
-def test_progress_is_told_and_may_end_the_download(cache: FileCache, served: Any) -> None:
+def test_progress_is_reported_and_may_end_the_download(cache: FileCache, served: Any) -> None:
     url, content = served
     heard = list[str]()
     with cache.entry(wanted(url, digest(content)), Teller("a.csv", lambda p: heard.append(str(p)))):
@@ -305,7 +305,7 @@ def linked(folder: Path) -> None:
 def test_a_server_that_sends_byte_by_byte_keeps_nobody_waiting(
     cache: FileCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever waits looks at the clock whenever something has come, not when a megabyte has."""
+    """The deadline is checked after every chunk, not after every megabyte."""
     monkeypatch.setattr(web_files, "SILENCE_SECONDS", 1.0)
     monkeypatch.setattr(download, "REST_SECONDS", 0.0)
 

@@ -1,4 +1,4 @@
-"""Addresses and prefixes: what is not written plainly is refused, and nobody leaves his prefix."""
+"""Addresses and prefixes: ambiguous ones are refused, and no address leaves its prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model keeps nothing in the kernel from one run to the next, and gets no rights in a namespace of its own."""
+"""A model keeps nothing in the kernel from one run to the next, and gets no rights in a new namespace."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def test_without_the_filter_the_same_program_makes_namespaces(tries: Path, tmp_p
     """Which shows that the attempts are good, where the kernel lets ordinary users make any."""
     if "network" in probe_isolation(Sandbox()).reaches():
         pytest.skip(f"the kernel makes no namespaces here: {probe_isolation(Sandbox())}")
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, str(tmp_path / "predict.py")], capture_output=True, text=True, check=True, cwd=tmp_path
     )
-    assert told.stdout.split()[1:] == ["2", "1", "1"]
+    assert reported.stdout.split()[1:] == ["2", "1", "1"]
 
 
 def test_a_machine_without_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def outside():
 def environ():
     return any(b"hunter2" in open(f"/proc/{{p}}/environ", "rb").read() for p in (PID, os.getppid()))
 def ptrace():
-    return ctypes.CDLL(None, use_errno=True).ptrace(0x4206, PID, None, None) == 0  # PTRACE_SEIZE stops nobody
+    return ctypes.CDLL(None, use_errno=True).ptrace(0x4206, PID, None, None) == 0  # PTRACE_SEIZE stops no process
 def signal():
     os.kill(PID, 0)
     return True
@@ -125,7 +125,7 @@ for path in left:
 print(json.dumps({"uid": os.getuid(), "found": found.tolist(), "left": left, "isolation": isolation.to_json()}))
 """
 
-# What an ordinary user is here: root's interpreter may lie where nobody else can reach it, so it is shown to them.
+# What an ordinary user is here: root's interpreter may be where other users cannot reach it, so it is mounted for them.
 ORDINARY = """
 from easeml_core.sandbox.namespaces import Confinement, enter
 enter(Confinement(("files", "account"), None, None, 2048))
@@ -133,16 +133,16 @@ enter(Confinement(("files", "account"), None, None, 2048))
 
 
 def ask(tmp_path: Path, *, sandboxed: bool, before: str = "", prefix: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Run the harness in a process of its own; what the hostile model found, by name, and the isolation."""
+    """Run the harness in a separate process; return the hostile model's findings by name, and the isolation."""
     code = f"HOSTILE = {HOSTILE!r}\nROOT = {ROOT!r}\nSANDBOXED = {sandboxed}\n{before}\n{HARNESS}"
     answer = subprocess.run(
         [*prefix, sys.executable, "-P", "-c", code], cwd=tmp_path, env={"PYTHONPATH": ROOT, "PATH": os.environ["PATH"]},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout)
-    told["found"] = [name for name, found in zip(ATTEMPTS, told["found"], strict=True) if found]
-    return told
+    reported = json.loads(answer.stdout)
+    reported["found"] = [name for name, found in zip(ATTEMPTS, reported["found"], strict=True) if found]
+    return reported
 
 
 def as_ordinary_user() -> str:
@@ -162,21 +162,21 @@ def before(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_hostile_model_finds_nothing(before: str, tmp_path: Path) -> None:
-    told = ask(tmp_path, sandboxed=True, before=before)
-    isolation = Isolation.from_json(told["isolation"])
-    assert (told["uid"] == 0) == (isolation.account is not None)
+    reported = ask(tmp_path, sandboxed=True, before=before)
+    isolation = Isolation.from_json(reported["isolation"])
+    assert (reported["uid"] == 0) == (isolation.account is not None)
     if isolation.reaches():
         pytest.skip(f"the kernel does not allow all of the sandbox here: {isolation}")
-    assert told["found"] == []
-    assert told["left"] == []
+    assert reported["found"] == []
+    assert reported["left"] == []
 
 
 def test_without_the_sandbox_the_same_model_finds_almost_everything(before: str, tmp_path: Path) -> None:
-    told = ask(tmp_path, sandboxed=False, before=before)
-    found = set(told["found"])
+    reported = ask(tmp_path, sandboxed=False, before=before)
+    found = set(reported["found"])
     assert {"loopback", "environ", "ptrace", "signal", "secret file", "open file", "socket file"} <= found
     assert not {"descriptors", "environment"} & found
-    assert told["left"] != []
+    assert reported["left"] != []
 
 
 def test_root_without_the_right_to_make_namespaces_says_what_is_missing(tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_limits_hold_in_the_sandbox(hostile: Any) -> None:
 @pytest.mark.cold  # what a copy has loaded counts as its memory
 def test_files_are_limited_too(hostile: Any) -> None:
     if "files" in probe_isolation(Sandbox()).reaches():
-        pytest.skip(f"no file system of its own here: {probe_isolation(Sandbox())}")
+        pytest.skip(f"no separate file system here: {probe_isolation(Sandbox())}")
     code = "for n in range(9):\n    open(f'f{n}', 'wb').write(bytes(100 << 20))\nprint(1, 1)"
     with pytest.raises(TrainingError, match="No space left on device"):
         predict_in_child(hostile(code), "command", np.zeros((2, 2)), memory_limit_mb=500)
@@ -282,7 +282,7 @@ def test_files_are_limited_too(hostile: Any) -> None:
 def test_an_account_must_exist_and_not_be_root() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root looks the account up")
-    for account in ("root", "nobody-of-that-name"):
+    for account in ("root", "no-such-account"):
         with pytest.raises(ConfigError, match="account must be an account of this machine other than root's"):
             probe_isolation(Sandbox(account=account))
 
@@ -358,7 +358,7 @@ def test_no_child_at_all_is_an_error(machine: Any) -> None:
 
 
 def test_a_sandbox_that_cannot_be_made_any_more_is_no_verdict(hostile: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what the child says of it is told to nobody: a model could say it too, with what it must not tell."""
+    """The child's message is not released: a model could write it too, with information about its inputs."""
     model = hostile("print(1, 1)")
     monkeypatch.setattr("easeml_core.models.predict.run_child", fail_with("sandbox could not be made, part x: rows 7"))
     with pytest.raises(StateError, match="the model was not judged") as caught:
@@ -403,12 +403,12 @@ def test_what_a_kernel_forbids_is_said_and_the_rest_is_made(
 ) -> None:
     """The limits of an outer user namespace stand for a machine that allows less."""
     before = as_ordinary_user() + "import os\nUID, GID, KINDS = os.geteuid(), os.getegid(), " + repr(kinds) + FORBIDDEN
-    told = ask(tmp_path, sandboxed=True, before=before)
-    isolation = told["isolation"]
+    reported = ask(tmp_path, sandboxed=True, before=before)
+    isolation = reported["isolation"]
     assert {"network", "processes", "files"} - set(isolation["kept_from"]) == missing
     assert all("No space left on device" in r for r in isolation["reasons"][1:])  # ENOSPC: the kernel's word for it
-    assert ("loopback" in told["found"]) == ("network" in missing)
-    assert ("open file" in told["found"]) == ("files" in missing)
+    assert ("loopback" in reported["found"]) == ("network" in missing)
+    assert ("open file" in reported["found"]) == ("files" in missing)
 
 
 CONFINED = """

@@ -52,8 +52,8 @@ except EasemlError as error:
 
 
 def test_a_forged_failure_of_the_sandbox_is_the_models_own(tmp_path: Path) -> None:
-    told = subprocess.run(
+    reported = subprocess.run(
         [sys.executable, "-P", "-c", f"FORGER = {FORGER!r}\n{HARNESS}"], cwd=tmp_path, capture_output=True, text=True,
         env={"PYTHONPATH": ROOT, "PATH": os.environ["PATH"]}, check=False,
     )  # fmt: skip
-    assert told.stdout.split() == ["TrainingError", "False", "True"], told.stderr
+    assert reported.stdout.split() == ["TrainingError", "False", "True"], reported.stderr

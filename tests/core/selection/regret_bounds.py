@@ -4,8 +4,8 @@ The classic regret of a round is what a tenant misses by the arm of its *last* r
 it misses by its *best* run. The second is never larger, so a bound on the first is one on both. The bounds suppose that
 qualities are drawn from the prior and observed with its noise, that the prior's variances are at most 1, and beta of
 the theorems (multiplier 1). Of the classic regret they speak only where arms may run again: once run arms are dropped,
-as the scheduler does, whoever has found the best arm still runs worse ones. There the ease.ml regret keeps the bounds
-of GP-UCB and ROUNDROBIN, and those of GREEDY and HYBRID under ``greedy_from_best``: with
+as the scheduler does, a tenant that has found the best arm still runs worse ones. There the ease.ml regret keeps the
+bounds of GP-UCB and ROUNDROBIN, and those of GREEDY and HYBRID under ``greedy_from_best``: with
 
     best - reached <= max( 0, B(a) - f(a) ) <= 2 sqrt(beta / c) std(a)
 

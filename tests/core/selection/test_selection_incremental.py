@@ -13,7 +13,7 @@ from easeml_core.selection.suggestion import scheduler_for
 
 
 def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() -> None:
-    """Between two refits each result moves the predictions of its own study; the guard must not keep older ones."""
+    """Between two refits each result moves the predictions of its study; the guard must not keep older ones."""
     world = make_world(tenants=6, candidates=30, observations=8)
     before = world.problem()
     config = SelectionConfig()

@@ -88,7 +88,7 @@ class Installation:
 
 
 def shared_keys(seed):
-    """Every third arm of every study is shared with somebody."""
+    """Every third arm of every study is shared."""
     return tuple(f"key-{k}" if k % 3 == seed % 3 else None for k in range(9))
 
 
@@ -157,7 +157,7 @@ def test_a_trial_under_way_is_charged_with_the_cost_that_is_predicted_now():
         Problem((Arms(0, 1.0, names), Arms(1, 1.0, names)), history=history),
         Belief(np.zeros(3), np.eye(3)),
     )
-    told, rebuilt = (
+    reported, rebuilt = (
         Prospects(
             problem,
             config=SelectionConfig(guard=0.9),
@@ -167,14 +167,14 @@ def test_a_trial_under_way_is_charged_with_the_cost_that_is_predicted_now():
         )
         for _ in range(2)
     )
-    told.start(0, 0)
-    told.start(0, 1)
-    told.record(0, 0, 0.5, 1e4)
+    reported.start(0, 0)
+    reported.start(0, 1)
+    reported.record(0, 0, 0.5, 1e4)
     rebuilt.record(0, 0, 0.5, 1e4)
     rebuilt.start(0, 1)
     owed = [
         [p._guard.owed(np.array([False, True]), np.array([1.0, cost])) for cost in np.geomspace(1e2, 1e5, 200)]
-        for p in (told, rebuilt)
+        for p in (reported, rebuilt)
     ]
     assert owed[0] == owed[1]
     assert {1, None} == set(owed[0])
@@ -195,7 +195,7 @@ def test_what_was_asked_and_when_does_not_matter():
 
 
 def test_a_trial_may_end_on_a_device_that_was_not_known_when_it_started():
-    """The kind that is told with the result is stored with it, so a restarted scheduler knows no other."""
+    """The kind reported with the result is stored with it, so a restarted scheduler knows no other."""
     world, config = Installation(8, past=0, kinds=("cpu", "gpu")), SelectionConfig()
     scheduler = world.build(config)
     for arm in range(6):
@@ -208,7 +208,7 @@ def test_a_trial_may_end_on_a_device_that_was_not_known_when_it_started():
 
 
 def test_the_number_of_threads_changes_no_bit():
-    """Sums of a matrix product depend on how many threads shared them; a scheduler learns with one, whoever asks."""
+    """Sums of a matrix product depend on how many threads shared them; a scheduler learns with one."""
     rng = np.random.default_rng(0)
     names = tuple(f"m{k}" for k in range(40))
     past = tuple(

@@ -38,7 +38,7 @@ def test_a_study_that_learns_slowly_is_not_measured_by_quick_ones() -> None:
     quick, slow = ended([0.0] * 50), ended([2.0] * 6, is_here=True)
     assert not by_gains(0.5, quick, 0.8).goes_on
     assert by_gains(0.5, quick + slow, 0.8).goes_on  # expit(2) = .88
-    assert not by_gains(0.5, quick + slow[:5], 0.8).goes_on  # of its own there are too few
+    assert not by_gains(0.5, quick + slow[:5], 0.8).goes_on  # the study has too few
     # and one that learns quickly is not measured by itself alone
     assert by_gains(0.5, ended([2.0] * 50) + ended([0.0] * 6, is_here=True), 0.8).goes_on
 

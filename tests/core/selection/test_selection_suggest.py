@@ -46,7 +46,7 @@ def test_the_sentence_of_a_first_run():
 
 
 def test_the_sentence_says_who_was_owed_a_trial():
-    """Candidate c promises nothing for a study that nobody weighs; after 100 seconds of others it is owed one."""
+    """Candidate c promises nothing for a study of almost no weight; after 100 seconds of others it is owed one."""
     studies = (Arms(1, 1.0, ("a", "b"), study="rich"), Arms(2, 0.01, ("c",), study="poor"))
     history = tuple(Past(i, ("a", "b", "c"), (0.6, 0.7, 0.002), (100.0, 10.0, 0.05)) for i in range(9, 20))
     problem = Problem(studies, (Pull(1, 0, 0.6, 100.0),), history=history)

@@ -69,7 +69,7 @@ def worst_on(plan: Allocation, kinds: dict[tuple[bool, ...], str], past: tuple[b
         return 0.0
     after = {passed: worst_on(plan, kinds, (*past, passed)) for passed in (False, True)}
     level, right = math.exp(-plan.log_multiplicity(changes)), plan.mode == "fn-free"
-    if plan.kind is Adaptivity.NONE:  # no answer is told, so all transcripts of one length have the same claim
+    if plan.kind is Adaptivity.NONE:  # no answer is released, so all transcripts of one length have the same claim
         return (kinds[past] != SAFE) * level + max(after.values())
     if kinds[past] == SAFE:
         return sum(after.values())

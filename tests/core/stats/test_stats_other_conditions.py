@@ -47,7 +47,7 @@ def worst(adaptivity: str, mode: str, *, steps: int, others: int, halved: bool =
         found = []
         for other in (False, True) if asked < others else (False,):
             one, two = follows(passed=True, other=other), follows(passed=False, other=other)
-            if allocation.kind is Adaptivity.NONE:  # no answer is told: there is one course
+            if allocation.kind is Adaptivity.NONE:  # no answer is released: there is one course
                 found.append(level + max(one, two))
             else:
                 found += [one + two, level + (one + two if mode == "fn-free" else two)]

@@ -127,12 +127,12 @@ def test_rows_that_cannot_be_split_and_splits_of_missing_values(kind: str) -> No
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_progress_is_told(kind: str, diabetes: OpenParts) -> None:
-    told: list[tuple[float, str]] = []
-    trainer_of(kind).fit(diabetes, {"n_estimators": 40}, seed=0, report=lambda *news: told.append(news))
-    assert [progress for progress, _ in told] == sorted(progress for progress, _ in told)
-    assert told[1] == (pytest.approx(0.17), "round 4 of 40")
-    assert len(told) == 12
+def test_progress_is_reported(kind: str, diabetes: OpenParts) -> None:
+    reported: list[tuple[float, str]] = []
+    trainer_of(kind).fit(diabetes, {"n_estimators": 40}, seed=0, report=lambda *news: reported.append(news))
+    assert [progress for progress, _ in reported] == sorted(progress for progress, _ in reported)
+    assert reported[1] == (pytest.approx(0.17), "round 4 of 40")
+    assert len(reported) == 12
 
 
 @pytest.mark.parametrize("kind", KINDS)

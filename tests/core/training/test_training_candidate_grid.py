@@ -1,4 +1,4 @@
-"""One candidate as several: rates and normalisations, names of their own, what is given stays."""
+"""One candidate as several: rates and normalisations, distinct names, given values stay."""
 
 from __future__ import annotations
 

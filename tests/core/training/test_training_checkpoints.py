@@ -1,4 +1,4 @@
-"""Going on from a checkpoint gives the very weights of a training that nobody stopped; anything else begins anew."""
+"""Resuming from a checkpoint gives the exact weights of an uninterrupted training; another checkpoint is not used."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ class Stopped(Exception):
 
 
 def fit(parts: OpenParts, run: Run, *, kind: str = "torch_mlp", stop: int = 0, **parameters: Any) -> Any:
-    """The weights in the end, and what was told of epochs; stopped after an epoch when asked."""
-    told: list[dict[str, Any]] = []
+    """The weights in the end, and the reports of epochs; stopped after an epoch when asked."""
+    reported: list[dict[str, Any]] = []
 
     def report(progress: float, note: str, quality: float | None = None, **more: Any) -> None:
-        told.append({"progress": progress, "note": note, "quality": quality, **more})
+        reported.append({"progress": progress, "note": note, "quality": quality, **more})
         if stop and more.get("step") == stop:
             raise Stopped
 
     given = {**PARAMETERS[kind], "epochs": 5, **parameters}
     predictor = trainer_of(kind).fit(parts, given, seed=3, report=report, run=run)
-    return predictor.network.state_dict(), told
+    return predictor.network.state_dict(), reported
 
 
 def stopped(parts: OpenParts, folder: Path, **how: Any) -> Run:
@@ -89,21 +89,21 @@ def test_a_training_that_goes_on_ends_with_the_same_weights_to_the_last_bit(
 ) -> None:
     run = stopped(digits, tmp_path, **how)
     chosen = {k: v for k, v in how.items() if k not in ("patience", "mixed_precision")}
-    weights, told = fit(digits, run, **chosen)
-    whole, all_told = fit(digits, dataclasses.replace(run, resume=None, folder=None), **chosen)
+    weights, reported = fit(digits, run, **chosen)
+    whole, all_reported = fit(digits, dataclasses.replace(run, resume=None, folder=None), **chosen)
     assert same(weights, whole)
-    assert told[0]["note"] == "going on after epoch 3 of 5"
-    assert told[0]["resumed"] is True
-    steps = [(news["step"], news["loss"], news["quality"]) for news in told if "step" in news]
+    assert reported[0]["note"] == "going on after epoch 3 of 5"
+    assert reported[0]["resumed"] is True
+    steps = [(news["step"], news["loss"], news["quality"]) for news in reported if "step" in news]
     assert [step for step, _, _ in steps] == [4, 5]
-    assert steps == [(n["step"], n["loss"], n["quality"]) for n in all_told if n.get("step", 0) > 3]
+    assert steps == [(n["step"], n["loss"], n["quality"]) for n in all_reported if n.get("step", 0) > 3]
 
 
 def test_numbers_go_on_too(diabetes: OpenParts, tmp_path: Path) -> None:
     run = stopped(diabetes, tmp_path, patience=5)
-    weights, told = fit(diabetes, run)
+    weights, reported = fit(diabetes, run)
     assert same(weights, fit(diabetes, dataclasses.replace(run, resume=None))[0])
-    assert all(0 <= news["quality"] <= 1 for news in told if "step" in news)
+    assert all(0 <= news["quality"] <= 1 for news in reported if "step" in news)
 
 
 def test_a_network_with_batch_norm_and_another_optimiser_step_for_each_weight(
@@ -117,13 +117,13 @@ def test_a_network_with_batch_norm_and_another_optimiser_step_for_each_weight(
 
 
 def test_checkpoints_are_written_when_due_and_not_after_the_last_epoch(digits: OpenParts, tmp_path: Path) -> None:
-    _, told = fit(digits, Run(folder=tmp_path, checkpoint_seconds=0.0))
-    assert [news["checkpoint"] for news in told] == [1, 2, 3, 4, None]
+    _, reported = fit(digits, Run(folder=tmp_path, checkpoint_seconds=0.0))
+    assert [news["checkpoint"] for news in reported] == [1, 2, 3, 4, None]
     assert sorted(path.name for path in tmp_path.iterdir()) == [checkpoint_name(3), checkpoint_name(4)]
     for path in tmp_path.iterdir():
         path.unlink()
-    _, told = fit(digits, Run(folder=tmp_path, checkpoint_seconds=3600.0))
-    assert not any(news["checkpoint"] for news in told)
+    _, reported = fit(digits, Run(folder=tmp_path, checkpoint_seconds=3600.0))
+    assert not any(news["checkpoint"] for news in reported)
     assert list(tmp_path.iterdir()) == []
     assert not any(news["checkpoint"] for news in fit(digits, Run(checkpoint_seconds=0.0))[1])
 
@@ -180,11 +180,11 @@ def whole(digits: OpenParts) -> dict[str, torch.Tensor]:
 
 def begins_anew(parts: OpenParts, run: Run, whole: dict[str, torch.Tensor]) -> str:
     """Why; and that nothing of the file is left in the result."""
-    weights, told = fit(parts, run)
+    weights, reported = fit(parts, run)
     assert same(weights, whole)
-    assert told[0]["resumed"] is False
-    assert [news["step"] for news in told[1:]] == [1, 2, 3, 4, 5]
-    return str(told[0]["note"])
+    assert reported[0]["resumed"] is False
+    assert [news["step"] for news in reported[1:]] == [1, 2, 3, 4, 5]
+    return str(reported[0]["note"])
 
 
 def test_a_file_that_is_none_begins_anew(digits: OpenParts, tmp_path: Path, whole: Any) -> None:
@@ -286,8 +286,8 @@ def test_any_damage_is_noticed_or_harmless_and_never_a_crash(
 )
 def test_another_training_does_not_go_on_from_it(change: Any, digits: OpenParts, tmp_path: Path) -> None:
     run = stopped(digits, tmp_path)
-    _, told = fit(digits, run, **change)
-    assert told[0]["note"].startswith("beginning anew: the checkpoint belongs to another training")
+    _, reported = fit(digits, run, **change)
+    assert reported[0]["note"].startswith("beginning anew: the checkpoint belongs to another training")
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:

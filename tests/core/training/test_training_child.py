@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 def test_a_job_leaves_three_files_and_tells_how_far_it_is(make_job, digits: OpenParts) -> None:
     job = make_job("decision_tree")
     job.output_dir.mkdir()
-    told: list[tuple[Any, ...]] = []
-    child.run(job, lambda *news, **_: told.append(news))
+    reported: list[tuple[Any, ...]] = []
+    child.run(job, lambda *news, **_: reported.append(news))
     assert sorted(p.name for p in job.output_dir.iterdir()) == ["model", "predictions.npy", "result.json"]
     predictions = np.load(job.output_dir / "predictions.npy", allow_pickle=False)
     fields = json.loads((job.output_dir / "result.json").read_text())
     quality = float((predictions == digits.validation_labels).mean())
     assert fields == {"quality": quality, "score": quality, "artifact": "model", "format": "skops"}
-    assert [news[0] for news in told] == [0.05, 0.1, 0.8, 0.9, 1.0]
+    assert [news[0] for news in reported] == [0.05, 0.1, 0.8, 0.9, 1.0]
 
 
 @pytest.mark.parametrize(

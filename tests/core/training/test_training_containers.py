@@ -1,7 +1,7 @@
-"""Training in a container image, with a runtime that stands in for docker and really runs what it is told to.
+"""Training in a container image, with a runtime that stands in for docker and really runs the command.
 
-Like the real one it leaves the work to somebody who is no child of whoever calls it, so that killing the caller does
-not end it; only ``rm --force`` does.
+Like the real one it runs the work in a process that is no child of the caller, so that killing the caller does not end
+it; only ``rm --force`` does.
 """
 
 from __future__ import annotations
@@ -157,13 +157,13 @@ def test_a_container_gets_the_gpus_of_its_slot(
     runtime: str, visible: str, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    told = arguments_of(runtime, "n", IMAGE, tmp_path, Run(), resumes=True)
-    before = told[: told.index(IMAGE)]
+    reported = arguments_of(runtime, "n", IMAGE, tmp_path, Run(), resumes=True)
+    before = reported[: reported.index(IMAGE)]
     assert before[len(before) - len(words) :] == words
     assert ("--gpus" in before or "--device" in before) == bool(words)
     assert ("--userns" in before) == (runtime == "podman")
     assert f"type=bind,source={tmp_path}/resume,target=/resume,readonly" in before
-    assert told[-2:] == ["--resume", "/resume"]
+    assert reported[-2:] == ["--resume", "/resume"]
 
 
 ENDLESS = """
@@ -193,7 +193,7 @@ def test_a_cancel_removes_the_container(runtime: Any, make_job: Any) -> None:
 
 
 def test_the_container_ends_with_a_worker_that_is_killed(runtime: Any, make_job: Any, killed_worker: Any) -> None:
-    """Nobody of the family is left to say anything: the kernel closes the pipe that the watch waits for."""
+    """No process of the worker is left: the kernel closes the pipe that the watch waits for."""
     here = runtime(ENDLESS)
     with killed_worker(make_job("container", {"image": IMAGE})):
         assert eventually(lambda: len(containers(here)) == 1)

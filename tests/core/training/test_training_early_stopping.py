@@ -1,4 +1,4 @@
-"""Which epoch is kept, and why the validation part has no say in it; half precision; what is told on the way."""
+"""Which epoch is kept, and why the validation part has no say in it; half precision; reports of epochs."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from easeml_core.training.trainers import trainer_of
 CPU = torch.device("cpu")
 
 if TYPE_CHECKING:
-    Told = list[dict[str, Any]]
+    Reported = list[dict[str, Any]]
 
 
-def fit(parts: OpenParts, run: Run, **parameters: Any) -> tuple[Any, Told]:
-    """The network in the end, and what was told of its epochs."""
-    told: Told = []
+def fit(parts: OpenParts, run: Run, **parameters: Any) -> tuple[Any, Reported]:
+    """The network in the end, and the reports of its epochs."""
+    reported: Reported = []
 
     def report(progress: float, note: str, quality: float | None = None, **more: Any) -> None:
-        told.append({"progress": progress, "note": note, "quality": quality, **more})
+        reported.append({"progress": progress, "note": note, "quality": quality, **more})
 
     predictor = trainer_of("torch_mlp").fit(parts, parameters, seed=1, report=report, run=run)
-    return predictor.network, told
+    return predictor.network, reported
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,8 @@ def test_the_best_epoch_is_the_first_with_the_least_loss(losses: list[float], pa
 
 def test_training_ends_when_nothing_is_left_to_learn_and_the_best_epoch_is_kept(noise: OpenParts) -> None:
     run = Run(patience=3)
-    network, told = fit(noise, run, epochs=200, learning_rate=0.01)
-    last, note = told[-2]["step"], told[-1]["note"]
+    network, reported = fit(noise, run, epochs=200, learning_rate=0.01)
+    last, note = reported[-2]["step"], reported[-1]["note"]
     assert last < 60
     assert note == f"stopped early: the loss on held-out rows is least after epoch {last - 3}, which is kept"
     _, hold = held_out(400, 1)
@@ -85,64 +85,64 @@ def test_training_ends_when_nothing_is_left_to_learn_and_the_best_epoch_is_kept(
 
 
 def test_every_epoch_is_trained_and_the_last_one_kept_where_that_is_off(noise: OpenParts) -> None:
-    _, told = fit(noise, Run(patience=None), epochs=30, learning_rate=0.01)
-    assert [news["step"] for news in told] == list(range(1, 31))
+    _, reported = fit(noise, Run(patience=None), epochs=30, learning_rate=0.01)
+    assert [news["step"] for news in reported] == list(range(1, 31))
     few = dataclasses.replace(noise, train_inputs=noise.train_inputs[:199], train_labels=noise.train_labels[:199])
-    _, told = fit(few, Run(patience=1), epochs=30, learning_rate=0.01)
-    assert len(told) == 30  # too few rows to hold any out
+    _, reported = fit(few, Run(patience=1), epochs=30, learning_rate=0.01)
+    assert len(reported) == 30  # too few rows to hold any out
 
 
 def test_the_validation_part_has_no_say_in_the_weights(noise: OpenParts) -> None:
     other = dataclasses.replace(
         noise, validation_labels=1 - noise.validation_labels, validation_inputs=noise.validation_inputs[::-1].copy()
     )
-    first, told = fit(noise, Run(patience=2), epochs=20)
-    second, told_other = fit(other, Run(patience=2), epochs=20)
+    first, reported = fit(noise, Run(patience=2), epochs=20)
+    second, reported_other = fit(other, Run(patience=2), epochs=20)
     assert all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     )
-    assert [n["note"] for n in told] == [n["note"] for n in told_other]
-    assert [n["quality"] for n in told] != [n["quality"] for n in told_other]
+    assert [n["note"] for n in reported] == [n["note"] for n in reported_other]
+    assert [n["quality"] for n in reported] != [n["quality"] for n in reported_other]
 
 
-def test_what_is_told_of_an_epoch(digits: OpenParts) -> None:
-    network, told = fit(digits, Run(), epochs=4)
-    assert [(n["step"], n["of"]) for n in told] == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert all(n["loss"] > 0 for n in told)
-    assert told[-1]["loss"] < told[0]["loss"]
-    left = [n["seconds_left"] for n in told]
+def test_what_is_reported_of_an_epoch(digits: OpenParts) -> None:
+    network, reported = fit(digits, Run(), epochs=4)
+    assert [(n["step"], n["of"]) for n in reported] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert all(n["loss"] > 0 for n in reported)
+    assert reported[-1]["loss"] < reported[0]["loss"]
+    left = [n["seconds_left"] for n in reported]
     assert left[-1] == 0.0
     assert all(seconds > 0 for seconds in left[:-1])
     _, quality, _ = score_on_validation("torch_mlp", NetworkPredictor(network), digits)
-    assert told[-1]["quality"] == pytest.approx(quality)
+    assert reported[-1]["quality"] == pytest.approx(quality)
 
 
 @pytest.mark.parametrize("metric", ["balanced_accuracy", "log_loss", "auc"])
 def test_the_quality_of_an_epoch_is_that_of_the_metric(metric: str, digits: OpenParts) -> None:
-    network, told = fit(digits, Run(metric=metric), epochs=1)
+    network, reported = fit(digits, Run(metric=metric), epochs=1)
     _, quality, _ = score_on_validation("torch_mlp", NetworkPredictor(network), digits, metric)
-    assert told[0]["quality"] == pytest.approx(quality, rel=1e-5)
+    assert reported[0]["quality"] == pytest.approx(quality, rel=1e-5)
 
 
 @pytest.mark.parametrize("metric", [None, "rmse", "within:40"])
 def test_the_quality_of_an_epoch_about_numbers(metric: str | None, diabetes: OpenParts) -> None:
-    network, told = fit(diabetes, Run(metric=metric), epochs=3)
+    network, reported = fit(diabetes, Run(metric=metric), epochs=3)
     _, quality, _ = score_on_validation("torch_mlp", NetworkPredictor(network), diabetes, metric)
-    assert told[-1]["quality"] == pytest.approx(quality, rel=1e-5)
+    assert reported[-1]["quality"] == pytest.approx(quality, rel=1e-5)
 
 
 def test_a_metric_without_a_value_is_no_quality_and_no_end(digits: OpenParts) -> None:
     ones = dataclasses.replace(digits, validation_labels=np.ones_like(digits.validation_labels))
-    network, told = fit(ones, Run(metric="auc"), epochs=1)
-    assert told[0]["quality"] is None
+    network, reported = fit(ones, Run(metric="auc"), epochs=1)
+    assert reported[0]["quality"] is None
     assert quality_on_validation(network, digits, CPU, "auc") is not None
 
 
 def test_half_precision_learns_as_well_and_is_another_training(digits: OpenParts) -> None:
-    full, told_full = fit(digits, Run(mixed_precision="off"), epochs=8)
-    half, told_half = fit(digits, Run(mixed_precision="on"), epochs=8)
-    assert told_half[-1]["quality"] > 0.8
-    assert abs(told_half[-1]["quality"] - told_full[-1]["quality"]) < 0.1
+    full, reported_full = fit(digits, Run(mixed_precision="off"), epochs=8)
+    half, reported_half = fit(digits, Run(mixed_precision="on"), epochs=8)
+    assert reported_half[-1]["quality"] > 0.8
+    assert abs(reported_half[-1]["quality"] - reported_full[-1]["quality"]) < 0.1
     assert not torch.equal(full.state_dict()["body.0.weight"], half.state_dict()["body.0.weight"])
     assert all(t.dtype in (torch.float32, torch.int64) for t in half.state_dict().values())  # weights stay whole
     auto, _ = fit(digits, Run(mixed_precision="auto"), epochs=8)

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 def fit(parts: OpenParts, run: Run | None = None, *, kind: str = "torch_cnn", **parameters: Any) -> tuple[Any, Any]:
-    """The weights in the end, and what was told of epochs."""
-    told: list[dict[str, Any]] = []
+    """The weights in the end, and the reports of epochs."""
+    reported: list[dict[str, Any]] = []
 
     def report(progress: float, note: str, quality: float | None = None, **more: Any) -> None:
-        told.append({"note": note, **more})
+        reported.append({"note": note, **more})
 
     predictor = trainer_of(kind).fit(parts, parameters, seed=2, report=report, run=run or Run())
-    return predictor.network.state_dict(), told
+    return predictor.network.state_dict(), reported
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
@@ -84,14 +84,14 @@ def test_where_the_rate_falls_to_nothing_every_epoch_is_trained_on_every_row() -
     parts = tinted(rows=300)
     noise = replace(parts, train_labels=rng.integers(0, 3, len(parts.train_labels)))  # nothing to be learnt
     small = {"channels": 2, "epochs": 12, "learning_rate": 0.02}
-    stopping, told = fit(noise, Run(patience=1), **small)
-    assert [news["step"] for news in told] == list(range(1, 13))
+    stopping, reported = fit(noise, Run(patience=1), **small)
+    assert [news["step"] for news in reported] == list(range(1, 13))
     assert same(stopping, fit(noise, Run(patience=None), **small)[0])
-    _, told = fit(noise, Run(patience=1), schedule="constant", **small)
-    assert told[-1]["note"].startswith("stopped early")
+    _, reported = fit(noise, Run(patience=1), schedule="constant", **small)
+    assert reported[-1]["note"].startswith("stopped early")
 
 
-def test_only_images_that_are_told_into_classes_are_moved() -> None:
+def test_only_images_that_are_reported_into_classes_are_moved() -> None:
     small = {"channels": 2, "epochs": 1}
     classes, numbers = tinted(), tinted(is_number=True)
     assert not same(fit(classes, **small, shift_percent=0)[0], fit(classes, **small, shift_percent=30)[0])

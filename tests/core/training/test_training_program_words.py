@@ -42,14 +42,14 @@ LINES = st.binary(max_size=50) | st.dictionaries(
 @settings(max_examples=examples(200), deadline=None)
 @given(lines=st.lists(LINES, max_size=8))
 def test_whatever_a_program_says_is_progress_or_nothing(lines: list[bytes]) -> None:
-    told: list[tuple[float, str, float | None, dict[str, float | None]]] = []
+    reported: list[tuple[float, str, float | None, dict[str, float | None]]] = []
     reading, writing = os.pipe()
     os.write(writing, b"\n".join(lines) + b"\n")
     os.close(writing)
     with os.fdopen(reading, "rb") as output:
-        ProgramNews(lambda *news, **more: told.append((*news, more)), Path("/nowhere"), Run())(output)
-    assert len(told) <= sum(line.count(b"\n") + 1 for line in lines)
-    for progress, note, quality, more in told:
+        ProgramNews(lambda *news, **more: reported.append((*news, more)), Path("/nowhere"), Run())(output)
+    assert len(reported) <= sum(line.count(b"\n") + 1 for line in lines)
+    for progress, note, quality, more in reported:
         assert 0.1 <= progress <= 0.8
         assert note.isprintable()
         assert quality is None or 0 <= quality <= 1
@@ -76,7 +76,7 @@ def test_what_is_no_program_is_refused(files: dict[str, str], words: str, tmp_pa
 
 
 def test_a_program_may_be_handed_in_as_a_model_too(tmp_path: Path) -> None:
-    """Whoever trains by hand hands in the same folder."""
+    """A developer who trains by hand submits the same folder."""
     folder = tmp_path / "mine"
     shutil.copytree(EXAMPLES / "awk", folder)
     (folder / "model").mkdir()

@@ -204,7 +204,7 @@ def test_a_training_is_taken_up_from_the_programs_own_checkpoint(job: Any, tmp_p
         ("absent", "was not kept: .* cannot be read: No such file"),
     ],
 )
-def test_a_checkpoint_that_is_none_is_told_and_training_goes_on(name: str, words: str, job: Any) -> None:
+def test_a_checkpoint_that_is_none_is_reported_and_training_goes_on(name: str, words: str, job: Any) -> None:
     code = (
         ARGUMENTS
         + f"""
@@ -215,14 +215,14 @@ print(json.dumps({{"step": 1, "of": 3, "checkpoint": {name!r}}}))
     )
     news: list[Any] = []
     train(job(code), news)
-    (told,) = [n for n in news if "step" in n]
-    assert re.search(words, told["note"])
-    assert "checkpoint" not in told
+    (reported,) = [n for n in news if "step" in n]
+    assert re.search(words, reported["note"])
+    assert "checkpoint" not in reported
 
 
 @pytest.mark.parametrize("name", ["secret", "folder"])
 def test_the_folder_of_checkpoints_is_no_link_either(name: str, job: Any, tmp_path: Path) -> None:
-    """What runs in a container sees other files under that name than whoever packs them."""
+    """What runs in a container sees other files under that name than the process that packs them."""
     (tmp_path / "private" / "folder").mkdir(parents=True)
     for path in ("secret", "folder/secret"):
         (tmp_path / "private" / path).write_text("s3cret")
@@ -346,17 +346,17 @@ time.sleep(60)
 DAEMON = """
 import os, time
 from pathlib import Path
-told = Path({told!r})
+reported = Path({reported!r})
 if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
     for number in (0, 1, 2):
         os.close(number)
-    told.with_suffix(".part").write_text(str(os.getpid()))
-    told.with_suffix(".part").rename(told)
+    reported.with_suffix(".part").write_text(str(os.getpid()))
+    reported.with_suffix(".part").rename(reported)
     time.sleep(300)
-while not told.exists():
+while not reported.exists():
     time.sleep(0.01)
 """
 
@@ -369,12 +369,12 @@ def gone_soon(process: psutil.Process) -> bool:
 
 @pytest.mark.parametrize("ends", [True, False], ids=["a good end", "a cancel"])
 def test_a_daemon_uses_the_device_no_longer_than_its_training(ends: bool, job: Any, tmp_path: Path) -> None:
-    told, found = tmp_path / "daemon", list[psutil.Process]()
-    code = DAEMON.format(told=str(told)) + ("" if ends else "time.sleep(300)")
+    reported, found = tmp_path / "daemon", list[psutil.Process]()
+    code = DAEMON.format(reported=str(reported)) + ("" if ends else "time.sleep(300)")
 
     def should_stop() -> bool:
-        if told.exists() and not found:
-            found.append(psutil.Process(int(told.read_text())))
+        if reported.exists() and not found:
+            found.append(psutil.Process(int(reported.read_text())))
         return bool(found) and not ends
 
     asked = job(code + "\ntime.sleep(0.5)")  # for as long as it is looked for
@@ -384,12 +384,14 @@ def test_a_daemon_uses_the_device_no_longer_than_its_training(ends: bool, job: A
 
 
 def test_a_program_that_kills_its_parent_does_not_go_on_without_it(job: Any, tmp_path: Path) -> None:
-    told = tmp_path / "daemon"
-    code = DAEMON.format(told=str(told)) + "import signal\ntime.sleep(1.5)\nos.kill(os.getppid(), signal.SIGKILL)"
+    reported = tmp_path / "daemon"
+    code = (
+        DAEMON.format(reported=str(reported)) + "import signal\ntime.sleep(1.5)\nos.kill(os.getppid(), signal.SIGKILL)"
+    )
     with pytest.raises(TrainingKilled, match="SIGKILL"):
         train(job(code))
     with contextlib.suppress(psutil.NoSuchProcess):
-        assert gone_soon(psutil.Process(int(told.read_text())))
+        assert gone_soon(psutil.Process(int(reported.read_text())))
 
 
 FLOOD = """
@@ -406,7 +408,7 @@ for name in os.listdir(f"/proc/{parent}/fd"):
 
 @pytest.mark.journey
 def test_a_program_that_writes_in_its_parents_name_takes_no_longer_than_it_may(job: Any) -> None:
-    """Whoever hands on news slower than they come must look at the limits nevertheless. (Only root can write there.)"""
+    """A slow receiver of reports must still check the limits. (Only root can write there.)"""
     heard: list[Any] = []
 
     def slowly(news: Any) -> None:

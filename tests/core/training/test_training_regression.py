@@ -68,7 +68,7 @@ def scaled_targets(regressor: Any) -> Any:
     return TransformedTargetRegressor(regressor, transformer=StandardScaler())
 
 
-# What somebody would write who knows scikit-learn alone. It imputes nothing, since nothing is missing.
+# What a user would write who knows only scikit-learn. It imputes nothing, since nothing is missing.
 PLAIN: dict[str, Callable[[], Any]] = {
     "ridge_regression": lambda: make_pipeline(StandardScaler(), Ridge(alpha=1.0)),
     "linear_svm": lambda: make_pipeline(

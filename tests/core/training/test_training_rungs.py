@@ -44,7 +44,7 @@ def fit(digits: OpenParts, tmp_path: Path) -> Fit:
 
 
 def steps(news: list[dict[str, Any]]) -> list[int]:
-    return [told["step"] for told in news if "step" in told]
+    return [reported["step"] for reported in news if "step" in reported]
 
 
 def test_a_training_ends_after_the_epoch_in_which_it_was_asked(fit: Fit, tmp_path: Path) -> None:
@@ -76,16 +76,16 @@ def test_early_stopping_says_its_own_reason(fit: Fit) -> None:
     assert "asked to at a rung" in news[-1]["note"]
 
 
-def test_a_real_job_that_is_told_to_end_gives_a_result(make_job: Any, digits: OpenParts) -> None:
+def test_a_real_job_that_is_reported_to_end_gives_a_result(make_job: Any, digits: OpenParts) -> None:
     job = make_job("torch_mlp", {"epochs": 1000, "hidden_width": 64, "batch_size": 8})
     job.output_dir.mkdir(exist_ok=True)
     (job.output_dir / END).touch()  # of an earlier attempt in the same folder
     news: list[Any] = []
 
-    def told() -> bool:
+    def reported() -> bool:
         return any(each.get("step", 0) >= 3 for each in news)
 
-    result = run_job(job, on_progress=news.append, should_stop=lambda: False, should_end=told, poll_seconds=0.05)
+    result = run_job(job, on_progress=news.append, should_stop=lambda: False, should_end=reported, poll_seconds=0.05)
     last = max(each.get("step", 0) for each in news)
     assert 3 <= last < 1000
     assert result.quality == float((result.validation_predictions == digits.validation_labels).mean())

@@ -162,7 +162,9 @@ def test_damaged_data(make_job, digits_file: Path, tmp_path: Path) -> None:
         train(make_job(data_path=path))
 
 
-def test_a_crash_inside_the_library_is_told_with_its_last_words(make_job, digits_file: Path, tmp_path: Path) -> None:
+def test_a_crash_inside_the_library_is_reported_with_its_last_words(
+    make_job, digits_file: Path, tmp_path: Path
+) -> None:
     arrays = vars_of(load_open_parts(digits_file))
     arrays["train_inputs"] = np.full_like(arrays["train_inputs"], np.inf)
     np.savez(tmp_path / "infinite.npz", **arrays)

@@ -74,7 +74,7 @@ def test_own_trials_help_and_noise_remains():
 
 
 def test_each_own_trial_is_seen_once():
-    """What is said after five does not depend on whether anybody also asked after one."""
+    """The error after five trials does not depend on a request after one."""
     trials = table(world(5))
     assert cost_report(trials).errors[-1] == cost_report(trials, own=(5,)).errors[0]
 

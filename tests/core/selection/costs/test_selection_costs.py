@@ -376,7 +376,7 @@ def test_a_crash_of_a_candidate_that_succeeded_elsewhere_changes_nothing():
     assert learn_costs(crowd(*known, crash)) == learn_costs(crowd(*known))
 
 
-def test_past_crashes_are_told_from_past_results():
+def test_past_crashes_are_distinguished_from_past_results():
     results = Past(90, ("knn", "network"), (0.5, 0.6), (20.0, 80.0))
     crashes = Past(91, ("knn", "network"), (None, None), (0.1, 0.2))
     arms = (Arms(1, 1.0, ("knn", "network")),)

@@ -20,7 +20,7 @@ PULLS = (
 )
 
 
-def told(costs, pulls):
+def reported(costs, pulls):
     for pull in pulls:
         if pull.quality is not None:
             costs.observe(pull.study_id - 5, pull.arm, pull.cost_seconds, pull.device)
@@ -30,14 +30,14 @@ def told(costs, pulls):
 @pytest.mark.parametrize("device", [None, "cpu", "gpu", "tpu"])
 def test_the_results_of_the_fit_are_not_counted_twice(device):
     """A scheduler replays all its results after a fit; the fit's own change nothing."""
-    costs = told(StudyCosts(Problem(STUDIES), fitted=PULLS), PULLS)
+    costs = reported(StudyCosts(Problem(STUDIES), fitted=PULLS), PULLS)
     model = learn_costs(Problem(STUDIES, PULLS))
     for i, arms in enumerate(STUDIES):
         np.testing.assert_allclose(costs.of(i, device), model.predict(arms.study_id, NAMES, device), rtol=1e-12)
 
 
 def test_a_result_after_the_fit_moves_its_own_study():
-    costs = told(StudyCosts(Problem(STUDIES), fitted=PULLS), PULLS)
+    costs = reported(StudyCosts(Problem(STUDIES), fitted=PULLS), PULLS)
     before = [costs.of(i, "cpu").copy() for i in range(2)]
     assert costs.observe(0, 2, 1e4, "cpu")
     assert (costs.of(0, "cpu") > before[0]).all()

@@ -1,4 +1,4 @@
-"""Several devices at once: MM-GP-EI gives a batch to whoever is best, ``default`` believes what is under way."""
+"""Several devices at once: MM-GP-EI gives the best tenant a batch, ``default`` assumes the mean of trials under way."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from easeml_core.selection.simulate.tables import Table
 
 @pytest.fixture
 def make_table() -> Any:
-    """A table of random results; the first candidate is there for everybody, others not in ``gaps`` of cells."""
+    """A table of random results; every tenant has the first candidate, others are missing in ``gaps`` of cells."""
 
     def make(*, tenants: Any = 8, candidates: Any = 5, gaps: Any = 0.0, seed: Any = 0) -> Any:
         rng = np.random.default_rng(seed)

@@ -100,7 +100,7 @@ def test_default_stays_unless_another_is_better_by_more_than_the_error() -> None
     assert ruled(hybrid=[1.2] * 4) == "default"
 
 
-def test_equal_policies_are_rarely_told_apart() -> None:
+def test_equal_policies_are_rarely_distinguished() -> None:
     """False alarm per rival and past: P(N(0,1) < -1) = 0.16 by the rule; 400 pasts, so more than 0.23 has p < 1e-4.
 
     The model is the one of the correction: draws of a past are correlated by N / (N + K), here 1/3.
@@ -151,16 +151,16 @@ def test_figures_are_percentages_and_costs() -> None:
         served, _ = protocol.draw(9, repeat)
         assert total == pytest.approx(table.cost[served].sum())
     ruling = rule({"default": curves, "hybrid": curves}, protocol, 9)
-    told = figures_of("hybrid", curves, ruling, np.array([100.0, 1000.0, 10.0]))
-    assert told.score == pytest.approx(2.0)
-    assert told.to_loss["0.05"] == CostToLoss(
+    reported = figures_of("hybrid", curves, ruling, np.array([100.0, 1000.0, 10.0]))
+    assert reported.score == pytest.approx(2.0)
+    assert reported.to_loss["0.05"] == CostToLoss(
         percent=2.0,
         p10=pytest.approx(1.2),
         p90=pytest.approx(3.6),
         cost=1.0,  # of 1, 40 and 0.2
         reached=1.0,
     )
-    assert told.against_default == AgainstDefault(1.0, 1.0, 1.0, better=False)
+    assert reported.against_default == AgainstDefault(1.0, 1.0, 1.0, better=False)
     assert figures_of("default", curves, ruling, totals).against_default is None
 
 

@@ -82,11 +82,11 @@ def test_a_policy_does_not_depend_on_the_others(simulate):
     assert timeless(alone)["policies"]["random"] == timeless(together)["policies"]["random"]
 
 
-def test_progress_is_told(make_table, contest):
-    table, told = make_table(), []
+def test_progress_is_reported(make_table, contest):
+    table, reported = make_table(), []
     contestants = contest("fcfs", "clairvoyant", table=table)
-    run_repeats(table, PROTOCOL, contestants, processes=1, on_done=lambda done, of: told.append((done, of)))
-    assert told == [(i, 8) for i in range(1, 9)]
+    run_repeats(table, PROTOCOL, contestants, processes=1, on_done=lambda done, of: reported.append((done, of)))
+    assert reported == [(i, 8) for i in range(1, 9)]
 
 
 def test_a_table_with_too_few_tenants(simulate):
@@ -105,8 +105,8 @@ def test_a_policy_that_cannot_go_on_is_named(simulate, monkeypatch):
         simulate("fcfs", processes=1)
 
 
-def wait_until_nobody_is_left():
-    """Processes that were told to end may take a moment; one that does not end runs into the test's time limit."""
+def wait_until_no_process_is_left():
+    """Processes that were signalled may take a moment; one that does not end runs into the test's time limit."""
     while multiprocessing.active_children():
         time.sleep(0.01)
 
@@ -118,7 +118,7 @@ def test_a_killed_process_is_an_error_and_leaves_nobody_behind(simulate):
 
     with pytest.raises(StateError, match="was killed, perhaps for want of memory; try again with fewer processes"):
         simulate("hybrid", protocol=Protocol(served=8, repeats=200), processes=2, on_done=kill)
-    wait_until_nobody_is_left()
+    wait_until_no_process_is_left()
 
 
 def test_whoever_stops_listening_ends_the_processes(simulate):
@@ -127,7 +127,7 @@ def test_whoever_stops_listening_ends_the_processes(simulate):
 
     with pytest.raises(KeyboardInterrupt):
         simulate("fcfs", "hybrid", processes=2, on_done=interrupted)
-    wait_until_nobody_is_left()
+    wait_until_no_process_is_left()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
@@ -138,18 +138,18 @@ def test_ctrl_c_that_another_thread_hears_while_processes_start_is_not_lost(simu
             os.kill(os.getpid(), signal.SIGINT)
             return started
 
-    done, told = threading.Event(), []
+    done, reported = threading.Event(), []
     bystander = threading.Thread(target=done.wait)  # does not block the signal
     bystander.start()
     monkeypatch.setattr(repeats, "ProcessPoolExecutor", Pool)
     try:
         with pytest.raises(KeyboardInterrupt):
-            simulate("fcfs", "hybrid", processes=2, on_done=lambda *numbers: told.append(numbers))
+            simulate("fcfs", "hybrid", processes=2, on_done=lambda *numbers: reported.append(numbers))
     finally:
         done.set()
         bystander.join()
-    assert told == []
-    wait_until_nobody_is_left()
+    assert reported == []
+    wait_until_no_process_is_left()
 
 
 # Figures

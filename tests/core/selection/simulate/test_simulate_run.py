@@ -21,21 +21,21 @@ EVERYBODY = (*(p for p in POLICIES if p != "order"), "clairvoyant")
 
 
 class Script:
-    """A scheduler that hands out a list of trials, or None where the list says so, and writes down what it is told."""
+    """A scheduler that hands out a list of trials, or None where the list says so, and records its reports."""
 
     def __init__(self, *trials):
-        self.trials, self.told = list(trials), []
+        self.trials, self.reported = list(trials), []
 
     def choose(self, *, seed=(0,), device=None):
         trial = self.trials.pop(0) if self.trials else None
-        self.told.append(("ask", trial))
+        self.reported.append(("ask", trial))
         return None if trial is None else Choice(Pair(*trial, 1.0), None)
 
     def start(self, tenant, arm, *, device=None):
-        self.told.append(("start", (tenant, arm)))
+        self.reported.append(("start", (tenant, arm)))
 
     def record(self, tenant, arm, quality, cost_seconds, *, device=None):
-        self.told.append(("record", (tenant, arm), quality, cost_seconds))
+        self.reported.append(("record", (tenant, arm), quality, cost_seconds))
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def perform(monkeypatch, table_of):
         monkeypatch.setattr(run_module, "_scheduler", lambda contestant, stands: script)
         monkeypatch.setattr(Protocol, "draw", lambda self, n, repeat: ([0, 1], []))
         course = run_repeat(table, Protocol(served=2, **protocol), SimpleNamespace(), 0)
-        return course, script.told
+        return course, script.reported
 
     return run
 
@@ -62,9 +62,9 @@ def schedule(course):
 
 
 def test_one_device_by_hand(perform):
-    course, told = perform(A0, B0, A1)
+    course, reported = perform(A0, B0, A1)
     assert schedule(course) == [(0, 0, 0.0, 3.0, 0.5), (1, 0, 3.0, 5.0, 0.8), (0, 1, 5.0, 6.0, 0.9)]
-    assert told == [
+    assert reported == [
         *[("ask", A0), ("start", A0), ("record", A0, 0.5, 3.0)],
         *[("ask", B0), ("start", B0), ("record", B0, 0.8, 2.0)],
         *[("ask", A1), ("start", A1), ("record", A1, 0.9, 1.0)],
@@ -75,10 +75,10 @@ def test_one_device_by_hand(perform):
 
 
 def test_two_devices_by_hand(perform):
-    """The second device is free at 2 and asks at once; at 3 both end, and are told before anybody asks."""
-    course, told = perform(A0, B0, A1, devices=2)
+    """The second device is free at 2 and asks at once; at 3 both end, and are reported before the next request."""
+    course, reported = perform(A0, B0, A1, devices=2)
     assert schedule(course) == [(1, 0, 0.0, 2.0, 0.8), (0, 0, 0.0, 3.0, 0.5), (0, 1, 2.0, 3.0, 0.9)]
-    assert [entry[:2] for entry in told] == [
+    assert [entry[:2] for entry in reported] == [
         *[("ask", A0), ("start", A0), ("ask", B0), ("start", B0)],
         *[("record", B0), ("ask", A1), ("start", A1), ("record", A0), ("record", A1)],
     ]
@@ -88,39 +88,39 @@ def test_two_devices_by_hand(perform):
 
 def test_rounds_wait_for_the_slowest(perform):
     """A1 starts only when A0 has ended, although a device is free from 2 on; it ends at 4, beyond the horizon of 3."""
-    course, told = perform(A0, B0, A1, devices=2, drive="rounds")
+    course, reported = perform(A0, B0, A1, devices=2, drive="rounds")
     assert schedule(course) == [(1, 0, 0.0, 2.0, 0.8), (0, 0, 0.0, 3.0, 0.5)]
-    course, told = perform(A1, B0, A0, devices=2, drive="rounds")
+    course, reported = perform(A1, B0, A0, devices=2, drive="rounds")
     assert schedule(course) == [(0, 1, 0.0, 1.0, 0.9), (1, 0, 0.0, 2.0, 0.8), (0, 0, 2.0, 5.0, 0.5)]
     assert course.finished.tolist() == [True, True, False]
-    assert [entry[:2] for entry in told if entry[0] != "start"] == [
+    assert [entry[:2] for entry in reported if entry[0] != "start"] == [
         *[("ask", A1), ("ask", B0), ("record", A1), ("record", B0), ("ask", A0), ("ask", None), ("record", A0)],
     ]
 
 
 def test_a_device_that_got_nothing_asks_again_after_the_next_result(perform):
-    course, told = perform(B0, None, A0, A1, devices=2)
-    assert [entry[:2] for entry in told if entry[0] != "start"] == [
+    course, reported = perform(B0, None, A0, A1, devices=2)
+    assert [entry[:2] for entry in reported if entry[0] != "start"] == [
         *[("ask", B0), ("ask", None), ("record", B0), ("ask", A0), ("ask", A1), ("record", A1)],
-    ]  # at 3 the horizon is reached: nobody asks, and A0 never comes
+    ]  # at 3 the horizon is reached: no device asks, and A0 never comes
     assert [entry[2:4] for entry in schedule(course)] == [(0.0, 2.0), (2.0, 3.0), (2.0, 5.0)]
 
 
 def test_it_ends_politely_when_nothing_is_left(perform):
-    course, told = perform()
+    course, reported = perform()
     assert schedule(course) == []
-    assert told == [("ask", None)]
-    course, told = perform(B0)
-    assert told[-1] == ("ask", None)
+    assert reported == [("ask", None)]
+    course, reported = perform(B0)
+    assert reported[-1] == ("ask", None)
 
 
 def test_nobody_asks_beyond_the_horizon(perform):
     """Half of 6 is 3: A0 ends there and counts, the next one is not started."""
-    course, told = perform(A0, B0, A1, until=50)
-    assert [entry[:2] for entry in told] == [("ask", A0), ("start", A0), ("record", A0)]
+    course, reported = perform(A0, B0, A1, until=50)
+    assert [entry[:2] for entry in reported] == [("ask", A0), ("start", A0), ("record", A0)]
     assert course.finished.tolist() == [True]
-    course, told = perform(A0, B0, A1, until=60)
-    assert [entry[1] for entry in told if entry[0] == "ask"] == [A0, B0]
+    course, reported = perform(A0, B0, A1, until=60)
+    assert [entry[1] for entry in reported if entry[0] == "ask"] == [A0, B0]
     assert course.finished.tolist() == [True, False]
 
 

@@ -86,7 +86,7 @@ def test_variance_never_exceeds_the_one_before(seed, seen):
 
 
 def test_what_was_read_before_an_observation_stays():
-    """Neither the prior, which tenants share, nor a mean or variance that somebody kept is written to."""
+    """Neither the prior, which tenants share, nor a mean or variance that a caller kept is written to."""
     prior = random_belief(1)
     posterior = Posterior(prior, noise_variance=NOISE)
     kept = [posterior.mean, posterior.variance, prior.mean, prior.cov]

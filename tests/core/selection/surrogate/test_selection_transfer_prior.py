@@ -27,7 +27,7 @@ def config_of(**settings_):
 
 
 def rows_of(n, arms=5, *, gaps=0.0, seed=0, wild=1.0):
-    """Logits of tenants with an offset and a scale of their own; every row keeps its first result."""
+    """Logits of tenants with separate offsets and scales; every row keeps its first result."""
     rng = np.random.default_rng(seed)
     scales = np.exp(rng.normal(0, wild, (n, 1)))
     rows = rng.normal(1, 1, (n, 1)) + scales * rng.normal(0, 0.5, (n, arms))
