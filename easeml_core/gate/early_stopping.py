@@ -17,11 +17,11 @@ after every ``batch``-th example whose label matters, and after the last example
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.entities import Mode, Verdict
+from easeml_core.entities import JsonObject, Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.clauses import claim_of, values_of
 from easeml_core.gate.decision import (
@@ -38,8 +38,6 @@ from easeml_core.gate.outcomes import Outcomes, count_outcomes
 from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from numpy.typing import NDArray
 
     from easeml_core.gate.clauses import Clause, Condition
@@ -155,7 +153,7 @@ class Looks:
     is_whole: bool
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Looks:
+    def from_json(cls, found: JsonObject) -> Looks:
         """From what ``dataclasses.asdict`` gives, after JSON."""
         cells, before = (tuple(tuple(map(int, row)) for row in found[name]) for name in ("cells", "before"))
         moments = tuple(map(int, found["moments"]))
@@ -242,8 +240,7 @@ def _follow(
     condition: Condition, unlabelled: Outcomes, path: _Path, rules: EarlyRules, *, last: bool
 ) -> tuple[Decision, list[_Course], int | None]:
     """What predictions alone say, how each clause fares, and the moment at which no label can change the symbol."""
-    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
-    at_once = decide(condition, unlabelled, **asked)
+    at_once = decide(condition, unlabelled, log_level=rules.log_level, mode=rules.mode, conditions=rules.conditions)
     levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
     courses = [
         _course(clause, decision, path, levels, rules.log_beta, rules.mode, last=last)

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -207,18 +208,21 @@ def _decide_fixed(
     condition: Condition, labels: NDArray[np.int64], old: NDArray[np.int64], new: NDArray[np.int64], rules: _Rules
 ) -> Judged:
     """Judge on all examples that matter; without their labels, only where predictions settle the symbol."""
-    asked: dict[str, Any] = {"log_level": rules.log_level, "mode": rules.mode, "conditions": rules.conditions}
+    level, mode, conditions = rules.log_level, rules.mode, rules.conditions
+    decided = partial(decide, condition, log_level=level, mode=mode, conditions=conditions)
     judged = None
     if rules.on_demand and can_sample(condition):
         shown = Differing(int(np.count_nonzero(old != new)), int(old.size))
-        judged = labels_of_submission(condition, shown, **asked, power=rules.power)
+        judged = labels_of_submission(
+            condition, shown, log_level=level, mode=mode, conditions=conditions, power=rules.power
+        )
     matters = wanted_of(condition, old, new, judged=judged)
     missing = np.flatnonzero(matters & (labels < 0))
     used = np.flatnonzero(matters)
-    decision = decide(condition, count_outcomes(np.full_like(labels, -1), old, new, judged=judged), **asked)
+    decision = decided(count_outcomes(np.full_like(labels, -1), old, new, judged=judged))
     settled = is_settled(decision)
     if not missing.size:
-        decision = decide(condition, count_outcomes(labels, old, new, judged=judged), labels=used.size, **asked)
+        decision = decided(count_outcomes(labels, old, new, judged=judged), labels=used.size)
     elif settled:
         used, missing = used[:0], missing[:0]
     return Judged(decision, used=used, wanted=missing, refuses=settled)

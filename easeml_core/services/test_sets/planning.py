@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import evolve
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, SetConfig, choice, set_config
-from easeml_core.entities import SealedSetPurpose
+from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.on_demand import labels_in_words
@@ -261,7 +261,7 @@ def refuse_own_reliability(system: str, settings: object) -> None:
         raise InvalidInputError(message)
 
 
-def study_plan(settings: Mapping[str, Any], purpose: SealedSetPurpose) -> SetConfig:
+def study_plan(settings: JsonObject, purpose: SealedSetPurpose) -> SetConfig:
     """Return the plan that a study's settings give a set of this purpose.
 
     The delta of a study's meter is split where the study has two (``direct``), and gate and meter together have that of
@@ -290,7 +290,7 @@ def study_plan(settings: Mapping[str, Any], purpose: SealedSetPurpose) -> SetCon
     return JointConfig(gate, meter, reliability=together, gate_share=parts[0] / math.fsum(parts))
 
 
-def set_purposes(settings: Mapping[str, Any]) -> tuple[SealedSetPurpose, ...]:
+def set_purposes(settings: JsonObject) -> tuple[SealedSetPurpose, ...]:
     """Return the sealed sets that a study's data is cut into."""
     joint, direct = settings.get("joint") is not None, settings.get("direct") is not None
     first = (SealedSetPurpose.JOINT,) if joint else (SealedSetPurpose.GATE, SealedSetPurpose.METER)
