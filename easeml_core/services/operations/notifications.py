@@ -53,6 +53,10 @@ class NewsCursor:
     since: str
     sent: dict[str, str | None]
 
+    def to_stored(self) -> JsonObject:
+        """Return it as the watcher stores it, with the keys of the first version."""
+        return {"since": self.since, "told": self.sent}
+
 
 @typed_record
 class News:
@@ -161,7 +165,7 @@ def after_all(cursor: NewsCursor, seen: Look) -> NewsCursor:
 
 
 def _checked(cursor: JsonObject) -> NewsCursor:
-    sent, since = cursor.get("sent", cursor.get("told")), cursor.get("since")  # "told" in earlier versions
+    sent, since = cursor.get("told"), cursor.get("since")
     try:
         known = isinstance(sent, dict) and datetime.fromisoformat(str(since)).tzinfo is not None
     except ValueError:

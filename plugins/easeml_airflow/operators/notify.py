@@ -86,4 +86,4 @@ def _kept(name: str) -> Any:
 
 def _keep(name: str, cursor: NewsCursor) -> None:
     words = "The last event that this Ease.ml watcher sent; delete to begin again."
-    Variable.set(name, json.dumps(to_json(cursor)), description=words)
+    Variable.set(name, json.dumps(cursor.to_stored()), description=words)

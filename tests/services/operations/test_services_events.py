@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
 from easeml_core.services.operations import notifications as room
 from easeml_core.services.operations.notifications import (
@@ -42,7 +41,7 @@ class Watcher:
         cursor = seen.start
         for event in seen.events:
             cursor = after_telling(cursor, event)
-        self.kept = json.dumps(to_json(after_all(cursor, seen)))
+        self.kept = json.dumps(after_all(cursor, seen).to_stored())
         return seen.events
 
     def kinds(self, **asked: Any) -> list[tuple[str, str]]:
@@ -154,7 +153,7 @@ def test_what_fails_in_between_is_reported_again_and_the_rest_not(lab: Any, watc
     lab.gate("rare")
     seen = look(lab.worker, json.loads(watcher.kept))
     first, second = seen.events
-    watcher.kept = json.dumps(to_json(after_telling(seen.start, first)))  # the second could not be sent
+    watcher.kept = json.dumps(after_telling(seen.start, first).to_stored())  # the second could not be sent
     assert [event.key for event in watcher.news()] == [second.key]
 
 
