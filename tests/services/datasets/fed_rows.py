@@ -30,4 +30,5 @@ def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: An
 
 
 def renew(lab: Any, study: str = "full") -> dict[str, Any]:
-    return lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key()).request_id)
+    answer: dict[str, Any] = lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key()).request_id)
+    return answer
