@@ -155,10 +155,11 @@ class Truth(Limit):
 
 @dataclass(frozen=True, slots=True)
 class Name(Limit):
-    """A name of 1 to 63 letters a-z, digits and signs that begins with a letter or digit.
+    """A name of letters a-z, digits and signs that begins with a letter or digit.
 
     Attributes:
         signs: Which signs it may contain.
+        longest: Characters at most.
 
     Example:
         >>> NAME.holds("flowers-2"), NAME.holds("-flowers"), LABELER.holds("ann@lab")
@@ -166,17 +167,18 @@ class Name(Limit):
     """
 
     signs: str = "_.-"
+    longest: int = 63
 
     @property
     def pattern(self) -> str:
         """The rule as a regular expression of Python, PostgreSQL and JavaScript alike."""
-        return rf"[a-z0-9][a-z0-9{self.signs}]{{0,62}}"
+        return rf"[a-z0-9][a-z0-9{self.signs}]{{0,{self.longest - 1}}}"
 
     @property
     def rule(self) -> str:
         """What is allowed, None apart, as it follows "must be"."""
         *signs, last = map(repr, self.signs)
-        return f"1 to 63 of a-z, 0-9, {', '.join(signs)} and {last}, the first a letter or digit"
+        return f"1 to {self.longest} of a-z, 0-9, {', '.join(signs)} and {last}, the first a letter or digit"
 
     def holds(self, value: Any) -> bool:
         """Whether the value is such a name."""

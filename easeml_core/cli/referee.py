@@ -140,8 +140,8 @@ def _duties(
 ) -> Duties:
     from easeml_core.remote.urls import parse_prefix
     from easeml_core.services.datasets.access import read_queries
-    from easeml_core.services.referee.mail_delivery import MailServer
     from easeml_core.services.referee.process import Duties
+    from easeml_core.services.referee.referee_mail import MailServer
 
     return Duties(
         data=data,

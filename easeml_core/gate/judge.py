@@ -22,9 +22,9 @@ import numpy as np
 from easeml_core.config import SAMPLINGS, choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
+from easeml_core.gate.awaited_labels import Judged, Wanted, wanted_of
 from easeml_core.gate.decision import Decision, conjunction, decide, is_released
 from easeml_core.gate.early_stopping import EarlyRules, LookedUp, Looks, decide_early, judge_looks, looks_of
-from easeml_core.gate.labels_needed import Judged, Wanted, wanted_of
 from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
 from easeml_core.stats.paired_differing import Differing

@@ -25,8 +25,8 @@ from easeml_core.config import require
 from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
+from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.decision import is_released
-from easeml_core.gate.labels_needed import Wanted
 from easeml_core.gate.planner import plan_gate
 from easeml_core.stats.adaptivity import allocate, level_of_test
 

@@ -1,6 +1,3 @@
-from .budget import BudgetRule as BudgetRule
-from .budget import budget_breach as budget_breach
-from .budget import parse_budget as parse_budget
 from .drift import Said as Said
 from .drift import TwoSignals as TwoSignals
 from .drift import combine as combine
@@ -9,6 +6,9 @@ from .history import Submitted as Submitted
 from .history import replay as replay
 from .meter import Answered as Answered
 from .meter import read_submission as read_submission
+from .overfitting_budget import BudgetRule as BudgetRule
+from .overfitting_budget import budget_breach as budget_breach
+from .overfitting_budget import parse_budget as parse_budget
 from .planner import MeterPlan as MeterPlan
 from .planner import plan_meter as plan_meter
 from .reading import Reading as Reading

@@ -9,9 +9,9 @@ import numpy as np
 
 from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.budget import budget_breach
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
+from easeml_core.meter.overfitting_budget import budget_breach
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

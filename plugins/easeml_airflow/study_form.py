@@ -11,7 +11,7 @@ METRIC = r"^(accuracy|balanced_accuracy|f1|auc|log_loss|rmse|mae|r2|within:[0-9.
 METRICS = ["accuracy", "balanced_accuracy", "f1", "auc", "log_loss", "rmse", "mae", "r2", "within:0.5"]
 SOURCES = ["sklearn:digits", "csv:FILE.csv", "images:FOLDER", "series:FILE.csv?id=COLUMN&step=COLUMN", "sql:NAME"]
 SPLITS = ["rows", "group:COLUMN", "time:COLUMN"]
-NAMED = "1 to 63 small letters, digits and _ . -, beginning with a letter or digit"
+NAMED = limits.NAME.rule
 ROWS = "Values are device seconds, such as 3600 for an hour. Empty: no limit."
 
 text, optional = params.text, params.optional

@@ -367,7 +367,7 @@ _LOGS = (
         easeml_core.services.datasets.fetching
         easeml_core.services.referee.housekeeping
         easeml_core.services.gate.judge
-        easeml_core.services.referee.mail_delivery
+        easeml_core.services.referee.referee_mail
         easeml_core.services.meter.reading
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff

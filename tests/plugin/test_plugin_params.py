@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from easeml_airflow import params
-from easeml_airflow.notifications.events import SUBJECTS
+from easeml_airflow.notifications.wording import SUBJECTS
 from easeml_core.config import POLICIES, parse_adaptivity
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.operations.notifications import EventKind
@@ -128,7 +128,7 @@ def test_a_new_study_s_form_says_in_words_what_its_patterns_want(dag_bag):
     patterns = {k: f for k in fields if "pattern" in (f := fields.get_param(k)).schema and "format" not in f.schema}
     assert set(patterns) >= {"tenant", "study", "metric", "hit", "split"}
     for key, field in patterns.items():
-        assert re.search(r"`[^`]+`|small letters, digits", field.description), key
+        assert re.search(r"`[^`]+`|of a-z, 0-9", field.description), key
 
 
 @pytest.mark.parametrize("name", GOOD)

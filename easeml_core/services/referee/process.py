@@ -31,9 +31,9 @@ from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
 from easeml_core.services.referee.dispatch import RUNS, WAITS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.mail_delivery import MailSender, MailServer
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
+from easeml_core.services.referee.referee_mail import MailSender, MailServer
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import outbox, requests, retries, sealed

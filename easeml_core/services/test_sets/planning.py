@@ -16,8 +16,8 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.on_demand import labels_in_words
 from easeml_core.gate.planner import plan_gate
-from easeml_core.meter.budget import parse_budget
 from easeml_core.meter.drift import split_meters
+from easeml_core.meter.overfitting_budget import parse_budget
 from easeml_core.meter.planner import plan_config, validation_minimum
 from easeml_core.meter.shared_ledger import (
     gate_log_cost,

@@ -12,10 +12,10 @@ from property_sizes import examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
+from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
 from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.labels_needed import Wanted
 from easeml_core.gate.outcomes import count_outcomes
 from easeml_core.gate.slices import Slice, slices_of
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.services.referee.mail_delivery import MailSender, MailServer
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.referee_mail import MailSender, MailServer
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store.tables import outbox as mails
 
