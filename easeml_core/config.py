@@ -78,15 +78,15 @@ UNIT = Range(least=0, most=1)
 
 
 def _as_tuple(value: Any) -> Any:
-    """Return a list, as JSON has it, as a tuple; anything else is left to the field's limit."""
-    return tuple(value) if isinstance(value, Iterable) and not isinstance(value, str | Mapping) else value
-
-
-def _as_tuples(value: Any) -> Any:
-    """Return a list of lists as a tuple of tuples, to any depth."""
-    if isinstance(value, list | tuple):
-        return tuple(_as_tuples(part) for part in value)
+    """Return a list, as JSON has it, as a tuple, to any depth; anything else is left to the field's limit."""
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        return tuple(_as_tuple(part) for part in value)
     return value
+
+
+def _is_list(value: object, *kinds: type) -> bool:
+    """Return whether a value is a tuple whose parts have one of some types; true and false are no numbers."""
+    return isinstance(value, tuple) and all(isinstance(part, kinds) and not isinstance(part, bool) for part in value)
 
 
 def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
@@ -111,7 +111,7 @@ def parse_adaptivity(value: object) -> tuple[Adaptivity, int | None]:
     return kind, int(cap)
 
 
-@frozen
+@frozen(slots=False)  # msgspec writes the fields of a class with slots in the order of the alphabet
 class _Stored:
     """Conversion to and from JSON, in which the settings are stored with their study."""
 
@@ -126,11 +126,18 @@ class _Stored:
         Raises:
             InvalidInputError: A name is unknown, or a value outside its range.
         """
-        require_known(cls.__name__.removesuffix("Config").lower(), values, [f.name for f in attrs.fields(cls)])
-        return cls(**values)
+        fields = {f.name: f.validator for f in attrs.fields(cls)}
+        require_known(cls.__name__.removesuffix("Config").lower(), values, fields)
+        return cls(**{name: _as_number(value, fields[name]) for name, value in values.items()})
 
 
-@frozen
+def _as_number(value: Any, limit: Any) -> Any:
+    """Return false as 0 and true as 1 where a number is wanted: earlier versions stored ``"guard": false``."""
+    is_number = isinstance(limit, Range) and not limit.whole
+    return int(value) if is_number and isinstance(value, bool) else value
+
+
+@frozen(slots=False)
 class SelectionConfig(_Stored):
     """How the next trial is chosen.
 
@@ -182,8 +189,11 @@ class SelectionConfig(_Stored):
     believe: bool = True
     cold_start: bool = True
 
+    def __attrs_post_init__(self) -> None:
+        require(_is_list(self.order, str), "order", self.order, "a list of names of candidates")
 
-@frozen
+
+@frozen(slots=False)
 class TrainingConfig(_Stored):
     """Limits of one trial, and how its network is trained, if it is one.
 
@@ -215,14 +225,12 @@ class TrainingConfig(_Stored):
 
     def __attrs_post_init__(self) -> None:
         allowed = f"at most {MOST_RUNGS} rising shares between 0 and 1"
-        shares = self.rungs if isinstance(self.rungs, tuple) else (None,)
-        numbers = all(isinstance(share, int | float) and not isinstance(share, bool) for share in shares)
-        require(numbers and len(shares) <= MOST_RUNGS, "rungs", self.rungs, allowed)
-        rising = all(a < b for a, b in zip((0.0, *shares), (*shares, 1.0), strict=True))
+        require(_is_list(self.rungs, int, float) and len(self.rungs) <= MOST_RUNGS, "rungs", self.rungs, allowed)
+        rising = all(a < b for a, b in zip((0.0, *self.rungs), (*self.rungs, 1.0), strict=True))
         require(rising, "rungs", self.rungs, allowed)
 
 
-@frozen
+@frozen(slots=False)
 class GateConfig(_Stored):
     """What a sealed gate set was planned for; fixed before its first answer.
 
@@ -251,14 +259,15 @@ class GateConfig(_Stored):
     estimator: str = field(default="exact", validator=OneOf.of(*ESTIMATORS))
     power: float | None = field(default=None, validator=SHARE.or_none("nothing"))
     sampling: str = field(default="fixed", validator=OneOf.of(*SAMPLINGS))
-    slices: tuple[tuple[str, str], ...] = field(default=(), converter=_as_tuples)
+    slices: tuple[tuple[str, str], ...] = field(default=(), converter=_as_tuple)
     mail: str = ""
     other_conditions: int = field(default=0, validator=Range(least=0, most=MOST_OTHER_CONDITIONS, whole=True))
 
     def __attrs_post_init__(self) -> None:
+        require(isinstance(self.condition, str), "condition", self.condition, "text such as 'n - o > 0.02 +/- 0.01'")
         _, cap = parse_adaptivity(self.adaptivity)
         require(cap is None or cap <= self.steps, "adaptivity", self.adaptivity, "upTo:K with K at most the steps")
-        pairs = all(isinstance(pair, tuple) and len(pair) == 2 for pair in self.slices)
+        pairs = _is_list(self.slices, tuple) and all(len(pair) == 2 for pair in self.slices)
         named = pairs and all(isinstance(text, str) and text for pair in self.slices for text in pair)
         require(
             named and len({pair[0] for pair in self.slices}) == len(self.slices),
@@ -267,8 +276,9 @@ class GateConfig(_Stored):
             "pairs (slice, condition), each slice once",
         )
         require(len(self.slices) <= MOST_SLICES, "slices", f"{len(self.slices)} of them", f"at most {MOST_SLICES}")
+        text = isinstance(self.mail, str)
         require(
-            not self.mail or ("@" in self.mail and self.mail.isprintable() and " " not in self.mail),
+            text and (not self.mail or ("@" in self.mail and self.mail.isprintable() and " " not in self.mail)),
             "mail",
             self.mail,
             "an address such as name@host",
@@ -282,7 +292,7 @@ METER_METHODS = (
 DEVELOPERS = ("any", "kt", "sticky")
 
 
-@frozen
+@frozen(slots=False)
 class MeterConfig(_Stored):
     """What a sealed meter set was planned for; fixed before its first answer.
 
@@ -319,16 +329,17 @@ class MeterConfig(_Stored):
     deviations: int = field(default=3, validator=Range(least=0, most=MOST_COUNTED, whole=True))
     teams: int = 1
     tolerances: tuple[float, ...] = field(default=(), converter=_as_tuple)
-    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = field(default=(), converter=_as_tuples)
+    automaton: tuple[tuple[tuple[int, int | None], ...], ...] = field(default=(), converter=_as_tuple)
     one_sided: bool = field(default=False, validator=TRUTH)
     open_ended: bool = field(default=False, validator=TRUTH)
     developer: str = field(default="any", validator=OneOf.of(*DEVELOPERS))
     budget: tuple[str, ...] = field(default=(), converter=_as_tuple)
 
     def __attrs_post_init__(self) -> None:
+        allowed = "rising boundaries between -1 and 1"
+        require(_is_list(self.ranges, int, float) and bool(self.ranges), "ranges", self.ranges, allowed)
         rising = all(a < b for a, b in zip(self.ranges, self.ranges[1:], strict=False))
-        inside = all(-1 < b < 1 for b in self.ranges)
-        require(bool(self.ranges) and rising and inside, "ranges", self.ranges, "rising boundaries between -1 and 1")
+        require(rising and all(-1 < b < 1 for b in self.ranges), "ranges", self.ranges, allowed)
         self._check_method()
         self._check_sides_and_ends()
 
@@ -338,6 +349,8 @@ class MeterConfig(_Stored):
         require(whole, "teams", self.teams, f"a whole number, 1 to the {self.steps} steps, and at most {MOST_COUNTED}")
         shared = self.teams == 1 or self.method in ("path-adaptive", "multitenant")
         require(shared, "teams", self.teams, f"1 with the method {self.method!r}; multitenant and path-adaptive share")
+        require(_is_list(self.tolerances, int, float), "tolerances", self.tolerances, "a list of numbers")
+        require(_is_list(self.automaton, tuple), "automaton", self.automaton, "a list of states, each a list of pairs")
         if self.method == "nonuniform":
             rising = all(a <= b for a, b in zip(self.tolerances, self.tolerances[1:], strict=False))
             bounded = all(LEAST_TOLERANCE <= e < 1 for e in self.tolerances)
@@ -359,8 +372,8 @@ class MeterConfig(_Stored):
         require(closed, "open_ended", self.open_ended, f"false with the method {self.method!r}: its steps are counted")
         text = "'any', except with the method 'path-adaptive'"
         require(self.developer == "any" or self.method == "path-adaptive", "developer", self.developer, text)
-        words = all(isinstance(rule, str) and rule.strip() for rule in self.budget)
-        require(words and not isinstance(self.budget, str), "budget", self.budget, "a list of rules in words")
+        words = _is_list(self.budget, str) and all(rule.strip() for rule in self.budget)
+        require(words, "budget", self.budget, "a list of rules in words")
 
 
 def _gate(value: Any) -> GateConfig:
@@ -371,7 +384,7 @@ def _meter(value: Any) -> MeterConfig:
     return MeterConfig.from_json(value) if isinstance(value, Mapping) else value
 
 
-@frozen
+@frozen(slots=False)
 class JointConfig(_Stored):
     """What one sealed set was planned for when gate and meter share it; fixed before its first answer.
 
@@ -390,6 +403,8 @@ class JointConfig(_Stored):
     gate_share: float = field(default=0.5, validator=SHARE)
 
     def __attrs_post_init__(self) -> None:
+        require(isinstance(self.gate, GateConfig), "gate", self.gate, "a mapping of the gate's settings")
+        require(isinstance(self.meter, MeterConfig), "meter", self.meter, "a mapping of the meter's settings")
         for name, settings, share in (("gate", self.gate, self.gate_share), ("meter", self.meter, 1 - self.gate_share)):
             # Towards 1, so that the two parts of delta never add up to more than delta.
             reliability = math.nextafter(1 - (1 - self.reliability) * share, 1.0)
@@ -416,7 +431,7 @@ def set_config(purpose: SealedSetPurpose, plan: JsonObject) -> SetConfig:
     return GateConfig.from_json(plan) if purpose is SealedSetPurpose.GATE else MeterConfig.from_json(plan)
 
 
-@frozen
+@frozen(slots=False)
 class DirectConfig(_Stored):
     """That a study has a second meter, on a hidden sample of the validation distribution (``meter/drift.py``).
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Self
 
 from easeml_core.errors import ConfigError
@@ -97,14 +98,14 @@ class Range(Limit):
 
     def holds(self, value: Any) -> bool:
         """Whether the value is a number in the range."""
-        if type(value) is not int if self.whole else not isinstance(value, int | float) or isinstance(value, bool):
+        if type(value) is not int if self.whole else not isinstance(value, Real) or isinstance(value, bool):
             return False
         return (
             (self.least is None or value >= self.least)
             and (self.above is None or value > self.above)
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
-            and not math.isnan(value)
+            and not (isinstance(value, float) and math.isnan(value))  # an int may be too large for a float
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import rows_of_json
-from easeml_core.encoding import to_json, typed_record
+from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import probabilities_of
@@ -80,9 +80,12 @@ class Inferred:
 
 def answers_json(found: Inferred) -> dict[str, object]:
     """Return the answers as JSON, without the caller's columns and without missing probabilities."""
-    fields: dict[str, object] = to_json(found)
-    left_out = {"columns"} if found.probabilities is not None else {"columns", "probabilities"}
-    return {name: value for name, value in fields.items() if name not in left_out}
+    fields = row_of(found)
+    del fields["columns"]  # of the caller, and of any content
+    if found.probabilities is None:
+        del fields["probabilities"]
+    answers: dict[str, object] = to_json(fields)
+    return answers
 
 
 def infer(

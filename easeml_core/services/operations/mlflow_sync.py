@@ -309,11 +309,8 @@ class _StudyMirror:
         run_id: str = found.info.run_id
         entities = importlib.import_module("mlflow.entities")
         whole = json.dumps(run.parameters, sort_keys=True, ensure_ascii=False)
-        tags: dict[str, object] = {
-            "study": self._study.study,
-            "tenant": self._study.tenant,
-            "metric": self._study.metric,
-        }
+        study = self._study
+        tags: dict[str, object] = {"study": study.study, "tenant": study.tenant, "metric": study.metric}
         tags |= {**run.tags, "parameters": whole}
         all_tags = [entities.RunTag(f"easeml.{n}", _text(v)[:_LONGEST_TAG]) for n, v in tags.items() if v is not None]
         self._client.log_batch(run_id, tags=all_tags)
@@ -396,19 +393,9 @@ class _StudyMirror:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The contents of a run in MLflow.
+    """The contents of a run in MLflow, which the tag ``key`` with the value ``id`` finds again.
 
-    Attributes:
-        key: Name of the tag that finds it again.
-        id: Value of that tag.
-        name: Of the run.
-        state: How it ended.
-        started_at: Beginning.
-        finished_at: End.
-        parameters: Of the candidate.
-        tags: Further tags, without the prefix ``easeml.``; those that are None are left out.
-        quality: In [0, 1].
-        cost_seconds: Device seconds.
+    ``tags`` come without the prefix ``easeml.``, and those that are None are left out. Quality is in [0, 1].
     """
 
     key: str

@@ -89,6 +89,10 @@ class Chosen(HandedOut):
     acquisition: float
 
 
+_FIGURES = tuple(field.name for field in fields(Chosen) if field not in fields(HandedOut))
+"""Fields of ``Chosen`` alone; early versions stored some of them, and null for a number that JSON lacks."""
+
+
 @typed_record
 class TrialEnding:
     """The result of a trial; None where that is not known.
@@ -180,7 +184,7 @@ def _stop(decided: Sequence[RungDecision]) -> list[str]:
 
 def _batch(found: Suggested) -> HandedOut:
     """One time that the trial was handed out."""
-    kind = HandedOut if "mean" not in found.reasons else Chosen
+    kind = Chosen if all(isinstance(found.reasons.get(name), int | float) for name in _FIGURES) else HandedOut
     stored = {field.name: found.reasons.get(field.name) for field in fields(kind)}
     own = {
         "batch_id": found.batch_id,

@@ -9,6 +9,7 @@ Lists the models that were handed in and wait for the gate.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,10 +178,11 @@ class InferOperator(EasemlOperator):
             )
         rows = len(answers.labels)
         self.log.info("model %s of study %s answered %d rows", answers.model_id, self.study, rows)
-        public = answers_json(answers)
-        if file is not None:
-            write_answers(Path(file), answers)
-            public = {name: value for name, value in public.items() if name not in ("labels", "probabilities")}
+        if file is None:
+            return answers_json(answers) | {"rows": rows, "answers": None}
+        write_answers(Path(file), answers)
+        public = answers_json(replace(answers, labels=[], probabilities=None))
+        del public["labels"]
         return public | {"rows": rows, "answers": file}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
 from easeml_core.models.formats import load_predictor
-from easeml_core.services.models.inference import infer
+from easeml_core.services.models.inference import answers_json, infer
 from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
@@ -96,6 +97,9 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=shown.model_id))
     assert shown.labels == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
     assert shown.columns["patient"] == [f"p{i}" for i in range(12)]
+    answers = answers_json(replace(shown, columns={"note": ["\ud800"]}))  # JSON may hold it, and UTF-8 cannot
+    assert answers["labels"] == shown.labels
+    assert not answers.keys() & {"columns", "probabilities"}
     with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
         infer(lab.worker, lab.artifacts, study="full", model="best")
 

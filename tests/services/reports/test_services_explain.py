@@ -9,7 +9,7 @@ import pytest
 from easeml_core.config import SelectionConfig
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import NotFoundError
-from easeml_core.services.reports.decision import TrialExplanation, explain_trial
+from easeml_core.services.reports.decision import HandedOut, TrialExplanation, explain_trial
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
@@ -149,6 +149,15 @@ def test_who_chose_it(lab: Any, flags: dict[str, bool], chosen: str) -> None:
     lab.as_superuser(f"UPDATE work.suggestions SET reasons = {reasons}", *values)
     (batch,) = explain(lab, trial).batches
     assert batch.chosen_by == chosen
+
+
+@pytest.mark.parametrize("change", ["- 'expected_improvement' - 'best'", "|| jsonb_build_object('std', NULL)"])
+def test_reasons_of_an_early_version_are_explained_without_figures(lab: Any, change: str) -> None:
+    (trial,) = suggest(lab)
+    lab.as_superuser(f"UPDATE work.suggestions SET reasons = reasons {change}")
+    (batch,) = explain(lab, trial).batches
+    assert (batch.chosen_by, batch.sentence) == ("learning", trial.reason)
+    assert type(batch) is HandedOut
 
 
 def test_a_trial_that_nobody_suggested_says_so(lab: Any) -> None:
