@@ -17,6 +17,8 @@ from easeml_core.services.models.promotion import model_list
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
+    from easeml_core.store.tables.promotions import ListedModel
+
 FORCED = "easeml_forced_promotion"
 ASKED, ANSWERED = "the old one [crashes](http://127.0.0.1/) **today**", "seen on the line"
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
@@ -56,7 +58,7 @@ def told(page: Page, words: str) -> Locator:
     return page.get_by_role("listitem").filter(has_text=words)
 
 
-def standing(installation: Any) -> list[dict[str, Any]]:
+def standing(installation: Any) -> list[ListedModel]:
     """What is in production of the study."""
     return [found for found in model_list(installation.worker, study="cancer") if found.in_production]
 
@@ -89,7 +91,7 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
     assert list(rest.wait(FORCED, run))[-1] == "success"
 
     (found,) = standing(installation)
-    assert (found["model_id"], found["who"], found["why"]) == (model, "admin", ANSWERED)
+    assert (found.model_id, found.who, found.why) == (model, "admin", ANSWERED)
     audit = open_as("user", "/audit").page
     forced = audit.get_by_role("row").filter(has_text=re.compile("forced", re.IGNORECASE)).filter(has_text=ANSWERED)
     expect(forced.first).to_contain_text("admin")

@@ -159,7 +159,7 @@ class Lab:
             return found if found.state not in ("handed in", "waiting") else None
 
         found = self.until("a verdict", judged)
-        assert (found["kind"], found["bundle"], found["bundle_version"]) == ("bundle", "candidates", commit)
+        assert (found.kind, found.bundle, found.bundle_version) == ("bundle", "candidates", commit)
         return found
 
     def gate_runs_ended(self, count):
@@ -222,19 +222,19 @@ def test_a_version_of_a_dag_is_judged_promoted_and_served(lab, developer, commit
     lab.run(PRODUCTION, first, BAD)
 
     incumbent = lab.production()
-    assert lab.hand_in(worse, BAD)["state"] == "fail"
+    assert lab.hand_in(worse, BAD).state == "fail"
     better = developer.push(GOOD, "better")
     lab.gate_runs_ended(1)
     assert (lab.production(), tag_target(lab.repository, TAG)) == (incumbent, first)
 
     submission = lab.hand_in(better, GOOD)
     lab.gate_runs_ended(2)
-    assert submission["state"] in ("pass", "in production")
-    assert lab.production() == submission["model_id"]
+    assert submission.state in ("pass", "in production")
+    assert lab.production() == submission.model_id
     lab.until("the tag", lambda: tag_target(lab.repository, TAG) == better)
     lab.await_served(PRODUCTION, "production", better)
     lab.run(PRODUCTION, better, GOOD)
 
     moves = git("-C", lab.repository, "reflog", "show", "--format=%H %gs", f"refs/tags/{TAG}").splitlines()
     assert [move.split()[0] for move in moves] == [better, first]  # never at the one that failed, not for a moment
-    assert moves[0] == f"{better} model {submission['model_id']} of study cancer is in production"
+    assert moves[0] == f"{better} model {submission.model_id} of study cancer is in production"

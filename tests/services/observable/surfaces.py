@@ -162,7 +162,7 @@ def _words_of(config: Any, field: str) -> list[str]:
     if field == "adaptivity":  # with a number behind one of them
         return [str(word) for word in Adaptivity]
     try:
-        dataclasses.replace(config, **{field: "?"})
+        attrs.evolve(config, **{field: "?"})
     except errors.ConfigError as error:
         listed = re.search(r"one of ([^;]*)", str(error))
         return [word for word in listed.group(1).split(", ") if not word.startswith("got ")] if listed else []

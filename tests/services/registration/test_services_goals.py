@@ -16,7 +16,7 @@ from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundEr
 from easeml_core.models.formats import load_constant, load_predictor, save_constant
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.schema import Schema
-from easeml_core.services.datasets.validation_sets import replace_validation
+from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.registration.register import Goal, RegisteredStudy, checked_goal, register_study
@@ -271,7 +271,7 @@ def test_models_are_measured_anew_by_the_studys_metric(desk: Desk, tmp_path: Any
     desk.register(source="csv:sign.csv", target="sign", metric="log_loss", candidates=[tree])
     desk.train("tree")
     replaced = replace_part(desk, tmp_path, ["up", "down"])
-    assert replaced["to_measure"] == 1
+    assert replaced.to_measure == 1
     ((candidate, quality),) = measured(desk)
     parts = desk.lab.open_parts("line")
     ((artifact,),) = desk.lab.rows("SELECT DISTINCT artifact FROM work.models WHERE format = 'skops'")
@@ -290,13 +290,13 @@ def test_numbers_are_brought_as_validation_data(desk: Desk, tmp_path: Any) -> No
     assert [candidate for candidate, _ in measured(desk)] == ["ridge"]
 
 
-def replace_part(desk: Desk, folder: Any, labels: list[str]) -> None:
+def replace_part(desk: Desk, folder: Any, labels: list[str]) -> ReplacedValidation:
     values = np.random.default_rng(8).normal(size=(300, 2))
     rows = [f"{i},{a:.6f},{b:.6f}" for i, (a, b) in enumerate(values)]
     (folder / "inputs.csv").write_text("\n".join(["example,a,b", *rows]))
     (folder / "labels.csv").write_text("\n".join(["example,label", *(f"{i},{labels[i % 2]}" for i in range(300))]))
     files = {"inputs": folder / "inputs.csv", "labels": folder / "labels.csv"}
-    replace_validation(desk.lab.referee, desk.lab.artifacts, study="line", **files)
+    return replace_validation(desk.lab.referee, desk.lab.artifacts, study="line", **files)
 
 
 def measured(desk: Desk) -> list[tuple[str, float]]:

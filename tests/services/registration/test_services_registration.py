@@ -65,7 +65,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], tuple[str, ...]]] = {
     "unknown setting": ({"gate": {"conditon": "n > 0.5 +/- 0.1"}}, InvalidInputError, ("conditon", "known: adap")),
     "setting as a word": ({"gate": {"reliability": "0.9"}}, ConfigError, ("reliability must be > 0 and < 1", "'0.9'")),
     "settings as a list": ({"meter": [0.2, 0.6]}, InvalidInputError, ("meter must be a mapping", "'ranges'")),
-    "ranges as a number": ({"meter": {"ranges": 0.2}}, InvalidInputError, ("meter must be a mapping", "'ranges'")),
+    "ranges as a number": ({"meter": {"ranges": 0.2}}, ConfigError, ("ranges must be rising boundaries", "got 0.2")),
     "falling ranges": ({"meter": {"ranges": [0.6, 0.2]}}, ConfigError, ("rising boundaries", "(0.6, 0.2)")),
     "tolerance": ({"meter": {"tolerance": 1.5}}, ConfigError, ("tolerance", ">= 1e-9 and < 1", "got 1.5")),
     "time limit": ({"training": {"time_limit_seconds": 0}}, ConfigError, ("time_limit_seconds", "> 0", "got 0")),
