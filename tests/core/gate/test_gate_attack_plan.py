@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.gate.attack import MOST_EXAMPLES, attack_plan, bounded_size
+from easeml_core.gate import attack
+from easeml_core.gate.attack import MOST_EXAMPLES, Attack, attack_plan, bounded_size
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import plan_gate
 
@@ -51,6 +52,17 @@ def test_a_developer_without_answers_learns_nothing() -> None:
 )
 def test_an_attack_takes_so_many_examples_and_sets(examples: int, steps: int, size: int, runs: int) -> None:
     assert bounded_size(examples, steps) == (size, runs)
+
+
+@pytest.mark.parametrize(("examples", "least", "most"), [(1, 0.9, 0.9), (10**9, 0.15, 0.89)])
+def test_so_much_is_known_that_a_question_can_be_made_to_pass(
+    monkeypatch: pytest.MonkeyPatch, examples: int, least: float, most: float
+) -> None:
+    known = []
+    monkeypatch.setattr(attack, "Attack", lambda **given: known.append(given["known"]) or Attack(**given))
+    attack_plan(examples=examples, adaptivity="full", **PLAN | {"steps": 4})
+    assert all(least <= share <= most for share in known)
+    assert known
 
 
 @pytest.mark.parametrize(

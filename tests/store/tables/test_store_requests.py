@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,7 +14,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import requests
+from easeml_core.store.tables import outbox, requests
 from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
@@ -319,3 +320,20 @@ def die_at_work(tx: Any, ask: Any, request_id: int) -> None:
     requests.add_answer(tx, request_id, refused=False, message="done")
     ask("SELECT pg_terminate_backend(%s)", scalar(tx, "SELECT pg_backend_pid()"))
     scalar(tx, "SELECT 1")
+
+
+@pytest.mark.parametrize("minutes", [(3, 7), (7, 3)])
+def test_the_next_answer_is_the_one_that_leaves_first(
+    database: Any, make_rows: Any, file: Callable[..., int], minutes: tuple[int, int]
+) -> None:
+    study, now = make_rows(), datetime.now(UTC)
+    with database.referee.begin() as tx:
+        assert outbox.seconds_to_next(tx, looked_ago=0) is None
+    numbers = [file(study, "seal", None, key=f"in {later} minutes") for later in minutes]
+    with database.referee.begin() as tx:
+        for number, later in zip(numbers, minutes, strict=True):
+            decided = {"request_id": number, "refused": True, "message": "no", "facts": None}
+            outbox.hold(tx, **decided, leaves_at=now + timedelta(minutes=later))
+        assert 120 < outbox.seconds_to_next(tx, looked_ago=0) <= 180
+        outbox.mark_left(tx, numbers[minutes.index(3)])
+        assert 360 < outbox.seconds_to_next(tx, looked_ago=0) <= 420
