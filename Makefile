@@ -10,7 +10,9 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # Of the tests, for a machine of two cores: while one of them waits for a server or a child, the others compute.
-PROCESSES ?= 3
+PROCESSES ?= 4
+# Of the journeys: one has the stack, and each of the others servers and browsers of its own.
+JOURNEY_PROCESSES ?= 3
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
 FIGURES ?=
@@ -53,13 +55,13 @@ test: $(STAMP) ## All tests but the journeys and the nightly ones, property test
 	  $(PYTEST_ARGS)
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
-	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)  # one stack at a time, and beside it the stories that need none
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
 	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  -m "not journey" $(PYTEST_ARGS)
-	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  -m journey $(PYTEST_ARGS)
 
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss

@@ -170,7 +170,11 @@ class Tour:
     def __init__(self, product: EntryPoints, tests: EntryPoints, server: Any, folder: Path) -> None:
         self.product, self.tests, self.folder = product, tests, folder
         artifacts = product.get("ArtifactStore")(folder / ".easeml" / "artifacts")  # where commands look for it
-        self.lab = tests.get("open_lab")(server, "easeml", artifacts)
+        try:
+            make = tests.get("make_template")  # with a database of its own
+        except LookupError:
+            make = tests.get("open_lab")  # of revisions in which every laboratory has one
+        self.lab = make(server, "easeml", artifacts)
         self.installation = tests.get("Installation")(self.lab, folder)
         self.modes = tests.module("Installation").MODES
         self.installation.furnish()
