@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, NotFoundError, StateError, StoreError
-from easeml_core.services.models.promotion import before_standing, model_list
+from easeml_core.services.models.promotion import before_standing, model_list, require_words
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import (
     answer_of,
@@ -209,6 +210,20 @@ def test_rolling_back_twice_goes_back_twice(moves: Any, before: int | None) -> N
 
 
 # On a person's word.
+
+
+def test_a_list_of_models_has_the_verdict_and_the_standing_of_each(lab: Any) -> None:
+    assert lab.promote(lab.gate("good")["request_id"])["promoted"]
+    listed = {entry.origin: entry for entry in model_list(lab.worker, study="full")}
+    verdicts = {origin: None if entry.verdict is None else str(entry.verdict) for origin, entry in listed.items()}
+    assert verdicts == dict.fromkeys(listed) | {"good": "pass"}
+    assert [origin for origin, entry in listed.items() if entry.in_production or entry.moved_by] == ["good"]
+
+
+@pytest.mark.parametrize(("words", "allowed"), [("x", True), ("x" * 500, True), ("x" * 501, False), (" ", False)])
+def test_a_reason_has_1_to_500_characters(words: str, allowed: bool) -> None:
+    with nullcontext() if allowed else pytest.raises(ConfigError, match="why must be 1 to 500 characters"):
+        assert require_words("why", words) == words
 
 
 def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import TrialState
+from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConfigError, NotFoundError, StoreError
 from easeml_core.services.registration.register import pause_study
+from easeml_core.services.selection import retry
 from easeml_core.services.selection import scheduler as room
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
@@ -121,6 +122,23 @@ def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(installation
     assert (again.trial_id, len(loads)) == (first.trial_id, 1)
     assert again.reason.endswith("given again, its worker was lost in attempt 1")
     ask(installation, live)
+    assert installation.agrees(live, 100)
+
+
+def test_what_failed_because_of_a_task_that_has_changed_is_handed_out_at_once(
+    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, (first, *_) = warm(installation, loads)
+    attempt = installation.begin(first)
+    ended = {"attempt": attempt, "state": TrialState.FAILED, "failure": "it crashed", "failure_kind": FailureKind.TASK}
+    with installation.store.begin() as tx:
+        assert trials.finish_trial(tx, trial_id=first.trial_id, cost_seconds=None, **ended)
+    with monkeypatch.context() as unchanged:
+        unchanged.setattr(retry, "code_version", lambda: None)
+        ask(installation, live)
+    loads.clear()
+    (again,) = ask(installation, live)
+    assert (again.study, again.candidate, len(loads)) == (first.study, first.candidate, 1)
     assert installation.agrees(live, 100)
 
 
