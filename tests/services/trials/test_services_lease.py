@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from easeml_core.errors import (
     TrainingCancelled,
 )
 from easeml_core.services.trials import heartbeat as module
-from easeml_core.services.trials.heartbeat import LOOK_SECONDS, Lease, point_of
+from easeml_core.services.trials.heartbeat import LOOK_SECONDS, CheckpointUpload, Lease, point_of
 from easeml_core.store.tables.trials import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 FIRST, SECOND = Checkpoint("sha256:1", 10.0, 0.1), Checkpoint("sha256:2", 20.0, 0.2)
 AWAY = StoreUnavailableError("away")
@@ -317,3 +319,33 @@ def test_the_limit_is_what_the_study_allows_or_what_is_reserved() -> None:
 def test_progress_of_a_training_is_a_point_only_where_it_is_one(news: dict[str, Any], point: Any) -> None:
     found = point_of(news, seconds=3.0)
     assert (found and (found.step, found.of, found.quality, found.loss)) == point
+
+
+class Files:
+    """Storage whose uploads wait until they may end."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = list[str](), threading.Event()
+
+    def put(self, path: Path) -> str:
+        self.begun.append(path.read_text())
+        assert self.may_end.wait(60)
+        return f"sha256:{len(self.begun)}"
+
+
+def test_one_checkpoint_at_a_time_is_uploaded_as_it_was_then(tmp_path: Path) -> None:
+    files, path = Files(), tmp_path / "checkpoint"
+    upload = CheckpointUpload(lambda: files)  # type: ignore[arg-type,return-value]  # that part of a store alone
+    upload.start(path, 1.0, 0.1)
+    assert upload.uploaded() is None  # nothing was there
+    path.write_text("first")
+    upload.start(path, 10.0, 0.1)
+    path.unlink()
+    path.write_text("second")
+    upload.start(path, 20.0, 0.2)  # while the first is under way
+    files.may_end.set()
+    upload.join()
+    assert (files.begun, upload.uploaded(), upload.uploaded()) == (["first"], FIRST, None)
+    upload.start(path, 20.0, 0.2)
+    upload.join()
+    assert (files.begun, upload.uploaded()) == (["first", "second"], SECOND)

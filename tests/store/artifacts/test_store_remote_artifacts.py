@@ -202,3 +202,9 @@ def test_eight_machines_and_writers(remote: Any, bucket: Any, tmp_path: Path) ->
     assert references == ["sha256:" + hashlib.sha256(content).hexdigest() for content in contents]
     assert len(bucket.store) == 3
     assert [remote.path(reference).read_bytes() for reference in references] == contents
+
+
+def test_an_artifact_is_there_from_when_it_was_put(remote: ArtifactStore, file: Callable[..., Path]) -> None:
+    assert remote.holds(ABC) is False
+    remote.put(file())
+    assert remote.holds(ABC) is True
