@@ -213,10 +213,12 @@ def test_rolling_back_twice_goes_back_twice(moves: Any, before: int | None) -> N
 
 
 def test_a_list_of_models_has_the_verdict_and_the_standing_of_each(lab: Any) -> None:
-    assert lab.promote(lab.gate("good")["request_id"])["promoted"]
+    first, last = (lab.gate("good")["request_id"] for _ in range(2))
+    assert lab.promote(first)["promoted"]
     listed = {entry.origin: entry for entry in model_list(lab.worker, study="full")}
     verdicts = {origin: None if entry.verdict is None else str(entry.verdict) for origin, entry in listed.items()}
     assert verdicts == dict.fromkeys(listed) | {"good": "pass"}
+    assert listed["good"].gate_request_id == last
     assert [origin for origin, entry in listed.items() if entry.in_production or entry.moved_by] == ["good"]
 
 

@@ -149,8 +149,11 @@ def test_a_retry_reserves_what_a_budget_has_left(mixed: Any) -> None:
     set_study(mixed.worker, study="mixed", budget_seconds=2000.0)
     trial_id = ask(mixed, ["tree"])["tree"]
     run(mixed, trial_id, hidden, "tree")
+    limited = '{"training": {"time_limit_seconds": 7}}'
+    mixed.as_superuser("UPDATE work.studies SET config = config || %s::jsonb WHERE name = 'mixed'", limited)
     again = retry_trial(mixed.worker, trial_id=trial_id).trial_id
-    assert mixed.one("SELECT limit_seconds > 1 FROM work.trials WHERE id = :id", id=again) is True
+    reserved = mixed.one("SELECT limit_seconds FROM work.trials WHERE id = :id", id=again)
+    assert reserved == 8, "the time limit, and a second to stop in"
 
 
 def test_a_model_tells_what_trained_it(mixed: Any) -> None:

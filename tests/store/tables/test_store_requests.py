@@ -337,3 +337,17 @@ def test_the_next_answer_is_the_one_that_leaves_first(
         assert 120 < outbox.seconds_to_next(tx, looked_ago=0) <= 180
         outbox.mark_left(tx, numbers[minutes.index(3)])
         assert 360 < outbox.seconds_to_next(tx, looked_ago=0) <= 420
+
+
+def test_a_request_counts_its_own_bounded_put_offs(database: Any, make_rows: Any, file: Callable[..., int]) -> None:
+    study = make_rows()
+    first, other = (file(study, "seal", None, key=key) for key in ("first", "other"))
+    for attempt, bounded in enumerate((True, False, True), start=1):
+        with database.referee.begin() as tx:
+            assert requests.note_attempt(tx, first).number == attempt
+            kept = {"bounded": bounded, "reason": "memory", "seconds": 0.001, "most": 9 if bounded else None}
+            assert requests.put_off(tx, first, attempt, **kept)
+        time.sleep(0.01)  # until it is over
+    with database.referee.begin() as tx:
+        assert requests.note_attempt(tx, first) == Attempt(4, 0, 2)
+        assert requests.note_attempt(tx, other) == Attempt(1, 0, 0)
