@@ -171,7 +171,7 @@ class Tour:
         self.product, self.tests, self.folder = product, tests, folder
         artifacts = product.get("ArtifactStore")(folder / ".easeml" / "artifacts")  # where commands look for it
         try:
-            make = tests.get("make_template")  # with a database of its own
+            make = tests.get("make_template")  # with a separate database
         except LookupError:
             make = tests.get("open_lab")  # of revisions in which every laboratory has one
         self.lab = make(server, "easeml", artifacts)

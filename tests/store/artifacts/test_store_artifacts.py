@@ -24,7 +24,7 @@ from property_sizes import examples
 
 from easeml_core.errors import ArtifactError
 from easeml_core.store.artifacts import local as artifacts_module
-from easeml_core.store.artifacts.local import LARGEST_BYTES, ArtifactStore
+from easeml_core.store.artifacts.local import LARGEST_BYTES, MARKER, ArtifactStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -371,10 +371,11 @@ def test_other_accounts_may_read_and_folders_are_as_open_as_the_root(
     before = os.umask(0o077)
     try:
         artifacts.put(file())
+        artifacts.mark("0123456789abcdef" * 2)
     finally:
         os.umask(before)
     path = artifacts.path(ABC)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert stat.S_IMODE(path.stat().st_mode) == stat.S_IMODE((artifacts.root / MARKER).stat().st_mode) == 0o644
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o2775
 
 
