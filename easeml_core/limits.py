@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Self
@@ -16,7 +17,7 @@ from easeml_core.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(ABC):
     """What a value may be; called by attrs as the validator of a field.
 
     Attributes:
@@ -26,13 +27,13 @@ class Limit:
     none: str = ""
 
     @property
+    @abstractmethod
     def rule(self) -> str:
         """What is allowed, None apart, as it follows "must be"."""
-        raise NotImplementedError
 
+    @abstractmethod
     def holds(self, value: Any) -> bool:
         """Whether the value, which is not None, is allowed."""
-        raise NotImplementedError
 
     @property
     def allowed(self) -> str:
