@@ -340,11 +340,10 @@ def _sealed_run(
     The first answers count, and only if a part of the rows gets the same ones a second time.
     """
     with store.begin() as tx:
-        inputs = sealed.sealed_inputs(tx, test_set_id)
-        key = None if model.format == "constant" else _repetition_key(tx, model, test_set_id)
+        inputs, secret = sealed.inputs_and_secret(tx, test_set_id)
     labels, failure = _run(artifacts, model, inputs, task.wanted)
-    if labels is not None and key is not None:
-        repeated = rows_to_repeat(labels, key)
+    if labels is not None and model.format != "constant":
+        repeated = rows_to_repeat(labels, _repetition_key(secret, model, test_set_id))
         again, failure = _run(artifacts, model, inputs[repeated], task.wanted)
         failure = failure if again is None else _difference(labels[repeated], again, task.hit)
         labels = labels if failure is None else None
@@ -367,8 +366,8 @@ class StudyTask:
 
 
 def _task_of(tx: Connection, study_id: int) -> StudyTask:
-    version, study = studies.latest_data_version(tx, study_id), studies.study_by_id(tx, study_id)
-    return StudyTask(version.artifact, wanted_of(study.task, stored_target(version.layout)), study.hit)
+    found = studies.required_answers(tx, study_id)
+    return StudyTask(found.artifact, wanted_of(found.task, stored_target(found.layout)), found.hit)
 
 
 def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:
@@ -377,10 +376,9 @@ def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] 
         sealed.keep_predictions(tx, test_set_id, model.identity, labels=labels, failure=failure, isolation=isolation)
 
 
-def _repetition_key(tx: Connection, model: Model, test_set_id: int) -> bytes:
+def _repetition_key(secret: bytes, model: Model, test_set_id: int) -> bytes:
     """Return the key that chooses the rows to run again: unpredictable to users, the same whenever repeated."""
-    said = f"repetition|{test_set_id}|{model.identity}"
-    return hmac.digest(sealed.installation_secret(tx), said.encode(), "sha256")
+    return hmac.digest(secret, f"repetition|{test_set_id}|{model.identity}".encode(), "sha256")
 
 
 def _difference(first: NDArray[Any], again: NDArray[Any], hit: str) -> str | None:

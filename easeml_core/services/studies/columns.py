@@ -60,8 +60,8 @@ def study_columns(store: Store, study: str) -> StudyColumns:
 
 def answers_of_study(tx: Connection, study_id: int) -> WantedAnswers:
     """Return the form of the models' answers: a class, a number, or several, as in the newest data."""
-    version = studies.latest_data_version(tx, study_id)
-    return wanted_of(studies.study_by_id(tx, study_id).task, stored_target(version.layout))
+    found = studies.required_answers(tx, study_id)
+    return wanted_of(found.task, stored_target(found.layout))
 
 
 def require_one_answer(version: DataVersion, what: str) -> None:

@@ -200,6 +200,18 @@ def sealed_inputs(tx: Connection, test_set_id: int) -> NDArray[Any]:
     return unpack(scalar(tx, "SELECT inputs FROM sealed.test_sets WHERE id = :id", id=test_set_id))
 
 
+def inputs_and_secret(tx: Connection, test_set_id: int) -> tuple[NDArray[Any], bytes]:
+    """Return ``sealed_inputs`` and ``installation_secret``, read at once: what a run on a sealed set needs."""
+    found = row(
+        tx,
+        "SELECT inputs, (SELECT secret FROM sealed.installation) AS secret FROM sealed.test_sets WHERE id = :id",
+        id=test_set_id,
+    )
+    if found is None:
+        raise NotFoundError(kind="sealed set with id", name=test_set_id)
+    return unpack(found.inputs), str(found.secret).encode()
+
+
 def sealed_labels(tx: Connection, test_set_id: int) -> NDArray[Any]:
     """Labels of a sealed set, shape ``(n_examples,)``."""
     return unpack(scalar(tx, "SELECT labels FROM sealed.test_sets WHERE id = :id", id=test_set_id))

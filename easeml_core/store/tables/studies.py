@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.encoding import typed_record
 from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
-from easeml_core.store.rows import as_json, change, row, rows, scalar
+from easeml_core.store.rows import as_json, change, record, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -290,12 +291,48 @@ def latest_data_version(tx: Connection, study_id: int) -> DataVersion:
     """The newest data of the study."""
     found = row(tx, _VERSION + "WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1", id=study_id)
     if found is None:
-        raise NotFoundError(
-            kind="data version of study with id",
-            name=study_id,
-            remedy="wait until the referee has split and sealed its data",
-        )
+        raise _no_data(study_id)
     return DataVersion(**found._mapping)
+
+
+def _no_data(study_id: int) -> NotFoundError:
+    remedy = "wait until the referee has split and sealed its data"
+    return NotFoundError(kind="data version of study with id", name=study_id, remedy=remedy)
+
+
+@typed_record
+class RequiredAnswers:
+    """What a study requires of the answers of its models.
+
+    Attributes:
+        artifact: Reference of the file with the open parts of its newest data.
+        layout: Of that data, as of ``DataVersion``.
+        task: What is predicted.
+        hit: What counts as right.
+    """
+
+    artifact: str
+    layout: JsonObject | None
+    task: Task
+    hit: str
+
+
+def required_answers(tx: Connection, study_id: int) -> RequiredAnswers:
+    """Return what the study requires of its models' answers, by its newest data.
+
+    Raises:
+        NotFoundError: The study has no data yet, or there is no such study.
+    """
+    found = record(
+        tx,
+        RequiredAnswers,
+        "SELECT v.artifact, v.layout, s.task, s.hit FROM work.data_versions v JOIN work.studies s "
+        "ON s.id = v.study_id WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1",
+        id=study_id,
+    )
+    if found is None:
+        raise _no_data(study_id)
+    return found
 
 
 def latest_data_versions(tx: Connection) -> dict[int, int]:

@@ -154,7 +154,8 @@ def test_which_rows_are_asked_again_depends_on_the_secret_the_set_and_the_model(
     def keys() -> list[bytes]:
         with lab.referee.begin() as tx:
             both = [models.get_model(tx, 1, lab.models["full"][name]) for name in ("good", "worse")]
-            return [sealed_runs._repetition_key(tx, model, set_id) for model in both for set_id in (1, 2)]
+            secrets = {set_id: sealed.inputs_and_secret(tx, set_id)[1] for set_id in (1, 2)}
+            return [sealed_runs._repetition_key(secrets[n], model, n) for model in both for n in secrets]
 
     first = keys()
     assert keys() == first

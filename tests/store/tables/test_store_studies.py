@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.entities import DataVersion, StudyState
+from easeml_core.entities import DataVersion, StudyState, Task
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change
@@ -63,6 +63,7 @@ def test_what_is_not_there_is_named_with_what_is(store: Any, make_rows: Callable
             lambda tx: studies.latest_data_version(tx, 99),
             "data version of study with id 99; wait until the referee has",
         ),
+        (lambda tx: studies.required_answers(tx, 99), "data version of study with id 99; wait until the referee has"),
         (
             lambda tx: models.baseline_model(tx, 99),
             "no baseline of study with id 99; wait until the referee has sealed",
@@ -220,6 +221,8 @@ def test_data_versions_are_counted_and_the_newest_is_used(
         assert studies.latest_data_versions(tx) == {study.study_id: newest, other.study_id: other.version_id}
         assert studies.class_names(tx, newest) == ["benign", "malignant"]
         assert studies.data_artifact(tx, newest) == "sha256:" + "0" * 64
+        needed = studies.required_answers(tx, study.study_id)
+        assert needed == studies.RequiredAnswers("sha256:" + "0" * 64, None, Task.CLASSIFICATION, "accuracy")
 
 
 def test_a_model_is_found_in_its_own_study_only(
