@@ -27,7 +27,7 @@ import numpy as np
 from scipy.special import ndtri, ndtri_exp
 
 from easeml_core.entities import Adaptivity, Mode
-from easeml_core.gate import early_stopping, evidence
+from easeml_core.gate import clause_tests, early_stopping
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide
 from easeml_core.gate.judge import judge_predictions
@@ -231,12 +231,12 @@ def without_intervals() -> None:
         return -1.0
 
     for module, name in (
-        (evidence, "paired_lower_bound"),
-        (evidence, "differing_lower_bound"),
+        (clause_tests, "paired_lower_bound"),
+        (clause_tests, "differing_lower_bound"),
         (early_stopping, "betting_lower_bound"),
     ):
         setattr(module, name, nothing)
-    evidence._RESOLUTION = math.inf
+    clause_tests._RESOLUTION = math.inf
 
 
 def main() -> None:

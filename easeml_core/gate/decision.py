@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
+from easeml_core.gate.clause_tests import Evidence, Side, gather_evidence, reach, settle_the_certain
 from easeml_core.gate.clauses import claim_of, usable_disagreement_bound
-from easeml_core.gate.evidence import Evidence, Side, gather_evidence, reach, settle_the_certain
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause, Condition

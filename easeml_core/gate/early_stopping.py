@@ -24,6 +24,7 @@ import numpy as np
 from easeml_core.entities import JsonObject, Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.awaited_labels import Judged, wanted_of
+from easeml_core.gate.clause_tests import Evidence, Side
 from easeml_core.gate.clauses import claim_of, values_of
 from easeml_core.gate.decision import (
     ClauseDecision,
@@ -33,7 +34,6 @@ from easeml_core.gate.decision import (
     decide,
     is_released,
 )
-from easeml_core.gate.evidence import Evidence, Side
 from easeml_core.gate.outcomes import Outcomes, count_outcomes
 from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
 

@@ -18,8 +18,8 @@ import math
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
+from easeml_core.gate.clause_tests import reach
 from easeml_core.gate.clauses import DIFFERENCE, DIFFERING, LINEAR, claim_of, usable_disagreement_bound, values_of
-from easeml_core.gate.evidence import reach
 from easeml_core.gate.paper_sizes import ClauseSize, Sizes, labels_on_disagreements, largest
 from easeml_core.gate.questions import Question, promised_levels, question_of
 from easeml_core.stats import binomial_sizes, paired_sizes, sign_test_sizes, weighted_sizes

@@ -11,8 +11,8 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import Mode
+from easeml_core.gate.clause_tests import reach
 from easeml_core.gate.clauses import DIFFERENCE, LINEAR, claim_of
-from easeml_core.gate.evidence import reach
 
 if TYPE_CHECKING:
     from easeml_core.gate.clauses import Clause, Condition

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import ArtifactError
-from easeml_core.models.boosted_trees import check_trees
 from easeml_core.models.formats import no_class_number
+from easeml_core.models.tree_check import check_trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

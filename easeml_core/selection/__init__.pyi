@@ -3,7 +3,7 @@ from .problem import Past as Past
 from .problem import Pending as Pending
 from .problem import Problem as Problem
 from .problem import Pull as Pull
-from .scheduler import Scheduler as Scheduler
+from .scheduler_interface import Scheduler as Scheduler
 from .suggestion import Suggestion as Suggestion
 from .suggestion import scheduler_for as scheduler_for
 from .suggestion import suggest as suggest

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.problem import Arms, Problem
-    from easeml_core.selection.scheduler import Choice, Forecast, Pair, Scheduler
+    from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, Scheduler
     from easeml_core.selection.surrogate.posterior import Array
 
 

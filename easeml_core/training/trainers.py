@@ -1,7 +1,7 @@
 """The table of what can be trained: kind -> trainer, with the rules of its parameters.
 
-Standard library only, so that a form or a DAG may list the kinds at no cost. Each family has its rows in a module of
-its own, ``FAMILY_TRAINERS``, and its code elsewhere, imported when a trainer fits.
+Standard library only, so that a form or a DAG may list the kinds at no cost. The rows are in ``trainer_table``, and the
+code of each family elsewhere, imported when a trainer fits.
 """
 
 from __future__ import annotations
@@ -10,12 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.training import trainer_kinds
-from easeml_core.training import trainer_kinds as trainers_command
-from easeml_core.training import trainer_kinds as trainers_images
-from easeml_core.training import trainer_kinds as trainers_networks
-from easeml_core.training import trainer_kinds as trainers_series
-from easeml_core.training import trainer_kinds as trainers_structured
+from easeml_core.training import trainer_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +20,12 @@ if TYPE_CHECKING:
     from easeml_core.training.trainer import Trainer
 
 _TRAINERS: tuple[Trainer, ...] = (
-    *trainer_kinds.TABLE_TRAINERS,
-    *trainers_networks.NETWORK_TRAINERS,
-    *trainers_images.IMAGE_TRAINERS,
-    *trainers_series.SERIES_TRAINERS,
-    *trainers_structured.STRUCTURED_TRAINERS,
-    *trainers_command.COMMAND_TRAINERS,
+    *trainer_table.TABLE_TRAINERS,
+    *trainer_table.NETWORK_TRAINERS,
+    *trainer_table.IMAGE_TRAINERS,
+    *trainer_table.SERIES_TRAINERS,
+    *trainer_table.STRUCTURED_TRAINERS,
+    *trainer_table.COMMAND_TRAINERS,
 )
 
 TRAINERS: Mapping[str, Trainer] = MappingProxyType({trainer.kind: trainer for trainer in _TRAINERS})

@@ -19,7 +19,7 @@ PACKAGES = [
         "easeml_airflow.hooks.arguments",
         "easeml_airflow.notifications.base",
         "easeml_airflow.notifications.mail",
-        "easeml_airflow.notifications.wording",
+        "easeml_airflow.notifications.subjects",
         "easeml_airflow.notifications.webhook",
         "easeml_airflow.web.server.marks",
     ],

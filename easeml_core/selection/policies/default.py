@@ -24,9 +24,9 @@ import numpy as np
 
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import StudyCosts
-from easeml_core.selection.policies.prospects import Prospects
+from easeml_core.selection.policies.default_choice import Prospects
 from easeml_core.selection.problem import Past, Pull
-from easeml_core.selection.scheduler import Choice, Forecast, next_refit
+from easeml_core.selection.scheduler_interface import Choice, Forecast, next_refit
 from easeml_core.selection.surrogate.logit_normal import logit
 from easeml_core.selection.surrogate.posterior import Belief
 from easeml_core.selection.surrogate.prior import MOST_TOGETHER, quality_rows

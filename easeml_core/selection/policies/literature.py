@@ -26,7 +26,7 @@ from easeml_core.selection.limits import Limits
 from easeml_core.selection.policies.expected_improvement import candidate_set
 from easeml_core.selection.policies.standings import ACQUISITIONS, UNTRIED, WAITING, Standing, Standings
 from easeml_core.selection.problem import Pull
-from easeml_core.selection.scheduler import Choice, Forecast, Pair, next_refit
+from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, next_refit
 from easeml_core.selection.surrogate.posterior import Belief
 from easeml_core.selection.surrogate.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.selection.scheduler import Choice, Forecast, Pair
+from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair
 from easeml_core.selection.simulate.protocol import scene
 from easeml_core.selection.suggestion import scheduler_for
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.selection.scheduler import Scheduler
+    from easeml_core.selection.scheduler_interface import Scheduler
     from easeml_core.selection.simulate.contestants import Contestant
     from easeml_core.selection.simulate.protocol import Protocol, Scene
     from easeml_core.selection.simulate.tables import Table

@@ -28,7 +28,7 @@ from easeml_core.errors import (
 from easeml_core.faults import Blame, blame_of
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.trials.heartbeat import Lease, silent
+from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify, notify_pages
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Executor
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.trials.heartbeat import Log
+    from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport

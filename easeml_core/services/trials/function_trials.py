@@ -26,7 +26,7 @@ from easeml_core.services.trials.execution import (
     train,
     trial_state,
 )
-from easeml_core.services.trials.heartbeat import LOOK_SECONDS, silent
+from easeml_core.services.trials.lease import LOOK_SECONDS, silent
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult, require_slot
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.parts import OpenParts
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.trials.heartbeat import Lease, Log
+    from easeml_core.services.trials.lease import Lease, Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport

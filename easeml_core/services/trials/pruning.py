@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.pruning import Reached, decide, rung_step
-from easeml_core.services.trials.heartbeat import point_of
+from easeml_core.services.trials.lease import point_of
 from easeml_core.store.tables import pruning
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.training.trainers import TRAINERS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.entities import JsonObject
-    from easeml_core.services.trials.heartbeat import Lease
+    from easeml_core.services.trials.lease import Lease
     from easeml_core.store.tables.trials import CurvePoint
 
 NETWORKS = tuple(kind for kind, trainer in TRAINERS.items() if trainer.takes_run and "epochs" in trainer.rules)

@@ -33,7 +33,7 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
-from easeml_core.services.trials.heartbeat import silent
+from easeml_core.services.trials.lease import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import decisions, trials
@@ -41,7 +41,7 @@ from easeml_core.store.tables.reservations import LeftCandidate, Outlook, has_ca
 from easeml_core.store.tables.trials import TrialReport
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
-from easeml_core.training.trainer_kinds import RUNTIMES
+from easeml_core.training.trainer_table import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.trials.heartbeat import Log
+    from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.decisions import SuggestedTrial

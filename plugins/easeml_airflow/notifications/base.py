@@ -10,7 +10,7 @@ from airflow.sdk import BaseNotifier
 from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_plain, optional_text
 from easeml_airflow.links import page_url
-from easeml_airflow.notifications.wording import ALARMS, SUBJECTS, event_of_task, one_line, subject_of
+from easeml_airflow.notifications.subjects import ALARMS, SUBJECTS, event_of_task, one_line, subject_of
 from easeml_core.config import require
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from easeml_airflow.notifications.wording import Event
+    from easeml_airflow.notifications.subjects import Event
 
 
 class EasemlNotifier(BaseNotifier):

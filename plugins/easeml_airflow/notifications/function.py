@@ -9,7 +9,7 @@ from easeml_airflow.notifications.base import EasemlNotifier
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_airflow.notifications.wording import Event
+    from easeml_airflow.notifications.subjects import Event
 
 
 class FunctionNotifier(EasemlNotifier):

@@ -7,12 +7,12 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.notifications.base import EasemlNotifier, parts
-from easeml_airflow.notifications.wording import one_line, subject_of
+from easeml_airflow.notifications.subjects import one_line, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_airflow.notifications.wording import Event
+    from easeml_airflow.notifications.subjects import Event
 
 
 class MailNotifier(EasemlNotifier):

@@ -14,7 +14,7 @@ from airflow.sdk import BaseHook
 
 from easeml_airflow.hooks.arguments import optional_text
 from easeml_airflow.notifications.base import EasemlNotifier
-from easeml_airflow.notifications.wording import one_line, subject_of
+from easeml_airflow.notifications.subjects import one_line, subject_of
 from easeml_airflow.version_compat import AirflowException
 from easeml_core.config import require
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Connection
 
-    from easeml_airflow.notifications.wording import Event
+    from easeml_airflow.notifications.subjects import Event
 
 PAUSE_SECONDS = 1.0
 """Before the second try; twice as long before each further one."""

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.costs.learn import StudyCosts
-from easeml_core.selection.policies.prospects import Prospects
+from easeml_core.selection.policies.default_choice import Prospects
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate.posterior import Belief

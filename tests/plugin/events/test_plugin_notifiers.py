@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from easeml_airflow import operators, params
 from easeml_airflow.notifications import EasemlNotifier, FunctionNotifier, MailNotifier, WebhookNotifier, webhook
+from easeml_airflow.notifications.subjects import SUBJECTS, event_of, subject_of
 from easeml_airflow.notifications.webhook import address_of, text_of
-from easeml_airflow.notifications.wording import SUBJECTS, event_of, subject_of
 from easeml_airflow.provider_info import get_provider_info
 from easeml_airflow.version_compat import AirflowException
 from easeml_core.entities import SealedSetPurpose

@@ -20,7 +20,7 @@ from easeml_core.errors import ArtifactError
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study
-from easeml_core.services.trials import heartbeat as leases
+from easeml_core.services.trials import lease as leases
 from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.trials import TrialReport, checkpoint_of

@@ -18,8 +18,8 @@ from easeml_core.errors import (
     StoreUnavailableError,
     TrainingCancelled,
 )
-from easeml_core.services.trials import heartbeat as module
-from easeml_core.services.trials.heartbeat import LOOK_SECONDS, CheckpointUpload, Lease, point_of
+from easeml_core.services.trials import lease as module
+from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
 from easeml_core.store.tables.trials import Checkpoint
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from easeml_core.services.trials.heartbeat import Lease
+    from easeml_core.services.trials.lease import Lease
     from easeml_core.store.tables.pruning import RungDecision
 
 SETTINGS = {"rungs": [0.01, 0.3], "early_stopping": False, "checkpoint_seconds": 1e6}

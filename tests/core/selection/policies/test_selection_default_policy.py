@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies import default
-from easeml_core.selection.policies.prospects import LEARNING_SHARE
+from easeml_core.selection.policies.default_choice import LEARNING_SHARE
 from easeml_core.selection.problem import Arms, Past, Problem, Quota
 from easeml_core.selection.suggestion import scheduler_for
 

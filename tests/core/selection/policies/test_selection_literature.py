@@ -20,7 +20,7 @@ from easeml_core.selection.policies.literature import PUBLISHED_POLICIES, Publis
 from easeml_core.selection.policies.standings import ACQUISITIONS, MARGIN
 from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
-from easeml_core.selection.scheduler import next_refit
+from easeml_core.selection.scheduler_interface import next_refit
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate.prior import learn_prior
 

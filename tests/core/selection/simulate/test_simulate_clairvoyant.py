@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from easeml_core.selection.scheduler import Forecast
+from easeml_core.selection.scheduler_interface import Forecast
 from easeml_core.selection.simulate.metrics import loss_curve
 from easeml_core.selection.simulate.report import percent_to_loss
 from easeml_core.selection.simulate.run import ClairvoyantScheduler

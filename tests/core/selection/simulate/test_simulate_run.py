@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.config import POLICIES, SelectionConfig
-from easeml_core.selection.scheduler import Choice, Pair
+from easeml_core.selection.scheduler_interface import Choice, Pair
 from easeml_core.selection.simulate import run as run_module
 from easeml_core.selection.simulate.contestants import parse_contestants
 from easeml_core.selection.simulate.protocol import Protocol

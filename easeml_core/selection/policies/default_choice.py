@@ -15,7 +15,7 @@ from scipy.special import expit
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.policies import expected_improvement as plain
 from easeml_core.selection.policies.fairness_guard import Guard
-from easeml_core.selection.scheduler import Choice, Forecast, Pair
+from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair
 from easeml_core.selection.shared_arms import SharedArms
 from easeml_core.selection.surrogate import logit_normal
 from easeml_core.selection.surrogate.latent_posterior import LatentPosterior
