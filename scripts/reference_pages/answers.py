@@ -25,7 +25,7 @@ TYPED = {
     f"GET {API}/requests/{{request_id}}": f"{PAGES}:RefreshAnswer",
     f"POST {API}/feed": f"{SERVICES}.datasets.feed:FeedReceipt",
     f"POST {API}/refine": f"{PAGES}:Refined",
-    "XCom of BestModelsOperator": f"list {SERVICES}.models.submission:BestModel",
+    "XCom of BestModelsOperator": f"list {STORE}.tables.models:BestModel",
     "XCom of FeedOperator": f"{SERVICES}.datasets.feed:FeedReceipt",
     "XCom of SubmitModelOperator": f"{SERVICES}.models.submission:Submitted",
     "XCom of WaitingSubmissionsOperator": f"list {STORE}.tables.models:WaitingSubmission",

@@ -36,7 +36,7 @@ from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store.database import lock
 from easeml_core.store.rows import clean
-from easeml_core.store.tables import models, releases, studies
+from easeml_core.store.tables import models, studies
 from easeml_core.store.tables import models as submissions
 from easeml_core.store.tables import models as waiting
 
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import DataVersion
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.models import SubmissionOfKey, SubmissionRow, WaitingSubmission
+    from easeml_core.store.tables.models import BestModel, SubmissionOfKey, SubmissionRow, WaitingSubmission
 
 
 LARGEST_BYTES = 2 << 30
@@ -127,15 +127,6 @@ class ListedSubmission:
     in_production: bool
     validation_quality: float
     state: str
-
-
-@typed_record
-class BestModel:
-    """The best model of a study; its quality in [0, 1] on the validation part."""
-
-    study: str
-    model_id: int
-    quality: float
 
 
 def submit_model(
@@ -397,7 +388,10 @@ def waiting_submissions(store: Store, *, study: str | None = None) -> list[Waiti
 
 
 def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> list[BestModel]:
-    """Best model of every active study that has one which is not in production, by study name.
+    """Best model of every active study about which a gate would tell something new, by study name.
+
+    Left out are models that are in production, and models that the live gate set has rejected in comparison with what
+    stands now: asked again, it would repeat its answer.
 
     Args:
         store: Any role.
@@ -406,13 +400,7 @@ def best_models(store: Store, *, studies_only: Sequence[str] | None = None) -> l
     Raises:
         NotFoundError: One of the studies does not exist.
     """
-    found = []
     with store.begin() as tx:
-        names = None if studies_only is None else {studies.get_study(tx, name).name for name in studies_only}
-        for study in studies.list_studies(tx, state=StudyState.ACTIVE):
-            best = models.best_model(tx, study.id) if names is None or study.name in names else None
-            production = releases.production_model(tx, study.id)
-            if best is not None and (production is None or production.identity != best.identity):
-                quality = models.observed_quality(tx, best.id)
-                found.append(BestModel(study.name, best.id, quality))
-    return found
+        if studies_only is not None:
+            studies.require_studies(tx, studies_only)
+        return models.best_to_judge(tx, studies_only)

@@ -153,8 +153,7 @@ def sync(
     """
     client, refused = open_client(server_address(mirrored.tracking_uri)), list[str]()
     with store.begin() as tx:
-        for name in studies_only or ():
-            studies.get_study(tx, name)
+        studies.require_studies(tx, studies_only or ())
         wanted = [s.study for s in external.mirrored_studies(tx, studies_only)]
     done = []
     for name in wanted:

@@ -16,6 +16,8 @@ from easeml_core.store.database import notify
 from easeml_core.store.rows import change, pack, record, records, rows, scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
@@ -139,10 +141,60 @@ def best_model(tx: Connection, study_id: int) -> Model | None:
     )
 
 
-def observed_quality(tx: Connection, model_id: int) -> float:
-    """Quality that the trial of this model was observed with, by its study's metric, in [0, 1]."""
-    query = "SELECT o.quality FROM work.models m JOIN work.observations o ON o.trial_id = m.trial_id WHERE m.id = :id"
-    return float(scalar(tx, query, id=model_id))
+@typed_record
+class BestModel:
+    """The best model of a study; its quality in [0, 1] on the validation part."""
+
+    study: str
+    model_id: int
+    quality: float
+
+
+# The same file under another id is the same model (``Model.identity``). The ledger answers a question again that it has
+# answered: the same file against the same one on the same set.
+_BEST_TO_JUDGE = """
+WITH chosen AS MATERIALIZED (
+  SELECT s.id, s.name FROM work.studies s
+  WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY (CAST(:names AS text[])))),
+newest AS MATERIALIZED (
+  SELECT DISTINCT ON (v.study_id) v.study_id, v.id, c.name FROM work.data_versions v
+  JOIN chosen c ON c.id = v.study_id ORDER BY v.study_id, v.version DESC),
+best AS MATERIALIZED (
+  SELECT DISTINCT ON (m.study_id) m.study_id, n.name, m.id, m.format, m.artifact, o.quality FROM newest n
+  JOIN work.models m ON m.study_id = n.study_id AND m.data_version_id = n.id
+  JOIN work.observations o ON o.trial_id = m.trial_id
+  ORDER BY m.study_id, o.quality DESC, o.cost_seconds, m.id),
+compared AS (
+  SELECT b.*, w.format AS standing_format, w.artifact AS standing_artifact,
+         p.model_id IS NOT NULL AND (w.format, w.artifact) = (b.format, b.artifact) AS stands
+  FROM best b LEFT JOIN work.production p ON p.study_id = b.study_id
+  LEFT JOIN LATERAL (
+    SELECT z.id FROM work.models z JOIN work.data_versions y ON y.id = z.data_version_id
+    WHERE p.model_id IS NULL AND z.study_id = b.study_id AND z.trial_id IS NULL AND NOT z.submitted
+    ORDER BY y.version DESC LIMIT 1) baseline ON true
+  LEFT JOIN work.models w ON w.id = coalesce(p.model_id, baseline.id))
+SELECT c.name AS study, c.id AS model_id, c.quality FROM compared c
+WHERE NOT c.stands AND NOT EXISTS (
+  SELECT FROM work.gate_verdicts g JOIN work.test_sets t ON t.id = g.test_set_id
+  JOIN work.models j ON j.id = g.model_id JOIN work.models i ON i.id = g.incumbent_id
+  WHERE g.study_id = c.study_id AND g.planned AND g.symbol = 'fail' AND t.state = 'live'
+  AND (j.format, j.artifact) = (c.format, c.artifact)
+  AND (i.format, i.artifact) = (c.standing_format, c.standing_artifact))
+ORDER BY c.name
+"""
+
+
+def best_to_judge(tx: Connection, studies: Sequence[str] | None = None) -> list[BestModel]:
+    """Return the best models (``best_model``) of active studies that a gate would tell something new about, by study.
+
+    Left out: a model that is in production, and one that the live gate set has rejected in comparison with the model
+    that stands now.
+
+    Args:
+        tx: Any role.
+        studies: Names of the studies to look at; None for all.
+    """
+    return records(tx, BestModel, _BEST_TO_JUDGE, names=None if studies is None else list(studies))
 
 
 def best_model_so_far(tx: Connection, study_id: int) -> Model | None:

@@ -150,6 +150,14 @@ def get_study(tx: Connection, name: str) -> Study:
     return _study(found)
 
 
+def require_studies(tx: Connection, names: Sequence[str]) -> None:
+    """Refuse a list with a name that no study has, as ``get_study`` would."""
+    known = "NOT EXISTS (SELECT FROM work.studies s WHERE s.name = n)"
+    missing = scalar(tx, f"SELECT min(n) FROM unnest(CAST(:names AS text[])) n WHERE {known}", names=list(names))
+    if missing is not None:
+        get_study(tx, missing)
+
+
 def study_by_id(tx: Connection, study_id: int) -> Study:
     """The study with this id."""
     found = row(tx, _STUDY + "WHERE s.id = :id", id=study_id)

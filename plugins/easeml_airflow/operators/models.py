@@ -187,9 +187,10 @@ class InferOperator(EasemlOperator):
 
 
 class BestModelsOperator(EasemlOperator):
-    """Gives one entry ``{"study", "model_id", "quality"}`` a study whose best model is not the one in production.
+    """Gives one entry ``{"study", "model_id", "quality"}`` a study whose best model waits for a verdict of the gate.
 
-    Made to map a group of gate, promotion and meter over. An empty list skips what is mapped over it.
+    Left out are models in production, and models that the live gate set has rejected in comparison with what stands
+    now. Made to map a group of gate, promotion and meter over. An empty list skips what is mapped over it.
 
     Args:
         studies: Names of the studies to look at; None means all.
@@ -211,7 +212,7 @@ class BestModelsOperator(EasemlOperator):
         for best in found:
             self.log.info("%s: model %s with quality %.4f waits for the gate", best.study, best.model_id, best.quality)
         if not found:
-            self.log.info("every study's best model is in production already")
+            self.log.info("every study's best model is in production, or was rejected by the present test set")
         return [row_of(best) for best in found]
 
 

@@ -103,8 +103,8 @@ def test_two_nights(run, store, artifacts):
     assert [tally(second, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3
     assert [tally(second, f"train_{n}") for n in (1, 2, 3)] == [{"skipped": 1}] * 3
     assert xcom(second, "suggest_1", "message").startswith("nothing to train")
-    assert [m["study"] for m in xcom(second, "best_models")] == ["strict"]
-    assert xcom(second, "release.gate", "cached", 0) is True  # the same question costs nothing
+    assert xcom(second, "best_models") == []  # one stands, and the other was rejected
+    assert {s for t in ("gate", "promote", "meter") for s in states(second, f"release.{t}").values()} == {"skipped"}
 
 
 @pytest.mark.journey

@@ -163,6 +163,34 @@ def test_a_night_hands_in_what_is_best_and_does_not_stand_yet(lab: Any) -> None:
         best_models(lab.worker, studies_only=["fool"])
 
 
+def test_a_night_leaves_out_what_the_gate_would_answer_from_its_ledger_with_a_fail(lab: Any) -> None:
+    """A rejected model comes again where its question is a new one: another model stands, or another set judges."""
+
+    def handed_in(study: str = "full") -> list[int]:
+        return [m.model_id for m in best_models(lab.worker, studies_only=[study])]
+
+    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=lab.models["full"]["rare"]))
+    lucky = lab.hand_in("full", "lucky", file, kind="constant", loss=0.0)
+    assert handed_in() == [lucky]
+    assert lab.gate("rare")["symbol"] == "fail"  # the same file: the same question
+    assert handed_in() == []
+    assert [m.study for m in best_models(lab.worker)] == ["first", "hidden"]
+
+    passed = lab.gate("good")["request_id"]
+    assert handed_in() == []
+    lab.promote(passed)
+    assert handed_in() == [lucky]  # against another incumbent
+    assert lab.gate(lucky)["symbol"] == "fail"
+    assert lab.one("SELECT state FROM work.test_sets WHERE id = 1") == "retired"  # by its third and last answer
+    assert handed_in() == [lucky]  # no set judges now
+
+    # A pass and a withheld verdict are grounds for a promotion that may not have been asked for yet.
+    lab.gate("good", study="first")
+    assert lab.gate("good", study="hidden")["symbol"] == "withheld"
+    assert handed_in("first") == [lab.models["first"]["good"]]
+    assert handed_in("hidden") == [lab.models["hidden"]["good"]]
+
+
 def test_the_same_file_under_another_id_is_not_handed_in_again(lab: Any) -> None:
     lab.promote(lab.gate("good")["request_id"])
     file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = 2"))
