@@ -34,7 +34,7 @@ from easeml_core.services.selection.scheduler import LiveScheduler, uncollected
 from easeml_core.store import schema
 from easeml_core.store.database import Store, lock
 from easeml_core.store.server.server import Server
-from easeml_core.store.tables import models, trials
+from easeml_core.store.tables import leases, models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -226,9 +226,9 @@ def _end(store: Store, world: World, trial: SuggestedTrial) -> None:
     number = trial.trial_id
     with store.begin() as tx:
         executor = Executor("trainer:decision_tree", "bench")
-        attempt = trials.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)
+        attempt = leases.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)
         assert attempt is not None  # of the kind that ``installation.fill`` has given every candidate
-        trials.finish_trial(tx, trial_id=number, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=cost)
+        leases.finish_trial(tx, trial_id=number, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=cost)
         models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
 
 

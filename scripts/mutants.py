@@ -46,7 +46,7 @@ AREAS = {
         "easeml_core/services/selection/*.py",
     ),
     "store": ("easeml_core/store/*.py", "easeml_core/store/tables/*.py", "easeml_core/store/queries/*.py"),
-    "leases": ("easeml_core/services/trials/lease.py", "easeml_core/store/tables/trials.py"),
+    "leases": ("easeml_core/services/trials/lease.py", "easeml_core/store/tables/leases.py"),
     "promotion": ("easeml_core/services/models/promotion.py", "easeml_core/store/tables/promotions.py"),
     "artifacts": ("easeml_core/store/artifacts/*.py",),
     "publishing": ("easeml_core/services/referee/publishing.py", "easeml_core/store/tables/outbox.py"),

@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600
 EXCEPTIONS = {
     "easeml_core/store/migrations/versions/m0001_the_house.py": "a migration is one unit, and never grows",
-    "easeml_core/store/tables/trials.py": "states, leases and reports of a trial are read by the same statements",
 }
 """File -> why it may be longer."""
 

@@ -32,7 +32,7 @@ from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
-from easeml_core.store.tables import decisions, models, sealed, studies, trials
+from easeml_core.store.tables import decisions, leases, models, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -122,7 +122,7 @@ class Lab:
             ids: dict[str, Any] = {"study_id": found.id, "data_version_id": version.id}
             candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
             trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=trial,
                 lease_key="hand-in",
@@ -130,7 +130,7 @@ class Lab:
                 executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
             )
             ended: dict[str, Any] = {"trial_id": trial, "attempt": attempt, "state": TrialState.SUCCEEDED}
-            assert trials.finish_trial(tx, cost_seconds=1.0, **ended)
+            assert leases.finish_trial(tx, cost_seconds=1.0, **ended)
             models.add_observation(tx, trial_id=trial, quality=1 - loss, cost_seconds=1.0)
             return models.add_model(tx, trial_id=trial, format=kind, artifact=artifact, validation_loss=loss, **ids)
 
@@ -368,7 +368,7 @@ class Installation:
 
     def begin(self, trial: SuggestedTrial) -> int:
         with self.store.begin() as tx:
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=trial.trial_id,
                 lease_key="w",
@@ -386,7 +386,7 @@ class Installation:
         self, tx: Any, trial: SuggestedTrial, state: TrialState = TrialState.SUCCEEDED, *, pace: float = 1.0
     ) -> None:
         study, candidate, number = trial.study, trial.candidate, trial.trial_id
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=number,
             lease_key="w",
@@ -395,7 +395,7 @@ class Installation:
         )
         cost, failure = pace * cost_of(study, candidate), "it crashed" if state == TrialState.FAILED else None
         ended: dict[str, Any] = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
-        assert trials.finish_trial(tx, trial_id=number, **ended)
+        assert leases.finish_trial(tx, trial_id=number, **ended)
         if state == TrialState.SUCCEEDED:
             quality = quality_of(study, candidate)
             models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)

@@ -20,6 +20,7 @@ from easeml_core.store.tables import (
     chain,
     datasets,
     labels,
+    leases,
     models,
     outbox,
     promotions,
@@ -189,7 +190,7 @@ def succeed(database: Any) -> Callable[..., tuple[int, int]]:
                 candidate_id=study.candidates[candidate],
                 data_version_id=study.version_id,
             )
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=trial_id,
                 lease_key="key",
@@ -197,7 +198,7 @@ def succeed(database: Any) -> Callable[..., tuple[int, int]]:
                 executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
             )
             ended: dict[str, Any] = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
-            assert trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
+            assert leases.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
             models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=cost)
             model_id = models.add_model(
                 tx,
@@ -323,7 +324,7 @@ def world(
             tx, batch_id=batch_id, position=0, trial_id=waiting, reasons={"sentence": "new"}, reserve_seconds=60
         )
         running = trials.add_trial(tx, candidate_id=study.candidates[2], **ids)
-        trials.start_trial(
+        leases.start_trial(
             tx,
             trial_id=running,
             lease_key="worker-1",

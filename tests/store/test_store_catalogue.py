@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, StudyState, TrialState
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import studies, trials
+from easeml_core.store.tables import leases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,14 +87,14 @@ def test_trials_and_what_is_undone_leave_no_stamp(store: Any, make_rows: Any) ->
     with store.begin() as tx:
         studies.add_tenant(tx, name="lab")  # is there already
         trial_id = add(tx, study, 0)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial_id,
             lease_key="k",
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
         )
-        trials.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
+        leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
         with pytest.raises(ZeroDivisionError), savepoint(tx):
             stumble_over_a_new_tenant(tx)
     with pytest.raises(ZeroDivisionError), store.begin() as tx:

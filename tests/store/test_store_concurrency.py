@@ -18,7 +18,7 @@ from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, rows, scalar
-from easeml_core.store.tables import decisions, ledger, models, releases, requests, sealed, studies, trials
+from easeml_core.store.tables import decisions, leases, ledger, models, releases, requests, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ def run_trial(store: Store, trial_id: int, key: str) -> None:
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
         assert trial.state == TrialState.SUGGESTED
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial_id,
             lease_key=key,
@@ -65,10 +65,10 @@ def run_trial(store: Store, trial_id: int, key: str) -> None:
             executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
         )
     with store.begin() as tx:
-        assert trials.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=60, progress=None) is False
+        assert leases.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=60, progress=None) is False
     with store.begin() as tx:
         ended = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": 1.0}
-        assert trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
+        assert leases.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
         models.add_observation(tx, trial_id=trial_id, quality=0.5, cost_seconds=1.0)
         model_id = models.add_model(
             tx,
@@ -178,7 +178,7 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
             if trials.get_trial(tx, waiting, lock=True).state != TrialState.SUGGESTED:
                 return False
             assert (
-                trials.start_trial(
+                leases.start_trial(
                     tx,
                     trial_id=waiting,
                     lease_key=f"{number}",
@@ -197,7 +197,7 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
 
 def test_one_of_eight_ends_an_attempt_and_one_observation_is_made(stores: list[Store], waiting: int) -> None:
     with stores[0].begin() as tx:
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=waiting,
             lease_key="key",
@@ -208,7 +208,7 @@ def test_one_of_eight_ends_an_attempt_and_one_observation_is_made(stores: list[S
     def work(number: int) -> bool:
         with stores[number].begin() as tx:
             ended = {"trial_id": waiting, "attempt": attempt, "cost_seconds": 1.0 + number}
-            done = trials.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
+            done = leases.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
             if done:
                 models.add_observation(tx, trial_id=waiting, quality=0.5, cost_seconds=1.0 + number)
         return done
@@ -228,7 +228,7 @@ def test_a_beat_and_a_take_back_do_not_both_win(stores: list[Store], make_rows: 
         with stores[0].begin() as tx:
             ids = {"study_id": study.study_id, "data_version_id": study.version_id}
             trial_id = trials.add_trial(tx, candidate_id=candidate, **ids)
-            trials.start_trial(
+            leases.start_trial(
                 tx,
                 trial_id=trial_id,
                 lease_key="key",
@@ -239,8 +239,8 @@ def test_a_beat_and_a_take_back_do_not_both_win(stores: list[Store], make_rows: 
         def work(number: int, trial_id: int = trial_id) -> Any:
             with stores[number].begin() as tx:
                 if number % 2:
-                    return trials.expire_leases(tx)
-                return trials.extend_lease(tx, trial_id=trial_id, attempt=1, lease_seconds=60, progress=None)
+                    return leases.expire_leases(tx)
+                return leases.extend_lease(tx, trial_id=trial_id, attempt=1, lease_seconds=60, progress=None)
 
         said = together(work)
         beats, taken = said[::2], [t for found in said[1::2] for t in found]
@@ -343,14 +343,14 @@ WORKER = """
 import sys, time
 from easeml_core.entities import Executor
 from easeml_core.store.database import Store
-from easeml_core.store.tables import trials
+from easeml_core.store.tables import leases, trials
 store = Store(sys.argv[1])
 with store.begin() as tx:
     trials.get_trial(tx, int(sys.argv[2]), lock=True)
     claim = {"lease_key": "doomed", "lease_seconds": 0.3, "executor": Executor("trainer:tree", "test")}
-    print(trials.start_trial(tx, trial_id=int(sys.argv[2]), **claim), flush=True)
+    print(leases.start_trial(tx, trial_id=int(sys.argv[2]), **claim), flush=True)
 with store.begin() as tx:
-    trials.extend_lease(tx, trial_id=int(sys.argv[2]), attempt=1, lease_seconds=0.3, progress={"progress": 0.5})
+    leases.extend_lease(tx, trial_id=int(sys.argv[2]), attempt=1, lease_seconds=0.3, progress={"progress": 0.5})
     print("beaten", flush=True)
     time.sleep(600)
 """
@@ -370,13 +370,13 @@ def test_the_trial_of_a_worker_killed_by_kill_9_is_given_again(
     deadline, taken = time.monotonic() + 10, []
     while not taken and time.monotonic() < deadline:
         with stores[0].begin() as tx:
-            taken = trials.expire_leases(tx)
+            taken = leases.expire_leases(tx)
     assert taken == [waiting]
     with stores[0].begin() as tx:
         assert [t.id for t in trials.left_over_trials(tx, [trials.get_trial(tx, waiting).study_id])] == [waiting]
     run_trial(stores[0], waiting, "successor")
     with stores[0].begin() as tx:
-        assert not trials.finish_trial(tx, trial_id=waiting, attempt=1, state=TrialState.SUCCEEDED, cost_seconds=1.0)
+        assert not leases.finish_trial(tx, trial_id=waiting, attempt=1, state=TrialState.SUCCEEDED, cost_seconds=1.0)
         assert row(tx, "SELECT attempt, state FROM work.trials") == (2, "SUCCEEDED")
         assert scalar(tx, "SELECT count(*) FROM work.observations") == 1
 

@@ -34,7 +34,7 @@ from easeml_core.store.database import Store, lock, savepoint
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
-from easeml_core.store.tables import models, promotions, sealed, studies, trials
+from easeml_core.store.tables import leases, models, promotions, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -160,7 +160,7 @@ def add_trial(tx: Any, world: Any) -> None:
 
 def finish(tx: Any, world: Any, cost: float | None) -> None:
     ended = {"trial_id": world.running, "attempt": 1, "state": TrialState.SUCCEEDED}
-    trials.finish_trial(tx, cost_seconds=cost, **ended)
+    leases.finish_trial(tx, cost_seconds=cost, **ended)
 
 
 def finish_and_observe(tx: Any, world: Any, quality: float, cost: float = 1.0) -> None:
@@ -169,7 +169,7 @@ def finish_and_observe(tx: Any, world: Any, quality: float, cost: float = 1.0) -
 
 
 def start_again(tx: Any, world: Any) -> None:
-    trials.start_trial(
+    leases.start_trial(
         tx, trial_id=world.done, lease_key="again", lease_seconds=60, executor=Executor("trainer:tree", "test")
     )
 

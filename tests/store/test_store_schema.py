@@ -18,7 +18,7 @@ from easeml_core.errors import SchemaVersionError, StoreError
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import as_json, change, pack, rows, scalar
-from easeml_core.store.tables import reservations, trials
+from easeml_core.store.tables import leases, reservations, trials
 from easeml_core.store.tables.sealed import fingerprint
 from easeml_core.store.tables.test_sets import example_hashes
 
@@ -105,7 +105,7 @@ def test_an_installation_of_the_first_schema_is_upgraded_with_its_trials_under_w
         assert [r.limit_seconds for r in rows(tx, shares)] == pytest.approx([1.5, 1.5], rel=1e-5)
         assert 0 <= reservations.seconds_left(tx, 1) < 1e-4
         ended = {"trial_id": 2, "attempt": 1, "state": TrialState.SUCCEEDED, "cost_seconds": 1.0}
-        assert trials.finish_trial(tx, **ended)
+        assert leases.finish_trial(tx, **ended)
         trials.request_cancel(tx, 3)
         assert reservations.seconds_left(tx, 1) == 2.0
 

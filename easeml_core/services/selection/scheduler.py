@@ -25,7 +25,7 @@ from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
 from easeml_core.store.database import notify, notify_pages, savepoint
-from easeml_core.store.tables import decisions, reservations, retries, trials
+from easeml_core.store.tables import decisions, leases, reservations, retries, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class LiveScheduler:
         if retry_changed(tx, sources=self._sources, trainers=self.trainers, studies_only=self._only):
             memory = None
         left_behind = memory is None or any(t.is_over for t in seen.trials)
-        if left_behind and trials.expire_leases(tx):
+        if left_behind and leases.expire_leases(tx):
             memory = None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
         now.fill(left_behind=left_behind)
@@ -247,7 +247,7 @@ class _Round:
             notify(self.tx, f"trial:{trial.id}")
             self._is_stale = True
         elif not self._renew(trial, study):
-            trials.give_up(self.tx, trial.id, why="its worker was lost, and too little of the compute budget is left")
+            leases.give_up(self.tx, trial.id, why="its worker was lost, and too little of the compute budget is left")
             notify(self.tx, f"trial:{trial.id}")
             self._is_stale = True
         else:

@@ -32,7 +32,7 @@ from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.database import notify, notify_pages
-from easeml_core.store.tables import models, pruning, studies, trials
+from easeml_core.store.tables import leases, models, pruning, studies, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
 from easeml_core.training.job import TrainingJob, require_slot
@@ -155,25 +155,25 @@ def claim(
         study = studies.study_by_id(tx, trial.study_id)
         config = TrainingConfig.from_json(study.config["training"])
         if trial.state == TrialState.RUNNING:
-            if trial.lease_key != request_key and not trials.lease_is_over(tx, trial_id):
+            if trial.lease_key != request_key and not leases.lease_is_over(tx, trial_id):
                 raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
-            trials.release_lease(tx, trial_id)
+            leases.release_lease(tx, trial_id)
             trial = trials.get_trial(tx, trial_id)  # less the time of the lost attempt
         if trial.state in FINAL:
             return None
-        checkpoint = trials.checkpoint_of(tx, trial_id)
+        checkpoint = leases.checkpoint_of(tx, trial_id)
         left = _left(trial, checkpoint)
         if trial.cancel_requested or trial.counted_attempts >= config.max_attempts or left < _LEAST_SECONDS:
             why = (
                 "lost workers used up what was reserved for it" if trial.counted_attempts < config.max_attempts else ""
             )
-            trials.give_up(tx, trial_id, why=why)
+            leases.give_up(tx, trial_id, why=why)
             _tell(tx, trial)
             return None
         executor = executors.executor_of(trial)
         attempt = None if executor is None else _start(tx, trial, executor, request_key, config, checkpoint)
         if executor is None or attempt is None:
-            trials.release_lease(tx, trial_id)
+            leases.release_lease(tx, trial_id)
             _tell(tx, trial)
             log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
             return None
@@ -206,13 +206,13 @@ def _start(
     executor: Executor,
     key: str,
     config: TrainingConfig,
-    checkpoint: trials.Checkpoint | None,
+    checkpoint: leases.Checkpoint | None,
 ) -> int | None:
     """Begin the next attempt; None where the store finds that the candidate names another implementation."""
     before = (trial.executor_details or {}).get("code_version")
     if checkpoint is not None and before not in (None, executor.code_version):
         executor = replace(executor, resumed_from=before)
-    return trials.start_trial(
+    return leases.start_trial(
         tx, trial_id=trial.id, lease_key=key, lease_seconds=config.lease_seconds, executor=executor
     )
 
@@ -225,7 +225,7 @@ def given_back(trial_id: int, study: str, candidate: str, implementation: str, e
     )
 
 
-def _left(trial: Trial, checkpoint: trials.Checkpoint | None) -> float:
+def _left(trial: Trial, checkpoint: leases.Checkpoint | None) -> float:
     """Return the reservation less lost attempts and saved work; infinite where nothing limits the trial."""
     saved = checkpoint.seconds if checkpoint is not None else 0.0
     return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved
@@ -381,7 +381,7 @@ def _finish(
 ) -> bool:
     """End the trial with the cost of this attempt and of resumed work; False when that exceeded the reservation."""
     lease.forget(tx)
-    done = trials.finish_trial(
+    done = leases.finish_trial(
         tx,
         trial_id=lease.trial.id,
         attempt=lease.attempt,
@@ -424,7 +424,7 @@ def _end_late(tx: Connection, lease: Lease, seconds: float) -> None:
     """
     why = f"took {seconds:,.1f} s, and {lease.reserved_seconds:,.1f} s were reserved for it; its result is not counted"
     late = seconds > lease.reserved_seconds - _ROUNDING
-    if not (late and trials.end_overrun(tx, trial_id=lease.trial.id, attempt=lease.attempt, why=why)):
+    if not (late and leases.end_overrun(tx, trial_id=lease.trial.id, attempt=lease.attempt, why=why)):
         raise TrialStateError(lease.trial.id, "taken over by another attempt", f"RUNNING in attempt {lease.attempt}")
 
 
@@ -474,7 +474,7 @@ def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
         ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
         if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
             return False
-        trials.release_lease(tx, trial_id, alive=True)
+        leases.release_lease(tx, trial_id, alive=True)
         notify(tx, f"trial:{trial_id}")
         notify_pages(tx, trial.study)
     return True
@@ -527,4 +527,4 @@ def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]
 def expire_leases(store: Store) -> list[int]:
     """Take back the trials of silent workers and return their ids. The next suggestion hands them out again."""
     with store.begin() as tx:
-        return trials.expire_leases(tx)
+        return leases.expire_leases(tx)

@@ -26,8 +26,9 @@ from easeml_core.errors import (
 )
 from easeml_core.services.studies.compute_budget import training_seconds
 from easeml_core.store.artifacts.checkpoint_files import files_of
-from easeml_core.store.tables import trials
-from easeml_core.store.tables.trials import MOST_STEPS, Checkpoint, CurvePoint
+from easeml_core.store.tables import leases, trials
+from easeml_core.store.tables.leases import Checkpoint
+from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -342,7 +343,7 @@ class Lease:
         try:
             with self.store.begin() as tx:
                 self.forget(tx)
-                answer = trials.extend_lease(
+                answer = leases.extend_lease(
                     tx,
                     trial_id=self.trial.id,
                     attempt=self.attempt,
@@ -371,7 +372,7 @@ class Lease:
         self._looked = time.monotonic()
         try:
             with self.store.begin() as tx:
-                wanted = trials.is_wanted(tx, trial_id=self.trial.id, attempt=self.attempt)
+                wanted = leases.is_wanted(tx, trial_id=self.trial.id, attempt=self.attempt)
         except (StoreUnavailableError, ConcurrentUpdateError):
             self._looked = math.inf  # the next heartbeat reports it; until then do not wait for an absent database
             return
@@ -380,7 +381,7 @@ class Lease:
     def forget(self, tx: Connection) -> None:
         """Record that the checkpoint is discarded; before anything else that this attempt writes."""
         if self._forgets:
-            trials.forget_checkpoint(tx, trial_id=self.trial.id, attempt=self.attempt)
+            leases.forget_checkpoint(tx, trial_id=self.trial.id, attempt=self.attempt)
 
     def tell(self, tx: Connection) -> None:
         """Write the points of the curve that are not written yet, once the lease is confirmed."""

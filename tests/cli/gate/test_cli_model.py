@@ -11,7 +11,7 @@ from easeml_core.entities import Executor, SealedSetPurpose, TrialState
 from easeml_core.models.formats import save_constant
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.store.tables import models, releases, sealed, studies, trials
+from easeml_core.store.tables import leases, models, releases, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,14 +35,14 @@ def handed_in(database: Any, artifacts: Any, make_study: Any, tmp_path: Path) ->
         ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
         (candidate,) = studies.list_candidates(tx, study.id)
         trial = trials.add_trial(tx, candidate_id=candidate.id, **ids)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial,
             lease_key="k",
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
-        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
+        leases.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
         return models.add_model(tx, trial_id=trial, format="constant", artifact=artifact, validation_loss=0.6, **ids)
 
 

@@ -17,7 +17,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.mlflow_sync import Mirror, sync
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion
-from easeml_core.store.tables import studies, trials
+from easeml_core.store.tables import leases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -143,7 +143,7 @@ def end_trial(
         candidate = next(c for c in studies.list_candidates(tx, found.id) if c.name == name)
         version = studies.latest_data_version(tx, found.id)
         trial = trials.add_trial(tx, study_id=found.id, candidate_id=candidate.id, data_version_id=version.id)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial,
             lease_key="x",
@@ -151,7 +151,7 @@ def end_trial(
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
         assert attempt is not None
-        assert trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=state, cost_seconds=2.5, failure=failure)
+        assert leases.finish_trial(tx, trial_id=trial, attempt=attempt, state=state, cost_seconds=2.5, failure=failure)
     return trial
 
 

@@ -22,7 +22,7 @@ from easeml_core.services.selection.scheduler import LiveScheduler, suggest_tria
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import run_trial, trial_state
 from easeml_core.services.trials.function_trials import run_function_trial
-from easeml_core.store.tables import trials
+from easeml_core.store.tables import leases, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,9 +72,9 @@ def test_the_claim_of_another_implementation_writes_nothing(mixed: Any) -> None:
     trial_id = handed_out(mixed)["tree"]
     with mixed.worker.begin() as tx:
         claim = {"trial_id": trial_id, "lease_key": "k", "lease_seconds": 60}
-        assert trials.start_trial(tx, **claim, executor=function_executor(const)) is None
+        assert leases.start_trial(tx, **claim, executor=function_executor(const)) is None
         assert trials.get_trial(tx, trial_id).attempt == 0
-        assert trials.start_trial(tx, **claim, executor=function_executor(tree)) == 1
+        assert leases.start_trial(tx, **claim, executor=function_executor(tree)) == 1
 
 
 def hidden(data: Any, parameters: Any, report: Any) -> Any:

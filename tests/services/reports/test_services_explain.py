@@ -14,7 +14,7 @@ from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import Store
-from easeml_core.store.tables import models, trials
+from easeml_core.store.tables import leases, models, trials
 
 if TYPE_CHECKING:
     from easeml_core.store.tables.decisions import SuggestedTrial
@@ -31,7 +31,7 @@ def explain(lab: Any, trial: SuggestedTrial) -> TrialExplanation:
 def succeed(lab: Any, trial: SuggestedTrial, *, quality: float, cost: float = 2.5) -> None:
     number = trial.trial_id
     with lab.worker.begin() as tx:
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=number,
             lease_key="w",
@@ -39,7 +39,7 @@ def succeed(lab: Any, trial: SuggestedTrial, *, quality: float, cost: float = 2.
             executor=Executor(trials.get_trial(tx, number).implementation, "test"),
         )
         ended = {"trial_id": number, "attempt": attempt, "state": TrialState.SUCCEEDED}
-        assert trials.finish_trial(tx, cost_seconds=cost, **ended)
+        assert leases.finish_trial(tx, cost_seconds=cost, **ended)
         models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
 
 

@@ -19,7 +19,7 @@ from easeml_core.services.selection.scheduler import LiveScheduler, suggest_tria
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials.execution import cancel_trial
-from easeml_core.store.tables import decisions, studies, trials
+from easeml_core.store.tables import decisions, leases, studies, trials
 from easeml_core.store.tables.decisions import SuggestedTrial
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def test_what_failed_because_of_a_task_that_has_changed_is_handed_out_at_once(
     attempt = installation.begin(first)
     ended = {"attempt": attempt, "state": TrialState.FAILED, "failure": "it crashed", "failure_kind": FailureKind.TASK}
     with installation.store.begin() as tx:
-        assert trials.finish_trial(tx, trial_id=first.trial_id, cost_seconds=None, **ended)
+        assert leases.finish_trial(tx, trial_id=first.trial_id, cost_seconds=None, **ended)
     with monkeypatch.context() as unchanged:
         unchanged.setattr(retry, "code_version", lambda: None)
         ask(installation, live)

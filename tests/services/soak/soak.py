@@ -29,7 +29,7 @@ from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.trials.execution import cancel_trial, claim
 from easeml_core.store.database import Store
-from easeml_core.store.tables import decisions, models, trials
+from easeml_core.store.tables import decisions, leases, models
 from easeml_core.store.tables.reservations import outlook
 
 if TYPE_CHECKING:
@@ -221,11 +221,11 @@ class Devices:
         failure = "it crashed" if state == TrialState.FAILED else None
         this: dict[str, Any] = {"trial_id": run.id, "attempt": run.attempt}
         with store.begin() as tx:
-            done = trials.finish_trial(tx, state=state, cost_seconds=run.cost, failure=failure, **this)
+            done = leases.finish_trial(tx, state=state, cost_seconds=run.cost, failure=failure, **this)
             if not done:
                 assert run.limit is not None
                 assert run.lost + run.cost > run.limit - 1e-3, run
-                assert trials.end_overrun(tx, why="it took too long", **this)
+                assert leases.end_overrun(tx, why="it took too long", **this)
             elif quality is not None:
                 models.add_observation(tx, trial_id=run.id, quality=quality, cost_seconds=run.cost)
         if done:
@@ -347,8 +347,8 @@ def _work_on(store: Store, trial: SuggestedTrial, request: str) -> None:
     state, failure = (TrialState.FAILED, "it crashed") if fails else (TrialState.SUCCEEDED, None)
     this: dict[str, Any] = {"trial_id": number, "attempt": lease.attempt}
     with store.begin() as tx:
-        if not trials.finish_trial(tx, state=state, cost_seconds=cost, failure=failure, **this):
-            trials.end_overrun(tx, why="it took too long", **this)
+        if not leases.finish_trial(tx, state=state, cost_seconds=cost, failure=failure, **this):
+            leases.end_overrun(tx, why="it took too long", **this)
         elif not fails:
             models.add_observation(tx, trial_id=number, quality=quality_of(study, candidate, 1), cost_seconds=cost)
     print("ended", flush=True)

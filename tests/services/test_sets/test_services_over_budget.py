@@ -13,7 +13,7 @@ from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
-from easeml_core.store.tables import reservations, studies, trials
+from easeml_core.store.tables import leases, reservations, studies, trials
 
 USED = "SELECT sum(work.charge(t)) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
 TRIAL = "SELECT state, limit_seconds, lost_seconds FROM work.trials WHERE id = :id"
@@ -37,7 +37,7 @@ def lost(lab: Any, seconds: float) -> int:
     set_study(lab.worker, study="full", budget_seconds=300.0)
     (given,) = suggest_trials(lab.worker, count=1, request_key=lab.key(), studies_only=["full"]).trials
     with lab.worker.begin() as tx:
-        trials.start_trial(
+        leases.start_trial(
             tx,
             trial_id=given.trial_id,
             lease_key="w",

@@ -29,7 +29,7 @@ from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.database import Store, lock
 from easeml_core.store.queries.overview import study_summaries
-from easeml_core.store.tables import models, releases, studies, trials, validation_sets
+from easeml_core.store.tables import leases, models, releases, studies, trials, validation_sets
 from easeml_core.store.tables.reservations import outlook
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: An
     asked = {"count": 1, "studies_only": ["full"], "request_key": lab.key()}
     (given,) = suggest_trials(lab.worker, **asked).trials
     with lab.worker.begin() as tx:
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=given.trial_id,
             lease_key="w",
@@ -149,7 +149,7 @@ def test_what_failed_on_the_training_part_is_not_tried_again(lab: Any, bring: An
             executor=Executor(trials.get_trial(tx, given.trial_id).implementation, "test"),
         )
         ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 1.0, "failure": "it diverged"}
-        trials.finish_trial(tx, trial_id=given.trial_id, **ended)
+        leases.finish_trial(tx, trial_id=given.trial_id, **ended)
     replace(lab, bring())
     assert set(suggested(lab)) == KINDS - {given.candidate}
 

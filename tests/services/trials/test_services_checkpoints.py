@@ -23,7 +23,8 @@ from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials import lease as leases
 from easeml_core.services.trials.execution import cancel_trial, claim, run_trial, train, trial_details
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.tables.trials import TrialReport, checkpoint_of
+from easeml_core.store.tables.leases import checkpoint_of
+from easeml_core.store.tables.trials import TrialReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

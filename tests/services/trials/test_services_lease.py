@@ -20,7 +20,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.trials import lease as module
 from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
-from easeml_core.store.tables.trials import Checkpoint
+from easeml_core.store.tables.leases import Checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,14 +81,14 @@ def clock(monkeypatch: Any) -> SimpleNamespace:
 @pytest.fixture
 def store(monkeypatch: Any, clock: Any) -> Store:
     found = Store()
-    monkeypatch.setattr(module.trials, "extend_lease", found.extend_lease)
-    monkeypatch.setattr(module.trials, "is_wanted", found.is_wanted)
+    monkeypatch.setattr(module.leases, "extend_lease", found.extend_lease)
+    monkeypatch.setattr(module.leases, "is_wanted", found.is_wanted)
     monkeypatch.setattr(module.trials, "add_points", lambda _, __, points: found.points.extend(points))
 
     def forget(*_: Any, **__: Any) -> None:
         found.forgotten += 1
 
-    monkeypatch.setattr(module.trials, "forget_checkpoint", forget)
+    monkeypatch.setattr(module.leases, "forget_checkpoint", forget)
     return found
 
 

@@ -18,8 +18,9 @@ from easeml_core.store.artifacts import checkpoint_files
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import reservations, trials
-from easeml_core.store.tables.trials import Checkpoint, CurvePoint
+from easeml_core.store.tables import leases, reservations, trials
+from easeml_core.store.tables.leases import Checkpoint
+from easeml_core.store.tables.trials import CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def new_trial(store: Any, make_rows: Callable[..., Any]) -> Iterator[Callable[..
 
 def start(tx: Connection, trial_id: int, *, ran: float = 0.0) -> int:
     """An attempt that began so many seconds ago."""
-    attempt = trials.start_trial(
+    attempt = leases.start_trial(
         tx,
         trial_id=trial_id,
         lease_key="k",
@@ -65,7 +66,7 @@ def start(tx: Connection, trial_id: int, *, ran: float = 0.0) -> int:
 
 def save(tx: Connection, trial_id: int, attempt: int, seconds: float) -> bool | None:
     saved = Checkpoint(REFERENCE, seconds, 0.5)
-    return trials.extend_lease(
+    return leases.extend_lease(
         tx, trial_id=trial_id, attempt=attempt, lease_seconds=60, progress=None, checkpoint=saved
     )
 
@@ -78,7 +79,7 @@ def lose(tx: Connection, trial_id: int, *, held: float) -> None:
         id=trial_id,
         held=held,
     )
-    trials.release_lease(tx, trial_id)
+    leases.release_lease(tx, trial_id)
 
 
 def account(tx: Connection, trial_id: int) -> tuple[float, float, float]:
@@ -98,7 +99,7 @@ def test_an_attempt_that_saved_loses_the_rest(store: Any, new_trial: Any) -> Non
         assert save(tx, trial_id, attempt, 70.0) is False
         lose(tx, trial_id, held=90.0)
         assert account(tx, trial_id) == (20.0, 70.0, 0.0)
-        assert trials.checkpoint_of(tx, trial_id) == Checkpoint(REFERENCE, 70.0, 0.5)
+        assert leases.checkpoint_of(tx, trial_id) == Checkpoint(REFERENCE, 70.0, 0.5)
 
         attempt = start(tx, trial_id, ran=40.0)
         assert account(tx, trial_id) == (20.0, 70.0, 70.0)
@@ -109,9 +110,9 @@ def test_an_attempt_that_saved_loses_the_rest(store: Any, new_trial: Any) -> Non
 
         attempt = start(tx, trial_id, ran=5.0)
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 80.0 + 4.0}
-        assert trials.finish_trial(tx, trial_id=trial_id, **ended)
+        assert leases.finish_trial(tx, trial_id=trial_id, **ended)
         assert scalar(tx, "SELECT work.charge(t) FROM work.trials t WHERE id = :id", id=trial_id) == 90 + 30 + 4
-        assert trials.checkpoint_of(tx, trial_id) is None
+        assert leases.checkpoint_of(tx, trial_id) is None
 
 
 @pytest.mark.parametrize("seconds", [1e6, 100.5])
@@ -152,9 +153,9 @@ def test_what_is_forgotten_is_lost_and_the_attempt_goes_on(store: Any, new_trial
         save(tx, trial_id, start(tx, trial_id, ran=100.0), 70.0)
         lose(tx, trial_id, held=90.0)
         attempt = start(tx, trial_id, ran=10.0)
-        assert not trials.forget_checkpoint(tx, trial_id=trial_id, attempt=attempt - 1)
+        assert not leases.forget_checkpoint(tx, trial_id=trial_id, attempt=attempt - 1)
         for done in (True, False):
-            assert trials.forget_checkpoint(tx, trial_id=trial_id, attempt=attempt) is done
+            assert leases.forget_checkpoint(tx, trial_id=trial_id, attempt=attempt) is done
         assert account(tx, trial_id) == (90.0, 0.0, 0.0)
         lose(tx, trial_id, held=5.0)
         assert account(tx, trial_id) == (95.0, 0.0, 0.0)
@@ -162,7 +163,7 @@ def test_what_is_forgotten_is_lost_and_the_attempt_goes_on(store: Any, new_trial
 
 ENDS = {
     "cancelled while it waits": lambda tx, i: trials.request_cancel(tx, i),
-    "given up": lambda tx, i: trials.give_up(tx, i, why="enough"),
+    "given up": lambda tx, i: leases.give_up(tx, i, why="enough"),
     "lost too often": lambda tx, i: (
         start(tx, i, ran=60.0),
         change(
@@ -171,7 +172,7 @@ ENDS = {
             "lease_until = now() - interval '60 s' WHERE id = :id",
             id=i,
         ),
-        trials.expire_leases(tx),
+        leases.expire_leases(tx),
     ),
 }
 
@@ -195,8 +196,8 @@ def test_an_overrun_costs_the_reservation_and_no_more(store: Any, new_trial: Any
         lose(tx, trial_id, held=90.0)
         attempt = start(tx, trial_id)
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 981.0}
-        assert not trials.finish_trial(tx, trial_id=trial_id, **ended)
-        assert trials.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="late")
+        assert not leases.finish_trial(tx, trial_id=trial_id, **ended)
+        assert leases.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="late")
         assert account(tx, trial_id)[:2] == (LIMIT, 0.0)
 
 
@@ -234,7 +235,7 @@ def test_whatever_happens_to_attempts_every_second_counts_once(
                 break
             number = start(tx, trial_id, ran=held)
             if not is_there:
-                trials.forget_checkpoint(tx, trial_id=trial_id, attempt=number)
+                leases.forget_checkpoint(tx, trial_id=trial_id, attempt=number)
             if share is not None:
                 save(tx, trial_id, number, share * held)
             lose(tx, trial_id, held=held)
@@ -242,7 +243,7 @@ def test_whatever_happens_to_attempts_every_second_counts_once(
             lost, saved, _ = account(tx, trial_id)
             assert lost + saved == pytest.approx(taken, abs=1e-4)
             assert lost + saved <= LIMIT + 1e-6
-        trials.give_up(tx, trial_id, why="enough")
+        leases.give_up(tx, trial_id, why="enough")
         charged = scalar(tx, "SELECT work.charge(t) FROM work.trials t WHERE id = :id", id=trial_id)
         assert charged == pytest.approx(taken, abs=1e-4)
         assert charged <= LIMIT

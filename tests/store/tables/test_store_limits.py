@@ -17,7 +17,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, scalar
-from easeml_core.store.tables import reservations, studies, trials
+from easeml_core.store.tables import leases, reservations, studies, trials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -46,7 +46,7 @@ def add(tx: Connection, study: Any, candidate: int, limit: float | None = None) 
 
 
 def start(tx: Connection, trial_id: int, *, seconds: float = 60) -> int:
-    return trials.start_trial(
+    return leases.start_trial(
         tx,
         trial_id=trial_id,
         lease_key="k",
@@ -57,7 +57,7 @@ def start(tx: Connection, trial_id: int, *, seconds: float = 60) -> int:
 
 def finish(tx: Connection, trial_id: int, attempt: int, cost: float) -> bool:
     state = TrialState.SUCCEEDED
-    return trials.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=state, cost_seconds=cost)
+    return leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=state, cost_seconds=cost)
 
 
 def limit(tx: Connection, study: Any, budget: float | None) -> None:
@@ -193,13 +193,13 @@ def test_no_lease_outlasts_the_reservation(store: Any, make_rows: Any, ask: Any)
         attempt = start(tx, trial_id, seconds=60)
         assert scalar(tx, seconds_of, id=trial_id) == pytest.approx(20.0, abs=0.01)
         beaten = {"trial_id": trial_id, "attempt": attempt, "progress": None}
-        assert trials.extend_lease(tx, lease_seconds=600, **beaten) is False
+        assert leases.extend_lease(tx, lease_seconds=600, **beaten) is False
         assert scalar(tx, seconds_of, id=trial_id) == pytest.approx(20.0, abs=0.01)
-        assert trials.extend_lease(tx, lease_seconds=5, **beaten) is False
+        assert leases.extend_lease(tx, lease_seconds=5, **beaten) is False
         assert scalar(tx, seconds_of, id=trial_id) == pytest.approx(5.0, abs=1)
     lease(ask, trial_id, started=20.5, until=60)
     with store.begin() as tx:
-        assert trials.extend_lease(tx, lease_seconds=60, **beaten) is None
+        assert leases.extend_lease(tx, lease_seconds=60, **beaten) is None
 
 
 def test_who_took_more_than_was_reserved_has_lost_the_trial(store: Any, make_rows: Any) -> None:
@@ -209,8 +209,8 @@ def test_who_took_more_than_was_reserved_has_lost_the_trial(store: Any, make_row
         trial_id = add(tx, study, 0, 20.0)
         attempt = start(tx, trial_id)
         assert not finish(tx, trial_id, attempt, 20.001)
-        assert not trials.end_overrun(tx, trial_id=trial_id, attempt=attempt + 1, why="took too long")
-        assert trials.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="took too long")
+        assert not leases.end_overrun(tx, trial_id=trial_id, attempt=attempt + 1, why="took too long")
+        assert leases.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="took too long")
         ended = trials.get_trial(tx, trial_id)
         assert (ended.state, ended.failure, ended.lost_seconds) == (TrialState.FAILED, "took too long", 20.0)
         assert reservations.seconds_left(tx, study.study_id) == 0.0
@@ -228,11 +228,11 @@ def test_a_lost_attempt_is_charged_with_the_time_of_its_lease(store: Any, make_r
     lease(ask, trial_id, started=10, until=-4)
     with store.begin() as tx:
         if lose == "expire":
-            assert trials.expire_leases(tx) == [trial_id]
+            assert leases.expire_leases(tx) == [trial_id]
         elif lose == "release":
-            trials.release_lease(tx, trial_id)
+            leases.release_lease(tx, trial_id)
         elif lose == "give up":
-            trials.give_up(tx, trial_id)
+            leases.give_up(tx, trial_id)
         else:
             start(tx, trial_id)
         lost = trials.get_trial(tx, trial_id)
@@ -256,7 +256,7 @@ def test_a_lease_that_was_let_run_far_beyond_is_charged_no_more_than_reserved(
         start(tx, trial_id)
     lease(ask, trial_id, started=3600, until=-1)
     with store.begin() as tx:
-        assert trials.expire_leases(tx) == [trial_id]
+        assert leases.expire_leases(tx) == [trial_id]
         assert trials.get_trial(tx, trial_id).lost_seconds == 20.0
 
 
@@ -318,9 +318,9 @@ def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
         attempt = trial.attempt if trial.state == TrialState.RUNNING else start(tx, trial.id)
         cost = rng.uniform(0.1, 1.2) * (trial.limit_seconds or 10.0)
         if rng.random() < 0.3:
-            trials.release_lease(tx, trial.id)
+            leases.release_lease(tx, trial.id)
         elif not finish(tx, trial.id, attempt, cost):
-            trials.end_overrun(tx, trial_id=trial.id, attempt=attempt, why="late")
+            leases.end_overrun(tx, trial_id=trial.id, attempt=attempt, why="late")
     elif what < 0.9:
         reservations.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
         limit(tx, study, rng.choice([None, rng.uniform(1.0, 300.0)]))
@@ -373,7 +373,7 @@ import random, sys
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import EasemlError
 from easeml_core.store.database import Store
-from easeml_core.store.tables import trials
+from easeml_core.store.tables import leases, trials
 url, study_id, version_id, candidates, seed = sys.argv[1], *map(int, sys.argv[2:4]), eval(sys.argv[4]), int(sys.argv[5])
 store, rng = Store(url), random.Random(seed)
 print("at work", flush=True)
@@ -384,10 +384,10 @@ while True:
             trial = trials.add_trial(tx, candidate_id=rng.choice(candidates), limit_seconds=rng.uniform(1, 9), **ids)
         with store.begin() as tx:
             claim = {"lease_key": "k", "lease_seconds": 0.05, "executor": Executor("trainer:tree", "test")}
-            attempt = trials.start_trial(tx, trial_id=trial, **claim)
+            attempt = leases.start_trial(tx, trial_id=trial, **claim)
         with store.begin() as tx:
             ended = {"state": TrialState.SUCCEEDED, "cost_seconds": rng.uniform(0.1, 1)}
-            trials.finish_trial(tx, trial_id=trial, attempt=attempt, **ended)
+            leases.finish_trial(tx, trial_id=trial, attempt=attempt, **ended)
     except EasemlError:
         pass
 """
@@ -414,7 +414,7 @@ def test_workers_killed_at_any_moment_leave_no_budget_exceeded(database: Any, ma
             assert scalar(tx, BROKEN) == 0
     time.sleep(0.1)  # the last leases run out
     with store.begin() as tx:
-        trials.expire_leases(tx)
+        leases.expire_leases(tx)
         assert scalar(tx, "SELECT count(*) FROM work.trials WHERE state = 'SUCCEEDED'") > 10
         assert scalar(tx, "SELECT count(*) FROM work.trials WHERE state = 'RUNNING'") == 0
         for trial in trials.left_over_trials(tx, [study.study_id]):

@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError
 from easeml_core.store.rows import scalar
-from easeml_core.store.tables import reservations, studies, trials
+from easeml_core.store.tables import leases, reservations, studies, trials
 
 MEASURED = (
     "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, started_at, finished_at, cost_seconds, "
@@ -27,7 +27,7 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
         studies.change_study(tx, study.study_id, {"budget_seconds": 20.0})
         studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, {"quota_seconds": 30.0, "max_parallel": 3})
         done = trials.add_trial(tx, candidate_id=study.candidates[0], limit_seconds=10.0, **ids)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=done,
             lease_key="k",
@@ -35,7 +35,7 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
             executor=Executor(trials.get_trial(tx, done).implementation, "test"),
         )
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 10.0}
-        assert trials.finish_trial(tx, trial_id=done, **ended)
+        assert leases.finish_trial(tx, trial_id=done, **ended)
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], limit_seconds=5.0, **ids)
     ask(MEASURED, study.candidates[2], 50.0, done)
     return study, waiting

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import Executor, TrialState
-from easeml_core.store.tables import models, pruning, trials
+from easeml_core.store.tables import leases, models, pruning, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
         ids = {"study_id": study.study_id, "data_version_id": study.version_id}
         with database.worker.begin() as tx:
             trial_id = trials.add_trial(tx, candidate_id=study.candidates[candidate], **ids)
-            trials.start_trial(
+            leases.start_trial(
                 tx,
                 trial_id=trial_id,
                 lease_key="w",
@@ -55,7 +55,7 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
 
 
 def succeed(tx: Any, trial_id: int, quality: float) -> None:
-    trials.finish_trial(tx, trial_id=trial_id, attempt=1, state=TrialState.SUCCEEDED, cost_seconds=1.0)
+    leases.finish_trial(tx, trial_id=trial_id, attempt=1, state=TrialState.SUCCEEDED, cost_seconds=1.0)
     models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=1.0)
 
 
@@ -77,7 +77,7 @@ def test_a_rung_is_decided_once_and_by_whoever_holds_the_lease(database: Any, be
             (1, False),
             (2, True),
         ]
-        trials.release_lease(tx, trial_id)
+        leases.release_lease(tx, trial_id)
         decide(tx, trial_id, rung=3)
         assert pruning.decision_at(tx, trial_id, 3) is None
 

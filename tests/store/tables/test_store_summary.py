@@ -10,7 +10,7 @@ from easeml_core.encoding import row_of
 from easeml_core.entities import Executor, Symbol, TrialState
 from easeml_core.store.queries.overview import policies_used, study_summaries
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import decisions, releases, requests, studies, trials
+from easeml_core.store.tables import decisions, leases, releases, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
         change(tx, "UPDATE work.trials SET limit_seconds = 700 WHERE finished_at IS NULL")
     with store.begin() as tx:
         failed = trials.add_trial(tx, candidate_id=study.candidates[5], **ids)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=failed,
             lease_key="k",
@@ -116,7 +116,7 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
             executor=Executor(trials.get_trial(tx, failed).implementation, "test"),
         )
         ended = {"state": TrialState.FAILED, "failure": "out of memory", "cost_seconds": 10.0}
-        trials.finish_trial(tx, trial_id=failed, attempt=attempt, **ended)
+        leases.finish_trial(tx, trial_id=failed, attempt=attempt, **ended)
         cancelled = trials.add_trial(tx, candidate_id=study.candidates[6], **ids)
         trials.request_cancel(tx, cancelled)
         (row,) = study_summaries(tx)

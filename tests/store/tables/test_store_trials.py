@@ -15,7 +15,7 @@ from easeml_core.errors import AlreadyExistsError, StateError, StoreError
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import CHANNEL, Store
 from easeml_core.store.rows import change, row, rows, scalar
-from easeml_core.store.tables import models, trials
+from easeml_core.store.tables import leases, models, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +89,7 @@ def test_attempts_never_go_back(store: Any, trial: Callable[..., int]) -> None:
     trial_id = trial()
     with store.begin() as tx:
         assert (
-            trials.start_trial(
+            leases.start_trial(
                 tx,
                 trial_id=trial_id,
                 lease_key="k",
@@ -104,7 +104,7 @@ def test_attempts_never_go_back(store: Any, trial: Callable[..., int]) -> None:
 
 
 def started(tx: Any, trial_id: int, *, key: str = "key", seconds: float = 60) -> int:
-    return trials.start_trial(
+    return leases.start_trial(
         tx,
         trial_id=trial_id,
         lease_key=key,
@@ -115,11 +115,11 @@ def started(tx: Any, trial_id: int, *, key: str = "key", seconds: float = 60) ->
 
 def ended(tx: Any, trial_id: int, attempt: int, **changes: Any) -> bool:
     values: dict[str, Any] = {"state": OK, "cost_seconds": 2.5, "failure": None}
-    return trials.finish_trial(tx, trial_id=trial_id, attempt=attempt, **values | changes)
+    return leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, **values | changes)
 
 
 def beat(tx: Any, trial_id: int, attempt: int, *, seconds: float = 60, progress: Any = None) -> bool | None:
-    return trials.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=seconds, progress=progress)
+    return leases.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=seconds, progress=progress)
 
 
 def test_a_trial_runs_beats_and_ends(store: Any, trial: Callable[..., int]) -> None:
@@ -165,11 +165,11 @@ def test_a_lease_that_has_run_out_is_taken_back_and_others_are_not(store: Any, t
         started(tx, lost)
         started(tx, alive)
         lapse(tx, lost)
-        assert (trials.lease_is_over(tx, lost), trials.lease_is_over(tx, alive)) == (True, False)
-        assert not trials.lease_is_over(tx, waiting)
+        assert (leases.lease_is_over(tx, lost), leases.lease_is_over(tx, alive)) == (True, False)
+        assert not leases.lease_is_over(tx, waiting)
     with store.begin() as tx:
-        assert trials.expire_leases(tx) == [lost]
-        assert trials.expire_leases(tx) == []
+        assert leases.expire_leases(tx) == [lost]
+        assert leases.expire_leases(tx) == []
         assert [trials.get_trial(tx, t).state for t in (lost, alive, waiting)] == [S, R, S]
         assert trials.get_trial(tx, lost).attempt == 1
         assert not ended(tx, lost, 1)  # the worker that was thought dead comes back
@@ -183,7 +183,7 @@ def test_after_the_last_attempt_a_lost_trial_has_failed(store: Any, trial: Calla
             assert started(tx, trial_id) == attempt
             lapse(tx, trial_id)
         with store.begin() as tx:
-            assert trials.expire_leases(tx) == [trial_id]
+            assert leases.expire_leases(tx) == [trial_id]
     with store.begin() as tx:
         failed = trials.get_trial(tx, trial_id)
         assert (failed.state, failed.failure) == (F, "its worker was lost 3 times")
@@ -197,7 +197,7 @@ def test_a_cancelled_trial_whose_worker_is_lost_is_not_given_again(store: Any, t
         trials.request_cancel(tx, trial_id)
         lapse(tx, trial_id)
     with store.begin() as tx:
-        assert trials.expire_leases(tx) == [trial_id]
+        assert leases.expire_leases(tx) == [trial_id]
         assert trials.get_trial(tx, trial_id).state == C
 
 
@@ -208,7 +208,7 @@ def test_a_wait_for_the_row_does_not_shorten_the_lease(database: Any, trial: Cal
         started(tx, trial_id, seconds=0.3)
         attempt = trials.get_trial(tx, trial_id).attempt
     with database.worker.begin() as tx:
-        assert not trials.lease_is_over(tx, trial_id)
+        assert not leases.lease_is_over(tx, trial_id)
         assert beat(tx, trial_id, attempt) is False
 
 
@@ -230,7 +230,7 @@ def test_the_lost_lease_of_one_trial(store: Any, trial: Callable[..., int], back
     trial_id = trial()
     with store.begin() as tx:
         started(tx, trial_id)
-        getattr(trials, back)(tx, trial_id)
+        getattr(leases, back)(tx, trial_id)
         found = trials.get_trial(tx, trial_id)
         assert (found.state, found.failure) == (
             (S, None) if back == "release_lease" else (F, "its worker was lost 1 times")
@@ -361,7 +361,7 @@ def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_tak
     with store.begin() as tx:
         added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
         trial_id = trials.add_trial(tx, **added)
-        trials.start_trial(
+        leases.start_trial(
             tx,
             trial_id=trial_id,
             lease_key="k",
@@ -370,7 +370,7 @@ def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_tak
         )
         past = "attempt_started_at = '2000-01-02', lost_seconds = 9e8, lease_until = now() - interval '1 s'"
         change(tx, f"UPDATE work.trials SET {past} WHERE id = :id", id=trial_id)
-        assert trials.expire_leases(tx) == [trial_id]
+        assert leases.expire_leases(tx) == [trial_id]
         assert scalar(tx, "SELECT lost_seconds FROM work.trials WHERE id = :id", id=trial_id) == 1e9
 
 
@@ -388,7 +388,7 @@ def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, tr
         assert last(tx, trial_id) == (key, key, 1)
         lapse(tx, trial_id)
     with database.worker.begin() as tx:
-        assert trials.expire_leases(tx) == [trial_id]
+        assert leases.expire_leases(tx) == [trial_id]
         assert last(tx, trial_id) == (None, key, 1)
     with stores[1].begin() as tx:
         assert ended(tx, trial_id, started(tx, trial_id, key=key))
@@ -399,7 +399,7 @@ def test_who_was_last_at_work_is_kept_with_the_try_of_its_task(database: Any, tr
     with database.worker.begin() as tx:  # without the number of the try: that of another worker is not kept
         lapse(tx, other)
     with database.worker.begin() as tx:
-        trials.release_lease(tx, other)
+        leases.release_lease(tx, other)
         started(tx, other, key="laptop")
         assert last(tx, other) == ("laptop", "laptop", None)
     for store in stores:
@@ -411,7 +411,7 @@ def test_a_claim_that_states_another_implementation_is_none(store: Any, trial: C
     """The statement says no; and a worker that writes other SQL is refused by the schema."""
     trial_id, claim = trial(), {"lease_key": "k", "lease_seconds": 60}
     with store.begin() as tx:
-        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor(stated, "1"), **claim) is None
+        assert leases.start_trial(tx, trial_id=trial_id, executor=Executor(stated, "1"), **claim) is None
         assert trials.get_trial(tx, trial_id).attempt == 0
     forced = (
         "UPDATE work.trials SET state = 'RUNNING', attempt = attempt + 1, lease_key = 'k', lease_until = now(), "
@@ -425,8 +425,8 @@ def test_a_claim_that_states_another_implementation_is_none(store: Any, trial: C
 def test_an_attempt_keeps_its_executor(store: Any, trial: Callable[..., int]) -> None:
     trial_id, claim = trial(), {"lease_key": "k", "lease_seconds": 60}
     with store.begin() as tx:
-        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "1"), **claim) == 1
-        assert trials.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "2"), **claim) == 2
+        assert leases.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "1"), **claim) == 1
+        assert leases.start_trial(tx, trial_id=trial_id, executor=Executor("trainer:tree", "2"), **claim) == 2
     other = 'UPDATE work.trials SET executor_details = \'{"code_version": "3"}\' WHERE id = :id'
     with pytest.raises(StoreError, match="another executor claims another attempt"), store.begin() as tx:
         change(tx, other, id=trial_id)
@@ -440,9 +440,9 @@ def test_only_a_failure_of_the_task_is_retried_and_once(store: Any, make_rows: A
         with store.begin() as tx:
             failed[kind] = trials.add_trial(tx, candidate_id=candidate, **ids)
             claim = {"lease_key": "k", "lease_seconds": 60, "executor": Executor("trainer:tree", "1")}
-            attempt = trials.start_trial(tx, trial_id=failed[kind], **claim)
+            attempt = leases.start_trial(tx, trial_id=failed[kind], **claim)
             ended = {"state": TrialState.FAILED, "failure": "no", "failure_kind": kind, "cost_seconds": 2.0}
-            assert trials.finish_trial(tx, trial_id=failed[kind], attempt=attempt, **ended)
+            assert leases.finish_trial(tx, trial_id=failed[kind], attempt=attempt, **ended)
     for kind, costs in ((FailureKind.TASK, None), (FailureKind.CANDIDATE, 2.0)):
         found = "SELECT cost_seconds FROM work.trials WHERE id = :id"
         with store.begin() as tx:

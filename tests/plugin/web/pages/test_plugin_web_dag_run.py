@@ -13,7 +13,7 @@ from easeml_airflow.web.pages.dag_run.page import Place
 from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.store.queries import dag_runs
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.tables import models, requests, studies, trials
+from easeml_core.store.tables import leases, models, requests, studies, trials
 
 DAG = "night ly+1"
 RUN = "manual__2026-01-02T03:04:05+00:00 a/b&c=%d"
@@ -52,7 +52,7 @@ def suggest(database, key, *trials):
 def train(database, key, trial):
     """Let a task with this key train the trial."""
     with database.worker.begin() as tx:
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial,
             lease_key=key,
@@ -60,7 +60,7 @@ def train(database, key, trial):
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 3600.0}
-        assert trials.finish_trial(tx, trial_id=trial, **ended)
+        assert leases.finish_trial(tx, trial_id=trial, **ended)
         models.add_observation(tx, trial_id=trial, quality=0.9, cost_seconds=3600.0)
 
 

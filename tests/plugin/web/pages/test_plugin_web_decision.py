@@ -14,7 +14,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import Chosen, explain_trial
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.store.tables import models, trials
+from easeml_core.store.tables import leases, models, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -39,7 +39,7 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys), **asked).trials
         with database.worker.begin() as tx:
             number = told.trial_id
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=number,
                 lease_key="w",
@@ -49,7 +49,7 @@ def run(database):
             points = [{"step": i + 1, "of": 4, "quality": q, "loss": None, "seconds": 1.0} for i, q in enumerate(curve)]
             trials.add_points(tx, number, points)
             ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": cost}
-            assert trials.finish_trial(tx, trial_id=number, **ended)
+            assert leases.finish_trial(tx, trial_id=number, **ended)
             models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
         return told
 
@@ -147,7 +147,7 @@ def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database
     third = run(0.75)
     for trial in waits:
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=trial.trial_id,
                 lease_key="w",
@@ -155,7 +155,7 @@ def test_what_was_known_is_counted_as_of_the_decision(two, run, ask_as, database
                 executor=Executor(trials.get_trial(tx, trial.trial_id).implementation, "test"),
             )
             ended = {"attempt": attempt, "state": TrialState.FAILED, "cost_seconds": 9.0, "failure": "no memory"}
-            assert trials.finish_trial(tx, trial_id=trial.trial_id, **ended)
+            assert leases.finish_trial(tx, trial_id=trial.trial_id, **ended)
     last = run(0.77)
     ada = ask_as("ada", "operator")
 

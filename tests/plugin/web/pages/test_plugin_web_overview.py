@@ -22,7 +22,7 @@ from easeml_core.services.reports.overview import Board
 from easeml_core.services.reports.recommendations import Assessment, Severity, Standing, Step, StepKind
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.store.queries.overview import InstallationTotals, WeekCounts
-from easeml_core.store.tables import models, studies, trials
+from easeml_core.store.tables import leases, models, studies, trials
 
 
 def step(kind=StepKind.COMPUTE, severity=Severity.INFO, **more):
@@ -336,14 +336,14 @@ def test_a_real_study_on_the_page(ask_as, make_study, database, text_of):
         study = studies.get_study(tx, "cancer")
         ids = {"study_id": study.id, "data_version_id": studies.latest_data_version(tx, study.id).id}
         trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial,
             lease_key="w",
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
-        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
+        leases.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
         models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
     page = ask_as("dev").get("/").text
     words = text_of(page)

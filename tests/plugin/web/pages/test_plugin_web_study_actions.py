@@ -25,7 +25,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.tables import models, studies, trials
+from easeml_core.store.tables import leases, models, studies, trials
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -47,7 +47,7 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=batch).trials
         number = told.trial_id
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=number,
                 lease_key=key,
@@ -61,7 +61,7 @@ def run(database):
                 trials.add_points(tx, number, points)
                 return number
             ended = {"attempt": attempt, "state": state, "cost_seconds": cost, "failure": failure}
-            assert trials.finish_trial(tx, trial_id=number, **ended)
+            assert leases.finish_trial(tx, trial_id=number, **ended)
             if quality is not None:
                 models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
         return number

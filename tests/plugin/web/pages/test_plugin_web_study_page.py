@@ -20,7 +20,7 @@ from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import claim, expire_leases, record_failure
 from easeml_core.store.actors import Actor
 from easeml_core.store.database import Store
-from easeml_core.store.tables import datasets, models, studies, trials
+from easeml_core.store.tables import datasets, leases, models, studies, trials
 
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
 _keys = (f"key/{n}" for n in itertools.count())
@@ -40,7 +40,7 @@ def run(database):
         (told,) = suggest_trials(database.worker, count=1, request_key=next(_keys)).trials
         number, state = told.trial_id, TrialState.FAILED if quality is None else TrialState.SUCCEEDED
         with database.worker.begin() as tx:
-            attempt = trials.start_trial(
+            attempt = leases.start_trial(
                 tx,
                 trial_id=number,
                 lease_key="w",
@@ -55,7 +55,7 @@ def run(database):
                 return number
             ended = {"attempt": attempt, "state": state, "cost_seconds": cost}
             failure = "no memory" if quality is None else None
-            assert trials.finish_trial(tx, trial_id=number, failure=failure, **ended)
+            assert leases.finish_trial(tx, trial_id=number, failure=failure, **ended)
             if quality is not None:
                 models.add_observation(tx, trial_id=number, quality=quality, cost_seconds=cost)
         return number

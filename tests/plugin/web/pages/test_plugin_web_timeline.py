@@ -17,7 +17,7 @@ from easeml_core.services.referee.requests import file_gate_request, file_meter_
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.timeline import Event, lifecycle
 from easeml_core.store.queries.timeline import EventKind, Registered
-from easeml_core.store.tables import models, studies, trials
+from easeml_core.store.tables import leases, models, studies, trials
 
 PAGE = "/studies/cancer/lifecycle"
 
@@ -33,14 +33,14 @@ def lively(database, artifacts, make_study, tmp_path):
         save_constant(tmp_path / "model", int(np.bincount(labels).argmin()))
         ids = {"study_id": study.id, "data_version_id": version.id}
         trial = trials.add_trial(tx, candidate_id=studies.list_candidates(tx, study.id)[0].id, **ids)
-        attempt = trials.start_trial(
+        attempt = leases.start_trial(
             tx,
             trial_id=trial,
             lease_key="w",
             lease_seconds=60,
             executor=Executor(trials.get_trial(tx, trial).implementation, "test"),
         )
-        trials.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
+        leases.finish_trial(tx, trial_id=trial, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=2.5)
         models.add_observation(tx, trial_id=trial, quality=0.625, cost_seconds=2.5)
         made = {"format": "constant", "artifact": artifacts.put(tmp_path / "model"), "validation_loss": 0.375}
         model = models.add_model(tx, trial_id=trial, **ids, **made)
