@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from easeml_core.config import require
+from easeml_core.meter.alert_text import drift_sentence
 from easeml_core.meter.promises import promised_sides
-from easeml_core.meter.ranges import at_least, decimal_of, exact
+from easeml_core.meter.ranges import decimal_of, exact
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -157,57 +158,3 @@ def _apart(total: Said, direct: Said) -> bool:
     above = total_low is not None and direct_high is not None and total_low >= direct_high
     below = total_high is not None and direct_low is not None and total_high <= direct_low
     return above or below
-
-
-def drift_alert(both: TwoSignals, reliability: float) -> str | None:
-    """The alert's sentence when two signals leave no room for equal distributions; None otherwise.
-
-    Args:
-        both: What both meters say.
-        reliability: Of both together, as ``both_reliability``.
-    """
-    if both.drift != "certain" or reliability <= 0:
-        return None
-    harder, size = ("harder", both.drift_low) if both.drift_low > 0 else ("easier", -both.drift_high)
-    return f"{both.sentence} ({harder} by at least {at_least(size)}, with probability {at_least(reliability)})"
-
-
-def drift_sentence(total: int, direct: int, drift: str) -> str:
-    """Return what two signals mean and what to do, from values that every role may read.
-
-    Args:
-        total: Signal of the meter on the test set.
-        direct: Signal of the meter on the second validation sample.
-        drift: ``none seen``, ``likely`` or ``certain``, as ``combine`` finds.
-    """
-    shown = f"test signal {total}, validation signal {direct}"
-    if total != direct and drift == "none seen":
-        return f"{shown}: {_other_boundaries(direct)}"
-    if total > direct:
-        harder = "has" if drift == "certain" else "seems to have"
-        return (
-            f"{shown}: drift, the test distribution {harder} become harder than the validation distribution; "
-            f"collect validation data from where the models are used, more of the old kind does not help{_both(direct)}"
-        )
-    if total < direct:
-        easier = "is" if drift == "certain" else "seems to be"
-        return (
-            f"{shown}: drift, the test distribution {easier} easier than the validation distribution and hides tuning "
-            "to the sample; renew the validation set"
-        )
-    if direct == 1:
-        return f"{shown}: neither tuning to the validation set nor drift is seen; go on"
-    return f"{shown}: the validation set itself is overfitted, no drift is seen; renew it from the same source"
-
-
-def _both(direct: int) -> str:
-    """What is to be said beside drift: data that are added would not undo the tuning."""
-    return "" if direct == 1 else "; the validation set itself is overfitted, too: replace it, do not only add to it"
-
-
-def _other_boundaries(direct: int) -> str:
-    """Signals that differ without drift: one of them was answered before, with boundaries shifted differently."""
-    why = "they were read with different boundaries, so that their difference shows no drift"
-    if direct > 1:
-        return f"{why}; the validation set itself is overfitted, renew it from the same source"
-    return f"{why}; hand in another model, which is read with the same boundaries on both"

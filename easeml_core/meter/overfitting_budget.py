@@ -1,4 +1,4 @@
-"""What signals mean for the study: the alert when they break the overfitting budget, and what to do next.
+"""The overfitting budget of a study: its rules, and whether signals break one; ``alert_text`` has the sentences.
 
 A budget is a list of rules in words. Nothing but signals and retirements is looked at, so an alert tells the developer
 nothing that the signals did not.
@@ -17,10 +17,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.promises import promised_sides
-from easeml_core.meter.ranges import at_least, at_most
+from easeml_core.meter.alert_text import breach_sentence, check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.meter.drift import TwoSignals
 
-GAP = "the gap between the loss on unseen data and the validation loss"
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _COUNT = r"(?P<count>\d{1,6}|" + "|".join(_WORDS) + ")"
 _PATTERNS = {
@@ -166,107 +163,11 @@ def budget_breach(
     """
     for answer in answers:
         if answer is not None:
-            _check_signal(answer, len(config.ranges) + 1)
+            check_signal(answer, len(config.ranges) + 1)
     for rule in parse_budget(config):
         if rule.broken_by(answers, versions):
-            last = answers[-1]
-            meaning = (
-                ""
-                if last is None
-                else f"{claim(last, config, edges=edges, tolerance=tolerance)}; {_to_do(last, config, both)}"
-            )
-            return _sentence(rule, answers, config, meaning)
+            return breach_sentence(rule, answers, config, edges=edges, tolerance=tolerance, both=both)
     return None
-
-
-def _to_do(signal: int, config: MeterConfig, both: TwoSignals | None) -> str:
-    if both is not None and both.direct < both.total and both.drift != "none seen":
-        return both.sentence
-    return advice(signal, len(config.ranges) + 1)
-
-
-def _sentence(rule: BudgetRule, answers: Sequence[int | None], config: MeterConfig, meaning: str) -> str:
-    last = answers[-1]
-    if last is None:
-        return (
-            f'the overfitting budget "{rule.text}" is broken: the sealed set is retired at submission {len(answers)}; '
-            "seal a new and larger set, or submit less often"
-        )
-    if not config.budget:
-        return _above(last, config, meaning)
-    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {len(config.ranges) + 1}: {meaning}'
-
-
-def _above(signal: int, config: MeterConfig, meaning: str) -> str:
-    signals = len(config.ranges) + 1
-    return f"overfitting signal {signal} of {signals} exceeds the budget of {config.overfitting_budget}: {meaning}"
-
-
-def advice(signal: int, signals: int) -> str:
-    """What a developer should do after a signal.
-
-    Args:
-        signal: 1..m.
-        signals: m >= 2.
-
-    Returns:
-        Half a sentence.
-
-    Raises:
-        ConfigError: If there is no such signal.
-
-    Example:
-        >>> advice(1, 3)
-        'go on: the validation set is still representative'
-    """
-    _check_signal(signal, signals)
-    if signal == 1:
-        return "go on: the validation set is still representative"
-    if signal < signals:
-        return "get new validation data, regularise, or stop tuning on the present validation set"
-    return "replace the validation set: it has lost its value for choosing models"
-
-
-def claim(
-    signal: int, config: MeterConfig, *, edges: Sequence[float] = (), tolerance: float | None = None, gap: str = GAP
-) -> str:
-    """What a signal says of the gap, and no more than its method promises; figures are rounded to the safe side.
-
-    Args:
-        signal: 1..m.
-        config: Ranges, tolerance and method.
-        edges: The boundaries that were used, where they were shifted; else those of the settings.
-        tolerance: What was promised; None for that of the settings.
-        gap: What the gap is called.
-
-    Example:
-        >>> from easeml_core.config import MeterConfig
-        >>> claim(1, MeterConfig(), gap="the gap")
-        'the gap is at most 0.2 (+/- 0.1)'
-    """
-    low, high = _ends(signal, edges or config.ranges)
-    slack = at_most(config.tolerance if tolerance is None else tolerance)
-    where = " and ".join(end for end in (low, high) if end)
-    rises = config.method == "ratchet"  # the answer is the worst signal so far
-    if rises:
-        gap = gap.replace("the gap", "the largest gap so far", 1)
-    sides = promised_sides(config)
-    if len(sides) == 2 or (rises and not config.one_sided):
-        return f"{gap} is {where} (+/- {slack})"
-    end, sign = (high, "+") if "upper" in sides else (low, "-")
-    how = "answered" if config.method == "automaton" else "measured"
-    promised = f"promised is only that it is {end} ({sign} {slack})" if end else "nothing of this is promised"
-    return f"{gap} was {how} as {where}; {promised}"
-
-
-def _ends(signal: int, edges: Sequence[float]) -> tuple[str, str]:
-    """Both ends of the range in words; empty where it has none."""
-    low = f"above {at_least(edges[signal - 2])}" if signal > 1 else ""
-    return low, f"at most {at_most(edges[signal - 1])}" if signal <= len(edges) else ""
-
-
-def _check_signal(signal: int, signals: int) -> None:
-    require(1 <= signal <= signals, "signal", signal, f"from 1 to {signals}; a retired set gives none")
 
 
 def _number(word: str) -> int:

@@ -21,8 +21,9 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import StateError
+from easeml_core.meter.alert_text import drift_alert
 from easeml_core.meter.dither import late_shift
-from easeml_core.meter.drift import Said, TwoSignals, both_reliability, combine, drift_alert
+from easeml_core.meter.drift import Said, TwoSignals, both_reliability, combine
 from easeml_core.meter.levels import COUNTS_REACHABLE
 from easeml_core.meter.meter import read_submission
 from easeml_core.meter.overfitting_budget import budget_breach

@@ -14,14 +14,13 @@ from property_sizes import examples
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
+from easeml_core.meter.alert_text import drift_alert, drift_sentence
 from easeml_core.meter.dither import shifted
 from easeml_core.meter.drift import (
     Said,
     TwoSignals,
     both_reliability,
     combine,
-    drift_alert,
-    drift_sentence,
     split_meters,
 )
 from easeml_core.meter.ranges import exact, signal_of

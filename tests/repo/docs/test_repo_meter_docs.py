@@ -16,7 +16,8 @@ from pages import MOST_BYTES, Page, parse
 
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig
-from easeml_core.meter.overfitting_budget import advice, parse_rule
+from easeml_core.meter.alert_text import advice
+from easeml_core.meter.overfitting_budget import parse_rule
 from easeml_core.meter.planner import plan_meter, validation_minimum
 from easeml_core.meter.promises import CAVEATS
 from easeml_core.meter.tree_size import METHODS

@@ -1,0 +1,181 @@
+"""The sentences of alerts and signals: what a signal says of the gap, what to do, and when two meters show drift.
+
+``overfitting_budget`` and ``drift`` decide whether there is an alert. A sentence has nothing but what its reader may
+know: signals, the boundaries that were used, and the settings of the study.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from easeml_core.config import require
+from easeml_core.meter.promises import promised_sides
+from easeml_core.meter.ranges import at_least, at_most
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from easeml_core.config import MeterConfig
+    from easeml_core.meter.drift import TwoSignals
+    from easeml_core.meter.overfitting_budget import BudgetRule
+
+GAP = "the gap between the loss on unseen data and the validation loss"
+
+
+def breach_sentence(
+    rule: BudgetRule,
+    answers: Sequence[int | None],
+    config: MeterConfig,
+    *,
+    edges: Sequence[float] = (),
+    tolerance: float | None = None,
+    both: TwoSignals | None = None,
+) -> str:
+    """Return the sentence of an alert of the overfitting budget, with what to do.
+
+    Args:
+        rule: The rule that is broken.
+        answers: All answers on this set so far, oldest first; None when the set was retired instead. At least one.
+        config: Ranges, tolerance and budget of the study.
+        edges: The boundaries that the last answer used, where they were shifted.
+        tolerance: What was promised with it; None for that of the settings.
+        both: What it says together with that of the second meter.
+    """
+    signals, last = len(config.ranges) + 1, answers[-1]
+    if last is None:
+        return (
+            f'the overfitting budget "{rule.text}" is broken: the sealed set is retired at submission {len(answers)}; '
+            "seal a new and larger set, or submit less often"
+        )
+    meaning = f"{claim(last, config, edges=edges, tolerance=tolerance)}; {_to_do(last, config, both)}"
+    if not config.budget:
+        return f"overfitting signal {last} of {signals} exceeds the budget of {config.overfitting_budget}: {meaning}"
+    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {signals}: {meaning}'
+
+
+def _to_do(signal: int, config: MeterConfig, both: TwoSignals | None) -> str:
+    if both is not None and both.direct < both.total and both.drift != "none seen":
+        return both.sentence
+    return advice(signal, len(config.ranges) + 1)
+
+
+def advice(signal: int, signals: int) -> str:
+    """What a developer should do after a signal.
+
+    Args:
+        signal: 1..m.
+        signals: m >= 2.
+
+    Returns:
+        Half a sentence.
+
+    Raises:
+        ConfigError: If there is no such signal.
+
+    Example:
+        >>> advice(1, 3)
+        'go on: the validation set is still representative'
+    """
+    check_signal(signal, signals)
+    if signal == 1:
+        return "go on: the validation set is still representative"
+    if signal < signals:
+        return "get new validation data, regularise, or stop tuning on the present validation set"
+    return "replace the validation set: it has lost its value for choosing models"
+
+
+def claim(
+    signal: int, config: MeterConfig, *, edges: Sequence[float] = (), tolerance: float | None = None, gap: str = GAP
+) -> str:
+    """What a signal says of the gap, and no more than its method promises; figures are rounded to the safe side.
+
+    Args:
+        signal: 1..m.
+        config: Ranges, tolerance and method.
+        edges: The boundaries that were used, where they were shifted; else those of the settings.
+        tolerance: What was promised; None for that of the settings.
+        gap: What the gap is called.
+
+    Example:
+        >>> from easeml_core.config import MeterConfig
+        >>> claim(1, MeterConfig(), gap="the gap")
+        'the gap is at most 0.2 (+/- 0.1)'
+    """
+    low, high = _ends(signal, edges or config.ranges)
+    slack = at_most(config.tolerance if tolerance is None else tolerance)
+    where = " and ".join(end for end in (low, high) if end)
+    rises = config.method == "ratchet"  # the answer is the worst signal so far
+    if rises:
+        gap = gap.replace("the gap", "the largest gap so far", 1)
+    sides = promised_sides(config)
+    if len(sides) == 2 or (rises and not config.one_sided):
+        return f"{gap} is {where} (+/- {slack})"
+    end, sign = (high, "+") if "upper" in sides else (low, "-")
+    how = "answered" if config.method == "automaton" else "measured"
+    promised = f"promised is only that it is {end} ({sign} {slack})" if end else "nothing of this is promised"
+    return f"{gap} was {how} as {where}; {promised}"
+
+
+def _ends(signal: int, edges: Sequence[float]) -> tuple[str, str]:
+    """Both ends of the range in words; empty where it has none."""
+    low = f"above {at_least(edges[signal - 2])}" if signal > 1 else ""
+    return low, f"at most {at_most(edges[signal - 1])}" if signal <= len(edges) else ""
+
+
+def check_signal(signal: int, signals: int) -> None:
+    """Raise a ConfigError where there is no such signal of m."""
+    require(1 <= signal <= signals, "signal", signal, f"from 1 to {signals}; a retired set gives none")
+
+
+def drift_alert(both: TwoSignals, reliability: float) -> str | None:
+    """The alert's sentence when two signals leave no room for equal distributions; None otherwise.
+
+    Args:
+        both: What both meters say.
+        reliability: Of both together, as ``both_reliability``.
+    """
+    if both.drift != "certain" or reliability <= 0:
+        return None
+    harder, size = ("harder", both.drift_low) if both.drift_low > 0 else ("easier", -both.drift_high)
+    return f"{both.sentence} ({harder} by at least {at_least(size)}, with probability {at_least(reliability)})"
+
+
+def drift_sentence(total: int, direct: int, drift: str) -> str:
+    """Return what two signals mean and what to do, from values that every role may read.
+
+    Args:
+        total: Signal of the meter on the test set.
+        direct: Signal of the meter on the second validation sample.
+        drift: ``none seen``, ``likely`` or ``certain``, as ``combine`` finds.
+    """
+    shown = f"test signal {total}, validation signal {direct}"
+    if total != direct and drift == "none seen":
+        return f"{shown}: {_other_boundaries(direct)}"
+    if total > direct:
+        harder = "has" if drift == "certain" else "seems to have"
+        return (
+            f"{shown}: drift, the test distribution {harder} become harder than the validation distribution; "
+            f"collect validation data from where the models are used, more of the old kind does not help{_both(direct)}"
+        )
+    if total < direct:
+        easier = "is" if drift == "certain" else "seems to be"
+        return (
+            f"{shown}: drift, the test distribution {easier} easier than the validation distribution and hides tuning "
+            "to the sample; renew the validation set"
+        )
+    if direct == 1:
+        return f"{shown}: neither tuning to the validation set nor drift is seen; go on"
+    return f"{shown}: the validation set itself is overfitted, no drift is seen; renew it from the same source"
+
+
+def _both(direct: int) -> str:
+    """What is to be said beside drift: data that are added would not undo the tuning."""
+    return "" if direct == 1 else "; the validation set itself is overfitted, too: replace it, do not only add to it"
+
+
+def _other_boundaries(direct: int) -> str:
+    """Signals that differ without drift: one of them was answered before, with boundaries shifted differently."""
+    why = "they were read with different boundaries, so that their difference shows no drift"
+    if direct > 1:
+        return f"{why}; the validation set itself is overfitted, renew it from the same source"
+    return f"{why}; hand in another model, which is read with the same boundaries on both"
