@@ -34,8 +34,10 @@ from easeml_core.cli.operations import cache, db, doctor, mlflow
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.referee import referee
 from easeml_core.cli.reports import alerts, audit, next_, status
-from easeml_core.cli.selection import backtest, costs, policy
-from easeml_core.cli.simulate import simulate
+from easeml_core.cli.selection.backtest import backtest
+from easeml_core.cli.selection.costs import costs
+from easeml_core.cli.selection.policy import policy
+from easeml_core.cli.selection.simulate import simulate
 from easeml_core.cli.studies import study, tenant
 from easeml_core.cli.test_sets import ledger, test_set
 from easeml_core.cli.trials import device, explain, trial

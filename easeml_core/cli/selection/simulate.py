@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
-from easeml_core.cli.selection import OBJECTIVES
+from easeml_core.cli.selection.policy import OBJECTIVES
 from easeml_core.config import COST_MODES
 from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError

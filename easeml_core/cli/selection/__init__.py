@@ -1,0 +1,1 @@
+"""Commands on model selection: the policy, backtests, simulations, and the error of predicted costs."""
