@@ -60,6 +60,7 @@ os.environ.update(
         "AIRFLOW__API__SECRET_KEY": "y" * 32,
         "AIRFLOW__CORE__FERNET_KEY": "",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "ada:admin,olga:op,uma:user,vic:viewer",
+        "AIRFLOW__EASEML__ANSWER_WAIT_SECONDS": "0",  # most tests of a deferral have no referee at work
     }
 )
 

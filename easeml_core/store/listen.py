@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import math
 import random
 import select
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, TypeVar
@@ -21,7 +23,6 @@ from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, refused_connection
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import AsyncIterator, Callable
 
 T = TypeVar("T")
@@ -152,6 +153,35 @@ class BlockingListener:
                 select.select([self._connection], [], [], min(left, _STOP_SECONDS))
         except psycopg2.Error as error:
             raise StoreUnavailableError(str(error).strip()) from error
+
+
+def wait_here(
+    dsn: str, channel: str, look: Callable[[], T | None], *, seconds: float, poll_seconds: float = math.inf
+) -> T | None:
+    """Wait in this thread until ``look`` finds something, or the time is over.
+
+    The listener opens after one look and before the next, so nothing is missed and what is there costs no connection.
+
+    Args:
+        dsn: Address of the database (``Store.dsn``).
+        channel: Any notification of this channel leads to another look.
+        look: A short query.
+        seconds: How long at most, >= 0.
+        poll_seconds: Longest time between two looks, > 0.
+
+    Returns:
+        The first value of ``look`` that is not None; None when the time is over.
+
+    Raises:
+        StoreUnavailableError: The database cannot be reached.
+    """
+    deadline, never = time.monotonic() + seconds, threading.Event()
+    if (found := look()) is not None or seconds <= 0:
+        return found
+    with BlockingListener(dsn, channel) as listener:
+        while (found := look()) is None and (left := deadline - time.monotonic()) > 0:
+            listener.wait(min(left, poll_seconds), never)
+    return found
 
 
 def _opened(dsn: str, *channels: str) -> psycopg2.extensions.connection:

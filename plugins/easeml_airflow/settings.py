@@ -47,13 +47,27 @@ OPTIONS = (
         "answer_timeout_seconds",
         "float",
         "3600",
-        "How long a task waits for the referee's answer before it fails and says so.",
+        "How long a task waits for the referee's answer before it fails and says so, beside what the next option adds.",
+    ),
+    Option(
+        "answer_timeout_seconds_ahead",
+        "float",
+        "30",
+        "How much longer it waits for each request without an answer that was filed before its own.",
+    ),
+    Option(
+        "answer_wait_seconds",
+        "float",
+        "2",
+        "How long a deferrable task waits for the referee's answer on its worker before it defers, so that a quick "
+        "answer costs no second start of the task; 0 to defer at once, as it does where many requests are ahead.",
     ),
     Option(
         "label_timeout_seconds",
         "float",
         "604800",
-        "How long a gate waits for its verdict, for which people may have to give labels first, before it fails.",
+        "How long a gate waits for its verdict, for which people may have to give labels first, before it fails; "
+        "answer_timeout_seconds_ahead adds to it, too.",
     ),
     Option(
         "api_dag",
@@ -128,6 +142,16 @@ def poll_interval_seconds() -> float:
 def answer_timeout_seconds() -> float:
     """Seconds that a task waits for the referee."""
     return float(_text("answer_timeout_seconds"))
+
+
+def answer_timeout_seconds_ahead() -> float:
+    """Seconds that it waits longer for each request ahead of its own."""
+    return float(_text("answer_timeout_seconds_ahead"))
+
+
+def answer_wait_seconds() -> float:
+    """Seconds that a deferrable task waits on its worker before it defers."""
+    return float(_text("answer_wait_seconds"))
 
 
 def label_timeout_seconds() -> float:

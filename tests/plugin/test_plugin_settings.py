@@ -42,12 +42,15 @@ def test_lists_of_names_have_commas_between_and_nobody_is_nobody(monkeypatch):
     assert settings.referees() == {"ada", "olga"}
 
 
-def test_every_option_has_a_default_that_its_function_reads():
+def test_every_option_has_a_default_that_its_function_reads(monkeypatch):
+    monkeypatch.delenv("AIRFLOW__EASEML__ANSWER_WAIT_SECONDS")  # set for all tests
     read = {
         "conn_id": settings.conn_id,
         "policy": lambda: settings.policy() or "stored",
         "poll_interval_seconds": settings.poll_interval_seconds,
         "answer_timeout_seconds": settings.answer_timeout_seconds,
+        "answer_timeout_seconds_ahead": settings.answer_timeout_seconds_ahead,
+        "answer_wait_seconds": settings.answer_wait_seconds,
         "label_timeout_seconds": settings.label_timeout_seconds,
         "api_dag": settings.api_dag,
         "referees": lambda: ",".join(settings.referees()) or "nobody",

@@ -259,6 +259,15 @@ def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
         return row_of(answer) | ({} if answer.refused else _FACTS[answer.kind](tx, request_id))
 
 
+def requests_ahead(store: Store, request_id: int) -> int:
+    """Return how many requests of all studies were filed before this one and have no answer yet.
+
+    A request that waits for labels is one of them. Of an installation with more than 20,000 requests, the newest count.
+    """
+    with store.begin() as tx:
+        return requests.count_ahead(tx, request_id)
+
+
 def _gate_facts(tx: Connection, request_id: int) -> dict[str, Any]:
     verdict = _present(releases.get_verdict(tx, request_id), request_id)
     return {k: getattr(verdict, k) for k in ("symbol", "planned", "step", "steps", "cached")}

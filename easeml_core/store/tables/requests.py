@@ -88,6 +88,19 @@ def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: s
     return int(scalar(tx, query, id=study_id, kind=kind, key=but))
 
 
+MOST_AHEAD = 20_000
+"""Requests that ``count_ahead`` looks back at; it counts no further."""
+
+
+def count_ahead(tx: Connection, request_id: int) -> int:
+    """Count the requests without an answer among the MOST_AHEAD that were filed before this one."""
+    query = (
+        "SELECT count(*) FROM (SELECT id FROM work.requests WHERE id < :id ORDER BY id DESC LIMIT :most) r "
+        "WHERE NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
+    )
+    return int(scalar(tx, query, id=request_id, most=MOST_AHEAD))
+
+
 @typed_record
 class OpenRequest:
     """A request without an answer."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from abc import abstractmethod
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow.sdk import BaseOperator
 
@@ -18,12 +18,17 @@ from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, TaskDeferralTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from airflow.sdk import Context
 
     from easeml_airflow.triggers.questions import Facts
     from easeml_core.store.database import Store
+
+T = TypeVar("T")
+
+FEW_AHEAD = 8
+"""Unanswered requests ahead of a task's own up to which an answer may come while the task waits on its worker."""
 
 
 class EasemlOperator(BaseOperator):
@@ -53,12 +58,14 @@ class EasemlOperator(BaseOperator):
 class RefereeOperator(EasemlOperator):
     """Base of operators that file a request with the referee and wait for its answer.
 
-    The request is filed under the task's request key, so a retry asks for the answer to the same request.
+    The request is filed under the task's request key, so a retry asks for the answer to the same request. A deferrable
+    task waits on its worker first for ``[easeml] answer_wait_seconds``, unless many requests are ahead of its own.
 
     Args:
-        deferrable: Wait in the triggerer, where it costs no worker; False waits here, looking now and then.
+        deferrable: Wait in the triggerer, where it costs no worker; False waits here.
         poll_interval: Seconds between two looks when no notification comes; None means the installation's.
-        answer_timeout: Seconds until the task gives up waiting; None means the installation's.
+        answer_timeout: Seconds until the task gives up waiting; None means the installation's, which grow with the
+            number of requests ahead.
         kwargs: As of ``EasemlOperator``.
     """
 
@@ -88,13 +95,16 @@ class RefereeOperator(EasemlOperator):
             store = self.hook.get_store()
             request_id = self.file_request(store, request_key(context))
             context["ti"].xcom_push(key="request_id", value=request_id)
-            facts = look(store, "answer", str(request_id))
-            if facts is None and not self.deferrable:
-                facts = self._poll(store, request_id)
+            one_look = partial(look, store, "answer", str(request_id))
+            if (facts := one_look()) is None:
+                patience, here = self._patience(store, request_id)
+                facts = self._wait_here(store, one_look, here)
         if facts is not None:
             return self._finish(context, facts)
+        if not self.deferrable:
+            raise AirflowException(self._too_long())
         self.log.info("request %d is filed; the referee's answer will wake this task", request_id)
-        return self._defer(request_id)
+        return self._defer(request_id, patience)
 
     def execute_complete(self, context: Context, event: Any = None) -> Facts:
         """Go on where the trigger ended."""
@@ -109,7 +119,7 @@ class RefereeOperator(EasemlOperator):
         except TaskDeferralTimeout as error:
             raise AirflowException(self._too_long()) from error
 
-    def _defer(self, request_id: int) -> NoReturn:
+    def _defer(self, request_id: int, patience: float) -> NoReturn:
         from easeml_airflow.triggers.easeml import EasemlTrigger
 
         trigger = EasemlTrigger(
@@ -118,15 +128,14 @@ class RefereeOperator(EasemlOperator):
             easeml_conn_id=self.easeml_conn_id,
             poll_interval=self._poll_seconds(),
         )
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self._patience()))
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=patience))
 
-    def _poll(self, store: Store, request_id: int) -> Facts:
-        deadline = time.monotonic() + self._patience()
-        while time.monotonic() < deadline:
-            time.sleep(self._poll_seconds())
-            if (facts := look(store, "answer", str(request_id))) is not None:
-                return facts
-        raise AirflowException(self._too_long())
+    def _wait_here(self, store: Store, one_look: Callable[[], T | None], seconds: float) -> T | None:
+        """Wait on the worker: notifications wake at once."""
+        from easeml_core.store.database import CHANNEL
+        from easeml_core.store.listen import wait_here
+
+        return wait_here(store.dsn, CHANNEL, one_look, seconds=seconds, poll_seconds=self._poll_seconds())
 
     def _finish(self, context: Context, facts: Facts) -> Facts:
         """Push every fact first: a task that fails below must still tell them."""
@@ -141,11 +150,29 @@ class RefereeOperator(EasemlOperator):
     def _poll_seconds(self) -> float:
         return settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval
 
-    def _patience(self) -> float:
-        return settings.answer_timeout_seconds() if self.answer_timeout is None else self.answer_timeout
+    def _timeout(self) -> float:
+        """Seconds that an answer may take where no request is ahead."""
+        return settings.answer_timeout_seconds()
+
+    def _patience(self, store: Store, request_id: int) -> tuple[float, float]:
+        """Seconds that the answer may take in all, and those of them that are spent on the worker."""
+        from easeml_core.services.referee.requests import requests_ahead
+
+        ahead = requests_ahead(store, request_id)
+        longer = ahead * settings.answer_timeout_seconds_ahead()
+        patience = self._timeout() + longer if self.answer_timeout is None else self.answer_timeout
+        if not self.deferrable:
+            return patience, patience
+        here = settings.answer_wait_seconds() if ahead <= FEW_AHEAD else 0.0
+        return patience, min(here, patience)
 
     def _too_long(self) -> str:
+        if self.answer_timeout is None:
+            ahead = f", and {settings.answer_timeout_seconds_ahead():g} s more for each request that was ahead of it"
+            limit = f"{self._timeout():g} s{ahead}"
+        else:
+            limit = f"{self.answer_timeout:g} s"
         return (
-            f"no answer of the referee within {self._patience():g} s; is the process `easeml referee` running? "
+            f"no answer of the referee within {limit}; is the process `easeml referee` running? "
             "The request stays filed: a further try of this task waits for the same answer"
         )

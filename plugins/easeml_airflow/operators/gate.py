@@ -98,9 +98,9 @@ class GateOperator(RefereeOperator):
         message = f"study {facts['study']!r}: model {facts['model_id']} did not pass the gate"
         raise (AirflowSkipException if self.on_fail == "skip" else AirflowFailException)(message)
 
-    def _patience(self) -> float:
+    def _timeout(self) -> float:
         """People may have to give labels first."""
-        return settings.label_timeout_seconds() if self.answer_timeout is None else self.answer_timeout
+        return settings.label_timeout_seconds()
 
     def _too_long(self) -> str:
         return f"{super()._too_long()}. It may also wait for labels: see `easeml labels wanted`"

@@ -329,6 +329,29 @@ def test_a_referee_that_never_answers_is_named(trained):
         operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context("gate"))
 
 
+def promotion(**arguments):
+    return operators.PromoteModelOperator(task_id="p", study="cancer", model_id=2, gate_request_id=1, **arguments)
+
+
+def test_an_answer_that_comes_soon_costs_no_second_start(trained, referee, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__ANSWER_WAIT_SECONDS", "60")
+    with pytest.raises(AirflowFailException, match="request 1"):  # a refusal: no model is run for it
+        promotion(poll_interval=60).execute(context("promote"))
+
+
+def test_time_outs_follow_the_number_of_requests_ahead(trained, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__ANSWER_WAIT_SECONDS", "60")
+    monkeypatch.setattr("easeml_airflow.operators.base.FEW_AHEAD", -1)  # too many are ahead to wait on the worker
+    waits = {
+        "first": (promotion(), 3600),
+        "second": (promotion(), 3630),
+        "gate": (gate(), 604860),
+        "own": (promotion(answer_timeout=5), 5),
+    }
+    for name, (operator, seconds) in waits.items():
+        assert deferral(operator, context(name)).timeout.total_seconds() == seconds, name
+
+
 @pytest.mark.journey
 def test_promotion_needs_a_recorded_pass(trained, connected, referee):
     plan_gate(connected, other_conditions=1, condition="n - o > 0 +/- 0.4")
