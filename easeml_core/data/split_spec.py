@@ -1,6 +1,7 @@
 """How a study's rows are divided: ``rows``, ``group:COLUMN`` or ``time:COLUMN``, checked without reading any data.
 
-With ``?part=K/N`` the study is number K of N that divide the rows of one table among them (``services/row_registry``).
+With ``?part=K/N`` the study is number K of N that divide the rows of one table among them
+(``services/test_sets/row_registry.py``).
 
 What each of them does is in ``splits``. Standard library only, so that a form or a DAG may check it at no cost.
 """

@@ -88,7 +88,7 @@ def gather_evidence(
         disagreement_bound: A in (0, 1], where the condition itself claims d < A; None where it does not.
 
     Returns:
-        The evidence, in the unit of the clause's quantity (``claims``).
+        The evidence, in the unit of the clause's quantity (``clauses``).
     """
     claim = claim_of(clause)
     levels = (log_level_for, log_level_against) if claim.above else (log_level_against, log_level_for)

@@ -139,7 +139,7 @@ def decide(
 
     Args:
         condition: The parsed condition.
-        outcomes: Counts on the sealed set. Clauses that need labels which it lacks stay UNKNOWN: ``judgement`` sees to
+        outcomes: Counts on the sealed set. Clauses that need labels which it lacks stay UNKNOWN: ``judge`` sees to
             it that this happens only where they cannot change what is released.
         log_level: ln alpha, finite and < 0, as the plan allots it; -700 and far below work.
         mode: ``fp-free`` (UNKNOWN does not pass) or ``fn-free`` (UNKNOWN passes).

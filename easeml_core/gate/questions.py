@@ -23,7 +23,7 @@ class Question:
     """One test, turned so that large values speak for the promised answer.
 
     Attributes:
-        quantity: As in ``claims``.
+        quantity: As in ``clauses``.
         null: The threshold; its side is what the test has to reject.
         alternative: The truth that must not be missed; where none is so far beyond, the farthest there is.
         reach: Lowest and highest value of the quantity.

@@ -1,6 +1,6 @@
 """A metric of the user's own: a function with a statement of what it needs, its direction and its range.
 
-Importing this module imports no library. ``metrics.metric_of`` finds the function by ``module:function``.
+Importing this module imports no library. ``metric.metric_of`` finds the function by ``module:function``.
 """
 
 from __future__ import annotations

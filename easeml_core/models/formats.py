@@ -8,8 +8,9 @@
                   a study has a model
     command       a folder with a program that answers, as an archive (``command_model``); runs in the child alone
 
-A loader raises ArtifactError for a file it does not trust. Load a tenant's model in a child only (``predict``).
-Importing this module imports no library.
+A loader raises ArtifactError for a file it does not trust. It does not look at the hash of the file, which is checked
+where the file is taken from the store (``store/artifacts/local.py``). Load a tenant's model in a child only
+(``predict``). Importing this module imports no library.
 """
 
 from __future__ import annotations

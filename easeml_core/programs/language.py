@@ -1,7 +1,7 @@
 """Reads programs, in the paper's form or as schemas, and the patterns of templates.
 
 One function per rule of the grammar, the rule in its docstring (in EBNF: braces repeat, brackets are optional, a full
-stop ends a rule). The rules do not nest, so no text can exhaust the stack. Schemas are read by ``schema_text``; the
+stop ends a rule). The rules do not nest, so no text can exhaust the stack. Schemas are read by ``schema_reader``; the
 bounds on both are in ``bounds``.
 
 A cursor over the text of the paper's form: takes words and signs, and fails with a caret under what it finds.

@@ -2,7 +2,7 @@
 
 Source: the schemas of the released ease.ml (github.com/easeml/automl, ``schema/``). Nodes, fields, links and classes
 are kept sorted by name, so that two schemas that say the same are equal. ``str()`` is the canonical YAML, which
-``schema_text`` reads back as an equal object. Every rule is checked here; the reader adds the place in the text.
+``schema_reader`` reads back as an equal object. Every rule is checked here; the reader adds the place in the text.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class TrainingJob:
         time_limit_seconds: Wall seconds of the whole child, > 0.
         memory_limit_mb: Resident megabytes of the child and its children, >= 64.
         threads: Threads of the numerical libraries, >= 1; 1 keeps the measured cost comparable between trials.
-        metric: Name of what the validation part is scored by (``metrics.metric_of``); None for accuracy where classes
+        metric: Name of what the validation part is scored by (``metric.metric_of``); None for accuracy where classes
             are predicted, r2 where numbers are.
         device: ``cpu``, ``cuda`` or ``cuda:N``, the N-th of those that this process may use; None for a GPU if there is
             one. The child sees no other.

@@ -52,7 +52,7 @@ class Trainer:
         gives_chances: Whether its models give the probabilities of the classes, which some metrics need.
         own_parameters: Whether it takes parameters of the tenant's own beside those of the rules.
         files: Those of the rules that are references of artifacts; the job is given the files (``TrainingJob.files``).
-        takes_run: Whether the fitter is given ``run`` (``run.Run``) as well.
+        takes_run: Whether the fitter is given ``run`` (``run_options.Run``) as well.
         fitter: ``module:function`` that trains: (kind, parts, complete parameters, *, seed, report) -> predictor.
     """
 

@@ -1,8 +1,9 @@
-"""Sizes and names of files and folders, and public names that two modules of a layer share."""
+"""Sizes and names of files and folders, public names that two modules share, and modules that documentation names."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 from collections import defaultdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 600
@@ -168,3 +169,58 @@ def _public_names(path: Path) -> Iterator[str]:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [target.id for target in targets if isinstance(target, ast.Name)]
         yield from (name for name in names if not name.startswith("_"))
+
+
+NO_MODULES = {
+    "easeml.doctor": "a group of entry points",
+    "easeml.templates": "a group of entry points",
+    "plugin/ROUTE": "a path of Airflow's pages",
+    "sealed.outbox": "a table",
+    "shop/metrics.py": "a file of a user",
+}
+"""What looks like a module's name in documentation -> what it is."""
+
+# Of Python files between double backticks, of Markdown between single ones: ``file.py``, ``folder/file.py``,
+# ``package/package``, ``module.name``.
+_REFERENCES = {".py": re.compile(r"``([a-z_]\w*(?:[./]\w+)*[./]\w+)``"), ".md": re.compile(r"`([a-z_][\w/]*\.py)`")}
+
+
+def test_modules_that_documentation_names_exist() -> None:
+    """A reference to a module that was moved or renamed leads to the wrong place."""
+    product = [*tracked("easeml_core/*.py", "easeml_core/*.pyi"), *tracked("plugins/*.py", "plugins/*.pyi")]
+    words: dict[str, set[str]] = defaultdict(set)
+    for path in product:
+        module = path.relative_to(ROOT).with_suffix("")
+        name = module.parent if module.name == "__init__" else module
+        words["/" + name.as_posix()] |= set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+    files = ["/" + path.relative_to(ROOT).as_posix() for path in tracked()]
+    released = ROOT / "easeml_core" / "store" / "migrations"
+    missing = {
+        f"{path.relative_to(ROOT)}: {reference}"
+        for path in (*product, *tracked("CONTRIBUTING.md", "docs/*.md"))
+        if released not in path.parents
+        for reference in _REFERENCES.get(path.suffix, _REFERENCES[".py"]).findall(path.read_text(encoding="utf-8"))
+        if reference not in NO_MODULES and not _is_there(reference, words, files)
+    }
+    assert missing == set()
+
+
+def _is_there(reference: str, words: Mapping[str, set[str]], files: Sequence[str]) -> bool:
+    """Return whether a file, package or name is there; what begins with no module of the product is taken as such.
+
+    Args:
+        reference: As written.
+        words: Path of each module and package, without its ending, to the words in it.
+        files: Paths of all files.
+    """
+    if reference.endswith(".py"):
+        return any(file.endswith("/" + reference) for file in files)
+    parts = re.split(r"[./]", reference)
+    places = ("/easeml_core/", "/plugins/easeml_airflow/") if "/" in reference else ("/",)
+    if parts[-1] == "json" or not any(name.endswith(place + parts[0]) for name in words for place in places):
+        return True
+    for length in range(len(parts), 0, -1):
+        found = [name for name in words if name.endswith("/" + "/".join(parts[:length]))]
+        if found:
+            return length == len(parts) or any(parts[length] in words[name] for name in found)
+    return False

@@ -10,7 +10,7 @@ makes of the data, so it selects candidates that can be trained on it. In a tabl
 ``step`` say which series and step a line belongs to.
 
 A text column of few words is a category, one of more is as many numbers as it is hashed to, everything else is one
-number. A CSV file with the columns ``id`` and ``step``, or with others named for them, is left to ``series_inference``.
+number.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ Images, series and trees have no columns: each channel of a row is cut into runs
 cell. The values are brought to 0..1 within the channel and rounded to 1/1024, so that 0..255 and 0..1 are the same
 image. A series is cut at the same steps however long the longest series of its table is.
 
-Encoded rows (``training.columns``) are decoded where that is possible: ``region=south`` is a cell ``south``. A column
+Encoded rows (``data.columns``) are decoded where that is possible: ``region=south`` is a cell ``south``. A column
 of many words is known by the numbers that it was hashed to, which raw rows have as well.
 """
 
@@ -80,7 +80,7 @@ def cells_of_columns(columns: Mapping[str, NDArray[Any]], encoded: Cells) -> Cel
     """The cells of raw columns, and of columns of many words also what they were hashed to.
 
     Args:
-        columns: Name to column, as ``training.columns.column_of_texts`` makes them; no label is among them.
+        columns: Name to column, as ``data.columns.column_of_texts`` makes them; no label is among them.
         encoded: The same rows as ``cells_of_inputs`` decodes them.
     """
     hashed = {n: c for n, c in zip(encoded.names, encoded.columns, strict=True) if c.dtype.kind == "V"}

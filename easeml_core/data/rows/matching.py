@@ -33,7 +33,7 @@ between columns (split conformal prediction; Vovk, Gammerman and Shafer 2005, Se
   All known rows together are a group, too. The bound on the right is a share of the known rows: rows that are added to
   the new table do not change it.
 
-Not here: what a cell is (``row_cells``), and what follows from a match (``services/test_sets/row_registry.py``).
+Not here: what a cell is (``cells``), and what follows from a match (``services/test_sets/row_registry.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a network is, but for its weights: a few bounded numbers and words. Standard library only.
 
 A model file brings its architecture as JSON, so nothing here may lead to code: a name is looked up in the table
-``NETWORKS``, sizes are checked against bounds, and ``networks.build_network`` counts the weights before it makes any.
+``NETWORKS``, sizes are checked against bounds, and ``network.build_network`` counts the weights before it makes any.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Networks whose answers are images, series or rows of numbers, or whose rows are trees: layers and losses.
 
-Inputs and targets are scaled (``networks.Network``), and flattened in C order.
+Inputs and targets are scaled (``network.Network``), and flattened in C order.
 
 A recurrent network over the bits of a row, whatever the row stands for.
 """

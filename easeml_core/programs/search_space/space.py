@@ -7,8 +7,8 @@
 
 With ``log`` the bounds are values and each order of magnitude is as likely as the next. With ``exp`` the bounds are
 powers of ten: ``.float: [-4, -1]`` is from .0001 to .1, and ``.int: [0, 3]`` is 1, 10, 100 or 1000. A parameter that
-only makes sense under one option stands inside that option's mapping. Plain data are read by ``search_space_reader``,
-texts by ``search_space_text``; spaces are made into finite candidates by ``sampling``.
+only makes sense under one option stands inside that option's mapping. Plain data and texts are read
+by ``reader``; spaces are made into finite candidates by ``sampling``.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ MOST_LIVE = 100
 
 
 class DefaultScheduler:
-    """The ``default`` policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
+    """The ``default`` policy after the trials so far; see ``scheduler_interface.Scheduler`` for the methods.
 
     Costs, and the prior where there is no past, depend on the results of all tenants. They are learnt again at fixed
     numbers of results (``next_refit``), and all trials are then replayed; in between a result changes its tenant only.

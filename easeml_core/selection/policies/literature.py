@@ -297,7 +297,7 @@ PLAIN, ENOUGH_PAST = 0.01, 30
 
 
 class PublishedScheduler:
-    """A published policy after the trials so far; see ``scheduler.Scheduler`` for the methods.
+    """A published policy after the trials so far; see ``scheduler_interface.Scheduler`` for the methods.
 
     A scheduler rebuilt from the same finished trials in the order of completion, and the trials under way in the order
     of their start, chooses the same. Learnt costs are learnt again at fixed numbers of results (``next_refit``), and

@@ -36,7 +36,7 @@ NOTHING = -np.inf
 
 
 class ClairvoyantScheduler:
-    """The pair with the largest true improvement per cost; see ``scheduler.Scheduler`` for the methods.
+    """The pair with the largest true improvement per cost; see ``scheduler_interface.Scheduler`` for the methods.
 
         argmax over (i, k) of  ( f^i(k) - b^i )+ / c^i(k)
 

@@ -2,7 +2,7 @@
 
 Each evaluation is a trial of the new version that names the trial it evaluates again, committed by itself: a kill loses
 the model that was running, and the next call continues there. A failure is recorded (``work.remeasure_failures``) and
-tried once more, after the others. After ``store.validation.REMEASURE_TRIES`` failures the candidate counts as failed on
+tried once more, after the others. After ``validation_sets.REMEASURE_TRIES`` failures the candidate counts as failed on
 the new version: it is not trained again, and evaluated only on request (``remeasure``).
 """
 

@@ -150,7 +150,7 @@ def submit_model(
         artifacts: Where models lie.
         study: The study; it must be active.
         path: The model's file; for the format ``command`` a folder, a program or a packed folder.
-        format: A key of ``training.formats.FORMATS``, e.g. ``skops`` or ``command``.
+        format: A key of ``models.formats.FORMATS``, e.g. ``skops`` or ``command``.
         message: What is new about it, 1 to 2000 characters; kept for ever and public.
         command: For the format ``command``: the command line, as in a shell; None where the folder has it.
         bundle: Name of the DAG bundle whose run has made the model; when the model is promoted, its version is.

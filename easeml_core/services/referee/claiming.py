@@ -1,8 +1,8 @@
 """Choose the referee's next request, and hold what belongs to a request until it is decided.
 
 A request is passed over after a lock conflict, while its data are fetched or its models run, and until its decision may
-be written. This state is in memory; a referee that is killed leaves every request as it was, except for the attempts
-that are recorded in the database (ADR 0025).
+be written. ``_CLAIM`` in ``store/tables/requests.py`` has the order of the others. This state is in memory; a referee
+that is killed leaves every request as it was, except for the attempts that are recorded in the database (ADR 0025).
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Goal:
 
     Attributes:
         task: Whether classes or numbers are predicted.
-        metric: By which candidates are compared; a name of ``training.metrics``.
+        metric: By which candidates are compared; a name of ``metrics.metric``.
         hit: What counts as right on sealed sets: ``accuracy``, or ``within:T``.
         program: In canonical form; None where it follows from the data.
     """
@@ -197,18 +197,18 @@ def register_study(
         target: Column to predict, where the source has columns.
         task: ``classification`` or ``regression``; None for what program and metric say, else classification.
         metric: By which candidates are compared, such as ``accuracy``, ``auc``, ``rmse`` or ``module:function``
-            (``training.metrics``); None for ``accuracy``, or ``r2`` where numbers are predicted.
+            (``metrics.metric``); None for ``accuracy``, or ``r2`` where numbers are predicted.
         hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
             where the metric is one of these.
         program: Inputs and outputs (``docs/programs.md``); it calls for the candidates where none are
             named. None for what the data look like.
-        split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``training.splits``).
+        split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``data.split_spec``).
         grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``
-            (``training.candidate_grid``).
+            (``training.candidates``).
         weight: The study's share of the devices relative to others, > 0.
         budget_seconds: Device seconds that the study may use, or None for no limit.
         candidates: ``{"name", "kind", "parameters"}`` each, and where wanted ``devices`` (kinds that it may run on); or
-            a search space with ``space`` and ``count`` (``training.candidate_spaces``). None for what the program
+            a search space with ``space`` and ``count`` (``training.candidates``). None for what the program
             calls for, without one the defaults of the data's shape.
         gate: Settings of GateConfig; the rest has defaults.
         meter: Settings of MeterConfig; the rest has defaults.

@@ -118,7 +118,7 @@ def beliefs(store: Store, *, study: str, tx: Connection | None = None) -> Belief
     Args:
         store: Role ``easeml_worker``.
         study: Its name.
-        tx: A transaction of ``store.snapshot`` to read in; None for a new one.
+        tx: A transaction of ``Store.snapshot`` to read in; None for a new one.
 
     Returns:
         None where the study is not active, has no data yet, or another caller's load takes too long.

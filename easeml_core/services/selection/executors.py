@@ -2,7 +2,7 @@
 
 A candidate names its implementation (``entities.implementation_of``). A worker that lacks it gives the trial back, and
 the store refuses a claim that states another one (``work.trials_executor_fkey``). Callers state what they can execute
-(``store.retries.note_offer``); ``waiting_sentences`` reports candidates that no caller can execute, and trials that
+(``retries.note_offer``); ``waiting_sentences`` reports candidates that no caller can execute, and trials that
 wait for a repair of their task.
 """
 

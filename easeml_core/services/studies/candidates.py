@@ -38,8 +38,8 @@ def named_candidates(entries: Sequence[Parameters], grid: str = COARSE) -> list[
 
     Args:
         entries: ``{"name", "kind", "parameters", "devices"}``, or entries with a search space
-            (``training.candidate_spaces``).
-        grid: How fine networks are divided (``training.candidate_grid``).
+            (``training.candidates``).
+        grid: How fine networks are divided (``training.candidates``).
 
     Raises:
         InvalidInputError: An entry, a kind, a space or the grid is not allowed, or two have one name.

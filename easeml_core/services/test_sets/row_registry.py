@@ -158,7 +158,7 @@ def new_rows(tx: Connection, cells: Cells) -> NewRows:
 
     Args:
         tx: Transaction of the referee's role.
-        cells: Of ``training.row_cells``; no label is among them.
+        cells: Of ``data.rows.cells``; no label is among them.
     """
     key = registry.registry_key(tx)
     names = name_tokens(cells, key)

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 _READ_ON = """SELECT v.version FROM work.meter_readings n JOIN work.data_versions v ON v.id = n.data_version_id
 WHERE n.request_id = a.reading_id"""
 
-# The newest version, and back from each to that whose validation part it continues (``meter.heritage``): a few new rows
-# resolve nothing. A version with another training part has the same validation part as the version before.
+# The newest version, and back from each to that whose validation part it continues (``validation_set.heritage``): a few
+# new rows resolve nothing. A version with another training part has the same validation part as the version before.
 _REPLACED = f"""NOT EXISTS (
 WITH RECURSIVE asked AS (SELECT coalesce(({_READ_ON}), 1) AS version), in_use AS (
   (SELECT version, same_training_as, goes_on_with FROM work.data_versions

@@ -109,7 +109,7 @@ def page_of(
     Args:
         found: What was found.
         events: Its events, with who started their runs.
-        figures: As of ``services.audit.recent_figures``.
+        figures: As of ``services.reports.audit.recent_figures``.
         is_all: Whether the viewer sees the whole installation.
         asked: Forced promotions that wait for an answer in Airflow; for a referee.
     """

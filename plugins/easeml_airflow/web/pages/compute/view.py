@@ -145,7 +145,7 @@ def page_of(report: ComputeReport, policy: PolicyReport, places: Mapping[str, Pl
 
     Args:
         report: As of ``services.reports.compute.compute``.
-        policy: As of ``services.policy.show_policy``.
+        policy: As of ``services.selection.policy.show_policy``.
         places: Where tasks run, by request key, as far as Airflow says.
         is_all: Whether the viewer sees all tenants.
     """

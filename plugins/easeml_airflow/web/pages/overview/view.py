@@ -255,7 +255,7 @@ def lines_of(steps: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = Fals
     """The lines, worst first.
 
     Args:
-        steps: As of ``services.next_steps``, worst first.
+        steps: As of ``services.reports.next_steps``, worst first.
         viewer: Who looks.
         is_whole: Whether each has a line, however many there are.
     """
