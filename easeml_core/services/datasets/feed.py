@@ -195,8 +195,8 @@ def require_refresh(store: Store, *, study: str, request_id: int) -> None:
         NotFoundError: There is no such study, or no such refresh of it.
     """
     with store.begin() as tx:
-        found = requests.get_request(tx, request_id)
-        if (found.kind, found.study_id) != (RequestKind.REFRESH, studies.get_study(tx, study).id):
+        request, found = requests.get_request(tx, request_id)
+        if (request.kind, found.id) != (RequestKind.REFRESH, studies.get_study(tx, study).id):
             raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
 
 

@@ -64,7 +64,7 @@ _MOST_REFUSED = 3
 reveals that row: without the limit a user could find all rows of a set."""
 
 
-def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
+def refresh(tx: Connection, artifacts: ArtifactStore, request: Request, study: Study) -> str:
     """Make a data version of what was fed and switched since the last one, if any of it is new.
 
     Observations stay with the old version; on the new one every candidate is tried again. Production and what the gate
@@ -74,6 +74,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
         tx: Transaction of the referee's role.
         artifacts: Where open parts and pairs lie.
         request: The request.
+        study: Its study.
 
     Returns:
         The public message of the answer.
@@ -83,7 +84,6 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request) -> str:
         InvalidInputError: Too few rows would be left for training; what was fed and switched keeps waiting.
         ArtifactError: The file of the newest data version is missing or was changed.
     """
-    study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)  # another writer of a version waits here, and reads the data again below
     switches = datasets.waiting_switches(tx, study.id)
     fed = datasets.waiting_feeds(tx, study.id, limit=MOST_FEEDS)

@@ -375,8 +375,8 @@ def _submission(tx: Connection, study: Study, request: Request, config: MeterCon
     team = request.arguments.get("team", 1)
     known = type(team) is int and 1 <= team <= config.teams
     require(known, "team", team, f"a whole number from 1 to {config.teams}, the teams that the set is planned for")
-    model = models.get_model(tx, study.id, request.model_id or 0)
-    return Submission(request, model, studies.latest_data_version(tx, study.id), team, study.hit)
+    model, version = models.model_and_newest_data(tx, study.id, request.model_id or 0)
+    return Submission(request, model, version, team, study.hit)
 
 
 def _direct(tx: Connection, ready: Preparation, second: MeterSet) -> SetReading | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _THERE = "model {model} is in production for study {study!r} already"
 
 
-def promote(tx: Connection, request: Request) -> str:
+def promote(tx: Connection, request: Request, study: Study) -> str:
     """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
 
     The verdict must be a pass on the set's sealed condition, of the study's live gate set, or the last such pass of a
@@ -44,7 +44,6 @@ def promote(tx: Connection, request: Request) -> str:
     Raises:
         StateError: One of these conditions fails.
     """
-    study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)  # production must not change before this commits
     gate_request_id = int(request.arguments["gate_request_id"])
     model_id = request.model_id or 0
@@ -111,7 +110,7 @@ def _require_standing(tx: Connection, study: Study, incumbent_id: int) -> None:
         raise StateError(message)
 
 
-def roll_back(tx: Connection, request: Request) -> str:
+def roll_back(tx: Connection, request: Request, study: Study) -> str:
     """Answer a rollback request: return a model to production that was there before.
 
     Returns:
@@ -120,7 +119,6 @@ def roll_back(tx: Connection, request: Request) -> str:
     Raises:
         StateError: The model was never in production, is there already, or production has changed since the request.
     """
-    study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)
     history, model_id = promotions.history(tx, study.id), request.model_id or 0
     expected = request.arguments.get("standing")
@@ -169,7 +167,7 @@ def before_standing(history: Sequence[Promotion]) -> Promotion | None:
     return history[place - 1] if place > 0 else None
 
 
-def force(tx: Connection, request: Request) -> str:
+def force(tx: Connection, request: Request, study: Study) -> str:
     """Put a model into production without a verdict, by the decision of a person, who is named and gives a reason.
 
     Returns:
@@ -179,7 +177,6 @@ def force(tx: Connection, request: Request) -> str:
         ConfigError: The name or the reason is missing.
         StateError: It is in production already.
     """
-    study = studies.study_by_id(tx, request.study_id)
     releases.hold_study(tx, study.id)
     who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
     model_id = request.model_id or 0
@@ -218,8 +215,8 @@ def settle(tx: Connection, request_id: int) -> None:
         InvalidInputError, StateError: It is refused; let the transaction end with it, and nothing is recorded.
     """
     if requests.hold_request(tx, request_id):
-        request = requests.get_request(tx, request_id)
-        requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request))
+        request, study = requests.get_request(tx, request_id)
+        requests.add_answer(tx, request_id, refused=False, message=MOVES[request.kind](tx, request, study))
 
 
 @typed_record
@@ -289,7 +286,7 @@ def in_production(store: Store, *, study: str | None = None) -> list[Standing]:
         return promotions.standing(tx, None if study is None else studies.get_study(tx, study).id)
 
 
-MOVES: dict[RequestKind, Callable[[Connection, Request], str]] = {
+MOVES: dict[RequestKind, Callable[[Connection, Request, Study], str]] = {
     RequestKind.PROMOTE: promote,
     RequestKind.ROLLBACK: roll_back,
     RequestKind.FORCE: force,

@@ -22,7 +22,7 @@ from easeml_core.services.referee.publishing import say
 from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answer import Answer, Asked, Waiting
 from easeml_core.store.database import savepoint
-from easeml_core.store.tables import labels, outbox, releases, requests, studies
+from easeml_core.store.tables import labels, outbox, releases, requests
 from easeml_core.store.tables.outbox import Held
 
 if TYPE_CHECKING:
@@ -108,13 +108,13 @@ class Dispatcher:
         if lost < MAX_ATTEMPTS:
             try:
                 with savepoint(tx, ending=MISSING):
-                    request = requests.get_request(tx, request_id)
-                    asked = self._asked(tx, request)
-                    done = self._work(tx, ready, request, asked)
+                    request, study = requests.get_request(tx, request_id)
+                    asked = self._asked(tx, request, study)
+                    done = self._work(tx, ready, request, study, asked)
                     if isinstance(done, Waiting):
                         return WAITS
-                    study = None if asked is None else asked.study
-                    return self._keep(tx, request_id, request.kind, done, study=study)
+                    held = None if asked is None else study
+                    return self._keep(tx, request_id, request.kind, done, study=held)
             except MISSING:
                 raise
             except Exception as error:  # the process must survive every request; the log has the traceback
@@ -129,27 +129,28 @@ class Dispatcher:
         kind = None if request is None else request.kind
         return self._keep(tx, request_id, kind, Answer(message), refused=True)
 
-    def _asked(self, tx: Connection, request: Request) -> Asked | None:
+    def _asked(self, tx: Connection, request: Request, study: Study) -> Asked | None:
         """Lock the study of a gate or meter request, once its evidence verifies; None for other requests."""
         if request.kind is RequestKind.FORCE and not self._allow_forced:
             raise StateError(_FORCED_REFUSED)
         if request.kind not in TIMED:
             self._notary.require_sound(_rests_on(tx, request))
             return None
-        study = studies.study_by_id(tx, request.study_id)
         # All its sets at once, in one order: gate and meter may share one, and production must not change meanwhile.
         asked = Asked(request, study, releases.hold_study(tx, study.id))
         self._notary.require_sound([found.id for found in asked.live])
         return asked
 
-    def _work(self, tx: Connection, ready: Preparation, request: Request, asked: Asked | None) -> Answer | Waiting:
+    def _work(
+        self, tx: Connection, ready: Preparation, request: Request, study: Study, asked: Asked | None
+    ) -> Answer | Waiting:
         if asked is not None:
             return judge(tx, ready, asked) if request.kind is RequestKind.GATE else meter(tx, ready, asked)
         if request.kind in MOVES:
-            return Answer(MOVES[request.kind](tx, request))
+            return Answer(MOVES[request.kind](tx, request, study))
         if request.kind is RequestKind.SEAL:
-            return Answer(seal_study(tx, self._artifacts, request, self._fetches))
-        return Answer(refresh(tx, self._artifacts, request))
+            return Answer(seal_study(tx, self._artifacts, request, study, self._fetches))
+        return Answer(refresh(tx, self._artifacts, request, study))
 
     def _keep(
         self,

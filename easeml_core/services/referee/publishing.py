@@ -19,7 +19,6 @@ from easeml_core.services.evidence.bundle import redacted
 from easeml_core.services.meter.results import whose_alert
 from easeml_core.services.referee.claiming import wake
 from easeml_core.services.test_sets.lifecycle import end_set
-from easeml_core.store.database import notify
 from easeml_core.store.tables import chain, outbox, releases, requests, studies
 from easeml_core.store.tables.outbox import GateFacts, MailText, MeterFacts
 
@@ -138,7 +137,7 @@ def say(tx: Connection, held: Held, study: Study | None) -> None:
         held: The answer.
         study: Whose sets the transaction holds; None for an answer without facts.
     """
-    facts = held.facts
+    facts, changed = held.facts, tuple[str, ...]()
     if study is not None and facts is not None:
         bundle, mails = None, tuple[MailText, ...]()
         if isinstance(facts, GateFacts):
@@ -153,8 +152,8 @@ def say(tx: Connection, held: Held, study: Study | None) -> None:
             body = f"{mail.body}\n\nHead of the set's hash chain: {head}"
             outbox.add_mail(tx, recipient=mail.recipient, subject=mail.subject, body=body)
         _end_sets(tx, study, facts)
-        notify(tx, f"study:{study.name}", f"evidence:{study.name}", "evidence:*")
-    requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message)
+        changed = (f"study:{study.name}", f"evidence:{study.name}", "evidence:*")
+    requests.add_answer(tx, held.request_id, refused=held.refused, message=held.message, also=changed)
 
 
 def _end_sets(tx: Connection, study: Study, facts: Facts) -> None:

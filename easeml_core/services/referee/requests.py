@@ -145,8 +145,7 @@ def file_rollback(
     """
     reason = require_words("why", why)
     with store.begin() as tx:
-        found = studies.get_study(tx, study)
-        earlier = requests.request_of_key(tx, request_key)
+        found, earlier = requests.study_and_earlier(tx, study, request_key)
         if earlier is not None:
             standing, wanted = earlier.arguments.get("standing"), earlier.model_id if model_id is None else model_id
         else:
@@ -210,8 +209,7 @@ def _file(
     directly: bool = False,
 ) -> int:
     with store.begin() as tx:
-        found = studies.get_study(tx, study)
-        earlier = requests.request_of_key(tx, request_key)
+        found, earlier = requests.study_and_earlier(tx, study, request_key)
         model: int | None
         if earlier is None or earlier.study_id != found.id:
             model = _model(tx, found.id, study, model_id)

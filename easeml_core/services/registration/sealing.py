@@ -154,7 +154,7 @@ _COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed se
 _LONGEST_NAMES = 1_000_000  # characters of all column names together: more of them are not worth a row
 
 
-def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetches: Fetches) -> str:
+def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, study: Study, fetches: Fetches) -> str:
     """Split, seal and activate the study of a request.
 
     The split is random but a function of the installation's secret, the study and the data, so that a repetition after
@@ -164,6 +164,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetch
         tx: Transaction of the referee's role.
         artifacts: Where the open parts go.
         request: The request.
+        study: Its study.
         fetches: Gives the study's data.
 
     Returns:
@@ -174,7 +175,6 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, fetch
         InvalidInputError: The data cannot be read or has too few rows; the message carries the planner's figures.
         SealedSetTooSmallError: The rows do not suffice for what the plans of the sealed sets need.
     """
-    study = studies.study_by_id(tx, request.study_id)
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
     split = check_split(study.config.get("split"))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.attestation import FIRST, NONCE_BYTES, Link, commit
 from easeml_core.encoding import typed_record
 from easeml_core.store.rows import as_json, change, records, row, rows, scalar
-from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, appended_facts, baseline, of_set
+from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, HOLD, baseline, hold_with_facts, of_set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,18 +135,21 @@ def append(
     Returns:
         The head after it.
     """
-    if not _hold(tx, chain):
-        _open(tx, chain)
     if content is not None:
+        open_chain(tx, chain)
         # What is stored as JSON is committed to as it will be read back.
         own = json.loads(as_json(content))
         return _write(tx, head(tx, chain), kind, subject=subject, facts=own, keep=True)
-    facts, place, last = appended_facts(tx, chain, kind, subject or 0)
-    return _write(tx, Head(chain, place, last or FIRST), kind, subject=subject, facts=facts, keep=False)
+    found = hold_with_facts(tx, chain, kind, subject or 0)
+    if not found.is_open:
+        _open(tx, chain)
+        found = hold_with_facts(tx, chain, kind, subject or 0)
+    last = Head(chain, found.last_place, found.last_hash or FIRST)
+    return _write(tx, last, kind, subject=subject, facts=found.facts, keep=False)
 
 
 def _hold(tx: Connection, chain: str) -> bool:
-    return bool(rows(tx, "SELECT name FROM sealed.chains WHERE name = :name FOR UPDATE", name=chain))
+    return bool(rows(tx, HOLD, chain=chain))
 
 
 def _open(tx: Connection, chain: str) -> None:

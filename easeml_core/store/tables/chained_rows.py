@@ -116,21 +116,43 @@ def row_facts(tx: Connection, chain: str, kind: str, subjects: Sequence[int] | N
     return {int(r.subject): _plain(r._asdict()) for r in found}
 
 
-def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple[JsonObject, int, bytes | None]:
-    """Return the facts of the next entry's row, and the last entry's place and hash.
+HOLD = "SELECT name FROM sealed.chains WHERE name = :chain FOR UPDATE"
+"""Locks a chain; without a row where it has not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What the next entry of a chain states, and what it follows.
+
+    Attributes:
+        facts: Of its row.
+        is_open: Whether the chain has begun, and is held.
+        last_place: Of its last entry; 0 without any.
+        last_hash: Of that entry; None without any.
+    """
+
+    facts: JsonObject
+    is_open: bool
+    last_place: int
+    last_hash: bytes | None
+
+
+def hold_with_facts(tx: Connection, chain: str, kind: str, subject: int) -> Appended:
+    """Hold a chain until the transaction ends, and return what its next entry states and follows.
+
+    Two statements are sent at once. The second has a snapshot of its own, taken when the first has the lock, so it sees
+    the last entry of whoever held the chain before (READ COMMITTED, which every writing transaction has).
 
     Args:
-        tx: Transaction of the referee's role that holds the chain.
+        tx: Transaction of the referee's role.
         chain: The chain.
         kind: One of ``kinds_of(chain)``.
         subject: Id of the row, which is there.
-
-    Returns:
-        The facts, and 0 and None for a chain without entries.
     """
     found = row(
         tx,
-        f"SELECT f.*, coalesce(h.place, 0) AS last_place, h.hash AS last_hash FROM ({_ROW_FACTS[kind]}) f "
+        f"{HOLD}; SELECT f.*, coalesce(h.place, 0) AS last_place, h.hash AS last_hash, "
+        f"EXISTS (SELECT FROM sealed.chains WHERE name = :chain) AS is_open FROM ({_ROW_FACTS[kind]}) f "
         "LEFT JOIN LATERAL (SELECT place, hash FROM sealed.chain WHERE chain = :chain ORDER BY place DESC LIMIT 1) h "
         "ON true",
         set=set_of(chain),
@@ -140,8 +162,8 @@ def appended_facts(tx: Connection, chain: str, kind: str, subject: int) -> tuple
     )
     assert found is not None  # the caller has written it in this transaction, or seen it
     facts = found._asdict()
-    place, last = int(facts.pop("last_place")), facts.pop("last_hash")
-    return _plain(facts), place, None if last is None else bytes(last)
+    is_open, place, last = facts.pop("is_open"), int(facts.pop("last_place")), facts.pop("last_hash")
+    return Appended(_plain(facts), is_open, place, None if last is None else bytes(last))
 
 
 def set_facts(tx: Connection, test_set_id: int) -> JsonObject | None:

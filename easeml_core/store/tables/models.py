@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import Model, Symbol
+from easeml_core.entities import DataVersion, Model, Symbol
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify
-from easeml_core.store.rows import change, pack, record, records, rows, scalar
+from easeml_core.store.rows import change, pack, record, records, row, rows, scalar
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,27 @@ def get_model(tx: Connection, study_id: int, model_id: int) -> Model:
     if found is None:
         raise _unknown(tx, study_id, model_id)
     return found
+
+
+def model_and_newest_data(tx: Connection, study_id: int, model_id: int) -> tuple[Model, DataVersion]:
+    """Return the study's model with this id, and the study's newest data, read at once.
+
+    Raises:
+        NotFoundError: As of ``get_model`` and ``studies.latest_data_version``.
+    """
+    found = row(
+        tx,
+        "SELECT m.trial_id, m.format, m.artifact AS model_artifact, m.validation_loss, v.* FROM work.models m "
+        f"CROSS JOIN LATERAL ({studies.VERSION} WHERE v.study_id = m.study_id ORDER BY v.version DESC LIMIT 1) v "
+        "WHERE m.id = :id AND m.study_id = :study_id",
+        id=model_id,
+        study_id=study_id,
+    )
+    if found is None:
+        return get_model(tx, study_id, model_id), studies.latest_data_version(tx, study_id)
+    values = dict(found._mapping)
+    of_model = [values.pop(name) for name in ("trial_id", "format", "model_artifact", "validation_loss")]
+    return Model(model_id, study_id, *of_model), DataVersion(**values)
 
 
 def _unknown(tx: Connection, study_id: int, model_id: int) -> NotFoundError:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject, RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
-from easeml_core.store.rows import as_json, change, clean, record, records, rows, scalar
+from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
+from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
+
+    from easeml_core.entities import Study
 
 
 @typed_record
@@ -50,9 +53,11 @@ def file_request(
     asked["arguments"] = as_json(arguments)
     found = scalar(
         tx,
-        "INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) "
+        "WITH filed AS (INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) "
         "VALUES (:key, :kind, :study_id, :model_id, CAST(:arguments AS jsonb)) "
-        "ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id",
+        "ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id) "
+        "SELECT id, pg_notify(:channel, 'request:' || id) FROM filed",
+        channel=REFEREE_CHANNEL,
         **asked,
     )
     if found is None:
@@ -66,17 +71,13 @@ def file_request(
         if found is None:
             message = f"request key {request_key!r} was used for another request; use a new key"
             raise InvalidInputError(message)
-        return int(found)
-    notify(tx, f"request:{found}", channel=REFEREE_CHANNEL)
     return int(found)
 
 
-_REQUEST = "SELECT r.id, r.kind, r.study_id, r.model_id, r.arguments FROM work.requests r "
-
-
-def request_of_key(tx: Connection, request_key: str) -> Request | None:
-    """The request that this key has filed, or None."""
-    return record(tx, Request, _REQUEST + "WHERE r.request_key = :key", key=request_key)
+_WITH_STUDY = (
+    "SELECT r.id AS request_id, r.kind AS request_kind, r.study_id AS of_study, r.model_id, r.arguments, "
+    f"{studies.COLUMNS} {studies.TABLES} "
+)
 
 
 def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: str) -> int:
@@ -204,12 +205,44 @@ def role(tx: Connection) -> str:
     return str(scalar(tx, "SELECT current_user"))
 
 
-def get_request(tx: Connection, request_id: int) -> Request:
-    """The request itself."""
-    found = record(tx, Request, _REQUEST + "WHERE r.id = :id", id=request_id)
-    if found is None:
+def get_request(tx: Connection, request_id: int) -> tuple[Request, Study]:
+    """Return the request and its study, read at once.
+
+    Raises:
+        NotFoundError: There is no such request.
+    """
+    found = row(tx, _WITH_STUDY + "JOIN work.requests r ON r.study_id = s.id WHERE r.id = :id", id=request_id)
+    request, study = (None, None) if found is None else _both(found)
+    if request is None or study is None:
         raise NotFoundError(kind="request", name=request_id)
-    return found
+    return request, study
+
+
+def study_and_earlier(tx: Connection, study: str, request_key: str) -> tuple[Study, Request | None]:
+    """Return the study of this name, and the request that this key has filed or None, read at once.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    found = row(
+        tx,
+        _WITH_STUDY + "LEFT JOIN work.requests r ON r.request_key = :key WHERE s.name = :name "
+        "ORDER BY s.state = 'REFUSED', s.id DESC LIMIT 1",
+        name=study,
+        key=request_key,
+    )
+    if found is None:
+        return studies.get_study(tx, study), None
+    earlier, of_name = _both(found)
+    return of_name, earlier
+
+
+def _both(found: Row[Any]) -> tuple[Request | None, Study]:
+    values = found._asdict()
+    names = ("request_id", "request_kind", "of_study", "model_id", "arguments")
+    number, kind, study_id, model_id, arguments = (values.pop(name) for name in names)
+    request = None if number is None else Request(number, RequestKind(kind), study_id, model_id, arguments)
+    return request, studies.study_of(values)
 
 
 @typed_record
@@ -381,8 +414,8 @@ def refuse_sealing(tx: Connection, request_id: int) -> bool:
     return study is not None
 
 
-def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) -> None:
-    """Answer a request and notify its listeners."""
+def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str, also: Sequence[str] = ()) -> None:
+    """Answer a request and notify the listeners of the answer, and of other topics (``database.notify``)."""
     change(
         tx,
         "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)",
@@ -390,7 +423,7 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str) 
         refused=refused,
         message=clean(message)[:LONGEST_TEXT],
     )
-    notify(tx, f"answer:{request_id}")
+    notify(tx, *also, f"answer:{request_id}")
 
 
 @typed_record

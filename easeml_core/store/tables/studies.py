@@ -13,24 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 
 SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality")
 """Settings of a registered study that may be changed."""
 
-_STUDY = """
-SELECT s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
-       s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality, s.task, s.hit, s.program,
-       extract(epoch FROM s.deadline - now())::double precision AS seconds_left,
-       greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions
-                                 WHERE study_id = s.id AND same_training_as IS NULL)) AS joined_at
+COLUMNS = """
+s.id, s.name, t.name AS tenant, s.state, d.source, d.target, s.metric, s.weight * t.weight AS weight,
+s.budget_seconds, s.config, s.priority, s.deadline, s.target_quality, s.task, s.hit, s.program,
+extract(epoch FROM s.deadline - now())::double precision AS seconds_left,
+greatest(s.active_since, (SELECT max(created_at) FROM work.data_versions
+                          WHERE study_id = s.id AND same_training_as IS NULL)) AS joined_at
+"""
+"""What ``study_of`` needs of the rows of ``TABLES``."""
+
+TABLES = """
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id JOIN work.data_sets d ON d.id = s.data_set_id
 """
 
+_STUDY = f"SELECT {COLUMNS} {TABLES}"
 
-def _study(found: Row[Any]) -> Study:
-    values = dict(found._mapping)
+
+def study_of(values: dict[str, Any]) -> Study:
+    """Return a study from its ``COLUMNS``."""
     return Study(**values | {"state": StudyState(values["state"]), "task": Task(values["task"])})
 
 
@@ -122,7 +128,7 @@ def study_of_request(tx: Connection, request_key: str) -> Study:
     found = row(tx, _STUDY + "WHERE s.request_key = :key", key=request_key)
     if found is None:
         raise NotFoundError(kind="study made by request", name=request_key)
-    return _study(found)
+    return study_of(found._asdict())
 
 
 def names_and_tenants(tx: Connection) -> list[tuple[str, str]]:
@@ -147,7 +153,7 @@ def get_study(tx: Connection, name: str) -> Study:
         raise NotFoundError(
             kind="study", name=name, known=known, remedy="register it with `easeml study register` or its DAG"
         )
-    return _study(found)
+    return study_of(found._asdict())
 
 
 def require_studies(tx: Connection, names: Sequence[str]) -> None:
@@ -163,13 +169,16 @@ def study_by_id(tx: Connection, study_id: int) -> Study:
     found = row(tx, _STUDY + "WHERE s.id = :id", id=study_id)
     if found is None:
         raise NotFoundError(kind="study with id", name=study_id)
-    return _study(found)
+    return study_of(found._asdict())
 
 
 def list_studies(tx: Connection, *, state: StudyState | None = None) -> list[Study]:
     """All studies, or those in one state, by name."""
     where = "WHERE s.state = :state " if state else ""
-    return [_study(r) for r in rows(tx, _STUDY + where + "ORDER BY s.name", **({"state": state} if state else {}))]
+    return [
+        study_of(r._asdict())
+        for r in rows(tx, _STUDY + where + "ORDER BY s.name", **({"state": state} if state else {}))
+    ]
 
 
 def set_program(tx: Connection, study_id: int, program: str) -> None:
@@ -215,13 +224,14 @@ def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candida
     return [Candidate(**r._mapping) for r in found]
 
 
-_VERSION = """
+VERSION = """
 SELECT v.id, v.study_id, v.version, v.content_hash, v.artifact, v.features, v.layout,
        jsonb_array_length(v.class_names) AS classes,
        (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'train') AS train_rows,
        (SELECT rows FROM work.data_parts p WHERE p.data_version_id = v.id AND p.part = 'validation') AS validation_rows
 FROM work.data_versions v
 """
+"""Query of the fields of ``DataVersion``, without a condition."""
 
 
 def add_data_version(
@@ -297,7 +307,7 @@ def validation_sets(tx: Connection, study_id: int) -> dict[int, int]:
 
 def latest_data_version(tx: Connection, study_id: int) -> DataVersion:
     """The newest data of the study."""
-    found = row(tx, _VERSION + "WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1", id=study_id)
+    found = row(tx, VERSION + "WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1", id=study_id)
     if found is None:
         raise _no_data(study_id)
     return DataVersion(**found._mapping)

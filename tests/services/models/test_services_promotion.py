@@ -162,7 +162,7 @@ def test_a_move_holds_the_study_s_sets_until_it_commits(lab: Any, kind: str) -> 
         filed = file_rollback(lab.worker, why="holidays", **asked)
     free = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
     with lab.referee.begin() as tx:
-        move = MOVES[RequestKind(kind)](tx, requests.get_request(tx, filed))
+        move = MOVES[RequestKind(kind)](tx, *requests.get_request(tx, filed))
         assert "is in production" in move
         with lab.referee.begin() as other:
             assert len(rows(other, free)) == 2

@@ -54,7 +54,7 @@ def test_a_bug_before_any_label_is_looked_at_is_private_and_spends_nothing(
 
 def test_a_bug_after_the_step_was_written_takes_the_step_back(lab: Any, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(publishing, "notify", failing(RuntimeError("too late")))
+        patch.setattr(publishing, "_end_sets", failing(RuntimeError("too late")))
         assert lab.gate("good")["message"] == PRIVATE
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
 

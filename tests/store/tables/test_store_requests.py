@@ -14,7 +14,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import outbox, requests
+from easeml_core.store.tables import outbox, requests, studies
 from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def test_a_key_is_not_for_another_model_or_other_arguments(
         with used:
             ask_again(database, study, study.baseline_id, other)
     with database.worker.begin() as tx:
-        assert requests.request_of_key(tx, "k").arguments == asked
+        assert requests.study_and_earlier(tx, "cancer", "k")[1].arguments == asked
 
 
 @pytest.mark.parametrize("value", [1e23, 5e-324, 10**3900, (1, 2), "a\0b", "\ud800", [[1.0], {"é": None}]], ids=repr)
@@ -117,7 +117,7 @@ def test_the_largest_number_that_passes_can_be_read(database: Any, make_rows: An
     study, largest = make_rows(), 10**3991 - 1  # with {"a": } around it 3,998 bytes
     request_id = ask_again(database, study, study.baseline_id, {"a": largest})
     with database.referee.begin() as tx:
-        assert requests.get_request(tx, request_id).arguments == {"a": largest}
+        assert requests.get_request(tx, request_id)[0].arguments == {"a": largest}
 
 
 def test_a_key_must_not_be_empty(store: Any, make_rows: Any) -> None:
@@ -142,7 +142,7 @@ def test_the_oldest_open_request_comes_first(database: Any, make_rows: Any, file
     with database.referee.begin() as tx:
         assert requests.claim_request(tx) == first
         asked = requests.Request(first, RequestKind.SEAL, study.study_id, None, {})
-        assert requests.get_request(tx, first) == asked
+        assert requests.get_request(tx, first) == (asked, studies.study_by_id(tx, study.study_id))
         with database.referee.begin() as another:  # held: the next one is given
             change(another, "SET LOCAL lock_timeout = '2s'")
             assert requests.claim_request(another) == second
