@@ -24,7 +24,7 @@ import numpy as np
 
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import StudyCosts
-from easeml_core.selection.policies.default_choice import Prospects
+from easeml_core.selection.policies.default_choice import DefaultChoice
 from easeml_core.selection.problem import Past, Pull
 from easeml_core.selection.scheduler_interface import Choice, Forecast, next_refit
 from easeml_core.selection.surrogate.logit_normal import logit
@@ -72,21 +72,21 @@ class DefaultScheduler:
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
         self._fitted, self._is_stale = 0, False
-        self._prospects = self._before_any_trial()
+        self._choice = self._before_any_trial()
 
     @property
-    def prospects(self) -> Prospects:
+    def choice(self) -> DefaultChoice:
         """Return the current values of all tenants' candidates."""
         if self._is_stale:
             with one_thread():
                 self._refit()
-        return self._prospects
+        return self._choice
 
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
         """Take in that a trial is under way, on a device of this kind."""
         self._started[tenant, arm] = device
         if not self._is_stale:
-            self._prospects.start(tenant, arm, device=device)
+            self._choice.start(tenant, arm, device=device)
 
     def record(
         self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
@@ -100,45 +100,45 @@ class DefaultScheduler:
             if len(self._pulls) >= next_refit(self._fitted):
                 self._fitted, self._is_stale = len(self._pulls), True
         if not self._is_stale:
-            self._prospects.record(tenant, arm, quality, cost_seconds, device=device)
+            self._choice.record(tenant, arm, quality, cost_seconds, device=device)
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
         """The next trial for a free device, or None when nothing is left to run; nothing here is random."""
-        return self.prospects.choose(device)
+        return self.choice.choose(device)
 
     def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
-        return self.prospects.forecast(tenant, arm, device=device)
+        return self.choice.forecast(tenant, arm, device=device)
 
     def worth(self, tenant: int, *, device: str | None = None) -> Array:
         """Weighted improvement per second of each arm of a tenant; -inf where it may not run."""
-        return self.prospects.worth(tenant, device=device)
+        return self.choice.worth(tenant, device=device)
 
     def stops_above(self, tenant: int, *, device: str | None = None) -> float:
         """The highest price of a second at which a trial of the tenant would still run."""
-        return self.prospects.stops_above(tenant, device=device)
+        return self.choice.stops_above(tenant, device=device)
 
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
         self._seconds_left[tenant] = seconds
         if not self._is_stale:
-            self._prospects.set_seconds_left(tenant, seconds)
+            self._choice.set_seconds_left(tenant, seconds)
 
     def _refit(self) -> None:
         """Learn anew from the results up to the last refit point, and replay all of them."""
         if self._is_cold:
             self._priors = self._learn_priors((*self._problem.history, *self._live()))
-        self._prospects, self._is_stale = self._before_any_trial(), False
+        self._choice, self._is_stale = self._before_any_trial(), False
         for tenant, pull in self._pulls:
-            self._prospects.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
+            self._choice.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
         for (tenant, arm), device in self._started.items():
-            self._prospects.start(tenant, arm, device=device)
+            self._choice.start(tenant, arm, device=device)
         for tenant, seconds in self._seconds_left.items():
-            self._prospects.set_seconds_left(tenant, seconds)
+            self._choice.set_seconds_left(tenant, seconds)
 
-    def _before_any_trial(self) -> Prospects:
+    def _before_any_trial(self) -> DefaultChoice:
         fitted = [pull for _, pull in self._pulls[: self._fitted]]
-        return Prospects(
+        return DefaultChoice(
             self._problem,
             config=self._config,
             priors=self._priors,

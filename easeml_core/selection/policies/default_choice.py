@@ -1,4 +1,4 @@
-"""The values of all tenants' candidates between two refits: the state of the ``default`` policy.
+"""The choice of the ``default`` policy between two refits: what each arm of each tenant is worth, and which runs next.
 
 A function of the finished trials in the order of their end and of those under way in the order of their start; nothing
 depends on what was asked in between.
@@ -91,7 +91,7 @@ def _step(cost: float) -> int:
     return min(max(math.floor(8 * math.log2(cost)) + MIDDLE, 0), 2 * MIDDLE - 1)
 
 
-class Prospects:
+class DefaultChoice:
     """All tenants' posteriors, costs, limits and guard, and what they make of every arm."""
 
     def __init__(

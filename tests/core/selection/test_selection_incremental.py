@@ -29,6 +29,6 @@ def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() ->
     ended = Pull(tenant, arm, quality, cost, order=1e9)
     pending = tuple(Pending(i, k) for i, k in others)
     rebuilt = scheduler_for(replace(before, pulls=(*before.pulls, ended), pending=pending), config=config)
-    kept, expected = (s.prospects._guard._committed for s in (lasting, rebuilt))
+    kept, expected = (s.choice._guard._committed for s in (lasting, rebuilt))
     np.testing.assert_array_equal(kept, expected)
     assert lasting.choose() == rebuilt.choose()

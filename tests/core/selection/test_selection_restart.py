@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.costs.learn import StudyCosts
-from easeml_core.selection.policies.default_choice import Prospects
+from easeml_core.selection.policies.default_choice import DefaultChoice
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate.posterior import Belief
@@ -158,7 +158,7 @@ def test_a_trial_under_way_is_charged_with_the_cost_that_is_predicted_now():
         Belief(np.zeros(3), np.eye(3)),
     )
     reported, rebuilt = (
-        Prospects(
+        DefaultChoice(
             problem,
             config=SelectionConfig(guard=0.9),
             priors=[prior, prior],
