@@ -36,7 +36,7 @@ from easeml_core.store.tables import studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-from night.runs import await_dag
+from demo_night.runs import await_dag
 from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress

@@ -11,6 +11,8 @@ nothing and succeeds.
 Afterwards: what passed is in production, what failed is a red task `gate`, a failed trial is a red task `train`; the
 next night goes on from what was learnt.
 
+With more than some hundreds of studies take `easeml_night_at_scale`: Airflow maps over 1,024 studies at most.
+
 Needs: the connection `easeml_default`, the pool `easeml_devices`, the referee's process, and the studies registered
 once (`easeml_register_study`).
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from night.registration import register_missing
-from night.report import Report, ended_trials, print_report, require_nothing_repeated, trials_of_all
-from night.retraining import NIGHT_DAG, run_night
-from night.worse_model import GATE_DAG, find_worse, hand_in
+from demo_night.registration import register_missing
+from demo_night.report import Report, ended_trials, print_report, require_nothing_repeated, trials_of_all
+from demo_night.retraining import NIGHT_DAG, run_night
+from demo_night.worse_model import GATE_DAG, find_worse, hand_in
 from rich.console import Console
 from stack.failures import NightError, StackError
 from stack.keys import ADMIN

@@ -23,7 +23,7 @@ from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, refused_connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 T = TypeVar("T")
 
@@ -202,23 +202,33 @@ def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
     return connection
 
 
-async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seconds: float = 60.0) -> T:
+async def until(
+    dsn: str,
+    topics: str | Sequence[str],
+    look: Callable[[], T | None],
+    *,
+    poll_seconds: float = 60.0,
+    rest_seconds: float = _QUIET_SECONDS,
+) -> T:
     """Wait until ``look`` finds something.
 
     The subscription begins before the first look, so nothing that happens between two looks is lost. A waiter that was
-    woken for nothing looks again after 0.2 s at the earliest.
+    woken for nothing looks again after a rest.
 
     Args:
         dsn: Address of the database (``Store.dsn``).
-        topic: Payload that announces a change, e.g. ``answer:17``.
+        topics: Payload that announces a change, e.g. ``answer:17``, or several of them.
         look: A short query; runs in a thread, since a blocking one would stop every other waiter of the loop.
         poll_seconds: Longest time between two looks, > 0; jittered by a fifth.
+        rest_seconds: Shortest time between two looks of which the first found nothing.
 
     Returns:
         The first value of ``look`` that is not None. Errors of ``look`` other than StoreUnavailableError pass through.
     """
-    listener, failures, rest = Listener.of(dsn), 0, 0.0
-    async with listener.subscribed(topic) as woken:
+    listener, failures, rest, woken = Listener.of(dsn), 0, 0.0, asyncio.Event()
+    async with contextlib.AsyncExitStack() as subscriptions:
+        for topic in (topics,) if isinstance(topics, str) else topics:
+            await subscriptions.enter_async_context(listener.subscribed(topic, woken))
         while True:
             woken.clear()
             try:
@@ -237,4 +247,4 @@ async def until(dsn: str, topic: str, look: Callable[[], T | None], *, poll_seco
                 async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):
                     await asyncio.sleep(rest)
                     await woken.wait()
-            rest = _QUIET_SECONDS if woken.is_set() else 0.0
+            rest = rest_seconds if woken.is_set() else 0.0

@@ -243,7 +243,7 @@ _CLASSES = (
         Kind.CLASS,
         Letter.SYMBOL,
         "The task returns the referee's answer.",
-        "GateOperator, MeterOperator, PromoteModelOperator, RollbackModelOperator, "
+        "GateOperator, MeterOperator, PromoteModelOperator, ReleaseModelsOperator, RollbackModelOperator, "
         "ForcePromotionOperator, SubmitModelOperator",
     ),
     *items(
@@ -280,6 +280,12 @@ _EVENTS = (
         Letter.SYMBOL,
         "The event holds the referee's answer.",
         "question answer",
+    ),
+    *items(
+        Kind.EVENT,
+        Letter.STATE,
+        "The event holds how many of the requests of a task have an answer.",
+        "trigger AnswersTrigger",
     ),
     *items(
         Kind.EVENT,

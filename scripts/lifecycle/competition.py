@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from night.registration import await_answers
-from night.runs import await_dag, follow
+from demo_night.registration import await_answers
+from demo_night.runs import await_dag, follow
 from stack.failures import LifecycleError
 
 from easeml_core.entities import TrialState

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from demo_night.registration import await_answers
 from figures.gate.cifar import PREDICTIONS, read_models
-from night.registration import await_answers
 from stack.places import REPOSITORY
 
 from easeml_core.services.registration.register import pause_study, register_study

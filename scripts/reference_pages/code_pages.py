@@ -53,6 +53,7 @@ CLASS_PACKAGES = {
 }
 BASES = (
     ("easeml_airflow.operators.base", "EasemlOperator"),
+    ("easeml_airflow.operators.base", "AnswerOperator"),
     ("easeml_airflow.operators.base", "RefereeOperator"),
     ("easeml_airflow.sensors.base", "EasemlSensor"),
 )

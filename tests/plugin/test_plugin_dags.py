@@ -14,6 +14,7 @@ NAMES = [
     "easeml_commit_gate",
     "easeml_feed_retraining",
     "easeml_forced_promotion",
+    "easeml_night_at_scale",
     "easeml_nightly_retraining",
     "easeml_notify",
     "easeml_overfitting_watch",
@@ -21,7 +22,7 @@ NAMES = [
     "easeml_stream",
     "easeml_test_set_watch",
 ]
-NIGHTLY = ("easeml_feed_retraining", "easeml_nightly_retraining")
+NIGHTLY = ("easeml_feed_retraining", "easeml_night_at_scale", "easeml_nightly_retraining")
 OURS = {package.__name__ for package in (assets, decorators, notifications, operators, sensors)}
 FORMS = {"easeml_airflow.params", "easeml_airflow.study_form"}
 ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", "easeml_airflow"} | OURS | FORMS
@@ -166,14 +167,22 @@ def test_news_are_told_by_two_tasks_that_do_not_wait_for_each_other(dag_bag):
     assert isinstance(dag.task_dict["webhook"].notifier, notifications.WebhookNotifier)
 
 
-def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag):
-    dag = dag_bag.dags["easeml_stream"]
-    assert edges(dag) == {("devices", "run_device")}
-    run = dag.task_dict["run_device"]
+RELEASE = {("train", "best_models"), ("best_models", "release")}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "more"), [("easeml_stream", "run_device", set()), ("easeml_night_at_scale", "train", RELEASE)]
+)
+def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag, name, task, more):
+    dag = dag_bag.dags[name]
+    assert edges(dag) == {("devices", task)} | more
+    run = dag.task_dict[task]
     assert isinstance(run, MappedOperator)
     assert run.pool == "easeml_devices"
     assert dag.max_active_runs == 1
-    assert dag.schedule is None
+    if more:  # a failed device does not keep back what the others have trained
+        assert dag.task_dict["best_models"].trigger_rule == "all_done"
+        assert isinstance(dag.task_dict["release"], MappedOperator)
     # The longest stream that the form allows, and a trial after it, fit into the task's time.
     longest = timedelta(minutes=dag.params.get_param("time_limit_minutes").schema["maximum"])
     assert run.execution_timeout > longest

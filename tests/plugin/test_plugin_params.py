@@ -26,6 +26,8 @@ GOOD = {
     },
     "easeml_feed_retraining": {"devices": ["cpu", "a100"]},
     "easeml_forced_promotion": {"study": "digits", "model": 7, "reason": "the old one crashes"},
+    "easeml_night_at_scale": {"devices": ["gpu"], "time_limit_minutes": 60, "max_trials": 3, "chunk_size": 50}
+    | {"policy": None},
     "easeml_nightly_retraining": {"trials_per_round": 12, "policy": "hybrid"},
     "easeml_notify": {
         "events": ["promotion", "drift"],
@@ -72,6 +74,7 @@ BAD = [
     ("easeml_forced_promotion", "model", None),
     ("easeml_forced_promotion", "model", 1.5),
     ("easeml_forced_promotion", "reason", "x" * 501),
+    ("easeml_night_at_scale", "chunk_size", 0),
     ("easeml_nightly_retraining", "trials_per_round", 257),
     ("easeml_nightly_retraining", "policy", "luck"),
     ("easeml_notify", "events", ["promotion", "party"]),

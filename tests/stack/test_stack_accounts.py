@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from night.runs import await_dag
+from demo_night.runs import await_dag
 from rich.console import Console
 from stack.account import FIRST_UID, UIDS, end_processes_of, prepare_accounts, trial
 from stack.components import Component

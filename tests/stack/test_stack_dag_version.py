@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from night.runs import follow
+from demo_night.runs import follow
 from rich.console import Console
 from stack.git_bundles import GitBundle
 from stack.launcher import Stack

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
-from night.runs import Release, await_dag, follow, require_no_broken_tasks
+from demo_night.runs import Release, await_dag, follow, require_no_broken_tasks
 from rich.console import Console
 from stack.failures import AlreadyRunningError, BrokenTasksError, ComponentDiedError, NightError
 from stack.launcher import POOL, Stack

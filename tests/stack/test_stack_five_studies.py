@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from night.runs import await_dag, follow
+from demo_night.runs import await_dag, follow
 from PIL import Image
 from rich.console import Console
 from sklearn.datasets import load_digits

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from night.runs import await_dag
+from demo_night.runs import await_dag
 from rich.console import Console
 from stack.launcher import Stack
 from stack.places import Places

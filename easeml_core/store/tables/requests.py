@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import JsonObject, RequestKind
+from easeml_core.entities import JsonObject, RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
@@ -72,6 +73,103 @@ def file_request(
             message = f"request key {request_key!r} was used for another request; use a new key"
             raise InvalidInputError(message)
     return int(found)
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request that is to be filed."""
+
+    request_key: str
+    kind: RequestKind
+    study: str
+    model_id: int
+    arguments: JsonObject
+
+
+# A refused study shares its name with no other one that this table may be about.
+_FILE_MANY = """
+INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments)
+SELECT n.key, n.kind, s.id, m.id, n.arguments
+FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]), CAST(:studies AS text[]), CAST(:models AS bigint[]),
+            CAST(:arguments AS jsonb[])) WITH ORDINALITY AS n (key, kind, study, model_id, arguments, number)
+JOIN work.studies s ON s.name = n.study AND s.state <> 'REFUSED'
+JOIN work.models m ON m.id = n.model_id AND m.study_id = s.id
+ORDER BY n.number
+ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id
+"""
+
+
+def file_requests(tx: Connection, new: Sequence[NewRequest]) -> int:
+    """File many requests, in the order given, and wake the referee; keys that have filed a request are passed over.
+
+    Left out are requests about a study or model that is not there, and those whose key has filed anything before:
+    ``filed_requests`` tells which there are.
+
+    Returns:
+        How many are new.
+    """
+    found = rows(
+        tx,
+        _FILE_MANY,
+        keys=[r.request_key for r in new],
+        kinds=[str(r.kind) for r in new],
+        studies=[r.study for r in new],
+        models=[r.model_id for r in new],
+        arguments=[as_json(r.arguments) for r in new],
+    )
+    notify(tx, *(f"request:{r.id}" for r in found), channel=REFEREE_CHANNEL)
+    return len(found)
+
+
+@typed_record
+class FiledRequest:
+    """A request with what its answer has released.
+
+    Attributes:
+        request_key: Its key.
+        request_id: Its number.
+        kind: What is asked.
+        study: The study.
+        model_id: The model.
+        refused: None while there is no answer; ``message`` likewise.
+        symbol: Of a verdict; None without one.
+        signal: Of a reading; None without one.
+        alert: The alert of the overfitting budget that the reading, or the one that it repeats, has raised.
+    """
+
+    request_key: str
+    request_id: int
+    kind: RequestKind
+    study: str
+    model_id: int | None
+    refused: bool | None
+    message: str | None
+    symbol: Symbol | None
+    signal: int | None
+    alert: str | None
+
+
+def filed_requests(tx: Connection, keys: Sequence[str]) -> list[FiledRequest]:
+    """Return the requests that these keys have filed."""
+    return records(
+        tx,
+        FiledRequest,
+        "SELECT r.request_key, r.id AS request_id, r.kind, s.name AS study, r.model_id, a.refused, a.message, "
+        "v.symbol, g.signal, (SELECT w.message FROM work.meter_readings f "
+        "JOIN work.alerts w ON w.reading_id = f.request_id "
+        "WHERE f.test_set_id = g.test_set_id AND f.step = g.step AND w.kind = 'overfitting' ORDER BY w.id LIMIT 1) "
+        "AS alert FROM work.requests r JOIN work.studies s ON s.id = r.study_id "
+        "LEFT JOIN work.answers a ON a.request_id = r.id LEFT JOIN work.gate_verdicts v ON v.request_id = a.request_id "
+        "LEFT JOIN work.meter_readings g ON g.request_id = a.request_id "
+        "WHERE r.request_key = ANY (CAST(:keys AS text[]))",
+        keys=list(keys),
+    )
+
+
+def count_answered(tx: Connection, request_ids: Sequence[int]) -> int:
+    """Count those of these requests that have an answer."""
+    query = "SELECT count(*) FROM work.answers WHERE request_id = ANY (CAST(:ids AS bigint[]))"
+    return int(scalar(tx, query, ids=list(request_ids)))
 
 
 _WITH_STUDY = (

@@ -16,9 +16,21 @@ def request_key(context: Context) -> str:
 
     The same key gives the same answer: a retry never starts a second trial and never spends a sealed set twice.
     """
+    index = context["ti"].map_index
+    return f"{_of_task(context)}/{-1 if index is None else index}"
+
+
+def key_of_all(context: Context) -> str:
+    """One key for all mapped instances of a task in a run, ``dag id/run id/task id/all``.
+
+    For requests that add their study: a study may be in another instance at the next try.
+    """
+    return f"{_of_task(context)}/all"
+
+
+def _of_task(context: Context) -> str:
     ti = context["ti"]
-    map_index = -1 if ti.map_index is None else ti.map_index
-    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}/{map_index}"
+    return f"{ti.dag_id}/{ti.run_id}/{ti.task_id}"
 
 
 def task_actor() -> Actor | None:

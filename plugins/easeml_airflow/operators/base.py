@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from datetime import timedelta
 from functools import partial
@@ -55,11 +56,11 @@ class EasemlOperator(BaseOperator):
         return EasemlHook(self.easeml_conn_id)
 
 
-class RefereeOperator(EasemlOperator):
-    """Base of operators that file a request with the referee and wait for its answer.
+class AnswerOperator(EasemlOperator):
+    """Base of operators that wait for answers of the referee.
 
-    The request is filed under the task's request key, so a retry asks for the answer to the same request. A deferrable
-    task waits on its worker first for ``[easeml] answer_wait_seconds``, unless many requests are ahead of its own.
+    A deferrable task waits on its worker first for ``[easeml] answer_wait_seconds``, unless many requests are ahead of
+    its own.
 
     Args:
         deferrable: Wait in the triggerer, where it costs no worker; False waits here.
@@ -81,6 +82,63 @@ class RefereeOperator(EasemlOperator):
         self.deferrable = deferrable
         self.poll_interval = poll_interval
         self.answer_timeout = answer_timeout
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Say in plain words what a wait that took too long means."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout as error:
+            raise AirflowException(self._too_long()) from error
+
+    def _wait_here(
+        self, store: Store, one_look: Callable[[], T | None], seconds: float, *, poll_seconds: float = math.inf
+    ) -> T | None:
+        """Wait on the worker: notifications wake at once."""
+        from easeml_core.store.database import CHANNEL
+        from easeml_core.store.listen import wait_here
+
+        poll_seconds = min(poll_seconds, self._poll_seconds())
+        return wait_here(store.dsn, CHANNEL, one_look, seconds=seconds, poll_seconds=poll_seconds)
+
+    def _poll_seconds(self) -> float:
+        return settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval
+
+    def _timeout(self) -> float:
+        """Seconds that an answer may take where no request is ahead."""
+        return settings.answer_timeout_seconds()
+
+    def _patience(self, store: Store, request_id: int) -> tuple[float, float]:
+        """Seconds that the answer may take in all, and those of them that are spent on the worker."""
+        from easeml_core.services.referee.requests import requests_ahead
+
+        ahead = requests_ahead(store, request_id)
+        longer = ahead * settings.answer_timeout_seconds_ahead()
+        patience = self._timeout() + longer if self.answer_timeout is None else self.answer_timeout
+        if not self.deferrable:
+            return patience, patience
+        here = settings.answer_wait_seconds() if ahead <= FEW_AHEAD else 0.0
+        return patience, min(here, patience)
+
+    def _too_long(self) -> str:
+        if self.answer_timeout is None:
+            ahead = f", and {settings.answer_timeout_seconds_ahead():g} s more for each request that was ahead of it"
+            limit = f"{self._timeout():g} s{ahead}"
+        else:
+            limit = f"{self.answer_timeout:g} s"
+        return (
+            f"no answer of the referee within {limit}; is the process `easeml referee` running? "
+            "The request stays filed: a further try of this task waits for the same answer"
+        )
+
+
+class RefereeOperator(AnswerOperator):
+    """Base of operators that file a request with the referee and wait for its answer.
+
+    The request is filed under the task's request key, so a retry asks for the answer to the same request.
+
+    Args:
+        kwargs: As of ``AnswerOperator``.
+    """
 
     @abstractmethod
     def file_request(self, store: Store, key: str) -> int:
@@ -112,13 +170,6 @@ class RefereeOperator(EasemlOperator):
 
         return self._finish(context, facts_of(event))
 
-    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Say in plain words what a wait that took too long means."""
-        try:
-            return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout as error:
-            raise AirflowException(self._too_long()) from error
-
     def _defer(self, request_id: int, patience: float) -> NoReturn:
         from easeml_airflow.triggers.easeml import EasemlTrigger
 
@@ -130,13 +181,6 @@ class RefereeOperator(EasemlOperator):
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=patience))
 
-    def _wait_here(self, store: Store, one_look: Callable[[], T | None], seconds: float) -> T | None:
-        """Wait on the worker: notifications wake at once."""
-        from easeml_core.store.database import CHANNEL
-        from easeml_core.store.listen import wait_here
-
-        return wait_here(store.dsn, CHANNEL, one_look, seconds=seconds, poll_seconds=self._poll_seconds())
-
     def _finish(self, context: Context, facts: Facts) -> Facts:
         """Push every fact first: a task that fails below must still tell them."""
         for name, value in facts.items():
@@ -146,33 +190,3 @@ class RefereeOperator(EasemlOperator):
             raise AirflowFailException(str(facts["message"]))
         self.settle(facts)
         return facts
-
-    def _poll_seconds(self) -> float:
-        return settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval
-
-    def _timeout(self) -> float:
-        """Seconds that an answer may take where no request is ahead."""
-        return settings.answer_timeout_seconds()
-
-    def _patience(self, store: Store, request_id: int) -> tuple[float, float]:
-        """Seconds that the answer may take in all, and those of them that are spent on the worker."""
-        from easeml_core.services.referee.requests import requests_ahead
-
-        ahead = requests_ahead(store, request_id)
-        longer = ahead * settings.answer_timeout_seconds_ahead()
-        patience = self._timeout() + longer if self.answer_timeout is None else self.answer_timeout
-        if not self.deferrable:
-            return patience, patience
-        here = settings.answer_wait_seconds() if ahead <= FEW_AHEAD else 0.0
-        return patience, min(here, patience)
-
-    def _too_long(self) -> str:
-        if self.answer_timeout is None:
-            ahead = f", and {settings.answer_timeout_seconds_ahead():g} s more for each request that was ahead of it"
-            limit = f"{self._timeout():g} s{ahead}"
-        else:
-            limit = f"{self.answer_timeout:g} s"
-        return (
-            f"no answer of the referee within {limit}; is the process `easeml referee` running? "
-            "The request stays filed: a further try of this task waits for the same answer"
-        )

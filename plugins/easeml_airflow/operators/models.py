@@ -10,12 +10,13 @@ Lists the models that were handed in and wait for the gate.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.assets import SUBMITTED, alias, submissions, tell
 from easeml_airflow.errors import airflow_outcome
-from easeml_airflow.hooks.arguments import optional_plain, optional_text
+from easeml_airflow.hooks.arguments import optional_plain, optional_text, optional_whole
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
@@ -190,30 +191,51 @@ class BestModelsOperator(EasemlOperator):
     """Gives one entry ``{"study", "model_id", "quality"}`` a study whose best model waits for a verdict of the gate.
 
     Left out are models in production, and models that the live gate set has rejected in comparison with what stands
-    now. Made to map a group of gate, promotion and meter over. An empty list skips what is mapped over it.
+    now. Made to map a group of gate, promotion and meter over, or with ``chunk_size`` ``ReleaseModelsOperator``. An
+    empty list skips what is mapped over it.
 
     Args:
         studies: Names of the studies to look at; None means all.
+        chunk_size: Give lists of at most so many entries, of about the same length, in place of the entries; None means
+            not to. Airflow maps over 1,024 entries at most.
         kwargs: As of ``EasemlOperator``.
     """
 
-    template_fields: Sequence[str] = ("studies", *EasemlOperator.template_fields)
+    template_fields: Sequence[str] = ("studies", "chunk_size", *EasemlOperator.template_fields)
 
-    def __init__(self, *, studies: Sequence[str] | str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, studies: Sequence[str] | str | None = None, chunk_size: int | str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.studies = studies
+        self.chunk_size = chunk_size
 
-    def execute(self, context: Context) -> list[dict[str, object]]:
+    def execute(self, context: Context) -> list[dict[str, object]] | list[list[dict[str, object]]]:
         """Look, log, hand on."""
         from easeml_core.services.models.submission import best_models
 
         with airflow_outcome():
+            size = optional_whole(self.chunk_size, "chunk_size")
+            require(size is None or size >= 1, "chunk_size", size, "at least 1, or None")
             found = best_models(self.hook.get_store(), studies_only=optional_plain(self.studies, "studies"))
         for best in found:
             self.log.info("%s: model %s with quality %.4f waits for the gate", best.study, best.model_id, best.quality)
         if not found:
             self.log.info("every study's best model is in production, or was rejected by the present test set")
-        return [row_of(best) for best in found]
+        entries = [row_of(best) for best in found]
+        return entries if size is None else _chunks(entries, size)
+
+
+def _chunks(entries: list[dict[str, object]], size: int) -> list[list[dict[str, object]]]:
+    """As few lists of at most ``size`` entries as there can be, whose lengths differ by one at most.
+
+    Example:
+        >>> [len(chunk) for chunk in _chunks([{}] * 10, 4)], _chunks([], 4)
+        ([3, 3, 4], [])
+    """
+    number = -(-len(entries) // size)
+    ends = [len(entries) * i // number for i in range(number + 1)] if entries else []
+    return [entries[a:b] for a, b in pairwise(ends)]
 
 
 class WaitingSubmissionsOperator(EasemlOperator):

@@ -108,6 +108,33 @@ def test_two_nights(run, store, artifacts):
 
 
 @pytest.mark.journey
+def test_a_night_at_scale(run, store):
+    """Two studies in one chunk: one passes, one is rejected. The chunk is deferred, promotes, and ends red."""
+    from easeml_core.services.reports.overview import overview
+    from easeml_core.store.queries.dag_runs import requests_of
+
+    run("easeml_register_study", **FORM)
+    run("easeml_register_study", **FORM | {"study": "strict", "gate": HARD})
+    night = run("easeml_night_at_scale", devices=["cpu"], max_trials=4)
+    assert states(night, "train", "release") == {("train", 0): "success", ("release", 0): "failed"}
+    assert [[m["study"] for m in chunk] for chunk in xcom(night, "best_models")] == [["cancer", "strict"]]
+    passed, rejected = xcom(night, "release", "released", 0)
+    assert (passed["study"], passed["outcome"], passed["symbol"]) == ("cancer", "promoted", "pass")
+    assert (rejected["study"], rejected["outcome"], rejected["symbol"]) == ("strict", "rejected", "fail")
+    assert all(isinstance(released["signal"], int) for released in (passed, rejected))
+    assert set(passed) == {
+        *("study", "model_id", "outcome", "symbol", "signal", "alert", "message", "meter_refusal"),
+    }
+    labels = {ti.rendered_map_index for ti in night.get_task_instances()}
+    assert "cancer … strict (2)" in labels
+    in_production = {s.study: s.production_model_id for s in overview(store).tenants}
+    assert in_production == {"cancer": passed["model_id"], "strict": None}
+    with store.begin() as tx:
+        asked = requests_of(tx, key=f"{night.dag_id}/{night.run_id}/release/all", studies=None)
+    assert sorted(str(request.kind) for request in asked) == ["gate", "gate", "meter", "meter", "promote"]
+
+
+@pytest.mark.journey
 def test_by_hand_after_the_night(run, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
     from easeml_core.services.registration.register import pause_study

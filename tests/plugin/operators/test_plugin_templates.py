@@ -24,6 +24,7 @@ CASES = {
         "ForcePromotionOperator": {},
         "PromoteModelOperator": {"answer_timeout": 5.0},
         "RefineOperator": {"deferrable": False},
+        "ReleaseModelsOperator": {"on_fail": "ignore"},
         "RollbackModelOperator": {"answer_timeout": 5.0},
         "SubmitModelOperator": {},
         "WaitingSubmissionsOperator": {},

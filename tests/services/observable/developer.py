@@ -555,6 +555,7 @@ def event_sights(
     """What triggers, sensors and watchers find, and the news since the beginning."""
     from easeml_airflow.triggers.questions import QUESTIONS
     from easeml_core.services.operations import notifications
+    from easeml_core.services.referee.release import AnswerWatch
 
     subjects = {"answer": list(map(str, requests)), "trial": list(map(str, trials))}
     found = [
@@ -567,6 +568,8 @@ def event_sights(
         for name, question in QUESTIONS.items()
         for subject in subjects.get(name, list(studies))
     ]
+    watch = AnswerWatch(lab.worker, list(requests), quiet_seconds=0)
+    found.append(Sight(Kind.EVENT, "trigger AnswersTrigger", "", neutral.text(_looked(watch))))
     for trigger in watchers():
         found.append(
             Sight(Kind.EVENT, f"trigger {trigger.__name__}", "", neutral.text(repr(trigger.waiting(lab.worker, None))))

@@ -221,11 +221,11 @@ def _events() -> Iterator[str]:
 
     yield from (f"question {name}" for name in QUESTIONS)
     yield from (f"news {kind}" for kind in EventKind)
-    yield from (f"trigger {trigger.__name__}" for trigger in watchers())
+    yield from ("trigger AnswersTrigger", *(f"trigger {trigger.__name__}" for trigger in watchers()))
 
 
 def watchers() -> list[Any]:
-    """Triggers of asset watchers: every trigger that is not abstract, but the one of our tasks."""
+    """Triggers of asset watchers: every trigger that is not abstract, but those of our tasks."""
     from easeml_airflow import triggers
     from easeml_airflow.triggers.easeml import EasemlTrigger
     from easeml_airflow.version_compat import BaseTrigger
@@ -234,7 +234,7 @@ def watchers() -> list[Any]:
     for module in pkgutil.iter_modules(triggers.__path__, "easeml_airflow.triggers."):
         for kind in vars(importlib.import_module(module.name)).values():
             is_ours = inspect.isclass(kind) and issubclass(kind, BaseTrigger) and kind.__module__ == module.name
-            if is_ours and kind is not EasemlTrigger and not inspect.isabstract(kind):
+            if is_ours and not issubclass(kind, EasemlTrigger) and not inspect.isabstract(kind):
                 found.append(kind)
     return found
 

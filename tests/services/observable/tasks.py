@@ -24,9 +24,11 @@ from undriven import UNDRIVEN
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.notifications import FunctionNotifier
 from easeml_airflow.notifications.subjects import SUBJECTS
+from easeml_airflow.triggers.answers import AnswersTrigger
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, TaskAwaitingInput, TaskDeferred
 from easeml_core.errors import EasemlError
+from easeml_core.services.referee.release import AnswerWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -179,8 +181,10 @@ class Task:
         deferral = self.deferral
         assert deferral is not None
         trigger, method = deferral.trigger, deferral.method_name
-        question = (trigger.question, trigger.subject, trigger.after)
-        if look(EasemlHook().get_store(), *question) is None:
+        if isinstance(trigger, AnswersTrigger):
+            if AnswerWatch(EasemlHook().get_store(), trigger.request_ids)() is None:
+                return ("waits", ("answers", *trigger.request_ids))
+        elif look(EasemlHook().get_store(), *(question := (trigger.question, trigger.subject, trigger.after))) is None:
             return ("waits", question)
         event = asyncio.run(_first(trigger))
         return (event, *self._seen(lambda operator, context: getattr(operator, method)(context, event)))

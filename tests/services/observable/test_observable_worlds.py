@@ -261,6 +261,7 @@ class Looks:
                 given |= {"until": 1e-9, "max_trials": 1, "studies": [study], "count": 1}
                 given |= {"response_timeout": timedelta(days=1), "answers": str(self.folder / "out-answers.csv")}
                 given |= {"inputs": [{"a": 1, "b": 2, "side": "east"}]}
+                given |= {"models": [{"study": study, "model_id": self.models[study]["better"]}], "chunk_size": 1}
                 sights = task_sights(
                     world.neutral, world.installation.answer_all, given, study, is_tried_again=study == FEW[0]
                 )

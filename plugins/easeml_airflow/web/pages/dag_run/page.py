@@ -92,6 +92,11 @@ class Place:
         return f"{self.run_key}/{self.task}/{self.index}" if self.task else self.run_key
 
     @property
+    def key_of_all(self) -> str:
+        """What the requests of all instances of a mapped task begin with, where they name their study."""
+        return f"{self.run_key}/{self.task}/all" if self.task else self.run_key
+
+    @property
     def word(self) -> str:
         """What it is."""
         return "task" if self.task else "run"
@@ -266,5 +271,6 @@ def _found(site: Site, viewer: Viewer, place: Place) -> Page:
     with store.begin() as tx:
         trials = trials_of(tx, run=place.run_key, key=place.key, studies=studies)
         asked = requests_of(tx, key=place.key, studies=studies)
+        asked = asked or requests_of(tx, key=place.key_of_all, studies=studies)
         names = submissions.names_of(tx, sorted({a.model_id for a in asked if a.model_id is not None}))
     return page_of(place, trials, asked, names, viewer)

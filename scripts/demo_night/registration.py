@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from stack.failures import NightError
 
+from demo_night.runs import await_dag, follow, require_no_broken_tasks
+from demo_night.tenants import BY_FORM, WISHES, Wish
 from easeml_core.entities import StudyState
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import overview
-from night.runs import await_dag, follow, require_no_broken_tasks
-from night.tenants import BY_FORM, WISHES, Wish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

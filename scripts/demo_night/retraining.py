@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from night.runs import Release, await_dag, follow, kind_of, require_no_broken_tasks, title
+from demo_night.runs import Release, await_dag, follow, kind_of, require_no_broken_tasks, title
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from stack.progress import Progress
     from stack.rest import Rest
 
-    from night.runs import Task
+    from demo_night.runs import Task
 
 NIGHT_DAG = "easeml_nightly_retraining"
 MARKS = {"success": "[green]✓[/]", "failed": "[red]✗[/]", "upstream_failed": "[red]·[/]"}

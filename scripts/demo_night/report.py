@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rich.table import Table
 from stack.failures import NightError
 
+from demo_night.worse_model import BASELINE
 from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.services.reports.overview import overview, study_details
-from night.worse_model import BASELINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from rich.console import Console
 
+    from demo_night.retraining import Night
+    from demo_night.runs import Release
+    from demo_night.worse_model import Worse
     from easeml_core.services.reports.overview import StudyEntry
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialEntry
-    from night.retraining import Night
-    from night.runs import Release
-    from night.worse_model import Worse
 
 ENDED = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
 Trials: TypeAlias = "Mapping[str, Sequence[TrialEntry]]"

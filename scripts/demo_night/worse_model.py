@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from stack.failures import NightError
 
+from demo_night.runs import Release, await_dag, follow, require_no_broken_tasks
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.models.promotion import model_list
 from easeml_core.services.reports.overview import overview, study_details
-from night.runs import Release, await_dag, follow, require_no_broken_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
