@@ -96,6 +96,7 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     The address is that of the role easeml_referee; give it to no component of Airflow but the API server, in its own
     environment.
     """
+    from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
     from easeml_core.services.referee.process import Referee
 
@@ -103,17 +104,19 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     store = open_store(database, role="easeml_referee", lock_timeout_seconds=5)
     worker = Referee(store, open_artifacts(artifacts, store), _duties(**options))
     if once:
-        answered = worker.run_once()
+        with own_fork_server():
+            answered = worker.run_once()
         show_json(AnsweredRequests(answered)) if as_json else click.echo(f"{answered} requests answered")
         return
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: _end(stop))
     log = logging.getLogger(__name__)
-    log.info("models run in a child; %s", probe_isolation(Sandbox()))
     if options["smtp"] is None:
         log.info("no mail is sent, since --smtp names no server; it is kept until a referee with one is started")
-    worker.run(stop)
+    with own_fork_server():
+        log.info("models run in a child; %s", probe_isolation(Sandbox()))
+        worker.run(stop)
 
 
 def _end(stop: threading.Event) -> None:

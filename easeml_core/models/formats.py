@@ -43,6 +43,18 @@ FORMATS = {
 }
 """Format -> module and name of its loader."""
 
+_LIBRARIES = {
+    "skops": (
+        "skops.io", "sklearn.compose", "sklearn.decomposition", "sklearn.discriminant_analysis", "sklearn.ensemble",
+        "sklearn.feature_selection", "sklearn.impute", "sklearn.linear_model", "sklearn.naive_bayes",
+        "sklearn.neighbors", "sklearn.neural_network", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
+    ),
+    "lightgbm": ("lightgbm",),
+    "xgboost": ("xgboost",),
+    "safetensors": ("torch", "safetensors.torch"),
+}  # fmt: skip
+"""Format -> what loading such a model imports: the library of the format, and those that it finds classes in."""
+
 NUMBER_WANTED = "a class number is wanted"
 """End of the message about a model that answers with something else; a caller that knows the classes names them."""
 
@@ -103,6 +115,18 @@ class ConstantPredictor:
         """Write ``{"label": n}``, ``{"number": x}`` or ``{"numbers": [x, ...]}``."""
         several = "numbers" if isinstance(self.answer, tuple) else "number"
         path.write_text(json.dumps({"label" if isinstance(self.answer, int) else several: self.answer}))
+
+
+def modules_of(format: str) -> tuple[str, ...]:
+    """What a process imports that saves, loads or asks a model of this format, for the server that forks it.
+
+    Example:
+        >>> modules_of("constant")
+        ('easeml_core.models.answers', 'easeml_core.models.formats')
+    """
+    module, _ = FORMATS.get(format, ("easeml_core.models.formats", ""))
+    ours = dict.fromkeys(("easeml_core.models.answers", "easeml_core.models.formats", module))
+    return (*ours, *_LIBRARIES.get(format, ()))
 
 
 def save_model(predictor: Predictor, path: Path) -> str:

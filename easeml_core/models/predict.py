@@ -17,6 +17,7 @@ import numpy as np
 
 from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
 from easeml_core.models.answers import A_CLASS
+from easeml_core.models.formats import modules_of
 from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
 from easeml_core.sandbox.isolation import Sandbox, confinement_of
 from easeml_core.sandbox.namespaces import FAILED, MADE
@@ -80,8 +81,9 @@ def predict_in_child(
         pipe.write(array_to_bytes(rows))
 
     arguments = [str(artifact_path.resolve()), format, json.dumps(wanted.to_json())]
-    if sandbox is not None:
-        arguments.append(json.dumps(confinement_of(sandbox, memory_mb=memory_limit_mb).to_json()))
+    confinement = None if sandbox is None else confinement_of(sandbox, memory_mb=memory_limit_mb)
+    if confinement is not None:
+        arguments.append(json.dumps(confinement.to_json()))
     try:
         with tempfile.TemporaryDirectory(prefix="easeml-predict-", ignore_cleanup_errors=True) as folder:
             run_child(
@@ -92,6 +94,8 @@ def predict_in_child(
                 on_output=answer.take,
                 on_poll=_nothing,
                 feed=feed,
+                loads=(*modules_of(format), "easeml_core.sandbox.array_pipe"),
+                warm=confinement is not None and confinement.is_apart,
             )
     except TrainingError as error:
         if not answer.content.startswith(MADE):

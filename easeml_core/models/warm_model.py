@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import EasemlError, StateError, TrainingError
+from easeml_core.models.formats import modules_of
 from easeml_core.models.warm_child import LENGTH_BYTES
 from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
 from easeml_core.sandbox.isolation import Sandbox, confinement_of
@@ -161,8 +162,9 @@ class WarmModel:
 
     def _run(self, path: Path, folder: Path) -> None:
         arguments = [str(path.resolve()), self._format, json.dumps(self._wanted.to_json())]
-        if self._sandbox is not None:
-            arguments.append(json.dumps(confinement_of(self._sandbox, memory_mb=self._memory_mb).to_json()))
+        confinement = None if self._sandbox is None else confinement_of(self._sandbox, memory_mb=self._memory_mb)
+        if confinement is not None:
+            arguments.append(json.dumps(confinement.to_json()))
         run_child(
             CHILD,
             arguments,
@@ -172,6 +174,8 @@ class WarmModel:
             on_poll=self._look,
             poll_seconds=_POLL_SECONDS,
             feed=self._feed,
+            loads=(*modules_of(self._format), "easeml_core.sandbox.array_pipe"),
+            warm=confinement is not None and confinement.is_apart,
         )
 
     def _feed(self, pipe: IO[bytes]) -> None:

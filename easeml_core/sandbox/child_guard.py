@@ -48,6 +48,11 @@ def keep_to_itself() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
+def show_to_account() -> None:
+    """Take ``keep_to_itself`` back: files of this process in /proc belong to its account again."""
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1)
+
+
 def adopt_orphans() -> None:
     """Make orphaned descendants children of this process, so that they are found and counted."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -162,6 +162,7 @@ def _try(sandbox: Sandbox, parts: tuple[str, ...]) -> _Failure | None:
                 limits=_PROBE_LIMITS,
                 on_output=lambda _: None,
                 on_poll=lambda: None,
+                loads=("numpy", "easeml_core.models.formats"),
             )
         except (TrainingKilled, TrainingStarved) as error:  # of a busy machine: it may be able to make every part
             message = f"no child can be started to run models: {str(error).splitlines()[0]}"

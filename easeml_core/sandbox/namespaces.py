@@ -201,6 +201,11 @@ class Confinement:
     gid: int | None
     memory_mb: int
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether the child can neither signal nor trace what started it; else it must not come from a fork server."""
+        return not {"account", "processes"}.isdisjoint(self.parts)
+
     def to_json(self) -> JsonObject:
         """For the child's command line."""
         return {"parts": list(self.parts), "uid": self.uid, "gid": self.gid, "memory_mb": self.memory_mb}

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import tempfile
+from pathlib import Path
 
 from easeml_core.sandbox import child_guard, namespaces, seccomp
 
@@ -19,7 +21,9 @@ def main(arguments: list[str]) -> None:
     namespaces.enter(namespaces.Confinement.from_json(json.loads(arguments[1])))
     seccomp.forbid()
     for module in ("numpy", "easeml_core.models.formats"):
-        importlib.import_module(module)
+        found = importlib.import_module(module)
+        Path(str(found.__file__)).read_bytes()  # a fork of a server has imported it before it was confined
+    Path(os.__file__).read_bytes()
     with tempfile.TemporaryFile() as file:
         file.write(b"a model may write in its own folder")
 

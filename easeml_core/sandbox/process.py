@@ -1,27 +1,22 @@
 """Run a module of ours in a child process under limits: own session, clean environment, bounded output, no survivors.
 
-The child's environment holds only the variables named here, so connections, passwords and secrets of the parent stay
-outside. Linux; the kernel ties the signal on the parent's death to the *thread* that starts the child, so that thread
-waits until the child has ended (``run_child``).
+The child's environment holds only the variables that ``child_start`` names, so connections, passwords and secrets of
+the parent stay outside. Linux; the kernel ties the signal on the parent's death to the *thread* that starts a cold
+child, so that thread waits until the child has ended (``run_child``).
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import sysconfig
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import psutil
 
-import easeml_core
 from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved, TrainingTaskError
 from easeml_core.sandbox.child_guard import (
     FROM_OUTSIDE,
@@ -31,15 +26,15 @@ from easeml_core.sandbox.child_guard import (
     reason_in,
     was_killed,
 )
+from easeml_core.sandbox.child_start import clean_environment, start_child
+from easeml_core.sandbox.fork_server import PACKAGES, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
-_PASSED_ON = (
-    "PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV",
-    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
-)  # fmt: skip
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    from easeml_core.sandbox.child_start import Child
+
 _TAIL_BYTES = 4000
 _CHUNK = 65536
 _READER_PATIENCE_SECONDS = 2.0
@@ -47,49 +42,13 @@ _READER_PATIENCE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Wall seconds of a child, and resident megabytes of it and its children together."""
+    """Wall seconds of a child, and resident megabytes of it and its children together.
+
+    What a fork shares with its server is not counted.
+    """
 
     time_seconds: float
     memory_mb: int
-
-
-def clean_environment(threads: int, device: str | None = None) -> dict[str, str]:
-    """The environment of a child: a short list of harmless names, and ``threads`` for every numerical library.
-
-    With a device it sees that GPU alone, counted among those that this process may use; or with ``cpu`` none.
-    """
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= dict.fromkeys(_THREADS, str(threads))
-    environment |= {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    if device is not None and device != "cuda":
-        environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device, environment.get("CUDA_VISIBLE_DEVICES"))
-    # In a plugins-folder install the package lies on the parent's path only.
-    root = str(Path(easeml_core.__file__).parents[1])
-    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))
-    return environment
-
-
-def _visible_gpu(device: str, visible: str | None) -> str:
-    """The value of CUDA_VISIBLE_DEVICES for a device, where it has been ``visible`` so far.
-
-    Example:
-        >>> _visible_gpu("cuda:1", "3,5"), _visible_gpu("cuda:1", None), _visible_gpu("cpu", "3,5")
-        ('5', '1', '')
-
-    Raises:
-        TrainingError: If fewer GPUs are visible.
-    """
-    if device == "cpu":
-        return ""
-    number = device.partition(":")[2]
-    if visible is None:
-        return number
-    names = [name.strip() for name in visible.split(",") if name.strip()]
-    if int(number) >= len(names):
-        message = f"this trial's slot is {device}, and this process sees {len(names)} GPUs ({visible!r}); name another"
-        raise TrainingError(message)
-    return names[int(number)]
 
 
 def run_child(
@@ -104,8 +63,10 @@ def run_child(
     threads: int = 1,
     device: str | None = None,
     feed: Callable[[IO[bytes]], None] | None = None,
+    loads: Sequence[str] = (),
+    warm: bool = True,
 ) -> float:
-    """Run ``python -m module PARENT_PID *arguments`` until it ends.
+    """Run ``python -m module PARENT_PID *arguments`` until it ends, as a fork of a warm server where there can be one.
 
     Args:
         module: A module of ours that calls ``guard.prepare`` first.
@@ -118,6 +79,8 @@ def run_child(
         threads: For the numerical libraries.
         device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
         feed: Writes the child's standard input, in a separate thread.
+        loads: Modules of ours that it will import; a server has imported them, and their libraries, before.
+        warm: Whether it may be the fork of a server. Not where it could reach the server, and is not to be trusted.
 
     Returns:
         Wall seconds from start to end.
@@ -129,33 +92,27 @@ def run_child(
         TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
     """
     started = time.monotonic()
-    process = subprocess.Popen(
-        # -P: a file in the working directory must not stand in for a module.
-        [sys.executable, "-P", "-m", module, str(os.getpid()), *arguments],
-        stdin=subprocess.DEVNULL if feed is None else subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        cwd=cwd,
-        env=clean_environment(threads, device),
-        start_new_session=True,
-    )
-    pipes, seen = _Pipes(process, on_output, feed), _Seen()
+    own = (module,) if module.partition(".")[0] in PACKAGES else ()
+    request = Request(module, tuple(arguments), str(cwd), clean_environment(threads, device), (*loads, *own))
+    child = start_child(request, with_input=feed is not None, warm=warm)
+    pipes, seen = _Pipes(child, on_output, feed), _Seen()
 
     def look() -> float:
         on_poll()
-        family = _family(process.pid)
+        family = _family(child.pid)
         seen.note(family)
-        return _resident_mb(family)
+        # A confined child is two copies of the server, one of which only waits.
+        return max(_resident_mb(family) - child.shared_mb * min(2, len(family)), 0.0)
 
     try:
-        _watch(process.pid, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)
+        _watch(child, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)
         seconds = time.monotonic() - started
     finally:
-        kill_family(process.pid, seen.often)
-        process.wait()
+        kill_family(child.pid, seen.often)
+        status = child.wait()
         pipes.join()
-    if process.returncode:
-        raise _failure(process.returncode, pipes.stderr_tail.decode(errors="replace"))
+    if status:
+        raise _failure(status, pipes.stderr_tail.decode(errors="replace"))
     return seconds
 
 
@@ -268,7 +225,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _watch(
-    pid: int,
+    child: Child,
     ended: threading.Event,
     *,
     started: float,
@@ -276,12 +233,12 @@ def _watch(
     poll_seconds: float,
     look: Callable[[], float],
 ) -> None:
-    """Return when the child has ended by itself; it is left for its parent to wait for.
+    """Return when the child has ended by itself; it is left to be waited for.
 
     ``look`` is called all the while, and gives the megabytes in use.
     """
     pause = 0.005
-    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+    while not child.has_ended():
         used = look()
         if time.monotonic() - started > limits.time_seconds:
             message = (
@@ -301,18 +258,18 @@ class _Pipes:
 
     def __init__(
         self,
-        process: subprocess.Popen[bytes],
+        child: Child,
         on_output: Callable[[bytes], None],
         feed: Callable[[IO[bytes]], None] | None,
     ) -> None:
         self.stderr_tail = b""
         self.ended = threading.Event()
         self._threads = [
-            threading.Thread(target=self._drain, args=(process.stdout, on_output, self.ended.set), daemon=True),
-            threading.Thread(target=self._drain, args=(process.stderr, self._keep_tail, lambda: None), daemon=True),
+            threading.Thread(target=self._drain, args=(child.stdout, on_output, self.ended.set), daemon=True),
+            threading.Thread(target=self._drain, args=(child.stderr, self._keep_tail, lambda: None), daemon=True),
         ]
         if feed is not None:
-            self._threads.append(threading.Thread(target=self._fill, args=(process.stdin, feed), daemon=True))
+            self._threads.append(threading.Thread(target=self._fill, args=(child.stdin, feed), daemon=True))
         for thread in self._threads:
             thread.start()
 

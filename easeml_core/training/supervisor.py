@@ -21,7 +21,7 @@ from easeml_core.sandbox.progress import LineReader
 from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.run_options import END, checkpoint_name
-from easeml_core.training.trainers import trainer_of
+from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,6 +166,7 @@ class _Watch:
             poll_seconds=self._poll_seconds,
             threads=job.threads,
             device=job.device,
+            loads=TRAINERS[job.kind].modules if job.kind in TRAINERS else (),  # the child says what is wrong
         )
 
     def _take(self, fields: JsonObject) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from easeml_core.data.layout import KINDS
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import TrainingError, TrainingTaskError
+from easeml_core.models.formats import modules_of
 from easeml_core.training.parameters import checked_own, complete
 from easeml_core.training.run_options import Run
 
@@ -32,6 +33,10 @@ ANY_LAYOUT: frozenset[str] = frozenset(KINDS)
 A_VALUE: frozenset[str] = frozenset({"value"})
 
 _EXTRAS = {"lightgbm": "boosting", "xgboost": "boosting", "torch": "torch", "torchvision": "torch"}
+_FORMATS = {
+    "sklearn": "skops", "lightgbm": "lightgbm", "xgboost": "xgboost", "torch": "safetensors",
+    "torchvision": "safetensors",
+}  # fmt: skip
 _INSTEAD = {Task.CLASSIFICATION: "random_forest", Task.REGRESSION: "random_forest or ridge_regression"}
 
 
@@ -75,6 +80,14 @@ class Trainer:
     def requires(self) -> str:
         """The extra of our distribution that brings the library; empty when it is always there."""
         return _EXTRAS.get(self.library, "")
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """What training and saving imports, for the server that forks the process."""
+        own = (self.fitter.partition(":")[0], "easeml_core.data.parts", "easeml_core.metrics.metric")
+        # The first optimizer imports this, although nothing is compiled.
+        compiler = ("torch._dynamo",) if self.library in ("torch", "torchvision") else ()
+        return (*own, *modules_of(_FORMATS.get(self.library, "")), *compiler)
 
     def is_available(self) -> bool:
         """Whether the library is installed; nothing is imported."""

@@ -267,6 +267,7 @@ def rank_pairs(
             limits=Limits(time_limit_seconds, memory_limit_mb),
             on_output=lambda _: None,
             on_poll=lambda: None,
+            loads=("easeml_core.data.parts", "easeml_core.models.label_errors"),
         )
         with np.load(output, allow_pickle=False) as arrays:
             ranking = Ranking(**{name: arrays[name] for name in Ranking._fields})

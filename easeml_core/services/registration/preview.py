@@ -195,6 +195,7 @@ def _ask(asked: Mapping[str, str]) -> DataPreview:
                 limits=Limits(TIME_LIMIT_SECONDS, MEMORY_LIMIT_MB),
                 on_output=lambda _: None,
                 on_poll=lambda: None,
+                loads=("easeml_core.data.inference.infer", "easeml_core.data.sources.load"),
             )
         except TrainingKilled:
             raise

@@ -15,6 +15,7 @@ import pytest
 
 from easeml_core.errors import TrainingError
 from easeml_core.sandbox.child_guard import reason_in
+from easeml_core.sandbox.child_start import COLD, SWITCH
 from easeml_core.sandbox.process import Limits, clean_environment, failure_reason, kill_family, run_child
 from easeml_core.sandbox.progress import LINE_LIMIT, LineReader
 
@@ -202,7 +203,7 @@ run_child("sleeper", [], cwd=pathlib.Path(sys.argv[1]), limits=Limits(300, 1000)
 
 def test_a_parent_killed_with_9_takes_a_silent_child_with_it(tmp_path: Path) -> None:
     (tmp_path / "sleeper.py").write_text(GUARDED + "open('ready', 'w').close()\ntime.sleep(300)")
-    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"]}
+    environment = {"PYTHONPATH": str(tmp_path), "PATH": os.environ["PATH"], SWITCH: COLD}
     parent = subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path)], env=environment)
     try:
         while not (tmp_path / "ready").exists():

@@ -25,6 +25,7 @@ from easeml_core.errors import ConfigError, StateError, TrainingError
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.predict import predict_in_child
 from easeml_core.sandbox import isolation as sandbox
+from easeml_core.sandbox.child_start import COLD, OWN, SWITCH
 from easeml_core.sandbox.isolation import Isolation, Sandbox, probe_isolation
 
 ATTEMPTS = (
@@ -98,6 +99,7 @@ import numpy as np
 os.environ["EASEML_REFEREE_DSN"] = "postgresql://easeml_referee:hunter2@127.0.0.1/easeml"
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.predict import predict_in_child
+from easeml_core.sandbox.child_start import own_fork_server
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 folder = Path(os.getcwd())
 (folder / "secret").touch(mode=0o600)
@@ -114,8 +116,9 @@ try:
     (folder / "predict.py").write_text(code)
     pack_command(folder / "predict.py", folder / "model", command="python predict.py")
     used = Sandbox() if SANDBOXED else None
-    found = predict_in_child(folder / "model", "command", np.zeros((15, 2)), sandbox=used)
-    isolation = probe_isolation(Sandbox())
+    with own_fork_server():
+        found = predict_in_child(folder / "model", "command", np.zeros((15, 2)), sandbox=used)
+        isolation = probe_isolation(Sandbox())
 finally:
     victim.kill()
     victim.wait()
@@ -135,9 +138,10 @@ enter(Confinement(("files", "account"), None, None, 2048))
 def ask(tmp_path: Path, *, sandboxed: bool, before: str = "", prefix: tuple[str, ...] = ()) -> dict[str, Any]:
     """Run the harness in a separate process; return the hostile model's findings by name, and the isolation."""
     code = f"HOSTILE = {HOSTILE!r}\nROOT = {ROOT!r}\nSANDBOXED = {sandboxed}\n{before}\n{HARNESS}"
+    environment = {"PYTHONPATH": ROOT, "PATH": os.environ["PATH"], SWITCH: os.environ[SWITCH]}
     answer = subprocess.run(
-        [*prefix, sys.executable, "-P", "-c", code], cwd=tmp_path, env={"PYTHONPATH": ROOT, "PATH": os.environ["PATH"]},
-        capture_output=True, text=True, check=False,
+        [*prefix, sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=False,
     )  # fmt: skip
     assert answer.returncode == 0, answer.stderr
     reported = json.loads(answer.stdout)
@@ -152,6 +156,12 @@ def as_ordinary_user() -> str:
     if isolation.account is None or "files" in isolation.reaches():
         pytest.skip(f"root cannot make an ordinary user here: {isolation}")
     return ORDINARY
+
+
+@pytest.fixture(autouse=True, params=["warm", "cold"])
+def start(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds for a new interpreter holds for a fork of a server."""
+    monkeypatch.setenv(SWITCH, OWN if request.param == "warm" else COLD)
 
 
 @pytest.fixture(params=["root", "ordinary user"])
@@ -270,7 +280,6 @@ def test_limits_hold_in_the_sandbox(hostile: Any) -> None:
                          memory_limit_mb=600)  # fmt: skip
 
 
-@pytest.mark.cold  # what a copy has loaded counts as its memory
 def test_files_are_limited_too(hostile: Any) -> None:
     if "files" in probe_isolation(Sandbox()).reaches():
         pytest.skip(f"no separate file system here: {probe_isolation(Sandbox())}")

@@ -87,6 +87,7 @@ def test_a_network_that_runs_out_of_memory_goes_on_with_half_the_batch(make_job:
     assert result.cost_seconds > 0.5  # of both processes
 
 
+@pytest.mark.cold  # a server has read the path's sitecustomize when it started
 def test_the_second_time_it_is_a_failure(make_job: Any, greedy: Any) -> None:
     greedy(rows=8)
     with pytest.raises(TrainingError) as caught:

@@ -1,0 +1,265 @@
+"""Forks of a warm server behave as children that start cold, and no end of a process leaves anything behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from easeml_core.errors import ConfigError, TrainingError, TrainingKilled
+from easeml_core.sandbox import child_start, fork_server
+from easeml_core.sandbox.child_start import COLD, OWN, SHARED, SWITCH, own_fork_server, runtime_folder, socket_path
+from easeml_core.sandbox.fork_server import Request
+from easeml_core.sandbox.process import Limits, run_child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+LOOKS = """
+import json, os, random, resource, sys
+json.dump({
+    "is_child": os.getppid() == int(sys.argv[1]), "session": os.getsid(0) == os.getpid(), "cwd": os.getcwd(),
+    "argv": sys.argv[2:], "env": dict(os.environ), "read": sys.stdin.read(),
+    "open": sorted(os.listdir("/proc/self/fd"))[:-1], "module": __name__, "umask": os.umask(0),
+    "shown": open("/proc/self/cmdline").read().rstrip("\\0").replace("\\0", " ").split()[1:3],
+    "files": resource.getrlimit(resource.RLIMIT_NOFILE), "threads": len(os.listdir("/proc/self/task")),
+}, sys.stdout)
+sys.stderr.write("last words")
+"""
+NUMBERS = itertools.count()
+SLEEPS = "import os, sys, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(300)\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Modules that are written here can be run."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The socket file of a shared server that only this test uses; the server ends when the file is gone."""
+    path = None
+    monkeypatch.setattr(child_start, "_own", None)
+    with pytest.MonkeyPatch.context() as patch, short_folder() as short:
+        patch.setenv(SWITCH, SHARED)
+        patch.setenv("XDG_RUNTIME_DIR", short)
+        path = socket_path()
+        yield path
+        for server in servers(path):
+            server.kill()
+
+
+@contextmanager
+def short_folder() -> Iterator[str]:
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="e") as name:
+        yield name
+
+
+def servers(path: Path) -> list[psutil.Process]:
+    return [p for p in psutil.process_iter(["cmdline"]) if str(path) in (p.info["cmdline"] or ())]
+
+
+def run(folder: Path, code: str, *arguments: str, on_poll: Callable[[], None] = lambda: None, **more: Any) -> str:
+    """Run the code as a child; what it has written."""
+    name = f"looks{next(NUMBERS)}"  # a second one of the same name could run the compiled first one
+    (folder / f"{name}.py").write_text(code)
+    output = bytearray()
+    run_child(
+        name, arguments, cwd=folder, limits=Limits(60, 1000), on_output=output.extend, on_poll=on_poll,
+        poll_seconds=0.02, **more,
+    )  # fmt: skip
+    return output.decode()
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    for _ in range(500):
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_warm_child_differs_from_a_cold_one_in_nothing(
+    threads: int, folder: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def looked() -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(
+            run(folder, LOOKS, "a", "b c", threads=threads, device="cpu", feed=lambda pipe: pipe.write(b"hello"))
+        )
+        return found
+
+    monkeypatch.setenv(SWITCH, COLD)
+    cold = looked()
+    assert cold["read"] == "hello"
+    monkeypatch.setenv(SWITCH, SHARED)
+    assert looked() == cold
+    monkeypatch.setenv(SWITCH, OWN)
+    with own_fork_server():
+        assert looked() == cold
+
+
+@pytest.mark.parametrize(("code", "status", "said"), [
+    ("raise SystemExit('a sentence')", 1, "a sentence"), ("1 / 0", 1, "ZeroDivisionError: division by zero"),
+    ("raise SystemExit(300)", 44, ""), ("", 0, ""),
+    ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", -15, ""), ("raise KeyboardInterrupt", -2, ""),
+    ("import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('late'))).start()", 0, ""),
+    ("import atexit, sys; atexit.register(lambda: sys.stderr.write('bye'))", 0, "bye"),
+])  # fmt: skip
+def test_every_end_is_that_of_a_cold_child(code: str, status: int, said: str, folder: Path) -> None:
+    (folder / "ends.py").write_text(code)
+    request = Request("ends", (), str(folder), {"PYTHONPATH": str(folder), "PATH": os.environ["PATH"]}, ())
+    child = child_start.start_child(request, with_input=False)
+    output, error = child.stdout.read(), child.stderr.read()
+    assert eventually(child.has_ended)
+    assert child.wait() == status
+    assert error.decode().strip().endswith(said)
+    assert output == (b"late\n" if "late" in code else b"")
+
+
+def test_jobs_have_random_numbers_of_their_own(folder: Path) -> None:
+    code = "import json, random, numpy as np\nprint(random.random(), np.random.random())"
+    said = {run(folder, code, loads=("numpy",)) for _ in range(4)}
+    assert len({word for line in said for word in line.split()}) == 8
+
+
+def test_nothing_of_a_job_is_seen_by_the_next(folder: Path) -> None:
+    leaves = "import builtins, sys, os, easeml_core.errors as e\nbuiltins.left = e.left = 1\nos.environ['LEFT'] = '1'"
+    run(folder, leaves, loads=("easeml_core.errors",))
+    looks = (
+        "import builtins, os, easeml_core.errors as e\nprint(*(hasattr(x, 'left') for x in (builtins, e)), os.environ)"
+    )
+    assert run(folder, looks, loads=("easeml_core.errors",)).startswith("False False environ({'PATH'")
+
+
+def test_a_job_whose_client_is_killed_ends(folder: Path) -> None:
+    (folder / "sleeps.py").write_text(SLEEPS)
+    client = (
+        "import sys, pathlib\nfrom easeml_core.sandbox.process import Limits, run_child\n"
+        "from easeml_core.sandbox.child_start import own_fork_server\n"
+        "with own_fork_server():\n  run_child('sleeps', [], cwd=pathlib.Path(sys.argv[1]), limits=Limits(300, 1000),"
+        " on_output=lambda b: (sys.stdout.buffer.write(b), sys.stdout.flush()), on_poll=lambda: None)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", client, str(folder)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    job, server = map(int, process.stdout.readline().split())
+    assert not gone(job)
+    process.kill()
+    process.wait()
+    assert eventually(lambda: gone(job) and gone(server))
+
+
+def test_a_killed_server_ends_its_jobs_and_is_replaced(folder: Path, shared: Path) -> None:
+    seen: list[int] = []
+
+    def kill_server() -> None:
+        for server in servers(shared):
+            seen.extend(child.pid for child in server.children())
+            server.kill()
+
+    with pytest.raises(TrainingKilled):
+        run(folder, SLEEPS, on_poll=kill_server)
+    assert seen
+    assert eventually(lambda: all(map(gone, seen)))
+    assert run(folder, "print('again')") == "again\n"
+    assert len(servers(shared)) == 1
+
+
+def test_a_server_without_its_file_ends_after_its_jobs(folder: Path, shared: Path, monkeypatch) -> None:
+    assert run(folder, "print(1)", on_poll=lambda: shared.unlink(missing_ok=True)) == "1\n"
+    assert eventually(lambda: not servers(shared))
+
+
+def test_of_servers_that_start_at_once_every_one_answers(folder: Path, shared: Path) -> None:
+    first = child_start._SHARED._connected(shared)
+    child_start._SHARED._begin(shared)
+    with first:
+        request = Request("looks", (), str(folder), child_start.clean_environment(1), ())
+        (folder / "looks.py").write_text("print(1)")
+        child = child_start._ask(first, request, with_input=False)
+        assert child.stdout.read() == b"1\n"
+        assert child.wait() in (0, -signal.SIGKILL)
+    assert run(folder, "print(2)") == "2\n"
+
+
+def test_what_cannot_be_served_starts_cold_and_the_log_says_why(
+    folder: Path, shared: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child_start._log_cold.cache_clear()
+    assert run(folder, "print(1)", loads=("antigravity",)) == "1\n"
+    assert "not 'antigravity'" in caplog.text
+    runtime_folder().chmod(0o755)
+    assert run(folder, "print(2)") == "2\n"
+    assert "mode 0700" in caplog.text
+    monkeypatch.setenv(SWITCH, "maybe")
+    with pytest.raises(ConfigError, match="on, own or off"):
+        run(folder, "print(3)")
+
+
+def test_only_its_account_may_ask_a_server(folder: Path, shared: Path) -> None:
+    run(folder, "")
+    assert (shared.stat().st_mode & 0o777, shared.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    if os.geteuid() != 0:
+        pytest.skip("only root may become another account")
+    asks = (
+        "import os, socket, sys\npath = sys.argv[1]\nfd = os.open(os.path.dirname(path), os.O_PATH)\nos.setuid(65534)\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
+        "try: s.connect(f'/proc/self/fd/{fd}/' + os.path.basename(path))\nexcept PermissionError: print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", asks, str(shared)], capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_a_malformed_request_is_refused_and_the_server_goes_on(folder: Path, shared: Path) -> None:
+    run(folder, "")
+    for content in (b"{", b"[]", b'{"module": 1}'):
+        with child_start._SHARED._connected(shared) as control:
+            line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with line, theirs, open(os.devnull) as nothing:
+                socket.send_fds(control, [content], [nothing.fileno()] * 3 + [theirs.fileno()])
+                line.settimeout(10)
+                assert "refused" in json.loads(line.recv(4096))
+    assert len(servers(shared)) == 1
+    assert run(folder, "print(1)") == "1\n"
+
+
+def test_limits_hold_for_a_warm_child(folder: Path) -> None:
+    with pytest.raises(TrainingError, match="out of memory"):
+        run(folder, "data = bytearray(2_000_000_000)\nimport time\ntime.sleep(60)")
+    left = "import os, subprocess, sys\np = subprocess.Popen(['sleep', '300'])\nprint(p.pid, flush=True)"
+    pid = int(run(folder, left))
+    assert eventually(lambda: gone(pid))
+
+
+def test_a_fork_of_the_owner_does_not_use_its_server(folder: Path) -> None:
+    with own_fork_server():
+        run(folder, "")
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if child_start._server() is None else 1)
+        assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_a_thread_in_the_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server.os, "listdir", lambda _: ["1", "2"])
+    with pytest.raises(ValueError, match="2 threads"):
+        fork_server._load(("easeml_core.errors",))
