@@ -408,6 +408,18 @@ def socket_path() -> Path:
     return runtime_folder() / f"fork-{_digest(os.getpid())}.sock"
 
 
+def end_shared_servers(uid: int) -> None:
+    """Let the servers of an account end once their present jobs have ended, by removing their socket files.
+
+    For what stops a whole installation; a process of the account that starts a child later starts a new server.
+
+    Args:
+        uid: User id of the account, whose runtime folder is the one in the folder for temporary files.
+    """
+    for path in (Path(tempfile.gettempdir()) / f"easeml-{uid}").glob("fork-*.sock"):
+        path.unlink(missing_ok=True)
+
+
 def runtime_folder() -> Path:
     """The folder of this account's sockets: in XDG_RUNTIME_DIR, or in the folder for temporary files; mode 0700.
 

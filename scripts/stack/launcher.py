@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.place import DATA, place_of
 from easeml_core.store.server.server import Server
@@ -260,6 +261,7 @@ class Stack:
             self.held.callback(self._note_end, error if failed else None)
             with self.held:
                 self.processes.stop()
+                end_shared_servers(os.geteuid())
 
     def _note_end(self, failure: BaseException | None) -> None:
         state = FAILED if failure else STOPPED
