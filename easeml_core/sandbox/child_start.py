@@ -1,6 +1,6 @@
 """Start a child of ours: as a fork of a server that has imported the libraries (``fork_server``), or cold.
 
-A process that holds secrets has a server of its own, reached through an inherited socket (``own_fork_server``). Other
+A process that holds secrets has a separate server, reached through an inherited socket (``own_fork_server``). Other
 processes of one account on one machine share a server, which a socket file in the account's runtime folder names. The
 name has a digest of all that a child inherits from what starts it, so that a warm child differs from a cold one in
 nothing but the time of its start; after an upgrade the digest, and so the server, is another one.
@@ -140,7 +140,7 @@ def _visible_gpu(device: str, visible: str | None) -> str:
 
 
 def start_child(request: Request, *, with_input: bool, warm: bool = True) -> Child:
-    """Start ``python -P -m MODULE PARENT_PID *ARGUMENTS`` in a session of its own.
+    """Start ``python -P -m MODULE PARENT_PID *ARGUMENTS`` in a new session.
 
     Args:
         request: What to run. Its ``loads`` matter only for a server.
@@ -367,7 +367,7 @@ class _SharedServer:
             unnamed.chmod(0o600)
             listener.listen(128)
             unnamed.rename(path)
-            _popen(listener, str(path)).wait()  # it goes on in a child of its own
+            _popen(listener, str(path)).wait()  # it goes on in a fork of itself
 
 
 _own: _OwnServer | None = None
@@ -389,7 +389,7 @@ def _popen(control: socket.socket, *arguments: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", fork_server.MODULE, str(control.fileno()), *arguments],
         pass_fds=[control.fileno()],
-        # PyArrow's memory would have a thread of its own.
+        # PyArrow's memory would have a thread for itself.
         env=clean_environment(1, "cuda") | {"JE_ARROW_MALLOC_CONF": "background_thread:false"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

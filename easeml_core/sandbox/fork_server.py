@@ -14,8 +14,8 @@ with four descriptors: the job's standard input, output and error, and one end o
       |<----------------------{"status"}|
 
 A killed client ends its job, through the line and through its own process; a killed server ends its jobs
-(PR_SET_PDEATHSIG). Linux. Compare multiprocessing.forkserver, whose children unpickle what they run, and know no
-limits, accounts or descriptors of their own.
+(PR_SET_PDEATHSIG). Linux. Compare multiprocessing.forkserver, whose children unpickle what they run, and have
+the limits, account and descriptors of the server.
 """
 
 from __future__ import annotations
@@ -336,7 +336,7 @@ def _load(modules: tuple[str, ...]) -> None:
 
 
 def _become(request: Request) -> None:
-    """Be ``python -P -m MODULE SERVER ARGUMENTS`` from here on, with a state of random numbers of its own."""
+    """Be ``python -P -m MODULE SERVER ARGUMENTS`` from here on, with a fresh state of random numbers."""
     child_guard.show_to_account()
     os.chdir(request.cwd)
     os.environ.clear()
