@@ -173,7 +173,8 @@ class BestModel:
 
 
 # The same file under another id is the same model (``Model.identity``). The ledger answers a question again that it has
-# answered: the same file against the same one on the same set.
+# answered: the same file against the same one on the same set. Asked study by study, by its index: as a join, the planner
+# expects so few rows that it compares each study with the verdicts of all.
 _BEST_TO_JUDGE = """
 WITH chosen AS MATERIALIZED (
   SELECT s.id, s.name FROM work.studies s
@@ -196,12 +197,12 @@ compared AS (
     ORDER BY y.version DESC LIMIT 1) baseline ON true
   LEFT JOIN work.models w ON w.id = coalesce(p.model_id, baseline.id))
 SELECT c.name AS study, c.id AS model_id, c.quality FROM compared c
-WHERE NOT c.stands AND NOT EXISTS (
-  SELECT FROM work.gate_verdicts g JOIN work.test_sets t ON t.id = g.test_set_id
+WHERE NOT c.stands AND NOT coalesce((
+  SELECT true FROM work.gate_verdicts g JOIN work.test_sets t ON t.id = g.test_set_id
   JOIN work.models j ON j.id = g.model_id JOIN work.models i ON i.id = g.incumbent_id
   WHERE g.study_id = c.study_id AND g.planned AND g.symbol = 'fail' AND t.state = 'live'
   AND (j.format, j.artifact) = (c.format, c.artifact)
-  AND (i.format, i.artifact) = (c.standing_format, c.standing_artifact))
+  AND (i.format, i.artifact) = (c.standing_format, c.standing_artifact) LIMIT 1), false)
 ORDER BY c.name
 """
 
