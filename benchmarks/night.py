@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import csv
 import os
 import platform
 import sys
@@ -54,6 +55,11 @@ EVERY_SECONDS = 0.5
 SEAL_SECONDS = 60.0
 """Patience with the referee for each study that it seals."""
 
+RESULTS = Path(__file__).resolve().parent / "results" / "night.csv"
+NIGHT = ("dag", "studies", "trials", "devices")
+"""What makes two nights the same one."""
+
+PARTS = ("scheduler", "referee", "database", "triggerer", "dag-processor", "api-server", "task-api-server")
 TRAINING = ("suggest", "train", "devices")
 CHEAP: tuple[dict[str, Any], ...] = (
     {"name": "bayes", "kind": "gaussian_naive_bayes"},
@@ -299,6 +305,25 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     console.print(f"The tasks' processes are below the scheduler. Cores and load: {found['machine']}")
 
 
+def keep(found: Mapping[str, Any], path: Path = RESULTS) -> None:
+    """Write the stages into the file of results; those of another number of studies, or another DAG, stay."""
+    kept: list[dict[str, Any]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = list(csv.DictReader(file))
+    night = {name: str(found[name]) for name in NIGHT}
+    kept = [row for row in kept if any(row[name] != value for name, value in night.items())]
+    for stage in found["stages"]:
+        parts = {part: f"{stage['parts'].get(part, 0.0):.1f}" for part in PARTS}
+        seconds = {"wall_seconds": f"{stage['wall_seconds']:.1f}", "cpu_seconds": f"{stage['cpu_seconds']:.1f}"}
+        kept.append(night | {"stage": stage["name"]} | seconds | parts | {"load": f"{found['machine']['load']:.1f}"})
+    kept.sort(key=lambda row: (row["dag"], int(row["studies"])))  # stages stay in their order
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*NIGHT, "stage", "wall_seconds", "cpu_seconds", *PARTS, "load"])
+        writer.writeheader()
+        writer.writerows(kept)
+
+
 @click.command(help=__doc__)
 @click.option("--studies", default=8, show_default=True, type=click.IntRange(1, 100_000))
 @click.option(
@@ -308,9 +333,19 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 @click.option("--chunk-size", default=200, show_default=True, type=click.IntRange(1, 1000))
 @click.option("--dag", type=click.Choice([AT_SCALE, ROUNDS]), default=AT_SCALE, show_default=True)
 @click.option("--referee", default="", help="Further options of `easeml referee`, such as `--workers 2`.")
+@click.option(
+    "--save", is_flag=True, help="Keep the stages in benchmarks/results/night.csv, in place of the same night's."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def main(
-    studies: int, trials: int | None, devices: int, chunk_size: int, dag: str, referee: str, as_json: bool
+    studies: int,
+    trials: int | None,
+    devices: int,
+    chunk_size: int,
+    dag: str,
+    referee: str,
+    save: bool,
+    as_json: bool,
 ) -> None:
     """Play the night."""
     found = measure(
@@ -321,6 +356,8 @@ def main(
         dag=dag,
         referee=referee.split(),
     )
+    if save:
+        keep(found)
     if as_json:
         show_json(found)
     else:

@@ -48,6 +48,10 @@ FORM = {
     "policy": params.policy(),
 }
 
+# Seconds that are left of the night's time for training: a further try of a device gets no time of its own.
+LEFT = """{{ [0, params.time_limit_minutes * 60
+    - (macros.datetime.now(dag_run.start_date.tzinfo) - dag_run.start_date).total_seconds()] | max }}"""
+
 with DAG(
     dag_id="easeml_night_at_scale",
     schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta()),  # never for a past night
@@ -74,7 +78,7 @@ with DAG(
         task_id="train",
         pool="easeml_devices",
         policy=dag.param("policy"),
-        until="{{ params.time_limit_minutes * 60 }}",
+        until=LEFT,
         max_trials=dag.param("max_trials"),
         map_index_template="{{ task.device }}",
         execution_timeout=timedelta(hours=12),  # longer than the longest time limit and one trial

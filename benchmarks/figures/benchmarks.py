@@ -65,6 +65,25 @@ def prepare(folder: Path) -> None:
                 writer.writerow([key, *(cells.get((key, candidate), "") for candidate in candidates)])
 
 
+def night(_: Runner | None = None) -> str:
+    """Seconds of each stage of a night, by DAG and number of studies."""
+    body = [
+        [
+            f"`{row['dag']}`",
+            f"{int(row['studies']):,} / {int(row['trials']):,}",
+            row["stage"],
+            *(
+                f"{float(row[name]):,.0f}"
+                for name in ("wall_seconds", "cpu_seconds", "scheduler", "referee", "database")
+            ),
+            row["load"],
+        ]
+        for row in rows_of("night.csv")
+    ]
+    seconds = ("wall s", "processor s", "of these tasks and scheduler", "referee", "database")
+    return table(["DAG", "studies / trials", "stage", *seconds, "load"], body)
+
+
 def matrix(_: Runner | None = None) -> str:
     """Quality and seconds of every cell, the best of each table in bold."""
     lines: dict[str, list[Row]] = {}
@@ -117,6 +136,7 @@ def rungs(_: Runner | None = None) -> str:
 
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
+    "night": night,
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
     "five-studies": studies,
     "rungs": rungs,

@@ -2,11 +2,14 @@
 
 import ast
 import copy
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
+import jinja2
 import pytest
 from airflow.sdk import DAG, CronTriggerTimetable
 from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.sdk.execution_time import macros
 
 from easeml_airflow import assets, decorators, notifications, operators, sensors
 
@@ -180,12 +183,21 @@ def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag, name, task, more
     assert isinstance(run, MappedOperator)
     assert run.pool == "easeml_devices"
     assert dag.max_active_runs == 1
+    assert (dag.schedule is None) is (name not in NIGHTLY)
     if more:  # a failed device does not keep back what the others have trained
         assert dag.task_dict["best_models"].trigger_rule == "all_done"
         assert isinstance(dag.task_dict["release"], MappedOperator)
     # The longest stream that the form allows, and a trial after it, fit into the task's time.
     longest = timedelta(minutes=dag.params.get_param("time_limit_minutes").schema["maximum"])
     assert run.execution_timeout > longest
+
+
+@pytest.mark.parametrize(("hours_ago", "left"), [(0, 3600), (0.75, 900), (2, 0)])
+def test_a_further_try_of_a_device_has_the_rest_of_the_night_s_time(dag_bag, hours_ago, left):
+    template = dag_bag.dags["easeml_night_at_scale"].task_dict["train"].partial_kwargs["until"]
+    begun = datetime.now(UTC) - timedelta(hours=hours_ago)
+    names = {"params": {"time_limit_minutes": 60}, "dag_run": SimpleNamespace(start_date=begun), "macros": macros}
+    assert float(jinja2.Template(template).render(names)) == pytest.approx(left, abs=30)
 
 
 @pytest.mark.parametrize(

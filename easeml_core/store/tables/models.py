@@ -173,8 +173,8 @@ class BestModel:
 
 
 # The same file under another id is the same model (``Model.identity``). The ledger answers a question again that it has
-# answered: the same file against the same one on the same set. Asked study by study, by its index: as a join, the planner
-# expects so few rows that it compares each study with the verdicts of all.
+# answered: the same file against the same one on the same set. Looked up study by study: of a join, the planner expects
+# so few rows that it compares each study with the verdicts of all.
 _BEST_TO_JUDGE = """
 WITH chosen AS MATERIALIZED (
   SELECT s.id, s.name FROM work.studies s

@@ -21,7 +21,8 @@ def test_figures_of_the_script_and_of_the_page_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "maker"), [("binary-matrix", "matrix"), ("five-studies", "studies"), ("rungs", "rungs")]
+    ("name", "maker"),
+    [("binary-matrix", "matrix"), ("five-studies", "studies"), ("night", "night"), ("rungs", "rungs")],
 )
 def test_tables_of_results_are_those_of_the_files(name: str, maker: str) -> None:
     assert _PAGE.blocks[name].strip() == getattr(catalogue, maker)()
