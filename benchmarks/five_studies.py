@@ -99,7 +99,7 @@ def register(bench: Installation, name: str, kind: Kind, raw: RawTable, part: Pa
     )
     bench.judge.answer_one()
     answer = answer_of(bench.worker, filed.request_id)
-    if answer is None or answer["refused"]:
+    if answer is None or answer.refused:
         message = f"the study {name} was not sealed: {answer}"
         raise RuntimeError(message)
     with bench.worker.begin() as tx:

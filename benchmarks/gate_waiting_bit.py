@@ -29,6 +29,7 @@ from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.slices import Slice
 from easeml_core.services.labeling.requests import give_labels
+from easeml_core.services.referee.answers import VerdictAnswer
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
@@ -203,9 +204,9 @@ class Desk:
             self.label()
             self.at.judge.answer_one()
             answer = answer_of(self.at.worker, asked)
-        if answer is None or answer["refused"]:
+        if not isinstance(answer, VerdictAnswer):
             raise RuntimeError(str(answer))
-        return waited, str(answer["symbol"])
+        return waited, str(answer.symbol)
 
     def label(self) -> None:
         """Give all labels that are wanted."""

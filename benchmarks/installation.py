@@ -65,7 +65,7 @@ class Installation:
         family = Path(f"/proc/{postmaster.pid}/task/{postmaster.pid}/children").read_text().split()
         return sum(int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) for pid in family) / 1e6
 
-    def register(self, *, rows: int, meter: Mapping[str, Any]) -> dict[str, Any]:
+    def register(self, *, rows: int, meter: Mapping[str, Any]) -> Any:
         """Register and seal a study of so many coin flips; the referee's answer."""
         write_coins(self.folder / "data" / TENANT / "coins.csv", rows=rows)
         candidates = [{"name": "tree", "kind": "decision_tree"}]
@@ -75,7 +75,7 @@ class Installation:
         )
         self.judge.answer_one()
         answer = answer_of(self.worker, filed.request_id)
-        if answer is None or answer["refused"]:
+        if answer is None or answer.refused:
             message = f"the study was not sealed: {answer}"
             raise RuntimeError(message)
         return answer

@@ -23,6 +23,7 @@ import click
 from installation import STUDY, installation
 
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation
+from easeml_core.services.referee.answers import ReadingAnswer
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Stopwatch:
         self.bench.judge.answer_one()
         end = self._clocks()
         answer = answer_of(self.bench.worker, filed)
-        if answer is None or answer["refused"] or answer["signal"] is None or answer["cached"]:
+        if not isinstance(answer, ReadingAnswer) or answer.retired or answer.cached:
             message = f"this reading does not count: {answer}"
             raise RuntimeError(message)
         walls, processors, ends = zip(*self.runs, strict=True)
@@ -100,7 +101,7 @@ def measure(lengths: list[int], readings: int, *, profile: bool) -> dict[str, An
             profiler.disable()
             pstats.Stats(profiler).sort_stats("cumulative").print_stats("easeml_core|execute|fetch|loads", 45)
     windows = [_window(length, times[length - 1 : length - 1 + readings]) for length in lengths]
-    return {"sealed": answer["message"], "readings": readings, "load": os.getloadavg()[0], "windows": windows}
+    return {"sealed": answer.message, "readings": readings, "load": os.getloadavg()[0], "windows": windows}
 
 
 def _window(length: int, times: list[Times]) -> dict[str, Any]:

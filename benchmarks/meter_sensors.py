@@ -82,8 +82,8 @@ def seal(stack: Stack, store: Store) -> None:
         store, study=STUDY, gate=GATE, meter=METER, candidates=candidates, request_key="register", **asked
     )
     answer = wait_for(lambda: answer_of(store, filed.request_id), 60)
-    if answer["refused"]:
-        raise RuntimeError(answer["message"])
+    if answer.refused:
+        raise RuntimeError(answer.message)
 
 
 def hand_in_by_heart(stack: Stack, store: Store) -> int:
@@ -115,7 +115,7 @@ def breach(stack: Stack, store: Store, tasks: Tasks, sensors: int) -> dict[str, 
         answer = wait_for(lambda: answer_of(store, filed), 60)
     decided, alerted = _moments(stack)
     heard = listener.heard[f"alert:{STUDY}"]
-    if answer["signal"] != 2:
+    if answer.signal != 2:
         message = f"the model was not found out: {answer}"
         raise RuntimeError(message)
     return {

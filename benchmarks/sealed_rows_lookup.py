@@ -37,6 +37,7 @@ from easeml_core.entities import SealedSetPurpose
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
+from easeml_core.services.referee.answers import VerdictAnswer
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
@@ -208,9 +209,9 @@ def file_table(at: Installation, study: str, content: Table, target: str, tenant
     )
     at.judge.answer_one()
     answer = answer_of(at.worker, filed.request_id)
-    if answer is None or (answer["refused"] and row_registry.OWN_WORDS not in answer["message"]):
+    if answer is None or (answer.refused and row_registry.OWN_WORDS not in answer.message):
         raise RuntimeError(str(answer))
-    return bool(answer["refused"])
+    return bool(answer.refused)
 
 
 def known_labels(at: Installation, study: str) -> KnownLabels:
@@ -252,9 +253,9 @@ def gate_passes(at: Installation, study: str, known: KnownLabels) -> tuple[bool,
     asked = file_gate_request(at.worker, study=study, model_id=model_id, request_key=at.key())
     at.judge.answer_one()
     answer = answer_of(at.worker, asked)
-    if answer is None or answer["refused"]:
+    if not isinstance(answer, VerdictAnswer):
         raise RuntimeError(str(answer))
-    return answer["symbol"] == "pass", float(np.mean([one is not None for one in found]))
+    return answer.symbol == "pass", float(np.mean([one is not None for one in found]))
 
 
 def life_through_the_referee(at: Installation, way: str, number: int) -> tuple[bool, bool]:

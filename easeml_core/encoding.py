@@ -8,9 +8,21 @@ differ.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass, make_dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import attrs
 import msgspec
@@ -18,7 +30,7 @@ import msgspec
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -110,7 +122,81 @@ def schemas_of(kinds: Sequence[Any]) -> tuple[tuple[dict[str, Any], ...], dict[s
     Raises:
         TypeError: If a field's type has no JSON form.
     """
-    return msgspec.json.schema_components(kinds, schema_hook=_schema_of_other, ref_template="#/$defs/{name}")
+    unions = _Unions()
+    plain = [unions.without(kind) for kind in kinds]
+    members = list(dict.fromkeys(one for alternatives in unions.alternatives.values() for one in alternatives))
+
+    def hook(kind: type) -> dict[str, Any]:
+        return {_ALTERNATIVES: unions.alternatives[kind]} if kind in unions.alternatives else _schema_of_other(kind)
+
+    found, shared = msgspec.json.schema_components([*plain, *members], schema_hook=hook, ref_template="#/$defs/{name}")
+    schemas = dict(zip(members, found[len(plain) :], strict=True))
+    return tuple(_named(one, schemas) for one in found[: len(plain)]), _named(shared, schemas)
+
+
+_ALTERNATIVES = "alternatives"
+"""Key under which a schema holds the classes of a union until these have names."""
+
+
+def _named(schema: Any, schemas: Mapping[type, dict[str, Any]]) -> Any:
+    """Return a schema in which each union of records refers to theirs."""
+    if isinstance(schema, dict):
+        if _ALTERNATIVES in schema and isinstance(schema[_ALTERNATIVES], tuple):
+            return {"anyOf": [schemas[kind] for kind in schema[_ALTERNATIVES]]}
+        return {key: _named(value, schemas) for key, value in schema.items()}
+    return [_named(value, schemas) for value in schema] if isinstance(schema, list) else schema
+
+
+class _Unions:
+    """Stand-ins for unions of records: msgspec describes none, since it could not tell their JSON apart.
+
+    Attributes:
+        alternatives: The classes that each stand-in is for.
+    """
+
+    def __init__(self) -> None:
+        self.alternatives: dict[type, tuple[type, ...]] = {}
+        self._plain: dict[type, type] = {}
+
+    def without(self, hint: Any) -> Any:
+        """Return a type with a stand-in for each union of records in it; records that have one are copied."""
+        origin, parts = get_origin(hint), get_args(hint)
+        if origin in (Union, UnionType):
+            records = tuple(self.without(part) for part in parts if is_dataclass(part) or attrs.has(part))
+            others = [self.without(part) for part in parts if not (is_dataclass(part) or attrs.has(part))]
+            return Union[(self._one_of(records) if len(records) > 1 else records[0], *others)] if records else hint
+        if origin is not None and origin is not Literal and origin is not Annotated:
+            return origin[tuple(self.without(part) for part in parts)]
+        return self._without(hint) if isinstance(hint, type) and is_dataclass(hint) else hint
+
+    def _one_of(self, records: tuple[type, ...]) -> type:
+        for stand_in, alternatives in self.alternatives.items():
+            if alternatives == records:
+                return stand_in
+        stand_in = type("OneOf", (), {})
+        self.alternatives[stand_in] = records
+        return stand_in
+
+    def _without(self, kind: type) -> type:
+        if kind not in self._plain:
+            self._plain[kind] = kind  # where it refers to itself
+            hints = get_type_hints(kind)
+            plain = {name: self.without(hint) for name, hint in hints.items()}
+            if plain != hints:
+                self._plain[kind] = make_dataclass(
+                    kind.__name__,
+                    [(f.name, plain[f.name], _as(f)) for f in fields(kind)],
+                    namespace={"__doc__": kind.__doc__},
+                    kw_only=True,
+                )
+        return self._plain[kind]
+
+
+def _as(found: Field[Any]) -> Any:
+    """Return a field with the same default."""
+    if found.default_factory is not MISSING:
+        return field(default_factory=found.default_factory)
+    return field() if found.default is MISSING else field(default=found.default)
 
 
 def row_of(value: Any) -> dict[str, Any]:

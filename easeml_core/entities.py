@@ -325,6 +325,27 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """The referee's answer to a request; answers with facts are in ``services/referee/answers.py``.
+
+    Attributes:
+        request_id: The request.
+        kind: Of the request.
+        study: Name of its study.
+        model_id: The model that it is about; None for requests about a study.
+        refused: Whether the request was refused.
+        message: What to tell the user.
+    """
+
+    request_id: int
+    kind: RequestKind
+    study: str
+    model_id: int | None
+    refused: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A trained artifact: where it lies, which file format, which content hash."""
 

@@ -105,7 +105,7 @@ class Installation:
             pass
         request_id = filed if isinstance(filed, int) else filed["request_id"]
         answer = self.get("answer_of")(self.worker, request_id)
-        if answer is None or answer["refused"]:
+        if answer is None or (answer["refused"] if isinstance(answer, dict) else answer.refused):
             message = f"request {request_id} was not answered: {answer}"
             raise RuntimeError(message)
         return answer

@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from easeml_core.cli.output import reading
+from easeml_core.entities import Symbol
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,
@@ -24,7 +25,7 @@ from easeml_core.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from easeml_core.entities import JsonObject
+    from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.server.server import Server
@@ -179,7 +180,7 @@ GATE_MAY_WAIT = (
 """Why the gate has not answered yet; which reason holds is not public."""
 
 
-def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = GATE_MAY_WAIT) -> dict[str, Any]:
+def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = GATE_MAY_WAIT) -> GivenAnswer:
     """Wait for the answer to a request, as of ``services.referee.requests.answer_of``.
 
     Args:
@@ -208,16 +209,20 @@ def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = G
     raise StateError(message)
 
 
-def gate_passes(answer: dict[str, Any]) -> bool:
+def gate_passes(answer: GivenAnswer) -> bool:
     """Return whether the exit status is 0: a withheld verdict is no failure, so the command ends alike for all."""
-    return not answer["refused"] and answer["symbol"] in ("pass", "withheld")
+    from easeml_core.services.referee.answers import VerdictAnswer
+
+    return isinstance(answer, VerdictAnswer) and answer.symbol in (Symbol.PASS, Symbol.WITHHELD)
 
 
-def tell_gate_answer(answer: dict[str, Any]) -> None:
+def tell_gate_answer(answer: GivenAnswer) -> None:
     """Print the gate's answer, with what to do after a pass; one on another condition is advice only."""
-    click.echo(answer["message"])
-    if not answer["refused"] and answer["symbol"] == "pass" and answer["planned"]:
-        click.echo(f"promote it with `easeml model promote {answer['study']} {answer['model_id']}`")
+    from easeml_core.services.referee.answers import VerdictAnswer
+
+    click.echo(answer.message)
+    if isinstance(answer, VerdictAnswer) and answer.symbol == Symbol.PASS and answer.planned:
+        click.echo(f"promote it with `easeml model promote {answer.study} {answer.model_id}`")
 
 
 def mapping_of(option: str, value: str) -> JsonObject:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from easeml_core.cli.output import Columns
-    from easeml_core.entities import JsonObject
+    from easeml_core.entities import GivenAnswer
     from easeml_core.services.datasets.validation_sets import ReplacedValidation, ValidationSetReport
     from easeml_core.store.database import Store
 
@@ -60,7 +60,7 @@ def new_key(given: str | None) -> str:
     return given or f"cli/{uuid.uuid4()}"
 
 
-def refreshed(store: Store, study: str, request_key: str, timeout: float) -> JsonObject:
+def refreshed(store: Store, study: str, request_key: str, timeout: float) -> GivenAnswer:
     """Return the referee's answer to a request to refresh the study."""
     from easeml_core.services.datasets.feed import file_refresh
 
@@ -107,12 +107,14 @@ def feed(
     )
     answer = refreshed(store, study, f"{key}/refresh", timeout) if refresh else None
     if as_json:
-        show_json({**row_of(fed), "refresh": answer})
+        from easeml_core.services.referee.filed_requests import FedPairs
+
+        show_json(FedPairs(**row_of(fed), refresh=answer))
     else:
         click.echo(f"feed {fed.feed_id} of study {study}: {counted(fed.rows, 'pair')}")
         ask = f"they wait for the next refresh: at night, or with `easeml refine apply {study}`"
-        click.echo(ask if answer is None else plain(answer["message"]))
-    if answer is not None and answer["refused"]:
+        click.echo(ask if answer is None else plain(answer.message))
+    if answer is not None and answer.refused:
         click.get_current_context().exit(1)
 
 
@@ -263,8 +265,8 @@ def apply(study: str, timeout: float, request_key: str | None, database: str | N
     if as_json:
         show_json(answer)
     else:
-        click.echo(plain(answer["message"]))
-    if answer["refused"]:
+        click.echo(plain(answer.message))
+    if answer.refused:
         click.get_current_context().exit(1)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,10 +71,11 @@ def ask(
 def _ask(
     store: Store, study: str, model_id: int | None, condition: str | None, key: str, *, wait: float, as_json: bool
 ) -> int:
+    from easeml_core.services.referee.filed_requests import AskedGate
     from easeml_core.services.referee.requests import file_gate_request
 
     request_id = file_gate_request(store, study=study, model_id=model_id, condition=condition, request_key=key)
-    request = {"study": study, "request_id": request_id, "request_key": key}
+    request = AskedGate(study, request_id, key)
     again = f"the same call with --request-key {key} shows its answer"
     if not as_json:  # at once, so that a user who stops waiting knows the request and its key
         later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
@@ -83,7 +85,7 @@ def _ask(
             show_json(request)
         return 0
     answer = wait_for_answer(store, request_id, wait, f"{GATE_MAY_WAIT}, {again}")
-    show_json(request | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    show_json(replace(request, answer=answer)) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 
 

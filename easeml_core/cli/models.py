@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from easeml_core.cli.output import Columns
+    from easeml_core.entities import GivenAnswer
     from easeml_core.services.models.inference import Inferred
     from easeml_core.services.models.submission import Submitted
+    from easeml_core.services.referee.answers import ReadingAnswer
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import ListedModel
@@ -227,6 +230,7 @@ def meter(
 
     Exit status: 0 a signal, 1 a refusal, or a set that is retired instead, 2 any error, 130 interrupted.
     """
+    from easeml_core.services.referee.answers import ReadingAnswer
     from easeml_core.services.referee.requests import file_meter_request
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
@@ -234,20 +238,20 @@ def meter(
     answer = wait_for_answer(store, filed, timeout, _NO_ANSWER)
     if as_json:
         show_json(answer)
-    elif answer["refused"]:
-        click.echo(answer["message"])
-    else:
+    elif isinstance(answer, ReadingAnswer):
         _tell_reading(answer)
-    context.exit(1 if answer["refused"] or answer["retired"] else 0)
+    else:
+        click.echo(answer.message)
+    context.exit(0 if isinstance(answer, ReadingAnswer) and not answer.retired else 1)
 
 
-def _tell_reading(answer: dict[str, Any]) -> None:
+def _tell_reading(answer: ReadingAnswer) -> None:
     """Print the signal in words, what is left of the set, what two signals mean together, and the raised alert."""
-    left = answer["submissions_left"]
+    left = answer.submissions_left
     rest = "" if left is None else f"; {counted(left, 'submission')} left"
-    meaning = f": {answer['meaning']}" if answer["meaning"] and answer["direct_signal"] is None else ""
-    click.echo(f"{answer['message']}{meaning}{rest}")
-    for line in (answer["sentence"], answer["alert"]):
+    meaning = f": {answer.meaning}" if answer.meaning and answer.direct_signal is None else ""
+    click.echo(f"{answer.message}{meaning}{rest}")
+    for line in (answer.sentence, answer.alert):
         if line:
             click.echo(line)
 
@@ -281,13 +285,13 @@ def _is_referee(store: Store) -> bool:
 def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -> None:
     """Wait for the answer and print it; a refusal is an error."""
     answer = _answer(store, request_id, timeout)
-    show_json(answer) if as_json else click.echo(answer["message"])
+    show_json(answer) if as_json else click.echo(answer.message)
 
 
-def _answer(store: Store, request_id: int, timeout: float) -> dict[str, Any]:
+def _answer(store: Store, request_id: int, timeout: float) -> GivenAnswer:
     answer = wait_for_answer(store, request_id, timeout, _NO_ANSWER)
-    if answer["refused"]:
-        raise StateError(answer["message"])
+    if answer.refused:
+        raise StateError(answer.message)
     return answer
 
 
@@ -321,8 +325,8 @@ def infer(
     Columns of a CSV file that are no inputs of the study are written beside the answers. The last line on standard
     error names the model that has answered, and the duration.
     """
-    from easeml_core.services.models.inference import answers_json, write_answers, write_answers_to
     from easeml_core.services.models.inference import infer as ask
+    from easeml_core.services.models.inference import public_answers, write_answers, write_answers_to
 
     if path is not None and rows:
         message = "give a PATH or --row, not both"
@@ -332,7 +336,7 @@ def infer(
     if output is not None:
         write_answers(output, found)
     if as_json:
-        show_json(answers_json(found))
+        show_json(public_answers(found))
         return
     if output is None:
         write_answers_to(sys.stdout, found)
@@ -415,11 +419,12 @@ def _submit(
 ) -> int:
     """Submit, ask the gate, wait; ``asked`` says whether the gate is asked and how long to wait for its answer."""
     from easeml_core.services.models.submission import submit_model
+    from easeml_core.services.referee.filed_requests import JudgedSubmission
 
     submitted = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked
     request_id = _ask_gate(store, submitted, key) if asks_gate else None
-    shown = row_of(submitted) | ({} if request_id is None else {"request_id": request_id})
+    shown = JudgedSubmission(**row_of(submitted) | ({} if request_id is None else {"request_id": request_id}))
     if not as_json:
         _tell(submitted, request_id, waits=timeout is not None)
     if timeout is None or request_id is None:
@@ -427,7 +432,7 @@ def _submit(
             show_json(shown)
         return 0
     answer = wait_for_answer(store, request_id, timeout)
-    show_json(shown | {"answer": answer}) if as_json else tell_gate_answer(answer)
+    show_json(replace(shown, answer=answer)) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 
 

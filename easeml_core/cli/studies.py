@@ -148,13 +148,13 @@ def show(name: str, database: str | None, as_json: bool) -> None:
 
     `easeml trial show` has the whole reason of a failure.
     """
-    from easeml_core.services.reports.overview import study_details
+    from easeml_core.services.reports.overview import ShownStudy, study_details
     from easeml_core.services.studies.columns import study_columns
 
     store = open_store(database)
     details, inputs = study_details(store, study=name), study_columns(store, name)
     if as_json:
-        show_json(row_of(details) | row_of(inputs))
+        show_json(ShownStudy(**row_of(details), **row_of(inputs)))
         return
     summary = details.summary
     click.echo(f"{name} of {summary.tenant}: {summary.state}; next: {summary.next}")
@@ -284,6 +284,7 @@ def register(
 
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
+    from easeml_core.services.referee.filed_requests import Registration
     from easeml_core.services.registration.register import register_study
 
     settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
@@ -294,10 +295,10 @@ def register(
         click.echo(f"request {filed.request_id} waits for the referee, at most {timeout:g} s", err=True)
     answer = wait_for_answer(store, filed.request_id, timeout, NO_REFEREE) if wait else None
     if as_json:
-        show_json({**row_of(filed), "answer": answer})
+        show_json(Registration(**row_of(filed), answer=answer))
     else:
-        click.echo(answer["message"] if answer else f"registered; the referee's answer is request {filed.request_id}")
-    if answer and answer["refused"]:
+        click.echo(answer.message if answer else f"registered; the referee's answer is request {filed.request_id}")
+    if answer and answer.refused:
         raise SystemExit(1)
 
 

@@ -61,10 +61,10 @@ def await_answers(
         tell(f"the referee splits and seals {waiting[0]}, {len(waiting)} to go")
         answer = answer_of(store, requests[waiting[0]])
         if answer is not None:
-            if answer["refused"]:
-                message = f"study {waiting[0]} was refused: {answer['message']}"
+            if answer.refused:
+                message = f"study {waiting[0]} was refused: {answer.message}"
                 raise NightError(message)
-            messages[waiting[0]] = str(answer["message"])
+            messages[waiting[0]] = str(answer.message)
         elif time.monotonic() > deadline:
             message = f"the referee has not sealed {', '.join(waiting)} within {PATIENCE_SECONDS:.0f} s"
             raise NightError(message)

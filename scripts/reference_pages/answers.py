@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import inspect
 import json
+from functools import reduce
 from importlib import import_module
+from operator import or_
 from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
@@ -18,19 +20,42 @@ if TYPE_CHECKING:
 
 CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.store"
 API, PAGES = "/api/v1/studies/{study}", "easeml_airflow.web.server.service"
+QUESTIONS = "easeml_airflow.triggers.questions"
 
 TYPED = {
     f"GET {API}/feeds": f"{PAGES}:Feeds",
     f"GET {API}/refine": f"{SERVICES}.datasets.refine:PairList",
     f"GET {API}/requests/{{request_id}}": f"{PAGES}:RefreshAnswer",
     f"POST {API}/feed": f"{SERVICES}.datasets.feed:FeedReceipt",
+    f"POST {API}/infer": f"{SERVICES}.models.inference:InferredAnswers",
     f"POST {API}/refine": f"{PAGES}:Refined",
     "XCom of BestModelsOperator": f"list {STORE}.tables.models:BestModel",
+    "XCom of FedStudiesOperator": "list builtins:str",
     "XCom of FeedOperator": f"{SERVICES}.datasets.feed:FeedReceipt",
+    "XCom of ForcePromotionOperator": f"{SERVICES}.referee.answers:MoveAnswer",
+    "XCom of GateOperator": f"{SERVICES}.referee.answers:VerdictAnswer",
+    "XCom of InferOperator": f"{SERVICES}.models.inference:InferenceResult",
+    "XCom of ListStudiesOperator": "list builtins:str",
+    "XCom of MeterOperator": f"{SERVICES}.referee.answers:ReadingAnswer",
+    "XCom of MlflowSyncOperator": f"list {SERVICES}.operations.mlflow_sync:MirrorReport",
+    "XCom of NewTestSetSensor": f"{STORE}.tables.releases:Alert",
+    "XCom of NotifyOperator": "easeml_airflow.operators.notify:Told",
+    "XCom of OverfittingMeterSensor": f"{STORE}.tables.releases:Alert | {QUESTIONS}:NoAlert",
+    "XCom of PauseOnAlertOperator": f"{SERVICES}.meter.alerts:PausedStudy",
+    "XCom of PromoteModelOperator": f"{SERVICES}.referee.answers:MoveAnswer",
+    "XCom of RefineOperator": f"{SERVICES}.referee.answers:RefreshedAnswer",
+    "XCom of RegisterStudyOperator": "easeml_core.entities:GivenAnswer",
+    "XCom of RollbackModelOperator": f"{SERVICES}.referee.answers:MoveAnswer",
+    "XCom of RunDeviceOperator": f"{SERVICES}.trials.worker:DeviceSummary",
     "XCom of SubmitModelOperator": f"{SERVICES}.models.submission:Submitted",
+    "XCom of SuggestTrialsOperator": f"list {STORE}.tables.decisions:SuggestedTrial",
+    "XCom of TestSetReadySensor": f"{QUESTIONS}:ReadySets",
+    "XCom of TrainTrialOperator": f"{STORE}.tables.trials:TrialReport",
+    "XCom of TrialFinishedSensor": f"{STORE}.tables.trials:TrialReport",
     "XCom of WaitingSubmissionsOperator": f"list {STORE}.tables.models:WaitingSubmission",
     "easeml alerts": f"list {STORE}.tables.releases:Alert",
     "easeml audit": f"list {SERVICES}.reports.audit:AuditEvent",
+    "easeml backtest": f"{SERVICES}.selection.backtest:BacktestReport",
     "easeml cache clear": f"{CLI}.operations:Cleared",
     "easeml cache show": "easeml_core.remote.cache:CacheReport",
     "easeml candidate pack": f"{CLI}.candidates:KeptProgram",
@@ -41,6 +66,7 @@ TYPED = {
     "easeml db start": f"{CLI}.operations:ServerAddress",
     "easeml db upgrade": f"{CLI}.operations:Upgraded",
     "easeml db url": f"{CLI}.operations:RoleAddress",
+    "easeml device run": f"{SERVICES}.trials.worker:DeviceSummary",
     "easeml doctor": f"list {SERVICES}.operations.doctor:Check",
     "easeml evidence acknowledge": f"list {SERVICES}.evidence.verification:Finding",
     "easeml evidence keys": f"list {CLI}.evidence:ListedKey",
@@ -48,34 +74,55 @@ TYPED = {
     "easeml evidence trust": f"{CLI}.evidence:TrustedKey",
     "easeml evidence verify": f"{SERVICES}.evidence.report:Report",
     "easeml explain": f"{SERVICES}.reports.decision:TrialExplanation",
+    "easeml feed": f"{SERVICES}.referee.filed_requests:FedPairs",
+    "easeml gate ask": f"{SERVICES}.referee.filed_requests:AskedGate",
+    "easeml infer": f"{SERVICES}.models.inference:InferredAnswers",
     "easeml labels conflicts": f"{SERVICES}.labeling.requests:Conflicts",
     "easeml labels give": f"{SERVICES}.labeling.requests:GivenLabels",
     "easeml labels unsure": f"{SERVICES}.labeling.adjudication:UnsureExamples",
     "easeml labels wanted": f"{SERVICES}.labeling.requests:WantedLabels",
+    "easeml ledger": f"list {SERVICES}.test_sets.ledger:ShownEntry",
     "easeml mlflow sync": f"list {SERVICES}.operations.mlflow_sync:MirrorReport",
     "easeml model list": f"list {STORE}.tables.promotions:ListedModel",
+    "easeml model meter": f"{SERVICES}.referee.answers:ReadingAnswer | easeml_core.entities:GivenAnswer",
+    "easeml model promote": f"{SERVICES}.referee.answers:MoveAnswer",
+    "easeml model rollback": f"{SERVICES}.referee.answers:MoveAnswer",
+    "easeml model show": f"{SERVICES}.models.promotion:ShownModel",
     "easeml next": f"list {SERVICES}.reports.next_steps:NextStep",
     "easeml policy history": f"list {SERVICES}.selection.policy:PolicyReport",
     "easeml policy set": f"{SERVICES}.selection.policy:PolicyChange",
     "easeml policy show": f"{SERVICES}.selection.policy:PolicyReport",
     "easeml program check": f"{CLI}.candidates:CheckedProgram",
     "easeml program infer": "easeml_core.data.inference.result:ProgramReport",
+    "easeml promote": f"{SERVICES}.referee.answers:MoveAnswer",
     "easeml promotion evidence": f"{CLI}.evidence:WrittenEvidence",
     "easeml promotion verify": f"{SERVICES}.evidence.bundle_check:Checked",
     "easeml referee": f"{CLI}.referee:AnsweredRequests",
+    "easeml refine apply": f"{SERVICES}.referee.answers:RefreshedAnswer | easeml_core.entities:GivenAnswer",
     "easeml refine feeds": f"list {SERVICES}.datasets.feed:FeedEntry",
+    "easeml refine list": f"{SERVICES}.datasets.refine:PairList",
     "easeml refine off": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine on": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine rank": f"{SERVICES}.datasets.refine:SuspiciousPairs",
+    "easeml rollback": f"{SERVICES}.referee.answers:MoveAnswer",
     "easeml status": f"{SERVICES}.reports.overview:Overview",
     "easeml study list": f"list {SERVICES}.reports.overview:StudyEntry",
     "easeml study pause": f"{SERVICES}.registration.register:StudyStateReport",
+    "easeml study register": f"{SERVICES}.referee.filed_requests:Registration",
     "easeml study resume": f"{SERVICES}.registration.register:StudyStateReport",
     "easeml study set": f"{SERVICES}.studies.limits:StudyLimits",
+    "easeml study show": f"{SERVICES}.reports.overview:ShownStudy",
     "easeml submissions": f"list {SERVICES}.models.submission:ListedSubmission",
+    "easeml submit": f"{SERVICES}.referee.filed_requests:JudgedSubmission",
     "easeml tenant list": f"list {SERVICES}.studies.limits:TenantReport",
     "easeml tenant set": f"{SERVICES}.studies.limits:TenantReport",
+    "easeml test-set fetch": f"{SERVICES}.test_sets.release:FetchedSet",
+    "easeml test-set list": f"list {SERVICES}.test_sets.lifecycle:ShownSet",
     "easeml test-set overlaps": f"list {SERVICES}.test_sets.row_registry:Overlap",
+    "easeml test-set plan": f"{SERVICES}.test_sets.lifecycle:ShownSet",
+    "easeml test-set release": f"{SERVICES}.test_sets.lifecycle:ShownSet",
+    "easeml test-set retire": f"{SERVICES}.test_sets.lifecycle:RetiredSet",
+    "easeml test-set seal": f"{SERVICES}.test_sets.upload:SealedUpload",
     "easeml trial cancel": f"{STORE}.tables.trials:TrialReport",
     "easeml trial retry": f"{STORE}.tables.trials:TrialReport",
     "easeml trial show": f"{SERVICES}.trials.execution:TrialDetails",
@@ -83,7 +130,7 @@ TYPED = {
     "easeml validation replace": f"{SERVICES}.datasets.validation_sets:ReplacedValidation",
     "easeml validation show": f"{SERVICES}.datasets.validation_sets:ValidationSetReport",
 }
-"""Answer to the class of its value, with ``list`` before it or ``| None`` behind it."""
+"""Answer to the class of its value, with ``list`` before it, or to several ones and None, with ``|`` between them."""
 
 
 def document() -> str:
@@ -106,12 +153,14 @@ def document() -> str:
 
 def kind_of(text: str) -> Any:
     """The type that an entry of TYPED names."""
-    path, _, none = text.removeprefix("list ").partition(" | ")
-    module, _, name = path.partition(":")
-    kind: Any = getattr(import_module(module), name)
-    if text.startswith("list "):
-        return GenericAlias(list, (kind,))
-    return kind | None if none else kind
+    kinds = [_named(one) for one in text.removeprefix("list ").split(" | ")]
+    kind = reduce(or_, kinds)
+    return GenericAlias(list, (kind,)) if text.startswith("list ") else kind
+
+
+def _named(name: str) -> Any:
+    module, _, kind = name.partition(":")
+    return None if name == "None" else getattr(import_module(module), kind)
 
 
 def untyped() -> list[str]:

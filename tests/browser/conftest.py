@@ -95,11 +95,11 @@ class Installation:
         self.numbers += 1
         return f"browser/{self.numbers}"
 
-    def answered(self, filed: int) -> dict[str, Any]:
+    def answered(self, filed: int) -> Any:
         """The referee's answer; it is a process of its own here, so this waits."""
         answer = until(lambda: answer_of(self.worker, filed), "the referee's answer")
-        assert not answer["refused"], answer["message"]
-        return dict(answer)
+        assert not answer.refused, answer.message
+        return answer
 
     def hand_in(self, label: int) -> int:
         """A model of the study ``cancer`` that always answers the same; its id."""

@@ -99,8 +99,8 @@ def test_a_verdict_arrives_without_a_reload(open_as: Any, installation: Any) -> 
     before = page.locator("#main").inner_html()
     asked = {"study": "cancer", "model_id": model, "request_key": installation.key()}
     answer = installation.answered(file_gate_request(installation.worker, **asked))
-    assert answer["symbol"] in ("pass", "fail")
-    expect(page.locator("main .one")).to_contain_text(re.compile(answer["symbol"], re.IGNORECASE))
+    assert answer.symbol in ("pass", "fail")
+    expect(page.locator("main .one")).to_contain_text(re.compile(answer.symbol, re.IGNORECASE))
     assert page.locator("#main").inner_html() != before
     assert page.evaluate("window.loadedOnce") is True
     assert watched.complaints == []

@@ -15,6 +15,7 @@ import pytest
 
 from easeml_core.cli import app
 from easeml_core.cli.app import cli
+from easeml_core.entities import GivenAnswer, RequestKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,7 +97,7 @@ def extra(path: tuple[str, ...]) -> tuple[str, ...]:
     return {("study", "set"): weight, ("tenant", "set"): weight, ("policy", "set"): ("--guard", "0.1")}.get(path, ())
 
 
-ANSWER = {"refused": True, "message": "no", "symbol": None, "study": "cancer", "model_id": 1, "retired": False}
+ANSWER = GivenAnswer(1, RequestKind.GATE, "cancer", 1, refused=True, message="no")
 
 
 @pytest.fixture

@@ -74,19 +74,19 @@ class Lab:
 
     # What a task does.
 
-    def register(self, study: str, **changes: Any) -> dict[str, Any]:
+    def register(self, study: str, **changes: Any) -> Any:
         """Register a study on breast_cancer and let the referee answer; the answer."""
         settings: dict[str, Any] = {"tenant": "lab", "source": "sklearn:breast_cancer", "gate": GATE, "meter": METER}
         settings |= {"candidates": CANDIDATES, "request_key": self.key()}
         filed = register_study(self.worker, study=study, **settings | changes)
         return self.answer(filed.request_id)
 
-    def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
+    def gate(self, model: str | int = "good", study: str = "full", **asked: Any) -> Any:
         """Ask the gate and let the referee answer."""
         asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
         return self.answer(file_gate_request(self.worker, **asked))
 
-    def meter(self, model: str | int = "good", study: str = "full", **asked: Any) -> dict[str, Any]:
+    def meter(self, model: str | int = "good", study: str = "full", **asked: Any) -> Any:
         """Ask the meter and let the referee answer."""
         asked = {"study": study, "model_id": self._id(model, study), "request_key": self.key(), **asked}
         return self.answer(file_meter_request(self.worker, **asked))
@@ -97,7 +97,7 @@ class Lab:
         filed = file_promotion(self.worker, study=study, gate_request_id=gate_request_id, **asked)
         return self.answer(filed)
 
-    def answer(self, request_id: int) -> dict[str, Any]:
+    def answer(self, request_id: int) -> Any:
         """The referee's answer to the request, after it has answered whatever there is."""
         self.answer_all()
         found = answer_of(self.worker, request_id)
@@ -230,7 +230,7 @@ def _furnish(lab: Lab, folder: Path) -> dict[str, dict[str, int]]:
     handed: dict[str, dict[str, int]] = {}
     for study, adaptivity in ADAPTIVITY.items():
         gate = GATE | {"adaptivity": adaptivity}
-        assert not lab.register(study, gate=gate, request_key=f"register/{study}")["refused"]
+        assert not lab.register(study, gate=gate, request_key=f"register/{study}").refused
         parts = lab.open_parts(study)
         good = fitted(LogisticRegression(random_state=0), parts, folder / f"{study}-good")
         worse = fitted(DecisionTreeClassifier(max_depth=1, max_leaf_nodes=2, random_state=0), parts, folder / "worse")

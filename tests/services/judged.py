@@ -70,17 +70,17 @@ class Judged:
         )
         return list(tx.execute(query, {"name": self.study}).scalars())
 
-    def gate(self, model_id: int) -> dict[str, Any]:
+    def gate(self, model_id: int) -> Any:
         """Ask the gate and let the referee answer."""
         asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"gate/{model_id}"}
         return self.answer(file_gate_request(self.database.worker, **asked))
 
-    def meter(self, model_id: int) -> dict[str, Any]:
+    def meter(self, model_id: int) -> Any:
         """Ask the meter and let the referee answer."""
         asked: dict[str, Any] = {"study": self.study, "model_id": model_id, "request_key": f"meter/{model_id}"}
         return self.answer(file_meter_request(self.database.worker, **asked))
 
-    def answer(self, request_id: int) -> dict[str, Any]:
+    def answer(self, request_id: int) -> Any:
         judge = Referee(self.database.referee, self.artifacts)
         while judge.answer_one() is not None:
             pass

@@ -24,7 +24,7 @@ class Metered:
     def __init__(self, lab: Any, folder: Path, name: str, **settings: Any) -> None:
         self.lab, self.folder, self.name = lab, folder, name
         answer = lab.register(name, **settings)
-        assert not answer["refused"], answer["message"]
+        assert not answer.refused, answer.message
         found = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id"
         self.sets = dict(lab.rows(found + " WHERE s.name = :name", name=name))
         parts = lab.open_parts(name)
@@ -49,6 +49,6 @@ class Metered:
             self.models[number] = self.lab.hand_in(self.name, path.name, path, kind="constant", loss=0.5)
         return self.models[number]
 
-    def submit(self, number: int, **asked: Any) -> dict[str, Any]:
+    def submit(self, number: int, **asked: Any) -> Any:
         """Have the n-th copy read."""
-        return dict(self.lab.meter(self.model(number), self.name, **asked))
+        return self.lab.meter(self.model(number), self.name, **asked)

@@ -9,12 +9,15 @@ import csv
 import threading
 import time
 from collections import OrderedDict
+from dataclasses import field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET, UnsetType
+
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import rows_of_json
-from easeml_core.encoding import row_of, to_json, typed_record
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import probabilities_of
@@ -78,14 +81,36 @@ class Inferred:
     latency: Latency
 
 
-def answers_json(found: Inferred) -> dict[str, object]:
-    """Return the answers as JSON, without the caller's columns and without missing probabilities."""
-    fields = row_of(found)
-    del fields["columns"]  # of the caller, and of any content
-    if found.probabilities is None:
-        del fields["probabilities"]
-    answers: dict[str, object] = to_json(fields)
-    return answers
+@typed_record
+class InferredAnswers:
+    """The answers of one model without the caller's columns; fields as of ``Inferred``.
+
+    ``probabilities`` are left out where there are none, and ``labels`` where they were written to a file.
+    """
+
+    study: str
+    model_id: int
+    model: str
+    candidate: str | None
+    data_version: int
+    labels: list[Any] | UnsetType = field(default=UNSET, kw_only=True)
+    probabilities: list[dict[str, float]] | UnsetType = field(default=UNSET, kw_only=True)
+    latency: Latency = field(kw_only=True)
+
+
+@typed_record
+class InferenceResult(InferredAnswers):
+    """What a task gives: the answers, how many rows there are, and the file of the answers or None."""
+
+    rows: int = field(kw_only=True)
+    answers: str | None = field(kw_only=True)
+
+
+def public_answers(found: Inferred) -> InferredAnswers:
+    """Return the answers without the caller's columns, which may have any content."""
+    facts = row_of(found)
+    del facts["columns"]
+    return InferredAnswers(**facts | {"probabilities": UNSET if found.probabilities is None else found.probabilities})
 
 
 def infer(

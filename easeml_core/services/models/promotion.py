@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.encoding import row_of, typed_record
-from easeml_core.entities import RequestKind, Symbol
+from easeml_core.entities import JsonObject, RequestKind, Symbol
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.lifecycle import BY_HAND
 from easeml_core.store.database import notify
@@ -239,7 +239,7 @@ class ShownModel:
     validation_quality: float
     quality: float | None
     created_at: datetime
-    trained_by: dict[str, object] | None
+    trained_by: JsonObject | None
 
 
 def model_list(store: Store, *, study: str) -> list[ListedModel]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from easeml_core.config import parse_adaptivity, require
 from easeml_core.encoding import row_of
@@ -11,6 +11,7 @@ from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
+from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, RefreshedAnswer, VerdictAnswer
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
 from easeml_core.services.test_sets.shared_set import gate_settings
 from easeml_core.store.tables import datasets, models, promotions, releases, requests, studies
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import JsonObject
+    from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import Promotion
+
+T = TypeVar("T")
 
 
 def file_gate_request(
@@ -238,23 +241,21 @@ def _model(tx: Connection, study_id: int, study: str, model_id: int | None) -> i
     return best.id
 
 
-def answer_of(store: Store, request_id: int) -> dict[str, Any] | None:
+def answer_of(store: Store, request_id: int) -> GivenAnswer | None:
     """Return the referee's answer with its public facts, or None while there is none.
 
     Returns:
-        ``{"request_id", "kind", "study", "model_id", "refused", "message"}`` and, unless refused, for ``gate``
-        ``{"symbol", "planned", "step", "steps", "cached"}``, for ``meter`` those of ``readings.shown_reading``, for
-        ``promote``, ``rollback`` and ``force`` ``{"promoted"}``, for ``refresh`` ``{"version", "train_rows"}``, both
-        None where nothing was new.
+        Of a refused request, and of a study's registration, a ``GivenAnswer``; else the class of the request's kind
+        (``services/referee/answers.py``).
 
     Raises:
         NotFoundError: There is no such request.
     """
     with store.begin() as tx:
-        answer = requests.get_answer(tx, request_id)
-        if answer is None:
-            return None
-        return row_of(answer) | ({} if answer.refused else _FACTS[answer.kind](tx, request_id))
+        given = requests.get_answer(tx, request_id)
+        if given is None or given.refused or given.kind not in _WITH_FACTS:
+            return given
+        return _WITH_FACTS[given.kind](tx, given)
 
 
 def requests_ahead(store: Store, request_id: int) -> int:
@@ -266,30 +267,36 @@ def requests_ahead(store: Store, request_id: int) -> int:
         return requests.count_ahead(tx, request_id)
 
 
-def _gate_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    verdict = _present(releases.get_verdict(tx, request_id), request_id)
-    return {k: getattr(verdict, k) for k in ("symbol", "planned", "step", "steps", "cached")}
+def _verdict(tx: Connection, given: GivenAnswer) -> VerdictAnswer:
+    found = _present(releases.get_verdict(tx, given.request_id), given)
+    facts = {name: getattr(found, name) for name in ("symbol", "planned", "step", "steps", "cached")}
+    return VerdictAnswer(**row_of(given), **facts)
 
 
-def _meter_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    return row_of(shown_reading(_present(releases.get_reading(tx, request_id), request_id)))
+def _reading(tx: Connection, given: GivenAnswer) -> ReadingAnswer:
+    found = _present(releases.get_reading(tx, given.request_id), given)
+    return ReadingAnswer(**row_of(given), **row_of(shown_reading(found)))
 
 
-def _refresh_facts(tx: Connection, request_id: int) -> dict[str, Any]:
-    return dict(_present(datasets.refresh_facts(tx, request_id), request_id))
+def _move(tx: Connection, given: GivenAnswer) -> MoveAnswer:
+    return MoveAnswer(**row_of(given), promoted=True)
 
 
-def _present(facts: Any, request_id: int) -> Any:
+def _refreshed(tx: Connection, given: GivenAnswer) -> RefreshedAnswer:
+    found = _present(datasets.refresh_facts(tx, given.request_id), given)
+    return RefreshedAnswer(**row_of(given), **row_of(found))
+
+
+def _present(facts: T | None, given: GivenAnswer) -> T:
     if facts is None:
-        message = f"request {request_id} is answered but its facts are missing; the store was changed by hand"
+        message = f"request {given.request_id} is answered but its facts are missing; the store was changed by hand"
         raise InvalidInputError(message)
     return facts
 
 
-_FACTS: dict[RequestKind, Callable[[Connection, int], dict[str, Any]]] = {
-    RequestKind.GATE: _gate_facts,
-    RequestKind.METER: _meter_facts,
-    **{kind: lambda tx, request_id: {"promoted": True} for kind in MOVES},
-    RequestKind.SEAL: lambda tx, request_id: {},
-    RequestKind.REFRESH: _refresh_facts,
+_WITH_FACTS: dict[RequestKind, Callable[[Connection, GivenAnswer], GivenAnswer]] = {
+    RequestKind.GATE: _verdict,
+    RequestKind.METER: _reading,
+    **dict.fromkeys(MOVES, _move),
+    RequestKind.REFRESH: _refreshed,
 }

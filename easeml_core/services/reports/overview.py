@@ -166,6 +166,15 @@ class StudyDetails:
     waiting: list[str]
 
 
+@typed_record
+class ShownStudy(StudyDetails):
+    """The public facts of one study, and what a model of it is given (``studies.columns.StudyColumns``)."""
+
+    features: int | None
+    columns: list[str] | None
+    classes: list[str] | None
+
+
 def study_details(store: Store, *, study: str, team: int | None = None) -> StudyDetails:
     """Return one study with its candidates, trials, test sets (public side), last meter reading and open alerts.
 

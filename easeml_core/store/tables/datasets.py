@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
-from easeml_core.store.rows import change, records, row, rows, scalar
+from easeml_core.store.rows import change, record, records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,16 +220,24 @@ def add_refresh(
     )
 
 
-def refresh_facts(tx: Connection, request_id: int) -> dict[str, Any] | None:
-    """Return ``{"version", "train_rows"}`` of a refresh, both None where nothing was new; None without a refresh."""
-    found = row(
+@typed_record
+class RefreshedData:
+    """The data version that a refresh made, with the rows of its training part; both None where nothing was new."""
+
+    version: int | None
+    train_rows: int | None
+
+
+def refresh_facts(tx: Connection, request_id: int) -> RefreshedData | None:
+    """Return what a refresh made; None without a refresh."""
+    return record(
         tx,
+        RefreshedData,
         "SELECT v.version, p.rows AS train_rows FROM work.refreshes r "
         "LEFT JOIN work.data_versions v ON v.id = r.data_version_id "
         "LEFT JOIN work.data_parts p ON p.data_version_id = v.id AND p.part = 'train' WHERE r.request_id = :id",
         id=request_id,
     )
-    return None if found is None else dict(found._mapping)
 
 
 def switched_off(tx: Connection, study_id: int) -> str | None:

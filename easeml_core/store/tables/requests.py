@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import JsonObject, RequestKind, Symbol
+from easeml_core.entities import GivenAnswer, JsonObject, RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
@@ -522,18 +522,6 @@ def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str, 
         message=clean(message)[:LONGEST_TEXT],
     )
     notify(tx, *also, f"answer:{request_id}")
-
-
-@typed_record
-class GivenAnswer:
-    """Kind, study, model and outcome of an answered request."""
-
-    request_id: int
-    kind: RequestKind
-    study: str
-    model_id: int | None
-    refused: bool
-    message: str
 
 
 def get_answer(tx: Connection, request_id: int) -> GivenAnswer | None:

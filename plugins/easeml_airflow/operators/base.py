@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from easeml_airflow.triggers.questions import Facts
+    from easeml_core.entities import GivenAnswer
     from easeml_core.store.database import Store
 
 T = TypeVar("T")
@@ -144,7 +145,7 @@ class RefereeOperator(AnswerOperator):
     def file_request(self, store: Store, key: str) -> int:
         """File the request under this request key and give its id."""
 
-    def settle(self, facts: Facts) -> None:
+    def settle(self, answer: GivenAnswer) -> None:
         """Raise when the answer, already pushed to XCom, must fail or skip the task."""
 
     def execute(self, context: Context) -> Facts:
@@ -183,10 +184,13 @@ class RefereeOperator(AnswerOperator):
 
     def _finish(self, context: Context, facts: Facts) -> Facts:
         """Push every fact first: a task that fails below must still tell them."""
+        from easeml_core.services.referee.answers import answer_from_json
+
         for name, value in facts.items():
             context["ti"].xcom_push(key=name, value=value)
-        self.log.info("the referee answered request %s: %s", facts["request_id"], facts["message"])
-        if facts["refused"]:
-            raise AirflowFailException(str(facts["message"]))
-        self.settle(facts)
+        answer = answer_from_json(facts)
+        self.log.info("the referee answered request %d: %s", answer.request_id, answer.message)
+        if answer.refused:
+            raise AirflowFailException(answer.message)
+        self.settle(answer)
         return facts

@@ -15,7 +15,7 @@ from easeml_core.entities import Symbol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_airflow.triggers.questions import Facts
+    from easeml_core.entities import GivenAnswer
     from easeml_core.store.database import Store
 
 
@@ -91,11 +91,13 @@ class GateOperator(RefereeOperator):
             request_key=key,
         )
 
-    def settle(self, facts: Facts) -> None:
+    def settle(self, answer: GivenAnswer) -> None:
         """The symbol ``fail`` fails the task, without a retry: the same question has the same answer."""
-        if facts["symbol"] != Symbol.FAIL:
+        from easeml_core.services.referee.answers import VerdictAnswer
+
+        if not isinstance(answer, VerdictAnswer) or answer.symbol != Symbol.FAIL:
             return
-        message = f"study {facts['study']!r}: model {facts['model_id']} did not pass the gate"
+        message = f"study {answer.study!r}: model {answer.model_id} did not pass the gate"
         raise (AirflowSkipException if self.on_fail == "skip" else AirflowFailException)(message)
 
     def _timeout(self) -> float:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from easeml_airflow.triggers.questions import Facts
-    from easeml_core.entities import JsonObject
+    from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.database import Store
 
 
@@ -55,15 +54,19 @@ class MeterOperator(RefereeOperator):
         model_id, team = optional_whole(self.model_id, "model_id"), optional_whole(self.team, "team") or 1
         return file_meter_request(store, study=self.study, model_id=model_id, team=team, request_key=key)
 
-    def settle(self, facts: Facts) -> None:
+    def settle(self, answer: GivenAnswer) -> None:
         """Make what needs a person stand out in the log."""
-        if facts.get("alert"):
-            self.log.warning("overfitting above the budget: %s", facts["alert"])
-        if facts.get("drift") in ("likely", "certain"):
-            self.log.warning("drift is %s: %s", facts["drift"], facts["sentence"])
-        elif facts.get("sentence"):
-            self.log.info("%s", facts["sentence"])
-        if facts.get("retired"):
+        from easeml_core.services.referee.answers import ReadingAnswer
+
+        if not isinstance(answer, ReadingAnswer):
+            return
+        if answer.alert:
+            self.log.warning("overfitting above the budget: %s", answer.alert)
+        if answer.drift in ("likely", "certain"):
+            self.log.warning("drift is %s: %s", answer.drift, answer.sentence)
+        elif answer.sentence:
+            self.log.info("%s", answer.sentence)
+        if answer.retired:
             self.log.warning("the sealed meter set of study %s is used up; seal a new one", self.study)
 
 

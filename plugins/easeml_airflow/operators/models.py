@@ -21,7 +21,7 @@ from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
-from easeml_core.encoding import row_of
+from easeml_core.encoding import row_of, to_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -160,9 +160,11 @@ class InferOperator(EasemlOperator):
         self.model = model
         self.probabilities = probabilities
 
-    def execute(self, context: Context) -> dict[str, object]:
+    def execute(self, context: Context) -> Any:
         """Predict."""
-        from easeml_core.services.models.inference import answers_json, infer, write_answers
+        from msgspec import UNSET
+
+        from easeml_core.services.models.inference import InferenceResult, infer, public_answers, write_answers
 
         path, file = optional_text(self.path), optional_text(self.answers)
         with airflow_outcome():
@@ -180,11 +182,11 @@ class InferOperator(EasemlOperator):
         rows = len(answers.labels)
         self.log.info("model %s of study %s answered %d rows", answers.model_id, self.study, rows)
         if file is None:
-            return answers_json(answers) | {"rows": rows, "answers": None}
-        write_answers(Path(file), answers)
-        public = answers_json(replace(answers, labels=[], probabilities=None))
-        del public["labels"]
-        return public | {"rows": rows, "answers": file}
+            public = public_answers(answers)
+        else:
+            write_answers(Path(file), answers)
+            public = replace(public_answers(answers), labels=UNSET, probabilities=UNSET)
+        return to_json(InferenceResult(**row_of(public), rows=rows, answers=file))
 
 
 class BestModelsOperator(EasemlOperator):

@@ -9,7 +9,7 @@ from airflow.sdk import Variable
 
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.encoding import to_json
+from easeml_core.encoding import to_json, typed_record
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 
 MOST_NAMED = 20
 """Events that the task's own result names at most."""
+
+
+@typed_record
+class Told:
+    """How many events were sent, and the keys of the first ones."""
+
+    told: int
+    events: list[str]
 
 
 class NotifyOperator(EasemlOperator):
@@ -72,7 +80,7 @@ class NotifyOperator(EasemlOperator):
                     _keep(name, cursor)
             _keep(name, notifications.after_all(cursor, seen))
         self.log.info("%d of %d new events were sent", len(sent), len(seen.events))
-        return {"told": len(sent), "events": sent[:MOST_NAMED]}
+        return to_json(Told(len(sent), sent[:MOST_NAMED]))
 
 
 def _kept(name: str) -> Any:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.encoding import to_json
+from easeml_core.encoding import to_json, typed_record
+from easeml_core.entities import StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ class Question:
 
     Attributes:
         topic: Payload of the notification that says "look again", from the subject.
-        look: ``(store, subject, after) -> facts or None``; the facts are a record or a mapping.
+        look: ``(store, subject, after) -> facts or None``; the facts are a record.
     """
 
     topic: Callable[[str], str]
@@ -46,14 +47,31 @@ def _trial(store: Store, subject: str, after: int) -> object:
     return finished_trial(store, trial_id=int(subject))
 
 
-def _test_set(store: Store, subject: str, after: int) -> Facts | None:
-    from easeml_core.entities import StudyState
+@typed_record
+class ReadySets:
+    """The live sealed sets of a study, by purpose, and its state."""
+
+    study: str
+    state: StudyState
+    sealed_sets: list[str]
+
+
+@typed_record
+class NoAlert:
+    """That no alert up to a number is open; ``study`` is None for all studies."""
+
+    study: str | None
+    alert_id: int
+    message: str
+
+
+def _test_set(store: Store, subject: str, after: int) -> ReadySets | None:
     from easeml_core.services.reports.overview import live_sets, study_state
 
     study, _, purpose = subject.partition("/")
     state, live = study_state(store, study=study), live_sets(store, study=study)
     ready = state == StudyState.REFUSED or (purpose in live if purpose else bool(live))
-    return {"study": study, "state": state, "sealed_sets": live} if ready else None
+    return ReadySets(study, StudyState(state), live) if ready else None
 
 
 METER_KINDS = {"overfitting": ("overfitting",), "drift": ("drift",), "both": ("overfitting", "drift")}
@@ -111,12 +129,12 @@ def _new_test_set_since(store: Store, subject: str, after: int) -> Alert | None:
     return _new_test_set(store, subject, after, cleared_too=True)
 
 
-def _clear(store: Store, subject: str, after: int) -> Facts | None:
+def _clear(store: Store, subject: str, after: int) -> NoAlert | None:
     from easeml_core.services.meter.alerts import open_alerts
 
     about = _of_the_meter(subject)
     still_open = open_alerts(store, **about, up_to_id=after or None)
-    return None if still_open else {"study": about["study"], "alert_id": after, "message": _cleared(after)}
+    return None if still_open else NoAlert(about["study"], after, _cleared(after))
 
 
 def _cleared(after: int) -> str:

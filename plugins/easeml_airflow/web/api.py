@@ -24,7 +24,7 @@ from easeml_core.errors import (
     StoreError,
     WrongRoleError,
 )
-from easeml_core.services.models.inference import answers_json
+from easeml_core.services.models.inference import public_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def create_router(*, service: Service, rights: Callable[..., Any]) -> APIRouter:
 
 def _infer(service: Service) -> Callable[[str, str, JsonObject], object]:
     def answer(study: str, who: str, body: JsonObject) -> object:
-        return answers_json(service.infer(study, who, body))
+        return public_answers(service.infer(study, who, body))
 
     return answer
 

@@ -250,7 +250,7 @@ def test_a_refusal_names_the_set_that_waits(
         Referee(database.referee, artifacts).run_once()
         found = answer_of(database.worker, request)
         assert found is not None
-        return str(found["message"])
+        return str(found.message)
 
     rule("test-set", "retire", own)
     assert answer("a") == f"study 'cancer' has no live {system} set; the referee must seal a new one"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_core.encoding import row_of, schema_of, to_json, to_stored_json, typed_record
+from easeml_core.encoding import row_of, schema_of, schemas_of, to_json, to_stored_json, typed_record
 from easeml_core.errors import InvalidInputError
 
 
@@ -85,3 +85,21 @@ def test_a_row_is_one_level_deep() -> None:
 
     part = Part(Colour.RED, 1.0)
     assert row_of(Pair(1, part)) == {"a": 1, "b": part}
+
+
+@typed_record
+class Chosen:
+    one: Part | Whole | None
+    more: list[Whole | Part]
+
+
+def test_a_union_of_records_refers_to_the_schema_of_each() -> None:
+    (chosen, listed), shared = schemas_of([Chosen | Part, list[Chosen]])
+    part, whole = {"$ref": "#/$defs/Part"}, {"$ref": "#/$defs/Whole"}
+    assert chosen == {"anyOf": [{"$ref": "#/$defs/Chosen"}, part]}
+    assert listed == {"type": "array", "items": {"$ref": "#/$defs/Chosen"}}
+    assert shared["Chosen"]["properties"] == {
+        "one": {"anyOf": [{"anyOf": [part, whole]}, {"type": "null"}]},
+        "more": {"type": "array", "items": {"anyOf": [whole, part]}},
+    }
+    assert shared.keys() == {"Chosen", "Part", "Whole", "Colour"}

@@ -48,7 +48,7 @@ class Production:
         referee = Referee(self.database.referee, self.artifacts, allow_forced=True)
         while referee.answer_one() is not None:
             pass
-        return asked, requests.answer_of(self.worker, asked)["refused"]
+        return asked, requests.answer_of(self.worker, asked).refused
 
     def promote(self, model_id, study="cancer"):
         verdict, _ = self.answered(requests.file_gate_request, study, model_id=model_id)

@@ -16,6 +16,7 @@ from easeml_airflow.web.server import service
 from easeml_airflow.web.server.auth import closed
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.data.sources.load import load_source
+from easeml_core.encoding import to_json
 from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
@@ -60,7 +61,7 @@ def refine(referee, artifacts, number, **given):
     operator = operators.RefineOperator(task_id="refine", study="cancer", **given)
     request_id = operator.file_request(operator.hook.get_store(), f"key/{number}")
     Referee(referee, artifacts).run_once()
-    return operator._finish(context(number), answer_of(referee, request_id))
+    return operator._finish(context(number), to_json(answer_of(referee, request_id)))
 
 
 def test_pairs_are_fed_and_taken_in_by_operators(study, connected, artifacts, tmp_path):

@@ -29,6 +29,6 @@ def bring(lab: Any, pairs: list[dict[str, Any]], study: str = "full", **more: An
     return feed(lab.worker, lab.artifacts, **given | more)
 
 
-def renew(lab: Any, study: str = "full") -> dict[str, Any]:
+def renew(lab: Any, study: str = "full") -> Any:
     answer: dict[str, Any] = lab.answer(file_refresh(lab.worker, study=study, request_key=lab.key()).request_id)
     return answer

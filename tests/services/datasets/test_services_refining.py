@@ -33,7 +33,7 @@ def listed(lab: Any, **more: Any) -> PairList:
     return list_pairs(lab.worker, lab.artifacts, study="full", **more)
 
 
-def renew(lab: Any) -> dict[str, Any]:
+def renew(lab: Any) -> Any:
     return lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
 
 
@@ -57,7 +57,7 @@ def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
         (second[:12], "on, off with the next refresh"),
         (first[:12], "on, off with the next refresh"),
     ]
-    assert renew(lab)["train_rows"] == 172
+    assert renew(lab).train_rows == 172
     assert (lab.open_parts().train_inputs == before.train_inputs[2:]).all()
     assert studies_that_wait(lab.worker) == []
     found = listed(lab, off=True)
@@ -66,26 +66,26 @@ def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
     assert found.pairs[1].label == CLASSES[before.train_labels[0]]
     switch(lab, [first], on=True, reason="it was right")
     assert listed(lab, off=True).pairs[1].state == "off, on with the next refresh"
-    assert renew(lab)["train_rows"] == 173
+    assert renew(lab).train_rows == 173
     after = lab.open_parts()
     assert names_of(after.train_inputs[-1:]) == [first]
     assert after.train_labels[-1] == before.train_labels[0]
     switch(lab, [second], on=True)
-    assert renew(lab)["train_rows"] == 174
+    assert renew(lab).train_rows == 174
     assert {*names_of(lab.open_parts().train_inputs)} == {*names_of(before.train_inputs)}
     assert listed(lab, off=True).pairs == []
     switch(lab, [second], on=True)  # it is on already
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
 
 
 def test_the_last_word_counts(lab: Any) -> None:
     (first,) = names_of(lab.open_parts().train_inputs[:1])
     switch(lab, [first])
     switch(lab, [first], on=True)
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
     switch(lab, [first], on=True)
     switch(lab, [first])
-    assert renew(lab)["train_rows"] == 173
+    assert renew(lab).train_rows == 173
 
 
 def test_a_wrong_label_is_put_right_by_feeding_the_row_anew(lab: Any) -> None:
@@ -93,13 +93,13 @@ def test_a_wrong_label_is_put_right_by_feeding_the_row_anew(lab: Any) -> None:
     row, wrong = parts.train_inputs[0], CLASSES[parts.train_labels[0]]
     right = CLASSES[1 - parts.train_labels[0]]
     bring(lab, row, right)
-    assert renew(lab)["version"] is None  # as long as the row is on, its label stays
+    assert renew(lab).version is None  # as long as the row is on, its label stays
     switch(lab, names_of(row[None]))
     renew(lab)
     bring(lab, row, wrong)
-    assert renew(lab)["version"] is None  # the same pair stays off
+    assert renew(lab).version is None  # the same pair stays off
     bring(lab, row, right)
-    assert renew(lab)["train_rows"] == 174
+    assert renew(lab).train_rows == 174
     after = lab.open_parts()
     assert (after.train_inputs[-1] == row).all()
     assert CLASSES[after.train_labels[-1]] == right
@@ -130,11 +130,11 @@ def test_a_study_keeps_enough_rows_and_what_was_switched_waits(lab: Any) -> None
     benign = parts.train_inputs[parts.train_labels == 1]
     switch(lab, names_of(benign))
     answer = renew(lab)
-    assert answer["refused"]
-    assert "not all of one label: switch some on again" in answer["message"]
+    assert answer.refused
+    assert "not all of one label: switch some on again" in answer.message
     assert studies_that_wait(lab.worker) == ["full"]
     switch(lab, names_of(benign[3:]), on=True)
-    assert renew(lab)["train_rows"] == 171
+    assert renew(lab).train_rows == 171
 
 
 def test_a_row_that_was_sealed_meanwhile_does_not_come_back(lab: Any, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_row_that_was_sealed_meanwhile_does_not_come_back(lab: Any, tmp_path: 
     into = "INSERT INTO sealed.examples (study_id, hash, test_set_id) VALUES (1, %s, 1)"
     lab.as_superuser(into, example_hashes(row, NAMES)[0])
     switch(lab, names_of(row), on=True)
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
 
 
 def test_rows_that_are_switched_off_or_wait_are_not_sealed(lab: Any, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_doubtful_labels_come_first(lab: Any) -> None:
     switch(lab, names_of(parts.train_inputs[flipped]))
     for row in flipped:
         bring(lab, parts.train_inputs[row], CLASSES[1 - parts.train_labels[row]])
-    assert renew(lab)["train_rows"] == 174
+    assert renew(lab).train_rows == 174
     found = rank_pairs(lab.worker, lab.artifacts, study="full", limit=17)
     wrong = {name[:12] for name in names_of(parts.train_inputs[flipped])}
     hits = sum(p.hash in wrong for p in found.pairs)
@@ -212,7 +212,7 @@ def test_doubtful_labels_come_first(lab: Any) -> None:
     doubts = [p.doubt for p in found.pairs]
     assert doubts == sorted(doubts, reverse=True)
     switch(lab, [p.hash for p in found.pairs if p.suspected])
-    assert renew(lab)["train_rows"] < 174
+    assert renew(lab).train_rows < 174
 
 
 @pytest.mark.cold  # the start of the child takes longer than the limit

@@ -35,9 +35,9 @@ def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: A
     assert studies_that_wait(lab.worker) == ["full"]
     assert lab.open_parts().train_labels.shape == before.train_labels.shape  # feeding alone makes no version
     answer = renew(lab)
-    assert not answer["refused"]
-    assert (answer["version"], answer["train_rows"]) == (2, 214)
-    assert answer["message"] == "study full has version 2 of its data; training rows: 214, before 174"
+    assert not answer.refused
+    assert (answer.version, answer.train_rows) == (2, 214)
+    assert answer.message == "study full has version 2 of its data; training rows: 214, before 174"
     after = lab.open_parts()
     assert (after.train_inputs == np.vstack([before.train_inputs, inputs])).all()
     assert (after.train_labels == np.concatenate([before.train_labels, labels])).all()
@@ -54,15 +54,15 @@ def test_what_is_known_already_makes_no_version(lab: Any) -> None:
     parts, (inputs, labels) = lab.open_parts(), new_rows(3)
     twice = as_pairs(np.vstack([inputs, inputs]), np.concatenate([labels, labels]))
     bring(lab, twice)
-    assert renew(lab)["train_rows"] == 174 + 3
+    assert renew(lab).train_rows == 174 + 3
     again = [parts.train_inputs[:5], parts.validation_inputs[:5], inputs]
     other_labels = 1 - np.concatenate([parts.train_labels[:5], parts.validation_labels[:5], labels])
     bring(lab, as_pairs(np.vstack(again), other_labels))  # another label alone makes a known row no new one
     answer = renew(lab)
-    assert (answer["version"], answer["train_rows"]) == (None, None)
-    assert answer["message"] == "nothing is new: the training part of study full stays as it is"
+    assert (answer.version, answer.train_rows) == (None, None)
+    assert answer.message == "nothing is new: the training part of study full stays as it is"
     assert [entry.state for entry in list_feeds(lab.worker, study="full")] == ["taken", "taken"]
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
 
 
 def sealed_rows(lab: Any, where: str = "true") -> list[np.ndarray]:
@@ -86,7 +86,7 @@ def test_a_sealed_row_never_comes_in_and_no_user_is_notified(lab: Any) -> None:
     fresh, labels = new_rows(6)
     bring(lab, as_pairs(np.vstack([closed, fresh]), np.concatenate([np.zeros(len(closed), int), labels])))
     answer = renew(lab)
-    assert answer["message"] == "study full has version 2 of its data; training rows: 180, before 174"
+    assert answer.message == "study full has version 2 of its data; training rows: 180, before 174"
     assert (lab.open_parts().train_inputs[174:] == fresh).all()
     (entry,) = list_feeds(lab.worker, study="full")
     assert (entry.state, entry.reason) == ("taken", None)  # not reported
@@ -98,11 +98,11 @@ def test_a_released_row_may_be_learnt_from(bare: Any) -> None:
     (inputs,) = sealed_rows(bare, "purpose = 'meter'")
     before = len(bare.open_parts().train_labels)
     bring(bare, as_pairs(inputs, np.zeros(6, int)))
-    assert renew(bare)["version"] is None
+    assert renew(bare).version is None
     retire_test_set(bare.referee, test_set=str(set_id))
     release_test_set(bare.referee, bare.artifacts, test_set=str(set_id))
     bring(bare, as_pairs(inputs, np.zeros(6, int)))
-    assert renew(bare)["train_rows"] == before + 6
+    assert renew(bare).train_rows == before + 6
 
 
 def seal_for_a_rival(lab: Any, inputs: np.ndarray) -> None:
@@ -123,8 +123,8 @@ def test_another_tenants_table_is_refused_but_a_few_rows_of_it_tell_nothing(lab:
     bring(lab, as_pairs(fresh, labels))
     bring(lab, as_pairs(fresh[:5], labels[:5]))
     answer = renew(lab)
-    assert answer["train_rows"] == 174 + 5
-    assert answer["message"].endswith("; feeds that were refused: 1 (`easeml refine feeds full` says why)")
+    assert answer.train_rows == 174 + 5
+    assert answer.message.endswith("; feeds that were refused: 1 (`easeml refine feeds full` says why)")
     reasons = [entry.reason for entry in list_feeds(lab.worker, study="full")]
     assert reasons == [None, "another tenant's study has sealed its rows"]
 
@@ -155,7 +155,7 @@ def test_the_same_key_feeds_once_and_another_pair_under_it_is_refused(lab: Any) 
         bring(lab, pairs, request_key="")
     filed = [file_refresh(lab.worker, study="full", request_key="r").request_id for _ in range(2)]
     assert filed[0] == filed[1]
-    assert lab.answer(filed[0])["train_rows"] == 178
+    assert lab.answer(filed[0]).train_rows == 178
 
 
 def test_two_referees_and_many_feeders_at_once_lose_and_double_nothing(lab: Any) -> None:
@@ -197,10 +197,10 @@ def test_a_refresh_looks_at_so_many_feeds_and_says_that_there_are_more(lab: Any,
     for pair in as_pairs(*new_rows(3)):
         bring(lab, [pair])
     answer = renew(lab)
-    assert answer["train_rows"] == 176
-    assert answer["message"].endswith("; the first 2 feeds were looked at, ask again for the rest")
+    assert answer.train_rows == 176
+    assert answer.message.endswith("; the first 2 feeds were looked at, ask again for the rest")
     assert studies_that_wait(lab.worker) == ["full"]
-    assert renew(lab)["train_rows"] == 177
+    assert renew(lab).train_rows == 177
 
 
 class Killed(BaseException):
@@ -216,7 +216,7 @@ def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypat
             Referee(lab.referee, lab.artifacts).answer_one()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
     assert list_feeds(lab.worker, study="full")[0].state == "waiting"
-    assert lab.answer(filed)["train_rows"] == 179
+    assert lab.answer(filed).train_rows == 179
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
 
 
@@ -244,7 +244,7 @@ def test_a_referees_process_that_is_killed_has_taken_nothing(lab: Any) -> None:
         assert process.stdout.readline() == "in the middle\n"
         process.kill()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
-    assert lab.answer(filed)["train_rows"] == 179
+    assert lab.answer(filed).train_rows == 179
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
     assert lab.one("SELECT count(*) FROM work.fed_examples") == 5
 
@@ -325,7 +325,7 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
         gate={"condition": "n > 0.2 +/- 0.2", "reliability": 0.8, "steps": 1},
         meter={"ranges": (0.9,), "tolerance": 0.5, "reliability": 0.8, "steps": 1},
     )
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     before = bare.open_parts("sugar")
     moved = before.train_inputs[:25] + np.float32(0.001)  # so many that the median moves, however the rows are divided
     labels = [20.5 + n for n in range(25)]
@@ -334,7 +334,7 @@ def test_numbers_to_predict_are_fed_refined_and_asked_for(bare: Any) -> None:
     with pytest.raises(InvalidInputError, match="must be a number"):
         bring(bare, [pairs[0] | {"label": "much"}], study="sugar")
     shown = renew(bare, "sugar")
-    assert shown["train_rows"] == len(before.train_labels) + 25
+    assert shown.train_rows == len(before.train_labels) + 25
     after = bare.open_parts("sugar")
     assert after.train_labels[-25:].tolist() == labels
     listed = list_pairs(bare.worker, bare.artifacts, study="sugar", limit=1).pairs[0]

@@ -57,7 +57,7 @@ def test_a_hostile_file_is_refused_and_stops_nobody_else(content: bytes, words: 
     store_feed(lab, content, 2, tmp_path)
     bring(lab, as_pairs(*new_rows(2)))
     answer = renew(lab)
-    assert answer["train_rows"] == 176
+    assert answer.train_rows == 176
     entry = list_feeds(lab.worker, study="full")[1]
     assert entry.state == "refused"
     assert re.search(words, entry.reason)
@@ -67,7 +67,7 @@ def test_a_compressed_file_is_not_unpacked(lab: Any, tmp_path: Path) -> None:
     file = io.BytesIO()
     np.savez_compressed(file, inputs=X, labels=Y)
     store_feed(lab, file.getvalue(), 2, tmp_path)
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
     assert "not compressed" in list_feeds(lab.worker, study="full")[0].reason
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_was_swapped_since_or_is_gone_is_refused(lab: Any, tmp_path:
         datasets.add_feed(
             tx, study_id=1, artifact="sha256:" + "1" * 64, rows=10**8, origin="x", fed_by="e", request_key="huge"
         )
-    assert renew(lab)["version"] is None
+    assert renew(lab).version is None
     huge, gone, swapped = (entry.reason for entry in list_feeds(lab.worker, study="full"))
     assert "was changed after it was stored" in swapped
     assert "is missing" in gone

@@ -27,9 +27,9 @@ def fed(lab: Any, rows: int, label: int) -> str:
     pairs = [{"inputs": row.tolist(), "label": CLASSES[label]} for row in inputs]
     feed(lab.worker, lab.artifacts, study="full", pairs=pairs, fed_by="ann", request_key=lab.key())
     answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
-    assert not answer["refused"]
-    assert answer["version"] is not None
-    return str(answer["message"])
+    assert not answer.refused
+    assert answer.version is not None
+    return str(answer.message)
 
 
 def test_whoever_feeds_does_not_choose_what_the_gate_compares_with(lab: Any) -> None:
@@ -63,7 +63,7 @@ def test_a_study_that_is_divided_by_group_takes_no_pairs(lab: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"divided by group \(patient\)"):
         feed(lab.worker, lab.artifacts, study="full", pairs=pairs, fed_by="ann", request_key=lab.key())
     answer = lab.answer(file_refresh(lab.worker, study="full", request_key=lab.key()).request_id)
-    assert answer["version"] is None
+    assert answer.version is None
     assert lab.rows("SELECT state, reason LIKE '%divided by group%' FROM work.feeds") == [("refused", True)]
 
 

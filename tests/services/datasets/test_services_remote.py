@@ -36,7 +36,7 @@ def bucket() -> Iterator[Any]:
 
 def test_a_study_lives_in_a_bucket(bare: Any, bucket: Any, tmp_path: Path) -> None:
     bare.artifacts = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "referee", limit_mb=50))
-    assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])["refused"]
+    assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}]).refused
     (suggested,) = suggest_trials(bare.worker, count=1, request_key="s").trials
     worker = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "worker", limit_mb=50))
     done = run_trial(bare.worker, worker, trial_id=suggested.trial_id, request_key="w")
@@ -45,12 +45,12 @@ def test_a_study_lives_in_a_bucket(bare: Any, bucket: Any, tmp_path: Path) -> No
     assert f"/bucket/easeml/{reference[7:9]}/{reference[7:]}" in bucket.store
     with worker.staged(bare.one("SELECT artifact FROM work.data_versions")) as staged:
         assert staged.fetched == 0  # the trial has brought the data to this machine
-    assert not bare.gate(done.model_id, study="cancer")["refused"]
+    assert not bare.gate(done.model_id, study="cancer").refused
     bucket.pipe_file(f"/bucket/easeml/{reference[7:9]}/{reference[7:]}", b"not the model")
     bare.artifacts.cache.clear()
     answer = bare.meter(done.model_id, study="cancer")
-    assert answer["refused"]
-    assert answer["message"].startswith("the referee could not answer this request; its log says why")
+    assert answer.refused
+    assert answer.message.startswith("the referee could not answer this request; its log says why")
 
 
 def bomb(side: int) -> bytes:
@@ -108,9 +108,9 @@ def test_hostile_data_are_refused_each_with_its_reason_and_the_next_study_is_ser
             pass
         answer = answer_of(bare.worker, filed.request_id)
         assert answer is not None
-        assert answer["refused"]
-        assert re.search(reason, answer["message"]), answer["message"]
+        assert answer.refused
+        assert re.search(reason, answer.message), answer.message
         assert study_state(bare.worker, study=f"hostile-{number}") == "REFUSED"
     assert bare.one("SELECT count(*) FROM work.data_versions") == bare.one("SELECT count(*) FROM sealed.test_sets") == 0
     assert not (tmp_path / "executed").exists()
-    assert not bare.register("cancer")["refused"]
+    assert not bare.register("cancer").refused

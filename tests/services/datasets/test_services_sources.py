@@ -55,7 +55,7 @@ def register(
 def test_a_tenants_own_file_is_read(absolute: bool, bare: Any, data: Path) -> None:
     source = f"csv:{data}/lab/own.csv" if absolute else "csv:own.csv"
     answer = register(bare, source, data=data)
-    assert answer["message"] == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
+    assert answer.message == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 2)]
 
 
@@ -73,8 +73,8 @@ ELSEWHERE = {
 @pytest.mark.parametrize("what", ELSEWHERE)
 def test_any_other_file_is_refused_as_if_it_were_not_there(what: str, bare: Any, data: Path) -> None:
     answer = register(bare, ELSEWHERE[what], data=data)
-    assert answer["refused"]
-    assert answer["message"] == (
+    assert answer.refused
+    assert answer.message == (
         f"source '{ELSEWHERE[what]}': there is no such file in the referee's data folder of tenant 'lab'; "
         "put it into FOLDER/TENANT, where FOLDER is what the referee was started with (`easeml referee --data`)"
         f"{TAKEN}"
@@ -95,7 +95,7 @@ def write_images(folder: Path, rows: int = 600) -> None:
 def test_a_tenants_own_folder_of_images_is_sealed(bare: Any, data: Path) -> None:
     write_images(data / "lab" / "photos")
     answer = register(bare, "images:photos", data=data, target="")
-    assert answer["message"] == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
+    assert answer.message == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
     parts = bare.open_parts("table")
     assert (parts.layout, parts.classes) == (Layout("image", (4, 3, 1)), 2)
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["bright", "dark"], 12)]
@@ -110,7 +110,7 @@ def test_a_tenants_own_series_are_sealed(source: str, bare: Any, data: Path) -> 
     lines = [f"{i},{step},{a},{b},{labels[i]}" for i in range(600) for step, (a, b) in enumerate(values[i])]
     (data / "lab" / "series.csv").write_text("\n".join(["id,step,a,b,label", *lines]))
     answer = register(bare, source, data=data, target="label" if source.startswith("series") else "")
-    assert answer["message"].startswith("study table is active")
+    assert answer.message.startswith("study table is active")
     assert bare.open_parts("table").layout == Layout("series", (3, 2))
 
 
@@ -123,8 +123,8 @@ def test_any_other_folder_is_refused_as_if_it_were_not_there(source: str, bare: 
         write_images(folder, rows=4)
     (data / "lab" / "link").symlink_to(data / "other" / "photos")
     answer = register(bare, source, data=data, target="")
-    assert answer["refused"]
-    assert answer["message"].startswith(f"source '{source}': there is no such folder in the referee's data folder")
+    assert answer.refused
+    assert answer.message.startswith(f"source '{source}': there is no such folder in the referee's data folder")
 
 
 def test_a_link_whose_target_reads_like_an_option_leads_nowhere(bare: Any, data: Path) -> None:
@@ -132,22 +132,22 @@ def test_a_link_whose_target_reads_like_an_option_leads_nowhere(bare: Any, data:
     write_table(data / "lab" / "b?rows=500", seed=4)
     (data / "lab" / "a").symlink_to(data / "lab" / "b?rows=500")  # the checked path would be read as 500 rows of b
     answer = register(bare, "csv:a", data=data)
-    assert answer["refused"]
-    assert answer["message"].startswith("source 'csv:a': its path holds a question mark; rename it")
+    assert answer.refused
+    assert answer.message.startswith("source 'csv:a': its path holds a question mark; rename it")
 
 
 def test_without_a_data_folder_no_file_is_read(bare: Any, data: Path) -> None:
     answer = register(bare, f"csv:{data}/lab/own.csv", data=None)
-    assert answer["refused"]
-    assert "there is no such file in the referee's data folder" in answer["message"]
+    assert answer.refused
+    assert "there is no such file in the referee's data folder" in answer.message
 
 
 def test_rows_that_are_sealed_for_another_tenant_are_not_opened(bare: Any, data: Path) -> None:
-    assert not register(bare, "csv:own.csv", data=data)["refused"]
+    assert not register(bare, "csv:own.csv", data=data).refused
     write_table(data / "other" / "copy.csv", seed=1)
     answer = register(bare, "csv:copy.csv", data=data, tenant="other", study="copy")
-    assert answer["refused"]
-    assert answer["message"] == (
+    assert answer.refused
+    assert answer.message == (
         f"source 'csv:copy.csv': {OTHERS_WORDS}; a row that is sealed in one study must not be open in another; bring "
         f"rows of your own{TAKEN}"
     )
@@ -156,9 +156,9 @@ def test_rows_that_are_sealed_for_another_tenant_are_not_opened(bare: Any, data:
 
 
 def test_another_tenant_may_have_other_rows_and_the_same_tenant_not_the_same(bare: Any, data: Path) -> None:
-    assert not register(bare, "csv:own.csv", data=data)["refused"]
-    assert not register(bare, "csv:theirs.csv", data=data, tenant="other", study="theirs")["refused"]
-    assert OWN_WORDS in register(bare, "csv:own.csv", data=data, study="again")["message"]
+    assert not register(bare, "csv:own.csv", data=data).refused
+    assert not register(bare, "csv:theirs.csv", data=data, tenant="other", study="theirs").refused
+    assert OWN_WORDS in register(bare, "csv:own.csv", data=data, study="again").message
 
 
 @pytest.mark.parametrize("source", ["csv:tiny.csv", "npy:arrays"])
@@ -168,5 +168,5 @@ def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: 
     (data / "lab" / "arrays" / "inputs.npy").write_bytes(b"no array")
     (data / "lab" / "arrays" / "targets.npy").write_bytes(b"no array")
     answer = register(bare, source, data=data, target="label" if source.startswith("csv") else "")
-    assert answer["refused"]
-    assert str(data) not in answer["message"]
+    assert answer.refused
+    assert str(data) not in answer.message

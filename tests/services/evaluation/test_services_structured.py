@@ -119,7 +119,7 @@ def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: De
     write, given, program = STUDIES[what]
     write(desk.data / "lab")
     answer = desk.register(**given)
-    assert answer["message"].startswith("study s is active"), answer
+    assert answer.message.startswith("study s is active"), answer
     assert desk.program() == program
     report = desk.train(given["candidates"][0]["name"])
     assert report.state == "SUCCEEDED", report
@@ -127,9 +127,9 @@ def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: De
     losses = dict(desk.lab.rows("SELECT coalesce(trial_id, 0), validation_loss FROM work.models"))
     assert losses[0] > 0.8  # the same answer for every row is right for few
     gate = desk.gate(report.model_id)
-    assert gate["symbol"] == "pass"
-    assert not desk.promote(report.model_id, gate)["refused"]
-    assert desk.meter(report.model_id)["signal"] >= 1
+    assert gate.symbol == "pass"
+    assert not desk.promote(report.model_id, gate).refused
+    assert desk.meter(report.model_id).signal >= 1
     errors = desk.lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
     examples = desk.lab.one("SELECT rows FROM work.test_sets WHERE purpose = 'meter'")
     assert int(errors) < 0.4 * examples
@@ -139,7 +139,7 @@ def test_sealed_labels_baseline_and_answers_are_of_one_shape(desk: Desk) -> None
     series(desk.data / "lab")
     given = {"source": "npy:series", "hit": "within:0.4", "task": "regression"}
     answer = desk.register(**given)
-    assert not answer["refused"], answer
+    assert not answer.refused, answer
     assert desk.candidates() == ["seq2seq", "bit_auto_encoder"]
     parts = desk.lab.open_parts("s")
     assert (parts.task, parts.target_layout, parts.classes) == (Task.REGRESSION, Layout("series", (6, 1)), 0)
@@ -173,7 +173,7 @@ def test_a_model_of_such_answers_is_handed_in_and_judged(desk: Desk, tmp_path: A
     for name in ("one", "few"):
         with pytest.raises(InvalidInputError, match="must answer with 96 rows of 8 numbers each; it gave float64"):
             submit_model(lab.worker, lab.artifacts, path=tmp_path / name, message="x", request_key=name, **given)
-    assert desk.gate(handed.model_id)["symbol"] == "fail"  # no better than the median of each column
+    assert desk.gate(handed.model_id).symbol == "fail"  # no better than the median of each column
     shown = infer(lab.worker, lab.artifacts, study="s", inputs=[[1.0] * 8], model=handed.model_id)
     assert shown.labels == [[5.0] * 8]
 
@@ -203,8 +203,8 @@ def test_data_that_are_not_what_was_said_are_refused(what: str, desk: Desk) -> N
     images(desk.data / "lab", 60)
     given, why = REFUSED[what]
     answer = desk.register(source="npy:images", **given)
-    assert answer["refused"]
-    assert re.search(why, answer["message"]), answer["message"]
+    assert answer.refused
+    assert re.search(why, answer.message), answer.message
 
 
 def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, tmp_path: Any) -> None:
@@ -225,13 +225,13 @@ def test_a_tree_is_trained_gated_and_promoted(desk: Desk) -> None:
     answer = desk.register(
         source="npy:trees?layout=tree", program="{input: {[Tensor[1]], [left, right]}, output: {[Category[2]], []}}"
     )
-    assert not answer["refused"], answer
+    assert not answer.refused, answer
     assert desk.candidates() == ["tree_rnn"]
     report = desk.train("tree_rnn")
     assert report.quality > 0.85, report
     gate = desk.gate(report.model_id)
-    assert gate["symbol"] == "pass"
-    assert not desk.promote(report.model_id, gate)["refused"]
+    assert gate.symbol == "pass"
+    assert not desk.promote(report.model_id, gate).refused
 
 
 def test_pairs_with_answers_of_several_numbers_are_fed(desk: Desk) -> None:
@@ -249,7 +249,7 @@ def test_pairs_with_answers_of_several_numbers_are_fed(desk: Desk) -> None:
     pair = {"inputs": [0.5] * 12, "label": [1, 2, 3, 4, None, None]}
     assert bring(pairs=[pair], request_key="pair").rows == 1
     answer = desk.answer(file_refresh(desk.lab.worker, study="s", request_key="refresh").request_id)
-    assert (answer["refused"], answer["train_rows"]) == (False, len(before.train_labels) + 4)
+    assert (answer.refused, answer.train_rows) == (False, len(before.train_labels) + 4)
     after = desk.lab.open_parts("s")
     wanted = np.concatenate([targets.reshape(3, 6), np.array([[1, 2, 3, 4, np.nan, np.nan]], np.float32)])
     np.testing.assert_array_equal(after.train_labels[-4:], wanted)

@@ -271,7 +271,7 @@ def test_a_decision_that_is_computed_and_not_written_is_lost_with_its_referee(la
     assert work._answer_ready() is None
     assert lab.rows("SELECT 1 FROM sealed.ledger") == []
     del work  # and another one decides it anew, once
-    assert lab.answer(asked)["symbol"] == "pass"
+    assert lab.answer(asked).symbol == "pass"
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
 
 
@@ -358,10 +358,10 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
     with at_work(lab, timetable=LATE, grid_seconds=(0.01,)):
         assert begun.wait(60)
         bogus = file_bogus_promotion(lab)
-        assert wait_for(lambda: answer_of(lab.worker, bogus))["refused"]
+        assert wait_for(lambda: answer_of(lab.worker, bogus)).refused
         lab.as_superuser("UPDATE sealed.outbox SET leaves_at = leaves_at - interval '1 hour'")
         file_bogus_promotion(lab)  # wakes it: the hour was not waited for
-        assert wait_for(lambda: answer_of(lab.worker, due))["symbol"] == "withheld"
+        assert wait_for(lambda: answer_of(lab.worker, due)).symbol == "withheld"
         with lab.referee.begin() as tx:
             assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
             assert requests.hold_request(tx, asked)
@@ -453,7 +453,7 @@ def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -
     assert ran == [lab.models["full"][name] for name in ("good", "good", "worse", "worse")]
     assert lab.rows("SELECT incumbent_id FROM work.gate_verdicts") == [(lab.models["full"]["worse"],)]
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
-    found = lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id ORDER BY 1", id=answer["request_id"])
+    found = lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id ORDER BY 1", id=answer.request_id)
     assert found == [(False,), (True,), (True,)]  # only the one that decided could not say so
 
 
@@ -469,7 +469,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(SystemExit):
             Referee(lab.referee, lab.artifacts).answer_one()
-    assert "ended 5 times" in lab.answer(asked)["message"]
+    assert "ended 5 times" in lab.answer(asked).message
     assert len(ran) == MAX_ATTEMPTS
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
 
@@ -485,15 +485,15 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
             work._claims._aside.clear()
             assert work.answer_one() == asked
     assert answer_of(lab.worker, asked) is None
-    assert lab.answer(asked)["symbol"] == "pass"
+    assert lab.answer(asked).symbol == "pass"
 
 
 def test_an_error_of_a_run_is_reported_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     forget(lab, "good")
     monkeypatch.setattr(sealed_runs, "_run", raising(ZeroDivisionError("example 17")))
     answer = lab.answer(file_gate(lab))
-    assert answer["refused"]
-    assert "17" not in answer["message"]
+    assert answer.refused
+    assert "17" not in answer.message
     assert "example 17" in caplog.text
     assert lab.one("SELECT count(*) FROM sealed.predictions WHERE model = :m", m=identity(lab, "good")) == 0
 
@@ -534,7 +534,7 @@ def test_who_waited_for_the_end_of_a_set_is_answered_after_it(lab: Any, wait_for
     with at_work(lab, timetable=Timetable(delay_seconds=0.5)):
         first, second = file_gate(lab, "good", "first"), file_gate(lab, "worse", "first")
         wait_for(lambda: answer_of(lab.worker, first))
-        assert "has no live gate set" in wait_for(lambda: answer_of(lab.worker, second))["message"]
+        assert "has no live gate set" in wait_for(lambda: answer_of(lab.worker, second)).message
 
 
 def test_an_answer_that_becomes_due_during_a_look_leaves_at_once(lab: Any, monkeypatch: Any, wait_for: Any) -> None:

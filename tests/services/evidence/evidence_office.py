@@ -14,6 +14,8 @@ from easeml_core.store.tables import chain
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from easeml_core.services.referee.answers import VerdictAnswer
+
 
 @dataclass
 class Office:
@@ -27,19 +29,19 @@ class Office:
         given: dict[str, Any] = {"keys": self.keys, "timetable": Timetable(self.answer_delay)}
         return Referee(self.lab.referee, self.lab.artifacts, **given)
 
-    def answer(self, request_id: int) -> dict[str, Any]:
+    def answer(self, request_id: int) -> Any:
         self.referee().run_once()
         found = answer_of(self.lab.worker, request_id)
         assert found is not None
         return found
 
-    def gate(self, model: str, study: str = "full") -> dict[str, Any]:
+    def gate(self, model: str, study: str = "full") -> Any:
         asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
         return self.answer(file_gate_request(self.lab.worker, **asked))
 
-    def promote(self, model: str, gate: dict[str, Any], study: str = "full") -> dict[str, Any]:
+    def promote(self, model: str, gate: VerdictAnswer, study: str = "full") -> Any:
         asked = {"study": study, "model_id": self.lab.models[study][model], "request_key": self.lab.key()}
-        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate["request_id"], **asked))
+        return self.answer(file_promotion(self.lab.worker, gate_request_id=gate.request_id, **asked))
 
     def notary(self) -> Notary:
         return Notary(self.lab.referee, self.keys)
@@ -55,8 +57,8 @@ def open_office(lab: Any, keys: Path) -> Office:
     """One pass, promoted, and one fail, both signed; nothing is wrong."""
     made = Office(lab, keys)
     gate = made.gate("good")
-    assert gate["symbol"] == "pass"
-    assert not made.promote("good", gate)["refused"]
-    assert made.gate("rare")["symbol"] == "fail"
+    assert gate.symbol == "pass"
+    assert not made.promote("good", gate).refused
+    assert made.gate("rare").symbol == "fail"
     assert made.broken() == []
     return made

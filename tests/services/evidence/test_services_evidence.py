@@ -228,8 +228,8 @@ def _require_locked(office: Office, found: str) -> None:
     broken = office.broken()
     assert any(found in one for one in broken), broken
     refused = office.gate("worse")
-    assert refused["refused"]
-    assert "judges nothing" in refused["message"]
+    assert refused.refused
+    assert "judges nothing" in refused.message
 
 
 class Labelled:
@@ -247,7 +247,7 @@ class Labelled:
         self.desk.give("ann", {key: said[key] for key in wanted[1:]} | {wanted[2]: 1 - said[wanted[2]]})
         self.desk.give("referee", {wanted[2]: said[wanted[2]]})
         self.office.referee().run_once()
-        assert answer_of(lab.worker, request)["symbol"] == "pass"
+        assert answer_of(lab.worker, request).symbol == "pass"
         assert self.office.broken() == []
 
     def truth(self, place: int) -> int:
@@ -338,7 +338,7 @@ def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_
     answer = office.notary().acknowledge(None, who="ada", reason="ticket 4711")
     assert any("ledger 1 is not what" in str(one) for one in answer)
     assert office.broken() == []
-    assert office.gate("worse")["symbol"] in ("pass", "fail")
+    assert office.gate("worse").symbol in ("pass", "fail")
     (content,) = office.lab.rows("SELECT content FROM sealed.chain WHERE chain = 'set/1' AND kind = 'acknowledged'")
     assert (content[0]["who"], content[0]["reason"]) == ("ada", "ticket 4711")
     for edited in (EDITED % (2, 1), EDITED % (2, 2)):
@@ -350,7 +350,7 @@ def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_
 
 def test_a_chain_that_left_the_database_is_a_finding_of_its_own_and_nothing_is_judged(office: Office) -> None:
     """A set that was deleted with its chain, as after the restore of a backup that is older than the set."""
-    assert office.gate("worse", study="first")["symbol"] in ("pass", "fail")
+    assert office.gate("worse", study="first").symbol in ("pass", "fail")
     (set_id,) = office.lab.rows("SELECT test_set_id FROM work.gate_verdicts ORDER BY request_id DESC LIMIT 1")[0]
     of_this_set = f"WHERE test_set_id = {set_id}"
     owner(
@@ -363,13 +363,13 @@ def test_a_chain_that_left_the_database_is_a_finding_of_its_own_and_nothing_is_j
     (broken,) = office.broken()
     assert f"chain audit: chain set/{set_id} is not in the database, and this host has seen 3 entries of it" in broken
     assert verify_all(office.lab.referee, office.keys).broken == (broken,)
-    assert "judges nothing" in office.gate("worse")["message"]  # another study's set could have been made live again
+    assert "judges nothing" in office.gate("worse").message  # another study's set could have been made live again
     for name, remedy in ((f"set/{set_id}", "acknowledge that one"), ("set/999", "lists the chains")):
         with pytest.raises(NotFoundError, match=remedy):
             office.notary().acknowledge([name], who="ada", reason="ticket 4711")
     assert [str(one) for one in office.notary().acknowledge(["audit"], who="ada", reason="restored")] == [broken]
     assert office.broken() == []
-    assert office.gate("worse")["symbol"] == "fail"
+    assert office.gate("worse").symbol == "fail"
 
 
 class Killed(BaseException):
@@ -459,11 +459,11 @@ def test_a_run_that_is_kept_after_the_verdict_breaks_no_chain(
         patched.setattr(sealed_runs, "_run", kill)
         impatient = Referee(lab.referee, lab.artifacts, keys=office.keys, timetable=Timetable(0.0), put_offs=0)
         assert impatient.answer_one() == request
-    assert answer_of(lab.worker, request)["symbol"] == "fail"
+    assert answer_of(lab.worker, request).symbol == "fail"
     assert (lab.one(kept), office.broken()) == (0, [])
     office.referee().run_once()
     assert (lab.one(kept), office.broken()) == (1, [])
-    assert office.gate("rare")["step"] == 2
+    assert office.gate("rare").step == 2
 
 
 def test_what_is_appended_after_a_change_does_not_hide_it(office: Office) -> None:
@@ -478,10 +478,10 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
     office: Office, tmp_path: Path
 ) -> None:
     second = Office(office.lab, tmp_path / "second")
-    assert second.gate("worse")["refused"]  # it trusts no other key yet, and signs nothing in this set's chain
+    assert second.gate("worse").refused  # it trusts no other key yet, and signs nothing in this set's chain
     for here, there in ((office, second), (second, office)):
         KeyFolder(here.keys).trust(KeyFolder(there.keys).key().public)
-    assert second.gate("worse")["symbol"] == "fail"
+    assert second.gate("worse").symbol == "fail"
     assert office.broken() == second.broken() == []  # the first host's mark is shorter: what extends it is well
     owner("DELETE FROM work.gate_verdicts WHERE step = 3")(office)
     assert office.broken()
@@ -490,7 +490,7 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
 
 def test_a_key_is_rotated_and_what_the_old_one_has_signed_stays_valid(office: Office) -> None:
     old, new = office.notary().rotate()
-    assert office.gate("worse")["symbol"] == "fail"
+    assert office.gate("worse").symbol == "fail"
     assert office.broken() == []
     signers = office.lab.rows("SELECT kind, key_id FROM sealed.chain WHERE kind IN ('key', 'ledger') ORDER BY at")
     assert signers == [("ledger", old), ("ledger", old), ("key", old), ("ledger", new)]

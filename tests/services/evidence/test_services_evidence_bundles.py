@@ -117,7 +117,7 @@ def shared(lab: Any, tmp_path: Path) -> tuple[Office, int]:
     for n, (file, wrong) in enumerate([(file_meter_request, 0.3), (file_gate_request, 0.1)] * 2):
         model = study.model(wrong + n / 100)
         asked = {"study": study.study, "model_id": model, "request_key": f"answer/{n}"}
-        assert not office.answer(file(lab.worker, **asked))["refused"]
+        assert not office.answer(file(lab.worker, **asked)).refused
     return office, model
 
 
@@ -154,11 +154,11 @@ def test_the_level_on_a_shared_set_is_recomputed_from_all_answers_before_it(shar
 
 def test_a_verdict_under_early_stopping_is_recomputed_from_the_counts_of_its_looks(lab: Any, tmp_path: Path) -> None:
     office, gate = Office(lab, tmp_path / "keys"), {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3}
-    assert not lab.register("early", gate=gate | {"sampling": "early"})["refused"]
+    assert not lab.register("early", gate=gate | {"sampling": "early"}).refused
     (artifact,) = lab.rows("SELECT artifact FROM work.models WHERE id = :id", id=lab.models["full"]["good"])[0]
     model = lab.hand_in("early", "good", lab.artifacts.path(artifact), kind="skops", loss=0.02)
     asked = {"study": "early", "model_id": model, "request_key": "early"}
-    symbol = office.answer(file_gate_request(lab.worker, **asked))["symbol"]
+    symbol = office.answer(file_gate_request(lab.worker, **asked)).symbol
     key = KeyFolder(office.keys).key()
     envelope, _ = evidence_of(lab.referee, model_id=model, keys=office.keys)
     found = check_bundle(json.loads(json.dumps(envelope)), [key.public])

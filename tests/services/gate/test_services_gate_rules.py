@@ -37,7 +37,7 @@ def changes(lab: Any) -> list[bool]:
 def test_recycle_divides_by_the_steps_once_more_after_every_pass(lab: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 1)
     plan_otherwise(lab, adaptivity="recycle")
-    assert [lab.gate(model)["symbol"] for model in ("rare", "worse", "good")] == ["fail", "pass", "pass"]
+    assert [lab.gate(model).symbol for model in ("rare", "worse", "good")] == ["fail", "pass", "pass"]
     # delta = 0.1, H = 3; after k passes delta / H^(k + 1)
     assert levels(lab) == pytest.approx([0.1 / 3, 0.1 / 3, 0.1 / 9], rel=1e-12)
     assert changes(lab) == [False, True, True]
@@ -46,7 +46,7 @@ def test_recycle_divides_by_the_steps_once_more_after_every_pass(lab: Any, monke
 def test_under_fn_free_recycle_counts_the_fails(lab: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 1)
     plan_otherwise(lab, adaptivity="recycle", mode="fn-free")
-    assert [lab.gate(model)["symbol"] for model in ("worse", "rare", "good")] == ["pass", "fail", "pass"]
+    assert [lab.gate(model).symbol for model in ("worse", "rare", "good")] == ["pass", "fail", "pass"]
     # delta = 0.1, H = 3; after k fails delta (2^(1 / H) - 1)^(k + 1), which models that cannot be run do not exceed
     each = 2 ** (1 / 3) - 1
     assert levels(lab) == pytest.approx([0.1 * each, 0.1 * each, 0.1 * each**2], rel=1e-12)
@@ -55,9 +55,9 @@ def test_under_fn_free_recycle_counts_the_fails(lab: Any, monkeypatch: Any) -> N
 
 def test_a_cap_has_one_level_and_ends_the_set_at_its_last_pass(lab: Any) -> None:
     plan_otherwise(lab, adaptivity="upTo:2")
-    assert lab.gate("worse")["symbol"] == "pass"
+    assert lab.gate("worse").symbol == "pass"
     assert lab.rows(STATE, id=1) == [("live", None)]
-    assert lab.gate("good")["symbol"] == "pass"
+    assert lab.gate("good").symbol == "pass"
     assert lab.rows(STATE, id=1) == [("retired", "changes")]
     # sum of C(3, j) for j = 1, 2 is 6
     assert levels(lab) == pytest.approx([0.1 / 6, 0.1 / 6], rel=1e-12)
@@ -70,16 +70,16 @@ def test_a_cap_has_one_level_and_ends_the_set_at_its_last_pass(lab: Any) -> None
 def test_a_set_says_why_it_ended(adaptivity: str, models: tuple[str, ...], why: str, lab: Any) -> None:
     plan_otherwise(lab, adaptivity=adaptivity)
     for model in models:
-        assert not lab.gate(model)["refused"]
+        assert not lab.gate(model).refused
     assert lab.rows(STATE, id=1) == [("retired", why)]
 
 
 def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 254 + changes)
     plan_otherwise(lab, adaptivity="recycle")
-    assert lab.gate("rare")["symbol"] == "fail"  # costs nothing: the next test is as large
+    assert lab.gate("rare").symbol == "fail"  # costs nothing: the next test is as large
     assert lab.rows(STATE, id=1) == [("live", None)]
-    assert lab.gate("worse")["symbol"] == "pass"
+    assert lab.gate("worse").symbol == "pass"
     assert lab.rows(STATE, id=1) == [("retired", "tolerance")]
     (alert,) = open_alerts(lab.worker, study="full")
     assert alert.kind == "new-test-set"
@@ -89,7 +89,7 @@ def test_a_set_that_is_too_small_for_the_next_level_ends_before_the_test(lab: An
 def test_a_withheld_pass_does_not_show_in_the_life_of_the_set(lab: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 254 + changes)
     plan_otherwise(lab, adaptivity="none")
-    assert lab.gate("worse")["symbol"] == "withheld"
+    assert lab.gate("worse").symbol == "withheld"
     assert changes(lab) == [True]
     assert lab.rows(STATE, id=1) == [("live", None)]
 
@@ -101,7 +101,7 @@ def test_a_withheld_pass_does_not_show_in_the_life_of_the_set(lab: Any, monkeypa
 def test_a_recycled_set_lives_as_long_as_its_exact_plan_fits(tolerance: float, lives_for: int, lab: Any) -> None:
     plan_otherwise(lab, adaptivity="recycle", estimator="exact", condition=f"n - o > 0 +/- {tolerance}")
     for passes, model in enumerate(("worse", "good")[:lives_for], 1):
-        assert lab.gate(model)["symbol"] == "pass"
+        assert lab.gate(model).symbol == "pass"
         assert lab.rows(STATE, id=1) == [("live", None) if passes < lives_for else ("retired", "tolerance")]
 
 
@@ -111,8 +111,8 @@ def test_what_was_answered_stays_answered_though_the_level_has_fallen(lab: Any, 
     first = lab.gate("rare")
     monkeypatch.setattr(judge, "examples_for_gate", lambda config, changes=0: 999)
     again = lab.gate("rare")
-    assert (again["symbol"], again["step"], again["cached"]) == (first["symbol"], 1, True)
-    assert "needs at least 999 examples" in lab.gate("worse")["message"]
+    assert (again.symbol, again.step, again.cached) == (first.symbol, 1, True)
+    assert "needs at least 999 examples" in lab.gate("worse").message
 
 
 def test_a_retired_set_raises_one_alarm_without_figures(lab: Any) -> None:
@@ -156,7 +156,7 @@ def incumbents(lab: Any) -> list[tuple[int, int]]:
 def test_under_none_the_old_model_is_the_last_one_that_was_judged(lab: Any) -> None:
     good, worse, rare = (lab.models["hidden"][name] for name in ("good", "worse", "rare"))
     for model in ("rare", "good", "worse"):
-        assert lab.gate(model, "hidden")["symbol"] == "withheld"
+        assert lab.gate(model, "hidden").symbol == "withheld"
     baseline = lab.one(
         "SELECT min(m.id) FROM work.models m JOIN work.studies s ON s.id = m.study_id WHERE s.name = 'hidden'"
     )
@@ -168,18 +168,18 @@ def test_under_none_the_last_one_handed_in_again_gets_its_answer_back(lab: Any) 
     lab.allow_other_conditions()
     lab.gate("good", "hidden")
     again = lab.gate("good", "hidden")
-    assert (again["refused"], again["symbol"], again["step"], again["cached"]) == (False, "withheld", 1, True)
+    assert (again.refused, again.symbol, again.step, again.cached) == (False, "withheld", 1, True)
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
     other = lab.gate("good", "hidden", condition="n - o > 0.1 +/- 0.2")  # another question about the same two models
-    assert (other["step"], other["planned"]) == (1, False)
+    assert (other.step, other.planned) == (1, False)
     assert len(set(incumbents(lab))) == 1
 
 
 def test_under_none_a_model_that_cannot_be_run_is_no_commit_to_compare_with(lab: Any, tmp_path: Any) -> None:
     (tmp_path / "broken").write_text("no model at all")
     broken = lab.hand_in("hidden", "broken", tmp_path / "broken", kind="constant", loss=0.4)
-    assert lab.gate(broken, "hidden")["message"] == "step 1 of 3: withheld"
-    assert lab.gate("good", "hidden")["message"] == "step 2 of 3: withheld"
+    assert lab.gate(broken, "hidden").message == "step 1 of 3: withheld"
+    assert lab.gate("good", "hidden").message == "step 2 of 3: withheld"
     (baseline, named), good = incumbents(lab)[0][::-1], lab.models["hidden"]["good"]
     assert (named, incumbents(lab)[1]) == (
         broken,
@@ -215,15 +215,15 @@ def test_a_task_that_would_show_a_withheld_verdict_is_refused(lab: Any) -> None:
         file_gate_request(lab.worker, **asked, request_key="k")
     assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'gate'") == 0
     shown = file_gate_request(lab.worker, **asked | {"study": "full", "model_id": 2}, request_key="k")
-    assert lab.answer(shown)["symbol"] == "pass"
+    assert lab.answer(shown).symbol == "pass"
 
 
 def test_the_referee_looks_again_at_the_set_that_judges(lab: Any) -> None:
     filed = file_gate_request(lab.worker, study="full", model_id=2, blocking=True, request_key="k")
     plan_otherwise(lab, adaptivity="none")
     answer = lab.answer(filed)
-    assert answer["refused"]
-    assert "withholds its verdicts" in answer["message"]
+    assert answer.refused
+    assert "withholds its verdicts" in answer.message
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
 
 
@@ -235,7 +235,7 @@ def test_a_condition_on_a_slice_must_hold_too_and_shares_the_level(claim: str, s
     plan_otherwise(lab, estimator="exact", slices=[["odd", claim]])
     codes = np.where(np.arange(254) % 2 == 1, 0, -1)
     lab.as_superuser("UPDATE sealed.test_sets SET slices = %s WHERE id = 1", pack(codes))
-    assert lab.gate("good")["symbol"] == symbol
+    assert lab.gate("good").symbol == symbol
     report = lab.one("SELECT report FROM sealed.ledger")
     (clause,) = report["slices"]["odd"]["clauses"]
     assert clause["examples"] == 127
@@ -250,11 +250,11 @@ OTHER = "n - o > 0.1 +/- 0.2"
 def test_a_set_answers_about_no_other_condition_unless_that_was_planned(lab: Any) -> None:
     """One question with another condition used to end a set of firstChange."""
     answer = lab.gate("good", "first", condition="n > 0.01 +/- 0.4")
-    assert answer["refused"]
-    assert "the live set of study 'first' was sealed for the condition n - o > 0 +/- 0.2" in answer["message"]
-    assert "it answers about no other condition, got n > 0.01 +/- 0.4" in answer["message"]
+    assert answer.refused
+    assert "the live set of study 'first' was sealed for the condition n - o > 0 +/- 0.2" in answer.message
+    assert "it answers about no other condition, got n > 0.01 +/- 0.4" in answer.message
     assert lab.rows("SELECT 1 FROM sealed.ledger") == lab.rows("SELECT 1 FROM work.gate_verdicts") == []
-    assert lab.gate("good", "first", condition="n - o > 0.0 +/- 0.20")["symbol"] == "pass"  # the set's own
+    assert lab.gate("good", "first", condition="n - o > 0.0 +/- 0.20").symbol == "pass"  # the set's own
 
 
 @pytest.mark.parametrize(("study", "released"), [("first", "pass"), ("full", "pass"), ("hidden", "withheld")])
@@ -266,22 +266,22 @@ def test_a_planned_answer_about_another_condition_costs_no_step_and_ends_nothing
                      "WHERE s.name = :name AND purpose = 'gate'", name=study)  # fmt: skip
     plan_otherwise(lab, set_id, other_conditions=3)
     first, again = (lab.gate("good", study, condition=OTHER) for _ in range(2))
-    assert (first["symbol"], first["planned"], first["step"], first["steps"]) == (released, False, 1, 3)
-    assert again["cached"]
+    assert (first.symbol, first.planned, first.step, first.steps) == (released, False, 1, 3)
+    assert again.cached
     assert lab.rows(STATE, id=set_id) == [("live", None)]
     assert [s.steps_used for s in list_test_sets(lab.worker) if s.test_set_id == set_id] == [0]
-    assert [lab.gate(name, study, condition=OTHER)["step"] for name in ("worse", "rare")] == [2, 3]
+    assert [lab.gate(name, study, condition=OTHER).step for name in ("worse", "rare")] == [2, 3]
     assert lab.rows(STATE, id=set_id) == [("live", None)]  # the set's own steps are as many
     more = OTHER.replace("0.2", "0.25")
-    assert "its 3 answers about other conditions are used" in lab.gate("rare", study, condition=more)["message"]
+    assert "its 3 answers about other conditions are used" in lab.gate("rare", study, condition=more).message
     own = lab.gate("good", study)
-    assert (own["symbol"], own["planned"], own["step"], own["steps"]) == (released, True, 1, 3)
+    assert (own.symbol, own.planned, own.step, own.steps) == (released, True, 1, 3)
     tests = {"first": 3, "full": 2**3, "hidden": 3}[study]
     assert levels(lab) == pytest.approx([0.1 / tests / 8] * 4, rel=1e-12)  # three answers beside: each halves the level
     assert changes(lab) == [False, False, False, True]
     found = lab.rows("SELECT system, step, system_step, system_steps FROM sealed.ledger ORDER BY id")
     assert found == [("other", 4, 1, 3), ("other", 5, 2, 3), ("other", 6, 3, 3), ("gate", 1, 1, 3)]
-    assert lab.promote(first["request_id"], study=study)["refused"]
+    assert lab.promote(first.request_id, study=study).refused
     with lab.referee.begin() as tx:
         assert chained_rows.contradictions(tx, chained_rows.of_set(set_id)) == []
 

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn.naive_bayes import GaussianNB
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import ConditionSyntaxError, ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of, file_gate_request
@@ -50,8 +51,8 @@ def constant(lab: Any, path: Any, text: str, study: str = "full") -> int:
 
 def test_a_better_model_passes_and_the_developer_learns_one_symbol(lab: Any) -> None:
     answer = lab.gate("good", condition=None)
-    assert answer == {
-        "request_id": answer["request_id"],
+    assert to_json(answer) == {
+        "request_id": answer.request_id,
         "kind": "gate",
         "study": "full",
         "model_id": lab.models["full"]["good"],
@@ -71,7 +72,7 @@ def test_a_better_model_passes_and_the_developer_learns_one_symbol(lab: Any) -> 
 
 def test_a_worse_model_fails(lab: Any) -> None:
     answer = lab.gate("rare")
-    assert (answer["symbol"], answer["message"]) == ("fail", "step 1 of 3: fail")
+    assert (answer.symbol, answer.message) == ("fail", "step 1 of 3: fail")
     assert report(lab)["verdict"] == "FAIL"
 
 
@@ -98,7 +99,7 @@ def test_without_feedback_of_passes_the_level_is_divided_by_the_steps(study: str
 @pytest.mark.journey
 def test_a_model_that_nobody_ran_yet_is_run_by_the_referee(lab: Any, tmp_path: Any) -> None:
     new = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.0)
-    assert lab.gate(new)["symbol"] == "pass"
+    assert lab.gate(new).symbol == "pass"
     with lab.referee.begin() as tx:
         identity = lab.one("SELECT format || ' ' || artifact FROM work.models WHERE id = :id", id=new)
         kept = sealed.known_predictions(tx, 1, identity)[identity]
@@ -108,10 +109,10 @@ def test_a_model_that_nobody_ran_yet_is_run_by_the_referee(lab: Any, tmp_path: A
 
 def test_the_same_question_is_answered_from_the_ledger_and_costs_nothing(lab: Any, tmp_path: Any) -> None:
     first = lab.gate("good")
-    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=first["model_id"]))
+    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=first.model_id))
     twin = lab.hand_in("full", "twin", file, kind="skops", loss=0.5)
     asked = [lab.gate("good"), lab.gate("good", condition="n-o>0+/-0.2", reliability=0.9), lab.gate(twin)]
-    assert [(a["symbol"], a["step"], a["cached"]) for a in asked] == [("pass", 1, True)] * 3
+    assert [(a.symbol, a.step, a.cached) for a in asked] == [("pass", 1, True)] * 3
     assert ledger(lab) == [(1, "pass", "pass")]
 
 
@@ -119,14 +120,14 @@ def test_another_question_has_an_answer_of_its_own(lab: Any) -> None:
     lab.allow_other_conditions()
     lab.gate("good")
     other = lab.gate("good", condition="n - o > 0.1 +/- 0.2")
-    assert (other["step"], other["cached"]) == (1, False)
+    assert (other.step, other.cached) == (1, False)
     assert len(ledger(lab)) == 2
 
 
 def test_the_same_request_key_is_the_same_request(lab: Any, tmp_path: Any) -> None:
     asked = {"study": "full", "request_key": "night/1"}
     first = file_gate_request(lab.worker, **asked)
-    assert lab.answer(first)["model_id"] == lab.models["full"]["good"]  # the best one
+    assert lab.answer(first).model_id == lab.models["full"]["good"]  # the best one
     (tmp_path / "better").write_text('{"label": 0}')
     lab.hand_in("full", "better", tmp_path / "better", kind="constant", loss=0.0)
     assert file_gate_request(lab.worker, **asked) == first  # though another model is the best by now
@@ -156,9 +157,9 @@ def test_a_request_key_asks_about_one_model_only(lab: Any) -> None:
 def test_what_was_not_planned_is_refused_and_spends_nothing(asked: Any, words: str, lab: Any) -> None:
     lab.allow_other_conditions(estimator="paper")
     answer = lab.gate(**asked)
-    assert answer["refused"]
-    assert words in answer["message"]
-    assert "symbol" not in answer
+    assert answer.refused
+    assert words in answer.message
+    assert not hasattr(answer, "symbol")
     assert ledger(lab) == lab.rows("SELECT * FROM work.gate_verdicts") == []
 
 
@@ -198,25 +199,25 @@ def test_a_study_without_a_model_is_asked_to_train_first(bare: Any) -> None:
 
 
 def test_a_set_that_has_served_is_retired(lab: Any) -> None:
-    assert [lab.gate(m)["step"] for m in ("rare", "worse", "good")] == [1, 2, 3]
+    assert [lab.gate(m).step for m in ("rare", "worse", "good")] == [1, 2, 3]
     assert live_sets(lab.worker, study="full") == ["meter"]
     answer = lab.gate("good", condition="n - o > 0.1 +/- 0.2")
-    assert (answer["refused"], answer["message"]) == (True, NO_SET)
+    assert (answer.refused, answer.message) == (True, NO_SET)
     assert len(ledger(lab)) == 3
 
 
 def test_first_change_retires_the_set_at_its_first_pass(lab: Any) -> None:
-    assert lab.gate("rare", "first")["symbol"] == "fail"
+    assert lab.gate("rare", "first").symbol == "fail"
     assert live_sets(lab.worker, study="first") == ["gate", "meter"]
-    assert lab.gate("good", "first")["symbol"] == "pass"
+    assert lab.gate("good", "first").symbol == "pass"
     assert live_sets(lab.worker, study="first") == ["meter"]
-    assert lab.gate("worse", "first")["message"] == NO_SET.replace("full", "first")
+    assert lab.gate("worse", "first").message == NO_SET.replace("full", "first")
     assert ledger(lab, "first") == [(1, "fail", "fail"), (2, "pass", "pass")]
 
 
 def test_none_withholds_every_verdict_but_from_the_referee(lab: Any) -> None:
     answers = [lab.gate(model, "hidden") for model in ("good", "rare")]
-    assert [(a["symbol"], a["message"]) for a in answers] == [
+    assert [(a.symbol, a.message) for a in answers] == [
         ("withheld", "step 1 of 3: withheld"),
         ("withheld", "step 2 of 3: withheld"),
     ]
@@ -226,12 +227,12 @@ def test_none_withholds_every_verdict_but_from_the_referee(lab: Any) -> None:
 
 def test_the_model_in_production_is_what_the_next_one_is_compared_with(lab: Any) -> None:
     passed = lab.gate("good")
-    assert lab.promote(passed["request_id"])["promoted"]
+    assert lab.promote(passed.request_id).promoted
     assert (
-        lab.gate("good")["message"]
+        lab.gate("good").message
         == f"model {lab.models['full']['good']} is the one that stands now; hand in another one"
     )
-    assert lab.gate("worse")["symbol"] == "fail"  # it beats the baseline, but not this one
+    assert lab.gate("worse").symbol == "fail"  # it beats the baseline, but not this one
     assert report(lab)["incumbent_id"] == lab.models["full"]["good"]
 
 
@@ -240,7 +241,7 @@ def test_a_model_that_cannot_be_run_on_sealed_inputs_fails_and_spends_a_step(
     content: str, lab: Any, tmp_path: Any
 ) -> None:
     answer = lab.gate(constant(lab, tmp_path / "broken", content))
-    assert (answer["refused"], answer["symbol"], answer["message"]) == (False, "fail", "step 1 of 3: fail")
+    assert (answer.refused, answer.symbol, answer.message) == (False, "fail", "step 1 of 3: fail")
     assert ledger(lab) == [(1, "fail", "fail")]
     assert "no constant model" in report(lab)["failure"]  # for the referee
 
@@ -255,7 +256,7 @@ def test_a_model_for_other_features_fails_and_spends_a_step(lab: Any, tmp_path: 
     narrow = make_pipeline(GaussianNB()).fit(parts.train_inputs[:, :3], parts.train_labels)
     save_model(PipelinePredictor(narrow), tmp_path / "narrow")
     answer = lab.gate(lab.hand_in("full", "narrow", tmp_path / "narrow", kind="skops", loss=0.0))
-    assert answer["symbol"] == "fail"
+    assert answer.symbol == "fail"
     assert "30 features" in report(lab)["failure"]
 
 
@@ -267,11 +268,11 @@ def test_a_file_that_is_not_what_was_stored_is_refused_and_spends_nothing(
     file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=model_id))
     file.write_text('{"label": 1}') if harm == "changed" else file.unlink()
     answer = lab.gate(model_id)
-    assert answer["refused"]
-    assert answer["message"].startswith("the referee could not answer this request; its log says why")
+    assert answer.refused
+    assert answer.message.startswith("the referee could not answer this request; its log says why")
     assert "ArtifactError" in caplog.text
     assert ledger(lab) == []
-    assert lab.gate("good")["step"] == 1
+    assert lab.gate("good").step == 1
 
 
 def test_an_incumbent_that_cannot_be_run_blames_nobody_else(lab: Any) -> None:
@@ -280,8 +281,8 @@ def test_an_incumbent_that_cannot_be_run_blames_nobody_else(lab: Any) -> None:
         "(SELECT format || ' ' || artifact FROM work.models WHERE id = 1)"
     )
     answer = lab.gate("good")
-    assert answer["refused"]
-    assert answer["message"] == "the model that stands now (1) cannot be run on the sealed inputs; roll it back"
+    assert answer.refused
+    assert answer.message == "the model that stands now (1) cannot be run on the sealed inputs; roll it back"
     assert ledger(lab) == []
 
 
@@ -295,19 +296,19 @@ def test_the_mode_settles_what_the_evidence_does_not(mode: str, symbol: str, lab
     same = lab.artifacts.path(baseline).read_text() + " "  # another file with the very same answers
     answer = lab.gate(constant(lab, tmp_path / "same", same, "modal"), "modal")
     assert report(lab)["verdict"] == "UNKNOWN"
-    assert answer["symbol"] == symbol
+    assert answer.symbol == symbol
 
 
 def test_an_answer_is_none_until_it_is_there(lab: Any) -> None:
     asked = file_gate_request(lab.worker, study="full", request_key="k")
     assert answer_of(lab.worker, asked) is None
-    assert lab.answer(asked)["symbol"] == "pass"
+    assert lab.answer(asked).symbol == "pass"
     with pytest.raises(NotFoundError, match="there is no request 99"):
         answer_of(lab.worker, 99)
 
 
 def test_facts_that_somebody_deleted_are_missed(lab: Any) -> None:
-    asked = lab.gate("good")["request_id"]
+    asked = lab.gate("good").request_id
     lab.as_superuser("DELETE FROM work.gate_verdicts")
     with pytest.raises(InvalidInputError, match=f"request {asked} is answered but its facts are missing"):
         answer_of(lab.worker, asked)

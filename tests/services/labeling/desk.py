@@ -11,6 +11,7 @@ from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:
+    from easeml_core.services.referee.answers import VerdictAnswer
     from easeml_core.store.tables.trials import TrialReport
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}
@@ -23,11 +24,11 @@ class Desk:
     def __init__(self, lab: Any, data: Any, name: str) -> None:
         self.lab, self.data, self.name = lab, data, name
 
-    def register(self, **changes: Any) -> dict[str, Any]:
+    def register(self, **changes: Any) -> Any:
         given = {"tenant": "lab", "study": self.name, "gate": GATE, "meter": METER, "request_key": self.lab.key()}
         return self.answer(register_study(self.lab.worker, **given | changes).request_id)
 
-    def answer(self, request_id: int) -> dict[str, Any]:
+    def answer(self, request_id: int) -> Any:
         while Referee(self.lab.referee, self.lab.artifacts, data=self.data).answer_one() is not None:
             pass
         answer = answer_of(self.lab.worker, request_id)
@@ -42,16 +43,16 @@ class Desk:
             trial_id = trials.add_trial(tx, study_id=study.id, candidate_id=found.id, data_version_id=version.id)
         return run_trial(self.lab.worker, self.lab.artifacts, trial_id=trial_id, request_key=self.lab.key())
 
-    def gate(self, model_id: int) -> dict[str, Any]:
+    def gate(self, model_id: int) -> Any:
         return self._ask(file_gate_request, model_id)
 
-    def meter(self, model_id: int) -> dict[str, Any]:
+    def meter(self, model_id: int) -> Any:
         return self._ask(file_meter_request, model_id)
 
-    def promote(self, model_id: int, gate: dict[str, Any]) -> dict[str, Any]:
-        return self._ask(file_promotion, model_id, gate_request_id=gate["request_id"])
+    def promote(self, model_id: int, gate: VerdictAnswer) -> Any:
+        return self._ask(file_promotion, model_id, gate_request_id=gate.request_id)
 
-    def _ask(self, file: Any, model_id: int, **more: Any) -> dict[str, Any]:
+    def _ask(self, file: Any, model_id: int, **more: Any) -> Any:
         asked = {"study": self.name, "model_id": model_id, "request_key": self.lab.key()}
         return self.answer(file(self.lab.worker, **asked | more))
 

@@ -55,7 +55,7 @@ NODES = {
 def register(lab: Any, study: str, **changes: Any) -> int:
     """Register a study with this meter; the id of its meter set."""
     answer = lab.register(study, meter=BASE | changes)
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     found = "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = :study"
     return int(lab.one(found + " AND t.purpose = 'meter'", study=study))
 
@@ -69,12 +69,12 @@ def submit(lab: Any, tmp_path: Any) -> Any:
     """Submit the n-th copy of the model that always names the frequent class; the answer."""
     known: dict[tuple[str, int], int] = {}
 
-    def go(study: str, number: int, **asked: Any) -> dict[str, Any]:
+    def go(study: str, number: int, **asked: Any) -> Any:
         if (study, number) not in known:
             path = tmp_path / f"{study}-{number}"
             path.write_text(f'{{"label": {majority(lab, study)}}}' + " " * number)
             known[study, number] = lab.hand_in(study, path.name, path, kind="constant", loss=0.5)
-        return dict(lab.meter(known[study, number], study, **asked))
+        return lab.meter(known[study, number], study, **asked)
 
     return go
 
@@ -102,14 +102,14 @@ def test_each_method_reads_at_the_level_that_it_was_planned_for(lab: Any, submit
     set_id = register(lab, "study", **settings)
     assert lab.one("SELECT rows FROM work.test_sets WHERE id = :id", id=set_id) >= plan_config(config).labels
     answer = submit("study", 1)
-    assert (answer["refused"], answer["signals"]) == (False, 3)
+    assert (answer.refused, answer.signals) == (False, 3)
     ((step, shown, log_level, log_cost, report),) = entries(lab, set_id)
-    assert (step, shown, log_cost) == (1, str(answer["signal"]), 0.0)
-    assert report["tolerance_now"] <= answer["tolerance"]
+    assert (step, shown, log_cost) == (1, str(answer.signal), 0.0)
+    assert report["tolerance_now"] <= answer.tolerance
     if method in NODES:
         assert log_level == pytest.approx(math.log(0.1 / NODES[method]), rel=1e-12)
-    assert answer["submissions_left"] == (0 if method == "multitenant" else 2)
-    assert answer["boundaries"] == report["edges"] if method == "dithered" else [0.2, 0.6]
+    assert answer.submissions_left == (0 if method == "multitenant" else 2)
+    assert answer.boundaries == report["edges"] if method == "dithered" else [0.2, 0.6]
 
 
 def test_the_ratchet_only_rises(lab: Any, submit: Any) -> None:
@@ -117,7 +117,7 @@ def test_the_ratchet_only_rises(lab: Any, submit: Any) -> None:
     shown = []
     for number, share in enumerate((0.4, 1.0, 0.4)):
         fill(lab, "study", set_id, share)
-        shown.append(submit("study", number)["signal"])
+        shown.append(submit("study", number).signal)
     assert shown == [1, 3, 3]
     assert [report["gap"] > 0.6 for *_, report in entries(lab, set_id)] == [False, True, False]
     assert live_sets(lab.worker, study="study") == ["gate"]  # all steps are used
@@ -140,9 +140,9 @@ def test_a_rule_that_is_broken_retires_the_set(
         assert "meter" in live_sets(lab.worker, study="study")
         fill(lab, "study", set_id, share)
         answer = submit("study", number)
-    assert (answer["signal"], answer["submissions_left"]) == (3, 1)
+    assert (answer.signal, answer.submissions_left) == (3, 1)
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "regulation"
-    assert submit("study", 9)["refused"]
+    assert submit("study", 9).refused
 
 
 def test_dithered_boundaries_are_drawn_after_the_submission_and_shown_with_the_signal(lab: Any, submit: Any) -> None:
@@ -151,13 +151,13 @@ def test_dithered_boundaries_are_drawn_after_the_submission_and_shown_with_the_s
     secret = lab.one("SELECT secret FROM sealed.installation")
     for answer, (*_, report) in zip(answers, entries(lab, set_id), strict=True):
         # Only who knows the installation's secret can tell where the boundaries will be, and that only of a request.
-        digest = hmac.digest(str(secret).encode(), f"dither|{answer['request_id']}".encode(), "sha256")
+        digest = hmac.digest(str(secret).encode(), f"dither|{answer.request_id}".encode(), "sha256")
         shift = np.random.default_rng(int.from_bytes(digest, "big")).random() * 0.4
-        assert answer["boundaries"] == pytest.approx([0.2 + shift, 0.6 + shift], abs=1e-12)
-        assert answer["signal"] == 1 + sum(report["gap"] > edge for edge in answer["boundaries"])
-    assert answers[0]["boundaries"] != answers[1]["boundaries"]
+        assert answer.boundaries == pytest.approx([0.2 + shift, 0.6 + shift], abs=1e-12)
+        assert answer.signal == 1 + sum(report["gap"] > edge for edge in answer.boundaries)
+    assert answers[0].boundaries != answers[1].boundaries
     again = submit("study", 1)
-    assert (again["cached"], again["boundaries"]) == (True, answers[0]["boundaries"])
+    assert (again.cached, again.boundaries) == (True, answers[0].boundaries)
     with pytest.raises(StoreError, match="permission denied"):
         lab.rows("SELECT secret FROM sealed.installation", store=lab.worker)
 
@@ -166,11 +166,11 @@ def test_an_alert_names_the_boundaries_and_the_tolerance_that_were_used(lab: Any
     set_id = register(lab, "study", method="dithered")
     fill(lab, "study", set_id, 1.0)
     answer = submit("study", 1)
-    assert study_details(lab.worker, study="study").meter.boundaries == answer["boundaries"]
-    low, high = answer["boundaries"]  # six digits of them, on the safe side
+    assert study_details(lab.worker, study="study").meter.boundaries == answer.boundaries
+    low, high = answer.boundaries  # six digits of them, on the safe side
     figures = [math.floor(edge * 1e6) / 1e6 for edge in (low, high)], math.ceil(high * 1e6) / 1e6
-    where = f"above {figures[0][0]} and at most {figures[1]}" if answer["signal"] == 2 else f"above {figures[0][1]}"
-    assert f"{where} (+/- 0.2)" in answer["alert"]
+    where = f"above {figures[0][0]} and at most {figures[1]}" if answer.signal == 2 else f"above {figures[0][1]}"
+    assert f"{where} (+/- 0.2)" in answer.alert
 
 
 def test_with_nonuniform_tolerance_the_worst_earlier_signal_decides(lab: Any, submit: Any) -> None:
@@ -179,7 +179,7 @@ def test_with_nonuniform_tolerance_the_worst_earlier_signal_decides(lab: Any, su
     for number, share in enumerate((1.0, 0.4, 0.4)):
         fill(lab, "study", set_id, share)
         answer = submit("study", number)
-        shown.append((answer["signal"], answer["tolerance"]))
+        shown.append((answer.signal, answer.tolerance))
     assert shown == [(3, 0.19), (1, 0.21), (1, 0.21)]
 
 
@@ -188,7 +188,7 @@ def test_a_set_with_an_open_end_serves_more_than_it_was_planned_for(lab: Any, su
     fill(lab, "study", set_id, 0.0)  # far from every boundary: no answer costs anything
     for number in (1, 2, 3):
         answer = submit("study", number)
-        assert (answer["signal"], answer["submissions_left"]) == (1, None)
+        assert (answer.signal, answer.submissions_left) == (1, None)
     levels = [(log_level, log_cost) for _, _, log_level, log_cost, _ in entries(lab, set_id)]
     expected = [(math.log(0.1 * 6 / (math.pi * t) ** 2), 0.0) for t in (1, 2, 3)]
     assert levels == [pytest.approx(pair, rel=1e-12) for pair in expected]
@@ -198,25 +198,25 @@ def test_a_set_with_an_open_end_serves_more_than_it_was_planned_for(lab: Any, su
 def test_teams_pay_for_themselves_and_hear_nothing_of_each_other(lab: Any, submit: Any) -> None:
     set_id = register(lab, "study", steps=4, teams=2)
     first = submit("study", 1)
-    assert first["submissions_left"] == 1
-    assert submit("study", 1, team=1)["cached"]
+    assert first.submissions_left == 1
+    assert submit("study", 1, team=1).cached
     other = submit("study", 1, team=2)  # the same artifact is news to another team
-    assert (other["cached"], other["submissions_left"]) == (False, 1)
+    assert (other.cached, other.submissions_left) == (False, 1)
     levels = [log_level for _, _, log_level, _, _ in entries(lab, set_id)]
     assert levels == pytest.approx([math.log(0.1 / 4)] * 2, rel=1e-12)  # the first team's cost is not the second's
-    assert submit("study", 2)["submissions_left"] == 0
+    assert submit("study", 2).submissions_left == 0
     assert "meter" in live_sets(lab.worker, study="study")  # for the other team
     over = submit("study", 3)
-    assert (over["refused"], "team 1 has no answer left" in over["message"]) == (True, True)
-    assert submit("study", 2, team=2)["submissions_left"] == 0
+    assert (over.refused, "team 1 has no answer left" in over.message) == (True, True)
+    assert submit("study", 2, team=2).submissions_left == 0
     assert live_sets(lab.worker, study="study") == ["gate"]
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "steps"
 
 
 def test_a_team_that_was_not_planned_for_is_refused(lab: Any) -> None:
     answer = lab.meter("good", team=2)
-    assert answer["refused"]
-    assert "team must be a whole number from 1 to 1" in answer["message"]
+    assert answer.refused
+    assert "team must be a whole number from 1 to 1" in answer.message
     with pytest.raises(ConfigError, match="team"):
         file_meter_request(lab.worker, study="full", team=0, request_key="k")
 
@@ -225,12 +225,12 @@ def test_a_budget_in_words_counts_the_signals(lab: Any, submit: Any) -> None:
     rules = ["two red in a row", "retire within 3 submissions"]
     set_id = register(lab, "study", budget=rules, steps=4)
     fill(lab, "study", set_id, 1.0)
-    assert submit("study", 1)["alert"] is None
-    assert submit("study", 1)["alert"] is None  # the same artifact once more is no second signal
+    assert submit("study", 1).alert is None
+    assert submit("study", 1).alert is None  # the same artifact once more is no second signal
     answer = submit("study", 2)
-    assert answer["alert"].startswith('study: the overfitting budget "two red in a row" is broken by signal 3 of 3')
+    assert answer.alert.startswith('study: the overfitting budget "two red in a row" is broken by signal 3 of 3')
     (alert,) = open_alerts(lab.worker, study="study")
-    assert (alert.over_budget, alert.message) == (True, answer["alert"])
+    assert (alert.over_budget, alert.message) == (True, answer.alert)
 
 
 @pytest.mark.parametrize("budget", [["be careful"], ["signal above range 3"], ["0 in a row at range 2 or above"]])
@@ -252,8 +252,8 @@ def test_a_set_that_retires_tells_whether_that_breaks_the_budget(
     # Planned for no ambiguous answer, and the first one is.
     set_id = register(lab, "study", ranges=(0.1, 0.9), tolerance=0.19, ambiguous=0, steps=4, budget=rules)
     answers = [submit("study", 1), submit("study", 2)]
-    assert [answer["signal"] is None for answer in answers] == [False, True]
-    assert (answers[1]["alert"] is not None) is over
+    assert [answer.signal is None for answer in answers] == [False, True]
+    assert (answers[1].alert is not None) is over
     kinds = {a.kind: a for a in open_alerts(lab.worker, study="study")}
     assert set(kinds) == ({"new-test-set", "overfitting"} if over else {"new-test-set"})
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=set_id) == "signals"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,7 +32,7 @@ class Study:
         self.lab, self.folder = lab, folder
         given: dict[str, Any] = {"gate": GATE, "meter": METER, "direct": {"share": 0.5}}
         answer = lab.register("study", **given | changes)
-        assert not answer["refused"], answer["message"]
+        assert not answer.refused, answer.message
         sql = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = :n"
         self.sets = dict(lab.rows(sql, n="study"))
         self.ran: list[str] = []
@@ -61,10 +62,10 @@ class Study:
         path.write_text(text + " " * number)
         return int(self.lab.hand_in("study", path.name, path, kind="constant", loss=0.5))
 
-    def submit(self, model: int, **asked: Any) -> dict[str, Any]:
+    def submit(self, model: int, **asked: Any) -> Any:
         """The answer; ``ran`` and ``looks`` are of this submission alone."""
         self.ran, self.looks = [], 0
-        return dict(self.lab.meter(model, "study", **asked))
+        return self.lab.meter(model, "study", **asked)
 
     def entries(self) -> list[str]:
         sql = "SELECT t.purpose FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id ORDER BY l.id"
@@ -110,7 +111,7 @@ def test_all_runs_of_a_reading_are_made_between_two_looks(study: Study) -> None:
     answer = study.submit(study.model(1))
     assert (study.ran, study.looks) == ([OPEN, "meter", "direct"], 2)
     assert study.entries() == ["meter", "direct"]
-    attempts = study.lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id", id=answer["request_id"])
+    attempts = study.lab.rows("SELECT survived FROM sealed.attempts WHERE request_id = :id", id=answer.request_id)
     assert sorted(attempts) == [(False,), (True,)]  # the one that decided could not say so
 
 
@@ -119,7 +120,7 @@ def test_an_answer_from_the_ledger_lets_nothing_run(study: Study) -> None:
     first = study.submit(model)
     again = study.submit(model)
     assert (study.ran, study.looks) == ([], 1)
-    assert again | {"request_id": 0, "cached": False} == first | {"request_id": 0}
+    assert replace(again, request_id=0, cached=False) == replace(first, request_id=0)
 
 
 def test_what_ran_for_the_gate_runs_on_the_open_part_alone(make: Any) -> None:
@@ -129,7 +130,7 @@ def test_what_ran_for_the_gate_runs_on_the_open_part_alone(make: Any) -> None:
     model = shared.model(1)
     shared.lab.gate(model, "study")
     assert "joint" in shared.ran
-    assert shared.submit(model)["signal"] is not None
+    assert shared.submit(model).signal is not None
     assert (shared.ran, shared.looks) == ([OPEN], 2)
 
 
@@ -139,8 +140,8 @@ def test_what_ran_for_the_gate_runs_on_the_open_part_alone(make: Any) -> None:
 def test_a_model_that_fails_on_the_open_part_sees_no_sealed_inputs_and_spends_nothing(study: Study) -> None:
     broken = study.model(1, "no model at all")
     answer = study.submit(broken)
-    assert answer["refused"]
-    assert f"model {broken} cannot be run on the validation part" in answer["message"]
+    assert answer.refused
+    assert f"model {broken} cannot be run on the validation part" in answer.message
     assert (study.ran, study.looks) == ([OPEN], 2)
     assert (study.predicted(), study.entries()) == ([], [])
 
@@ -148,13 +149,13 @@ def test_a_model_that_fails_on_the_open_part_sees_no_sealed_inputs_and_spends_no
 def test_an_error_of_a_sealed_run_ends_the_preparation_and_spends_nothing(study: Study) -> None:
     model = study.model(1)
     study.end = {"meter": ArtifactError("the file is gone")}
-    assert study.submit(model)["refused"]
+    assert study.submit(model).refused
     assert (study.ran, study.predicted(), study.entries()) == ([OPEN, "meter"], [], [])
     study.end = {"direct": ArtifactError("the file is gone")}
-    assert study.submit(model)["refused"]
+    assert study.submit(model).refused
     assert (study.ran, study.predicted(), study.entries()) == ([OPEN, "meter", "direct"], ["meter"], [])
     study.end = {}
-    assert study.submit(model)["direct_signal"] is not None
+    assert study.submit(model).direct_signal is not None
     assert study.ran == [OPEN, "direct"]
 
 
@@ -180,7 +181,7 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
     study.end, study.ran = {}, []
     answer = study.lab.answer(request_id)
     assert study.ran == then
-    assert (answer["signal"], answer["direct_signal"]) != (None, None)
+    assert (answer.signal, answer.direct_signal) != (None, None)
     assert (study.entries(), study.predicted()) == (["meter", "direct"], ["meter", "direct"])
     assert study.lab.one("SELECT max(step) FROM sealed.ledger") == 1
 
@@ -196,13 +197,13 @@ def came_too_late(study: Any, model_id: int) -> bool:
 
 def test_a_team_without_an_answer_left_lets_nothing_run(make: Any) -> None:
     study = make(meter=METER | {"steps": 2, "teams": 2}, direct=None)
-    assert study.submit(study.model(1), team=1)["submissions_left"] == 0
+    assert study.submit(study.model(1), team=1).submissions_left == 0
     late = study.model(2)
     answer = study.submit(late, team=1)
-    assert (answer["refused"], "team 1 has no answer left" in answer["message"]) == (True, True)
+    assert (answer.refused, "team 1 has no answer left" in answer.message) == (True, True)
     assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
-    assert study.submit(study.model(3), team=2)["signal"] is not None
+    assert study.submit(study.model(3), team=2).signal is not None
     assert study.ran == [OPEN, "meter"]
 
 
@@ -210,13 +211,13 @@ def test_a_shared_set_that_has_ended_lets_nothing_run(make: Any) -> None:
     bound = {"condition": "n - o > 0 +/- 0.2", "adaptivity": "full", "steps": 3}
     meter = {"ranges": (0.2, 0.6), "tolerance": 0.3, "steps": 4, "ambiguous": 2, "tail": "hoeffding"}
     study = make(gate=bound, meter=meter, joint=JOINT, direct=None)
-    assert study.submit(study.model(1))["signal"] is not None
+    assert study.submit(study.model(1)).signal is not None
     sql = "UPDATE work.test_sets SET plan = jsonb_set(plan, '{gate,steps}', '1') WHERE id = %s"
     study.lab.gate(study.model(2), "study")
     study.lab.as_superuser(sql, study.sets["joint"])  # the verdict was the last one, and the set is live still
     late = study.model(3)
     answer = study.submit(late)
-    assert "the set that gate and meter share has ended" in answer["message"]
+    assert "the set that gate and meter share has ended" in answer.message
     assert came_too_late(study, late)
     assert (study.ran, study.looks) == ([], 1)
 
@@ -225,13 +226,13 @@ def test_a_second_sample_that_is_not_read_lets_nothing_run_on_it(make: Any) -> N
     study = make(meter=METER | {"teams": 2})
     ours = study.lab.one("SELECT plan -> 'ranges' FROM work.test_sets WHERE id = :id", id=study.sets["direct"])
     study.plan("direct", ranges=[0.1, 0.3])
-    assert study.submit(study.model(1), team=1)["direct_signal"] is None
+    assert study.submit(study.model(1), team=1).direct_signal is None
     assert study.ran == [OPEN, "meter"]
     study.plan("direct", ranges=ours)
     study.end_team("direct", team=1)
-    assert study.submit(study.model(2), team=1)["direct_signal"] is None
+    assert study.submit(study.model(2), team=1).direct_signal is None
     assert study.ran == [OPEN, "meter"]
-    assert study.submit(study.model(3), team=2)["direct_signal"] is not None
+    assert study.submit(study.model(3), team=2).direct_signal is not None
     assert study.ran == [OPEN, "meter", "direct"]
 
 
@@ -240,10 +241,10 @@ def test_a_second_sample_that_came_later_is_read_for_a_submission_that_is_known(
     model = study.model(1)
     ours = study.lab.one("SELECT plan -> 'ranges' FROM work.test_sets WHERE id = :id", id=study.sets["direct"])
     study.plan("direct", ranges=[0.1, 0.3])
-    assert study.submit(model)["direct_signal"] is None
+    assert study.submit(model).direct_signal is None
     study.plan("direct", ranges=ours)
     answer = study.submit(model)
-    assert (answer["cached"], answer["direct_signal"] is not None) == (True, True)
+    assert (answer.cached, answer.direct_signal is not None) == (True, True)
     assert study.ran == [OPEN, "direct"]
     assert study.entries() == ["meter", "direct"]
 

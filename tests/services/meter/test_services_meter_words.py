@@ -71,7 +71,7 @@ def teams(make: Any) -> Study:
     study: Study = make(direct=True, teams=2, overfitting_budget=2)
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
-    assert study.submit(1, team=2)["drift"] == "certain"
+    assert study.submit(1, team=2).drift == "certain"
     return study
 
 
@@ -147,7 +147,7 @@ def test_the_ratchet_speaks_of_the_largest_gap_so_far(make: Any) -> None:
     study = make(method="ratchet")
     for number, gap in ((1, 0.5), (2, -0.5)):
         study.gap("meter", gap)
-        found = study.submit(number)["alert"]
+        found = study.submit(number).alert
         assert "the largest gap so far between the loss on unseen data and the validation loss is above 0.3 (" in found
 
 
@@ -157,10 +157,10 @@ def test_a_broken_budget_and_drift_do_not_contradict_each_other(make: Any) -> No
     study.gap("direct", -0.3)
     answer = study.submit(1)
     overfitting, drift = (a.message for a in open_alerts(study.lab.worker, study="study"))
-    assert overfitting == answer["alert"]
-    assert overfitting.endswith(f"is above 0.3 (+/- 0.19); {answer['sentence']}")
+    assert overfitting == answer.alert
+    assert overfitting.endswith(f"is above 0.3 (+/- 0.19); {answer.sentence}")
     assert "replace the validation set" not in overfitting
-    assert answer["sentence"] in drift
+    assert answer.sentence in drift
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ def test_signals_count_on_until_the_validation_set_is_replaced(make: Any, versio
     """Two in a row, three times: before, across, and after the new version of the data."""
     study = make(budget=["two red in a row"])
     study.gap("meter", 0.5)
-    alerts = [study.submit(1)["alert"]]
+    alerts = [study.submit(1).alert]
     study.add_version(**version)
-    alerts += [study.submit(number)["alert"] for number in (1, 2)]
+    alerts += [study.submit(number).alert for number in (1, 2)]
     assert [alert is not None for alert in alerts] == found
 
 
@@ -186,13 +186,13 @@ def test_different_shifts_of_an_old_and_a_new_answer_are_no_drift(make: Any) -> 
     """The second sample is sealed later: the first answer comes from the ledger, the second has another shift."""
     study = make(method="dithered", steps=5)
     study.gap("meter", 0.0)
-    signals = [study.submit(number)["signal"] for number in (1, 2, 3, 4)]
+    signals = [study.submit(number).signal for number in (1, 2, 3, 4)]
     study.seal_direct(400)
     study.gap("direct", 0.0)
     answers = [study.submit(number) for number in (1, 2, 3, 4)]
-    assert [(a["signal"], a["cached"]) for a in answers] == [(signal, True) for signal in signals]
-    assert {a["drift"] for a in answers} == {"none seen"}
-    differing = [a for a in answers if a["signal"] != a["direct_signal"]]
+    assert [(a.signal, a.cached) for a in answers] == [(signal, True) for signal in signals]
+    assert {a.drift for a in answers} == {"none seen"}
+    differing = [a for a in answers if a.signal != a.direct_signal]
     assert differing  # the installation's secret is fixed, and so are the shifts
-    assert all("read with different boundaries" in a["sentence"] for a in differing)
+    assert all("read with different boundaries" in a.sentence for a in differing)
     assert open_alerts(study.lab.worker, study="study", kind="drift") == []

@@ -10,6 +10,7 @@ import pytest
 from scipy.stats import beta
 from sklearn.tree import DecisionTreeClassifier
 
+from easeml_core.encoding import to_json
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.skops_format import PipelinePredictor
@@ -88,8 +89,8 @@ def crash(lab: Any) -> Any:
 
 def test_an_honest_model_stays_in_the_first_range_as_measured(lab: Any) -> None:
     answer = lab.meter("good")
-    assert answer == {
-        "request_id": answer["request_id"],
+    assert to_json(answer) == {
+        "request_id": answer.request_id,
         "kind": "meter",
         "study": "full",
         "model_id": lab.models["full"]["good"],
@@ -131,7 +132,7 @@ def test_a_loss_that_a_worker_made_up_is_not_believed(lab: Any, tmp_path: Any) -
     parts = lab.open_parts()
     rare = int(np.bincount(parts.train_labels).argmin())
     answer = lab.meter(constant(lab, tmp_path, rare, blanks=1, loss=0.0))  # with the claim, its gap would be 0.6
-    assert answer["signal"] == 1
+    assert answer.signal == 1
     assert report(lab)["validation_loss"] == pytest.approx(float(np.mean(parts.validation_labels != rare)), abs=1e-12)
 
 
@@ -142,11 +143,11 @@ def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, me
     assert read["validation_loss"] == 0
     assert read["gap"] > 0.4  # right on all validation rows, wrong on most others
     signal = 1 + sum(read["gap"] > boundary for boundary in (0.2, 0.6))
-    assert (answer["signal"], answer["refused"]) == (signal, False)
-    assert answer["alert"].startswith(f"full: overfitting signal {signal} of 3 exceeds the budget of 1")
-    assert "validation set" in answer["alert"].split(";")[1]  # and what to do
+    assert (answer.signal, answer.refused) == (signal, False)
+    assert answer.alert.startswith(f"full: overfitting signal {signal} of 3 exceeds the budget of 1")
+    assert "validation set" in answer.alert.split(";")[1]  # and what to do
     (alert,) = open_alerts(lab.worker, study="full")
-    assert (alert.message, alert.signal, alert.model_id) == (answer["alert"], signal, memoriser)
+    assert (alert.message, alert.signal, alert.model_id) == (answer.alert, signal, memoriser)
     entry = next(e for e in overview(lab.worker).tenants if e.study == "full")
     assert (entry.signal, entry.open_alerts) == (signal, 1)
     assert entry.next == "read the alert: the overfitting budget is exceeded"
@@ -168,8 +169,8 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int,
 def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> None:
     answers = [lab.meter(flattered, request_key=f"night/{night}") for night in (1, 2)]
     (alert,) = open_alerts(lab.worker, study=None)
-    assert [answer["alert"] for answer in answers] == [alert.message] * 2  # in every answer, and filed once
-    assert [answer["cached"] for answer in answers] == [False, True]
+    assert [answer.alert for answer in answers] == [alert.message] * 2  # in every answer, and filed once
+    assert [answer.cached for answer in answers] == [False, True]
     clear_alert(lab.worker, study="full", alert_id=alert.alert_id)
     lab.meter(flattered, request_key="night/3")
     assert open_alerts(lab.worker, study=None) == []
@@ -191,7 +192,7 @@ def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: in
 def test_a_larger_budget_raises_no_alert(lab: Any, flattered: int) -> None:
     lab.as_superuser("UPDATE work.test_sets SET plan = plan || '{\"overfitting_budget\": 3}' WHERE id = 2")
     answer = lab.meter(flattered)
-    assert (answer["signal"] > 1, answer["alert"]) == (True, None)
+    assert (answer.signal > 1, answer.alert) == (True, None)
     assert open_alerts(lab.worker, study="full") == []
 
 
@@ -205,16 +206,16 @@ def test_an_alert_of_another_study_cannot_be_cleared_from_here(lab: Any, flatter
 
 def test_the_same_artifact_is_answered_from_the_ledger(lab: Any, tmp_path: Any) -> None:
     first = lab.meter(constant(lab, tmp_path, 0, blanks=1))
-    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=first["model_id"]))
+    file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=first.model_id))
     twin = lab.hand_in("full", "twin", file, kind="constant", loss=0.1)
-    for model in (first["model_id"], twin):
+    for model in (first.model_id, twin):
         again = lab.meter(model)
-        assert (again["signal"], again["submissions_left"], again["cached"]) == (first["signal"], 3, True)
+        assert (again.signal, again.submissions_left, again.cached) == (first.signal, 3, True)
     assert len(ledger(lab)) == 1
 
 
 def test_equal_predictions_of_another_artifact_are_a_submission_of_their_own(lab: Any, tmp_path: Any) -> None:
-    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b))["submissions_left"] for b in (1, 2)]
+    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b)).submissions_left for b in (1, 2)]
     assert left == [3, 2]
     assert len(ledger(lab)) == 2
 
@@ -232,12 +233,12 @@ def test_every_ambiguous_answer_is_paid_for_by_the_next_level(lab: Any, tmp_path
 
 
 def test_a_set_that_has_served_is_retired(lab: Any, tmp_path: Any) -> None:
-    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b))["submissions_left"] for b in range(1, 5)]
+    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b)).submissions_left for b in range(1, 5)]
     assert left == [3, 2, 1, 0]
     assert live_sets(lab.worker, study="full") == ["gate"]
     answer = lab.meter(constant(lab, tmp_path, 0, blanks=5))
-    assert (answer["refused"], answer["message"]) == (True, NO_SET)
-    assert "signal" not in answer
+    assert (answer.refused, answer.message) == (True, NO_SET)
+    assert not hasattr(answer, "signal")
 
 
 def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: Any, tmp_path: Any) -> None:
@@ -245,12 +246,12 @@ def test_a_set_retires_before_an_answer_would_need_more_than_its_tolerance(lab: 
     meter = {"ranges": (0.1, 0.9), "tolerance": 0.19, "reliability": 0.9, "steps": 4, "ambiguous": 0}
     lab.register("tight", meter=meter)
     answers = []
-    while not answers or answers[-1]["signal"] is not None:
+    while not answers or answers[-1].signal is not None:
         answers.append(lab.meter(constant(lab, tmp_path, 0, blanks=len(answers), study="tight"), "tight"))
     last = answers[-1]
     assert len(answers) < 4  # before the steps were used up
-    assert (last["retired"], last["signal"], last["message"]) == (True, None, "the sealed set is retired")
-    assert last["alert"] is None  # no budget is broken; what is needed is a new set
+    assert (last.retired, last.signal, last.message) == (True, None, "the sealed set is retired")
+    assert last.alert is None  # no budget is broken; what is needed is a new set
     (alert,) = open_alerts(lab.worker, study="tight")
     assert (alert.kind, alert.over_budget, alert.purpose) == ("new-test-set", None, "meter")
     assert "is retired, its promise would not hold for another answer; the meter gives no signal" in alert.message
@@ -265,8 +266,8 @@ def test_a_model_that_cannot_be_run_on_open_data_is_refused_and_spends_nothing(l
     (tmp_path / "broken").write_text("no model at all")
     broken = lab.hand_in("full", "broken", tmp_path / "broken", kind="constant", loss=0.0)
     answer = lab.meter(broken)
-    assert answer["refused"]
-    assert f"model {broken} cannot be run on the validation part" in answer["message"]
+    assert answer.refused
+    assert f"model {broken} cannot be run on the validation part" in answer.message
     assert ledger(lab) == []
 
 
@@ -275,7 +276,7 @@ def test_a_model_that_fails_on_sealed_inputs_alone_ends_the_set(lab: Any, crash:
     """Whether it runs may be any function of the sealed inputs: free of charge, 32 such submissions would fool it."""
     crash("good", method=method)
     answer = lab.meter("good")
-    assert (answer["signal"], answer["message"]) == (None, "the sealed set is retired")
+    assert (answer.signal, answer.message) == (None, "the sealed set is retired")
     read = report(lab)
     assert (read["errors"], read["failure"], read["why"]) == (56, "it crashed", "failure")
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = :id", id=METER_SET) == "failure"
@@ -285,14 +286,14 @@ def test_a_model_that_fails_on_sealed_inputs_alone_ends_the_set(lab: Any, crash:
 
 def test_a_meter_that_counts_all_histories_takes_it_to_be_wrong_everywhere(lab: Any, crash: Any) -> None:
     crash("good", method="full")
-    assert lab.meter("good")["signal"] == 3
+    assert lab.meter("good").signal == 3
     read = report(lab)
     assert (read["errors"], read["failure"]) == (56, "it crashed")
 
 
 def test_the_meter_spends_nothing_of_the_gates_set(lab: Any, tmp_path: Any) -> None:
     lab.meter(constant(lab, tmp_path, 0, blanks=1))
-    assert lab.gate("good")["step"] == 1
+    assert lab.gate("good").step == 1
     assert lab.rows("SELECT test_set_id, count(*) FROM sealed.ledger GROUP BY 1 ORDER BY 1") == [(1, 1), (2, 1)]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,9 +84,9 @@ def drifted(make: Any) -> Study:
 
 def test_a_submission_is_read_on_both_sets_and_certain_drift_is_an_alert(drifted: Study) -> None:
     answer = drifted.submit(1)
-    assert answer["message"] == "signal 3 of 3, 1 on the second validation sample; drift: certain"
-    assert (answer["signal"], answer["direct_signal"], answer["drift"]) == (3, 1, "certain")
-    assert (answer["sentence"], answer["reliability"], answer["alert"]) == (HARDER, 0.8, None)
+    assert answer.message == "signal 3 of 3, 1 on the second validation sample; drift: certain"
+    assert (answer.signal, answer.direct_signal, answer.drift) == (3, 1, "certain")
+    assert (answer.sentence, answer.reliability, answer.alert) == (HARDER, 0.8, None)
     for purpose, signal in (("meter", "3"), ("direct", "1")):
         ((step, shown, log_level, _, system, system_step, steps, system_steps),) = drifted.entries(purpose)
         assert (step, shown, system, system_step, steps, system_steps) == (1, signal, "meter", 1, 4, 4)
@@ -117,7 +118,7 @@ def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> Non
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
     answer = study.submit(1)
-    assert answer["alert"].startswith("study: overfitting signal 3 of 3 exceeds the budget of 2")
+    assert answer.alert.startswith("study: overfitting signal 3 of 3 exceeds the budget of 2")
     retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
     assert [kind for kind, _ in study.alerts()] == ["overfitting", "drift", "new-test-set"]
     urgent = []
@@ -130,8 +131,8 @@ def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> Non
 def test_the_same_artifact_costs_neither_set_anything_and_raises_no_second_alert(drifted: Study) -> None:
     first = drifted.submit(1)
     again = drifted.submit(1)
-    assert again | {"request_id": 0, "cached": False} == first | {"request_id": 0}
-    assert again["cached"]
+    assert replace(again, request_id=0, cached=False) == replace(first, request_id=0)
+    assert again.cached
     assert [len(drifted.entries(purpose)) for purpose in ("meter", "direct")] == [1, 1]
     assert len(drifted.alerts()) == 1
 
@@ -140,7 +141,7 @@ def test_easier_test_data_are_drift_too(make: Any) -> None:
     study = make()
     study.gap("meter", -0.3)
     study.gap("direct", 0.5)
-    assert "renew the validation set" in study.submit(1)["sentence"]
+    assert "renew the validation set" in study.submit(1).sentence
     ((kind, message),) = study.alerts()
     assert (kind, message.endswith("(easier by at least 0.12, with probability 0.8)")) == ("drift", True)
 
@@ -150,7 +151,7 @@ def test_equal_signals_are_no_drift_and_neighbours_only_likely(make: Any) -> Non
     study.gap("direct", 0.0)
     for number, gap, drift in ((1, 0.0, "none seen"), (2, 0.5, "likely")):
         study.gap("meter", gap)
-        assert study.submit(number)["drift"] == drift
+        assert study.submit(number).drift == drift
     assert study.alerts() == []
 
 
@@ -161,13 +162,13 @@ def test_readings_go_on_without_a_second_sample_that_has_served(make: Any) -> No
     first = study.submit(1)
     study.tighten("direct")
     second, third = (study.submit(number) for number in (2, 3))
-    assert (first["direct_signal"], first["drift"]) == (2, "likely")
-    assert second["message"] == "signal 3 of 3; the second validation sample is retired"
-    assert (second["signal"], second["direct_signal"], second["drift"]) == (3, None, None)
-    assert "cannot tell tuning from drift" in second["sentence"]
+    assert (first.direct_signal, first.drift) == (2, "likely")
+    assert second.message == "signal 3 of 3; the second validation sample is retired"
+    assert (second.signal, second.direct_signal, second.drift) == (3, None, None)
+    assert "cannot tell tuning from drift" in second.sentence
     assert [entry[1] for entry in study.entries("direct")] == ["2", "retired"]
     assert study.state("direct") == ("retired", "signals")
-    assert (third["message"], third["sentence"], third["reliability"]) == ("signal 3 of 3", None, 0.9)
+    assert (third.message, third.sentence, third.reliability) == ("signal 3 of 3", None, 0.9)
     assert len(study.entries("meter")) == 3
     alarm = (
         f"study: second validation sample {study.sets['direct']} is retired, its promise would not hold for another "
@@ -182,9 +183,9 @@ def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(make: A
     study = make()
     study.gap("meter", 0.0)
     study.gap("direct", 0.6)
-    assert study.submit(1)["signal"] == 2
+    assert study.submit(1).signal == 2
     study.tighten("meter")
-    assert study.submit(2)["signal"] is None
+    assert study.submit(2).signal is None
     assert [len(study.entries(purpose)) for purpose in ("meter", "direct")] == [2, 1]
     assert (study.state("meter"), study.state("direct")) == (("retired", "signals"), ("live", None))
 
@@ -195,7 +196,7 @@ def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_reporte
     study.lab.as_superuser(plan, study.sets["direct"])
     with caplog.at_level(logging.WARNING, logger="easeml_core"):
         answer = study.submit(1)
-    assert (answer["direct_signal"], answer["sentence"], study.entries("direct")) == (None, None, [])
+    assert (answer.direct_signal, answer.sentence, study.entries("direct")) == (None, None, [])
     assert "its ranges differ from those of meter set" in caplog.text
     assert "differ" not in str(answer)
 
@@ -204,8 +205,8 @@ def test_both_meters_shift_their_boundaries_alike(make: Any) -> None:
     study = make(meter=METER | {"method": "dithered"})
     answer = study.submit(1)
     edges = study.lab.rows("SELECT report -> 'edges' FROM sealed.ledger ORDER BY id")
-    assert edges == [(answer["boundaries"],)] * 2
-    assert answer["drift"] in ("none seen", "likely", "certain")
+    assert edges == [(answer.boundaries,)] * 2
+    assert answer.drift in ("none seen", "likely", "certain")
 
 
 def test_another_validation_set_makes_another_submission_of_the_same_artifact(drifted: Study) -> None:
@@ -217,7 +218,7 @@ def test_another_validation_set_makes_another_submission_of_the_same_artifact(dr
         rows = {"train": old.train_rows, "validation": old.validation_rows}
         studies.add_data_version(tx, content_hash="another", class_names=["a", "b"], parts=rows, **same)
     answers = [drifted.submit(1) for _ in range(2)]
-    assert [answer["cached"] for answer in answers] == [False, True]
+    assert [answer.cached for answer in answers] == [False, True]
     assert [len(drifted.entries(purpose)) for purpose in ("meter", "direct")] == [2, 2]
     versions = lab.rows(
         "SELECT v.version FROM work.meter_readings r JOIN work.data_versions v ON v.id = "
@@ -233,7 +234,7 @@ def test_another_validation_set_makes_another_submission_of_the_same_artifact(dr
 def test_a_meter_set_that_has_served_raises_the_alarm_once(make: Any, settings: dict[str, Any], why: str) -> None:
     study = make(meter=METER | settings, direct=None)
     study.gap("meter", 0.5)
-    assert study.submit(1)["signal"] == 3
+    assert study.submit(1).signal == 3
     assert study.state("meter") == ("retired", why)
     ((kind, message),) = study.alerts()
     assert kind == "new-test-set"
@@ -247,9 +248,9 @@ def test_a_meter_set_that_has_served_raises_the_alarm_once(make: Any, settings: 
 def test_a_team_hears_nothing_of_another_teams_end(make: Any) -> None:
     study = make(meter=METER | {"teams": 2}, direct=None)
     study.gap("meter", 0.0)
-    assert study.submit(1)["signal"] == 2
+    assert study.submit(1).signal == 2
     study.tighten("meter")
-    assert study.submit(2)["signal"] is None
+    assert study.submit(2).signal is None
     assert (study.state("meter"), study.alerts()) == (("live", None), [])
     study.submit(1, team=2)
     study.submit(2, team=2)
@@ -307,7 +308,7 @@ def test_a_signal_on_a_shared_set_pays_for_verdicts_and_signals(shared: Study) -
         assert log_level == pytest.approx(math.log(0.2 / 3) - paid, rel=1e-9)
         assert log_cost > 0
         paid += log_cost
-    assert shared.submit(1)["submissions_left"] == 1  # two of three are used; verdicts are no submissions
+    assert shared.submit(1).submissions_left == 1  # two of three are used; verdicts are no submissions
 
 
 def test_a_shared_set_that_the_meter_has_used_up_is_at_its_end_for_the_gate_too(shared: Study) -> None:
@@ -316,7 +317,7 @@ def test_a_shared_set_that_the_meter_has_used_up_is_at_its_end_for_the_gate_too(
     while shared.state("joint")[0] == "live":
         shared.submit(len(shared.models))
     assert live_sets(shared.lab.worker, study="study") == []
-    assert shared.lab.gate(shared.model(1), "study")["refused"]
+    assert shared.lab.gate(shared.model(1), "study").refused
     ((kind, message),) = shared.alerts()
     assert kind == "new-test-set"
     assert "the gate gives no verdict and the meter gives no signal until a new set is sealed" in message
@@ -357,10 +358,10 @@ def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Stud
     assert (reading in decided, verdict in decided) == (True, False)
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
     late.run_once()
-    assert answer_of(lab.worker, reading)["signal"] is not None
+    assert answer_of(lab.worker, reading).signal is not None
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now()")
     late.run_once()
-    assert "no live gate set" in answer_of(lab.worker, verdict)["message"]
+    assert "no live gate set" in answer_of(lab.worker, verdict).message
 
 
 def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(make: Any) -> None:

@@ -84,8 +84,8 @@ def stand(lab: Any, model_id: int) -> None:
     """Let a model be in production, whatever a gate says of it: these tests are about what comes afterwards."""
     if not lab.rows("SELECT 1 FROM work.production"):
         asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key=lab.key())
-        assert lab.answer(asked)["symbol"] == "pass"
-        assert lab.promote(asked, model_id)["promoted"]
+        assert lab.answer(asked).symbol == "pass"
+        assert lab.promote(asked, model_id).promoted
         return
     lab.as_superuser("SET session_replication_role = replica; UPDATE work.production SET model_id = %s", model_id)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.encoding import row_of
+from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
 from easeml_core.models.formats import load_predictor
-from easeml_core.services.models.inference import answers_json, infer
+from easeml_core.services.models.inference import infer, public_answers
 from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ CLASSES = ("malignant", "benign")
 @pytest.fixture
 def producing(lab: Any) -> Any:
     """The study ``full`` has a model in production."""
-    assert lab.promote(lab.gate("good")["request_id"])["promoted"]
+    assert lab.promote(lab.gate("good").request_id).promoted
     return lab
 
 
@@ -97,7 +97,8 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     path = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=shown.model_id))
     assert shown.labels == [CLASSES[i] for i in load_predictor(path, "skops").predict(rows)]
     assert shown.columns["patient"] == [f"p{i}" for i in range(12)]
-    answers = answers_json(replace(shown, columns={"note": ["\ud800"]}))  # JSON may hold it, and UTF-8 cannot
+    odd = replace(shown, columns={"note": ["\ud800"]})  # JSON may hold it, and UTF-8 cannot
+    answers = to_json(public_answers(odd))
     assert answers["labels"] == shown.labels
     assert not answers.keys() & {"columns", "probabilities"}
     with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):

@@ -30,73 +30,73 @@ def test_a_pass_is_promoted(lab: Any) -> None:
     good = lab.models["full"]["good"]
     passed = lab.gate("good")
     assert in_production(lab) is None
-    answer = lab.promote(passed["request_id"])
-    assert (answer["refused"], answer["promoted"]) == (False, True)
-    assert answer["message"] == f"model {good} is in production for study full"
+    answer = lab.promote(passed.request_id)
+    assert (answer.refused, answer.promoted) == (False, True)
+    assert answer.message == f"model {good} is in production for study full"
     assert in_production(lab) == good
     assert in_production(lab, "first") is None
 
 
 def test_a_fail_is_refused(lab: Any) -> None:
-    answer = lab.promote(lab.gate("rare")["request_id"], "rare")
-    assert answer["refused"]
-    assert answer["message"] == "the gate answered 'fail' for model 4; only a pass may be promoted"
-    assert "promoted" not in answer
+    answer = lab.promote(lab.gate("rare").request_id, "rare")
+    assert answer.refused
+    assert answer.message == "the gate answered 'fail' for model 4; only a pass may be promoted"
+    assert not hasattr(answer, "promoted")
     assert in_production(lab) is None
 
 
 def test_a_pass_of_another_condition_is_advice_and_promotes_nothing(lab: Any) -> None:
     lab.allow_other_conditions()
     easier = lab.gate("good", condition="n - o > -0.5 +/- 0.2")
-    assert (easier["symbol"], easier["planned"]) == ("pass", False)
-    answer = lab.promote(easier["request_id"])
-    assert answer["refused"]
-    assert "asked for another condition than the one sealed with the set" in answer["message"]
+    assert (easier.symbol, easier.planned) == ("pass", False)
+    answer = lab.promote(easier.request_id)
+    assert answer.refused
+    assert "asked for another condition than the one sealed with the set" in answer.message
     assert in_production(lab) is None
     spelled = lab.gate("good", condition="n-o>0+/-0.2")  # the set's own, in other words
-    assert (spelled["symbol"], spelled["planned"]) == ("pass", True)
-    assert lab.promote(spelled["request_id"])["promoted"]
+    assert (spelled.symbol, spelled.planned) == ("pass", True)
+    assert lab.promote(spelled.request_id).promoted
 
 
 def test_a_pass_promotes_no_other_model_and_no_other_study(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
-    assert lab.promote(passed, "worse")["message"] == f"gate request {passed} has no verdict on model 3 of study 'full'"
-    assert lab.promote(passed, "good", "first")["refused"]
+    passed = lab.gate("good").request_id
+    assert lab.promote(passed, "worse").message == f"gate request {passed} has no verdict on model 3 of study 'full'"
+    assert lab.promote(passed, "good", "first").refused
     assert in_production(lab) is in_production(lab, "first") is None
 
 
 def test_a_request_that_is_no_verdict_is_refused(lab: Any) -> None:
-    for other in (99, lab.meter(lab.models["full"]["rare"])["request_id"]):
-        assert lab.promote(other)["message"] == f"gate request {other} has no verdict on model 2 of study 'full'"
+    for other in (99, lab.meter(lab.models["full"]["rare"]).request_id):
+        assert lab.promote(other).message == f"gate request {other} has no verdict on model 2 of study 'full'"
 
 
 def test_a_refused_gate_request_promotes_nothing(lab: Any) -> None:
     refused = lab.gate("good", reliability=0.5)
-    assert refused["refused"]
-    assert lab.promote(refused["request_id"])["refused"]
+    assert refused.refused
+    assert lab.promote(refused.request_id).refused
 
 
 def test_a_verdict_about_what_stood_before_is_stale(lab: Any) -> None:
-    first, second = lab.gate("worse")["request_id"], lab.gate("good")["request_id"]  # both against the baseline
-    assert lab.promote(first, "worse")["promoted"]
+    first, second = lab.gate("worse").request_id, lab.gate("good").request_id  # both against the baseline
+    assert lab.promote(first, "worse").promoted
     answer = lab.promote(second)
-    assert answer["message"] == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
+    assert answer.message == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
     assert in_production(lab) == lab.models["full"]["worse"]
     again = lab.gate("good")  # against the one that stands now
-    assert (again["symbol"], again["step"], again["cached"]) == ("pass", 3, False)
-    assert lab.promote(again["request_id"])["promoted"]
+    assert (again.symbol, again.step, again.cached) == ("pass", 3, False)
+    assert lab.promote(again.request_id).promoted
     assert in_production(lab) == lab.models["full"]["good"]
 
 
 def test_a_repeated_request_promotes_once(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     first = lab.promote(passed, request_key="night/1")
     assert lab.promote(passed, request_key="night/1") == first
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
     # Another request for the same pass is about a model that stands already.
-    assert lab.promote(passed)["message"] == "model 2 is in production for study 'full' already"
+    assert lab.promote(passed).message == "model 2 is in production for study 'full' already"
     retire_test_set(lab.referee, test_set="1")  # nor does it matter that the verdict would be no ground any more
-    assert lab.promote(passed)["message"] == "model 2 is in production for study 'full' already"
+    assert lab.promote(passed).message == "model 2 is in production for study 'full' already"
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
 
 
@@ -134,7 +134,7 @@ def test_a_worker_cannot_forge_it(what: str, lab: Any) -> None:
 
 
 def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
-    failed = lab.gate("rare")["request_id"]
+    failed = lab.gate("rare").request_id
     asked = file_promotion(lab.worker, study="full", model_id=4, gate_request_id=failed, request_key="k")
     ids = {"request_id": asked, "study_id": 1, "model_id": 4, "gate_request_id": failed}
     with (
@@ -150,7 +150,7 @@ def test_a_move_holds_the_study_s_sets_until_it_commits(lab: Any, kind: str) -> 
     """A verdict that is decided at the same time compares with what stands before it or after it."""
     asked = {"study": "full", "request_key": "move"}
     good, worse = (lab.models["full"][name] for name in ("good", "worse"))
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     if kind == "promote":
         filed = file_promotion(lab.worker, model_id=good, gate_request_id=passed, **asked)
     elif kind == "force":

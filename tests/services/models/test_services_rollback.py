@@ -36,36 +36,36 @@ def model_id(lab: Any, name: str, study: str = "full") -> int:
     return int(lab.models[study][name])
 
 
-def force(lab: Any, name: str = "rare", study: str = "full", *, allowed: bool = True) -> dict[str, Any]:
+def force(lab: Any, name: str = "rare", study: str = "full", *, allowed: bool = True) -> Any:
     given = {"study": study, "model_id": model_id(lab, name, study), "request_key": lab.key()}
     asked = file_forced_promotion(lab.worker, **given, **REASON)
     list(iter(Referee(lab.referee, lab.artifacts, allow_forced=allowed).answer_one, None))
-    return dict(answer_of(lab.worker, asked) or {})
+    return answer_of(lab.worker, asked)
 
 
-def roll_back(lab: Any, name: str | None = None, study: str = "full") -> dict[str, Any]:
+def roll_back(lab: Any, name: str | None = None, study: str = "full") -> Any:
     wanted = None if name is None else model_id(lab, name, study)
     given = {"study": study, "model_id": wanted, "request_key": lab.key()}
-    return dict(lab.answer(file_rollback(lab.worker, **given, why="it got worse")))
+    return lab.answer(file_rollback(lab.worker, **given, why="it got worse"))
 
 
 # The live set.
 
 
 def test_the_pass_that_ends_its_set_may_be_promoted(lab: Any) -> None:
-    passed = lab.gate("good", "first")["request_id"]
+    passed = lab.gate("good", "first").request_id
     assert lab.one("SELECT retired_why FROM work.test_sets WHERE id = 3") == "changes"
-    assert lab.promote(passed, "good", "first")["promoted"]
+    assert lab.promote(passed, "good", "first").promoted
 
 
 def test_a_pass_of_a_set_that_went_on_and_ended_is_no_ground_any_more(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     for name in ("rare", "worse"):
         lab.gate(name)
     assert lab.one("SELECT state FROM work.test_sets WHERE id = 1") == "retired"
     answer = lab.promote(passed)
-    assert answer["refused"]
-    assert answer["message"] == (
+    assert answer.refused
+    assert answer.message == (
         f"the verdict of gate request {passed} is of a test set that is retired by now; "
         "ask the gate again, on the live set"
     )
@@ -73,47 +73,47 @@ def test_a_pass_of_a_set_that_went_on_and_ended_is_no_ground_any_more(lab: Any) 
 
 
 def test_a_pass_of_a_set_that_was_retired_by_hand_is_no_ground(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     with lab.referee.begin() as tx:
         assert releases.retire_test_set(tx, 1, "by hand")
-    assert "is of a test set that is retired by now" in lab.promote(passed)["message"]
+    assert "is of a test set that is retired by now" in lab.promote(passed).message
 
 
 def test_under_none_any_recorded_verdict_may_be_promoted_whatever_stands(lab: Any) -> None:
-    first, second = (lab.gate(name, "hidden")["request_id"] for name in ("good", "rare"))
-    assert lab.promote(second, "rare", "hidden")["promoted"]  # it failed, but that must not show
-    assert lab.promote(first, "good", "hidden")["promoted"]
+    first, second = (lab.gate(name, "hidden").request_id for name in ("good", "rare"))
+    assert lab.promote(second, "rare", "hidden").promoted  # it failed, but that must not show
+    assert lab.promote(first, "good", "hidden").promoted
     assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
 
 
 def test_what_stands_is_not_put_there_again_and_a_rollback_still_knows_the_way(lab: Any) -> None:
-    verdicts = [lab.gate(name, "hidden")["request_id"] for name in ("good", "rare")]
+    verdicts = [lab.gate(name, "hidden").request_id for name in ("good", "rare")]
     for request_id, name in zip(verdicts, ("good", "rare"), strict=True):
-        assert lab.promote(request_id, name, "hidden")["promoted"]
+        assert lab.promote(request_id, name, "hidden").promoted
     there = f"model {model_id(lab, 'rare', 'hidden')} is in production for study 'hidden' already"
-    assert lab.promote(verdicts[1], "rare", "hidden")["message"] == there
-    assert force(lab, "rare", "hidden")["message"] == there
-    assert roll_back(lab, study="hidden")["promoted"]
+    assert lab.promote(verdicts[1], "rare", "hidden").message == there
+    assert force(lab, "rare", "hidden").message == there
+    assert roll_back(lab, study="hidden").promoted
     assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
 
 
 def test_under_none_without_a_recorded_verdict_nothing_is_promoted(lab: Any) -> None:
-    assert "has no verdict on model" in lab.promote(99, "good", "hidden")["message"]
+    assert "has no verdict on model" in lab.promote(99, "good", "hidden").message
 
 
 # Rollbacks.
 
 
 def promote(lab: Any, name: str) -> None:
-    assert lab.promote(lab.gate(name)["request_id"], name)["promoted"]
+    assert lab.promote(lab.gate(name).request_id, name).promoted
 
 
 def test_a_rollback_puts_back_what_stood_before(lab: Any) -> None:
     promote(lab, "worse")
     promote(lab, "good")
     answer = roll_back(lab)
-    assert (answer["refused"], answer["promoted"]) == (False, True)
-    assert answer["message"] == f"model {model_id(lab, 'worse')} is in production for study full again"
+    assert (answer.refused, answer.promoted) == (False, True)
+    assert answer.message == f"model {model_id(lab, 'worse')} is in production for study full again"
     assert in_production(lab) == model_id(lab, "worse")
     assert lab.rows("SELECT kind, restores, why FROM work.promotions ORDER BY id DESC LIMIT 1") == [
         ("rollback", 1, "it got worse")
@@ -121,7 +121,7 @@ def test_a_rollback_puts_back_what_stood_before(lab: Any) -> None:
     named = f"before the one that is there now; name one that was there later: {model_id(lab, 'good')}$"
     with pytest.raises(StateError, match=f"no model was in production for study 'full' {named}"):
         roll_back(lab)
-    assert "is in production for study full again" in roll_back(lab, "good")["message"]  # named: and forward again
+    assert "is in production for study full again" in roll_back(lab, "good").message  # named: and forward again
     assert in_production(lab) == model_id(lab, "good")
 
 
@@ -130,7 +130,7 @@ def test_the_gate_compares_with_what_was_put_back(lab: Any) -> None:
     promote(lab, "good")
     roll_back(lab)
     answer = lab.gate("rare")
-    assert lab.one("SELECT incumbent_id FROM work.gate_verdicts WHERE request_id = :id", id=answer["request_id"]) == (
+    assert lab.one("SELECT incumbent_id FROM work.gate_verdicts WHERE request_id = :id", id=answer.request_id) == (
         model_id(lab, "worse")
     )
 
@@ -161,8 +161,8 @@ def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
         forced = file_in(lab, "force")
         promotions.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
     answer = lab.answer(filed)
-    assert answer["refused"]
-    assert answer["message"] == "model 4 came into production meanwhile; ask again if it shall be taken back too"
+    assert answer.refused
+    assert answer.message == "model 4 came into production meanwhile; ask again if it shall be taken back too"
     assert in_production(lab) == 4
 
 
@@ -213,8 +213,8 @@ def test_rolling_back_twice_goes_back_twice(moves: Any, before: int | None) -> N
 
 
 def test_a_list_of_models_has_the_verdict_and_the_standing_of_each(lab: Any) -> None:
-    first, last = (lab.gate("good")["request_id"] for _ in range(2))
-    assert lab.promote(first)["promoted"]
+    first, last = (lab.gate("good").request_id for _ in range(2))
+    assert lab.promote(first).promoted
     listed = {entry.origin: entry for entry in model_list(lab.worker, study="full")}
     verdicts = {origin: None if entry.verdict is None else str(entry.verdict) for origin, entry in listed.items()}
     assert verdicts == dict.fromkeys(listed) | {"good": "pass"}
@@ -230,8 +230,8 @@ def test_a_reason_has_1_to_500_characters(words: str, allowed: bool) -> None:
 
 def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
     answer = force(lab)
-    assert (answer["refused"], answer["promoted"]) == (False, True)
-    assert answer["message"] == (
+    assert (answer.refused, answer.promoted) == (False, True)
+    assert answer.message == (
         "model 4 is in production for study full without a verdict, forced by Ada Lovelace: "
         "the old one fails on holidays"
     )
@@ -248,8 +248,8 @@ def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
 
 def test_a_referee_takes_no_forced_promotion_unless_it_was_allowed_to(lab: Any) -> None:
     answer = force(lab, allowed=False)
-    assert answer["refused"]
-    assert answer["message"].startswith("this referee takes no forced promotion from a task; let who may, run")
+    assert answer.refused
+    assert answer.message.startswith("this referee takes no forced promotion from a task; let who may, run")
     assert in_production(lab) is None
 
 
@@ -263,16 +263,15 @@ def test_nobody_forces_without_a_name_and_a_reason(missing: str, lab: Any) -> No
         asked = {"kind": RequestKind.FORCE, "study_id": 1, "model_id": 4, "arguments": REASON | {missing: " "}}
         forged = requests.file_request(tx, **asked, request_key="forged")
     list(iter(Referee(lab.referee, lab.artifacts, allow_forced=True).answer_one, None))
-    assert answer_of(lab.worker, forged)["refused"]
+    assert answer_of(lab.worker, forged).refused
     assert in_production(lab) is None
 
 
 def test_a_forced_promotion_makes_earlier_verdicts_stale(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     force(lab, "worse")
     assert (
-        lab.promote(passed)["message"]
-        == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
+        lab.promote(passed).message == "model 3 stands now, but the verdict compared with model 1; ask the gate again"
     )
 
 
@@ -280,12 +279,12 @@ def test_a_forced_promotion_makes_earlier_verdicts_stale(lab: Any) -> None:
 
 
 def test_the_referees_address_moves_the_pointer_at_once(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     given = {"study": "full", "directly": True}
     done = [file_promotion(lab.referee, model_id=2, gate_request_id=passed, **given, request_key="p")]
     done.append(file_forced_promotion(lab.referee, model_id=3, **REASON, **given, request_key="f"))
     done.append(file_rollback(lab.referee, why="x", **given, request_key="r"))
-    assert [answer_of(lab.worker, d)["refused"] for d in done] == [False] * 3
+    assert [answer_of(lab.worker, d).refused for d in done] == [False] * 3
     assert in_production(lab) == 2
     assert file_rollback(lab.referee, why="x", **given, request_key="r") == done[2]  # repeated: nothing moves
     assert lab.one("SELECT count(*) FROM work.promotions") == 3
@@ -293,7 +292,7 @@ def test_the_referees_address_moves_the_pointer_at_once(lab: Any) -> None:
 
 
 def test_what_is_refused_at_once_leaves_nothing(lab: Any) -> None:
-    failed = lab.gate("rare")["request_id"]
+    failed = lab.gate("rare").request_id
     with pytest.raises(StateError, match="only a pass may be promoted"):
         file_promotion(lab.referee, study="full", model_id=4, gate_request_id=failed, request_key="p", directly=True)
     assert lab.one("SELECT count(*) FROM work.requests WHERE kind = 'promote'") == 0
@@ -332,4 +331,4 @@ def test_the_schema_itself_refuses_a_move_without_its_ground(kind: str, values: 
 def test_a_gate_request_still_answers_after_all_that(lab: Any) -> None:
     force(lab, "rare")
     filed = file_gate_request(lab.worker, study="full", model_id=2, request_key="g")
-    assert lab.answer(filed)["symbol"] == "pass"
+    assert lab.answer(filed).symbol == "pass"

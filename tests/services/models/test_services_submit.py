@@ -88,14 +88,14 @@ def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path
     (entry,) = list_submissions(lab.worker, study="full")
     assert (entry.state, entry.kind, entry.format) == ("waiting", "command", "command")
     answer = lab.answer(asked)
-    assert answer["symbol"] == "pass"
+    assert answer.symbol == "pass"
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("pass", False)
-    assert lab.promote(asked, found.model_id)["promoted"]
+    assert lab.promote(asked, found.model_id).promoted
     (entry,) = list_submissions(lab.worker)
     assert (entry.state, entry.in_production) == ("in production", True)
     later = file_gate_request(lab.worker, study="full", model_id=found.model_id, request_key="gate/2")
-    assert lab.answer(later)["refused"]  # it stands: nothing to ask
+    assert lab.answer(later).refused  # it stands: nothing to ask
     assert list_submissions(lab.worker)[0].state == "in production"
     rows = lab.open_parts().validation_inputs[:5]
     labels = infer(lab.worker, lab.artifacts, study="full", inputs=rows.tolist()).labels
@@ -278,7 +278,7 @@ def test_a_refused_question_shows_as_refused(hand_in: Any, lab: Any) -> None:
     asked = file_gate_request(
         lab.worker, study="full", model_id=found.model_id, reliability=0.5, request_key="other plan"
     )
-    assert lab.answer(asked)["refused"]
+    assert lab.answer(asked).refused
     assert list_submissions(lab.worker)[0].state == "refused"
 
 
@@ -291,7 +291,7 @@ def test_a_refusal_takes_no_verdict_back(hand_in: Any, lab: Any, tmp_path: Path)
     assert verdict in ("pass", "fail")
     again = file_gate_request(lab.worker, **asked, reliability=0.5, request_key="other plan")
     assert list_submissions(lab.worker)[0].state == "waiting"
-    assert lab.answer(again)["refused"]
+    assert lab.answer(again).refused
     assert list_submissions(lab.worker)[0].state == verdict
 
 

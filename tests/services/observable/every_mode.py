@@ -162,7 +162,7 @@ class Installation:
         self.answer_all()
         answer = answer_of(self.lab.worker, filed.request_id)
         assert answer is not None
-        assert not answer["refused"], answer["message"]
+        assert not answer.refused, answer.message
         if study == "sliced":
             self._seal_slices(study)
         with self.lab.referee.begin() as tx:
@@ -329,7 +329,7 @@ class Installation:
             said.append(self.ask(file_gate_request, reliability=0.5, **gate["better"]))
             said.append(self.ask(file_gate_request, blocking=True, **gate["bad"]))
             said.append(self.ask(file_meter_request, **gate["good"]))
-            said.append(self.ask(file_promotion, gate_request_id=first["request_id"], **gate["good"]))
+            said.append(self.ask(file_promotion, gate_request_id=first.request_id, **gate["good"]))
             said += [self.ask(file_meter_request, **gate[name]) for name in ("awful", "good", "bad", "better", "awful")]
             said += [self.ask(file_gate_request, **gate[name]) for name in ("better", "awful", "bad")]
             said.append(self.ask(file_meter_request, team=2, **gate["good"]))

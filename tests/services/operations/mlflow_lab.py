@@ -159,4 +159,6 @@ def force(lab: Any, name: str, study: str = "full") -> None:
     model = {"study": study, "model_id": lab.models[study][name], "request_key": lab.key()}
     asked = file_forced_promotion(lab.worker, **model, who="Ada", why="in haste")
     list(iter(Referee(lab.referee, lab.artifacts, allow_forced=True).answer_one, None))
-    assert not (answer_of(lab.worker, asked) or {})["refused"]
+    answer = answer_of(lab.worker, asked)
+    assert answer is not None
+    assert not answer.refused

@@ -57,13 +57,13 @@ def watcher(lab: Any) -> Watcher:
 
 
 def test_what_has_happened_before_the_first_look_is_no_news(lab: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     watcher = Watcher(lab)
     assert watcher.news() == watcher.news() == []
 
 
 def test_each_thing_is_reported_once_and_in_words(lab: Any, watcher: Watcher) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.gate("rare")
     lab.gate("rare")  # the same answer again is no news
     forced = {"study": "full", "model_id": lab.models["full"]["rare"], "who": "ann", "why": "it is broken"}
@@ -90,8 +90,8 @@ def test_each_thing_is_reported_once_and_in_words(lab: Any, watcher: Watcher) ->
 
 def test_a_withheld_verdict_and_advice_are_no_news(lab: Any, watcher: Watcher) -> None:
     lab.allow_other_conditions()
-    assert lab.gate("rare", study="hidden")["symbol"] == "withheld"
-    assert lab.gate("rare", condition="n - o > 0.9 +/- 0.2")["planned"] is False
+    assert lab.gate("rare", study="hidden").symbol == "withheld"
+    assert lab.gate("rare", condition="n - o > 0.9 +/- 0.2").planned is False
     assert watcher.kinds() == []
 
 
@@ -108,7 +108,7 @@ def test_an_alert_of_one_of_several_teams_is_asked_to_nobody(lab: Any, watcher: 
 
 def test_a_row_that_becomes_visible_late_is_reported(lab: Any, watcher: Watcher) -> None:
     """Dated before the last look and committed after it: a cursor by number or time alone would lose it."""
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     assert watcher.kinds() == [("promotion", "full")]
     lab.gate("rare")
     before = json.loads(watcher.kept)  # as one that has looked for longer than OVERLAP
@@ -139,7 +139,7 @@ def test_a_spent_budget_and_an_ended_search_are_reported_each_time_they_come(lab
 
 
 def test_a_flood_is_reported_in_parts_and_nothing_is_left_out(lab: Any, watcher: Watcher) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.gate("rare")
     retire_test_set(lab.referee, test_set="1")
     set_study(lab.worker, study="first", target_quality=0.5)
@@ -149,7 +149,7 @@ def test_a_flood_is_reported_in_parts_and_nothing_is_left_out(lab: Any, watcher:
 
 
 def test_what_fails_in_between_is_reported_again_and_the_rest_not(lab: Any, watcher: Watcher) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.gate("rare")
     seen = look(lab.worker, json.loads(watcher.kept))
     first, second = seen.events
@@ -189,7 +189,7 @@ def test_a_cursor_never_goes_back_and_forgets_only_what_no_look_finds(
 
 
 def test_every_kind_of_row_is_a_kind_of_event(lab: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.gate("rare")
     retire_test_set(lab.referee, test_set="1")
     with lab.worker.begin() as tx:

@@ -11,8 +11,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from easeml_core.encoding import to_json
+from easeml_core.entities import GivenAnswer, RequestKind, Symbol
 from easeml_core.errors import ConfigError
+from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee import publishing
+from easeml_core.services.referee.answers import (
+    MoveAnswer,
+    ReadingAnswer,
+    RefreshedAnswer,
+    VerdictAnswer,
+    answer_from_json,
+)
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
@@ -23,6 +33,22 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR = 3600.0
 LATE = Timetable(delay_seconds=HOUR)
 RELEASED = ("work.gate_verdicts", "work.meter_readings", "work.alerts")
+
+
+SIGNALS = (2, 3, [0.2, 0.6], 0.2, 3, False, False, "above 0.2", None, None, "the gap is above 0.2", None, 0.9)
+RECORDS = [
+    VerdictAnswer(1, RequestKind.GATE, "full", 2, False, "step 1 of 3: pass", Symbol.PASS, True, 1, 3, False),
+    ReadingAnswer(2, RequestKind.METER, "full", 2, False, "signal 2 of 3", *SIGNALS),
+    *(MoveAnswer(3, kind, "full", 2, False, "done", True) for kind in MOVES),
+    RefreshedAnswer(4, RequestKind.REFRESH, "full", None, False, "nothing is new", None, None),
+    GivenAnswer(5, RequestKind.SEAL, "full", None, False, "active"),
+    *(GivenAnswer(6, kind, "full", None, True, "refused") for kind in RequestKind),
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: f"{record.kind} {record.refused}")
+def test_an_answer_comes_back_from_json_as_the_class_of_its_kind(record: GivenAnswer) -> None:
+    assert answer_from_json(to_json(record) | {"of_a_later_version": 1}) == record
 
 
 # When an answer leaves.
@@ -110,12 +136,10 @@ def test_until_its_time_nothing_of_a_verdict_can_be_seen(lab: Any) -> None:
     let_it_be_time(lab)
     assert say_what_is_due(lab) > 0
     found = [answer_of(lab.worker, a) for a in asked]
-    assert [f["message"] for f in found[:3]] == [
-        f"step {n} of 3: {s}" for n, s in ((1, "fail"), (2, "pass"), (3, "pass"))
-    ]
-    assert "signal" in found[4]
+    assert [f.message for f in found[:3]] == [f"step {n} of 3: {s}" for n, s in ((1, "fail"), (2, "pass"), (3, "pass"))]
+    assert isinstance(found[4], ReadingAnswer)
     assert live_sets(lab.worker, study="full") == ["meter"]
-    assert "has no live gate set" in found[3]["message"]
+    assert "has no live gate set" in found[3].message
 
 
 def test_a_refusal_is_as_late_as_a_verdict(lab: Any) -> None:
@@ -124,15 +148,15 @@ def test_a_refusal_is_as_late_as_a_verdict(lab: Any) -> None:
     assert answer_of(lab.worker, asked) is None
     let_it_be_time(lab)
     assert say_what_is_due(lab) == 1
-    assert answer_of(lab.worker, asked)["refused"]
+    assert answer_of(lab.worker, asked).refused
 
 
 def test_sealing_and_promotions_are_not_delayed(lab: Any) -> None:
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     given = {"study": "full", "model_id": lab.models["full"]["good"], "gate_request_id": passed}
     asked = file_promotion(lab.worker, **given, request_key="p")
     decide_all(lab)
-    assert answer_of(lab.worker, asked)["promoted"]
+    assert answer_of(lab.worker, asked).promoted
 
 
 def test_a_referee_killed_between_decision_and_answer_loses_nothing_and_counts_nothing_twice(lab: Any) -> None:
@@ -144,7 +168,7 @@ def test_a_referee_killed_between_decision_and_answer_loses_nothing_and_counts_n
     let_it_be_time(lab)
     assert Referee(lab.referee, lab.artifacts).release_one() == asked
     assert Referee(lab.referee, lab.artifacts).release_one() is None
-    assert answer_of(lab.worker, asked)["message"] == "step 1 of 3: pass"
+    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass"
     assert lab.one("SELECT count(*) FROM work.gate_verdicts") == lab.one("SELECT count(*) FROM sealed.ledger") == 1
 
 
@@ -158,7 +182,7 @@ def test_a_referee_killed_while_it_says_an_answer_says_it_later_and_whole(lab: A
     assert lab.one("SELECT count(*) FROM work.gate_verdicts") == 0  # nothing of it was published
     assert "gate" in live_sets(lab.worker, study="first")
     assert Referee(lab.referee, lab.artifacts).release_one() == asked
-    assert answer_of(lab.worker, asked)["symbol"] == "pass"
+    assert answer_of(lab.worker, asked).symbol == "pass"
     assert live_sets(lab.worker, study="first") == ["meter"]
 
 
@@ -175,7 +199,7 @@ def test_an_answer_that_cannot_leave_keeps_no_other_one_waiting(lab: Any, monkey
     referee = Referee(lab.referee, lab.artifacts)
     assert [referee.release_one() for _ in range(3)] == [first, second, None]
     assert answer_of(lab.worker, first) is None
-    assert answer_of(lab.worker, second)["symbol"] == "pass"
+    assert answer_of(lab.worker, second).symbol == "pass"
 
 
 def test_two_referees_say_an_answer_once(lab: Any) -> None:
@@ -229,7 +253,7 @@ def test_a_request_without_labels_waits_and_spends_nothing(unlabelled: Any) -> N
     assert np.array_equal(places, np.flatnonzero(new != old))  # only where the two models disagree
     give(lab, truth, places)
     assert lab.answer_all() == 1
-    assert answer_of(lab.worker, asked)["message"] == "step 1 of 3: pass"
+    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass"
     assert wanted(lab) == {}
 
 
@@ -246,7 +270,7 @@ def test_half_of_the_labels_do_not_open_it(unlabelled: Any) -> None:
     assert lab.answer_all() == 0
     give(lab, truth, wanted(lab)[asked])
     assert lab.answer_all() == 1
-    assert answer_of(lab.worker, asked)["symbol"] == "pass"
+    assert answer_of(lab.worker, asked).symbol == "pass"
 
 
 def test_who_waits_for_labels_keeps_its_place_and_lets_other_work_through(unlabelled: Any) -> None:
@@ -259,7 +283,7 @@ def test_who_waits_for_labels_keeps_its_place_and_lets_other_work_through(unlabe
     assert [answer_of(lab.worker, a) is not None for a in (first, second, third, other)] == [False, False, True, True]
     give(lab, truth, np.arange(len(truth)))
     assert lab.answer_all() == 2
-    assert [answer_of(lab.worker, a)["step"] for a in (first, second)] == [1, 2]
+    assert [answer_of(lab.worker, a).step for a in (first, second)] == [1, 2]
 
 
 def test_labels_that_come_wake_the_referee(unlabelled: Any, wait_for: Any) -> None:

@@ -95,7 +95,7 @@ def journey(lab: Any, place: Place | None = None) -> tuple[dict[str, Any], Injec
         asked.append(file_promotion(lab.worker, **wanted))
         answer_all(lab, judge, asked)
     facts = {
-        "answers": [(a["kind"], a["refused"], a["message"]) for a in (answer_of(lab.worker, r) for r in asked)],
+        "answers": [(a.kind, a.refused, a.message) for a in (answer_of(lab.worker, r) for r in asked)],
         "ledger": lab.superuser_rows(
             "SELECT test_set_id, step, request_id, answer, log_cost FROM sealed.ledger ORDER BY 1, 2"
         ),

@@ -162,8 +162,8 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
     assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
     answer = answer_of(lab.worker, asked)
-    assert answer["message"] == "step 1 of 3: pass", ended[0][1]
-    assert not answer["cached"]
+    assert answer.message == "step 1 of 3: pass", ended[0][1]
+    assert not answer.cached
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
 
 
@@ -205,5 +205,5 @@ def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")  # an hour later
     ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
     assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
-    assert answer_of(lab.worker, asked)["message"] == "step 1 of 3: pass", ended[0][1]
+    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass", ended[0][1]
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]

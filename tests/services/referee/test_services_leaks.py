@@ -100,7 +100,7 @@ def live_through(lab: Any, caplog: Any, ask: Callable[[Any], list[Any]]) -> dict
     pages = [overview(lab.worker), open_alerts(lab.worker, study=None)]
     pages += [study_details(lab.worker, study=study) for study in lab.models]
     return {
-        "answers": answers,
+        "answers": to_json(answers),
         "pages": without_times(to_json(pages)),
         "log": [r.getMessage() for r in caplog.records if r.name.startswith("easeml_core")],
         "heard": heard,

@@ -76,7 +76,7 @@ def test_a_restart_of_the_database_is_survived(lonely: Server, artifacts: Any, w
         record_failure(worker, lease, "it was only a test")
         assert trial_state(worker, trial_id=trial.trial_id).state == "FAILED"
         asked = register_study(worker, study="after", request_key="k2", **SMALL).request_id
-        assert not wait_for(lambda: answer_of(worker, asked))["refused"]
+        assert not wait_for(lambda: answer_of(worker, asked)).refused
         assert referee.is_alive()
     finally:
         stop.set()

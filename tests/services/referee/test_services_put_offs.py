@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from easeml_core.entities import Symbol
 from easeml_core.errors import (
     StoreExhaustedError,
     StoreUnavailableError,
@@ -103,7 +105,7 @@ def pauses(lab: Any, request_id: int) -> list[tuple[bool, str, int]]:
     return [tuple(row) for row in found]
 
 
-def try_again(lab: Any, request_id: int, **options: Any) -> dict[str, Any] | None:
+def try_again(lab: Any, request_id: int, **options: Any) -> Any:
     """Another process takes up what there is."""
     judge = Referee(lab.referee, lab.artifacts, **options)
     while judge.answer_one() is not None:
@@ -147,12 +149,12 @@ def test_after_so_many_times_it_is_a_fail_that_uses_its_step_and_blocks_nobody(
         let_pass(lab)
     answer = try_again(lab, asked)
     assert answer is not None
-    assert (answer["message"], answer["refused"]) == ("step 1 of 3: fail", False)
+    assert (answer.message, answer.refused) == ("step 1 of 3: fail", False)
     ((report,),) = lab.rows("SELECT report FROM sealed.ledger WHERE request_id = :id", id=asked)
     assert report["failure"].startswith(f"put off {MOST_PUT_OFFS} times; {error}")
     found = lab.rows("SELECT reason FROM sealed.put_offs WHERE request_id = :id", id=asked)
     assert found == [(type(error).__name__,)] * MOST_PUT_OFFS  # a word of ours: nothing that a model says
-    assert answer_of(lab.worker, after)["message"] == "step 2 of 3: fail"
+    assert answer_of(lab.worker, after).message == "step 2 of 3: fail"
     machine.always = None  # the failure was that request's alone: on a new question the model is run
     assert lab.one("SELECT count(*) FROM sealed.predictions WHERE model = :m", m=machine.identity) == 0
 
@@ -164,7 +166,7 @@ def test_pauses_grow_and_their_number_is_a_setting(lab: Any, machine: Machine) -
         assert try_again(lab, asked, put_offs=3) is None
         assert pauses(lab, asked)[n] == (True, "TrainingKilled", 60 * 2**n)
         lab.as_superuser("UPDATE sealed.put_offs SET until = put_off_at + interval '1 ms' WHERE until > now()")
-    assert try_again(lab, asked, put_offs=3)["message"] == "step 1 of 3: fail"
+    assert try_again(lab, asked, put_offs=3).message == "step 1 of 3: fail"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_a_model_that_fails_on_the_open_rows_too_has_failed(
         assert try_again(lab, asked) is None
         let_pass(lab)
     machine.on_open = [on_open]
-    assert try_again(lab, asked)["message"] == "step 1 of 3: fail"
+    assert try_again(lab, asked).message == "step 1 of 3: fail"
     assert len(pauses(lab, asked)) == times
     with lab.referee.begin() as tx:
         failure = sealed.known_predictions(tx, GATE_SET, machine.identity)[machine.identity].failure
@@ -194,7 +196,7 @@ def test_a_model_that_fails_on_the_open_rows_too_has_failed(
 
 def test_the_model_that_stands_is_not_the_submissions_fault(lab: Any, make_machine: Any) -> None:
     passed = lab.gate("good")
-    assert not lab.promote(passed["request_id"])["refused"]
+    assert not lab.promote(passed.request_id).refused
     machine = make_machine(lab, "good")
     machine.always = KILLED
     asked = file(lab, "worse")
@@ -202,10 +204,10 @@ def test_the_model_that_stands_is_not_the_submissions_fault(lab: Any, make_machi
         assert try_again(lab, asked, put_offs=2) is None
         let_pass(lab)
     answer = try_again(lab, asked, put_offs=2)
-    assert answer["refused"]
-    assert "cannot be run on the sealed inputs; roll it back" in answer["message"]
+    assert answer.refused
+    assert "cannot be run on the sealed inputs; roll it back" in answer.message
     machine.always = None
-    assert lab.answer(file(lab, "worse"))["step"] == 2  # nothing was spent, and nothing is kept of it
+    assert lab.answer(file(lab, "worse")).step == 2  # nothing was spent, and nothing is kept of it
 
 
 def test_a_reading_is_put_off_too(lab: Any, machine: Machine) -> None:
@@ -215,7 +217,7 @@ def test_a_reading_is_put_off_too(lab: Any, machine: Machine) -> None:
     for _ in range(2):  # on the validation part, then on the sealed set
         assert try_again(lab, asked_id) is None
         let_pass(lab)
-    assert not try_again(lab, asked_id)["refused"]
+    assert not try_again(lab, asked_id).refused
     assert [reason for _, reason, _ in pauses(lab, asked_id)] == ["TrainingKilled"] * 2
 
 
@@ -227,8 +229,8 @@ def test_a_validation_part_on_which_every_run_is_killed_refuses_and_spends_nothi
         assert try_again(lab, asked_id, put_offs=2) is None
         let_pass(lab)
     answer = try_again(lab, asked_id, put_offs=2)
-    assert answer["refused"]
-    assert "cannot be run on the validation part" in answer["message"]
+    assert answer.refused
+    assert "cannot be run on the validation part" in answer.message
     assert ledger(lab) == []
 
 
@@ -241,8 +243,8 @@ def test_a_full_disk_puts_off_as_often_as_it_takes(lab: Any, machine: Machine, m
             assert try_again(lab, asked) is None
             assert pauses(lab, asked)[n] == (False, "ENOSPC", min(15 * 2**n, 600))
             lab.as_superuser("UPDATE sealed.put_offs SET until = put_off_at + interval '1 ms' WHERE until > now()")
-    assert answer_of(lab.worker, other)["step"] == 1
-    assert try_again(lab, asked)["message"] == "step 1 of 3: pass"
+    assert answer_of(lab.worker, other).step == 1
+    assert try_again(lab, asked).message == "step 1 of 3: pass"
 
 
 def test_no_memory_while_judging_puts_off_and_is_a_fail_in_the_end(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +253,7 @@ def test_no_memory_while_judging_puts_off_and_is_a_fail_in_the_end(lab: Any, mon
         patch.setattr(judging, "judge_predictions", failing(MemoryError("no room")))
         assert try_again(lab, asked, put_offs=1) is None
         let_pass(lab)
-        assert try_again(lab, asked, put_offs=1)["message"] == "step 1 of 3: fail"
+        assert try_again(lab, asked, put_offs=1).message == "step 1 of 3: fail"
     assert pauses(lab, asked) == [(True, "MemoryError", 0)]
 
 
@@ -270,7 +272,7 @@ def test_a_database_that_fails_often_has_not_killed_the_referee(
                     judge.answer_one()
             let_pass(lab)
     assert judge.answer_one() == asked
-    assert answer_of(lab.worker, asked)["message"] == "step 1 of 3: pass"
+    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass"
 
 
 def test_two_referees_that_meet_the_same_fault_count_it_once(lab: Any, machine: Machine) -> None:
@@ -332,8 +334,8 @@ def test_what_a_developer_sees_of_it_depends_on_no_label(make_lab: Any, make_mac
             answer = try_again(lab, asked)
             news.append((answer is None, pauses(lab, asked)))
             let_pass(lab)
-        symbol = answer.pop("symbol")
-        seen.append((symbol, answer | {"message": answer["message"].replace(symbol, "")}, news, machine.runs))
+        told = replace(answer, symbol=Symbol.WITHHELD, message=answer.message.replace(answer.symbol, ""))
+        seen.append((answer.symbol, told, news, machine.runs))
     assert [symbol for symbol, *_ in seen] == ["pass", "fail"]
     assert seen[0][1:] == seen[1][1:]
 
@@ -358,8 +360,8 @@ def test_a_real_program_that_kills_itself_where_its_inputs_say_so(lab: Any, tmp_
     assert try_again(lab, asked, put_offs=1) is None
     assert pauses(lab, asked) == [(True, "TrainingKilled", 60)]
     let_pass(lab)
-    assert try_again(lab, asked, put_offs=1)["message"] == "step 1 of 3: fail"
-    assert lab.gate("rare")["step"] == 2
+    assert try_again(lab, asked, put_offs=1).message == "step 1 of 3: fail"
+    assert lab.gate("rare").step == 2
 
 
 def failing(error: BaseException) -> Callable[..., Any]:

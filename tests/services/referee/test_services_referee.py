@@ -46,23 +46,23 @@ def test_a_bug_before_any_label_is_looked_at_is_private_and_spends_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(judging, "sealed_predictions", failing(ZeroDivisionError("no such column")))
         answer = lab.gate("good")
-    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    assert (answer.refused, answer.message) == (True, PRIVATE)
     assert "no such column" in caplog.text  # for the referee
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
-    assert lab.gate("good")["step"] == 1
+    assert lab.gate("good").step == 1
 
 
 def test_a_bug_after_the_step_was_written_takes_the_step_back(lab: Any, monkeypatch: Any) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(publishing, "_end_sets", failing(RuntimeError("too late")))
-        assert lab.gate("good")["message"] == PRIVATE
+        assert lab.gate("good").message == PRIVATE
     assert lab.one("SELECT count(*) FROM sealed.ledger") == lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
 
 
 def test_a_refused_database_statement_stays_private_too(lab: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(judging, "sealed_predictions", lambda tx, *_: tx.exec_driver_sql("SELECT 1 / 0"))
     answer = lab.gate("good")
-    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    assert (answer.refused, answer.message) == (True, PRIVATE)
 
 
 def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> None:
@@ -71,7 +71,7 @@ def test_a_bug_while_sealing_refuses_the_study(bare: Any, monkeypatch: Any) -> N
     monkeypatch.setattr(sealing, "check_split", failing(ZeroDivisionError("no room")))
     answer = bare.register("cancer")
     said = f"{PRIVATE}; correct that and register the study again"
-    assert (answer["refused"], answer["message"]) == (True, said)
+    assert (answer.refused, answer.message) == (True, said)
     assert study_state(bare.worker, study="cancer") == "REFUSED"
 
 
@@ -82,7 +82,7 @@ def test_a_database_that_is_away_leaves_the_request_for_later(lab: Any, monkeypa
         with pytest.raises(StoreUnavailableError):
             Referee(lab.referee, lab.artifacts).answer_one()
     assert answer_of(lab.worker, asked) is None
-    assert lab.answer(asked)["step"] == 1
+    assert lab.answer(asked).step == 1
 
 
 def test_a_lock_in_the_way_puts_a_request_off_and_lets_the_next_one_through(lab: Any, monkeypatch: Any) -> None:
@@ -97,7 +97,7 @@ def test_a_lock_in_the_way_puts_a_request_off_and_lets_the_next_one_through(lab:
     metered = file_meter_request(lab.worker, study="full", model_id=lab.models["full"]["good"], request_key=after)
     assert referee.answer_one() == metered
     assert referee.answer_one() is None  # put off for a while
-    assert lab.answer(asked)["step"] == 1  # by another referee, who knows nothing of that
+    assert lab.answer(asked).step == 1  # by another referee, who knows nothing of that
 
 
 def test_a_request_that_killed_the_referee_too_often_is_given_up(lab: Any) -> None:
@@ -106,23 +106,23 @@ def test_a_request_that_killed_the_referee_too_often_is_given_up(lab: Any) -> No
         for _ in range(MAX_ATTEMPTS):
             requests.note_attempt(tx, asked)
     answer = lab.answer(asked)
-    assert answer["refused"]
-    assert "ended 5 times while it worked on this request" in answer["message"]
-    assert lab.gate("good")["step"] == 1
+    assert answer.refused
+    assert "ended 5 times while it worked on this request" in answer.message
+    assert lab.gate("good").step == 1
 
 
 def test_a_row_that_cannot_even_be_read_does_not_end_the_process(lab: Any, monkeypatch: Any) -> None:
     asked = file_gate(lab)
     monkeypatch.setattr(requests, "get_request", failing(ValueError("5000 digits")))
     answer = lab.answer(asked)
-    assert (answer["refused"], answer["message"]) == (True, PRIVATE)
+    assert (answer.refused, answer.message) == (True, PRIVATE)
 
 
 def test_requests_are_answered_in_the_order_they_came(lab: Any) -> None:
     asked = [file_gate(lab, model) for model in ("rare", "good", "worse")]
     judge = Referee(lab.referee, lab.artifacts)
     assert [judge.answer_one() for _ in range(4)] == [*asked, None]
-    assert [answer_of(lab.worker, a)["step"] for a in asked] == [1, 2, 3]
+    assert [answer_of(lab.worker, a).step for a in asked] == [1, 2, 3]
 
 
 def test_two_referees_at_once_answer_each_request_once(lab: Any) -> None:
@@ -220,8 +220,8 @@ def test_an_old_schema_is_one_line_with_the_remedy_until_it_is_upgraded(
 
 def test_the_log_tells_that_and_not_what_was_answered(lab: Any, caplog: Any) -> None:
     with caplog.at_level(logging.DEBUG, logger="easeml_core"):
-        passed, failed = lab.gate("good")["request_id"], lab.gate("rare")["request_id"]
-        refused = lab.gate("good", reliability=0.5)["request_id"]
+        passed, failed = lab.gate("good").request_id, lab.gate("rare").request_id
+        refused = lab.gate("good", reliability=0.5).request_id
     assert [r.getMessage() for r in caplog.records if r.name.startswith("easeml_core")] == [
         f"request {passed} (gate): answered",
         f"request {failed} (gate): answered",
@@ -240,7 +240,7 @@ def test_a_bug_of_the_meter_looks_like_a_set_that_has_served(lab: Any, monkeypat
     """An error may depend on the labels: free of charge it could be used to ask about them."""
     monkeypatch.setattr(reading, "read_submission", failing(ValueError("56 errors")))
     answer = lab.meter("rare")
-    assert (answer["refused"], answer["message"], answer["signal"]) == (False, "the sealed set is retired", None)
+    assert (answer.refused, answer.message, answer.signal) == (False, "the sealed set is retired", None)
     assert "56 errors" in caplog.text
     assert lab.rows("SELECT answer, report ->> 'why' FROM sealed.ledger") == [("retired", "ValueError: 56 errors")]
     assert lab.one("SELECT state || ' ' || retired_why FROM work.test_sets WHERE id = 2") == "retired signals"
@@ -278,6 +278,6 @@ def test_a_request_that_no_code_of_ours_filed_is_survived(kind: str, arguments: 
     )
     ((asked,),) = lab.rows(filed, store=lab.worker, kind=kind, arguments=arguments)
     answer = lab.answer(asked)
-    assert answer["refused"] or kind == "meter"  # whose arguments are not read
+    assert answer.refused or kind == "meter"  # whose arguments are not read
     assert lab.rows("SELECT model_id FROM work.production") == []
-    assert lab.gate("good")["step"] == 1
+    assert lab.gate("good").step == 1

@@ -48,7 +48,7 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     lab = desk.lab
     ridge = {"name": "ridge", "kind": "ridge_regression"}
     answer = desk.register(**LINE, candidates=[ridge])
-    assert answer["message"].startswith("study line is active")
+    assert answer.message.startswith("study line is active")
     study = desk.study()
     assert (study.task, study.metric, study.hit) == (Task.REGRESSION, "rmse", "within:0.1")
     assert study.program == "{input: {[a :: Tensor[1], b :: Tensor[1]], []}, output: {[y :: Tensor[1]], []}}"
@@ -62,11 +62,11 @@ def test_a_study_of_numbers_is_trained_gated_metered_and_promoted(desk: Desk) ->
     assert losses[report.trial_id] == pytest.approx(0.317, abs=0.15)
     assert losses[0] > 0.9
     gate = desk.gate(report.model_id)
-    assert gate["symbol"] == "pass"
+    assert gate.symbol == "pass"
     promoted = desk.promote(report.model_id, gate)
-    assert not promoted["refused"]
+    assert not promoted.refused
     reading = desk.meter(report.model_id)
-    assert reading["signal"] == 1
+    assert reading.signal == 1
     errors = lab.one("SELECT report ->> 'errors' FROM sealed.ledger WHERE system = 'meter'")
     assert 0.1 < int(errors) / 60 < 0.6
 
@@ -194,7 +194,7 @@ def test_a_program_calls_for_the_candidates_of_its_template(desk: Desk) -> None:
     source = {"source": "csv:sign.csv", "target": "sign"}
     program = "{input: {[a :: Tensor[1], b :: Tensor[1]], []}, output: {[Category[2]], []}}"
     answer = desk.register(**source, program=program)
-    assert not answer["refused"]
+    assert not answer.refused
     names = [name for (name,) in desk.lab.rows("SELECT name FROM work.candidates ORDER BY id")]
     assert names[:3] == ["hist_gradient_boosting", "random_forest", "extra_trees"]
     assert desk.study().program == program
@@ -220,7 +220,7 @@ def test_a_study_keeps_the_program_that_is_inferred_from_its_file(split: str | N
     write_stays(desk.data)
     trees = [{"name": "tree", "kind": "decision_tree"}]
     answer = desk.register(source="csv:stays.csv", target="state", split=split, candidates=trees)
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     found = infer_program(desk.data / "lab" / "stays.csv", target="state", split=split)
     assert isinstance(found.program.input, Schema)  # two columns share their words
     assert desk.program() == found.report().program == str(parse_program(found.text))
@@ -235,7 +235,7 @@ def test_a_study_of_series_keeps_the_program_that_is_inferred_from_its_file(desk
     (desk.data / "lab" / "stock.csv").write_text("\n".join(["machine,day,heat,state", *lines]) + "\n")
     trees = [{"name": "tree", "kind": "decision_tree"}]
     answer = desk.register(source="series:stock.csv?id=machine&step=day", target="state", candidates=trees)
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     found = infer_program(desk.data / "lab" / "stock.csv", id_column="machine", step_column="day")
     assert (found.target, spec_of(found.source)) == ("state", "series:stock.csv?id=machine&step=day")
     assert desk.program() == str(found.program)
@@ -250,8 +250,8 @@ DIFFERENT = {
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_a_program_that_the_data_do_not_fit_is_refused(what: str, desk: Desk) -> None:
     answer = desk.register(source="csv:sign.csv", target="sign", program=DIFFERENT[what])
-    assert answer["refused"]
-    assert f"the program and the data differ in {what}: " in answer["message"]
+    assert answer.refused
+    assert f"the program and the data differ in {what}: " in answer.message
 
 
 def test_candidates_are_compared_by_the_metric_and_gated_by_hits(desk: Desk) -> None:
@@ -310,7 +310,7 @@ def test_a_study_that_is_there_is_kept_where_that_is_wanted(desk: Desk) -> None:
     with pytest.raises(AlreadyExistsError, match="choose another name"):
         register_study(desk.lab.worker, request_key="again", **given)
     kept = register_study(desk.lab.worker, request_key="again", keep=True, **given)
-    assert kept == RegisteredStudy("line", 1, first["request_id"])
+    assert kept == RegisteredStudy("line", 1, first.request_id)
     assert desk.study().task == Task.CLASSIFICATION
     with pytest.raises(AlreadyExistsError, match="another tenant's"):
         register_study(desk.lab.worker, request_key="again", keep=True, **given | {"tenant": "other"})

@@ -88,13 +88,13 @@ def test_the_baseline_is_the_majority_class_and_no_trial_made_it(lab: Any) -> No
 def test_too_few_rows_are_refused_with_the_planners_figures(bare: Any) -> None:
     answer = bare.register("iris", source="sklearn:iris")
     needed = plan_for_gate(PAPERS)
-    assert answer["refused"]
+    assert answer.refused
     for figure in (f"at least {needed.labels:,} examples", "149 distinct rows", "254 for the gate", "for the meter"):
-        assert figure in answer["message"]
-    assert "widen the tolerance" in answer["message"]  # and what to do
+        assert figure in answer.message
+    assert "widen the tolerance" in answer.message  # and what to do
     assert study_state(bare.worker, study="iris") == "REFUSED"
     (entry,) = overview(bare.worker).tenants
-    assert entry.refusal == answer["message"]
+    assert entry.refusal == answer.message
     assert entry.next.startswith("register it again: the sealed gate set needs at least 254 examples")
 
 
@@ -107,8 +107,8 @@ def test_a_refused_study_leaves_nothing_behind(bare: Any) -> None:
 
 def test_data_that_cannot_be_read_refuse_the_study_with_the_reason(bare: Any, tmp_path: Any) -> None:
     answer = bare.register("lost", source=f"csv:{tmp_path}/none.csv", target="label")
-    assert answer["refused"]
-    assert "none.csv" in answer["message"]
+    assert answer.refused
+    assert "none.csv" in answer.message
     assert study_state(bare.worker, study="lost") == "REFUSED"
 
 
@@ -153,8 +153,8 @@ def test_the_names_of_the_columns_are_kept_for_whoever_brings_new_examples(lab: 
 def test_conditions_for_slices_need_examples_of_which_the_slice_is_known(bare: Any) -> None:
     gate = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "slices": [["north", "n > 0.5 +/- 0.3"]]}
     answer = bare.register("cancer", gate=gate)
-    assert answer["refused"]
-    assert "easeml test-set seal --slices COLUMN" in answer["message"]
+    assert answer.refused
+    assert "easeml test-set seal --slices COLUMN" in answer.message
 
 
 def test_another_installation_splits_otherwise(bare: Any, lab: Any) -> None:
@@ -173,8 +173,8 @@ def test_one_set_for_gate_and_meter_is_refused_by_the_schema(bare: Any, monkeypa
 
     monkeypatch.setattr(sealing, "parts_of", overlapping)
     answer = bare.register("cancer")
-    assert answer["refused"]
-    assert "gate and meter need disjoint sets" in answer["message"]
+    assert answer.refused
+    assert "gate and meter need disjoint sets" in answer.message
     assert bare.one("SELECT count(*) FROM sealed.test_sets") == bare.one("SELECT count(*) FROM work.test_sets") == 0
 
 
@@ -185,7 +185,7 @@ def test_sealing_twice_changes_nothing(lab: Any) -> None:
         asked = {"study_id": study.id, "model_id": None, "arguments": {}, "request_key": "again"}
         request_id = requests.file_request(tx, kind=RequestKind.SEAL, **asked)
     answer = lab.answer(request_id)
-    assert (answer["refused"], answer["message"]) == (False, "study full is ACTIVE already")
+    assert (answer.refused, answer.message) == (False, "study full is ACTIVE already")
     assert lab.rows("SELECT id, fingerprint FROM sealed.test_sets ORDER BY id") == before
 
 

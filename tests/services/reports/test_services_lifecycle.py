@@ -22,7 +22,7 @@ def titles(lab: Any, study: str = "full") -> list[str]:
 
 
 def test_a_studys_life_in_words(lab: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.meter("rare")
     retire_test_set(lab.referee, test_set="1")
     trial = suggest_trials(lab.worker, count=1, studies_only=["full"], request_key=lab.key()).trials[0]

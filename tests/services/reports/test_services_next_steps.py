@@ -164,7 +164,7 @@ def kinds(lab: Any, **asked: Any) -> list[tuple[Any, str]]:
 def test_a_laboratory_says_what_is_next(lab: Any) -> None:
     assert kinds(lab) == [(s, k) for k in ("compute", "hand-in") for s in ("first", "full", "hidden")]
     assert next_steps(lab.worker, needs_only=True) == []
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     lab.gate("rare")
     assert kinds(lab, needs_only=True) == [("full", "promote"), ("full", "set-nearly-spent")]
     lab.promote(passed)

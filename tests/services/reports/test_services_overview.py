@@ -71,7 +71,7 @@ def test_the_next_step_follows_a_studys_life(lab: Any) -> None:
     seen = entry(lab)
     assert (seen.failed, seen.cancelled, seen.running, seen.waiting) == (1, 2, 0, 0)
     assert seen.next == f"ask the gate for a verdict on model {lab.models['full']['good']}"
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     assert next_step(lab) == f"promote model {lab.models['full']['good']}, which passed the gate"
     lab.promote(passed)
     assert next_step(lab) == "nothing: every candidate has run on the present data"
@@ -110,7 +110,7 @@ def test_a_used_up_budget_says_so(lab: Any) -> None:
 
 
 def test_verdict_signal_and_production_are_shown(lab: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.meter("rare")
     seen = entry(lab)
     assert (seen.verdict, seen.signal, seen.signals) == ("pass", 1, 3)
@@ -153,7 +153,7 @@ def test_a_night_hands_in_what_is_best_and_does_not_stand_yet(lab: Any) -> None:
     everything = best_models(lab.worker)
     assert [(m.study, m.model_id) for m in everything] == [("first", 6), ("full", 2), ("hidden", 10)]
     assert everything[0].quality == pytest.approx(0.98)
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     assert [m.study for m in best_models(lab.worker)] == ["first", "hidden"]
     assert best_models(lab.worker, studies_only=["full"]) == []
     assert [m.study for m in best_models(lab.worker, studies_only=["hidden"])] == ["hidden"]
@@ -172,27 +172,27 @@ def test_a_night_leaves_out_what_the_gate_would_answer_from_its_ledger_with_a_fa
     file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = :id", id=lab.models["full"]["rare"]))
     lucky = lab.hand_in("full", "lucky", file, kind="constant", loss=0.0)
     assert handed_in() == [lucky]
-    assert lab.gate("rare")["symbol"] == "fail"  # the same file: the same question
+    assert lab.gate("rare").symbol == "fail"  # the same file: the same question
     assert handed_in() == []
     assert [m.study for m in best_models(lab.worker)] == ["first", "hidden"]
 
-    passed = lab.gate("good")["request_id"]
+    passed = lab.gate("good").request_id
     assert handed_in() == []
     lab.promote(passed)
     assert handed_in() == [lucky]  # against another incumbent
-    assert lab.gate(lucky)["symbol"] == "fail"
+    assert lab.gate(lucky).symbol == "fail"
     assert lab.one("SELECT state FROM work.test_sets WHERE id = 1") == "retired"  # by its third and last answer
     assert handed_in() == [lucky]  # no set judges now
 
     # A pass and a withheld verdict are grounds for a promotion that may not have been asked for yet.
     lab.gate("good", study="first")
-    assert lab.gate("good", study="hidden")["symbol"] == "withheld"
+    assert lab.gate("good", study="hidden").symbol == "withheld"
     assert handed_in("first") == [lab.models["first"]["good"]]
     assert handed_in("hidden") == [lab.models["hidden"]["good"]]
 
 
 def test_the_same_file_under_another_id_is_not_handed_in_again(lab: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     file = lab.artifacts.path(lab.one("SELECT artifact FROM work.models WHERE id = 2"))
     lab.hand_in("full", "twin", file, kind="skops", loss=0.0)
     assert best_models(lab.worker, studies_only=["full"]) == []

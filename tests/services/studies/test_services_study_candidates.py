@@ -30,7 +30,7 @@ def names(lab: Any) -> list[str]:
 @pytest.mark.parametrize("program", [None, TABLE])
 @pytest.mark.parametrize("metric", ["accuracy", "auc", "log_loss"])
 def test_nothing_is_tried_that_the_metric_cannot_score(metric: str, program: str | None, bare: Any) -> None:
-    assert not bare.register("cancer", metric=metric, program=program, candidates=None)["refused"]
+    assert not bare.register("cancer", metric=metric, program=program, candidates=None).refused
     machines = {"linear_svm", "rbf_svm"}
     assert machines & set(names(bare)) == (machines if metric == "accuracy" else set())
     assert {"random_forest", "logistic_regression"} < set(names(bare))
@@ -41,9 +41,9 @@ def test_a_candidate_that_can_give_no_model_is_refused(what: str, bare: Any) -> 
     kind, why = MISFITS[what]
     tree, misfit = {"name": "tree", "kind": "decision_tree"}, {"name": "mine", "kind": kind}
     answer = bare.register("cancer", metric="auc", candidates=[tree, misfit])
-    assert answer["refused"]
-    assert f"candidate 'mine' does not fit the study: {why}" in answer["message"]
-    assert not bare.register("again", metric="auc", candidates=[tree])["refused"]
+    assert answer.refused
+    assert f"candidate 'mine' does not fit the study: {why}" in answer.message
+    assert not bare.register("again", metric="auc", candidates=[tree]).refused
     with pytest.raises(InvalidInputError, match=f"candidate 'mine' does not fit the study: {why}"):
         add_candidates(bare.worker, study="again", candidates=[{"name": "forest", "kind": "random_forest"}, misfit])
     assert names(bare) == ["tree", "mine", "tree"]  # of the study that joins: all or none

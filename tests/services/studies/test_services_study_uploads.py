@@ -54,13 +54,13 @@ def test_a_tenants_upload_is_looked_at_and_read_and_no_other_users(bare: Any, ta
     assert "Category[2]" in found.program
 
     answer = register(bare, found.source, tenant="other")
-    assert answer["refused"]
-    assert f"there is no upload 'My_Table.csv' of {TODAY} of tenant 'other'" in answer["message"]
+    assert answer.refused
+    assert f"there is no upload 'My_Table.csv' of {TODAY} of tenant 'other'" in answer.message
     with pytest.raises(InvalidInputError, match="there is no upload"):
         look_at_data(bare.artifacts, tenant="other", source=f"csv:{upload}", asked={})
 
     answer = register(bare, found.source, program=found.program, study="mine")
-    assert answer["message"] == "study mine is active; rows: train 196, validation 90, gate 254, meter 60"
+    assert answer.message == "study mine is active; rows: train 196, validation 90, gate 254, meter 60"
 
 
 def test_a_zip_of_images_is_a_study(bare: Any, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_zip_of_images_is_a_study(bare: Any, tmp_path: Path) -> None:
     assert found is not None
     assert found.source == f"images:{upload}?size=6x6&colour=grey"
     answer = register(bare, found.source, target=None, candidates=[{"name": "c", "kind": "nearest_centroid"}])
-    assert "study brought is active" in answer["message"]
+    assert "study brought is active" in answer.message
 
 
 def test_what_is_wrong_with_an_upload_is_reported_with_its_name_alone(bare: Any, tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ def test_what_is_wrong_with_an_upload_is_reported_with_its_name_alone(bare: Any,
         look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
     assert str(shown.value) == "source 'csv:bad.csv': the file line 3 has 1 cells, the header has 2"
     answer = register(bare, f"csv:{upload}", target="b")
-    assert answer["refused"]
-    assert "/tmp" not in answer["message"]
+    assert answer.refused
+    assert "/tmp" not in answer.message
 
 
 def test_sources_that_only_the_referee_reads_are_not_looked_at(bare: Any) -> None:
@@ -112,7 +112,7 @@ def test_an_upload_is_removed_once_its_study_is_sealed_and_kept_while_it_is_need
     upload = keep_upload(bare.artifacts, table, tenant="lab", file="a.csv", today=TODAY)
     part = bare.artifacts.part(PART, str(TODAY), "lab")
     refused = register(bare, f"csv:{upload}", target="none")
-    assert refused["refused"]
+    assert refused.refused
     forget_uploads(bare.referee, bare.artifacts, TODAY)
     assert part.path(upload.reference).exists(), "a refused study is corrected and registered again"
 

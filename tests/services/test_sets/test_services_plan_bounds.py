@@ -93,11 +93,11 @@ def stored(lab: Any, **changes: dict[str, Any]) -> int:
 )
 def test_a_study_with_settings_that_are_too_large_is_refused_and_others_are_answered(lab: Any, changes: Any) -> None:
     odd = stored(lab, **changes)
-    assert lab.gate("good")["symbol"] == "pass"
+    assert lab.gate("good").symbol == "pass"
     found = answer_of(lab.worker, odd)
     assert found is not None
-    assert found["refused"]
-    assert "steps must be a whole number, 1 to 1000000" in found["message"]
+    assert found.refused
+    assert "steps must be a whole number, 1 to 1000000" in found.message
 
 
 def test_slices_of_a_study_are_refused_before_anything_is_planned(lab: Any, monkeypatch: Any) -> None:
@@ -106,4 +106,4 @@ def test_slices_of_a_study_are_refused_before_anything_is_planned(lab: Any, monk
     lab.answer_all()
     found = answer_of(lab.worker, odd)
     assert found is not None
-    assert "conditions for slices need a separate test set" in found["message"]
+    assert "conditions for slices need a separate test set" in found.message

@@ -167,7 +167,7 @@ def test_a_second_replacement_measures_all_once_more_from_the_trained_ones(repla
 
 @pytest.mark.usefixtures("at_home")
 def test_production_and_baseline_keep_their_places(lab: Any, bring: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     replace(lab, bring())
     remeasure(lab.referee, lab.artifacts, "full")
     with lab.worker.begin() as tx:
@@ -186,7 +186,7 @@ def test_the_gate_answers_for_the_new_row_of_a_model_from_the_log(lab: Any, brin
     replace(lab, bring())
     done = remeasure(lab.referee, lab.artifacts, "full")
     after = lab.gate(done.measured[0].model_id)
-    assert (after["symbol"], after["cached"], before["cached"]) == (before["symbol"], True, False)
+    assert (after.symbol, after.cached, before.cached) == (before.symbol, True, False)
 
 
 # -- prices and budgets -----------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.services.referee.answers import ReadingAnswer
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed9006"
 """Of the installation: it makes the split."""
@@ -100,7 +101,7 @@ class Round:
 
     voters: int
     quality: float
-    answer: dict[str, Any]
+    answer: ReadingAnswer
 
     @property
     def gap(self) -> float:
@@ -109,16 +110,15 @@ class Round:
 
     @property
     def signal(self) -> int | None:
-        signal: int | None = self.answer["signal"]
-        return signal
+        return self.answer.signal
 
     def holds(self) -> bool:
         """Whether the answered range, widened by the tolerance that was promised, has the true gap in it."""
         if self.signal is None:
             return True
-        edges = (-math.inf, *self.answer["boundaries"], math.inf)
+        edges = (-math.inf, *self.answer.boundaries, math.inf)
         low, high = edges[self.signal - 1 : self.signal + 1]
-        return bool(low - self.answer["tolerance"] <= self.gap <= high + self.answer["tolerance"])
+        return bool(low - self.answer.tolerance <= self.gap <= high + self.answer.tolerance)
 
 
 class Product:
@@ -134,7 +134,7 @@ class Product:
         plans = {"gate": GATE, "meter": METER | {"tolerance": tolerance}}
         candidates = [{"name": "tree", "kind": "decision_tree"}]
         filed = register_study(lab.worker, **asked, **plans, candidates=candidates, request_key="register")
-        assert not self._answer(filed.request_id)["refused"]
+        assert not self._answer(filed.request_id).refused
 
     def read(self, weights: np.ndarray) -> tuple[float, dict[str, Any]]:
         """Hand in the sign of a weighted sum: its validation accuracy, and the meter's answer."""
@@ -152,7 +152,7 @@ class Product:
             "FROM sealed.ledger l JOIN work.test_sets t ON t.id = l.test_set_id ORDER BY l.step"
         )
 
-    def _answer(self, request_id: int) -> dict[str, Any]:
+    def _answer(self, request_id: int) -> Any:
         while self.referee.answer_one() is not None:
             pass
         found = answer_of(self.lab.worker, request_id)
@@ -242,7 +242,7 @@ def require_reported(product: Product, honest: Round, rounds: list[Round], toler
     assert honest.signal == 1
     assert max(r.signal or 0 for r in answered) == 2
     alerts = [a.message for a in open_alerts(product.lab.worker, study="noise", kind="overfitting")]
-    shown = [r.answer["alert"] for r in rounds if r.answer["alert"]]
+    shown = [r.answer.alert for r in rounds if r.answer.alert]
     assert len(shown) == sum(r.signal != 1 for r in rounds)
     assert alerts == shown
 

@@ -70,8 +70,8 @@ def names_of(lab: Any, study: str) -> list[str] | None:
 @pytest.fixture
 def two(bare: Any, register: Any) -> Any:
     """Two studies of one tenant on other rows, whose words and columns come in other orders."""
-    assert not register("one", table(1, WORDS))["refused"]
-    assert not register("two", table(2, WORDS[::-1]), order="dose region age")["refused"]
+    assert not register("one", table(1, WORDS)).refused
+    assert not register("two", table(2, WORDS[::-1]), order="dose region age").refused
     assert names_of(bare, "one") == ["region=south", "region=west", "region=north", "age", "dose"]
     assert names_of(bare, "two") == ["dose", "region=north", "region=west", "region=south", "age"]
     return bare
@@ -130,8 +130,8 @@ def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, register: A
     content, more = table(1, WORDS), table(4, ("north",) * 3, rows=300)
     both = {name: content[name] + more[name] for name in content}
     answer = register("theirs", both, order="dose age region", tenant="rival")
-    assert answer["refused"]
-    assert OTHERS_WORDS in answer["message"]
+    assert answer.refused
+    assert OTHERS_WORDS in answer.message
 
 
 def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
@@ -154,10 +154,10 @@ def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
 
 def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, register: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(sealing, "_LONGEST_NAMES", 20)
-    assert not register("one", table(1, WORDS))["refused"]
+    assert not register("one", table(1, WORDS)).refused
     assert names_of(bare, "one") is None
     answer = register("two", table(1, WORDS), tenant="rival")
-    assert OTHERS_WORDS in answer["message"]
+    assert OTHERS_WORDS in answer.message
 
 
 # Registered twice.
@@ -165,17 +165,17 @@ def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, regist
 
 def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, caplog: Any) -> None:
     """Its labels are public, so that no study is refused for it."""
-    assert "warning" not in bare.register("one")["message"]
+    assert "warning" not in bare.register("one").message
     with caplog.at_level(logging.WARNING):
         answer = bare.register("two")
-    assert not answer["refused"]
-    assert answer["message"].endswith(
+    assert not answer.refused
+    assert answer.message.endswith(
         "warning: more than one row in twenty lies in a sealed set of this tenant's study one already; the data was "
         "split anew, so the open parts of each show rows that are sealed in the other: register a table once"
     )
     assert "of 569 rows of study two lie in sets of study one" in caplog.text
-    assert "study one and of 1 others already" in bare.register("three")["message"]
-    assert bare.register("four", tenant="rival")["refused"]
+    assert "study one and of 1 others already" in bare.register("three").message
+    assert bare.register("four", tenant="rival").refused
 
 
 # Released.

@@ -151,35 +151,35 @@ SAME_ROWS: Mapping[str, Callable[[Table], Table]] = {
 @pytest.mark.parametrize("tenant", ["lab", "rival"])
 @pytest.mark.parametrize("target", ["y", "z"])
 def test_a_table_is_refused_for_another_target_and_another_tenant(register: Any, target: str, tenant: str) -> None:
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     answer = register("two", table(), target, tenant)
-    assert answer["refused"]
+    assert answer.refused
     words = row_registry.OWN_WORDS if tenant == "lab" else row_registry.OTHERS_WORDS
-    assert words in answer["message"]
-    assert ("'one'" in answer["message"]) == (tenant == "lab")
-    assert ("rows?part=1/2" in answer["message"]) == (tenant == "lab")
+    assert words in answer.message
+    assert ("'one'" in answer.message) == (tenant == "lab")
+    assert ("rows?part=1/2" in answer.message) == (tenant == "lab")
 
 
 @pytest.mark.parametrize("change", SAME_ROWS.values(), ids=SAME_ROWS)
 def test_a_changed_table_is_the_same_table(register: Any, change: Callable[[Table], Table]) -> None:
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     changed = change(table())
     answer = register("two", changed, "z" if "z" in changed else "y", quoting=csv.QUOTE_ALL)
-    assert answer["refused"]
-    assert row_registry.OWN_WORDS in answer["message"]
+    assert answer.refused
+    assert row_registry.OWN_WORDS in answer.message
 
 
 def test_other_rows_of_the_same_kind_are_another_table(register: Any) -> None:
-    assert not register("one", table(1), "y")["refused"]
-    assert not register("two", table(2), "z")["refused"]
+    assert not register("one", table(1), "y").refused
+    assert not register("two", table(2), "z").refused
 
 
 def test_a_few_known_rows_keep_their_side(bare: Any, register: Any) -> None:
     """A share that chance could explain is let in: what is sealed lies in sealed parts, what is open is trained on."""
-    assert not register("one", table(1), "y")["refused"]
+    assert not register("one", table(1), "y").refused
     state = dict(bare.rows("SELECT id, state FROM sealed.registry"))
     answer = register("two", mixed(), "z")
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     opened, dose = bare.open_parts("two"), np.float32(table(1)["dose"][:12])
     names = bare.one("SELECT feature_names FROM work.data_versions ORDER BY id DESC LIMIT 1")
     seen = np.isin(dose, np.concatenate([opened.train_inputs, opened.validation_inputs])[:, names.index("dose")])
@@ -203,10 +203,10 @@ def mixed(known: int = 12) -> Table:
 def test_what_another_study_predicts_is_taken_out_of_rows_that_both_seal(bare: Any, register: Any, label: str) -> None:
     """By the name of the column, or by its values; no single set of the new study has enough rows to tell by these."""
     bare.as_superuser("UPDATE sealed.installation SET secret = '5eed5eed-5eed-4eed-8eed-5eed5eed5e00'")
-    assert not register("one", table(1), "y")["refused"]
+    assert not register("one", table(1), "y").refused
     content = mixed()
     content[label] = content.pop("z")
-    assert not register("two", content, label)["refused"]
+    assert not register("two", content, label).refused
     with bare.referee.begin() as tx:
         first = registered.list_sources(tx)[0]
         known = registered.source_rows(tx, first)
@@ -222,8 +222,8 @@ def test_what_another_study_predicts_is_taken_out_of_rows_that_both_seal(bare: A
 
 
 def test_a_released_set_opens_no_row_that_another_set_holds(bare: Any, register: Any) -> None:
-    assert not register("one", table(1), "y")["refused"]
-    assert not register("two", mixed(), "z")["refused"]
+    assert not register("one", table(1), "y").refused
+    assert not register("two", mixed(), "z").refused
     shared = "FROM sealed.registry r JOIN sealed.row_holds h ON h.row_id = r.id"
     first = bare.one(f"SELECT min(r.test_set_id) {shared}")
     retire_test_set(bare.referee, test_set=first)
@@ -257,21 +257,21 @@ def test_a_referee_that_is_killed_while_it_registers_leaves_nothing(
     assert bare.rows(counts) == [(0, 0)]
     Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one()
     assert bare.rows(counts) == [(ROWS, 2)]
-    assert row_registry.OWN_WORDS in register("two", table(), "z")["message"]
+    assert row_registry.OWN_WORDS in register("two", table(), "z").message
 
 
 def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
     content = table(rows=1200)
-    assert not register("one", content, "y", split="rows?part=1/2")["refused"]
-    assert not register("two", content, "z", split="rows?part=2/2")["refused"]
+    assert not register("one", content, "y", split="rows?part=1/2").refused
+    assert not register("two", content, "z", split="rows?part=2/2").refused
     ids = [np.concatenate([p.train_inputs, p.validation_inputs])[:, 0] for p in map(bare.open_parts, ("one", "two"))]
     assert not np.isin(*ids).any()
     assert (
         1150 < bare.one("SELECT count(*) FROM sealed.registry") <= 1200
     )  # a few match one of the first half by chance
     answer = register("three", content, "z", split="rows?part=2/2")
-    assert answer["refused"]
-    assert "divide the table from its first study on" in answer["message"]
+    assert answer.refused
+    assert "divide the table from its first study on" in answer.message
 
 
 def test_the_way_out_works_across_formats(bare: Any, register: Any, tmp_path: Path) -> None:
@@ -279,29 +279,29 @@ def test_the_way_out_works_across_formats(bare: Any, register: Any, tmp_path: Pa
     from pyarrow import parquet
 
     content = table(rows=1200)
-    assert not register("one", content, "y", split="rows?part=1/2")["refused"]
+    assert not register("one", content, "y", split="rows?part=1/2").refused
     parquet.write_table(pyarrow.table(renamed(content)), tmp_path / "data" / "lab" / "two.parquet")
     answer = file_study(bare, tmp_path, "two", "lab", "parquet:two.parquet", target="c0", split="rows?part=2/2")
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     held = bare.rows("SELECT r.study_id FROM sealed.registry g JOIN sealed.row_sources r ON r.id = g.source_id")
     assert 1150 < len(held) <= 1200
 
 
 def test_a_guessed_label_changes_no_answer(bare: Any, register: Any) -> None:
     """Whatever is guessed in a column beside the rows: what is refused, and what is said, is the same."""
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     truth = table()["y"]
     answers = []
     for number, guess in enumerate((truth, [{"no": "yes", "yes": "no"}[word] for word in truth])):
         content = without(table(), "y", "dose", "seen") | {"guess": guess}
         answers.append(register("two" if number == 0 else "six", content, "z"))
-    said = [answer["message"].replace("six", "two") for answer in answers]
+    said = [answer.message.replace("six", "two") for answer in answers]
     assert said[0] == said[1]
-    assert [answer["refused"] for answer in answers] == [True, True]
+    assert [answer.refused for answer in answers] == [True, True]
 
 
 def test_no_column_of_labels_is_registered(bare: Any, register: Any) -> None:
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     with bare.referee.begin() as tx:
         (source,) = registered.list_sources(tx)
         key = registered.registry_key(tx)
@@ -324,16 +324,16 @@ def as_pairs(content: Table, rows: list[int], label: str) -> list[dict[str, Any]
 def test_sealed_rows_are_not_fed_as_new_pairs(bare: Any, register: Any) -> None:
     """To the study that sealed them, slightly changed, and to another tenant's, where they are another table's rows."""
     content = table(1)
-    assert not register("one", content, "y")["refused"]
+    assert not register("one", content, "y").refused
     hidden = sealed_doses(bare, content)
     changed = content | {"age": [cell + 1 for cell in content["age"]]}
-    assert not register("theirs", table(2), "y", "rival")["refused"]
+    assert not register("theirs", table(2), "y", "rival").refused
     before = {study: len(bare.open_parts(study).train_inputs) for study in ("one", "theirs")}
     for study, rows in (("one", hidden[:40]), ("theirs", hidden[40:44])):
         pairs = as_pairs(changed, rows, "y")
         feed(bare.worker, bare.artifacts, study=study, pairs=pairs, fed_by="eve", request_key=bare.key())
         answer = bare.answer(file_refresh(bare.worker, study=study, request_key=bare.key()).request_id)
-        assert not answer["refused"]
+        assert not answer.refused
         assert len(bare.open_parts(study).train_inputs) == before[study]
 
 
@@ -349,8 +349,8 @@ def test_open_rows_are_not_sealed_and_sealed_rows_not_validated_on_in_another_st
     bare: Any, register: Any, tmp_path: Path
 ) -> None:
     content = table(1)
-    assert not register("one", content, "y")["refused"]
-    assert not register("two", table(2), "y", "rival")["refused"]
+    assert not register("one", content, "y").refused
+    assert not register("two", table(2), "y", "rival").refused
     changed = content | {"age": [cell + 1 for cell in content["age"]], "id": list(range(5000, 5000 + ROWS))}
     files = brought(tmp_path, changed, list(range(ROWS)))
     with pytest.raises(InvalidInputError, match="rows that the installation has already"):
@@ -364,15 +364,15 @@ def test_the_same_table_in_another_format_is_the_same_table(bare: Any, register:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     parquet.write_table(pyarrow.table(table()), tmp_path / "data" / "lab" / "two.parquet")
     answer = file_study(bare, tmp_path, "two", "lab", "parquet:two.parquet", target="z")
-    assert row_registry.OWN_WORDS in answer["message"]
+    assert row_registry.OWN_WORDS in answer.message
 
 
 def test_the_same_rows_from_a_query_are_the_same_table(bare: Any, register: Any, tmp_path: Path) -> None:
     content = table()
-    assert not register("one", content, "y")["refused"]
+    assert not register("one", content, "y").refused
     bare.as_superuser("CREATE SCHEMA clinic")
     bare.as_superuser("CREATE TABLE clinic.visits (age int, dose numeric, weight float, seen timestamptz, z text)")
     bare.as_superuser(
@@ -387,7 +387,7 @@ def test_the_same_rows_from_a_query_are_the_same_table(bare: Any, register: Any,
     )
     duties = {"queries": {"visits": query}, "cache": FileCache(tmp_path / "cache", limit_mb=100)}
     answer = file_study(bare, tmp_path, "two", "lab", "sql:visits", duties, target="z")
-    assert row_registry.OWN_WORDS in answer["message"]
+    assert row_registry.OWN_WORDS in answer.message
 
 
 def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_path: Path) -> None:
@@ -399,20 +399,20 @@ def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_pat
             path = tmp_path / "data" / "lab" / folder / ("even", "odd")[(row + number) % 2] / f"{number}{row}.{ending}"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.fromarray(values).save(path)
-    assert not file_study(bare, tmp_path, "one", "lab", "images:a")["refused"]
+    assert not file_study(bare, tmp_path, "one", "lab", "images:a").refused
     packed = shutil.make_archive(str(tmp_path / "b"), "zip", tmp_path / "data" / "lab" / "b")
     upload = keep_upload(bare.artifacts, Path(packed), tenant="lab", file="b.zip", today=datetime.now(UTC).date())
     for study, source in (("two", "images:b?colour=rgb"), ("three", f"images:{upload}")):
-        assert row_registry.OWN_WORDS in file_study(bare, tmp_path, study, "lab", source)["message"]
+        assert row_registry.OWN_WORDS in file_study(bare, tmp_path, study, "lab", source).message
 
 
 def test_refusals_are_bounded(register: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(row_registry, "MOST_REFUSED", 2)
-    assert not register("one", table(), "y")["refused"]
+    assert not register("one", table(), "y").refused
     for study in ("two", "three"):
-        assert row_registry.OWN_WORDS in register(study, table(), "z")["message"]
-    assert "no further table of it is compared" in register("four", table(9), "z")["message"]
-    assert not register("five", table(9), "z", "rival")["refused"]
+        assert row_registry.OWN_WORDS in register(study, table(), "z").message
+    assert "no further table of it is compared" in register("four", table(9), "z").message
+    assert not register("five", table(9), "z", "rival").refused
 
 
 def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register: Any, monkeypatch: Any) -> None:
@@ -421,7 +421,7 @@ def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register:
         patch.setattr(sealing, "is_public", lambda _: True)
         patch.setattr(row_registry, "is_public", lambda _: True)
         for study, content, target in (("one", table(), "y"), ("two", table(), "z"), ("other", table(3), "y")):
-            assert not register(study, content, target)["refused"]
+            assert not register(study, content, target).refused
         assert bare.one("SELECT count(*) FROM sealed.registry") == 0
     found = retire_overlapping(bare.referee, bare.artifacts, retire=False)
     assert sorted((one.study, one.shown > 0.3 * one.rows) for one in found) == [("one", True)] * 2 + [("two", True)] * 2
@@ -446,12 +446,12 @@ def part_of(content: Table, rows: list[int]) -> Table:
 def test_a_table_hidden_among_twenty_times_as_many_rows_is_refused(register: Any, tenant: str) -> None:
     """Its rows are 5 % of the new table; a column that tells rows apart and one of three words are left."""
     content = table(1, rows=2 * ROWS)
-    assert not register("one", content, "y")["refused"]
+    assert not register("one", content, "y").refused
     some = without(content, "id", "age", "dose", "seen")
     others = without(table(2, rows=40 * ROWS), "id", "age", "dose", "seen")
     answer = register("two", reordered_rows({n: some[n] + others[n] for n in some}), "z", tenant)
-    assert answer["refused"]
-    assert (row_registry.OWN_WORDS if tenant == "lab" else row_registry.OTHERS_WORDS) in answer["message"]
+    assert answer.refused
+    assert (row_registry.OWN_WORDS if tenant == "lab" else row_registry.OTHERS_WORDS) in answer.message
 
 
 def test_a_few_hidden_sealed_rows_are_never_opened(bare: Any, register: Any) -> None:
@@ -460,13 +460,13 @@ def test_a_few_hidden_sealed_rows_are_never_opened(bare: Any, register: Any) -> 
     In 2 % of unrelated rows both columns agree with a known row, so that none of the nine is certain.
     """
     known = table(1, rows=3 * ROWS)
-    assert not register("one", known, "y")["refused"]
+    assert not register("one", known, "y").refused
     chosen = sealed_doses(bare, known)[:9]
     some, others = (
         without(content, "id", "age", "dose", "seen") for content in (part_of(known, chosen), table(2, rows=1_350))
     )
     answer = register("two", reordered_rows({n: some[n] + others[n] for n in some}), "z")
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     parts = bare.open_parts("two")
     names = bare.one("SELECT feature_names FROM work.data_versions ORDER BY id DESC LIMIT 1")
     opened = np.concatenate([parts.train_inputs, parts.validation_inputs])[:, names.index("weight")]
@@ -478,8 +478,8 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, registe
 
     A near copy of an open row, whose labels are open, gets one: the new set seals it from then on.
     """
-    assert not register("one", table(1), "y")["refused"]
-    assert not register("two", table(2), "z", "rival")["refused"]
+    assert not register("one", table(1), "y").refused
+    assert not register("two", table(2), "z", "rival").refused
     hidden = sealed_doses(bare, table(1))
     opened = sorted(set(range(ROWS)) - set(hidden))
     changed = table(1) | {"age": [cell + 1 for cell in table(1)["age"]], "id": list(range(5_000, 5_000 + ROWS))}

@@ -51,7 +51,7 @@ def overfitted(lab: Any, tmp_path: Path) -> Metered:
     """The gap of what was handed in is in the last range."""
     study = Metered(lab, tmp_path, "study", gate=GATE, meter=METER | {"overfitting_budget": 2})
     study.gap("meter", 0.6)
-    assert study.submit(1)["signal"] == 3
+    assert study.submit(1).signal == 3
     return study
 
 
@@ -59,7 +59,7 @@ def test_overfitting_goes_with_the_validation_set_that_it_is_about(lab: Any, bri
     assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting"]
     (alert,) = open_alerts(lab.worker, study="study")
     overfitted.gap("meter", -0.3)
-    assert overfitted.submit(2)["signal"] == 1
+    assert overfitted.submit(2).signal == 1
     assert open_kinds(lab, "study") == ["overfitting"]  # a better model makes the validation set no fresher
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == needs(lab, "study") == []
@@ -74,7 +74,7 @@ def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(
 ) -> None:
     replace(lab, bring(), study="study")
     overfitted.gap("meter", 0.6)
-    assert overfitted.submit(3)["signal"] == 3
+    assert overfitted.submit(3).signal == 3
     assert open_kinds(lab, "study") == ["overfitting"]
     assert answer(lab, "study") == ["alert: overfitting, served", "alert: overfitting"]
 
@@ -128,7 +128,7 @@ def test_the_old_rows_brought_again_make_the_alert_open_again(lab: Any, bring: A
     first = bring()
     replace(lab, first, study="study")
     overfitted.gap("meter", 0.6)
-    assert overfitted.submit(2)["signal"] == 3
+    assert overfitted.submit(2).signal == 3
     replace(lab, bring(seed=2), study="study")
     assert open_kinds(lab, "study") == []
     again = bring(301, seed=3)
@@ -144,7 +144,7 @@ def test_a_set_that_ended_too_soon_is_served_by_another_one(lab: Any, bring: Any
     study = Metered(lab, tmp_path, "study", gate=GATE, meter=METER | budget)
     study.gap("meter", 0.0)  # on the edge: each answer is ambiguous, and the set was planned for none
     answers = [study.submit(number) for number in range(1, 4)]
-    assert answers[-1]["signal"] is None
+    assert answers[-1].signal is None
     assert set(open_kinds(lab, "study")) == {"overfitting", "new-test-set"}
     replace(lab, bring(), study="study")
     assert "overfitting" in open_kinds(lab, "study")  # it was not about the validation set

@@ -28,8 +28,8 @@ def test_a_shared_set_waits_until_both_have_ended(lab: Any, bring: Any) -> None:
     assert live(lab) == {"meter": 2}
     retire(lab, 2)
     assert live(lab) == {"joint": waiting.test_set_id}
-    assert not lab.gate("good")["refused"]
-    assert not lab.meter("good")["refused"]
+    assert not lab.gate("good").refused
+    assert not lab.meter("good").refused
     (entry,) = [e for e in lifecycle.list_test_sets(lab.worker) if e.name == "both"]
     assert entry.steps_used == 2
 
@@ -124,7 +124,7 @@ def test_slices_of_a_shared_set(lab: Any, bring: Any) -> None:
     sealed = seal(lab, bring(560, columns={"side": side}), slices_column="side", **JOINT)
     slices = sealed.plan.gate.slices
     assert [name for name, _ in slices] == ["left", "right"]
-    assert not lab.gate("good")["refused"]
+    assert not lab.gate("good").refused
     report = lab.one("SELECT report FROM sealed.ledger")
     assert [name for name, *_ in report["slices"]] == ["left", "right"] or len(report["slices"]) == 2
 

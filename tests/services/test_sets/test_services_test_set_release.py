@@ -33,7 +33,7 @@ from brought import CLASSES, NAMES, content, gate_sets, retire, seal, states, wr
 
 @pytest.mark.journey
 def test_the_past_is_run_on_the_new_set_production_first(lab: Any, bring: Any) -> None:
-    lab.promote(lab.gate("good")["request_id"])
+    lab.promote(lab.gate("good").request_id)
     lab.gate("worse")
     retire(lab, 1)
     set_id = seal(lab, bring()).test_set_id
@@ -213,6 +213,6 @@ def test_a_verdict_comes_from_labels_that_people_gave_and_only_where_the_models_
     write(brought.labels, [["example", "label"], *([e.example, truth[e.example]] for e in wanted.examples)])
     shown = give_labels(lab.referee, study="full", labeler="ann", labels=brought.labels)
     assert (shown.new, shown.wanted) == (wanted.wanted, 0)
-    assert lab.answer(request_id)["message"] == "step 1 of 3: pass"
+    assert lab.answer(request_id).message == "step 1 of 3: pass"
     assert wanted_labels(lab.referee, study="full").examples == ()
     assert gate_sets(lab)[0].steps_used == 1

@@ -163,7 +163,7 @@ def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> Non
 
 def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
     brought = bring(60)
-    assert not lab.register("theirs", tenant="others", source="sklearn:digits")["refused"]
+    assert not lab.register("theirs", tenant="others", source="sklearn:digits").refused
     hashes, set_id = example_hashes(brought.values, NAMES), lab.one("SELECT max(id) FROM work.test_sets")
     for count, refused in ((3, False), (4, True)):  # a twentieth of 60 is coincidence
         for example in hashes[:count]:
@@ -253,8 +253,8 @@ def test_rows_left_out_at_registration_are_counted(lab: Any, tmp_path: Path) -> 
     Referee(lab.referee, lab.artifacts, data=tmp_path).run_once()
     answer = answer_of(lab.worker, filed.request_id)
     assert answer is not None
-    assert answer["message"].endswith("; rows with the inputs of another, left out: 25")
-    assert validation_report(lab.worker, lab.artifacts, "twice").split == answer["message"]
+    assert answer.message.endswith("; rows with the inputs of another, left out: 25")
+    assert validation_report(lab.worker, lab.artifacts, "twice").split == answer.message
 
 
 def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
@@ -266,12 +266,12 @@ def test_open_parts_are_what_was_written(lab: Any, bring: Any) -> None:
 @pytest.mark.journey
 def test_the_meter_measures_the_gap_to_the_new_set(lab: Any, bring: Any) -> None:
     lab.relabel(2, lambda labels: 1 - labels)  # sealed loss near 1, open loss near 0
-    assert lab.meter("good")["signal"] == 3
+    assert lab.meter("good").signal == 3
     brought = bring()
     brought.truth[:] = 1 - brought.truth  # now open loss is near 1, too
     brought.write()
     replace(lab, brought)
     answer = lab.meter("good")
-    assert (answer["signal"], answer["cached"]) == (1, False)
+    assert (answer.signal, answer.cached) == (1, False)
     assert validation_report(lab.worker, lab.artifacts, "full").signals == [1]
-    assert lab.meter("good")["cached"]
+    assert lab.meter("good").cached

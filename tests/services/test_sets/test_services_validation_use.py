@@ -65,10 +65,10 @@ def test_every_kind_of_look_is_counted_on_its_own_version(lab: Any) -> None:
 @pytest.mark.journey
 def test_the_last_signal_of_the_meter_wears_it(lab: Any, bring: Any) -> None:
     answer = lab.meter("good")
-    assert state(lab) == ("used", [answer["signal"]], 0)
+    assert state(lab) == ("used", [answer.signal], 0)
     lab.relabel(2, lambda labels: 1 - labels)  # what is good on open data is bad on these
     answer = lab.meter("worse")
-    assert (answer["signal"], state(lab)[:2]) == (3, ("worn", [1, 3]))
+    assert (answer.signal, state(lab)[:2]) == (3, ("worn", [1, 3]))
     assert "replace it by at least 85 new rows" in validation_report(lab.worker, lab.artifacts, "full").advice
     lab.meter("good")  # from the log: no news
     assert state(lab)[1] == [1, 3]
@@ -103,7 +103,7 @@ def test_drift_wears_no_validation_set(lab: Any, tmp_path: Path, total: float, d
         lab.relabel(study[purpose], lambda old, answer=answer: np.full_like(old, answer))
     (tmp_path / "m").write_text(json.dumps({"label": frequent}))
     answer = lab.meter(lab.hand_in("two", "m", tmp_path / "m", kind="constant", loss=0.5), "two")
-    assert (answer["signal"], answer["direct_signal"]) == (1 + 2 * int(total), 1 + 2 * int(direct))
+    assert (answer.signal, answer.direct_signal) == (1 + 2 * int(total), 1 + 2 * int(direct))
     report = validation_report(lab.worker, lab.artifacts, "two")
     assert (report.state, report.signals) == (expected, [1 + 2 * int(direct)])
 
@@ -113,7 +113,7 @@ def second_sample(lab: Any) -> dict[str, int]:
     meter = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
     gate = {"condition": "n > 0.5 +/- 0.3", "reliability": 0.8, "steps": 2, "estimator": "paper"}
     answer = lab.register("two", gate=gate, meter=meter, direct={"share": 0.5})
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     sql = "SELECT t.purpose, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'two'"
     return dict(lab.rows(sql))
 
@@ -140,7 +140,7 @@ def test_a_worn_set_stays_worn_until_as_many_rows_are_new_as_are_kept(
     lab: Any, bring: Any, rows: int, goes_on: bool
 ) -> None:
     lab.relabel(2, lambda labels: 1 - labels)
-    assert lab.meter("good")["signal"] == 3
+    assert lab.meter("good").signal == 3
     done = replace(lab, bring(rows), add=True)
     report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report.version, report.signals, sum(report.looks.values())) == (2, [], 0)
@@ -163,7 +163,7 @@ def test_what_was_seen_is_carried_over_more_than_one_version(lab: Any, bring: An
     lab.relabel(2, lambda labels: 1 - labels)
     lab.meter("good")
     replace(lab, bring(20), add=True)
-    assert lab.meter("worse")["signal"] == 3
+    assert lab.meter("worse").signal == 3
     replace(lab, bring(20, seed=2), add=True)
     report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report.inherits_from, report.inherited_signals, report.state) == ([1, 2], [3, 3], "worn")

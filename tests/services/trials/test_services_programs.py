@@ -31,7 +31,7 @@ def trained(database: Any, artifacts: Any, candidate: str) -> TrialReport:
     return report
 
 
-def judged(database: Any, artifacts: Any, model_id: int) -> dict[str, Any]:
+def judged(database: Any, artifacts: Any, model_id: int) -> Any:
     filed = file_gate_request(database.worker, study="cancer", model_id=model_id, request_key="gate")
     Referee(database.referee, artifacts).answer_one()
     answer = answer_of(database.worker, filed)
@@ -52,7 +52,7 @@ def test_a_shell_program_is_trained_and_passes_the_gate(make_study: Any, databas
     report = trained(database, artifacts, "middles")
     assert report.quality > 0.8
     answer = judged(database, artifacts, report.model_id)
-    assert (answer["refused"], answer["symbol"]) == (False, "pass")
+    assert (answer.refused, answer.symbol) == (False, "pass")
 
 
 MEAN = {
@@ -89,7 +89,7 @@ def test_a_program_that_predicts_numbers_is_judged_by_its_hits(
     report = trained(database, artifacts, "line")
     assert report.quality > 0.55  # r2 = 0.45 is 1 / 1.55; of the best constant .5
     answer = judged(database, artifacts, report.model_id)
-    assert (answer["refused"], answer["symbol"]) == (False, "pass")
+    assert (answer.refused, answer.symbol) == (False, "pass")
 
 
 def test_a_space_joins_whole_or_not_at_all(make_study: Any, database: Any) -> None:

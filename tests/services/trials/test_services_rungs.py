@@ -113,7 +113,7 @@ def test_a_hopeless_network_ends_at_a_rung_with_a_model_like_any_other(taught: A
     )
     assert any("was stopped at rung 1" in line for line in lines)
     assert "it was stopped at rung 1, epoch" in explain_trial(taught.worker, trial_id=trial_id).sentence
-    assert taught.gate(report.model_id, study="net")["step"] == 1
+    assert taught.gate(report.model_id, study="net").step == 1
 
 
 def test_a_good_network_is_trained_to_its_end(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def staged(bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     files = fsspec.filesystem("memory")
     files.store.clear()
     bare.artifacts = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "referee", limit_mb=50))
-    assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}])["refused"]
+    assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}]).refused
     (suggested,) = suggest_trials(bare.worker, count=1, request_key="s").trials
     opened = object_files.ObjectFile.opened
 

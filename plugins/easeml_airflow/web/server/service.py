@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.config import require, require_known
 from easeml_core.encoding import typed_record
-from easeml_core.entities import JsonObject
+from easeml_core.entities import GivenAnswer
 from easeml_core.services.datasets.feed import FeedEntry, FeedReceipt, feed, file_refresh, list_feeds, require_refresh
 from easeml_core.services.datasets.refine import PairList, SuspiciousPairs, list_pairs, rank_pairs, switch_pairs
 from easeml_core.services.models.inference import WarmModels, infer
+from easeml_core.services.referee.answers import RefreshedAnswer
 from easeml_core.services.referee.requests import answer_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from easeml_core.entities import JsonObject
     from easeml_core.services.models.inference import Inferred
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -51,7 +53,7 @@ class RefreshAnswer:
     """Whether the referee has answered a refresh, and the facts of its answer; None before."""
 
     answered: bool
-    answer: JsonObject | None
+    answer: RefreshedAnswer | GivenAnswer | None
 
 
 @typed_record

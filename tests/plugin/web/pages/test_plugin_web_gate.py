@@ -48,7 +48,7 @@ def judged(database, artifacts, make_study, tmp_path):
     ids = [made.hand_in(name, tmp_path, loss=0.05) for name in ("poor <b>net</b>", "good")]
     for model_id, wrong in ((None, 40), (ids[0], 41), (ids[1], 2)):
         made.let_answer(model_id, wrong=wrong)
-    made.asked = {model_id: made.gate(model_id)["request_id"] for model_id in ids}
+    made.asked = {model_id: made.gate(model_id).request_id for model_id in ids}
     made.ids = ids
     return made
 

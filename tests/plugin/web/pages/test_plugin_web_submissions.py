@@ -120,7 +120,7 @@ def test_a_model_that_passed_is_promoted_by_whom_and_how(judged, ask_as, text_of
     assert "/gate" not in ask_as("dev").get(PATH).text
     ada = ask_as("ada", "referee")
     assert f'href="/studies/cancer/gate?model={ids["good"]}"' in ada.get(PATH).text
-    verdict = made.gate(ids["good"])["request_id"]
+    verdict = made.gate(ids["good"]).request_id
     promotion = {"study": "cancer", "model_id": ids["good"], "gate_request_id": verdict, "request_key": "up"}
     file_promotion(made.database.referee, **promotion, directly=True)
     assert f"{words} easeml model promote cancer MODEL ." in text_of(ask_as("dev").get(PATH).text)
@@ -200,7 +200,7 @@ def test_a_model_that_came_after_the_meters_set_had_ended_does_not_wait_for_a_si
         assert told in page
         assert "No meter set is live: there is no further signal before the referee has sealed a new one." in page
         assert "waits" not in page
-        assert made.meter(late)["refused"]
+        assert made.meter(late).refused
 
 
 def test_symbols_signals_and_what_is_left_are_those_that_were_released(judged, database, ask_as, text_of):

@@ -47,7 +47,7 @@ class Office:
 
     def said(self, request_id: int) -> str | None:
         answer = answer_of(self.lab.worker, request_id)
-        return None if answer is None else str(answer["message"])
+        return None if answer is None else str(answer.message)
 
     def gets(self) -> list[str]:
         """The studies whose tables were asked for, in order."""

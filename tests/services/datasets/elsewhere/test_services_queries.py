@@ -49,7 +49,7 @@ SELECT = "SELECT a, b, label, site::text AS site, day FROM garden.flowers"
 
 def test_a_query_by_name_is_sealed(ask: Any, garden: str, bare: Any) -> None:
     answer = ask("sql:flowers", queries={"flowers": query(garden, SELECT, tenants=frozenset({"lab"}))})
-    assert answer["message"].startswith("study table is active; rows: train")
+    assert answer.message.startswith("study table is active; rows: train")
     assert bare.rows("SELECT class_names FROM work.data_versions") == [(["no", "yes"],)]
 
 
@@ -59,7 +59,7 @@ def test_another_tenants_query_is_refused_as_if_it_were_not_there(ask: Any) -> N
             source, study=source.replace(":", "-"), queries={"flowers": query("", SELECT, tenants=frozenset({"other"}))}
         )
         said = f"source '{source}': the referee knows no such query for tenant 'lab'"
-        assert answer["message"].startswith(said)
+        assert answer.message.startswith(said)
 
 
 @pytest.mark.parametrize("source", ["sql:SELECT 1", "sql:flowers; DROP TABLE x", "sql:../flowers", "sql:-", "sql:a b"])

@@ -31,8 +31,8 @@ def data(tmp_path: Path) -> Path:
 
 def test_groups_are_sealed_whole(ask: Any, bare: Any, data: Path) -> None:
     answer = ask("csv:own.csv", split="group:site?keep=yes", data=data)
-    assert answer["message"].startswith("study table is active; rows: train 1")
-    assert "; warning: the promises of gate and meter hold for independent examples" in answer["message"]
+    assert answer.message.startswith("study table is active; rows: train 1")
+    assert "; warning: the promises of gate and meter hold for independent examples" in answer.message
     parts = bare.open_parts("table")
     sites = [set(inputs[:, 2]) for inputs in (parts.train_inputs, parts.validation_inputs)]
     sites += [set(sealed_inputs(bare, purpose)[:, 2]) for purpose in ("gate", "meter")]
@@ -41,8 +41,8 @@ def test_groups_are_sealed_whole(ask: Any, bare: Any, data: Path) -> None:
 
 def test_the_latest_rows_are_sealed(ask: Any, bare: Any, data: Path) -> None:
     answer = ask("csv:own.csv", split="time:day?keep=yes", data=data)
-    assert answer["message"].startswith("study table is active; rows: train 196, validation 90, gate 254, meter 60")
-    assert "; warning: the sealed parts are the latest rows" in answer["message"]
+    assert answer.message.startswith("study table is active; rows: train 196, validation 90, gate 254, meter 60")
+    assert "; warning: the sealed parts are the latest rows" in answer.message
     parts = bare.open_parts("table")
     assert set(parts.train_inputs[:, 3]) == set(range(196))
     assert set(parts.validation_inputs[:, 3]) == set(range(196, 286))
@@ -51,13 +51,13 @@ def test_the_latest_rows_are_sealed(ask: Any, bare: Any, data: Path) -> None:
 
 
 def test_a_column_that_divides_is_no_input(ask: Any, bare: Any, data: Path) -> None:
-    assert not ask("csv:own.csv", split="group:site", data=data)["refused"]
+    assert not ask("csv:own.csv", split="group:site", data=data).refused
     assert bare.open_parts("table").train_inputs.shape[1] == 3
 
 
 def test_a_split_that_cannot_be_made_refuses_the_study(ask: Any, data: Path) -> None:
     answer = ask("csv:own.csv", split="group:none", data=data)
-    assert answer["refused"]
-    assert "split 'group:none': the column 'none' is not among the 5 columns" in answer["message"]
+    assert answer.refused
+    assert "split 'group:none': the column 'none' is not among the 5 columns" in answer.message
     with pytest.raises(InvalidInputError, match=r"split must be rows, group:COLUMN or time:COLUMN, .* got 'weeks'"):
         ask("csv:own.csv", study="other", split="weeks", data=data)

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 def test_an_address_under_the_tenants_prefix_is_read(ask: Any, web: Web, bare: Any, tmp_path: Path) -> None:
     allowed = prefixes(f"http://{web.host}/{{tenant}}/")
     answer = ask(f"url:http://{web.host}/lab/own.csv", **allowed)
-    assert answer["message"] == ACTIVE
+    assert answer.message == ACTIVE
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 4)]
     seen = len(web.ranges_asked())
-    assert OWN_WORDS in ask(f"url:http://{web.host}/lab/own.csv?rows=590", study="again", **allowed)["message"]
+    assert OWN_WORDS in ask(f"url:http://{web.host}/lab/own.csv?rows=590", study="again", **allowed).message
     assert len(web.ranges_asked()) == seen == 1  # the second study costs no byte
     assert (tmp_path / "cache").stat().st_mode & 0o077 == 0
 
@@ -43,7 +43,7 @@ def test_a_file_whose_server_tells_no_version_is_fetched_every_time(ask: Any, we
     for number in range(2):
         given = {"study": f"study-{number}", **prefixes(f"http://{web.host}/lab")}
         answer = ask(f"url:http://{web.host}/lab/own.csv?rows={590 + number}", **given)
-        assert (OWN_WORDS in answer["message"]) == (number == 1)  # read, and known by then
+        assert (OWN_WORDS in answer.message) == (number == 1)  # read, and known by then
     assert web.ranges_asked() == [None, None]
 
 
@@ -63,12 +63,10 @@ def test_any_other_address_is_refused_without_being_asked(ask: Any, web: Web, ba
     for number, address in enumerate(ELSEWHERE):
         url, study = address.replace("HOST", web.host), f"study-{number}"
         answer = ask(f"url:{url}", study=study, **prefixes(f"http://{web.host}/{{tenant}}/"))
-        assert answer["refused"]
-        assert answer["message"].startswith(
-            f"source 'url:{url}': this referee may not read that address for tenant 'lab'"
-        )
+        assert answer.refused
+        assert answer.message.startswith(f"source 'url:{url}': this referee may not read that address for tenant 'lab'")
         assert study_state(bare.worker, study=study) == "REFUSED"
-    assert "may not read that address" in ask(f"url:http://{web.host}/lab/own.csv")["message"]
+    assert "may not read that address" in ask(f"url:http://{web.host}/lab/own.csv").message
     assert web.asked == []
 
 
@@ -93,7 +91,7 @@ def test_an_address_that_is_not_plain_is_refused_at_once(ask: Any, bare: Any) ->
 def test_a_redirect_out_of_the_prefix_leads_nowhere(ask: Any, web: Web) -> None:
     web.moved["/lab/moved.csv"] = f"http://{web.host}/other/theirs.csv"
     answer = ask(f"url:http://{web.host}/lab/moved.csv", **prefixes(f"http://{web.host}/lab"))
-    assert "the file cannot be fetched: the server sends us elsewhere (status 302)" in answer["message"]
+    assert "the file cannot be fetched: the server sends us elsewhere (status 302)" in answer.message
     assert {path for _, path, _ in web.asked} == {"/lab/moved.csv"}
 
 
@@ -109,20 +107,20 @@ def test_a_bucket_is_read_too_and_a_parquet_file(ask: Any, tmp_path: Path) -> No
     files.pipe_file("tables/lab/a.parquet", (tmp_path / "a.parquet").read_bytes())
     answer = ask("url:memory://tables/lab/a.parquet", **prefixes("memory://tables/lab"))
     files.store.clear()
-    assert answer["message"].startswith(ACTIVE)
+    assert answer.message.startswith(ACTIVE)
 
 
 def test_errors_of_what_was_fetched_name_the_address_and_not_the_cache(ask: Any, web: Web, tmp_path: Path) -> None:
     web.files["/lab/own.csv"] = b"a,label\n1,2,3\n"
     answer = ask(f"url:http://{web.host}/lab/own.csv", **prefixes(f"http://{web.host}/"))
-    assert f"source 'csv:http://{web.host}/lab/own.csv': the file line 2 has 3 cells" in answer["message"]
-    assert str(tmp_path) not in answer["message"]
+    assert f"source 'csv:http://{web.host}/lab/own.csv': the file line 2 has 3 cells" in answer.message
+    assert str(tmp_path) not in answer.message
 
 
 def test_a_file_beyond_the_bound_is_not_fetched(ask: Any, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(access, "MAX_BYTES", 1000)
     answer = ask(f"url:http://{web.host}/lab/own.csv", **prefixes(f"http://{web.host}/"))
-    assert "at most 1,000 are allowed" in answer["message"]
+    assert "at most 1,000 are allowed" in answer.message
     assert web.ranges_asked() == []
 
 
@@ -134,8 +132,8 @@ def test_a_fetch_that_takes_too_long_is_given_up_and_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(access, "FETCH_SECONDS", -1.0)
         patch.setattr(download, "ATTEMPTS", 1)
-        assert "it took longer than" in ask(f"url:http://{web.host}/lab/own.csv", **allowed)["message"]
-    assert not ask(f"url:http://{web.host}/lab/own.csv", study="again", **allowed)["refused"]
+        assert "it took longer than" in ask(f"url:http://{web.host}/lab/own.csv", **allowed).message
+    assert not ask(f"url:http://{web.host}/lab/own.csv", study="again", **allowed).refused
     first, second = web.ranges_asked()
     assert first is None
     assert 0 < int(str(second).removeprefix("bytes=").removesuffix("-")) <= 10_000  # where the clock was looked at
@@ -158,7 +156,7 @@ def test_a_kill_after_the_download_fetches_nothing_again(
         with pytest.raises(Killed):
             ask(f"url:http://{web.host}/lab/own.csv", **allowed)
     assert study_state(bare.worker, study="table") == "REGISTERED"
-    assert not ask("sklearn:breast_cancer", study="next", target="", **allowed)["refused"]  # both are answered now
+    assert not ask("sklearn:breast_cancer", study="next", target="", **allowed).refused  # both are answered now
     assert study_state(bare.worker, study="table") == "ACTIVE"
     assert len(web.ranges_asked()) == 1
 
@@ -201,4 +199,4 @@ def test_a_referee_that_is_killed_while_it_fetches_goes_on_where_it_stopped(
     assert web.ranges_asked() == [None, f"bytes={there}-"]
     answer = answer_of(bare.worker, filed.request_id)
     assert answer is not None
-    assert answer["message"].startswith("study table is active")
+    assert answer.message.startswith("study table is active")

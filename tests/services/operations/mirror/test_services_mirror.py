@@ -137,7 +137,7 @@ def test_any_parameters_and_any_words_are_taken(lab: Any, mirrored: Mirror) -> N
 def test_the_alias_follows_promotion_and_rollback(lab: Any, mirrored: Mirror) -> None:
     good, rare = (str(lab.models["full"][name]) for name in ("good", "rare"))
     passed = lab.gate("good")
-    assert passed["symbol"] == "pass"
+    assert passed.symbol == "pass"
     assert sync_of(lab, mirrored)["full"] | {"runs": 0} == {
         "study": "full",
         "experiment": f"{mirrored.prefix}/lab/full",
@@ -146,7 +146,7 @@ def test_the_alias_follows_promotion_and_rollback(lab: Any, mirrored: Mirror) ->
         "production_version": None,
     }
     assert seen(mirrored)["models"][".full"]["aliases"] == {}
-    assert lab.promote(passed["request_id"])["promoted"]
+    assert lab.promote(passed.request_id).promoted
     assert sync_of(lab, mirrored)["full"]["production_version"] == "1"
     registered = seen(mirrored)["models"]
     ((artifact, trial),) = lab.rows(f"SELECT artifact, trial_id FROM work.models WHERE id = {good}")
@@ -158,7 +158,7 @@ def test_the_alias_follows_promotion_and_rollback(lab: Any, mirrored: Mirror) ->
     assert sync_of(lab, mirrored)["full"]["production_version"] == "2"
     assert seen(mirrored)["models"][".full"]["aliases"] == {"production": rare}
     asked = {"study": "full", "model_id": None, "why": "too slow", "request_key": lab.key()}
-    assert lab.answer(file_rollback(lab.worker, **asked))["promoted"]
+    assert lab.answer(file_rollback(lab.worker, **asked)).promoted
     again = sync_of(lab, mirrored)["full"]
     assert (again["versions"], again["production_version"]) == (0, "1")
     assert seen(mirrored)["models"][".full"]["aliases"] == {"production": good}
@@ -169,7 +169,7 @@ def test_a_withheld_verdict_is_not_reported_and_a_failed_one_lets_nothing_out(la
     withheld = lab.gate("good", "hidden")
     sync_of(lab, mirrored)
     assert seen(mirrored)["models"] == {}
-    assert lab.promote(withheld["request_id"], "good", "hidden")["promoted"]
+    assert lab.promote(withheld.request_id, "good", "hidden").promoted
     sync_of(lab, mirrored)
     (version,) = seen(mirrored)["models"][".hidden"]["versions"]
     assert "easeml.gate" not in version
@@ -181,7 +181,7 @@ def test_a_forced_model_that_passes_later_says_so(lab: Any, mirrored: Mirror) ->
     (version,) = seen(mirrored)["models"][".full"]["versions"]
     assert "easeml.gate" not in version
     force(lab, "rare")
-    assert lab.gate("good")["symbol"] == "pass"
+    assert lab.gate("good").symbol == "pass"
     sync_of(lab, mirrored)
     gates = {v["easeml.model_id"]: v.get("easeml.gate") for v in seen(mirrored)["models"][".full"]["versions"]}
     assert gates == {str(lab.models["full"]["good"]): "pass", str(lab.models["full"]["rare"]): None}

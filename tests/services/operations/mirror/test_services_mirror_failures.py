@@ -54,7 +54,7 @@ def test_killed_after_any_request_the_next_sync_makes_it_good(lab: Any, mirrored
     failed = end_trial(lab, "deep", failure="no convergence", parameters={"max_depth": 3})
     with lab.worker.begin() as tx:
         trials.add_points(tx, failed, [trials.CurvePoint(1, 1, 0.5, 0.25, 1.5)])
-    assert lab.promote(lab.gate("good")["request_id"])["promoted"]
+    assert lab.promote(lab.gate("good").request_id).promoted
     needed = sync_killed(lab, mirrored, 1000)
     undisturbed = seen(mirrored)
     assert undisturbed["models"][".full"]["aliases"] == {"production": str(lab.models["full"]["good"])}

@@ -59,11 +59,11 @@ class Shared:
             sealed.keep_predictions(tx, self.set_id, identity, labels=np.where(mask, 1 - truth, truth), failure=None)
         return int(model_id)
 
-    def gate(self, model: int, **asked: Any) -> dict[str, Any]:
-        return dict(self.lab.gate(model, self.study, **asked))
+    def gate(self, model: int, **asked: Any) -> Any:
+        return self.lab.gate(model, self.study, **asked)
 
-    def meter(self, model: int, **asked: Any) -> dict[str, Any]:
-        return dict(self.lab.meter(model, self.study, **asked))
+    def meter(self, model: int, **asked: Any) -> Any:
+        return self.lab.meter(model, self.study, **asked)
 
     def ledger(self) -> list[Any]:
         return list(self.lab.rows(LEDGER, id=self.set_id))
@@ -78,7 +78,7 @@ def register(lab: Any, folder: Path, study: str = "shared", **changes: Any) -> S
     """Register the study with one set for gate and meter; settings of ``gate`` and ``meter`` are changes, too."""
     given = {"gate": GATE | changes.pop("gate", {}), "meter": METER | changes.pop("meter", {}), "joint": JOINT}
     answer = lab.register(study, **given | changes)
-    assert not answer["refused"], answer["message"]
+    assert not answer.refused, answer.message
     return Shared(lab, folder, study)
 
 

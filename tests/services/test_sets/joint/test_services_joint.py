@@ -50,7 +50,7 @@ def test_each_answer_lowers_the_levels_of_both(shared: Shared) -> None:
     parked(shared)
     models = [shared.model(share) for share in (0.0, 0.5, 0.1)]
     said = [shared.meter(models[1]), shared.gate(models[0]), shared.meter(models[0]), shared.gate(models[2])]
-    assert [a["refused"] for a in said] == [False] * 4
+    assert [a.refused for a in said] == [False] * 4
     entries = shared.ledger()
     assert [(system, step, own) for system, step, own, *_ in entries] == [
         ("meter", 1, 1),
@@ -71,11 +71,11 @@ def test_the_developer_counts_the_answers_of_one_system(shared: Shared) -> None:
     shared.meter(shared.model(0.1))
     shared.meter(shared.model(0.2))
     verdict = shared.gate(shared.model(0.0))
-    assert (verdict["step"], verdict["steps"], verdict["message"]) == (1, 3, "step 1 of 3: pass")
+    assert (verdict.step, verdict.steps, verdict.message) == (1, 3, "step 1 of 3: pass")
     used = {"gate": SystemSteps(steps_used=1, steps=3), "meter": SystemSteps(steps_used=2, steps=4)}
     assert [entry.systems for entry in list_test_sets(shared.lab.worker, study="shared")] == [used]
     reading = shared.meter(shared.model(0.3))
-    assert reading["submissions_left"] == 1
+    assert reading.submissions_left == 1
     sql = "SELECT max(step) FROM work.{}"
     assert [shared.lab.one(sql.format(table)) for table in ("gate_verdicts", "meter_readings")] == [1, 3]
 
@@ -92,8 +92,8 @@ def test_the_alarm_says_whose_steps_are_used(system: str, steps: int, shared: Sh
 def test_what_was_answered_is_answered_again_for_nothing(shared: Shared) -> None:
     model = shared.model(0.0)
     first, signal = shared.gate(model), shared.meter(model)
-    assert (shared.gate(model)["cached"], shared.meter(model)["cached"]) == (True, True)
-    assert (shared.gate(model)["step"], shared.meter(model)["signal"]) == (first["step"], signal["signal"])
+    assert (shared.gate(model).cached, shared.meter(model).cached) == (True, True)
+    assert (shared.gate(model).step, shared.meter(model).signal) == (first.step, signal.signal)
     assert len(shared.ledger()) == 2
 
 
@@ -134,7 +134,7 @@ def test_the_gates_last_step_ends_the_set_for_both(shared: Shared) -> None:
         shared.gate(shared.model(share))
     assert shared.state() == ("retired", "steps")
     assert live_sets(shared.lab.worker, study="shared") == []
-    assert "no live meter set" in shared.meter(shared.model(0.1))["message"]
+    assert "no live meter set" in shared.meter(shared.model(0.1)).message
     assert len(shared.ledger()) == 3
 
 
@@ -143,14 +143,14 @@ def test_the_meters_last_step_ends_the_set_for_both(shared: Shared) -> None:
         assert shared.state() == ("live", None)
         shared.meter(shared.model(share))
     assert shared.state() == ("retired", "steps")
-    assert "no live gate set" in shared.gate(shared.model(0.1))["message"]
+    assert "no live gate set" in shared.gate(shared.model(0.1)).message
 
 
 def test_a_meter_that_cannot_answer_ends_the_set_for_both(shared: Shared) -> None:
     shared.lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,tolerance}', '0.01')")
-    assert shared.meter(shared.model(0.1))["signal"] is None
+    assert shared.meter(shared.model(0.1)).signal is None
     assert shared.state() == ("retired", "signals")
-    assert "no live gate set" in shared.gate(shared.model(0.1))["message"]
+    assert "no live gate set" in shared.gate(shared.model(0.1)).message
 
 
 @pytest.mark.parametrize("adaptivity", ["full", "none"])
@@ -169,7 +169,7 @@ def test_the_set_ends_when_the_next_verdict_would_need_more_examples(adaptivity:
     assert shared.state() == ("live", None)
     shared.meter(shared.model(0.5))
     assert shared.state() == ("retired", "tolerance")
-    assert shared.meter(shared.model(0.1))["refused"]
+    assert shared.meter(shared.model(0.1)).refused
     (message,) = [m for (m,) in bare.rows("SELECT message FROM work.alerts WHERE kind = 'new-test-set'")]
     assert "too few examples for another test" in message
 
@@ -190,7 +190,7 @@ def test_the_planned_answers_fit_into_the_planned_set(bare: Any, tmp_path: Any) 
     parked(shared)
     answers = [shared.meter(shared.model(0.5)), shared.meter(shared.model(0.5))]
     answers += [shared.gate(shared.model(share)) for share in (0.0, 0.1)]
-    assert not any(a["refused"] for a in answers)
+    assert not any(a.refused for a in answers)
     assert shared.state() == ("live", None)
     assert math.fsum(cost for *_, cost in shared.ledger()) == pytest.approx(4 * LN2, abs=1e-9)
     assert plan_joint(config).gate_log_weight == pytest.approx(4 * LN2, abs=1e-9)
@@ -222,7 +222,7 @@ def test_nobody_is_answered_between_the_last_answer_and_its_publication(last: st
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")
     Referee(lab.referee, lab.artifacts).run_once()
     assert shared.state() == ("retired", "steps")
-    assert f"no live {'meter' if last == 'gate' else 'gate'} set" in answer_of(lab.worker, asked)["message"]
+    assert f"no live {'meter' if last == 'gate' else 'gate'} set" in answer_of(lab.worker, asked).message
 
 
 def test_a_meter_that_could_not_answer_has_ended_the_set_before_it_is_said(shared: Shared) -> None:
@@ -249,12 +249,12 @@ def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(bare: Any, 
     refused = {}
     plan_condition(shared, f"n > 0.5 +/- {fits - 0.001:g}")
     for signals in range(3):
-        refused[signals] = shared.gate(shared.model(0.0))["message"]
+        refused[signals] = shared.gate(shared.model(0.0)).message
         shared.meter(shared.model(0.5))
     assert len(set(refused.values())) == 1
     assert "needs at least" in refused[0]
     plan_condition(shared, f"n > 0.5 +/- {fits:g}")
-    assert "needs at least" not in shared.gate(shared.model(0.0))["message"]
+    assert "needs at least" not in shared.gate(shared.model(0.0)).message
 
 
 def plan_condition(shared: Shared, condition: str) -> None:
@@ -272,12 +272,12 @@ def test_a_shared_set_answers_about_no_other_condition(shared: Shared) -> None:
         InvalidInputError, match="share gives no answers about other conditions, got other_conditions 2"
     ):
         joint_plan(JointConfig(gate=GateConfig(other_conditions=2)))
-    assert "answers about no other condition" in shared.gate(shared.model(0.0), condition="n > 0.5 +/- 0.4")["message"]
+    assert "answers about no other condition" in shared.gate(shared.model(0.0), condition="n > 0.5 +/- 0.4").message
 
 
 def test_the_reliability_that_can_be_asked_for_is_that_of_both(shared: Shared) -> None:
-    assert not shared.gate(shared.model(0.0), reliability=0.9)["refused"]
-    assert "0.9, which the sealed set was planned for" in shared.gate(shared.model(0.0), reliability=0.99)["message"]
+    assert not shared.gate(shared.model(0.0), reliability=0.9).refused
+    assert "0.9, which the sealed set was planned for" in shared.gate(shared.model(0.0), reliability=0.99).message
 
 
 @pytest.mark.parametrize("kinds", [("gate", "meter"), ("meter", "gate")])
@@ -289,7 +289,7 @@ def test_the_steps_follow_the_order_of_the_requests(shared: Shared, kinds: tuple
     with shared.lab.referee.begin() as tx:
         assert requests.claim_request(tx, skip=[first]) is None
         assert requests.claim_request(tx) == first
-    assert not shared.lab.answer(second)["refused"]
+    assert not shared.lab.answer(second).refused
     assert [system for system, *_ in shared.ledger()] == list(kinds)
 
 
@@ -321,7 +321,7 @@ def test_two_referees_answer_one_after_the_other(bare: Any, tmp_path: Any) -> No
     for store in stores:
         store.close()
     bare.answer_all()  # what was put off for the other's lock
-    assert all(not answer_of(bare.worker, request_id)["refused"] for request_id in asked)
+    assert all(not answer_of(bare.worker, request_id).refused for request_id in asked)
     entries, weight = shared.ledger(), 0.0
     assert [step for _, step, *_ in entries] == list(range(1, 13))
     first = {"gate": math.log(DELTA_GATE / 8), "meter": math.log(DELTA_METER / 8)}

@@ -36,11 +36,11 @@ def test_the_attack_on_signals_fools_a_gate_with_an_account_of_its_own_and_not_t
     n, votes = len(truth), np.zeros(len(truth), dtype=np.int64)
     for wrong in rng.integers(0, 2, size=(coins, n)).astype(bool):
         coin = shared.model(wrong)
-        signal = shared.meter(coin)["signal"]
-        assert shared.gate(coin)["symbol"] == "withheld"
+        signal = shared.meter(coin).signal
+        assert shared.gate(coin).symbol == "withheld"
         votes += wrong if signal == 1 else ~wrong
     fooling = 2 * votes > coins
-    assert shared.gate(shared.model(fooling))["symbol"] == "withheld"
+    assert shared.gate(shared.model(fooling)).symbol == "withheld"
 
     entries = shared.ledger()
     first = math.log(0.05 / (coins + 1))

@@ -29,14 +29,14 @@ def test_an_error_while_judging_spends_the_step_and_looks_like_a_fail(
     monkeypatch.setattr(judge, "judge_predictions", fail)
     model = shared.model(0.0)
     answer = shared.gate(model)
-    assert (answer["refused"], answer["symbol"], answer["step"]) == (False, said, 1)
-    assert "17" not in answer["message"]
+    assert (answer.refused, answer.symbol, answer.step) == (False, said, 1)
+    assert "17" not in answer.message
     ((report, cost),) = bare.rows("SELECT report, log_cost FROM sealed.ledger")
     assert (report["verdict"], report["symbol"], report["error"]) == ("FAIL", "fail", "_OddError: 17 of 40")
     assert cost == (LN2 if adaptivity == "full" else 0.0)
-    assert shared.gate(model)["cached"]
+    assert shared.gate(model).cached
     monkeypatch.undo()
-    assert shared.gate(shared.model(0.0))["step"] == 2
+    assert shared.gate(shared.model(0.0)).step == 2
 
 
 def test_an_unfit_report_spends_the_step_too(shared: Shared, monkeypatch: Any) -> None:
@@ -49,7 +49,7 @@ def test_an_unfit_report_spends_the_step_too(shared: Shared, monkeypatch: Any) -
             return {"estimate": math.nan}
 
     monkeypatch.setattr(judge, "judge_predictions", lambda *given, **more: found(*given, **more) and Odd())
-    assert shared.gate(shared.model(0.0))["symbol"] == "fail"
+    assert shared.gate(shared.model(0.0)).symbol == "fail"
     assert "finite numbers" in shared.lab.one("SELECT report ->> 'error' FROM sealed.ledger")
 
 
@@ -63,4 +63,4 @@ def test_a_database_that_is_away_while_judging_spends_nothing(shared: Shared, mo
         with pytest.raises(StoreUnavailableError):
             shared.gate(model)
     assert shared.ledger() == []
-    assert shared.gate(model)["symbol"] == "pass"
+    assert shared.gate(model).symbol == "pass"

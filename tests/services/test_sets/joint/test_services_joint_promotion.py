@@ -14,8 +14,8 @@ def passed(shared: Any) -> tuple[int, int]:
     """Gate request and model of a pass."""
     model = shared.model(0.0)
     answer = shared.gate(model)
-    assert answer["symbol"] == "pass"
-    return answer["request_id"], model
+    assert answer.symbol == "pass"
+    return answer.request_id, model
 
 
 def promoted(shared: Any, request_id: int, model: int) -> Any:
@@ -42,45 +42,45 @@ def test_the_pass_stands_whichever_way_the_meter_ends_the_set(shared: Any, why: 
     ground = passed(shared)
     end(shared)
     assert shared.state() == ("retired", why)
-    assert promoted(shared, *ground)["promoted"]
+    assert promoted(shared, *ground).promoted
 
 
 def test_a_fail_after_it_takes_nothing_back(shared: Any) -> None:
     ground = passed(shared)
     for _ in range(2):
-        assert shared.gate(shared.model(1.0))["symbol"] == "fail"
+        assert shared.gate(shared.model(1.0)).symbol == "fail"
     assert shared.state() == ("retired", "steps")
-    assert promoted(shared, *ground)["promoted"]
+    assert promoted(shared, *ground).promoted
 
 
 def test_an_earlier_pass_of_a_set_that_has_ended_is_none(shared: Any) -> None:
     first, last = passed(shared), passed(shared)
     end_by_steps_of_the_meter(shared)
     answer = promoted(shared, *first)
-    assert answer["refused"]
-    assert "is of a test set that is retired by now" in answer["message"]
-    assert promoted(shared, *last)["promoted"]
+    assert answer.refused
+    assert "is of a test set that is retired by now" in answer.message
+    assert promoted(shared, *last).promoted
 
 
 def test_after_an_end_by_hand_no_pass_is_promoted(shared: Any) -> None:
     ground = passed(shared)
     retire_test_set(shared.lab.referee, test_set=str(shared.set_id))
     answer = promoted(shared, *ground)
-    assert answer["refused"]
-    assert "is of a test set that is retired by now; ask the gate again, on the live set" in answer["message"]
+    assert answer.refused
+    assert "is of a test set that is retired by now; ask the gate again, on the live set" in answer.message
 
 
 def test_a_pass_that_no_longer_stands_against_what_stands_is_stale_whatever_ended_the_set(shared: Any) -> None:
     first, last = passed(shared), passed(shared)
-    assert promoted(shared, *first)["promoted"]
+    assert promoted(shared, *first).promoted
     end_by_steps_of_the_meter(shared)
-    assert "stands now, but the verdict compared with" in promoted(shared, *last)["message"]
+    assert "stands now, but the verdict compared with" in promoted(shared, *last).message
 
 
 def test_what_is_withheld_follows_the_same_rule(bare: Any, tmp_path: Any) -> None:
     hidden = register(bare, tmp_path, gate={"adaptivity": "none"})
     first, last = hidden.model(0.0), hidden.model(0.02)
-    asked = [hidden.gate(model)["request_id"] for model in (first, last)]
+    asked = [hidden.gate(model).request_id for model in (first, last)]
     end_by_steps_of_the_meter(hidden)
-    assert promoted(hidden, asked[0], first)["refused"]
-    assert promoted(hidden, asked[1], last)["promoted"]
+    assert promoted(hidden, asked[0], first).refused
+    assert promoted(hidden, asked[1], last).promoted

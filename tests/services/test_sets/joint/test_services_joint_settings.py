@@ -51,13 +51,13 @@ def test_without_the_setting_each_has_a_set_of_its_own(bare: Any) -> None:
 def test_a_study_settings_that_slipped_through_is_refused_when_it_is_sealed(bare: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr("easeml_core.services.registration.register._require_plans", lambda settings: None)
     answer = bare.register("odd", gate=GATE | {"adaptivity": "recycle"}, meter=METER, joint=JOINT)
-    assert answer["refused"]
-    assert "cannot share a sealed set with a meter: it reuses the level" in answer["message"]
+    assert answer.refused
+    assert "cannot share a sealed set with a meter: it reuses the level" in answer.message
 
 
 def test_a_second_validation_sample_is_cut_and_takes_its_part_of_delta(bare: Any) -> None:
     meter = {"ranges": (0.2, 0.6), "tolerance": 0.3, "reliability": 0.9, "steps": 4}
-    assert not bare.register("two", gate={"steps": 3}, meter=meter, direct={"share": 0.25})["refused"]
+    assert not bare.register("two", gate={"steps": 3}, meter=meter, direct={"share": 0.25}).refused
     plans = dict(bare.rows("SELECT purpose, plan FROM work.test_sets ORDER BY id"))
     assert list(plans) == ["gate", "meter", "direct"]
     total, direct = (MeterConfig.from_json(plans[purpose]) for purpose in ("meter", "direct"))

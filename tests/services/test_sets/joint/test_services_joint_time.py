@@ -95,7 +95,7 @@ def test_a_set_that_is_too_small_from_the_start_has_ended() -> None:
 
 def answered(shared: Shared, shares: list[float]) -> None:
     for share in shares:
-        assert not shared.meter(shared.model(share))["refused"]
+        assert not shared.meter(shared.model(share)).refused
 
 
 @pytest.mark.parametrize(("shares", "cost"), [([0.5, 0.496, 0.492], 1.0), ([0.0, 0.004, 0.008], 0.0)])
