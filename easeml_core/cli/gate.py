@@ -25,6 +25,7 @@ from easeml_core.cli.connection import (
 from easeml_core.cli.gate_decide import DecisionPlan, decide, plan_of, plan_options
 from easeml_core.cli.gate_plan import plan
 from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
+from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def _selftest(
 ) -> int:
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.offline import log_level_of
-    from easeml_core.gate.self_test import identical_models, run_self_test
+    from easeml_core.gate.self_test import SelfTestReport, identical_models, run_self_test
 
     plan = plan_of(script, _PLAN, **given)
     condition, mode = parse_condition(plan.condition), plan.mode
@@ -165,7 +166,8 @@ def _selftest(
             on_done=on_done,
         )
     if as_json:
-        show_json({"condition": str(condition), "mode": mode, "examples": examples, "seed": seed} | found.to_json())
+        asked: dict[str, Any] = {"condition": str(condition), "mode": mode, "examples": examples, "seed": seed}
+        show_json(SelfTestReport(**row_of(found), **asked, level=math.exp(found.log_level)))
     else:
         click.echo(f"identical models passed {found.passes:,} of {found.runs:,} times ({condition}, {mode})")
         low, high = found.interval
@@ -206,11 +208,11 @@ def attack(context: click.Context, /, as_json: bool, **plan: Any) -> None:
     attacked at that size. The same plan always gives the same result. Exit status: 0 the promise holds, 1 it does not,
     2 any error.
     """
-    from easeml_core.gate.attack import attack_plan
+    from easeml_core.gate.attack import AttackReport, attack_plan
 
     found = attack_plan(**plan)
     if as_json:
-        show_json({"plan": plan} | found.to_json())
+        show_json(AttackReport(**row_of(found), plan=plan))
         context.exit(0 if found.holds else 1)
     wrong = "pass" if plan["mode"] == "fp-free" else "fail"
     low, high = found.interval

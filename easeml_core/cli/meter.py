@@ -9,6 +9,7 @@ import click
 
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, show_warnings, write_plot
 from easeml_core.cli.plan_options import meter_options, meter_settings
+from easeml_core.encoding import row_of
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
     """
     from easeml_core.config import METER_METHODS, MeterConfig
     from easeml_core.meter.alternatives import alternatives_to
-    from easeml_core.meter.planner import plan_meter
+    from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_meter
     from easeml_core.meter.promises import promise
 
     settings = meter_settings(given)
@@ -56,8 +57,8 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
         write_plot(draw_meter_plan(found, others, settings), plot)
     show_warnings(found.warnings)
     if as_json:
-        alternatives = [{"method": other.method, "labels": other.labels} for other in others]
-        show_json({**found.to_json(), "promise": promise(config), "alternatives": alternatives})
+        alternatives = [MeterAlternative(other.method, other.labels) for other in others]
+        show_json(MeterPlanReport(**row_of(found), promise=promise(config), alternatives=alternatives))
         return
     click.echo(f"{counted(found.labels, 'labelled example')} ({found.method})")
     if found.validation_minimum is not None:

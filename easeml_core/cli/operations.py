@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from easeml_core.cli.output import (
     show_warnings,
 )
 from easeml_core.config import require
-from easeml_core.encoding import typed_record
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import EasemlError, InvalidInputError, StateError, counted, reason_of
 
 if TYPE_CHECKING:
@@ -340,7 +339,7 @@ def backup(folder: Path, without_artifacts: bool, artifacts: str | None, databas
     (mode 0700). FOLDER appears when it is whole. The address is that of easeml_owner; pg_dump is the one on PATH or
     that of the embedded server, of the server's version or newer.
     """
-    from easeml_core.services.operations.backup import NOTHING_BESIDE, back_up
+    from easeml_core.services.operations.backup import NOTHING_BESIDE, WrittenBackup, back_up
 
     _end_by_interrupt()
     store = open_store(database, role=_OWNER)
@@ -354,7 +353,7 @@ def backup(folder: Path, without_artifacts: bool, artifacts: str | None, databas
         tell=_tell,
     )
     if as_json:
-        show_json({"folder": str(folder.absolute())} | asdict(made))
+        show_json(WrittenBackup(**row_of(made), folder=str(folder.absolute())))
         return
     size = sum(kept.bytes for kept in made.files)
     click.echo(f"{folder}: {counted(len(made.files), 'file')}, {size:,} bytes, schema {made.schema}")
@@ -383,7 +382,7 @@ def restore(
 
     Exit status: 0 done, 2 any error; then the database is as it was.
     """
-    from easeml_core.services.operations.backup import check_backup
+    from easeml_core.services.operations.backup import RestoredBackup, check_backup
     from easeml_core.services.operations.backup import restore as bring_back
     from easeml_core.store.artifacts.local import ArtifactStore
 
@@ -396,7 +395,7 @@ def restore(
         made, warnings = bring_back(store, store.dsn, folder, artifacts=place, replaces=replace, tell=_tell)
     show_warnings(warnings)
     if as_json:
-        show_json({"restored": not check, "warnings": warnings} | asdict(made))
+        show_json(RestoredBackup(**row_of(made), restored=not check, warnings=list(warnings)))
         return
     files = counted(len(made.files), "file")
     click.echo(f"{folder}: {files}, whole and unchanged, of {made.made_at}{'' if check else '; restored'}")

@@ -12,14 +12,15 @@ carry information, not how much the best attack on another condition would gain.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import ndtri
 
 from easeml_core.config import choice, require
+from easeml_core.encoding import typed_record
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide
@@ -170,9 +171,12 @@ class AttackedPlan:
     promised: float
     holds: bool
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self) | {"interval": list(self.interval)}
+
+@typed_record
+class AttackReport(AttackedPlan):
+    """What came of attacks, and the arguments of ``attack_plan`` that name the plan."""
+
+    plan: dict[str, int | float | str]
 
 
 def bounded_size(examples: int, steps: int) -> tuple[int, int]:

@@ -6,12 +6,13 @@ Where a gate is honest, identical models pass a condition that asks for a gain a
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.encoding import typed_record
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.clauses import claim_of, values_of
@@ -58,9 +59,16 @@ class SelfTest:
     compatible: bool
     labels: float
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self) | {"interval": list(self.interval), "level": math.exp(self.log_level)}
+
+@typed_record
+class SelfTestReport(SelfTest):
+    """What came of a self-test, the promised level, and what was tested."""
+
+    level: float
+    condition: str
+    mode: str
+    examples: int
+    seed: int
 
 
 def identical_models(*, accuracy: float, disagreement: float) -> NDArray[np.float64]:

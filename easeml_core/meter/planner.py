@@ -7,10 +7,11 @@ What the methods count is in ``tree_size.py``; how an answer is given, in ``mete
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import METER_METHODS, MeterConfig, require
+from easeml_core.encoding import typed_record
 from easeml_core.meter import tree_size
 from easeml_core.meter.dither import mean_branches
 from easeml_core.meter.interval_sizes import interval_size
@@ -23,7 +24,6 @@ from easeml_core.stats.hoeffding import hoeffding_sample_size
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.entities import JsonObject
 
 _LN2 = math.log(2)
 
@@ -53,9 +53,21 @@ class MeterPlan:
     validation_minimum: int | None
     warnings: tuple[str, ...]
 
-    def to_json(self) -> JsonObject:
-        """The plan as plain JSON."""
-        return {**asdict(self), "warnings": list(self.warnings)}
+
+@typed_record
+class MeterAlternative:
+    """Another method for the same settings, and the labelled examples that it needs."""
+
+    method: str
+    labels: int
+
+
+@typed_record
+class MeterPlanReport(MeterPlan):
+    """A plan with its promise in words, and what the other methods need, the cheapest first."""
+
+    promise: str
+    alternatives: list[MeterAlternative]
 
 
 def plan_meter(

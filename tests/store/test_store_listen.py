@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import select
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from waiting import at_rest
 
 from easeml_core.errors import NotFoundError, StoreUnavailableError
 from easeml_core.store import listen
@@ -75,7 +77,7 @@ def test_a_waiter_is_woken_within_a_second(board: Board) -> None:
     async def scene() -> None:
         waiter = asyncio.ensure_future(board.wait("iris"))
         await board.reach(1, looks=1)
-        await asyncio.sleep(0.1)
+        await at_rest()
         await asyncio.to_thread(board.put, "iris")
         assert await asyncio.wait_for(waiter, SOON) == 1
 
@@ -104,7 +106,7 @@ def test_a_wake_for_nothing_is_one_look(board: Board) -> None:
             with board.database.worker.begin() as tx:
                 notify(tx, "study:iris")
             await board.reach(1, looks=looks)
-            await asyncio.sleep(0.1)
+            await at_rest()
             assert board.looks == looks  # and back to sleep
         waiter.cancel()
 
@@ -209,7 +211,7 @@ def test_what_happens_while_nobody_listens_is_found(board: Board) -> None:
     async def scene() -> None:
         waiter = asyncio.ensure_future(board.wait("iris"))
         await board.reach(1, looks=1)
-        await asyncio.sleep(0.1)
+        await at_rest()
         kill_listeners(board)  # the loop has no chance to notice before the next line is done
         board.put("iris")
         assert await asyncio.wait_for(waiter, SOON) == 1
@@ -357,7 +359,7 @@ def test_a_blocking_listener_finds_what_came_while_its_owner_worked(database: An
     with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         call(database)
         call(database)
-        time.sleep(0.2)
+        select.select([listener._connection], [], [], SOON)  # they have arrived, and nobody has read them
         assert seconds(listener, 60, stop) < SOON
         assert seconds(listener, 0.1, stop) >= 0.1  # two calls before one look are one
 

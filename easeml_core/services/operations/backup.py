@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from easeml_core import __version__
+from easeml_core.encoding import typed_record
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SchemaVersionError, StateError, reason_of
 from easeml_core.services.operations.artifact_store import set_artifacts
 from easeml_core.store import dump, schema
@@ -80,6 +81,21 @@ class Manifest:
     made_at: str
     artifacts: str
     files: tuple[BackupFile, ...]
+
+
+@typed_record
+class WrittenBackup(Manifest):
+    """A backup that was made, and its folder."""
+
+    folder: str
+
+
+@typed_record
+class RestoredBackup(Manifest):
+    """A backup that was brought back, or only checked (``restored`` is False then), and what to know of it."""
+
+    restored: bool
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,12 @@
 """Each alert is an event of an asset: the trigger that tells it, at once and once, and the asset itself."""
 
 import asyncio
+from functools import partial
 
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.module_loading import import_string
+from waiting import at_rest
 
 from easeml_airflow import assets
 from easeml_airflow.triggers.alerts import AlertsTrigger
@@ -35,16 +37,18 @@ def alert(connected, make_study):
     return give
 
 
-async def heard_while(trigger, act, count):
-    """The events that come while something happens, of the trigger as the triggerer makes it."""
+async def heard_while(trigger, before, act=None):
+    """What an act gives, and the events of a trigger as the triggerer makes it: some before the act, and one after."""
     path, arguments = trigger.serialize()
     events = import_string(path)(**arguments).run()
-    waiting = asyncio.ensure_future(anext(events))
     try:
-        acted = await act()
-        heard = [(await asyncio.wait_for(waiting, SECONDS)).payload]
-        heard += [(await asyncio.wait_for(anext(events), SECONDS)).payload for _ in range(count - 1)]
-        return acted, heard
+        heard = [(await asyncio.wait_for(anext(events), SECONDS)).payload for _ in range(before)]
+        if act is None:
+            return None, heard
+        waiting = asyncio.ensure_future(anext(events))
+        await at_rest()
+        acted = await asyncio.to_thread(act)
+        return acted, [*heard, (await asyncio.wait_for(waiting, SECONDS)).payload]
     finally:
         await events.aclose()
 
@@ -52,12 +56,7 @@ async def heard_while(trigger, act, count):
 def test_each_alert_is_told_at_once_and_once(alert):
     """Woken by the notification: the poll alone would need 80 % of an hour."""
     before = alert("cancer")
-
-    async def act():
-        await asyncio.sleep(0.5)  # the one from before is told already
-        return await asyncio.to_thread(alert, "wine")
-
-    after, heard = asyncio.run(heard_while(AlertsTrigger(poll_interval=3600.0), act, 2))
+    after, heard = asyncio.run(heard_while(AlertsTrigger(poll_interval=3600.0), 1, partial(alert, "wine")))
     shown = {"kind": "new-test-set", "over_budget": None}
     assert heard == [
         {"alert_id": before, "study": "cancer", "message": "cancer needs one", **shown},
@@ -68,26 +67,18 @@ def test_each_alert_is_told_at_once_and_once(alert):
 def test_a_watcher_of_one_study_hears_of_no_other_and_of_nothing_that_is_cleared(store, alert):
     clear_alert(store, study="wine", alert_id=alert("wine"))
     mine = alert("cancer")
-
-    async def nothing():
-        return None
-
-    _, heard = asyncio.run(heard_while(AlertsTrigger(study="cancer", poll_interval=3600.0), nothing, 1))
+    _, heard = asyncio.run(heard_while(AlertsTrigger(study="cancer", poll_interval=3600.0), 1))
     assert [event["alert_id"] for event in heard] == [mine]
     assert AlertsTrigger.unseen(store, "wine", set()) is None
 
 
 def test_the_end_of_a_set_tells_the_asset(connected, alert):
     """Through the product itself: the referee retires a set by hand."""
-
-    async def act():
-        await asyncio.sleep(0.5)
-        await asyncio.to_thread(retire_test_set, connected.referee, test_set=set_id, study="cancer")
-
     with connected.referee.begin() as tx:
         study = studies.get_study(tx, "cancer")
         set_id = str(releases.live_test_set(tx, study.id, SealedSetPurpose.METER).id)
-    _, (event,) = asyncio.run(heard_while(AlertsTrigger(study="cancer", poll_interval=3600.0), act, 1))
+    retire = partial(retire_test_set, connected.referee, test_set=set_id, study="cancer")
+    _, (event,) = asyncio.run(heard_while(AlertsTrigger(study="cancer", poll_interval=3600.0), 0, retire))
     assert (event["study"], event["kind"]) == ("cancer", "new-test-set")
 
 

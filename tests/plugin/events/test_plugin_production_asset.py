@@ -12,6 +12,7 @@ from airflow.sdk import DAG, Asset, task
 from airflow.sdk.module_loading import import_string
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseEventTrigger
+from waiting import at_rest
 
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.production import ProductionTrigger
@@ -89,9 +90,9 @@ async def running(trigger):
 
 
 async def silent(events):
-    """A wait for the next event that is still going on after a while."""
+    """A wait for the next event, after a look that has found none."""
     waiting = asyncio.ensure_future(anext(events))
-    await asyncio.sleep(0.5)
+    await at_rest()
     assert not waiting.done()
     return waiting
 
@@ -127,8 +128,10 @@ def first_of(trigger):
         async with running(trigger) as events:
             while True:
                 waiting = asyncio.ensure_future(anext(events))
-                done, _ = await asyncio.wait([waiting], timeout=1.5)
-                if not done:
+                silence = asyncio.ensure_future(at_rest())
+                await asyncio.wait([waiting, silence], return_when=asyncio.FIRST_COMPLETED)
+                await cancel(silence)
+                if not waiting.done():
                     await cancel(waiting)
                     return told
                 told.append(waiting.result().payload)

@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import (
     TaskDeferred,
 )
 from airflow.sdk.module_loading import import_string
+from waiting import at_rest
 
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
@@ -281,7 +282,7 @@ def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, 
 
     async def wait():
         waiting = asyncio.create_task(anext(import_string(path)(**arguments).run()))
-        await asyncio.sleep(0.5)
+        await at_rest()
         assert not waiting.done()
         await asyncio.to_thread(Referee(connected.referee, artifacts).answer_one)
         start = time.monotonic()

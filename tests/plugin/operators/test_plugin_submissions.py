@@ -7,6 +7,7 @@ import pytest
 from airflow.sdk import Asset
 from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import BaseEventTrigger
+from waiting import at_rest
 
 from easeml_airflow import assets, operators
 from easeml_airflow.triggers.submissions import SubmissionsTrigger
@@ -79,9 +80,9 @@ async def told(events, count):
 
 
 async def silent(events):
-    """A wait for the next event that is still going on after a while, which the caller may await or cancel."""
+    """A wait for the next event, after a look that has found none; the caller may await or cancel it."""
     waiting = asyncio.ensure_future(anext(events))
-    await asyncio.sleep(0.5)
+    await at_rest()
     assert not waiting.done()
     return waiting
 

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from waiting import at_rest
 
 from easeml_airflow.web import live
 from easeml_airflow.web.server.auth import Role, Viewer
@@ -30,7 +31,7 @@ async def heard(store, topics, notified, number):
     events = [await anext(news), await anext(news)]
     assert events.pop() == "event: listening\ndata:\n\n", "what happened before is looked for once"
     waiting = asyncio.ensure_future(anext(news))
-    await asyncio.sleep(0.1)
+    await at_rest()
     for topic in notified:
         with store.begin() as tx:
             notify(tx, topic)

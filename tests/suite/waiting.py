@@ -1,0 +1,29 @@
+"""Waiting for what a coroutine of the product is about to do, in place of a pause that is long enough."""
+
+from __future__ import annotations
+
+import asyncio
+
+from easeml_core.store import listen
+
+PAUSE_SECONDS = 0.005
+LONGEST_SECONDS = 60.0
+
+
+async def at_rest() -> None:
+    """Return once every waiter of this loop has looked, has found nothing, and waits for a notification.
+
+    There is at least one; a waiter that was woken for nothing and pauses before its next look is not at rest.
+
+    Raises:
+        TimeoutError: They do not come to rest.
+    """
+    async with asyncio.timeout(LONGEST_SECONDS):
+        while not _all_wait():  # noqa: ASYNC110 - nothing tells when a waiter begins to wait
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def _all_wait() -> bool:
+    listeners = listen._listeners.get(asyncio.get_running_loop(), {}).values()
+    events = [event for listener in listeners for events in listener._waiters.values() for event in events]
+    return bool(events) and all(event._waiters for event in events)
