@@ -178,8 +178,8 @@ def register(stack: Stack, store: Store, *, studies: int, candidates: int) -> No
                 message = f"request {request} was not sealed in time"
                 raise RuntimeError(message)
             time.sleep(0.2)
-        if answer["refused"]:
-            raise RuntimeError(answer["message"])
+        if answer.refused:
+            raise RuntimeError(answer.message)
 
 
 def form(dag: str, *, trials: int, devices: int, chunk_size: int) -> dict[str, Any]:

@@ -105,7 +105,7 @@ TYPED = {
     "easeml referee": f"{CLI}.referee:AnsweredRequests",
     "easeml refine apply": f"{SERVICES}.referee.answers:RefreshedAnswer | easeml_core.entities:GivenAnswer",
     "easeml refine feeds": f"list {SERVICES}.datasets.feed:FeedEntry",
-    "easeml refine list": f"{SERVICES}.datasets.refine:PairList",
+    "easeml refine list": f"{SERVICES}.datasets.refine:PairList | {SERVICES}.datasets.refine:SuspiciousPairs",
     "easeml refine off": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine on": f"{SERVICES}.datasets.refine:SwitchedPairs",
     "easeml refine rank": f"{SERVICES}.datasets.refine:SuspiciousPairs",

@@ -82,7 +82,8 @@ def declared(answer_kinds: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> N
             entries, kind = (value, kind.__args__[0]) if get_origin(kind) is list else ([value], kind)
             names = set(getattr(kind, "__dataclass_fields__", ()))  # a mapping has the fields, and may have more
             assert all(
-                names <= {*entry} if isinstance(entry, dict) else isinstance(entry, kind) for entry in entries
+                (bool(names) and names <= {*entry}) if isinstance(entry, dict) else isinstance(entry, kind)
+                for entry in entries
             ), name
         return to_json(value)
 
