@@ -271,6 +271,7 @@ def test_selftest(run: Callable[..., Any], data: dict[str, Any]) -> None:
     assert answer.err == ""  # no bar without a terminal
     assert "fits the promised 0.05" in answer.out
     report = run("gate", "selftest", *small, "--json").json
+    assert report["level"] == pytest.approx(math.exp(report["log_level"]))
     assert report["compatible"] is True
     assert report["interval"][0] <= report["rate"] <= report["interval"][1]
     assert json.dumps(report) == json.dumps(run("gate", "selftest", *small, "--json", "--seed", "0").json)

@@ -60,7 +60,6 @@ def test_early_uses_fewer_labels():
 
 def test_the_same_seed_gives_the_same_report():
     assert run(runs=30) == run(runs=30)
-    assert run(runs=30).to_json()["level"] == pytest.approx(0.1)
 
 
 def test_real_models_are_made_identical():

@@ -14,6 +14,7 @@ from property_sizes import examples
 from scipy import stats
 
 from easeml_core.config import MeterConfig
+from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
 from easeml_core.meter.planner import MeterPlan, plan_meter, validation_minimum
 from easeml_core.meter.tree_size import METHODS
@@ -216,7 +217,7 @@ def test_least_validation_set(b_1, minimum):
 
 
 def test_plan_is_plain_json():
-    text = json.dumps(plan("fresh").to_json())
+    text = json.dumps(to_json(plan("fresh")))
     assert json.loads(text)["labels"] == 56_096
     assert json.loads(text)["warnings"] == list(plan("fresh").warnings)
 
