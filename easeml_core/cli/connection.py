@@ -74,8 +74,10 @@ def embedded_server() -> Server:
     return Server(default_home())
 
 
-def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_seconds: float = 0) -> Store:
-    """Open the store at the address, or the embedded server's as this role.
+def open_store(
+    url: str | None, *, role: str = "easeml_worker", lock_timeout_seconds: float = 0, connections: int = 2
+) -> Store:
+    """Open the store at the address, or the embedded server's as this role; limits as those of ``Store``.
 
     Raises:
         StoreUnavailableError: No address was given and there is no embedded server here.
@@ -92,7 +94,8 @@ def open_store(url: str | None, *, role: str = "easeml_worker", lock_timeout_sec
             )
             raise StoreUnavailableError(message)
         url = embedded_server().url(role, "easeml")
-    return Store(url, lock_timeout_seconds=lock_timeout_seconds, needs=role, source=source)
+    limits: dict[str, Any] = {"lock_timeout_seconds": lock_timeout_seconds, "connections": connections}
+    return Store(url, needs=role, source=source, **limits)
 
 
 def _source_of_address() -> str:

@@ -37,6 +37,12 @@ class AnsweredRequests:
     ),
 )
 @click.option("--once", is_flag=True, help="Answer the requests there are, then stop.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    show_default="the cores of this machine",
+    help="How many requests are decided at a time, and models run. Any number of referees share the requests.",
+)
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
 @click.option(
     "--data",
@@ -101,7 +107,11 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     from easeml_core.services.referee.process import Referee
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    store = open_store(database, role="easeml_referee", lock_timeout_seconds=5)
+    options["workers"] = options["workers"] or len(os.sched_getaffinity(0))
+    # Each worker holds a request with one connection and notes its attempt with another; the last are of other threads.
+    store = open_store(
+        database, role="easeml_referee", lock_timeout_seconds=5, connections=2 * (options["workers"] + 1) + 4
+    )
     worker = Referee(store, open_artifacts(artifacts, store), _duties(**options))
     if once:
         with own_fork_server():
@@ -128,6 +138,7 @@ def _end(stop: threading.Event) -> None:
 
 def _duties(
     *,
+    workers: int,
     poll: float,
     data: Path,
     prefixes: tuple[str, ...],
@@ -156,6 +167,7 @@ def _duties(
         repositories=_repositories(bundles),
         put_offs=put_offs,
         keys=keys,
+        workers=workers,
         poll_seconds=poll,
     )
 

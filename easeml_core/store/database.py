@@ -219,6 +219,7 @@ class Store:
         actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
         needs: Role that this store's work needs, for the error where the address names another one.
         source: Who gave the address, for the same error.
+        connections: How many are kept open once they were needed, >= 1; up to 8 more are opened for a moment.
     """
 
     def __init__(
@@ -230,6 +231,7 @@ class Store:
         actor: actors.Actor | None = None,
         needs: str | None = None,
         source: str = "",
+        connections: int = 2,
     ) -> None:
         try:
             self._url = make_url(url).set(drivername="postgresql+psycopg2")
@@ -242,7 +244,7 @@ class Store:
         )
         self._engine = create_engine(
             self._url,
-            pool_size=2,
+            pool_size=connections,
             # The same connection again where one is enough: where a row lands does not depend on who asked before.
             pool_use_lifo=True,
             max_overflow=8,

@@ -168,6 +168,10 @@ class Lab:
             labels = change(sealed.sealed_labels(tx, set_id))
         self.as_superuser("UPDATE sealed.test_sets SET labels = %s WHERE id = %s", pack(labels), set_id)
 
+    def end_leases(self) -> None:
+        """Let no referee live that does not say so again, as after a kill."""
+        self.as_superuser("UPDATE sealed.referees SET beat_at = started_at, until = started_at")
+
     def let_run_out(self, *trial_ids: int) -> None:
         """Let the reservation or lease of these trials be over."""
         over = "UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE id = ANY(%s)"

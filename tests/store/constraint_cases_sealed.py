@@ -39,6 +39,20 @@ SEALED_CASES: dict[str, list[Case]] = {
     "sealed.put_offs_until_check": each(
         "sealed.put_offs", "until", "put_off_at", "put_off_at + interval '2 days'", "'infinity'", "'-infinity'"
     ),
+    "sealed.referees_until_check": each(
+        "sealed.referees", "until", "beat_at - interval '1 s'", "beat_at + interval '2 hours'", "'infinity'"
+    ),
+    "sealed.claims_request_key": each(
+        "sealed.claims", "request_id", "(SELECT min(request_id) FROM sealed.claims)", duty="NULL"
+    ),
+    "sealed.claims_request_fkey": each("sealed.claims", "request_id", "-1", duty="NULL"),
+    "sealed.claims_referee_fkey": each("sealed.claims", "referee_id", "-1", request_id="{gate2}", duty="NULL"),
+    "sealed.claims_duty_key": each("sealed.claims", "duty", "'earlier models'", request_id="NULL"),
+    "sealed.claims_duty_check": each("sealed.claims", "duty", "'tea'", request_id="NULL"),
+    "sealed.claims_subject_check": [
+        *each("sealed.claims", "request_id", "NULL", duty="NULL"),
+        *each("sealed.claims", "duty", "'earlier models'", request_id="{gate2}"),
+    ],
     "sealed.ledger_test_set_fkey": [
         *each("sealed.ledger", "test_set_id", "-1", request_id="{gate2}"),
         *each("sealed.ledger", "steps", "99", request_id="{gate2}", step="99", system_step="2", **NEW),

@@ -118,6 +118,8 @@ REFEREE = {
     "sealed.predictions": (ALL, ""),
     "sealed.attempts": (ALL, "survived"),
     "sealed.put_offs": (ALL, ""),
+    "sealed.referees": (ALL, "beat_at until"),
+    "sealed.claims": (ALL, "claimed_at referee_id"),
     "sealed.ledger": (ALL, ""),
     "sealed.labels": (ALL, "labels"),
     "sealed.cells": (ALL, ""),

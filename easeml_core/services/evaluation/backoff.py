@@ -79,10 +79,12 @@ class Turn:
     Attributes:
         request_id: None before one is claimed.
         attempt: Its number; 0 before it is noted.
+        is_mine: Whether no other thread of this process may work on the request.
     """
 
     request_id: int | None = None
     attempt: int = 0
+    is_mine: bool = False
 
 
 class PutOffs:

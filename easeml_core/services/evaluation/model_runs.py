@@ -1,20 +1,23 @@
-"""Run models one after the other in a separate thread: no other request waits for a run, or for its padding.
+"""Do work in threads whose real end nobody may see: runs of models, and computations from sealed labels.
 
-A decision that needs runs stops with ``NotRunError``, its request waits until the padded end of the runs
-(``time_padding.py``), and the decision starts again. No thread sleeps until a padded end: the thread ends with the run,
-and the caller looks at padded times only (``look``, ``next_look``). Until then the result stays in memory. Neither
-other decisions, nor the next run, nor a transaction shows when a run has really ended.
+A decision that needs such work stops, its request waits until the padded end of the work (``time_padding.py``), and the
+decision starts again. No thread sleeps until a padded end: the thread ends with the work, and the caller looks at
+padded times only (``look``, ``next_look``). Until then the result stays in memory. Neither other decisions, nor the
+next work, nor a transaction shows when the work has really ended.
 
-The state of runs is in this process alone: a referee that is killed or stopped leaves the request as it was, and the
-run is repeated.
+There is a fixed number of places. Work keeps its place until its padded end, and the next one begins there: so when
+work begins, and when it seems to end, follow from the times of the requests and from which time of the grid each piece
+of work has needed, and from nothing else that a model or a label could change.
+
+The state is in this process alone: a referee that is killed or stopped leaves the request as it was, and the work is
+repeated.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from easeml_core.services.evaluation.time_padding import padded
@@ -27,125 +30,156 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
-    """Runs for one request, or of housekeeping.
+    """Work for one request, or of housekeeping.
 
     Attributes:
         request_id: None for housekeeping.
-        steps: As in ``ModelRuns.ask``.
+        owner: As in ``ModelRuns.ask``.
+        steps: Likewise.
         ended: Likewise.
+        thread: Of the present step; None while it waits for its padded end.
+        began: When the present step began.
+        until: Padded end of the step before.
     """
 
     request_id: int | None
+    owner: int
     steps: Generator[None, None, object]
     ended: Callable[[], object]
+    thread: threading.Thread | None = None
+    began: float = 0.0
+    until: float = field(default=0.0)
 
 
 class ModelRuns:
-    """The runs of one referee. Safe to share between its threads.
-
-    Models run under one account, and one that ran beside another on sealed inputs could look for them: there is one
-    run at a time.
+    """The work of one referee whose ends are padded. Safe to share between its threads.
 
     Args:
-        pace: The times to which runs are padded, and the clock.
+        pace: The times to which it is padded, and the clock.
+        places: How much is done at a time, >= 1.
+        reserve: Further places, >= 0, for owners that have none.
+
+    Attributes:
+        pace: As given.
     """
 
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._jobs: deque[_Job] = deque()
-        self._now: _Job | None = None
-        self._thread: threading.Thread | None = None  # of the present step
-        self._latest: threading.Thread | None = None
+    def __init__(self, pace: Pace, places: int = 1, reserve: int = 0) -> None:
+        self.pace, self._places, self._reserve = pace, places, reserve
+        self._waiting: list[_Job] = []
+        self._now: list[_Job] = []
         self._is_closing = False
-        self._began = self._until = 0.0  # of the present step, and the padded end of the one before it
         self._failures: dict[int, Exception] = {}
         self._has_ended = False  # since the last call of under_way
         self._changed = threading.Condition()
 
-    def ask(self, request_id: int | None, steps: Generator[None, None, object], ended: Callable[[], object]) -> None:
-        """Queue runs after those that were requested before.
+    def ask(
+        self,
+        request_id: int | None,
+        steps: Generator[None, None, object],
+        ended: Callable[[], object],
+        owner: int = 0,
+    ) -> None:
+        """Queue work: of the owner with the fewest places the piece that was asked for first comes next.
 
         Args:
             request_id: For which request; None for housekeeping.
-            steps: The work. It yields after each run, and goes on when that run has come to its padded end.
+            steps: The work. It yields before anything follows from it, and goes on when its padded end has come.
             ended: Called at the end, once the request may be decided; it raises nothing.
+            owner: Tenant, or another number by which places are shared.
         """
         with self._changed:
-            self._jobs.append(_Job(request_id, steps, ended))
+            self._waiting.append(_Job(request_id, owner, steps, ended))
         self.look()
 
     def look(self) -> None:
         """Continue what has reached its padded end, and start what has waited for that."""
         with self._changed:
-            if self._is_closing or self._thread is not None:
+            if self._is_closing:
                 return
-            if self._now is not None and self._pace.clock() < self._until:
-                return
-            if self._now is None:
-                if not self._jobs:
-                    return
-                self._now = self._jobs.popleft()
-            self._began = self._pace.clock()
-            thread = threading.Thread(target=self._go_on, args=(self._now,), name="models", daemon=True)
-            thread.start()
-            self._thread = self._latest = thread
+            now = self.pace.clock()
+            for job in list(self._now):
+                if job in self._now and job.thread is None and now >= job.until:
+                    self._start(job)
+            while (following := self._next()) is not None:
+                self._waiting.remove(following)
+                self._now.append(following)
+                self._start(following)
+
+    def _next(self) -> _Job | None:
+        """Return what comes next, where it has a place."""
+        owned: dict[int, int] = {}
+        for job in self._now:
+            owned[job.owner] = owned.get(job.owner, 0) + 1
+        if not self._waiting or len(self._now) >= self._places + self._reserve:
+            return None
+        found = min(self._waiting, key=lambda job: owned.get(job.owner, 0))
+        return found if len(self._now) < self._places or found.owner not in owned else None
+
+    def _start(self, job: _Job) -> None:
+        job.began = self.pace.clock()
+        job.thread = threading.Thread(target=self._go_on, args=(job,), name="models", daemon=True)
+        job.thread.start()
 
     def next_look(self) -> float | None:
-        """Return the next time at which a run can seem to end, by the pace's clock; None without a run."""
+        """Return the next time at which work can seem to end, by the pace's clock; None without any."""
         with self._changed:
-            if self._now is None:
-                return None
-            if self._thread is None:
-                return self._until
-            return self._began + padded(self._pace.clock() - self._began, self._pace.grid)
+            return min((self._due(job) for job in self._now), default=None)
+
+    def _due(self, job: _Job) -> float:
+        if job.thread is None:
+            return job.until
+        return job.began + padded(self.pace.clock() - job.began, self.pace.grid)
 
     @property
     def are_padded(self) -> bool:
-        """Whether runs are padded at all; where not, the caller may make them itself."""
-        return bool(self._pace.grid)
+        """Whether ends are padded at all; where not, the caller may do the work itself."""
+        return bool(self.pace.grid)
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing runs and nothing waits for its turn."""
+        """Whether nothing is done and nothing waits for its turn."""
         with self._changed:
-            return not self._jobs and self._now is None
+            return not self._waiting and not self._now
 
     def under_way(self) -> list[int]:
         """Return the requests that cannot be decided yet."""
         with self._changed:
             self._has_ended = False
-            jobs = [*self._jobs, *([] if self._now is None else [self._now])]
-            return [job.request_id for job in jobs if job.request_id is not None]
+            return [job.request_id for job in [*self._waiting, *self._now] if job.request_id is not None]
 
     def failure(self, request_id: int) -> Exception | None:
-        """Return, once, why the runs of a request have stopped, for its next decision."""
+        """Return, once, why the work for a request has stopped, for its next decision."""
         with self._changed:
             return self._failures.pop(request_id, None)
 
     def wait(self, seconds: float) -> bool:
-        """Wait while a model really runs, at most so long; False if none does and none has ended since ``under_way``.
+        """Wait while work is really done, at most so long; False if none is and none has ended since ``under_way``.
 
         For a caller with nothing else to do: the duration is not padded.
         """
         with self._changed:
-            is_any = self._has_ended or self._thread is not None
-            self._changed.wait_for(lambda: self._thread is None or self._has_ended, seconds)
+            is_any = self._has_ended or self._is_working()
+            self._changed.wait_for(lambda: not self._is_working() or self._has_ended, seconds)
             return is_any
 
+    def _is_working(self) -> bool:
+        return any(job.thread is not None for job in self._now)
+
     def close(self) -> None:
-        """Start no other runs, wait for the real end of the present one, and drop its result."""
+        """Start no other work, wait for the real end of the present one, and drop its result."""
         with self._changed:
             self._is_closing = True
-            self._jobs.clear()
-        if self._latest is not None:
-            self._latest.join()
+            self._waiting.clear()
+            threads = [job.thread for job in self._now if job.thread is not None]
+        for thread in threads:
+            thread.join()
         with self._changed:
             self._is_closing = False
-            left, self._now = self._now, None
-        if left is not None:
-            left.steps.close()
+            left, self._now = self._now, []
+        for job in left:
+            job.steps.close()
 
     def _go_on(self, job: _Job) -> None:
         is_over, failure = True, None
@@ -159,13 +193,14 @@ class ModelRuns:
             if job.request_id is None:
                 logger.exception("housekeeping has failed, and is tried again later")
         with self._changed:
-            self._thread = None
+            job.thread = None
             if is_over:
-                self._now, self._has_ended = None, True
+                self._now.remove(job)
+                self._has_ended = True
                 if failure is not None and job.request_id is not None:
                     self._failures[job.request_id] = failure
             else:
-                self._until = self._began + padded(self._pace.clock() - self._began, self._pace.grid)
+                job.until = job.began + padded(self.pace.clock() - job.began, self.pace.grid)
             self._changed.notify_all()
         if is_over:
             job.ended()

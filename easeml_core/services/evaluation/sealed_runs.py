@@ -14,9 +14,15 @@ the single rows counts as one that could not be run.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hmac
 import logging
+import os
+import tempfile
+import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -46,7 +52,7 @@ from easeml_core.store.tables import sealed, studies
 from easeml_core.store.tables.sealed import Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -225,7 +231,7 @@ class Preparation:
         with self._artifacts.copy(task.data) as path:
             inputs = load_open_parts(path).validation_inputs
         try:
-            with self._artifacts.copy(model.artifact) as path:
+            with self._artifacts.copy(model.artifact) as path, _apart():
                 predict_in_child(path, model.format, inputs, wanted=task.wanted)
         except (TrainingKilled, TrainingStarved) as error:
             return str(error) if self.patience.put_offs else None
@@ -426,9 +432,33 @@ def _run(
             try:
                 if model.format == "constant":
                     return wanted.checked(load_constant(path).predict(inputs), len(inputs)), None
-                return predict_in_child(path, model.format, inputs, wanted=wanted), None
+                with _apart():
+                    return predict_in_child(path, model.format, inputs, wanted=wanted), None
             except (TrainingError, ArtifactError) as error:
                 if is_put_off(error):
                     raise
                 failure = str(error)
     return None, failure
+
+
+_ALONE = threading.Lock()
+
+
+@contextlib.contextmanager
+def _apart() -> Iterator[None]:
+    """Let no other model run meanwhile where the sandbox cannot keep them from each other's processes and files.
+
+    Then models of one account, on this machine, run one after the other, whichever referee starts them.
+    """
+    if {"processes", "files"} <= set(probe_isolation(Sandbox()).kept_from):
+        yield
+        return
+    with _ALONE, contextlib.ExitStack() as held:
+        path = Path(tempfile.gettempdir()) / f"easeml-models-{os.geteuid()}.lock"
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # another account has made the file: this process alone keeps the order
+            logger.warning("models of other referees on this machine may run beside this one's: %s", error)
+        yield

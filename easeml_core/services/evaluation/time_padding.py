@@ -77,58 +77,9 @@ class Computed:
     losses: dict[tuple[str, str], float] = field(default_factory=dict)
     answers: dict[tuple[str, str], NDArray[Any]] = field(default_factory=dict)
 
-
-class PaddedDecisions:
-    """Decisions that are computed outside transactions, and the time before which each is not written.
-
-    Args:
-        pace: The times to which they are padded, and the clock.
-
-    Attributes:
-        pace: Likewise.
-        computed: What was computed.
-    """
-
-    def __init__(self, pace: Pace) -> None:
-        self.pace, self.computed = pace, Computed()
-        self._not_before: dict[int, float] = {}
-        self._free_at = -math.inf
-
-    @property
-    def are_padded(self) -> bool:
-        """Whether decisions are computed before they are written; where not, within the transaction."""
-        return bool(self.pace.grid)
-
-    def compute(self, request_id: int, key: tuple[Any, ...], compute: Callable[[], Any]) -> None:
-        """Compute what a decision lacked; the time at which it is written depends on no label.
-
-        The time counts from the start of the request, or from when the decision before it may be written if that is
-        later. Only the duration of this computation is padded: together with the one before, which may have delayed it,
-        the time of this answer would reveal the other's. A referee that is killed until then has written nothing, and
-        the next one computes the same.
-
-        Args:
-            request_id: The request.
-            key: All inputs of the result; it begins with the request's id.
-            compute: Computes it, and reads no database.
-        """
-        began = self.pace.clock()
-        self.computed.judged[key] = compute()
-        took = self.pace.clock() - began
-        self._free_at = self._not_before[request_id] = max(began, self._free_at) + padded(took, self.pace.grid)
-
-    def early(self) -> list[int]:
-        """Return the requests whose decision may not be written yet."""
-        now = self.pace.clock()
-        return [request_id for request_id, until in list(self._not_before.items()) if until > now]
-
-    def waiting(self) -> list[int]:
-        """Return the requests with a computed decision."""
-        return list(self._not_before)
-
-    def due(self) -> list[float]:
-        """Return the times from which each of them may be written, by the pace's clock."""
-        return list(self._not_before.values())
+    def requests(self) -> set[int]:
+        """Return the requests with a result of sealed labels."""
+        return {key[0] for key in list(self.judged)}
 
     def forget(self, request_id: int, *, keep_runs: bool) -> None:
         """Drop what was computed for a request.
@@ -137,10 +88,9 @@ class PaddedDecisions:
             request_id: The request.
             keep_runs: Whether other requests may need models' results on validation parts.
         """
-        self._not_before.pop(request_id, None)
-        for key in list(self.computed.judged):  # another thread may add to it meanwhile
+        for key in list(self.judged):  # another thread may add to it meanwhile
             if key[0] == request_id:
-                self.computed.judged.pop(key, None)
-        if not self._not_before and not keep_runs:
-            self.computed.losses.clear()
-            self.computed.answers.clear()
+                self.judged.pop(key, None)
+        if not keep_runs:
+            self.losses.clear()
+            self.answers.clear()

@@ -1,12 +1,15 @@
 """Choose the referee's next request, and hold what belongs to a request until it is decided.
 
-A request is passed over after a lock conflict, while its data are fetched or its models run, and until its decision may
-be written. ``_CLAIM`` in ``store/tables/requests.py`` has the order of the others. This state is in memory; a referee
-that is killed leaves every request as it was, except for the attempts that are recorded in the database (ADR 0025).
+Which referee works on a request is in the database (``store/tables/claims.py``), from when an attempt begins until the
+request is decided, waits for something, or the referee's lease has ended. A request is passed over after a lock
+conflict, while its data are fetched or its models run, and until its decision may be written; ``_CLAIM`` in
+``store/tables/requests.py`` has the order of the others. This state is in memory; a referee that is killed leaves every
+request as it was, except for the attempts that are recorded in the database (ADR 0025).
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +18,7 @@ from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.evaluation.backoff import Patience, PutOffs, Turn
 from easeml_core.services.evaluation.sealed_runs import Preparation
 from easeml_core.store.database import notify
-from easeml_core.store.tables import requests, sealed
+from easeml_core.store.tables import claims, requests, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,9 +28,11 @@ if TYPE_CHECKING:
     from easeml_core.entities import RequestKind
     from easeml_core.services.datasets.fetching import Fetches
     from easeml_core.services.evaluation.model_runs import ModelRuns
-    from easeml_core.services.evaluation.time_padding import PaddedDecisions
+    from easeml_core.services.evaluation.time_padding import Computed
+    from easeml_core.services.referee.referee_lease import RefereeLease
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.requests import Attempt
 
 POSTPONE_SECONDS = 30.0
 """How long a request is passed over after a lock conflict."""
@@ -40,12 +45,35 @@ class Underway:
     Attributes:
         fetches: Fetches of remote data.
         runs: Runs of models.
-        decisions: Decisions that are computed and not written yet.
+        judgements: Computations from sealed labels, of decisions that are not written yet.
+        computed: Their results.
     """
 
     fetches: Fetches
     runs: ModelRuns
-    decisions: PaddedDecisions
+    judgements: ModelRuns
+    computed: Computed
+
+    def passed_over(self) -> list[int]:
+        """Return the requests that cannot be decided yet."""
+        return [*self.fetches.under_way(), *self.runs.under_way(), *self.judgements.under_way()]
+
+    def failure(self, request_id: int) -> Exception | None:
+        """Return, once, why the work for a request has stopped."""
+        return self.runs.failure(request_id) or self.judgements.failure(request_id)
+
+    def look(self) -> None:
+        """Continue what has reached its padded end."""
+        self.runs.look()
+        self.judgements.look()
+
+    def next_looks(self) -> list[float]:
+        """Return the times of the next padded ends, by the clock of their pace."""
+        return [due for due in (self.runs.next_look(), self.judgements.next_look()) if due is not None]
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, at most so long, for the real end of work that is done now; False where none is."""
+        return self.runs.wait(seconds) or self.judgements.wait(seconds) or self.fetches.wait(seconds)
 
 
 class Claims:
@@ -55,50 +83,87 @@ class Claims:
         store: Role ``easeml_referee``.
         artifacts: Where models and data lie.
         underway: Work for requests.
+        lease: Of this process.
         most_put_offs: Largest number of postponements for faults that the request may have caused, >= 0.
     """
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, underway: Underway, *, most_put_offs: int) -> None:
-        self._store, self._artifacts = store, artifacts
-        self._fetches, self._runs, self._decisions = underway.fetches, underway.runs, underway.decisions
+    def __init__(
+        self, store: Store, artifacts: ArtifactStore, underway: Underway, lease: RefereeLease, *, most_put_offs: int
+    ) -> None:
+        self._store, self._artifacts, self._underway, self._lease = store, artifacts, underway, lease
         self._most_put_offs = most_put_offs
         self._put_offs = PutOffs(store, most_put_offs)
         self._aside: dict[int, float] = {}
         self._prepared: dict[int, Preparation] = {}
+        self._guard = threading.Lock()
+        self._busy = set[int]()  # requests that a thread of this process works on
 
-    def claim(self, tx: Connection, kinds: Sequence[RequestKind] | None) -> int | None:
+    def claim(
+        self, tx: Connection, kinds: Sequence[RequestKind] | None, *, first: int | None = None, alone: bool = False
+    ) -> int | None:
         """Return the next request, locked until the transaction ends; None when there is none.
 
-        State of requests that another referee has decided is dropped.
+        State of requests that another referee has decided is dropped. The other arguments are those of
+        ``requests.claim_request``.
         """
-        early = self._decisions.early()
-        skip = [*self.standing_aside(), *self._fetches.under_way(), *self._runs.under_way(), *early]
-        claimed = requests.claim_request(tx, skip=skip, kinds=kinds)
-        prepared, fetched = {*list(self._prepared), *self._decisions.waiting()}, self._fetches.requests()
+        skip = {*self.standing_aside(), *self._underway.passed_over(), *self._busy}
+        claimed = requests.claim_request(
+            tx, skip=sorted(skip), kinds=kinds, referee=self._lease.number(), first=first, alone=alone
+        )
+        with self._guard:
+            prepared = {*self._prepared, *self._underway.computed.requests()} - self._busy
+        fetched = self._underway.fetches.requests()
         if {*prepared, *fetched} - {claimed}:
             undecided = requests.undecided(tx, [*fetched, *prepared])
-            self._fetches.keep(undecided)
+            self._underway.fetches.keep(undecided)
             for request_id in prepared - undecided:
                 self._forget(request_id)
         return claimed
 
-    def begin(self, turn: Turn) -> tuple[Preparation, int]:
-        """Record that work on a claimed request begins.
+    def begin(self, turn: Turn) -> tuple[Preparation, int] | None:
+        """Claim a request for this process, and record that work on it begins.
 
         Returns:
-            The results of its runs, and how many earlier attempts have ended with the referee's process.
+            The results of its runs, and how many earlier attempts have ended with the referee's process. None where
+            another thread or referee has come first.
         """
         assert turn.request_id is not None
-        ready = self._preparation(turn.request_id)
-        with self._store.begin() as tx:  # committed at once: an attempt that kills this process counts
-            attempt = requests.note_attempt(tx, turn.request_id)
+        with self._guard:
+            if turn.request_id in self._busy:
+                return None
+            self._busy.add(turn.request_id)
+            turn.is_mine = True
+            ready = self._preparation(turn.request_id)
+        attempt = self.resume(turn.request_id)
+        if attempt is None:
+            return None
         turn.attempt = attempt.number
         ready.patience = Patience(attempt.put_offs, self._most_put_offs)
         return ready, attempt.lost
 
+    def resume(self, request_id: int) -> Attempt | None:
+        """Claim a request in the database, and record the attempt; None where another referee has it.
+
+        It is committed at once: an attempt that kills this process counts.
+        """
+        with self._store.begin() as tx:
+            if claims.take(tx, request_id, self._lease.number()):
+                return requests.note_attempt(tx, request_id)
+        return None
+
+    def end(self, turn: Turn) -> None:
+        """Let other threads of this process have the request again."""
+        if turn.is_mine:
+            with self._guard:
+                self._busy.discard(turn.request_id or 0)
+
+    def release(self, tx: Connection, request_id: int) -> None:
+        """Let other referees have the request, once the transaction is committed."""
+        claims.let_go(tx, [request_id], self._lease.number())
+
     def _preparation(self, request_id: int) -> Preparation:
         if request_id not in self._prepared:
-            computed = self._decisions.computed if self._decisions.are_padded else None
+            computed = self._underway.computed if self._underway.judgements.are_padded else None
             self._prepared[request_id] = Preparation(self._store, self._artifacts, computed)
         return self._prepared[request_id]
 
@@ -116,12 +181,13 @@ class Claims:
 
     def decided(self, request_id: int) -> None:
         """Drop the state of a request that is decided or waits for labels."""
-        self._fetches.decided(request_id)
+        self._underway.fetches.decided(request_id)
         self._forget(request_id)
 
     def _forget(self, request_id: int) -> None:
-        self._prepared.pop(request_id, None)
-        self._decisions.forget(request_id, keep_runs=bool(self._prepared))
+        with self._guard:
+            self._prepared.pop(request_id, None)
+            self._underway.computed.forget(request_id, keep_runs=bool(self._prepared))
 
     def put_off(self, turn: Turn, error: Exception) -> str:
         """Postpone a request whose attempt has met a fault; return the line for the log.
@@ -138,11 +204,19 @@ class Claims:
         if isinstance(error, ConcurrentUpdateError):
             self.set_aside(turn.request_id)
             self._put_offs.settle()
+            self.stop(turn)
             return f"put off, {error}"
         if not turn.attempt:  # not even its begin could be recorded
             raise error
-        self._fetches.decided(turn.request_id)  # what could not be fetched is fetched anew
-        return self._put_offs.put_off(turn, error)
+        self._underway.fetches.decided(turn.request_id)  # what could not be fetched is fetched anew
+        said = self._put_offs.put_off(turn, error)
+        self.stop(turn)
+        return said
+
+    def stop(self, turn: Turn) -> None:
+        """Give up the claim of an attempt that has stopped: this referee or another one tries again."""
+        with self._store.begin() as tx:
+            self.release(tx, turn.request_id or 0)
 
     def set_aside(self, request_id: int) -> None:
         """Pass the request over for a while after a lock conflict."""

@@ -16,13 +16,14 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
-from easeml_core.store.tables import promotions
+from easeml_core.store.tables import claims, promotions
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
     from pathlib import Path
 
+    from easeml_core.services.referee.referee_lease import RefereeLease
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
@@ -45,11 +46,15 @@ class Housekeeper:
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where models lie.
+        lease: Of this process: one referee at a time runs earlier models.
         repositories: Name of a git bundle to its repository, whose tag follows production.
     """
 
-    def __init__(self, store: Store, artifacts: ArtifactStore, repositories: Mapping[str, Path]) -> None:
+    def __init__(
+        self, store: Store, artifacts: ArtifactStore, lease: RefereeLease, repositories: Mapping[str, Path]
+    ) -> None:
         self._store, self._artifacts, self._repositories = store, artifacts, repositories
+        self._lease = lease
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = 0.0
 
@@ -64,7 +69,13 @@ class Housekeeper:
         self._forget_uploads()
 
     def run_one(self) -> Generator[None, None, bool]:
-        """Run one model at most; True when there may be more. Yields after a run on sealed inputs."""
+        """Run one model at most; True when there may be more. Yields after a run on sealed inputs.
+
+        The duty stays with the referee that has taken it while that lives.
+        """
+        with self._store.begin() as tx:
+            if not claims.take_duty(tx, claims.EARLIER_MODELS, self._lease.number()):
+                return False
         ran = yield from self._run_one_model()
         return self._measure_one_anew() if ran is None else ran
 

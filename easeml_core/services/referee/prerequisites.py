@@ -42,7 +42,8 @@ class Prerequisites:
 
     def __init__(self, store: Store, claims: Claims, underway: Underway) -> None:
         self._store, self._claims = store, claims
-        self._fetches, self._runs, self._decisions = underway.fetches, underway.runs, underway.decisions
+        self._fetches, self._runs, self._judgements = underway.fetches, underway.runs, underway.judgements
+        self._computed = underway.computed
 
     def make(self, missing: NotFetchedError | NotRunError | NotJudgedError, ready: Preparation, turn: Turn) -> None:
         """Prepare what a decision has lacked, or start it beside the decisions of other requests.
@@ -58,12 +59,13 @@ class Prerequisites:
             around = self._around_fetch(request_id, may_kill=missing.may_kill)
             self._fetches.ask(request_id, missing.study, around)
         elif isinstance(missing, NotJudgedError):
-            self._decisions.compute(request_id, missing.key, missing.compute)
-            self._stopped(turn)
+            steps = self._compute(missing, turn)
+            self._judgements.ask(request_id, steps, lambda: self.wake(request_id), self._tenant_of(request_id))
         elif self._runs.are_padded and any(run.has_code for run in missing.runs):
             self._stopped(turn)
+            self._claims.stop(turn)  # until its turn has come, another referee with a free place may make them
             steps = self._run_in_turn(missing, ready, request_id)
-            self._runs.ask(request_id, steps, lambda: self.wake(request_id))
+            self._runs.ask(request_id, steps, lambda: self.wake(request_id), self._tenant_of(request_id))
         else:
             ready.run(missing)  # a model that kills this process leaves the attempt as one that did not survive
             self._stopped(turn)
@@ -77,14 +79,33 @@ class Prerequisites:
         with self._store.begin() as tx:
             if not requests.undecided(tx, [request_id]):
                 return  # another referee has decided it meanwhile
-        with self._store.begin() as tx:
-            turn = Turn(request_id, requests.note_attempt(tx, request_id).number)
+        attempt = self._claims.resume(request_id)
+        if attempt is None:
+            return  # another referee makes them
+        turn = Turn(request_id, attempt.number)
         try:
             yield from ready.steps(missing)
         finally:
             self._claims.survived(turn)  # before the request may be claimed, or the attempt would seem lost
             with _noted(request_id):
                 self._claims.settle()
+
+    def _compute(self, missing: NotJudgedError, turn: Turn) -> Generator[None, None, None]:
+        """Compute what a decision lacked; nothing follows from it before its padded end, however it ends."""
+        try:
+            try:
+                found = missing.compute()
+            finally:
+                yield
+            self._computed.judged[missing.key] = found
+        finally:
+            self._claims.survived(turn)
+            with _noted(turn.request_id or 0):
+                self._claims.settle()
+
+    def _tenant_of(self, request_id: int) -> int:
+        with self._store.begin() as tx:
+            return requests.tenant_of(tx, request_id)
 
     @contextlib.contextmanager
     def _around_fetch(self, request_id: int, *, may_kill: bool) -> Iterator[None]:

@@ -1,8 +1,11 @@
-"""The referee's process: takes one request after the other, answers each exactly once, and survives any of them.
+"""The referee's process: answers each request exactly once, and survives any of them.
 
-It loads no DAG code and alone holds the sealed role's address. One thread decides what may take long, another publishes
-due answers and moves production, a third sends mail. Each step of a request is a module:
+It loads no DAG code and alone holds the sealed role's address. Some threads decide what may take long, another one
+publishes due answers and moves production, a third kind sends mail or extends the lease. Any number of such processes
+share the requests. Each step of a request is a module:
 
+    referee_lease.py  says to other referees that this one lives, and so has its requests
+    workers.py        are the threads that decide
     claiming.py       chooses the next request, and holds its state until it is decided
     prerequisites.py  prepares what its decision needs outside transactions: fetched data, model runs, computations
     dispatch.py       makes its decision, in one transaction
@@ -18,14 +21,14 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError, StoreUnavailableError
 from easeml_core.services.datasets.access import Reach
 from easeml_core.services.datasets.fetching import Fetches
 from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, Turn
 from easeml_core.services.evaluation.model_runs import ModelRuns
-from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, PaddedDecisions
+from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Computed, Pace
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
@@ -33,7 +36,9 @@ from easeml_core.services.referee.dispatch import RUNS, WAITS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
+from easeml_core.services.referee.referee_lease import LEASE_SECONDS, RefereeLease
 from easeml_core.services.referee.referee_mail import MailSender, MailServer
+from easeml_core.services.referee.workers import Workers
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import outbox, requests, retries, sealed
@@ -50,6 +55,11 @@ if TYPE_CHECKING:
     from easeml_core.store.external_query import NamedQuery
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_JUDGEMENTS = 4
+"""Computations from labels, for each worker, that are done or padded at a time."""
 
 SCHEMA_SECONDS = 30.0
 """Pause of the referee where the database's schema is not that of this version."""
@@ -70,6 +80,8 @@ class Duties:
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
         put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
+        workers: How many requests are decided at a time, and models run, >= 1.
+        lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
         poll_seconds: Longest pause between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: the times to which runs of models are padded
             (``services/evaluation/time_padding.py``).
@@ -87,6 +99,8 @@ class Duties:
     repositories: Mapping[str, Path] = field(default_factory=dict)
     keys: Path | None = None
     put_offs: int = MOST_PUT_OFFS
+    workers: int = 1
+    lease_seconds: float = LEASE_SECONDS
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
     decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
@@ -120,37 +134,72 @@ class Referee:
             allow_forced=self._duties.allow_forced,
         )
         self._schema_logged = -math.inf
+        self._lease = RefereeLease(store, self._duties.lease_seconds)
+        self._workers: Workers | None = None
         self._keep_time()
         self._idle_has_more = True
-        self._housekeeper = Housekeeper(store, artifacts, self._duties.repositories)
+        self._idle = threading.Lock()
+        self._housekeeper = Housekeeper(store, artifacts, self._lease, self._duties.repositories)
 
     def _keep_time(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
     ) -> None:
         """Read the time from this clock. Only ``answer_one`` and ``run_once`` sleep, for want of other work."""
-        is_fixed = self._duties.timetable.is_fixed
-        self._decisions = PaddedDecisions(Pace(self._duties.decision_grid_seconds if is_fixed else (), clock))
-        self._runs = ModelRuns(Pace(self._duties.grid_seconds if is_fixed else (), clock))
-        self._sleep = sleep
-        underway = Underway(self._fetches, self._runs, self._decisions)
-        self._claims = Claims(self._store, self._artifacts, underway, most_put_offs=self._duties.put_offs)
-        self._prerequisites = Prerequisites(self._store, self._claims, underway)
+        duties, computed = self._duties, Computed()
+        is_fixed, reserve = duties.timetable.is_fixed, int(duties.workers > 1)
+        runs = Pace(duties.grid_seconds if is_fixed else (), clock)
+        judgements = Pace(duties.decision_grid_seconds if is_fixed else (), clock)
+        self._clock, self._sleep = clock, sleep
+        self._runs = ModelRuns(runs, duties.workers, reserve)
+        self._judgements = ModelRuns(judgements, _JUDGEMENTS * duties.workers, reserve)
+        self._underway = Underway(self._fetches, self._runs, self._judgements, computed)
+        self._claims = Claims(
+            self._store, self._artifacts, self._underway, self._lease, most_put_offs=self._duties.put_offs
+        )
+        self._prerequisites = Prerequisites(self._store, self._claims, self._underway)
 
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
         mailer = self._start_mailer(stop)
-        answers = threading.Thread(target=self._keep_at, args=(self._say_or_move, stop), name="publisher", daemon=True)
-        answers.start()
-        self._keep_at(self._decide_or_tidy, stop)
-        self._runs.close()
-        answers.join()
+        with self._lease.kept():
+            answers = threading.Thread(target=self._publish, args=(stop,), name="publisher", daemon=True)
+            answers.start()
+            workers = self._workers = Workers(lambda alone: self._decide(alone, stop), self._duties.workers, stop)
+            while not stop.is_set():
+                self._safely(lambda: self._listen(stop), stop)
+            workers.join()
+            self._workers = None
+            self._runs.close()
+            self._judgements.close()
+            answers.join()
         self._fetches.keep(())
         if mailer is not None:
             mailer.join()
 
-    def _decide_or_tidy(self) -> bool:
+    def _decide(self, alone: bool, stop: threading.Event) -> float | None:
+        """Do one piece of what may take long, or return how long to wait for a call."""
+
+        def work() -> float | None:
+            looked_at = time.monotonic()
+            return None if self._decide_or_tidy(alone) else self._pause_seconds(looked_at)
+
+        return self._safely(work, stop)
+
+    def _call_workers(self) -> None:
+        """Let idle workers look."""
+        if self._workers is not None:
+            self._workers.call()
+
+    def _decide_or_tidy(self, alone: bool = False) -> bool:
         """Do one piece of what may take long; False when there is none."""
-        return self._answer_ready(RUNS) is not None or self._work_idle()
+        if self._answer_ready(RUNS, alone=alone) is not None:
+            return True
+        if alone or not self._idle.acquire(blocking=False):
+            return False  # another thread has this work
+        try:
+            return self._work_idle()
+        finally:
+            self._idle.release()
 
     def _work_idle(self) -> bool:
         """Do work for times without requests; False when there is no more, or until a model's padded end."""
@@ -176,38 +225,63 @@ class Referee:
         self._notary.look_over()
         return self._notary.append_committed()
 
-    def _keep_at(self, work: Callable[[], bool], stop: threading.Event) -> None:
-        """Do this work until ``stop`` is set, whatever error comes."""
+    def _publish(self, stop: threading.Event) -> None:
+        """Publish and move until ``stop`` is set."""
         while not stop.is_set():
-            try:
-                with self._store.begin() as tx:
-                    private = sealed.private_channel(tx)
-                    retries.note_server_start(tx)
-                with BlockingListener(
-                    self._store.dsn, REFEREE_CHANNEL, private
-                ) as listener:  # before the first look: nothing is missed
-                    while not stop.is_set():
-                        looked_at = time.monotonic()
-                        if not work():
-                            listener.wait(self._pause_seconds(looked_at), stop)
-            except (StoreUnavailableError, ConcurrentUpdateError) as error:
-                logger.warning("waiting for the database: %s", error)
-                stop.wait(1.0)
-            except SchemaVersionError as error:  # the schema or the program must be upgraded
-                self._log_schema(error)
-                stop.wait(SCHEMA_SECONDS)
-            except Exception:  # one request must not end the answers to all others; the log has the traceback
-                logger.exception("the referee goes on")
-                stop.wait(1.0)
+            self._safely(lambda: self._publish_what_comes(stop), stop)
+
+    def _publish_what_comes(self, stop: threading.Event) -> None:
+        with self._listener() as listener:  # before the first look: nothing is missed
+            while not stop.is_set():
+                looked_at = time.monotonic()
+                if not self._say_or_move():
+                    listener.wait(self._pause_seconds(looked_at), stop)
+
+    def _listen(self, stop: threading.Event) -> None:
+        """Call the workers whenever a notification comes, until ``stop`` is set."""
+        with self._listener() as listener:
+            while not stop.is_set():
+                self._call_workers()
+                listener.wait(self._duties.poll_seconds, stop)
+
+    def _listener(self) -> BlockingListener:
+        with self._store.begin() as tx:
+            private = sealed.private_channel(tx)
+            retries.note_server_start(tx)
+        return BlockingListener(self._store.dsn, REFEREE_CHANNEL, private)
+
+    def _safely(self, work: Callable[[], T], stop: threading.Event) -> T | None:
+        """Do a piece of work, whatever error comes; None after one, once a pause is over."""
+        try:
+            return work()
+        except (StoreUnavailableError, ConcurrentUpdateError) as error:
+            logger.warning("waiting for the database: %s", error)
+            stop.wait(1.0)
+        except SchemaVersionError as error:  # the schema or the program must be upgraded
+            self._log_schema(error)
+            stop.wait(SCHEMA_SECONDS)
+        except Exception:  # one request must not end the answers to all others; the log has the traceback
+            logger.exception("the referee goes on")
+            stop.wait(1.0)
+        return None
 
     def _log_schema(self, error: SchemaVersionError) -> None:
-        """Log one line for both threads that have met it."""
+        """Log one line for all threads that have met it."""
         before, self._schema_logged = self._schema_logged, time.monotonic()
         if self._schema_logged - before >= SCHEMA_SECONDS / 2:
             logger.error("nothing is answered, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
 
     def run_once(self) -> int:
         """Decide, publish and mail all that is possible now; return how many requests were handled."""
+        with self._lease.kept():
+            handled = self._handle_all()
+        while self._notary.append_committed():
+            pass
+        if self._duties.mail is not None:
+            MailSender(self._store, self._duties.mail).send_waiting()
+        return handled
+
+    def _handle_all(self) -> int:
         handled = set[int]()
         self._idle_has_more = True
         while True:
@@ -220,10 +294,7 @@ class Referee:
             self._idle_has_more = True
             handled.add(found)
         self._runs.close()
-        while self._notary.append_committed():
-            pass
-        if self._duties.mail is not None:
-            MailSender(self._store, self._duties.mail).send_waiting()
+        self._judgements.close()
         return len(handled)
 
     def _start_mailer(self, stop: threading.Event) -> threading.Thread | None:
@@ -249,8 +320,8 @@ class Referee:
                 outbox.seconds_to_next(tx, looked_ago=ago),
                 requests.seconds_to_next_try(tx, looked_ago=ago),
             )
-        now, next_run = self._decisions.pace.clock(), self._runs.next_look()
-        soon = [until - now for until in [*self._decisions.due(), *([] if next_run is None else [next_run])]]
+        now = self._clock()
+        soon = [until - now for until in self._underway.next_looks()]
         soon += self._claims.seconds_to_next()
         ago = time.monotonic() - looked_at
         known = [*(seconds for seconds in left if seconds is not None), *(s for s in soon if s > -ago)]
@@ -268,20 +339,16 @@ class Referee:
 
     def _wait(self) -> bool:
         """Wait for the time or the data of a request that may then be decided; False when there is none."""
-        times = self._decisions.due()
-        next_run = self._runs.next_look()
-        if next_run is not None:
-            times.append(next_run)
-        left = max(0.0, min([until - self._decisions.pace.clock() for until in times], default=math.inf))
-        longest = min(self._duties.poll_seconds, left)
-        if self._runs.wait(longest) or self._fetches.wait(longest):
+        times = self._underway.next_looks()
+        left = max(0.0, min([until - self._clock() for until in times], default=math.inf))
+        if self._underway.wait(min(self._duties.poll_seconds, left)):
             return True
         if times:
-            self._sleep(left)
+            self._sleep(max(0.0, min(times) - self._clock()))
         return bool(times)
 
-    def _answer_ready(self, kinds: Sequence[RequestKind] | None = None) -> int | None:
-        """Decide the oldest open request, or pass it over after a lock conflict; return its id, or None.
+    def _answer_ready(self, kinds: Sequence[RequestKind] | None = None, *, alone: bool = False) -> int | None:
+        """Decide a request, or pass it over after a lock conflict; return its id, or None when there is none.
 
         A request with remote data is passed over while they are fetched, and others are decided. Where answers leave at
         once, this one has left with that. No lock is held while models run for it, so it is read again after each run:
@@ -289,35 +356,47 @@ class Referee:
 
         Args:
             kinds: Of these kinds only; None for all.
+            alone: Only of a tenant that no living referee works for.
         """
+        first: int | None = None
         while True:
             turn = Turn()
             try:
-                said = self._decide_next(turn, kinds)
+                said = self._decide_next(turn, kinds, first, alone=alone)
             except Exception as error:
                 said = self._claims.put_off(turn, error)
+            finally:
+                self._claims.end(turn)
             if turn.request_id is None:
                 return None
             if said is not None:
                 logger.info("request %d %s", turn.request_id, said)
                 return turn.request_id
+            first = turn.request_id
 
-    def _decide_next(self, turn: Turn, kinds: Sequence[RequestKind] | None) -> str | None:
+    def _decide_next(
+        self, turn: Turn, kinds: Sequence[RequestKind] | None, first: int | None, *, alone: bool
+    ) -> str | None:
         """Decide one request; return the line for the log. None where it must be looked at again, or there is none."""
         self._claims.settle()
-        self._runs.look()
+        self._underway.look()
         try:
             with self._notary.begin() as tx:
-                turn.request_id = self._claims.claim(tx, kinds)
+                turn.request_id = self._claims.claim(tx, kinds, first=first, alone=alone)
                 if turn.request_id is None:
                     return None
-                ready, lost = self._claims.begin(turn)
-                stopped = self._runs.failure(turn.request_id)
+                begun = self._claims.begin(turn)
+                if begun is None:
+                    return None
+                ready, lost = begun
+                self._call_workers()  # there may be more to decide
+                stopped = self._underway.failure(turn.request_id)
                 if stopped is not None:
                     raise stopped
                 said = self._dispatcher.decide(tx, ready, turn.request_id, lost)
                 if said == WAITS:
                     requests.note_survival(tx, turn.request_id, turn.attempt)
+                self._claims.release(tx, turn.request_id)
         except MISSING as missing:
             self._prerequisites.make(missing, ready, turn)
             return None

@@ -13,6 +13,7 @@ from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
+from easeml_core.store.tables.claims import HELD_BY_OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,25 +244,39 @@ ending AS MATERIALIZED (
     WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
   FROM sealed.outbox p JOIN work.requests e ON e.id = p.request_id
   WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL),
-shared AS MATERIALIZED (SELECT t.study_id FROM work.test_sets t WHERE t.purpose = 'joint' AND t.state = 'live')
-SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id
+shared AS MATERIALIZED (SELECT t.study_id FROM work.test_sets t WHERE t.purpose = 'joint' AND t.state = 'live'),
+held AS MATERIALIZED (
+  SELECT s.tenant_id, count(*) AS claims FROM undecided h JOIN sealed.claims c ON c.request_id = h.id
+  JOIN sealed.referees f ON f.id = c.referee_id AND f.until > clock_timestamp()
+  JOIN work.studies s ON s.id = h.study_id WHERE h.id <> :first GROUP BY s.tenant_id)
+SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id JOIN work.studies s ON s.id = r.study_id
+LEFT JOIN held h ON h.tenant_id = s.tenant_id
 WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
+AND (NOT :alone OR h.claims IS NULL)
+AND NOT {HELD_BY_OTHERS.format(request="u.id")}
 AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
 AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp())
 AND (u.kind NOT IN ('gate', 'meter') OR (
   NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.id < u.id AND (e.kind = u.kind
     OR (e.kind IN ('gate', 'meter') AND e.study_id IN (SELECT s.study_id FROM shared s))))
   AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both))))
-ORDER BY r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
+ORDER BY r.id <> :first, coalesce(h.claims, 0), r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 
 
 def claim_request(
-    tx: Connection, *, skip: Sequence[int] = (), kinds: Sequence[RequestKind] | None = None
+    tx: Connection,
+    *,
+    skip: Sequence[int] = (),
+    kinds: Sequence[RequestKind] | None = None,
+    referee: int | None = None,
+    first: int | None = None,
+    alone: bool = False,
 ) -> int | None:
-    """Return the id of the oldest request to decide, held until the transaction ends; None when there is none.
+    """Return the id of the next request to decide, held until the transaction ends; None when there is none.
 
-    Passed over: decided requests, those that another referee holds, and those that wait (for labels, for an earlier
+    It is one of the tenant with the fewest requests that any living referee works on, and of these the oldest. Passed
+    over: decided requests, those that another referee works on, and those that wait (for labels, for an earlier
     request, or for another try).
 
     A referee that dies gives the request back with its lock, and nothing of its work is written. The arguments are read
@@ -271,14 +286,20 @@ def claim_request(
         tx: Transaction of the referee's role.
         skip: Requests to pass over for now.
         kinds: Of these kinds only; None for all.
+        referee: Who asks: its own claims are not passed over.
+        first: The request that comes before all others, if it may be decided.
+        alone: Only of a tenant that no living referee works for.
     """
-    asked = None if kinds is None else [str(kind) for kind in kinds]
+    asked = {"kinds": None if kinds is None else [str(kind) for kind in kinds], "skip": list(skip)}
     while True:
-        found = scalar(tx, _CLAIM, skip=list(skip), kinds=asked)
+        found = scalar(tx, _CLAIM, **asked, referee=referee, first=first or 0, alone=alone)
         if found is None:
             return None
-        # Another referee may have decided it between this statement's snapshot and its lock: look again, locked.
-        if _is_undecided(tx, int(found)):
+        # Another referee may have decided or claimed it between this statement's snapshot and its lock: look again.
+        query = (
+            f"SELECT {_UNDECIDED} AND NOT {HELD_BY_OTHERS.format(request='r.id')} FROM work.requests r WHERE r.id = :id"
+        )
+        if scalar(tx, query, id=int(found), referee=referee):
             return int(found)
 
 
@@ -296,6 +317,12 @@ def undecided(tx: Connection, request_ids: Sequence[int]) -> set[int]:
     """Return which of these requests are undecided."""
     query = f"SELECT r.id FROM work.requests r WHERE r.id = ANY (:ids) AND {_UNDECIDED}"
     return {int(found.id) for found in rows(tx, query, ids=list(request_ids))}
+
+
+def tenant_of(tx: Connection, request_id: int) -> int:
+    """Return the tenant of the request's study."""
+    query = "SELECT s.tenant_id FROM work.requests r JOIN work.studies s ON s.id = r.study_id WHERE r.id = :id"
+    return int(scalar(tx, query, id=request_id))
 
 
 def role(tx: Connection) -> str:

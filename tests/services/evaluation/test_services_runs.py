@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import threading
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +13,8 @@ import pytest
 
 from easeml_core.entities import Model
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StateError, StoreUnavailableError, TrainingKilled
+from easeml_core.models.answers import A_CLASS
+from easeml_core.sandbox.isolation import Isolation
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.backoff import Patience
 from easeml_core.services.evaluation.sealed_runs import (
@@ -172,3 +177,31 @@ def test_work_in_steps_is_taken_at_once() -> None:
         return "done"
 
     assert at_once(steps()) == "done"
+
+
+@pytest.mark.parametrize(("kept_from", "most"), [(("network", "processes", "files"), 2), (("network", "files"), 1)])
+def test_models_run_side_by_side_only_where_they_cannot_see_each_other(
+    monkeypatch: Any, kept_from: tuple[str, ...], most: int
+) -> None:
+    now, seen, both = list[int](), list[int](), threading.Barrier(2)
+    monkeypatch.setattr(sealed_runs, "probe_isolation", lambda _: Isolation(None, kept_from))
+
+    def predict(*_: Any, **__: Any) -> Any:
+        now.append(1)
+        if most == 2:
+            both.wait(60)
+        seen.append(len(now))
+        if most == 2:
+            both.wait(60)
+        now.pop()
+        return np.zeros(1, dtype=np.int64)
+
+    monkeypatch.setattr(sealed_runs, "predict_in_child", predict)
+    artifacts: Any = SimpleNamespace(copy=lambda _: contextlib.nullcontext("model"))
+    run = functools.partial(sealed_runs._run, artifacts, Model(1, 1, None, "skops", "a", 0.5))
+    threads = [threading.Thread(target=run, args=(np.zeros((1, 1)), A_CLASS)) for _ in range(2)]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert max(seen) == most

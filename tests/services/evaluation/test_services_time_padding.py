@@ -15,14 +15,14 @@ import pytest
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.models.predict import predict_in_child
-from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evaluation import model_runs, sealed_runs
 from easeml_core.services.evaluation.model_runs import ModelRuns
 from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.gate import judge
 from easeml_core.services.meter import reading
 from easeml_core.services.models.promotion import MOVES
-from easeml_core.services.referee import dispatch, housekeeping
+from easeml_core.services.referee import dispatch, housekeeping, process
 from easeml_core.services.referee.dispatch import MAX_ATTEMPTS
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
@@ -210,12 +210,25 @@ def test_two_worlds_in_which_a_decision_takes_differently(
     assert written == ([0.5, 0.5] if timetable.is_fixed else [0.001, 0.41])
 
 
+class Inline:
+    """A thread whose work is done when it has started."""
+
+    def __init__(self, *, target: Any, args: Any, **_: Any) -> None:
+        self._target, self._args = target, args
+
+    def start(self) -> None:
+        self._target(*self._args)
+
+
 def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes: float) -> Referee:
     """A referee in whose hours what follows from labels takes so long, each time as the last one from then on.
 
     Nothing of it is held or open while it waits.
     """
     left = list(takes)
+    monkeypatch.setattr(process, "_JUDGEMENTS", 1)  # one after the other: what each may tell of the one before
+    inline = SimpleNamespace(Thread=Inline, Condition=threading.Condition)
+    monkeypatch.setattr(model_runs, "threading", inline)
     for module, name in ((judge, "judge_predictions"), (reading, "read_submission")):
         real = getattr(module, name)
 
@@ -232,7 +245,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
         hours.sleep(seconds)
 
     work = Referee(lab.referee, lab.artifacts, timetable=timetable, grid_seconds=())
-    assert work._decisions.pace.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
+    assert work._judgements.pace.grid == (DECISION_GRID_SECONDS if timetable.is_fixed else ())
     work._keep_time(hours.clock, sleep)
     return work
 
@@ -247,10 +260,10 @@ def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypa
         bogus = file_bogus_promotion(lab)
         order = [work._answer_ready()]
         assert order == [bogus]
-        assert hours.now == pytest.approx(2 * takes)  # no thread has slept
-        order += [work.answer_one(), hours.now, work.answer_one(), hours.now]
+        assert hours.slept == []
+        order += [work._judgements.next_look(), work.answer_one(), work._judgements.next_look(), work.answer_one()]
         answered.append(order)
-        assert order == [bogus, first, 0.5, second, 1.0]
+        assert order == [bogus, 0.5, first, 1.0, second]
     assert answered[0] == answered[1]
 
 
@@ -270,6 +283,7 @@ def test_a_decision_that_is_computed_and_not_written_is_lost_with_its_referee(la
     asked = file_gate(lab)
     assert work._answer_ready() is None
     assert lab.rows("SELECT 1 FROM sealed.ledger") == []
+    lab.end_leases()
     del work  # and another one decides it anew, once
     assert lab.answer(asked).symbol == "pass"
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 1
@@ -279,10 +293,13 @@ def test_a_decision_that_another_referee_has_written_is_waited_for_no_more(lab: 
     hours = Hours()
     work, asked = paced(lab, hours, monkeypatch, LATE, 0.1), file_gate(lab)
     assert work._answer_ready() is None
+    work._judgements.wait(60)
+    lab.end_leases()
     assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=()).answer_one() == asked
     assert work.answer_one() is None
-    assert hours.now == pytest.approx(0.2)  # each has computed it, and no thread has slept
-    assert (work._decisions.waiting(), work._decisions.computed.judged) == ([], {})
+    assert work._judgements.is_idle
+    assert work.answer_one() is None
+    assert work._underway.computed.judged == {}
 
 
 def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, monkeypatch: Any) -> None:
@@ -294,13 +311,13 @@ def test_labels_that_come_before_a_decision_is_written_are_looked_at(lab: Any, m
 
 
 def test_decisions_need_not_be_padded(lab: Any) -> None:
-    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._decisions.pace.grid == ()
+    assert Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())._judgements.pace.grid == ()
 
 
 def test_who_stops_the_referee_waits_for_no_decision_that_is_not_written(lab: Any, wait_for: Any) -> None:
     with at_work(lab, timetable=LATE, decision_grid_seconds=(3600.0,)) as work:
         asked = file_gate(lab)
-        wait_for(lambda: asked in work._decisions.waiting())
+        wait_for(lambda: asked in work._judgements.under_way())
     assert lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked) == 0
 
 
@@ -424,6 +441,7 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
     assert stood._answer_ready() is None
     stood._runs.wait(60)
     assert (len(ran), lab.one(KEPT, m=identity(lab, "good"))) == (2, 0)
+    lab.end_leases()
     work = Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())
     work._keep_time(hours.clock, hours.sleep)
     assert work.answer_one() == asked
@@ -469,6 +487,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(SystemExit):
             Referee(lab.referee, lab.artifacts).answer_one()
+        lab.end_leases()
     assert "ended 5 times" in lab.answer(asked).message
     assert len(ran) == MAX_ATTEMPTS
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0

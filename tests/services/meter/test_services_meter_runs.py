@@ -178,6 +178,7 @@ def test_a_referee_killed_in_the_middle_has_spent_nothing(
         Referee(study.lab.referee, study.lab.artifacts).answer_one()
     assert answer_of(study.lab.worker, request_id) is None
     assert (study.predicted(), study.entries()) == (kept, [])
+    study.lab.end_leases()
     study.end, study.ran = {}, []
     answer = study.lab.answer(request_id)
     assert study.ran == then

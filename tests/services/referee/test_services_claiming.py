@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StateError, StoreUnavailableError, TrainingKilled
 from easeml_core.services.evaluation.backoff import Patience, Turn
-from easeml_core.services.evaluation.time_padding import Pace, PaddedDecisions
+from easeml_core.services.evaluation.time_padding import Computed
 from easeml_core.services.referee import claiming, publishing
 from easeml_core.services.referee.claiming import POSTPONE_SECONDS, Claims, Underway
 from easeml_core.services.referee.publishing import release_due
@@ -51,16 +51,21 @@ class World:
         self.attempt = Attempt(number=1, lost=0, put_offs=0)
         self.fetches, self.runs = Fetches(), SimpleNamespace(under_way=lambda: self.running)
         self.running: list[int] = []
-        self.decisions = PaddedDecisions(Pace((10.0, 60.0), lambda: self.now))
-        underway: Any = Underway(self.fetches, self.runs, self.decisions)  # type: ignore[arg-type]
-        store: Any = Store()
-        self.claims = Claims(store, None, underway, most_put_offs=2)  # type: ignore[arg-type]
+        self.judging: list[int] = []
+        self.computed, self.is_free, self.released = Computed(), True, list[int]()
+        judgements = SimpleNamespace(under_way=lambda: self.judging, are_padded=True)
+        underway: Any = Underway(self.fetches, self.runs, judgements, self.computed)  # type: ignore[arg-type]
+        store, lease = Store(), SimpleNamespace(number=lambda: 7)
+        self.claims = Claims(store, None, underway, lease, most_put_offs=2)  # type: ignore[arg-type]
+        monkeypatch.setattr(claiming.claims, "take", lambda *_: self.is_free)
+        monkeypatch.setattr(claiming.claims, "let_go", lambda _, ids, __: self.released.extend(ids))
         monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(claiming.requests, "claim_request", self._claim)
         monkeypatch.setattr(claiming.requests, "undecided", self._undecided)
         monkeypatch.setattr(claiming.requests, "note_attempt", lambda *_: self.attempt)
 
-    def _claim(self, _: Any, *, skip: list[int], kinds: Any) -> int | None:
+    def _claim(self, _: Any, *, skip: list[int], referee: int, **_more: Any) -> int | None:
+        assert referee == 7
         self.skipped.append(sorted(skip))
         return next((one for one in self.open if one not in skip), None)
 
@@ -73,7 +78,10 @@ class World:
 
     def begin(self, request_id: int) -> Any:
         turn = Turn(request_id)
-        return turn, self.claims.begin(turn)[0]
+        begun = self.claims.begin(turn)
+        assert begun is not None
+        self.claims.end(turn)
+        return turn, begun[0]
 
 
 @pytest.fixture
@@ -83,11 +91,10 @@ def world(monkeypatch: Any) -> World:
 
 def test_what_stands_aside_is_passed_over_until_its_time(world: World) -> None:
     world.claims.set_aside(1)
-    world.fetches.running, world.running = [2], [3]
-    world.decisions.compute(4, (4,), lambda: None)  # may be written from second 10 on
+    world.fetches.running, world.running, world.judging = [2], [3], [4]
     assert (world.claim(), world.skipped[-1]) == (5, [1, 2, 3, 4])
     assert world.claims.seconds_to_next() == [POSTPONE_SECONDS]
-    world.now, world.open = 10.0, [4]
+    world.judging, world.open = [], [4]
     assert (world.claim(), world.skipped[-1]) == (4, [1, 2, 3])
     world.now, world.fetches.running, world.running = POSTPONE_SECONDS, [], []
     world.claim()
@@ -97,12 +104,12 @@ def test_what_stands_aside_is_passed_over_until_its_time(world: World) -> None:
 def test_what_is_kept_of_a_request_goes_where_another_referee_has_decided_it(world: World) -> None:
     for request_id in (1, 2):
         world.begin(request_id)
-        world.decisions.compute(request_id, (request_id,), lambda: None)
-    world.fetches.fetched, world.now, world.open = [3], 60.0, [1]
+    world.computed.judged |= {(request_id,): None for request_id in (1, 4)}
+    world.fetches.fetched, world.open = [3], [1]
     assert world.claim() == 1
-    assert world.looked == [{1, 2, 3}]
-    assert (list(world.claims._prepared), world.decisions.waiting(), world.fetches.kept) == ([1], [1], [{1}])
-    assert list(world.decisions.computed.judged) == [(1,)]
+    assert world.looked == [{1, 2, 3, 4}]
+    assert (list(world.claims._prepared), world.fetches.kept) == ([1], [{1}])
+    assert list(world.computed.judged) == [(1,)]
 
 
 def test_nothing_is_asked_where_nothing_is_kept_of_others(world: World) -> None:
@@ -114,22 +121,36 @@ def test_nothing_is_asked_where_nothing_is_kept_of_others(world: World) -> None:
 def test_an_attempt_begins_with_the_patience_that_is_left(world: World, number: int) -> None:
     world.attempt = Attempt(number=number, lost=3, put_offs=1)
     turn = Turn(1)
-    ready, lost = world.claims.begin(turn)
+    begun = world.claims.begin(turn)
+    assert begun is not None
+    ready, lost = begun
     assert (turn.attempt, lost, ready.patience) == (number, 3, Patience(1, 2))
-    assert world.claims.begin(turn)[0] is ready  # what its runs have left is there until it is decided
+    assert world.claims.begin(Turn(1)) is None  # another thread works on it
+    world.claims.end(turn)
+    assert world.begin(1)[1] is ready  # what its runs have left is there until it is decided
     world.claims.decided(1)
     assert world.fetches.done == [1]
-    assert world.claims.begin(turn)[0] is not ready
+    assert world.begin(1)[1] is not ready
+
+
+def test_no_attempt_begins_at_a_request_that_another_referee_works_on(world: World) -> None:
+    world.is_free, turn = False, Turn(1)
+    assert world.claims.begin(turn) is None
+    assert turn.attempt == 0
+    world.claims.end(turn)
+    world.is_free = True
+    assert world.claims.begin(turn) is not None
+    assert (world.claim(), world.skipped[-1]) == (2, [1])
 
 
 def test_runs_are_forgotten_with_the_last_request_that_may_need_them(world: World) -> None:
     for request_id in (1, 2):
         world.begin(request_id)
-    world.decisions.computed.losses["model", "data"] = 0.25
+    world.computed.losses["model", "data"] = 0.25
     world.claims.decided(1)
-    assert world.decisions.computed.losses
+    assert world.computed.losses
     world.claims.decided(2)
-    assert not world.decisions.computed.losses
+    assert not world.computed.losses
 
 
 @pytest.mark.parametrize(
@@ -159,6 +180,7 @@ def test_a_fault_puts_a_request_off_or_is_raised(
         assert world.claims.put_off(turn, error).startswith("put off")
     assert world.claims.standing_aside() == ([1] if then == "aside" else [])
     assert put_off == ([1] if then == "put off" else [])
+    assert world.released == ([] if then == "raised" else [1])
     assert world.fetches.done == put_off  # what could not be fetched is fetched anew
     assert list(world.claims._prepared) == []
 
@@ -167,24 +189,6 @@ def test_a_fault_puts_a_request_off_or_is_raised(
 def test_a_fault_before_a_request_has_begun_is_raised(world: World, turn: Turn) -> None:
     with pytest.raises(ConcurrentUpdateError):
         world.claims.put_off(turn, ConcurrentUpdateError("a lock"))
-
-
-def test_times_of_decisions_follow_from_the_grid_and_not_from_the_one_before(world: World) -> None:
-    """A computation of 12 seconds seems to take 60; the next one may be written no sooner than its own padded time."""
-
-    def takes(seconds: float) -> Any:
-        def compute() -> float:
-            world.now += seconds
-            return seconds
-
-        return compute
-
-    world.decisions.compute(1, (1, "a"), takes(12.0))
-    world.decisions.compute(2, (2, "b"), takes(3.0))
-    assert world.decisions.due() == [60.0, 70.0]
-    assert world.decisions.computed.judged == {(1, "a"): 12.0, (2, "b"): 3.0}
-    world.now = 60.0
-    assert world.decisions.early() == [2]
 
 
 # Publishing.

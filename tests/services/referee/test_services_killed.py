@@ -155,6 +155,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     model = wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
     referee.send_signal(signal.SIGKILL)
     wait_for(lambda: gone(model))
+    lab.end_leases()
 
     assert answer_of(lab.worker, asked) is None
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0  # nothing was spent
@@ -165,6 +166,32 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert answer.message == "step 1 of 3: pass", ended[0][1]
     assert not answer.cached
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
+
+
+def test_a_referee_killed_in_the_middle_of_a_run_while_another_one_is_alive(
+    lab: Any, start: Any, wait_for: Any, tmp_path: Any
+) -> None:
+    """The other one leaves the request alone as long as the first lives, and repeats its run when it does not."""
+    from sklearn.naive_bayes import GaussianNB
+
+    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
+    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
+    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
+    command = (*command, "--answer-delay", "0", "--poll", "1", "--workers", "2")
+    killed = start(*command)
+    model = wait_for(lambda: child_of(killed, "easeml_core.models.predict_child"))
+    model.suspend()  # a model that takes its time
+    other = start(*command)
+    elsewhere = file_gate_request(lab.worker, study="first", model_id=lab.models["first"]["good"], request_key="2")
+    wait_for(lambda: answer_of(lab.worker, elsewhere))
+    assert child_of(other, "easeml_core.models.predict_child") is None
+    killed.send_signal(signal.SIGKILL)
+    lab.end_leases()  # instead of waiting for it; the one that lives extends its own
+    assert wait_for(lambda: answer_of(lab.worker, asked)).message == "step 1 of 3: pass"
+    assert lab.rows("SELECT step, request_id FROM sealed.ledger WHERE request_id = :id", id=asked) == [(1, asked)]
+    attempts = "SELECT count(*) FROM sealed.attempts WHERE NOT survived AND request_id = :id"
+    assert lab.one(attempts, id=asked) == 2  # the killed one, and the one that decided
 
 
 def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
@@ -181,6 +208,7 @@ def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: 
     wait_for(lambda: child_of(referee, "easeml_core.models.predict_child") is None)
     referee.send_signal(signal.SIGKILL)
     referee.wait(60)
+    lab.end_leases()
 
     assert lab.one("SELECT count(*) FROM sealed.predictions") == kept
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0

@@ -13,6 +13,7 @@ from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.fetching import NotFetchedError
 from easeml_core.services.evaluation.backoff import Turn
 from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError, Run
+from easeml_core.services.evaluation.time_padding import Computed
 from easeml_core.services.referee import prerequisites
 from easeml_core.services.referee.claiming import Underway
 from easeml_core.services.referee.prerequisites import Prerequisites
@@ -33,16 +34,21 @@ class World:
         self.asked: Any = None
         fetches = SimpleNamespace(ask=lambda *given: self._ask("fetch", given))
         runs = SimpleNamespace(are_padded=padded, ask=lambda *given: self._ask("beside", given))
-        decisions = SimpleNamespace(compute=lambda request_id, key, compute: self.done.append(("computed", compute())))
+        judgements = SimpleNamespace(ask=lambda *given: self._ask("computation", given))
+        self.computed, self.resumed = Computed(), Attempt(9, 0, 0)
         claims: Any = SimpleNamespace(
-            survived=lambda turn: self.done.append(("survived", turn.request_id, turn.attempt)), settle=self._settle
+            survived=lambda turn: self.done.append(("survived", turn.request_id, turn.attempt)),
+            settle=self._settle,
+            stop=lambda turn: self.done.append(("given up", turn.request_id)),
+            resume=lambda _: self.resumed,
         )
         self.ready: Any = SimpleNamespace(run=lambda _: self.done.append("ran"), steps=self._steps)
-        underway: Any = Underway(fetches, runs, decisions)  # type: ignore[arg-type]
+        underway: Any = Underway(fetches, runs, judgements, self.computed)  # type: ignore[arg-type]
         store: Any = SimpleNamespace(begin=self._begin)
         self.made = Prerequisites(store, claims, underway)
         monkeypatch.setattr(prerequisites.requests, "undecided", lambda _, ids: set(ids) if self.undecided else set())
         monkeypatch.setattr(prerequisites.requests, "note_attempt", lambda *_: Attempt(9, 0, 0))
+        monkeypatch.setattr(prerequisites.requests, "tenant_of", lambda *_: 12)
         monkeypatch.setattr(prerequisites, "wake", lambda _, request_id: self.done.append(("woke", request_id)))
 
     @contextlib.contextmanager
@@ -77,8 +83,8 @@ STOPPED = [("survived", 3, 1), "settled"]
 @pytest.mark.parametrize(
     ("padded", "runs", "done"),
     [
-        (True, (SKOPS,), [*STOPPED, "beside"]),
-        (True, (CONSTANT, SKOPS), [*STOPPED, "beside"]),
+        (True, (SKOPS,), [*STOPPED, ("given up", 3), "beside"]),
+        (True, (CONSTANT, SKOPS), [*STOPPED, ("given up", 3), "beside"]),
         (True, (CONSTANT,), ["ran", *STOPPED]),  # it runs no code: its time tells nothing
         (False, (CONSTANT, SKOPS), ["ran", *STOPPED]),  # a model that ends this process leaves a lost attempt
     ],
@@ -92,19 +98,22 @@ def test_models_run_beside_other_requests_where_runs_are_padded(
 def test_a_run_in_its_turn_is_an_attempt_of_its_own(monkeypatch: Any) -> None:
     world = World(monkeypatch)
     world.make(NotRunError(SKOPS))
-    request_id, steps, ended = world.asked
+    request_id, steps, ended, owner = world.asked
     world.done.clear()
-    assert (request_id, next(steps)) == (3, None)
+    assert (request_id, next(steps), owner) == (3, None, 12)
     assert world.done == ["step"]
     assert list(steps) == []
     ended()
     assert world.done == ["step", ("survived", 3, 9), "settled", ("woke", 3)]
 
 
-def test_no_model_runs_for_a_request_that_another_referee_has_decided(monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("undecided", "resumed"), [(False, Attempt(9, 0, 0)), (True, None)])
+def test_no_model_runs_for_a_request_that_another_referee_has_decided_or_works_on(
+    monkeypatch: Any, undecided: bool, resumed: Attempt | None
+) -> None:
     world = World(monkeypatch)
     world.make(NotRunError(SKOPS))
-    world.undecided = False
+    world.undecided, world.resumed = undecided, resumed
     world.done.clear()
     assert list(world.asked[1]) == []
     assert world.done == []
@@ -113,7 +122,7 @@ def test_no_model_runs_for_a_request_that_another_referee_has_decided(monkeypatc
 def test_a_run_whose_end_cannot_be_written_is_remembered(monkeypatch: Any, caplog: Any) -> None:
     world = World(monkeypatch)
     world.make(NotRunError(SKOPS))
-    _, steps, ended = world.asked
+    _, steps, ended, _ = world.asked
     next(steps)
     world.away = True
     world.done.clear()
@@ -135,6 +144,18 @@ def test_a_fetch_that_may_end_this_process_is_an_attempt(monkeypatch: Any, sourc
     assert world.done == ["fetched", ("survived", 3, attempt), "settled", ("woke", 3)]
 
 
-def test_what_follows_from_labels_is_computed_before_the_attempt_is_said_to_have_survived(monkeypatch: Any) -> None:
-    """A computation that ends this process must count against the request."""
-    assert World(monkeypatch).make(NotJudgedError((3,), lambda: 7)) == [("computed", 7), *STOPPED]
+@pytest.mark.parametrize("fails", [False, True])
+def test_nothing_follows_from_a_computation_before_its_padded_end_however_it_ends(
+    monkeypatch: Any, fails: bool
+) -> None:
+    """Until then its attempt has not survived: a computation that ends this process must count against the request."""
+    world = World(monkeypatch)
+    assert world.make(NotJudgedError((3,), lambda: 7 // (not fails))) == ["computation"]
+    request_id, steps, ended, owner = world.asked
+    assert (request_id, next(steps), owner) == (3, None, 12)
+    assert (world.done, world.computed.judged) == (["computation"], {})
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        assert list(steps) == []
+    ended()
+    assert world.done == ["computation", *STOPPED, ("woke", 3)]
+    assert world.computed.judged == ({} if fails else {(3,): 7})

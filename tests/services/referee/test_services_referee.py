@@ -82,6 +82,7 @@ def test_a_database_that_is_away_leaves_the_request_for_later(lab: Any, monkeypa
         with pytest.raises(StoreUnavailableError):
             Referee(lab.referee, lab.artifacts).answer_one()
     assert answer_of(lab.worker, asked) is None
+    lab.end_leases()
     assert lab.answer(asked).step == 1
 
 

@@ -12,6 +12,7 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.referee import housekeeping
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
 from easeml_core.store.tables import models, sealed
@@ -29,7 +30,7 @@ def moved(monkeypatch: Any) -> list[Any]:
 
 
 def test_tags_are_looked_at_once_and_after_every_move(lab: Any, moved: list[Any], tmp_path: Path) -> None:
-    idle_work = Housekeeper(lab.referee, lab.artifacts, {"dags": tmp_path})
+    idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {"dags": tmp_path})
     for _ in range(3):
         idle_work.work()
     assert moved == [{"dags": tmp_path}]
@@ -41,7 +42,7 @@ def test_tags_are_looked_at_once_and_after_every_move(lab: Any, moved: list[Any]
 
 
 def test_without_repositories_no_tag_is_looked_at(lab: Any, moved: list[Any]) -> None:
-    Housekeeper(lab.referee, lab.artifacts, {}).work()
+    Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {}).work()
     assert moved == []
 
 
@@ -66,7 +67,7 @@ def test_a_set_learns_the_models_of_the_past_and_requests_come_first(lab: Any) -
 
 def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(housekeeping, "reevaluation_steps", lambda *_, **__: 1 / 0)
-    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
     assert [idle_work.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model of the past was not run on a live set") == 1
 

@@ -21,6 +21,7 @@ from easeml_core.services.evaluation.reevaluation import measure_next, remeasure
 from easeml_core.services.referee import housekeeping
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import studies, validation_sets
@@ -118,7 +119,8 @@ def suggested(lab: Any) -> set[str]:
 
 def idle_work_of(lab: Any) -> Housekeeper:
     """As a referee that has just been started: all that it remembers is in the database."""
-    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    lab.end_leases()
+    idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
     idle_work._models_due = float("inf")  # nothing of a sealed set here
     return idle_work
 
@@ -190,7 +192,7 @@ def test_one_piece_of_work_runs_one_model(lab: Any, bring: Any, turns: list[Any]
         return 1 if ends == "well" else 1 / 0
 
     monkeypatch.setattr(housekeeping, "reevaluation_steps", run_one)
-    idle_work = Housekeeper(lab.referee, lab.artifacts, {})
+    idle_work = Housekeeper(lab.referee, lab.artifacts, RefereeLease(lab.referee), {})
     assert (idle_work.work(), turns) == (ends == "well", [])
 
 

@@ -21,6 +21,7 @@ from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
 from easeml_core.services.referee import housekeeping
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.backtest import history_table
 from easeml_core.services.selection.costs import report_costs
@@ -350,7 +351,7 @@ def test_a_decision_of_the_scheduler_misses_no_measurement(replaced: Any) -> Non
 
 def test_an_error_of_measuring_keeps_the_referee_from_nothing(replaced: Any, monkeypatch: Any, caplog: Any) -> None:
     monkeypatch.setattr(housekeeping, "measure_next", lambda *_, **__: 1 / 0)
-    idle_work = housekeeping.Housekeeper(replaced.referee, replaced.artifacts, {})
+    idle_work = housekeeping.Housekeeper(replaced.referee, replaced.artifacts, RefereeLease(replaced.referee), {})
     assert [idle_work.work() for _ in range(3)] == [False] * 3
     assert caplog.text.count("a model was not measured on its study's new validation set") == 1
 

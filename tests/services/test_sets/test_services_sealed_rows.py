@@ -255,6 +255,7 @@ def test_a_referee_that_is_killed_while_it_registers_leaves_nothing(
         with pytest.raises(SystemExit):
             register("one", table(), "y")
     assert bare.rows(counts) == [(0, 0)]
+    bare.end_leases()
     Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one()
     assert bare.rows(counts) == [(ROWS, 2)]
     assert row_registry.OWN_WORDS in register("two", table(), "z").message
