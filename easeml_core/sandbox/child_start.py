@@ -57,6 +57,9 @@ _PASSED_ON = (
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
 )  # fmt: skip
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "time_for_children", "user", "uts")
+"""By name: Airflow keeps the processes of its tasks from being traced, and such a process cannot list the folder."""
+
 _INHERITED = (
     "Umask",
     "Uid",
@@ -439,6 +442,11 @@ def runtime_folder() -> Path:
     return folder
 
 
+def own_namespaces() -> list[str]:
+    """Return the namespaces of this process, which it may know even where it must not be traced."""
+    return [os.readlink(entry) for name in _NAMESPACES if (entry := Path("/proc/self/ns", name)).is_symlink()]
+
+
 @functools.lru_cache(maxsize=1)
 def _digest(pid: int) -> str:
     """Of all that a child inherits, and of the code and libraries that it would import."""
@@ -450,7 +458,7 @@ def _digest(pid: int) -> str:
         "status": [line for line in status if line.partition(":")[0] in _INHERITED],
         "limits": [resource.getrlimit(limit) for limit in _LIMITS],
         "nice": os.getpriority(os.PRIO_PROCESS, 0),
-        "namespaces": sorted(os.readlink(entry) for entry in Path("/proc/self/ns").iterdir()),
+        "namespaces": own_namespaces(),
         "cgroup": Path("/proc/self/cgroup").read_text(),
         "interpreter": [sys.executable, sys.version],
         "package": sorted((str(p), p.stat().st_mtime_ns) for p in package.rglob("*.py")),
