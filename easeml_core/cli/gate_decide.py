@@ -274,7 +274,7 @@ def _decide(
     warnings = [*data.mismatches, *map(str, small)]
     show_warnings(warnings)
     if as_json:
-        show_json(report(decision) | {"condition": str(condition), "warnings": warnings})
+        show_json(report(decision, condition=str(condition), warnings=warnings))
     else:
         click.echo("pass" if decision.passed else "fail")
     return 0 if decision.passed else 1

@@ -45,17 +45,23 @@ def plan_both(condition: str, asked: PlannedFor, meter: str | None, share: float
         InvalidInputError: An option has no effect here, or gate and meter cannot share a set with these settings.
     """
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.services.test_sets.planning import plan_joint
+    from easeml_core.services.test_sets.planning import JointPlanReport, SetsAlternative, plan_joint
 
     config = _config(condition, asked, meter, SHARE if share is None else share)
     sizes = plan_joint(config)
     two = sizes.separate_gate + sizes.separate_meter
     cheaper = "neither" if two == sizes.labels else "one set" if sizes.labels < two else "two sets"
     if as_json:
-        said = {"condition": str(parse_condition(config.gate.condition)), "reliability": config.reliability}
-        said |= {"gate_share": config.gate_share, "meter": config.meter.to_json()}
-        alternatives = [{"sets": "joint", "labels": sizes.labels}, {"sets": "separate", "labels": two}]
-        show_json(said | row_of(sizes) | {"alternatives": alternatives, "cheaper": cheaper})
+        report = JointPlanReport(
+            **row_of(sizes),
+            condition=str(parse_condition(config.gate.condition)),
+            reliability=config.reliability,
+            gate_share=config.gate_share,
+            meter=config.meter.to_json(),
+            alternatives=[SetsAlternative("joint", sizes.labels), SetsAlternative("separate", two)],
+            cheaper=cheaper,
+        )
+        show_json(report)
         return
     click.echo(
         f"one set: {sizes.labels:,}; two sets: {sizes.separate_gate:,} + {sizes.separate_meter:,}; cheaper: {cheaper}"
@@ -150,7 +156,7 @@ def plan(
     plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Show how many examples a sealed set needs for a condition, and the alternatives."""
-    from easeml_core.gate.alternatives import alternatives_to
+    from easeml_core.gate.alternatives import GatePlanReport, alternatives_to
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.planner import on_average, plan_gate
 
@@ -171,7 +177,7 @@ def plan(
 
         write_plot(draw_gate_plan(str(condition), found, others, asked), plot)
     if as_json:
-        show_json({"condition": str(condition)} | found.to_json() | {"alternatives": others})
+        show_json(GatePlanReport(condition=str(condition), **found.to_json(), alternatives=list(others)))
     else:
         assumed = asked.assume_disagreement
         _show(str(condition), found, others, on_average(condition, mode=asked.mode, assume_disagreement=assumed))

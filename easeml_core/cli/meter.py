@@ -9,7 +9,7 @@ import click
 
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, show_warnings, write_plot
 from easeml_core.cli.plan_options import meter_options, meter_settings
-from easeml_core.encoding import row_of
+from easeml_core.encoding import from_json, row_of
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def replay(
     What is printed depends on the sealed set: it is for the referee, and submitters of models must not read it.
     """
     from easeml_core.config import MeterConfig, require
-    from easeml_core.meter.history import read_history
+    from easeml_core.meter.history import ReplayReport, read_history
     from easeml_core.meter.history import replay as replay_history
     from easeml_core.meter.planner import plan_config
     from easeml_core.meter.plot import draw_replay
@@ -117,7 +117,7 @@ def replay(
     if plot is not None:
         write_plot(draw_replay(found, config), plot)
     if as_json:
-        show_json({**found.to_json(), "planned": planned, "warnings": warnings})
+        show_json(from_json({**found.to_json(), "planned": planned, "warnings": warnings}, ReplayReport))
     else:
         _show(found, config)
     show_warnings(warnings)

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import parse_adaptivity
-from easeml_core.encoding import row_of
+from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConfigError, counted
 from easeml_core.gate.clauses import number
@@ -45,6 +45,25 @@ class Alternative:
     examples: int
     labels_per_submission: int
     steps: int
+
+
+@typed_record
+class GatePlanReport:
+    """A plan for a condition, and what might be chosen instead; fields as of ``GatePlan``."""
+
+    condition: str
+    labels: int
+    unlabelled: int
+    labels_per_submission: int
+    log_level: float
+    log_multiplicity: float
+    estimator: str
+    method: str
+    reasons: list[str]
+    examples: int
+    labels_per_verdict: int
+    level: float
+    alternatives: list[Alternative]
 
 
 def alternatives_to(condition: Condition, asked: PlannedFor) -> tuple[Alternative, ...]:

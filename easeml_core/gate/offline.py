@@ -23,6 +23,7 @@ import numpy as np
 
 from easeml_core.config import require
 from easeml_core.csv_text import numbered_rows, read_text
+from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.awaited_labels import Wanted
@@ -396,25 +397,84 @@ def too_few_examples(
     return tuple(found)
 
 
-def report(decision: Decision) -> dict[str, Any]:
-    """The referee's report as plain JSON; the interval is that of n - o where a clause is about it, else the first."""
+@typed_record
+class DecidedClause:
+    """The verdict on one clause; fields as of ``ClauseDecision``, where a p-value of 0 has the logarithm None."""
+
+    clause: str
+    verdict: str
+    quantity: str
+    threshold: float
+    examples: int
+    estimate: float | None
+    interval: tuple[float, float]
+    log_p_pass: float | None
+    log_p_fail: float | None
+    log_level_pass: float
+    log_level_fail: float
+    method: str
+
+
+@typed_record
+class DecidedSlice:
+    """The verdict on the condition of a slice; fields as of ``Decision`` and ``Outcomes``."""
+
+    verdict: str
+    passed: bool
+    mode: str
+    log_level: float
+    examples: int
+    wins: int | None
+    losses: int | None
+    new_correct: int | None
+    old_correct: int | None
+    disagreements: int
+    judged: int | None
+    labels: int
+    clauses: list[DecidedClause]
+    slices: dict[str, DecidedSlice]
+
+
+@typed_record
+class DecisionReport:
+    """The referee's report on a decision.
+
+    Attributes:
+        released: ``pass`` or ``fail``.
+        level: alpha, 0 where it is below the smallest double; ``log_level`` then tells.
+        interval: That of n - o where a clause is about it, else of the first clause.
+        condition: In canonical form.
+        warnings: About the files, and about sizes.
+    """
+
+    verdict: str
+    released: str
+    examples: int
+    wins: int | None
+    losses: int | None
+    disagreements: int
+    labels: int
+    level: float
+    log_level: float
+    mode: str
+    interval: tuple[float, float]
+    clauses: list[DecidedClause]
+    slices: dict[str, DecidedSlice]
+    condition: str
+    warnings: list[str]
+
+
+def report(decision: Decision, *, condition: str, warnings: list[str]) -> DecisionReport:
+    """Return the referee's report on a decision."""
     shown = next((c for c in decision.clauses if c.quantity == "n - o"), decision.clauses[0])
-    full = decision.to_json()
-    return {
-        "verdict": full["verdict"],
+    own = {
         "released": "pass" if decision.passed else "fail",
-        "examples": full["examples"],
-        "wins": full["wins"],
-        "losses": full["losses"],
-        "disagreements": full["disagreements"],
-        "labels": full["labels"],
         "level": math.exp(decision.log_level),
-        "log_level": decision.log_level,
-        "mode": full["mode"],
-        "interval": list(shown.interval),
-        "clauses": full["clauses"],
-        "slices": full["slices"],
+        "interval": shown.interval,
+        "condition": condition,
+        "warnings": warnings,
     }
+    return from_json(decision.to_json() | own, DecisionReport)
 
 
 def decided(found: Decision | Wanted, examples: list[str], source: str) -> Decision:

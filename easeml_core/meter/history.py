@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from easeml_core.csv_text import numbered_rows, read_text
+from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
@@ -75,6 +77,46 @@ class Replay:
             "final_tolerance": readings[-1]["tolerance"] if readings else None,
             "alerts": [{"submission": at, "message": text} for at, text in self.alerts],
         }
+
+
+@typed_record
+class ReplayedReading:
+    """A submission that got an answer; ``edges`` are left out where they are those of the settings."""
+
+    submission: str | int
+    signal: int | None
+    tolerance: float
+    reachable: int
+    edges: list[float] | UnsetType = UNSET
+
+
+@typed_record
+class ReplayedAlert:
+    """A breach of the overfitting budget, and the position of the submission, from 1."""
+
+    submission: int
+    message: str
+
+
+@typed_record
+class ReplayReport:
+    """What the meter would have said.
+
+    Attributes:
+        readings: The submissions that got an answer.
+        retired_at: As of ``Replay``.
+        final_tolerance: Of the last answer; None without any.
+        alerts: As of ``Replay``.
+        planned: Examples that the plan asks for.
+        warnings: About the size of the set.
+    """
+
+    readings: list[ReplayedReading]
+    retired_at: int | None
+    final_tolerance: float | None
+    alerts: list[ReplayedAlert]
+    planned: int
+    warnings: list[str]
 
 
 def replay(history: Sequence[Submitted], *, examples: int, config: MeterConfig, seed: int = 0) -> Replay:

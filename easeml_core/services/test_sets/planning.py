@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from easeml_core.config import DirectConfig, GateConfig, JointConfig, MeterConfig, SetConfig, choice, set_config
+from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
@@ -184,6 +185,35 @@ class JointSizes:
     validation_minimum: int | None
     separate_gate: int
     separate_meter: int
+
+
+@typed_record
+class SetsAlternative:
+    """Whether gate and meter share a set (``joint``) or have one each (``separate``), and the labels that it takes."""
+
+    sets: str
+    labels: int
+
+
+@typed_record
+class JointPlanReport(JointSizes):
+    """A plan for one set of gate and meter with its settings, compared with two sets.
+
+    Attributes:
+        condition: The gate's, in canonical form.
+        reliability: 1 - delta of both together.
+        gate_share: The gate's part of delta.
+        meter: Settings of the meter.
+        alternatives: One set, and two.
+        cheaper: ``one set``, ``two sets`` or ``neither``.
+    """
+
+    condition: str
+    reliability: float
+    gate_share: float
+    meter: JsonObject
+    alternatives: list[SetsAlternative]
+    cheaper: str
 
 
 def plan_joint(config: JointConfig) -> JointSizes:
