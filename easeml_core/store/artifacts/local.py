@@ -91,6 +91,7 @@ class ArtifactStore:
                 with open(handle, "w", encoding="utf-8") as writer:
                     writer.write(marker_text(identity))
                     os.fchmod(writer.fileno(), 0o644)
+                    writer.flush()  # fsync does not know this buffer
                     os.fsync(writer.fileno())
                 _put_in_place(Path(name), self.root / MARKER)
             finally:
@@ -242,6 +243,7 @@ class ArtifactStore:
                 shutil.copyfileobj(reader, writer)
                 # Through the descriptor: who shares the folder may have put a link in the place of the name.
                 os.fchmod(writer.fileno(), 0o644)  # the referee may run under another account
+                writer.flush()  # fsync does not know this buffer
                 os.fsync(writer.fileno())  # the database will soon say for good that this file exists
             digest = _digest(copy)  # of the copy: the original may be changing
             target = self._place(digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -24,7 +25,7 @@ from property_sizes import examples
 
 from easeml_core.errors import ArtifactError
 from easeml_core.store.artifacts import local as artifacts_module
-from easeml_core.store.artifacts.local import LARGEST_BYTES, MARKER, ArtifactStore
+from easeml_core.store.artifacts.local import LARGEST_BYTES, MARKER, ArtifactStore, marker_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -325,6 +326,30 @@ def test_a_full_disk_leaves_nothing(
     monkeypatch.setattr(shutil, "copyfileobj", fill_up)
     with pytest.raises(ArtifactError, match="No space left on device"):
         artifacts.put(file())
+    assert kept(artifacts) == []
+
+
+@pytest.mark.parametrize(
+    ("write", "size"),
+    [
+        (lambda store, path: store.put(path), len(b"abc")),
+        (lambda store, _: store.mark("0" * 32), len(marker_text("0" * 32))),
+    ],
+    ids=["put", "mark"],
+)
+def test_a_file_is_synced_whole_before_it_has_its_name(
+    artifacts: ArtifactStore,
+    file: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[ArtifactStore, Path], str],
+    size: int,
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, f"cannot sync {os.fstat(descriptor).st_size} bytes")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(ArtifactError, match=f"cannot sync {size} bytes"):
+        write(artifacts, file())
     assert kept(artifacts) == []
 
 
