@@ -257,6 +257,13 @@ def test_a_capped_rise_lags_behind_and_says_so():
     assert "upper" in ratchet_automaton(3).promised_sides
 
 
+@pytest.mark.parametrize("one_sided", [False, True])
+def test_a_ratchet_promises_the_lower_end_of_the_worst_gap_unless_one_sided(one_sided):
+    said = promise(config_of("ratchet", one_sided=one_sided))
+    assert said.startswith("the true gap is not above the range")
+    assert ("the largest true gap so far is not below it" in said) is not one_sided
+
+
 def test_answers_that_an_automaton_cannot_have_given_are_refused():
     with pytest.raises(ConfigError, match="answers that this automaton gives"):
         read(config_of("automaton"), 0.0, [Answered(4)], 10**5)

@@ -209,6 +209,11 @@ def test_methods_with_a_condition_name_it(method):
     assert plan(method).warnings[0].startswith(method + ": ")
 
 
+def test_a_plan_of_an_automaton_names_what_it_promises():
+    (warning,) = plan("automaton", automaton=ratchet_automaton(5).rows).warnings
+    assert warning.startswith("automaton: it promises that the true gap is not above the range")
+
+
 @pytest.mark.parametrize(("b_1", "minimum"), [(0.05, 1_060), (0.02, 6_623), (0.0, None), (-0.1, None)])
 def test_least_validation_set(b_1, minimum):
     assert validation_minimum(ranges=(b_1, 0.9), reliability=0.99) == minimum

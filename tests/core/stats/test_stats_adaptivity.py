@@ -199,7 +199,8 @@ def test_steps_are_counted(steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"mode": "fp"}, {"estimator": "bentkus"}, {"reliability": 1.0}, {"log_weight": -1.0}]
+    "wrong",
+    [{"mode": "fp"}, {"estimator": "bentkus"}, {"reliability": 0.0}, {"reliability": 1.0}, {"log_weight": -1.0}],
 )
 def test_a_level_is_refused_what_it_does_not_know(wrong: dict[str, object]) -> None:
     asked = {"reliability": 0.9, "adaptivity": "none", "steps": 8, "mode": "fp-free", "estimator": "exact"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -498,6 +499,27 @@ def test_a_key_is_rotated_and_what_the_old_one_has_signed_stays_valid(office: Of
     (office.keys / KEY).chmod(0o640)
     with pytest.raises(StateError, match="mode 0600"):
         office.referee().run_once()
+
+
+def test_a_referee_appends_all_that_has_committed_before_it_waits(
+    office: Office, wait_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("easeml_core.services.evidence.notary.APPEND_AT_ONCE", 1)
+    for weight in (2, 3, 4):
+        with office.lab.worker.begin() as tx:
+            tx.exec_driver_sql(f"UPDATE work.studies SET weight = {weight} WHERE name = 'first'")
+    missing = "SELECT count(*) FROM work.audit WHERE id NOT IN (SELECT subject FROM sealed.chain WHERE kind = 'audit')"
+    assert office.lab.one(missing) >= 3
+    stop = threading.Event()
+    referee = Referee(office.lab.referee, office.lab.artifacts, keys=office.keys, poll_seconds=3600)
+    thread = threading.Thread(target=referee.run, args=(stop,))
+    thread.start()
+    try:
+        wait_for(lambda: office.lab.one(missing) == 0)
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
 
 
 def test_audit_rows_that_commit_late_or_never_leave_no_gap(office: Office) -> None:

@@ -68,9 +68,12 @@ def test_an_installation_with_data_adopts_only_where_they_are(
     database: Any, artifacts: ArtifactStore, make_study: Any, tmp_path: Path
 ) -> None:
     """An upgraded installation has data and no row: the first command may come from the wrong folder."""
+    make_study("digits", source="sklearn:digits", candidates=TREE)
+    shutil.copytree(artifacts.root, tmp_path / "old")  # lacks the newest
     make_study("cancer", candidates=TREE)
-    with pytest.raises(ArtifactPlaceError, match="does not hold the artifacts of this installation"):
-        checked_artifacts(database.worker, ArtifactStore(tmp_path / "wrong"))
+    for wrong in ("empty", "old"):
+        with pytest.raises(ArtifactPlaceError, match="does not hold the artifacts of this installation"):
+            checked_artifacts(database.worker, ArtifactStore(tmp_path / wrong))
     assert installed_place(database.worker) is None
     checked_artifacts(database.worker, artifacts)
     known = installed_place(database.worker)

@@ -199,7 +199,13 @@ def test_a_referee_sends_by_itself(lab: Any, box: MailBox, wait_for: Any) -> Non
 
 @pytest.mark.parametrize(
     ("given", "host", "port"),
-    [("mail.example:2525", "mail.example", 2525), ("mail", "mail", 25), ("[::1]:25", "::1", 25)],
+    [
+        ("mail.example:2525", "mail.example", 2525),
+        ("mail", "mail", 25),
+        ("[::1]:25", "::1", 25),
+        ("mail:1", "mail", 1),
+        ("mail:65535", "mail", 65535),
+    ],
 )
 def test_an_address_of_a_server(given: str, host: str, port: int) -> None:
     found = MailServer.parse(given, "a@b")
@@ -211,6 +217,7 @@ def test_an_address_of_a_server(given: str, host: str, port: int) -> None:
     [
         ("mail:smtp", "a@b", "smtp must be HOST:PORT, got 'mail:smtp'"),
         ("mail:0", "a@b", "smtp must be HOST:PORT with a port from 1 to 65535, got 0"),
+        ("mail:65536", "a@b", "smtp must be HOST:PORT with a port from 1 to 65535, got 65536"),
         (":25", "a@b", "smtp must be HOST:PORT, got ''"),
         ("mail", "nobody", "mail-from must be an address such as name@host, got 'nobody'"),
         ("mail", "a@b\nBcc: c@d", "mail-from must be an address"),

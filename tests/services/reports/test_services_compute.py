@@ -15,6 +15,7 @@ from easeml_core.entities import TrialState
 from easeml_core.errors import ConfigError
 from easeml_core.services.reports.compute import compute, lanes_of
 from easeml_core.store.queries.compute import DeviceRun, history_stamp
+from easeml_core.store.queries.overview import busy_devices
 
 NOW = datetime(2026, 11, 26, 12, tzinfo=UTC)
 
@@ -123,6 +124,17 @@ def test_sums_are_those_of_the_trials_in_the_time(database: Any, two: dict[str, 
     assert shares["lab"] == (pytest.approx(0.25, abs=0.01), 0.25)
     longer = compute(database.worker, window="24h")
     assert longer.totals.ended == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "hours_ago"), [(None, {1: 2, 2: 1, 3: 1, 9: 1, 10: 1}), (["mine"], {1: 1, 9: 1, 10: 1}), ([], {})]
+)
+def test_devices_of_the_last_day_by_the_hour(
+    database: Any, two: dict[str, int], names: list[str] | None, hours_ago: dict[int, int]
+) -> None:
+    with database.worker.begin() as tx:
+        found = busy_devices(tx, names)
+    assert found == pytest.approx([hours_ago.get(hour, 0) for hour in range(24, 0, -1)], abs=0.05)
 
 
 def test_of_others_only_sums_are_reported(database: Any, two: dict[str, int]) -> None:

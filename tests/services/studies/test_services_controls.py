@@ -346,23 +346,28 @@ def test_a_tenant_gets_no_more_trials_at_once_than_it_may(lab: Any) -> None:
     assert len(suggest(lab)) == 1
 
 
-def test_a_lost_worker_costs_what_its_lease_held_and_the_next_attempt_gets_as_much_again(lab: Any) -> None:
+@pytest.mark.parametrize("saved", [0.0, 8.0])
+def test_a_lost_worker_costs_what_its_lease_held_and_the_next_attempt_gets_as_much_again(
+    lab: Any, saved: float
+) -> None:
+    """What a checkpoint holds is not lost; it counts as part of the 51 s that the next attempt may take in all."""
     set_study(lab.worker, study="full", budget_seconds=403.0)
     (trial,) = of_full(lab, 1)
     claim(lab.worker, trial_id=trial.trial_id, request_key="w")
     lab.as_superuser(
-        "UPDATE work.trials SET attempt_started_at = now() - interval '21 s', lease_until = now() - interval '1 s' "
-        "WHERE id = %s",
+        "UPDATE work.trials SET attempt_started_at = now() - interval '21 s', lease_until = now() - interval '1 s', "
+        "checkpoint = 'sha256:' || repeat('0', 64), checkpoint_seconds = %s, checkpoint_progress = 0.5 WHERE id = %s",
+        saved,
         trial.trial_id,
     )
     assert expire_leases(lab.worker) == [trial.trial_id]
-    assert study_details(lab.worker, study="full").summary.device_seconds == pytest.approx(23.0, abs=0.01)
+    assert study_details(lab.worker, study="full").summary.device_seconds == pytest.approx(23.0 - saved, abs=0.01)
     (again,) = of_full(lab, 1)
     assert again.trial_id == trial.trial_id
-    assert limit_of(lab, trial) == pytest.approx(71.0, abs=0.01)
+    assert limit_of(lab, trial) == pytest.approx(71.0 - saved, abs=0.01)
     lease = claim(lab.worker, trial_id=trial.trial_id, request_key="second")
     assert lease is not None
-    assert lease.reserved_seconds == pytest.approx(51.0, abs=0.01)
+    assert lease.reserved_seconds == pytest.approx(51.0 - saved, abs=0.01)
 
 
 def test_a_lost_worker_that_used_up_the_budget_ends_the_trial(lab: Any) -> None:

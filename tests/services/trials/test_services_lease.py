@@ -321,6 +321,13 @@ def test_progress_of_a_training_is_a_point_only_where_it_is_one(news: dict[str, 
     assert (found and (found.step, found.of, found.quality, found.loss)) == point
 
 
+@pytest.mark.parametrize(("seconds", "kept"), [(3.0, 3.0), (1e9, 1e9), (1e12, 1e9)])
+def test_a_point_has_no_more_seconds_than_the_store_takes(seconds: float, kept: float) -> None:
+    found = point_of({"step": 1, "loss": 0.5}, seconds=seconds)
+    assert found is not None
+    assert found.seconds == kept
+
+
 class Files:
     """Storage whose uploads wait until they may end."""
 

@@ -13,6 +13,7 @@ import pytest
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.files import Progress
+from easeml_core.remote.object_files import ObjectFile
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store
 
@@ -129,6 +130,17 @@ def test_a_changed_file_is_not_handed_out_and_made_good_by_the_next_put(
             open_it(ABC)
     remote.put(file())
     assert other.path(ABC).read_bytes() == b"abc"
+
+
+def test_a_file_larger_than_any_artifact_is_replaced_unread(
+    remote: Any, file: Any, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.pipe_file(KEY, b"abcd")
+    with monkeypatch.context() as patch:
+        patch.setattr("easeml_core.store.artifacts.remote.LARGEST_BYTES", 3)
+        patch.delattr(ObjectFile, "opened")
+        assert remote.put(file()) == ABC
+    assert remote.path(ABC).read_bytes() == b"abc"
 
 
 def test_a_changed_file_in_the_cache_is_made_good(remote: Any, other: Any, file: Any) -> None:

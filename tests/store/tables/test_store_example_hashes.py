@@ -88,10 +88,11 @@ def test_without_names_the_places_count_whatever_the_shape() -> None:
     assert example_hashes(images.reshape(2, 4)[:, ::-1], None) != expected
 
 
-def test_long_tables_are_hashed_in_pieces(monkeypatch: Any) -> None:
+@pytest.mark.parametrize("cells", [28, 3])  # seven rows at once; less than a row
+def test_long_tables_are_hashed_in_pieces(monkeypatch: Any, cells: int) -> None:
     table = np.random.default_rng(3).integers(0, 3, (50, 4)).astype(np.float32)
     whole = example_hashes(table, list("abcd"))
-    monkeypatch.setattr("easeml_core.store.tables.test_sets._CELLS_AT_ONCE", 28)  # seven rows at once
+    monkeypatch.setattr("easeml_core.store.tables.test_sets._CELLS_AT_ONCE", cells)
     assert example_hashes(table, list("abcd")) == whole
     assert len(set(whole)) == len(np.unique(table, axis=0))
 

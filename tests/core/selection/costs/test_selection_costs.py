@@ -36,6 +36,7 @@ def test_without_data_all_costs_are_equal():
     assert not model.known
     assert model == CostModel()
     assert model.predict(1, NAMES).tolist() == [1.0] * 4
+    assert learn_costs(Problem((Arms(1, 1.0, NAMES, rows=50),))) == CostModel(rows={1: 50.0})
 
 
 def test_one_measurement_by_hand():
