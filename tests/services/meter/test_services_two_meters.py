@@ -19,6 +19,7 @@ from metered import METER as STRICT
 from easeml_core.config import set_config
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
+from easeml_core.services.meter.history import meter_history
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
@@ -111,6 +112,23 @@ def test_drift_is_reported_wherever_a_study_is_shown_and_pauses_nothing(drifted:
     assert not pause_on_alert(worker, study="study", alert_id=alert.alert_id).paused
     assert next_alert(worker, study="study", kind="overfitting") is None
     assert next_alert(worker, study="study", kind=("overfitting", "drift")) == alert
+
+
+def test_the_history_of_a_meter_shows_the_second_sample_while_it_is_live(drifted: Study) -> None:
+    referee, set_id = drifted.lab.referee, drifted.sets["direct"]
+
+    def second() -> tuple[int, int | None] | None:
+        history = meter_history(referee, study="study")
+        assert history is not None
+        assert history.chosen.test_set_id == drifted.sets["meter"]
+        found = history.second
+        return None if found is None else (found.found.test_set_id, found.answer and found.answer.signal)
+
+    assert second() == (set_id, None)
+    drifted.submit(1)
+    assert second() == (set_id, 1)
+    retire_test_set(referee, test_set=str(set_id))
+    assert second() is None
 
 
 def test_a_reading_may_break_the_budget_and_show_drift_at_once(make: Any) -> None:
