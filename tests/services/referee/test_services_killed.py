@@ -57,7 +57,7 @@ def child_of(process: subprocess.Popen[str], module: str) -> psutil.Process | No
     """The process's child that runs this module of ours, once it is there."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
         assert process.poll() is None, process.communicate()[1]
-        for child in psutil.Process(process.pid).children():
+        for child in psutil.Process(process.pid).children(recursive=True):
             if module in child.cmdline():
                 return child
     return None
