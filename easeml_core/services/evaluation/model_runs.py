@@ -93,6 +93,11 @@ class ModelRuns:
             self._waiting.append(_Job(request_id, owner, steps, ended))
         self.look()
 
+    def one_at_a_time(self) -> None:
+        """Have a single place from now on."""
+        with self._changed:
+            self._places, self._reserve = 1, 0
+
     def look(self) -> None:
         """Continue what has reached its padded end, and start what has waited for that."""
         with self._changed:

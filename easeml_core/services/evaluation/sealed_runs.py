@@ -22,6 +22,7 @@ import os
 import tempfile
 import threading
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,7 +53,7 @@ from easeml_core.store.tables import sealed, studies
 from easeml_core.store.tables.sealed import Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from numpy.typing import NDArray
     from sqlalchemy import Connection
@@ -134,35 +135,72 @@ class Preparation:
         self._losses, self._answers = kept.losses, kept.answers
         self._errors: dict[tuple[str, int | None], Exception] = {}
         self._tasks: dict[int, StudyTask] = {}
+        self._inputs: dict[int, tuple[NDArray[Any], bytes]] = {}
 
     def run(self, missing: NotRunError) -> None:
-        """As ``steps``, all at once."""
-        at_once(self.steps(missing))
+        """Make the runs that a decision lacked, one after the other; each result is stored before the next run.
 
-    def steps(self, missing: NotRunError) -> Generator[None, None, None]:
-        """Make the runs that a decision lacked, one after the other; outside of any transaction.
-
-        Yields after each run, and stores its result when resumed. Once a model cannot be run, no other model is: no
-        decision compares with it. An error is kept for the decision (``missing``); the runs after it are not made.
+        Outside of any transaction. Once a model cannot be run, no other model is: no decision compares with it. An
+        error is kept for the decision (``missing``); the runs after it are not made.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
             ConcurrentUpdateError: Another transaction was in the way.
             SchemaVersionError: The schema is not the one of this code.
         """
-        self._tasks.clear()
+        for run, keep in self._made(missing.runs):
+            self._noted(run, keep)
+
+    def steps(self, missing: NotRunError) -> Generator[None, None, None]:
+        """As ``run``, in one step: nothing is stored before the padded end of all runs together.
+
+        Yields once, however the runs end, where code of a model was run.
+        """
+        kept: list[tuple[Run, Callable[[], object]]] = []
+        try:
+            kept.extend(self._made(missing.runs))
+        finally:
+            if any(run.has_code for run in missing.runs):
+                yield
+        for run, keep in kept:
+            self._noted(run, keep)
+
+    def _made(self, runs: Sequence[Run]) -> Iterator[tuple[Run, Callable[[], object]]]:
+        """Make runs; yield each with what stores its result.
+
+        All that the database has for them is read before the first: a transaction between two runs would show when the
+        first has ended.
+        """
+        if not runs or self._noted(runs[0], partial(self._load, runs)) is None:
+            return
         unable: Model | None = None
-        for run in missing.runs:
+        for run in runs:
             if unable not in (None, run.model):
                 return
-            try:
-                could_run = yield from self._run_on(run.model, run.test_set_id)
-            except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
-                raise
-            except Exception as error:  # the decision reports it
-                self._errors[run.model.identity, run.test_set_id] = error
+            found = self._noted(run, partial(self._run_on, run.model, run.test_set_id))
+            if found is None:
                 return
+            could_run, keep = found
+            yield run, keep
             unable = unable if could_run else run.model
+
+    def _load(self, runs: Sequence[Run]) -> bool:
+        """Read the sets' inputs and the studies' requirements; True."""
+        with self._store.begin() as tx:
+            self._tasks = {study_id: _task_of(tx, study_id) for study_id in {run.model.study_id for run in runs}}
+            sets = {run.test_set_id for run in runs if run.test_set_id is not None}
+            self._inputs = {set_id: sealed.inputs_and_secret(tx, set_id) for set_id in sets}
+        return True
+
+    def _noted(self, run: Run, work: Callable[[], T]) -> T | None:
+        """Do some work of a run; an error of the run is kept for the decision, and None returned."""
+        try:
+            return work()
+        except (StoreUnavailableError, ConcurrentUpdateError, SchemaVersionError):
+            raise
+        except Exception as error:  # the decision reports it
+            self._errors[run.model.identity, run.test_set_id] = error
+            return None
 
     def judged(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
         """Return a result of sealed labels: computed now, or before this decision outside any transaction.
@@ -206,19 +244,18 @@ class Preparation:
         """Return the model's answers on that part, one for each example, or None when it was not run there."""
         return self._answers.get((model.identity, data))
 
-    def _run_on(self, model: Model, test_set_id: int | None) -> Generator[None, None, bool]:
-        """Make one run and store its result; return whether the model could be run."""
+    def _run_on(self, model: Model, test_set_id: int | None) -> tuple[bool, Callable[[], object]]:
+        """Make one run; return whether the model could be run, and what stores the result."""
         if test_set_id is None:
-            yield from self._measure(model)
-            return True
-        labels, failure = yield from _stepped(model, lambda: self._sealed_run(model, test_set_id))
-        _keep(self._store, model, test_set_id, labels=labels, failure=failure)
-        return labels is not None
+            return True, self._measure(model)
+        labels, failure = self._sealed_run(model, test_set_id)
+        return labels is not None, partial(_keep, self._store, model, test_set_id, labels=labels, failure=failure)
 
     def _sealed_run(self, model: Model, test_set_id: int) -> tuple[NDArray[Any] | None, str | None]:
         """As the function of this name; a model whose process was ended has failed if it fails on open rows too."""
         try:
-            return _sealed_run(self._store, self._artifacts, model, test_set_id, self._task(model))
+            task = self._tasks[model.study_id]
+            return _sealed_run(self._artifacts, model, test_set_id, task, *self._inputs[test_set_id])
         except (TrainingKilled, TrainingStarved) as error:
             failed = self._open_failure(model)
             if failed is None:
@@ -227,7 +264,7 @@ class Preparation:
 
     def _open_failure(self, model: Model) -> str | None:
         """Return why the model fails on the open validation rows, alone and with the same limits; None if unknown."""
-        task = self._task(model)
+        task = self._tasks[model.study_id]
         with self._artifacts.copy(task.data) as path:
             inputs = load_open_parts(path).validation_inputs
         try:
@@ -239,26 +276,22 @@ class Preparation:
             return str(error)
         return None
 
-    def _task(self, model: Model) -> StudyTask:
-        """Return the study's requirements on its models, read once for all runs of a decision."""
-        if model.study_id not in self._tasks:
-            with self._store.begin() as tx:
-                self._tasks[model.study_id] = _task_of(tx, model.study_id)
-        return self._tasks[model.study_id]
-
-    def _measure(self, model: Model) -> Generator[None, None, None]:
-        task = self._task(model)
+    def _measure(self, model: Model) -> Callable[[], object]:
+        """Run a model on the validation part; return what stores its answers and its loss."""
+        task = self._tasks[model.study_id]
         with self._artifacts.copy(task.data) as path:
             parts = load_open_parts(path)
-        answers, failure = yield from _stepped(
-            model, lambda: _run(self._artifacts, model, parts.validation_inputs, task.wanted)
-        )
+        answers, failure = _run(self._artifacts, model, parts.validation_inputs, task.wanted)
         if answers is None:
             # The text may come from what another run of the model has left behind, so it is never shown.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
             raise _no_loss(model)
-        self._answers[model.identity, task.data] = answers
-        self._losses[model.identity, task.data] = float(np.mean(wrong(task.hit, parts.validation_labels, answers)))
+        key, loss = (model.identity, task.data), float(np.mean(wrong(task.hit, parts.validation_labels, answers)))
+
+        def keep() -> None:
+            self._answers[key], self._losses[key] = answers, loss
+
+        return keep
 
 
 def sealed_predictions(tx: Connection, ready: Preparation, test_set_id: int, *models: Model) -> list[Predictions]:
@@ -333,20 +366,24 @@ def sealed_run_steps(
         ArtifactError: The model's file is missing or was changed.
     """
     with store.begin() as tx:
-        task = _task_of(tx, model.study_id)
-    labels, failure = yield from _stepped(model, lambda: _sealed_run(store, artifacts, model, test_set_id, task))
+        task, (inputs, secret) = _task_of(tx, model.study_id), sealed.inputs_and_secret(tx, test_set_id)
+    run = partial(_sealed_run, artifacts, model, test_set_id, task, inputs, secret)
+    labels, failure = yield from _stepped(model, run)
     _keep(store, model, test_set_id, labels=labels, failure=failure)
 
 
 def _sealed_run(
-    store: Store, artifacts: ArtifactStore, model: Model, test_set_id: int, task: StudyTask
+    artifacts: ArtifactStore,
+    model: Model,
+    test_set_id: int,
+    task: StudyTask,
+    inputs: NDArray[Any],
+    secret: bytes,
 ) -> tuple[NDArray[Any] | None, str | None]:
     """Return a model's predictions on a sealed set, or None and why it failed.
 
     The first answers count, and only if a part of the rows gets the same ones a second time.
     """
-    with store.begin() as tx:
-        inputs, secret = sealed.inputs_and_secret(tx, test_set_id)
     labels, failure = _run(artifacts, model, inputs, task.wanted)
     if labels is not None and model.format != "constant":
         repeated = rows_to_repeat(labels, _repetition_key(secret, model, test_set_id))
@@ -441,16 +478,21 @@ def _run(
     return None, failure
 
 
+def side_by_side() -> bool:
+    """Whether the sandbox keeps models that run at the same time from each other's processes and files."""
+    return {"processes", "files"} <= set(probe_isolation(Sandbox()).kept_from)
+
+
 _ALONE = threading.Lock()
 
 
 @contextlib.contextmanager
 def _apart() -> Iterator[None]:
-    """Let no other model run meanwhile where the sandbox cannot keep them from each other's processes and files.
+    """Let no other model run meanwhile where they could see each other (``side_by_side``).
 
     Then models of one account, on this machine, run one after the other, whichever referee starts them.
     """
-    if {"processes", "files"} <= set(probe_isolation(Sandbox()).kept_from):
+    if side_by_side():
         yield
         return
     with _ALONE, contextlib.ExitStack() as held:

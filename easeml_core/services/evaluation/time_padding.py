@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-GRID_SECONDS = (10.0, 60.0, 1200.0)
-"""Of a model's runs on a set. The last exceeds what they can take, so that there are never more than three:
+GRID_SECONDS = (0.5, 10.0, 60.0, 1200.0, 3600.0)
+"""Of all runs for a request, or of a model's on a set. The last exceeds what they can take:
 
-* It is run on all rows and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and a few seconds
-  until each of the four children has ended. A kill or a time-out ends that, and one run on the open rows follows.
-* Its file is copied for each of the three, at most 8 GiB (``store/artifacts/local.py``), which are read three times and
-  written once: 96 GiB together. 700 s suffice for that where reading and writing go at 150 MB/s and more. On a slower
-  disk only files of that size can have a fourth time, the double of the last.
+* A model is run on all rows of a set and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and
+  a few seconds until each of the four children has ended. A reading needs that for two sets, and two attempts on the
+  validation part: 1,230 s. A kill or a time-out ends all that, and one run on the open rows follows.
+* A model's file is copied for each of the five, at most 8 GiB (``store/artifacts/local.py``), which are read three
+  times and written once: 160 GiB together. 1,700 s suffice for that where reading and writing go at 100 MB/s and more.
+  On a slower disk only files of that size can have a further time, the double of the last.
 """
 
 DECISION_GRID_SECONDS = (0.5, 4.0, 60.0)

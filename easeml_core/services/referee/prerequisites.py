@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from easeml_core.errors import StoreError
 from easeml_core.services.datasets.fetching import NotFetchedError
 from easeml_core.services.evaluation.backoff import Turn
-from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError
+from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError, side_by_side
 from easeml_core.services.referee.claiming import wake
 from easeml_core.store.tables import requests
 
@@ -64,6 +64,8 @@ class Prerequisites:
         elif self._runs.are_padded and any(run.has_code for run in missing.runs):
             self._stopped(turn)
             self._claims.stop(turn)  # until its turn has come, another referee with a free place may make them
+            if not side_by_side():
+                self._runs.one_at_a_time()
             steps = self._run_in_turn(missing, ready, request_id)
             self._runs.ask(request_id, steps, lambda: self.wake(request_id), self._tenant_of(request_id))
         else:

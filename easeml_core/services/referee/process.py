@@ -58,6 +58,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_RUNS = 2
+"""Requests, for each worker, whose models run or are padded at a time where answers have fixed times.
+
+A place that waits for its padded end needs no processor."""
+
 _JUDGEMENTS = 4
 """Computations from labels, for each worker, that are done or padded at a time."""
 
@@ -150,7 +155,7 @@ class Referee:
         runs = Pace(duties.grid_seconds if is_fixed else (), clock)
         judgements = Pace(duties.decision_grid_seconds if is_fixed else (), clock)
         self._clock, self._sleep = clock, sleep
-        self._runs = ModelRuns(runs, duties.workers, reserve)
+        self._runs = ModelRuns(runs, _RUNS * duties.workers, reserve)
         self._judgements = ModelRuns(judgements, _JUDGEMENTS * duties.workers, reserve)
         self._underway = Underway(self._fetches, self._runs, self._judgements, computed)
         self._claims = Claims(

@@ -41,15 +41,15 @@ def prepared(monkeypatch: Any, **ends: Exception | bool) -> tuple[Preparation, l
     """Preparation whose runs end so, by model and place; and the list of runs that were made."""
     ran: list[str] = []
 
-    def run(_: Any, model: Model, test_set_id: int | None) -> Generator[None, None, bool]:
+    def run(_: Any, model: Model, test_set_id: int | None) -> tuple[bool, Any]:
         ran.append(f"{'old' if model is OLD else 'new'}_{'open' if test_set_id is None else 'sealed'}")
-        yield
         end = ends.get(ran[-1], True)
         if isinstance(end, Exception):
             raise end
-        return end
+        return end, lambda: ran.append("kept")
 
     monkeypatch.setattr(Preparation, "_run_on", run)
+    monkeypatch.setattr(Preparation, "_load", lambda *_: True)
     return Preparation(None, None), ran  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ def test_runs_are_made_in_their_order_and_none_that_no_decision_needs(
 ) -> None:
     ready, made = prepared(monkeypatch, **ends)
     ready.run(NotRunError(*runs))
-    assert made == ran
+    assert [one for one in made if one != "kept"] == ran
 
 
 @pytest.mark.parametrize("error", [StoreUnavailableError("away"), ConcurrentUpdateError("a lock")])
@@ -81,10 +81,19 @@ def test_a_fault_of_the_database_is_raised_and_kept_for_no_decision(monkeypatch:
     assert isinstance(ready.missing(Run(OLD, SET)), NotRunError)
 
 
-def test_each_run_is_a_step(monkeypatch: Any) -> None:
-    ready, ran = prepared(monkeypatch)
-    steps = ready.steps(NotRunError(Run(OLD, SET), Run(NEW, SET)))
-    assert [len(ran) for _ in steps] == [1, 2]
+@pytest.mark.parametrize(("end", "kept"), [(True, ["kept", "kept"]), (GONE, ["kept"])])
+def test_all_runs_of_a_request_have_one_padded_end_and_nothing_is_stored_before(
+    monkeypatch: Any, end: Any, kept: list[str]
+) -> None:
+    """However they end. Without padding each result is stored before the next run, so that a kill loses one."""
+    runs = NotRunError(Run(OLD, SET), Run(NEW, SET))
+    ready, ran = prepared(monkeypatch, new_sealed=end)
+    steps = ready.steps(runs)
+    assert [list(ran) for _ in steps] == [["old_sealed", "new_sealed"]]
+    assert ran[2:] == kept
+    ready, ran = prepared(monkeypatch, new_sealed=end)
+    ready.run(runs)
+    assert ran[:3] == ["old_sealed", "kept", "new_sealed"]
 
 
 def predictions(monkeypatch: Any, ready: Preparation, **known: Predictions) -> list[Predictions]:

@@ -44,16 +44,16 @@ LATE = Timetable(delay_seconds=3600.0)
 
 
 def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
-    took = (0.0, 1.41, 6.29, 10.0, 10.001, 60.0, 61.0, 480.0, 1180.0, 1200.0, 1201.0)
-    assert [padded(t, GRID_SECONDS) for t in took] == [10, 10, 10, 10, 60, 60, 1200, 1200, 1200, 1200, 2400]
+    took = (0.0, 0.5, 1.41, 10.0, 10.001, 60.0, 61.0, 480.0, 1200.0, 1201.0, 3600.0, 3601.0)
+    assert [padded(t, GRID_SECONDS) for t in took] == [0.5, 0.5, 10, 10, 60, 60, 1200, 1200, 1200, 3600, 3600, 7200]
     assert [padded(t, ()) for t in took] == list(took)
 
 
 def test_a_run_on_a_set_is_never_beyond_the_grid() -> None:
-    """Two looks with two attempts each, and two copies of the largest file at 100 MB/s."""
+    """Two sets, two looks with two attempts each, the validation part; five copies of the largest file at 100 MB/s."""
     limit = inspect.signature(predict_in_child).parameters["time_limit_seconds"].default
-    read_or_written = 2 * 4 * LARGEST_BYTES
-    assert 4 * (limit + 3) + read_or_written / 100e6 < GRID_SECONDS[-1]
+    read_or_written = 5 * 4 * LARGEST_BYTES
+    assert 10 * (limit + 3) + read_or_written / 100e6 < GRID_SECONDS[-1]
 
 
 class Hours:
@@ -168,7 +168,8 @@ def file_bogus_promotion(lab: Any) -> int:
 def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypatch: Any, grid: tuple[float]) -> None:
     """What the referee does after the run it does at the same time, whatever the model's inputs let it sleep."""
     ended = []
-    for sleeps in (1.41, 4.29):
+    monkeypatch.setattr(process, "_RUNS", 1)
+    for sleeps in (1.41, 3.29):
         lab, hours, began = make_lab(), Hours(), list[float]()
         forget(lab, "good")
 
@@ -187,9 +188,9 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
         assert {work.answer_one(), work.answer_one()} == {gate, meter}
         ended.append((hours.now, [at for at in began if at % 10 == 0]))
     if grid:
-        assert ended == [(30, [0, 10, 20])] * 2  # the next run begins at the padded end of the one before
+        assert ended == [(20, [0, 10])] * 2  # the next ones begin at the padded end of the ones before
     else:
-        assert [now for now, _ in ended] == [pytest.approx(5 * sleeps) for sleeps in (1.41, 4.29)]
+        assert [now for now, _ in ended] == [pytest.approx(5 * sleeps) for sleeps in (1.41, 3.29)]
 
 
 @pytest.mark.parametrize("kind", ["gate", "meter"])
@@ -332,7 +333,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     work._keep_time(hours.clock, hours.sleep)
     assert work.run_once() == 0
     assert ended == [1] * 4  # on the gate set and on the meter set, and on a part of each again
-    assert hours.slept == [10.0, 10.0]
+    assert hours.slept == [0.5, 0.5]
 
 
 @pytest.fixture
@@ -408,8 +409,11 @@ def ran(monkeypatch: Any) -> list[int]:
     return models_run
 
 
-def test_other_requests_are_answered_while_a_run_is_padded(lab: Any, ran: list[int], wait_for: Any) -> None:
+def test_other_requests_are_answered_while_a_run_is_padded(
+    lab: Any, ran: list[int], wait_for: Any, monkeypatch: Any
+) -> None:
     """Another study's request is decided; a later one of the same study is not, nor one that needs the next run."""
+    monkeypatch.setattr(process, "_RUNS", 1)
     forget(lab, "good")
     lab.as_superuser(
         "DELETE FROM sealed.predictions WHERE test_set_id IN (SELECT t.id FROM work.test_sets t "
@@ -445,9 +449,9 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
     work = Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())
     work._keep_time(hours.clock, hours.sleep)
     assert work.answer_one() == asked
-    assert (len(ran), hours.slept) == (4, [10.0])
+    assert (len(ran), hours.slept) == (4, [0.5])
     assert stood.answer_one() is None
-    assert frozen.slept == [10.0]
+    assert frozen.slept == [0.5]
     assert (stood._claims._prepared, stood._runs.is_idle) == ({}, True)
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
     assert sorted(lab.rows(ATTEMPTS, id=asked)) == [(False,)] + [(True,)] * 4  # only the decision could not say so

@@ -33,7 +33,13 @@ class World:
         self.done, self.away, self.undecided = list[Any](), False, True
         self.asked: Any = None
         fetches = SimpleNamespace(ask=lambda *given: self._ask("fetch", given))
-        runs = SimpleNamespace(are_padded=padded, ask=lambda *given: self._ask("beside", given))
+        runs = SimpleNamespace(
+            are_padded=padded,
+            ask=lambda *given: self._ask("beside", given),
+            one_at_a_time=lambda: self.done.append("one at a time"),
+        )
+        monkeypatch.setattr(prerequisites, "side_by_side", lambda: self.may_overlap)
+        self.may_overlap = True
         judgements = SimpleNamespace(ask=lambda *given: self._ask("computation", given))
         self.computed, self.resumed = Computed(), Attempt(9, 0, 0)
         claims: Any = SimpleNamespace(
@@ -93,6 +99,12 @@ def test_models_run_beside_other_requests_where_runs_are_padded(
     monkeypatch: Any, padded: bool, runs: tuple[Run, ...], done: list[Any]
 ) -> None:
     assert World(monkeypatch, padded=padded).make(NotRunError(*runs)) == done
+
+
+def test_models_that_could_see_each_other_run_one_after_the_other(monkeypatch: Any) -> None:
+    world = World(monkeypatch)
+    world.may_overlap = False
+    assert world.make(NotRunError(SKOPS)) == [*STOPPED, ("given up", 3), "one at a time", "beside"]
 
 
 def test_a_run_in_its_turn_is_an_attempt_of_its_own(monkeypatch: Any) -> None:
