@@ -57,6 +57,15 @@ def report_to(channel: int) -> Report:
     return report
 
 
+STARTED = "started"
+"""Field of the line by which a child says that it has imported its libraries: from here on it costs its own time."""
+
+
+def tell_started(channel: int) -> None:
+    """Write that line to the descriptor."""
+    os.write(channel, json.dumps({STARTED: True}).encode() + b"\n")
+
+
 class LineReader:
     r"""Turns chunks of bytes into the JSON objects that stand on whole lines; anything else is dropped.
 

@@ -104,6 +104,10 @@ class Limits:
         """Take in how long it is now to the deadline of a study that has one."""
         self._seconds_left[study] = seconds
 
+    def charge(self, study: int, seconds: float) -> None:
+        """Take in what a study has used beside the costs of its trials, such as the starts of their processes."""
+        self._spent[study] += seconds
+
     def found(self, study: int, quality: float | None) -> None:
         """Take in a quality that cost this study nothing: another one paid for the trial."""
         self._best[study] = max(self._best[study], quality or 0.0)

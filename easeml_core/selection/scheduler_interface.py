@@ -106,6 +106,9 @@ class Scheduler(Protocol):
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Take in how long it is now to the deadline of a tenant that has one."""
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+
 
 def next_refit(results: int) -> int:
     """The number of results at which costs, and a prior that lacks a past, are learnt anew after this many.

@@ -6,10 +6,12 @@ last, ``result.json``, each whole or not at all. It never sees a sealed part, a 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, Tr
 from easeml_core.faults import Blame, blame_of
 from easeml_core.files import written_whole
 from easeml_core.sandbox import child_guard
-from easeml_core.sandbox.progress import report_to, take_stdout
+from easeml_core.sandbox.progress import report_to, take_stdout, tell_started
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.run_options import Run
 
@@ -39,9 +41,12 @@ _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|
 def main(arguments: list[str]) -> None:
     """Run the job and end: status 0 with a result, ``guard.REASON_STATUS`` with a reason."""
     child_guard.prepare(int(arguments[0]))
-    report = report_to(take_stdout())
+    channel = take_stdout()
     try:
-        run(TrainingJob.from_json(json.loads(Path(arguments[1]).read_text())), report)
+        job = TrainingJob.from_json(json.loads(Path(arguments[1]).read_text()))
+        load_libraries(job.kind)
+        tell_started(channel)
+        run(job, report_to(channel))
     except EasemlError as error:
         of_task = isinstance(error, TrainingTaskError) or blame_of(error) is Blame.PASSING
         child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task)
@@ -54,6 +59,18 @@ def main(arguments: list[str]) -> None:
             raise
         said = (str(error).strip() or "an array did not fit").splitlines()[0]
         child_guard.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
+
+
+def load_libraries(kind: str) -> None:
+    """Import what the kind's training needs; a fork of a server has imported it already.
+
+    What is missing or unknown is the trainer's to say.
+    """
+    from easeml_core.training.trainers import TRAINERS
+
+    for module in TRAINERS[kind].modules if kind in TRAINERS else ():
+        with suppress(ImportError):
+            importlib.import_module(module)
 
 
 def run(job: TrainingJob, report: Report) -> None:

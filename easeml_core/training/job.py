@@ -161,12 +161,14 @@ class TrainingResult:
 
     Attributes:
         quality: Of the metric's score on the validation part, in [0, 1]; higher is better.
-        cost_seconds: Wall seconds of the whole child, > 0: start, load, fit, validate and save.
+        cost_seconds: Wall seconds of the child from its libraries' import on, > 0: load, fit, validate, save and end.
         artifact_path: The saved model, inside the job's output folder.
         format: A key of ``formats.FORMATS``.
         validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,); or several numbers a row,
             (validation_rows, numbers).
         score: Of the metric, in its own unit; None where it was not told.
+        start_seconds: Wall seconds before the cost begins, >= 0: starting the process and importing libraries. None
+            where they are part of the cost.
     """
 
     quality: float
@@ -175,3 +177,4 @@ class TrainingResult:
     format: str
     validation_predictions: NDArray[Any]
     score: float | None = None
+    start_seconds: float | None = None

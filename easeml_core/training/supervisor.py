@@ -17,7 +17,7 @@ import numpy as np
 from easeml_core.errors import TrainingCancelled, TrainingError
 from easeml_core.models.formats import FORMATS
 from easeml_core.sandbox.process import Limits, run_child
-from easeml_core.sandbox.progress import LineReader
+from easeml_core.sandbox.progress import STARTED, LineReader
 from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.run_options import END, checkpoint_name
@@ -96,7 +96,8 @@ def run_job(
             raise
         on_progress({"note": f"once more with batches of half the size, after {str(error).splitlines()[0]}"})
         _run_smaller(watch, smaller)
-    return read_result(job.output_dir, cost_seconds=watch.age_seconds)
+    cost, start = watch.cost_seconds, watch.start_seconds
+    return read_result(job.output_dir, cost_seconds=cost, start_seconds=start)
 
 
 def _smaller(job: TrainingJob, reason: str, watch: _Watch) -> TrainingJob | None:
@@ -134,12 +135,19 @@ class _Watch:
         self._poll_seconds, self._should_end = poll_seconds, should_end
         self._started = time.monotonic()
         self._news: queue.SimpleQueue[tuple[float, JsonObject]] = queue.SimpleQueue()
+        self._child_began: float | None = None  # until it has started
+        self.start_seconds = 0.0
         self.newest: Path | None = None
 
     @property
     def age_seconds(self) -> float:
         """Wall seconds since the first child was started, > 0."""
         return max(time.monotonic() - self._started, 1e-6)
+
+    @property
+    def cost_seconds(self) -> float:
+        """Wall seconds of the children from their libraries' import on, > 0."""
+        return max(self.age_seconds - self.start_seconds, 1e-6)
 
     def run(self, job: TrainingJob) -> None:
         """Run a child to its end; what it has told is handed on also when that is a bad one."""
@@ -156,6 +164,7 @@ class _Watch:
         self._deliver(job)
 
     def _run_child(self, job: TrainingJob, job_path: Path) -> None:
+        self._child_began = self.age_seconds
         run_child(
             "easeml_core.training.child",
             [str(job_path)],
@@ -171,8 +180,17 @@ class _Watch:
 
     def _take(self, fields: JsonObject) -> None:
         """In the thread that reads; the time is that of the news, however late it is looked at."""
+        if STARTED in fields:
+            self._note_start()
+            return
         if self._news.qsize() < _MOST_NEWS and is_storable(fields):
-            self._news.put((self.age_seconds, fields))
+            self._news.put((self.cost_seconds, fields))
+
+    def _note_start(self) -> None:
+        """Of each child the first such line counts, which is written before any code of a tenant runs."""
+        if self._child_began is not None:
+            self.start_seconds += self.age_seconds - self._child_began
+            self._child_began = None
 
     def _poll(self, job: TrainingJob) -> None:
         self._deliver(job)
@@ -220,7 +238,7 @@ def is_share(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
+def read_result(output_dir: Path, *, cost_seconds: float, start_seconds: float | None = None) -> TrainingResult:
     """What a child left in its folder, checked.
 
     Raises:
@@ -237,7 +255,9 @@ def read_result(output_dir: Path, *, cost_seconds: float) -> TrainingResult:
     predictions = _read_predictions(output_dir / PREDICTIONS)
     score = fields.get("score")
     shown = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
-    return TrainingResult(float(quality), cost_seconds, path, str(model_format), predictions, shown)
+    return TrainingResult(
+        float(quality), cost_seconds, path, str(model_format), predictions, shown, start_seconds=start_seconds
+    )
 
 
 def _demand(fits: bool, what: str) -> None:

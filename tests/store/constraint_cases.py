@@ -176,7 +176,12 @@ CASES: dict[str, list[Case]] = {
     "work.restarts_once_key": each("restarts", "what", "what"),
     "work.trials_excused_check": each("trials done", "excused", "-1", "attempt + 1", "11"),
     "work.trials_lost_check": each("trials waiting", "lost_seconds", "-0.1", "'NaN'", "'Infinity'", *TOO_LARGE),
+    "work.trials_start_check": [
+        *each("trials done", "start_seconds", *NO_SECONDS),
+        *each("trials waiting", "start_seconds", "1"),
+    ],
     "work.trials_limit_check": [
+        *each("trials done", "start_seconds", "1.001", limit_seconds="2"),
         *each("trials waiting", "limit_seconds", *NOT_POSITIVE, *TOO_LARGE),
         *each("trials waiting", "lost_seconds", "2.001", limit_seconds="2"),
         *each("trials done", "cost_seconds", "2.001", limit_seconds="2"),

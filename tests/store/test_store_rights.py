@@ -24,7 +24,7 @@ ALL = "*"
 TRIAL_UPDATES = (
     "attempt attempt_started_at beat_at cancel_requested checkpoint checkpoint_progress checkpoint_seconds "
     "cost_seconds device executor executor_details failure failure_kind finished_at last_key last_try lease_key "
-    "lease_until limit_seconds lost_seconds progress resumed_seconds started_at state"
+    "lease_until limit_seconds lost_seconds progress resumed_seconds start_seconds started_at state"
 )
 # Table -> columns that may be inserted, columns that may be updated; the specification's table of rights.
 WORKER = {
@@ -354,6 +354,7 @@ REAL_NUMBERS = {
     "trials.cost_seconds",
     "trials.limit_seconds",
     "trials.lost_seconds",
+    *("trials.start_seconds", "trials.charged_seconds"),
     *("trials.checkpoint_seconds", "trials.checkpoint_progress", "trials.resumed_seconds"),
     *("curves.quality", "curves.loss", "curves.seconds"),
     *("rungs.quality", "rungs.hoped", "rungs.needed"),

@@ -71,6 +71,7 @@ class DefaultScheduler:
         self._pulls: list[tuple[int, Pull]] = []
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
+        self._charged: dict[int, float] = {}
         self._fitted, self._is_stale = 0, False
         self._choice = self._before_any_trial()
 
@@ -124,6 +125,12 @@ class DefaultScheduler:
         if not self._is_stale:
             self._choice.set_seconds_left(tenant, seconds)
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+        self._charged[tenant] = self._charged.get(tenant, 0.0) + seconds
+        if not self._is_stale:
+            self._choice.charge(tenant, seconds)
+
     def _refit(self) -> None:
         """Learn anew from the results up to the last refit point, and replay all of them."""
         if self._is_cold:
@@ -133,6 +140,8 @@ class DefaultScheduler:
             self._choice.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
         for (tenant, arm), device in self._started.items():
             self._choice.start(tenant, arm, device=device)
+        for tenant, seconds in self._charged.items():
+            self._choice.charge(tenant, seconds)
         for tenant, seconds in self._seconds_left.items():
             self._choice.set_seconds_left(tenant, seconds)
 

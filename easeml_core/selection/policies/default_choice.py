@@ -169,6 +169,11 @@ class DefaultChoice:
         self._limits.set_seconds_left(tenant, seconds)
         self._touch(tenant)
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+        self._limits.charge(tenant, seconds)
+        self._touch(tenant)
+
     def _learn_cost(self, tenant: int) -> None:
         """Charge what is under way, and what may be, with the costs that are predicted now.
 

@@ -319,6 +319,7 @@ class PublishedScheduler:
         self._pulls: list[Pull] = []
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
+        self._charged: dict[int, float] = {}
         self._fitted, self._is_stale = 0, False
         self._standings = self._stand()
 
@@ -402,6 +403,12 @@ class PublishedScheduler:
         if not self._is_stale:
             self._standings.set_seconds_left(tenant, seconds)
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+        self._charged[tenant] = self._charged.get(tenant, 0.0) + seconds
+        if not self._is_stale:
+            self._standings.charge(tenant, seconds)
+
     def _replay(self) -> None:
         """The standings with costs learnt anew."""
         self._standings, self._is_stale = self._stand(), False
@@ -410,6 +417,8 @@ class PublishedScheduler:
             self._standings.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds)
         for tenant, arm in self._started:
             self._standings.start(tenant, arm)
+        for tenant, seconds in self._charged.items():
+            self._standings.charge(tenant, seconds)
         for tenant, seconds in self._seconds_left.items():
             self._standings.set_seconds_left(tenant, seconds)
 

@@ -332,6 +332,11 @@ class Standings:
         self.limits.set_seconds_left(tenant, seconds)
         self._refresh(tenant)
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+        self.limits.charge(tenant, seconds)
+        self._refresh(tenant)
+
     def _refresh(self, *changed: int) -> None:
         """Bring up to date what is kept of the tenants that changed, and of those whom that concerns."""
         concerned = {i for tenant in changed for i in self._neighbours[tenant]}

@@ -96,6 +96,9 @@ class ClairvoyantScheduler:
     def set_seconds_left(self, tenant: int, seconds: float) -> None:
         """Nothing: the simulator knows no deadline."""
 
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Nothing: a simulated trial has no process."""
+
     def _pair(self, tenant: int) -> Pair:
         return Pair(tenant, int(self._arm[tenant]), float(self._rate[tenant]))
 

@@ -27,8 +27,8 @@ class Result(NamedTuple):
     """Facts of one trial.
 
     ``order`` is its place in the order of completion, ``limit_seconds`` its reservation, ``lost_seconds`` the time of
-    lost attempts and of evaluating its model again. ``of_task``: it failed because of its task, which says nothing
-    about the candidate; ``is_replaced``: another trial has replaced it.
+    lost attempts, of the process's start and of evaluating its model again. ``of_task``: it failed because of its task,
+    which says nothing about the candidate; ``is_replaced``: another trial has replaced it.
     """
 
     candidate_id: int
@@ -89,7 +89,7 @@ def results_by_version(trials: Iterable[KnownTrial]) -> dict[Version, list[Resul
             last.quality,
             t.cost_seconds,
             order,
-            t.lost_seconds + sum(m.cost_seconds or 0.0 for m in measured),
+            t.lost_seconds + (t.start_seconds or 0.0) + sum(m.cost_seconds or 0.0 for m in measured),
             t.limit_seconds,
             t.device,
             t.finished_at,

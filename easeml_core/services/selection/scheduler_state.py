@@ -223,6 +223,8 @@ class Memory:
             return False
         self.last_end, self.costs_known = end, True
         self.scheduler.record(*place, trial.quality, trial.cost_seconds, device=trial.device)
+        if trial.start_seconds is not None:
+            self.scheduler.charge(place[0], trial.start_seconds)
         return True
 
     def _opened(self, trial: KnownTrial) -> OpenTrial:

@@ -356,7 +356,7 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
     """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
     artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
     with store.begin() as tx:
-        is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds)
+        is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds, start_seconds=result.start_seconds)
         if is_counted:
             _add_result(tx, lease, result, artifact, loss)
     lease.ended = True
@@ -376,6 +376,7 @@ def _finish(
     state: TrialState,
     seconds: float,
     *,
+    start_seconds: float | None = None,
     failure: str | None = None,
     failure_kind: FailureKind | None = None,
 ) -> bool:
@@ -387,12 +388,13 @@ def _finish(
         attempt=lease.attempt,
         state=state,
         cost_seconds=lease.cost_seconds(seconds),
+        start_seconds=start_seconds,
         failure=failure,
         failure_kind=failure_kind,
         progress=lease.last_news,
     )
     if not done:
-        _end_late(tx, lease, seconds)
+        _end_late(tx, lease, seconds + (start_seconds or 0.0))
     lease.tell(tx)
     _tell(tx, lease.trial)
     return done

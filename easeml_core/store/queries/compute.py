@@ -85,6 +85,7 @@ class DeviceTotals:
         waiting: Suggested trials; ``waiting_since`` is when the first one was.
         ended: Trials that have ended, ``failed`` of them without a result.
         lost_seconds: Device time of lost attempts.
+        start_seconds: Device time of starting the processes of trials that have ended, which is no cost of theirs.
         read_at: The database's clock.
     """
 
@@ -97,6 +98,7 @@ class DeviceTotals:
     ended: int
     failed: int
     lost_seconds: float
+    start_seconds: float
     read_at: datetime
 
 
@@ -198,6 +200,7 @@ SELECT count(*) FILTER (WHERE x.state = 'RUNNING' AND x.lease_until >= now()) AS
        count(*) FILTER (WHERE x.finished_at > :since AND seen) AS ended,
        count(*) FILTER (WHERE x.finished_at > :since AND x.state = 'FAILED' AND seen) AS failed,
        coalesce(sum(x.lost_seconds) FILTER (WHERE x.attempt_started_at > :since AND seen), 0) AS lost_seconds,
+       coalesce(sum(x.start_seconds) FILTER (WHERE x.finished_at > :since AND seen), 0) AS start_seconds,
        now() AS read_at
 FROM work.trials x JOIN work.studies s ON s.id = x.study_id, LATERAL (SELECT {_SEEN} AS seen) z
 WHERE x.reevaluates IS NULL AND (x.finished_at IS NULL OR x.finished_at > :since)
@@ -230,7 +233,7 @@ FROM work.studies s JOIN work.tenants n ON n.id = s.tenant_id
 LEFT JOIN (
   SELECT x.study_id, sum(CASE WHEN x.state = 'RUNNING'
     THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
-    ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END) AS seconds
+    ELSE x.charged_seconds END) AS seconds
   FROM work.trials x WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING')
   GROUP BY x.study_id) u ON u.study_id = s.id
 WHERE s.state <> 'REFUSED' GROUP BY 1, 2 HAVING coalesce(sum(u.seconds), 0) > 0 OR bool_or(s.state = 'ACTIVE')
@@ -240,7 +243,7 @@ ORDER BY seconds DESC, tenant
 _SECONDS = f"""
 SELECT s.name AS study, sum(CASE WHEN x.state = 'RUNNING'
   THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
-  ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END) AS seconds
+  ELSE x.charged_seconds END) AS seconds
 FROM work.trials x JOIN work.studies s ON s.id = x.study_id
 WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING') AND {_SEEN} GROUP BY s.name
 """

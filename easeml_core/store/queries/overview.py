@@ -203,8 +203,8 @@ runs AS MATERIALIZED (
          count(*) FILTER (WHERE x.state = 'RUNNING' AND lease_until < now()) AS lost,
          min(lease_until) FILTER (WHERE x.state = 'RUNNING' AND lease_until < now()) AS lost_at,
          min(suggested_at) FILTER (WHERE x.state = 'SUGGESTED') AS queued_at,
-         sum(lost_seconds + coalesce(x.cost_seconds, 0)) AS device_seconds,
-         sum(lost_seconds + coalesce(x.cost_seconds, 0)) FILTER (WHERE x.finished_at > now() - interval '1 day')
+         sum(x.charged_seconds) AS device_seconds,
+         sum(x.charged_seconds) FILTER (WHERE x.finished_at > now() - interval '1 day')
            AS ended_seconds_day,
          extract(epoch FROM sum(now() - greatest(attempt_started_at, now() - interval '1 day'))
            FILTER (WHERE x.state = 'RUNNING'))::double precision AS running_seconds,
@@ -212,7 +212,7 @@ runs AS MATERIALIZED (
          max(ARRAY[o.quality, -o.cost_seconds, -x.id, x.candidate_id, coalesce(reevaluates, x.id)])
            FILTER (WHERE is_newest AND o.trial_id IS NOT NULL) AS best,
          count(*) AS all_trials,
-         sum(CASE WHEN x.finished_at IS NULL THEN limit_seconds ELSE lost_seconds + coalesce(x.cost_seconds, 0) END)
+         sum(CASE WHEN x.finished_at IS NULL THEN limit_seconds ELSE x.charged_seconds END)
            AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
          max(o.quality) FILTER (WHERE is_newest AND observed_at <= now() - interval '1 day') AS best_quality_day_ago
   FROM work.trials x JOIN fellows s ON s.id = x.study_id LEFT JOIN present p ON p.id = x.data_version_id
@@ -402,7 +402,7 @@ def totals(tx: Connection) -> InstallationTotals:
     found = record(
         tx,
         InstallationTotals,
-        "SELECT (SELECT coalesce(sum(lost_seconds + coalesce(cost_seconds, 0)), 0) FROM work.trials "
+        "SELECT (SELECT coalesce(sum(charged_seconds), 0) FROM work.trials "
         "WHERE finished_at > now() - interval '1 day') + (SELECT coalesce(extract(epoch FROM sum(now() - "
         "greatest(attempt_started_at, now() - interval '1 day'))), 0)::double precision FROM work.trials "
         "WHERE state = 'RUNNING') AS seconds, (SELECT coalesce(sum(s.weight * t.weight), 0) FROM work.studies s "

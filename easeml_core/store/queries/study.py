@@ -23,6 +23,7 @@ class TrialFacts:
     Attributes:
         failure: Why it failed; the first line says it in short.
         cost_seconds: Device seconds of the attempt that ended it.
+        start_seconds: Device seconds of starting its process, where the cost is without them.
         lost_seconds: Device seconds of lost attempts.
         reevaluates: The trial whose model it measured anew; None for a training.
         quality: In [0, 1]; None without a result.
@@ -33,6 +34,7 @@ class TrialFacts:
     state: TrialState
     failure: str | None
     cost_seconds: float | None
+    start_seconds: float | None
     lost_seconds: float
     cancel_requested: bool
     reevaluates: int | None
@@ -172,9 +174,9 @@ LEFT JOIN LATERAL (
   WHERE mod(n, greatest(1, all_of / :most)) = 0 OR n = all_of OR n = 1) q ON true
 """
 _TRIALS = f"""
-SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.cost_seconds, t.lost_seconds,
-       t.device, t.reevaluates, t.cancel_requested, t.suggested_at, t.started_at, t.attempt_started_at, t.finished_at,
-       t.last_key, t.last_try, o.quality, v.version AS data_version, g.request_key AS batch_key,
+SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.cost_seconds, t.start_seconds,
+       t.lost_seconds, t.device, t.reevaluates, t.cancel_requested, t.suggested_at, t.started_at, t.attempt_started_at,
+       t.finished_at, t.last_key, t.last_try, o.quality, v.version AS data_version, g.request_key AS batch_key,
        {_number("t.progress", "quality", "progress_quality")}, {_number("g.reasons", "mean", "mean")},
        {_number("g.reasons", "std", "std")}, {_number("g.reasons", "predicted_cost_seconds", "predicted_seconds")},
        coalesce(q.curve, ARRAY[]::double precision[]) AS curve%s
@@ -196,8 +198,8 @@ _POINTS = f"""
 WITH {_PRESENT}
 SELECT * FROM (
   SELECT t.id AS trial_id, c.name AS candidate, t.state, o.quality,
-         t.lost_seconds + coalesce(t.cost_seconds, 0) AS cost,
-         sum(t.lost_seconds + coalesce(t.cost_seconds, 0)) OVER (ORDER BY t.finished_at, t.id) AS spent,
+         t.charged_seconds AS cost,
+         sum(t.charged_seconds) OVER (ORDER BY t.finished_at, t.id) AS spent,
          present.id IS NOT NULL AS is_present, t.finished_at
   FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
   LEFT JOIN present ON present.id = t.data_version_id LEFT JOIN work.observations o ON o.trial_id = t.id
@@ -224,7 +226,7 @@ _GUARD = """
 SELECT coalesce(sum(seconds), 0) AS seconds, coalesce(sum(seconds) FILTER (WHERE is_guarded), 0) AS guarded FROM (
   SELECT CASE WHEN x.state = 'RUNNING' THEN extract(epoch FROM least(now(), x.lease_until) - greatest(
            coalesce(x.attempt_started_at, x.started_at), now() - interval '1 day'))::double precision
-         ELSE x.lost_seconds + coalesce(x.cost_seconds, 0) END AS seconds,
+         ELSE x.charged_seconds END AS seconds,
          EXISTS (SELECT FROM work.suggestions g WHERE g.trial_id = x.id AND g.reasons -> 'guarded' = 'true'::jsonb)
            AS is_guarded
   FROM work.trials x

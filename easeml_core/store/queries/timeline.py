@@ -222,7 +222,7 @@ SELECT min(switched_at), 'switched', min(id), jsonb_build_object('rows', count(*
 FROM work.switches WHERE study_id = :id GROUP BY request_key
 UNION ALL
 SELECT t.finished_at, 'trial', t.id, jsonb_build_object('candidate', c.name, 'state', t.state, 'quality', o.quality,
-  'seconds', t.lost_seconds + coalesce(t.cost_seconds, 0), 'device', t.device, 'measured_anew',
+  'seconds', t.charged_seconds, 'device', t.device, 'measured_anew',
   t.reevaluates IS NOT NULL, 'failure', left(split_part(t.failure, chr(10), 1), 200))
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id
 WHERE t.study_id = :id AND t.finished_at IS NOT NULL

@@ -49,6 +49,7 @@ class KnownTrial(NamedTuple):
     reevaluates: int | None = None
     retries: int | None = None
     failure_kind: str | None = None
+    start_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ class Menu(NamedTuple):
 _COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id, t.state, o.quality, t.cost_seconds, t.lost_seconds,
   t.limit_seconds, t.device, t.finished_at"""
 _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over,
-  t.reevaluates, t.retries, t.failure_kind FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
+  t.reevaluates, t.retries, t.failure_kind, t.start_seconds
+  FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
 _SEEN = f"""
 SELECT now() AS now, k.version, (SELECT max(id) FROM work.selection_settings) AS settings_id,

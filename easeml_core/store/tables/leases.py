@@ -170,6 +170,7 @@ def finish_trial(
     attempt: int,
     state: TrialState,
     cost_seconds: float | None,
+    start_seconds: float | None = None,
     failure: str | None = None,
     failure_kind: FailureKind | None = None,
     progress: JsonObject | None = None,
@@ -177,26 +178,29 @@ def finish_trial(
     """End one attempt; False when the lease was lost meanwhile, and then nothing is written.
 
     It was also lost when the attempt took more than was reserved for it: the device was not its own any more. The cost
-    is that of the whole work, with what was resumed. A failure of the task has none: what the attempt took is lost, and
-    the trial tells the scheduler nothing.
+    is that of the whole work, with what was resumed, and without ``start_seconds`` where they are known. A failure of
+    the task has none: what the attempt took is lost, and the trial tells the scheduler nothing.
     """
     return bool(
         change(
             tx,
             "UPDATE work.trials t SET state = :state, failure = :failure, failure_kind = :kind, "
-            f"cost_seconds = :cost, lost_seconds = CASE WHEN :kind = 'task' THEN {_LOST} ELSE lost_seconds END, "
+            "cost_seconds = :cost, start_seconds = :start, "
+            f"lost_seconds = CASE WHEN :kind = 'task' THEN {_LOST} ELSE lost_seconds END, "
             "lease_key = NULL, lease_until = NULL, finished_at = clock_timestamp(), "
             "progress = coalesce(CAST(:progress AS jsonb), progress) "
             "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt "
             # NaN is left to its check, which says what is wrong.
             "AND (limit_seconds IS NULL OR CAST(:cost AS double precision) = 'NaN' "
-            "OR lost_seconds + coalesce(CAST(:cost AS double precision), 0) <= limit_seconds)",
+            "OR lost_seconds + coalesce(CAST(:cost AS double precision), 0) "
+            "+ coalesce(CAST(:start AS double precision), 0) <= limit_seconds)",
             id=trial_id,
             attempt=attempt,
             state=state,
             failure=None if failure is None else clean(failure),
             kind=failure_kind,
             cost=None if failure_kind == FailureKind.TASK else cost_seconds,
+            start=start_seconds,
             progress=_progress(progress),
         )
     )

@@ -417,7 +417,7 @@ SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used,
 FROM work.tenants t
 LEFT JOIN (
   SELECT s.tenant_id, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
-         sum(x.lost_seconds + coalesce(x.cost_seconds, 0)) AS used,
+         sum(x.charged_seconds) AS used,
          sum(x.limit_seconds - x.lost_seconds) FILTER (WHERE x.finished_at IS NULL) AS reserved
   FROM work.trials x JOIN work.studies s ON s.id = x.study_id GROUP BY s.tenant_id) u ON u.tenant_id = t.id
 ORDER BY t.name

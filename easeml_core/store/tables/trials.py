@@ -96,10 +96,14 @@ class TrialReport:
 
 @typed_record
 class TrialLife(TrialReport):
-    """A trial with its newest attempt: times, seconds lost and resumed, checkpoint, the last progress reported."""
+    """A trial with its newest attempt: times, seconds lost and resumed, checkpoint, the last progress reported.
+
+    ``start_seconds`` is the start of the process that succeeded, which is no part of its cost; None where it is.
+    """
 
     attempt: int
     device: str | None
+    start_seconds: float | None
     lost_seconds: float
     resumed_seconds: float
     checkpoint_seconds: float | None
@@ -120,6 +124,7 @@ class TrialEntry:
     failure: str | None
     progress: JsonObject | None
     cost_seconds: float | None
+    start_seconds: float | None
     lost_seconds: float
     limit_seconds: float | None
     device: str | None
@@ -197,7 +202,10 @@ def trial_life(tx: Connection, trial_id: int) -> TrialLife:
     Raises:
         NotFoundError: There is no such trial.
     """
-    more = "t.attempt, t.device, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, t.checkpoint_progress"
+    more = (
+        "t.attempt, t.device, t.start_seconds, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, "
+        "t.checkpoint_progress"
+    )
     found = record(
         tx,
         TrialLife,
@@ -215,8 +223,8 @@ def list_trials(tx: Connection, study_id: int) -> list[TrialEntry]:
         tx,
         TrialEntry,
         "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
-        "t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, m.id AS model_id, "
-        "t.finished_at, t.failure_kind, t.retries, t.executor, t.executor_details "
+        "t.start_seconds, t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, "
+        "m.id AS model_id, t.finished_at, t.failure_kind, t.retries, t.executor, t.executor_details "
         "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.observations o ON o.trial_id = t.id "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_the_second_time_it_is_a_failure(make_job: Any, greedy: Any) -> None:
     )
 
 
+@pytest.mark.cold  # what a fork shares with its server does not count as its memory
 def test_what_has_no_batches_is_not_tried_again(make_job: Any) -> None:
     news: list[Any] = []
     with pytest.raises(TrainingError, match=r"^out of memory: .* MB in use, 64 MB allowed"):
@@ -116,17 +118,27 @@ def test_the_second_process_has_what_is_left_of_the_time(
         limits.append(how["limits"].time_seconds)
         if len(jobs) == 1:
             (how["cwd"] / checkpoint_name(2)).write_bytes(b"something")
+            clock.append(5.0)  # until its libraries are imported
+            how["on_output"](b'{"started": true}\n')
+            clock.append(20.0)
+            how["on_output"](b'{"started": true}\n')  # as a hostile program would write
             how["on_output"](b'{"note": "epoch 2", "progress": 0.2, "checkpoint": 2}\n')
             message = "out of memory: 900 MB in use, 800 MB allowed"
             raise TrainingError(message)
+        clock.append(22.0)
+        how["on_output"](b'{"started": true}\n')
+        clock.append(30.0)
         save_constant(how["cwd"] / "model", 1)
         np.save(how["cwd"] / "predictions.npy", np.ones(200, dtype=np.int64))
         (how["cwd"] / "result.json").write_text('{"quality": 0.5, "artifact": "model", "format": "constant"}')
         return 1.0
 
+    clock = [0.0]
     monkeypatch.setattr(supervisor, "run_child", fake)
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(monotonic=lambda: clock[-1]))
     job = make_job(**network(), time_limit_seconds=100.0)
-    assert train(job)[0].quality == 0.5
+    result, _ = train(job)
+    assert (result.quality, result.cost_seconds, result.start_seconds) == (0.5, pytest.approx(23.0), pytest.approx(7.0))
     assert [j["halved"] for j in jobs] == [False, True]
     assert [j["resume"] for j in jobs] == [None, str(job.output_dir / checkpoint_name(2))]
     assert limits[1] < limits[0] == 100.0

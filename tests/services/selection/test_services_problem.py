@@ -132,7 +132,7 @@ def answer(
 
 
 def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training() -> None:
-    trained = [answer(1, 10, 10, 0.9, 100.0), answer(2, 11, 10, 0.8, 50.0)]
+    trained = [answer(1, 10, 10, 0.9, 100.0)._replace(start_seconds=2.0), answer(2, 11, 10, 0.8, 50.0)]
     anew = [
         answer(3, 10, 11, 0.7, 2.0, anew=1),
         answer(4, 10, 12, 0.6, 3.0, anew=1),
@@ -141,15 +141,15 @@ def test_a_result_stands_where_it_was_measured_last_at_the_price_of_its_training
     found = results_by_version([*trained, *anew])
     end = MAY + timedelta(hours=1)
     assert found == {
-        (1, 12): [Result(10, OK, 0.6, 100.0, 0, 5.5, None, None, end)],
+        (1, 12): [Result(10, OK, 0.6, 100.0, 0, 7.5, None, None, end)],
         (1, 11): [Result(11, OK, 0.5, 50.0, 1, 4.5, None, None, end + timedelta(hours=1))],
     }
     limited = replace(STUDY, budget_seconds=1000.0)
     arms = runnable_candidates([limited], MENUS, VERSIONS, found)
     seen = build_problem([limited], arms, VERSIONS, found, names=NAMES)
     assert [(p.arm, p.quality, p.cost_seconds) for p in seen.pulls] == [(0, 0.6, 100.0)]
-    # All that was used is 163, lost attempts included; the pull's own 100 are the scheduler's to subtract.
-    assert seen.studies[0].budget_seconds == 1000.0 - (100 + 50 + 2 + 3 + 4 + 2 * 0.5) + 100.0
+    # All that was used is 165, with the start and lost attempts; the pull's own 100 are the scheduler's to subtract.
+    assert seen.studies[0].budget_seconds == 1000.0 - (100 + 2 + 50 + 2 + 3 + 4 + 2 * 0.5) + 100.0
 
 
 def test_candidates_of_the_same_training_part_wait_to_be_measured() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import tempfile
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -53,9 +55,9 @@ def test_the_child_says_that_the_disk_was_at_fault(
     job = tmp_path / "job.json"
     job.write_text("{}")
     monkeypatch.setattr(child_guard, "prepare", lambda _: None)
-    monkeypatch.setattr(child, "take_stdout", lambda: None)
+    monkeypatch.setattr(child, "take_stdout", lambda: os.open(os.devnull, os.O_WRONLY))
     monkeypatch.setattr(child, "report_to", lambda _: None)
-    monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: None)
+    monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: SimpleNamespace(kind="constant"))
     monkeypatch.setattr(child, "run", failing(error))
     with pytest.raises(SystemExit if of_task else OSError):
         child.main(["1", str(job)])

@@ -20,6 +20,7 @@ from easeml_core.services.trials.execution import (
     record_failure,
     record_success,
     run_trial,
+    trial_details,
     trial_state,
 )
 from easeml_core.store.artifacts.local import ArtifactStore
@@ -79,7 +80,8 @@ def test_a_trial_is_trained_for_real_and_recorded(lab: Any) -> None:
     assert report == trial_state(lab.worker, trial_id=trial_id) == finished_trial(lab.worker, trial_id=trial_id)
     assert (report.state, report.study, report.candidate) == ("SUCCEEDED", "full", "decision_tree")
     assert report.failure is None
-    assert report.cost_seconds > 0.1  # a process was started
+    assert report.cost_seconds > 0
+    assert trial_details(lab.worker, trial_id=trial_id).start_seconds > 0.1  # a process was started
     assert counted(lab, trial_id) == (1, 1, 1)
     assert any("fitting decision_tree on 174 rows" in line for line in lines)
 

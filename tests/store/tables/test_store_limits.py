@@ -55,9 +55,9 @@ def start(tx: Connection, trial_id: int, *, seconds: float = 60) -> int:
     )
 
 
-def finish(tx: Connection, trial_id: int, attempt: int, cost: float) -> bool:
-    state = TrialState.SUCCEEDED
-    return leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=state, cost_seconds=cost)
+def finish(tx: Connection, trial_id: int, attempt: int, cost: float, start: float | None = None) -> bool:
+    ended: dict[str, Any] = {"state": TrialState.SUCCEEDED, "cost_seconds": cost, "start_seconds": start}
+    return leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, **ended)
 
 
 def limit(tx: Connection, study: Any, budget: float | None) -> None:
@@ -89,7 +89,8 @@ def test_what_a_trial_does_not_take_comes_back(store: Any, make_rows: Any) -> No
     with store.begin() as tx:
         limit(tx, study, 100.0)
         trial_id = add(tx, study, 0, 100.0)
-        assert finish(tx, trial_id, start(tx, trial_id), 12.5)
+        assert not finish(tx, trial_id, attempt := start(tx, trial_id), 10.0, 90.1)  # more than was reserved
+        assert finish(tx, trial_id, attempt, 10.0, 2.5)  # the start of the process is charged
         assert reservations.seconds_left(tx, study.study_id) == 87.5
         cancelled = add(tx, study, 1, 87.5)
         trials.request_cancel(tx, cancelled)

@@ -248,6 +248,7 @@ def _pairs(report: ComputeReport) -> list[tuple[str, str]]:
         (f"Device time in {SHOWN[report.window].word}", seconds_text(seconds)),
         ("Trials ended", f"{totals.ended:,}"),
         ("Devices at once, while any trains", None if at_once is None else f"{at_once:.1f}"),
+        ("Starts of processes, of trials that succeeded", seconds_text(totals.start_seconds)),
         ("Lost with devices that fell silent", seconds_text(totals.lost_seconds)),
     ]
     return [(term, value) for term, value in pairs if value is not None]

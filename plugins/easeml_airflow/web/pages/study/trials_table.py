@@ -134,7 +134,7 @@ def cost_of(trial: TrialFacts, predicted: float | None = None) -> str:
         predicted: Predicted device seconds; None, or 1.0 before anything was measured, where they are not known.
     """
     if trial.finished_at is not None:
-        return seconds_text(trial.lost_seconds + (trial.cost_seconds or 0.0))
+        return seconds_text(trial.lost_seconds + (trial.cost_seconds or 0.0) + (trial.start_seconds or 0.0))
     if trial.state != TrialState.RUNNING or trial.attempt_started_at is None:
         return "none yet"
     taken = seconds_text((datetime.now(UTC) - trial.attempt_started_at).total_seconds() + trial.lost_seconds)
