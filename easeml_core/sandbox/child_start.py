@@ -17,6 +17,7 @@ import json
 import logging
 import os
 import resource
+import select
 import signal
 import socket
 import stat
@@ -25,6 +26,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +81,10 @@ _LONGEST_PATH = 100  # of a socket file; the kernel takes 107 bytes
 _MESSAGE_BYTES = 4096
 
 
+_PAUSE_SECONDS = 0.02
+"""Between two looks at a child's end, where the kernel does not report it."""
+
+
 class Child(Protocol):
     """A child that runs, with pipes to its standard output and error, and to its input where that was asked for.
 
@@ -98,6 +104,9 @@ class Child(Protocol):
 
     def has_ended(self) -> bool:
         """Whether it has ended by itself; it is not waited for, so its process id is still its own."""
+
+    def await_end(self, seconds: float) -> None:
+        """Return when it has ended, or after so many seconds; it is not waited for."""
 
     def wait(self) -> int:
         """End it, and return its exit status; negative is the signal that ended it."""
@@ -201,6 +210,17 @@ class _ColdChild:
     def has_ended(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
+    def await_end(self, seconds: float) -> None:
+        try:
+            descriptor = os.pidfd_open(self.pid)
+        except OSError:  # a kernel before 5.3, or one that is imitated
+            time.sleep(min(seconds, _PAUSE_SECONDS))
+            return
+        try:
+            _await_input(descriptor, seconds)
+        finally:
+            os.close(descriptor)
+
     def wait(self) -> int:
         if not self.has_ended():
             self._process.kill()
@@ -229,6 +249,10 @@ class _WarmChild:
             self._has_ended = True
         return self._has_ended
 
+    def await_end(self, seconds: float) -> None:
+        if not self._has_ended:
+            _await_input(self._line.fileno(), seconds)
+
     def wait(self) -> int:
         self._line.settimeout(None)
         with self._line:
@@ -254,6 +278,13 @@ class _Pipes:
         for end in (self.stdin, self.stdout, self.stderr):
             if end is not None:
                 os.close(end)
+
+
+def _await_input(descriptor: int, seconds: float) -> None:
+    """Return when there is something to read, the other end is closed, or the time is over."""
+    waiting = select.poll()  # not select.select, which takes no descriptor above 1,023
+    waiting.register(descriptor, select.POLLIN)
+    waiting.poll(1000 * seconds)
 
 
 def _heard(line: socket.socket) -> JsonObject | None:

@@ -237,7 +237,6 @@ def _watch(
 
     ``look`` is called all the while, and gives the megabytes in use.
     """
-    pause = 0.005
     while not child.has_ended():
         used = look()
         if time.monotonic() - started > limits.time_seconds:
@@ -249,8 +248,7 @@ def _watch(
             message = f"out of memory: {used:,.0f} MB in use, {limits.memory_mb:,} MB allowed; raise memory_limit_mb"
             raise TrainingError(message)
         if ended.wait(poll_seconds):
-            time.sleep(pause)  # its output is closed: most likely it is about to end
-            pause = min(2 * pause, poll_seconds)
+            child.await_end(poll_seconds)  # its output is closed: most likely it is about to end
 
 
 class _Pipes:
