@@ -164,7 +164,7 @@ class _Unions:
         if origin in (Union, UnionType):
             records = tuple(self.without(part) for part in parts if is_dataclass(part) or attrs.has(part))
             others = [self.without(part) for part in parts if not (is_dataclass(part) or attrs.has(part))]
-            return Union[(self._one_of(records) if len(records) > 1 else records[0], *others)] if records else hint
+            return Union[(*((self._one_of(records),) if len(records) > 1 else records), *others)]
         if origin is not None and origin is not Literal and origin is not Annotated:
             return origin[tuple(self.without(part) for part in parts)]
         return self._without(hint) if isinstance(hint, type) and is_dataclass(hint) else hint

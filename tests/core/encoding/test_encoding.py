@@ -90,7 +90,7 @@ def test_a_row_is_one_level_deep() -> None:
 @typed_record
 class Chosen:
     one: Part | Whole | None
-    more: list[Whole | Part]
+    more: list[Whole | Part] | None
 
 
 def test_a_union_of_records_refers_to_the_schema_of_each() -> None:
@@ -100,6 +100,6 @@ def test_a_union_of_records_refers_to_the_schema_of_each() -> None:
     assert listed == {"type": "array", "items": {"$ref": "#/$defs/Chosen"}}
     assert shared["Chosen"]["properties"] == {
         "one": {"anyOf": [{"anyOf": [part, whole]}, {"type": "null"}]},
-        "more": {"type": "array", "items": {"anyOf": [whole, part]}},
+        "more": {"anyOf": [{"type": "array", "items": {"anyOf": [whole, part]}}, {"type": "null"}]},
     }
     assert shared.keys() == {"Chosen", "Part", "Whole", "Colour"}
