@@ -428,6 +428,19 @@ def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
     Raises:
         InvalidInputError: The topic is more than a kind with an id or a name; a notification carries nothing else.
     """
+    tx.execute(text(NOTIFY), {"channel": channel, "topics": known_topics(*topics)})
+
+
+NOTIFY = "SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic"
+"""Notifies of ``known_topics``; a statement that writes may have it as its last part."""
+
+
+def known_topics(*topics: str) -> list[str]:
+    """Return the topics as a parameter of ``NOTIFY``.
+
+    Raises:
+        InvalidInputError: As of ``notify``.
+    """
     for topic in topics:
         if _TOPIC.fullmatch(topic) is None:
             message = (
@@ -435,8 +448,7 @@ def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:
                 f"production, study or submission with a name, got {topic!r}"
             )
             raise InvalidInputError(message)
-    statement = text("SELECT pg_notify(:channel, topic) FROM unnest(CAST(:topics AS text[])) AS topic")
-    tx.execute(statement, {"channel": channel, "topics": list(topics)})
+    return list(topics)
 
 
 def notify_pages(tx: Connection, *studies: str) -> None:

@@ -10,7 +10,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import GivenAnswer, JsonObject, RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
-from easeml_core.store.database import REFEREE_CHANNEL, notify
+from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_topics, notify
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.claims import HELD_BY_OTHERS
@@ -541,14 +541,16 @@ def refuse_sealing(tx: Connection, request_id: int) -> bool:
 
 def add_answer(tx: Connection, request_id: int, *, refused: bool, message: str, also: Sequence[str] = ()) -> None:
     """Answer a request and notify the listeners of the answer, and of other topics (``database.notify``)."""
-    change(
+    rows(
         tx,
-        "INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)",
+        "WITH answered AS (INSERT INTO work.answers (request_id, refused, message) VALUES (:id, :refused, :message)) "
+        + NOTIFY,
         id=request_id,
         refused=refused,
         message=clean(message)[:LONGEST_TEXT],
+        channel=CHANNEL,
+        topics=known_topics(*also, f"answer:{request_id}"),
     )
-    notify(tx, *also, f"answer:{request_id}")
 
 
 def get_answer(tx: Connection, request_id: int) -> GivenAnswer | None:
