@@ -59,7 +59,8 @@ RESULTS = Path(__file__).resolve().parent / "results" / "night.csv"
 NIGHT = ("dag", "studies", "trials", "devices")
 """What makes two nights the same one."""
 
-PARTS = ("scheduler", "referee", "database", "triggerer", "dag-processor", "api-server", "task-api-server")
+FORK_SERVER, SERVERS = "easeml_core.sandbox.fork_server", "fork servers"
+PARTS = ("scheduler", SERVERS, "referee", "database", "triggerer", "dag-processor", "api-server", "task-api-server")
 TRAINING = ("suggest", "train", "devices")
 CHEAP: tuple[dict[str, Any], ...] = (
     {"name": "bayes", "kind": "gaussian_naive_bayes"},
@@ -124,8 +125,21 @@ class Meter(contextlib.AbstractContextManager["Meter"]):
             roots["database"] = postmaster.pid
         before = self.readings[-1] if self.readings else {}
         now = {name: max(before.get(name, 0.0), _family_seconds(pid)) for name, pid in roots.items()}
+        now[SERVERS] = max(before.get(SERVERS, 0.0), sum(_family_seconds(pid) for pid in self._fork_servers()))
         self.readings.append(now)
         self.times.append(time.time())
+
+    def _fork_servers(self) -> list[int]:
+        """Servers that tasks have started: they are no descendants of a component."""
+        accounts = self.stack.accounts
+        account = os.geteuid() if accounts is None else accounts.tasks.uid
+        found = []
+        for process in psutil.process_iter(["cmdline", "uids", "ppid"]):
+            words, uids = process.info["cmdline"] or [], process.info["uids"]
+            is_ours = words[:1] == [sys.executable] and FORK_SERVER in words and uids is not None
+            if is_ours and uids.effective == account and process.info["ppid"] == 1:
+                found.append(process.pid)
+        return found
 
     def between(self, start: float, end: float) -> dict[str, float]:
         """Processor seconds by component between two moments, since 1970."""

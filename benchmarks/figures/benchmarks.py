@@ -74,13 +74,13 @@ def night(_: Runner | None = None) -> str:
             row["stage"],
             *(
                 f"{float(row[name]):,.0f}"
-                for name in ("wall_seconds", "cpu_seconds", "scheduler", "referee", "database")
+                for name in ("wall_seconds", "cpu_seconds", "scheduler", "fork servers", "referee", "database")
             ),
             row["load"],
         ]
         for row in rows_of("night.csv")
     ]
-    seconds = ("wall s", "processor s", "of these tasks and scheduler", "referee", "database")
+    seconds = ("wall s", "processor s", "of these tasks and scheduler", "fork servers", "referee", "database")
     return table(["DAG", "studies / trials", "stage", *seconds, "load"], body)
 
 

@@ -243,7 +243,8 @@ _CLASSES = (
         Kind.CLASS,
         Letter.SYMBOL,
         "The task returns the referee's answer.",
-        "GateOperator, MeterOperator, PromoteModelOperator, ReleaseModelsOperator, RollbackModelOperator, "
+        "GateOperator, MeterOperator, PromoteModelOperator, RejectedModelOperator, ReleaseModelsOperator, "
+        "RollbackModelOperator, "
         "ForcePromotionOperator, SubmitModelOperator",
     ),
     *items(
@@ -373,6 +374,7 @@ _LOGS = (
         easeml_core.services.datasets.fetching
         easeml_core.services.referee.housekeeping
         easeml_core.services.gate.judge
+        easeml_core.services.referee.referee_lease
         easeml_core.services.referee.referee_mail
         easeml_core.services.meter.reading
         easeml_core.services.evaluation.model_runs
@@ -400,6 +402,7 @@ _LOGS = (
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
         easeml_core.models.predict
+        easeml_core.sandbox.child_start
         """,
     ),
 )

@@ -68,6 +68,7 @@ def test_star_names_match_the_specified_ones():
         "PauseOnAlertOperator",
         "PromoteModelOperator",
         "RefineOperator",
+        "RejectedModelOperator",
         "ReleaseModelsOperator",
         "RollbackModelOperator",
         "SubmitModelOperator",

@@ -13,6 +13,7 @@ from .notify import NotifyOperator as NotifyOperator
 from .promotion import ForcePromotionOperator as ForcePromotionOperator
 from .promotion import PromoteModelOperator as PromoteModelOperator
 from .promotion import RollbackModelOperator as RollbackModelOperator
+from .release import RejectedModelOperator as RejectedModelOperator
 from .release import ReleaseModelsOperator as ReleaseModelsOperator
 from .studies import ListStudiesOperator as ListStudiesOperator
 from .studies import RegisterStudyOperator as RegisterStudyOperator

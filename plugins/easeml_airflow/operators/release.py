@@ -1,4 +1,7 @@
-"""Releases the best models of many studies in one task."""
+"""Releases the best models of many studies in one task.
+
+Shows one of the studies that were rejected as a task of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from easeml_airflow.hooks.arguments import optional_plain, whole
 from easeml_airflow.hooks.request_key import key_of_all
 from easeml_airflow.links import SUBMISSIONS, page_url
 from easeml_airflow.operators.base import AnswerOperator, EasemlOperator
-from easeml_airflow.version_compat import AirflowException, AirflowFailException
+from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException
 from easeml_core.config import require
 from easeml_core.encoding import to_json
 
@@ -141,9 +144,66 @@ class ReleaseModelsOperator(AnswerOperator):
         return settings.label_timeout_seconds()
 
 
+class RejectedModelOperator(EasemlOperator):
+    """Fails with what came of one study that needs a look: red under its own name, with a link to its page.
+
+    For those who want the first rejected studies in Airflow's grid beside the red chunk: mapped over the places 0 to
+    K - 1, it shows K of them, for K more starts of tasks a night. A place beyond the last such study is skipped.
+
+    Args:
+        released: The XCom ``released`` of ``ReleaseModelsOperator``, of one task or of all chunks, such as
+            ``release.output["released"]``.
+        place: Which of the studies that need a look, in the order of the chunks; >= 0.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    page_of_study = SUBMISSIONS
+    template_fields: Sequence[str] = ("released", "place", *EasemlOperator.template_fields)
+
+    def __init__(self, *, released: Any, place: int | str = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.released = released
+        self.place = place
+        self.study = ""
+
+    def execute(self, context: Context) -> None:
+        """Fail with the study's line, or skip."""
+        with airflow_outcome():
+            place = whole(self.place, "place")
+            require(place >= 0, "place", place, ">= 0")
+            noticed = [release for release in _read(self.released) if release.needs_look]
+        if place >= len(noticed):
+            message = f"{len(noticed):,} studies need a look; there is none at place {place}"
+            raise AirflowSkipException(message)
+        self.study = noticed[place].study
+        raise AirflowFailException(str(noticed[place]))
+
+
+def _read(released: Any) -> list[Release]:
+    """Read the entries of one task, or of all chunks.
+
+    Raises:
+        ConfigError: They are none of ``ReleaseModelsOperator``.
+    """
+    from easeml_core.services.referee.release import Release
+
+    found = []
+    entries = optional_plain(released, "released") if isinstance(released, str) else released
+    for entry in entries or ():
+        for one in (entry,) if isinstance(entry, dict) else entry:
+            allowed = "the XCom `released` of ReleaseModelsOperator"
+            require(isinstance(one, dict) and set(one) == _FIELDS, "released", one, allowed)
+            found.append(Release(**one, waits_for=()))
+    return found
+
+
+_FIELDS = {"study", "model_id", "outcome", "symbol", "signal", "alert", "message", "meter_refusal"}
+"""Of an entry of the XCom ``released``."""
+
+
 def _public(release: Release) -> JsonObject:
     """Return the entry without the numbers of open requests."""
-    return {name: value for name, value in to_json(release).items() if name != "waits_for"}
+    return {name: value for name, value in to_json(release).items() if name in _FIELDS}
 
 
 def _counts(releases: Sequence[Release]) -> str:

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 import pytest
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferred
+from airflow.sdk import DAG, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
-from easeml_airflow.operators import ReleaseModelsOperator
+from easeml_airflow.operators import RejectedModelOperator, ReleaseModelsOperator
 from easeml_airflow.operators.models import _chunks
+from easeml_airflow.operators.release import _public
 from easeml_airflow.triggers import answers
 from easeml_airflow.triggers.answers import AnswersTrigger
 from easeml_core.entities import Symbol
@@ -70,6 +73,29 @@ def test_a_person_finds_every_study_that_needs_a_look_and_the_message_stays_shor
     assert execute(others[1:])[0] == pushed[-1:]
 
 
+@pytest.mark.parametrize(
+    ("place", "error", "message"),
+    [
+        (0, AirflowFailException, "s01: model 1 rejected, step 1 of 8; meter: signal 1"),
+        ("2", AirflowFailException, "s04: model 4 promoted, .* meter: refused, no live set"),
+        (3, AirflowSkipException, "3 studies need a look; there is none at place 3"),
+        (-1, AirflowFailException, "place must be >= 0"),
+    ],
+)
+def test_a_rejected_study_can_be_a_red_task_of_its_own(place, error, message):
+    chunks = [
+        [release(1, ReleaseOutcome.REJECTED, symbol=Symbol.FAIL), release(2, ReleaseOutcome.PROMOTED)],
+        [release(3, ReleaseOutcome.REFUSED), release(4, ReleaseOutcome.PROMOTED, meter_refusal="no live set")],
+    ]
+    pushed = [[_public(entry) for entry in chunk] for chunk in chunks]
+    operator = RejectedModelOperator(task_id="rejected", released=pushed, place=place)
+    with pytest.raises(error, match=message):
+        operator.execute({})
+    assert operator.study == {0: "s01", "2": "s04"}.get(place, "")
+    with pytest.raises(AirflowFailException, match="released must be the XCom `released` of ReleaseModelsOperator"):
+        RejectedModelOperator(task_id="rejected", released=[{"study": "s01"}]).execute({})
+
+
 def test_a_chunk_waits_for_all_open_requests_by_one_trigger(execute):
     waiting = [
         release(1, ReleaseOutcome.WAITING, waits_for=(4, 5)),
@@ -123,3 +149,27 @@ def test_chunks_are_few_and_even(entries, size, lengths):
     chunks = _chunks([{"study": n} for n in range(entries)], size)
     assert [len(chunk) for chunk in chunks] == lengths
     assert [entry["study"] for chunk in chunks for entry in chunk] == list(range(entries))
+
+
+def test_in_airflow_the_chunks_that_failed_are_read_too(run_dag):
+    """A failed task has no return value; what it pushed before stays."""
+    rejected = _public(release(1, ReleaseOutcome.REJECTED, symbol=Symbol.FAIL))
+    promoted = _public(release(2, ReleaseOutcome.PROMOTED))
+    with DAG("chunks", start_date=datetime(2026, 1, 1, tzinfo=UTC), schedule=None) as dag:
+
+        @task
+        def judged(entry, ti=None):
+            ti.xcom_push(key="released", value=[entry])
+            if entry["outcome"] == "rejected":
+                message = "1 of 1 studies need a look"
+                raise AirflowFailException(message)
+
+        RejectedModelOperator.partial(
+            task_id="rejected",
+            released=judged.expand(entry=[promoted, rejected])["released"],
+            map_index_template="{{ task.study }}",
+            trigger_rule="all_done",
+        ).expand(place=[0, 1])
+    found = [ti for ti in run_dag(dag).get_task_instances() if ti.task_id == "rejected"]
+    assert {(ti.map_index, str(ti.state)) for ti in found} == {(0, "failed"), (1, "skipped")}
+    assert next(ti.rendered_map_index for ti in found if ti.map_index == 0) == "s01"

@@ -24,6 +24,7 @@ CASES = {
         "ForcePromotionOperator": {},
         "PromoteModelOperator": {"answer_timeout": 5.0},
         "RefineOperator": {"deferrable": False},
+        "RejectedModelOperator": {},
         "ReleaseModelsOperator": {"on_fail": "ignore"},
         "RollbackModelOperator": {"answer_timeout": 5.0},
         "SubmitModelOperator": {},

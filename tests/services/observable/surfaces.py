@@ -194,18 +194,31 @@ def _called(node: ast.AST) -> str:
 
 
 def _topics() -> Iterator[str]:
-    """Channel and topic of every call of ``notify`` in the code, and of every ``pg_notify`` with a literal in SQL."""
+    """Channel and topic of every call of ``notify`` in the code, and of every ``pg_notify`` with a literal in SQL.
+
+    Topics that a function is handed stand in a tuple that its caller assigns and passes on as ``also``.
+    """
     for _, tree in _modules():
+        handed_on = {k.value.id for k in ast.walk(tree) if isinstance(k, ast.keyword) and k.arg == "also"
+                     and isinstance(k.value, ast.Name)}  # fmt: skip
         for node in ast.walk(tree):
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+                names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+                yield from (f"CHANNEL {_topic(one)}" for one in node.value.elts if names & handed_on)
             if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) > 1:
                 channel = next((k.value for k in node.keywords if k.arg == "channel"), ast.Name("CHANNEL"))
                 for given in node.args[1:]:
                     named: Any = given.value if isinstance(given, ast.Starred) else given
-                    named = named.elt if isinstance(given, ast.Starred) else named
-                    topic = ast.unparse(named).lstrip("f").strip("'\"").partition(":")[0]
-                    yield f"{_called(channel) or ast.unparse(channel)} {topic}"
+                    if not isinstance(named, ast.Name):
+                        named = named.elt if isinstance(given, ast.Starred) else named
+                        yield f"{_called(channel) or ast.unparse(channel)} {_topic(named)}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield from (f"SQL {call}" for call in re.findall(r"pg_notify\(\s*'[^)]*", node.value))
+
+
+def _topic(literal: ast.expr) -> str:
+    """What a literal or formatted text has before its colon."""
+    return ast.unparse(literal).lstrip("f").strip("'\"").partition(":")[0]
 
 
 def _classes() -> Iterator[str]:

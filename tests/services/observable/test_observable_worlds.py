@@ -262,6 +262,8 @@ class Looks:
                 given |= {"response_timeout": timedelta(days=1), "answers": str(self.folder / "out-answers.csv")}
                 given |= {"inputs": [{"a": 1, "b": 2, "side": "east"}]}
                 given |= {"models": [{"study": study, "model_id": self.models[study]["better"]}], "chunk_size": 1}
+                told = {"outcome": "rejected", "symbol": "fail", "signal": 1, "alert": None, "message": ""}
+                given |= {"released": [given["models"][0] | told | {"meter_refusal": None}], "place": 0}
                 sights = task_sights(
                     world.neutral, world.installation.answer_all, given, study, is_tried_again=study == FEW[0]
                 )

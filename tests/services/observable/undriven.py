@@ -79,10 +79,10 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.LOG,
-        "The module logs a fault of Airflow, MLflow, a repository or a model's file, and the worlds have none.",
+        "The module logs a fault of Airflow, MLflow, a repository, a model or the machine, and the worlds have none.",
         *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.server.airflow_runs"),
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
-        "easeml_core.models.predict",
+        *("easeml_core.models.predict", "easeml_core.sandbox.child_start"),
     ),
     *_undriven(
         Kind.VALUE,

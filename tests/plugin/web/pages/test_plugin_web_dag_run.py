@@ -226,6 +226,8 @@ def test_what_a_run_asked_for_is_told_as_far_as_it_is_public(done, database, mod
     ):
         assert vic.get(address(task)).headers["location"] == developers
         assert ask_as("rita", "referee").get(address(task)).headers["location"] == referees
+    ask(database, f"{KEY}/release/all/mine/{number}/gate", RequestKind.GATE, model=number)  # of whatever chunk
+    assert vic.get(address("release", "3")).headers["location"] == "/studies/mine/submissions"
 
 
 def test_a_model_that_was_handed_in_leads_to_the_submissions(done, database, model, ask_as):
