@@ -286,7 +286,7 @@ _TABLES = (
         "retries retries_kind",
         retry="attempt last_try excused",
         time="beat_at lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
-        "checkpoint_seconds resumed_seconds",
+        "checkpoint_seconds resumed_seconds start_seconds charged_seconds",
     ),
 )
 
