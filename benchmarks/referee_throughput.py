@@ -1,9 +1,10 @@
 """How many answers a second referees give, and what one answer costs: tiny models, one database, real processes.
 
 Each round files one gate request a study, about a model that never ran, at 1, 2 and 4 referees in turn; the wrapper of
-``predict_in_child`` counts what is really run. Then single answers at one referee: gate with both models new, gate with
-known predictions, and a reading of the meter. Wall and processor seconds; the latter are those of the referees with
-their children, and of the database.
+``predict_in_child`` notes what is really run, so that a run that was made twice is seen. With ``--answer-delay`` above
+0 an answer counts when it is decided: it leaves later, at its fixed time. Then single answers at one referee: gate with
+both models new, gate with known predictions, and a reading of the meter. Wall and processor seconds; the latter are
+those of the referees with their children, and of the database.
 
     python benchmarks/referee_throughput.py --studies 24 --json
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -58,8 +60,9 @@ class Round:
         referees: Processes.
         workers: Of each.
         answers: Requests that were answered.
-        runs: Runs of models that were really made, repetitions included.
-        needed: Runs that the answers need.
+        runs: Runs of models that were really made: two for each answer, since a part of the rows is run again, and
+            those that an idle referee makes on other sets.
+        repeated: How many of them had been made before.
         wall_seconds: From the first request to the last answer.
         referee_seconds: Processor time of the referees and their children.
         database_seconds: Processor time of the database.
@@ -69,7 +72,7 @@ class Round:
     workers: int
     answers: int
     runs: int
-    needed: int
+    repeated: int
     wall_seconds: float
     referee_seconds: float
     database_seconds: float
@@ -80,8 +83,8 @@ class Round:
         return self.answers / self.wall_seconds
 
 
-def serve(url: str, artifacts: str, duties: dict[str, Any], count: Any, stop: Any) -> None:
-    """Be a referee until ``stop`` is set, and count the runs of models."""
+def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, stop: Any) -> None:
+    """Be a referee until ``stop`` is set, and note the runs of models: which file, on how many rows."""
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
     from easeml_core.services.evaluation import sealed_runs
     from easeml_core.services.referee.process import Referee
@@ -92,12 +95,12 @@ def serve(url: str, artifacts: str, duties: dict[str, Any], count: Any, stop: An
     module = vars(sealed_runs)  # it hands on no name that it imports
     predict = module["predict_in_child"]
 
-    def counted(*given: Any, **more: Any) -> Any:
-        with count.get_lock():
-            count.value += 1
-        return predict(*given, **more)
+    def noted(model: Path, form: str, inputs: Any, **more: Any) -> Any:
+        with Path(log).open("a") as file:
+            file.write(f"{hashlib.sha256(model.read_bytes()).hexdigest()} {len(inputs)}\n")
+        return predict(model, form, inputs, **more)
 
-    module["predict_in_child"] = counted
+    module["predict_in_child"] = noted
     probe_isolation(Sandbox())
     store = Store(url, lock_timeout_seconds=5, connections=16)
     over = threading.Event()
@@ -122,6 +125,8 @@ class Bench:
     def __init__(self, found: Installation, rows: int) -> None:
         self.found, self.rows, self.studies = found, rows, list[str]()
         self._fitted = self._tables = 0
+        self.log = found.folder / "runs"
+        self.log.touch()
 
     def register(self, study: str, *, rows: int, gate: dict[str, Any], meter: dict[str, Any] | None = None) -> None:
         """Register and seal a study of its own tenant; without a meter, whose set idle referees would run models on."""
@@ -160,12 +165,12 @@ class Bench:
             return models.add_model(tx, **of_model, format="skops", artifact=artifact, submitted=True)
 
     @contextlib.contextmanager
-    def referees(self, count: int, **duties: Any) -> Iterator[tuple[list[psutil.Process], Any]]:
-        """So many referees, once all of them are at work; and the number of runs so far."""
+    def referees(self, count: int, **duties: Any) -> Iterator[list[psutil.Process]]:
+        """So many referees, once all of them are at work."""
         context = multiprocessing.get_context("spawn")
-        runs, stop = context.Value("i", 0), context.Event()
+        stop = context.Event()
         url = str(self.found.server.url("easeml_referee", "easeml"))
-        given = (url, str(self.found.artifacts.root), duties, runs, stop)
+        given = (url, str(self.found.artifacts.root), duties, str(self.log), stop)
         started = [context.Process(target=serve, args=given) for _ in range(count)]
         with self.found.referee.begin() as tx:
             before = scalar(tx, "SELECT count(*) FROM sealed.referees")
@@ -177,7 +182,7 @@ class Bench:
                     break
             time.sleep(0.05)
         try:
-            yield [psutil.Process(process.pid) for process in started], runs
+            yield [psutil.Process(process.pid) for process in started]
         finally:
             stop.set()
             for process in started:
@@ -202,22 +207,32 @@ class Bench:
     def round(self, referees: int, workers: int, delay: float) -> Round:
         """One gate request a study, all at once."""
         new = {study: self.add_model(study) for study in self.studies}
-        with self.referees(referees, workers=workers, answer_delay=delay) as (processes, runs):
-            self.wait([self.ask(file_gate_request, self.studies[0], self.add_model(self.studies[0]))])  # warm
-            made, used, base = runs.value, _seconds(processes), self.found.database_processor_ms()
+        with self.referees(referees, workers=workers, answer_delay=delay) as processes:
+            self._decided([self.ask(file_gate_request, self.studies[0], self.add_model(self.studies[0]))])  # warm
+            made, used, base = self.log.read_text().split("\n"), _seconds(processes), self.found.database_processor_ms()
             began = time.perf_counter()
-            self.wait([self.ask(file_gate_request, study, model) for study, model in new.items()])
+            self._decided([self.ask(file_gate_request, study, model) for study, model in new.items()])
             wall = time.perf_counter() - began
+            runs = self.log.read_text().split("\n")
             return Round(
                 referees=referees,
                 workers=workers,
                 answers=len(new),
-                runs=runs.value - made,
-                needed=2 * len(new),
+                runs=len(runs) - len(made),
+                repeated=len(runs) - len(set(runs)) - (len(made) - len(set(made))),
                 wall_seconds=wall,
                 referee_seconds=_seconds(processes) - used,
                 database_seconds=(self.found.database_processor_ms() - base) / 1e3,
             )
+
+    def _decided(self, asked: list[int]) -> None:
+        """Wait until all are decided."""
+        query = "SELECT count(*) FROM sealed.outbox WHERE request_id = ANY (:ids) AND NOT refused"
+        while True:
+            with self.found.referee.begin() as tx:
+                if scalar(tx, query, ids=asked) == len(asked):
+                    return
+            time.sleep(0.05)
 
     def singles(self, repeats: int) -> dict[str, float]:
         """Median wall seconds of single answers on the large study."""
@@ -318,11 +333,11 @@ def main() -> None:
     if options.json:
         print(json.dumps(result, indent=1))
         return
-    print("| referees | workers | answers/s | runs / needed | referee s/answer | database s/answer |")
+    print("| referees | workers | answers/s | runs / repeated | referee s/answer | database s/answer |")
     print("| --- | --- | --- | --- | --- | --- |")
     for one in rounds:
         cost = f"{one.referee_seconds / one.answers:.3f} | {one.database_seconds / one.answers:.3f}"
-        print(f"| {one.referees} | {one.workers} | {one.per_second:.2f} | {one.runs} / {one.needed} | {cost} |")
+        print(f"| {one.referees} | {one.workers} | {one.per_second:.2f} | {one.runs} / {one.repeated} | {cost} |")
     for name, seconds in singles.items():
         print(f"{name}: {seconds:.3f} s (sets of {result['large_sets']} rows)")
 

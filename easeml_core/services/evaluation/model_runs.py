@@ -154,6 +154,11 @@ class ModelRuns:
             self._has_ended = False
             return [job.request_id for job in [*self._waiting, *self._now] if job.request_id is not None]
 
+    def has(self, request_id: int) -> bool:
+        """Whether work for the request is done or waits."""
+        with self._changed:
+            return any(job.request_id == request_id for job in [*self._waiting, *self._now])
+
     def failure(self, request_id: int) -> Exception | None:
         """Return, once, why the work for a request has stopped, for its next decision."""
         with self._changed:

@@ -58,6 +58,10 @@ class Underway:
         """Return the requests that cannot be decided yet."""
         return [*self.fetches.under_way(), *self.runs.under_way(), *self.judgements.under_way()]
 
+    def works_for(self, request_id: int) -> bool:
+        """Whether models run, or labels are judged, for the request."""
+        return self.runs.has(request_id) or self.judgements.has(request_id)
+
     def failure(self, request_id: int) -> Exception | None:
         """Return, once, why the work for a request has stopped."""
         return self.runs.failure(request_id) or self.judgements.failure(request_id)
@@ -106,7 +110,9 @@ class Claims:
         State of requests that another referee has decided is dropped. The other arguments are those of
         ``requests.claim_request``.
         """
-        skip = {*self.standing_aside(), *self._underway.passed_over(), *self._busy}
+        with self._guard:  # first: what a thread hands over is under way before the thread lets it go
+            busy = set(self._busy)
+        skip = {*busy, *self.standing_aside(), *self._underway.passed_over()}
         claimed = requests.claim_request(
             tx, skip=sorted(skip), kinds=kinds, referee=self._lease.number(), first=first, alone=alone
         )
@@ -129,7 +135,7 @@ class Claims:
         """
         assert turn.request_id is not None
         with self._guard:
-            if turn.request_id in self._busy:
+            if turn.request_id in self._busy or self._underway.works_for(turn.request_id):
                 return None
             self._busy.add(turn.request_id)
             turn.is_mine = True

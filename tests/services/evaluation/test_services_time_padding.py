@@ -45,7 +45,7 @@ LATE = Timetable(delay_seconds=3600.0)
 
 def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
     took = (0.0, 0.5, 1.41, 10.0, 10.001, 60.0, 61.0, 480.0, 1200.0, 1201.0, 3600.0, 3601.0)
-    assert [padded(t, GRID_SECONDS) for t in took] == [0.5, 0.5, 10, 10, 60, 60, 1200, 1200, 1200, 3600, 3600, 7200]
+    assert [padded(t, GRID_SECONDS) for t in took] == [1, 1, 10, 10, 60, 60, 1200, 1200, 1200, 3600, 3600, 7200]
     assert [padded(t, ()) for t in took] == list(took)
 
 
@@ -333,7 +333,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     work._keep_time(hours.clock, hours.sleep)
     assert work.run_once() == 0
     assert ended == [1] * 4  # on the gate set and on the meter set, and on a part of each again
-    assert hours.slept == [0.5, 0.5]
+    assert hours.slept == [1.0, 1.0]
 
 
 @pytest.fixture
@@ -449,9 +449,9 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
     work = Referee(lab.referee, lab.artifacts, timetable=LATE, decision_grid_seconds=())
     work._keep_time(hours.clock, hours.sleep)
     assert work.answer_one() == asked
-    assert (len(ran), hours.slept) == (4, [0.5])
+    assert (len(ran), hours.slept) == (4, [1.0])
     assert stood.answer_one() is None
-    assert frozen.slept == [0.5]
+    assert frozen.slept == [1.0]
     assert (stood._claims._prepared, stood._runs.is_idle) == ({}, True)
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
     assert sorted(lab.rows(ATTEMPTS, id=asked)) == [(False,)] + [(True,)] * 4  # only the decision could not say so

@@ -49,11 +49,16 @@ class World:
     def __init__(self, monkeypatch: Any) -> None:
         self.now, self.open, self.skipped, self.looked = 0.0, [1, 2, 3, 4, 5], list[list[int]](), list[set[int]]()
         self.attempt = Attempt(number=1, lost=0, put_offs=0)
-        self.fetches, self.runs = Fetches(), SimpleNamespace(under_way=lambda: self.running)
+        self.fetches, self.runs = (
+            Fetches(),
+            SimpleNamespace(under_way=lambda: self.running, has=lambda one: one in self.running),
+        )
         self.running: list[int] = []
         self.judging: list[int] = []
         self.computed, self.is_free, self.released = Computed(), True, list[int]()
-        judgements = SimpleNamespace(under_way=lambda: self.judging, are_padded=True)
+        judgements = SimpleNamespace(
+            under_way=lambda: self.judging, has=lambda one: one in self.judging, are_padded=True
+        )
         underway: Any = Underway(self.fetches, self.runs, judgements, self.computed)  # type: ignore[arg-type]
         store, lease = Store(), SimpleNamespace(number=lambda: 7)
         self.claims = Claims(store, None, underway, lease, most_put_offs=2)  # type: ignore[arg-type]
@@ -127,6 +132,9 @@ def test_an_attempt_begins_with_the_patience_that_is_left(world: World, number: 
     assert (turn.attempt, lost, ready.patience) == (number, 3, Patience(1, 2))
     assert world.claims.begin(Turn(1)) is None  # another thread works on it
     world.claims.end(turn)
+    world.judging = [1]
+    assert world.claims.begin(Turn(1)) is None  # and now it is under way, handed over since this thread looked
+    world.judging = []
     assert world.begin(1)[1] is ready  # what its runs have left is there until it is decided
     world.claims.decided(1)
     assert world.fetches.done == [1]
