@@ -119,11 +119,11 @@ def add(
     **given: Any,
 ) -> None:  # fmt: skip
     """Add candidates to STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
-    from easeml_core.services.studies.candidates import add_candidates, named_candidates
+    from easeml_core.services.studies.candidates import NamedCandidate, add_candidates, named_candidates
 
     entry = _entry(program, partial(open_installation, database, artifacts), given)
     if dry_run:
-        named = named_candidates([entry])
+        named = [NamedCandidate(**candidate) for candidate in named_candidates([entry])]
         columns = {"Candidate": "name", "Kind": "kind", "Parameters": "parameters"}
         show_json(named) if as_json else show_table("Candidates", columns, named)
         return

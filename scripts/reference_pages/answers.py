@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 CLI, SERVICES, STORE = "easeml_core.cli", "easeml_core.services", "easeml_core.store"
 API, PAGES = "/api/v1/studies/{study}", "easeml_airflow.web.server.service"
 QUESTIONS = "easeml_airflow.triggers.questions"
+CANDIDATES = f"{SERVICES}.studies.candidates"
 
 TYPED = {
     f"GET {API}/feeds": f"{PAGES}:Feeds",
@@ -58,6 +59,7 @@ TYPED = {
     "easeml backtest": f"{SERVICES}.selection.backtest:BacktestReport",
     "easeml cache clear": f"{CLI}.operations:Cleared",
     "easeml cache show": "easeml_core.remote.cache:CacheReport",
+    "easeml candidate add": f"list {CANDIDATES}:AddedCandidate | {CANDIDATES}:NamedCandidate",
     "easeml candidate pack": f"{CLI}.candidates:KeptProgram",
     "easeml completion": f"{CLI}.app:CompletionScript",
     "easeml costs": "easeml_core.selection.costs.report:CostReport",

@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET, UnsetType
+
 from easeml_core.data.layout import Layout, stored_target
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Parameters, StudyState
@@ -102,6 +104,16 @@ def _unscored(study: Study, kind: str) -> str:
     if metric is None or metric.needs != "probabilities" or trainer_of(kind).gives_chances:
         return ""
     return f"{study.metric} needs the probabilities of the classes, and models of {kind} give none"
+
+
+@typed_record
+class NamedCandidate:
+    """A candidate as it would be stored; ``devices`` are left out where it runs on any."""
+
+    name: str
+    kind: str
+    parameters: Parameters
+    devices: list[str] | UnsetType = UNSET
 
 
 @typed_record
