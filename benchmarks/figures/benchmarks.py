@@ -26,6 +26,8 @@ POLICIES = (
 COST = "cpu_seconds"
 """Column that the replays pay with: other load on the machine goes into it least."""
 
+PROCESSOR = "processor_seconds"
+
 SHORT = {
     "gaussian_naive_bayes": "naive Bayes",
     "logistic_regression": "logistic",
@@ -63,6 +65,15 @@ def prepare(folder: Path) -> None:
             writer.writerow(["table", *candidates])
             for key in dict.fromkeys(row["table"] for row in rows):
                 writer.writerow([key, *(cells.get((key, candidate), "") for candidate in candidates)])
+
+
+def starts(_: Runner | None = None) -> str:
+    """Milliseconds from the request for a job to its first line."""
+    body = [
+        [row["library"], row["start"], *(f"{1000 * float(row[name]):,.0f}" for name in ("wall_seconds", PROCESSOR))]
+        for row in rows_of("child_start.csv")
+    ]
+    return table(["libraries", "start", "wall ms", "processor ms"], body)
 
 
 def night(_: Runner | None = None) -> str:
@@ -136,6 +147,7 @@ def rungs(_: Runner | None = None) -> str:
 
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
+    "child-start": starts,
     "night": night,
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
     "five-studies": studies,
