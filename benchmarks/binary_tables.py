@@ -6,8 +6,9 @@
 own sources. Nothing is downloaded, and no table is copied into the repository.
 
 Each cell is a training job like any trial's: a child process with one thread, scored on a validation part. Cells that
-are in the file already are kept, so an interrupted run goes on where it was. Seconds are wall seconds of the whole
-child, which is what the product charges; on a machine that others use they are too long, processor seconds less so.
+are in the file already are kept, so an interrupted run goes on where it was. Seconds begin when the child has imported
+its libraries, as the cost of a trial does; on a machine that others use wall seconds are too long, processor seconds
+less so.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import csv
 import importlib.util
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
@@ -197,28 +197,20 @@ def measure(table: BinaryTable, candidates: Sequence[str]) -> Iterator[Cell | st
         save_open_parts(data, parts)
         for kind in candidates:
             job = TrainingJob(kind, CANDIDATES[kind], data_path=data, output_dir=Path(name) / kind, seed=SEED)
-            before = _children_seconds()
             try:
                 done = run_job(job, on_progress=lambda _: None, should_stop=lambda: False)
             except EasemlError as error:
                 yield f"{table.name}, {kind}: {str(error).splitlines()[0]}"
                 continue
-            processor = _children_seconds() - before
             yield Cell(
                 table.name,
                 kind,
                 round(done.quality, 6),
-                round(done.cost_seconds, 3),
-                round(processor, 3),
+                round(done.cost_seconds, 4),
+                round(done.processor_seconds or 0.0, 4),
                 rows,
                 features,
             )
-
-
-def _children_seconds() -> float:
-    """Processor seconds of all children that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def fill(path: Path, tables: Sequence[BinaryTable]) -> list[str]:

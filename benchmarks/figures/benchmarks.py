@@ -111,7 +111,7 @@ def matrix(_: Runner | None = None) -> str:
 
 def _cell(cell: Row, best: float) -> str:
     quality = f"{float(cell['quality']):.3f}"
-    return f"{f'**{quality}**' if float(cell['quality']) == best else quality} / {float(cell[COST]):.1f}"
+    return f"{f'**{quality}**' if float(cell['quality']) == best else quality} / {float(cell[COST]):.2g}"
 
 
 def studies(_: Runner | None = None) -> str:

@@ -11,6 +11,7 @@ import json
 import re
 import resource
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ def run(job: TrainingJob, report: Report) -> None:
     from easeml_core.models.formats import save_model
     from easeml_core.training.trainers import trainer_of
 
+    began = time.process_time()
     trainer = trainer_of(job.kind)
     trainer.parameters(job.parameters)  # before the data, so that a mistyped name costs nothing
     if job.metric is not None:
@@ -96,6 +98,7 @@ def run(job: TrainingJob, report: Report) -> None:
     model_format = save_model(predictor, job.output_dir / MODEL)
     _save_predictions(job.output_dir / PREDICTIONS, predictions)
     fields = {"quality": quality, "score": score, "artifact": MODEL, "format": model_format}
+    fields["processor_seconds"] = time.process_time() - began
     _save_json(job.output_dir / RESULT, fields)
     report(1.0, "saved", quality, **peaks())
 

@@ -169,6 +169,7 @@ class TrainingResult:
         score: Of the metric, in its own unit; None where it was not told.
         start_seconds: Wall seconds before the cost begins, >= 0: starting the process and importing libraries. None
             where they are part of the cost.
+        processor_seconds: Of the process in the time of its cost, >= 0; None where it was not told.
     """
 
     quality: float
@@ -178,3 +179,4 @@ class TrainingResult:
     validation_predictions: NDArray[Any]
     score: float | None = None
     start_seconds: float | None = None
+    processor_seconds: float | None = None

@@ -253,11 +253,14 @@ def read_result(output_dir: Path, *, cost_seconds: float, start_seconds: float |
     is_ours = path.parent == output_dir and path.is_file() and not path.is_symlink()
     _demand(is_ours, "the model's file is not in the job's folder")
     predictions = _read_predictions(output_dir / PREDICTIONS)
-    score = fields.get("score")
-    shown = float(score) if isinstance(score, int | float) and math.isfinite(score) else None
+    score, processor = _number(fields.get("score")), _number(fields.get("processor_seconds"))
     return TrainingResult(
-        float(quality), cost_seconds, path, str(model_format), predictions, shown, start_seconds=start_seconds
+        float(quality), cost_seconds, path, str(model_format), predictions, score, start_seconds, processor
     )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _demand(fits: bool, what: str) -> None:

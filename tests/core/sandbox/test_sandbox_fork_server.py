@@ -184,8 +184,9 @@ def test_a_killed_server_ends_its_jobs_and_is_replaced(folder: Path, shared: Pat
     assert len(servers(shared)) == 1
 
 
-def test_a_server_without_its_file_ends_after_its_jobs(folder: Path, shared: Path, monkeypatch) -> None:
-    assert run(folder, "print(1)", on_poll=lambda: shared.unlink(missing_ok=True)) == "1\n"
+def test_a_server_without_its_file_ends_after_its_jobs(folder: Path, shared: Path) -> None:
+    waits = "import os, sys, time\nwhile os.path.exists(sys.argv[2]): time.sleep(.01)\ntime.sleep(.1)\nprint(1)"
+    assert run(folder, waits, str(shared), on_poll=lambda: shared.unlink(missing_ok=True)) == "1\n"
     assert eventually(lambda: not servers(shared))
 
 
