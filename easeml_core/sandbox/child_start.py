@@ -359,8 +359,10 @@ class _OwnServer:
             self._process.wait()
 
     def close(self) -> None:
-        """End the server, after the jobs that still run."""
+        """End the server, and with it the jobs that still run."""
         with self._lock:
+            if self._process is not None:
+                self._process.kill()
             self._end()
             self._control = self._process = None
 

@@ -7,12 +7,12 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
+from demo_night import worse_model
 from demo_night.report import Report, ended_trials, print_report, repeated, require_nothing_repeated
 from demo_night.retraining import Night
 from demo_night.runs import Release, broken_tasks, title
 from demo_night.tenants import BY_FORM, WISHES
 from demo_night.worse_model import Worse, compares, find_worse
-from night import worse_model
 from rich.console import Console
 from stack.failures import NightError
 

@@ -52,6 +52,7 @@ def test_the_audit_is_append_only_even_for_its_owner(ask: Ask, database: Any, wo
 TRIGGERS = {
     *("ledger_append_only", "ledger_keep_all", "studies_forward", "trials_forward", "studies_active_since"),
     *("trials_ended_now", "trials_checkpoint_spent", "test_sets_forward"),
+    "claims_held",
     *("trials_within_limits", "trials_limit_kept", "studies_within_limits", "tenants_within_limits"),
     *("selection_settings_append_only", "selection_settings_keep_all"),
     *("audit_append_only", "audit_keep_all", "tenants_audit", "studies_audit", "studies_state_audit"),

@@ -260,6 +260,16 @@ def test_a_fork_of_the_owner_does_not_use_its_server(folder: Path) -> None:
         assert os.waitpid(pid, 0)[1] == 0
 
 
+def test_the_end_of_a_server_ends_its_jobs(folder: Path) -> None:
+    (folder / "sleeps.py").write_text(SLEEPS)
+    with own_fork_server():
+        request = Request("sleeps", (), str(folder), child_start.clean_environment(1), ())
+        child = child_start.start_child(request, with_input=False)
+        child.stdout.readline()
+    assert child.wait() == -signal.SIGKILL
+    assert eventually(lambda: gone(child.pid))
+
+
 def test_a_thread_in_the_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fork_server.os, "listdir", lambda _: ["1", "2"])
     with pytest.raises(ValueError, match="2 threads"):

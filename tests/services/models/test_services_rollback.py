@@ -220,8 +220,8 @@ def test_a_list_of_models_has_the_verdict_and_the_standing_of_each(lab: Any) -> 
     assert verdicts == dict.fromkeys(listed) | {"good": "pass"}
     assert listed["good"].gate_request_id == last
     assert [origin for origin, entry in listed.items() if entry.in_production or entry.moved_by] == ["good"]
-    assert force(lab, "rare")["promoted"]
-    assert roll_back(lab)["promoted"]
+    assert force(lab, "rare").promoted
+    assert roll_back(lab).promoted
     moved = {entry.origin: entry.moved_by for entry in model_list(lab.worker, study="full") if entry.moved_by}
     assert moved == {"good": "rollback", "rare": "force"}, "the last move of each"
 

@@ -193,8 +193,12 @@ def _called(node: ast.AST) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
+_TOPICS_FROM = {"notify": 1, "known_topics": 0}
+"""Function -> which of its arguments is the first topic."""
+
+
 def _topics() -> Iterator[str]:
-    """Channel and topic of every call of ``notify`` in the code, and of every ``pg_notify`` with a literal in SQL.
+    """Channel and topic of every call of ``notify`` or ``known_topics``, and of ``pg_notify`` with a literal in SQL.
 
     Topics that a function is handed stand in a tuple that its caller assigns and passes on as ``also``.
     """
@@ -205,9 +209,9 @@ def _topics() -> Iterator[str]:
             if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
                 names = {target.id for target in node.targets if isinstance(target, ast.Name)}
                 yield from (f"CHANNEL {_topic(one)}" for one in node.value.elts if names & handed_on)
-            if isinstance(node, ast.Call) and _called(node) == "notify" and len(node.args) > 1:
+            if isinstance(node, ast.Call) and (first := _TOPICS_FROM.get(_called(node))) is not None:
                 channel = next((k.value for k in node.keywords if k.arg == "channel"), ast.Name("CHANNEL"))
-                for given in node.args[1:]:
+                for given in node.args[first:]:
                     named: Any = given.value if isinstance(given, ast.Starred) else given
                     if not isinstance(named, ast.Name):
                         named = named.elt if isinstance(given, ast.Starred) else named

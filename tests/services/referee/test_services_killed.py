@@ -16,7 +16,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study
-from easeml_core.services.trials.execution import expire_leases, run_trial, trial_state
+from easeml_core.services.trials.execution import expire_leases, run_trial, trial_details, trial_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -125,7 +125,8 @@ def test_a_worker_killed_under_a_budget_has_used_what_it_ran_until_its_last_hear
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
     assert report.state == "SUCCEEDED"
     seen = study_details(lab.worker, study="short").summary
-    assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(held + report.cost_seconds), 0.0)
+    charged = held + report.cost_seconds + trial_details(lab.worker, trial_id=trial_id).start_seconds
+    assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(charged), 0.0)
 
 
 def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:

@@ -30,6 +30,7 @@ from easeml_core.services.trials.execution import (
     record_failure,
     record_success,
     run_trial,
+    trial_details,
     trial_state,
 )
 from easeml_core.training.job import TrainingResult
@@ -278,7 +279,8 @@ def test_a_real_trial_within_its_reservation_gives_back_what_it_did_not_take(lab
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
     assert report.state == "SUCCEEDED"
     seen = study_details(lab.worker, study="full").summary
-    assert seen.device_seconds == pytest.approx(3.0 + report.cost_seconds)
+    started = trial_details(lab.worker, trial_id=trial.trial_id).start_seconds
+    assert seen.device_seconds == pytest.approx(3.0 + report.cost_seconds + started)
     assert seen.reserved_seconds == 0.0
     assert next_step(lab).startswith("train: 2 candidates have not run on the present data; ")
     assert next_step(lab).endswith(" device-minutes of its compute budget are left")

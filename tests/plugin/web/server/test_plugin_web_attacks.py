@@ -7,6 +7,7 @@ import csv
 import difflib
 import io
 import re
+import tempfile
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,7 +35,7 @@ from easeml_airflow.web.server.site import Site
 from easeml_airflow.web.server.throttling import MOST_OF_ONE, Turns, few_of_each
 from easeml_airflow.web.server.uploads import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
-from easeml_core.sandbox import process
+from easeml_core.sandbox import child_start, process
 from easeml_core.sandbox.isolation import Isolation
 from easeml_core.services.datasets.refine import SuspiciousPair, SuspiciousPairs
 from easeml_core.services.models import inference
@@ -280,12 +281,17 @@ def test_the_server_runs_no_program_that_could_read_its_environment(
 def test_no_child_of_the_server_inherits_the_referees_address(monkeypatch):
     monkeypatch.setenv(REFEREE_VARIABLE, "postgresql://easeml_referee:secret@h/easeml")
     monkeypatch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "secret")
-    started = []
-    monkeypatch.setattr(process.subprocess, "Popen", lambda command, **given: started.append(given) or away())
-    with pytest.raises(StoreUnavailableError):
-        process.run_child("m", [], cwd=Path(), limits=None, on_output=print, on_poll=print)
-    assert "secret" not in str(started[0]["env"])
-    assert "PATH" in started[0]["env"]
+    monkeypatch.setattr(child_start, "_own", None)
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory(prefix="e") as folder:
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        started = []
+        patch.setattr(child_start.subprocess, "Popen", lambda _, *, env, **__: started.append(env) or away())
+        for allowed in (child_start.COLD, child_start.SHARED):  # the child itself, and the server that would fork it
+            patch.setenv(child_start.SWITCH, allowed)
+            with pytest.raises(StoreUnavailableError):
+                process.run_child("m", [], cwd=Path(), limits=None, on_output=print, on_poll=print)
+    assert "secret" not in str(started)
+    assert ["PATH" in environment for environment in started] == [True, True]
 
 
 @pytest.mark.parametrize("address", ["ann:{}@127.0.0.1:1/easeml", "ann@127.0.0.1:1/easeml?password={}"])
