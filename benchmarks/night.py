@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/night.py --studies 64 --trials 128 [--dag easeml_nightly_retraining] [--json]
 
 A whole stack is started in a separate folder: PostgreSQL, referee, Airflow's processes. Every study has a tenant and a
-table of its own, made up, of 700 rows; each eighth table is noise, so that its model is rejected. The candidates train
+made-up table of 700 rows; each eighth table is noise, so that its model is rejected. The candidates train
 in milliseconds: what is measured is everything else. Wall seconds are those of Airflow's task instances, processor
 seconds those of all processes of the stack; other load on the machine goes into the wall seconds.
 """

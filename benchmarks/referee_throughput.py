@@ -129,7 +129,7 @@ class Bench:
         self.log.touch()
 
     def register(self, study: str, *, rows: int, gate: dict[str, Any], meter: dict[str, Any] | None = None) -> None:
-        """Register and seal a study of its own tenant; without a meter, whose set idle referees would run models on."""
+        """Register and seal a study of a separate tenant; without a meter no idle referee runs models on its set."""
         self._tables += 1
         write_table(self.found.folder / "data" / study / "coins.csv", rows=rows, seed=self._tables)
         asked: dict[str, Any] = {"tenant": study, "source": "csv:coins.csv", "target": TARGET, "gate": gate}

@@ -48,7 +48,7 @@ FORM = {
     "policy": params.policy(),
 }
 
-# Seconds that are left of the night's time for training: a further try of a device gets no time of its own.
+# Seconds that are left of the night's time for training: a further try of a device gets no further time.
 LEFT = """{{ [0, params.time_limit_minutes * 60
     - (macros.datetime.now(dag_run.start_date.tzinfo) - dag_run.start_date).total_seconds()] | max }}"""
 

@@ -145,7 +145,7 @@ def answer_timeout_seconds() -> float:
 
 
 def answer_timeout_seconds_ahead() -> float:
-    """Seconds that it waits longer for each request ahead of its own."""
+    """Seconds that it waits longer for each earlier request."""
     return float(_text("answer_timeout_seconds_ahead"))
 
 

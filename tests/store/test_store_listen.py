@@ -359,7 +359,7 @@ def test_a_blocking_listener_finds_what_came_while_its_owner_worked(database: An
     with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
         call(database)
         call(database)
-        select.select([listener._connection], [], [], SOON)  # they have arrived, and nobody has read them
+        select.select([listener._connection], [], [], SOON)  # they have arrived, and none has been read
         assert seconds(listener, 60, stop) < SOON
         assert seconds(listener, 0.1, stop) >= 0.1  # two calls before one look are one
 

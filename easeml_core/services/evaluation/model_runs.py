@@ -1,4 +1,4 @@
-"""Do work in threads whose real end nobody may see: runs of models, and computations from sealed labels.
+"""Do work in threads whose real end no role may see: runs of models, and computations from sealed labels.
 
 A decision that needs such work stops, its request waits until the padded end of the work (``time_padding.py``), and the
 decision starts again. No thread sleeps until a padded end: the thread ends with the work, and the caller looks at

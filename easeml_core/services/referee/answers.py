@@ -16,7 +16,7 @@ class VerdictAnswer(GivenAnswer):
     """The gate's answer.
 
     Attributes:
-        symbol: All that is told of the verdict.
+        symbol: All that is released of the verdict.
         planned: Whether it is about the condition that the set was sealed for.
         step: Of the set, from 1.
         steps: That the set has for such answers.

@@ -98,7 +98,7 @@ def release_models(store: Store, *, models: Iterable[ReleaseCandidate], request_
     """Take the release of these models as far as it can be taken now; call it again once answers have come.
 
     Asks gate and meter about every model at once, and for the promotion of those that have passed (under adaptivity
-    ``none``: that have been judged). What is wrong with one study is told in its entry and stops no other.
+    ``none``: that have been judged). What is wrong with one study is in its entry and stops no other.
 
     Args:
         store: Role ``easeml_worker``.

@@ -140,8 +140,8 @@ class Appended:
 def hold_with_facts(tx: Connection, chain: str, kind: str, subject: int) -> Appended:
     """Hold a chain until the transaction ends, and return what its next entry states and follows.
 
-    Two statements are sent at once. The second has a snapshot of its own, taken when the first has the lock, so it sees
-    the last entry of whoever held the chain before (READ COMMITTED, which every writing transaction has).
+    Two statements are sent at once. The second has a new snapshot, taken when the first has the lock, so it sees
+    the last entry of the transaction that held the chain before (READ COMMITTED, which every writing transaction has).
 
     Args:
         tx: Transaction of the referee's role.

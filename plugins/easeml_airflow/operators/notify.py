@@ -24,7 +24,7 @@ MOST_NAMED = 20
 
 
 @typed_record
-class Told:
+class SentNotifications:
     """How many events were sent, and the keys of the first ones."""
 
     told: int
@@ -80,7 +80,7 @@ class NotifyOperator(EasemlOperator):
                     _keep(name, cursor)
             _keep(name, notifications.after_all(cursor, seen))
         self.log.info("%d of %d new events were sent", len(sent), len(seen.events))
-        return to_json(Told(len(sent), sent[:MOST_NAMED]))
+        return to_json(SentNotifications(len(sent), sent[:MOST_NAMED]))
 
 
 def _kept(name: str) -> Any:

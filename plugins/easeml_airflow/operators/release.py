@@ -1,6 +1,6 @@
 """Releases the best models of many studies in one task.
 
-Shows one of the studies that were rejected as a task of its own.
+Shows one of the studies that were rejected as a separate task.
 """
 
 from __future__ import annotations

@@ -334,8 +334,8 @@ def test_what_a_developer_sees_of_it_depends_on_no_label(make_lab: Any, make_mac
             answer = try_again(lab, asked)
             news.append((answer is None, pauses(lab, asked)))
             let_pass(lab)
-        told = replace(answer, symbol=Symbol.WITHHELD, message=answer.message.replace(answer.symbol, ""))
-        seen.append((answer.symbol, told, news, machine.runs))
+        shown = replace(answer, symbol=Symbol.WITHHELD, message=answer.message.replace(answer.symbol, ""))
+        seen.append((answer.symbol, shown, news, machine.runs))
     assert [symbol for symbol, *_ in seen] == ["pass", "fail"]
     assert seen[0][1:] == seen[1][1:]
 

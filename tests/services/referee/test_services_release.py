@@ -48,7 +48,7 @@ def filed(lab: Any) -> list[Any]:
     return list(lab.rows("SELECT request_key, kind FROM work.requests WHERE request_key LIKE 'night/%' ORDER BY 1"))
 
 
-def test_a_chunk_is_asked_promoted_and_metered_and_each_study_is_told_by_itself(
+def test_a_chunk_is_asked_promoted_and_metered_and_each_study_has_its_entry(
     lab: Any, night: list[ReleaseCandidate]
 ) -> None:
     asked = step(lab, night)
@@ -112,7 +112,7 @@ def test_nothing_is_asked_twice_whatever_is_killed_and_whatever_chunk_a_study_is
     assert filed(lab) == whole
 
 
-def test_a_refused_gate_and_a_refused_meter_are_told(lab: Any, night: list[ReleaseCandidate]) -> None:
+def test_a_refused_gate_and_a_refused_meter_are_reported(lab: Any, night: list[ReleaseCandidate]) -> None:
     retire_test_set(lab.referee, test_set=lab.one("SELECT min(id) FROM work.test_sets WHERE purpose = 'gate'"))
     retire_test_set(lab.referee, test_set=lab.one("SELECT max(id) FROM work.test_sets WHERE purpose = 'meter'"))
     passed, gate_refused, meter_refused = end(lab, night[:3]).values()
