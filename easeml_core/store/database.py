@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -207,6 +209,23 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
 }
 
 
+_helping = contextvars.ContextVar("helping", default=False)
+
+
+@contextlib.contextmanager
+def helping() -> Iterator[None]:
+    """Take connections for this thread from a second pool of each store.
+
+    For a thread whose end must not be seen. Where a row lands depends on the connection that writes it, and with one
+    pool the connection of the thread that decides would depend on whether this one has ended.
+    """
+    token = _helping.set(True)
+    try:
+        yield
+    finally:
+        _helping.reset(token)
+
+
 class Store:
     """The database of one installation, seen through one role.
 
@@ -242,7 +261,8 @@ class Store:
             f"-c statement_timeout={int(1000 * statement_timeout_seconds)} "
             f"-c lock_timeout={int(1000 * lock_timeout_seconds)} -c timezone=UTC"
         )
-        self._engine = create_engine(
+        create = functools.partial(
+            create_engine,
             self._url,
             pool_size=connections,
             # The same connection again where one is enough: where a row lands does not depend on who asked before.
@@ -261,6 +281,8 @@ class Store:
                 "tcp_user_timeout": 30_000,
             },
         )
+        self._create, self._engine = create, create()
+        self._of_helpers: Engine | None = None
         self._checked = False
         self._actor = actor
 
@@ -290,7 +312,7 @@ class Store:
             StoreError: Any other refusal of the database; the driver's error is its cause.
         """
         try:
-            with self._engine.begin() as tx:
+            with self._pool().begin() as tx:
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
@@ -321,6 +343,16 @@ class Store:
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()
+        if self._of_helpers is not None:
+            self._of_helpers.dispose()
+
+    def _pool(self) -> Engine:
+        """Return the engine for this thread (``helping``)."""
+        if not _helping.get():
+            return self._engine
+        if self._of_helpers is None:  # two threads at once may make two: one of them keeps no connection
+            self._of_helpers = self._create()
+        return self._of_helpers
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from easeml_core.services.evaluation.time_padding import padded
+from easeml_core.store.database import helping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -192,6 +193,10 @@ class ModelRuns:
             job.steps.close()
 
     def _go_on(self, job: _Job) -> None:
+        with helping():
+            self._advance(job)
+
+    def _advance(self, job: _Job) -> None:
         is_over, failure = True, None
         try:
             next(job.steps)
