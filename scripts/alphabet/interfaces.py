@@ -374,6 +374,7 @@ _LOGS = (
         easeml_core.services.datasets.fetching
         easeml_core.services.referee.housekeeping
         easeml_core.services.gate.judge
+        easeml_core.services.referee.claiming
         easeml_core.services.referee.referee_lease
         easeml_core.services.referee.referee_mail
         easeml_core.services.meter.reading

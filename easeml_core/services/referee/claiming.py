@@ -9,12 +9,13 @@ request as it was, except for the attempts that are recorded in the database (AD
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import ConcurrentUpdateError
+from easeml_core.errors import ConcurrentUpdateError, StoreError
 from easeml_core.services.evaluation.backoff import Patience, PutOffs, Turn
 from easeml_core.services.evaluation.sealed_runs import Preparation
 from easeml_core.store.database import notify
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.requests import Attempt
+
+logger = logging.getLogger(__name__)
 
 POSTPONE_SECONDS = 30.0
 """How long a request is passed over after a lock conflict."""
@@ -198,11 +201,19 @@ class Claims:
     def put_off(self, turn: Turn, error: Exception) -> str:
         """Postpone a request whose attempt has met a fault; return the line for the log.
 
-        It waits briefly after a lock conflict, else as ``PutOffs`` says.
+        It waits briefly after a lock conflict, else as ``PutOffs`` says. In any case this referee's claim ends, where
+        that can be written; otherwise the request stays its own, and it tries again.
 
         Raises:
             Exception: The fault itself, where the decision was to meet it, or where the attempt could not be recorded.
         """
+        try:
+            return self._postpone(turn, error)
+        finally:
+            if turn.is_mine:
+                self._give_up(turn)
+
+    def _postpone(self, turn: Turn, error: Exception) -> str:
         ready = self._prepared.pop(turn.request_id or 0, None)
         if turn.request_id is None or ready is None or not ready.patience.allows(error):
             raise error
@@ -210,14 +221,22 @@ class Claims:
         if isinstance(error, ConcurrentUpdateError):
             self.set_aside(turn.request_id)
             self._put_offs.settle()
-            self.stop(turn)
             return f"put off, {error}"
         if not turn.attempt:  # not even its begin could be recorded
             raise error
         self._underway.fetches.decided(turn.request_id)  # what could not be fetched is fetched anew
-        said = self._put_offs.put_off(turn, error)
-        self.stop(turn)
-        return said
+        return self._put_offs.put_off(turn, error)
+
+    def _give_up(self, turn: Turn) -> None:
+        """As ``stop``, once it is recorded which attempts have not killed this process: to others they would seem lost.
+
+        A failure is logged, since the fault that the attempt has met matters more.
+        """
+        try:
+            self.settle()
+            self.stop(turn)
+        except StoreError as error:
+            logger.warning("request %d: its claim could not be given up: %s", turn.request_id or 0, error)
 
     def stop(self, turn: Turn) -> None:
         """Give up the claim of an attempt that has stopped: this referee or another one tries again."""

@@ -41,7 +41,7 @@ from easeml_core.services.referee.referee_mail import MailSender, MailServer
 from easeml_core.services.referee.workers import Workers
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
-from easeml_core.store.tables import outbox, requests, retries, sealed
+from easeml_core.store.tables import claims, outbox, requests, retries, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -311,7 +311,7 @@ class Referee:
         return thread
 
     def _pause_seconds(self, looked_at: float) -> float:
-        """Return how long to wait for a notification: until the next answer leaves or request is tried, or as usual.
+        """Return how long to wait for a notification: until an answer leaves, a request is tried or a lease ends.
 
         Not at all for what has become due since the last look began, which may have missed it. What was due before
         was passed over for a reason (another referee holds it), and waits as usual.
@@ -319,11 +319,13 @@ class Referee:
         Args:
             looked_at: When that look began, by ``time.monotonic``.
         """
+        referee = self._lease.number()
         with self._store.begin() as tx:
             ago = time.monotonic() - looked_at
             left = (
                 outbox.seconds_to_next(tx, looked_ago=ago),
                 requests.seconds_to_next_try(tx, looked_ago=ago),
+                claims.seconds_to_next_end(tx, referee, looked_ago=ago),
             )
         now = self._clock()
         soon = [until - now for until in self._underway.next_looks()]

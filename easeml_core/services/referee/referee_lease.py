@@ -44,7 +44,8 @@ class RefereeLease:
         with self._guard:
             if self._number is None:
                 with self._store.begin() as tx:
-                    self._number = claims.add_referee(tx, lease_seconds=self._seconds)
+                    added = claims.add_referee(tx, lease_seconds=self._seconds)
+                self._number = added  # only once it is committed: the commit can fail
             return self._number
 
     @contextlib.contextmanager

@@ -45,6 +45,21 @@ def beat(tx: Connection, referee: int, lease_seconds: float) -> None:
     )
 
 
+def seconds_to_next_end(tx: Connection, referee: int, *, looked_ago: float) -> float | None:
+    """Seconds until another referee's lease ends that had not ended ``looked_ago`` seconds ago; None without any.
+
+    At most 0 where it has ended since then: its requests may be had.
+    """
+    found = scalar(
+        tx,
+        "SELECT extract(epoch FROM min(until) - clock_timestamp())::double precision FROM sealed.referees "
+        "WHERE id <> :id AND until > clock_timestamp() - make_interval(secs => :ago)",
+        id=referee,
+        ago=looked_ago,
+    )
+    return None if found is None else float(found)
+
+
 def take(tx: Connection, request_id: int, referee: int) -> bool:
     """Claim a request; False where another living referee has it. Its own claim it has already."""
     return _take(tx, "request_id", request_id, referee)

@@ -378,8 +378,9 @@ def test_nobody_waits_for_a_model(lab: Any, stuck: Any, wait_for: Any) -> None:
         bogus = file_bogus_promotion(lab)
         assert wait_for(lambda: answer_of(lab.worker, bogus)).refused
         lab.as_superuser("UPDATE sealed.outbox SET leaves_at = leaves_at - interval '1 hour'")
-        file_bogus_promotion(lab)  # wakes it: the hour was not waited for
+        second = file_bogus_promotion(lab)  # wakes it: the hour was not waited for
         assert wait_for(lambda: answer_of(lab.worker, due)).symbol == "withheld"
+        assert wait_for(lambda: answer_of(lab.worker, second)).refused  # its decision locks the set for a moment
         with lab.referee.begin() as tx:
             assert tx.exec_driver_sql("SELECT 1 FROM work.test_sets WHERE id = 1 FOR UPDATE NOWAIT").scalar() == 1
             assert requests.hold_request(tx, asked)
@@ -570,6 +571,7 @@ def test_an_answer_that_becomes_due_during_a_look_leaves_at_once(lab: Any, monke
 
 
 def test_the_wait_for_a_notification_ends_when_a_request_that_was_set_aside_is_tried(lab: Any) -> None:
+    lab.end_leases()  # of those that have made the lab
     work, now = Referee(lab.referee, lab.artifacts, poll_seconds=3600.0), time.monotonic()
     assert work._pause_seconds(now) == 3600.0
     work._claims._aside[1] = now + 100.0

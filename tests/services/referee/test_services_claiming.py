@@ -188,7 +188,7 @@ def test_a_fault_puts_a_request_off_or_is_raised(
         assert world.claims.put_off(turn, error).startswith("put off")
     assert world.claims.standing_aside() == ([1] if then == "aside" else [])
     assert put_off == ([1] if then == "put off" else [])
-    assert world.released == ([] if then == "raised" else [1])
+    assert world.released == [1]  # in any case: another referee may try at once
     assert world.fetches.done == put_off  # what could not be fetched is fetched anew
     assert list(world.claims._prepared) == []
 

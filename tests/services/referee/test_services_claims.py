@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.evaluation import model_runs, sealed_runs
 from easeml_core.services.evaluation.backoff import Turn
 from easeml_core.services.evaluation.model_runs import ModelRuns
 from easeml_core.services.evaluation.time_padding import Pace
+from easeml_core.services.referee.dispatch import Dispatcher
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store.tables import claims
 
@@ -118,6 +121,50 @@ def test_a_referee_that_stops_gives_its_requests_away_at_once(lab: Any) -> None:
         assert claims.take(tx, asked, stopped._lease.number())
     with lab.referee.begin() as tx:
         assert alive._claims.claim(tx, None) == asked
+
+
+def test_a_referee_that_runs_takes_up_the_requests_of_a_killed_one_when_its_lease_ends(lab: Any, wait_for: Any) -> None:
+    asked = file_gate(lab, "good", "full")
+    killed = Referee(lab.referee, lab.artifacts, lease_seconds=1.0)
+    with lab.referee.begin() as tx:
+        assert claims.take(tx, asked, killed._lease.number())
+    with at_work(lab, poll_seconds=3600.0):  # the lease ends between two looks
+        wait_for(lambda: answer_of(lab.worker, asked))
+
+
+@pytest.mark.parametrize("error", [StoreUnavailableError("away"), RuntimeError("a fault of the program")])
+def test_an_error_ends_the_claim_of_a_referee_that_goes_on(lab: Any, monkeypatch: Any, error: Exception) -> None:
+    """Another referee may try at once, and so may the same one."""
+    asked = file_gate(lab, "good", "full")
+    work, other = (Referee(lab.referee, lab.artifacts) for _ in range(2))
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Dispatcher, "decide", fail)
+        with pytest.raises(type(error)):
+            work.answer_one()
+    for one in (other, work):
+        with lab.referee.begin() as tx:
+            assert one._claims.claim(tx, None) == asked
+    assert work.answer_one() == asked
+
+
+def test_a_referee_whose_row_is_lost_at_its_commit_adds_another(lab: Any, monkeypatch: Any) -> None:
+    lease, begin = RefereeLease(lab.referee), lab.referee.begin
+
+    @contextlib.contextmanager
+    def lost() -> Iterator[Any]:
+        with begin() as tx:
+            yield tx
+            raise StoreUnavailableError("lost before the commit")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lab.referee, "begin", lost)
+        with pytest.raises(StoreUnavailableError):
+            lease.number()
+    assert lab.rows("SELECT id FROM sealed.referees WHERE id = :id", id=lease.number()) == [(lease.number(),)]
 
 
 def test_the_tenant_comes_first_that_has_the_fewest_requests_at_work(lab: Any) -> None:
