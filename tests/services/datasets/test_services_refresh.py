@@ -214,6 +214,7 @@ def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypat
         patched.setattr(refresh.datasets, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             Referee(lab.referee, lab.artifacts).answer_one()
+    lab.end_leases()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
     assert list_feeds(lab.worker, study="full")[0].state == "waiting"
     assert lab.answer(filed).train_rows == 179
@@ -243,6 +244,7 @@ def test_a_referees_process_that_is_killed_has_taken_nothing(lab: Any) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "in the middle\n"
         process.kill()
+    lab.end_leases()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
     assert lab.answer(filed).train_rows == 179
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2

@@ -402,6 +402,7 @@ def test_a_process_that_is_killed_between_the_steps_loses_nothing_and_raises_no_
             patched.setattr(f"easeml_core.services.evidence.notary.{name}", dies)
             with pytest.raises(Killed):
                 office.referee().answer_one()
+        office.lab.end_leases()
         assert b'"transaction"' in (office.keys / MARKS).read_bytes()
         is_answered = answer_of(office.lab.worker, request) is not None
         assert is_answered == (name == "_done")

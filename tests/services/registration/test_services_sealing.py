@@ -127,6 +127,7 @@ def test_a_crash_in_the_middle_seals_the_same_examples_the_next_time(bare: Any, 
         patch.setattr(sealing, "add_baseline", die)
         with pytest.raises(Killed):
             bare.register("cancer", request_key="night/1")
+    bare.end_leases()
     assert bare.one("SELECT count(*) FROM sealed.test_sets") == 0
     assert study_state(bare.worker, study="cancer") == "REGISTERED"
     assert bare.answer_all() == 1

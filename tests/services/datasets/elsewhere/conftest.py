@@ -37,7 +37,8 @@ def ask(bare: Any, tmp_path: Path) -> Callable[..., Any]:
         given = {"gate": GATE, "meter": METER, "target": target, "split": split, "request_key": bare.key()}
         filed = register_study(bare.worker, tenant=tenant, study=study, source=source, **given)
         duties = {"cache": FileCache(tmp_path / "cache", limit_mb=100), **duties}
-        while Referee(bare.referee, bare.artifacts, **duties).answer_one() is not None:
+        referee = Referee(bare.referee, bare.artifacts, **duties)  # one: while it fetches, no other may decide
+        while referee.answer_one() is not None:
             pass
         return answer_of(bare.worker, filed.request_id)
 

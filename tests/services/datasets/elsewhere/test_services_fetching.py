@@ -128,6 +128,7 @@ def test_what_another_referee_decides_is_let_go(office: Office) -> None:
     office.web.release.set()
     assert first._fetches.wait(60)
     assert first._fetches.requests() == [slow]
+    office.lab.end_leases()  # the first one is frozen for so long
     assert office.referee().answer_one() == slow
     assert first.answer_one() is None
     assert first._fetches.requests() == []
@@ -210,13 +211,14 @@ Referee(Store(url), ArtifactStore(artifacts), **given).answer_one()
 
 @pytest.fixture
 def kill(office: Office) -> Callable[[str], None]:
-    """Let a referee be killed, by a signal that cannot be caught, where it would call this function."""
+    """Let a referee be killed, by a signal that cannot be caught, where it would call this function; its lease ends."""
 
     def run(place: str) -> None:
         artifacts, prefix = str(office.lab.artifacts.root), f"http://{office.web.host}"
         arguments = [office.lab.url("easeml_referee"), artifacts, str(office.cache), prefix, place]
         done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == -signal.SIGKILL, done.stderr
+        office.lab.end_leases()
 
     return run
 

@@ -155,6 +155,7 @@ def test_a_kill_after_the_download_fetches_nothing_again(
         patch.setattr(access, "load_source", die)
         with pytest.raises(Killed):
             ask(f"url:http://{web.host}/lab/own.csv", **allowed)
+    bare.end_leases()
     assert study_state(bare.worker, study="table") == "REGISTERED"
     assert not ask("sklearn:breast_cancer", study="next", target="", **allowed).refused  # both are answered now
     assert study_state(bare.worker, study="table") == "ACTIVE"
@@ -192,6 +193,7 @@ def test_a_referee_that_is_killed_while_it_fetches_goes_on_where_it_stopped(
             assert time.monotonic() < deadline
             time.sleep(0.02)
         killed.kill()
+    bare.end_leases()
     web.release.set()
     there = part.stat().st_size
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
