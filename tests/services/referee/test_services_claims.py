@@ -105,12 +105,18 @@ def test_a_request_belongs_to_one_referee_until_its_lease_has_ended(lab: Any, ru
     for first in (None, asked):
         with lab.referee.begin() as tx:
             assert alive._claims.claim(tx, None, first=first) == other
-    lab.end_leases()
+    with lab.referee.begin() as tx:
+        claims.beat(tx, frozen._lease.number(), 0.0)
     with lab.referee.begin() as tx:
         assert alive._claims.claim(tx, None) == asked
+    answered = list[int | None]()
+    takes_up = threading.Thread(target=lambda: answered.append(alive.answer_one()))
+    takes_up.start()
+    assert runs.begun.acquire(timeout=60)  # it has the request before the frozen one goes on
     runs.free.set()
-    assert alive.answer_one() == asked
-    thread.join(60)
+    for one in (takes_up, thread):
+        one.join(60)
+    assert answered == [asked]
     assert lab.rows("SELECT count(*) FROM sealed.ledger WHERE request_id = :id", id=asked) == [(1,)]
 
 
