@@ -40,7 +40,7 @@ TYPED = {
     "XCom of MeterOperator": f"{SERVICES}.referee.answers:ReadingAnswer",
     "XCom of MlflowSyncOperator": f"list {SERVICES}.operations.mlflow_sync:MirrorReport",
     "XCom of NewTestSetSensor": f"{STORE}.tables.releases:Alert",
-    "XCom of NotifyOperator": "easeml_airflow.operators.notify:Told",
+    "XCom of NotifyOperator": "easeml_airflow.operators.notify:SentNotifications",
     "XCom of OverfittingMeterSensor": f"{STORE}.tables.releases:Alert | {QUESTIONS}:NoAlert",
     "XCom of PauseOnAlertOperator": f"{SERVICES}.meter.alerts:PausedStudy",
     "XCom of PromoteModelOperator": f"{SERVICES}.referee.answers:MoveAnswer",
