@@ -26,6 +26,7 @@ import importlib
 import json
 import os
 import runpy
+import select
 import selectors
 import signal
 import socket
@@ -236,7 +237,14 @@ class _Server:
         return request if is_job else None
 
     def _fork(self, line: socket.socket, standard: list[int]) -> bool:
-        """Fork the job; whether this is the job."""
+        """Fork the job; whether this is the job.
+
+        Raises:
+            OSError: The client has gone, so that the job must not run; or there is no room for a process.
+        """
+        if _has_gone(line):
+            message = "the client has given up"
+            raise ConnectionError(message)
         server, client, shared = os.getpid(), os.pidfd_open(peer_of(line).pid), _resident_mb()
         pid = os.fork()
         if pid:
@@ -292,6 +300,13 @@ class _Server:
         job.line.close()
         self._jobs.discard(job)
         self._used = time.monotonic()
+
+
+def _has_gone(line: socket.socket) -> bool:
+    """Whether the client has closed its end, for instance since importing took longer than it waits."""
+    look = select.poll()
+    look.register(line, 0)  # POLLHUP is always reported
+    return bool(look.poll(0))
 
 
 def _close(file: object) -> None:

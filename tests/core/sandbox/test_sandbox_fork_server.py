@@ -243,6 +243,14 @@ def test_a_malformed_request_is_refused_and_the_server_goes_on(folder: Path, sha
     assert run(folder, "print(1)") == "1\n"
 
 
+def test_nothing_is_forked_for_a_client_that_has_given_up() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        with ours:
+            assert not fork_server._has_gone(theirs)
+        assert fork_server._has_gone(theirs)
+
+
 def test_limits_hold_for_a_warm_child(folder: Path) -> None:
     with pytest.raises(TrainingError, match="out of memory"):
         run(folder, "data = bytearray(2_000_000_000)\nimport time\ntime.sleep(60)")
