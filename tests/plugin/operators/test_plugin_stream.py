@@ -81,6 +81,7 @@ def test_a_mistake_fails_the_task_without_another_try(arguments, words, connecte
         run_device(**arguments)
 
 
+@pytest.mark.cold  # a fork has trained before the stop comes
 def test_a_killed_task_hands_its_trial_back_and_its_next_try_trains_it(connected, make_study, store):
     from easeml_core.services.reports.overview import study_details
 
