@@ -51,7 +51,7 @@ SWITCH = "EASEML_FORK_SERVER"
 SHARED, OWN, COLD = "on", "own", "off"
 """Its values: a shared one, the default; only one that belongs to the process; none."""
 
-START_SECONDS = 60.0
+START_SECONDS = 30.0
 """A server that has not forked after so long is given up; it imports libraries for its first job."""
 
 _PASSED_ON = (
@@ -254,7 +254,7 @@ class _WarmChild:
             _await_input(self._line.fileno(), seconds)
 
     def wait(self) -> int:
-        self._line.settimeout(None)
+        self._line.settimeout(START_SECONDS)  # a server that was stopped must not stop its clients
         with self._line:
             try:
                 self._line.send(fork_server.REAP)

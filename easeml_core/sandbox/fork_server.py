@@ -63,6 +63,7 @@ IDLE_SECONDS = 300.0
 """A server that a socket file names ends after so long without a request or a job."""
 
 _POLL_SECONDS = 5.0
+_PAUSE_SECONDS = 0.05
 _DESCRIPTORS = 4
 _CREDENTIALS = struct.Struct("3i")
 
@@ -206,7 +207,11 @@ class _Server:
             return False
 
     def _accept(self, listener: socket.socket) -> None:
-        connection, _ = listener.accept()
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # no descriptor is left, or the client has gone: jobs that run must not end for that
+            time.sleep(_PAUSE_SECONDS)
+            return
         if peer_of(connection).uid == os.geteuid():
             self._watch(connection, partial(self._answer, connection))
         else:
@@ -224,14 +229,16 @@ class _Server:
             self._close(connection)
             self._is_over |= self._path is None
         elif len(files) == _DESCRIPTORS and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            line = socket.socket(fileno=files.pop())
+            line: socket.socket | None = None
             try:
+                line = socket.socket(fileno=os.dup(files[3]))
                 request = Request.from_bytes(content)
                 _load(request.loads)
-                is_job = self._fork(line, files)
+                is_job = self._fork(line, files[:3])
             except (ValueError, LookupError, TypeError, OSError) as error:
-                _send(line, {"refused": str(error)})
-                line.close()
+                if line is not None:
+                    _send(line, {"refused": str(error)})
+                    line.close()
         for file in files:
             os.close(file)
         return request if is_job else None
@@ -245,8 +252,13 @@ class _Server:
         if _has_gone(line):
             message = "the client has given up"
             raise ConnectionError(message)
-        server, client, shared = os.getpid(), os.pidfd_open(peer_of(line).pid), _resident_mb()
-        pid = os.fork()
+        server, shared = os.getpid(), _resident_mb()
+        client = os.pidfd_open(peer_of(line).pid)
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(client)
+            raise
         if pid:
             self._keep(_Job(pid, line, os.pidfd_open(pid), client))
             _send(line, {"pid": pid, "shared_mb": shared})
@@ -256,7 +268,12 @@ class _Server:
             os.setsid()
             for target, file in enumerate(standard):
                 os.dup2(file, target)
-            for held in (line, client, *[key.fileobj for key in self._selector.get_map().values()]):
+            for held in (
+                line,
+                client,
+                *(job.line for job in self._jobs),
+                *[key.fileobj for key in self._selector.get_map().values()],
+            ):
                 _close(held)
             self._selector.close()
         except BaseException:  # this process must never go on as the server
@@ -339,7 +356,7 @@ def _load(modules: tuple[str, ...]) -> None:
         if name.partition(".")[0] not in PACKAGES:
             message = f"it imports modules of {', '.join(PACKAGES)} only, not {name!r}"
             raise ValueError(message)
-        with suppress(ImportError):  # an optional library; the job fails as it does when it starts cold
+        with suppress(Exception, SystemExit):  # whatever a library raises, the job meets it as one that starts cold
             importlib.import_module(name)
     if missing:
         gc.collect()

@@ -203,8 +203,11 @@ class Confinement:
 
     @property
     def is_apart(self) -> bool:
-        """Whether the child can neither signal nor trace what started it; else it must not come from a fork server."""
-        return not {"account", "processes"}.isdisjoint(self.parts)
+        """Whether the child can neither signal nor trace a fork server, nor ask one; else it must not come from one.
+
+        A server answers its own account, and a socket's path leads out of any namespace but that of files.
+        """
+        return "account" in self.parts or {"processes", "files"} <= set(self.parts)
 
     def to_json(self) -> JsonObject:
         """For the child's command line."""

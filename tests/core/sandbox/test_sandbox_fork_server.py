@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from easeml_core.errors import ConfigError, TrainingError, TrainingKilled
 from easeml_core.sandbox import child_start, fork_server
 from easeml_core.sandbox.child_start import COLD, OWN, SHARED, SWITCH, own_fork_server, runtime_folder, socket_path
 from easeml_core.sandbox.fork_server import Request
+from easeml_core.sandbox.namespaces import Confinement
 from easeml_core.sandbox.process import Limits, run_child
 
 if TYPE_CHECKING:
@@ -241,6 +244,27 @@ def test_a_malformed_request_is_refused_and_the_server_goes_on(folder: Path, sha
                 assert "refused" in json.loads(line.recv(4096))
     assert len(servers(shared)) == 1
     assert run(folder, "print(1)") == "1\n"
+
+
+def test_a_library_that_fails_in_any_way_is_left_to_the_job(folder: Path, shared: Path) -> None:
+    for module, code in (("xgboost", "raise RuntimeError('broken')"), ("lightgbm", "raise SystemExit(3)")):
+        (folder / f"{module}.py").write_text(code)
+        assert run(folder, "print(1)", loads=(module,)) == "1\n"
+    assert len(servers(shared)) == 1
+
+
+def test_a_server_without_a_descriptor_left_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork_server, "_PAUSE_SECONDS", 0.0)
+    server, full = object.__new__(fork_server._Server), mock.Mock()
+    full.accept.side_effect = OSError(errno.EMFILE, "too many open files")
+    server._accept(full)
+
+
+@pytest.mark.parametrize(("parts", "is_apart"), [
+    (("account",), True), (("processes", "files"), True), (("network", "processes"), False), (("files",), False),
+])  # fmt: skip
+def test_a_child_that_could_reach_a_server_does_not_come_from_one(parts: tuple[str, ...], is_apart: bool) -> None:
+    assert Confinement(parts, None, None, 64).is_apart is is_apart
 
 
 def test_nothing_is_forked_for_a_client_that_has_given_up() -> None:
