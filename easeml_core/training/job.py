@@ -166,10 +166,10 @@ class TrainingResult:
         format: A key of ``formats.FORMATS``.
         validation_predictions: int64 labels, or float64 numbers, shape (validation_rows,); or several numbers a row,
             (validation_rows, numbers).
-        score: Of the metric, in its own unit; None where it was not told.
+        score: Of the metric, in its own unit; None where it was not reported.
         start_seconds: Wall seconds before the cost begins, >= 0: starting the process and importing libraries. None
             where they are part of the cost.
-        processor_seconds: Of the process in the time of its cost, >= 0; None where it was not told.
+        processor_seconds: Of the process in the time of its cost, >= 0; None where it was not reported.
     """
 
     quality: float

@@ -246,6 +246,31 @@ def test_a_malformed_request_is_refused_and_the_server_goes_on(folder: Path, sha
     assert run(folder, "print(1)") == "1\n"
 
 
+def test_whatever_a_child_would_inherit_or_import_names_another_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def digest() -> str:
+        return child_start._digest.__wrapped__(os.getpid())
+
+    (tmp_path / "module.py").write_text("")
+    monkeypatch.setattr(child_start.easeml_core, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(child_start.sysconfig, "get_path", lambda _: str(tmp_path))
+    found = [digest()]
+    assert digest() == found[0]
+    os.utime(tmp_path / "module.py", (1, 1))  # an upgrade of this package
+    found.append(digest())
+    (tmp_path / "library-2.0.dist-info").mkdir()
+    found.append(digest())
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    found.append(digest())
+    before = os.umask(0o027)
+    try:
+        found.append(digest())
+    finally:
+        os.umask(before)
+    assert len(set(found)) == len(found)
+
+
 def test_a_library_that_fails_in_any_way_is_left_to_the_job(folder: Path, shared: Path) -> None:
     for module, code in (("xgboost", "raise RuntimeError('broken')"), ("lightgbm", "raise SystemExit(3)")):
         (folder / f"{module}.py").write_text(code)
