@@ -29,6 +29,7 @@ from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
 from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.decision import is_released
 from easeml_core.gate.planner import plan_gate
+from easeml_core.gate.report import ClauseReport
 from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:
@@ -398,24 +399,6 @@ def too_few_examples(
 
 
 @typed_record
-class DecidedClause:
-    """The verdict on one clause; fields as of ``ClauseDecision``, where a p-value of 0 has the logarithm None."""
-
-    clause: str
-    verdict: str
-    quantity: str
-    threshold: float
-    examples: int
-    estimate: float | None
-    interval: tuple[float, float]
-    log_p_pass: float | None
-    log_p_fail: float | None
-    log_level_pass: float
-    log_level_fail: float
-    method: str
-
-
-@typed_record
 class DecidedSlice:
     """The verdict on the condition of a slice; fields as of ``Decision`` and ``Outcomes``."""
 
@@ -431,7 +414,7 @@ class DecidedSlice:
     disagreements: int
     judged: int | None
     labels: int
-    clauses: list[DecidedClause]
+    clauses: list[ClauseReport]
     slices: dict[str, DecidedSlice]
 
 
@@ -458,7 +441,7 @@ class DecisionReport:
     log_level: float
     mode: str
     interval: tuple[float, float]
-    clauses: list[DecidedClause]
+    clauses: list[ClauseReport]
     slices: dict[str, DecidedSlice]
     condition: str
     warnings: list[str]
