@@ -201,10 +201,10 @@ def _in_processes(
             yield futures.pop(future), future.result()
         pool.shutdown()
     except BaseException as error:  # Ctrl-C, or an error of a policy: the other repeats are cancelled
-        pool.shutdown(wait=False, cancel_futures=True)
         ours = set(multiprocessing.active_children()) - others
         for process in ours:
             process.terminate()
+        pool.shutdown(cancel_futures=True)  # waits for the pool's thread: one alive at exit prints a traceback
         for process in ours:
             process.join()
         if isinstance(error, BrokenProcessPool):
