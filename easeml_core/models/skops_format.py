@@ -9,9 +9,7 @@ that predicts, which is a child for that reason.
 
 from __future__ import annotations
 
-import sys
 import zipfile
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,6 @@ from easeml_core.models.formats import no_class_number
 from easeml_core.models.tree_check import check_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -138,7 +135,9 @@ class PipelinePredictor:
 
     def save(self, path: Path) -> None:
         """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s."""
-        _skops().dump(self.pipeline, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        from easeml_core.models.skops_library import skops_io
+
+        skops_io.dump(self.pipeline, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def _is_no_number(word: str) -> bool:
@@ -156,13 +155,14 @@ def load_pipeline(path: Path) -> PipelinePredictor:
         ArtifactError: If the file is no skops file, holds a type that is not trusted (the message names it), is no
             pipeline of steps on the list, or holds a tree whose indices point outside of it.
     """
-    skops = _skops()
+    from easeml_core.models.skops_library import skops_io
+
     try:
-        untrusted = set(skops.get_untrusted_types(file=path)) - set(EXTRA_TYPES)
+        untrusted = set(skops_io.get_untrusted_types(file=path)) - set(EXTRA_TYPES)
         if untrusted:
             message = f"the model file {path.name} holds types that are not trusted: {', '.join(sorted(untrusted))}"
             raise ArtifactError(message)
-        pipeline = skops.load(path, trusted=list(EXTRA_TYPES))
+        pipeline = skops_io.load(path, trusted=list(EXTRA_TYPES))
     except _BROKEN as error:
         message = f"the model file {path.name} is no readable skops file: {error!r}"
         raise ArtifactError(message) from error
@@ -215,33 +215,3 @@ def _check_scaled_targets(path: Path, step: Any) -> None:
 
 def _name(thing: object) -> str:
     return f"{type(thing).__module__}.{type(thing).__qualname__}"
-
-
-def _skops() -> Any:
-    # While it is imported, skops walks through all of scikit-learn, which then imports torch and pandas if they are
-    # installed: that would be more than half the start of every child and 190 MB of memory for nothing.
-    with _hidden("torch"), _hidden("pandas"):
-        import skops.io
-    return skops.io
-
-
-class _Hider:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
-        """Say that the hidden module is not there, and nothing about others."""
-        if name == self.name:
-            message = f"{name} is hidden during this import"
-            raise ModuleNotFoundError(message, name=name)
-
-
-@contextmanager
-def _hidden(name: str) -> Iterator[None]:
-    """Make a module that is not imported yet look absent, within the block."""
-    hider = _Hider(name)
-    sys.meta_path.insert(0, hider)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(hider)

@@ -34,6 +34,7 @@ import struct
 import sys
 import threading
 import time
+import weakref
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -376,6 +377,8 @@ def _become(request: Request) -> None:
     time.tzset()
     _set_threads(int(request.environment.get("OMP_NUM_THREADS", "1")))
     _seed()
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False  # of libraries that the server has imported: PyTorch's take 25 ms to free memory
     gc.enable()
     for folder in reversed(request.environment.get("PYTHONPATH", "").split(os.pathsep)):
         if folder and folder not in sys.path:

@@ -197,7 +197,8 @@ def test_a_tree_that_leads_out_of_itself_is_refused(kind, attack, digits: OpenPa
 
 def test_importing_skops_leaves_torch_alone() -> None:
     code = (
-        "import sys; from easeml_core.models.skops_format import _skops; _skops();"
+        "import importlib, sys; from easeml_core.models.formats import modules_of;"
+        "any(importlib.import_module(name) is None for name in modules_of('skops')); import skops.io;"
         "print('torch' in sys.modules, len(sys.meta_path)); import torch; print('torch' in sys.modules)"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
