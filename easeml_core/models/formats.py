@@ -45,7 +45,8 @@ FORMATS = {
 
 _LIBRARIES = {
     "skops": (
-        "easeml_core.models.skops_library", "sklearn.compose", "sklearn.decomposition", "sklearn.discriminant_analysis", "sklearn.ensemble",
+        "easeml_core.models.skops_library",
+        "sklearn.compose", "sklearn.decomposition", "sklearn.discriminant_analysis", "sklearn.ensemble",
         "sklearn.feature_selection", "sklearn.impute", "sklearn.linear_model", "sklearn.naive_bayes",
         "sklearn.neighbors", "sklearn.neural_network", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
     ),

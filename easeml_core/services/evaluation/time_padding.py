@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-GRID_SECONDS = (1.0, 10.0, 60.0, 1200.0, 3600.0)
+GRID_SECONDS = (1.0, 3.0, 10.0, 60.0, 1200.0, 3600.0)
 """Of all runs for a request, or of a model's on a set. The last exceeds what they can take:
 
 * A model is run on all rows of a set and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and
