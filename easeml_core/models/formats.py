@@ -48,13 +48,14 @@ _LIBRARIES = {
         "easeml_core.models.skops_library",
         "sklearn.compose", "sklearn.decomposition", "sklearn.discriminant_analysis", "sklearn.ensemble",
         "sklearn.feature_selection", "sklearn.impute", "sklearn.linear_model", "sklearn.naive_bayes",
-        "sklearn.neighbors", "sklearn.neural_network", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree",
+        "sklearn.neighbors", "sklearn.neural_network", "sklearn.preprocessing", "sklearn.svm", "sklearn.tree", "pandas",
     ),
     "lightgbm": ("lightgbm",),
     "xgboost": ("xgboost",),
     "safetensors": ("torch", "safetensors.torch"),
 }  # fmt: skip
-"""Format -> what loading such a model imports: the library of the format, and those that it finds classes in."""
+"""Format -> what loading such a model imports: the library of the format, and those that it finds classes in;
+an imputer asks for pandas, where it is installed."""
 
 NUMBER_WANTED = "a class number is wanted"
 """End of the message about a model that answers with something else; a caller that knows the classes names them."""

@@ -56,7 +56,8 @@ REAP = b"reap"
 """What the client sends once it has killed what the job left behind."""
 
 PACKAGES = (
-    "easeml_core", "lightgbm", "numpy", "pyarrow", "safetensors", "scipy", "sklearn", "skops", "torch", "xgboost",
+    "easeml_core", "lightgbm", "numpy", "pandas", "pyarrow", "safetensors", "scipy", "sklearn", "skops", "torch",
+    "xgboost",
 )  # fmt: skip
 """Whose modules a request may have imported before the fork."""
 
