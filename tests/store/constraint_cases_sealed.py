@@ -116,6 +116,7 @@ SEALED_CASES: dict[str, list[Case]] = {
     "sealed.registry_tokens_check": each("sealed.registry", "tokens", "'1234567'::bytea", id=NEW_ROW),
     "sealed.registry_state_check": each("sealed.registry", "state", "'lost'", id=NEW_ROW),
     "sealed.registry_sealed_check": each("sealed.registry", "test_set_id", "NULL", id=NEW_ROW, state="'sealed'"),
+    "sealed.row_parts_source_fkey": each("sealed.row_parts", "source_id", "-1"),
     "sealed.row_holds_row_fkey": each("sealed.row_holds", "row_id", NEW_ROW),
     "sealed.row_holds_test_set_fkey": each("sealed.row_holds", "test_set_id", "-1"),
 }

@@ -18,12 +18,15 @@ from easeml_core.errors import SchemaVersionError, StoreError
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import as_json, change, pack, rows, scalar
-from easeml_core.store.tables import leases, reservations, trials
+from easeml_core.store.tables import leases, reservations, row_registry, trials
 from easeml_core.store.tables.sealed import fingerprint
 from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+    from sqlalchemy import Connection
 
 WRITERS = 8
 
@@ -262,3 +265,53 @@ def test_the_schema_is_checked_once_a_store_not_once_a_transaction(database: Any
 def set_revision(database: Any, revision: str) -> None:
     with database.owner.begin(check_schema=False) as tx:
         change(tx, "UPDATE work.alembic_version SET version_num = :revision", revision=revision)
+
+
+def values_of(rows_of_part: NDArray[np.uint64]) -> list[list[int]]:
+    """The common values of rows that were registered together, and the other values of each row, sorted."""
+    values, counts = np.unique(rows_of_part[rows_of_part > 0], return_counts=True)
+    common = values[counts > 8].tolist()
+    others = [sorted(set(row.tolist()) - {0, *common}) for row in rows_of_part]
+    return sorted([common, *(row for row in others if row)])
+
+
+def indexed(tx: Connection, values: NDArray[np.uint64]) -> list[list[list[int]]]:
+    """The same of all parts, from the index."""
+    found = row_registry.shared_values(tx, np.unique(values[values > 0]))
+    parts = []
+    for part in range(len(found.sources)):
+        tokens, numbers = found.tokens[found.parts == part], found.rows[found.parts == part]
+        by_row = [sorted(tokens[numbers == row].tolist()) for row in np.unique(np.append(0, numbers))]
+        parts.append(sorted(by_row))
+    return sorted(parts)
+
+
+def test_the_index_of_values_follows_the_registry(empty: Callable[[str], Store]) -> None:
+    """Rows from before the index, later ones of the same source, a packed part, and a column that is removed."""
+    rng = np.random.default_rng(27)
+    first, second = (
+        np.column_stack([rng.integers(1, 2**64, (n, 2), dtype=np.uint64), np.arange(n) % 3]) for n in (30, 9)
+    )
+    large = rng.integers(1, 2**64, (2_100, 64), dtype=np.uint64)
+    first, second = first.astype(np.uint64), second.astype(np.uint64)
+    ids = [[bytes([block]) * 8 + row.to_bytes(8, "big") for row in range(2_100)] for block in range(3)]
+    owner = empty("owner")
+    at_revision(owner, "0026")
+    with owner.begin(check_schema=False) as tx:
+        change(tx, EARLIER.partition("INSERT INTO work.candidates")[0])
+        sources = [row_registry.add_source(tx, study, np.ones(2, dtype=np.uint64)) for study in (1, 2)]
+        row_registry.add_rows(tx, sources[0], ids[0][:30], first, None)
+    schema.upgrade(owner)
+    with owner.begin() as tx:
+        assert indexed(tx, first) == [values_of(first)]
+        row_registry.add_rows(tx, sources[0], ids[1][:9], second, None)
+        row_registry.add_rows(tx, sources[1], ids[2], large, None)
+        assert rows(tx, "SELECT is_packed FROM sealed.row_parts ORDER BY id") == [(False,), (False,), (True,)]
+        some = np.concatenate([first.ravel(), second.ravel(), large[5], large[:, 7][:9]])
+        hit = np.where(np.isin(large, some), large, 0)
+        assert indexed(tx, some) == sorted(map(values_of, (first, second, hit)))
+        row_registry.forget_column(tx, ids[0][:30], 1)
+        first[:, 1] = 0
+        assert indexed(tx, some) == sorted(map(values_of, (np.concatenate([first, second]), hit)))
+        change(tx, "UPDATE sealed.registry SET state = 'open'")
+        assert scalar(tx, "SELECT count(*) FROM sealed.row_parts") == 2

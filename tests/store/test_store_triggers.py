@@ -67,7 +67,7 @@ TRIGGERS = {
     *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
     *("data_versions_audit", "restarts_of_referee", "trials_excuse", "trials_executor_kept"),
     *("chain_append_only", "chain_keep_all"),
-    *("registry_forward", "registry_keep", "registry_keep_all"),
+    *("registry_forward", "registry_indexed", "registry_keep", "registry_keep_all", "registry_reindexed"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.

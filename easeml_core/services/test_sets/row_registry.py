@@ -22,6 +22,7 @@ import numpy as np
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
+from easeml_core.data.rows.screen import Screen
 from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError
@@ -190,7 +191,8 @@ def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows
     register_earlier(tx, artifacts)
     sources = registry.list_sources(tx)
     rows = _Rows.of_states(_states(tx, new.ids))
-    looked = [_compared(tx, source, new, CHANCE / len(sources)) for source in sources]
+    comparison = _Comparison(tx, sources, new)
+    looked = comparison.made()
     for one in looked:
         rows.take(one, one.matches.place, ~rows.is_exact)
     is_certain = rows.study_id > 0
@@ -199,7 +201,7 @@ def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows
         is_new = (one.matches.likely >= 0) & ~is_certain
         if float(np.mean(is_new | (rows.study_id > 0) & ~is_certain)) <= MOST_LIKELY:
             rows.take(one, one.matches.likely, ~is_certain)
-    own, others = _refusing(study, looked, np.where(is_certain, rows.study_id, 0))
+    own, others = _refusing(study, comparison, np.where(is_certain, rows.study_id, 0))
     return Found(
         rows.known,
         rows.is_exact,
@@ -224,11 +226,44 @@ class _Compared:
     matches: Matches
 
 
-def _compared(tx: Connection, source: registry.Source, new: NewRows, chance: float) -> _Compared:
-    rows = registry.source_rows(tx, source)
-    known, seed = Rows(rows.tokens, source.names), registry.seed_of(tx, source.id)
-    matches = match_rows(new.rows, known, rows.is_sealed, groups=rows.holder, chance=chance, seed=seed)
-    return _Compared(source, rows, matches)
+class _Comparison:
+    """The new rows against the sources.
+
+    Sources in which no row has two values of a new row hold none of the new rows (``data/rows/screen.py``). The
+    chance of a coincidence in them is all that a comparison would add; it is made where a decision depends on it.
+
+    Args:
+        tx: Transaction of the referee's role.
+        sources: All sources, oldest first.
+        new: The rows.
+    """
+
+    def __init__(self, tx: Connection, sources: Sequence[registry.Source], new: NewRows) -> None:
+        self._tx, self.sources, self._new = tx, sources, new
+        screen = Screen(new.rows.tokens)
+        shared = registry.shared_values(tx, screen.values)
+        near = set(shared.sources[screen.may_match(shared.parts, shared.tokens, shared.rows)].tolist())
+        self._made = {one.id: self._compared(one) for one in sources if one.id in near}
+        self._of_study: dict[int, list[registry.Source]] = {}
+        for one in sources:
+            self._of_study.setdefault(one.study_id, []).append(one)
+
+    def made(self) -> list[_Compared]:
+        """Return the comparisons that were made, in the order of the sources."""
+        return [self._made[one.id] for one in self.sources if one.id in self._made]
+
+    def chance(self, study_id: int) -> float:
+        """Return the summed ``Matches.chance`` of the sources of a study."""
+        mine = self._of_study[study_id]
+        self._made |= {one.id: self._compared(one) for one in mine if one.id not in self._made}
+        return sum(self._made[one.id].matches.chance for one in mine)
+
+    def _compared(self, source: registry.Source) -> _Compared:
+        rows = registry.source_rows(self._tx, source)
+        known, seed = Rows(rows.tokens, source.names), registry.seed_of(self._tx, source.id)
+        chance = CHANCE / len(self.sources)
+        matches = match_rows(self._new.rows, known, rows.is_sealed, groups=rows.holder, chance=chance, seed=seed)
+        return _Compared(source, rows, matches)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -259,7 +294,7 @@ class _Rows:
                 self.study_id[row] = one.source.study_id
 
 
-def _refusing(study: Study, looked: Sequence[_Compared], certain: NDArray[np.int64]) -> tuple[list[str], bool]:
+def _refusing(study: Study, comparison: _Comparison, certain: NDArray[np.int64]) -> tuple[list[str], bool]:
     """Return the studies that refuse the new rows.
 
     A study does if more than ``COINCIDENCE`` of the new rows are its own beyond chance, or if the new rows hold more
@@ -268,31 +303,43 @@ def _refusing(study: Study, looked: Sequence[_Compared], certain: NDArray[np.int
 
     Args:
         study: The caller's study.
-        looked: The result for each source.
+        comparison: The result for each source.
         certain: int64, shape ``(rows,)``: the certain study of each row, 0 for none.
 
     Returns:
         Names of the tenant's studies, the largest share first, and whether studies of other tenants refuse.
     """
-    share: dict[int, float] = {}
-    chance: dict[int, float] = {}
-    copied: set[int] = set()
-    tenant_of = {one.source.study_id: one.source.tenant for one in looked}
-    name_of = {one.source.study_id: one.source.study for one in looked}
+    looked = comparison.made()
+    tenant_of = {one.study_id: one.tenant for one in comparison.sources}
+    name_of = {one.study_id: one.study for one in comparison.sources}
+    owners, counts = np.unique(certain, return_counts=True)
+    held = dict(zip(owners.tolist(), (counts / max(1, len(certain))).tolist(), strict=True))
+    share = {owner: held.get(owner, 0.0) for owner in tenant_of}
     for one in looked:
-        owner = one.source.study_id
-        same = float(np.mean(certain == owner)) if len(certain) else 0.0
-        share[owner] = max(share.get(owner, 0.0), one.matches.share, same)
-        chance[owner] = chance.get(owner, 0.0) + one.matches.chance
-        copied |= {owner} if one.matches.copied else set()
-    over = {o for o, held in share.items() if o in copied or held > min(1.0, chance[o]) + COINCIDENCE}
+        share[one.source.study_id] = max(share[one.source.study_id], one.matches.share)
+    copied = {one.source.study_id for one in looked if one.matches.copied}
+    over = {o for o, part in share.items() if o in copied or _is_beyond(part, comparison, [o])}
     own, others = ([o for o in share if (tenant_of[o] == study.tenant) == is_own] for is_own in (True, False))
     for side in (own, others):
+        some = {o for o in side if o in held} - over
         together = float(np.mean(np.isin(certain, side))) if len(certain) else 0.0
-        if together > min(1.0, sum(chance[o] for o in side)) + COINCIDENCE:
-            over |= {o for o in side if (certain == o).any()}
+        # One study of other tenants is as good as several.
+        if some and (side is own or over.isdisjoint(others)) and _is_beyond(together, comparison, side):
+            over |= some
     mine = sorted(over.intersection(own), key=lambda o: (-share[o], name_of[o]))
     return [name_of[o] for o in mine], not over.isdisjoint(others)
+
+
+def _is_beyond(share: float, comparison: _Comparison, studies: Sequence[int]) -> bool:
+    """Return whether a share of the new rows is more than the studies' rows explain by chance."""
+    chance = 0.0
+    if share <= COINCIDENCE:
+        return False
+    for study_id in studies:
+        chance += comparison.chance(study_id)
+        if share <= min(1.0, chance) + COINCIDENCE:
+            return False
+    return True
 
 
 def _states(tx: Connection, ids: Sequence[bytes]) -> list[tuple[bytes, tuple[int, bool] | None]]:
@@ -403,7 +450,8 @@ def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tup
     the label of a single row. The sets of the new study vote together: one alone may hold one row, known by chance.
     """
     tokens, name = label
-    for source in registry.list_sources(tx):
+    near = registry.sources_of(tx, [found.known[i] or b"" for i in held])
+    for source in (one for one in registry.list_sources(tx) if one.id in near):
         known = registry.source_rows(tx, source)
         place = {row: number for number, row in enumerate(known.ids)}
         mine = [(i, place[found.known[i] or b""]) for i in held if found.known[i] in place]

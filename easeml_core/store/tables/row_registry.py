@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,10 +18,10 @@ from easeml_core.store.rows import change, pack, rows, scalar, unpack
 from easeml_core.store.tables.sealed import installation_secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 _ROWS_AT_ONCE = 20_000
 
@@ -35,14 +35,19 @@ class Source:
         study_id: Whose rows they are.
         study: Name of that study.
         tenant: Name of its tenant.
-        names: uint64, shape ``(columns,)``: tokens of the columns' names.
+        packed_names: ``names`` as stored: few sources are compared, and unpacking takes longer than reading.
     """
 
     id: int
     study_id: int
     study: str
     tenant: str
-    names: NDArray[np.uint64]
+    packed_names: bytes
+
+    @property
+    def names(self) -> NDArray[np.uint64]:
+        """Tokens of the columns' names, uint64, shape ``(columns,)``."""
+        return unpack(self.packed_names)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +90,7 @@ def list_sources(tx: Connection) -> list[Source]:
         "SELECT r.id, r.study_id, s.name AS study, t.name AS tenant, r.names FROM sealed.row_sources r "
         "JOIN work.studies s ON s.id = r.study_id JOIN work.tenants t ON t.id = s.tenant_id ORDER BY r.id",
     )
-    return [Source(r.id, r.study_id, r.study, r.tenant, unpack(r.names)) for r in found]
+    return [Source(r.id, r.study_id, r.study, r.tenant, bytes(r.names)) for r in found]
 
 
 def source_rows(tx: Connection, source: Source) -> KnownRows:
@@ -105,6 +110,71 @@ def source_rows(tx: Connection, source: Source) -> KnownRows:
         holder,
         tokens.reshape(len(found), len(source.names)).astype(np.uint64),
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SharedValues:
+    """Given values that registered rows have; the rows of one part were registered together.
+
+    Attributes:
+        sources: int64, shape ``(parts,)``: the source of each part.
+        parts: int64, shape ``(cells,)``: place of the cell's part in ``sources``, in order.
+        tokens: uint64, shape ``(cells,)``.
+        rows: int64, shape ``(cells,)``: number of the row within its part; 0 for a value of more than 8 rows.
+    """
+
+    sources: NDArray[np.int64]
+    parts: NDArray[np.int64]
+    tokens: NDArray[np.uint64]
+    rows: NDArray[np.int64]
+
+
+_CELL = np.dtype([("token", "<u8"), ("row", ">u4")])
+_OF_PARTS = (
+    "SELECT p.id, p.source_id, string_agg(v.cells, '') AS cells FROM {} v JOIN sealed.row_parts p ON p.id = v.part_id "
+    "WHERE p.is_packed = :is_packed GROUP BY p.id"
+)
+# Sealed tables have no statistics: for a plain join the planner would read the whole table.
+_PROBED = (
+    "(SELECT f.part_id, f.cells FROM unnest(CAST(:keys AS bigint[])) AS k (key) CROSS JOIN LATERAL "
+    "(SELECT part_id, cells FROM sealed.row_values WHERE key = k.key OFFSET 0) AS f)"
+)
+
+
+def shared_values(tx: Connection, values: NDArray[np.uint64]) -> SharedValues:
+    """Return where registered rows have these values.
+
+    Args:
+        tx: Transaction of the referee's role.
+        values: Tokens, sorted, each once, none 0.
+    """
+    keys = np.frombuffer(values.astype("<u8").tobytes(), dtype=">i8").astype(np.int64)
+    found: dict[int, list[Row[Any]]] = {}
+    for kind in rows(tx, "SELECT is_packed, sum(records) AS records FROM sealed.row_parts GROUP BY is_packed"):
+        for block in _cells_of(tx, np.unique(keys >> 48) if kind.is_packed else keys, kind.is_packed, kind.records):
+            found.setdefault(block.id, []).append(block)
+    cells = np.frombuffer(b"".join(block.cells for blocks in found.values() for block in blocks), dtype=_CELL)
+    sizes = [sum(len(block.cells) for block in blocks) // _CELL.itemsize for blocks in found.values()]
+    parts = np.repeat(np.arange(len(sizes)), sizes)
+    if len(cells):  # of a packed part others come, too
+        is_shared = values[np.searchsorted(values, cells["token"]).clip(0, len(values) - 1)] == cells["token"]
+        cells, parts = cells[is_shared], parts[is_shared]
+    return SharedValues(
+        np.array([blocks[0].source_id for blocks in found.values()], dtype=np.int64),
+        parts,
+        cells["token"].astype(np.uint64),
+        cells["row"].astype(np.int64),
+    )
+
+
+def _cells_of(tx: Connection, keys: NDArray[np.int64], is_packed: bool, records: int) -> Iterator[Row[Any]]:
+    """Yield the cells with these keys by part; a part may come several times, with other keys each time."""
+    if len(keys) > records:  # reading all of them is cheaper
+        yield from rows(tx, _OF_PARTS.format("sealed.row_values"), is_packed=is_packed)
+        return
+    for start in range(0, len(keys), _ROWS_AT_ONCE):
+        part = keys[start : start + _ROWS_AT_ONCE].tolist()
+        yield from rows(tx, _OF_PARTS.format(_PROBED), is_packed=is_packed, keys=part)
 
 
 def states_of(tx: Connection, ids: Sequence[bytes]) -> dict[bytes, tuple[int, bool]]:
@@ -174,6 +244,12 @@ def hold_rows(tx: Connection, ids: Iterable[bytes], test_set_id: int) -> None:
         ids=list(ids),
         test_set=test_set_id,
     )
+
+
+def sources_of(tx: Connection, ids: Iterable[bytes]) -> set[int]:
+    """Sources of these registered rows."""
+    found = rows(tx, "SELECT DISTINCT source_id FROM sealed.registry WHERE id = ANY (:ids)", ids=list(ids))
+    return {int(r.source_id) for r in found}
 
 
 def forget_column(tx: Connection, ids: Iterable[bytes], place: int) -> None:

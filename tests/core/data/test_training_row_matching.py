@@ -14,6 +14,7 @@ from property_sizes import examples
 
 from easeml_core.data.rows.cells import Cells, row_ids, tokens_of
 from easeml_core.data.rows.matching import COINCIDENCE, LIKELY, Rows, match_rows
+from easeml_core.data.rows.screen import Screen
 
 KEY = b"key"
 
@@ -169,3 +170,27 @@ def test_rows_of_common_values_are_likely_where_known_rows_seldom_agree() -> Non
         assert (found.likely[:9] >= 0).all(), left
     found = match_rows(as_rows(new, names), as_rows(known, names), GROUPS > 0, groups=GROUPS)
     assert (found.likely >= 0).mean() <= 2 * LIKELY
+
+
+@settings(max_examples=examples(400), deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5), st.sampled_from([3, 30, 400]), st.sampled_from([2, 40]))
+def test_rows_that_the_screen_leaves_out_match_nothing(seed: int, columns: int, values: int, known_rows: int) -> None:
+    """Values repeat in rows and columns and are missing; the rows of a value are known where it has at most 8 cells."""
+    rng = np.random.default_rng(seed)
+    known, new = (
+        rng.integers(0, values, (n, columns)).astype(np.uint64) for n in (known_rows, int(rng.integers(1, 30)))
+    )
+    new = new[:, : rng.integers(1, columns + 1)]
+    screen = Screen(new)
+    cells = [(token, row + 1) for row, tokens in enumerate(known.tolist()) for token in set(tokens) if token]
+    common = {token for token in range(values) if (known == token).sum() > 8}
+    found = {(token, 0 if token in common else row) for token, row in cells if token in screen.values}
+    tokens, rows = (np.array([cell[i] for cell in sorted(found)], dtype=kind) for i, kind in ((0, np.uint64), (1, int)))
+    is_near = len(screen.may_match(np.zeros(len(tokens), dtype=int), tokens, rows)) > 0
+    agreements = (new[:, None, :, None] == known[None, :, None, :]).any(axis=3) & (new > 0)[:, None, :]
+    is_pair = bool((agreements.sum(axis=2) > 1).any())
+    assert is_near >= is_pair
+    assert is_near == is_pair or common
+    names = np.arange(columns, dtype=np.uint64)
+    matches = match_rows(Rows(new, names[: new.shape[1]]), Rows(known, names), np.zeros(known_rows, dtype=bool))
+    assert is_near or not ((matches.likely >= 0).any() or matches.share or matches.copied or (matches.place >= 0).any())

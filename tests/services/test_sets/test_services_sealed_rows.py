@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from property_sizes import examples
 
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
+from easeml_core.data.rows.matching import COINCIDENCE, Matches
+from easeml_core.data.rows.screen import Screen
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.datasets.feed import feed, file_refresh
@@ -32,6 +39,8 @@ from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.store.external_query import NamedQuery
 from easeml_core.store.tables import row_registry as registered
+from easeml_core.store.tables.row_registry import Source
+from easeml_core.store.tables.studies import get_study
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -511,3 +520,71 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(bare: Any, registe
     retire_test_set(bare.referee, test_set=first)
     with pytest.raises(StateError, match="another tenant that is in use"):
         release_test_set(bare.referee, bare.artifacts, test_set=first)
+
+
+def rounded(content: Table) -> Table:
+    return content | {name: [round(cell, 1) for cell in content[name]] for name in ("dose", "weight")}
+
+
+def test_sources_that_are_not_compared_change_no_answer(bare: Any, register: Any, monkeypatch: Any) -> None:
+    """Changed tables, rounded numbers, and few rows against studies of two tenants."""
+    small = {"a": [f"word {i}" for i in range(80)], "b": [i % 5 for i in range(80)], "y": ["no", "yes"] * 40}
+    assert not register("one", table(1), "y").refused
+    assert not register("two", table(2), "z", "rival").refused
+    changes = renamed, duplicated, noisy, rounded, lambda content: without(content, "region", "age", "dose")
+    some = [part_of(table(seed), list(range(150))) for seed in (1, 2, 4)]
+    tables = [change(some[place % 3]) for place, change in enumerate(changes)] + [mixed(), small]
+    answers: list[list[Any]] = []
+    with bare.worker.begin() as tx:
+        study = get_study(tx, "one")
+    for is_screened in (True, False):
+        if not is_screened:
+            monkeypatch.setattr(Screen, "may_match", lambda _, parts, *cells: np.unique(parts))
+        for content in tables:
+            cells = Cells(tuple(content), tuple(np.array(column, dtype=object) for column in content.values()))
+            with bare.referee.begin() as tx:
+                new = row_registry.new_rows(tx, cells)
+                found = row_registry.look_up(tx, bare.artifacts, study, new)
+            answers.append([value.tolist() if isinstance(value, np.ndarray) else value for value in astuple(found)])
+    assert answers[: len(tables)] == answers[len(tables) :]
+
+
+def refusing_studies(sources: list[Any], matches: list[Matches], certain: Any) -> tuple[list[str], bool]:
+    """The definition: shares and chances of all sources."""
+    share: dict[int, float] = {}
+    chance: dict[int, float] = {}
+    for source, one in zip(sources, matches, strict=True):
+        o = source.study_id
+        share[o] = max(share.get(o, 0.0), one.share, float(np.mean(certain == o)))
+        chance[o] = chance.get(o, 0.0) + one.chance
+    over = {source.study_id for source, one in zip(sources, matches, strict=True) if one.copied}
+    over |= {o for o in share if share[o] > min(1.0, chance[o]) + COINCIDENCE}
+    sides = [sorted({s.study_id for s in sources if (s.tenant == "lab") == is_own}) for is_own in (True, False)]
+    for side in sides:
+        if float(np.mean(np.isin(certain, side))) > min(1.0, sum(chance[o] for o in side)) + COINCIDENCE:
+            over |= {o for o in side if (certain == o).any()}
+    mine = sorted(over.intersection(sides[0]), key=lambda o: (-share[o], str(o)))
+    return [str(o) for o in mine], not over.isdisjoint(sides[1])
+
+
+@settings(max_examples=examples(200), deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_chance_of_sources_that_are_not_compared_counts_where_it_matters(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    owners = np.sort(rng.integers(1, 5, 6)).tolist()
+    sources = [Source(i, o, str(o), "lab" if o < 3 else "rival", b"") for i, o in enumerate(owners)]
+    is_compared = rng.random(6) < 0.4
+    certain = rng.choice([0, *set(owners)], 200, p=[0.9, *([0.1 / len(set(owners))] * len(set(owners)))])
+    none, matches = np.zeros(0, dtype=np.int64), []
+    for compared in is_compared:
+        share, copied = (rng.choice([0.0, 0.03, 0.2]), rng.random() < 0.1) if compared else (0.0, False)
+        chance = float(rng.choice([0.0, 0.003, 0.02, 0.6]))
+        matches.append(Matches(none, none, 0.0, float(share), chance, frozenset({1} if copied else ())))
+    pairs = list(zip(sources, matches, is_compared, strict=True))
+    comparison: Any = SimpleNamespace(
+        sources=sources,
+        made=lambda: [SimpleNamespace(source=source, matches=one) for source, one, compared in pairs if compared],
+        chance=lambda study_id: sum(one.chance for source, one, _ in pairs if source.study_id == study_id),
+    )
+    study: Any = SimpleNamespace(tenant="lab")
+    assert row_registry._refusing(study, comparison, certain) == refusing_studies(sources, matches, certain)
