@@ -303,17 +303,24 @@ def _copied(
         groups: int64, shape ``(known rows,)``.
     """
     every = np.zeros_like(groups)
+    ordered = np.sort(others)[::-1]
     found: set[int] = set()
     for share in np.geomspace(1 / len(others), 1, _LEVELS):
-        threshold = _exceeded_by(others, int(share * len(others)) - 1)
+        threshold = ordered[min(max(int(share * len(others)) - 1, 0), len(ordered) - 1)]
+        rows = candidate[(candidate >= 0) & (score > threshold + _EPSILON)]
+        if len(rows) <= FEWEST:
+            continue
         above = others > threshold + _EPSILON
         mine, theirs = sample[above], named[above]
-        rows = candidate[(candidate >= 0) & (score > threshold + _EPSILON)]
         for group, of_known in [(int(g), groups) for g in np.unique(groups[rows])] + [(-1, every - 1)]:
-            is_chance, is_there = of_known[theirs] == group, of_known[rows] == group
+            is_there = of_known[rows] == group
+            most = max(FEWEST, COINCIDENCE * int((of_known == group).sum()))
+            copies = min(int(is_there.sum()), len(np.unique(rows[is_there])))
+            if copies <= most:  # before those that chance explains are taken off
+                continue
+            is_chance = of_known[theirs] == group
             expected = len(candidate) * _upper(mine[is_chance], theirs[is_chance]) / len(sample)
-            copies = min(int(is_there.sum()) - expected, len(np.unique(rows[is_there])))
-            if copies > max(FEWEST, COINCIDENCE * int((of_known == group).sum())):
+            if min(int(is_there.sum()) - expected, copies) > most:
                 found |= {group} if group >= 0 else set(np.unique(groups[rows]).tolist())
     return frozenset(found)
 
@@ -411,13 +418,14 @@ class _Aligned:
     def __init__(self, tokens: Words, rng: np.random.Generator) -> None:
         self.tokens = tokens
         rows = len(tokens)
-        self._values: list[Words] = []
+        self._columns: Words = np.ascontiguousarray(tokens.T)
+        self._places: list[NDArray[np.int32]] = []
         self._counts: list[Ints] = []
         entropy = []
-        for column in tokens.T:
+        for column in self._columns:
             words, counts = _counted(column)
             weight = np.where(words == 0, 0.0, np.log2(rows / counts))
-            self._values.append(words)
+            self._places.append(np.searchsorted(words, column).astype(np.int32))
             self._counts.append(counts)
             entropy.append(float((counts * weight).sum() / rows))
         self._entropy = np.array(entropy)
@@ -442,28 +450,42 @@ class _Aligned:
         """See ``_Scores.best``; a row agrees in all that counts if it agrees in every paired column."""
         best = np.full(len(new), -1, dtype=np.int64)
         score = np.zeros(len(new))
-        for band, (order, ordered) in zip(self._bands, self._keys, strict=True):
-            key = self._key(new, band)
-            begin, end = np.searchsorted(ordered, key, "left"), np.searchsorted(ordered, key, "right")
-            for step in range(_RARE):
-                row = np.flatnonzero((begin + step < end) & (end - begin + (own is None) <= _RARE))
-                candidate = order[begin[row] + step]
-                if own is not None:
-                    row, candidate = row[candidate != own[row]], candidate[candidate != own[row]]
-                total = self._score(new[row], candidate, is_new=own is None)
-                better = total > score[row]
-                best[row[better]], score[row[better]] = candidate[better], total[better]
+        for start in range(0, len(new), _PAIRS_AT_ONCE // _RARE):
+            part = slice(start, start + _PAIRS_AT_ONCE // _RARE)
+            best[part], score[part] = self._best(new[part], None if own is None else own[part])
         whole = (best >= 0) & (new == self.tokens[np.maximum(best, 0)]).all(axis=1)
         return best, score, whole
 
-    def _score(self, new: Words, candidate: Ints, *, is_new: bool) -> NDArray[np.float64]:
-        """Summed weights of the values in which two rows agree; 0 where they agree in one column alone."""
-        total, agree = np.zeros(len(new)), np.zeros(len(new), dtype=np.int64)
-        known = self.tokens[candidate]
-        for column, (values, counts) in enumerate(zip(self._values, self._counts, strict=True)):
-            equal = (new[:, column] == known[:, column]) & (new[:, column] != 0)
+    def _best(self, new: Words, own: Ints | None) -> tuple[Ints, NDArray[np.float64]]:
+        best = np.full(len(new), -1, dtype=np.int64)
+        score = np.zeros(len(new))
+        columns = np.ascontiguousarray(new.T)
+        for band, (order, ordered) in zip(self._bands, self._keys, strict=True):
+            key = self._key(new, band)
+            begin = np.searchsorted(ordered, key, "left")
+            count = np.searchsorted(ordered, key, "right") - begin
+            count[count + (own is None) > _RARE] = 0
+            row = np.repeat(np.arange(len(new)), count)
+            first = np.cumsum(count) - count
+            candidate = order[begin[row] + np.arange(len(row)) - first[row]]
+            total = self._score(columns, row, candidate, is_new=own is None)
+            if own is not None:
+                total[candidate == own[row]] = 0.0
+            # The best candidate of each row, the first one of equals, where it is better than that of another band.
+            chosen = np.lexsort((-total, row))[first[count > 0]]
+            chosen = chosen[total[chosen] > score[row[chosen]]]
+            best[row[chosen]], score[row[chosen]] = candidate[chosen], total[chosen]
+        return best, score
+
+    def _score(self, columns: Words, row: Ints, candidate: Ints, *, is_new: bool) -> NDArray[np.float64]:
+        """Summed weights of the values in which pairs of rows agree; 0 where they agree in one column alone."""
+        total, agree = np.zeros(len(row)), np.zeros(len(row), dtype=np.int64)
+        of_columns = zip(columns, self._columns, self._places, self._counts, strict=True)
+        for new, known, places, counts in of_columns:
+            value = new[row]
+            equal = (value == known[candidate]) & (value != 0)
             weights = np.log2(len(self.tokens) / (counts + is_new))
-            total += np.where(equal, weights[np.searchsorted(values, known[:, column])], 0.0)
+            total += np.where(equal, weights[places[candidate]], 0.0)
             agree += equal
         return np.where(agree > 1, total, 0.0)
 
