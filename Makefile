@@ -3,7 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Everything is installed; what the demo needs is. Installing everything makes both.
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-demo
 SHELL := /bin/sh
 # Bytecode is kept, whatever the caller's shell says: without it each process compiles the product, and 600 files of
 # tests, anew.
@@ -24,21 +26,21 @@ help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 26
 
-setup: $(STAMP) ## Make the virtual environment and install everything into it
+setup: $(STAMP) ## Make the virtual environment and install everything into it, what tests and checks need, too
 
-demo: $(STAMP) ## One night for all tenants on a real Airflow; again for the next night
+demo: $(DEMO_STAMP) ## One night for all tenants on a real Airflow; again for the next night
 	@$(RUN) scripts/demo.py $(DEMO_ARGS)
 
 demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
 	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
-up: $(STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions
+up: $(DEMO_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions
 	@$(RUN) scripts/launch.py up $(UP_ARGS)
 
 down: ## Stop it
 	@if [ -x $(RUN) ]; then $(RUN) scripts/launch.py down; else echo "Nothing is running."; fi
 
-status: $(STAMP) ## Say whether the stack runs, and where
+status: $(DEMO_STAMP) ## Say whether the stack runs, and where
 	@$(RUN) scripts/launch.py status || [ $$? -eq 3 ]  # 3: nothing runs, which is an answer, too
 
 browser: ## Install Debian's Chromium: tests/browser and the pictures of the pages are made with it
@@ -120,8 +122,16 @@ clean: down ## Remove the environment and every cache; the state in .easeml stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache build dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-# Made again whenever what is to be installed changes.
-$(STAMP): pyproject.toml constraints.txt scripts/install.py
+# Each is made again whenever what is to be installed changes.
+$(DEMO_STAMP) $(STAMP): pyproject.toml constraints.txt scripts/install.py scripts/pip_settings.py
+
+$(DEMO_STAMP):
+	$(call install,demo)
+
+$(STAMP):
+	$(call install,everything)
+
+define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed: Airflow's providers need it. '$(PYTHON)' is: $$($(PYTHON) -V 2>&1)."; \
 	  echo "Install the Debian package python3 (Debian 12 or newer), or name another one: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -129,4 +139,5 @@ $(STAMP): pyproject.toml constraints.txt scripts/install.py
 	  echo "$(PYTHON) cannot make virtual environments: Debian keeps that part of Python (venv, ensurepip) in a package"; \
 	  echo "of its own. Everything here is installed into such an environment, never into the system. As root:"; \
 	  echo "  apt-get install python3-venv"; exit 1; }
-	@$(PYTHON) scripts/install.py $(VENV)
+	@$(PYTHON) scripts/install.py $(VENV) $(1) $^
+endef

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from install import UV
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,10 +32,10 @@ HEADER = """\
 
 
 def requirements() -> list[str]:
-    """What pyproject.toml asks for, with every extra but torch, and Airflow at the version we test against."""
+    """What pyproject.toml asks for with every extra but torch, Airflow at the version we test against, and uv."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [r for name, listed in project["optional-dependencies"].items() if name != "torch" for r in listed]
-    return [AIRFLOW, FOR_TORCH, *project["dependencies"], *extras]
+    return [AIRFLOW, FOR_TORCH, UV, *project["dependencies"], *extras]
 
 
 def resolve(wanted: list[str], exclude_newer: str) -> str:

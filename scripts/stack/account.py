@@ -189,10 +189,15 @@ def _runs_as(process: psutil.Process, uid: int) -> bool:
 def _read_only(places: Places, readable: Iterable[Path]) -> list[Path]:
     """The interpreter, its libraries, our packages, DAG files and more; never the folder in which the secrets lie."""
     named = [Path(p) for p in (sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix, places.dags)]
-    named += [Path(place) for name in PACKAGES for place in _places_of_package(name)]
+    named += product_folders()
     named += [Path(p) for p in sys.path if p and Path(p).is_absolute()]
     named += [*_links(Path(sys.executable)), *readable]
     return [p for p in named if p.exists() and not places.home.is_relative_to(p)]
+
+
+def product_folders() -> list[Path]:
+    """The folders of the product's packages, as this process would import them."""
+    return [Path(place) for name in PACKAGES for place in _places_of_package(name)]
 
 
 def _places_of_package(name: str) -> Iterable[str]:

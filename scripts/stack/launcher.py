@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.place import DATA, place_of
 from easeml_core.store.server.server import Server
-from stack.account import end_processes_of, prepare_accounts, trial
+from stack.account import end_processes_of, prepare_accounts, product_folders, trial
 from stack.components import airflow, airflow_components, easeml, referee
 from stack.environment import airflow_environment, api_server_environment, database_environment
 from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
@@ -28,6 +29,7 @@ from stack.rest import Rest
 from stack.stopping import StopRequestedError, ignoring_stop_signals
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
@@ -136,6 +138,7 @@ class Stack:
         self._note(step="looking for leftovers")
         end_leftovers(read_record(self.places.record))
         self._note(step="starting")
+        compiling = self._begin_compiling()
         with self.progress.step("embedded PostgreSQL"):
             self.held.enter_context(self.server.owned())
             self.server.ensure_installation()
@@ -157,6 +160,7 @@ class Stack:
         of_api_server = api_server_environment(environment, self.places, keys, self._sealed_url(), self.accounts)
         with self.progress.step("database schemas: ours and Airflow's"):
             self._migrate(environment)
+            compiling.wait()
         self._note(url=f"http://{LOOPBACK}:{port}")
         with self.progress.step("referee, API server, scheduler, DAG processor, triggerer") as tell:
             since = datetime.now(UTC)
@@ -167,6 +171,14 @@ class Stack:
             self.access.rest().make_pool(POOL, POOL_SLOTS, "One slot for each training device")
             self.exposed()
         self._note(state=HEALTHY, step="")
+
+    def _begin_compiling(self) -> subprocess.Popen[bytes]:
+        """Compile the product's bytecode, which accounts that cannot write there would do anew in each process."""
+        command = (sys.executable, "-m", "compileall", "-qq", *map(str, product_folders()))
+        process = begin_command("compile", command, {}, self.places.logs)
+        self.held.callback(process.wait)
+        self.held.callback(process.kill)
+        return process
 
     def _airflow_accounts(self) -> Accounts | None:
         """The accounts that root's Airflow runs under; None, said in one line, where they cannot be made to work."""

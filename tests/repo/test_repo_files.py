@@ -65,7 +65,7 @@ def test_nothing_is_pickled() -> None:
 def test_that_nothing_runs_is_an_answer_of_make_status(status: int, made: int, tmp_path: Path) -> None:
     (tmp_path / "stamp").touch()  # newer than all that would have to be installed
     fake = f"sh -c 'exit {status}'"
-    command = ["make", "--silent", "status", f"STAMP={tmp_path / 'stamp'}", f"RUN={fake}"]
+    command = ["make", "--silent", "status", f"DEMO_STAMP={tmp_path / 'stamp'}", f"RUN={fake}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, "Error" in done.stderr) == (made, made != 0)
 
