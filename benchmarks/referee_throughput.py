@@ -6,13 +6,14 @@ Each round files one gate request a study, about a model that never ran, at 1, 2
 both models new, gate with known predictions, and a reading of the meter. Wall and processor seconds; the latter are
 those of the referees with their children, and of the database.
 
-    python benchmarks/referee_throughput.py --studies 24 --json
+    python benchmarks/referee_throughput.py --studies 48 --answer-delay 0 60 --save
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import hashlib
 import json
 import multiprocessing
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LARGE = "large"
+RESULTS = Path(__file__).resolve().parent / "results" / "referee_throughput.csv"
 GATE = {"condition": "n - o > 0 +/- 0.5", "reliability": 0.5, "steps": 16}
 LARGE_GATE = {"condition": "n - o > 0 +/- 0.13", "reliability": 0.9, "steps": 16, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.3, "reliability": 0.5, "steps": 16}
@@ -59,6 +61,7 @@ class Round:
     Attributes:
         referees: Processes.
         workers: Of each.
+        delay: Seconds after the request at which an answer leaves; 0 for at once.
         answers: Requests that were answered.
         runs: Runs of models that were really made: two for each answer, since a part of the rows is run again, and
             those that an idle referee makes on other sets.
@@ -70,6 +73,7 @@ class Round:
 
     referees: int
     workers: int
+    delay: float
     answers: int
     runs: int
     repeated: int
@@ -85,6 +89,7 @@ class Round:
 
 def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, stop: Any) -> None:
     """Be a referee until ``stop`` is set, and note the runs of models: which file, on how many rows."""
+    from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
     from easeml_core.services.evaluation import sealed_runs
     from easeml_core.services.referee.process import Referee
@@ -111,7 +116,9 @@ def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, stop: Any)
 
     threading.Thread(target=end, daemon=True).start()
     delay = duties.pop("answer_delay")
-    Referee(store, ArtifactStore(artifacts), timetable=Timetable(delay), allow_forced=True, **duties).run(over)
+    referee = Referee(store, ArtifactStore(artifacts), timetable=Timetable(delay), allow_forced=True, **duties)
+    with own_fork_server():  # as of `easeml referee`; its processor time is the referee's
+        referee.run(over)
 
 
 class Bench:
@@ -217,6 +224,7 @@ class Bench:
             return Round(
                 referees=referees,
                 workers=workers,
+                delay=delay,
                 answers=len(new),
                 runs=len(runs) - len(made),
                 repeated=len(runs) - len(set(runs)) - (len(made) - len(set(made))),
@@ -290,6 +298,28 @@ def write_table(path: Path, *, rows: int, seed: int) -> None:
     path.write_text(f"{names},{TARGET}\n" + "".join(lines))
 
 
+def keep(rounds: list[Round], singles: dict[str, float]) -> None:
+    """Write the figures into the file of results."""
+    load = f"{os.getloadavg()[0]:.1f}"
+    lines: list[dict[str, Any]] = [
+        {
+            "kind": "round",
+            "referees": one.referees,
+            "workers": one.workers,
+            "delay": one.delay,
+            "per_second": f"{one.per_second:.3f}",
+            "seconds_an_answer": f"{(one.referee_seconds + one.database_seconds) / one.answers:.4f}",
+            "load": load,
+        }
+        for one in rounds
+    ]
+    lines += [{"kind": kind, "wall_seconds": f"{seconds:.4f}", "load": load} for kind, seconds in singles.items()]
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*lines[0], "wall_seconds"])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 def _seconds(processes: list[psutil.Process]) -> float:
     """Processor seconds of the processes, their living children, and those that they have waited for."""
     total = 0.0
@@ -307,8 +337,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=600, help="rows of each study's table")
     parser.add_argument("--workers", type=int, default=2, help="of each referee")
     parser.add_argument("--referees", type=int, nargs="*", default=[1, 2, 4], help="processes, one round for each")
-    parser.add_argument("--answer-delay", type=float, default=0.0, help="as that of the referee")
+    parser.add_argument("--answer-delay", type=float, nargs="*", default=[0.0], help="as that of the referee")
     parser.add_argument("--repeats", type=int, default=5, help="single answers of each kind; 0 for none")
+    parser.add_argument("--save", action="store_true", help=f"keep the figures in benchmarks/results/{RESULTS.name}")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     with installation() as found:
@@ -316,7 +347,9 @@ def main() -> None:
         for number in range(options.studies):
             bench.register(f"study{number}", rows=options.rows, gate=GATE)
             bench.studies.append(f"study{number}")
-        rounds = [bench.round(count, options.workers, options.answer_delay) for count in options.referees]
+        rounds = [
+            bench.round(count, options.workers, delay) for delay in options.answer_delay for count in options.referees
+        ]
         singles, large = dict[str, float](), list[tuple[int, int]]()
         if options.repeats:
             bench.register(LARGE, rows=12_000, gate=LARGE_GATE, meter=METER)
@@ -330,14 +363,17 @@ def main() -> None:
         "singles": singles,
         "large_sets": [rows for _, rows in large],
     }
+    if options.save:
+        keep(rounds, singles)
     if options.json:
         print(json.dumps(result, indent=1))
         return
-    print("| referees | workers | answers/s | runs / repeated | referee s/answer | database s/answer |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| referees | workers | delay | answers/s | runs / repeated | referee s/answer | database s/answer |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for one in rounds:
         cost = f"{one.referee_seconds / one.answers:.3f} | {one.database_seconds / one.answers:.3f}"
-        print(f"| {one.referees} | {one.workers} | {one.per_second:.2f} | {one.runs} / {one.repeated} | {cost} |")
+        setting = f"{one.referees} | {one.workers} | {one.delay:g}"
+        print(f"| {setting} | {one.per_second:.2f} | {one.runs} / {one.repeated} | {cost} |")
     for name, seconds in singles.items():
         print(f"{name}: {seconds:.3f} s (sets of {result['large_sets']} rows)")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from figures.commands import ROOT
 from figures.markdown import table
+from figures.pictures import FOLDER, canvas, embedded
 from figures.selection.losses import PriceFigure, Section
 from figures.selection.tables import Source
 
@@ -27,6 +28,7 @@ COST = "cpu_seconds"
 """Column that the replays pay with: other load on the machine goes into it least."""
 
 PROCESSOR = "processor_seconds"
+AT_SCALE, GROWTH = "easeml_night_at_scale", "night-growth.png"
 
 SHORT = {
     "gaussian_naive_bayes": "naive Bayes",
@@ -44,6 +46,11 @@ RULES = {
     "gains": "gains alone",
     "halving": "successive halving",
     "median": "median stopping",
+}
+SINGLES = {
+    "gate_both_new": "gate, both models new",
+    "gate_known": "gate, predictions known",
+    "meter": "reading of the meter",
 }
 METHODS = {"baseline": "by hand", "random": "random search", "flaml": "FLAML", "product": "`default`"}
 
@@ -93,6 +100,35 @@ def night(_: Runner | None = None) -> str:
     ]
     seconds = ("wall s", "processor s", "of these tasks and scheduler", "fork servers", "referee", "database")
     return table(["DAG", "studies / trials", "stage", *seconds, "load"], body)
+
+
+def night_growth(runner: Runner) -> str:
+    """Wall and processor seconds of each stage by number of studies, of the DAG for many studies."""
+    figure, axes = canvas(panels=2)
+    rows = [row for row in rows_of("night.csv") if row["dag"] == AT_SCALE]
+    for axis, column, title in zip(axes, ("wall_seconds", "cpu_seconds"), ("wall", "processor"), strict=True):
+        for stage in dict.fromkeys(row["stage"] for row in rows):
+            points = [(int(row["studies"]), float(row[column])) for row in rows if row["stage"] == stage]
+            axis.plot(*zip(*points, strict=True), marker="o", label=stage)
+        axis.set(xscale="log", yscale="log", xlabel="studies", ylabel=f"{title} seconds")
+    axes[0].legend(frameon=False, fontsize=8)
+    figure.savefig(runner.folder / FOLDER / GROWTH)
+    return embedded(GROWTH, "Seconds of each stage of a night by number of studies")
+
+
+def referees(_: Runner | None = None) -> str:
+    """Answers a second of several referees, and seconds of single answers."""
+    rows = rows_of("referee_throughput.csv")
+    header = ["referees x workers", "answer delay", "answers a second", "processor ms an answer", "load"]
+    body = [
+        [f"{row['referees']} x {row['workers']}", f"{float(row['delay']):g} s", f"{float(row['per_second']):.1f}",
+         f"{1e3 * float(row['seconds_an_answer']):,.0f}", row["load"]]
+        for row in rows if row["kind"] == "round"
+    ]  # fmt: skip
+    singles = [
+        [SINGLES[row["kind"]], f"{1e3 * float(row['wall_seconds']):,.0f}"] for row in rows if row["wall_seconds"]
+    ]
+    return f"{table(header, body)}\n\n{table(['single answer', 'wall ms'], singles)}"
 
 
 def matrix(_: Runner | None = None) -> str:
@@ -149,6 +185,8 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
     "child-start": starts,
     "night": night,
+    "night-growth": night_growth,
+    "referees": referees,
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
     "five-studies": studies,
     "rungs": rungs,

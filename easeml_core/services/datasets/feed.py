@@ -200,10 +200,19 @@ def require_refresh(store: Store, *, study: str, request_id: int) -> None:
             raise NotFoundError(kind=f"refresh of study {study!r} with request", name=request_id)
 
 
-def studies_that_wait(store: Store) -> list[str]:
-    """Return the names of the active studies with pairs or switches that no refresh has taken yet."""
+def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
+    """Return the names of the active studies with pairs or switches that no refresh has taken yet.
+
+    Args:
+        store: Role ``easeml_worker``.
+        most: The largest number of names, >= 1; those that have waited longest come first.
+
+    Raises:
+        ConfigError: ``most`` is not positive.
+    """
+    require(most >= 1, "most", most, ">= 1")
     with store.begin() as tx:
-        return datasets.studies_that_wait(tx)
+        return datasets.studies_that_wait(tx, most=most)
 
 
 def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:

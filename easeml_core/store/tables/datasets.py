@@ -263,13 +263,15 @@ def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> s
     return {bytes(r.hash) for r in found}
 
 
-def studies_that_wait(tx: Connection) -> list[str]:
-    """Return the names of studies with pairs or switches that no refresh has taken, by name."""
+def studies_that_wait(tx: Connection, *, most: int) -> list[str]:
+    """Return the names of studies with pairs or switches that no refresh has taken: ``most``, oldest wait first."""
     found = rows(
         tx,
-        "SELECT s.name FROM work.studies s WHERE s.state = 'ACTIVE' AND (EXISTS (SELECT FROM work.feeds f "
-        "WHERE f.study_id = s.id AND f.state = 'waiting') OR EXISTS (SELECT FROM work.switches w "
-        "WHERE w.study_id = s.id AND w.refreshed_by IS NULL)) ORDER BY s.name",
+        "SELECT s.name FROM work.studies s JOIN (SELECT study_id, fed_at AS since FROM work.feeds "
+        "WHERE state = 'waiting' UNION ALL SELECT study_id, switched_at FROM work.switches "
+        "WHERE refreshed_by IS NULL) w ON w.study_id = s.id WHERE s.state = 'ACTIVE' "
+        "GROUP BY s.id ORDER BY min(w.since), s.name LIMIT :most",
+        most=most,
     )
     return [r.name for r in found]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.errors import airflow_outcome
-from easeml_airflow.hooks.arguments import optional_plain, optional_text
+from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_core.encoding import to_json
@@ -143,19 +143,25 @@ class FedStudiesOperator(EasemlOperator):
     """Gives the names of the active studies with pairs or switches that no refresh has taken yet.
 
     Made to map ``RefineOperator`` over, and to retrain these studies alone. An empty list skips what is mapped over it.
+    Where more studies wait than one run takes, those come first that have waited longest; the next run has the others.
 
     Args:
+        most: The largest number of studies, >= 1. Airflow maps a task over 1,024 entries at most, unless its
+            ``max_map_length`` says otherwise.
         kwargs: As of ``EasemlOperator``.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    template_fields: Sequence[str] = ("most", *EasemlOperator.template_fields)
+
+    def __init__(self, *, most: int | str = 1000, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.most = most
 
     def execute(self, context: Context) -> list[str]:
         """Look, log, hand on."""
         from easeml_core.services.datasets.feed import studies_that_wait
 
         with airflow_outcome():
-            found = studies_that_wait(self.hook.get_store())
+            found = studies_that_wait(self.hook.get_store(), most=whole(self.most, "most"))
         self.log.info("new pairs or switches wait for: %s", ", ".join(found) or "no study")
         return found

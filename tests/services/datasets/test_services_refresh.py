@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fed_rows import CLASSES, NAMES, as_pairs, bring, new_rows, renew
 
-from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services.datasets import refresh
 from easeml_core.services.datasets.feed import file_refresh, list_feeds, studies_that_wait
 from easeml_core.services.datasets.refine import list_pairs
@@ -48,6 +48,15 @@ def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: A
     (entry,) = list_feeds(lab.worker, study="full")
     assert (entry.state, entry.rows, entry.fed_by, entry.origin) == ("taken", 40, "ann", "pairs")
     assert studies_that_wait(lab.worker) == []
+
+
+def test_a_run_takes_the_studies_that_have_waited_longest(lab: Any) -> None:
+    """By name a study that is fed each day would come before others for ever."""
+    for study in ("full", "first"):
+        bring(lab, as_pairs(*new_rows(1)), study=study)
+    assert [studies_that_wait(lab.worker, most=n) for n in (1, 2)] == [["full"], ["full", "first"]]
+    with pytest.raises(ConfigError, match="most"):
+        studies_that_wait(lab.worker, most=0)
 
 
 def test_what_is_known_already_makes_no_version(lab: Any) -> None:
