@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from figures.gate import catalogue
-from pages import MOST_BYTES, Page, parse
+from pages import Page, parse
 
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.gate.condition import parse_condition
@@ -124,9 +124,3 @@ def test_nothing_is_wrong_in_the_tables_of_risks() -> None:
         assert max(least) > 0.05 if name.startswith("delta / H") else max(least) <= 0.05
     for *_, cell in rows("errors"):
         assert float(cell.split("(")[1].split("-")[0]) <= 0.01
-
-
-@pytest.mark.parametrize("picture", sorted((PAGE.parent / "pictures").glob("gate-*.png")), ids=lambda path: path.name)
-def test_pictures_are_small_and_used(picture: Path) -> None:
-    assert picture.stat().st_size < MOST_BYTES
-    assert f"(pictures/{picture.name})" in TEXT
