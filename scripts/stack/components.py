@@ -13,6 +13,22 @@ if TYPE_CHECKING:
     from stack.account import Account, Accounts
 
 
+FORKED = {
+    "dag-processor": ("easeml_airflow.operators.trials",),
+    "scheduler": (
+        "easeml_airflow.operators.trials",
+        "easeml_core.services.models.submission",
+        "easeml_core.services.referee.requests",
+        "easeml_core.services.selection.scheduler",
+        "easeml_core.services.trials.function_trials",
+    ),
+}
+"""Component -> what it imports before it starts, since each of its tasks or of its parsed files is a fork of it.
+
+A task takes .1 s of processor time then instead of .4 s.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One long-running child.
@@ -33,6 +49,12 @@ class Component:
 def airflow(*arguments: str) -> tuple[str, ...]:
     """The command line of Airflow, in this very environment."""
     return (sys.executable, "-m", "airflow", *arguments)
+
+
+def forking_airflow(component: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of one of Airflow's components that has imported what its forks need."""
+    program = f"import runpy, {', '.join(FORKED[component])}; runpy.run_module('airflow', None, '__main__', True)"
+    return (sys.executable, "-c", program, component, *arguments)
 
 
 def easeml(*arguments: str) -> tuple[str, ...]:
@@ -68,7 +90,7 @@ def airflow_components(
             accounts.api_server if accounts else None,
         ),
         *([Component("task-api-server", airflow(*apart), environment, account)] if accounts else ()),
-        Component("scheduler", airflow("scheduler", "--skip-serve-logs"), environment, account),
-        Component("dag-processor", airflow("dag-processor"), environment, account),
+        Component("scheduler", forking_airflow("scheduler", "--skip-serve-logs"), environment, account),
+        Component("dag-processor", forking_airflow("dag-processor"), environment, account),
         Component("triggerer", airflow("triggerer", "--skip-serve-logs"), environment, account),
     )

@@ -161,6 +161,8 @@ def _sections(places: Places, port: int, task_port: int) -> dict[str, str]:
         "workers.min_heartbeat_interval": "1",
         "dag_processor.parsing_processes": "1",
         "dag_processor.refresh_interval": "10",
+        # The default of 30 seconds is for files that have not changed; what has changed is read at the next refresh.
+        "dag_processor.min_file_process_interval": "60",
         "dag_processor.dag_bundle_storage_path": str(places.bundles),
         "easeml.referees": ADMIN,
         "easeml.labelers": "op",

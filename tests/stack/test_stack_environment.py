@@ -1,5 +1,6 @@
 """What reaches a child, and above all what does not."""
 
+import importlib.util
 import json
 import os
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 from stack.account import Account, Accounts
-from stack.components import airflow_components, referee
+from stack.components import FORKED, airflow_components, referee
 from stack.environment import (
     CONNECTION,
     SEALED,
@@ -87,6 +88,8 @@ def test_airflow_is_set_up_to_be_quiet_and_local(environment, places):
     assert set(commands) == {"api-server", "scheduler", "dag-processor", "triggerer"}
     assert "--skip-serve-logs" in commands["scheduler"]
     assert "--skip-serve-logs" in commands["triggerer"]
+    for component, modules in FORKED.items():
+        assert all(module in commands[component][2] and importlib.util.find_spec(module) for module in modules)
 
 
 def test_an_api_server_with_an_account_of_its_own_shares_no_home_and_no_key_of_people_with_tasks(places):
