@@ -236,9 +236,13 @@ _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.
 # Verdicts of a study come in the order of their requests, and so do readings: a request that waits for labels keeps its
 # place before later ones, otherwise the speed of labeling would decide what is compared with what. Gate and meter
 # requests on a shared set form one order, since its steps follow each other. A set whose last answer is decided but not
-# published must not reveal it by refusing the next request.
+# published must not reveal it by refusing the next request. What costs a look at other tables is asked of one request
+# after the other, in their order, until one may be decided: there can be ten thousands of them.
 _CLAIM = f"""
-WITH undecided AS MATERIALIZED (SELECT r.id, r.kind, r.study_id FROM work.requests r WHERE {_UNDECIDED}),
+WITH undecided AS MATERIALIZED (
+  SELECT r.id, r.kind, r.study_id, min(r.id) OVER (PARTITION BY r.study_id, r.kind) AS first_of_kind,
+    min(r.id) FILTER (WHERE r.kind IN ('gate', 'meter')) OVER (PARTITION BY r.study_id) AS first_of_both
+  FROM work.requests r WHERE {_UNDECIDED}),
 ending AS MATERIALIZED (
   SELECT e.kind, e.study_id, EXISTS (SELECT FROM work.test_sets t
     WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
@@ -246,21 +250,25 @@ ending AS MATERIALIZED (
   WHERE p.left_at IS NULL AND coalesce(p.facts ->> 'retired_why', p.facts ->> 'direct_retired_why') IS NOT NULL),
 shared AS MATERIALIZED (SELECT t.study_id FROM work.test_sets t WHERE t.purpose = 'joint' AND t.state = 'live'),
 held AS MATERIALIZED (
-  SELECT s.tenant_id, count(*) AS claims FROM undecided h JOIN sealed.claims c ON c.request_id = h.id
+  SELECT s.tenant_id, count(*) AS claims FROM sealed.claims c
   JOIN sealed.referees f ON f.id = c.referee_id AND f.until > clock_timestamp()
+  JOIN undecided h ON h.id = c.request_id
   JOIN work.studies s ON s.id = h.study_id WHERE h.id <> :first GROUP BY s.tenant_id)
-SELECT r.id FROM undecided u JOIN work.requests r ON r.id = u.id JOIN work.studies s ON s.id = r.study_id
-LEFT JOIN held h ON h.tenant_id = s.tenant_id
-WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
-AND (NOT :alone OR h.claims IS NULL)
-AND NOT {HELD_BY_OTHERS.format(request="u.id")}
-AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open)
-AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp())
-AND (u.kind NOT IN ('gate', 'meter') OR (
-  NOT EXISTS (SELECT 1 FROM undecided e WHERE e.study_id = u.study_id AND e.id < u.id AND (e.kind = u.kind
-    OR (e.kind IN ('gate', 'meter') AND e.study_id IN (SELECT s.study_id FROM shared s))))
-  AND NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both))))
-ORDER BY r.id <> :first, coalesce(h.claims, 0), r.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
+SELECT r.id FROM (
+  SELECT u.id, u.kind, u.study_id, u.id <> :first AS is_later, coalesce(h.claims, 0) AS claims
+  FROM undecided u JOIN work.studies s ON s.id = u.study_id LEFT JOIN held h ON h.tenant_id = s.tenant_id
+  WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
+  AND (NOT :alone OR h.claims IS NULL)
+  AND (u.kind NOT IN ('gate', 'meter') OR (u.id = u.first_of_kind
+    AND (u.id = u.first_of_both OR u.study_id NOT IN (SELECT s.study_id FROM shared s))))
+  ORDER BY is_later, claims, id OFFSET 0) u
+JOIN work.requests r ON r.id = u.id
+WHERE NOT {HELD_BY_OTHERS.format(request="u.id")}
+AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open OFFSET 0)
+AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp() OFFSET 0)
+AND (u.kind NOT IN ('gate', 'meter')
+  OR NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both)))
+ORDER BY u.is_later, u.claims, u.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 
 
