@@ -7,6 +7,7 @@ but no model was trained. ``clear`` deletes them by their key.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ class World:
         qualities: In (0, 1), shape ``(n_tenants, n_candidates)``.
         costs: Seconds, > 0, shape ``(n_tenants, n_candidates)``.
         rows: Training rows of each tenant, shape ``(n_tenants,)``.
-        runs: (tenant, candidate) of what has run already, in order of its end.
+        runs: (tenant, candidate) of what has run already, in order of its end. The n-th run of a candidate is on the
+            tenant's n-th data version; the newest version is that of the last run.
     """
 
     names: tuple[str, ...]
@@ -49,7 +51,7 @@ class World:
     runs: tuple[tuple[int, int], ...]
 
     def problem(self) -> Problem:
-        """The problem that a scheduler receives; the study id of a tenant is its index."""
+        """Return the problem that a scheduler receives, of one data version; the study id of a tenant is its index."""
         studies = [Arms(i, 1.0, self.names, rows=rows) for i, rows in enumerate(self.rows)]
         pulls = [
             Pull(i, k, float(self.qualities[i, k]), float(self.costs[i, k]), order=order)
@@ -59,21 +61,22 @@ class World:
 
 
 def make_world(*, tenants: int, candidates: int, observations: int, seed: int = 0) -> World:
-    """An installation in which every tenant has run ``observations`` random candidates, in random order.
+    """Make an installation in which every tenant has run ``observations`` random candidates, in random order.
 
     Args:
         tenants: >= 1.
         candidates: >= 1.
-        observations: Trials of each tenant that have ended, >= 0 and below the number of candidates.
+        observations: Trials of each tenant that have ended, >= 0 and no multiple of the number of candidates but 0.
+            From that number on, the first ones are all candidates on earlier data versions, version after version.
         seed: Of everything random.
 
     Raises:
         InvalidInputError: If a number is out of its range.
     """
-    if min(tenants, candidates) < 1 or not 0 <= observations < candidates:
+    if min(tenants, candidates) < 1 or observations < 0 or (observations and observations % candidates == 0):
         message = (
-            "tenants and candidates must be >= 1, observations >= 0 and below candidates; "
-            f"got {tenants}, {candidates} and {observations}"
+            "tenants and candidates must be >= 1, observations >= 0 and no multiple of candidates, so that something "
+            f"is left to run; got {tenants}, {candidates} and {observations}"
         )
         raise InvalidInputError(message)
     rng = np.random.default_rng(seed)
@@ -83,15 +86,18 @@ def make_world(*, tenants: int, candidates: int, observations: int, seed: int = 
     rows = np.exp(rng.normal(8, 1.5, tenants)).astype(int) + 10
     logs = rng.normal(0, 1.5, candidates) + 0.7 * (np.log(rows) - 8)[:, None]
     costs = np.exp(logs + rng.normal(0, 0.5, (tenants, candidates)))
-    runs = [(i, k) for i in range(tenants) for k in rng.permutation(candidates)[:observations].tolist()]
-    order = rng.permutation(len(runs)).tolist()
+    past, present = divmod(observations, candidates)
+    everything = [(i, k) for i in range(tenants) for k in range(candidates)]
+    runs = [everything[j] for _ in range(past) for j in rng.permutation(len(everything)).tolist()]
+    last = [(i, k) for i in range(tenants) for k in rng.permutation(candidates)[:present].tolist()]
+    runs += [last[j] for j in rng.permutation(len(last)).tolist()]
     return World(
         names=tuple(f"candidate-{k:03d}" for k in range(candidates)),
         features=features,
         qualities=1 / (1 + np.exp(-logits)),
         costs=costs,
         rows=tuple(rows.tolist()),
-        runs=tuple(runs[i] for i in order),
+        runs=tuple(runs),
     )
 
 
@@ -112,7 +118,9 @@ def fill(
     trials: Sequence[tuple[int, int, float, float]],
     rows: Sequence[int],
 ) -> None:
-    """Active studies, one of each tenant, with finished trials.
+    """Add active studies, one of each tenant, with finished trials.
+
+    A candidate that has run n times in a study did so on n data versions of it, which all have the same rows.
 
     Args:
         tx: A transaction of the owner.
@@ -126,13 +134,16 @@ def fill(
     change(tx, _TENANTS, key=key, n=len(rows))
     change(tx, _DATA_SETS, key=key)
     change(tx, _STUDIES, key=key, config=as_json(config))
-    change(tx, _VERSIONS, key=key)
+    runs = Counter((study, arm) for study, arm, *_ in trials)
+    change(tx, _VERSIONS, key=key, n=max(runs.values(), default=1))
     change(tx, _PARTS, key=key, rows=list(rows))
     change(tx, _CANDIDATES, key=key, names=list(candidates))
     studies, arms, qualities, seconds = (list(column) for column in zip(*trials, strict=True)) if trials else ([],) * 4
     values = {"studies": studies, "arms": arms, "qualities": qualities, "seconds": seconds}
-    change(tx, _TRIALS, key=key, names=list(candidates), **values)
-    change(tx, _OBSERVATIONS, key=key, names=list(candidates), **values)
+    for statement in (_TRIALS, _OBSERVATIONS):
+        if trials:
+            analyse(tx)  # without statistics of the new rows the joins take the square of their number
+            change(tx, statement, key=key, names=list(candidates), **values)
 
 
 def analyse(tx: Connection) -> None:
@@ -176,8 +187,8 @@ FROM work.tenants t JOIN work.data_sets d ON d.tenant_id = t.id WHERE starts_wit
 """
 _VERSIONS = """
 INSERT INTO work.data_versions (study_id, data_set_id, version, content_hash, artifact, features, class_names)
-SELECT id, data_set_id, 1, name, 'sha256:' || repeat('0', 64), 10, '["no", "yes"]'
-FROM work.studies WHERE starts_with(name, :key || '-') ORDER BY id
+SELECT s.id, s.data_set_id, v, s.name || '-' || v, 'sha256:' || repeat('0', 64), 10, '["no", "yes"]'
+FROM work.studies s CROSS JOIN generate_series(1, :n) AS v WHERE starts_with(s.name, :key || '-') ORDER BY s.id, v
 """
 _PARTS = """
 INSERT INTO work.data_parts (data_version_id, part, rows)
@@ -191,11 +202,12 @@ CROSS JOIN unnest(CAST(:names AS text[])) WITH ORDINALITY AS c (name, number)
 WHERE starts_with(s.name, :key || '-') ORDER BY s.id, c.number
 """
 _RESULTS = """
-unnest(CAST(:studies AS integer[]), CAST(:arms AS integer[]), CAST(:qualities AS double precision[]),
-       CAST(:seconds AS double precision[])) WITH ORDINALITY AS r (study, arm, quality, seconds, number)
+(SELECT *, row_number() OVER (PARTITION BY study, arm ORDER BY number) AS version
+ FROM unnest(CAST(:studies AS integer[]), CAST(:arms AS integer[]), CAST(:qualities AS double precision[]),
+             CAST(:seconds AS double precision[])) WITH ORDINALITY AS u (study, arm, quality, seconds, number)) r
 JOIN work.studies s ON s.name = :key || '-' || r.study
 JOIN work.candidates c ON c.study_id = s.id AND c.name = (CAST(:names AS text[]))[r.arm + 1]
-JOIN work.data_versions v ON v.study_id = s.id
+JOIN work.data_versions v ON v.study_id = s.id AND v.version = r.version
 """
 _TRIALS = f"""
 INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, attempt, cost_seconds, started_at, finished_at,

@@ -216,6 +216,12 @@ class Past:
     costs: tuple[float | None, ...]
 
     def __post_init__(self) -> None:
+        if (
+            len(self.names) == len(self.qualities) == len(self.costs)
+            and all(q is None or 0 <= q <= 1 for q in self.qualities)
+            and all(c is None or 0 < c < math.inf for c in self.costs)
+        ):
+            return  # apart, because messages cost more than the checks of many results
         owner = f"past results of study {self.study_id}"
         lengths = (len(self.names), len(self.qualities), len(self.costs))
         _require(

@@ -48,9 +48,19 @@ def test_candidates_that_are_good_for_one_tenant_tend_to_be_for_another():
     assert np.corrcoef(logits)[np.triu_indices(200, 1)].mean() > 0.3
 
 
+def test_what_is_more_than_the_candidates_ran_on_earlier_data(database: Any):
+    world = make_world(tenants=2, candidates=3, observations=7)
+    assert sorted(world.runs[:6]) == sorted(world.runs[6:12]) == [(i, k) for i in range(2) for k in range(3)]
+    ended = [(i, k, float(world.qualities[i, k]), float(world.costs[i, k])) for i, k in world.runs]
+    with database.owner.begin() as tx:
+        made_up_installation.fill(tx, key="b", candidates=world.names, config=CONFIG, trials=ended, rows=world.rows)
+        held = "SELECT count(*) FROM work.trials t JOIN work.data_versions v ON v.id = t.data_version_id GROUP BY version"
+        assert tx.exec_driver_sql(f"{held} ORDER BY version").scalars().all() == [6, 6, 2]
+
+
 @pytest.mark.parametrize("sizes", [(0, 5, 0), (3, 0, 0), (3, 5, 5), (3, 5, -1)])
 def test_other_sizes_are_refused(sizes):
-    with pytest.raises(InvalidInputError, match="observations >= 0 and below candidates"):
+    with pytest.raises(InvalidInputError, match="observations >= 0 and no multiple of candidates"):
         make_world(tenants=sizes[0], candidates=sizes[1], observations=sizes[2])
 
 

@@ -67,13 +67,15 @@ class DefaultScheduler:
         past = sum(any(quality is not None for quality in past.qualities) for past in problem.history)
         self._is_cold = config.cold_start and past < ENOUGH_PAST
         self._refits = self._is_cold or self._known is None
-        self._priors = self._learn_priors(problem.history)
+        self._priors: list[Belief] | None = None
         self._pulls: list[tuple[int, Pull]] = []
         self._started: dict[tuple[int, int], str | None] = {}
         self._seconds_left: dict[int, float] = {}
         self._charged: dict[int, float] = {}
-        self._fitted, self._is_stale = 0, False
-        self._choice = self._before_any_trial()
+        # What is learnt anew is learnt when it is first needed: with trials to replay, not before the first of them.
+        self._fitted, self._is_stale = 0, self._refits
+        if not self._is_stale:
+            self._choice = self._before_any_trial()
 
     @property
     def choice(self) -> DefaultChoice:
@@ -134,7 +136,7 @@ class DefaultScheduler:
     def _refit(self) -> None:
         """Learn anew from the results up to the last refit point, and replay all of them."""
         if self._is_cold:
-            self._priors = self._learn_priors((*self._problem.history, *self._live()))
+            self._priors = None
         self._choice, self._is_stale = self._before_any_trial(), False
         for tenant, pull in self._pulls:
             self._choice.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
@@ -146,6 +148,8 @@ class DefaultScheduler:
             self._choice.set_seconds_left(tenant, seconds)
 
     def _before_any_trial(self) -> DefaultChoice:
+        if self._priors is None:
+            self._priors = self._learn_priors((*self._problem.history, *(self._live() if self._is_cold else ())))
         fitted = [pull for _, pull in self._pulls[: self._fitted]]
         return DefaultChoice(
             self._problem,

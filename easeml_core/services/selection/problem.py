@@ -76,27 +76,34 @@ def results_by_version(trials: Iterable[KnownTrial]) -> dict[Version, list[Resul
     for t in trials:
         if t.reevaluates is not None:
             anew.setdefault(t.reevaluates, []).append(t)
-    replaced = {t.retries for t in trials}
+    replaced = {t.retries for t in trials if t.retries is not None}
     found: dict[Version, list[Result]] = {}
     for order, t in enumerate(trials):
         if t.reevaluates is not None:
             continue
-        measured = anew.get(t.id, ())
-        last = max(measured, key=lambda m: m.data_version_id, default=t)
+        last, lost = t, t.lost_seconds + (t.start_seconds or 0.0)
+        if t.id in anew:
+            measured = anew[t.id]
+            last = max(measured, key=lambda m: m.data_version_id)
+            lost += sum(m.cost_seconds or 0.0 for m in measured)
         result = Result(
             t.candidate_id,
             _STATES[t.state],
             last.quality,
             t.cost_seconds,
             order,
-            t.lost_seconds + (t.start_seconds or 0.0) + sum(m.cost_seconds or 0.0 for m in measured),
+            lost,
             t.limit_seconds,
             t.device,
             t.finished_at,
-            of_task=t.failure_kind == FailureKind.TASK,
-            is_replaced=t.id in replaced,
+            t.failure_kind == FailureKind.TASK,
+            t.id in replaced,
         )
-        found.setdefault((t.study_id, last.data_version_id), []).append(result)
+        key = (t.study_id, last.data_version_id)
+        if key in found:
+            found[key].append(result)
+        else:
+            found[key] = [result]
     return found
 
 
@@ -127,6 +134,9 @@ def runnable_candidates(
         results: Of ``results_by_version``.
         training_parts: Of ``easeml_core.store.tables.studies.training_parts``.
     """
+    alike: dict[int, list[int]] = {}
+    for version, part in training_parts.items():
+        alike.setdefault(part, []).append(version)
     arms = {}
     for study in active:
         menu = menus.get(study.id)
@@ -136,7 +146,7 @@ def runnable_candidates(
                 r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn and not r.is_replaced
             }
             if version in training_parts:
-                gone |= _trained_before(study.id, version, results, training_parts)
+                gone |= _trained_before(study.id, version, results, alike[training_parts[version]])
             left = _without(menu, gone)
             if left.ids:
                 arms[study.id] = left
@@ -144,14 +154,11 @@ def runnable_candidates(
 
 
 def _trained_before(
-    study_id: int,
-    version: int,
-    results: Mapping[Version, Sequence[Result]],
-    training_parts: Mapping[int, int],
+    study_id: int, version: int, results: Mapping[Version, Sequence[Result]], alike: Iterable[int]
 ) -> set[int]:
-    """Return the candidates that ran on the training part of this version and have no result on this version."""
-    alike = (other for other, part in training_parts.items() if part == training_parts[version] and other != version)
-    before = {r.candidate_id for other in alike for r in results.get((study_id, other), ()) if not r.of_task}
+    """Return the candidates that ran on one of these versions, of one training part, and have no result on this one."""
+    others = (other for other in alike if other != version)
+    before = {r.candidate_id for other in others for r in results.get((study_id, other), ()) if not r.of_task}
     return before - {r.candidate_id for r in results.get((study_id, version), ())}
 
 
@@ -196,12 +203,13 @@ def build_problem(
     pulls = [found for found in present if found[2].cost_seconds is not None and not found[2].is_open]
     ends = [r.finished_at for _, _, r in pulls if r.finished_at is not None]
     quotas, full = _quotas(tenants, [(owner[study_id], r) for study_id, _, r in present])
+    hidden = _hidden_seconds({s.id for s in active if s.budget_seconds is not None}, versions, results)
     return Problem(
         studies=tuple(
             _arms(
                 s,
                 arms[s.id],
-                budget=0.0 if s.tenant in full else _budget(s, versions[s.id], results),
+                budget=0.0 if s.tenant in full else _budget(s, hidden),
                 rows=(rows or {}).get(versions[s.id]),
                 joined=0 if s.joined_at is None else bisect_left(ends, s.joined_at),
             )
@@ -237,16 +245,24 @@ def _arms(study: Study, menu: Menu, *, budget: float | None, rows: int | None, j
     )
 
 
-def _budget(study: Study, version: int, results: Mapping[Version, Sequence[Result]]) -> float | None:
-    """Return the study's budget less what the scheduler does not see: other data versions, and lost attempts."""
+def _budget(study: Study, hidden: Mapping[int, float]) -> float | None:
+    """Return the study's budget less what the scheduler does not see."""
     if study.budget_seconds is None:
         return None
-    hidden = 0.0
-    for (study_id, data_version), found in results.items():
-        if study_id == study.id:
-            is_present = data_version == version
-            hidden += sum(r.lost_seconds if is_present else r.used_seconds + r.reserved_seconds for r in found)
-    return max(0.0, study.budget_seconds - hidden)
+    return max(0.0, study.budget_seconds - hidden.get(study.id, 0.0))
+
+
+def _hidden_seconds(
+    limited: Container[int], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
+) -> dict[int, float]:
+    """Return the seconds of other data versions and of lost attempts, by id of the studies that have a budget."""
+    hidden: dict[int, float] = {}
+    for (study_id, version), found in results.items():
+        if study_id in limited:
+            is_present = versions.get(study_id) == version
+            seconds = sum(r.lost_seconds if is_present else r.used_seconds + r.reserved_seconds for r in found)
+            hidden[study_id] = hidden.get(study_id, 0.0) + seconds
+    return hidden
 
 
 def _quotas(
@@ -278,9 +294,10 @@ def _quotas(
 
 def past_candidates(
     active: Iterable[Study], versions: Mapping[int, int], results: Mapping[Version, Sequence[Result]]
-) -> list[int]:
-    """Candidates whose results are history: of earlier data versions, and of studies that are not active now."""
-    return [r.candidate_id for _, found in _past({s.id for s in active}, versions, results) for r in found]
+) -> set[int]:
+    """Return the candidates with trials on earlier data versions, or of studies that are not active now."""
+    present = {(s.id, versions[s.id]) for s in active if s.id in versions}
+    return {r.candidate_id for key, found in results.items() if key not in present for r in found}
 
 
 def _past(
@@ -290,7 +307,8 @@ def _past(
     past = []
     for (study_id, version), found in results.items():
         if study_id not in active or versions.get(study_id) != version:
-            finished = [r for r in found if not r.is_open and not r.is_withdrawn]
+            # Neither open nor withdrawn, with each property looked up once: most trials of an installation are past.
+            finished = [r for r in found if r.cost_seconds is not None and not r.is_open]
             if finished:
                 past.append((study_id, finished))
     return past
@@ -300,9 +318,9 @@ def _history(past: Iterable[tuple[int, Sequence[Result]]], names: Mapping[int, s
     return tuple(
         Past(
             study_id=study_id,
-            names=tuple(names[r.candidate_id] for r in finished),
-            qualities=tuple(r.quality for r in finished),
-            costs=tuple(r.cost_seconds for r in finished),
+            names=tuple([names[r.candidate_id] for r in finished]),
+            qualities=tuple([r.quality for r in finished]),
+            costs=tuple([r.cost_seconds for r in finished]),
         )
         for study_id, finished in past
     )

@@ -120,6 +120,8 @@ class Memory:
         trials, versions = decisions.all_trials(tx), studies.latest_data_versions(tx)
         results = results_by_version(trials)
         menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
+        names = {number: name for menu in menus.values() for number, name in zip(menu.ids, menu.names, strict=True)}
+        names |= decisions.candidate_names(tx, sorted(past_candidates(active, versions, results) - names.keys()))
         menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
         owners = {t.name: t for t in studies.list_tenants(tx)}
         problem = build_problem(
@@ -129,7 +131,7 @@ class Memory:
             results,
             rows=studies.training_rows(tx),
             tenants=owners.values(),
-            names=decisions.candidate_names(tx, past_candidates(active, versions, results)),
+            names=names,
         )
         memory = cls(
             config=config,

@@ -412,14 +412,16 @@ TENANT_SETTINGS = ("weight", "max_parallel", "quota_seconds")
 
 _TENANTS = """
 SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used, 0) AS used_seconds,
-       coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials,
-       (SELECT count(*) FROM work.studies s WHERE s.tenant_id = t.id) AS studies
+       coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials, coalesce(n.studies, 0) AS studies
 FROM work.tenants t
+LEFT JOIN (SELECT tenant_id, count(*) AS studies FROM work.studies GROUP BY tenant_id) n ON n.tenant_id = t.id
 LEFT JOIN (
-  SELECT s.tenant_id, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
-         sum(x.charged_seconds) AS used,
-         sum(x.limit_seconds - x.lost_seconds) FILTER (WHERE x.finished_at IS NULL) AS reserved
-  FROM work.trials x JOIN work.studies s ON s.id = x.study_id GROUP BY s.tenant_id) u ON u.tenant_id = t.id
+  SELECT s.tenant_id, sum(x.open)::bigint AS open, sum(x.used) AS used, sum(x.reserved) AS reserved
+  FROM work.studies s JOIN (
+    SELECT study_id, count(*) FILTER (WHERE finished_at IS NULL) AS open, sum(charged_seconds) AS used,
+           sum(limit_seconds - lost_seconds) FILTER (WHERE finished_at IS NULL) AS reserved
+    FROM work.trials GROUP BY study_id) x ON x.study_id = s.id
+  GROUP BY s.tenant_id) u ON u.tenant_id = t.id
 ORDER BY t.name
 """
 
