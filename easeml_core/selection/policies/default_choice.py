@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LEAST = 1e-290
 """Added to every expected improvement: arms without any are still told apart by their cost, and run last."""
 
+_LEAST = np.array(LEAST)
+"""As an array without dimensions, which an operation takes faster than a number."""
+
 LEARNING_SHARE = 0.3
 """Share of the compute that goes to the cheapest trials anywhere while there is hardly any past."""
 
@@ -74,7 +77,7 @@ class Lessons:
         step = _step(price)
         extra = sum(cost for cost in further if cost <= price)
         limit = share * (self._total + sum(further)) - extra
-        surely = float(self._sums[:step].sum())
+        surely = float(np.add.reduce(self._sums[:step]))
         if surely > limit:
             return True
         if surely + float(self._sums[step]) <= limit:
@@ -117,7 +120,7 @@ class DefaultChoice:
         self._posteriors = [
             LatentPosterior(prior, noise_variance=config.noise_variance, degrees_of_freedom=degrees) for prior in priors
         ]
-        self._weights = np.array([arms.weight for arms in problem.studies])
+        self._weights = [arms.weight for arms in problem.studies]
         self._best = [0.0] * len(priors)
         self._left = [np.ones(len(arms.names)) for arms in problem.studies]
         self._to_finish = [set(range(len(arms.names))) for arms in problem.studies]
@@ -127,7 +130,7 @@ class DefaultChoice:
             quotas=problem.quotas,
             pulls=problem.pulls,
         )
-        self._guard = Guard(config.guard, self._weights, [arms.joined for arms in problem.studies])
+        self._guard = Guard(config.guard, np.array(self._weights), [arms.joined for arms in problem.studies])
         self._shared = SharedArms(problem.studies)
         self._improvement: list[Array | None] = [None] * len(priors)
         self._boards: dict[str | None, _Board] = {}
@@ -260,7 +263,7 @@ class DefaultChoice:
         """Put one tenant's best arm on the board."""
         promise, value = self._promise(tenant)
         costs = self._costs.of(tenant, device)
-        value += LEAST
+        value += _LEAST
         rates = value / costs if self._config.cost_aware else value.copy()
         rates *= self._left[tenant]
         if self._config.price_per_second > 0:
@@ -274,7 +277,7 @@ class DefaultChoice:
         if self._config.objective > 0:
             board.gain[tenant] = value[rates > 0].max(initial=0.0)
         if self._learning:
-            board.cheapest[tenant] = costs[rates > 0].min(initial=math.inf)
+            board.cheapest[tenant] = np.minimum.reduce(costs, initial=math.inf, where=rates > 0)
 
     # -- what runs next -----------------------------------------------------------------------------------------------
 
@@ -309,15 +312,17 @@ class DefaultChoice:
     def choose(self, device: str | None = None) -> Choice | None:
         """The next trial for a free device, or None."""
         board = self._board(device)
-        waiting = board.rate > 0
-        if not waiting.any():
+        # Methods such as ``any`` and ``sum`` go through Python: on a thousand tenants they take longer than the loop.
+        if not len(board.rate) or not board.rate[board.rate.argmax()] > 0:
             return None
+        waiting = board.rate > 0
         first = self._limits.first_class(waiting)
         rates = self._dialled(board, first, board.rate if first is waiting else np.where(first, board.rate, 0.0))
         owed = self._guard.owed(waiting, board.next_cost)
         if owed is not None:
             return self._choice(board, rates, owed, int(board.arm[owed]), guarded=True)
-        if self._learning and (lesson := self._lesson(board, first, device)) is not None:
+        cheapest = board.cheapest if first is waiting else np.where(first, board.cheapest, np.inf)
+        if self._learning and (lesson := self._lesson(board, cheapest, device)) is not None:
             return self._choice(board, rates, *lesson, learning=True)
         tenant = int(rates.argmax())
         return self._choice(board, rates, tenant, int(board.arm[tenant]))
@@ -338,12 +343,16 @@ class DefaultChoice:
         scaled[worst] += dial * len(rates) * rates[worst]
         return scaled
 
-    def _lesson(self, board: _Board, first: Mask, device: str | None) -> tuple[int, int] | None:
-        """The cheapest trial there is, while the cheapest ones have taken little of the compute.
+    def _lesson(self, board: _Board, cheapest: Array, device: str | None) -> tuple[int, int] | None:
+        """Return the cheapest trial there is, while the cheapest ones have taken little of the compute.
 
         Whatever ran and was no dearer counts as a lesson, so nothing has to be remembered but the trials themselves.
+
+        Args:
+            board: Of the kind of device.
+            cheapest: Seconds of the cheapest trial of each tenant, infinite where none may run, shape ``(n_tenants,)``.
+            device: The kind.
         """
-        cheapest = board.cheapest if first.all() else np.where(first, board.cheapest, np.inf)
         tenant = int(cheapest.argmin())
         price = float(cheapest[tenant])
         under_way = [float(self._costs.of(i, kind)[k]) for (i, k), kind in self._devices.items()]

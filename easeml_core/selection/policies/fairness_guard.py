@@ -126,7 +126,7 @@ class Guard:
         ahead -= self.charged
         ahead -= self._committed
         ahead -= next_cost
-        ahead[~waiting] = -np.inf
+        np.putmask(ahead, ~waiting, -np.inf)
         tenant = int(ahead.argmax())
         return tenant if ahead[tenant] > 0 else None
 

@@ -116,16 +116,18 @@ class LatentPosterior:
         expected = bool(self._under_way) and self._under_way[0] == arm
         place = self.observations
         column, root = (self._columns[place], self._roots[place]) if expected else self._column(place, arm)
-        surprise = (value - self.mean[arm]) / root
+        surprise = (value - float(self.mean[arm])) / root
         self.mean += column * surprise
-        self.variance = self.variance - column * column
-        self._squares += float(surprise * surprise)
+        self._squares += surprise * surprise
         self.observations += 1
         if expected:  # its column is in place, and so are those of the trials that started later
             del self._under_way[0]
-            if not self._under_way:
-                self.believed = self.variance
+            if self._under_way:
+                self.variance = self.variance - column * column
+            else:  # believing in it has computed this
+                self.variance = self.believed
             return
+        self.variance = self.variance - column * column
         if arm in self._under_way:
             self._under_way.remove(arm)
         self._believe_again()
