@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.problem import Arms, Problem, Pull
+from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.store.rows import as_json, change, scalar
 
 if TYPE_CHECKING:
@@ -51,13 +51,33 @@ class World:
     runs: tuple[tuple[int, int], ...]
 
     def problem(self) -> Problem:
-        """Return the problem that a scheduler receives, of one data version; the study id of a tenant is its index."""
-        studies = [Arms(i, 1.0, self.names, rows=rows) for i, rows in enumerate(self.rows)]
-        pulls = [
-            Pull(i, k, float(self.qualities[i, k]), float(self.costs[i, k]), order=order)
-            for order, (i, k) in enumerate(self.runs)
-        ]
-        return Problem(tuple(studies), tuple(pulls))
+        """Return the problem that a scheduler receives; the study id of a tenant is its index.
+
+        Results on earlier data versions are history.
+        """
+        last = Counter(self.runs)
+        newest = {tenant: max(last[tenant, k] for k in range(len(self.names))) for tenant in range(len(self.rows))}
+        seen: Counter[tuple[int, int]] = Counter()
+        pulls, past = [], dict[tuple[int, int], list[int]]()
+        for order, (i, k) in enumerate(self.runs):
+            seen[i, k] += 1
+            if seen[i, k] == newest[i]:
+                pulls.append(Pull(i, k, float(self.qualities[i, k]), float(self.costs[i, k]), order=order))
+            else:
+                past.setdefault((i, seen[i, k]), []).append(k)
+        return Problem(
+            tuple(Arms(i, 1.0, self.names, rows=rows) for i, rows in enumerate(self.rows)),
+            tuple(pulls),
+            history=tuple(
+                Past(
+                    i,
+                    tuple(self.names[k] for k in arms),
+                    tuple(self.qualities[i, arms].tolist()),
+                    tuple(self.costs[i, arms].tolist()),
+                )
+                for (i, _), arms in past.items()
+            ),
+        )
 
 
 def make_world(*, tenants: int, candidates: int, observations: int, seed: int = 0) -> World:

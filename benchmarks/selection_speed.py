@@ -1,7 +1,9 @@
 """Time decisions of the scheduler: in memory, against refitting all models, and committed to PostgreSQL.
 
     python benchmarks/selection_speed.py --tenants 1000 --candidates 179 --observations 20 --json
+    python benchmarks/selection_speed.py --tenants 10000 --candidates 14 --observations 50 --process --json
 
+With ``--process`` decisions are those of a new process on a filled database, with its processor seconds and memory.
 The database is a temporary one on its own server, or an empty one that is given; the rows written there are deleted.
 """
 
@@ -9,13 +11,16 @@ from __future__ import annotations
 
 import gc
 import json
+import multiprocessing
 import os
+import resource
 import shutil
 import statistics
 import tempfile
 import time
 import uuid
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,7 +46,6 @@ if TYPE_CHECKING:
 
     from made_up_installation import World
 
-    from easeml_core.store.tables.decisions import SuggestedTrial
 
 REFITTED = 50
 """Tenants whose models scikit-learn refits; what all would take is extrapolated from them."""
@@ -49,6 +53,9 @@ REFITTED = 50
 WARM_UP = 100
 COMMITTED, COMMITTED_SECONDS, COMMITTED_AT_LEAST = 300, 20.0, 3
 """Committed decisions that are measured: so many, or what fits into so many seconds, but never less than the last."""
+
+AFTER_COLD = 50
+"""Decisions of a new process that are measured after its first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,86 @@ _NOTES = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """Decisions of one process.
+
+    Attributes:
+        cold_seconds: Wall seconds of its first decision: connect, load everything, decide, commit; without imports.
+        cold_processor_seconds: Processor seconds of the process for it; the database's are not in it.
+        next_milliseconds: Wall milliseconds of each later decision, after the trial before it has ended.
+        next_processor_milliseconds: Processor milliseconds of the process for it.
+        resident_mb: Largest resident memory of the process, the imports in it.
+    """
+
+    cold_seconds: float
+    cold_processor_seconds: float
+    next_milliseconds: Spread
+    next_processor_milliseconds: Spread
+    resident_mb: float
+
+
+def bench_process(
+    *, tenants: int, candidates: int, observations: int, policy: str = "default", seed: int = 0, database: str | None
+) -> dict[str, Any]:
+    """Measure the decisions of a new process on a filled database; arguments as of ``bench_select``.
+
+    Raises:
+        InvalidInputError: A number or the policy is not allowed.
+        StateError: The database holds an installation.
+    """
+    SelectionConfig(policy=policy)
+    world = make_world(tenants=tenants, candidates=candidates, observations=observations, seed=seed)
+    key = f"bench-{uuid.uuid4().hex[:12]}"
+    with _store(database) as (store, place):
+        _fill(store, key, world)
+        runs = len(world.runs)
+        del world
+        try:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+                found = pool.submit(decide, store.dsn, policy=policy, key=key).result()
+        finally:
+            if database is not None:  # a server of its own goes as a whole
+                with store.begin() as tx:
+                    installation.clear(tx, key=key)
+    return asdict(found) | {
+        "protocol": {
+            "tenants": tenants,
+            "candidates": candidates,
+            "observations": observations,
+            "trials": runs,
+            "policy": policy,
+            "seed": seed,
+            "load": os.getloadavg()[0],
+            "database": place,
+        }
+    }
+
+
+def decide(database: str, *, policy: str, key: str) -> ProcessReport:
+    """Make the first decision of this process and some more, in each of which one more trial has ended."""
+    store = Store(database)
+    scheduler = LiveScheduler(store, policy=policy)
+    rng = np.random.default_rng(0)
+    wall, processor = [], []
+    for number in range(AFTER_COLD + 1):
+        begun, used = time.perf_counter(), time.process_time()
+        found = scheduler.ask(request_key=f"{key}-{number}").trials
+        wall.append(time.perf_counter() - begun)
+        processor.append(time.process_time() - used)
+        if not found:
+            break
+        _end(store, found[0].trial_id, quality=float(rng.uniform(0.5, 1)), cost=float(rng.lognormal()))
+    store.close()
+    return ProcessReport(
+        wall[0],
+        processor[0],
+        Spread.of(wall[1:], 1e-3),
+        Spread.of(processor[1:], 1e-3),
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    )
+
+
 def time_decisions(world: World, *, config: SelectionConfig, decisions: int) -> list[float]:
     """Seconds of each decision in memory, after a few that are not counted; fewer where nothing more is left to run."""
     scheduler = scheduler_for(world.problem(), config=config)
@@ -198,7 +285,8 @@ def time_database(store: Store, world: World, *, policy: str) -> tuple[float, li
             times.append(time.perf_counter() - begun)
             if time.perf_counter() > ended and number >= COMMITTED_AT_LEAST:
                 break
-            _end(store, world, found[0])
+            place = int(found[0].study.rsplit("-", 1)[1]), world.names.index(found[0].candidate)
+            _end(store, found[0].trial_id, quality=float(world.qualities[place]), cost=float(world.costs[place]))
     finally:
         with store.begin() as tx:
             installation.clear(tx, key=key)
@@ -219,11 +307,8 @@ def _fill(store: Store, key: str, world: World) -> None:
         installation.analyse(tx)
 
 
-def _end(store: Store, world: World, trial: SuggestedTrial) -> None:
-    """Let a trial succeed, with its true quality and cost."""
-    place = int(trial.study.rsplit("-", 1)[1]), world.names.index(trial.candidate)
-    quality, cost = float(world.qualities[place]), float(world.costs[place])
-    number = trial.trial_id
+def _end(store: Store, number: int, *, quality: float, cost: float) -> None:
+    """Let a trial succeed with this quality and cost in seconds."""
     with store.begin() as tx:
         executor = Executor("trainer:decision_tree", "bench")
         attempt = leases.start_trial(tx, trial_id=number, lease_key="bench", lease_seconds=60.0, executor=executor)
@@ -280,9 +365,14 @@ def _flush_seconds(folder: str) -> float:
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 # Not from the environment: that names the installation, on which nothing is measured.
 @click.option("--database", metavar="URL", help="An empty database, as easeml_owner; default: a temporary server.")
+@click.option("--process", "of_process", is_flag=True, help="The decisions of a new process alone, with its memory.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-def main(as_json: bool, **settings: Any) -> None:
+def main(as_json: bool, of_process: bool, **settings: Any) -> None:
     """Measure and print."""
+    if of_process:
+        del settings["decisions"]
+        click.echo(json.dumps(bench_process(**settings), indent=2))
+        return
     report = bench_select(**settings)
     if as_json:
         click.echo(json.dumps(report, indent=2))

@@ -54,7 +54,9 @@ def test_what_is_more_than_the_candidates_ran_on_earlier_data(database: Any):
     ended = [(i, k, float(world.qualities[i, k]), float(world.costs[i, k])) for i, k in world.runs]
     with database.owner.begin() as tx:
         made_up_installation.fill(tx, key="b", candidates=world.names, config=CONFIG, trials=ended, rows=world.rows)
-        held = "SELECT count(*) FROM work.trials t JOIN work.data_versions v ON v.id = t.data_version_id GROUP BY version"
+        held = (
+            "SELECT count(*) FROM work.trials t JOIN work.data_versions v ON v.id = t.data_version_id GROUP BY version"
+        )
         assert tx.exec_driver_sql(f"{held} ORDER BY version").scalars().all() == [6, 6, 2]
 
 

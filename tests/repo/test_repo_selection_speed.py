@@ -12,7 +12,7 @@ import pytest
 import selection_speed
 from click.testing import CliRunner
 from made_up_installation import make_world
-from selection_speed import bench_select, time_decisions, time_refits
+from selection_speed import AFTER_COLD, bench_process, bench_select, time_decisions, time_refits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
@@ -93,6 +93,15 @@ def test_without_results_there_is_nothing_to_refit() -> None:
 def test_wrong_arguments_are_refused_before_any_work(wrong: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error, match=next(iter(wrong))):
         bench_select(**SMALL | wrong, database="postgresql://nobody@nowhere/nothing")
+
+
+def test_a_new_process_decides_on_several_data_versions(database: Any) -> None:
+    report = bench_process(tenants=8, candidates=8, observations=9, database=database.url("easeml_owner"))
+    assert 0 < report["cold_processor_seconds"] < report["cold_seconds"]
+    assert 0 < report["next_processor_milliseconds"]["median"] < report["next_milliseconds"]["p95"]
+    assert report["resident_mb"] > 10
+    assert (report["protocol"]["trials"], 8 * 7 > AFTER_COLD) == (72, True)
+    assert is_empty(database)
 
 
 SIZES = ("--tenants", "3", "--candidates", "5", "--observations", "2", "--decisions", "4")

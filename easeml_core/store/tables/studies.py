@@ -412,7 +412,8 @@ TENANT_SETTINGS = ("weight", "max_parallel", "quota_seconds")
 
 _TENANTS = """
 SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used, 0) AS used_seconds,
-       coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials, coalesce(n.studies, 0) AS studies
+       coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials,
+       coalesce(n.studies, 0) AS studies
 FROM work.tenants t
 LEFT JOIN (SELECT tenant_id, count(*) AS studies FROM work.studies GROUP BY tenant_id) n ON n.tenant_id = t.id
 LEFT JOIN (
