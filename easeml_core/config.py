@@ -154,8 +154,9 @@ class SelectionConfig(_Stored):
         cost_aware: False makes every policy believe that all costs are equal.
         kernel: Covariance of the published policies' prior, one of KERNELS.
         pseudo_studies: nu > 0, how many past studies the exchangeable prior counts as in the covariance. None for what
-            suits the policy: 5 for ``default``; next to nothing for the published ones, which is their plain empirical
-            covariance, or 10 where the past cannot carry one: no more past studies than candidates, and fewer than 30.
+            suits the policy: for ``default`` 5, or less where its past is likelier so; for the published ones next to
+            nothing, which is their plain empirical covariance, or 10 where the past cannot carry one: no more past
+            studies than candidates, and fewer than 30.
         order: Candidate names in the order in which policy ``order`` tries them; the others come last.
         seed: Seed of the random policies.
         guard: g in [0, 1): share of the compute that goes to the least-served tenant.

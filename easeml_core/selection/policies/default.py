@@ -171,7 +171,7 @@ class DefaultScheduler:
         if len(names) <= MOST_TOGETHER:
             together = tuple(sorted(names))
             column = {name: i for i, name in enumerate(together)}
-            whole = transfer_prior(self._latent(together, past), self._config)
+            whole = transfer_prior(self._latent(together, past), self._config, has_live=self._is_cold)
             indices = {menu: [column[name] for name in menu] for menu in menus}
             priors = {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
         else:
@@ -182,7 +182,7 @@ class DefaultScheduler:
         """The prior of one list of candidates, from the past of these alone."""
         wanted = set(menu)
         related = [results for results in past if not wanted.isdisjoint(results.names)]
-        return transfer_prior(self._latent(menu, related), self._config)
+        return transfer_prior(self._latent(menu, related), self._config, has_live=self._is_cold)
 
     def _live(self) -> list[Past]:
         """Results of the live tenants up to the last refit point, of those with most of them."""

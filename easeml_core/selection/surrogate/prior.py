@@ -160,7 +160,7 @@ def empirical(rows: Array, target: Exchangeable, *, pseudo_studies: float = PSEU
     """
     belief = target.belief(rows.shape[1])
     for _ in range(EM_STEPS if np.isnan(rows).any() else min(len(rows), 1)):
-        filled, doubt = _fill_in(rows, belief)
+        filled, doubt = fill_in(rows, belief)
         belief = _shrunk_moments(filled, doubt, target, pseudo_studies)
     return _with_jitter(belief)
 
@@ -174,8 +174,8 @@ def _shrunk_moments(filled: Array, doubt: Array, target: Exchangeable, pseudo_st
     return Belief(mean, scatter / (n - 1 + pseudo_studies))
 
 
-def _fill_in(rows: Array, belief: Belief) -> tuple[Array, Array]:
-    """The E-step: every gap by its conditional mean, and the sum of the conditional covariances of all rows.
+def fill_in(rows: Array, belief: Belief) -> tuple[Array, Array]:
+    """Take the E-step: every gap by its conditional mean, and the sum of the conditional covariances of all rows.
 
     With o what is known of row r, the conditional covariance C - C[:, o] C[o, o]^-1 C[o, :] is 0 wherever something is
     known, so all rows are summed by one product of matrices.
@@ -226,7 +226,7 @@ def squared_exponential(
     exchangeable = target.belief(rows.shape[1])
     if not len(rows):
         return _with_jitter(exchangeable)
-    filled, _ = _fill_in(rows, Belief(mean, exchangeable.cov))
+    filled, _ = fill_in(rows, Belief(mean, exchangeable.cov))
     kernel = _likeliest_kernel(_squared_distances(filled.T), filled - mean, noise_variance)
     weight = len(rows) / (len(rows) + pseudo_studies)
     return _with_jitter(Belief(mean, weight * kernel + (1 - weight) * exchangeable.cov))

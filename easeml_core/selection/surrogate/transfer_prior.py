@@ -1,6 +1,6 @@
 """The prior of the ``default`` policy for a new tenant, learnt from past tenants on the logit scale.
 
-Two things are added to the priors of ``prior.py``.
+Three things are added to the priors of ``prior.py``.
 
 *Half and half.* The covariance is a blend of the empirical one, which knows but is noisy, and of the
 squared-exponential kernel on quality vectors, which is smooth but only knows how similar two candidates are.
@@ -18,7 +18,12 @@ tenant's own scale is learnt with its posterior (``LatentPosterior.scale``). The
 nu + t degrees of freedom; expected improvement takes it for the normal of the same scale, whose tails are thinner: on
 draws from this model a nominal interval of .8 holds .71 of the next results after one result, .77 after four.
 
-Source: Lange, Little and Taylor, Robust statistical modeling using the t distribution, JASA 84 (1989), for the weights.
+*As much shrinkage as the past supports.* How many past studies the exchangeable covariance counts as is learnt from
+them, up to ``PSEUDO_STUDIES``: where some candidates are near copies of each other, or one has results that no other
+has, "all candidates alike" is wrong, and an untried copy of what has run would seem to promise a large improvement.
+
+Sources: Lange, Little and Taylor, Robust statistical modeling using the t distribution, JASA 84 (1989), for the
+weights; the marginal likelihood is the ratio of the normalising constants of two inverse Wishart distributions.
 """
 
 from __future__ import annotations
@@ -26,12 +31,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import multigammaln
 
 from easeml_core.selection.surrogate.posterior import Belief
 from easeml_core.selection.surrogate.prior import (
     UNINFORMED,
     Exchangeable,
     empirical,
+    fill_in,
     fit_exchangeable,
     squared_exponential,
 )
@@ -53,17 +60,25 @@ MOST_SMOOTH = 400
 """With more candidates the empirical covariance stands alone: the kernel's fit takes the cube of their number."""
 
 PSEUDO_STUDIES = 5.0
+"""What the exchangeable covariance counts as with fewer than ``TELLING`` past studies, and at most."""
+
+FEWER_PSEUDO_STUDIES = (0.1, 0.2, 0.5, 1.0, 2.0)
+TELLING = 10
+"""With fewer past studies the marginal likelihood says little about the shrinkage."""
+
 SCALE_STEPS = 15
 PSEUDO_RESULTS = 4.0
 
 
-def transfer_prior(rows: Array, config: SelectionConfig) -> Belief:
+def transfer_prior(rows: Array, config: SelectionConfig, *, has_live: bool = False) -> Belief:
     """The prior over all candidates, from past tenants' latent qualities.
 
     Args:
         rows: Latent qualities (logits under the link ``logit``), shape ``(n_past, n_names)``, NaN where unknown, no
             row empty.
         config: ``link``, ``blend``, ``tenant_scale`` and ``pseudo_studies``.
+        has_live: Whether results of live tenants are among the rows. The shrinkage is not learnt from these: what has
+            run was chosen.
 
     Returns:
         Mean and covariance over the names; the exchangeable prior where nothing is known.
@@ -72,12 +87,61 @@ def transfer_prior(rows: Array, config: SelectionConfig) -> Belief:
     if config.tenant_scale and len(rows) > 2:
         rows = _equal_scales(rows, start)
     target = fit_exchangeable(rows, start)
-    nu = PSEUDO_STUDIES if config.pseudo_studies is None else config.pseudo_studies
+    if config.pseudo_studies is not None:
+        nu = config.pseudo_studies
+    else:
+        nu = PSEUDO_STUDIES if has_live else likeliest_shrinkage(rows, target)
     learnt = empirical(rows, target, pseudo_studies=nu)
     if config.blend == 0 or len(rows) < 2 or rows.shape[1] > MOST_SMOOTH:
         return learnt
     smooth = squared_exponential(rows, target, pseudo_studies=nu, mean=learnt.mean)
     return Belief(learnt.mean, (1 - config.blend) * learnt.cov + config.blend * smooth.cov)
+
+
+def likeliest_shrinkage(rows: Array, target: Exchangeable) -> float:
+    """Return nu: PSEUDO_STUDIES, or the one of FEWER_PSEUDO_STUDIES under which the past is likelier.
+
+        2 ln p(nu) = d ln|nu T| - (d + m) ln|nu T + S| + 2 ln Gamma_K((d + m) / 2) - 2 ln Gamma_K(d / 2) + constant
+
+    the marginal likelihood of m = n - 1 deviations with scatter S under a covariance that is inverse Wishart with
+    d = nu + K + 1 degrees of freedom and mean T, the prior of ``prior.empirical``.
+
+    Args:
+        rows: Shape ``(n_past, n_arms)``, NaN where unknown; a gap counts as its expectation under the target.
+        target: The exchangeable prior, with covariance T.
+
+    Returns:
+        > 0. PSEUDO_STUDIES with fewer than TELLING rows or more than MOST_SMOOTH arms.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> copies = np.repeat(rng.normal(size=(12, 2)), 3, axis=1) + 0.01 * rng.normal(size=(12, 6))
+        >>> likeliest_shrinkage(copies, Exchangeable(0.0, 1.0, 0.2))
+        0.1
+        >>> likeliest_shrinkage(rng.normal(size=(12, 6)), Exchangeable(0.0, 1.0, 0.0))
+        5.0
+    """
+    n_past, n_arms = rows.shape
+    if n_past < TELLING or n_arms > MOST_SMOOTH:
+        return PSEUDO_STUDIES
+    alike = target.belief(n_arms)
+    centre = np.nanmean(np.vstack([rows, alike.mean]), axis=0)
+    filled, _ = fill_in(rows, Belief(centre, alike.cov))
+    deviations = filled - filled.mean(axis=0)
+    scatter = deviations.T @ deviations
+    found = (PSEUDO_STUDIES, *FEWER_PSEUDO_STUDIES)  # the first of equal ones is taken
+    return max(found, key=lambda nu: _log_evidence(nu, alike.cov, scatter, n_past - 1))
+
+
+def _log_evidence(nu: float, target: Array, scatter: Array, deviations: int) -> float:
+    """Twice the logarithm of the marginal likelihood in ``likeliest_shrinkage``, up to a constant."""
+    arms = len(target)
+    before = nu + arms + 1
+    after = before + deviations
+    gammas = multigammaln(after / 2, arms) - multigammaln(before / 2, arms)
+    return float(
+        before * np.linalg.slogdet(nu * target)[1] - after * np.linalg.slogdet(nu * target + scatter)[1] + 2 * gammas
+    )
 
 
 def _equal_scales(rows: Array, start: Exchangeable) -> Array:

@@ -406,7 +406,9 @@ def test_very_many_names_need_no_covariance_over_all_of_them(monkeypatch):
     costs = {arms.study_id: np.ones(len(arms.names)) for arms in many.studies}
     sizes = []
     learn = default.transfer_prior
-    monkeypatch.setattr(default, "transfer_prior", lambda rows, c: sizes.append(rows.shape[1]) or learn(rows, c))
+    monkeypatch.setattr(
+        default, "transfer_prior", lambda rows, c, **more: sizes.append(rows.shape[1]) or learn(rows, c, **more)
+    )
     one, all_ = (scheduler_for(p, config=SelectionConfig(), known_costs=costs) for p in (few, many))
     assert max(sizes) <= 20
     for arm in range(3):

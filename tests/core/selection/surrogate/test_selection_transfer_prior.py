@@ -8,15 +8,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 from scipy.optimize import brentq
+from scipy.stats import multivariate_t
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.surrogate.prior import JITTER, UNINFORMED, empirical, fit_exchangeable, squared_exponential
+from easeml_core.selection.surrogate.prior import (
+    JITTER,
+    UNINFORMED,
+    Exchangeable,
+    empirical,
+    fit_exchangeable,
+    squared_exponential,
+)
 from easeml_core.selection.surrogate.transfer_prior import (
     DEGREES_OF_FREEDOM,
     EFFECTIVE_RESULTS,
+    FEWER_PSEUDO_STUDIES,
     PSEUDO_RESULTS,
     PSEUDO_STUDIES,
+    TELLING,
     UNINFORMED_LOGIT,
+    likeliest_shrinkage,
     row_weights,
     transfer_prior,
 )
@@ -209,3 +220,43 @@ def test_much_past_of_one_scale_is_recovered():
     prior = transfer_prior(rows, config_of(tenant_scale=False, blend=0.0))
     np.testing.assert_allclose(prior.mean, mean, atol=0.15)
     np.testing.assert_allclose(prior.cov, cov, atol=0.2)
+
+
+# How much shrinkage
+
+
+@pytest.mark.parametrize("variance", [0.002, 0.3, 1.0, 60.0])
+def test_the_shrinkage_is_the_likeliest_one(variance):
+    """With one arm the deviations are multivariate t with d = nu + 2 degrees of freedom and scale nu T / d."""
+    rows = np.random.default_rng(7).normal(0, np.sqrt(variance), (15, 1))
+    size = np.sqrt(((rows - rows.mean()) ** 2).sum() / 14)
+
+    def likelihood(nu):
+        return multivariate_t(shape=nu / (nu + 2) * np.eye(14), df=nu + 2).logpdf(np.full(14, size))
+
+    likeliest = max((*FEWER_PSEUDO_STUDIES, PSEUDO_STUDIES), key=likelihood)
+    assert likeliest_shrinkage(rows, Exchangeable(0.0, 1.0, 0.0)) == likeliest
+
+
+def copies(n):
+    """Six arms that are near copies of two: nothing like "all candidates alike"."""
+    rng = np.random.default_rng(0)
+    return np.repeat(rng.normal(1, 1, (n, 2)), 3, axis=1) + rng.normal(0, 0.01, (n, 6))
+
+
+def test_little_shrinkage_where_candidates_are_copies():
+    rows, target = copies(TELLING), Exchangeable(1.0, 1.0, 0.2)
+    gap = rows.copy()
+    gap[3, 2] = np.nan
+    assert likeliest_shrinkage(rows, target) == likeliest_shrinkage(gap, target) == min(FEWER_PSEUDO_STUDIES)
+    assert likeliest_shrinkage(rows[1:], target) == PSEUDO_STUDIES  # too few to tell
+
+
+@pytest.mark.parametrize(
+    ("settings_", "has_live", "nu"), [({}, False, 0.1), ({}, True, 5), ({"pseudo_studies": 2}, False, 2)]
+)
+def test_the_shrinkage_is_learnt_from_the_past_alone(settings_, has_live, nu):
+    config, rows = config_of(tenant_scale=False, blend=0.0, **settings_), copies(TELLING)
+    found = transfer_prior(rows, config, has_live=has_live)
+    expected = empirical(rows, fit_exchangeable(rows, UNINFORMED_LOGIT), pseudo_studies=nu)
+    np.testing.assert_array_equal(found.cov, expected.cov)
