@@ -12,7 +12,7 @@ import pytest
 import selection_speed
 from click.testing import CliRunner
 from made_up_installation import make_world
-from selection_speed import AFTER_COLD, bench_process, bench_select, time_decisions, time_refits
+from selection_speed import bench_process, bench_select, time_decisions, time_refits
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
@@ -100,7 +100,7 @@ def test_a_new_process_decides_on_several_data_versions(database: Any) -> None:
     assert 0 < report["cold_processor_seconds"] < report["cold_seconds"]
     assert 0 < report["next_processor_milliseconds"]["median"] < report["next_milliseconds"]["p95"]
     assert report["resident_mb"] > 10
-    assert (report["protocol"]["trials"], 8 * 7 > AFTER_COLD) == (72, True)
+    assert report["protocol"]["trials"] == 72
     assert is_empty(database)
 
 
