@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-REVISION = "0027"
+REVISION = "0028"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

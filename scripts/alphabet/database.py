@@ -54,6 +54,15 @@ _TABLES = (
         time="set_at",
     ),
     *_table(
+        "assessments",
+        Letter.STATE,
+        "What the overview shows of a study is counted from its trials, released symbols, alerts and moves.",
+        state="study_id tenant_id tenant study shown standing urgency is_bad needs kinds holding best_quality rise "
+        "running lost waiting ended_day judging due_weight charged open day_seconds day_running tenant_spent "
+        "tenant_full facts",
+        time="until queued_at day_since",
+    ),
+    *_table(
         "audit",
         Letter.STATE,
         "The audit holds acts of people and tasks, and answers, alerts and moves that follow from released symbols.",
@@ -227,6 +236,12 @@ _TABLES = (
         time="created_at",
     ),
     *_table(
+        "study_changes",
+        Letter.STATE,
+        "Trials, answers, alerts and moves log that a study has changed, until an overview has taken it in.",
+        state="study_id taken",
+    ),
+    *_table(
         "studies",
         Letter.INPUT,
         "A tenant registers a study; sealing makes it active before any label is used.",
@@ -328,6 +343,13 @@ _VALUES = (
     *items(
         Kind.VALUE,
         Letter.STATE,
+        "What is next of a study follows from its trials and from released symbols.",
+        "needs, searching, finished, paused",
+        prefix="work.assessments.standing=",
+    ),
+    *items(
+        Kind.VALUE,
+        Letter.STATE,
         "The end of a set follows from the steps used, the released symbols, the plan, inputs that sets share, or an "
         "act of the referee.",
         "steps, changes, tolerance, by hand, signals, regulation, failure, overlap",
@@ -350,7 +372,8 @@ _FUNCTIONS = (
         """
         audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
         audit_promotion, audit_request, audit_retry, audit_study, audit_submission, audit_switches, audit_test_set,
-        audit_trial, audit_validation, catalogue_changed, restarts_of_referee, settings_are_kept, studies_active_since,
+        audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed, studies_changed, tenant_changed,
+        observation_changed, answer_changed, restarts_of_referee, settings_are_kept, studies_active_since,
         studies_forward, studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent,
         trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
         """,

@@ -13,6 +13,7 @@ import pytest
 
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
+from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.store.artifacts import location
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 from easeml_core.store.rows import change
@@ -394,4 +395,7 @@ def world(
         source = row_registry.add_source(tx, study.study_id, np.ones(2, dtype=np.uint64))
         row_registry.add_rows(tx, source, [b"r" * 16], np.ones((1, 2), dtype=np.uint64), gate_set)
         row_registry.hold_rows(tx, [b"r" * 16], meter_set)
+    assess_changes(database.worker)
+    with database.owner.begin() as tx:
+        change(tx, "INSERT INTO work.study_changes SELECT id FROM work.studies")
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

@@ -66,6 +66,8 @@ WORKER = {
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
     "work.evidence": ("", ""),
+    "work.assessments": (ALL, ALL),  # what it shows is made of rows that the role reads anyway
+    "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
     "work.restarts": ("", ""),
     "work.alembic_version": ("", ""),
 }
@@ -110,6 +112,8 @@ REFEREE = {
     "work.audit": ("", ""),  # likewise
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
+    "work.assessments": (ALL, ALL),
+    "work.study_changes": ("", "taken"),
     "work.restarts": ("at what", ""),
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
@@ -365,6 +369,9 @@ REAL_NUMBERS = {
     "observations.cost_seconds",
     "models.validation_loss",
     "meter_readings.tolerance",
+    # Sums of the numbers above.
+    *("assessments.best_quality", "assessments.rise", "assessments.due_weight", "assessments.charged"),
+    *("assessments.day_seconds", "assessments.day_since"),
 }
 # Of the validation part, which the developer has anyway.
 OPEN_WORDS = {

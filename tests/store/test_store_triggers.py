@@ -68,6 +68,10 @@ TRIGGERS = {
     *("data_versions_audit", "restarts_of_referee", "trials_excuse", "trials_executor_kept"),
     *("chain_append_only", "chain_keep_all"),
     *("registry_forward", "registry_indexed", "registry_keep", "registry_keep_all", "registry_reindexed"),
+    *("tenants_assessed", "studies_assessed", "candidates_assessed", "data_versions_assessed", "trials_added_assessed"),
+    *("trials_assessed", "observations_assessed", "models_assessed", "test_sets_assessed", "requests_assessed"),
+    *("answers_assessed", "gate_verdicts_assessed", "meter_readings_assessed", "promotions_assessed"),
+    *("production_assessed", "alerts_assessed", "study_changes_taken"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.

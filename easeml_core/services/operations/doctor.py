@@ -27,6 +27,7 @@ from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
+from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
 from easeml_core.store.artifacts.remote import artifact_store
@@ -139,6 +140,7 @@ def examine(place: Installation, on_check: Callable[[str], None] = lambda _: Non
         "evidence": lambda: (check_evidence(place.referee_url, place.keys or place.home / "referee"),),
         "sealed rows": lambda: (check_overlaps(place.referee_url, place.artifacts),),
         "put-offs": lambda: (check_put_offs(place.referee_url),),
+        "overview": lambda: (check_overview(place.url),),
         **{entry.name: partial(_contributed, entry, place) for entry in metadata.entry_points(group=CONTRIBUTED)},
         "disk": lambda: (*check_disk(place.artifacts, place.home), check_temporary_folder()),
         "secrets": lambda: (check_secrets(place.home),),
@@ -366,6 +368,29 @@ def check_evidence(url: str | None, keys: Path) -> Check:
         remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
         return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
     return Check("evidence", "ok", found.sentence)
+
+
+def check_overview(url: str | None) -> Check:
+    """Check that what the overview shows of each study is what its trials say.
+
+    Args:
+        url: Address of the database; None where it is not known.
+    """
+    name = "overview"
+    if url is None:
+        return Check(name, "skipped", "no address of the database is known")
+    store = Store(url)
+    try:
+        found = out_of_step(store)
+    except EasemlError as error:
+        return Check(name, "skipped", f"not compared: {error}")
+    finally:
+        store.close()
+    if not found:
+        return Check(name, "ok", "what it shows of each study is what is counted")
+    more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""
+    remedy = "as easeml_owner: INSERT INTO work.study_changes SELECT id FROM work.studies; and report it"
+    return Check(name, "failed", f"it is out of date for {', '.join(found[:5])}{more}", remedy)
 
 
 def check_put_offs(url: str | None) -> Check:

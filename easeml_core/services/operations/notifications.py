@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.durations import device_time
 from easeml_core.encoding import typed_record
-from easeml_core.entities import JsonObject, StudyState
-from easeml_core.services.reports.recommendations import Standing, best_words, standing, steps_of
+from easeml_core.services.reports.assessments import assess_changes, events_of
+from easeml_core.services.reports.recommendations import best_words, steps_of
+from easeml_core.store.queries import assessments
 from easeml_core.store.queries import audit as rows
-from easeml_core.store.queries import overview
 
 if TYPE_CHECKING:
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import StudySummary
 
@@ -93,8 +94,6 @@ OVERLAP = timedelta(minutes=15)
 MOST = 200
 """Largest number of events of one look; the next look has the others."""
 
-_STUDIES = 1_000_000
-
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -124,18 +123,21 @@ def look(store: Store, cursor: JsonObject | None, *, limit: int = MOST) -> Look:
     Raises:
         ConfigError: The cursor is invalid.
     """
-    with store.begin() as tx:
+    assess_changes(store)
+    with store.begin(writes=False) as tx:
         now = rows.clock(tx)
-        holding = {event.id: event for entry in overview.study_summaries(tx, limit=_STUDIES) for event in _held(entry)}
+        holding = {event_id(kind, study): study for kind, study in assessments.holding_events(tx)}
         if cursor is None:
             return Look([], NewsCursor(now.isoformat(), dict.fromkeys(holding)), now, frozenset(holding))
         start = _checked(cursor)
         since = datetime.fromisoformat(start.since)
         happened = rows.lately(tx, since=since, known=start.sent, limit=limit)
+        fresh = [study for name, study in holding.items() if name not in start.sent][: limit - len(happened)]
+        entries = assessments.kept_summaries(tx, dict.fromkeys(fresh)) if fresh else []
     found = [_happened(row) for row in happened]
     until: datetime = now if len(found) < limit else happened[-1].at
-    fresh = [event for name, event in holding.items() if name not in start.sent]
-    return Look([*found, *fresh][:limit], start, until, frozenset(holding))
+    held = [event for entry in entries for event in _held(entry) if event.id not in start.sent]
+    return Look([*found, *held][:limit], start, until, frozenset(holding))
 
 
 def after_telling(cursor: NewsCursor, event: News) -> NewsCursor:
@@ -204,29 +206,32 @@ def _words(kind: EventKind, facts: JsonObject) -> str:
 
 def _held(entry: StudySummary) -> list[News]:
     """Return the events that hold for a study now, of its row in ``store/queries/overview.py``."""
-    found = [_news(entry, EventKind.BUDGET_SPENT, spent) for spent in _spent(entry)]
-    steps = [step for step in steps_of(entry) if not step.needs_a_person]
-    if entry.state == StudyState.ACTIVE and standing(steps) is Standing.FINISHED:
-        words = f"{best_words(entry)}, after {device_time(entry.device_seconds)}"
-        found.append(_news(entry, EventKind.STUDY_FINISHED, words))
-    return found
+    kinds = [EventKind(kind) for kind in events_of(entry, steps_of(entry))]
+    return [_news(entry, k, _spent(entry) if k is EventKind.BUDGET_SPENT else _finished(entry)) for k in kinds]
 
 
-def _spent(entry: StudySummary) -> list[str]:
-    """Return the budget or quota that is used up, if one is."""
+def _finished(entry: StudySummary) -> str:
+    return f"{best_words(entry)}, after {device_time(entry.device_seconds)}"
+
+
+def _spent(entry: StudySummary) -> str:
+    """Describe the budget or quota that is used up."""
     budget, quota = entry.budget_seconds, entry.tenant_quota_seconds
     if budget is not None and entry.device_seconds >= budget:
         used = device_time(entry.device_seconds, of=budget)
-        return [f"{used} are used: no trial begins any more; {best_words(entry)}"]
-    if quota is not None and entry.tenant_charged_seconds >= quota:
-        used = device_time(entry.tenant_charged_seconds, of=quota)
-        return [f"{used} of the quota of tenant {entry.tenant} are used: no trial begins any more"]
-    return []
+        return f"{used} are used: no trial begins any more; {best_words(entry)}"
+    used = device_time(entry.tenant_charged_seconds, of=quota)
+    return f"{used} of the quota of tenant {entry.tenant} are used: no trial begins any more"
+
+
+def event_id(kind: str, study: str) -> str:
+    """Return the id of an event that has no row."""
+    return f"{kind}-{study}"
 
 
 def _news(entry: StudySummary, kind: EventKind, message: str) -> News:
     """Return an event without a row; the device time distinguishes one end of a search from a later one."""
-    name = f"{kind}-{entry.study}"
+    name = event_id(kind, entry.study)
     return News(
         id=name,
         kind=kind,

@@ -17,11 +17,13 @@ from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
+from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.store.queries import overview
+from easeml_core.store.queries import assessments, overview
+from easeml_core.store.queries.assessments import KindOfNeed
 from easeml_core.store.tables import releases, studies, validation_sets
 
 if TYPE_CHECKING:
@@ -91,13 +93,15 @@ def next_steps(
     Raises:
         NotFoundError: One of the studies does not exist.
     """
+    assess_changes(store)
     with store.begin() as tx:
-        entries = overview.study_summaries(tx, limit=1_000_000, names=studies_only)
+        names = assessments.worst_first(tx, limit=limit) if studies_only is None else studies_only
+        entries = assessments.kept_summaries(tx, names)
         missing = sorted(set(studies_only or ()) - {e.study for e in entries})
         if missing:
             studies.get_study(tx, missing[0])  # raises with the known names
             raise NotFoundError(kind="study", name=missing[0])
-        found = steps_of_all(tx, entries, in_detail=not needs_only)
+        found = _shared(steps_of_all(tx, entries, in_detail=not needs_only))
     return [step for step in found if not needs_only or step.severity != Severity.INFO][:limit]
 
 
@@ -107,16 +111,21 @@ def steps_of_all(tx: Connection, entries: Sequence[StudySummary], *, in_detail: 
     detailed = in_detail and len(entries) <= MOST_IN_DETAIL
     promises = overview.promises(tx, [e.study for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
-    waiting = _waiting(tx, entries)
+    waiting = waiting_sentences(tx, [e.study for e in entries])
     found: list[NextStep] = []
     for entry in entries:
         steps = [_with_alert(step, alerts.get(entry.study, {})) for step in steps_of(entry)]
         if detailed:
             promise = promises.get(entry.study)
             steps = [_with_promise(step, promise, price) for step in steps] + _validation(tx, entry)
-        steps += waiting.get(entry.study, [])
+        if entry.study in waiting:
+            steps.append(_waiting(entry, waiting[entry.study]))
         found += [NextStep(study=entry.study, tenant=entry.tenant, **row_of(step)) for step in steps]
-    return sorted(_shared(found), key=lambda s: (_WORST[s.severity], _ORDER[s.kind], s.study or ""))
+    return sorted(found, key=_place)
+
+
+def _place(step: NextStep) -> tuple[int, int, str]:
+    return _WORST[step.severity], _ORDER[step.kind], step.study or ""
 
 
 def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
@@ -125,9 +134,64 @@ def _shared(steps: Sequence[NextStep]) -> list[NextStep]:
     if len(silent) < 2:
         return list(steps)
     _, first = min(silent, key=itemgetter(0))
-    why = f"requests of {len(silent)} studies wait; {first.why.partition('; ')[2]}"
     rest = [step for step in steps if step.kind != StepKind.REFEREE]
-    return [replace(first, study=None, tenant=None, why=why, page=""), *rest]
+    return sorted([of_all(first, len(silent)), *rest], key=_place)
+
+
+def of_all(step: NextStep, number: int) -> NextStep:
+    """Return a step of the study that has waited longest as that of this number of studies."""
+    why = f"requests of {number} studies wait; {step.why.partition('; ')[2]}"
+    return replace(step, study=None, tenant=None, why=why, page="")
+
+
+# -- what needs a person, of very many studies -------------------------------------------------------------------------
+
+
+def kinds_of_needs(tx: Connection, names: Collection[str] | None) -> list[KindOfNeed]:
+    """Return what these studies, or all, need a person for, worst first; of kept rows that are up to date."""
+    found = assessments.kinds_of_needs(tx, names)
+    waiting = waiting_sentences(tx, names)
+    if waiting:
+        every = sorted(waiting)
+        kind = (str(StepKind.IMPLEMENTATION), str(Severity.WARN), len(every), None, _WAITING)
+        found.append(KindOfNeed(*kind, names=every[: assessments.NAMED], oldest=every[0]))
+    return sorted(found, key=lambda k: (_WORST[Severity(k.severity)], _ORDER[StepKind(k.kind)]))
+
+
+def count_needs(store: Store, names: Collection[str] | None) -> int:
+    """Return how many things need a person, of these studies, or of all."""
+    assess_changes(store)
+    with store.begin(writes=False) as tx:
+        return count_of(kinds_of_needs(tx, names))
+
+
+def count_of(kinds: Sequence[KindOfNeed]) -> int:
+    """Return the number of steps; that the referee does not answer is one."""
+    return sum(1 if kind.kind == StepKind.REFEREE else kind.studies for kind in kinds)
+
+
+def names_in_full(
+    tx: Connection, kinds: Sequence[KindOfNeed], names: Collection[str] | None, *, few: int, limit: int
+) -> list[str]:
+    """Return the studies whose steps are shown in full.
+
+    Args:
+        tx: Any role.
+        kinds: As of ``kinds_of_needs``.
+        names: Of these studies; None for all.
+        few: Only of kinds with at most so many studies, ``<= NAMED``, unless there are at most ``limit`` steps.
+        limit: Largest number of steps that are shown in full.
+    """
+    found: list[str] = []
+    is_whole = count_of(kinds) <= limit
+    for kind in kinds:
+        if kind.kind == StepKind.REFEREE:
+            found.append(kind.oldest)
+        elif kind.studies <= len(kind.names) and (is_whole or kind.studies <= few):
+            found += kind.names
+        elif is_whole:
+            found += assessments.in_need(tx, kind.kind, names, limit=limit)
+    return list(dict.fromkeys(found))
 
 
 # -- beyond the row of the overview ------------------------------------------------------------------------------------
@@ -168,24 +232,20 @@ def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:
     return replace(step, why=f"{step.why}; {words}")
 
 
-def _waiting(tx: Connection, entries: Sequence[StudySummary]) -> dict[str, list[Step]]:
-    """Return by study the candidates' waits for an implementation or for a repair of their task."""
-    by_name = {entry.study: entry for entry in entries}
-    found: dict[str, list[Step]] = {}
-    for study, sentences in waiting_sentences(tx, list(by_name)).items():
-        entry = by_name[study]
-        command = f"easeml study show {study}"
-        step = Step(
-            StepKind.IMPLEMENTATION,
-            Severity.WARN,
-            "candidates wait for what executes them",
-            "; ".join(sentences),
-            "let a DAG that asks execute them, or mend the task and retry its trials",
-            page_of(entry),
-            command,
-        )
-        found[study] = [step]
-    return found
+_WAITING = "candidates wait for what executes them"
+
+
+def _waiting(entry: StudySummary, sentences: Sequence[str]) -> Step:
+    """Return that candidates wait for an implementation or for a repair of their task."""
+    return Step(
+        StepKind.IMPLEMENTATION,
+        Severity.WARN,
+        _WAITING,
+        "; ".join(sentences),
+        "let a DAG that asks execute them, or mend the task and retry its trials",
+        page_of(entry),
+        f"easeml study show {entry.study}",
+    )
 
 
 def _validation(tx: Connection, entry: StudySummary) -> list[Step]:

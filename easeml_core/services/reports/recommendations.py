@@ -213,7 +213,7 @@ def _compute(facts: StudySummary) -> Step | None:
         title, why, act = "more compute is not worth it", f"{best_words(facts)}", _target_sentence(facts)
     elif left > 0 and limit is not None:
         title, why, act = limit[0], f"{limit[1]}; {_candidates(left)} not run", limit[2]
-    elif left > 0 and _is_full(facts):
+    elif left > 0 and is_full(facts):
         title, why = "it waits for its tenant's other trials", f"at most {facts.tenant_max_parallel} at once"
         act = "wait: its tenant has as many open trials as it may have at once"
     elif left > 0:
@@ -272,13 +272,19 @@ def _limit(facts: StudySummary) -> tuple[str, str, str] | None:
     if budget is not None and facts.device_seconds >= budget:
         used = f"{device_time(facts.device_seconds, of=budget)} are used"
         return "budget spent", used, "nothing: its compute budget is used up before its candidates"
-    if quota is not None and facts.tenant_charged_seconds >= quota:
+    if quota is not None and has_spent_quota(facts):
         used = f"{device_time(facts.tenant_charged_seconds, of=quota)} of its tenant's quota are used"
         return "quota spent", used, "nothing: its tenant's quota is used up"
     return None
 
 
-def _is_full(facts: StudySummary) -> bool:
+def has_spent_quota(facts: StudySummary) -> bool:
+    """Return whether the studies of its tenant have used and reserved the tenant's quota."""
+    return facts.tenant_quota_seconds is not None and facts.tenant_charged_seconds >= facts.tenant_quota_seconds
+
+
+def is_full(facts: StudySummary) -> bool:
+    """Return whether its tenant has as many open trials as it may have."""
     most = facts.tenant_max_parallel
     return most is not None and facts.tenant_open_trials >= most
 

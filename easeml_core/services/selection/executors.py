@@ -176,8 +176,13 @@ def _shape(code: CodeType) -> tuple[Any, ...]:
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
 
 
-def waiting_sentences(tx: Connection, names: Collection[str]) -> dict[str, list[str]]:
-    """Return, by study, sentences about candidates that wait for an implementation or for a repair of their task."""
+def waiting_sentences(tx: Connection, names: Collection[str] | None) -> dict[str, list[str]]:
+    """Return, by study, sentences about candidates that wait for an implementation or for a repair of their task.
+
+    Args:
+        tx: Any role.
+        names: Of these studies only; None for all.
+    """
     found: dict[str, list[str]] = {}
     for waiting in retries.waiting_for_implementation(tx, names=names):
         count, named = counted(waiting.candidates, "candidate"), implementation_text(waiting.implementation)

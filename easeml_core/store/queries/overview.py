@@ -1,6 +1,7 @@
 """Queries of the overview, symbols only: one row per study, and quality, devices, verdicts and promises over time.
 
-The row per study comes from one query of joins over whole tables: it stays fast with a thousand studies of many trials.
+The row of a study is counted from its trials, verdicts, readings and alerts. Whatever shows many studies reads the rows
+that were kept of that (``queries/assessments.py``).
 """
 
 from __future__ import annotations
@@ -148,6 +149,29 @@ class StudySummary(StudyFacts):
 
 
 @typed_record
+class CountedStudy(StudySummary):
+    """The summary, and what an assessment keeps beside it.
+
+    Attributes:
+        shown: False of a refused study whose name another one has taken.
+        charged: Device seconds of all its trials, those that open ones have reserved included; ``open`` counts these.
+        day_seconds: Device seconds of the last day are ``day_seconds + day_running * now - day_since``, where times
+            are in seconds since 1970: ``day_running`` trials run whose attempts have begun within the day.
+        until: When the row changes by the passing of time alone, as far as its trials say; None for never.
+    """
+
+    study_id: int
+    tenant_id: int
+    shown: bool
+    charged: float
+    open: int
+    day_seconds: float
+    day_running: int
+    day_since: float
+    until: datetime | None
+
+
+@typed_record
 class WeekCounts:
     """Verdicts and promotions of the last seven days."""
 
@@ -180,11 +204,17 @@ class InstallationTotals:
 # validation part is another. The best one is the largest of (quality, -cost, -trial): arrays are compared place by
 # place. Behind that stand its candidate and the trial that trained it.
 # ``charged`` is the rule of work.charge written out: a function that is handed whole rows takes a quarter of the query.
-_SUMMARY = f"""
+_ROW = f"""
 WITH chosen AS MATERIALIZED (
-  SELECT s.* FROM work.studies s WHERE (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
-  AND (s.state <> 'REFUSED' OR NOT EXISTS (SELECT FROM work.studies z WHERE z.name = s.name AND z.id > s.id))),
-fellows AS MATERIALIZED (SELECT id, tenant_id FROM work.studies WHERE tenant_id IN (SELECT tenant_id FROM chosen)),
+  SELECT s.*, s.state <> 'REFUSED' OR NOT EXISTS (SELECT FROM work.studies z WHERE z.name = s.name AND z.id > s.id)
+    AS shown
+  FROM work.studies s WHERE (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
+  AND (CAST(:ids AS bigint[]) IS NULL OR s.id = ANY(CAST(:ids AS bigint[])))),
+fellows AS MATERIALIZED (
+  SELECT id, tenant_id FROM chosen
+  UNION SELECT s.id, s.tenant_id FROM work.studies s LEFT JOIN work.assessments k ON k.study_id = s.id
+  WHERE s.tenant_id IN (SELECT tenant_id FROM chosen)
+  AND (k.study_id IS NULL OR s.id IN (SELECT study_id FROM work.study_changes))),
 newest AS MATERIALIZED (
   SELECT DISTINCT ON (d.study_id) d.study_id, d.id, coalesce(d.same_training_as, d.id) AS training
   FROM work.data_versions d JOIN fellows s ON s.id = d.study_id ORDER BY d.study_id, d.version DESC),
@@ -214,12 +244,23 @@ runs AS MATERIALIZED (
          count(*) AS all_trials,
          sum(CASE WHEN x.finished_at IS NULL THEN limit_seconds ELSE x.charged_seconds END)
            AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
-         max(o.quality) FILTER (WHERE is_newest AND observed_at <= now() - interval '1 day') AS best_quality_day_ago
+         max(o.quality) FILTER (WHERE is_newest AND observed_at <= now() - interval '1 day') AS best_quality_day_ago,
+         extract(epoch FROM sum(now() - attempt_started_at) FILTER (WHERE x.state = 'RUNNING'
+           AND attempt_started_at > now() - interval '1 day'))::double precision AS day_run,
+         count(*) FILTER (WHERE x.state = 'RUNNING' AND attempt_started_at > now() - interval '1 day') AS day_running,
+         least(min(x.finished_at) FILTER (WHERE x.finished_at > now() - interval '1 day') + interval '1 day',
+           min(observed_at) FILTER (WHERE observed_at > now() - interval '1 day') + interval '1 day',
+           min(attempt_started_at) FILTER (WHERE x.state = 'RUNNING'
+             AND attempt_started_at > now() - interval '1 day') + interval '1 day',
+           min(lease_until) FILTER (WHERE x.state = 'RUNNING' AND lease_until >= now())) AS until
   FROM work.trials x JOIN fellows s ON s.id = x.study_id LEFT JOIN present p ON p.id = x.data_version_id
-  LEFT JOIN work.observations o ON o.trial_id = x.id GROUP BY x.study_id),
+  LEFT JOIN LATERAL (SELECT * FROM work.observations z WHERE z.trial_id = x.id LIMIT 1) o ON true GROUP BY x.study_id),
 charges AS (
-  SELECT s.tenant_id, sum(r.charged) AS charged, sum(r.open) AS open FROM fellows s JOIN runs r ON r.study_id = s.id
-  GROUP BY s.tenant_id),
+  SELECT tenant_id, sum(charged) AS charged, sum(open) AS open FROM (
+    SELECT s.tenant_id, r.charged, r.open FROM fellows s JOIN runs r ON r.study_id = s.id
+    UNION ALL SELECT k.tenant_id, k.charged, k.open FROM work.assessments k
+    WHERE k.tenant_id IN (SELECT tenant_id FROM chosen) AND k.study_id NOT IN (SELECT id FROM fellows)) every
+  GROUP BY tenant_id),
 asked AS (
   SELECT q.study_id, min(q.requested_at) FILTER (WHERE q.kind NOT IN ('gate', 'meter')) AS asked_at,
          min(q.requested_at) FILTER (WHERE q.kind IN ('gate', 'meter')) AS judging_at,
@@ -267,7 +308,7 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
         WHERE v.study_id = s.id AND v.test_set_id = ge.id AND {ON_THE_PLAN})
          AS gate_steps_used,
        coalesce(ge.labels_on_demand, false) AS labels_on_demand, a.asked_at, a.judging_at,
-       now() AS read_at, refusal.message AS refusal
+       now() AS read_at, refusal.message AS refusal %s
 FROM chosen s
 JOIN work.tenants t ON t.id = s.tenant_id
 JOIN work.data_sets d ON d.id = s.data_set_id
@@ -302,19 +343,32 @@ LEFT JOIN (
 LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true
-ORDER BY t.name, s.name LIMIT :limit
 """
+_SUMMARY = f"{_ROW % ''} WHERE s.shown ORDER BY t.name, s.name LIMIT :limit"
+_COUNTED = (
+    _ROW
+    % """,
+       s.id AS study_id, t.id AS tenant_id, s.shown, coalesce(r.charged, 0) AS charged, coalesce(r.open, 0) AS open,
+       coalesce(r.ended_seconds_day, 0) + coalesce(r.running_seconds, 0) - coalesce(r.day_run, 0) AS day_seconds,
+       coalesce(r.day_running, 0) AS day_running,
+       coalesce(r.day_running * extract(epoch FROM now())::double precision - r.day_run, 0) AS day_since, r.until"""
+)
 
 
 def study_summaries(tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None) -> list[StudySummary]:
-    """Return everything that a developer may know of each study, by tenant and name.
+    """Return everything that a developer may know of each study, by tenant and name, counted now.
 
     Args:
         tx: Any role.
         limit: Studies at most.
         names: Of these names only; None for all.
     """
-    return records(tx, StudySummary, _SUMMARY, limit=limit, names=None if names is None else list(names))
+    return records(tx, StudySummary, _SUMMARY, limit=limit, names=None if names is None else list(names), ids=None)
+
+
+def counted_studies(tx: Connection, ids: Collection[int]) -> list[CountedStudy]:
+    """Return the rows of these studies, counted now; in no order."""
+    return records(tx, CountedStudy, _COUNTED, ids=list(ids), names=None)
 
 
 def policies_used(tx: Connection) -> list[str]:
@@ -395,18 +449,3 @@ def week(tx: Connection, names: Collection[str] | None) -> WeekCounts:
 def promises(tx: Connection, names: Collection[str]) -> dict[str, Promise]:
     """Return what each study's last choice promised, by name; studies without one are left out."""
     return {found.study: found for found in records(tx, Promise, _PROMISES, names=list(names))}
-
-
-def totals(tx: Connection) -> InstallationTotals:
-    """Return the sums of the whole installation."""
-    found = record(
-        tx,
-        InstallationTotals,
-        "SELECT (SELECT coalesce(sum(charged_seconds), 0) FROM work.trials "
-        "WHERE finished_at > now() - interval '1 day') + (SELECT coalesce(extract(epoch FROM sum(now() - "
-        "greatest(attempt_started_at, now() - interval '1 day'))), 0)::double precision FROM work.trials "
-        "WHERE state = 'RUNNING') AS seconds, (SELECT coalesce(sum(s.weight * t.weight), 0) FROM work.studies s "
-        "JOIN work.tenants t ON t.id = s.tenant_id WHERE s.state = 'ACTIVE') AS weight",
-    )
-    assert found is not None  # sums are always there
-    return found

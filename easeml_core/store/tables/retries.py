@@ -153,22 +153,22 @@ def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = 
     return records(tx, WaitingCandidates, _WAITING, names=None if names is None else list(names))
 
 
-def task_failures(tx: Connection, *, names: Iterable[str]) -> list[TaskFailures]:
+def task_failures(tx: Connection, *, names: Iterable[str] | None) -> list[TaskFailures]:
     """Trials on the present data that failed because of their task and whose place nothing has taken, by study.
 
     Args:
         tx: Any role.
-        names: Of these studies, where they are active.
+        names: Of these studies, where they are active; None for all.
     """
     return records(
         tx,
         TaskFailures,
         "SELECT s.name AS study, array_agg(t.id ORDER BY t.id) AS trials FROM work.trials t "
-        "JOIN work.studies s ON s.id = t.study_id WHERE s.state = 'ACTIVE' AND s.name = ANY(CAST(:names AS text[])) "
-        "AND t.failure_kind = 'task' "
+        "JOIN work.studies s ON s.id = t.study_id WHERE s.state = 'ACTIVE' "
+        "AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[]))) AND t.failure_kind = 'task' "
         "AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = t.study_id) "
         "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id) GROUP BY s.name ORDER BY s.name",
-        names=list(names),
+        names=None if names is None else list(names),
     )
 
 

@@ -41,6 +41,9 @@ AND data_type <> 'timestamp with time zone' AND (table_name, column_name) NOT IN
   ('evidence', 'head'), ('evidence', 'audit_head'), ('evidence', 'envelope'))  -- hashes over secret random nonces
 ORDER BY ordinal_position
 """
+TIMES = re.compile(r'"\d{4}-\d\d-\d\dT[0-9:.]+(Z|\+00:00)"')
+"""Times within JSON."""
+
 SIZES = """
 SELECT c.relname, pg_relation_size(c.oid), pg_total_relation_size(c.oid) FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'sealed' AND c.relkind = 'r' ORDER BY 1
@@ -64,9 +67,8 @@ def reachable(lab: Any) -> dict[str, Any]:
     seen: dict[str, Any] = {"sizes": lab.superuser_rows(SIZES), "catalogue": lab.superuser_rows(CATALOGUE)}
     for schema, name in tables:
         columns = ", ".join(f"{c}::text" for (c,) in see(COLUMNS, schema=schema, name=name))
-        seen["answer_texts" if name == "answers" else name] = sorted(
-            map(repr, see(f"SELECT {columns} FROM {schema}.{name}"))
-        )
+        texts = map(repr, see(f"SELECT {columns} FROM {schema}.{name}"))
+        seen["answer_texts" if name == "answers" else name] = sorted(TIMES.sub("TIME", found) for found in texts)
     return seen
 
 
@@ -138,6 +140,8 @@ def test_worlds_with_other_symbols_differ_in_the_symbols_alone(worlds: Any, capl
     seen, elsewhere = (live_through(lab, caplog, ask) for lab in worlds)
     assert [a["symbol"] for a in seen["answers"]] != [a["symbol"] for a in elsewhere["answers"]]
     for what in seen:
+        if what == "assessments":  # what is next of each study, which follows from the symbols
+            continue
         assert without_symbols(seen[what]) == without_symbols(elsewhere[what]), what
 
 

@@ -16,7 +16,7 @@ from easeml_core.services.datasets.feed import file_refresh
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.next_steps import next_steps
-from easeml_core.services.reports.overview import board
+from easeml_core.services.reports.overview import Asked, board
 from easeml_core.services.reports.recommendations import RULES, Severity, Standing, StepKind, standing, steps_of
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -176,8 +176,8 @@ def test_a_laboratory_says_what_is_next(lab: Any) -> None:
     assert len(next_steps(lab.worker, limit=2)) == 2
     with pytest.raises(NotFoundError, match="there is no study 'fool'"):
         next_steps(lab.worker, studies_only=["full", "fool"])
-    seen = board(lab.worker, names=["full", "first"])
-    assert [(e.facts.study, e.standing) for e in seen.tenants] == [("first", "searching"), ("full", "needs")]
+    seen = board(lab.worker, Asked(None, order="name"), names=["full", "first"])
+    assert [(e.facts.study, e.standing) for e in seen.entries] == [("first", "searching"), ("full", "needs")]
     assert [s.kind for s in seen.steps] == ["no-set"]
     assert seen.week == WeekCounts(passed=1, failed=1, withheld=0, promoted=1, rolled_back=0)
     assert [q for _, q in seen.improvements["full"]] == [pytest.approx(0.98)]
@@ -222,7 +222,8 @@ def test_a_referee_that_is_away_is_reported_once(lab: Any) -> None:
     assert of_one.study == "full"
     lab.as_superuser(
         "ALTER TABLE work.test_sets DISABLE TRIGGER USER; "
-        "UPDATE work.test_sets SET labels_on_demand = true; ALTER TABLE work.test_sets ENABLE TRIGGER USER"
+        "UPDATE work.test_sets SET labels_on_demand = true; ALTER TABLE work.test_sets ENABLE TRIGGER USER; "
+        "INSERT INTO work.study_changes SELECT id FROM work.studies"
     )
     answer = next_steps(lab.worker, studies_only=["full"], needs_only=True)
     assert [s.kind for s in answer] == ["referee", "labels"]

@@ -18,7 +18,8 @@ from easeml_airflow.web.server.marks import ACTS, STEPS
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, open_alerts
-from easeml_core.services.reports.next_steps import NextStep, next_steps
+from easeml_core.services.reports.next_steps import NextStep
+from easeml_core.services.reports.next_steps import count_needs as count_of_steps
 from easeml_core.services.reports.recommendations import Severity, StepKind
 from easeml_core.services.test_sets.display_names import CALLED
 from easeml_core.store.actors import because
@@ -134,8 +135,7 @@ def count_needs(store: Store, viewer: Viewer) -> int:
     if time.monotonic() < until:
         return count
     names = visible(store, viewer)
-    count = len(next_steps(store, studies_only=names, needs_only=True)) if names is None or names else 0
-    count += len(forced_steps(viewer))
+    count = len(forced_steps(viewer)) + (count_of_steps(store, names) if names is None or names else 0)
     remember(store, viewer, count)
     return count
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from device_rows import add_study
 from study_facts import next_step_of
 
 from easeml_airflow.web.components import action_items
-from easeml_airflow.web.pages.overview.view import lines_of, with_forced
+from easeml_airflow.web.pages.overview.view import lines_of
 from easeml_airflow.web.server import airflow_runs
 from easeml_airflow.web.server.airflow_runs import Question, questions
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_core.services.reports.recommendations import Severity, StepKind
+from easeml_core.store.queries.assessments import KindOfNeed
 
 SUBJECT = "Promote model 7 of study can<cer without the gate?"
 SINCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -140,13 +142,29 @@ def test_the_bar_counts_them(looks, database):
     assert action_items.count_needs(database.worker, RITA) == others + 1
 
 
-SEVERITIES = (("x", Severity.BAD), ("y", Severity.WARN), ("z", Severity.WARN))
-
-
 def test_they_come_after_the_worst_and_many_are_one_line(looks):
     looks[0][:] = [ASKED._replace(study=name) for name in ("", "a", "b", "c")]
-    steps = with_forced([next_step_of(name, StepKind.BUDGET, severity) for name, severity in SEVERITIES], RITA)
-    assert [found.study for found in steps] == ["x", None, "a", "b", "c", "y", "z"]
-    lines = lines_of(steps, RITA)
-    assert lines[1].title == "3 studies: a promotion without the gate waits for a referee"
-    assert lines_of(steps, RITA, is_whole=True)[1].title == "A promotion without the gate waits for a referee"
+    kinds = [
+        KindOfNeed("no-set", "bad", 1, None, "a title", ["x"], "x"),
+        KindOfNeed("budget", "warn", 2, None, "a title", ["y", "z"], "y"),
+    ]
+    steps = [next_step_of("x", StepKind.NO_SET, Severity.BAD)]
+    steps += [next_step_of(name, StepKind.BUDGET, Severity.WARN) for name in ("y", "z")]
+    board, forced = SimpleNamespace(needs=kinds, steps=steps, needs_total=3), action_items.forced_steps(RITA)
+    lines = [line.title for line in lines_of(board, forced, RITA)]
+    assert lines == [
+        "x: a title",
+        "3 studies: a promotion without the gate waits for a referee",
+        "y: a title",
+        "z: a title",
+    ]
+    whole = [line.title for line in lines_of(board, forced, RITA, is_whole=True)]
+    assert whole[:3] == [
+        "x: a title",
+        "A promotion without the gate waits for a referee",
+        "a: a promotion without the gate waits for a referee",
+    ]
+    assert len(whole) == 7
+    promotes = KindOfNeed("promote", "warn", 9, None, "a title", ["a", "b", "e"], "a")
+    both = SimpleNamespace(needs=[promotes], steps=[], needs_total=9)
+    assert [line.title for line in lines_of(both, forced, RITA)] == ["10 studies: promotion"]

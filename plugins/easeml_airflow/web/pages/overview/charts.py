@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Plot
 from easeml_airflow.web.server.formats import age_text, gain_text
 from easeml_core.errors import counted
-from easeml_core.services.reports.recommendations import Severity, Standing
+from easeml_core.services.reports.recommendations import Standing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.reports.overview import Board
     from easeml_core.services.reports.recommendations import Assessment
+    from easeml_core.store.queries.assessments import Crowd
 
 
 DAYS_DRAWN = 14
@@ -26,13 +27,12 @@ SECONDS_A_DAY = 86_400.0
 
 
 def scale_of(
-    entries: Sequence[Assessment], drawn: Mapping[str, Sequence[tuple[datetime, float]]]
+    now: datetime, drawn: Mapping[str, Sequence[tuple[datetime, float]]]
 ) -> tuple[Axis, Axis, datetime] | None:
     """One scale for all: time until now, at most two weeks; quality from the least to the best that is shown."""
     points = [point for found in drawn.values() for point in found]
     if not points:
         return None
-    now = entries[0].facts.read_at
     age = min(DAYS_DRAWN * SECONDS_A_DAY, max((now - when).total_seconds() for when, _ in points))
     low, high = min(q for _, q in points), max(q for _, q in points)
     return Axis(-max(age, 1.0), 0.0), Axis(low - 0.02, max(high, low) + 0.02), now
@@ -69,17 +69,15 @@ def area_spark(values: Sequence[float], look: str) -> Plot | None:
     return Plot("", "", Axis(0, len(values) - 1), y, bands=[band], lines=[Line(points, f"ln k{look}")], dots=[last])
 
 
-def mean_quality(
-    entries: Sequence[Assessment], improvements: Mapping[str, Sequence[tuple[datetime, float]]]
-) -> list[float]:
+def mean_quality(now: datetime, improvements: Mapping[str, Sequence[tuple[datetime, float]]]) -> list[float]:
     """The mean best quality of those that have a result, at 29 moments of the last two weeks or since the first one.
 
     Before its first result a study counts as 0: else the mean would fall when a study that is harder has its first one.
     """
-    scale = scale_of(entries, improvements)
+    scale = scale_of(now, improvements)
     if scale is None:
         return []
-    x, _, now = scale
+    x = scale[0]
     moments = [x.low * (1 - k / 28) for k in range(29)]
     means = []
     for moment in moments:
@@ -113,27 +111,26 @@ class Figures:
 
 def figures_of(board: Board) -> Figures:
     """The numbers of the whole, from ``services.reports.overview.board``."""
-    entries, week, busy = board.tenants, board.week, board.busy
-    best = [e.facts.best_quality for e in entries if e.facts.best_quality is not None]
-    rises = [rise for rise in (entry.rise for entry in entries) if rise is not None]
-    queued = [e.facts.queued_at for e in entries if e.facts.queued_at is not None]
-    waits = f"longest wait {age_text((entries[0].facts.read_at - min(queued)).total_seconds())}, " if queued else ""
+    crowd, week, busy = board.crowd, board.week, board.busy
+    waits = ""
+    if crowd.queued_at is not None:
+        waits = f"longest wait {age_text((board.read_at - crowd.queued_at).total_seconds())}, "
     promoted = f"{week.promoted} promoted" if week.promoted else "none promoted"
     rolled = f"{week.rolled_back} rolled back" if week.rolled_back else "none rolled back"
     return Figures(
-        mean=f"{sum(best) / len(best):.4f}" if best else "none yet",
-        mean_rise=f"{gain_text(sum(rises) / len(rises))} in 24 h" if rises else "",
-        mean_spark=area_spark(mean_quality(entries, board.improvements), "1"),
-        training=sum(e.facts.running - e.facts.lost for e in entries),
+        mean=f"{crowd.best / crowd.with_result:.4f}" if crowd.with_result else "none yet",
+        mean_rise=f"{gain_text(crowd.rises / crowd.compared)} in 24 h" if crowd.compared else "",
+        mean_spark=area_spark(mean_quality(board.read_at, board.improvements), "1"),
+        training=crowd.training,
         training_mean=f"mean of 24 h {sum(busy) / len(busy):.2f}" if busy else "",
         training_spark=area_spark(busy, "3"),
-        queued=sum(e.facts.waiting for e in entries),
+        queued=crowd.waiting,
         longest_wait=waits,
-        ended=sum(e.facts.ended_day for e in entries),
+        ended=crowd.ended_day,
         passed=week.passed,
         failed=week.failed,
         withheld=week.withheld,
-        waiting=sum(e.facts.judging_at is not None for e in entries),
+        waiting=crowd.judging,
         moved=f"{promoted}, {rolled}",
     )
 
@@ -142,13 +139,13 @@ HIGH = 20
 CELL = 10
 
 STATES = (
-    ("bad", "var(--bad)", "alert"),
-    ("warn", "var(--warn)", "to decide"),
-    (Standing.SEARCHING, "var(--d1)", "searching"),
-    (Standing.FINISHED, "var(--d6)", "finished"),
-    (Standing.PAUSED, "var(--mute)", "paused"),
+    ("var(--bad)", "alert"),
+    ("var(--warn)", "to decide"),
+    ("var(--d1)", "searching"),
+    ("var(--d6)", "finished"),
+    ("var(--mute)", "paused"),
 )
-"""State of a cell, colour, and word; in this order."""
+"""Colour and word of the states of a cell, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,27 +179,23 @@ class StudyMap:
     high: int = HIGH
 
 
-def map_of(entries: Sequence[Assessment]) -> StudyMap:
-    """The map of all studies."""
-    by_state: dict[str, list[str]] = {state: [] for state, _, _ in STATES}
-    for entry in entries:
-        by_state[_state(entry)].append(entry.facts.study)
-    patches, names = [], list[str]()
-    for state, colour, word in STATES:
-        found = by_state[state]
-        if found:
-            patches.append(Patch(colour, word, len(found), _path(len(names), len(found))))
-        names += found
-    counts = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
+def map_of(crowd: Crowd, names: Sequence[str]) -> StudyMap:
+    """The map of all studies.
+
+    Args:
+        crowd: How many there are of each state.
+        names: Of all, in the order of the states.
+    """
+    counts = (crowd.bad, crowd.needs - crowd.bad, crowd.searching, crowd.finished, crowd.paused)
+    patches, first = [], 0
+    for (colour, word), count in zip(STATES, counts, strict=True):
+        if count:
+            patches.append(Patch(colour, word, count, _path(first, count)))
+        first += count
+    told = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
     columns = -(-len(names) // HIGH)
-    sentence = f"{counted(len(names), 'study', 'studies')}: {counts}"
+    sentence = f"{counted(len(names), 'study', 'studies')}: {told}"
     return StudyMap(max(columns * CELL - 2, CELL), HIGH * CELL - 2, patches, names, sentence)
-
-
-def _state(entry: Assessment) -> str:
-    if entry.standing is not Standing.NEEDS:
-        return str(entry.standing)
-    return "bad" if entry.steps[0].severity is Severity.BAD else "warn"
 
 
 def _path(first: int, count: int) -> str:

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Depends, Request
 
-from easeml_airflow.web.components.action_items import remember, visible
+from easeml_airflow.web.components.action_items import forced_steps, remember, visible
 from easeml_airflow.web.pages.overview import charts, view
 from easeml_airflow.web.pages.overview.charts import map_of
-from easeml_airflow.web.pages.overview.view import Query, kinds_of, lines_of, with_forced
+from easeml_airflow.web.pages.overview.view import Query, kinds_of, lines_of
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.marks import STEPS
 from easeml_airflow.web.server.site import Tab
-from easeml_core.services.reports.overview import board
+from easeml_core.services.reports.overview import Asked, board
 from easeml_core.services.reports.recommendations import Standing, StepKind
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from easeml_airflow.web.pages.overview.charts import Figures, StudyMap
     from easeml_airflow.web.pages.overview.view import Row
     from easeml_airflow.web.server.site import Site
-    from easeml_core.services.reports.next_steps import NextStep
     from easeml_core.services.reports.overview import Board
-    from easeml_core.services.reports.recommendations import Assessment
 
 
 TAB = Tab("/", "Overview")
+
+UNASKED = ""
+"""The view where the address names none: what needs a person among very many studies, all of few."""
 
 SHOWS = {
     "all": "All",
@@ -62,18 +63,33 @@ def routes(site: Site) -> APIRouter:
         viewer: Viewer = who,
     ) -> HTMLResponse:
         store = site.open_store()
-        found = board(store, names=visible(store, viewer))
-        steps = with_forced(found.steps, viewer)
-        remember(store, viewer, len(steps))
-        usual = Standing.NEEDS if view.is_large(found.tenants) and not study else "all"
-        asked = {"show": show, "q": q, "sort": sort, "page": page, "kind": kind}
-        query = Query.of(asked, shows=SHOWS, sorts=view.SORTS, usual=str(usual))
-        needs_shown = lines_of(steps, viewer, is_whole=needs == "all")
+        written = {"show": show, "q": q, "sort": sort, "page": page, "kind": kind}
+        query = Query.of(written, shows=SHOWS, sorts=view.SORTS, usual="all" if study else UNASKED)
+        asked = _asked(query, marked=study, is_whole=needs == "all")
+        found = board(store, asked, names=visible(store, viewer))
+        query = replace(query, show=found.standing or "all")
+        forced = forced_steps(viewer)
+        total = found.needs_total + len(forced)
+        remember(store, viewer, total)
+        needs_shown = lines_of(found, forced, viewer, is_whole=asked.is_whole)
         links = [tab.path for tab in site.tabs]
-        shown = _page(found, steps, query, needs=needs_shown, marked=study, links=links)
+        shown = _page(found, query, total=total, needs=needs_shown, is_whole=asked.is_whole, marked=study, links=links)
         return site.page(request, viewer, "overview.html", shown=shown)
 
     return router
+
+
+def _asked(query: Query, *, marked: str, is_whole: bool) -> Asked:
+    return Asked(
+        standing=None if query.show == UNASKED else "" if query.show == "all" else query.show,
+        kind=query.kind,
+        text=query.text,
+        order=query.sort,
+        first=(query.page - 1) * view.PAGE_SIZE,
+        size=view.PAGE_SIZE,
+        marked=marked,
+        is_whole=is_whole,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +99,7 @@ class Page:
     Attributes:
         needs: Lines of what needs a person, worst first.
         needs_total: How many things need a person.
-        needs_left: Whether some of them have no line.
+        needs_left: How many of them have no line; ``is_whole`` says whether all were asked for.
         marked: The study that a task's link has named; empty for none.
         links: Paths of the pages that exist.
         total: Studies that the viewer may see.
@@ -106,7 +122,8 @@ class Page:
 
     needs: Sequence[Need]
     needs_total: int
-    needs_left: bool
+    needs_left: int
+    is_whole: bool
     marked: str
     links: Sequence[str]
     total: int
@@ -128,46 +145,39 @@ class Page:
 
 
 def _page(
-    facts: Board, steps: Sequence[NextStep], query: Query, *, needs: Sequence[Need], marked: str, links: Sequence[str]
+    found: Board, query: Query, *, total: int, needs: Sequence[Need], is_whole: bool, marked: str, links: Sequence[str]
 ) -> Page:
-    entries, totals = facts.tenants, facts.totals
-    is_large = view.is_large(entries)
-    found = view.chosen(entries, query, totals)
-    first = _first(found, query, marked)
-    rows = view.rows_of(found[first : first + view.PAGE_SIZE], totals, facts.improvements)
-    is_lost = bool(query.text) and not found
+    crowd = found.crowd
+    is_large = view.is_large(crowd)
+    rows = view.rows_of(found)
+    counts = {
+        "all": crowd.studies,
+        Standing.NEEDS: crowd.needs,
+        Standing.SEARCHING: crowd.searching,
+        Standing.PAUSED: crowd.paused,
+        Standing.FINISHED: crowd.finished,
+    }
     return Page(
         needs=needs,
-        needs_total=len(steps),
-        needs_left=len(steps) > len(needs),
+        needs_total=total,
+        needs_left=max(total - len(needs), 0),
+        is_whole=is_whole,
         marked=marked,
         links=links,
-        total=len(entries),
-        now=view.now_words(entries),
-        figures=charts.figures_of(facts),
-        chips=[(key, word, _count(entries, key)) for key, word in SHOWS.items()],
+        total=crowd.studies,
+        now=view.now_words(crowd),
+        figures=charts.figures_of(found),
+        chips=[(key, word, counts[key]) for key, word in SHOWS.items()],
         rows=rows,
         span=charts.span_text([row.spark for row in rows]),
         query=query,
         sorts=view.SORTS,
-        first=first,
-        found=len(found),
+        first=found.first,
+        found=found.found,
         page_size=view.PAGE_SIZE,
-        elsewhere=len(view.chosen(entries, replace(query, show="all"), totals)) if is_lost else 0,
-        near=view.nearest(entries, query.text) if is_lost else "",
-        map=map_of(entries) if is_large else None,
-        kinds=kinds_of(steps) if is_large else [],
+        elsewhere=found.elsewhere,
+        near=view.nearest(found.likely, query.text),
+        map=map_of(crowd, found.on_map) if is_large else None,
+        kinds=kinds_of(found) if is_large else [],
         held_to=STEPS[StepKind(query.kind)][1] if query.kind else "",
     )
-
-
-def _first(found: Sequence[Assessment], query: Query, marked: str) -> int:
-    """Return how many studies are before the page; a study that a task's link has named is on it."""
-    names = [e.facts.study for e in found]
-    place = names.index(marked) if marked in names else (query.page - 1) * view.PAGE_SIZE
-    last = max(0, (len(found) - 1) // view.PAGE_SIZE)
-    return min(place // view.PAGE_SIZE, last) * view.PAGE_SIZE
-
-
-def _count(entries: Sequence[Assessment], key: str) -> int:
-    return len(entries) if key == "all" else sum(e.standing == key for e in entries)

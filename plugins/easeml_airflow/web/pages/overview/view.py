@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
-from easeml_airflow.web.components.action_items import Need, forced_steps, need_of
+from easeml_airflow.web.components.action_items import Need, need_of
 from easeml_airflow.web.pages.overview.charts import scale_of, spark_of
-from easeml_airflow.web.server.formats import gain_text, percent_text
+from easeml_airflow.web.server.formats import age_text, gain_text, percent_text
 from easeml_airflow.web.server.marks import STEPS, VERDICTS, Mark, mark_of
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.errors import counted
-from easeml_core.services.reports.overview import MOST_DRAWN
+from easeml_core.services.reports.overview import FEW, MOST_DRAWN, MOST_LINES, MOST_LISTED
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind
+from easeml_core.store.queries.assessments import KindOfNeed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Collection, Sequence
 
     from easeml_airflow.web.components.charts import Plot
     from easeml_airflow.web.server.auth import Viewer
     from easeml_core.services.reports.next_steps import NextStep
+    from easeml_core.services.reports.overview import Board
     from easeml_core.services.reports.recommendations import Assessment
+    from easeml_core.store.queries.assessments import Crowd
     from easeml_core.store.queries.overview import InstallationTotals
 
 
@@ -114,54 +117,23 @@ class Row:
     hot: bool
 
 
-def chosen(entries: Sequence[Assessment], query: Query, totals: InstallationTotals) -> list[Assessment]:
-    """Those that the filter and the search let through, in the order asked for."""
-    wanted = query.text.casefold()
-    found = [
-        e
-        for e in entries
-        if (query.show == "all" or e.standing == query.show)
-        and (not query.kind or any(s.kind == query.kind and s.needs_a_person for s in e.steps))
-        and (wanted in e.facts.tenant.casefold() or wanted in e.facts.study.casefold())
-    ]
-    orders: dict[str, Callable[[Assessment], float]] = {
-        "needs": _urgency,
-        "rise": lambda e: -(e.rise or 0.0),
-        "due": lambda e: e.used_share(totals) - e.due_share(totals),
-        "quality": lambda e: -(e.facts.best_quality or 0.0),
-        "name": lambda e: 0,
-    }
-    return sorted(found, key=lambda e: (orders[query.sort](e), e.facts.tenant, e.facts.study))
+LONGEST_COMPARED = 40
+"""Characters of a name that are compared with what was looked for."""
 
 
-def _urgency(entry: Assessment) -> int:
-    """Place of its worst step."""
-    step = entry.steps[0]
-    return list(StepKind).index(step.kind) if step.needs_a_person else len(StepKind)
-
-
-MOST_COMPARED, LONGEST_COMPARED = 500, 40
-"""Names and characters that are compared with what was looked for: each pair of names takes up to a millisecond."""
-
-
-def nearest(entries: Sequence[Assessment], text: str) -> str:
-    """A name that is nearly what was looked for; empty where none is. Of very many those with the same first letter."""
-    wanted = text.casefold()[:LONGEST_COMPARED]
-    names = {name.casefold(): name for e in entries for name in (e.facts.study, e.facts.tenant)}
-    likely = list(names) if len(names) <= MOST_COMPARED else [name for name in names if name[0] == wanted[:1]]
-    found = difflib.get_close_matches(wanted, likely[:MOST_COMPARED], n=1, cutoff=0.5)
+def nearest(likely: Sequence[str], text: str) -> str:
+    """Return the one of these names that is nearly what was looked for; empty where none is."""
+    names = {name.casefold(): name for name in likely}
+    found = difflib.get_close_matches(text.casefold()[:LONGEST_COMPARED], list(names), n=1, cutoff=0.5)
     return names[found[0]] if found else ""
 
 
-def rows_of(
-    entries: Sequence[Assessment],
-    totals: InstallationTotals,
-    improvements: Mapping[str, Sequence[tuple[datetime, float]]],
-) -> list[Row]:
+def rows_of(board: Board) -> list[Row]:
     """The rows of the table, with small charts that share both scales."""
+    entries, totals, improvements = board.entries, board.totals, board.improvements
     most = 1.15 * max([*(e.used_share(totals) for e in entries), *(e.due_share(totals) for e in entries), 1e-9])
     drawn = {e.facts.study: improvements[e.facts.study] for e in entries if e.facts.study in improvements}
-    scale = scale_of(entries, drawn)
+    scale = scale_of(board.read_at, drawn)
     return [_row(e, totals, most, scale and spark_of(e, drawn.get(e.facts.study, ()), *scale)) for e in entries]
 
 
@@ -217,90 +189,90 @@ def _verdict(entry: Assessment) -> Mark | None:
 # -- words ------------------------------------------------------------------------------------------------------------
 
 
-def now_words(entries: Sequence[Assessment]) -> tuple[str, str]:
+def now_words(crowd: Crowd) -> tuple[str, str]:
     """What is going on, in one sentence: first the part in bold, then the rest."""
-    running = sum(e.facts.running - e.facts.lost for e in entries)  # a device that fell silent trains nothing
-    tenants = counted(len({e.facts.tenant for e in entries}), "tenant")
-    first = f"{counted(running, 'device is', 'devices are')} training for {tenants}."
-    if not running:
+    tenants = counted(crowd.tenants, "tenant")
+    first = f"{counted(crowd.training, 'device is', 'devices are')} training for {tenants}."
+    if not crowd.training:
         first = f"No trial is training now; {tenants} registered."
-    risen = sum(1 for e in entries if (e.rise or 0) > 0 or (e.rise is None and e.facts.best_quality is not None))
-    waiting = sum(e.standing is Standing.NEEDS for e in entries)
     wait = (
-        f"{counted(waiting, 'study waits', 'studies wait')} for a person" if waiting else "nothing waits for a person"
+        f"{counted(crowd.needs, 'study waits', 'studies wait')} for a person"
+        if crowd.needs
+        else "nothing waits for a person"
     )
-    return first, f"Best quality rose in {counted(risen, 'study', 'studies')} since yesterday; {wait}."
+    return first, f"Best quality rose in {counted(crowd.risen, 'study', 'studies')} since yesterday; {wait}."
 
 
-def is_large(entries: Sequence[Assessment]) -> bool:
+def is_large(crowd: Crowd) -> bool:
     """Whether there are too many for small charts."""
-    return len(entries) > MOST_DRAWN
+    return crowd.studies > MOST_DRAWN
 
-
-MOST_LINES = 6
-"""So many lines are shown one by one; a link shows all of them."""
-
-FEW = 2
-"""So many of a kind have a line each among very many others."""
 
 NAMED = 5
 
 
-def with_forced(steps: Sequence[NextStep], viewer: Viewer) -> list[NextStep]:
-    """The steps, and for a referee the forced promotions that wait in Airflow: after the worst, before all else."""
-    return sorted((*forced_steps(viewer), *steps), key=lambda step: step.severity != Severity.BAD)
-
-
-def lines_of(steps: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
-    """The lines, worst first.
+def lines_of(board: Board, forced: Sequence[NextStep], viewer: Viewer, *, is_whole: bool = False) -> list[Need]:
+    """The lines, worst first; forced promotions that wait in Airflow come after the worst and before all else.
 
     Args:
-        steps: As of ``services.reports.next_steps``, worst first.
+        board: What the database has.
+        forced: As of ``action_items.forced_steps``.
         viewer: Who looks.
-        is_whole: Whether each has a line, however many there are.
+        is_whole: Whether each has a line, up to ``MOST_LISTED``.
     """
-    if is_whole or len(steps) <= MOST_LINES:
-        return [need_of(step, viewer) for step in steps]
+    steps = sorted((*forced, *board.steps), key=lambda step: step.severity != Severity.BAD)
+    if is_whole or board.needs_total + len(forced) <= MOST_LINES:
+        return [need_of(step, viewer) for step in steps][:MOST_LISTED]
     lines = []
-    for of_kind in _by_kind(steps).values():
-        lines += [need_of(s, viewer) for s in of_kind] if len(of_kind) <= FEW else [_together(of_kind, viewer)]
+    for kind in _with_forced(board.needs, forced):
+        own = [step for step in steps if step.kind == kind.kind]
+        if kind.kind == StepKind.REFEREE:
+            kind = replace(kind, studies=1)
+        lines += [need_of(s, viewer) for s in own] if kind.studies <= FEW else [_together(kind, viewer)]
     return lines
 
 
-def kinds_of(steps: Sequence[NextStep]) -> list[tuple[str, str, str, int]]:
+def _with_forced(kinds: Sequence[KindOfNeed], forced: Sequence[NextStep]) -> list[KindOfNeed]:
+    """The kinds with the promotions that wait in Airflow among them, before what else has to be decided."""
+    if not forced:
+        return list(kinds)
+    own = next((kind for kind in kinds if kind.kind == StepKind.PROMOTE), None)
+    times = [t for t in (*(step.since for step in forced), own.since if own else None) if t is not None]
+    asked = {step.study for step in forced if step.study} - set(own.names if own else ())
+    named = [*dict.fromkeys(step.study for step in forced if step.study in asked), *(own.names if own else [])]
+    titles = {forced[0].title, own.title if own else forced[0].title}
+    both = KindOfNeed(
+        kind=str(StepKind.PROMOTE),
+        severity=str(Severity.WARN),
+        studies=len(asked) + (own.studies if own else 0),
+        since=min(times, default=None),
+        title=titles.pop() if len(titles) == 1 else None,
+        names=named,
+        oldest=named[0] if named else "",
+    )
+    worst = [kind for kind in kinds if kind.severity == Severity.BAD]
+    return [*worst, both, *(kind for kind in kinds if kind not in worst and kind is not own)]
+
+
+def kinds_of(board: Board) -> list[tuple[str, str, str, int]]:
     """How many studies need what, worst first: kind, its word, its colour and the number."""
     return [
-        (str(kind), STEPS[kind][1], _colour(of_kind), len({s.study for s in of_kind}))
-        for kind, of_kind in _by_kind(steps).items()
+        (k.kind, STEPS[StepKind(k.kind)][1], k.severity, 1 if k.kind == StepKind.REFEREE else k.studies)
+        for k in board.needs
     ]
 
 
-def _by_kind(steps: Sequence[NextStep]) -> dict[StepKind, list[NextStep]]:
-    found: dict[StepKind, list[NextStep]] = {}
-    for step in steps:
-        found.setdefault(step.kind, []).append(step)
-    return found
-
-
-def _together(steps: Sequence[NextStep], viewer: Viewer) -> Need:
+def _together(kind: KindOfNeed, viewer: Viewer) -> Need:
     """One line for many of a kind, which leads to them; it is as old as the oldest."""
-    kind = steps[0].kind
-    times = [step.since for step in steps if step.since is not None]
-    first = need_of(replace(steps[0], since=min(times, default=None)), viewer)
-    titles = {step.title for step in steps}
-    names = list(dict.fromkeys(step.study for step in steps if step.study))
-    title = titles.pop() if len(titles) == 1 else STEPS[kind][1].lower()
-    more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+    what = StepKind(kind.kind)
+    more = f" and {kind.studies - NAMED:,} more" if kind.studies > NAMED else ""
+    age = "" if kind.since is None else age_text((datetime.now(UTC) - kind.since).total_seconds())
     return Need(
-        title=f"{counted(len(names), 'study', 'studies')}: {title}",
-        why=", ".join(names[:NAMED]) + more,
-        colour=_colour(steps),
-        shape=first.shape,
-        age=first.age,
-        href="/?" + urlencode({"show": "needs", "kind": kind}),
+        title=f"{counted(kind.studies, 'study', 'studies')}: {kind.title or STEPS[what][1].lower()}",
+        why=", ".join(kind.names[:NAMED]) + more,
+        colour=kind.severity,
+        shape=STEPS[what][0],
+        age=age,
+        href="/?" + urlencode({"show": "needs", "kind": kind.kind}),
         act="Show them",
     )
-
-
-def _colour(steps: Sequence[NextStep]) -> str:
-    return "bad" if any(step.severity == Severity.BAD for step in steps) else "warn"
