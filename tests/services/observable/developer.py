@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import re
 import shutil
 import signal
@@ -151,7 +152,12 @@ _CATALOGUES = ("pg_catalog", "information_schema")
 
 
 def _neutral_value(neutral: Neutral, column: str, value: Any) -> Any:
-    """A value of a column; what holds hashes over secret nonces, by the letter of its column, by name."""
+    """A value of a column; what holds hashes over secret nonces, by the letter of its column, by name.
+
+    The summary that is kept of a study has the times of other columns, which are compared by their places there.
+    """
+    if column in ("work.assessments.facts", "work.assessments.needs"):
+        return neutral.text(json.dumps(value, sort_keys=True))
     if letter_of(Kind.COLUMN, column) is not Letter.EVIDENCE:
         return value
     return neutral.text(value) if isinstance(value, str) else neutral.envelope(value)

@@ -86,6 +86,13 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.VALUE,
+        "At the end every study of the worlds needs a person; the page of the overview was compared before, too.",
+        "work.assessments.standing=finished",
+        "work.assessments.standing=paused",
+        "work.assessments.standing=searching",
+    ),
+    *_undriven(
+        Kind.VALUE,
         "The worlds have no drift, no damaged set and no sets that share inputs, and a set that a referee plans, seals "
         "or releases is no answer.",
         "work.alerts.kind=drift",
