@@ -286,6 +286,10 @@ def indexed(tx: Connection, values: NDArray[np.uint64]) -> list[list[list[int]]]
     return sorted(parts)
 
 
+def newest_part(tx: Connection) -> int:
+    return int(scalar(tx, "SELECT max(id) FROM sealed.row_parts"))
+
+
 def test_the_index_of_values_follows_the_registry(empty: Callable[[str], Store]) -> None:
     """Rows from before the index, later ones of the same source, a packed part, and a column that is removed."""
     rng = np.random.default_rng(27)
@@ -310,8 +314,11 @@ def test_the_index_of_values_follows_the_registry(empty: Callable[[str], Store])
         some = np.concatenate([first.ravel(), second.ravel(), large[5], large[:, 7][:9]])
         hit = np.where(np.isin(large, some), large, 0)
         assert indexed(tx, some) == sorted(map(values_of, (first, second, hit)))
-        row_registry.forget_column(tx, ids[0][:30], 1)
-        first[:, 1] = 0
+        row_registry.forget_columns(tx, ids[0][:30], (1, 2))
+        first[:, 1:] = 0
         assert indexed(tx, some) == sorted(map(values_of, (np.concatenate([first, second]), hit)))
+        made = newest_part(tx)
+        row_registry.forget_columns(tx, ids[0][:30], ())  # the index is made anew all the same
+        assert newest_part(tx) > made
         change(tx, "UPDATE sealed.registry SET state = 'open'")
         assert scalar(tx, "SELECT count(*) FROM sealed.row_parts") == 2

@@ -461,8 +461,8 @@ def _forget_labels(tx: Connection, found: Found, held: Sequence[int], label: tup
             votes = is_certain if is_certain.any() else ~is_certain
             said = tokens[of_new][votes, None]
             agree = ((known.tokens[of_known[votes]] == said) & (said != 0)).mean(axis=0)
-            for column in np.flatnonzero((agree > 0.5) | (source.names == np.uint64(name))).tolist():
-                registry.forget_column(tx, [known.ids[i] for i in of_known.tolist()], column)
+            places = np.flatnonzero((agree > 0.5) | (source.names == np.uint64(name))).tolist()
+            registry.forget_columns(tx, [known.ids[i] for i in of_known.tolist()], places)
 
 
 def register_earlier(tx: Connection, artifacts: ArtifactStore) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 _ROWS_AT_ONCE = 20_000
+_PREFIXES_AT_ONCE = 256
+"""Keys of packed parts in one query: a table of 100,000 x 50 cells asks for all 65,536, and needs few of the cells."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,18 +152,20 @@ def shared_values(tx: Connection, values: NDArray[np.uint64]) -> SharedValues:
         values: Tokens, sorted, each once, none 0.
     """
     keys = np.frombuffer(values.astype("<u8").tobytes(), dtype=">i8").astype(np.int64)
-    found: dict[int, list[Row[Any]]] = {}
+    sources: dict[int, int] = {}
+    blocks: dict[int, list[NDArray[Any]]] = {}
     for kind in rows(tx, "SELECT is_packed, sum(records) AS records FROM sealed.row_parts GROUP BY is_packed"):
         for block in _cells_of(tx, np.unique(keys >> 48) if kind.is_packed else keys, kind.is_packed, kind.records):
-            found.setdefault(block.id, []).append(block)
-    cells = np.frombuffer(b"".join(block.cells for blocks in found.values() for block in blocks), dtype=_CELL)
-    sizes = [sum(len(block.cells) for block in blocks) // _CELL.itemsize for blocks in found.values()]
-    parts = np.repeat(np.arange(len(sizes)), sizes)
-    if len(cells):  # of a packed part others come, too
-        is_shared = values[np.searchsorted(values, cells["token"]).clip(0, len(values) - 1)] == cells["token"]
-        cells, parts = cells[is_shared], parts[is_shared]
+            read = np.frombuffer(block.cells, dtype=_CELL)
+            near = np.searchsorted(values, read["token"]).clip(0, len(values) - 1)
+            is_shared = values[near] == read["token"]  # others come with them
+            if is_shared.any():
+                sources[block.id] = block.source_id
+                blocks.setdefault(block.id, []).append(read[is_shared])
+    cells = np.concatenate([np.zeros(0, dtype=_CELL), *(one for part in blocks.values() for one in part)])
+    parts = np.repeat(np.arange(len(blocks)), [sum(map(len, part)) for part in blocks.values()])
     return SharedValues(
-        np.array([blocks[0].source_id for blocks in found.values()], dtype=np.int64),
+        np.array([sources[part] for part in blocks], dtype=np.int64),
         parts,
         cells["token"].astype(np.uint64),
         cells["row"].astype(np.int64),
@@ -170,11 +174,12 @@ def shared_values(tx: Connection, values: NDArray[np.uint64]) -> SharedValues:
 
 def _cells_of(tx: Connection, keys: NDArray[np.int64], is_packed: bool, records: int) -> Iterator[Row[Any]]:
     """Yield the cells with these keys by part; a part may come several times, with other keys each time."""
-    if len(keys) > records:  # reading all of them is cheaper
+    if not is_packed and len(keys) > records:  # reading all of them is cheaper
         yield from rows(tx, _OF_PARTS.format("sealed.row_values"), is_packed=is_packed)
         return
-    for start in range(0, len(keys), _ROWS_AT_ONCE):
-        part = keys[start : start + _ROWS_AT_ONCE].tolist()
+    at_once = _PREFIXES_AT_ONCE if is_packed else _ROWS_AT_ONCE
+    for start in range(0, len(keys), at_once):
+        part = keys[start : start + at_once].tolist()
         yield from rows(tx, _OF_PARTS.format(_PROBED), is_packed=is_packed, keys=part)
 
 
@@ -253,15 +258,21 @@ def sources_of(tx: Connection, ids: Iterable[bytes]) -> set[int]:
     return {int(r.source_id) for r in found}
 
 
-def forget_column(tx: Connection, ids: Iterable[bytes], place: int) -> None:
-    """Remove one column from the tokens of these rows: it is a label of theirs in another study."""
-    change(
-        tx,
-        "UPDATE sealed.registry SET tokens = overlay(tokens PLACING decode(repeat('00', 8), 'hex') FROM :begin FOR 8) "
-        "WHERE id = ANY (:ids)",
-        ids=list(ids),
-        begin=8 * place + 1,
-    )
+def forget_columns(tx: Connection, ids: Iterable[bytes], places: Sequence[int]) -> None:
+    """Remove columns from the tokens of rows: each is a label of theirs in another study.
+
+    The index of their sources is made anew once, even where there is no column to remove: so the time does not tell
+    whether a column was found to be a label.
+
+    Args:
+        tx: Transaction of the referee's role that holds the registry.
+        ids: The rows, registered.
+        places: Of the columns in their source, from 0; perhaps none.
+    """
+    tokens = "tokens"
+    for place in places:
+        tokens = f"overlay({tokens} PLACING decode(repeat('00', 8), 'hex') FROM {8 * place + 1} FOR 8)"
+    change(tx, f"UPDATE sealed.registry SET tokens = {tokens} WHERE id = ANY (:ids)", ids=list(ids))
 
 
 def open_released(tx: Connection, test_set_id: int) -> None:

@@ -57,7 +57,7 @@ REVOKE EXECUTE ON FUNCTION sealed.index_rows(bigint, bytea[]) FROM PUBLIC;
 
 -- All rows of a source, in parts of the size in which they are registered.
 CREATE FUNCTION sealed.index_source(source bigint) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, pg_temp AS $$
+SET search_path = pg_catalog, pg_temp SET enable_hashagg = off SET work_mem = '64MB' AS $$
 BEGIN
   DELETE FROM sealed.row_values v USING sealed.row_parts p WHERE p.source_id = source AND v.part_id = p.id;
   DELETE FROM sealed.row_parts WHERE source_id = source;
@@ -79,12 +79,13 @@ REVOKE EXECUTE ON FUNCTION sealed.registry_indexed() FROM PUBLIC;
 CREATE TRIGGER registry_indexed AFTER INSERT ON sealed.registry REFERENCING NEW TABLE AS added
   FOR EACH STATEMENT EXECUTE FUNCTION sealed.registry_indexed();
 
--- A value that is removed from rows is a label elsewhere: the index forgets it, too.
+-- A value that is removed from rows is a label elsewhere: the index forgets it, too. An update that leaves the state is
+-- one of tokens, and is followed whether or not it has removed a value: the time must not tell.
 CREATE FUNCTION sealed.registry_reindexed() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM sealed.index_source(s.source_id) FROM (
-    SELECT DISTINCT n.source_id FROM after n JOIN before b ON b.id = n.id WHERE n.tokens <> b.tokens) AS s;
+    SELECT DISTINCT n.source_id FROM after n JOIN before b ON b.id = n.id WHERE n.state = b.state) AS s;
   RETURN NULL;
 END $$;
 REVOKE EXECUTE ON FUNCTION sealed.registry_reindexed() FROM PUBLIC;
