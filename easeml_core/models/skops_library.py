@@ -1,8 +1,8 @@
 """``skops.io``, imported without PyTorch and pandas.
 
 While it is imported, skops walks through all of scikit-learn, which then imports PyTorch and pandas where they are
-installed: more than half the start of a child, and 190 MB that each fork of a server would map. A server imports this
-module before it forks (``formats.modules_of``).
+installed: more than half the start of a child that starts cold, and with PyTorch 190 MB that each fork of a server
+would map. A server imports this module before it forks (``formats.modules_of``).
 """
 
 from __future__ import annotations

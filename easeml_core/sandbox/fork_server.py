@@ -378,7 +378,7 @@ def _become(request: Request) -> None:
     time.tzset()
     _set_threads(int(request.environment.get("OMP_NUM_THREADS", "1")))
     _seed()
-    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]  # not in the stubs
+    for finalizer in getattr(weakref.finalize, "_registry", ()):
         finalizer.atexit = False  # of libraries that the server has imported: PyTorch's take 25 ms to free memory
     gc.enable()
     for folder in reversed(request.environment.get("PYTHONPATH", "").split(os.pathsep)):

@@ -264,13 +264,17 @@ def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> s
 
 
 def studies_that_wait(tx: Connection, *, most: int) -> list[str]:
-    """Return the names of studies with pairs or switches that no refresh has taken: ``most``, oldest wait first."""
+    """Return the names of studies with pairs or switches that no refresh has taken: ``most``, oldest wait first.
+
+    A study waits since the last refresh that was asked for: one that cannot be refreshed comes behind the others.
+    """
     found = rows(
         tx,
         "SELECT s.name FROM work.studies s JOIN (SELECT study_id, fed_at AS since FROM work.feeds "
         "WHERE state = 'waiting' UNION ALL SELECT study_id, switched_at FROM work.switches "
         "WHERE refreshed_by IS NULL) w ON w.study_id = s.id WHERE s.state = 'ACTIVE' "
-        "GROUP BY s.id ORDER BY min(w.since), s.name LIMIT :most",
+        "GROUP BY s.id ORDER BY greatest(min(w.since), (SELECT max(q.requested_at) FROM work.requests q "
+        "WHERE q.study_id = s.id AND q.kind = 'refresh')), s.name LIMIT :most",
         most=most,
     )
     return [r.name for r in found]

@@ -55,6 +55,8 @@ def test_a_run_takes_the_studies_that_have_waited_longest(lab: Any) -> None:
     for study in ("full", "first"):
         bring(lab, as_pairs(*new_rows(1)), study=study)
     assert [studies_that_wait(lab.worker, most=n) for n in (1, 2)] == [["full"], ["full", "first"]]
+    file_refresh(lab.worker, study="full", request_key="r")  # and it would fail, night after night
+    assert studies_that_wait(lab.worker) == ["first", "full"]
     with pytest.raises(ConfigError, match="most"):
         studies_that_wait(lab.worker, most=0)
 
