@@ -16,6 +16,13 @@ Lives through the referee, in an embedded installation: the whole table, both ha
 rows, and the whole table without the registry. A study that is refused counts as a life without a PASS.
 
     python benchmarks/sealed_rows_lookup.py --lives 300 --referee-lives 5
+
+With ``--studies`` it measures what a registration costs after so many others: processor time of referee and database,
+and that of a look-up that compares the rows with all sources, as before there was an index of values. *Numbers* are
+the tables of ``night.py``, which share a value by chance; *alike* are tables of the columns above, which share ages and
+regions, so that each is compared with all others.
+
+    python benchmarks/sealed_rows_lookup.py --studies 8 64 200 1000 --tables numbers --save
 """
 
 from __future__ import annotations
@@ -23,16 +30,22 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
+import time
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 from installation import Installation, installation
+from night import GATE, METER, write_table
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
+from easeml_core.data.rows.screen import Screen
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
@@ -43,6 +56,7 @@ from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets import row_registry
 from easeml_core.stats.binomial_bounds import clopper_pearson
+from easeml_core.store.rows import scalar
 from easeml_core.store.tables import models, releases, sealed, studies
 
 if TYPE_CHECKING:
@@ -61,6 +75,9 @@ SEALED_SHARES = 0.2, 0.1
 TARGETS = "y", "z"
 KEYS = "dose", "weight"
 """By these two columns a row is looked up."""
+REPEATS = 4
+"""Registrations that are measured at each number of studies."""
+RESULTS = Path(__file__).parent / "results" / "sealing.csv"
 
 
 def table(rng: np.random.Generator, rows: int) -> Table:
@@ -187,14 +204,19 @@ def life_of_others(rng: np.random.Generator, rows: int, left: tuple[str, ...] | 
 # -- the referee -------------------------------------------------------------------------------------------------------
 
 
-def file_table(at: Installation, study: str, content: Table, target: str, tenant: str, rows: str = "rows") -> bool:
-    """Register a table as a study; whether it is refused."""
-    path = at.folder / "data" / tenant / f"{study}.csv"
+def write_csv(path: Path, content: Table) -> None:
+    """The table as a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(content)
         writer.writerows(zip(*(column.tolist() for column in content.values()), strict=True))
+
+
+def file_table(at: Installation, study: str, content: Table, target: str, tenant: str, rows: str = "rows") -> bool:
+    """Register a table as a study; whether it is refused."""
+    path = at.folder / "data" / tenant / f"{study}.csv"
+    write_csv(path, content)
     filed = register_study(
         at.worker,
         study=study,
@@ -278,6 +300,98 @@ def life_through_the_referee(at: Installation, way: str, number: int) -> tuple[b
     return False, passed
 
 
+# -- growth ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Processor milliseconds of one registration (mean).
+
+    Attributes:
+        tables: Which tables.
+        studies: Registered before.
+        referee: Of the referee.
+        database: Of the database.
+        all_sources: Of both for one look-up that compares the rows with every source.
+        load: Of the machine.
+    """
+
+    tables: str
+    studies: int
+    referee: float
+    database: float
+    all_sources: float
+    load: float
+
+
+def growth(tables: str, counts: list[int]) -> Iterator[Cost]:
+    """Register studies of as many tenants, and measure those that follow each of these numbers of others."""
+    with installation() as at:
+        registered = 0
+        for count in sorted(counts):
+            for number in range(registered, count):
+                register_one(at, tables, number)
+            spent = [register_one(at, tables, count + one) for one in range(REPEATS)]
+            registered = count + REPEATS
+            referee, database = np.mean(spent, axis=0)
+            yield Cost(tables, count, referee, database, look_up_in_all(at), os.getloadavg()[0])
+
+
+def register_one(at: Installation, tables: str, number: int) -> tuple[float, float]:
+    """Processor milliseconds of referee and database for one more study of a separate tenant."""
+    name = f"t{number:05d}"
+    path = at.folder / "data" / name / "table.csv"
+    if tables == "numbers":
+        write_table(path, number)
+    else:
+        write_csv(path, table(seeded(number), ROWS))
+    filed = register_study(
+        at.worker,
+        study=name,
+        tenant=name,
+        source="csv:table.csv",
+        target="label" if tables == "numbers" else "y",
+        gate=GATE,
+        meter=METER,
+        candidates=[{"name": "tree", "kind": "decision_tree"}],
+        request_key=at.key(),
+    )
+    before = time.process_time(), at.database_processor_ms()
+    at.judge.answer_one()
+    spent = 1000 * (time.process_time() - before[0]), at.database_processor_ms() - before[1]
+    answer = answer_of(at.worker, filed.request_id)
+    # A few tables of other rows of the same population are refused.
+    if answer is None or (answer.refused and tables == "numbers"):
+        raise RuntimeError(str(answer))
+    return spent
+
+
+def look_up_in_all(at: Installation) -> float:
+    """Processor milliseconds of a look-up of the newest study's table that passes over no source."""
+    with at.worker.begin() as tx:
+        study = studies.study_by_id(tx, int(scalar(tx, "SELECT max(id) FROM work.studies")))
+    path = at.folder / "data" / study.tenant / "table.csv"
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    columns = [(n, np.array(c, dtype=object)) for n, *c in zip(*rows, strict=True) if n != study.target]
+    before = time.process_time(), at.database_processor_ms()
+    with mock.patch.object(Screen, "may_match", lambda _, parts, *cells: np.unique(parts)), at.referee.begin() as tx:
+        names, cells = zip(*columns, strict=True)
+        row_registry.look_up(tx, at.artifacts, study, row_registry.new_rows(tx, Cells(names, cells)))
+    return 1000 * (time.process_time() - before[0]) + at.database_processor_ms() - before[1]
+
+
+def save(costs: list[Cost]) -> None:
+    """Write the costs into the file of results; those of other tables stay."""
+    with RESULTS.open(newline="", encoding="utf-8") if RESULTS.exists() else Path(os.devnull).open() as file:
+        kept = [row for row in csv.DictReader(file) if row["tables"] != costs[0].tables]
+    new = [{n: f"{v:.1f}" if isinstance(v, float) else v for n, v in asdict(cost).items()} for cost in costs]
+    with RESULTS.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Cost)])
+        writer.writeheader()
+        writer.writerows(sorted([*kept, *new], key=lambda row: str(row["tables"]), reverse=True))
+
+
 # -- counts ------------------------------------------------------------------------------------------------------------
 
 
@@ -302,7 +416,18 @@ def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--lives", type=int, default=300)
     asked.add_argument("--referee-lives", type=int, default=5)
+    asked.add_argument("--studies", type=int, nargs="+", default=[], help="measure registrations after so many others")
+    asked.add_argument("--tables", choices=("numbers", "alike"), default="numbers", help="which tables they have")
+    asked.add_argument("--save", action="store_true", help="keep the costs in benchmarks/results/sealing.csv")
     given = asked.parse_args()
+    if given.studies:
+        costs = []
+        for cost in growth(given.tables, given.studies):
+            costs.append(cost)
+            print(cost, flush=True)
+        if given.save:
+            save(costs)
+        return
     if given.lives:
         on_the_judge(range(given.lives))
     for way in ("whole table", "divided", "hidden", "no registry") if given.referee_lives else ():

@@ -131,6 +131,16 @@ def referees(_: Runner | None = None) -> str:
     return f"{table(header, body)}\n\n{table(['single answer', 'wall ms'], singles)}"
 
 
+def sealing(_: Runner | None = None) -> str:
+    """Processor milliseconds of a registration, by number of studies before it."""
+    figures = ("referee", "database", "all_sources")
+    body = [
+        [row["tables"], f"{int(row['studies']):,}", *(f"{float(row[name]):,.0f}" for name in figures)]
+        for row in rows_of("sealing.csv")
+    ]
+    return table(["tables", "studies before", "referee ms", "database ms", "look-up in all sources, ms"], body)
+
+
 def matrix(_: Runner | None = None) -> str:
     """Quality and seconds of every cell, the best of each table in bold."""
     lines: dict[str, list[Row]] = {}
@@ -187,6 +197,7 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "night": night,
     "night-growth": night_growth,
     "referees": referees,
+    "sealing": sealing,
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
     "five-studies": studies,
     "rungs": rungs,
