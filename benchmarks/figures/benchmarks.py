@@ -141,6 +141,21 @@ def sealing(_: Runner | None = None) -> str:
     return table(["tables", "studies before", "referee ms", "database ms", "look-up in all sources, ms"], body)
 
 
+def pages(_: Runner | None = None) -> str:
+    """Milliseconds of each view, by the numbers of studies and of trials of each."""
+    found = rows_of("pages.csv")
+    sizes = list(dict.fromkeys((row["studies"], row["trials"]) for row in found))
+    cells = {(row["view"], row["studies"], row["trials"]): _page(row) for row in found}
+    views = list(dict.fromkeys(row["view"] for row in found))
+    body = [[view, *(cells.get((view, *size), "") for size in sizes)] for view in views]
+    return table(["view", *(f"{int(studies):,} x {int(trials):,}" for studies, trials in sizes)], body)
+
+
+def _page(row: Row) -> str:
+    median, processor = float(row["median_ms"]), float(row["processor_ms"])
+    return f"{median:,.0f} ({processor:,.0f})"
+
+
 def matrix(_: Runner | None = None) -> str:
     """Quality and seconds of every cell, the best of each table in bold."""
     lines: dict[str, list[Row]] = {}
@@ -195,6 +210,7 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
     "child-start": starts,
     "night": night,
+    "pages": pages,
     "night-growth": night_growth,
     "referees": referees,
     "sealing": sealing,

@@ -11,7 +11,7 @@ TABLES = """
 CREATE TABLE work.study_changes (
   study_id  bigint NOT NULL,
   taken     boolean NOT NULL DEFAULT false
-);
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
 
 CREATE TABLE work.assessments (
   study_id      bigint CONSTRAINT assessments_pkey PRIMARY KEY
@@ -59,6 +59,7 @@ ALTER TABLE work.assessments ALTER COLUMN facts SET STORAGE EXTERNAL, ALTER COLU
 ALTER TABLE work.assessments SET (toast_tuple_target = 512);
 
 CREATE INDEX studies_tenant_idx ON work.studies (tenant_id);
+CREATE INDEX studies_any_name_idx ON work.studies (name);
 CREATE INDEX candidates_functions_idx ON work.candidates (study_id) WHERE kind = 'function';
 CREATE INDEX gate_verdicts_decided_idx ON work.gate_verdicts (decided_at) INCLUDE (symbol, study_id) WHERE planned;
 CREATE INDEX promotions_promoted_idx ON work.promotions (promoted_at);
