@@ -37,7 +37,7 @@ QUIET_SECONDS = 20
 # Bytecode is compiled beforehand for what the stack's processes import: as root, some of them run under accounts that
 # cannot write into the environment and would compile it at every start. These parts are not imported by them.
 NOT_COMPILED = (
-    r"/(tests?|testing|_inductor|physics|lexers)/"
+    r"/site-packages/(.*/)?(tests?|testing|_inductor|physics|lexers)/"
     r"|/site-packages/(PIL|_pytest|dns|fontTools|google|grpc|git|hypothesis|matplotlib|mkdocs|material|mlflow|mpl_toolkits"
     r"|mypy|mypyc|networkx|numpy/distutils|pip|playwright|pyarrow|setuptools|torch/_vendor|torchvision|wcwidth/table_\w+)/"
 )
@@ -150,21 +150,13 @@ class Environment:
             if reason:
                 show_above(f"pip installs it, which takes longer: {reason}")
                 self._require(self._run(self._pip("install", "--no-compile", *wanted)))
-            elsewhere = os.environ | {"PYTHONWARNINGS": "ignore"}
-            compiling = [
-                str(self.python),
-                "-m",
-                "compileall",
-                "-qq",
-                "-j",
-                "0",
-                "-x",
-                NOT_COMPILED,
-                str(self._packages()),
-            ]
-            self._run(
-                compiling, elsewhere
-            )  # some packages bring files for other versions of Python: its status says nothing
+            self._compile()
+
+    def _compile(self) -> None:
+        """Compile on all cores; some packages bring files for other versions of Python, so the status says nothing."""
+        folders = [str(self._packages()), "easeml_core", "plugins"]
+        command = [str(self.python), "-m", "compileall", "-qq", "-j", "0", "-x", NOT_COMPILED, *folders]
+        self._run(command, os.environ | {"PYTHONWARNINGS": "ignore"})
 
     def _install_by_uv(self, wanted: Sequence[str]) -> str:
         """Install by uv; gives the reason why it could not, or an empty text."""
