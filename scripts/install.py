@@ -32,6 +32,7 @@ UV = "uv>=0.9,<1"
 EDITABLES = "editables>=0.5"  # the editable installation imports it, and does not declare it
 UNFINISHED = ".installing"
 TAIL = 25
+NOT_STARTED = 126  # as of a shell
 QUIET_SECONDS = 20
 
 # Bytecode is compiled beforehand for what the stack's processes import: as root, some of them run under accounts that
@@ -145,8 +146,11 @@ class Environment:
         """
         wanted = ["-c", "constraints.txt", "-e", f".[{selection.extras}]", EDITABLES]
         print(f"Installing {selection.title} (report: {self.log.relative_to(REPOSITORY)})", flush=True)
-        with self.log.open("w", encoding="utf-8") as self.report, self._changing():
-            reason = self._install_by_uv(wanted)
+        self.log.write_text("", encoding="utf-8")
+        # uv alone is no change that could leave the environment half made.
+        has_uv = self._run(self._pip("install", "--retries", "1", "-c", "constraints.txt", UV)) == 0
+        with self._changing():
+            reason = self._install_by_uv(wanted) if has_uv else "pip could not install uv"
             if reason:
                 show_above(f"pip installs it, which takes longer: {reason}")
                 self._require(self._run(self._pip("install", "--no-compile", *wanted)))
@@ -161,13 +165,11 @@ class Environment:
     def _install_by_uv(self, wanted: Sequence[str]) -> str:
         """Install by uv; gives the reason why it could not, or an empty text."""
         try:
-            options, environment = uv_options(settings_of(self.python), os.environ)
+            options, variables = uv_options(settings_of(self.python), os.environ)
         except UnsupportedSettingError as error:
             return str(error)
-        if self._run(self._pip("install", "--retries", "1", "-c", "constraints.txt", UV)):
-            return "pip could not install uv"
         command = [str(self.python.parent / "uv"), "pip", "install", "--python", str(self.python), *options, *wanted]
-        status = self._run(command, os.environ | environment)
+        status = self._run(command, os.environ | variables)
         return f"uv ended with status {status}{self._first_error()}" if status else ""
 
     def _first_error(self) -> str:
@@ -213,21 +215,27 @@ class Environment:
     def _run(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
         """Run an installer in the repository, its output in the report; gives its exit status."""
         show = Ticker()
-        with subprocess.Popen(
-            command,
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(self.lock,),
-            text=True,
-            errors="replace",
-        ) as process:
-            for line in process.stdout or ():
-                self.report.write(line)
-                self.report.flush()
-                show(line)
+        with self.log.open("a", encoding="utf-8") as report:
+            try:
+                process = subprocess.Popen(
+                    command,
+                    cwd=REPOSITORY,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(self.lock,),
+                    text=True,
+                    errors="replace",
+                )
+            except OSError as error:  # such as uv in a folder from which nothing may be executed
+                report.write(f"error: {command[0]} cannot be started: {error.strerror}\n")
+                return NOT_STARTED
+            with process:
+                for line in process.stdout or ():
+                    report.write(line)
+                    report.flush()
+                    show(line)
         return process.returncode
 
 

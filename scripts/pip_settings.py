@@ -24,20 +24,24 @@ WITHOUT_EFFECT = {
 """Settings that change neither what is installed nor from where."""
 
 OPTIONS = {
-    "constraint": "--constraint",
-    "find-links": "--find-links",
-    "trusted-host": "--allow-insecure-host",
-    "only-binary": "--only-binary",
-    "no-binary": "--no-binary",
+    "constraint": ("--constraint", "UV_CONSTRAINT"),
+    "trusted-host": ("--allow-insecure-host", "UV_INSECURE_HOST"),
+    "only-binary": ("--only-binary", ""),
+    "no-binary": ("--no-binary", ""),
 }
-"""Settings of several values -> uv's option, which is given once for each."""
+"""Settings of several values -> uv's option, which is given once for each, and the variable that says the same."""
 
-FLAGS = {"no-index": ("--no-index",), "pre": ("--prerelease", "allow"), "no-cache-dir": ("--no-cache",)}
-"""Settings that are on or off -> what uv is given where they are on."""
+FLAGS = {
+    "no-index": (("--no-index",), "UV_NO_INDEX"),
+    "pre": (("--prerelease", "allow"), "UV_PRERELEASE"),
+    "no-cache-dir": (("--no-cache",), "UV_NO_CACHE"),
+}
+"""Settings that are on or off -> what uv is given where they are on, and the variable that says the same."""
 
 VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX",),
     "extra-index-url": ("UV_INDEX",),
+    "find-links": ("UV_FIND_LINKS",),
     "cert": ("SSL_CERT_FILE",),
     "client-cert": ("SSL_CLIENT_CERT",),
     "proxy": ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"),
@@ -99,22 +103,25 @@ def uv_options(settings: Mapping[str, str], environment: Mapping[str, str]) -> t
 
     Example:
         >>> uv_options({"find-links": "/wheels", "index-url": "https://i"}, {})
-        (['--find-links', '/wheels'], {'UV_DEFAULT_INDEX': 'https://i'})
+        ([], {'UV_FIND_LINKS': '/wheels', 'UV_DEFAULT_INDEX': 'https://i'})
     """
     options: list[str] = []
     variables: dict[str, str] = {}
     for name, value in settings.items():
         if name in OPTIONS:
-            options += [part for each in value.split() for part in (OPTIONS[name], each)]
+            option, variable = OPTIONS[name]
+            options += [part for each in value.split() for part in (option, each) if variable not in environment]
         elif name in FLAGS:
-            options += FLAGS[name] if _is_on(value) else ()
+            flag, variable = FLAGS[name]
+            options += flag if _is_on(value) and variable not in environment else ()
         elif name in VARIABLES:
             given = {
                 v
                 for v in VARIABLES[name]
                 if v.startswith("UV_") and (v in environment or FORMER_NAMES.get(v, v) in environment)
             }
-            variables |= dict.fromkeys(set(VARIABLES[name]) - given, value)
+            said = ",".join(value.split()) if name == "find-links" else value
+            variables |= dict.fromkeys(set(VARIABLES[name]) - given, said)
         elif name not in WITHOUT_EFFECT:
             message = f"pip's setting {name!r} has no counterpart in uv"
             raise UnsupportedSettingError(message)

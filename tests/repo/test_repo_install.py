@@ -27,7 +27,9 @@ PROXY = {"ALL_PROXY": "p", "HTTP_PROXY": "p", "HTTPS_PROXY": "p"}
 @pytest.mark.parametrize(
     ("settings", "environment", "options", "variables"),
     [
-        ({"find-links": "/a /b", "progress-bar": "off"}, {}, ["--find-links", "/a", "--find-links", "/b"], {}),
+        ({"find-links": "https://u:secret@a /b", "quiet": "1"}, {}, [], {"UV_FIND_LINKS": "https://u:secret@a,/b"}),
+        ({"find-links": "/a"}, {"UV_FIND_LINKS": "/own"}, [], {}),
+        ({"pre": "1", "constraint": "/c"}, {"UV_PRERELEASE": "disallow", "UV_CONSTRAINT": "/d"}, [], {}),
         ({"constraint": "/c"}, {}, ["--constraint", "/c"], {}),
         ({"no-index": "1", "pre": "false"}, {}, ["--no-index"], {}),
         ({"trusted-host": "h"}, {}, ["--allow-insecure-host", "h"], {}),
@@ -147,6 +149,7 @@ def test_a_failure_before_any_change_leaves_the_environment_as_it_was(bench: Ben
     bench.install("demo")
     stamp = bench.folder / ".installed-demo"
     before = stamp.stat().st_mtime_ns
+    bench.changes = "get uv"  # a newer one, or the first
     bench.statuses |= {"uv": 2, "python": 1}
     assert bench.install("everything") == 1
     assert bench.stamps == {".installed-demo"}
