@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from easeml_core.errors import SchemaVersionError
@@ -15,6 +12,7 @@ from easeml_core.errors import SchemaVersionError
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from alembic.config import Config
     from sqlalchemy import Connection
 
 REVISION = "0028"
@@ -32,6 +30,8 @@ class Transactions(Protocol):
 
 def alembic_config() -> Config:
     """Return Alembic's settings, which need no file."""
+    from alembic.config import Config  # with Mako a tenth of a second, which commands, tasks and children do without
+
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config
@@ -49,6 +49,9 @@ def upgrade(store: Transactions) -> str:
     Raises:
         SchemaVersionError: The database has a revision that this code does not know, e.g. of a newer version.
     """
+    from alembic import command
+    from alembic.script import ScriptDirectory
+
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with store.begin(check_schema=False) as tx:
