@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 STUDY_FINISHED, BUDGET_SPENT = "study-finished", "budget-spent"
 """Events that hold as long as a study is as it is."""
 
-AT_ONCE = 2000
+AT_ONCE = 500
 """Studies that are counted and written by one statement: as many summaries are in memory at once."""
 
 _URGENCY = {kind: place for place, kind in enumerate(StepKind)}
