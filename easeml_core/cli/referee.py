@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from easeml_core.services.referee.publishing import Timetable
 
 
+AUDIT_SHARE = 0.05
+"""Of the referee's time, for checks of the audit's chain before answers."""
+
+
 @typed_record
 class AnsweredRequests:
     """The answer of ``easeml referee --once``: the number of requests that were answered."""
@@ -167,6 +171,7 @@ def _duties(
         repositories=_repositories(bundles),
         put_offs=put_offs,
         keys=keys,
+        audit_share=AUDIT_SHARE,
         workers=workers,
         poll_seconds=poll,
     )

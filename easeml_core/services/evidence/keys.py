@@ -16,7 +16,7 @@ import json
 import os
 import stat
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from easeml_core.attestation import PublicKey, SigningKey, canonical
 from easeml_core.errors import InvalidInputError, StateError, reason_of
@@ -68,6 +68,32 @@ class Marks:
         return replace(self, heads={**self.heads, head.chain: head})
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Marks that were read, and the file that said them.
+
+    Attributes:
+        file: Open, so that no other file gets its inode: each change of the marks is a new file.
+        version: Inode, time of change and size.
+        trusted: Ids of the keys that were trusted then.
+        marks: Without a fault.
+    """
+
+    file: IO[bytes]
+    version: tuple[int, int, int]
+    trusted: frozenset[str]
+    marks: Marks
+
+    def is_of(self, file: IO[bytes], trusted: Iterable[str]) -> bool:
+        """Whether the file is that one, unchanged, and the same keys are trusted."""
+        return self.version == _version(file) and self.trusted == frozenset(trusted)
+
+
+def _version(file: IO[bytes]) -> tuple[int, int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
 class KeyFolder:
     """The key, the trusted keys and the marks of one referee's host.
 
@@ -81,6 +107,7 @@ class KeyFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._loaded: tuple[tuple[int, int, int], SigningKey] | None = None
+        self._read: _Read | None = None
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
@@ -177,17 +204,40 @@ class KeyFolder:
             self._write_marks(Marks({**kept, **heads}), self.key())
 
     def _read_marks(self) -> Marks:
-        path = self.folder / MARKS
+        path, trusted = self.folder / MARKS, self.trusted()
         try:
-            found = json.loads(path.read_bytes())
+            file = path.open("rb")
+        except FileNotFoundError:
+            return Marks(fault=f"the high-water marks {path} are gone")
+        except OSError as error:
+            return Marks(fault=f"the high-water marks {path} cannot be read ({type(error).__name__})")
+        if self._read is not None and self._read.is_of(file, trusted):
+            file.close()
+            return self._read.marks
+        marks = self._parsed(path, file, trusted)
+        self._keep(file, trusted, marks)
+        return marks
+
+    def _keep(self, file: IO[bytes], trusted: Iterable[str], marks: Marks) -> None:
+        """Remember what a file says, which takes long with thousands of chains; a fault is looked at again."""
+        if self._read is not None:
+            self._read.file.close()
+            self._read = None
+        if marks.fault:
+            file.close()
+        else:
+            self._read = _Read(file, _version(file), frozenset(trusted), marks)
+
+    @staticmethod
+    def _parsed(path: Path, file: IO[bytes], trusted: Mapping[str, PublicKey]) -> Marks:
+        try:
+            found = json.loads(file.read())
             body, key_id, signature = found["body"], found["key_id"], bytes.fromhex(found["signature"])
-            key = self.trusted().get(key_id)
+            key = trusted.get(key_id)
             if key is None or not key.verifies(signature, _MARKS + canonical(body)):
                 return Marks(fault=f"the high-water marks {path} are not signed by a key of this folder")
             heads = {chain: Head(chain, place, bytes.fromhex(end)) for chain, (place, end) in body["heads"].items()}
             return Marks(heads, tuple(_intended(one) for one in body["intended"]))
-        except FileNotFoundError:
-            return Marks(fault=f"the high-water marks {path} are gone")
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return Marks(fault=f"the high-water marks {path} cannot be read ({type(error).__name__})")
 

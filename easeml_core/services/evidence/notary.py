@@ -45,6 +45,9 @@ APPEND_AT_ONCE = 200
 LOOK_SECONDS = 300.0
 """Interval of the check of all chains while the referee is idle."""
 
+MOST_AUDIT_SECONDS = 60.0
+"""A sound result about the audit's chain counts for so long at most, where ``Notary`` may let it count."""
+
 LOCKED = (
     "test set {set_id} is locked: its evidence does not verify, so it judges nothing; a referee finds the reason with "
     "`easeml audit verify` and unlocks the set with `easeml evidence acknowledge`"
@@ -65,10 +68,14 @@ class Notary:
     Args:
         store: Role ``easeml_referee``.
         folder: The host's key folder; None signs nothing and checks nothing, for tests and for use as a library.
+        audit_share: Largest share of the time, in [0, 1), that checks of the audit's chain before judgements may take.
+            The chain grows with the installation: a sound result counts until the next check is within the share. 0
+            checks it before each judgement, as the chain of the set is in any case.
     """
 
-    def __init__(self, store: Store, folder: Path | None) -> None:
-        self._store = store
+    def __init__(self, store: Store, folder: Path | None, *, audit_share: float = 0.0) -> None:
+        self._store, self._audit_share = store, audit_share
+        self._audit_counts_until = 0.0
         self._keys = None if folder is None else KeyFolder(folder)
         self._examined: dict[str, Examined] = {}
         self._reach = {kind: _Reach() for kind in (PROMOTION, AUDITED)}
@@ -120,11 +127,20 @@ class Notary:
             return
         with self.look() as look:
             for set_id in test_set_ids:
-                for name in (of_set(set_id), AUDIT):
-                    broken = look.examine(name).first_broken
-                    if broken is not None:
-                        logger.error("test set %d judges nothing: %s", set_id, broken)
-                        raise StateError(LOCKED.format(set_id=set_id))
+                self._require_sound(look, of_set(set_id), set_id)
+            if time.monotonic() >= self._audit_counts_until:
+                began = time.monotonic()
+                self._require_sound(look, AUDIT, min(test_set_ids))
+                took = time.monotonic() - began
+                counts = min(took / self._audit_share - took, MOST_AUDIT_SECONDS) if self._audit_share else 0.0
+                self._audit_counts_until = time.monotonic() + counts
+
+    @staticmethod
+    def _require_sound(look: Look, name: str, set_id: int) -> None:
+        broken = look.examine(name).first_broken
+        if broken is not None:
+            logger.error("test set %d judges nothing: %s", set_id, broken)
+            raise StateError(LOCKED.format(set_id=set_id))
 
     @contextlib.contextmanager
     def look(self) -> Iterator[Look]:

@@ -84,6 +84,7 @@ class Duties:
         mail: The mail server; None keeps mail until a referee has one.
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
+        audit_share: Largest share of the time that checks of the audit's chain take (``Notary``), in [0, 1).
         put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
         workers: How many requests are decided at a time, and models run, >= 1.
         lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
@@ -103,6 +104,7 @@ class Duties:
     mail: MailServer | None = None
     repositories: Mapping[str, Path] = field(default_factory=dict)
     keys: Path | None = None
+    audit_share: float = 0.0
     put_offs: int = MOST_PUT_OFFS
     workers: int = 1
     lease_seconds: float = LEASE_SECONDS
@@ -129,7 +131,7 @@ class Referee:
     def __init__(self, store: Store, artifacts: ArtifactStore, duties: Duties | None = None, **options: Any) -> None:
         self._store, self._artifacts = store, artifacts
         self._duties = Duties(**options) if duties is None else duties
-        self._notary = Notary(store, self._duties.keys)
+        self._notary = Notary(store, self._duties.keys, audit_share=self._duties.audit_share)
         self._fetches = Fetches(replace(self._duties.reach, artifacts=artifacts))
         self._dispatcher = Dispatcher(
             artifacts,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from test_services_labels import Desk
 from easeml_core.attestation import NONCE_BYTES, SigningKey, commit
 from easeml_core.errors import NotFoundError, StateError, TrainingKilled
 from easeml_core.services.evaluation import sealed_runs
+from easeml_core.services.evidence import notary
 from easeml_core.services.evidence.bundle import evidence_of
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
@@ -25,6 +27,7 @@ from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store.rows import pack, unpack
 from easeml_core.store.tables import chain
+from easeml_core.store.tables.chain import Head
 from easeml_core.store.tables.chained_rows import ROWS_OF_SET, row_facts
 from easeml_core.store.tables.labels import UNKNOWN
 
@@ -329,6 +332,34 @@ def test_labels_that_no_verdict_used_may_change_and_a_word_that_agrees_breaks_no
 
 
 EDITED = "UPDATE sealed.ledger SET report = report || '{\"wins\": %d}' WHERE step = %d AND test_set_id = 1"
+
+
+def test_a_sound_audit_counts_for_a_while_and_a_broken_one_never(office: Office, monkeypatch: Any) -> None:
+    """Twenty times as long as the check took where it may take a twentieth of the time, at most a minute."""
+    now = [1000.0]
+    monkeypatch.setattr(notary, "time", SimpleNamespace(monotonic=lambda: now.__setitem__(0, now[0] + 0.5) or now[0]))
+    patient = Notary(office.lab.referee, office.keys, audit_share=0.05)
+    patient.require_sound([1])  # the check has taken .5 s by this clock, so it counts for 9.5
+    owner("UPDATE work.audit SET reason = 'none' WHERE id = 2")(office)
+    now[0] += 7
+    patient.require_sound([1])
+    now[0] += 3
+    for _ in range(2):
+        with pytest.raises(StateError, match="test set 1 is locked"):
+            patient.require_sound([1])
+    with pytest.raises(StateError, match="test set 1 is locked"):
+        Notary(office.lab.referee, office.keys).require_sound([1])
+
+
+def test_marks_are_read_again_once_another_process_has_written_them(tmp_path: Path) -> None:
+    """The inode of the file that was read is not given to a newer one, and a key that is no longer trusted counts."""
+    mine, other = KeyFolder(tmp_path / "keys"), KeyFolder(tmp_path / "keys")
+    for place in range(1, 20):
+        head = Head("set/1", place, bytes([place]) * 32)
+        (other if place % 3 else mine).change_marks(lambda marks, head=head: marks.raised(head))
+        assert mine.marks().heads == other.marks().heads == {"set/1": head}
+    mine.path_of(mine.key().public).rename(tmp_path / "away")
+    assert "are not signed by a key of this folder" in mine.marks().fault
 
 
 def test_a_set_judges_again_once_it_is_acknowledged_and_a_later_change_is_found_again(office: Office) -> None:
