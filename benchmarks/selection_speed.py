@@ -178,7 +178,7 @@ def bench_process(
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 found = pool.submit(decide, store.dsn, policy=policy, key=key).result()
         finally:
-            if database is not None:  # a server of its own goes as a whole
+            if database is not None:  # a separate server goes as a whole
                 with store.begin() as tx:
                     installation.clear(tx, key=key)
     return asdict(found) | {
