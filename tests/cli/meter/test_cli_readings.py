@@ -51,6 +51,9 @@ def test_one_signal_is_reported_in_words_with_what_is_left(ask: Any, brief: None
     )
     ended = ask("model", "meter", "cancer", "1")  # the set has served: a refusal
     assert (ended.status, "no live meter set" in ended.out, ended.err) == (1, True, "")
+
+
+def test_a_reading_that_does_not_come_in_time_is_an_error(ask: Any, brief: None) -> None:
     late = ask("model", "meter", "cancer", "1", "--request-key", "k", "--timeout", "0")
     assert (late.status, "no answer to request" in late.err) == (2, True)
 
