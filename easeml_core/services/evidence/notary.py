@@ -45,6 +45,9 @@ APPEND_AT_ONCE = 200
 LOOK_SECONDS = 300.0
 """Interval of the check of all chains while the referee is idle."""
 
+LOOK_AT_ONCE_SECONDS = 0.2
+"""After so long the check of all chains lets answers leave before it goes on: a chain takes some milliseconds."""
+
 MOST_AUDIT_SECONDS = 60.0
 """A sound result about the audit's chain counts for so long at most, where ``Notary`` may let it count."""
 
@@ -79,7 +82,7 @@ class Notary:
         self._keys = None if folder is None else KeyFolder(folder)
         self._examined: dict[str, Examined] = {}
         self._reach = {kind: _Reach() for kind in (PROMOTION, AUDITED)}
-        self._look_due = 0.0
+        self._look_due, self._left_to_look = 0.0, list[str]()
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -236,16 +239,26 @@ class Notary:
             return reach, len(missing)
         return _Reach(reach.low if reach.then is None else reach.then.newest, now), len(missing)
 
-    def look_over(self) -> None:
-        """Check every chain at intervals, so that a change is found before the next question."""
-        if self._keys is None or time.monotonic() < self._look_due:
-            return
-        self._look_due = time.monotonic() + LOOK_SECONDS
+    def look_over(self) -> bool:
+        """Check every chain at intervals, so that a change is found before the next question.
+
+        Returns:
+            Whether chains are left to check in this round: one call takes some of them.
+        """
+        if self._keys is None or (not self._left_to_look and time.monotonic() < self._look_due):
+            return False
+        began = time.monotonic()
         with self.look() as look:
-            for name in chains.names(look.tx):
-                broken = look.examine(name).first_broken
+            if not self._left_to_look:
+                self._look_due = began + LOOK_SECONDS
+                self._left_to_look = sorted(chains.names(look.tx), reverse=True)
+            while self._left_to_look:
+                broken = look.examine(self._left_to_look.pop()).first_broken
                 if broken is not None:
                     logger.error("evidence is broken: %s", broken)
+                if time.monotonic() - began > LOOK_AT_ONCE_SECONDS:
+                    break
+        return bool(self._left_to_look)
 
 
 class Look:

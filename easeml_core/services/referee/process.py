@@ -229,8 +229,8 @@ class Referee:
         """Do one piece of what must not wait for a model: publish due answers, or move production."""
         if self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None:
             return True
-        self._notary.look_over()
-        return self._notary.append_committed()
+        is_more_left = self._notary.look_over()
+        return self._notary.append_committed() or is_more_left
 
     def _publish(self, stop: threading.Event) -> None:
         """Publish and move until ``stop`` is set."""

@@ -351,6 +351,18 @@ def test_a_sound_audit_counts_for_a_while_and_a_broken_one_never(office: Office,
         Notary(office.lab.referee, office.keys).require_sound([1])
 
 
+def test_all_chains_are_checked_some_at_a_time(office: Office, monkeypatch: Any, caplog: Any) -> None:
+    """Answers leave in between: with a thousand sets a check of all takes ten seconds."""
+    with office.lab.referee.begin() as tx:
+        names = sorted(chain.names(tx))
+    monkeypatch.setattr(notary, "LOOK_AT_ONCE_SECONDS", -1.0)
+    owner("UPDATE work.audit SET reason = 'none' WHERE id = 2")(office)
+    checked = office.notary()
+    assert [checked.look_over() for _ in names] == [True] * (len(names) - 1) + [False]
+    assert not checked.look_over()  # the next round is not due
+    assert [r.message.partition(": ")[0] for r in caplog.records if "audit 2" in r.message] == ["evidence is broken"]
+
+
 def test_marks_are_read_again_once_another_process_has_written_them(tmp_path: Path) -> None:
     """The inode of the file that was read is not given to a newer one, and a key that is no longer trusted counts."""
     mine, other = KeyFolder(tmp_path / "keys"), KeyFolder(tmp_path / "keys")
