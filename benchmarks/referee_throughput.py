@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LARGE = "large"
+COLUMNS = 8
 RESULTS = Path(__file__).resolve().parent / "results" / "referee_throughput.csv"
 GATE = {"condition": "n - o > 0 +/- 0.5", "reliability": 0.5, "steps": 16}
 LARGE_GATE = {"condition": "n - o > 0 +/- 0.13", "reliability": 0.9, "steps": 16, "estimator": "paper"}
@@ -87,8 +88,11 @@ class Round:
         return self.answers / self.wall_seconds
 
 
-def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, stop: Any) -> None:
-    """Be a referee until ``stop`` is set, and note the runs of models: which file, on how many rows."""
+def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, warm: str, stop: Any) -> None:
+    """Be a referee until ``stop`` is set, and note the runs of models: which file, on how many rows.
+
+    Its fork server imports the libraries first, for a run of the model ``warm``.
+    """
     from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
     from easeml_core.services.evaluation import sealed_runs
@@ -118,6 +122,7 @@ def serve(url: str, artifacts: str, duties: dict[str, Any], log: str, stop: Any)
     delay = duties.pop("answer_delay")
     referee = Referee(store, ArtifactStore(artifacts), timetable=Timetable(delay), allow_forced=True, **duties)
     with own_fork_server():  # as of `easeml referee`; its processor time is the referee's
+        predict(Path(warm), "skops", np.zeros((1, COLUMNS), dtype=np.float32))
         referee.run(over)
 
 
@@ -134,6 +139,10 @@ class Bench:
         self._fitted = self._tables = 0
         self.log = found.folder / "runs"
         self.log.touch()
+        self._warm = found.folder / "warm"
+        rng = np.random.default_rng(0)
+        fitted = make_pipeline(GaussianNB()).fit(rng.normal(size=(9, COLUMNS)), np.arange(9) % 2)
+        save_model(PipelinePredictor(fitted), self._warm)
 
     def register(self, study: str, *, rows: int, gate: dict[str, Any], meter: dict[str, Any] | None = None) -> None:
         """Register and seal a study of a separate tenant; without a meter no idle referee runs models on its set."""
@@ -177,7 +186,7 @@ class Bench:
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
         url = str(self.found.server.url("easeml_referee", "easeml"))
-        given = (url, str(self.found.artifacts.root), duties, str(self.log), stop)
+        given = (url, str(self.found.artifacts.root), duties, str(self.log), str(self._warm), stop)
         started = [context.Process(target=serve, args=given) for _ in range(count)]
         with self.found.referee.begin() as tx:
             before = scalar(tx, "SELECT count(*) FROM sealed.referees")
@@ -289,8 +298,8 @@ def write_table(path: Path, *, rows: int, seed: int) -> None:
     """Eight random numbers and a coin a row; no two tables share a row, as those of several tenants may not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    numbers, coins = rng.normal(size=(rows, 8)), rng.integers(0, 2, rows)
-    names = ",".join(f"x{place}" for place in range(8))
+    numbers, coins = rng.normal(size=(rows, COLUMNS)), rng.integers(0, 2, rows)
+    names = ",".join(f"x{place}" for place in range(COLUMNS))
     lines = [
         ",".join(f"{x:.6f}" for x in row) + f",{'heads' if coin else 'tails'}\n"
         for row, coin in zip(numbers, coins, strict=True)

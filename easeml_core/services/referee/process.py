@@ -58,7 +58,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_RUNS = 6
+_RUNS = 5
 """Requests, for each worker, whose models run or are padded at a time where answers have fixed times.
 
 A place that waits for its padded end needs no processor."""
