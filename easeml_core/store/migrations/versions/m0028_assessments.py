@@ -65,7 +65,7 @@ CREATE INDEX gate_verdicts_decided_idx ON work.gate_verdicts (decided_at) INCLUD
 CREATE INDEX promotions_promoted_idx ON work.promotions (promoted_at);
 """
 
-# With the owner's rights: whoever changes a study logs that it changed, and has no other right on the log.
+# With the rights of the owner: a role that changes a study logs that it changed, and has no other right on the log.
 FUNCTIONS = """
 CREATE FUNCTION work.study_changed() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

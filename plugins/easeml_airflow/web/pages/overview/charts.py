@@ -192,9 +192,9 @@ def map_of(crowd: Crowd, names: Sequence[str]) -> StudyMap:
         if count:
             patches.append(Patch(colour, word, count, _path(first, count)))
         first += count
-    told = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
+    parts = ", ".join(f"{patch.count:,} {patch.word}" for patch in patches)
     columns = -(-len(names) // HIGH)
-    sentence = f"{counted(len(names), 'study', 'studies')}: {told}"
+    sentence = f"{counted(len(names), 'study', 'studies')}: {parts}"
     return StudyMap(max(columns * CELL - 2, CELL), HIGH * CELL - 2, patches, names, sentence)
 
 
