@@ -20,11 +20,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
-    """Import a script by name; all of them are forgotten afterwards."""
+    """Import a script by name; those that nothing else has imported are forgotten afterwards."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
     yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    for name in {path.stem for path in FOLDER.glob("*.py")} - before:
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.parametrize("name", ["binary_tables", "five_studies"])

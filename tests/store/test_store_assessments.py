@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
+from easeml_core.errors import ConcurrentUpdateError
 from easeml_core.services.reports.assessments import assess_changes, kept_of, out_of_step
+from easeml_core.store.database import Store
 from easeml_core.store.queries import assessments, overview
 from easeml_core.store.queries.assessments import Choice, KeptNeed
 from easeml_core.store.queries.overview import InstallationTotals, counted_studies
@@ -156,6 +158,17 @@ def test_a_refused_study_is_shown_until_another_one_has_its_name(database: Any, 
     assess_changes(database.worker)
     assert ask("SELECT shown FROM work.assessments ORDER BY study_id") == [(False,), (True,)]
     assert out_of_step(database.worker) == []
+
+
+def test_looks_follow_each_other(database: Any, make_rows: Callable[..., Any]) -> None:
+    """Of two at once the one that counted earlier could write later, and nothing would correct its row."""
+    make_rows("a")
+    assess_changes(database.worker)  # no row of the log is left to wait for
+    with database.worker.begin() as tx:
+        assessments.take_changed(tx)
+        impatient = Store(database.url("easeml_worker"), lock_timeout_seconds=0.05)
+        with pytest.raises(ConcurrentUpdateError), impatient.begin() as another:
+            assessments.take_changed(another)
 
 
 # -- what a page selects ----------------------------------------------------------------------------------------------

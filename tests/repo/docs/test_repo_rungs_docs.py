@@ -27,9 +27,10 @@ _PAGE = Page("benchmarks.md")
 def rungs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The script that replays."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
     yield importlib.import_module("rungs")
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    for name in {path.stem for path in FOLDER.glob("*.py")} - before:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture
