@@ -52,6 +52,14 @@ class Office:
             found = [look.examine(name).first_broken for name in chain.names(look.tx)]
         return [str(one) for one in found if one is not None]
 
+    def require_locked(self, found: str) -> None:
+        """The finding is there, and the set judges nothing."""
+        broken = self.broken()
+        assert any(found in one for one in broken), broken
+        refused = self.gate("worse")
+        assert refused.refused
+        assert "judges nothing" in refused.message
+
 
 def open_office(lab: Any, keys: Path) -> Office:
     """One pass, promoted, and one fail, both signed; nothing is wrong."""
