@@ -72,9 +72,9 @@ def test_that_nothing_runs_is_an_answer_of_make_status(status: int, made: int, t
 
 MOST_ENTRIES = 22
 CROWDED: Mapping[str, tuple[int, str]] = {
-    "easeml_core/store/migrations/versions": (29, "one file a migration; they form one chain"),
+    "easeml_core/store/migrations/versions": (40, "one file a migration; they form one chain"),
     "easeml_core/store/tables": (23, "a module a subject"),
-    "docs/adr": (31, "one file a decision; their numbers are their order"),
+    "docs/adr": (40, "one file a decision; their numbers are their order"),
     "benchmarks": (24, "one script a measurement, and what several of them use"),
     "docs": (30, "a page a subject; to become at most 25"),
     "easeml_core": (30, "the packages of the layers, and the modules that several layers use"),
