@@ -102,6 +102,61 @@ def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> 
     show_settings(set_tenant(open_store(database), tenant=name, **changes), as_json)
 
 
+@tenant.command("login", epilog=example("easeml tenant login garden --to garden.url"))
+@click.argument("name")
+@click.option("--tenant", "tenants", multiple=True, help="Whose rows it has; repeatable. Default: the tenant NAME.")
+@click.option(
+    "--to", type=click.Path(dir_okay=False, path_type=Path), help="Write the address to this file, mode 0600."
+)
+@database_option
+@json_option
+def make_login(name: str, tenants: tuple[str, ...], to: Path | None, database: str | None, as_json: bool) -> None:
+    """Make a login of the database that sees the rows of one tenant, or give it a new password.
+
+    Needs the address of the role easeml_owner; the embedded server is asked as its superuser. Where that role cannot
+    make roles, the SQL for an administrator of the server is shown. The password is shown once, or written with --to.
+    """
+    from easeml_core.files import write_durably
+    from easeml_core.services.studies.logins import make_login
+
+    store = open_store(database, role="postgres" if database is None else "easeml_owner")
+    made = make_login(store, name=name, tenants=tenants or (name.removeprefix("easeml_t_"),))
+    address = store.address_of(made.login.login, made.password)
+    if to is not None:
+        write_durably(to, address + "\n", mode=0o600)
+    shown = {**row_of(made.login), "address": address if to is None else str(to)}
+    if as_json:
+        show_json(shown)
+        return
+    click.echo(f"{made.login.login} sees the rows of: {', '.join(made.login.tenants)}")
+    click.echo(f"its address, shown this once: {address}" if to is None else f"its address is in {to}")
+    _show_sql(made.login.sql)
+
+
+@tenant.command("logout", epilog=example("easeml tenant logout garden"))
+@click.argument("name")
+@database_option
+@json_option
+def end_login(name: str, database: str | None, as_json: bool) -> None:
+    """Take a tenant's login away and end its sessions; needs the same role as `easeml tenant login`."""
+    from easeml_core.services.studies.logins import end_login
+
+    ended = end_login(open_store(database, role="postgres" if database is None else "easeml_owner"), name=name)
+    if as_json:
+        show_json(ended)
+        return
+    click.echo(f"{ended.login} sees no row any more")
+    _show_sql(ended.sql)
+
+
+def _show_sql(sql: tuple[str, ...]) -> None:
+    """Print what an administrator of the server has to run."""
+    if sql:
+        click.echo("this role cannot make or end roles; an administrator of the server runs, in the database easeml:")
+        for statement in sql:
+            click.echo(f"  {statement};")
+
+
 NO_REFEREE = "is `easeml referee` running? The request stands"
 _MOST_COLUMNS = 20
 _LONGEST_PROGRAM = 300

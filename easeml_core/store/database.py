@@ -295,6 +295,10 @@ class Store:
         """The address as libpq reads it, password included: for the listener only, never for a log."""
         return self._url.set(drivername="postgresql").render_as_string(hide_password=False)
 
+    def address_of(self, role: str, password: str) -> str:
+        """Return the address of the same database for another role, with its password."""
+        return self._url.set(username=role, password=password).render_as_string(hide_password=False)
+
     @contextlib.contextmanager
     def begin(self, *, check_schema: bool = True, writes: bool = True) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back on any error.

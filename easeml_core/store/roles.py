@@ -2,7 +2,12 @@
 
     database   owner          may connect                      schemas
     airflow    airflow        airflow                          public
-    easeml     easeml_owner   easeml_worker, easeml_referee    work (both), sealed (easeml_referee)
+    easeml     easeml_owner   easeml_worker, easeml_referee,   work (all), sealed (easeml_referee)
+                              easeml_scheduler, easeml_device,
+                              members of easeml_tenant
+
+``easeml_tenant`` is a group: each tenant's login is a member of it, and ``work.tenant_logins`` maps the login to its
+tenants (ADR 0032). What the group, the scheduler and a device may do is in ``grants.py``.
 
 No other role can connect to any database, ``postgres`` and ``template1`` included, and in ``easeml`` only the owner
 reads the server's statistics. USAGE of a schema grants no table: the migrations grant table by table. Every function
@@ -22,10 +27,22 @@ if TYPE_CHECKING:
 
     from psycopg2.extensions import cursor as Cursor
 
-AIRFLOW, OWNER, WORKER, REFEREE = ROLES = ("airflow", "easeml_owner", "easeml_worker", "easeml_referee")
+AIRFLOW, OWNER, WORKER, REFEREE, SCHEDULER, DEVICE = ROLES = (
+    "airflow",
+    "easeml_owner",
+    "easeml_worker",
+    "easeml_referee",
+    "easeml_scheduler",
+    "easeml_device",
+)
+TENANT = "easeml_tenant"
+"""The group of the tenants' logins (``logins.py``); it cannot log in itself."""
+
 EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
 _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
-_SCHEMAS = {"work": (WORKER, REFEREE), "sealed": (REFEREE,)}
+_GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
+_SCHEMAS = {"work": _GUESTS, "sealed": (REFEREE,)}
+RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 _INSTALLATION_LOCK = 0x0EA5E31  # any number that no other user of advisory locks in the database `postgres` takes
 
 
@@ -48,12 +65,13 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
     """
     cursor.execute("SELECT rolname FROM pg_roles")
     present = {name for (name,) in cursor}
-    for role in ROLES:
+    for role in (*ROLES, TENANT):
         if role not in present:
             _execute(cursor, "CREATE ROLE {}", role)
+    for role in ROLES:
         verifier = encrypt_password(password_of(role), role, scope=cursor.connection, algorithm="scram-sha-256")
-        rights = "LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
-        cursor.execute(SQL(f"ALTER ROLE {{}} {rights} PASSWORD %s").format(Identifier(role)), [verifier])
+        cursor.execute(SQL(f"ALTER ROLE {{}} LOGIN {RIGHTS} PASSWORD %s").format(Identifier(role)), [verifier])
+    _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", TENANT)
 
 
 def ensure_databases(cursor: Cursor) -> None:
@@ -73,9 +91,9 @@ def ensure_databases(cursor: Cursor) -> None:
 
 
 def open_database(cursor: Cursor, database: str) -> None:
-    """Let only the worker and the referee connect to a database of ours."""
+    """Let only our roles connect to a database of ours."""
     _execute(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
-    _execute(cursor, "GRANT CONNECT ON DATABASE {} TO {}, {}", database, WORKER, REFEREE)
+    _execute(cursor, "GRANT CONNECT ON DATABASE {} TO " + ", ".join(["{}"] * len(_GUESTS)), database, *_GUESTS)
 
 
 def ensure_schemas(cursor: Cursor) -> None:

@@ -383,7 +383,7 @@ _FUNCTIONS = (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
-        "audit_asker, audit_word, charge, check_budget, check_parallel, check_quota, refuse, was_restarted",
+        "audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, refuse, was_restarted",
         prefix="work.",
     ),
 )

@@ -205,6 +205,8 @@ _COMMANDS = (
         study resume
         study set
         tenant list
+        tenant login
+        tenant logout
         tenant set
         test-set fetch
         trial cancel

@@ -105,6 +105,8 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "submissions",
         "submit",
         "tenant list",
+        "tenant login",
+        "tenant logout",
         "tenant set",
         "test-set fetch",
         "test-set list",

@@ -14,6 +14,7 @@ import pytest
 from easeml_core.config import GateConfig, MeterConfig
 from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.store import logins
 from easeml_core.store.artifacts import location
 from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 from easeml_core.store.rows import change
@@ -398,4 +399,5 @@ def world(
     assess_changes(database.worker)
     with database.owner.begin() as tx:
         change(tx, "INSERT INTO work.study_changes SELECT id FROM work.studies")
+        logins.map_login(tx, "easeml_t_world", [t.id for t in studies.list_tenants(tx)])
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

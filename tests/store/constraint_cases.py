@@ -56,6 +56,8 @@ CASES: dict[str, list[Case]] = {
     "work.artifact_store_singleton_check": each("artifact_store", "singleton", "false"),
     "work.artifact_store_id_check": each("artifact_store", "store_id", "''", "repeat('A', 32)", "repeat('a', 33)"),
     "work.artifact_store_place_check": each("artifact_store", "place", "''", "E' \\n'", "repeat('x', 4001)"),
+    "work.tenant_logins_tenant_fkey": each("tenant_logins", "tenant_id", "-1"),
+    "work.tenant_logins_login_check": each("tenant_logins", "login", "'lab'", "'easeml_worker'", "'easeml_t_A'"),
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
     "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6", "9.9e-7"),
     "work.tenants_max_parallel_check": each("tenants", "max_parallel", "0", "-1"),

@@ -69,6 +69,7 @@ WORKER = {
     "work.assessments": (ALL, ALL),  # what it shows is made of rows that the role reads anyway
     "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
     "work.restarts": ("", ""),
+    "work.tenant_logins": ("", ""),  # the owner alone says whose rows a login has
     "work.alembic_version": ("", ""),
 }
 REFEREE = {
@@ -115,6 +116,7 @@ REFEREE = {
     "work.assessments": (ALL, ALL),
     "work.study_changes": ("", "taken"),
     "work.restarts": ("at what", ""),
+    "work.tenant_logins": ("", ""),
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
     "sealed.test_sets": (ALL, "cell_names"),

@@ -144,7 +144,10 @@ def test_a_folder_with_a_manifest_says_how_it_is_run(
 
 
 def test_the_roles_and_the_database_of_an_installation_are_made(server: Any) -> None:
-    text = block("install.md", "CREATE ROLE").text.replace("easeml", "manual")  # the server has our own already
+    text = (
+        block("install.md", "CREATE ROLE easeml_owner").text + block("install.md", "CREATE ROLE easeml_scheduler").text
+    )
+    text = text.replace("easeml", "manual")  # the server has our own already
     with closing(server.connect()) as opened, opened.cursor() as cursor:
         try:
             for statement in text.strip().splitlines():
@@ -153,10 +156,11 @@ def test_the_roles_and_the_database_of_an_installation_are_made(server: Any) -> 
             may = dict(cursor.fetchall())
             assert may["manual_worker"]
             assert may["manual_referee"]
+            assert may["manual_tenant"]
             assert not may["easeml_worker"]  # nobody else gets in
         finally:
             cursor.execute("DROP DATABASE IF EXISTS manual")
-            for role in ("owner", "worker", "referee"):
+            for role in ("owner", "worker", "referee", "scheduler", "device", "tenant"):
                 cursor.execute(f"DROP ROLE IF EXISTS manual_{role}")
 
 

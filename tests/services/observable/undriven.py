@@ -45,6 +45,11 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
+        "The command needs the address of the owner, and gives a login the rows of tenants that it names.",
+        *("tenant login", "tenant logout"),
+    ),
+    *_undriven(
+        Kind.COMMAND,
         "The command needs an empty database, in which nothing is sealed.",
     ),
     *_undriven(

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from easeml_core.store.server.server import Server
 
 AIRFLOW, OWNER, WORKER, REFEREE = "airflow", "easeml_owner", "easeml_worker", "easeml_referee"
-DOORS = {"airflow": {AIRFLOW}, "easeml": {OWNER, WORKER, REFEREE}, "postgres": set(), "template1": set()}
+SCHEDULER, DEVICE = "easeml_scheduler", "easeml_device"
+OURS = {OWNER, WORKER, REFEREE, SCHEDULER, DEVICE}
+DOORS = {"airflow": {AIRFLOW}, "easeml": OURS, "postgres": set(), "template1": set()}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def execute(server: Server, role: str, statement: str, database: str = "easeml")
 
 
 def test_the_roles_of_the_specification() -> None:
-    assert ROLES == (AIRFLOW, OWNER, WORKER, REFEREE)
+    assert ROLES == (AIRFLOW, OWNER, WORKER, REFEREE, SCHEDULER, DEVICE)
 
 
 def test_it_listens_on_loopback_only_and_on_no_socket(server: Server) -> None:
@@ -83,14 +85,14 @@ def test_the_password_of_another_role_is_refused(server: Server) -> None:
 
 def test_passwords_differ_and_lie_in_a_private_file(server: Server) -> None:
     assert set(server.secrets) == {"postgres", *ROLES}
-    assert len(set(server.secrets.values())) == 5
+    assert len(set(server.secrets.values())) == 1 + len(ROLES)
     assert stat.S_IMODE((server.home / "secrets.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(server.data.stat().st_mode) == 0o700
 
 
 def test_only_scram_verifiers_are_stored(server: Server) -> None:
     stored = execute(server, "postgres", "SELECT rolpassword FROM pg_authid WHERE rolcanlogin", "postgres")
-    assert len(stored) == 5
+    assert len(stored) == 1 + len(ROLES)
     assert all(str(verifier).startswith("SCRAM-SHA-256$") for (verifier,) in stored)
 
 

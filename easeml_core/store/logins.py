@@ -1,0 +1,124 @@
+"""Logins of tenants: roles of the database that see the rows of their tenants only (ADR 0032).
+
+A login is a member of the group ``easeml_tenant``, whose rights are in ``store/grants.py``, and ``work.tenant_logins``
+says whose rows it may have. Roles belong to the whole server, so only a role with CREATEROLE can make one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg2.extensions import encrypt_password
+
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.limits import NAME
+from easeml_core.store.roles import RIGHTS, TENANT, WORKER
+from easeml_core.store.rows import change, row, rows, scalar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
+LOGIN_PREFIX = "easeml_t_"
+"""Each tenant's login begins with it."""
+
+MOST_CONNECTIONS = 50
+"""Connections that one login may have at once: all logins share those of the server."""
+
+_LONGEST_ROLE = 63  # PostgreSQL cuts a longer name off
+
+
+def login_of(name: str) -> str:
+    """Return the login of this name.
+
+    Raises:
+        InvalidInputError: It is no name, or the login would be longer than PostgreSQL keeps.
+
+    Example:
+        >>> login_of("garden")
+        'easeml_t_garden'
+    """
+    short = name.removeprefix(LOGIN_PREFIX)
+    if not NAME.holds(short) or len(LOGIN_PREFIX + short) > _LONGEST_ROLE:
+        most = f"of at most {_LONGEST_ROLE - len(LOGIN_PREFIX)} characters"
+        message = f"the name of a login must be {NAME.rule}, {most}, got {name!r}"
+        raise InvalidInputError(message)
+    return LOGIN_PREFIX + short
+
+
+def may_make_roles(tx: Connection) -> bool:
+    """Whether the role of this transaction can make others."""
+    asked = "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user"
+    return bool(scalar(tx, asked))
+
+
+def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
+    """Return the SQL that makes a login, or gives it another password.
+
+    It has a SCRAM verifier in place of the password, so that no log can catch the password.
+
+    Raises:
+        StateError: The server has no group ``easeml_tenant``.
+    """
+    if row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=TENANT) is None:
+        message = (
+            f"the server has no role {TENANT}; make the roles of docs/install.md (The database), then run `easeml db "
+            "upgrade`, which gives them their rights"
+        )
+        raise StateError(message)
+    exists = row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=login) is not None
+    opened: Any = tx.connection.dbapi_connection
+    verifier = encrypt_password(password, login, scope=opened, algorithm="scram-sha-256")
+    rights = f"LOGIN {RIGHTS} INHERIT CONNECTION LIMIT {MOST_CONNECTIONS}"
+    return (
+        f"{'ALTER' if exists else 'CREATE'} ROLE \"{login}\" {rights} PASSWORD '{verifier}'",
+        f'GRANT {TENANT} TO "{login}"',
+        f'GRANT "{login}" TO {WORKER}{_set_only(tx)}',  # the pages take the rights of who looks (SET LOCAL ROLE)
+    )
+
+
+def _set_only(tx: Connection) -> str:
+    """Return how the worker is a member: it may become the login, and has none of its rights. PostgreSQL 15 cannot."""
+    is_new = scalar(tx, "SELECT current_setting('server_version_num')::int >= 160000")
+    return " WITH INHERIT FALSE, SET TRUE" if is_new else ""
+
+
+def end_statements(login: str) -> tuple[str, ...]:
+    """Return the SQL that ends a login's sessions and removes it."""
+    return (
+        f'ALTER ROLE "{login}" NOLOGIN',
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{login}'",
+        f'DROP ROLE "{login}"',
+    )
+
+
+def run(tx: Connection, sql: Sequence[str]) -> None:
+    """Run statements of this module."""
+    for statement in sql:
+        tx.exec_driver_sql(statement)
+
+
+def map_login(tx: Connection, login: str, tenant_ids: Sequence[int]) -> None:
+    """Set the tenants of a login; role ``easeml_owner``."""
+    change(tx, "DELETE FROM work.tenant_logins WHERE login = :login", login=login)
+    change(
+        tx,
+        "INSERT INTO work.tenant_logins (login, tenant_id) SELECT :login, unnest(CAST(:ids AS bigint[]))",
+        login=login,
+        ids=sorted(set(tenant_ids)),
+    )
+
+
+def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:
+    """Return the names of a login's tenants, in order; role ``easeml_owner``."""
+    asked = (
+        "SELECT t.name FROM work.tenant_logins l JOIN work.tenants t ON t.id = l.tenant_id "
+        "WHERE l.login = :login ORDER BY t.name"
+    )
+    return tuple(r.name for r in rows(tx, asked, login=login))
+
+
+def all_logins(tx: Connection) -> list[str]:
+    """Return the logins that have a tenant, in order; role ``easeml_owner``."""
+    return [r.login for r in rows(tx, "SELECT DISTINCT login FROM work.tenant_logins ORDER BY login")]

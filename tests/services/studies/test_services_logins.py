@@ -1,0 +1,85 @@
+"""A tenant's login: made with a password that works, mapped to its tenants, and taken away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError, WrongRoleError
+from easeml_core.services.studies.logins import end_login, make_login
+from easeml_core.store.database import Store
+from easeml_core.store.rows import scalar
+from easeml_core.store.tables import studies
+
+pytestmark = pytest.mark.own_database  # its sessions are ended
+
+
+@pytest.fixture
+def administrator(database: Any) -> Any:
+    store = Store(database.url("postgres"))
+    with store.begin() as tx:
+        for name in ("lab", "garden"):
+            studies.add_tenant(tx, name=name)
+    yield store
+    store.close()
+
+
+def tenants(database: Any, login: str, password: str) -> Any:
+    store = Store(database.owner.address_of(login, password))
+    try:
+        with store.begin(check_schema=False) as tx:
+            return scalar(tx, "SELECT work.my_tenants()")
+    finally:
+        store.close()
+
+
+def test_a_login_has_its_tenants_until_it_is_taken_away(database: Any, administrator: Any) -> None:
+    made = make_login(administrator, name="lab", tenants=["lab"])
+    assert (made.login.login, made.login.tenants, made.login.sql) == ("easeml_t_lab", ("lab",), ())
+    assert tenants(database, "easeml_t_lab", made.password) == [1]
+    again = make_login(administrator, name="easeml_t_lab", tenants=["lab", "garden"])
+    assert tenants(database, "easeml_t_lab", again.password) == [1, 2]
+    with pytest.raises(StoreUnavailableError, match="authentication failed"):
+        tenants(database, "easeml_t_lab", made.password)
+    # The pages look with the rights of a login, and the worker alone has no tenant.
+    with pytest.raises(WrongRoleError), database.worker.begin() as tx:
+        scalar(tx, "SELECT work.my_tenants()")
+    with database.worker.begin() as tx:
+        tx.exec_driver_sql("SET LOCAL ROLE easeml_t_lab")
+        assert scalar(tx, "SELECT work.my_tenants()") == [1, 2]
+    assert end_login(administrator, name="lab").sql == ()
+    with pytest.raises(StoreUnavailableError, match="authentication failed"):
+        tenants(database, "easeml_t_lab", again.password)
+    with pytest.raises(NotFoundError, match="easeml_t_lab"):
+        end_login(administrator, name="lab")
+
+
+def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: Any) -> None:
+    shown = make_login(database.owner, name="lab", tenants=["lab"])
+    assert [s.split(" LOGIN")[0].split(" TO ")[0] for s in shown.login.sql] == [
+        'CREATE ROLE "easeml_t_lab"',
+        "GRANT easeml_tenant",
+        'GRANT "easeml_t_lab"',
+    ]
+    assert shown.password not in "".join(shown.login.sql)
+    with administrator.begin() as tx:
+        for statement in shown.login.sql:
+            tx.exec_driver_sql(statement)
+    assert tenants(database, "easeml_t_lab", shown.password) == [1]
+    assert end_login(database.owner, name="lab").sql[-1] == 'DROP ROLE "easeml_t_lab"'
+    assert tenants(database, "easeml_t_lab", shown.password) == []  # at once, although the role is still there
+    with administrator.begin() as tx:
+        tx.exec_driver_sql('DROP ROLE "easeml_t_lab"')
+
+
+@pytest.mark.parametrize("name", ["", "A", 'x"; DROP', "easeml_t_", "a" * 60])
+def test_what_is_no_name_of_a_login(database: Any, name: str) -> None:
+    with pytest.raises(InvalidInputError, match="the name of a login"):
+        make_login(database.owner, name=name, tenants=["lab"])
+
+
+def test_only_the_owner_maps_logins(database: Any, administrator: Any) -> None:
+    for store in (database.worker, database.referee):
+        with pytest.raises(WrongRoleError, match="tenant_logins"):
+            make_login(store, name="lab", tenants=["lab"])
