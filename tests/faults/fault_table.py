@@ -1,0 +1,60 @@
+"""The table of all rounds that were played: fault, rounds, recovered, seconds, lost.
+
+python tests/faults/fault_table.py build/faults/results.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def read_rounds(path: Path) -> list[dict[str, Any]]:
+    """Read results, without a last line that a kill has cut; none where the file is missing."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise
+    return found
+
+
+def table_of(rounds: Sequence[dict[str, Any]]) -> str:
+    """Return the table in Markdown; rounds whose fault could not be made are counted apart."""
+    lines = [
+        "| fault | rounds | recovered | s to the next step: median | longest | s to the end: median | longest | lost |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    made = [r for r in rounds if r["reached"]]
+    for name in [*sorted({r["fault"] for r in made} - {"none"}), "none"]:
+        if found := [r for r in made if r["fault"] == name]:
+            lines.append(_row("no fault" if name == "none" else name, found))
+    faults = [r for r in made if r["fault"] != "none"]
+    if faults:
+        lines.append(_row("**all faults**", faults))
+    missed = len(rounds) - len(made)
+    return "\n".join([*lines, "", f"{missed} further rounds whose fault found no target."] if missed else lines)
+
+
+def _row(name: str, found: Sequence[dict[str, Any]]) -> str:
+    next_step = _times([r["progress"] for r in found if r["progress"] is not None])
+    times = f"{next_step} | {_times([r['seconds'] for r in found if r['recovered']])}"
+    recovered, lost = sum(r["recovered"] for r in found), sum(bool(r["lost"]) for r in found)
+    return f"| {name} | {len(found)} | {recovered} | {times} | {lost} |"
+
+
+def _times(seconds: Sequence[float]) -> str:
+    return f"{statistics.median(seconds):.1f} | {max(seconds):.1f}" if seconds else "- | -"
+
+
+if __name__ == "__main__":
+    print(table_of([r for path in sys.argv[1:] for r in read_rounds(Path(path))]))
