@@ -235,8 +235,9 @@ def _differing(rows: Rows, study: str, told: Mapping[str, list[str]]) -> Iterato
         last = json.loads(said[-1])
         if "request_id" not in last:
             continue
-        if there.get(key_of(study, act)) != (last["request_id"], last["message"]):
-            yield f"{key_of(study, act)}: people saw {last['message']!r}, the database has {there.get(key_of(study, act))}"
+        known = there.get(key_of(study, act))
+        if known != (last["request_id"], last["message"]):
+            yield f"{key_of(study, act)}: people saw {last['message']!r}, the database has {known}"
 
 
 def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:

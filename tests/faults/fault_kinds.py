@@ -14,7 +14,6 @@ import resource
 import signal
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -329,7 +328,7 @@ def at_point(world: World, rng: random.Random) -> str:
 
     skip = rng.choice([0, 0, 1, 3]) if point in ("a chain", "a claim of a request", "an attempt", "a request") else 0
     for part in parts:
-        trap = Trap(re.compile(pattern.encode()), moment, lambda part=part: spring(part), skip)  # type: ignore[misc]  # a lambda with a default
+        trap = Trap(re.compile(pattern.encode()), moment, lambda part=part: spring(part), skip)
         world.proxies[part].set_trap(trap)
     said = f"{action} {moment} {point}"
     deadline = time.monotonic() + _LONGEST_TRAP_SECONDS

@@ -36,7 +36,10 @@ def main() -> None:
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     part, *arguments = sys.argv[1:]
-    {"device": _device, "referee": _referee}[part](stop, *arguments)
+    if part == "device":
+        _device(stop, *arguments)
+    else:
+        _referee(stop, *arguments)
 
 
 def _device(stop: threading.Event, url: str, artifacts: str, state: str) -> None:

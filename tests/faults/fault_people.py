@@ -165,7 +165,7 @@ class People:
         self._ask(f"promote/{number}", lambda key: file_promotion(self.worker, **asked, request_key=key))
 
     def _feed(self) -> None:
-        given = {"study": self.study, "pairs": Table.of(self.study, 2, FED).pairs(), "fed_by": "ann"}
+        given: dict[str, Any] = {"study": self.study, "pairs": Table.of(self.study, 2, FED).pairs(), "fed_by": "ann"}
         receipt = self._try(lambda: feed(self.worker, self.artifacts, **given, request_key=self._key("feed")))
         self._note("feed", to_json(receipt))
         self._ask("refresh", lambda key: file_refresh(self.worker, study=self.study, request_key=key).request_id)

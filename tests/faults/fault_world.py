@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +30,7 @@ from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import throwaway_folder
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator, Sequence
     from contextlib import ExitStack
 
@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 DEVICES, REFEREES = ("device-1", "device-2"), ("referee-1", "referee-2")
 PEOPLE = "people"
 
-SETTINGS = {
+SETTINGS: dict[str, str | int] = {
     "fsync": "off",  # the machine does not lose its power here, and a killed server has handed its writes over
     "full_page_writes": "off",
     "synchronous_commit": "on",
@@ -319,7 +319,8 @@ class World:
         known = {part.pid for part in self.parts.values()} | {p.pid for p in self.server_processes()}
         for part in self.parts:
             known |= {p.pid for p in self.children(part)}
-        return [p for p in psutil.Process().children(recursive=True) if p.pid not in known]
+        found = [p for p in psutil.Process().children(recursive=True) if p.pid not in known]
+        return [p for p in found if not _is_of_server(p)]
 
 
 @dataclass
@@ -365,6 +366,14 @@ class Worlds:
         with contextlib.suppress(OSError):
             shutil.copy(world.server.data / "server.log", target / "logs" / "server.log")
         return target
+
+
+def _is_of_server(process: psutil.Process) -> bool:
+    """Whether it is one of PostgreSQL's, or is gone."""
+    try:
+        return bool(process.name() == "postgres")
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _ours(script: str) -> list[str]:
