@@ -18,9 +18,13 @@ JOURNEY_PROCESSES ?= 3
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
 FIGURES ?=
+# Of test-faults; without a SEED it goes on from the last one in build/faults/results.jsonl.
+ROUNDS ?= 16
+SEED ?=
+FAULTS_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -65,6 +69,10 @@ test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them,
 	  -m "not journey" $(PYTEST_ARGS)
 	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  -m journey $(PYTEST_ARGS)
+	@$(MAKE) --no-print-directory test-faults ROUNDS=200
+
+test-faults: $(STAMP) ## Kill, stop, fill, delay and cut a real installation, and see that nothing is lost; ROUNDS=900 SEED=1 for hours
+	@$(RUN) tests/faults/run_faults.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(FAULTS_ARGS)
 
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
 	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)

@@ -14,6 +14,7 @@ import resource
 import signal
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -328,7 +329,7 @@ def at_point(world: World, rng: random.Random) -> str:
 
     skip = rng.choice([0, 0, 1, 3]) if point in ("a chain", "a claim of a request", "an attempt", "a request") else 0
     for part in parts:
-        trap = Trap(re.compile(pattern.encode()), moment, lambda part=part: spring(part), skip)
+        trap = Trap(re.compile(pattern.encode()), moment, partial(spring, part), skip)
         world.proxies[part].set_trap(trap)
     said = f"{action} {moment} {point}"
     deadline = time.monotonic() + _LONGEST_TRAP_SECONDS

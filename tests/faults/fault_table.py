@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+ROOT = Path(__file__).resolve().parents[2]
+RECORD = ROOT / "benchmarks" / "results" / "faults.jsonl"
+"""Rounds whose table is in the documentation; a further run goes on from its last seed."""
+
+_PAGE = ROOT / "docs" / "operations.md"
+_BEGIN, _END = "<!-- faults: made by tests/faults/fault_table.py, do not edit -->", "<!-- end of faults -->"
+
+
 def read_rounds(path: Path) -> list[dict[str, Any]]:
     """Read results, without a last line that a kill has cut; none where the file is missing."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
@@ -56,5 +64,14 @@ def _times(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.1f} | {max(seconds):.1f}" if seconds else "- | -"
 
 
+def page_with(table: str, page: str) -> str:
+    """Return the page with this table."""
+    before, after = page.partition(_BEGIN)[0], page.partition(_END)[2]
+    return f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}"
+
+
 if __name__ == "__main__":
-    print(table_of([r for path in sys.argv[1:] for r in read_rounds(Path(path))]))
+    if sys.argv[1:]:
+        print(table_of([r for path in sys.argv[1:] for r in read_rounds(Path(path))]))
+    else:
+        _PAGE.write_text(page_with(table_of(read_rounds(RECORD)), _PAGE.read_text(encoding="utf-8")), encoding="utf-8")

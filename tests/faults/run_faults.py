@@ -24,7 +24,7 @@ import click
 import psycopg2
 from fault_checks import every_fault, left_over, orphans
 from fault_kinds import FAULTS, NotReachedError
-from fault_table import read_rounds, table_of
+from fault_table import RECORD, read_rounds, table_of
 from fault_world import PEOPLE, World, Worlds
 
 from easeml_core.errors import EasemlError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "faults" / "results.jsonl"
-BLOCK = 8
+BLOCK = 16
 """Rounds of one installation."""
 
 USUAL_SECONDS = 6.0
@@ -103,6 +103,16 @@ def choose(seed: int) -> tuple[str, float, random.Random]:
     fault = rng.choices(names, [FAULTS[name][1] for name in names])[0]
     after = rng.uniform(0.0, 0.5) if fault == "named point" else rng.uniform(0.0, USUAL_SECONDS)
     return fault, after, rng
+
+
+def warm_up(world: World, study: str) -> None:
+    """Let all parts start and import what they need, with a study that meets no fault."""
+    people, ended = world.begin(study), time.monotonic() + 2 * LIMIT_SECONDS
+    while _left(world, people.is_done):
+        if time.monotonic() > ended:
+            message = f"the installation does not work without a fault: {_left(world, people.is_done)}"
+            raise click.ClickException(message)
+        time.sleep(_LOOK_SECONDS)
 
 
 def play(world: World, seed: int, fault: str | None, studies: list[str]) -> Round:
@@ -197,14 +207,14 @@ def blocks(first: int, count: int) -> Iterator[list[int]]:
 @click.command(help=__doc__)
 @click.option("--rounds", default=24, show_default=True, type=click.IntRange(1))
 @click.option(
-    "--seed", type=click.IntRange(0), help="Of the first round; default: the one after the last in the results."
+    "--seed", type=click.IntRange(0), help="Of the first round; default: the one after the last that was played."
 )
 @click.option("--fault", type=click.Choice(list(FAULTS)), help="This fault in every round.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
 @click.option("--seconds", type=float, default=float("inf"), help="Begin no further round after so long.")
 def main(rounds: int, seed: int | None, fault: str | None, results: Path, seconds: float) -> None:
     """Play, print and end with 1 where a round is not sound."""
-    earlier = read_rounds(results)
+    earlier = [*read_rounds(RECORD), *read_rounds(results)]
     first = seed if seed is not None else max((r["seed"] for r in earlier), default=0) + 1
     results.parent.mkdir(parents=True, exist_ok=True)
     broken, played, began = 0, [], time.monotonic()
@@ -212,10 +222,11 @@ def main(rounds: int, seed: int | None, fault: str | None, results: Path, second
         for block in blocks(first, rounds):
             if time.monotonic() - began > seconds:
                 break
-            rng = random.Random(-block[0] // BLOCK)
+            rng = random.Random(f"installation {block[0] // BLOCK}")
             options = {"delay": 1.0 if rng.random() < _DELAYED_SHARE else 0.0, "with_cli": rng.random() < _CLI_SHARE}
             with worlds.new(**options) as world:
-                studies: list[str] = []
+                studies = [f"warm-{block[0]}"]
+                warm_up(world, studies[0])
                 for one in block:
                     found = play(world, one, fault, studies)
                     played.append(asdict(found))
