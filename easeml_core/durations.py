@@ -1,6 +1,11 @@
-"""Device time as text, in the largest unit that fits."""
+"""Device time, and other spans of time, as text in the largest unit that fits."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 _UNITS = ((7200.0, 3600.0, "hour"), (120.0, 60.0, "minute"))
 """From so many seconds on, the unit and its seconds; below, a second."""
@@ -28,3 +33,12 @@ def device_time(seconds: float, *, of: float | None = None) -> str:
 def _number(amount: float) -> str:
     """One digit behind the point where it counts; some is never told as none."""
     return "under 0.1" if 0 < amount < 0.05 else f"{amount:,.1f}".removesuffix(".0")
+
+
+def span(time: timedelta) -> str:
+    """Return a span of time in its largest unit."""
+    seconds = time.total_seconds()
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from pathlib import Path
@@ -176,40 +177,44 @@ def _in_time(work: Callable[[], list[str]]) -> list[str]:
     return found if not worker.is_alive() else []
 
 
-GATE_MAY_WAIT = (
-    "labels may be missing, answers may leave at an hour of the day, or `easeml referee` is not running; the request "
-    "stands"
-)
-"""Why the gate has not answered yet; which reason holds is not public."""
+GATE_MAY_WAIT = "labels may be missing, or answers leave at an hour of the day"
+"""Why the gate has not answered yet, beside the queue; which reason holds is not public."""
+
+_PLACE_SECONDS = 2.0
+"""Pause between two looks at the place in the queue."""
 
 
-def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = GATE_MAY_WAIT) -> GivenAnswer:
-    """Wait for the answer to a request, as of ``services.referee.requests.answer_of``.
+def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = "") -> GivenAnswer:
+    """Wait for the answer to a request, as of ``services.referee.requests.answer_of``, and show its place meanwhile.
 
     Args:
         store: Any role.
         request_id: The request.
         timeout: Longest wait in seconds; an answer that is there already is returned in any case.
-        hint: Text added to the error: why there may be none yet, and what is next.
+        hint: Text added to the error: other reasons why there may be none yet, and what is next.
 
     Raises:
-        StateError: There is no answer in time.
+        StateError: There is no answer in time; it says how many requests are ahead, and whether a referee runs.
     """
+    from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
     from easeml_core.services.referee.requests import answer_of
 
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
+    looked = -math.inf
     answer = answer_of(store, request_id)
     if answer is not None:
         return answer
     with reading() as report:
-        report(f"waiting for the referee's answer to request {request_id}")
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < begun + timeout:
+            if now >= looked + _PLACE_SECONDS and (place := place_of(store, request_id)) is not None:
+                report(f"request {request_id} waits for the referee: {place_text(place)}")
+                looked = now
             time.sleep(0.2)
             answer = answer_of(store, request_id)
             if answer is not None:
                 return answer
-    message = f"no answer to request {request_id} within {timeout:g} s: {hint}"
-    raise StateError(message)
+    message = f"no answer to request {request_id} within {timeout:g} s: {late_text(place_of(store, request_id))}"
+    raise StateError(message + (f" ({hint})" if hint else ""))
 
 
 def gate_passes(answer: GivenAnswer) -> bool:

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-NO_REFEREE = "is the referee running? The request stays filed"
 _EXAMPLES = """\b
 Examples:
   easeml feed flowers new.csv --refresh
@@ -65,7 +64,7 @@ def refreshed(store: Store, study: str, request_key: str, timeout: float) -> Giv
     from easeml_core.services.datasets.feed import file_refresh
 
     filed = file_refresh(store, study=study, request_key=request_key)
-    return wait_for_answer(store, filed.request_id, timeout, NO_REFEREE)
+    return wait_for_answer(store, filed.request_id, timeout)
 
 
 @click.command(epilog=_EXAMPLES)

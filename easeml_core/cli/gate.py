@@ -73,17 +73,20 @@ def _ask(
     store: Store, study: str, model_id: int | None, condition: str | None, key: str, *, wait: float, as_json: bool
 ) -> int:
     from easeml_core.services.referee.filed_requests import AskedGate
+    from easeml_core.services.referee.place_in_queue import place_of, place_text
     from easeml_core.services.referee.requests import file_gate_request
 
     request_id = file_gate_request(store, study=study, model_id=model_id, condition=condition, request_key=key)
     request = AskedGate(study, request_id, key)
     again = f"the same call with --request-key {key} shows its answer"
+    place = place_of(store, request_id)
     if not as_json:  # at once, so that a user who stops waiting knows the request and its key
+        ahead = "" if place is None else f" ({place_text(place)})"
         later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
-        click.echo(f"the gate is asked, request {request_id}; {later}")
+        click.echo(f"the gate is asked, request {request_id}{ahead}; {later}")
     if not wait:
         if as_json:
-            show_json(request)
+            show_json(replace(request, place=place))
         return 0
     answer = wait_for_answer(store, request_id, wait, f"{GATE_MAY_WAIT}, {again}")
     show_json(replace(request, answer=answer)) if as_json else tell_gate_answer(answer)

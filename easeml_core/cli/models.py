@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import (
+    GATE_MAY_WAIT,
     STUDY,
     artifacts_option,
     database_option,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 
 _REFEREE = "easeml_referee"
-_NO_ANSWER = "is the referee running? It stays filed"
 
 
 @click.group(epilog=example("easeml model list flowers", "easeml model promote flowers 7"))
@@ -235,7 +235,7 @@ def meter(
 
     store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
     filed = file_meter_request(store, **asked, request_key=key)
-    answer = wait_for_answer(store, filed, timeout, _NO_ANSWER)
+    answer = wait_for_answer(store, filed, timeout)
     if as_json:
         show_json(answer)
     elif isinstance(answer, ReadingAnswer):
@@ -289,7 +289,7 @@ def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -
 
 
 def _answer(store: Store, request_id: int, timeout: float) -> GivenAnswer:
-    answer = wait_for_answer(store, request_id, timeout, _NO_ANSWER)
+    answer = wait_for_answer(store, request_id, timeout)
     if answer.refused:
         raise StateError(answer.message)
     return answer
@@ -431,7 +431,7 @@ def _submit(
         if as_json:
             show_json(shown)
         return 0
-    answer = wait_for_answer(store, request_id, timeout)
+    answer = wait_for_answer(store, request_id, timeout, GATE_MAY_WAIT)
     show_json(replace(shown, answer=answer)) if as_json else tell_gate_answer(answer)
     return 0 if gate_passes(answer) else 1
 

@@ -157,7 +157,6 @@ def _show_sql(sql: tuple[str, ...]) -> None:
             click.echo(f"  {statement};")
 
 
-NO_REFEREE = "is `easeml referee` running? The request stands"
 _MOST_COLUMNS = 20
 _LONGEST_PROGRAM = 300
 _EXAMPLES = """\b
@@ -339,7 +338,10 @@ def register(
 
     Exit status: 0 registered, 1 refused by the referee (unless --no-wait), 2 any error.
     """
+    from msgspec import UNSET
+
     from easeml_core.services.referee.filed_requests import Registration
+    from easeml_core.services.referee.place_in_queue import place_of, place_text
     from easeml_core.services.registration.register import register_study
 
     settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
@@ -348,11 +350,15 @@ def register(
     filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
     if wait:
         click.echo(f"request {filed.request_id} waits for the referee, at most {timeout:g} s", err=True)
-    answer = wait_for_answer(store, filed.request_id, timeout, NO_REFEREE) if wait else None
+    answer = wait_for_answer(store, filed.request_id, timeout) if wait else None
+    place = UNSET if wait else place_of(store, filed.request_id)
     if as_json:
-        show_json(Registration(**row_of(filed), answer=answer))
+        show_json(Registration(**row_of(filed), answer=answer, place=place))
+    elif answer is not None:
+        click.echo(answer.message)
     else:
-        click.echo(answer.message if answer else f"registered; the referee's answer is request {filed.request_id}")
+        ahead = f"; {place_text(place)}" if place else ""
+        click.echo(f"registered; the referee's answer is request {filed.request_id}{ahead}")
     if answer and answer.refused:
         raise SystemExit(1)
 

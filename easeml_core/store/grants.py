@@ -27,4 +27,6 @@ def set_grants(tx: Connection) -> bool:
     tx.exec_driver_sql(f"GRANT USAGE ON SCHEMA work TO {', '.join(wanted)}")
     tx.exec_driver_sql(f"GRANT SELECT ON work.alembic_version TO {', '.join(wanted)}")
     tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION work.my_tenants() TO {TENANT}")
+    counts = "work.referee_life(), work.queue_place(bigint, integer)"
+    tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {counts} TO {', '.join(wanted)}")
     return True

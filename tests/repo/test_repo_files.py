@@ -113,7 +113,6 @@ ALIKE: Mapping[str, str] = {
 
 # Names to give one meaning each, by layer; the list may only shrink.
 STILL_TWICE: Mapping[str, str] = {
-    "cli": "NO_REFEREE",
     "data": "Cells MAX_BYTES Rows refused shown target_of",
     "gate": "MAX_LENGTH",
     "models": "CHILD LARGEST_BYTES checked_model predictor_of",

@@ -126,6 +126,7 @@ REFEREE = {
     "sealed.put_offs": (ALL, ""),
     "sealed.referees": (ALL, "beat_at until"),
     "sealed.claims": (ALL, "claimed_at referee_id"),
+    "sealed.turns": (ALL, "taken_at"),
     "sealed.ledger": (ALL, ""),
     "sealed.labels": (ALL, "labels"),
     "sealed.cells": (ALL, ""),

@@ -70,6 +70,7 @@ class ModelRuns:
         self.pace, self._places, self._reserve = pace, places, reserve
         self._waiting: list[_Job] = []
         self._now: list[_Job] = []
+        self._turns: dict[int, int] = {}  # of each owner that has had a place: the number of its last start
         self._is_closing = False
         self._failures: dict[int, Exception] = {}
         self._has_ended = False  # since the last call of under_way
@@ -82,7 +83,7 @@ class ModelRuns:
         ended: Callable[[], object],
         owner: int = 0,
     ) -> None:
-        """Queue work: of the owner with the fewest places the piece that was asked for first comes next.
+        """Queue work: next comes the first piece of the owner with the fewest places, then of the longest ago served.
 
         Args:
             request_id: For which request; None for housekeeping.
@@ -111,6 +112,7 @@ class ModelRuns:
             while (following := self._next()) is not None:
                 self._waiting.remove(following)
                 self._now.append(following)
+                self._turns[following.owner] = 1 + max(self._turns.values(), default=0)
                 self._start(following)
 
     def _next(self) -> _Job | None:
@@ -120,7 +122,7 @@ class ModelRuns:
             owned[job.owner] = owned.get(job.owner, 0) + 1
         if not self._waiting or len(self._now) >= self._places + self._reserve:
             return None
-        found = min(self._waiting, key=lambda job: owned.get(job.owner, 0))
+        found = min(self._waiting, key=lambda job: (owned.get(job.owner, 0), self._turns.get(job.owner, 0)))
         return found if len(self._now) < self._places or found.owner not in owned else None
 
     def _start(self, job: _Job) -> None:

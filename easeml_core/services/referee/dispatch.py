@@ -46,7 +46,10 @@ MAX_ATTEMPTS = 5
 TIMED = (RequestKind.GATE, RequestKind.METER)
 """Requests whose answers leave at fixed times: those that depend on sealed data."""
 
-RUNS = (RequestKind.SEAL, RequestKind.REFRESH, *TIMED)
+SHORT = tuple(kind for kind in requests.SHORT if kind not in MOVES)
+"""Requests for which no model runs, decided by another thread than moves of production."""
+
+RUNS = (*SHORT, *TIMED)
 """Requests that may take long, decided by another thread than moves of production."""
 
 WAITS = "waits for labels"

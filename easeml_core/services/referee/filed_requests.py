@@ -9,17 +9,19 @@ from easeml_core.entities import GivenAnswer
 from easeml_core.services.datasets.feed import FeedReceipt
 from easeml_core.services.models.submission import Submitted
 from easeml_core.services.referee.answers import RefreshedAnswer, VerdictAnswer
+from easeml_core.services.referee.place_in_queue import QueuePlace
 from easeml_core.services.registration.register import RegisteredStudy
 
 
 @typed_record
 class AskedGate:
-    """A question to the gate; ``answer`` is left out where the command does not wait for it."""
+    """A question to the gate; ``answer`` is left out where the command does not wait for it, and else ``place``."""
 
     study: str
     request_id: int
     request_key: str
     answer: VerdictAnswer | GivenAnswer | UnsetType = UNSET
+    place: QueuePlace | UnsetType | None = UNSET
 
 
 @typed_record
@@ -39,6 +41,12 @@ class FedPairs(FeedReceipt):
 
 @typed_record
 class Registration(RegisteredStudy):
-    """A study that was registered, and the referee's answer; None where the command does not wait for it."""
+    """A study that was registered, and the referee's answer; None where the command does not wait for it.
+
+    Attributes:
+        answer: The answer.
+        place: The request's place in the queue where the command does not wait; else left out.
+    """
 
     answer: GivenAnswer | None
+    place: QueuePlace | UnsetType | None = UNSET

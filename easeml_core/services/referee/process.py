@@ -32,13 +32,13 @@ from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, 
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
-from easeml_core.services.referee.dispatch import RUNS, WAITS, Dispatcher
+from easeml_core.services.referee.dispatch import RUNS, SHORT, WAITS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
 from easeml_core.services.referee.referee_lease import LEASE_SECONDS, RefereeLease
 from easeml_core.services.referee.referee_mail import MailSender, MailServer
-from easeml_core.services.referee.workers import Workers
+from easeml_core.services.referee.workers import Place, Workers
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import claims, outbox, requests, retries, sealed
@@ -141,7 +141,12 @@ class Referee:
             allow_forced=self._duties.allow_forced,
         )
         self._schema_logged = -math.inf
-        self._lease = RefereeLease(store, self._duties.lease_seconds)
+        self._lease = RefereeLease(
+            store,
+            self._duties.lease_seconds,
+            workers=self._duties.workers,
+            answer_seconds=self._duties.timetable.longest_seconds,
+        )
         self._workers: Workers | None = None
         self._keep_time()
         self._idle_has_more = True
@@ -171,7 +176,7 @@ class Referee:
         with self._lease.kept():
             answers = threading.Thread(target=self._publish, args=(stop,), name="publisher", daemon=True)
             answers.start()
-            workers = self._workers = Workers(lambda alone: self._decide(alone, stop), self._duties.workers, stop)
+            workers = self._workers = Workers(lambda place: self._decide(place, stop), self._duties.workers, stop)
             while not stop.is_set():
                 self._safely(lambda: self._listen(stop), stop)
             workers.join()
@@ -183,12 +188,12 @@ class Referee:
         if mailer is not None:
             mailer.join()
 
-    def _decide(self, alone: bool, stop: threading.Event) -> float | None:
+    def _decide(self, place: Place, stop: threading.Event) -> float | None:
         """Do one piece of what may take long, or return how long to wait for a call."""
 
         def work() -> float | None:
             looked_at = time.monotonic()
-            return None if self._decide_or_tidy(alone) else self._pause_seconds(looked_at)
+            return None if self._decide_or_tidy(place) else self._pause_seconds(looked_at)
 
         return self._safely(work, stop)
 
@@ -197,11 +202,12 @@ class Referee:
         if self._workers is not None:
             self._workers.call()
 
-    def _decide_or_tidy(self, alone: bool = False) -> bool:
+    def _decide_or_tidy(self, place: Place = Place.ANY) -> bool:
         """Do one piece of what may take long; False when there is none."""
-        if self._answer_ready(RUNS, alone=alone) is not None:
+        kinds = SHORT if place is Place.SHORT else RUNS
+        if self._answer_ready(kinds, alone=place is Place.ALONE) is not None:
             return True
-        if alone or not self._idle.acquire(blocking=False):
+        if place is not Place.ANY or not self._idle.acquire(blocking=False):
             return False  # another thread has this work
         try:
             return self._work_idle()
@@ -227,7 +233,8 @@ class Referee:
 
     def _say_or_move(self) -> bool:
         """Do one piece of what must not wait for a model: publish due answers, or move production."""
-        if self.release_one() is not None or self._answer_ready(tuple(MOVES)) is not None:
+        has_left, has_moved = self.release_one() is not None, self._answer_ready(tuple(MOVES)) is not None
+        if has_left or has_moved:  # by turns: neither waits for all of the other
             return True
         is_more_left = self._notary.look_over()
         return self._notary.append_committed() or is_more_left

@@ -63,6 +63,11 @@ class Timetable:
         """Whether answers leave at fixed times, and not at once."""
         return self.delay_seconds > 0 or self.hour is not None
 
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time that passes until an answer leaves that is decided at once."""
+        return self.delay_seconds if self.hour is None else 86_400.0
+
     def leaves_at(self, asked: datetime, now: datetime) -> datetime:
         """Return the time at which an answer leaves that is decided now.
 

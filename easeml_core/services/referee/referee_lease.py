@@ -32,10 +32,15 @@ class RefereeLease:
     Args:
         store: Role ``easeml_referee``.
         seconds: Length of the lease, > 0 and at most 3600.
+        workers: How many requests the process decides at a time.
+        answer_seconds: After which its answers of gate and meter leave.
     """
 
-    def __init__(self, store: Store, seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, store: Store, seconds: float = LEASE_SECONDS, *, workers: int = 1, answer_seconds: float = 0.0
+    ) -> None:
         self._store, self._seconds = store, seconds
+        self._workers, self._answer_seconds = workers, answer_seconds
         self._number: int | None = None
         self._guard = threading.Lock()
 
@@ -44,7 +49,12 @@ class RefereeLease:
         with self._guard:
             if self._number is None:
                 with self._store.begin() as tx:
-                    added = claims.add_referee(tx, lease_seconds=self._seconds)
+                    added = claims.add_referee(
+                        tx,
+                        lease_seconds=self._seconds,
+                        workers=self._workers,
+                        answer_seconds=self._answer_seconds,
+                    )
                 self._number = added  # only once it is committed: the commit can fail
             return self._number
 

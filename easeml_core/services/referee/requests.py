@@ -258,15 +258,6 @@ def answer_of(store: Store, request_id: int) -> GivenAnswer | None:
         return _WITH_FACTS[given.kind](tx, given)
 
 
-def requests_ahead(store: Store, request_id: int) -> int:
-    """Return how many requests of all studies were filed before this one and have no answer yet.
-
-    A request that waits for labels is one of them. Of an installation with more than 20,000 requests, the newest count.
-    """
-    with store.begin() as tx:
-        return requests.count_ahead(tx, request_id)
-
-
 def _verdict(tx: Connection, given: GivenAnswer) -> VerdictAnswer:
     found = _present(releases.get_verdict(tx, given.request_id), given)
     facts = {name: getattr(found, name) for name in ("symbol", "planned", "step", "steps", "cached")}

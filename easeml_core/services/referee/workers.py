@@ -3,31 +3,44 @@
 from __future__ import annotations
 
 import threading
+from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+class Place(Enum):
+    """What a thread decides.
+
+    Attributes:
+        ANY: Any request.
+        ALONE: Requests of a tenant that no thread works for: the tenant whose models take long holds back no other.
+        SHORT: Requests for which no model runs: they wait for no model.
+    """
+
+    ANY = "any"
+    ALONE = "alone"
+    SHORT = "short"
+
+
 class Workers:
     """The deciding threads of one referee.
 
     Args:
-        work: Does one piece of work, or returns the seconds until it should look again without being called. With
-            ``alone`` only for a tenant that none works for.
-        count: Threads for any tenant, >= 1. From two on there is one more that works ``alone``, so that the tenant
-            whose models take long holds back no other.
+        work: Does one piece of work, or returns the seconds until it should look again without being called.
+        count: Threads for any request, >= 1. One more is for short requests, and from two on one works ``ALONE``.
         stop: When set, each thread ends after its present piece.
     """
 
-    def __init__(self, work: Callable[[bool], float | None], count: int, stop: threading.Event) -> None:
+    def __init__(self, work: Callable[[Place], float | None], count: int, stop: threading.Event) -> None:
         self._work, self._stop = work, stop
         self._calls = 0
         self._called = threading.Condition()
-        kinds = [False] * count + [True] * (count > 1)
+        kinds = [Place.ANY] * count + [Place.ALONE] * (count > 1) + [Place.SHORT]
         self._threads = [
-            threading.Thread(target=self._keep_at, args=(alone,), name=f"worker-{place}", daemon=True)
-            for place, alone in enumerate(kinds)
+            threading.Thread(target=self._keep_at, args=(place,), name=f"worker-{number}", daemon=True)
+            for number, place in enumerate(kinds)
         ]
         for thread in self._threads:
             thread.start()
@@ -44,11 +57,11 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
-    def _keep_at(self, alone: bool) -> None:
+    def _keep_at(self, place: Place) -> None:
         while not self._stop.is_set():
             with self._called:
                 seen = self._calls
-            pause = self._work(alone)
+            pause = self._work(place)
             if pause is not None:
                 self._wait_for_call(seen, pause)
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from easeml_core.durations import device_time
+from easeml_core.durations import device_time, span
 from easeml_core.entities import AlertKind, StudyState, Symbol
 
 if TYPE_CHECKING:
@@ -141,15 +141,6 @@ ENDS_THE_SEARCH = (StepKind.REFUSED, StepKind.BUDGET)
 def page_of(facts: StudySummary, below: str = "") -> str:
     """Return the path of the study's page, or of one below it."""
     return f"/studies/{quote(facts.study, safe='')}{below}"
-
-
-def span(time: timedelta) -> str:
-    """Return a span of time in its largest unit."""
-    seconds = time.total_seconds()
-    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size:.0f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def best_words(facts: StudySummary) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.store.rows import change, scalar
+from easeml_core.encoding import typed_record
+from easeml_core.store.rows import change, record, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,10 +26,73 @@ HELD_BY_OTHERS = """EXISTS (SELECT 1 FROM sealed.claims c JOIN sealed.referees f
 """SQL: whether another living referee than ``:referee`` has claimed the request."""
 
 
-def add_referee(tx: Connection, *, lease_seconds: float) -> int:
-    """Add a referee with a lease; return its number."""
-    query = "INSERT INTO sealed.referees (until) VALUES (clock_timestamp() + make_interval(secs => :s)) RETURNING id"
-    return int(scalar(tx, query, s=lease_seconds))
+def add_referee(tx: Connection, *, lease_seconds: float, workers: int = 1, answer_seconds: float = 0.0) -> int:
+    """Add a referee with a lease; return its number.
+
+    Args:
+        tx: Transaction of the referee's role.
+        lease_seconds: Length of its lease, >= 0 and at most 3600.
+        workers: How many requests it decides at a time, 1 to 64.
+        answer_seconds: After which its answers of gate and meter leave, 0 to 2,592,000.
+    """
+    query = (
+        "INSERT INTO sealed.referees (until, workers, answer_seconds) "
+        "VALUES (clock_timestamp() + make_interval(secs => :s), :workers, :answer_seconds) RETURNING id"
+    )
+    return int(scalar(tx, query, s=lease_seconds, workers=workers, answer_seconds=answer_seconds))
+
+
+@typed_record
+class RefereeLife:
+    """What every role may know of the referees; a referee extends its lease at a fixed interval.
+
+    Attributes:
+        alive: How many run.
+        workers: How many requests they decide at a time, together.
+        answer_seconds: After which answers of gate and meter leave, the longest of those that run; None without any.
+        beat_seconds: Seconds since one last extended its lease; None where there was never one.
+    """
+
+    alive: int
+    workers: int
+    answer_seconds: float | None
+    beat_seconds: float | None
+
+
+def referee_life(tx: Connection) -> RefereeLife:
+    """Return whether referees run."""
+    found = record(tx, RefereeLife, "SELECT alive, workers, answer_seconds, beat_seconds FROM work.referee_life()")
+    assert found is not None  # an aggregate has one row
+    return found
+
+
+MOST_LOOKED_AT = 20_000
+"""Requests, of the newest, that ``queue_place`` looks at; it counts no others."""
+
+
+@typed_record
+class Ahead:
+    """Requests without an answer that come before one.
+
+    Attributes:
+        is_long: Whether models run for that one.
+        short_ahead: Of those for which no model runs.
+        long_ahead: Of the others.
+    """
+
+    is_long: bool
+    short_ahead: int
+    long_ahead: int
+
+
+def queue_place(tx: Connection, request_id: int) -> Ahead | None:
+    """Count the requests without an answer that come before this one; None where it is answered or not there.
+
+    Short requests come first, and tenants take turns. A request that waits for labels, or whose answer is decided and
+    has not left, counts as one without an answer: only what is published can be read from the numbers.
+    """
+    query = "SELECT is_long, short_ahead, long_ahead FROM work.queue_place(:id, :most)"
+    return record(tx, Ahead, query, id=request_id, most=MOST_LOOKED_AT)
 
 
 def beat(tx: Connection, referee: int, lease_seconds: float) -> None:
@@ -61,8 +125,20 @@ def seconds_to_next_end(tx: Connection, referee: int, *, looked_ago: float) -> f
 
 
 def take(tx: Connection, request_id: int, referee: int) -> bool:
-    """Claim a request; False where another living referee has it. Its own claim it has already."""
-    return _take(tx, "request_id", request_id, referee)
+    """Claim a request; False where another living referee has it. Its own claim it has already.
+
+    With that the tenant has had its turn: of two tenants the other one comes first next time.
+    """
+    if not _take(tx, "request_id", request_id, referee):
+        return False
+    change(
+        tx,
+        "INSERT INTO sealed.turns AS t (tenant_id) SELECT s.tenant_id FROM work.requests r "
+        "JOIN work.studies s ON s.id = r.study_id WHERE r.id = :id "
+        "ON CONFLICT ON CONSTRAINT turns_pkey DO UPDATE SET taken_at = clock_timestamp()",
+        id=request_id,
+    )
+    return True
 
 
 def take_duty(tx: Connection, duty: str, referee: int) -> bool:

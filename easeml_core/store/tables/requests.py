@@ -188,19 +188,6 @@ def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: s
     return int(scalar(tx, query, id=study_id, kind=kind, key=but))
 
 
-MOST_AHEAD = 20_000
-"""Requests that ``count_ahead`` looks back at; it counts no further."""
-
-
-def count_ahead(tx: Connection, request_id: int) -> int:
-    """Count the requests without an answer among the MOST_AHEAD that were filed before this one."""
-    query = (
-        "SELECT count(*) FROM (SELECT id FROM work.requests WHERE id < :id ORDER BY id DESC LIMIT :most) r "
-        "WHERE NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
-    )
-    return int(scalar(tx, query, id=request_id, most=MOST_AHEAD))
-
-
 @typed_record
 class OpenRequest:
     """A request without an answer."""
@@ -230,6 +217,12 @@ def seal_request_of(tx: Connection, study_id: int) -> int:
     return int(scalar(tx, query, id=study_id))
 
 
+SHORT = tuple(kind for kind in RequestKind if kind not in (RequestKind.GATE, RequestKind.METER))
+"""Requests for which no model runs: each takes a second or so."""
+
+AGED_SECONDS = 600.0
+"""After this time a request that runs models comes no later than the short ones."""
+
 _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
   AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
 
@@ -238,9 +231,14 @@ _UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.
 # requests on a shared set form one order, since its steps follow each other. A set whose last answer is decided but not
 # published must not reveal it by refusing the next request. What costs a look at other tables is asked of one request
 # after the other, in their order, until one may be decided: there can be ten thousands of them.
+# Short requests come first, for a time, so that none waits for the models of a hundred others. Among the rest the
+# tenant with the fewest requests at work comes first, then the one whose turn was longest ago.
 _CLAIM = f"""
 WITH undecided AS MATERIALIZED (
-  SELECT r.id, r.kind, r.study_id, min(r.id) OVER (PARTITION BY r.study_id, r.kind) AS first_of_kind,
+  SELECT r.id, r.kind, r.study_id,
+    r.kind <> ALL (CAST(:short AS text[]))
+      AND r.requested_at > clock_timestamp() - make_interval(secs => :aged) AS is_long,
+    min(r.id) OVER (PARTITION BY r.study_id, r.kind) AS first_of_kind,
     min(r.id) FILTER (WHERE r.kind IN ('gate', 'meter')) OVER (PARTITION BY r.study_id) AS first_of_both
   FROM work.requests r WHERE {_UNDECIDED}),
 ending AS MATERIALIZED (
@@ -255,20 +253,22 @@ held AS MATERIALIZED (
   JOIN undecided h ON h.id = c.request_id
   JOIN work.studies s ON s.id = h.study_id WHERE h.id <> :first GROUP BY s.tenant_id)
 SELECT r.id FROM (
-  SELECT u.id, u.kind, u.study_id, u.id <> :first AS is_later, coalesce(h.claims, 0) AS claims
+  SELECT u.id, u.kind, u.study_id, u.id <> :first AS is_later, u.is_long, coalesce(h.claims, 0) AS claims,
+    coalesce(t.taken_at, '-infinity') AS turn
   FROM undecided u JOIN work.studies s ON s.id = u.study_id LEFT JOIN held h ON h.tenant_id = s.tenant_id
+  LEFT JOIN sealed.turns t ON t.tenant_id = s.tenant_id
   WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
   AND (NOT :alone OR h.claims IS NULL)
   AND (u.kind NOT IN ('gate', 'meter') OR (u.id = u.first_of_kind
     AND (u.id = u.first_of_both OR u.study_id NOT IN (SELECT s.study_id FROM shared s))))
-  ORDER BY is_later, claims, id OFFSET 0) u
+  ORDER BY is_later, is_long, claims, turn, id OFFSET 0) u
 JOIN work.requests r ON r.id = u.id
 WHERE NOT {HELD_BY_OTHERS.format(request="u.id")}
 AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open OFFSET 0)
 AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp() OFFSET 0)
 AND (u.kind NOT IN ('gate', 'meter')
   OR NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both)))
-ORDER BY u.is_later, u.claims, u.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
+ORDER BY u.is_later, u.is_long, u.claims, u.turn, u.id LIMIT 1 FOR NO KEY UPDATE OF r SKIP LOCKED
 """
 
 
@@ -280,12 +280,14 @@ def claim_request(
     referee: int | None = None,
     first: int | None = None,
     alone: bool = False,
+    aged_seconds: float = AGED_SECONDS,
 ) -> int | None:
     """Return the id of the next request to decide, held until the transaction ends; None when there is none.
 
-    It is one of the tenant with the fewest requests that any living referee works on, and of these the oldest. Passed
-    over: decided requests, those that another referee works on, and those that wait (for labels, for an earlier
-    request, or for another try).
+    Short requests come before those that run models and have not waited for ``aged_seconds``. Among the others it is
+    one of the tenant with the fewest requests that any living referee works on, then of the tenant that was served
+    longest ago, and of its requests the oldest. Passed over: decided requests, those that another referee works on, and
+    those that wait (for labels, for an earlier request, or for another try).
 
     A referee that dies gives the request back with its lock, and nothing of its work is written. The arguments are read
     later (``get_request``), where hostile content can be refused.
@@ -297,8 +299,10 @@ def claim_request(
         referee: Who asks: its own claims are not passed over.
         first: The request that comes before all others, if it may be decided.
         alone: Only of a tenant that no living referee works for.
+        aged_seconds: How long a request that runs models waits for short ones, >= 0.
     """
-    asked = {"kinds": None if kinds is None else [str(kind) for kind in kinds], "skip": list(skip)}
+    asked: dict[str, object] = {"kinds": None if kinds is None else [str(kind) for kind in kinds], "skip": list(skip)}
+    asked |= {"short": [str(kind) for kind in SHORT], "aged": aged_seconds}
     while True:
         found = scalar(tx, _CLAIM, **asked, referee=referee, first=first or 0, alone=alone)
         if found is None:

@@ -110,9 +110,12 @@ class AnswerOperator(EasemlOperator):
 
     def _patience(self, store: Store, request_id: int) -> tuple[float, float]:
         """Seconds that the answer may take in all, and those of them that are spent on the worker."""
-        from easeml_core.services.referee.requests import requests_ahead
+        from easeml_core.services.referee.place_in_queue import place_of, place_text
 
-        ahead = requests_ahead(store, request_id)
+        place = place_of(store, request_id)
+        ahead = 0 if place is None else place.ahead
+        if place is not None:
+            self.log.info("request %d waits for the referee: %s", request_id, place_text(place))
         longer = ahead * settings.answer_timeout_seconds_ahead()
         patience = self._timeout() + longer if self.answer_timeout is None else self.answer_timeout
         if not self.deferrable:
@@ -127,9 +130,18 @@ class AnswerOperator(EasemlOperator):
         else:
             limit = f"{self.answer_timeout:g} s"
         return (
-            f"no answer of the referee within {limit}; is the process `easeml referee` running? "
+            f"no answer of the referee within {limit}: {self._referee_life()}. "
             "The request stays filed: a further try of this task waits for the same answer"
         )
+
+    def _referee_life(self) -> str:
+        from easeml_core.errors import EasemlError
+        from easeml_core.services.referee.place_in_queue import life_text
+
+        try:
+            return life_text(self.hook.get_store())
+        except EasemlError as error:
+            return f"whether `easeml referee` runs cannot be read ({error})"
 
 
 class RefereeOperator(AnswerOperator):

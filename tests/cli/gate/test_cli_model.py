@@ -97,7 +97,8 @@ def test_without_a_referee_the_command_says_so(ask: Any, handed_in: int) -> None
     given = ("--force", "--who", "Ada", "--why", "holidays", "--timeout", "0")
     answer = ask("model", "promote", "cancer", str(handed_in), *given)
     assert answer.status == 2
-    assert "is the referee running? It stays filed" in answer.err
+    assert "within 0 s: 0 requests ahead" in answer.err
+    assert "the request stands" in answer.err
 
 
 @pytest.mark.parametrize(

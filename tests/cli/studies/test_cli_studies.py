@@ -135,7 +135,7 @@ def test_without_waiting_the_request_is_reported(ask: Any) -> None:
 def test_without_a_referee_the_waiting_ends_with_a_hint(ask: Any) -> None:
     answer = ask(*REGISTER, *SETTINGS, "--timeout", "0.3")
     assert answer.status == 2
-    assert "no answer to request 1 within 0.3 s: is `easeml referee` running?" in answer.err
+    assert "no answer to request 1 within 0.3 s: no referee runs, and none ever has: start one" in answer.err
 
 
 def test_the_referee_answers_what_there_is(run: Any, ask: Any, database: Any, artifacts: Any) -> None:

@@ -106,7 +106,7 @@ def test_a_chunk_waits_for_all_open_requests_by_one_trigger(execute):
     assert (deferred.method_name, deferred.timeout.total_seconds()) == ("execute_complete", 90)
     assert [entry["outcome"] for entry in pushed] == ["waiting", "rejected"]  # told though it goes on
     error, _ = execute(waiting, patience=90.0, deferrable=False, answer_timeout=90)
-    assert "within 90 s; is the process `easeml referee` running?" in str(error)
+    assert "within 90 s: " in str(error)
 
 
 @pytest.mark.parametrize(

@@ -258,6 +258,7 @@ def test_others_are_answered_until_a_decision_is_written(make_lab: Any, monkeypa
         lab, hours = make_lab(), Hours()
         work = paced(lab, hours, monkeypatch, LATE, takes, takes)
         first, second = file_gate(lab, "good", "full"), file_gate(lab, "good", "hidden")
+        assert work._answer_ready() is None
         bogus = file_bogus_promotion(lab)
         order = [work._answer_ready()]
         assert order == [bogus]
@@ -536,9 +537,10 @@ def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
     assert sorted([*dispatch.RUNS, *MOVES]) == sorted(RequestKind)
 
 
-def test_both_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
+def test_all_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
     claim = requests.claim_request
-    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in (dispatch.RUNS, tuple(MOVES))}
+    of_threads = (dispatch.RUNS, dispatch.SHORT, tuple(MOVES))
+    errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in of_threads}
 
     def claim_or_fail(tx: Any, **given: Any) -> Any:
         if errors[given["kinds"]]:
@@ -550,7 +552,7 @@ def test_both_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: A
     with at_work(lab):
         wait_for(lambda: all(answer_of(lab.worker, a) for a in asked))
     assert errors == {kinds: [] for kinds in errors}
-    assert caplog.text.count("the referee goes on") == 2
+    assert caplog.text.count("the referee goes on") == 3
 
 
 def test_who_waited_for_the_end_of_a_set_is_answered_after_it(lab: Any, wait_for: Any) -> None:

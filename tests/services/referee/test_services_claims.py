@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.datasets.feed import file_refresh
 from easeml_core.services.evaluation import model_runs, sealed_runs
 from easeml_core.services.evaluation.backoff import Turn
 from easeml_core.services.evaluation.model_runs import ModelRuns
 from easeml_core.services.evaluation.time_padding import Pace
 from easeml_core.services.referee.dispatch import Dispatcher
 from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.referee_lease import RefereeLease
-from easeml_core.services.referee.requests import answer_of, file_gate_request
+from easeml_core.services.referee.requests import answer_of, file_forced_promotion, file_gate_request
+from easeml_core.services.registration.register import register_study
 from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
@@ -189,7 +192,29 @@ def test_the_tenant_comes_first_that_has_the_fewest_requests_at_work(lab: Any) -
         if found is not None:
             at_work.append(found)
             assert work._claims.begin(Turn(found)) is not None
-    assert order == [first, last, second, None, None]
+    # The other tenant has had no turn yet, and comes first although its request is the youngest.
+    assert order == [last, first, second, None, None]
+
+
+@pytest.mark.parametrize("timetable", [Timetable(), Timetable(delay_seconds=0.5)], ids=["at once", "fixed times"])
+def test_what_runs_no_model_waits_for_none(lab: Any, runs: Runs, wait_for: Any, timetable: Timetable) -> None:
+    """All workers are occupied by models that do not end; a registration, a refresh and a rollback are answered."""
+    gates = [file_gate(lab, "good", study) for study in STUDIES]
+    with at_work(lab, workers=2, timetable=timetable):
+        for _ in range(2):
+            assert runs.begun.acquire(timeout=60)
+        new = register_study(lab.worker, study="new", tenant="new", source="sklearn:iris", request_key=lab.key())
+        again = file_refresh(lab.worker, study="full", request_key=lab.key())
+        moved = file_forced_promotion(
+            lab.worker, study="full", model_id=gates and lab.models["full"]["good"], who="a", why="b",
+            request_key=lab.key(),
+        )  # fmt: skip
+        for one in (new.request_id, again.request_id, moved):
+            assert wait_for(lambda one=one: answer_of(lab.worker, one)).kind in {"seal", "refresh", "force"}
+        assert all(answer_of(lab.worker, one) is None for one in gates)
+        runs.free.set()
+        for one in gates:
+            wait_for(lambda one=one: answer_of(lab.worker, one))
 
 
 def test_places_are_kept_until_padded_ends_and_shared_by_owners(monkeypatch: Any) -> None:
@@ -212,7 +237,7 @@ def test_places_are_kept_until_padded_ends_and_shared_by_owners(monkeypatch: Any
     assert begun == [("1a", 0.0), ("1b", 0.0), ("2a", 0.0)]
     now[0] = 10.0
     runs.look()
-    assert begun[3:] == [("1c", 10.0), ("3a", 10.0)]
+    assert begun[3:] == [("3a", 10.0), ("1c", 10.0)]
     now[0] = 20.0
     runs.look()
     assert begun[5:] == [("1d", 20.0)]

@@ -14,7 +14,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import outbox, requests, studies
+from easeml_core.store.tables import claims, outbox, requests, studies
 from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
@@ -175,6 +175,52 @@ def test_only_the_kinds_that_were_asked_for_are_claimed(
             assert requests.claim_request(tx, kinds=kinds) == expected
     with database.referee.begin() as tx:
         assert requests.claim_request(tx, kinds=[]) is None
+
+
+def served(database: Any, minutes: float = 0.0, **asked: Any) -> list[int]:
+    """Claim, take and answer one request after the other as one worker would: the order in which they come."""
+    order = list[int]()
+    with database.referee.begin() as tx:
+        referee = claims.add_referee(tx, lease_seconds=60)
+    while True:
+        with database.referee.begin() as tx:
+            claimed = requests.claim_request(tx, referee=referee, aged_seconds=60 * minutes or 600.0, **asked)
+            if claimed is None:
+                return order
+            assert claims.take(tx, claimed, referee)
+        with database.referee.begin() as tx:
+            requests.add_answer(tx, claimed, refused=False, message="done")
+            claims.let_go(tx, [claimed], referee)
+        order.append(claimed)
+
+
+def test_short_requests_come_first_and_tenants_take_turns(
+    database: Any, make_rows: Any, file: Callable[..., int]
+) -> None:
+    """One worker: a tenant with many gates holds back neither another tenant's gate nor any registration."""
+    rich = [make_rows(f"rich-{k}", tenant="rich") for k in range(3)]
+    poor, new = make_rows("poor", tenant="poor"), make_rows("new", tenant="new")
+    gates = [file(study, "gate", study.baseline_id, key=f"{n}{study.name}") for n in range(2) for study in rich]
+    other = file(poor, "gate", poor.baseline_id)
+    meter, seal, second = (
+        file(poor, "meter", poor.baseline_id, key="m"),
+        file(rich[0], "seal", None),
+        file(new, "seal", None),
+    )
+    assert served(database, kinds=requests.SHORT) == [seal, second]
+    seal, second = (file(study, "seal", None, key=f"again {study.name}") for study in (rich[0], new))
+    # The short ones by turn: rich was served before new. Then rich and poor take turns; poor has waited longer.
+    assert served(database) == [seal, second, other, gates[0], meter, *gates[1:]]
+
+
+def test_a_request_that_runs_models_waits_for_short_ones_for_a_limited_time(
+    database: Any, make_rows: Any, file: Callable[..., int], ask: Any
+) -> None:
+    study = make_rows()
+    gate = file(study, "gate", study.baseline_id)
+    seals = [file(study, "seal", None, key=f"{n}") for n in range(2)]
+    ask("SET session_replication_role = replica; UPDATE work.requests SET requested_at = requested_at - interval '1 h'")
+    assert served(database, minutes=59) == [gate, *seals]
 
 
 def test_a_request_that_is_not_there_is_named(database: Any) -> None:

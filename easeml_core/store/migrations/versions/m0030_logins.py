@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0030"
-down_revision = "0028"
+down_revision = "0029"
 
 TABLES = """
 -- Only the owner writes it, and no other role reads it but by work.my_tenants().

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from easeml_airflow.web.server.marks import Mark
+from easeml_core.durations import span
 from easeml_core.errors import counted
-from easeml_core.services.reports.recommendations import span
 
 if TYPE_CHECKING:
     from collections.abc import Callable
