@@ -46,10 +46,10 @@ MAX_ATTEMPTS = 5
 TIMED = (RequestKind.GATE, RequestKind.METER)
 """Requests whose answers leave at fixed times: those that depend on sealed data."""
 
-SHORT = tuple(kind for kind in requests.SHORT if kind not in MOVES)
+WITHOUT_MODELS = tuple(kind for kind in requests.SHORT if kind not in MOVES)
 """Requests for which no model runs, decided by another thread than moves of production."""
 
-RUNS = (*SHORT, *TIMED)
+RUNS = (*WITHOUT_MODELS, *TIMED)
 """Requests that may take long, decided by another thread than moves of production."""
 
 WAITS = "waits for labels"

@@ -32,7 +32,7 @@ from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, 
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
-from easeml_core.services.referee.dispatch import RUNS, SHORT, WAITS, Dispatcher
+from easeml_core.services.referee.dispatch import RUNS, WAITS, WITHOUT_MODELS, Dispatcher
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
 from easeml_core.services.referee.publishing import Timetable, release_due
@@ -204,7 +204,7 @@ class Referee:
 
     def _decide_or_tidy(self, place: Place = Place.ANY) -> bool:
         """Do one piece of what may take long; False when there is none."""
-        kinds = SHORT if place is Place.SHORT else RUNS
+        kinds = WITHOUT_MODELS if place is Place.SHORT else RUNS
         if self._answer_ready(kinds, alone=place is Place.ALONE) is not None:
             return True
         if place is not Place.ANY or not self._idle.acquire(blocking=False):

@@ -539,7 +539,7 @@ def test_every_kind_is_somebodys_and_nobody_takes_the_others() -> None:
 
 def test_all_threads_survive_what_comes(lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any) -> None:
     claim = requests.claim_request
-    of_threads = (dispatch.RUNS, dispatch.SHORT, tuple(MOVES))
+    of_threads = (dispatch.RUNS, dispatch.WITHOUT_MODELS, tuple(MOVES))
     errors = {kinds: [RuntimeError("a bug"), StoreUnavailableError("away")] for kinds in of_threads}
 
     def claim_or_fail(tx: Any, **given: Any) -> Any:
