@@ -81,7 +81,7 @@ def _ask(
     again = f"the same call with --request-key {key} shows its answer"
     place = place_of(store, request_id)
     if not as_json:  # at once, so that a user who stops waiting knows the request and its key
-        ahead = "" if place is None else f" ({place_text(place)})"
+        ahead = "" if wait or place is None else f" ({place_text(place)})"
         later = f"waiting at most {wait:g} s for its answer; later {again}" if wait else again
         click.echo(f"the gate is asked, request {request_id}{ahead}; {later}")
     if not wait:
