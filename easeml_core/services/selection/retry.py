@@ -77,10 +77,10 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
         return _retry(tx, last) if again == last else again
 
 
-def retry_changed(
+def changed_tasks(
     tx: Connection, *, sources: Mapping[str, str], trainers: bool, studies_only: Sequence[str] | None
-) -> bool:
-    """Retry what failed because of a task that has changed since; return whether anything was added.
+) -> list[int]:
+    """Return the trials that failed because of a task that has changed since, oldest first.
 
     Args:
         tx: Holds the lock ``suggest``.
@@ -88,9 +88,13 @@ def retry_changed(
         trainers: Whether the caller has the trainers of this package.
         studies_only: Names of the studies that the caller chooses from; None for all.
     """
-    added = False
     version = code_version() if trainers else None
-    failed = retries.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
+    return retries.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
+
+
+def retry_all(tx: Connection, failed: Sequence[int]) -> bool:
+    """Retry these trials where budget and data allow it; return whether any was."""
+    added = False
     for trial_id in failed:
         try:
             with savepoint(tx):

@@ -13,6 +13,7 @@ import gc
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
@@ -20,7 +21,7 @@ from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.suggestion import RunnerUp
-from easeml_core.services.selection.retry import retry_changed
+from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
@@ -30,6 +31,7 @@ from easeml_core.store.tables.decisions import Batch, SuggestedTrial
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -72,6 +74,9 @@ class Suggestions:
     trials: tuple[SuggestedTrial, ...]
     message: str
 
+
+OFFER_EVERY = timedelta(minutes=1)
+"""How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is a thousand times as long."""
 
 RESERVE_SECONDS = 3600.0
 """How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
@@ -144,17 +149,30 @@ class LiveScheduler:
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
         if seen.batch_id is not None:
             return _answer_of(*decisions.batch_of_request(tx, request_key)), memory
-        retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
         if memory is not None and not memory.catch_up(seen):
             memory = None
-        if retry_changed(tx, sources=self._sources, trainers=self.trainers, studies_only=self._only):
+        offered_at = seen.now if memory is None else memory.offered_at
+        if memory is None or seen.now - offered_at > OFFER_EVERY:
+            retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
+            offered_at = seen.now
+        failed = self._failed_tasks(tx, memory, seen)
+        if retry_all(tx, failed):
             memory = None
         left_behind = memory is None or any(t.is_over for t in seen.trials)
         if left_behind and leases.expire_leases(tx):
             memory = None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
         now.fill(left_behind=left_behind)
-        return _answer_of(now.batch.policy, now.given), now.kept()
+        return _answer_of(now.batch.policy, now.given), now.kept(awaits_retry=bool(failed), offered_at=offered_at)
+
+    def _failed_tasks(self, tx: Connection, memory: Memory | None, seen: Look) -> list[int]:
+        """Return the trials to retry; asks the database only where there can be one that was not there before.
+
+        The sources and the version of this process do not change, and a new state of studies or data is a new memory.
+        """
+        if memory is None or memory.awaits_retry or any(t.failure_kind is not None for t in seen.trials):
+            return changed_tasks(tx, sources=self._sources, trainers=self.trainers, studies_only=self._only)
+        return []
 
     def load(self, tx: Connection, seen: Look) -> Memory:
         """Load the whole state."""
@@ -221,10 +239,10 @@ class _Round:
             pass
         self.memory.reopen(self.seen.now)
         self._batch_id()
-        notify_pages(self.tx, *{trial.study for trial in self.given})
 
-    def kept(self) -> Memory | None:
-        """Return the state, unless it lacks what this round has written."""
+    def kept(self, *, awaits_retry: bool, offered_at: datetime) -> Memory | None:
+        """Return the state with these facts of the call, or None where it lacks what this round has written."""
+        self.memory.awaits_retry, self.memory.offered_at = awaits_retry, offered_at
         return None if self._is_stale or self.memory.is_used_up else self.memory
 
     def _batch_id(self) -> int:
@@ -325,7 +343,7 @@ class _Round:
                     self.tx,
                     batch=self.batch,
                     position=len(self.given),
-                    study_id=study.id,
+                    study=study,
                     candidate_id=menu.ids[suggestion.arm],
                     data_version_id=memory.versions[study.id],
                     device=self.device,

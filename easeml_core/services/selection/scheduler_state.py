@@ -65,11 +65,13 @@ class Memory:
         scheduler: All active studies, after all trials that were seen.
         costs_known: Whether anything was ever measured, so that a predicted cost means something.
         stamp: Catalogue and settings that this was loaded under.
+        offered_at: When the caller's implementations were recorded last; first, when this was loaded.
         last_trial: Largest id of a trial that was seen.
         last_end: End of the trial that was taken in last; None before the first.
         open: Trials that have not ended, by id.
         kinds: Kinds of device of the trials seen; None stands for trials without one.
         is_used_up: A limit has changed in a way that only a load can find.
+        awaits_retry: A trial that failed because of its task can be retried, once its budget allows it.
     """
 
     config: SelectionConfig
@@ -81,11 +83,13 @@ class Memory:
     scheduler: Scheduler
     costs_known: bool
     stamp: tuple[int, int | None]
+    offered_at: datetime
     last_trial: int = 0
     last_end: End | None = None
     open: dict[int, OpenTrial] = field(default_factory=dict)
     kinds: set[str | None] = field(default_factory=set)
     is_used_up: bool = False
+    awaits_retry: bool = False
     _index: dict[int, int] = field(default_factory=dict)
     _deadlines: list[tuple[int, datetime]] = field(default_factory=list)
     _closed: set[int] = field(default_factory=set)
@@ -143,6 +147,7 @@ class Memory:
             scheduler=scheduler_for(problem, config=config),
             costs_known=_any_cost(problem),
             stamp=(seen.catalogue, seen.settings_id),
+            offered_at=seen.now,
         )
         memory._remember(trials)
         return memory

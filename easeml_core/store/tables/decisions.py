@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
+from easeml_core.store.database import NEWS_CHANNEL, NOTIFY, known_topics
 from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sqlalchemy import Connection, Row
+
+    from easeml_core.entities import Study
 
 
 NO_TRIAL = 2**63 - 1
@@ -178,7 +181,8 @@ _BATCH = """batch AS (
   INSERT INTO work.suggestion_batches (request_key, policy, requested, settings_id)
   VALUES (:request_key, :policy, :requested, (SELECT max(id) FROM work.selection_settings)) RETURNING id),
 """
-_ADD = """
+# One trip to the server for the news and the rows; the news leaves at the commit.
+_ADD = NOTIFY + """;
 WITH %s trial AS (
   INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds, lease_until)
   VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds,
@@ -214,7 +218,7 @@ def add_decision(
     *,
     batch: Batch,
     position: int,
-    study_id: int,
+    study: Study,
     candidate_id: int,
     data_version_id: int,
     device: str | None,
@@ -223,6 +227,8 @@ def add_decision(
     reserve_seconds: float,
 ) -> tuple[int, int]:
     """Add a SUGGESTED trial with its reasons to a batch, reserved for the caller; return ids of batch and trial.
+
+    The pages of the study are notified once the transaction commits.
 
     Raises:
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
@@ -236,7 +242,9 @@ def add_decision(
         policy=batch.policy,
         requested=batch.requested,
         position=position,
-        study_id=study_id,
+        channel=NEWS_CHANNEL,
+        topics=known_topics(f"study:{study.name}"),
+        study_id=study.id,
         candidate_id=candidate_id,
         data_version_id=data_version_id,
         device=device,

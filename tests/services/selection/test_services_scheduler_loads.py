@@ -125,21 +125,52 @@ def test_a_lost_workers_trial_is_handed_out_again_and_all_is_loaded(installation
     assert installation.agrees(live, 100)
 
 
-def test_what_failed_because_of_a_task_that_has_changed_is_handed_out_at_once(
-    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    live, (first, *_) = warm(installation, loads)
-    attempt = installation.begin(first)
+def fail_by_task(installation: Any, trial: SuggestedTrial) -> None:
+    """Let it fail because of its task, under another version of this package."""
+    attempt = installation.begin(trial)
     ended = {"attempt": attempt, "state": TrialState.FAILED, "failure": "it crashed", "failure_kind": FailureKind.TASK}
     with installation.store.begin() as tx:
-        assert leases.finish_trial(tx, trial_id=first.trial_id, cost_seconds=None, **ended)
-    with monkeypatch.context() as unchanged:
-        unchanged.setattr(retry, "code_version", lambda: None)
-        ask(installation, live)
-    loads.clear()
+        assert leases.finish_trial(tx, trial_id=trial.trial_id, cost_seconds=None, **ended)
+
+
+def test_what_failed_because_of_a_task_that_has_changed_is_handed_out_at_once(
+    installation: Any, loads: list[int]
+) -> None:
+    live, (first, *_) = warm(installation, loads)
+    ask(installation, live)
+    fail_by_task(installation, first)
     (again,) = ask(installation, live)
     assert (again.study, again.candidate, len(loads)) == (first.study, first.candidate, 1)
     assert installation.agrees(live, 100)
+
+
+def test_what_failed_because_of_its_task_waits_for_a_place_and_is_asked_for_again(
+    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where nothing waits, the database is not asked again."""
+    asked: list[bool] = []
+    changed = retry.changed_tasks
+    monkeypatch.setattr(room, "changed_tasks", lambda tx, **given: asked.append(True) or changed(tx, **given))
+    set_tenant(installation.store, tenant="h-4", max_parallel=1)
+    live = LiveScheduler(installation.store, studies_only=["h-4"])
+    (first,) = ask(installation, live)
+    assert ask(installation, live) == ()
+    assert len(asked) == 1
+    fail_by_task(installation, first)
+    with installation.store.begin() as tx:
+        other = SuggestedTrial(somebody_elses(tx, "zero"), "h-4", "zero", "")
+    attempt = installation.begin(other)
+    for _ in range(2):
+        assert ask(installation, live) == ()
+    with installation.store.begin() as tx:
+        ended = {"attempt": attempt, "state": TrialState.CANCELLED, "cost_seconds": 1.0}
+        assert leases.finish_trial(tx, trial_id=other.trial_id, **ended)
+    (again,) = ask(installation, live)
+    assert (again.candidate, len(asked)) == (first.candidate, 4)
+    installation.end(again)
+    ask(installation, live)
+    ask(installation, live)
+    assert len(asked) == 5
 
 
 def test_what_nobody_started_is_handed_out_again_from_memory(installation: Any, loads: list[int]) -> None:
