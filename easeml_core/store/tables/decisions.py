@@ -182,7 +182,7 @@ _BATCH = """batch AS (
   VALUES (:request_key, :policy, :requested, (SELECT max(id) FROM work.selection_settings)) RETURNING id),
 """
 # One trip to the server for the news and the rows; the news leaves at the commit.
-_ADD = NOTIFY + """;
+_ADD = f"""{NOTIFY};
 WITH %s trial AS (
   INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds, lease_until)
   VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds,
