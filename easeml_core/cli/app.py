@@ -37,6 +37,7 @@ from easeml_core.cli.reports import alerts, audit, next_, status
 from easeml_core.cli.selection.backtest import backtest
 from easeml_core.cli.selection.costs import costs
 from easeml_core.cli.selection.policy import policy
+from easeml_core.cli.selection.scheduler import scheduler
 from easeml_core.cli.selection.simulate import simulate
 from easeml_core.cli.studies import study, tenant
 from easeml_core.cli.test_sets import ledger, test_set
@@ -169,9 +170,12 @@ def cli(context: click.Context, by: str | None, reason: str) -> None:
     """
     from easeml_core.store.actors import acting
 
-    is_referee = context.invoked_subcommand == "referee"  # a separate process that answers requests
-    name, door = by or ("referee" if is_referee else _user()), "referee" if is_referee else "command line"
-    context.with_resource(acting(name, door=door, reason=reason))
+    process = context.invoked_subcommand if context.invoked_subcommand in PROCESSES else None
+    context.with_resource(acting(by or process or _user(), door=process or "command line", reason=reason))
+
+
+PROCESSES = ("referee", "scheduler")
+"""Commands that are separate processes, which answer requests: the audit names them."""
 
 
 def _user() -> str:
@@ -196,6 +200,7 @@ for command in (
         meter,
         policy,
         referee,
+        scheduler,
         simulate,
         status,
         study,

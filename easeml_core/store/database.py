@@ -66,6 +66,9 @@ CHANNEL = "easeml"
 REFEREE_CHANNEL = "easeml_referee"
 """NOTIFY channel that wakes the referee's process."""
 
+SCHEDULER_CHANNEL = "easeml_scheduler"
+"""NOTIFY channel that wakes the scheduler's process."""
+
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
 
@@ -80,7 +83,7 @@ _NEEDS, _SOURCE = "easeml_needs", "easeml_source"
 
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
-    rf"(answer|labels|request|trial):[0-9]+|(alert|evidence|production|study|submission):({NAME.pattern}|\*)"
+    rf"(answer|labels|request|suggestions|trial):[0-9]+|(alert|evidence|production|study|submission):({NAME.pattern}|\*)"
 )
 
 _NO_NUL = "cannot contain NUL"
@@ -186,6 +189,9 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "test_sets_live_direct_key": lambda v: _live_already(v, "second meter"),
     "test_sets_name_key": lambda v: AlreadyExistsError(
         "test set of this study", v.get("name"), remedy="choose another name"
+    ),
+    "suggestion_requests_open_check": lambda v: StateError(
+        f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has decided"
     ),
     "test_sets_name_check": lambda v: InvalidInputError(f"a test set's name {_NAME_RULE}{_value(v, 'name')}"),
     "test_sets_forward_check": lambda v: StateError(
@@ -480,8 +486,8 @@ def known_topics(*topics: str) -> list[str]:
     for topic in topics:
         if _TOPIC.fullmatch(topic) is None:
             message = (
-                "a topic must be answer, request or trial with an id (or labels with a set's), or alert, evidence, "
-                f"production, study or submission with a name, got {topic!r}"
+                "a topic must be answer, request, suggestions or trial with an id (or labels with a set's), or alert, "
+                f"evidence, production, study or submission with a name, got {topic!r}"
             )
             raise InvalidInputError(message)
     return list(topics)

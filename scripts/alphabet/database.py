@@ -264,6 +264,13 @@ _TABLES = (
         time="created_at",
     ),
     *_table(
+        "suggestion_requests",
+        Letter.INPUT,
+        "Tasks and devices ask for trials; the scheduler refuses what names no study of the caller's.",
+        input="id request_key login requested device studies functions trainers runtimes refusal",
+        time="filed_at decided_at",
+    ),
+    *_table(
         "suggestions",
         Letter.OPEN,
         "The scheduler reads open results alone.",
@@ -374,8 +381,9 @@ _FUNCTIONS = (
         audit_promotion, audit_request, audit_retry, audit_study, audit_submission, audit_switches, audit_test_set,
         audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed, studies_changed, tenant_changed,
         observation_changed, answer_changed, restarts_of_referee, settings_are_kept, studies_active_since,
-        studies_forward, studies_within_limits, tenants_within_limits, test_sets_forward, trials_checkpoint_spent,
-        trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
+        studies_forward, studies_within_limits, suggestion_requests_check, tenants_within_limits, test_sets_forward,
+        trials_checkpoint_spent, trials_ended_now, trials_excuse, trials_executor_kept, trials_forward,
+        trials_within_limits
         """,
         prefix="work.",
     ),
@@ -398,8 +406,9 @@ _TOPICS = (
     *items(
         Kind.TOPIC,
         Letter.INPUT,
-        "The topic is notified by tasks, developers, or a referee that measured a model on open rows.",
-        "CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, REFEREE_CHANNEL study",
+        "The topic is notified by tasks, developers, the scheduler, or a referee that measured a model on open rows.",
+        "CHANNEL suggestions, CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, "
+        "REFEREE_CHANNEL study, SCHEDULER_CHANNEL suggestions",
     ),
     *items(
         Kind.TOPIC,

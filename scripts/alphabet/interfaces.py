@@ -157,6 +157,7 @@ _COMMANDS = (
         backtest
         costs
         device run
+        scheduler
         explain
         feed
         refine apply
@@ -404,6 +405,7 @@ _LOGS = (
         easeml_airflow.web.server.airflow_runs
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
+        easeml_core.services.selection.scheduler_process
         easeml_core.models.predict
         easeml_core.sandbox.child_start
         """,

@@ -87,6 +87,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "promotion evidence",
         "promotion verify",
         "referee",
+        "scheduler",
         "refine apply",
         "refine feeds",
         "refine list",

@@ -34,6 +34,7 @@ from easeml_core.store.tables import (
     row_registry,
     sealed,
     studies,
+    suggestion_requests,
     trials,
 )
 from easeml_core.store.tables import decisions as selection_settings
@@ -339,6 +340,16 @@ def world(
         pruning.add_decision(tx, trial_id=running, attempt=1, decision=decision)
         feed_id = _feed(tx, study)
         retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
+        suggestion_requests.file_suggestion_request(
+            tx,
+            request_key="asks",
+            requested=1,
+            device=None,
+            studies=None,
+            functions={"tree": None},
+            trainers=True,
+            runtimes=None,
+        )
     gate_set, meter_set = seal(study, "gate"), seal(study, "meter", start=100)
     filed = {RequestKind(k): file(study, k, None if k in ("seal", "refresh") else model_id) for k in RequestKind}
     gate, meter = filed[RequestKind.GATE], filed[RequestKind.METER]

@@ -244,6 +244,31 @@ CASES: dict[str, list[Case]] = {
     "work.suggestion_batches_policy_check": each("suggestion_batches", "policy", "repeat('x', 101)"),
     "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
     "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
+    "work.suggestion_requests_request_key": [("suggestion_requests", {})],
+    "work.suggestion_requests_key_check": each("suggestion_requests", "request_key", "''", "repeat('x', 1001)"),
+    "work.suggestion_requests_requested_check": each(
+        "suggestion_requests", "requested", "0", "1001", request_key="'new'"
+    ),
+    "work.suggestion_requests_device_check": each(
+        "suggestion_requests", "device", "''", "repeat('x', 101)", request_key="'new'"
+    ),
+    "work.suggestion_requests_studies_check": each(
+        "suggestion_requests", "studies", "array_fill('x'::text, ARRAY[10001])", request_key="'new'"
+    ),
+    "work.suggestion_requests_functions_check": each(
+        "suggestion_requests",
+        "functions",
+        "'[]'",
+        "jsonb_build_object('x', repeat('x', 100000))",
+        request_key="'new'",
+    ),
+    "work.suggestion_requests_runtimes_check": each(
+        "suggestion_requests", "runtimes", "array_fill('x'::text, ARRAY[11])", request_key="'new'"
+    ),
+    "work.suggestion_requests_refusal_check": [
+        ("suggestion_requests", {"request_key": "'new'", "refusal": "'because'"}),
+        *each("suggestion_requests", "refusal", "''", "repeat('x', 2001)", request_key="'new'", decided_at="now()"),
+    ],
     "work.selection_settings_config_check": each(
         "selection_settings", "config", *NO_MAPPING, "jsonb_build_object('order', repeat('x', 100000))"
     ),

@@ -42,6 +42,7 @@ WORKER = {
     "work.curves": (ALL, ""),
     "work.rungs": ("goes_on hoped known needed of quality rule rung step trial_id", ""),
     "work.suggestion_batches": ("policy request_key requested settings_id", ""),
+    "work.suggestion_requests": ("device functions request_key requested runtimes studies trainers", ""),
     "work.suggestions": (ALL, ""),
     "work.offers": ("implementation study", "asked_at"),
     "work.observations": ("cost_seconds quality score trial_id", ""),
@@ -88,6 +89,7 @@ REFEREE = {
     "work.curves": ("", ""),
     "work.rungs": ("", ""),
     "work.suggestion_batches": ("", ""),
+    "work.suggestion_requests": ("", ""),
     "work.suggestions": ("", ""),
     "work.offers": ("", ""),
     "work.observations": (ALL, ""),
@@ -330,7 +332,9 @@ def test_a_topic_is_a_kind_and_an_id_and_nothing_else(store: Any) -> None:
         with store.begin() as tx:
             notify(tx, topic)
     for topic in (*NO_TOPICS, "study:" + "a" * 64):
-        refused = pytest.raises(InvalidInputError, match="a topic must be answer, request or trial with an id")
+        refused = pytest.raises(
+            InvalidInputError, match="a topic must be answer, request, suggestions or trial with an id"
+        )
         with refused, store.begin() as tx:
             notify(tx, topic)
 

@@ -71,14 +71,14 @@ TRIGGERS = {
     *("tenants_assessed", "studies_assessed", "candidates_assessed", "data_versions_assessed", "trials_added_assessed"),
     *("trials_assessed", "observations_assessed", "models_assessed", "test_sets_assessed", "requests_assessed"),
     *("answers_assessed", "gate_verdicts_assessed", "meter_readings_assessed", "promotions_assessed"),
-    *("production_assessed", "alerts_assessed", "study_changes_taken"),
+    *("production_assessed", "alerts_assessed", "study_changes_taken", "suggestion_requests_open"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.
 RAISED = {
     *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
     *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
-    "audit_append_only",
+    *("audit_append_only", "suggestion_requests_open_check"),
 }
 
 

@@ -74,6 +74,11 @@ class Suggestions:
     trials: tuple[SuggestedTrial, ...]
     message: str
 
+    @classmethod
+    def of(cls, policy: str, found: Sequence[SuggestedTrial]) -> Suggestions:
+        """Return the answer with these trials."""
+        return cls(policy, tuple(found), counted(len(found), "trial") if found else _NOTHING)
+
 
 OFFER_EVERY = timedelta(minutes=1)
 """How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is a thousand times as long."""
@@ -148,7 +153,7 @@ class LiveScheduler:
         """Return the answer, and the state to keep once it is committed."""
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
         if seen.batch_id is not None:
-            return _answer_of(*decisions.batch_of_request(tx, request_key)), memory
+            return Suggestions.of(*decisions.batch_of_request(tx, request_key)), memory
         if memory is not None and not memory.catch_up(seen):
             memory = None
         offered_at = seen.now if memory is None else memory.offered_at
@@ -163,7 +168,7 @@ class LiveScheduler:
             memory = None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
         now.fill(left_behind=left_behind)
-        return _answer_of(now.batch.policy, now.given), now.kept(awaits_retry=bool(failed), offered_at=offered_at)
+        return Suggestions.of(now.batch.policy, now.given), now.kept(awaits_retry=bool(failed), offered_at=offered_at)
 
     def _failed_tasks(self, tx: Connection, memory: Memory | None, seen: Look) -> list[int]:
         """Return the trials to retry; asks the database only where there can be one that was not there before.
@@ -203,10 +208,6 @@ def _look(tx: Connection, memory: Memory | None, request_key: str) -> Look:
     if memory is None:
         return decisions.look(tx, request_key=request_key)
     return decisions.look(tx, request_key=request_key, last=memory.last_trial, known=list(memory.open))
-
-
-def _answer_of(policy: str, found: Sequence[SuggestedTrial]) -> Suggestions:
-    return Suggestions(policy, tuple(found), counted(len(found), "trial") if found else _NOTHING)
 
 
 class _Round:

@@ -30,7 +30,7 @@ from easeml_core.errors import (
     counted,
 )
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.selection.suggestions import scheduler_for
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.selection.executors import Executors
+    from easeml_core.services.selection.suggestions import Scheduler
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -196,7 +197,7 @@ def run_device(
     stream = _Stream(
         store=store,
         artifacts=artifacts,
-        scheduler=LiveScheduler(
+        scheduler=scheduler_for(
             store,
             policy=policy,
             studies_only=studies_only,
@@ -225,7 +226,7 @@ class _Stream:
 
     store: Store
     artifacts: ArtifactStore
-    scheduler: LiveScheduler
+    scheduler: Scheduler
     executors: Executors
     studies_only: Sequence[str] | None
     runtimes: Sequence[str]

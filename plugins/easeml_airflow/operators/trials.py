@@ -85,21 +85,23 @@ class SuggestTrialsOperator(EasemlOperator):
     def execute(self, context: Context) -> Any:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
-        from easeml_core.services.selection.scheduler import suggest_trials
+        from easeml_core.services.selection.suggestions import scheduler_for
 
         with airflow_outcome():
             named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
             require(trainers in (None, True, False), "trainers", trainers, "true, false or None")
-            suggested = suggest_trials(
+            scheduler = scheduler_for(
                 self.hook.get_store(),
-                count=whole(self.count, "count"),
                 policy=optional_text(self.policy) or settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
-                device=optional_text(self.device),
                 functions=sources if named is None else named,
                 trainers=(offer.trainers or named is not None) if trainers is None else trainers,
+            )
+            suggested = scheduler.ask(
+                count=whole(self.count, "count"),
+                device=optional_text(self.device),
                 request_key=request_key(context),
             )
         context["ti"].xcom_push(key="policy", value=suggested.policy)

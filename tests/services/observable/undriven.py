@@ -50,6 +50,16 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
+        "The process needs a role that suggests, and answers with what the scheduler does, which devices here run.",
+        "scheduler",
+    ),
+    *_undriven(
+        Kind.COLUMN,
+        "The table has no rows: the role of these worlds suggests by itself and files no request.",
+        "work.suggestion_requests.*",
+    ),
+    *_undriven(
+        Kind.COMMAND,
         "The command needs an empty database, in which nothing is sealed.",
     ),
     *_undriven(

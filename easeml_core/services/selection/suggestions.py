@@ -1,0 +1,149 @@
+"""One way to suggestions for every role: the scheduler itself, or a request that its process decides.
+
+The database says which: a role with the right to add suggestions decides here (``easeml_worker`` of an installation of
+one team), any other one files a request (``easeml_device``, the logins of tenants; ADR 0032).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from easeml_core.config import require
+from easeml_core.errors import StateError
+from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions
+from easeml_core.services.studies.limits import check_device
+from easeml_core.store.database import CHANNEL
+from easeml_core.store.listen import wait_here
+from easeml_core.store.tables import decisions, suggestion_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.tables.suggestion_requests import SuggestionRequest
+
+WAIT_SECONDS = 300.0
+"""How long a caller waits for the scheduler's process; a further call with the same key goes on waiting."""
+
+_LOOK_SECONDS = 5.0
+
+
+class Scheduler(Protocol):
+    """Suggests trials of one choice of studies and implementations."""
+
+    def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
+        """Return up to ``count`` trials to run next; the same key gives the same trials."""
+
+
+def scheduler_for(
+    store: Store,
+    *,
+    policy: str | None = None,
+    studies_only: Sequence[str] | None = None,
+    functions: Collection[str] | Mapping[str, str] = (),
+    trainers: bool = True,
+    runtimes: Collection[str] | None = None,
+) -> Scheduler:
+    """Return what suggests trials to this role; arguments as in ``LiveScheduler``.
+
+    Args:
+        store: Any role but ``easeml_referee``.
+        policy: Only for a role that suggests itself: the scheduler's process has one for all.
+        studies_only: Names of the studies to choose from; None for all active ones that the role may have.
+        functions: Names of the caller's training functions, or these with the hashes of their sources.
+        trainers: Whether the caller has the trainers of this package.
+        runtimes: Container programs of the caller's machine; None where that is not known.
+
+    Raises:
+        ConfigError: There is no such policy, or the role may choose none.
+    """
+    with store.begin(writes=False) as tx:
+        decides_here = suggestion_requests.may_suggest(tx)
+    if not decides_here:
+        require(
+            policy is None, "policy", policy, "left out: the scheduler's process (`easeml scheduler`) has one for all"
+        )
+        return FiledScheduler(
+            store, studies_only=studies_only, functions=functions, trainers=trainers, runtimes=runtimes
+        )
+    return LiveScheduler(
+        store, policy=policy, studies_only=studies_only, functions=functions, trainers=trainers, runtimes=runtimes
+    )
+
+
+class FiledScheduler:
+    """Files requests for suggestions, and waits for the scheduler's process to decide them.
+
+    Args:
+        store: A role that may file requests.
+        studies_only: As in ``scheduler_for``, and so are the others.
+        functions: Names of training functions, or these with the hashes of their sources.
+        trainers: Whether the caller has the trainers of this package.
+        runtimes: Container programs of the caller's machine; None where that is not known.
+        wait_seconds: How long a call waits for a decision, >= 0.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        studies_only: Sequence[str] | None = None,
+        functions: Collection[str] | Mapping[str, str] = (),
+        trainers: bool = True,
+        runtimes: Collection[str] | None = None,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._store, self._wait_seconds = store, wait_seconds
+        self._studies = None if studies_only is None else tuple(studies_only)
+        hashes = dict(functions) if isinstance(functions, Mapping) else dict.fromkeys(functions)
+        self._functions: dict[str, str | None] = {**hashes}
+        self._trainers = trainers
+        self._runtimes = None if runtimes is None else tuple(runtimes)
+
+    def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
+        """Return up to ``count`` trials to run next; the same key gives the same trials.
+
+        Raises:
+            ConfigError: Count or device is not allowed.
+            StateError: The process refuses the request, or has not decided it in time.
+            StoreUnavailableError: The database cannot be reached.
+        """
+        require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
+        require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
+        if device is not None:
+            check_device(device)
+        with self._store.begin() as tx:
+            number = suggestion_requests.file_suggestion_request(
+                tx,
+                request_key=request_key,
+                requested=count,
+                device=device,
+                studies=self._studies,
+                functions=self._functions,
+                trainers=self._trainers,
+                runtimes=self._runtimes,
+            )
+        decided = wait_here(
+            self._store.dsn,
+            CHANNEL,
+            lambda: self._decided(number),
+            seconds=self._wait_seconds,
+            poll_seconds=_LOOK_SECONDS,
+        )
+        if decided is None:
+            message = (
+                f"the scheduler has not decided request {number} for suggestions within {self._wait_seconds:g} s; see "
+                "that `easeml scheduler` runs with this database, then try again: the same request goes on waiting"
+            )
+            raise StateError(message)
+        if decided.refusal is not None:
+            message = f"the scheduler refuses request {number} for suggestions: {decided.refusal}"
+            raise StateError(message)
+        with self._store.begin(writes=False) as tx:
+            return Suggestions.of(*decisions.batch_of_request(tx, request_key))
+
+    def _decided(self, number: int) -> SuggestionRequest | None:
+        with self._store.begin(writes=False) as tx:
+            found = suggestion_requests.get_suggestion_request(tx, number)
+        return None if found.decided_at is None else found
