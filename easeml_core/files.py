@@ -1,4 +1,8 @@
-"""Files that are there whole or not at all, and folders as one file.
+"""Files that are there whole or not at all, temporary folders that name their owner, and folders as one file.
+
+The name of a temporary folder ends with its owner's namespace of process ids, process id and start, in ticks since the
+machine started: pid_namespaces(7), proc_pid_stat(5). So those of killed processes can be recognised and removed. A
+process id alone may have gone to another process, and within a sandbox it means something else.
 
 A folder as one file and back: the same content gives the same bytes, and nothing gets out of the folder again.
 
@@ -8,11 +12,14 @@ machine. Unpacked are plain files with plain names only, so many and so much.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
+import re
+import shutil
 import stat
 import tempfile
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 
-@contextmanager
+@contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``, moved there when the block ends well and removed when it does not.
 
@@ -64,6 +71,73 @@ def write_durably(path: Path, content: str | bytes, *, mode: int = 0o600) -> Non
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+SCRATCH_PREFIX = "easeml-"
+_NAME = re.compile(rf"{SCRATCH_PREFIX}[a-z-]+-(\d+)-(\d+)-(\d+)-\w+")
+
+
+@contextlib.contextmanager
+def scratch_folder(purpose: str, *, ignore_cleanup_errors: bool = False) -> Iterator[str]:
+    """A new folder in TMPDIR, removed at the end of the block; the first call of a process sweeps.
+
+    Args:
+        purpose: What it is for, of small letters and ``-``; part of the name.
+        ignore_cleanup_errors: Whether what cannot be removed is left.
+
+    Example:
+        >>> with scratch_folder("trial") as folder:
+        ...     os.listdir(folder)
+        []
+    """
+    with contextlib.suppress(OSError):  # without a /proc, or with a TMPDIR that cannot be listed, nothing is swept
+        _sweep_once(os.getpid())
+    prefix = f"{SCRATCH_PREFIX}{purpose}-{_identity()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=ignore_cleanup_errors) as folder:
+        yield folder
+
+
+def sweep_scratch() -> int:
+    """Remove the folders of dead processes of this account; gives how many. Folders of other sandboxes stay."""
+    namespace, swept = _namespace(), 0
+    for path in Path(tempfile.gettempdir()).glob(f"{SCRATCH_PREFIX}*"):
+        named = _NAME.fullmatch(path.name)
+        if named is None or int(named[1]) != namespace or _start_of(int(named[2])) == int(named[3]):
+            continue
+        with contextlib.suppress(OSError):  # another sweeper was faster
+            if path.lstat().st_uid == os.geteuid() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+                swept += 1
+    return swept
+
+
+@functools.lru_cache(maxsize=1)
+def _sweep_once(pid: int) -> None:
+    """Sweep; a fork is another process, hence the argument."""
+    sweep_scratch()
+
+
+def _identity() -> str:
+    """Namespace, process id and start of this process; zeros, which are never swept, where /proc cannot be read."""
+    pid = os.getpid()
+    try:
+        return f"{_namespace()}-{pid}-{_start_of(pid) or 0}"
+    except OSError:
+        return f"0-{pid}-0"
+
+
+def _namespace() -> int:
+    """The inode of the namespace of process ids."""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def _start_of(pid: int) -> int | None:
+    """When a process was started, in ticks since the machine was; None if there is none of this id."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(text.rpartition(b")")[2].split()[19])
 
 
 LARGEST_BYTES = 1 << 30

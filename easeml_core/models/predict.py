@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
 from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
+from easeml_core.files import scratch_folder
 from easeml_core.models.answers import A_CLASS
 from easeml_core.models.formats import modules_of
 from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
@@ -85,7 +85,7 @@ def predict_in_child(
     if confinement is not None:
         arguments.append(json.dumps(confinement.to_json()))
     try:
-        with tempfile.TemporaryDirectory(prefix="easeml-predict-", ignore_cleanup_errors=True) as folder:
+        with scratch_folder("predict", ignore_cleanup_errors=True) as folder:
             run_child(
                 CHILD,
                 arguments,

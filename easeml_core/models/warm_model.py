@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
-import tempfile
 import threading
 import time
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import EasemlError, StateError, TrainingError
+from easeml_core.files import scratch_folder
 from easeml_core.models.formats import modules_of
 from easeml_core.models.warm_child import LENGTH_BYTES
 from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
@@ -143,7 +143,7 @@ class WarmModel:
         try:
             with (
                 self._opened() as path,
-                tempfile.TemporaryDirectory(prefix="easeml-warm-", ignore_cleanup_errors=True) as folder,
+                scratch_folder("warm", ignore_cleanup_errors=True) as folder,
             ):
                 self._run(path, Path(folder))
         except _StoppedError:

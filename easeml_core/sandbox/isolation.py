@@ -17,7 +17,6 @@ import json
 import os
 import pwd
 import re
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.errors import MachineError, TrainingError, TrainingKilled, TrainingStarved
+from easeml_core.files import scratch_folder
 from easeml_core.sandbox.namespaces import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
 from easeml_core.sandbox.process import Limits, run_child
 
@@ -153,7 +153,7 @@ def _lost(sandbox: Sandbox, parts: tuple[str, ...], failure: _Failure) -> tuple[
 def _try(sandbox: Sandbox, parts: tuple[str, ...]) -> _Failure | None:
     """Start a child that loads our own code and nothing else; None if it could."""
     confinement = _confinement(sandbox, parts, _PROBE_LIMITS.memory_mb)
-    with tempfile.TemporaryDirectory(prefix="easeml-probe-") as folder:
+    with scratch_folder("probe") as folder:
         try:
             run_child(
                 PROBE,

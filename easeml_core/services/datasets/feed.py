@@ -6,7 +6,6 @@ since is therefore taken together, at night or on request (``services/datasets/r
 
 from __future__ import annotations
 
-import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
+from easeml_core.files import scratch_folder
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.datasets.validation_rows import brought_files
 from easeml_core.services.studies.columns import row_form
@@ -245,7 +245,7 @@ def _printable(origin: str) -> str:
 
 
 def _put(artifacts: ArtifactStore, pairs: Pairs) -> str:
-    with tempfile.TemporaryDirectory(prefix="easeml-feed-") as folder:
+    with scratch_folder("feed") as folder:
         path = Path(folder) / "pairs.npz"
         write_pairs(path, pairs)
         return artifacts.put(path)

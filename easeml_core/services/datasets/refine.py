@@ -7,7 +7,6 @@ before and after would not be comparable (``easeml validation replace`` gives an
 from __future__ import annotations
 
 import re
-import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like
 from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
+from easeml_core.files import scratch_folder
 from easeml_core.models.label_errors import Ranking
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.datasets.feed import active_study, require_name
@@ -258,7 +258,7 @@ def rank_pairs(
         _, version = active_study(tx, study)
         _require_small(version, most_cells)
         columns, names = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
-    with artifacts.copy(version.artifact) as path, tempfile.TemporaryDirectory(prefix="easeml-rank-") as folder:
+    with artifacts.copy(version.artifact) as path, scratch_folder("rank") as folder:
         output = Path(folder) / "ranking.npz"
         run_child(
             CHILD,

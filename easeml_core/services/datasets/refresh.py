@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import MAX_CELLS, RawTable, content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
+from easeml_core.files import scratch_folder
 from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
 from easeml_core.store.database import notify
@@ -270,7 +270,7 @@ def _digest(tx: Connection, version: DataVersion, opened: OpenParts, class_names
 
 
 def _put(artifacts: ArtifactStore, write: Callable[[Path], None]) -> str:
-    with tempfile.TemporaryDirectory(prefix="easeml-refresh-") as folder:
+    with scratch_folder("refresh") as folder:
         path = Path(folder) / "data.npz"
         write(path)
         return artifacts.put(path)

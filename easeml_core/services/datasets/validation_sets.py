@@ -7,7 +7,6 @@ are evaluated again (``services/evaluation/reevaluation.py``). Warnings about a 
 from __future__ import annotations
 
 import hmac
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from easeml_core.data.table import RawTable
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import InvalidInputError, counted
+from easeml_core.files import scratch_folder
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import ValidationReport, ValidationState, ValidationUse, heritage
 from easeml_core.meter.validation_set import validation_report as report_on
@@ -451,7 +451,7 @@ def _write(
 
 
 def _put(artifacts: ArtifactStore, opened: OpenParts) -> str:
-    with tempfile.TemporaryDirectory(prefix="easeml-validation-") as folder:
+    with scratch_folder("validation") as folder:
         path = Path(folder) / "open.npz"
         write_open_parts(path, opened)
         return artifacts.put(path)

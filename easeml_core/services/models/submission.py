@@ -12,7 +12,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +24,7 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.files import scratch_folder
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.answers import wanted_of
@@ -167,7 +167,7 @@ def submit_model(
             others. Nothing was spent.
     """
     words = _checked(format, message, command, bundle, bundle_version, request_key)
-    with tempfile.TemporaryDirectory(prefix="easeml-submission-") as folder:
+    with scratch_folder("submission") as folder:
         copy = Path(folder) / "model"
         _take(Path(path), copy, format, command)
         with copy.open("rb") as file:

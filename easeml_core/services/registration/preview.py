@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from easeml_core.data.sources.spec import SCHEMES, is_upload, parse_source, uplo
 from easeml_core.encoding import from_json
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
+from easeml_core.files import scratch_folder
 from easeml_core.programs.demands import demands_of
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, match_program
@@ -185,7 +185,7 @@ def _seen_upload(given: Source, path: Path, said: Mapping[str, str]) -> DataPrev
 
 
 def _ask(asked: Mapping[str, str]) -> DataPreview:
-    with tempfile.TemporaryDirectory(prefix="easeml-look-") as name:
+    with scratch_folder("look") as name:
         folder = Path(name)
         try:
             run_child(

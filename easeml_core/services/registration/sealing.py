@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +25,7 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
 from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
@@ -92,7 +92,7 @@ def add_baseline(
         validation_labels: The same of the validation rows, on which the model's loss is measured.
         hit: What counts as right.
     """
-    with tempfile.TemporaryDirectory(prefix="easeml-baseline-") as folder:
+    with scratch_folder("baseline") as folder:
         path = Path(folder) / "baseline.json"
         save_constant(path, _answer(train_labels))
         answers = load_constant(path).predict(validation_labels)
@@ -432,7 +432,7 @@ def _open_parts(
     tx: Connection, artifacts: ArtifactStore, study: Study, raw: RawTable, parts: Parts, digest: str
 ) -> int:
     """Publish training and validation part; return the id of the data version."""
-    with tempfile.TemporaryDirectory(prefix="easeml-seal-") as folder:
+    with scratch_folder("seal") as folder:
         path = Path(folder) / "open.npz"
         save_open_parts(path, parts)
         artifact = artifacts.put(path)

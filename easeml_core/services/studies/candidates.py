@@ -5,7 +5,6 @@ Candidates can join a running study. A candidate's name identifies it, so calls 
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from easeml_core.data.layout import Layout, stored_target
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Parameters, StudyState
 from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, StateError
+from easeml_core.files import scratch_folder
 from easeml_core.metrics.metric import METRICS
 from easeml_core.models.command_model import pack_command, read_program
 from easeml_core.services.studies.limits import check_candidate_count, check_candidate_limits, trainable
@@ -206,7 +206,7 @@ def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = N
     Raises:
         InvalidInputError: It cannot be packed, or lacks a command for training or predictions.
     """
-    with tempfile.TemporaryDirectory(prefix="easeml-program-") as folder:
+    with scratch_folder("program") as folder:
         packed = Path(folder) / "program"
         try:
             pack_command(path, packed, command=command, train=train)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from easeml_core.data.rows.encoding import KEY
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
-from easeml_core.files import written_whole
+from easeml_core.files import scratch_folder, written_whole
 from easeml_core.services.test_sets.lifecycle import ShownSet, find_set, shown
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, row_registry, sealed, studies, test_sets
@@ -112,7 +111,7 @@ def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
         message = f"test set {found.called!r} was only planned and holds no examples; there is nothing to release"
         raise StateError(message)
     names = studies.feature_names(tx, found.data_version_id) or []
-    with tempfile.TemporaryDirectory(prefix="easeml-release-") as folder:
+    with scratch_folder("release") as folder:
         path = Path(folder) / "test_set.npz"
         with path.open("wb") as file:
             np.savez(

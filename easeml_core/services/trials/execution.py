@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import threading
 from dataclasses import replace
 from functools import partial
@@ -26,6 +25,7 @@ from easeml_core.errors import (
     reason_of,
 )
 from easeml_core.faults import Blame, blame_of
+from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.lease import Lease, silent
@@ -254,7 +254,7 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
             record_failure(store, lease, str(error))
             return
         lease.staged_seconds = data.seconds
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="easeml-trial-"))
+        folder = stack.enter_context(scratch_folder("trial"))
         stack.callback(lease.finish_upload)
         resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
         try:

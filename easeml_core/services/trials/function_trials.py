@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ import numpy as np
 from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import FailureKind
 from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
+from easeml_core.files import scratch_folder
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
 from easeml_core.services.trials.execution import (
@@ -156,7 +156,7 @@ def run_function_trial(
 def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:
     """Run the function under the lease, and record the end of its trial."""
     lease.begin_anew("a training function has no checkpoints")
-    with tempfile.TemporaryDirectory(prefix="easeml-trial-") as folder, _heartbeat(lease):
+    with scratch_folder("trial") as folder, _heartbeat(lease):
         try:
             result = _fit(lease, _data(artifacts, lease), function, Path(folder))
         except (TrainingError, ArtifactError) as error:

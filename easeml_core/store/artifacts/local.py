@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
+from easeml_core.files import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +203,7 @@ class ArtifactStore:
         Raises:
             ArtifactError: As for ``path``.
         """
-        with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+        with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
             with self._opened(reference) as (file, _), private.open("wb") as writer:
                 # Checked before it is copied too: a file of holes costs its maker nothing, its copy fills the disk.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import tempfile
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
+from easeml_core.files import scratch_folder
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
 from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
@@ -111,7 +111,7 @@ class RemoteArtifactStore(ArtifactStore):
             ArtifactError: The file cannot be read, or the object store cannot be written.
         """
         try:
-            with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+            with scratch_folder("artifact") as folder:
                 copy = Path(folder) / "artifact"
                 shutil.copyfile(path, copy)  # the original may be changing
                 with copy.open("rb") as file:
@@ -163,7 +163,7 @@ class RemoteArtifactStore(ArtifactStore):
         Raises:
             ArtifactError: As for ``path``.
         """
-        with tempfile.TemporaryDirectory(prefix="easeml-artifact-") as folder:
+        with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
             with self.staged(reference) as found:
                 shutil.copyfile(found.path, private)

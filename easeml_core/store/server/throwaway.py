@@ -60,6 +60,13 @@ def throwaway_folder() -> Iterator[Path]:
             _remove(folder)
 
 
+def sweep_throwaways() -> None:
+    """Stop the servers and remove the folders that killed processes of this account left, wherever they may lie."""
+    for parent in {SHARED_MEMORY, Path(tempfile.gettempdir())}:
+        if parent.is_dir():
+            _sweep(parent)
+
+
 def _is_roomy(folder: Path) -> bool:
     return folder.is_dir() and os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > ROOMY_BYTES
 
@@ -67,7 +74,8 @@ def _is_roomy(folder: Path) -> bool:
 def _sweep(parent: Path) -> None:
     """Remove the folders of dead processes; a young one may be about to be locked."""
     for folder in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(FileNotFoundError, StateError):  # another sweeper was faster, or it is in use
+        # Another sweeper was faster, it is in use, or its server does not stop.
+        with contextlib.suppress(FileNotFoundError, StateError):
             about = folder.stat()
             if about.st_uid == os.geteuid() and time.time() - about.st_mtime > YOUNG_SECONDS:
                 with owner_lock(folder / _LOCK, f"the throw-away folder {folder}"):

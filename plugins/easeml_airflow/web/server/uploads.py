@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import tempfile
 import threading
 from collections import Counter
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from starlette.formparsers import FormParser, MultiPartException, MultiPartParse
 from easeml_airflow.web.server.throttling import allow, too_large
 from easeml_core.data.sources.spec import plain_file_name
 from easeml_core.errors import ConcurrentUpdateError, StateError
+from easeml_core.files import scratch_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -141,7 +141,7 @@ def file_of(form: FormData, name: str) -> UploadFile | None:
 @contextmanager
 def on_disk(file: UploadFile) -> Iterator[Path]:
     """Yield the file under its plain name in a separate folder."""
-    with tempfile.TemporaryDirectory(prefix="easeml-brought-") as folder:
+    with scratch_folder("brought") as folder:
         path = Path(folder) / plain_file_name(file.filename or "")
         with path.open("wb") as writer:
             file.file.seek(0)

@@ -5,7 +5,6 @@ The page is fed by the referee's address, but shows what a labeler may see: exam
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +18,7 @@ from easeml_airflow.web.server.site import HEADERS, Tab, desk_path, moved
 from easeml_airflow.web.server.uploads import Intake, file_of, on_disk
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError
+from easeml_core.files import scratch_folder
 from easeml_core.services.labeling import adjudication
 from easeml_core.services.labeling import desk as labelling
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
@@ -95,7 +95,7 @@ def routes(site: Site) -> APIRouter:
     def wanted(study: str, viewer: Viewer = who) -> Response:
         name, store = _labeler(viewer), site.open_sealed()
         test_set = labelling.set_to_label(store, study=study)
-        with tempfile.TemporaryDirectory(prefix="easeml-wanted-") as folder:
+        with scratch_folder("wanted") as folder:
             path = Path(folder) / "wanted.csv"
             wanted_labels(store, study=study, test_set=test_set, labeler=name, limit=MOST_ROWS, to=path)
             content = path.read_bytes()

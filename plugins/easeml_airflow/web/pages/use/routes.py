@@ -5,7 +5,6 @@ All of it goes through the same service as programs use, with its bounds and its
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import uuid
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from easeml_core.config import require
 from easeml_core.data.sources.images import require_few_pixels
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import EasemlError, InvalidInputError
+from easeml_core.files import scratch_folder
 from easeml_core.services.reports.audit import cell as cell_of
 from easeml_core.services.reports.study import use_of_study
 
@@ -215,7 +215,7 @@ def _refines(router: APIRouter, desk: _Desk, who: Any) -> None:
 @contextmanager
 def _brought(file: UploadFile) -> Iterator[Path]:
     """The file that came, or the folder that it packs; errors tell its name and not where it lies meanwhile."""
-    with on_disk(file) as path, tempfile.TemporaryDirectory(prefix="easeml-unpacked-") as folder:
+    with on_disk(file) as path, scratch_folder("unpacked") as folder:
         require(path.stat().st_size > 0, "file", path.name, "not empty")
         try:
             yield _unpacked(path, Path(folder)) if path.suffix == ".zip" else path
