@@ -1,0 +1,124 @@
+"""Airflow's LocalExecutor, made to survive kill -9 of its processes: tasks go on while the scheduler is started again.
+
+Under Airflow's own executor the next scheduler resets every task that ran under a killed one: the training that still
+runs is ended, and begins anew. A scheduler that ends by an error, such as a database that is away, waits for its
+running tasks before it ends, which can be hours without a scheduler. And an idle worker that is killed keeps the lock
+of the queue, after which no task starts (LocalExecutor of Airflow 3.3: ``multiprocessing.SimpleQueue``).
+
+In Airflow's configuration: ``[core] executor = easeml_airflow.executors.AdoptingLocalExecutor``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import select
+import socket
+import sys
+from multiprocessing.reduction import ForkingPickler
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from airflow.executors.local_executor import LocalExecutor
+from airflow.utils.net import get_hostname
+from airflow.utils.state import TaskInstanceState
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from airflow.models.taskinstance import TaskInstance
+
+MESSAGE_BYTES = 1 << 20
+"""The longest message between scheduler and workers, which say which task is to run and what became of it."""
+
+WORKER_TITLE = "airflow worker -- LocalExecutor"
+CLOCK_SECONDS = 2.0
+"""By how much the clocks of a process's start and of heartbeats may differ."""
+
+
+class PacketQueue:
+    """A queue from one process to those that it forks, or back, that no killed process can block.
+
+    Each message is one packet, which the kernel gives to one reader as a whole, so that no lock is needed. A reader in
+    a fork gives its end for writing away: when the process that made the queue ends, ``get`` raises EOFError.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._writer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
+        self._maker = os.getpid()
+
+    def put(self, message: Any) -> None:
+        """Send a message; wait while there is no room."""
+        self._writer.send(bytes(ForkingPickler.dumps(message)))
+
+    def get(self) -> Any:
+        """The next message.
+
+        Raises:
+            EOFError: If the process that made the queue has ended, and all messages are read.
+        """
+        if os.getpid() != self._maker:
+            self._writer.close()
+        packet = self._reader.recv(MESSAGE_BYTES)
+        if not packet:
+            raise EOFError
+        return ForkingPickler.loads(packet)
+
+    def empty(self) -> bool:
+        """Whether no message waits."""
+        return not select.select([self._reader], [], [], 0)[0]
+
+    def close(self) -> None:
+        """Give both ends away."""
+        self._reader.close()
+        self._writer.close()
+
+
+class AdoptingLocalExecutor(LocalExecutor):
+    """LocalExecutor whose tasks outlive a scheduler that was killed or ended by an error, and are adopted by the next.
+
+    A worker of a killed scheduler sees its task to its end, by way of the API server as always, then ends. Adopted
+    tasks take no place of the new scheduler's parallelism; pools count them.
+    """
+
+    def start(self) -> None:
+        """Start the workers, with queues that a killed worker cannot block."""
+        if not self.is_mp_using_fork:
+            super().start()
+            return
+        self.activity_queue = PacketQueue()  # type: ignore[assignment]  # it does what the workers ask of a queue
+        self.result_queue = PacketQueue()  # type: ignore[assignment]  # and of this one
+        self.workers = {}
+        self._unread_messages = multiprocessing.Value(ctypes.c_uint)
+        self._spawn_workers_with_gc_freeze(self.parallelism)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
+        """Those that cannot be adopted: all but the ones that a worker of an earlier scheduler runs on this machine."""
+        host = get_hostname()
+        return [ti for ti in tis if not (ti.hostname == host and is_run_by_a_worker(ti))]
+
+    def end(self) -> None:
+        """Let running tasks end first where the scheduler was asked to stop; after an error leave them running."""
+        kind = sys.exc_info()[0]
+        if kind is None or not issubclass(kind, Exception):
+            super().end()
+            return
+        self.log.error("the scheduler ends by %s; its workers see their tasks to the end", kind.__name__)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # Python would wait for the workers
+
+
+def is_run_by_a_worker(ti: TaskInstance) -> bool:
+    """Whether the process of a task instance lives, is older than its last heartbeat, and is a worker's child."""
+    if ti.state != TaskInstanceState.RUNNING or not ti.pid or ti.last_heartbeat_at is None:
+        return False
+    try:
+        process = psutil.Process(ti.pid)
+        parent = process.parent()
+        is_older = process.create_time() <= ti.last_heartbeat_at.timestamp() + CLOCK_SECONDS
+        return is_older and parent is not None and " ".join(parent.cmdline()).startswith(WORKER_TITLE)
+    except psutil.Error:
+        return False
