@@ -32,7 +32,7 @@ from easeml_core.cli.meter import meter
 from easeml_core.cli.models import infer, model, promote, rollback, submissions, submit
 from easeml_core.cli.operations import cache, db, doctor, mlflow
 from easeml_core.cli.output import example, json_option, show_json
-from easeml_core.cli.referee import referee
+from easeml_core.cli.referee import referee, service
 from easeml_core.cli.reports import alerts, audit, next_, status
 from easeml_core.cli.selection.backtest import backtest
 from easeml_core.cli.selection.costs import costs
@@ -201,6 +201,7 @@ for command in (
         policy,
         referee,
         scheduler,
+        service,
         simulate,
         status,
         study,

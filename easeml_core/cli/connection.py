@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import threading
 import time
 from pathlib import Path
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from easeml_core.store.server.server import Server
 
 
+CREDENTIAL = "database-url"
+"""Name of the credential of a service of systemd (LoadCredential=) that holds the address of the database."""
+
 HOME = Path(".easeml")
 """State of the embedded installation, relative to where the command is run."""
 
@@ -48,14 +52,31 @@ def role_remedy(error: BaseException) -> str:
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--database``, with the environment variable behind it."""
+    """Add ``--database``, with the environment variable and the credential of a service of systemd behind it."""
     return click.option(
         "--database",
         metavar="URL",
         envvar="EASEML_DATABASE_URL",
         show_envvar=True,
+        default=credential_address,
         help="postgresql+psycopg2://role:password@host:port/database; default: the embedded server of ./.easeml",
     )(command)
+
+
+def credential_address() -> str | None:
+    """Return the address that systemd hands a service as its credential; None for other processes.
+
+    Raises:
+        StateError: systemd names a folder of credentials, but the address in it cannot be read.
+    """
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not folder or not (path := Path(folder) / CREDENTIAL).exists():
+        return None
+    try:
+        return path.read_text(encoding="utf-8").strip() or None
+    except OSError as error:
+        message = f"the credential {path} cannot be read: {error.strerror}"
+        raise StateError(message) from error
 
 
 def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -103,7 +124,9 @@ def _source_of_address() -> str:
     """Name the option or variable that gave the present command its database."""
     context = click.get_current_context(silent=True)
     found = None if context is None else context.get_parameter_source("database")
-    return "EASEML_DATABASE_URL" if found is click.core.ParameterSource.ENVIRONMENT else "--database"
+    named = {click.core.ParameterSource.ENVIRONMENT: "EASEML_DATABASE_URL"}
+    named[click.core.ParameterSource.DEFAULT] = f"the credential {CREDENTIAL}"
+    return "--database" if found is None else named.get(found, "--database")
 
 
 def open_installation(

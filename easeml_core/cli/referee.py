@@ -1,10 +1,13 @@
-"""``easeml referee``: the process that holds the sealed sets and answers requests."""
+"""``easeml referee``, which holds the sealed sets and answers requests, and ``easeml service``: units of systemd."""
 
 from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import threading
 from datetime import time
 from pathlib import Path
@@ -20,9 +23,13 @@ from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from easeml_core.services.operations.units import Machine
     from easeml_core.services.referee.process import Duties
     from easeml_core.services.referee.publishing import Timetable
 
+
+OLDEST_KNOWN = 252
+"""The systemd of Debian 12, for which units are written where the machine has none."""
 
 AUDIT_SHARE = 0.05
 """Of the referee's time, for checks of the audit's chain before answers."""
@@ -203,3 +210,133 @@ def _hour(given: str) -> time:
         return time.fromisoformat(given)
     except ValueError as error:
         raise ConfigError(option, given, "HH:MM, from 00:00 to 23:59 (UTC)") from error
+
+
+@click.group(epilog=example("easeml service install --print"))
+def service() -> None:
+    """Services of systemd: the referee, devices, the mirror in MLflow."""
+
+
+@typed_record
+class WrittenUnit:
+    """One unit of the answer of ``easeml service install``.
+
+    Attributes:
+        name: File name.
+        path: Where it lies, or would lie with ``--print``.
+        text: Its content.
+        credential: File that must hold the address of the database before the service starts; of root, mode 0600.
+        role: Which role of the database that address names.
+        written: Whether the file was written now; one that is as it should be is left alone.
+        start: With which name it is enabled.
+    """
+
+    name: str
+    path: str
+    text: str
+    credential: str
+    role: str
+    written: bool
+    start: str
+
+
+@service.command(
+    epilog=example(
+        "easeml service install --print",
+        "easeml service install referee --artifacts /var/lib/easeml/artifacts --data /srv/easeml/data",
+        "easeml service install device --user",
+    )
+)
+@click.argument("names", nargs=-1, type=click.Choice(("referee", "device", "mlflow")))
+@click.option("--print", "only_print", is_flag=True, help="Print the units; write nothing.")
+@click.option("--user", "is_user", is_flag=True, help="For your own service manager (systemctl --user).")
+@click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where units lie; default: systemd's.")
+@click.option("--account", help="Account of the services; default: easeml-NAME, a separate one for each.")
+@click.option(
+    "--secrets",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of NAME.url, the address of the database, and NAME.env; default: /etc/easeml or ~/.config/easeml.",
+)
+@click.option("--artifacts", default="", metavar="PLACE", help="As of `easeml referee` and `easeml device run`.")
+@click.option("--data", default="", metavar="FOLDER", help="As of `easeml referee`.")
+@click.option("--systemd", type=click.IntRange(232), help="Its major version; default: that of this machine, else 252.")
+@click.option("--replace", is_flag=True, help="Replace a unit that another hand wrote.")
+@json_option
+def install(
+    names: tuple[str, ...], *, only_print: bool, is_user: bool, folder: Path | None, replace: bool, as_json: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Write units of systemd that start our long-running processes again, whatever ends them.
+
+    NAMES are `referee`, `device` (a template, an instance for each slot: easeml-device@cuda:0) and `mlflow`; default:
+    the referee and a device. Nothing is started, and no unit holds a password.
+    """
+    from easeml_core.services.operations import units
+
+    chosen = [each for each in units.SERVICES if each.name in (names or ("referee", "device"))]
+    made = [units.make_unit(each, _machine(is_user=is_user, **given)) for each in chosen]
+    folder = (folder or _unit_folder(is_user)).absolute()
+    written = [] if only_print else units.install(made, folder, replace=replace)
+    answer = [
+        WrittenUnit(
+            unit.name, str(folder / unit.name), unit.text, str(unit.needs), each.role, folder / unit.name in written,
+            unit.start,
+        )
+        for each, unit in zip(chosen, made, strict=True)
+    ]  # fmt: skip
+    if as_json:
+        show_json(answer)
+        return
+    for unit in answer:
+        if only_print:
+            click.echo(f"# {unit.path}\n{unit.text}")
+        else:
+            click.echo(f"{unit.path}: {'written' if unit.written else 'is as it should be'}")
+    if not only_print:
+        _tell_next(answer, is_user=is_user)
+
+
+def _machine(
+    *, is_user: bool, account: str | None, secrets: Path | None, artifacts: str, data: str, systemd: int | None
+) -> Machine:
+    from easeml_core.services.operations.units import Machine
+
+    if is_user and account:
+        message = "--account is not for --user: your own service manager runs under your account"
+        raise click.UsageError(message)
+    program = Path(sys.executable).with_name("easeml")
+    words = (str(program),) if program.exists() else (sys.executable, "-m", "easeml_core.cli")
+    return Machine(
+        program=words,
+        systemd=systemd or _systemd_version() or OLDEST_KNOWN,
+        is_user=is_user,
+        account=account or "",
+        secrets=(secrets or _configuration(is_user) / "easeml").absolute(),
+        artifacts=artifacts,
+        data=str(Path(data).absolute()) if data else "",
+    )
+
+
+def _unit_folder(is_user: bool) -> Path:
+    return _configuration(is_user) / "systemd" / ("user" if is_user else "system")
+
+
+def _configuration(is_user: bool) -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") if is_user else Path("/etc")
+
+
+def _systemd_version() -> int | None:
+    """Return the major version of this machine's systemd; None where there is none."""
+    program = shutil.which("systemctl")
+    if program is None:
+        return None
+    done = subprocess.run((program, "--version"), capture_output=True, text=True, check=False)
+    words = done.stdout.split()
+    return int(words[1]) if len(words) > 1 and words[1].isdigit() else None
+
+
+def _tell_next(answer: list[WrittenUnit], *, is_user: bool) -> None:
+    systemctl = "systemctl --user" if is_user else "systemctl"
+    for unit in answer:
+        click.echo(f"{unit.credential}: put the address of the role {unit.role} there, mode 0600")
+    click.echo(f"then: {systemctl} daemon-reload && {systemctl} enable --now {' '.join(u.start for u in answer)}")

@@ -95,6 +95,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "refine on",
         "refine rank",
         "rollback",
+        "service install",
         "simulate",
         "status",
         "study list",

@@ -1,8 +1,7 @@
-"""In production, in docs/operations.md: unit, manifests and line for cron are read; numbers are those of the code."""
+"""In production, in docs/operations.md: commands, manifests and cron are read; numbers are those of the code."""
 
 from __future__ import annotations
 
-import configparser
 import re
 from typing import Any
 
@@ -25,17 +24,26 @@ def block(start: str) -> str:
 
 
 def test_every_block_of_the_page_is_looked_at() -> None:
-    assert [b.split(maxsplit=1)[0] for b in BLOCKS] == ["env:", "#", "apiVersion:", "MAILTO=operations@example.org"]
+    assert [b.split(maxsplit=1)[0] for b in BLOCKS] == [
+        "env:",
+        "easeml",
+        "apiVersion:",
+        "MAILTO=operations@example.org",
+    ]
 
 
-def test_the_unit_starts_the_referee_and_tells_it_alone_to_stop() -> None:
-    unit = configparser.ConfigParser(delimiters="=", strict=True)
-    unit.read_string(block("# /etc/systemd"))
-    assert unit.sections() == ["Unit", "Service", "Install"]
-    service = unit["Service"]
-    program, _, rest = service["ExecStart"].partition(" ")
-    assert (program.rpartition("/")[2], parse(f"easeml {rest}")["artifacts"]) == ("easeml", "/var/lib/easeml/artifacts")
-    assert (service["KillMode"], service["TimeoutStopSec"]) == ("mixed", "900")
+def test_the_command_writes_a_unit_that_tells_the_referee_alone_to_stop() -> None:
+    from easeml_core.services.operations.units import SERVICES
+
+    given = parse(block("easeml service").splitlines()[0])
+    assert (given["names"], given["artifacts"]) == (("referee", "device"), "/var/lib/easeml/artifacts")
+    (referee,) = (service for service in SERVICES if service.name == "referee")
+    grace = yaml.safe_load(block("apiVersion"))["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert referee.stop_seconds == grace
+    for service in SERVICES:
+        assert (
+            f"up to {service.pause_seconds} s later" in PAGE.text or f"a device {service.pause_seconds} s" in PAGE.text
+        )
 
 
 def test_the_deployment_starts_the_referee() -> None:
