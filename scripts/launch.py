@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import psutil
 from rich.console import Console
 from stack.failures import StackError, tail
 from stack.keys import USERS, load_keys
 from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
-from stack.record import FAILED, HEALTHY, end_leftovers, is_running, read_record
+from stack.record import (
+    FAILED,
+    HEALTHY,
+    Record,
+    end_leftovers,
+    is_running,
+    launcher_of,
+    launcher_pid,
+    read_record,
+)
 from stack.stopping import StopRequestedError, stop_on_signals
 
 from easeml_core.store.server.server import Server
@@ -48,8 +60,9 @@ def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
 def up(places: Places, *, allow_forced: bool) -> None:
     """Start the stack in the background, wait until it is healthy, say where it is."""
     if is_running(places):
+        console.print(f"A stack runs already: {launcher_of(places)}", markup=False)
         if allow_forced:
-            console.print(f"It runs already; {FORCED} counts where the stack is started: first `make down`")
+            console.print(f"{FORCED} counts where the stack is started: first `make down`")
         _follow(places, None)
     else:
         places.make()
@@ -67,12 +80,12 @@ def up(places: Places, *, allow_forced: bool) -> None:
 @allow_forced_option
 @click.pass_obj
 def run(places: Places, *, allow_forced: bool) -> None:
-    """Be the launcher: hold the stack up until told to stop, or until a component dies."""
+    """Be the launcher: hold the stack up until told to stop; what ends is started again, for ever."""
     stop_on_signals()
     try:
         with Stack(places, Progress(), referee_options=[FORCED] if allow_forced else []) as stack:
             while True:
-                stack.check()
+                stack.check(patience_seconds=math.inf)
                 time.sleep(0.5)
     except StopRequestedError as asked:
         console.print(str(asked))
@@ -82,27 +95,51 @@ def run(places: Places, *, allow_forced: bool) -> None:
 @click.pass_obj
 def down(places: Places) -> None:
     """Stop the stack, or what a killed launcher left of it. Nothing to stop is fine, too."""
-    record = read_record(places.record)
-    if record is not None and is_running(places):
+    if is_running(places):
+        pid = launcher_pid(places)
+        if pid is None:
+            message = f"a process holds {places.lock}, but neither that file nor {places.record} says which; stop it"
+            raise StackError(message)
         with console.status("stopping"):
-            os.kill(record.launcher, signal.SIGTERM)
+            os.kill(pid, signal.SIGTERM)
             _await_end(places)
         console.print("The stack has stopped; its state stays in", str(places.home))
         return
-    left = end_leftovers(record) if record else 0
+    left = end_leftovers(places) if places.home.exists() else 0
     if (places.database / "data").exists():
         Server(places.database).stop()
     console.print(f"Stopped {left} leftover components." if left else "Nothing is running.")
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print what the launcher says of itself as JSON.")
 @click.pass_obj
-def status(places: Places) -> None:
-    """Say whether the stack runs, and where."""
+def status(places: Places, *, as_json: bool) -> None:
+    """Say whether the stack runs, where, and what became of each of its parts."""
+    record = read_record(places.record)
+    if as_json:
+        runs = is_running(places)
+        shown = asdict(record) if record else {}
+        print(json.dumps({"running": runs, "launched_by": launcher_of(places) if runs else None} | shown, indent=2))
+        raise SystemExit(0 if runs else 3)
     if not is_running(places):
         console.print("Nothing is running; `make up` starts the stack.")
         raise SystemExit(3)
+    if record is None:
+        console.print(f"A stack runs ({launcher_of(places)}), but {places.record} is damaged.", markup=False)
+        return
     _show(places)
+    _show_parts(record)
+
+
+def _show_parts(record: Record) -> None:
+    """One line for each part, and one more for its last failure."""
+    for part in record.parts:
+        since = datetime.fromisoformat(part.since).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        line = f"{part.name:20} {part.state}, since {since}, started again {part.restarts} times"
+        console.print(line, markup=False)
+        for line in part.failure.splitlines():
+            console.print(f"{'':20}   {line}", markup=False)
 
 
 def _follow(places: Places, launcher: subprocess.Popen[bytes] | None) -> None:
@@ -144,13 +181,8 @@ def _show(places: Places) -> None:
         title = "" if number else "users, passwords"
         console.print(f"{title:20} {name:8} {passwords[name]}  {may}", markup=False)
     console.print(f"logs                 {places.logs}")
-    console.print(
-        f"launcher             process {record.launcher}, since {_since(record.launcher)}; stop it with `make down`"
-    )
-
-
-def _since(pid: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(psutil.Process(pid).create_time()))
+    console.print(f"launcher             {launcher_of(places)}", markup=False)
+    console.print("                     stop it with `make down`")
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def _sections(places: Places, port: int, task_port: int) -> dict[str, str]:
         "core.load_examples": "False",
         "core.dags_folder": str(places.dags),
         "core.plugins_folder": str(places.plugins),
-        "core.executor": "LocalExecutor",
+        "core.executor": "easeml_airflow.executors.AdoptingLocalExecutor",
         "core.parallelism": str(PARALLELISM),
         "core.simple_auth_manager_users": ",".join(f"{name}:{name}" for name in USERS),
         "core.simple_auth_manager_passwords_file": str(places.passwords),
@@ -159,6 +159,16 @@ def _sections(places: Places, port: int, task_port: int) -> dict[str, str]:
         "scheduler.scheduler_idle_sleep_time": "0.1",
         # The default of five seconds is the time after which a failed task is seen as failed.
         "workers.min_heartbeat_interval": "1",
+        # A restart of the API server or of the database is a pause for tasks, not an end: they ask again every few
+        # seconds, 60 times. By default they give up after about half a minute.
+        "workers.execution_api_retries": "60",
+        "workers.execution_api_retry_wait_max": "5",
+        # Who has been silent for so long is dead; by default 30, 300, 300 and 30 seconds pass. Longer than the pause
+        # between two tries above, so that no task is given up that only waited for its server.
+        "scheduler.scheduler_health_check_threshold": "20",
+        "scheduler.orphaned_tasks_check_interval": "10",
+        "scheduler.task_instance_heartbeat_timeout": "60",
+        "triggerer.triggerer_health_check_threshold": "15",
         "dag_processor.parsing_processes": "1",
         "dag_processor.refresh_interval": "10",
         # The default of 30 seconds is for files that have not changed; what has changed is read at the next refresh.

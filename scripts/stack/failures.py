@@ -16,13 +16,11 @@ class StackError(Exception):
 
 
 class ComponentDiedError(StackError):
-    """Raised when a process that should run for ever ended; shows the end of its log."""
+    """Raised when a part keeps ending; shows why it last did, with the end of its log."""
 
-    def __init__(self, name: str, status: int, log: Path) -> None:
-        self.name, self.status, self.log = name, status, log
-        super().__init__(
-            f"{tail(log)}\n{name} ended with status {status}; its last lines are above, all of them in {log}"
-        )
+    def __init__(self, name: str, failures: int, failure: str, logs: Path) -> None:
+        self.name, self.failures, self.logs = name, failures, logs
+        super().__init__(f"{failure}\n{name} failed {failures} times in a row, the last time as above; logs: {logs}")
 
 
 class CommandFailedError(StackError):
@@ -55,8 +53,9 @@ class ExposedError(StackError):
 class AlreadyRunningError(StackError):
     """Raised when another launcher holds the state folder."""
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(f"a stack is already running on {home}; stop it with `make down`")
+    def __init__(self, home: Path, launcher: str) -> None:
+        self.launcher = launcher
+        super().__init__(f"a stack is already running on {home} ({launcher}); stop it with `make down`")
 
 
 def tail(log: Path, lines: int = TAIL) -> str:

@@ -1,10 +1,11 @@
-"""Bring one stack up, watch it, take it down: database, schemas, referee, Airflow, in this order."""
+"""Bring one stack up, keep it up, take it down: database, schemas, referee, Airflow, in this order."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,21 +13,35 @@ from typing import TYPE_CHECKING, Self
 
 import psutil
 
+from easeml_core.files import sweep_scratch
 from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.place import DATA, place_of
 from easeml_core.store.server.server import Server
+from easeml_core.store.server.throwaway import sweep_throwaways
 from stack.account import end_processes_of, prepare_accounts, product_folders, trial
 from stack.components import airflow, airflow_components, easeml, referee
 from stack.environment import airflow_environment, api_server_environment, database_environment
-from stack.failures import CommandFailedError, StackError, UnhealthyError, last_line
+from stack.failures import CommandFailedError, ComponentDiedError, StackError, UnhealthyError, last_line, tail
 from stack.git_bundles import write_trust
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
 from stack.network import remembered_port, require_loopback
 from stack.processes import Processes, begin_command, finish_command, run_command
-from stack.record import FAILED, HEALTHY, STOPPED, Record, end_leftovers, is_running, launcher_lock, read_record
+from stack.record import (
+    FAILED,
+    HEALTHY,
+    STOPPED,
+    PartRecord,
+    Record,
+    end_leftovers,
+    is_running,
+    launcher_lock,
+    launcher_of,
+    read_record,
+)
 from stack.rest import Rest
 from stack.stopping import StopRequestedError, ignoring_stop_signals
+from stack.supervision import Supervisor
 
 if TYPE_CHECKING:
     import subprocess
@@ -42,6 +57,10 @@ if TYPE_CHECKING:
 POOL, POOL_SLOTS = "easeml_devices", 2
 HEALTHY_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 HEALTH_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
+"""How long a demo waits for a part that keeps failing."""
+ABSENCE_SECONDS = 120.0
+"""How long a demo waits for an API server that is away, and for another launcher to be started again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +78,30 @@ class Access:
     worker_url: str
 
     def rest(self) -> Rest:
-        """A logged-in REST client."""
-        rest = Rest(self.url, ADMIN, self.keys.admin_password)
+        """A logged-in REST client, for which a restart of the API server is a pause."""
+        rest = Rest(self.url, ADMIN, self.keys.admin_password, patience_seconds=ABSENCE_SECONDS)
         rest.log_in()
         return rest
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseServer:
+    """The embedded server as a part that is watched: its main process, which PostgreSQL does not start again."""
+
+    server: Server
+    name: str = "database"
+
+    def ended(self) -> str | None:
+        """Why it does not run; None while it runs."""
+        return None if find_postmaster(self.server.data) else "has no process any more"
+
+    def start(self) -> None:
+        """Start it, with PostgreSQL's recovery where it was killed; returns when it answers."""
+        self.server.start()
+
+    def last_lines(self) -> str:
+        """The end of its log."""
+        return tail(self.server.data / "server.log")
 
 
 class Stack:
@@ -93,7 +132,10 @@ class Stack:
         self.bundles, self.referee_options = bundles, referee_options
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
-        self.record = Record(launcher=os.getpid())
+        self.record, self.record_lock = Record(launcher=os.getpid()), threading.Lock()
+        self.supervisor = Supervisor(
+            DatabaseServer(self.server), is_database_up=self.server.alive, on_change=self._tell_change
+        )
         self.accounts: Accounts | None = None
         self.held = contextlib.ExitStack()
         progress.on_step = lambda title: self._note(step=title)
@@ -118,13 +160,20 @@ class Stack:
         """How to talk to this stack."""
         return Access(self.record.url, load_keys(self.places.keys), self.server.url("easeml_worker", "easeml"))
 
-    def check(self) -> None:
-        """Do nothing while all is well.
+    def check(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        """Do nothing while all is well, or may become so: what ends is started again.
+
+        Args:
+            patience_seconds: How long a part may keep failing.
 
         Raises:
-            ComponentDiedError: If a component ended.
+            ComponentDiedError: If one has kept failing for longer.
         """
-        self.processes.check()
+        if read_record(self.places.record) is None:  # damaged by another hand, or by a full disk
+            self._note()
+        life = self.supervisor.failing(patience_seconds)
+        if life is not None:
+            raise ComponentDiedError(life.part.name, life.failures, life.failure, self.places.logs)
 
     def exposed(self) -> int:
         """The number of listening sockets of all our processes, the database's included.
@@ -136,7 +185,9 @@ class Stack:
 
     def _start(self) -> None:
         self._note(step="looking for leftovers")
-        end_leftovers(read_record(self.places.record))
+        end_leftovers(self.places)
+        sweep_throwaways()
+        sweep_scratch()
         self._note(step="starting")
         compiling = self._begin_compiling()
         with self.progress.step("embedded PostgreSQL"):
@@ -164,6 +215,7 @@ class Stack:
         self._note(url=f"http://{LOOPBACK}:{port}")
         with self.progress.step("referee, API server, scheduler, DAG processor, triggerer") as tell:
             since = datetime.now(UTC)
+            self.supervisor.start()
             self._start_components(airflow_components(environment, of_api_server, self.accounts, task_port))
             self._await_health(since, tell)
             self._await_tasks_server(task_port)
@@ -240,16 +292,15 @@ class Stack:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
         judge = referee(secret, self.places.artifacts, *self.referee_options)
         for component in (judge, *components):
-            self.processes.start(component)
-        started = tuple((r.process.pid, psutil.Process(r.process.pid).create_time()) for r in self.processes.running)
-        self._note(children=started)
+            self.supervisor.watch(self.processes.start(component))
+        self._note_parts()
 
     def _await_health(self, since: datetime, tell: Callable[[str], None]) -> None:
         rest = Rest(self.record.url, ADMIN, "", timeout_seconds=5)
         deadline = time.monotonic() + HEALTH_SECONDS
         waiting: Sequence[str] = HEALTHY_PARTS
         while waiting:
-            self.check()
+            self.check(0)
             states = rest.health(since)
             waiting = [part for part in HEALTHY_PARTS if states.get(part) != "healthy"]
             tell("waiting for " + ", ".join(waiting).replace("_", " "))
@@ -262,7 +313,7 @@ class Stack:
         rest = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
         deadline = time.monotonic() + HEALTH_SECONDS
         while port is not None and not rest.answers("/execution/health"):
-            self.check()
+            self.check(0)
             if time.monotonic() > deadline:
                 raise UnhealthyError({"task api server": "silent"}, HEALTH_SECONDS, self.places.logs)
             time.sleep(0.25)
@@ -272,15 +323,31 @@ class Stack:
         with ignoring_stop_signals():
             self.held.callback(self._note_end, error if failed else None)
             with self.held:
+                self.supervisor.hold()
                 self.processes.stop()
+                self.supervisor.stop()
                 end_shared_servers(os.geteuid())
 
     def _note_end(self, failure: BaseException | None) -> None:
         state = FAILED if failure else STOPPED
-        self._note(state=state, step="", failure=str(failure or ""), children=())
+        self._note(state=state, step="", failure=str(failure or ""), children=(), parts=())
+
+    def _tell_change(self, line: str) -> None:
+        self.progress.console.print(
+            f"{datetime.now(UTC).astimezone():%H:%M:%S} {line}", style="yellow", markup=False, soft_wrap=True
+        )
+        self._note_parts()
+
+    def _note_parts(self) -> None:
+        parts = tuple(
+            PartRecord(x.part.name, x.state, x.since.isoformat(timespec="seconds"), x.restarts, x.failure)
+            for x in self.supervisor.all()
+        )
+        self._note(children=self.processes.identities(), parts=parts)
 
     def _note(self, **changes: object) -> None:
-        self.record = self.record.write(self.places.record, **changes)
+        with self.record_lock:  # the supervisor's thread notes, too
+            self.record = self.record.write(self.places.record, **changes)
 
 
 def _database_processes(places: Places) -> list[psutil.Process]:
@@ -305,14 +372,37 @@ def running_stack(places: Places, progress: Progress) -> Iterator[tuple[Access, 
         return
     record = read_record(places.record)
     if record is None or record.state != HEALTHY:
-        message = f"a launcher holds {places.home}, but its stack is not healthy yet; try again, or `make down`"
+        message = (
+            f"{launcher_of(places)} holds {places.home}, but its stack is not healthy yet; try again, or `make down`"
+        )
         raise StackError(message)
     worker = Server(places.database).url("easeml_worker", "easeml")
-    yield Access(record.url, load_keys(places.keys), worker), lambda: _require_running(places), True
+    yield Access(record.url, load_keys(places.keys), worker), Presence(places).require, True
 
 
-def _require_running(places: Places) -> None:
-    if not is_running(places):
-        record = read_record(places.record)
-        message = f"{record.failure if record else ''}\nthe stack that `make up` started has stopped; see {places.logs}"
-        raise StackError(message)
+class Presence:
+    """Whether the stack of another launcher is there; a launcher that was killed may be started again.
+
+    Args:
+        places: Of the stack.
+    """
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self.seen = time.monotonic()
+
+    def require(self) -> None:
+        """Do nothing while the launcher runs, or has been away for less than ``ABSENCE_SECONDS``.
+
+        Raises:
+            StackError: If it was stopped or failed, or has been away for longer.
+        """
+        if is_running(self.places):
+            self.seen = time.monotonic()
+            return
+        record = read_record(self.places.record)
+        was_ended = record is not None and record.state in (FAILED, STOPPED)
+        if was_ended or time.monotonic() - self.seen > ABSENCE_SECONDS:
+            failure = record.failure if record else ""
+            message = f"{failure}\nthe stack that `make up` started has stopped; see {self.places.logs}"
+            raise StackError(message)

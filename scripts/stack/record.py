@@ -9,8 +9,11 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
+import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 import psutil
@@ -21,11 +24,29 @@ from stack.processes import kill
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from stack.places import Places
 
 STARTING, HEALTHY, FAILED, STOPPED = "starting", "healthy", "failed", "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class PartRecord:
+    """One component, or the database server.
+
+    Attributes:
+        name: What people and log files call it.
+        state: As ``stack.supervision.Life`` has it.
+        since: When it was last started, ISO 8601 in UTC.
+        restarts: How often it was started again.
+        failure: When and why it last ended; empty if it never did.
+    """
+
+    name: str
+    state: str
+    since: str
+    restarts: int
+    failure: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,7 @@ class Record:
         url: Where Airflow's UI is.
         failure: Why it failed.
         children: (process id, time of creation) of each component.
+        parts: What became of the database server and of each component.
     """
 
     launcher: int
@@ -47,6 +69,7 @@ class Record:
     url: str = ""
     failure: str = ""
     children: tuple[tuple[int, float], ...] = field(default=())
+    parts: tuple[PartRecord, ...] = field(default=())
 
     def write(self, path: Path, **changes: object) -> Record:
         """Write a changed copy to the file, and give it."""
@@ -56,13 +79,38 @@ class Record:
 
 
 def read_record(path: Path) -> Record | None:
-    """What the last launcher wrote; None if there never was one."""
+    """What the last launcher wrote; None if there never was one, or if the file is damaged.
+
+    The next launcher writes it anew, so that a damaged file costs its content only. That a launcher lives tells the
+    lock, and what a killed one left is found without the file, too (``end_leftovers``).
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        values["children"] = tuple((int(pid), float(created)) for pid, created in values["children"])
+        values["parts"] = tuple(PartRecord(**part) for part in values.get("parts", ()))
+        return Record(**values)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    values["children"] = tuple((int(pid), float(created)) for pid, created in values["children"])
-    return Record(**values)
+
+
+def launcher_pid(places: Places) -> int | None:
+    """The process that holds the state folder, also where the record is damaged; None if none is known."""
+    record = read_record(places.record)
+    if record is not None:
+        return record.launcher
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int(places.lock.read_text(encoding="utf-8"))
+    return None
+
+
+def launcher_of(places: Places) -> str:
+    """Whose stack it is that runs: process id, since when, its command."""
+    pid = launcher_pid(places)
+    with contextlib.suppress(psutil.Error, ValueError, TypeError):
+        process = psutil.Process(pid)
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(process.create_time()))
+        return f"process {pid}, since {since}: {shlex.join(process.cmdline()[1:])}"
+    return f"process {pid or '(unknown)'}"
 
 
 def _locked(path: Path) -> IO[str] | None:
@@ -85,8 +133,11 @@ def launcher_lock(places: Places) -> Iterator[None]:
     """
     handle = _locked(places.lock)
     if handle is None:
-        raise AlreadyRunningError(places.home)
+        raise AlreadyRunningError(places.home, launcher_of(places))
     with handle:
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
         yield
 
 
@@ -101,19 +152,26 @@ def is_running(places: Places) -> bool:
     return False
 
 
-def end_leftovers(record: Record | None, patience_seconds: float = 15.0) -> int:
+def end_leftovers(places: Places, patience_seconds: float = 15.0) -> int:
     """Wait for components whose launcher was killed, then kill them; gives how many there were.
 
-    The kernel has sent them SIGTERM already. A process is known by its id *and* its time of creation, so a stranger
-    that got the same id is never touched.
+    The caller has seen that no launcher lives. The kernel has sent them SIGTERM already. A process is known by its id
+    *and* its time of creation, so a stranger that got the same id is never touched.
     """
-    left = [p for p in (_same(pid, created) for pid, created in (record.children if record else ())) if p]
-    family = [q for p in left for q in (p, *p.children(recursive=True))]
+    record = read_record(places.record)
+    left = [p for p in (_same(*child) for child in record.children) if p] if record else _recognised(places)
+    family = [q for p in left for q in _family(p)]
     deadline = time.monotonic() + patience_seconds
     while time.monotonic() < deadline and any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left):
         time.sleep(0.1)
     kill(family)
     return len(left)
+
+
+def _family(process: psutil.Process) -> list[psutil.Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 def _same(pid: int, created: float) -> psutil.Process | None:
@@ -122,3 +180,16 @@ def _same(pid: int, created: float) -> psutil.Process | None:
         if abs(process.create_time() - created) < 1:
             return process
     return None
+
+
+def _recognised(places: Places) -> list[psutil.Process]:
+    """Components of this state folder without a record of them: our interpreter, in a folder of ours, no terminal."""
+    folders = {str(folder) for folder in (places.logs, places.airflow, places.api_server)}
+    interpreter = str(Path(sys.executable).resolve())
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            is_ours = process.pid != os.getpid() and process.cwd() in folders
+            if is_ours and process.exe() == interpreter and process.terminal() is None:
+                found.append(process)
+    return found

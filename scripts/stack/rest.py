@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import secrets
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from stack.failures import StackError
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PUBLIC = "/api/v2"
+REPEAT_SECONDS = 0.5
+ENDED = ("success", "failed")
 
 
 class RestError(StackError):
@@ -24,12 +29,28 @@ class RestError(StackError):
         self.method, self.path, self.status, self.detail = method, path, status, detail
         super().__init__(f"{method} {path}: {f'status {status}' if status else 'no answer'}: {detail}")
 
+    def is_passing(self) -> bool:
+        """Whether the same request may succeed later: there is no server, or it has no database."""
+        return self.status == 0 or self.status >= 500
+
 
 class Rest:
-    """One logged-in user of one API server."""
+    """One logged-in user of one API server.
 
-    def __init__(self, url: str, user: str, password: str, *, timeout_seconds: float = 30.0) -> None:
+    Args:
+        url: Where it is.
+        user: Who logs in.
+        password: Of the user.
+        timeout_seconds: Of one request.
+        patience_seconds: How long a request is repeated while the server is away or fails, as in a restart; every
+            request of this class may be repeated.
+    """
+
+    def __init__(
+        self, url: str, user: str, password: str, *, timeout_seconds: float = 30.0, patience_seconds: float = 0.0
+    ) -> None:
         self.url, self.user, self.password, self.timeout = url.rstrip("/"), user, password, timeout_seconds
+        self.patience = patience_seconds
         self.token: str | None = None
         # Proxies of the caller's environment are not for loopback.
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -45,7 +66,7 @@ class Rest:
         except urllib.error.HTTPError as error:
             with error:
                 raise RestError(method, path, error.code, _detail(error.read())) from None
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             raise RestError(method, path, 0, str(error)) from None
 
     def log_in(self) -> None:
@@ -55,19 +76,32 @@ class Rest:
         self.token = answer["access_token"]
 
     def call(self, method: str, path: str, body: Any = None, *, root: str = PUBLIC) -> Any:
-        """Ask once and read the JSON answer.
+        """Ask and read the JSON answer, again while the server is away, for as long as the patience lasts.
 
         Raises:
             RestError: If the server refuses or does not answer.
         """
-        with self._open(method, root + path, body, self.timeout) as response:
-            content = response.read()
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                return self._ask(method, root + path, body)
+            except RestError as error:
+                if not error.is_passing() or time.monotonic() > deadline:
+                    raise
+                time.sleep(REPEAT_SECONDS)
+
+    def _ask(self, method: str, path: str, body: Any) -> Any:
+        try:
+            with self._open(method, path, body, self.timeout) as response:
+                content = response.read()
+        except (OSError, http.client.HTTPException) as error:  # the server ended in the middle of its answer
+            raise RestError(method, path, 0, str(error)) from None
         return json.loads(content) if content else None
 
     def answers(self, path: str) -> bool:
         """Whether an address that needs no login answers."""
         try:
-            self.call("GET", path, root="")
+            self._ask("GET", path, None)
         except RestError:
             return False
         return True
@@ -79,7 +113,7 @@ class Rest:
         dead one healthy for half a minute.
         """
         try:
-            answer = self.call("GET", "/monitor/health")
+            answer = self._ask("GET", f"{PUBLIC}/monitor/health", None)
         except RestError:
             return {}
         return {name: _health(part or {}, since) for name, part in answer.items()}
@@ -107,24 +141,49 @@ class Rest:
         return int(self.call("GET", f"/dags/{_quoted(dag_id)}/dagRuns?limit=1")["total_entries"])
 
     def trigger(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
-        """Start a run now; gives its id. Values that the DAG's params forbid are refused with status 400."""
-        body = {"logical_date": None, "conf": conf or {}}
-        return str(self.call("POST", f"/dags/{_quoted(dag_id)}/dagRuns", body)["dag_run_id"])
+        """Start a run now; gives its id. Values that the DAG's params forbid are refused with status 400.
+
+        The id is chosen here, so that a request whose answer was lost starts no second run.
+        """
+        run_id = f"manual__{datetime.now(UTC).isoformat()}_{secrets.token_hex(4)}"
+        body = {"logical_date": None, "conf": conf or {}, "dag_run_id": run_id}
+        try:
+            self.call("POST", f"/dags/{_quoted(dag_id)}/dagRuns", body)
+        except RestError as error:
+            if error.status != 409:
+                raise
+        return run_id
 
     def wait(self, dag_id: str, run_id: str, *, interval_seconds: float = 1.0) -> Iterator[str]:
         """The state of a run, again and again until it has ended.
 
         Raises:
-            RestError: If the server stops answering.
+            RestError: If the server stops answering for longer than the patience.
         """
-        method = "GET"
         path = f"{PUBLIC}/dags/{_quoted(dag_id)}/dagRuns/{_quoted(run_id)}/wait?interval={interval_seconds:g}"
+        deadline = time.monotonic() + self.patience
+        while True:
+            try:
+                for state in self._stream(path):
+                    deadline = time.monotonic() + self.patience
+                    yield state
+                    if state in ENDED:
+                        return
+                lost = RestError("GET", path, 0, "the server ended its answer before the run ended")
+            except RestError as error:
+                lost = error
+            if not lost.is_passing() or time.monotonic() > deadline:
+                raise lost
+            time.sleep(REPEAT_SECONDS)
+
+    def _stream(self, path: str) -> Iterator[str]:
+        method = "GET"
         with self._open(method, path, None, 60.0) as stream:
             try:
                 for line in stream:
                     if line.strip():
                         yield str(json.loads(line)["state"])
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, http.client.HTTPException) as error:
                 raise RestError(method, path, 0, str(error)) from error
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:

@@ -312,7 +312,7 @@ def test_a_component_that_dies_stops_the_start_with_its_last_words(stopped, monk
         return Component("referee", (sys.executable, "-c", "raise SystemExit('no such option')"), environment)
 
     monkeypatch.setattr("stack.launcher.referee", broken)
-    with pytest.raises(ComponentDiedError, match=r"(?s)no such option.*referee ended with status 1"):
+    with pytest.raises(ComponentDiedError, match=r"(?s)ended with status 1.*no such option.*referee failed 4 times"):
         Stack(stopped, quiet()).__enter__()
     record = read_record(stopped.record)
     assert record.state == FAILED

@@ -1,4 +1,4 @@
-"""Children die with their launcher, whatever kills it; none dies unnoticed; a stop leaves nothing."""
+"""Children die with their launcher, whatever kills it; a stop leaves nothing. See test_stack_supervision.py, too."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import psutil
 import pytest
 from stack.components import Component
 from stack.environment import plain_environment
-from stack.failures import CommandFailedError, ComponentDiedError
+from stack.failures import CommandFailedError
 from stack.processes import Processes, run_command
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -71,16 +71,11 @@ def test_a_child_whose_launcher_is_gone_already_does_not_start(tmp_path):
 
 
 def test_a_death_is_noticed_with_its_last_words(processes):
-    processes.start(component(SLEEPER, "steady"))
-    processes.start(component("print('first'); raise SystemExit('out of luck')", "frail"))
-    until(lambda: processes.running[1].process.poll() is not None)
-    with pytest.raises(ComponentDiedError, match=r"(?s)first.*out of luck.*frail ended with status 1"):
-        processes.check()
-
-
-def test_nothing_happens_while_all_live(processes):
-    processes.start(component(SLEEPER))
-    processes.check()
+    steady = processes.start(component(SLEEPER, "steady"))
+    frail = processes.start(component("print('first'); raise SystemExit('out of luck')", "frail"))
+    until(lambda: frail.ended() is not None)
+    assert (frail.ended(), frail.last_lines()) == ("ended with status 1", "first\nout of luck")
+    assert steady.ended() is None
 
 
 def test_a_stop_ends_all_of_them(processes):
@@ -91,7 +86,6 @@ def test_a_stop_ends_all_of_them(processes):
     assert len(family) == 2
     assert not any(p.is_running() for p in family)
     assert processes.running == []
-    processes.check()
 
 
 def test_a_stop_ends_the_stubborn_and_their_children(processes, tmp_path):

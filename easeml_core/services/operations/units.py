@@ -1,4 +1,4 @@
-"""Units of systemd for what of ours runs for ever: the referee, devices, the mirror in MLflow.
+"""Units of systemd for what of ours runs for ever: referee, scheduler, devices, the mirror in MLflow.
 
 A unit holds no password: the address of the database is a credential (``LoadCredential=``), which a command reads from
 the folder that systemd names in ``CREDENTIALS_DIRECTORY``, or a line of a file that only root reads
@@ -47,7 +47,7 @@ HARDENING = (
     "SystemCallArchitectures=native",
     "UMask=0007",
 )
-WITHOUT_MODELS = (
+CLOSED = (
     "MemoryDenyWriteExecute=yes",
     "NoNewPrivileges=yes",
     "PrivateDevices=yes",
@@ -89,6 +89,8 @@ class Service:
 
 SERVICES = (
     Service("referee", "easeml-referee.service", "Referee of Ease.ml", ("referee",), "easeml_referee", 900),
+    Service("scheduler", "easeml-scheduler.service", "Scheduler of Ease.ml", ("scheduler",), "easeml_scheduler", 120,
+            runs_models=False),
     Service("device", "easeml-device@.service", "Device of Ease.ml, slot %I", ("device", "run", "--slot", "%I"),
             "easeml_worker", 120, 60),
     Service("mlflow", "easeml-mlflow.service", "Mirror of Ease.ml in MLflow", ("mlflow", "sync", "--watch"),
@@ -191,7 +193,7 @@ def _restart_lines(systemd: int, most_seconds: int) -> list[str]:
 def _hardening_lines(service: Service, machine: Machine) -> list[str]:
     if machine.is_user:
         return sorted(FOR_USERS)
-    lines = [*HARDENING, *(() if service.runs_models else WITHOUT_MODELS)]
+    lines = [*HARDENING, *(() if service.runs_models else CLOSED)]
     folders = [place for place in (machine.artifacts,) if place.startswith("/") and service.runs_models]
     lines += [f"ReadWritePaths={quoted(folder)}" for folder in folders]
     if service.name == "referee" and machine.data.startswith("/"):

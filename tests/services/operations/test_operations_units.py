@@ -47,7 +47,9 @@ def test_paths_are_quoted_and_secrets_are_files_of_their_own():
 PROC = {"ProtectKernelTunables=yes", "ProtectKernelLogs=yes", "ProcSubset=pid", "RestrictNamespaces=yes"}
 
 
-@pytest.mark.parametrize(("name", "is_closed"), [("referee", False), ("device", False), ("mlflow", True)])
+@pytest.mark.parametrize(
+    ("name", "is_closed"), [("referee", False), ("device", False), ("mlflow", True), ("scheduler", True)]
+)
 def test_what_makes_sandboxes_keeps_its_namespaces_and_its_own_proc(name, is_closed):
     assert (set(lines(name)) & PROC == PROC) is is_closed
     assert {"ProtectSystem=strict", "PrivateTmp=yes"} <= set(lines(name))
