@@ -96,8 +96,14 @@ def embedded_server() -> Server:
     return Server(default_home())
 
 
+WORKER = "easeml_worker"
+
+COMMAND_LOCK_SECONDS = 15.0
+"""How long a command waits for a lock of another transaction; a person waits for it."""
+
+
 def open_store(
-    url: str | None, *, role: str = "easeml_worker", lock_timeout_seconds: float = 0, connections: int = 2
+    url: str | None, *, role: str = WORKER, lock_timeout_seconds: float | None = None, connections: int = 2
 ) -> Store:
     """Open the store at the address, or the embedded server's as this role; limits as those of ``Store``.
 
@@ -116,6 +122,8 @@ def open_store(
             )
             raise StoreUnavailableError(message)
         url = embedded_server().url(role, "easeml")
+    if lock_timeout_seconds is None and role == WORKER:
+        lock_timeout_seconds = COMMAND_LOCK_SECONDS
     limits: dict[str, Any] = {"lock_timeout_seconds": lock_timeout_seconds, "connections": connections}
     return Store(url, needs=role, source=source, **limits)
 

@@ -53,6 +53,7 @@ from easeml_core.limits import (
     Limit,
 )
 from easeml_core.store import actors, schema
+from easeml_core.store.roles import limits_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -71,6 +72,9 @@ SCHEDULER_CHANNEL = "easeml_scheduler"
 
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
+
+LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE of a wait for a lock that has reached its limit."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
 """SQLSTATE of what a role may not do."""
@@ -239,8 +243,8 @@ class Store:
 
     Args:
         url: ``postgresql+psycopg2://role:password@host:port/database``.
-        statement_timeout_seconds: Upper bound of one statement; 0 means none.
-        lock_timeout_seconds: Upper bound of waiting for a lock of another transaction; 0 means none.
+        statement_timeout_seconds: Upper bound of one statement, 0 for none; None for that of the role (``LIMITS``).
+        lock_timeout_seconds: Likewise of waiting for a lock of another transaction.
         actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
         needs: Role that this store's work needs, for the error where the address names another one.
         source: Who gave the address, for the same error.
@@ -251,8 +255,8 @@ class Store:
         self,
         url: str,
         *,
-        statement_timeout_seconds: float = 0,
-        lock_timeout_seconds: float = 0,
+        statement_timeout_seconds: float | None = None,
+        lock_timeout_seconds: float | None = None,
         actor: actors.Actor | None = None,
         needs: str | None = None,
         source: str = "",
@@ -263,9 +267,12 @@ class Store:
         except (ArgumentError, ValueError) as error:  # the latter for a port that is no number
             message = "the database address must look like postgresql+psycopg2://role:password@host:port/database"
             raise InvalidInputError(message) from error
+        limits = limits_of(self._url.username or "")
+        statement = limits.statement_seconds if statement_timeout_seconds is None else statement_timeout_seconds
+        lock = limits.lock_seconds if lock_timeout_seconds is None else lock_timeout_seconds
         options = (
-            f"-c statement_timeout={int(1000 * statement_timeout_seconds)} "
-            f"-c lock_timeout={int(1000 * lock_timeout_seconds)} -c timezone=UTC"
+            f"-c statement_timeout={int(1000 * statement)} -c lock_timeout={int(1000 * lock)} "
+            f"-c idle_in_transaction_session_timeout={int(1000 * limits.idle_seconds)} -c timezone=UTC"
         )
         create = functools.partial(
             create_engine,
@@ -412,6 +419,8 @@ def translate(error: DBAPIError, engine: Engine) -> EasemlError:
     if isinstance(error, IntegrityError):
         return _refusal(error)
     fault = database_fault(code)
+    if code == LOCK_NOT_AVAILABLE:
+        return ConcurrentUpdateError(_lock_message(error))
     if fault is DatabaseFault.CONCURRENT:
         return ConcurrentUpdateError("another transaction was in the way; try again")
     if fault is DatabaseFault.EXHAUSTED:
@@ -425,6 +434,16 @@ def translate(error: DBAPIError, engine: Engine) -> EasemlError:
             "start it with `make up` or `easeml db start`, or correct the address"
         )
     return StoreError(f"the database failed: {_first_line(error)}")
+
+
+def _lock_message(error: DBAPIError) -> str:
+    """Say which lock was waited for; who holds it only an administrator of the server may see."""
+    context = str(getattr(getattr(error.orig, "diag", None), "context", "") or "").split("\n")[0]
+    return (
+        f"another transaction was in the way; try again. It holds a lock{f' ({context})' if context else ''} for "
+        "longer than this may wait; where that stays so, an administrator of the server finds its session with "
+        "pg_blocking_pids() and pg_stat_activity, and ends it with pg_terminate_backend()"
+    )
 
 
 def refused_connection(error: OperationalDriverError, dsn: str) -> StoreError:

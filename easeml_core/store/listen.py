@@ -193,7 +193,12 @@ def _opened(dsn: str, *channels: str) -> psycopg2.extensions.connection:
 
 def _listening(dsn: str, *channels: str) -> psycopg2.extensions.connection:
     connection = psycopg2.connect(
-        dsn, connect_timeout=5, application_name="easeml-listener", keepalives_idle=30, keepalives_interval=10
+        dsn,
+        connect_timeout=5,
+        application_name="easeml-listener",
+        keepalives_idle=30,
+        keepalives_interval=10,
+        options="-c statement_timeout=30000",
     )
     connection.autocommit = True
     with connection.cursor() as cursor:

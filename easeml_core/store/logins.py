@@ -12,7 +12,7 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
-from easeml_core.store.roles import RIGHTS, TENANT, WORKER
+from easeml_core.store.roles import LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     return (
         f"{'ALTER' if exists else 'CREATE'} ROLE \"{login}\" {rights} PASSWORD '{verifier}'",
         f'GRANT {TENANT} TO "{login}"',
+        *limit_statements(login, LOGIN_LIMITS),
         f'GRANT "{login}" TO {WORKER}{_set_only(tx)}',  # the pages take the rights of who looks (SET LOCAL ROLE)
     )
 

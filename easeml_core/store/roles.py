@@ -17,6 +17,7 @@ is idempotent.
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psycopg2.extensions import encrypt_password
@@ -43,6 +44,35 @@ _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
 _GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
 _SCHEMAS = {"work": _GUESTS, "sealed": (REFEREE,)}
 RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a session of a role may keep others waiting, in seconds; 0 for no limit.
+
+    Attributes:
+        lock_seconds: Of a wait for a lock of another transaction.
+        statement_seconds: Of one statement.
+        idle_seconds: Of an open transaction in which nothing happens, after which its session is ended.
+    """
+
+    lock_seconds: float
+    statement_seconds: float
+    idle_seconds: float
+
+
+LIMITS = {
+    OWNER: Limits(300.0, 0.0, 3600.0),  # upgrades, backups
+    WORKER: Limits(60.0, 600.0, 600.0),
+    REFEREE: Limits(60.0, 3600.0, 3600.0),  # without fixed times a decision is computed within its transaction
+    SCHEDULER: Limits(60.0, 600.0, 600.0),
+    DEVICE: Limits(30.0, 120.0, 120.0),
+}
+"""Of each role of ours; ``ALTER ROLE ... SET`` makes them hold for every connection, and ``Store`` sets them too."""
+
+LOGIN_LIMITS = Limits(30.0, 120.0, 120.0)
+"""Of a tenant's login."""
+
 _INSTALLATION_LOCK = 0x0EA5E31  # any number that no other user of advisory locks in the database `postgres` takes
 
 
@@ -72,6 +102,31 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
         verifier = encrypt_password(password_of(role), role, scope=cursor.connection, algorithm="scram-sha-256")
         cursor.execute(SQL(f"ALTER ROLE {{}} LOGIN {RIGHTS} PASSWORD %s").format(Identifier(role)), [verifier])
     _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", TENANT)
+    for role, limits in LIMITS.items():
+        for statement in limit_statements(role, limits):
+            cursor.execute(statement)
+
+
+def limits_of(role: str) -> Limits:
+    """Return the limits of a role, of ours or a tenant's login; an administrator of the server has the owner's."""
+    if role.startswith("easeml_"):
+        return LIMITS.get(role, LOGIN_LIMITS)
+    return LIMITS[OWNER]
+
+
+def limit_statements(role: str, limits: Limits) -> tuple[str, ...]:
+    """Return the SQL that makes limits hold for all future sessions of a role.
+
+    Args:
+        role: A name of letters, digits, and ``_ . -``.
+        limits: Its limits.
+    """
+    settings = {
+        "lock_timeout": limits.lock_seconds,
+        "statement_timeout": limits.statement_seconds,
+        "idle_in_transaction_session_timeout": limits.idle_seconds,
+    }
+    return tuple(f"ALTER ROLE \"{role}\" SET {name} = '{seconds:.0f}s'" for name, seconds in settings.items())
 
 
 def ensure_databases(cursor: Cursor) -> None:

@@ -56,6 +56,7 @@ def upgrade(store: Transactions) -> str:
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with store.begin(check_schema=False) as tx:
+        tx.execute(text("SET LOCAL statement_timeout = 0"))  # the lock's limit stays: others wait behind its wait
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('easeml schema'))"))
         found = current(tx)
         if found is not None and found not in known:

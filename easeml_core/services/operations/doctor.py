@@ -256,7 +256,7 @@ def check_database(url: str | None, url_from: str) -> list[Check]:
         remedy = "set EASEML_DATABASE_URL or give --database; `make up` or `easeml db start` starts an embedded server"
         return [Check("database", "failed", f"no address: {url_from}", remedy), *_skipped("there is no database")]
     try:
-        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS)
+        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS, lock_timeout_seconds=0.8 * STATEMENT_SECONDS)
         try:
             with store.begin(check_schema=False) as tx:
                 return _asked(tx, url_from)
@@ -296,7 +296,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
     if url is None:
         return Check(name, "skipped", "there is no database")
     try:
-        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS)
+        store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS, lock_timeout_seconds=0.8 * STATEMENT_SECONDS)
         try:
             known, artifacts = installed_place(store), artifact_store(place)
         finally:

@@ -120,4 +120,4 @@ def _shared_store(url: str, source: str) -> Store:
     """One store, thus one small pool of connections, for all triggers of a process that ask the same database."""
     from easeml_core.store.database import Store
 
-    return Store(url, statement_timeout_seconds=30, needs=WORKER, source=source)
+    return Store(url, statement_timeout_seconds=30, lock_timeout_seconds=10, needs=WORKER, source=source)

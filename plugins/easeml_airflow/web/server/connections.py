@@ -81,6 +81,9 @@ def _store(role: str, url: str, source: str) -> Store:
         if store is None or known != url:
             if store is not None:
                 store.close()
-            store = Store(url, statement_timeout_seconds=STATEMENT_TIMEOUT_SECONDS, needs=role, source=source)
+            limit = STATEMENT_TIMEOUT_SECONDS
+            store = Store(
+                url, statement_timeout_seconds=limit, lock_timeout_seconds=0.8 * limit, needs=role, source=source
+            )
             _open[role] = (url, store)
         return store
