@@ -20,13 +20,16 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from easeml_core import disk
+from easeml_core.disk import room_at
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
-from easeml_core.errors import EasemlError, StoreError, counted, reason_of
+from easeml_core.errors import ConfigError, EasemlError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
+from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
@@ -34,7 +37,7 @@ from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
 from easeml_core.store.roles import REFEREE, WORKER
-from easeml_core.store.tables import requests
+from easeml_core.store.tables import claims, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -58,7 +61,7 @@ _MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
 _NAMES = ("clock", "roles", "sealed sets", "schema", "referee")
 STATEMENT_SECONDS = 10.0
 
-LITTLE_BYTES, NO_BYTES = 5_000_000_000, 500_000_000
+LITTLE_BYTES = 5_000_000_000
 CUDA_SECONDS = 120.0
 _CUDA = (
     "import torch; n = torch.cuda.device_count(); print(*[torch.cuda.get_device_name(i) for i in range(n)], sep=', ')"
@@ -476,6 +479,12 @@ def check_referee(tx: Connection) -> Check:
     """Check that the referee answers its requests."""
     waiting = health.waiting_requests(tx)
     now = health.who_and_when(tx).now
+    life = claims.referee_life(tx)
+    if not life.alive and life.beat_seconds is not None:
+        many = sum(count for count, _ in waiting.values())
+        said = f"{referee_text(life.beat_seconds)}; {counted(many, 'request waits', 'requests wait')}"
+        remedy = "nothing is sealed, judged or promoted until then; trials train on"
+        return Check("referee", "failed" if many else "warning", said, remedy)
     remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
     ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
     late = {kind: (many, age) for kind, (many, age) in ages.items() if age >= SLOW_SECONDS}
@@ -512,22 +521,18 @@ def _rooms(places: dict[str, str | Path]) -> list[Check]:
 def _room(name: str, place: str | Path) -> Check:
     if "://" in str(place):
         return Check(name, "skipped", f"{str(place).partition('://')[0]}:// has no disk of this machine")
-    there = _nearest(Path(place))
     try:
-        free = shutil.disk_usage(there).free
+        room = room_at(place)
+    except ConfigError as error:
+        return Check(name, "failed", str(error), f"correct {disk.VARIABLE}, or leave it out")
     except OSError as error:
         return Check(name, "failed", f"{place} cannot be looked at: {reason_of(error)}", "give this account access")
-    found = f"{free / 1e9:,.1f} GB free at {place}"
-    if free >= LITTLE_BYTES:
-        return Check(name, "ok", found)
     remedy = "make room, or name another place (--artifacts, EASEML_CACHE)"
-    return Check(name, "failed" if free < NO_BYTES else "warning", found, remedy)
-
-
-def _nearest(path: Path) -> Path:
-    """Return the folder itself, or the nearest existing one above."""
-    path = path.absolute()
-    return path if path.exists() or path == path.parent else _nearest(path.parent)
+    if not room.suffices:
+        return Check(name, "failed", f"{room}: trainings and sealing wait", f"{remedy}; they go on by themselves")
+    found = f"{room.free / 1e9:,.1f} GB free at {place}"
+    is_plenty = room.free >= max(LITTLE_BYTES, 2 * room.least)
+    return Check(name, "ok", found) if is_plenty else Check(name, "warning", found, remedy)
 
 
 def check_temporary_folder() -> Check:

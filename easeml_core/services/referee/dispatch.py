@@ -7,8 +7,10 @@ and unspent.
 from __future__ import annotations
 
 import logging
+import tempfile
 from typing import TYPE_CHECKING
 
+from easeml_core.disk import require_room
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.faults import is_put_off
@@ -151,6 +153,7 @@ class Dispatcher:
             return judge(tx, ready, asked) if request.kind is RequestKind.GATE else meter(tx, ready, asked)
         if request.kind in MOVES:
             return Answer(MOVES[request.kind](tx, request, study))
+        require_room(self._artifacts.root, tempfile.gettempdir())  # put off, as long as a disk has too little
         if request.kind is RequestKind.SEAL:
             return Answer(seal_study(tx, self._artifacts, request, study, self._fetches))
         return Answer(refresh(tx, self._artifacts, request, study))

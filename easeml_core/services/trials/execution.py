@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
 from easeml_core.data.parts import load_validation_labels
+from easeml_core.disk import await_room
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
 from easeml_core.errors import (
@@ -114,17 +115,28 @@ def run_trial(
     """
     if slot is not None:
         require_slot(slot)  # before the claim: the trial stays available for another worker
-    for lease in attempts(store, trial_id=trial_id, request_key=request_key, log=log):
+    for lease in attempts(store, artifacts, trial_id=trial_id, request_key=request_key, log=log):
         train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
 
 
 def attempts(
-    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    trial_id: int,
+    request_key: str,
+    log: Log = silent,
+    executors: Executors = TRAINERS_ONLY,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Lease]:
-    """Yield one attempt after the other until one has ended the trial: a killed process ends only its attempt."""
+    """Yield one attempt after the other until one has ended the trial: a killed process ends only its attempt.
+
+    While a disk that the training writes to has too little room, none begins: it would fail, and count.
+    """
     take = partial(claim, store, trial_id=trial_id, request_key=request_key, log=log, executors=executors)
-    while (lease := take()) is not None:
+    folders = (artifacts.root, tempfile.gettempdir())
+    while await_room(folders, log, should_stop) and (lease := take()) is not None:
         yield lease
         if lease.ended:
             return

@@ -309,7 +309,13 @@ class _Stream:
         self.log(f"trial {trial_id}: {trial.study}, {trial.candidate}: {trial.reason}")
         try:
             for lease in attempts(
-                self.store, trial_id=trial_id, request_key=key, log=self.log, executors=self.executors
+                self.store,
+                self.artifacts,
+                trial_id=trial_id,
+                request_key=key,
+                log=self.log,
+                executors=self.executors,
+                should_stop=self.should_stop,
             ):
                 trained = True
                 try:

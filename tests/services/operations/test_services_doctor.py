@@ -6,10 +6,12 @@ import sys
 from contextlib import closing
 from dataclasses import replace
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core import disk
 from easeml_core.encoding import to_json
 from easeml_core.services.operations import doctor
 from easeml_core.services.operations.doctor import (
@@ -27,6 +29,7 @@ from easeml_core.services.operations.doctor import (
 from easeml_core.store import schema
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change
+from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,6 +188,26 @@ def test_requests_that_wait_tell_of_a_referee_that_is_not_there(
         assert f"1 {kind} request, the oldest {minutes} min" in check.found
 
 
+@pytest.mark.parametrize(("waits", "state"), [(False, "warning"), (True, "failed")])
+def test_a_referee_that_has_ended_is_reported_before_anything_is_late(
+    database: Any, make_study: Any, waits: bool, state: str
+) -> None:
+    make_study("cancer")
+    with database.referee.begin() as tx:
+        claims.add_referee(tx, lease_seconds=60.0)
+    if waits:
+        with database.owner.begin() as tx:
+            filed = "INSERT INTO work.requests (request_key, kind, study_id) SELECT 'k', 'seal', id FROM work.studies"
+            change(tx, filed)
+    url = database.url("easeml_worker")
+    assert answer(check_database(url, "--database"))["referee"].state == "ok"
+    with database.owner.begin() as tx:  # also of the one that has sealed the study
+        change(tx, "UPDATE sealed.referees SET beat_at = n.at, until = n.at FROM (SELECT clock_timestamp() AS at) n")
+    check = answer(check_database(url, "--database"))["referee"]
+    assert check.state == state
+    assert check.found.startswith("no referee runs since 0 s: start one with `easeml referee`")
+
+
 def test_clocks_that_differ() -> None:
     assert [check_clock(skew).state for skew in (0.0, 4.9, -20.0, 3600.0)] == ["ok", "ok", "warning", "failed"]
     assert check_clock(-20.0).found == "the database's clock is 20.0 s behind"
@@ -207,7 +230,7 @@ def test_a_copied_product_has_no_ranges(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_little_room_is_a_warning_and_none_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = iter([10**10, 10**9, 10**7])
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: type("U", (), {"free": next(sizes)}))
+    monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(sizes), total=10**12))
     assert [check.state for check in check_disk(str(tmp_path), tmp_path)] == ["ok", "warning", "failed"]
 
 

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core import disk
 from easeml_core.sandbox import child_guard
+from easeml_core.services.referee.requests import answer_of
+from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.training import child
@@ -46,6 +49,34 @@ def test_a_full_disk_is_no_failure_of_the_candidate(lab: Any, monkeypatch: pytes
     )
     query = "SELECT failure_kind FROM work.trials WHERE id = :id"
     assert lab.one(query, id=trial.trial_id) == "task"
+
+
+def test_training_and_sealing_wait_for_room_and_nothing_is_used_up(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.register("disk", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["disk"], request_key=lab.key()).trials
+    seal = register_study(lab.worker, tenant="new", study="new", source="sklearn:iris", request_key=lab.key())
+    states = list[str]()
+
+    def make_room(_: float) -> None:
+        states.append(lab.one("SELECT state FROM work.trials WHERE id = :id", id=trial.trial_id))
+        monkeypatch.setenv(disk.VARIABLE, "0")
+
+    monkeypatch.setattr(disk, "time", SimpleNamespace(sleep=make_room))
+    monkeypatch.setenv(disk.VARIABLE, "100%")
+    assert lab.answer_all() == 1  # put off
+    assert answer_of(lab.worker, seal.request_id) is None
+    assert lab.rows("SELECT bounded, reason FROM sealed.put_offs") == [(False, "ENOSPC")]
+    lines = list[str]()
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w", log=lines.append)
+    assert states == ["SUGGESTED"]
+    assert (report.state, lab.one("SELECT attempt FROM work.trials WHERE id = :id", id=trial.trial_id)) == (
+        "SUCCEEDED",
+        1,
+    )
+    assert lines[0].startswith("waiting for room: ")
+    earlier = "put_off_at = put_off_at - interval '1 h', until = until - interval '1 h'"
+    lab.as_superuser(f"UPDATE sealed.put_offs SET {earlier}")
+    assert lab.answer(seal.request_id).kind == "seal"
 
 
 @pytest.mark.parametrize(("error", "of_task"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])
