@@ -20,8 +20,6 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from easeml_core import disk
-from easeml_core.disk import room_at
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, EasemlError, StoreError, counted, reason_of
@@ -33,6 +31,8 @@ from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
+from easeml_core.store.artifacts import disk
+from easeml_core.store.artifacts.disk import room_at
 from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health

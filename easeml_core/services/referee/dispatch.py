@@ -10,7 +10,6 @@ import logging
 import tempfile
 from typing import TYPE_CHECKING
 
-from easeml_core.disk import require_room
 from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.faults import is_put_off
@@ -23,6 +22,7 @@ from easeml_core.services.referee.prerequisites import MISSING
 from easeml_core.services.referee.publishing import say
 from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answer import Answer, Asked, Waiting
+from easeml_core.store.artifacts.disk import require_room
 from easeml_core.store.database import savepoint
 from easeml_core.store.tables import labels, outbox, releases, requests
 from easeml_core.store.tables.outbox import Held

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
 from easeml_core.data.parts import load_validation_labels
-from easeml_core.disk import await_room
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
 from easeml_core.errors import (
@@ -32,6 +31,7 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
+from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.tables import leases, models, pruning, studies, trials
 from easeml_core.store.tables.pruning import RungDecision

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core import disk
 from easeml_core.encoding import to_json
 from easeml_core.services.operations import doctor
 from easeml_core.services.operations.doctor import (
@@ -27,6 +26,7 @@ from easeml_core.services.operations.doctor import (
     examine,
 )
 from easeml_core.store import schema
+from easeml_core.store.artifacts import disk
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change
 from easeml_core.store.tables import claims

@@ -60,6 +60,9 @@ def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: 
     assert [s.split(" LOGIN")[0].split(" TO ")[0] for s in shown.login.sql] == [
         'CREATE ROLE "easeml_t_lab"',
         "GRANT easeml_tenant",
+        "ALTER ROLE \"easeml_t_lab\" SET lock_timeout = '30s'",
+        "ALTER ROLE \"easeml_t_lab\" SET statement_timeout = '120s'",
+        "ALTER ROLE \"easeml_t_lab\" SET idle_in_transaction_session_timeout = '120s'",
         'GRANT "easeml_t_lab"',
     ]
     assert shown.password not in "".join(shown.login.sql)

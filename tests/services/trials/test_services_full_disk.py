@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core import disk
 from easeml_core.sandbox import child_guard
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
+from easeml_core.store.artifacts import disk
 from easeml_core.training import child
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from easeml_core import disk
-from easeml_core.disk import await_room, least_free, require_room
 from easeml_core.errors import ConfigError
 from easeml_core.faults import Blame, blame_of
+from easeml_core.store.artifacts import disk
+from easeml_core.store.artifacts.disk import await_room, least_free, require_room
 
 if TYPE_CHECKING:
     from pathlib import Path
