@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "EASEML_MIN_FREE"
 DEFAULT = "500M"
-LOOK_SECONDS = 5.0
+ROOM_SECONDS = 5.0
 """Pause between two looks of work that waits for room."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT%]?)B?", re.IGNORECASE)
@@ -113,7 +113,7 @@ def await_room(
         if not has_waited:
             say(f"waiting for room: {room}; make room, and the work goes on")
             has_waited = True
-        time.sleep(LOOK_SECONDS)
+        time.sleep(ROOM_SECONDS)
     if has_waited:
         say("there is room again")
     return True

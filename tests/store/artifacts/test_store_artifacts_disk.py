@@ -26,7 +26,7 @@ def test_a_limit_that_is_none_is_refused(text: str) -> None:
 def test_work_waits_for_room_and_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free = iter([1, 2, 3, 10**9, 10**9, 5, 5])
     monkeypatch.setattr(disk.shutil, "disk_usage", lambda _: SimpleNamespace(free=next(free), total=10**12))
-    monkeypatch.setattr(disk, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(disk, "ROOM_SECONDS", 0.0)
     monkeypatch.setenv(disk.VARIABLE, "1G")
     lines = list[str]()
     assert await_room([tmp_path / "not" / "there"], lines.append)
