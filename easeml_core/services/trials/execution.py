@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import tempfile
 import threading
 from dataclasses import replace
 from functools import partial
