@@ -82,8 +82,15 @@ def run_routed_trial(
     """
     if slot is not None:
         require_slot(slot)  # before the claim: the trial stays available for a worker that has one
-    asked = {"trial_id": trial_id, "request_key": request_key, "log": log, "executors": executors}
-    for lease in attempts(store, artifacts, **asked, should_stop=should_stop):
+    for lease in attempts(
+        store,
+        artifacts,
+        trial_id=trial_id,
+        request_key=request_key,
+        log=log,
+        executors=executors,
+        should_stop=should_stop,
+    ):
         try:
             with handing_back(lease, request_key, should_stop):
                 execute(store, artifacts, lease, executors, slot=slot)
