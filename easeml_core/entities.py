@@ -47,7 +47,7 @@ class TrialState(StrEnum):
 class Verdict(StrEnum):
     """What the evidence says of a condition; the mode turns UNKNOWN into a bit."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105 - a symbol
     FAIL = "FAIL"
     UNKNOWN = "UNKNOWN"
 
@@ -55,7 +55,7 @@ class Verdict(StrEnum):
 class Symbol(StrEnum):
     """The one thing that a developer learns of a verdict; WITHHELD under adaptivity ``none``."""
 
-    PASS = "pass"
+    PASS = "pass"  # noqa: S105 - a symbol
     FAIL = "fail"
     WITHHELD = "withheld"
 

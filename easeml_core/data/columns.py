@@ -128,7 +128,7 @@ TEXT_WIDTH = 2**8
 """Columns of a column of free text: its words are counted, and a row is scaled to length 1."""
 
 _HASHED = re.compile(r"text_(.+)_[0-9]+")
-_TOKEN = r"(?u)\b\w+\b"
+_TOKEN = r"(?u)\b\w+\b"  # noqa: S105 - a pattern
 
 
 def hashed_width(column: NDArray[Any]) -> int:

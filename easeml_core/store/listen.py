@@ -243,13 +243,13 @@ async def until(
             except StoreUnavailableError:
                 failures += 1
                 pause = min(_LONGEST_PAUSE_SECONDS, 0.5 * 2 ** min(failures, 9))  # 2**1100 is no float any more
-                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the load
                 continue
             if found is not None:
                 return found
             failures = 0
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):
+                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
                     await asyncio.sleep(rest)
                     await woken.wait()
             rest = rest_seconds if woken.is_set() else 0.0

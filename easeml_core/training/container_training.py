@@ -102,7 +102,7 @@ def arguments_of(runtime: str, name: str, image: str, work: Path, run: Run, *, r
     }
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return [
-        *("run", "--rm", "--name", name, "--network", "none", "--read-only", "--tmpfs", "/tmp"),
+        *("run", "--rm", "--name", name, "--network", "none", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
         *("--log-driver", "none"),  # what it says is read here; the runtime would keep all of it on the disk as well
         *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{os.getuid()}:{os.getgid()}"),
         *(("--userns", "keep-id") if runtime == "podman" else ()),

@@ -60,7 +60,7 @@ class Rest:
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)  # http only
+        request = urllib.request.Request(self.url + path, data=data, headers=headers, method=method)  # noqa: S310 - http only
         try:
             return self.opener.open(request, timeout=timeout)
         except urllib.error.HTTPError as error:

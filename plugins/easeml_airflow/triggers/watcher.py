@@ -73,7 +73,7 @@ class WatcherTrigger(BaseEventTrigger):
             except Exception as error:  # whatever it is, the next one must not be lost for it
                 of = self.study or "all studies"
                 log.warning("the %s events of %s cannot be watched, trying again: %s", self.topic, of, error)
-                await asyncio.sleep(self._seconds() * random.uniform(0.8, 1.2))
+                await asyncio.sleep(self._seconds() * random.uniform(0.8, 1.2))  # noqa: S311 - spreads the load
                 continue
             for thing in found:
                 yield TriggerEvent(thing)

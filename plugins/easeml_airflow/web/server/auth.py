@@ -143,7 +143,7 @@ def _runs_the_installation(user: Any) -> bool:
     return bool(Team.get_all_team_names() <= manager.get_authorized_teams(user=user))
 
 
-TOKEN_WANTED = "send the header 'Authorization: Bearer TOKEN'; the cookie of a browser is not enough"
+TOKEN_WANTED = "send the header 'Authorization: Bearer TOKEN'; the cookie of a browser is not enough"  # noqa: S105 - a message
 
 
 def has_token(request: Request) -> bool:
