@@ -22,9 +22,11 @@ FIGURES ?=
 ROUNDS ?= 16
 SEED ?=
 FAULTS_ARGS ?=
+# Of fuzz: names of targets, --seconds of each.
+FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -73,6 +75,10 @@ test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them,
 
 test-faults: $(STAMP) ## Kill, stop, fill, delay and cut a real installation, and see that nothing is lost; ROUNDS=900 SEED=1 for hours
 	@$(RUN) tests/faults/run_faults.py --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(FAULTS_ARGS)
+
+fuzz: $(STAMP) ## Search for inputs that a reader of foreign text or files fails on; FUZZ="--seconds 600 condition" for one
+	@$(RUN) -c 'import atheris' 2>/dev/null || $(RUN) -m pip install --quiet 'atheris>=2.3,<4'  # 35 MB, for nothing else
+	@$(RUN) tests/fuzz/run_fuzz.py $(FUZZ)
 
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
 	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)
