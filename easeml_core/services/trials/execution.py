@@ -6,6 +6,7 @@ import contextlib
 import math
 import tempfile
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,9 @@ __all__ = [
 _LEAST_SECONDS = 0.5
 STOP_SECONDS = 0.2
 """Interval of the check whether a stoppable training must stop."""
+
+PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
+"""Seconds after a fault of this machine until the trial's next attempt here, by the number of the attempt."""
 
 _ROUNDING = 1e-6
 
@@ -248,15 +252,35 @@ def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | N
     """Train the trial of a lease in a child process and record its end.
 
     Where the process was killed from outside and another attempt is left, nothing is recorded: the next claim, possible
-    at once under the same request key, continues from the last checkpoint. A fault of this machine's disk or system is
-    a failure of the task, not of the candidate.
+    at once under the same request key, continues from the last checkpoint. After a fault of this machine's disk or
+    system the trial is handed back, for any machine, and this one pauses before it claims the trial again; the last
+    attempt is a failure of the task, not of the candidate.
     """
     try:
         _train(store, artifacts, lease, slot=slot)
     except (OSError, ArtifactError) as error:
         if lease.ended or blame_of(error) is not Blame.PASSING:
             raise
-        record_failure(store, lease, f"this machine cannot train now: {reason_of(error)}", kind=FailureKind.TASK)
+        why = f"this machine cannot train now: {reason_of(error)}"
+        if lease.is_last_attempt or lease.cancelled:
+            record_failure(store, lease, why, kind=FailureKind.TASK)
+        else:
+            _put_off(store, lease, why)
+
+
+def _put_off(store: Store, lease: Lease, why: str) -> None:
+    """Hand the trial back and pause, until the device is to stop or the time is over."""
+    with store.begin() as tx:
+        trial = trials.get_trial(tx, lease.trial.id, lock=True)
+        if trial.state != TrialState.RUNNING or trial.attempt != lease.attempt:
+            return  # another attempt has it, or it has ended: the next claim finds out
+        leases.release_lease(tx, trial.id, alive=True)
+        _tell(tx, trial)
+    seconds = PAUSES[min(lease.attempt, len(PAUSES)) - 1]
+    lease.log(f"trial {trial.id}: {why}; any machine may go on with it, this one tries again in {seconds:g} s")
+    wake = time.monotonic() + seconds
+    while not lease.lost and (left := wake - time.monotonic()) > 0:
+        time.sleep(min(left, STOP_SECONDS))
 
 
 def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None) -> None:
@@ -286,6 +310,8 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
                 return
             record_failure(store, lease, explained(str(error), lease))
         except (TrainingError, ArtifactError) as error:
+            if isinstance(error, ArtifactError) and blame_of(error) is Blame.PASSING:
+                raise
             record_failure(store, lease, explained(str(error), lease), kind=kind_of(error))
         else:
             counted = replace(result, cost_seconds=result.cost_seconds + data.seconds)

@@ -30,7 +30,7 @@ CHANGES: dict[str, list[str]] = {
         "INSERT INTO work.suggestions SELECT b.id, t.id, t.id, '{}' FROM work.suggestion_batches b, work.trials t",
     ],
     "a budget is exceeded": ["UPDATE work.studies SET budget_seconds = 0.001"],
-    "a trial that failed by the fault of its task": [
+    "a trial that failed by another fault than its own": [
         "UPDATE work.trials SET state = 'FAILED', failure = 'it crashed' WHERE id = 1"
     ],
     "a seal without its study's state, or the reverse": ["UPDATE work.studies SET state = 'REGISTERED' WHERE id = 1"],

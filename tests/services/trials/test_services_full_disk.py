@@ -1,4 +1,7 @@
-"""A disk that is full while a trial trains is a failure of the task: the candidate is not used up by it."""
+"""A disk that is full while a trial trains delays the trial; in the end it is a failure of the task.
+
+The candidate is not used up by it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,11 @@ from easeml_core.sandbox import child_guard
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.trials import execution
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts import disk
+from easeml_core.services.trials.worker import run_device
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.training import child
 
 if TYPE_CHECKING:
@@ -32,11 +38,21 @@ def failing(error: Exception) -> Any:
     return fail
 
 
-@pytest.mark.parametrize("where", ["staging", "folder"])
-def test_a_full_disk_is_no_failure_of_the_candidate(lab: Any, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    lab.register("disk", candidates=[{"name": "tree", "kind": "decision_tree"}])
+CANDIDATES = [{"name": "tree", "kind": "decision_tree"}]
+
+
+@pytest.fixture
+def trial(lab: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(execution, "PAUSES", (0.0,))
+    lab.register("disk", candidates=CANDIDATES)
     asked = {"count": 1, "studies_only": ["disk"], "request_key": lab.key()}
-    (trial,) = suggest_trials(lab.worker, **asked).trials
+    return suggest_trials(lab.worker, **asked).trials[0]
+
+
+@pytest.mark.parametrize("where", ["staging", "folder"])
+def test_a_full_disk_is_no_failure_of_the_candidate(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, trial: Any, where: str
+) -> None:
     with monkeypatch.context() as patch:
         if where == "staging":
             patch.setattr(lab.artifacts.__class__, "staged", failing(FULL))
@@ -77,6 +93,41 @@ def test_training_and_sealing_wait_for_room_and_nothing_is_used_up(lab: Any, mon
     earlier = "put_off_at = put_off_at - interval '1 h', until = until - interval '1 h'"
     lab.as_superuser(f"UPDATE sealed.put_offs SET {earlier}")
     assert lab.answer(seal.request_id).kind == "seal"
+
+
+def test_a_disk_that_has_room_again_loses_no_trial(lab: Any, monkeypatch: pytest.MonkeyPatch, trial: Any) -> None:
+    """A model could not be stored: the trial is handed back, does not count as lost, and succeeds in the end."""
+    put, calls = ArtifactStore._put, list[Any]()
+
+    def full_twice(store: Any, path: Path) -> str:
+        calls.append(path)
+        if len(calls) <= 2:
+            raise FULL
+        return put(store, path)
+
+    monkeypatch.setattr(ArtifactStore, "_put", full_twice)
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
+    assert report.state == "SUCCEEDED"
+    assert lab.rows("SELECT attempt, excused FROM work.trials WHERE id = :id", id=trial.trial_id) == [(3, 2)]
+    assert lab.one("SELECT count(*) FROM work.observations WHERE trial_id = :id", id=trial.trial_id) == 1
+
+
+def test_a_device_that_pauses_for_its_disk_stops_when_it_is_told_to(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.register("disk", candidates=CANDIDATES)
+    monkeypatch.setattr(execution, "PAUSES", (600.0,))
+    monkeypatch.setattr(ArtifactStore, "_put", failing(FULL))
+    paused: list[str] = []
+    summary = run_device(
+        lab.worker,
+        lab.artifacts,
+        device=None,
+        request_key="d",
+        studies_only=["disk"],
+        log=lambda line: paused.append(line) if "tries again in 600 s" in line else None,
+        should_stop=lambda: bool(paused),
+    )
+    assert (summary.reason, summary.handed_back is None) == ("stopped", False)
+    assert lab.one("SELECT state FROM work.trials WHERE id = :id", id=summary.handed_back) == "SUGGESTED"
 
 
 @pytest.mark.parametrize(("error", "of_task"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])
