@@ -1,6 +1,6 @@
 """What must hold once everything is quiet again, asked of the database, of the files and of what people saw.
 
-The queries run as the administrator. Where the product has a check of its own, that one is asked: chains, signatures
+The queries run as the administrator. Where the product has a check, that one is asked: chains, signatures
 and models in production (``verify_all``), kept rows against counted ones (``out_of_step``), doctor's checks.
 """
 
@@ -208,19 +208,19 @@ def broken_promises(rows: Rows, journal: Path, studies: list[str]) -> list[str]:
     """
     found = []
     for study in studies:
-        told: defaultdict[str, list[str]] = defaultdict(list)
+        noted: defaultdict[str, list[str]] = defaultdict(list)
         for line in _whole_lines(journal / f"{study}.jsonl"):
-            told[line["act"]].append(json.dumps(line["said"], sort_keys=True))
-        for act, said in told.items():
+            noted[line["act"]].append(json.dumps(line["said"], sort_keys=True))
+        for act, said in noted.items():
             if len(set(said)) > 1:
                 found.append(f"{key_of(study, act)} was answered twice: {said[0][:200]} and {said[-1][:200]}")
         must = {"register", "meter", "gate/1", "feed", "refresh", "gate/2", "bring"}
-        found += [f"{key_of(study, act)} was never answered" for act in sorted(must - told.keys())]
-        found += _differing(rows, study, told)
+        found += [f"{key_of(study, act)} was never answered" for act in sorted(must - noted.keys())]
+        found += _differing(rows, study, noted)
     return found
 
 
-def _differing(rows: Rows, study: str, told: Mapping[str, list[str]]) -> Iterator[str]:
+def _differing(rows: Rows, study: str, noted: Mapping[str, list[str]]) -> Iterator[str]:
     keys = [key_of(study, act) for act in KEYS]
     there = {
         key: (request, message)
@@ -230,7 +230,7 @@ def _differing(rows: Rows, study: str, told: Mapping[str, list[str]]) -> Iterato
             keys,
         )
     }
-    for act, said in told.items():
+    for act, said in noted.items():
         last = json.loads(said[-1])
         if "request_id" not in last:
             continue

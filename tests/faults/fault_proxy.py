@@ -57,7 +57,7 @@ class Trap:
     Attributes:
         pattern: Searched in the text of the statement.
         moment: Where it stops.
-        spring: Called once in a thread of its own while the connection is stopped. True lets the connection go on,
+        spring: Called once in a separate thread while the connection is stopped. True lets the connection go on,
             False ends it.
         skip: How many matches pass first.
     """

@@ -1,6 +1,6 @@
 """A whole installation without Airflow, and a supervisor that starts again whatever ends.
 
-Real are the server, every process and every file. Each part reaches the server over a proxy of its own
+Real are the server, every process and every file. Each part reaches the server over a separate proxy
 (``fault_proxy``). Data and artifacts lie on small file systems in memory where root may mount them, so that they can be
 filled; the harness is the reaper of all its descendants, so that nothing outlives it.
 """
@@ -345,7 +345,7 @@ class Worlds:
 
     @contextlib.contextmanager
     def new(self, **options: Any) -> Iterator[World]:
-        """A world in a folder of its own, which is removed."""
+        """A world in a separate folder, which is removed."""
         self._made += 1
         folder = self._folder / f"world-{self._made}"
         folder.mkdir(mode=0o711)

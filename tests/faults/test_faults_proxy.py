@@ -1,4 +1,4 @@
-"""The proxy of the fault harness stops, cuts and silences what it is told to, and nothing else."""
+"""The proxy of the fault harness stops, cuts and silences what a test asks for, and nothing else."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class _EndedError(BaseException):
 
 
 class Actor:
-    """One who works on the database with connections of its own.
+    """One who works on the database with separate connections.
 
     Args:
         url: Address of its role.

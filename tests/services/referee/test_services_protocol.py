@@ -1,6 +1,6 @@
 """The protocol of requests, claims, ledger, answers and promotions, checked statement by statement.
 
-Three actors with connections of their own, those who ask and two referees, are interleaved at any statement and commit,
+Three actors with separate connections, those who ask and two referees, are interleaved at any statement and commit,
 lose their connections and their leases anywhere. After each step the committed state must be one that may be; in the
 end every request has one answer, whatever happened, and the same one as if only one referee had ever been there.
 """

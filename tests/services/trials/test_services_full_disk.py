@@ -112,7 +112,7 @@ def test_a_disk_that_has_room_again_loses_no_trial(lab: Any, monkeypatch: pytest
     assert lab.one("SELECT count(*) FROM work.observations WHERE trial_id = :id", id=trial.trial_id) == 1
 
 
-def test_a_device_that_pauses_for_its_disk_stops_when_it_is_told_to(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_pauses_for_its_disk_can_be_stopped(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.register("disk", candidates=CANDIDATES)
     monkeypatch.setattr(execution, "PAUSES", (600.0,))
     monkeypatch.setattr(ArtifactStore, "_put", failing(FULL))
