@@ -224,6 +224,7 @@ class World:
             **os.environ,
             "XDG_RUNTIME_DIR": str(self.folder / "run"),
             "TMPDIR": str(self.folder / "tmp"),
+            "EASEML_MIN_FREE": "100K",  # the file system of artifacts has 8 MB
             "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
         }
         part = Part(name, command, self.folder / "logs" / f"{name}.log", environment, is_once)
