@@ -1,32 +1,241 @@
 """What the logins of tenants, devices and the scheduler may read and write: grants and policies, made by an upgrade.
 
 They are no migrations: the roles belong to the server, which others may administrate, and an installation whose tenants
-are one team has none of them (ADR 0032). Everything here may be repeated.
+are one team has none of them (ADR 0032). Everything here may be repeated. A table that is named nowhere here is closed
+to these roles.
+
+A condition on a study or a trial is a subquery on that table, so that it is the other table's policy that decides. It
+is evaluated for each row, or once for all of them, as the planner finds cheaper.
 """
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_core.store.roles import DEVICE, SCHEDULER, TENANT
+from easeml_core.store.roles import DEVICE, REFEREE, SCHEDULER, TENANT, WORKER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from sqlalchemy import Connection
 
+_TENANT_ID = "{table}.%s = ANY ((SELECT work.my_tenants())::bigint[])"
+OF_TENANT = _TENANT_ID % "tenant_id"
+OF_STUDY = "EXISTS (SELECT FROM work.studies s WHERE s.id = {table}.study_id)"
+OF_TRIAL = "EXISTS (SELECT FROM work.trials t WHERE t.id = {table}.trial_id)"
+ALL_ROWS = "true"
 
-def set_grants(tx: Connection) -> bool:
+# What is written about an attempt comes with the lease that was granted: while it runs, or with its end.
+_LEASED = (
+    "EXISTS (SELECT FROM work.trials t WHERE t.id = {table}.%s AND t.lease_hash = (SELECT work.lease()) "
+    "AND (t.state = 'RUNNING' OR t.finished_at >= now()))"
+)
+BY_LEASE = _LEASED % "trial_id"
+# Keys are unique in the installation: nobody takes the key that another login's next task will use.
+OWN_KEY = "right({table}.request_key, length(work.caller()) + 1) = '@' || work.caller()"
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What one kind of login may do with one table.
+
+    Attributes:
+        reads: SQL: which rows it reads; empty for none.
+        adds: Columns that it may give a new row.
+        adding: SQL: which rows it may add.
+        changes: Columns that it may change.
+        changing: SQL: which rows it may change, and lock.
+    """
+
+    reads: str
+    adds: str = ""
+    adding: str = ""
+    changes: str = ""
+    changing: str = ""
+
+
+OF_LOGIN = "{table}.login = work.caller()"
+_ASKED = "request_key requested device studies functions trainers runtimes"
+_REPORTED = (
+    "state progress failure failure_kind cost_seconds start_seconds lost_seconds resumed_seconds checkpoint "
+    "checkpoint_seconds checkpoint_progress lease_key lease_until beat_at finished_at"
+)
+_LEASE_HELD = "{table}.state = 'RUNNING' AND {table}.lease_hash = (SELECT work.lease())"
+_MODEL = "study_id data_version_id trial_id format artifact validation_loss submitted"
+_CURVE = "trial_id step of quality loss seconds"
+_RUNG = "trial_id rung step of quality hoped needed known rule goes_on"
+_OBSERVATION = "trial_id quality cost_seconds score"
+_PREDICTED = "EXISTS (SELECT FROM work.models m JOIN work.trials t ON t.id = m.trial_id WHERE m.id = {table}.model_id "
+_PREDICTED += "AND t.lease_hash = (SELECT work.lease()) AND t.finished_at >= now())"
+
+TENANTS = {
+    "alembic_version": Access(ALL_ROWS),
+    "artifact_store": Access(ALL_ROWS),
+    "restarts": Access(ALL_ROWS),
+    "tenants": Access(_TENANT_ID % "id"),
+    "data_sets": Access(OF_TENANT, "tenant_id source target", OF_TENANT),
+    # What shares out devices between tenants is the provider's.
+    "studies": Access(
+        OF_TENANT,
+        "name tenant_id data_set_id metric weight budget_seconds config request_key priority deadline target_quality "
+        "task hit program",
+        f"{OF_TENANT} AND {OWN_KEY} AND weight <= 1 AND priority <= 0 AND deadline IS NULL",
+    ),
+    "candidates": Access(OF_STUDY, "study_id name kind parameters devices", OF_STUDY),
+    "data_versions": Access(OF_STUDY),
+    "data_parts": Access("EXISTS (SELECT FROM work.data_versions v WHERE v.id = {table}.data_version_id)"),
+    "trials": Access(OF_STUDY, changes=_REPORTED, changing=f"{_LEASE_HELD} AND {OF_STUDY}"),
+    "curves": Access(OF_TRIAL, _CURVE, BY_LEASE),
+    "rungs": Access(OF_TRIAL, _RUNG, BY_LEASE),
+    "observations": Access(OF_TRIAL, _OBSERVATION, BY_LEASE),
+    "suggestions": Access(OF_TRIAL),
+    "suggestion_batches": Access(
+        f"{OWN_KEY} OR EXISTS (SELECT FROM work.suggestions z WHERE z.batch_id = {{table}}.id)",
+    ),
+    "suggestion_requests": Access(OF_LOGIN, _ASKED, f"{OF_LOGIN} AND {OWN_KEY}"),
+    "models": Access(
+        OF_STUDY,
+        _MODEL,
+        f"{OF_STUDY} AND CASE WHEN {{table}}.trial_id IS NULL THEN {{table}}.submitted ELSE {BY_LEASE} END",
+    ),
+    "submissions": Access(
+        OF_STUDY, "study_id model_id kind message bundle bundle_version request_key", f"{OF_STUDY} AND {OWN_KEY}"
+    ),
+    "predictions": Access(
+        "EXISTS (SELECT FROM work.models m WHERE m.id = {table}.model_id)", "model_id part labels", _PREDICTED
+    ),
+    "remeasure_failures": Access(OF_STUDY),
+    "feeds": Access(OF_STUDY, "study_id request_key artifact rows origin fed_by", f"{OF_STUDY} AND {OWN_KEY}"),
+    "fed_examples": Access(OF_STUDY),
+    "switches": Access(OF_STUDY, "study_id hash is_on reason switched_by request_key", f"{OF_STUDY} AND {OWN_KEY}"),
+    "refreshes": Access(OF_STUDY),
+    "test_sets": Access(OF_STUDY),
+    "requests": Access(OF_STUDY, "request_key kind study_id model_id arguments", f"{OF_STUDY} AND {OWN_KEY}"),
+    "answers": Access("EXISTS (SELECT FROM work.requests r WHERE r.id = {table}.request_id)"),
+    "gate_verdicts": Access(OF_STUDY),
+    "meter_readings": Access(OF_STUDY),
+    "promotions": Access(OF_STUDY),
+    "production": Access(OF_STUDY),
+    "alerts": Access(OF_STUDY),
+    "evidence": Access(OF_STUDY),
+    "assessments": Access(OF_TENANT),
+    "audit": Access(OF_TENANT),
+}
+"""Table -> what a tenant's login may do with it."""
+
+DEVICES = {
+    name: Access(ALL_ROWS)
+    for name in (
+        *("alembic_version", "artifact_store", "restarts", "tenants", "data_sets", "studies", "candidates"),
+        *("data_versions", "data_parts", "suggestion_batches", "suggestions"),
+    )
+} | {
+    "suggestion_requests": Access(OF_LOGIN, _ASKED, f"{OF_LOGIN} AND position('@easeml_t_' IN request_key) = 0"),
+    "trials": Access(ALL_ROWS, changes=_REPORTED, changing=_LEASE_HELD),
+    "curves": Access(ALL_ROWS, _CURVE, BY_LEASE),
+    "rungs": Access(ALL_ROWS, _RUNG, BY_LEASE),
+    "observations": Access(ALL_ROWS, _OBSERVATION, BY_LEASE),
+    "models": Access(ALL_ROWS, _MODEL, BY_LEASE),
+    "predictions": Access(ALL_ROWS, "model_id part labels", _PREDICTED),
+}
+"""Table -> what the role ``easeml_device`` may do with it."""
+
+_ALL = Access(ALL_ROWS)
+SCHEDULERS = {
+    name: _ALL
+    for name in (
+        *("alembic_version", "artifact_store", "restarts", "tenants", "data_sets", "studies", "candidates"),
+        *("data_versions", "data_parts", "curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
+        *("selection_settings", "production", "tenant_logins"),
+    )
+} | {
+    "suggestion_requests": Access(ALL_ROWS, changes="decided_at refusal", changing=ALL_ROWS),
+    "trials": Access(
+        ALL_ROWS,
+        "study_id candidate_id data_version_id device limit_seconds lease_until retries",
+        ALL_ROWS,
+        "state device limit_seconds lost_seconds lease_key lease_until failure finished_at beat_at",
+        ALL_ROWS,
+    ),
+    "suggestion_batches": Access(ALL_ROWS, "request_key policy requested settings_id", ALL_ROWS),
+    "suggestions": Access(ALL_ROWS, "batch_id position trial_id reasons", ALL_ROWS),
+    "offers": Access(ALL_ROWS, "implementation study", ALL_ROWS, "asked_at", ALL_ROWS),
+    "locks": Access(ALL_ROWS, changes="held", changing=ALL_ROWS),
+}
+"""Table -> what the role ``easeml_scheduler`` may do with it."""
+
+KINDS = {TENANT: TENANTS, DEVICE: DEVICES, SCHEDULER: SCHEDULERS}
+_FUNCTIONS = {
+    "my_tenants()": (TENANT,),
+    # How busy the referees are, and the place of a request: counts, of all tenants.
+    "referee_life()": (TENANT, DEVICE, SCHEDULER),
+    "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
+    "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
+    "cancel_trial(bigint)": (TENANT,),
+    "set_study_paused(bigint, boolean)": (TENANT,),
+}
+
+
+def set_grants(tx: Connection, revision: str) -> bool:
     """Give the roles their rights; False where the server has no such roles, and nothing is changed.
 
     Args:
         tx: Role ``easeml_owner``, after the migrations.
+        revision: Of the schema. With the same rights and the same schema nothing is done: no table is locked.
     """
-    wanted = [SCHEDULER, DEVICE, TENANT]
-    found = tx.exec_driver_sql("SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (wanted,)).scalar()
+    wanted = tuple(KINDS)
+    found = tx.exec_driver_sql("SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (list(wanted),)).scalar()
     if found != len(wanted):
         return False
-    tx.exec_driver_sql(f"GRANT USAGE ON SCHEMA work TO {', '.join(wanted)}")
-    tx.exec_driver_sql(f"GRANT SELECT ON work.alembic_version TO {', '.join(wanted)}")
-    tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION work.my_tenants() TO {TENANT}")
-    counts = "work.referee_life(), work.queue_place(bigint, integer)"
-    tx.exec_driver_sql(f"GRANT EXECUTE ON FUNCTION {counts} TO {', '.join(wanted)}")
+    done = list(_statements())
+    mark = f"rights {hashlib.sha256(repr((revision, done)).encode()).hexdigest()}"
+    if tx.exec_driver_sql("SELECT obj_description('work.my_tenants()'::regprocedure)").scalar() == mark:
+        return True
+    for statement in (*_taken(tx), *done, f"COMMENT ON FUNCTION work.my_tenants() IS '{mark}'"):
+        tx.exec_driver_sql(statement)
     return True
+
+
+def _taken(tx: Connection) -> Iterator[str]:
+    """Yield what takes all rights and policies away, and closes every table to who has no policy."""
+    roles = ", ".join(KINDS)
+    for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
+        yield f"REVOKE ALL ON ALL {kind} IN SCHEMA work FROM {roles}"
+    for name, table in tx.exec_driver_sql("SELECT policyname, tablename FROM pg_policies WHERE schemaname = 'work'"):
+        yield f"DROP POLICY {name} ON work.{table}"
+    for (table,) in tx.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = 'work' ORDER BY 1"):
+        yield f"ALTER TABLE work.{table} ENABLE ROW LEVEL SECURITY"
+        yield f"CREATE POLICY all_rows ON work.{table} TO {WORKER}, {REFEREE} USING (true) WITH CHECK (true)"
+
+
+def _statements() -> Iterator[str]:
+    """Yield the grants and policies of all kinds of logins."""
+    yield f"GRANT USAGE ON SCHEMA work TO {', '.join(KINDS)}"
+    for function, roles in _FUNCTIONS.items():
+        yield f"GRANT EXECUTE ON FUNCTION work.{function} TO {', '.join(roles)}"
+    for role, tables in KINDS.items():
+        for table, access in tables.items():
+            yield from _of_table(role, table, access)
+
+
+def _of_table(role: str, table: str, access: Access) -> Iterator[str]:
+    yield f"GRANT SELECT ON work.{table} TO {role}"
+    yield _policy(role, "reads", table, f"FOR SELECT TO {role} USING ({access.reads})")
+    if access.adds:
+        yield f"GRANT INSERT ({_names(access.adds)}) ON work.{table} TO {role}"
+        yield _policy(role, "adds", table, f"FOR INSERT TO {role} WITH CHECK ({access.adding})")
+    if access.changes:
+        yield f"GRANT UPDATE ({_names(access.changes)}) ON work.{table} TO {role}"
+        # The row may leave the state in which it could be changed; which row it is cannot be changed.
+        yield _policy(role, "changes", table, f"FOR UPDATE TO {role} USING ({access.changing}) WITH CHECK (true)")
+
+
+def _names(columns: str) -> str:
+    return ", ".join(f'"{name}"' for name in columns.split())
+
+
+def _policy(role: str, verb: str, table: str, rule: str) -> str:
+    rule = rule.replace("{table}", table)
+    return f"CREATE POLICY {role.removeprefix('easeml_')}_{verb} ON work.{table} {rule}"

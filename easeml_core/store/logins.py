@@ -12,7 +12,7 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
-from easeml_core.store.roles import LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements
+from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -45,6 +45,26 @@ def login_of(name: str) -> str:
         message = f"the name of a login must be {NAME.rule}, {most}, got {name!r}"
         raise InvalidInputError(message)
     return LOGIN_PREFIX + short
+
+
+def is_tenant(tx: Connection) -> bool:
+    """Whether the address of this transaction's database names a tenant's login."""
+    return (tx.engine.url.username or "").startswith(LOGIN_PREFIX)
+
+
+def needs_token(tx: Connection) -> bool:
+    """Whether trials are claimed with a function here, which makes a token (``leases.claim_by_token``)."""
+    return is_tenant(tx) or tx.engine.url.username == DEVICE
+
+
+def own_key(tx: Connection, request_key: str) -> str:
+    """Return the request key as it is stored: that of a tenant's login ends with ``@`` and its name.
+
+    Keys are unique in the installation. Without the ending, which the database requires, a tenant could take the key
+    that another one's next task will use.
+    """
+    ending = f"@{tx.engine.url.username}" if is_tenant(tx) else ""
+    return request_key if not request_key or request_key.endswith(ending) else request_key + ending
 
 
 def may_make_roles(tx: Connection) -> bool:

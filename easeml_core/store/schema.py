@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-REVISION = "0031"
+REVISION = "0032"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
@@ -68,7 +68,7 @@ def upgrade(store: Transactions) -> str:
         tx.execute(text("GRANT USAGE ON SCHEMA work TO easeml_worker, easeml_referee"))
         tx.execute(text("GRANT USAGE ON SCHEMA sealed TO easeml_referee"))
         tx.execute(text("GRANT SELECT ON work.alembic_version TO easeml_worker, easeml_referee"))
-        grants.set_grants(tx)
+        grants.set_grants(tx, REVISION)
         tx.execute(text("INSERT INTO work.restarts (what) VALUES ('deployment')"))
         return current(tx) or "none"
 

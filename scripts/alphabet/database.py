@@ -83,6 +83,12 @@ _TABLES = (
         time="changed_by",
     ),
     *_table(
+        "catalogue_changes",
+        Letter.INPUT,
+        "A row for each transaction that has changed a study or a candidate, for caches of the scheduler.",
+        time="xact",
+    ),
+    *_table(
         "curves",
         Letter.OPEN,
         "A learning curve is measured on open rows while a trial runs.",
@@ -141,6 +147,12 @@ _TABLES = (
         state="request_id kind study_id model_id incumbent_id test_set_id purpose step planned",
         cached="cached",
         time="decided_at",
+    ),
+    *_table(
+        "locks",
+        Letter.INPUT,
+        "The rows are the same in all installations, and nothing changes them.",
+        input="name held",
     ),
     *_table(
         "meter_readings",
@@ -305,7 +317,7 @@ _TABLES = (
         "Trials are suggested, trained and ended by tasks on open data.",
         input="id study_id candidate_id data_version_id state lease_key progress failure cancel_requested device "
         "limit_seconds reevaluates checkpoint checkpoint_progress last_key executor executor_details failure_kind "
-        "retries retries_kind",
+        "retries retries_kind lease_hash",
         retry="attempt last_try excused",
         time="beat_at lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
         "checkpoint_seconds resumed_seconds start_seconds charged_seconds",
@@ -382,8 +394,8 @@ _FUNCTIONS = (
         audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed, studies_changed, tenant_changed,
         observation_changed, answer_changed, restarts_of_referee, settings_are_kept, studies_active_since,
         studies_forward, studies_within_limits, suggestion_requests_check, tenants_within_limits, test_sets_forward,
-        trials_checkpoint_spent, trials_ended_now, trials_excuse, trials_executor_kept, trials_forward,
-        trials_within_limits
+        candidates_of_tenants, observations_by_lease, trials_by_lease, trials_lease_ends, trials_checkpoint_spent,
+        trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
         """,
         prefix="work.",
     ),
@@ -391,7 +403,8 @@ _FUNCTIONS = (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
-        "audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, refuse, was_restarted",
+        "audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, lease, lease_seconds, "
+        "refuse, was_restarted",
         prefix="work.",
     ),
 )

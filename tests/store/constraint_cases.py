@@ -153,6 +153,7 @@ CASES: dict[str, list[Case]] = {
         *each("offers", "study", "repeat('x', 501)"),
     ],
     "work.trials_state_check": each("trials waiting", "state", "'LOST'", "'suggested'"),
+    "work.trials_lease_hash_check": each("trials waiting", "lease_hash", "'x'", "repeat('A', 64)", "repeat('a', 65)"),
     "work.trials_lease_check": [
         *each("trials waiting", "state", "'RUNNING'", attempt_started_at="now()", executor="'trainer:tree'"),
         *each("trials waiting", "lease_key", "'mine'"),

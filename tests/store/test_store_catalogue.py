@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, StudyState, TrialState
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import leases, studies, trials
+from easeml_core.store.tables import decisions, leases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ def test_left_over_trials_by_priority_and_kind_of_device(store: Any, make_rows: 
 
 def version(store: Any) -> int:
     with store.begin() as tx:
-        return int(scalar(tx, "SELECT version FROM work.catalogue"))
+        return decisions.glance(tx).catalogue
 
 
 def test_the_catalogue_is_stamped_once_a_transaction_that_changes_it(
@@ -112,6 +112,20 @@ def test_a_long_transaction_does_not_keep_others_from_changing_the_catalogue(dat
             studies.add_tenant(tx, name="meanwhile")
         assert version(database.worker) == before + 1
     assert version(database.worker) == before + 2
+
+
+def test_many_changes_are_folded_and_the_stamp_goes_on(database: Any, store: Any) -> None:
+    with database.owner.begin() as tx:
+        change(
+            tx,
+            "INSERT INTO work.catalogue_changes SELECT (10^12 + k)::bigint::text::xid8 FROM generate_series(1, 1000) k",
+        )
+    before = version(store)
+    with store.begin() as tx:
+        studies.add_tenant(tx, name="one-more")
+    with store.begin() as tx:
+        assert scalar(tx, "SELECT count(*) FROM work.catalogue_changes") == 1
+    assert version(store) == before + 1
 
 
 def test_a_study_knows_since_when_it_is_active(store: Any, make_rows: Any) -> None:

@@ -63,6 +63,8 @@ WORKER = {
     "work.production": ("", ""),
     "work.alerts": ("", "cleared_at"),
     "work.catalogue": ("", ""),  # its triggers write it with their owner's rights
+    "work.catalogue_changes": ("", ""),
+    "work.locks": ("", "held"),  # what nothing changes, so that it can lock the rows
     "work.audit": ("", ""),  # likewise
     "work.artifact_store": ("place store_id", ""),  # the first adds the row, the owner alone changes it
     "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
@@ -119,6 +121,8 @@ REFEREE = {
     "work.study_changes": ("", "taken"),
     "work.restarts": ("at what", ""),
     "work.tenant_logins": ("", ""),
+    "work.catalogue_changes": ("", ""),
+    "work.locks": ("", "held"),
     "work.alembic_version": ("", ""),
     "sealed.installation": ("", "singleton"),  # what nothing changes, so that alerts come one after the other
     "sealed.test_sets": (ALL, "cell_names"),

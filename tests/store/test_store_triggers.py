@@ -65,6 +65,7 @@ TRIGGERS = {
         "alerts_audit",
     ),
     *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
+    *("candidates_of_tenants", "observations_by_lease", "trials_by_lease", "trials_lease_ends"),
     *("data_versions_audit", "restarts_of_referee", "trials_excuse", "trials_executor_kept"),
     *("chain_append_only", "chain_keep_all"),
     *("registry_forward", "registry_indexed", "registry_keep", "registry_keep_all", "registry_reindexed"),

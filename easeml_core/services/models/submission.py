@@ -23,7 +23,7 @@ from easeml_core.config import require
 from easeml_core.data.parts import load_open_parts
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Study, StudyState, Task
-from easeml_core.errors import ArtifactError, InvalidInputError, StateError, TrainingError
+from easeml_core.errors import ArtifactError, ConcurrentUpdateError, InvalidInputError, StateError, TrainingError
 from easeml_core.files import scratch_folder
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.metrics.correctness import wrong
@@ -34,7 +34,7 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
-from easeml_core.store.database import lock
+from easeml_core.store.database import savepoint
 from easeml_core.store.rows import clean
 from easeml_core.store.tables import models, studies
 from easeml_core.store.tables import models as submissions
@@ -294,31 +294,47 @@ def _record(
     store: Store, handed: _Handed, study: Study, version: DataVersion, loss: float, request_key: str
 ) -> Submitted:
     with store.begin() as tx:
-        lock(tx, f"submission {request_key}")  # a retry may run beside the first try: one model, one submission
         earlier = submissions.submission_of_key(tx, request_key)
         if earlier is not None:
             return _again(earlier, handed, request_key)
-        model_id = models.add_model(
-            tx,
-            study_id=study.id,
-            data_version_id=version.id,
-            trial_id=None,
-            format=handed.format,
-            artifact=handed.artifact,
-            validation_loss=loss,
-            submitted=True,
-        )
-        submission_id = submissions.add_submission(
-            tx,
-            study_id=study.id,
-            study=study.name,
-            model_id=model_id,
-            kind=handed.kind,
-            message=handed.message,
-            bundle=handed.bundle,
-            bundle_version=handed.bundle_version,
-            request_key=request_key,
-        )
+        try:
+            with savepoint(tx):
+                made = _added(tx, handed, study, version, loss, request_key)
+        except ConcurrentUpdateError:  # a retry ran beside the first try, which was faster: one model, one submission
+            earlier = submissions.submission_of_key(tx, request_key)
+            if earlier is None:
+                raise
+            return _again(earlier, handed, request_key)
+    return made
+
+
+def _added(
+    tx: Connection, handed: _Handed, study: Study, version: DataVersion, loss: float, request_key: str
+) -> Submitted:
+    model_id = models.add_model(
+        tx,
+        study_id=study.id,
+        data_version_id=version.id,
+        trial_id=None,
+        format=handed.format,
+        artifact=handed.artifact,
+        validation_loss=loss,
+        submitted=True,
+    )
+    submission_id = submissions.add_submission(
+        tx,
+        study_id=study.id,
+        study=study.name,
+        model_id=model_id,
+        kind=handed.kind,
+        message=handed.message,
+        bundle=handed.bundle,
+        bundle_version=handed.bundle_version,
+        request_key=request_key,
+    )
+    if submission_id is None:
+        message = f"the request key {request_key!r} has just handed in a model"
+        raise ConcurrentUpdateError(message)
     return Submitted(submission_id, model_id, study.name, 1.0 - loss)
 
 

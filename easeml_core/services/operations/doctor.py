@@ -58,7 +58,7 @@ SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
 SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
 _MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
 """Requests whose answers may be delayed on purpose: for labels, or until the hour of publication."""
-_NAMES = ("clock", "roles", "sealed sets", "schema", "referee")
+_NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants")
 STATEMENT_SECONDS = 10.0
 
 LITTLE_BYTES = 5_000_000_000
@@ -290,6 +290,7 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
+        check_tenants(*health.logins_of_tenants(tx)),
     ]
 
 
@@ -442,6 +443,15 @@ def _roles(role: str, missing: list[str]) -> Check:
         remedy = "never give this address to tasks: theirs is easeml_worker's"
         return Check("roles", "ok", f"all three are there; the address is of {role}", remedy)
     return Check("roles", "ok", "all three are there")
+
+
+def check_tenants(logins: int, open_tables: int) -> Check:
+    """Say whether tenants are one team, or have logins, and whether row rules then hold."""
+    if not logins:
+        return Check("tenants", "ok", "one team: the tasks of all tenants share easeml_worker (docs/security.md)")
+    if open_tables:
+        return Check("tenants", "failed", f"{open_tables} tables have no row rules", "run `easeml db upgrade`")
+    return Check("tenants", "ok", f"logins of tenants: {logins}")
 
 
 def check_sealed(rights: health.WorkerRights) -> Check:

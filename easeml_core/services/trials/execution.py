@@ -35,6 +35,7 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.database import notify, notify_pages
+from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, studies, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
@@ -168,6 +169,8 @@ def claim(
         TrialStateError: Another worker holds the trial.
     """
     with store.begin() as tx:
+        if needs_token(tx):
+            return _claim_by_token(tx, store, trial_id, request_key, log, executors)
         trial = trials.get_trial(tx, trial_id, lock=True)
         study = studies.study_by_id(tx, trial.study_id)
         config = TrainingConfig.from_json(study.config["training"])
@@ -211,6 +214,42 @@ def claim(
     )
 
 
+def _claim_by_token(
+    tx: Connection, store: Store, trial_id: int, request_key: str, log: Log, executors: Executors
+) -> Lease | None:
+    """As ``claim``, for a tenant's login or a device: the database decides, and grants a token."""
+    trial = trials.get_trial(tx, trial_id)
+    study, checkpoint = studies.study_by_id(tx, trial.study_id), leases.checkpoint_of(tx, trial_id)
+    executor = executors.executor_of(trial)
+    if executor is not None:
+        executor = _resuming(trial, executor, checkpoint)
+    claimed = leases.claim_by_token(tx, trial_id=trial_id, lease_key=request_key, executor=executor)
+    if claimed.outcome == "held":
+        raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
+    if claimed.outcome == "ended" and trial.state in FINAL:
+        return None
+    _tell(tx, trial)
+    if claimed.outcome != "claimed" or executor is None:
+        if claimed.outcome == "elsewhere":
+            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
+        return None
+    trial = trials.get_trial(tx, trial_id)
+    return Lease(
+        store=store,
+        trial=trial,
+        attempt=trial.attempt,
+        config=TrainingConfig.from_json(study.config["training"]),
+        artifact=studies.data_artifact(tx, trial.data_version_id),
+        log=log,
+        executor=executor,
+        metric=study.metric,
+        hit=study.hit,
+        checkpoint=checkpoint,
+        reserved_seconds=_left(trial, checkpoint),
+        token=claimed.token,
+    )
+
+
 def _tell(tx: Connection, trial: Trial) -> None:
     """Notify listeners of the trial and the pages of its study."""
     notify(tx, f"trial:{trial.id}")
@@ -226,12 +265,20 @@ def _start(
     checkpoint: leases.Checkpoint | None,
 ) -> int | None:
     """Begin the next attempt; None where the store finds that the candidate names another implementation."""
-    before = (trial.executor_details or {}).get("code_version")
-    if checkpoint is not None and before not in (None, executor.code_version):
-        executor = replace(executor, resumed_from=before)
     return leases.start_trial(
-        tx, trial_id=trial.id, lease_key=key, lease_seconds=config.lease_seconds, executor=executor
+        tx,
+        trial_id=trial.id,
+        lease_key=key,
+        lease_seconds=config.lease_seconds,
+        executor=_resuming(trial, executor, checkpoint),
     )
+
+
+def _resuming(trial: Trial, executor: Executor, checkpoint: leases.Checkpoint | None) -> Executor:
+    """Return the executor, with the version of the code that wrote the checkpoint where that is another one."""
+    before = (trial.executor_details or {}).get("code_version")
+    is_other = checkpoint is not None and before not in (None, executor.code_version)
+    return replace(executor, resumed_from=before) if is_other else executor
 
 
 def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
@@ -383,7 +430,7 @@ def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind
     The cost of a failed candidate is kept. A failure of the task has none: its seconds are charged as lost, and the
     candidate may be tried again (``services/selection/retry.py``).
     """
-    with store.begin() as tx:
+    with lease.begin() as tx:
         if lease.cancelled:
             _finish(tx, lease, TrialState.CANCELLED, lease.age_seconds)
         else:
@@ -394,7 +441,7 @@ def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind
 def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
     """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
     artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
-    with store.begin() as tx:
+    with lease.begin() as tx:
         is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds, start_seconds=result.start_seconds)
         if is_counted:
             _add_result(tx, lease, result, artifact, loss)
@@ -499,19 +546,21 @@ def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
 def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
     """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
     with store.begin() as tx:
-        trial = trials.get_trial(tx, trial_id, lock=True)
+        trial = trials.get_trial(tx, trial_id)
         trials.request_cancel(tx, trial_id)
         _tell(tx, trial)
     return trial_state(store, trial_id=trial_id)
 
 
-def hand_back(store: Store, *, trial_id: int, request_key: str) -> bool:
+def hand_back(store: Store, *, trial_id: int, request_key: str, token: str | None = None) -> bool:
     """Give up an open trial of this key, so that the next caller gets it; False when this key has lost it.
 
-    The attempt keeps its number, so that the next one can fence it off, and does not count as a lost one.
+    The attempt keeps its number, so that the next one can fence it off, and does not count as a lost one. A role that
+    claims with a token shows it, and can lock no trial of another lease.
     """
     with store.begin() as tx:
-        trial = trials.get_trial(tx, trial_id, lock=True)
+        leases.show(tx, token)
+        trial = trials.get_trial(tx, trial_id, lock=token is None)
         ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
         if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
             return False
@@ -537,7 +586,7 @@ def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]
     def give() -> bool:
         number = lease.trial.id
         try:
-            if hand_back(lease.store, trial_id=number, request_key=request_key):
+            if hand_back(lease.store, trial_id=number, request_key=request_key, token=lease.token):
                 lease.handed_back = True
                 lease.log(f"trial {number} is handed back: it is free for the next one that asks")
         except EasemlError as error:

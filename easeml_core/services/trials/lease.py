@@ -8,6 +8,7 @@ training process, which may run a tenant's code: invalid values are dropped.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import queue
@@ -31,7 +32,7 @@ from easeml_core.store.tables.leases import Checkpoint
 from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from sqlalchemy import Connection
@@ -200,6 +201,7 @@ class Lease:
         lost: The trial is not this attempt's any more.
         ended: It was ended by this attempt.
         handed_back: This attempt has given it up, for the next caller.
+        token: Of the lease, where the role of the store reports with one.
     """
 
     store: Store
@@ -218,6 +220,7 @@ class Lease:
     lost: bool = False
     ended: bool = False
     handed_back: bool = False
+    token: str | None = None
     started: float = field(default_factory=time.monotonic)
     last_news: JsonObject | None = None
     _points: list[CurvePoint] = field(default_factory=list)
@@ -258,6 +261,13 @@ class Lease:
     def cost_seconds(self, seconds: float) -> float:
         """Return the cost of the whole work when this attempt has taken so many seconds."""
         return self.resumed_seconds + seconds
+
+    @contextlib.contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """One transaction of this attempt, which shows its token."""
+        with self.store.begin() as tx:
+            leases.show(tx, self.token)
+            yield tx
 
     # -- progress of the training --------------------------------------------------------------------------------------
 
@@ -341,7 +351,7 @@ class Lease:
         self._beaten = self._looked = time.monotonic()
         saved, count = self._saved, len(self._points)
         try:
-            with self.store.begin() as tx:
+            with self.begin() as tx:
                 self.forget(tx)
                 answer = leases.extend_lease(
                     tx,

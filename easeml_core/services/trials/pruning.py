@@ -62,7 +62,7 @@ class Ladder:
     def _decide(self, rung: int, point: CurvePoint, *, of: int, quality: float) -> None:
         lease = self._lease
         try:
-            with lease.store.begin() as tx:
+            with lease.begin() as tx:
                 decided = pruning.decision_at(tx, lease.trial.id, rung)
                 decided = decided or self._decided(tx, rung, point.step, of=of, quality=quality)
         except (StoreUnavailableError, ConcurrentUpdateError) as error:

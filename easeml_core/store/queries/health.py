@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
+from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.roles import OWNER, REFEREE, WORKER
-from easeml_core.store.rows import record, rows, scalar
+from easeml_core.store.rows import record, row, rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -88,6 +89,17 @@ def rights_of_worker(tx: Connection) -> WorkerRights:
     found = record(tx, WorkerRights, _RIGHTS, worker=WORKER, referee=REFEREE, owner=OWNER)
     assert found is not None
     return replace(found, tables=tuple(r.relname for r in rows(tx, _SEALED_TABLES, worker=WORKER)))
+
+
+def logins_of_tenants(tx: Connection) -> tuple[int, int]:
+    """Return how many logins of tenants the server has, and how many tables of ``work`` have no row rules."""
+    asked = (
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :prefix)) AS logins, "
+        "(SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('work') AND relkind = 'r' "
+        "AND NOT relrowsecurity) AS tables"
+    )
+    found = row(tx, asked, prefix=LOGIN_PREFIX)
+    return (0, 0) if found is None else (found.logins, found.tables)
 
 
 def revision(tx: Connection) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from easeml_core.encoding import typed_record
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
+from easeml_core.store.logins import own_key
 from easeml_core.store.rows import change, record, records, rows, scalar
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def add_feed(
     Raises:
         InvalidInputError: The key has brought other pairs, or is empty.
     """
-    given = {"study_id": study_id, "artifact": artifact, "key": request_key}
+    given = {"study_id": study_id, "artifact": artifact, "key": own_key(tx, request_key)}
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
         raise InvalidInputError(message)
@@ -100,7 +101,7 @@ def waiting_feeds(tx: Connection, study_id: int, *, limit: int) -> list[Feed]:
 def count_waiting(tx: Connection, study_id: int, *, but: str) -> int:
     """Count the feeds that the referee has not processed, without the one under the request key ``but``."""
     asked = "SELECT count(*) FROM work.feeds WHERE study_id = :id AND state = 'waiting' AND request_key <> :key"
-    return int(scalar(tx, asked, id=study_id, key=but))
+    return int(scalar(tx, asked, id=study_id, key=own_key(tx, but)))
 
 
 def settle_feed(tx: Connection, feed_id: int, *, refused: str | None = None) -> None:
@@ -135,7 +136,7 @@ def add_switches(
     Raises:
         InvalidInputError: The key has switched one of them to the other side, or in another study.
     """
-    given = {"study_id": study_id, "hashes": list(hashes), "is_on": is_on, "key": request_key}
+    given = {"study_id": study_id, "hashes": list(hashes), "is_on": is_on, "key": own_key(tx, request_key)}
     added = change(
         tx,
         "INSERT INTO work.switches (study_id, hash, is_on, reason, switched_by, request_key) "

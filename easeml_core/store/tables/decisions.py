@@ -14,6 +14,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import NEWS_CHANNEL, NOTIFY, known_topics
+from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered
 
@@ -89,11 +90,12 @@ _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_unti
   FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
 _SEEN = f"""
-SELECT now() AS now, k.version, (SELECT max(id) FROM work.selection_settings) AS settings_id,
+SELECT now() AS now, k.version + (SELECT count(*) FROM work.catalogue_changes) AS version,
+       (SELECT max(id) FROM work.selection_settings) AS settings_id,
        (SELECT id FROM work.suggestion_batches WHERE request_key = :key) AS batch_id, t.*
 FROM work.catalogue k LEFT JOIN ({_TRIALS} WHERE t.id > :last OR t.id = ANY(:known)) t ON true ORDER BY t.id
 """
-_LOOK = f"SELECT pg_advisory_xact_lock(hashtext('easeml suggest')); {_SEEN}"
+_LOOK = f"SELECT FROM work.locks WHERE name = 'suggest' FOR UPDATE; {_SEEN}"
 
 
 def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
@@ -278,7 +280,8 @@ def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[Sugges
     Raises:
         NotFoundError: The key has made no batch.
     """
-    policy = scalar(tx, "SELECT policy FROM work.suggestion_batches WHERE request_key = :key", key=request_key)
+    key = own_key(tx, request_key)
+    policy = scalar(tx, "SELECT policy FROM work.suggestion_batches WHERE request_key = :key", key=key)
     if policy is None:
         raise NotFoundError(kind="batch of suggestions for request", name=request_key)
     found = records(
@@ -288,7 +291,7 @@ def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[Sugges
         "FROM work.suggestion_batches b JOIN work.suggestions g ON g.batch_id = b.id "
         "JOIN work.trials t ON t.id = g.trial_id JOIN work.studies s ON s.id = t.study_id "
         "JOIN work.candidates c ON c.id = t.candidate_id WHERE b.request_key = :key ORDER BY g.position",
-        key=request_key,
+        key=key,
     )
     return policy, found
 

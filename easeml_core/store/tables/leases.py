@@ -16,6 +16,7 @@ import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.entities import FailureKind, JsonObject, TrialState
+from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.rows import as_json, change, clean, row, rows, scalar
 
@@ -84,6 +85,47 @@ def start_trial(
         details=as_json(executor.details),
     )
     return None if found is None else int(found)
+
+
+class Claim(NamedTuple):
+    """The answer to a claim with a token.
+
+    Attributes:
+        outcome: ``claimed``; ``ended``: the trial has ended, also by this claim; ``held`` by another worker; or
+            ``elsewhere``: its candidate names another implementation, and the trial was given back.
+        token: Of the lease that was granted; the database keeps its hash alone.
+    """
+
+    outcome: str
+    token: str | None
+
+
+def claim_by_token(tx: Connection, *, trial_id: int, lease_key: str, executor: Executor | None) -> Claim:
+    """Claim a trial as a tenant's login or a device: all of ``services/trials/execution.py`` (claim) in the database.
+
+    Args:
+        tx: Such a role.
+        trial_id: The trial, of a study that the role reads.
+        lease_key: The same key takes over its own attempt.
+        executor: None where nothing here executes the trial: then it is given back.
+    """
+    found = row(
+        tx,
+        "SELECT outcome, token FROM work.claim_trial(:id, :key, :executor, CAST(:details AS jsonb))",
+        id=trial_id,
+        key=lease_key,
+        executor="" if executor is None else clean(executor.implementation),
+        details=None if executor is None else as_json(executor.details),
+    )
+    if found is None or found.outcome is None:
+        raise NotFoundError(kind="trial", name=trial_id, remedy="list them with `easeml study show STUDY`")
+    return Claim(found.outcome, found.token)
+
+
+def show(tx: Connection, token: str | None) -> None:
+    """Show the token of a lease for the rest of the transaction; without one do nothing."""
+    if token is not None:
+        scalar(tx, "SELECT set_config('easeml.lease', :token, true)", token=token)
 
 
 def extend_lease(

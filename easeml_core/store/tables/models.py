@@ -13,6 +13,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import DataVersion, Model, Symbol
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import notify
+from easeml_core.store.logins import own_key
 from easeml_core.store.rows import change, pack, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
 
@@ -363,7 +364,7 @@ def add_submission(
     bundle: str | None,
     bundle_version: str | None,
     request_key: str,
-) -> int:
+) -> int | None:
     """Record a submission and notify listeners of the study and of all studies (topic ``submission:*``).
 
     Args:
@@ -375,23 +376,26 @@ def add_submission(
         message: What is new about it, 1 to 2000 characters.
         bundle: Name of the DAG bundle; for the kind ``bundle`` alone.
         bundle_version: The commit of the bundle whose run made the model.
-        request_key: Not used before.
+        request_key: Its key.
 
     Returns:
-        Id of the submission.
+        Id of the submission; None where the key has made one.
     """
     submission_id = scalar(
         tx,
         "INSERT INTO work.submissions (study_id, model_id, kind, message, bundle, bundle_version, request_key) "
-        "VALUES (:study_id, :model_id, :kind, :message, :bundle, :bundle_version, :request_key) RETURNING id",
+        "VALUES (:study_id, :model_id, :kind, :message, :bundle, :bundle_version, :request_key)"
+        "ON CONFLICT ON CONSTRAINT submissions_request_key DO NOTHING RETURNING id",
         study_id=study_id,
         model_id=model_id,
         kind=kind,
         message=message,
         bundle=bundle,
         bundle_version=bundle_version,
-        request_key=request_key,
+        request_key=own_key(tx, request_key),
     )
+    if submission_id is None:
+        return None
     notify(tx, f"submission:{study}", "submission:*")
     return int(submission_id)
 
@@ -420,7 +424,7 @@ def submission_of_key(tx: Connection, request_key: str) -> SubmissionOfKey | Non
         "SELECT u.id AS submission_id, s.name AS study, u.model_id, u.kind, u.message, u.bundle, u.bundle_version, "
         "m.format, m.artifact, m.validation_loss FROM work.submissions u JOIN work.studies s ON s.id = u.study_id "
         "JOIN work.models m ON m.id = u.model_id WHERE u.request_key = :key",
-        key=request_key,
+        key=own_key(tx, request_key),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ from easeml_core.entities import GivenAnswer, JsonObject, RequestKind, Symbol
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_topics, notify
+from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.claims import HELD_BY_OTHERS
@@ -51,7 +52,7 @@ def file_request(
     if not request_key:
         message = "request_key must not be empty; it makes the call repeatable"
         raise InvalidInputError(message)
-    asked = {"key": request_key, "kind": kind, "study_id": study_id, "model_id": model_id}
+    asked = {"key": own_key(tx, request_key), "kind": kind, "study_id": study_id, "model_id": model_id}
     asked["arguments"] = as_json(arguments)
     found = scalar(
         tx,
@@ -112,7 +113,7 @@ def file_requests(tx: Connection, new: Sequence[NewRequest]) -> int:
     found = rows(
         tx,
         _FILE_MANY,
-        keys=[r.request_key for r in new],
+        keys=[own_key(tx, r.request_key) for r in new],
         kinds=[str(r.kind) for r in new],
         studies=[r.study for r in new],
         models=[r.model_id for r in new],
@@ -152,7 +153,8 @@ class FiledRequest:
 
 def filed_requests(tx: Connection, keys: Sequence[str]) -> list[FiledRequest]:
     """Return the requests that these keys have filed."""
-    return records(
+    given = {own_key(tx, key): key for key in keys}
+    found = records(
         tx,
         FiledRequest,
         "SELECT r.request_key, r.id AS request_id, r.kind, s.name AS study, r.model_id, a.refused, a.message, "
@@ -163,8 +165,9 @@ def filed_requests(tx: Connection, keys: Sequence[str]) -> list[FiledRequest]:
         "LEFT JOIN work.answers a ON a.request_id = r.id LEFT JOIN work.gate_verdicts v ON v.request_id = a.request_id "
         "LEFT JOIN work.meter_readings g ON g.request_id = a.request_id "
         "WHERE r.request_key = ANY (CAST(:keys AS text[]))",
-        keys=list(keys),
+        keys=list(given),
     )
+    return [replace(request, request_key=given[request.request_key]) for request in found]
 
 
 def count_answered(tx: Connection, request_ids: Sequence[int]) -> int:
@@ -185,7 +188,7 @@ def count_unanswered(tx: Connection, study_id: int, kind: RequestKind, *, but: s
         "SELECT count(*) FROM work.requests r WHERE r.study_id = :id AND r.kind = :kind AND r.request_key <> :key "
         "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
     )
-    return int(scalar(tx, query, id=study_id, kind=kind, key=but))
+    return int(scalar(tx, query, id=study_id, kind=kind, key=own_key(tx, but)))
 
 
 @typed_record
@@ -366,7 +369,7 @@ def study_and_earlier(tx: Connection, study: str, request_key: str) -> tuple[Stu
         _WITH_STUDY + "LEFT JOIN work.requests r ON r.request_key = :key WHERE s.name = :name "
         "ORDER BY s.state = 'REFUSED', s.id DESC LIMIT 1",
         name=study,
-        key=request_key,
+        key=own_key(tx, request_key),
     )
     if found is None:
         return studies.get_study(tx, study), None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
+from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def study_of(values: dict[str, Any]) -> Study:
 
 
 def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
-    """The tenant's id; made when new."""
+    """The tenant's id; made when new, for which a tenant's login has no right."""
+    known = "SELECT id FROM work.tenants WHERE name = :name"
+    if (found := scalar(tx, known, name=name)) is not None:
+        return int(found)
     change(
         tx,
         "INSERT INTO work.tenants (name, weight) VALUES (:name, :weight) ON CONFLICT ON CONSTRAINT tenants_name_key "
@@ -49,7 +53,7 @@ def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
         name=name,
         weight=weight,
     )
-    return int(scalar(tx, "SELECT id FROM work.tenants WHERE name = :name", name=name))
+    return int(scalar(tx, known, name=name))
 
 
 def add_data_set(tx: Connection, *, tenant_id: int, source: str, target: str) -> int:
@@ -95,6 +99,7 @@ def add_study(
     Raises:
         AlreadyExistsError: Another request has taken the name.
     """
+    request_key = own_key(tx, request_key)
     found = scalar(
         tx,
         "INSERT INTO work.studies (name, tenant_id, data_set_id, metric, weight, budget_seconds, config, request_key, "
@@ -125,7 +130,7 @@ def add_study(
 
 def study_of_request(tx: Connection, request_key: str) -> Study:
     """The study that this request key has made."""
-    found = row(tx, _STUDY + "WHERE s.request_key = :key", key=request_key)
+    found = row(tx, _STUDY + "WHERE s.request_key = :key", key=own_key(tx, request_key))
     if found is None:
         raise NotFoundError(kind="study made by request", name=request_key)
     return study_of(found._asdict())
@@ -187,7 +192,10 @@ def set_program(tx: Connection, study_id: int, program: str) -> None:
 
 
 def set_study_state(tx: Connection, study_id: int, state: StudyState) -> None:
-    """Move the study to a state."""
+    """Move the study to a state; a tenant's login pauses and resumes its own."""
+    if is_tenant(tx):
+        scalar(tx, "SELECT work.set_study_paused(:id, :paused)", id=study_id, paused=state is StudyState.PAUSED)
+        return
     change(tx, "UPDATE work.studies SET state = :state WHERE id = :id", id=study_id, state=state)
 
 

@@ -13,6 +13,7 @@ from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store.database import CHANNEL, SCHEDULER_CHANNEL, notify
+from easeml_core.store.logins import own_key
 from easeml_core.store.roles import DEVICE, OWNER, SCHEDULER, WORKER
 from easeml_core.store.rows import as_json, change, clean, record, records, rows, scalar
 
@@ -95,6 +96,7 @@ def file_suggestion_request(
     Returns:
         The request's number.
     """
+    request_key = own_key(tx, request_key)
     change(
         tx,
         "INSERT INTO work.suggestion_requests (request_key, requested, device, studies, functions, trainers, runtimes) "

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypedDict
 from easeml_core.encoding import to_stored_json, typed_record
 from easeml_core.entities import FailureKind, JsonObject, Trial, TrialState
 from easeml_core.errors import NotFoundError
+from easeml_core.store.logins import is_tenant
 from easeml_core.store.rows import as_json, change, record, records, rows, scalar
 
 if TYPE_CHECKING:
@@ -338,6 +339,9 @@ def ended_trials(tx: Connection, trial_ids: Sequence[int]) -> list[int]:
 
 def request_cancel(tx: Connection, trial_id: int) -> None:
     """Ask for the trial's end: at once when it waits, at its next heartbeat when it runs."""
+    if is_tenant(tx):
+        scalar(tx, "SELECT work.cancel_trial(:id)", id=trial_id)
+        return
     change(
         tx,
         "UPDATE work.trials SET cancel_requested = true, "

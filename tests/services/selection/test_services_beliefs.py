@@ -19,6 +19,7 @@ from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_pric
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study, set_tenant
+from easeml_core.store.database import lock
 from easeml_core.store.rows import scalar
 
 
@@ -102,7 +103,7 @@ def test_what_runs_has_no_rank_and_a_limit_takes_all_of_them(installation: Any) 
 
 def test_a_look_waits_for_no_decision_and_keeps_none_waiting(installation: Any) -> None:
     with installation.store.begin() as tx:
-        tx.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext('easeml suggest'))")
+        lock(tx, "suggest")
         assert beliefs(installation.store, study="h-1") is not None
     assert installation.sql("SELECT count(*) FROM work.suggestion_batches") == [(0,)]
 
