@@ -12,10 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.config import TrainingConfig
 from easeml_core.data.parts import load_validation_labels
 from easeml_core.encoding import row_of, typed_record
-from easeml_core.entities import FailureKind, Trial, TrialState, implementation_text
+from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
     EasemlError,
@@ -30,13 +29,13 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
+from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.database import notify, notify_pages
-from easeml_core.store.logins import needs_token
-from easeml_core.store.tables import leases, models, pruning, studies, trials
+from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
 from easeml_core.training.job import TrainingJob, require_slot
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import Executor
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
@@ -78,7 +76,6 @@ __all__ = [
     "trial_state",
 ]
 
-_LEAST_SECONDS = 0.5
 STOP_SECONDS = 0.2
 """Interval of the check whether a stoppable training must stop."""
 
@@ -86,8 +83,6 @@ PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds after a fault of this machine until the trial's next attempt here, by the number of the attempt."""
 
 _ROUNDING = 1e-6
-
-FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
 
 
 def run_trial(
@@ -148,153 +143,6 @@ def attempts(
             return
 
 
-def claim(
-    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
-) -> Lease | None:
-    """Take the trial's lease, stating its executor.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-        request_key: A retry with the same key takes over its own lease.
-        log: Receives a line where the trial is given back.
-        executors: The implementations of this worker.
-
-    Returns:
-        None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
-        execute it: then it is SUGGESTED as before, and the next caller that has its implementation gets it.
-
-    Raises:
-        NotFoundError: There is no such trial.
-        TrialStateError: Another worker holds the trial.
-    """
-    with store.begin() as tx:
-        if needs_token(tx):
-            return _claim_by_token(tx, store, trial_id, request_key, log, executors)
-        trial = trials.get_trial(tx, trial_id, lock=True)
-        study = studies.study_by_id(tx, trial.study_id)
-        config = TrainingConfig.from_json(study.config["training"])
-        if trial.state == TrialState.RUNNING:
-            if trial.lease_key != request_key and not leases.lease_is_over(tx, trial_id):
-                raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
-            leases.release_lease(tx, trial_id)
-            trial = trials.get_trial(tx, trial_id)  # less the time of the lost attempt
-        if trial.state in FINAL:
-            return None
-        checkpoint = leases.checkpoint_of(tx, trial_id)
-        left = _left(trial, checkpoint)
-        if trial.cancel_requested or trial.counted_attempts >= config.max_attempts or left < _LEAST_SECONDS:
-            why = (
-                "lost workers used up what was reserved for it" if trial.counted_attempts < config.max_attempts else ""
-            )
-            leases.give_up(tx, trial_id, why=why)
-            _tell(tx, trial)
-            return None
-        executor = executors.executor_of(trial)
-        attempt = None if executor is None else _start(tx, trial, executor, request_key, config, checkpoint)
-        if executor is None or attempt is None:
-            leases.release_lease(tx, trial_id)
-            _tell(tx, trial)
-            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
-            return None
-        notify_pages(tx, trial.study)
-        artifact = studies.data_artifact(tx, trial.data_version_id)
-    return Lease(
-        store=store,
-        trial=trial,
-        attempt=attempt,
-        config=config,
-        artifact=artifact,
-        log=log,
-        executor=executor,
-        metric=study.metric,
-        hit=study.hit,
-        checkpoint=checkpoint,
-        reserved_seconds=left,
-    )
-
-
-def _claim_by_token(
-    tx: Connection, store: Store, trial_id: int, request_key: str, log: Log, executors: Executors
-) -> Lease | None:
-    """As ``claim``, for a tenant's login or a device: the database decides, and grants a token."""
-    trial = trials.get_trial(tx, trial_id)
-    study, checkpoint = studies.study_by_id(tx, trial.study_id), leases.checkpoint_of(tx, trial_id)
-    executor = executors.executor_of(trial)
-    if executor is not None:
-        executor = _resuming(trial, executor, checkpoint)
-    claimed = leases.claim_by_token(tx, trial_id=trial_id, lease_key=request_key, executor=executor)
-    if claimed.outcome == "held":
-        raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
-    if claimed.outcome == "ended" and trial.state in FINAL:
-        return None
-    _tell(tx, trial)
-    if claimed.outcome != "claimed" or executor is None:
-        if claimed.outcome == "elsewhere":
-            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
-        return None
-    trial = trials.get_trial(tx, trial_id)
-    return Lease(
-        store=store,
-        trial=trial,
-        attempt=trial.attempt,
-        config=TrainingConfig.from_json(study.config["training"]),
-        artifact=studies.data_artifact(tx, trial.data_version_id),
-        log=log,
-        executor=executor,
-        metric=study.metric,
-        hit=study.hit,
-        checkpoint=checkpoint,
-        reserved_seconds=_left(trial, checkpoint),
-        token=claimed.token,
-    )
-
-
-def _tell(tx: Connection, trial: Trial) -> None:
-    """Notify listeners of the trial and the pages of its study."""
-    notify(tx, f"trial:{trial.id}")
-    notify_pages(tx, trial.study)
-
-
-def _start(
-    tx: Connection,
-    trial: Trial,
-    executor: Executor,
-    key: str,
-    config: TrainingConfig,
-    checkpoint: leases.Checkpoint | None,
-) -> int | None:
-    """Begin the next attempt; None where the store finds that the candidate names another implementation."""
-    return leases.start_trial(
-        tx,
-        trial_id=trial.id,
-        lease_key=key,
-        lease_seconds=config.lease_seconds,
-        executor=_resuming(trial, executor, checkpoint),
-    )
-
-
-def _resuming(trial: Trial, executor: Executor, checkpoint: leases.Checkpoint | None) -> Executor:
-    """Return the executor, with the version of the code that wrote the checkpoint where that is another one."""
-    before = (trial.executor_details or {}).get("code_version")
-    is_other = checkpoint is not None and before not in (None, executor.code_version)
-    return replace(executor, resumed_from=before) if is_other else executor
-
-
-def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
-    """Return a sentence on why a trial was given back."""
-    return (
-        f"trial {trial_id} ({study}, {candidate}) is given back: only {implementation_text(implementation)} may train "
-        f"it, and this task executes {executors}; the next task that asks and has it is handed the trial"
-    )
-
-
-def _left(trial: Trial, checkpoint: leases.Checkpoint | None) -> float:
-    """Return the reservation less lost attempts and saved work; infinite where nothing limits the trial."""
-    saved = checkpoint.seconds if checkpoint is not None else 0.0
-    return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved
-
-
 def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None) -> None:
     """Train the trial of a lease in a child process and record its end.
 
@@ -322,7 +170,7 @@ def _put_off(store: Store, lease: Lease, why: str) -> None:
         if trial.state != TrialState.RUNNING or trial.attempt != lease.attempt:
             return  # another attempt has it, or it has ended: the next claim finds out
         leases.release_lease(tx, trial.id, alive=True)
-        _tell(tx, trial)
+        notify_trial(tx, trial)
     seconds = PAUSES[min(lease.attempt, len(PAUSES)) - 1]
     lease.log(f"trial {trial.id}: {why}; any machine may go on with it, this one tries again in {seconds:g} s")
     wake = time.monotonic() + seconds
@@ -482,7 +330,7 @@ def _finish(
     if not done:
         _end_late(tx, lease, seconds + (start_seconds or 0.0))
     lease.tell(tx)
-    _tell(tx, lease.trial)
+    notify_trial(tx, lease.trial)
     return done
 
 
@@ -548,7 +396,7 @@ def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
         trials.request_cancel(tx, trial_id)
-        _tell(tx, trial)
+        notify_trial(tx, trial)
     return trial_state(store, trial_id=trial_id)
 
 

@@ -117,8 +117,8 @@ CREATE TRIGGER trials_lease_ends BEFORE UPDATE ON work.trials FOR EACH ROW
   WHEN (NEW.attempt > OLD.attempt AND NEW.lease_hash IS NOT DISTINCT FROM OLD.lease_hash)
   EXECUTE FUNCTION work.trials_lease_ends();
 
--- Takes a trial's lease, and makes its token, of which the hash alone is kept. What services/trials/execution.py
--- (claim) does for the role easeml_worker, in one statement. The outcome is claimed, ended, held, or elsewhere (another
+-- Takes a trial's lease, and makes its token, of which the hash alone is kept. What services/trials/claiming.py
+-- does for the role easeml_worker, in one statement. The outcome is claimed, ended, held, or elsewhere (another
 -- implementation is named by the candidate: the trial is given back); NULL where the caller has no such trial.
 CREATE FUNCTION work.claim_trial(trial bigint, key text, with_executor text, with_details jsonb,
   OUT outcome text, OUT token text) LANGUAGE plpgsql
