@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +35,7 @@ from easeml_core.cli.output import (
     show_warnings,
 )
 from easeml_core.config import require
-from easeml_core.encoding import row_of, typed_record
+from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.errors import EasemlError, InvalidInputError, StateError, counted, reason_of
 
 if TYPE_CHECKING:
@@ -63,6 +66,12 @@ _SKIPPED = ("skipped", "dim")
     help="File with this user's password.",
 )
 @click.option("--pool", default="easeml_devices", show_default=True, help="Name of the device pool.")
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=1.0),
+    metavar="SECONDS",
+    help="Repeat the checks after so many seconds until it is interrupted, and print what has changed.",
+)
 @keys_option
 @artifacts_option
 @database_option
@@ -70,14 +79,16 @@ _SKIPPED = ("skipped", "dim")
 @click.pass_context
 def doctor(
     context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,
-    keys: Path, artifacts: str | None, database: str | None, as_json: bool,
+    watch: float | None, keys: Path, artifacts: str | None, database: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Check versions, database, roles, schema, referee, evidence, Airflow, disk, clock and devices; say what to do.
 
     Nothing is changed. Evidence and sealed rows are checked with the referee's address only: that of the embedded
-    server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error.
+    server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error. With --watch it is
+    that of the last look when the process is asked to end; --json then prints a line for each changed check.
     """
     from easeml_core.services.operations.doctor import Installation, examine
+    from easeml_core.services.operations.installation_health import watch_changes
 
     url, url_from = _address(database)
     place = Installation(
@@ -90,6 +101,12 @@ def doctor(
         referee_url=_referee_address(database),
         keys=keys,
     )
+    if watch is not None:
+        stop = threading.Event()
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, lambda *_: stop.set())
+        tell = partial(_tell_change, as_json=as_json)
+        context.exit(1 if watch_changes(partial(examine, place), tell, stop, seconds=watch) else 0)
     with reading() as on_check:
         found = examine(place, on_check)
     if as_json:
@@ -97,6 +114,15 @@ def doctor(
     else:
         _show_checks(found)
     context.exit(1 if any(check.state == "failed" for check in found) else 0)
+
+
+def _tell_change(check: Check, as_json: bool) -> None:
+    at = datetime.now(UTC)
+    if as_json:
+        click.echo(json.dumps({"at": at.isoformat(), **to_json(check)}))
+        return
+    remedy = f" ({check.remedy})" if check.remedy else ""
+    click.echo(plain(f"{at:%Y-%m-%d %H:%M:%S} {check.name}: {check.state}: {check.found}{remedy}"))
 
 
 def _installed_at(url: str | None) -> str | None:

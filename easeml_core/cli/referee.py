@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -23,8 +24,10 @@ from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from easeml_core.services.operations.units import Machine
-    from easeml_core.services.referee.process import Duties
+    from easeml_core.services.referee.process import Duties, Referee
     from easeml_core.services.referee.publishing import Timetable
 
 
@@ -101,11 +104,18 @@ class AnsweredRequests:
     multiple=True,
     help="Git repository of an Airflow bundle: its tag easeml/production/STUDY follows production. Repeatable.",
 )
+@click.option(
+    "--health-port",
+    type=click.IntRange(1, 65535),
+    help="Answer GET /health on this port of 127.0.0.1: 200 while it extends its lease, else 503; default: none.",
+)
 @keys_option
 @artifacts_option
 @database_option
 @json_option
-def referee(once: bool, artifacts: str | None, database: str | None, as_json: bool, **options: Any) -> None:
+def referee(
+    once: bool, health_port: int | None, artifacts: str | None, database: str | None, as_json: bool, **options: Any
+) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
     Its decisions go into hash chains that it signs with this host's key (--keys), which its first start makes.
@@ -135,9 +145,24 @@ def referee(once: bool, artifacts: str | None, database: str | None, as_json: bo
     log = logging.getLogger(__name__)
     if options["smtp"] is None:
         log.info("no mail is sent, since --smtp names no server; it is kept until a referee with one is started")
-    with own_fork_server():
+    with own_fork_server(), _health(health_port, worker):
         log.info("models run in a child; %s", probe_isolation(Sandbox()))
         worker.run(stop)
+
+
+@contextlib.contextmanager
+def _health(port: int | None, worker: Referee) -> Iterator[None]:
+    """Answer a supervisor while the block runs; nothing without a port."""
+    from easeml_core.services.referee.health_endpoint import health_endpoint
+
+    with contextlib.ExitStack() as stack:
+        if port is not None:
+            try:
+                stack.enter_context(health_endpoint(port, lambda: worker.is_alive))
+            except OSError as error:
+                option = "health-port"
+                raise ConfigError(option, port, f"a port that is free ({error.strerror})") from error
+        yield
 
 
 def _end(stop: threading.Event) -> None:

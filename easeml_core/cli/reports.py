@@ -31,13 +31,17 @@ def status(database: str | None, as_json: bool) -> None:
     With the address of the role easeml_referee it also lists requests that are postponed for a fault of the machine.
     """
     from easeml_core.services.evaluation.backoff import list_put_off, sentence
+    from easeml_core.services.referee.place_in_queue import no_referee
     from easeml_core.services.reports.overview import overview
 
     store = open_store(database)
     found, put_off = overview(store), list_put_off(store)
+    dead = no_referee(store)
     if as_json:
         show_json(row_of(found) | ({} if put_off is None else {"put_off": put_off}))
         return
+    if dead:
+        click.echo(dead)
     if not found.tenants:
         click.echo("no studies yet; register one with `easeml study register` or the DAG easeml_register_study")
         return

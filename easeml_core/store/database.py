@@ -79,6 +79,9 @@ SCHEDULER_CHANNEL = "easeml_scheduler"
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
 
+AWAY_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
+"""Errors of the driver, and of the pool, where a database is away: also of databases that others open."""
+
 LOCK_NOT_AVAILABLE = "55P03"
 """SQLSTATE of a wait for a lock that has reached its limit."""
 

@@ -20,6 +20,8 @@ _ROUTES = (
         GET /studies/{study}/meter
         GET /studies/{study}/data
         GET /studies/{study}/use
+        GET /health
+        GET /health/details
         GET /of-run
         GET /of-task
         """,

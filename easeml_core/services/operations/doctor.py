@@ -517,11 +517,12 @@ def check_disk(artifacts: str, home: Path) -> list[Check]:
     try:
         places["cache"] = default_folder()
     except EasemlError as error:
-        return [*_rooms(places), Check("disk: cache", "warning", str(error))]
-    return _rooms(places)
+        return [*check_rooms(places), Check("disk: cache", "warning", str(error))]
+    return check_rooms(places)
 
 
-def _rooms(places: dict[str, str | Path]) -> list[Check]:
+def check_rooms(places: dict[str, str | Path]) -> list[Check]:
+    """Check the free space at each place, by the name of what lies there."""
     return [_room(f"disk: {name}", place) for name, place in places.items()]
 
 

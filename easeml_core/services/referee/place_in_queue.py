@@ -111,6 +111,13 @@ def late_text(place: QueuePlace | None) -> str:
     return f"{place_text(place)}; {_at_work(place)}; wait longer or start more workers; the request stands"
 
 
+def no_referee(store: Store) -> str:
+    """Say that no referee runs where one has run before; else an empty text."""
+    with store.begin(writes=False) as tx:
+        life = claims.referee_life(tx)
+    return "" if life.alive or life.beat_seconds is None else referee_text(life.beat_seconds)
+
+
 def life_text(store: Store) -> str:
     """Say whether referees run, and what to do where none does."""
     with store.begin(writes=False) as tx:

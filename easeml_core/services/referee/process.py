@@ -170,6 +170,11 @@ class Referee:
         )
         self._prerequisites = Prerequisites(self._store, self._claims, self._underway)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its lease is extended: at a fixed interval, whatever it works on."""
+        return self._lease.is_kept
+
     def run(self, stop: threading.Event) -> None:
         """Answer requests until ``stop`` is set; waits for the database while it is away."""
         mailer = self._start_mailer(stop)

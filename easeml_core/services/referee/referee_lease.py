@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from easeml_core.store.tables import claims
@@ -42,6 +43,7 @@ class RefereeLease:
         self._store, self._seconds = store, seconds
         self._workers, self._answer_seconds = workers, answer_seconds
         self._number: int | None = None
+        self._extended_at: float | None = None
         self._guard = threading.Lock()
 
     def number(self) -> int:
@@ -77,10 +79,16 @@ class RefereeLease:
                 break
         self._extend(0.0)
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether the lease was extended within its length: the process lives, and the database answers it."""
+        return self._extended_at is not None and time.monotonic() < self._extended_at + self._seconds
+
     def _extend(self, seconds: float) -> None:
         try:
             number = self.number()
             with self._store.begin() as tx:
                 claims.beat(tx, number, seconds)
+            self._extended_at = time.monotonic() if seconds else None
         except Exception as error:  # it ends by itself, and the next extension comes soon
             logger.warning("the lease of this referee was not extended by %g s: %s", seconds, error)

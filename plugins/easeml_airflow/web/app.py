@@ -1,4 +1,4 @@
-"""The web application: the pages, their static files, the stream of news and the service; all of it closed.
+"""The web application: pages, static files, the stream of news and the service, all closed, and ``/health``.
 
 A mounted application inherits no login from Airflow, so the maker must hand one in. There are no schema or docs
 routes, since those would answer without it. Static files come through a route of ours and not through a mount, since
@@ -34,11 +34,13 @@ from easeml_airflow.web.pages.study import routes as study
 from easeml_airflow.web.pages.submissions import routes as submissions
 from easeml_airflow.web.pages.timeline import page as lifecycle
 from easeml_airflow.web.pages.use import routes as use
+from easeml_airflow.web.server import health
 from easeml_airflow.web.server.auth import Viewer, has_token
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
-from easeml_core.errors import EasemlError
+from easeml_core.errors import EasemlError, StoreUnavailableError
 from easeml_core.store.actors import acting
+from easeml_core.store.database import AWAY_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -88,6 +90,12 @@ NO_PLUGINS = (
 )
 """Message in place of Airflow's one word."""
 
+AIRFLOW_AWAY = (
+    "the database of Airflow cannot be reached, so no login can be checked; nothing is lost, and trainings go on; "
+    "start the database, then look again"
+)
+"""Message where the login itself fails for want of a database."""
+
 KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -117,6 +125,8 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     for page in PAGES:
         app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named])
     app.include_router(live.routes(site))
+    app.include_router(health.routes(site))
+    app.router.routes.append(health.open_route(site))  # the application's login is a dependency of what it includes
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if rights is not None:
         service = create_router(service=site.service, rights=rights)
@@ -163,6 +173,13 @@ def _tell_errors(app: FastAPI, site: Site) -> None:
     @app.exception_handler(EasemlError)
     def of_ours(request: Request, error: EasemlError) -> Response:
         return answer(request, status_of(error), str(error))
+
+    def of_driver(request: Request, error: Exception) -> Response:
+        """Answer where Airflow's own database is away, which its login asks: a page that says so, no bare 500."""
+        return answer(request, status_of(StoreUnavailableError()), AIRFLOW_AWAY)
+
+    for kind in (*AWAY_ERRORS, ConnectionError):
+        app.add_exception_handler(kind, of_driver)
 
     @app.exception_handler(AnyHTTPException)
     def of_http(request: Request, error: AnyHTTPException) -> Response:

@@ -80,6 +80,11 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "doctor --airflow",
     ),
     *_undriven(
+        Kind.COMMAND,
+        "The option repeats the checks that the command without it makes, until it is interrupted.",
+        "doctor --watch",
+    ),
+    *_undriven(
         Kind.COLUMN,
         "The table has no rows: the worlds train nothing, switch no row off, measure no model again and keep the "
         "policy, none of which reads a sealed label.",

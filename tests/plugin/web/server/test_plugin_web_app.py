@@ -36,6 +36,8 @@ def test_every_route_is_closed_without_a_login(client_of):
     client = client_of(site(Role.OPERATOR, Role.REFEREE), require_login=closed)
     assert len(client.app.routes) >= 3, "the pages, the static files, the events"
     for route in client.app.routes:
+        if route.path == "/health":  # says one word
+            continue
         for method in route.methods:
             assert client.request(method, asked(route)).status_code == 401, (method, route.path)
 
@@ -140,3 +142,28 @@ def test_every_address_begins_with_the_path_that_airflow_is_served_under(client_
     addresses = re.findall(r'(?:href|src|action|data-events)="([^"#][^"]*)"', page)
     assert len(addresses) > 5
     assert [a for a in addresses if not a.startswith("/airflow/easeml/")] == []
+
+
+def test_health_says_one_word_without_a_login_and_more_to_operators(client_of):
+    for store, status, word in ((away, 503, "failed"),):
+        answer = client_of(site(store=store), require_login=closed).get("/health")
+        assert (answer.status_code, answer.json()) == (status, {"status": word})
+        assert client_of(site(store=store), require_login=closed).get("/health/details").status_code == 401
+        assert client_of(site(store=store)).get("/health/details").status_code == 403
+        found = client_of(site(Role.OPERATOR, store=store)).get("/health/details")
+        assert (found.status_code, found.json()["checks"][0]["state"]) == (503, "failed")
+
+
+def test_a_login_that_cannot_reach_its_database_is_a_page_that_says_so(client_of):
+    """The login asks Airflow's database, on the same server; its driver's error was a bare 500."""
+    from sqlalchemy.exc import OperationalError
+
+    for error in (OperationalError("SELECT secret", {}, Exception("no route to host")), ConnectionRefusedError()):
+
+        def asks_database(error=error):
+            raise error
+
+        answer = client_of(site(), require_login=asks_database).get("/")
+        assert answer.status_code == 503
+        assert "the database of Airflow cannot be reached" in answer.text
+        assert "secret" not in answer.text

@@ -1,0 +1,64 @@
+"""The referee's health for a supervisor on the same host: ``GET /health`` on the loopback interface, one word.
+
+The answer follows from the lease, which is extended at a fixed interval whatever the process works on, so that it tells
+nothing about a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+LOOPBACK = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def health_endpoint(port: int, is_alive: Callable[[], bool]) -> Iterator[int]:
+    """Answer 200 with ``ok`` while the referee lives, else 503 with ``failed``, while the block runs.
+
+    Args:
+        port: On the loopback interface; 0 for any that is free.
+        is_alive: Whether the referee lives.
+
+    Yields:
+        The port.
+
+    Raises:
+        OSError: The port cannot be had.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = 5.0
+        server_version, sys_version = "easeml", ""
+
+        def do_GET(self) -> None:
+            """Answer ``/health``; nothing else is there."""
+            is_here = self.path == "/health"
+            lives = is_here and is_alive()
+            body = json.dumps({"status": "ok" if lives else "failed" if is_here else "not found"}).encode()
+            self.send_response(200 if lives else 503 if is_here else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Log nothing: a supervisor asks every few seconds."""
+
+    server = ThreadingHTTPServer((LOOPBACK, port), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+    thread.start()
+    try:
+        yield int(server.server_address[1])
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
