@@ -74,6 +74,7 @@ TENANTS = {
     "alembic_version": Access(ALL_ROWS),
     "artifact_store": Access(ALL_ROWS),
     "restarts": Access(ALL_ROWS),
+    "heartbeats": Access(ALL_ROWS),
     "tenants": Access(_TENANT_ID % "id"),
     "data_sets": Access(OF_TENANT, "tenant_id source target", OF_TENANT),
     # What shares out devices between tenants is the provider's.
@@ -128,7 +129,16 @@ TENANTS = {
 DEVICES = {
     name: Access(ALL_ROWS)
     for name in (
-        *("alembic_version", "artifact_store", "restarts", "tenants", "data_sets", "studies", "candidates"),
+        *(
+            "alembic_version",
+            "artifact_store",
+            "heartbeats",
+            "restarts",
+            "tenants",
+            "data_sets",
+            "studies",
+            "candidates",
+        ),
         *("data_versions", "data_parts", "suggestion_batches", "suggestions"),
     )
 } | {
@@ -146,7 +156,16 @@ _ALL = Access(ALL_ROWS)
 SCHEDULERS = {
     name: _ALL
     for name in (
-        *("alembic_version", "artifact_store", "restarts", "tenants", "data_sets", "studies", "candidates"),
+        *(
+            "alembic_version",
+            "artifact_store",
+            "heartbeats",
+            "restarts",
+            "tenants",
+            "data_sets",
+            "studies",
+            "candidates",
+        ),
         *("data_versions", "data_parts", "curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
         *("selection_settings", "production", "tenant_logins"),
     )
@@ -169,8 +188,7 @@ SCHEDULERS = {
 KINDS = {TENANT: TENANTS, DEVICE: DEVICES, SCHEDULER: SCHEDULERS}
 _FUNCTIONS = {
     "my_tenants()": (TENANT,),
-    # How busy the referees are, and the place of a request: counts, of all tenants.
-    "referee_life()": (TENANT, DEVICE, SCHEDULER),
+    # The place of a request among those that the caller may read.
     "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
     "cancel_trial(bigint)": (TENANT,),

@@ -155,6 +155,13 @@ _TABLES = (
         input="name held",
     ),
     *_table(
+        "heartbeats",
+        Letter.INPUT,
+        "A referee's process writes at a fixed interval that it lives, whatever it works on, and its settings once.",
+        input="referee_id workers answer_seconds",
+        time="beat_at until",
+    ),
+    *_table(
         "meter_readings",
         Letter.SYMBOL,
         "There is one row for each released signal, with the step that it used and what the plan leaves.",
@@ -404,7 +411,7 @@ _FUNCTIONS = (
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
         "audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, lease, lease_seconds, "
-        "refuse, was_restarted",
+        "queue_place, refuse, was_restarted",
         prefix="work.",
     ),
 )

@@ -171,6 +171,7 @@ class Lab:
     def end_leases(self) -> None:
         """Let no referee live that does not say so again, as after a kill."""
         self.as_superuser("UPDATE sealed.referees SET beat_at = started_at, until = started_at")
+        self.as_superuser("UPDATE work.heartbeats SET beat_at = now(), until = now()")
 
     def let_run_out(self, *trial_ids: int) -> None:
         """Let the reservation or lease of these trials be over."""

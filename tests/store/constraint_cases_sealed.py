@@ -42,8 +42,12 @@ SEALED_CASES: dict[str, list[Case]] = {
     "sealed.referees_until_check": each(
         "sealed.referees", "until", "beat_at - interval '1 s'", "beat_at + interval '2 hours'", "'infinity'"
     ),
-    "sealed.referees_workers_check": each("sealed.referees", "workers", "0", "65"),
-    "sealed.referees_answer_check": each("sealed.referees", "answer_seconds", "-1", "'infinity'", "'NaN'"),
+    "work.heartbeats_referee_fkey": each("heartbeats", "referee_id", "-1"),
+    "work.heartbeats_workers_check": each("heartbeats", "workers", "0", "65"),
+    "work.heartbeats_answer_check": each("heartbeats", "answer_seconds", "-1", "'infinity'", "'NaN'"),
+    "work.heartbeats_until_check": each(
+        "heartbeats", "until", "beat_at - interval '1 s'", "beat_at + interval '2 hours'", "'infinity'"
+    ),
     "sealed.turns_tenant_fkey": each("sealed.turns", "tenant_id", "-1"),
     "sealed.claims_request_key": each(
         "sealed.claims", "request_id", "(SELECT min(request_id) FROM sealed.claims)", duty="NULL"

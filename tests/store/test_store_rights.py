@@ -71,6 +71,7 @@ WORKER = {
     "work.evidence": ("", ""),
     "work.assessments": (ALL, ALL),  # what it shows is made of rows that the role reads anyway
     "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
+    "work.heartbeats": ("", ""),
     "work.restarts": ("", ""),
     "work.tenant_logins": ("", ""),  # the owner alone says whose rows a login has
     "work.alembic_version": ("", ""),
@@ -119,6 +120,7 @@ REFEREE = {
     "work.selection_settings": ("", ""),  # the owner alone chooses for all tenants
     "work.assessments": (ALL, ALL),
     "work.study_changes": ("", "taken"),
+    "work.heartbeats": (ALL, "beat_at until"),
     "work.restarts": ("at what", ""),
     "work.tenant_logins": ("", ""),
     "work.catalogue_changes": ("", ""),
@@ -380,6 +382,7 @@ REAL_NUMBERS = {
     "observations.cost_seconds",
     "models.validation_loss",
     "meter_readings.tolerance",
+    "heartbeats.answer_seconds",  # a setting of the referee's process
     # Sums of the numbers above.
     *("assessments.best_quality", "assessments.rise", "assessments.due_weight", "assessments.charged"),
     *("assessments.day_seconds", "assessments.day_since"),

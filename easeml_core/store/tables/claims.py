@@ -36,8 +36,10 @@ def add_referee(tx: Connection, *, lease_seconds: float, workers: int = 1, answe
         answer_seconds: After which its answers of gate and meter leave, 0 to 2,592,000.
     """
     query = (
-        "INSERT INTO sealed.referees (until, workers, answer_seconds) "
-        "VALUES (clock_timestamp() + make_interval(secs => :s), :workers, :answer_seconds) RETURNING id"
+        "WITH added AS (INSERT INTO sealed.referees (until) "
+        "VALUES (clock_timestamp() + make_interval(secs => :s)) RETURNING id, beat_at, until) "
+        "INSERT INTO work.heartbeats (referee_id, workers, answer_seconds, beat_at, until) "
+        "SELECT id, :workers, :answer_seconds, beat_at, until FROM added RETURNING referee_id"
     )
     return int(scalar(tx, query, s=lease_seconds, workers=workers, answer_seconds=answer_seconds))
 
@@ -61,7 +63,15 @@ class RefereeLife:
 
 def referee_life(tx: Connection) -> RefereeLife:
     """Return whether referees run."""
-    found = record(tx, RefereeLife, "SELECT alive, workers, answer_seconds, beat_seconds FROM work.referee_life()")
+    found = record(
+        tx,
+        RefereeLife,
+        "SELECT count(*) FILTER (WHERE h.until > n.at) AS alive, "
+        "coalesce(sum(h.workers) FILTER (WHERE h.until > n.at), 0) AS workers, "
+        "max(h.answer_seconds) FILTER (WHERE h.until > n.at) AS answer_seconds, "
+        "extract(epoch FROM min(n.at - h.beat_at))::double precision AS beat_seconds "
+        "FROM work.heartbeats h CROSS JOIN (SELECT clock_timestamp() AS at) n",
+    )
     assert found is not None  # an aggregate has one row
     return found
 
@@ -102,8 +112,9 @@ def beat(tx: Connection, referee: int, lease_seconds: float) -> None:
     """
     change(
         tx,
-        "UPDATE sealed.referees f SET beat_at = n.at, until = n.at + make_interval(secs => :seconds) "
-        "FROM (SELECT clock_timestamp() AS at) n WHERE f.id = :id",
+        "WITH beaten AS (UPDATE sealed.referees f SET beat_at = n.at, until = n.at + make_interval(secs => :seconds) "
+        "FROM (SELECT clock_timestamp() AS at) n WHERE f.id = :id RETURNING f.id, f.beat_at, f.until) "
+        "UPDATE work.heartbeats h SET beat_at = b.beat_at, until = b.until FROM beaten b WHERE h.referee_id = b.id",
         id=referee,
         seconds=lease_seconds,
     )

@@ -125,7 +125,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     for page in PAGES:
         app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named])
     app.include_router(live.routes(site))
-    app.include_router(health.routes(site))
+    app.include_router(health.routes(site), dependencies=[few])
     app.router.routes.append(health.open_route(site))  # the application's login is a dependency of what it includes
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if rights is not None:

@@ -203,7 +203,7 @@ def test_a_referee_that_has_ended_is_reported_before_anything_is_late(
     url = database.url("easeml_worker")
     assert answer(check_database(url, "--database"))["referee"].state == "ok"
     with database.owner.begin() as tx:  # also of the one that has sealed the study
-        change(tx, "UPDATE sealed.referees SET beat_at = n.at, until = n.at FROM (SELECT clock_timestamp() AS at) n")
+        change(tx, "UPDATE work.heartbeats SET beat_at = n.at, until = n.at FROM (SELECT clock_timestamp() AS at) n")
     check = answer(check_database(url, "--database"))["referee"]
     assert check.state == state
     assert check.found.startswith("no referee runs since 0 s: start one with `easeml referee`")

@@ -1,4 +1,4 @@
-"""Health: one word for whoever asks, what was found for operators, and the referee's loopback endpoint."""
+"""Health: one word without a login, what was found for operators, and the referee's loopback endpoint."""
 
 from __future__ import annotations
 

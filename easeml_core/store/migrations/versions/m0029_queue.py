@@ -13,27 +13,25 @@ CREATE TABLE sealed.turns (
 ) WITH (autovacuum_enabled = false, fillfactor = 50);
 GRANT SELECT, INSERT, UPDATE (taken_at) ON sealed.turns TO easeml_referee;
 
--- The settings of a process that an estimate needs; no run and no label changes them.
-ALTER TABLE sealed.referees
-  ADD workers integer NOT NULL DEFAULT 1 CONSTRAINT referees_workers_check CHECK (workers BETWEEN 1 AND 64),
-  ADD answer_seconds double precision NOT NULL DEFAULT 0
-    CONSTRAINT referees_answer_check CHECK (answer_seconds BETWEEN 0 AND 2592000);
-
--- A referee extends its lease at a fixed interval, so its last extension tells nothing about its work.
-CREATE FUNCTION work.referee_life(
-  OUT alive integer, OUT workers integer, OUT answer_seconds double precision, OUT beat_seconds double precision)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-  SELECT count(*) FILTER (WHERE f.until > clock_timestamp())::integer,
-    coalesce(sum(f.workers) FILTER (WHERE f.until > clock_timestamp()), 0)::integer,
-    max(f.answer_seconds) FILTER (WHERE f.until > clock_timestamp()),
-    extract(epoch FROM clock_timestamp() - max(f.beat_at))::double precision
-  FROM sealed.referees f
-$$;
+-- Whether a referee lives, for every role, with the settings that an estimate needs. It is written at a fixed interval,
+-- whatever the process works on, so that it tells nothing about a request.
+CREATE TABLE work.heartbeats (
+  referee_id      bigint CONSTRAINT heartbeats_pkey PRIMARY KEY
+                  CONSTRAINT heartbeats_referee_fkey REFERENCES sealed.referees,
+  workers         integer NOT NULL CONSTRAINT heartbeats_workers_check CHECK (workers BETWEEN 1 AND 64),
+  answer_seconds  double precision NOT NULL
+                  CONSTRAINT heartbeats_answer_check CHECK (answer_seconds BETWEEN 0 AND 2592000),
+  beat_at         timestamptz NOT NULL,
+  until           timestamptz NOT NULL,
+  CONSTRAINT heartbeats_until_check CHECK (until >= beat_at AND until <= beat_at + interval '1 hour')
+) WITH (fillfactor = 50);
+GRANT SELECT ON work.heartbeats TO easeml_worker, easeml_referee;
+GRANT INSERT, UPDATE (beat_at, until) ON work.heartbeats TO easeml_referee;
 
 -- Counts of requests without a published answer, whatever has been decided: no row for an answered request.
 CREATE FUNCTION work.queue_place(of_request bigint, most integer)
 RETURNS TABLE (is_long boolean, short_ahead integer, long_ahead integer)
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE AS $$
   WITH waiting AS MATERIALIZED (
     SELECT r.id, r.kind IN ('gate', 'meter') AS is_long,
       row_number() OVER (PARTITION BY s.tenant_id, r.kind IN ('gate', 'meter') ORDER BY r.id) AS turn
@@ -45,8 +43,8 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
   WHERE m.id = of_request GROUP BY m.id, m.is_long
 $$;
 
-REVOKE ALL ON FUNCTION work.referee_life(), work.queue_place(bigint, integer) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION work.referee_life(), work.queue_place(bigint, integer) TO easeml_worker, easeml_referee;
+REVOKE ALL ON FUNCTION work.queue_place(bigint, integer) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION work.queue_place(bigint, integer) TO easeml_worker, easeml_referee;
 """
 
 

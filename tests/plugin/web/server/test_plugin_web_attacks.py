@@ -207,7 +207,9 @@ def test_every_page_counts_the_requests_of_one_person(client_of):
     app = client_of(Site(away, away, away, lambda: Viewer("ada"))).app
     for route in routes_of(app):
         names = {dependency.call.__qualname__ for dependency in route.dependant.dependencies}
-        assert route.path in ("/events", "/static/{name}") or "few_of_each.<locals>.place" in names, route.path
+        assert route.path in ("/events", "/health", "/static/{name}") or "few_of_each.<locals>.place" in names, (
+            route.path
+        )
 
 
 def test_a_search_compares_no_more_names_than_it_can_in_a_moment(monkeypatch):
