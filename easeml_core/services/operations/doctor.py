@@ -488,10 +488,8 @@ def check_referee(tx: Connection) -> Check:
     now = health.who_and_when(tx).now
     life = claims.referee_life(tx)
     if not life.alive and life.beat_seconds is not None:
-        many = sum(count for count, _ in waiting.values())
-        said = f"{referee_text(life.beat_seconds)}; {counted(many, 'request waits', 'requests wait')}"
-        remedy = "nothing is sealed, judged or promoted until then; trials train on"
-        return Check("referee", "failed" if many else "warning", said, remedy)
+        said = f"{referee_text(life.beat_seconds)}; nothing is sealed, judged or promoted until then"
+        return Check("referee", "failed" if waiting else "warning", said, "trials train on meanwhile")
     remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
     ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
     late = {kind: (many, age) for kind, (many, age) in ages.items() if age >= SLOW_SECONDS}
