@@ -76,6 +76,9 @@ REFEREE_CHANNEL = "easeml_referee"
 SCHEDULER_CHANNEL = "easeml_scheduler"
 """NOTIFY channel that wakes the scheduler's process."""
 
+DECISIONS_CHANNEL = "easeml_decisions"
+"""NOTIFY channel of the scheduler's decisions: it wakes who has asked, and no device that waits for anything else."""
+
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
 
@@ -203,6 +206,7 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "test_sets_name_key": lambda v: AlreadyExistsError(
         "test set of this study", v.get("name"), remedy="choose another name"
     ),
+    "suggestion_requests_own_key_check": lambda v: InvalidInputError(v["said"]),
     "suggestion_requests_open_check": lambda v: StateError(
         f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has decided"
     ),

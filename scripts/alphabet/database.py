@@ -286,7 +286,7 @@ _TABLES = (
         "suggestion_requests",
         Letter.INPUT,
         "Tasks and devices ask for trials; the scheduler refuses what names no study of the caller's.",
-        input="id request_key login requested device studies functions trainers runtimes refusal",
+        input="id request_key login requested device studies functions sources trainers runtimes tries refusal",
         time="filed_at decided_at",
     ),
     *_table(
@@ -427,8 +427,8 @@ _TOPICS = (
         Kind.TOPIC,
         Letter.INPUT,
         "The topic is notified by tasks, developers, the scheduler, or a referee that measured a model on open rows.",
-        "CHANNEL suggestions, CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, "
-        "REFEREE_CHANNEL study, SCHEDULER_CHANNEL suggestions",
+        "CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, "
+        "REFEREE_CHANNEL study, SCHEDULER_CHANNEL suggestions, DECISIONS_CHANNEL suggestions",
     ),
     *items(
         Kind.TOPIC,

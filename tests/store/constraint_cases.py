@@ -48,6 +48,7 @@ NO_HASHES = ("''::bytea", "'h'::bytea", "repeat('h', 33)::bytea")
 OTHER_HASH = "repeat('x', 32)::bytea"
 OTHER_DATA = {"data_version_id": "{second_version}"}
 NEW_SET = {"kind": "'new-test-set'", "request_id": "NULL"}
+NEW_KEY = {"request_key": "'new'"}
 NO_VERDICT = {"gate_request_id": "NULL", "symbol": "NULL", "planned": "NULL"}
 
 # Constraint -> rows that it must refuse: table (and which row of it), changed columns with their new SQL expression.
@@ -247,28 +248,45 @@ CASES: dict[str, list[Case]] = {
     "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
     "work.suggestion_requests_request_key": [("suggestion_requests", {})],
     "work.suggestion_requests_key_check": each("suggestion_requests", "request_key", "''", "repeat('x', 1001)"),
-    "work.suggestion_requests_requested_check": each(
-        "suggestion_requests", "requested", "0", "1001", request_key="'new'"
-    ),
-    "work.suggestion_requests_device_check": each(
-        "suggestion_requests", "device", "''", "repeat('x', 101)", request_key="'new'"
-    ),
+    "work.suggestion_requests_requested_check": each("suggestion_requests", "requested", "0", "1001", **NEW_KEY),
+    "work.suggestion_requests_device_check": each("suggestion_requests", "device", "''", "repeat('x', 101)", **NEW_KEY),
     "work.suggestion_requests_studies_check": each(
-        "suggestion_requests", "studies", "array_fill('x'::text, ARRAY[10001])", request_key="'new'"
-    ),
-    "work.suggestion_requests_functions_check": each(
         "suggestion_requests",
-        "functions",
-        "'[]'",
-        "jsonb_build_object('x', repeat('x', 100000))",
-        request_key="'new'",
+        "studies",
+        "array_fill('x'::text, ARRAY[10001])",
+        "ARRAY[repeat('x', 1000000)]",
+        "ARRAY[ARRAY['x'], ARRAY['y']]",
+        **NEW_KEY,
     ),
+    "work.suggestion_requests_functions_check": [
+        ("suggestion_requests", {"functions": functions, "sources": sources, **NEW_KEY})
+        for functions, sources in (
+            ("array_fill('x'::text, ARRAY[201])", "array_fill('x'::text, ARRAY[201])"),
+            ("ARRAY[repeat('x', 100000)]", "ARRAY['x']"),
+            ("ARRAY[ARRAY['x'], ARRAY['y']]", "ARRAY['x', 'y']"),
+            ("ARRAY[NULL::text]", "ARRAY['x']"),
+        )
+    ],
+    "work.suggestion_requests_sources_check": [
+        ("suggestion_requests", {"functions": functions, "sources": sources, **NEW_KEY})
+        for functions, sources in (
+            ("ARRAY['x', 'y']", "ARRAY['x']"),
+            ("ARRAY['x']", "ARRAY[repeat('x', 100000)]"),
+            ("ARRAY['x', 'y']", "ARRAY[ARRAY['x'], ARRAY['y']]"),
+        )
+    ],
     "work.suggestion_requests_runtimes_check": each(
-        "suggestion_requests", "runtimes", "array_fill('x'::text, ARRAY[11])", request_key="'new'"
+        "suggestion_requests",
+        "runtimes",
+        "array_fill('x'::text, ARRAY[11])",
+        "ARRAY[repeat('x', 1000)]",
+        "ARRAY[ARRAY['x'], ARRAY['y']]",
+        **NEW_KEY,
     ),
+    "work.suggestion_requests_tries_check": each("suggestion_requests", "tries", "-1", **NEW_KEY),
     "work.suggestion_requests_refusal_check": [
-        ("suggestion_requests", {"request_key": "'new'", "refusal": "'because'"}),
-        *each("suggestion_requests", "refusal", "''", "repeat('x', 2001)", request_key="'new'", decided_at="now()"),
+        ("suggestion_requests", {"refusal": "'because'", **NEW_KEY}),
+        *each("suggestion_requests", "refusal", "''", "repeat('x', 2001)", decided_at="now()", **NEW_KEY),
     ],
     "work.selection_settings_config_check": each(
         "selection_settings", "config", *NO_MAPPING, "jsonb_build_object('order', repeat('x', 100000))"

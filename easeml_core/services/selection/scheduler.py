@@ -81,7 +81,7 @@ class Suggestions:
 
 
 OFFER_EVERY = timedelta(minutes=1)
-"""How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is a thousand times as long."""
+"""How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is 10,000 times as long."""
 
 RESERVE_SECONDS = 3600.0
 """How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
@@ -101,7 +101,7 @@ class LiveScheduler:
         policy: One of ``easeml_core.config.POLICIES``; None for that of the installation, see ``policy.py``.
         studies_only: Names of the studies to choose from; None for all active ones.
         functions: Names of the caller's training functions (``@trial``), or these with the hashes of their sources:
-            candidates of other functions are not suggested.
+            candidates of other functions are not suggested. None stands for a source that is not known.
         trainers: Whether the caller has the trainers of this package too, which every other candidate needs.
         runtimes: Container programs of the caller's machine, of ``docker`` and ``podman``: candidates of others are not
             suggested; None where that is not known, for instance in a task whose trials run in other tasks.
@@ -116,7 +116,7 @@ class LiveScheduler:
         *,
         policy: str | None = None,
         studies_only: Sequence[str] | None = None,
-        functions: Collection[str] | Mapping[str, str] = (),
+        functions: Collection[str] | Mapping[str, str | None] = (),
         trainers: bool = True,
         runtimes: Collection[str] | None = None,
     ) -> None:
@@ -126,7 +126,8 @@ class LiveScheduler:
         self._only = None if studies_only is None else tuple(studies_only)
         self.functions, self.trainers = tuple(functions), trainers
         self.runtimes = None if runtimes is None else tuple(runtimes)
-        self._sources = dict(functions) if isinstance(functions, Mapping) else {}
+        given = functions if isinstance(functions, Mapping) else {}
+        self._sources = {name: source for name, source in given.items() if source is not None}
         self._memory: Memory | None = None
         self._mutex = threading.Lock()
 

@@ -2,26 +2,23 @@
 
 A role that may suggest could suggest anything, so no task of a tenant has one (ADR 0032). The process holds the role
 ``easeml_scheduler``, loads no DAG code, and chooses among the studies that the request's login may have. A decision is
-repeatable by the request's key: a process that is killed between a decision and its note decides nothing twice, and
-any number of processes share the requests.
+repeatable by the request's key: a process that is killed between a decision and its note decides nothing twice. Any
+number of processes share the requests: each holds the row of the one that it decides.
+
+A fault of the machine decides nothing (ADR 0025): the request rests, and the next one is decided. A request that meets
+faults again and again, or whose decision ends the process, is refused, and its caller may file it anew.
 """
 
 from __future__ import annotations
 
 import logging
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig, require
-from easeml_core.errors import (
-    ConcurrentUpdateError,
-    EasemlError,
-    InvalidInputError,
-    NotFoundError,
-    StateError,
-    StoreError,
-    StoreUnavailableError,
-)
+from easeml_core.errors import InvalidInputError, NotFoundError, SchemaVersionError, StoreError
+from easeml_core.faults import Blame, blame_of
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.store.database import SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener
@@ -36,10 +33,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT = 16
-"""Schedulers that a process keeps in memory, each for one choice of studies and implementations."""
+KEPT, KEPT_OF_LOGIN = 16, 3
+"""Schedulers that a process keeps in memory, of all logins and of one: each loads all results of the installation."""
 
-_FAULT = "the scheduler could not decide because of an internal fault, which its log describes; ask again later"
+STALE_SECONDS = 360.0
+"""Age at which nobody waits for a request any more (``suggestions.WAIT_SECONDS``); its caller files it anew."""
+
+MOST_TRIES = 8
+"""Decisions of one request that are begun: the pauses between them are 1, 2, 4, ... s, two minutes in all."""
+
+MOST_OFFERS = 50_000
+"""Names of functions times names of studies in one request: each pair is a row that the decision writes."""
+
+REST_SECONDS = 0.05
+"""Shortest time between two looks: any role may notify."""
+
+FORGET_SECONDS, SCHEMA_SECONDS = 3600.0, 30.0
+
+FAULT = "the scheduler could not decide because of a fault of the machine or of its program, which its log describes"
+STALE = "its caller no longer waited when the scheduler came to it; ask again"
 
 
 class SchedulerProcess:
@@ -59,80 +71,127 @@ class SchedulerProcess:
         if policy is not None:
             SelectionConfig(policy=policy)
         self._store, self._policy, self._poll_seconds = store, policy, poll_seconds
-        self._schedulers: OrderedDict[Hashable, LiveScheduler] = OrderedDict()
+        self._schedulers: OrderedDict[tuple[str, Hashable], LiveScheduler] = OrderedDict()
+        self._rests: dict[int, float] = {}  # requests that met a fault, until then on the monotonic clock
+        self._forgot_at = 0.0
 
     def run(self, stop: threading.Event) -> None:
-        """Decide requests until ``stop`` is set; waits for the database while it is away."""
+        """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.
+
+        Raises:
+            StoreError: The role may not suggest.
+        """
         while not stop.is_set():
             try:
-                with BlockingListener(self._store.dsn, SCHEDULER_CHANNEL) as listener:  # before the first look
-                    while not stop.is_set():
-                        while self.decide_open(stop):
-                            pass
-                        listener.wait(self._poll_seconds, stop)
-            except (StoreUnavailableError, ConcurrentUpdateError) as error:
+                require_scheduler(self._store)
+                self._listen(stop)
+            except SchemaVersionError as error:
+                logger.error("nothing is decided, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
+                stop.wait(SCHEMA_SECONDS)
+            except StoreError as error:
+                if blame_of(error) is not Blame.PASSING:
+                    raise
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
 
+    def _listen(self, stop: threading.Event) -> None:
+        with BlockingListener(self._store.dsn, SCHEDULER_CHANNEL) as listener:  # before the first look
+            while not stop.is_set():
+                while self.decide_open(stop):
+                    pass
+                self._forget()
+                stop.wait(REST_SECONDS)
+                listener.wait(1.0 if self._rests else self._poll_seconds, stop)
+
     def decide_open(self, stop: threading.Event | None = None) -> int:
-        """Decide the requests that are open now, at most a hundred; return how many."""
+        """Decide the oldest open request of each login; return how many were closed."""
         with self._store.begin(writes=False) as tx:
             found = suggestion_requests.open_suggestion_requests(tx)
+        now = time.monotonic()
+        self._rests = {number: until for number, until in self._rests.items() if until > now}
         decided = 0
-        for request in found:
+        for number in found:
             if stop is not None and stop.is_set():
                 break
-            self._decide(request)
-            decided += 1
+            if number not in self._rests:
+                decided += self._decide(number)
         return decided
 
-    def _decide(self, request: SuggestionRequest) -> None:
-        """Decide one request, or refuse it with a reason.
+    def _decide(self, number: int) -> bool:
+        """Decide one request or refuse it; False where another process has it, or it rests after a fault."""
+        with self._store.begin() as tx:
+            tries = suggestion_requests.begin_decision(tx, number)
+        if tries is None:
+            return False
+        try:
+            with self._store.begin() as tx:
+                if not suggestion_requests.hold_open(tx, number):
+                    return False
+                refusal = (
+                    FAULT
+                    if tries > MOST_TRIES
+                    else self._answer(suggestion_requests.get_suggestion_request(tx, number))
+                )
+                suggestion_requests.note_decided(tx, number, refusal=refusal)
+        except Exception as error:  # one request must not end the decisions on all others; the log has the traceback
+            logger.error("request %d rests after a fault, try %d", number, tries, exc_info=error)
+            self._rests[number] = time.monotonic() + 2.0 ** min(tries - 1, 6)
+            return False
+        return True
 
-        Raises:
-            StoreUnavailableError, ConcurrentUpdateError: The request stays open.
-        """
-        refusal = None
+    def _answer(self, request: SuggestionRequest) -> str | None:
+        """Make the batch of a request, in a separate transaction; return the reason where it is refused."""
+        if request.waits_seconds > STALE_SECONDS:
+            return STALE
         try:
             scheduler = self._scheduler_for(request)
             made = scheduler.ask(count=request.requested, device=request.device, request_key=request.request_key)
-            logger.info("request %d of %s: %s", request.id, request.login, made.message)
-        except (StoreUnavailableError, ConcurrentUpdateError):
-            raise
-        except (InvalidInputError, StateError) as error:
-            refusal = str(error)
+        except Exception as error:
+            if blame_of(error) is not Blame.ASKER:
+                raise
             logger.warning("request %d of %s is refused: %s", request.id, request.login, error)
-        except (EasemlError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-            refusal = _FAULT
-            logger.error("request %d of %s is refused", request.id, request.login, exc_info=error)
-        with self._store.begin() as tx:
-            suggestion_requests.note_decided(tx, request.id, refusal=refusal)
+            return str(error)
+        logger.info("request %d of %s: %s", request.id, request.login, made.message)
+        return None
 
     def _scheduler_for(self, request: SuggestionRequest) -> LiveScheduler:
         """Return the scheduler of the request's studies and implementations, kept from before or new.
 
         Raises:
             NotFoundError: The request names a study that its login may not have.
+            InvalidInputError: It names too many functions of too many studies.
         """
         studies = self._studies_of(request)
-        sources = {name: str(source) for name, source in request.functions.items() if source is not None}
-        names = tuple(sorted(request.functions))
+        if len(request.functions) * len(studies or ()) > MOST_OFFERS:
+            message = (
+                f"{len(request.functions)} functions for {len(studies or ())} studies are more than {MOST_OFFERS:,} "
+                "pairs; name fewer studies in one request"
+            )
+            raise InvalidInputError(message)
+        functions = tuple(sorted(zip(request.functions, request.sources, strict=True)))
         runtimes = None if request.runtimes is None else tuple(request.runtimes)
-        key = (studies, names, tuple(sorted(sources.items())), request.trainers, runtimes)
+        key = request.login, (studies, functions, request.trainers, runtimes)
         scheduler = self._schedulers.pop(key, None)
         if scheduler is None:
             scheduler = LiveScheduler(
                 self._store,
                 policy=self._policy,
                 studies_only=studies,
-                functions=sources if len(sources) == len(names) else names,
+                functions=dict(functions),
                 trainers=request.trainers,
                 runtimes=runtimes,
             )
         self._schedulers[key] = scheduler
+        self._keep_few(request.login)
+        return scheduler
+
+    def _keep_few(self, login: str) -> None:
+        """Drop what was used longest ago: of this login, and of all."""
+        own = [key for key in self._schedulers if key[0] == login]
+        for key in own[: max(0, len(own) - KEPT_OF_LOGIN)]:
+            del self._schedulers[key]
         while len(self._schedulers) > KEPT:
             self._schedulers.popitem(last=False)
-        return scheduler
 
     def _studies_of(self, request: SuggestionRequest) -> tuple[str, ...] | None:
         """Return the names of the studies to choose from; None for all active ones."""
@@ -143,10 +202,18 @@ class SchedulerProcess:
             return wanted
         if wanted is None:
             return tuple(own)
+        known = set(own)
         for name in wanted:
-            if name not in own:  # the names of other tenants' studies are not suggested for a typing error
+            if name not in known:  # the names of other tenants' studies are not suggested for a typing error
                 raise NotFoundError(kind="study of this login", name=name, known=own)
         return wanted
+
+    def _forget(self) -> None:
+        """Delete old requests, once an hour."""
+        if time.monotonic() - self._forgot_at > FORGET_SECONDS:
+            with self._store.begin() as tx:
+                suggestion_requests.forget_old_requests(tx)
+            self._forgot_at = time.monotonic()
 
 
 def require_scheduler(store: Store) -> None:

@@ -30,7 +30,7 @@ from easeml_core.errors import (
     counted,
 )
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.selection.suggestions import scheduler_for
+from easeml_core.services.selection.suggestions import suggester_for
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.selection.suggestions import Scheduler
+    from easeml_core.services.selection.suggestions import Suggester
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -143,6 +143,7 @@ def run_device(
     device: str | None,
     request_key: str,
     policy: str | None = None,
+    usual_policy: str | None = None,
     studies_only: Sequence[str] | None = None,
     until: float | None = None,
     max_trials: int | None = None,
@@ -162,7 +163,8 @@ def run_device(
         artifacts: Where models and data lie.
         device: Kind of the device, as candidates name it; None where all are alike.
         request_key: The same key takes up the stream of an earlier process that was killed; one live process a key.
-        policy: One of ``easeml_core.config.POLICIES``; None for that of the installation.
+        policy: One of ``easeml_core.config.POLICIES``; None for ``usual_policy``. Only for a role that suggests itself.
+        usual_policy: The same, ignored for a role that does not; None for that of the installation.
         studies_only: Names of the studies to choose from; None for all active ones.
         until: Seconds after which no further trial begins, >= 0; one that runs then goes on to its end.
         max_trials: How many trials at most under this key, >= 1.
@@ -197,13 +199,15 @@ def run_device(
     stream = _Stream(
         store=store,
         artifacts=artifacts,
-        scheduler=scheduler_for(
+        scheduler=suggester_for(
             store,
             policy=policy,
+            usual_policy=usual_policy,
             studies_only=studies_only,
             functions=executors.sources(),
             trainers=executors.trainers,
             runtimes=runtimes,
+            should_stop=should_stop,
         ),
         executors=executors,
         runtimes=runtimes,
@@ -226,7 +230,7 @@ class _Stream:
 
     store: Store
     artifacts: ArtifactStore
-    scheduler: Scheduler
+    scheduler: Suggester
     executors: Executors
     studies_only: Sequence[str] | None
     runtimes: Sequence[str]

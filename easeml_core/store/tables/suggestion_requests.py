@@ -1,21 +1,21 @@
 """Requests for suggestions of roles that may not suggest: filed by an operator or a device, decided by the scheduler.
 
-The batch of suggestions with the request's key is the answer; a refusal is a sentence in the request's row.
+The batch of suggestions with the request's key is the answer; a refusal is a sentence in the request's row, after which
+the key can be filed again.
 """
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
-from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
 from easeml_core.limits import LONGEST_TEXT
-from easeml_core.store.database import CHANNEL, SCHEDULER_CHANNEL, notify
-from easeml_core.store.logins import own_key
-from easeml_core.store.roles import DEVICE, OWNER, SCHEDULER, WORKER
-from easeml_core.store.rows import as_json, change, clean, record, records, rows, scalar
+from easeml_core.store import logins
+from easeml_core.store.database import DECISIONS_CHANNEL, SCHEDULER_CHANNEL, notify
+from easeml_core.store.roles import DEVICE, SCHEDULER, WORKER
+from easeml_core.store.rows import change, clean, record, row, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,10 +34,13 @@ class SuggestionRequest:
         requested: How many trials at most.
         device: Kind of the free device; None where all are alike.
         studies: Names of the studies to choose from; None for all that the login may have.
-        functions: Names of the caller's training functions, each with the hash of its source or None.
+        functions: Names of the caller's training functions.
+        sources: Of each of them the hash of its source, or None.
         trainers: Whether the caller has the trainers of this package.
         runtimes: Container programs of the caller's machine; None where that is not known.
         filed_at: When.
+        waits_seconds: For how long it has waited, or had when it was decided.
+        tries: How often a decision was begun.
         decided_at: When the scheduler decided; None before.
         refusal: Why nothing was decided; None where there is a batch, or no decision yet.
     """
@@ -48,26 +51,38 @@ class SuggestionRequest:
     requested: int
     device: str | None
     studies: list[str] | None
-    functions: JsonObject
+    functions: list[str]
+    sources: list[str | None]
     trainers: bool
     runtimes: list[str] | None
     filed_at: datetime
+    waits_seconds: float
+    tries: int
     decided_at: datetime | None
     refusal: str | None
 
 
-_FOR_ALL = frozenset({DEVICE, OWNER, SCHEDULER, WORKER})
+class FiledRequest(NamedTuple):
+    """The request with a key: its number, and whether it was there before."""
+
+    id: int
+    was_there: bool
+
+
+_FOR_ALL = frozenset({DEVICE, SCHEDULER, WORKER})
 """Roles that have trials of all tenants; any other one has those of the tenants that it is a login of."""
 
-_COLUMNS = (
-    "q.id, q.request_key, q.login, q.requested, q.device, q.studies, q.functions, q.trainers, q.runtimes, q.filed_at, "
-    "q.decided_at, q.refusal"
-)
+_REQUEST = """
+SELECT q.id, q.request_key, q.login, q.requested, q.device, q.studies, q.functions, q.sources, q.trainers, q.runtimes,
+  q.filed_at, extract(epoch FROM coalesce(q.decided_at, now()) - q.filed_at)::double precision AS waits_seconds,
+  q.tries, q.decided_at, q.refusal
+FROM work.suggestion_requests q WHERE q.id = :id
+"""
 
 
 def may_suggest(tx: Connection) -> bool:
     """Whether this transaction's role may add suggestions; others file requests."""
-    return bool(scalar(tx, "SELECT has_table_privilege('work.suggestions', 'INSERT')"))
+    return bool(scalar(tx, "SELECT has_any_column_privilege('work.suggestions', 'INSERT')"))
 
 
 def file_suggestion_request(
@@ -80,41 +95,44 @@ def file_suggestion_request(
     functions: Mapping[str, str | None],
     trainers: bool,
     runtimes: Sequence[str] | None,
-) -> int:
+) -> FiledRequest:
     """File a request and wake the scheduler; repeatable: a further call with the key gives the same request.
 
     Args:
         tx: Any role but ``easeml_referee``.
-        request_key: Of the caller's task.
+        request_key: Of the caller's task; a refused request with it does not count.
         requested: How many trials at most, 1 to 1000.
         device: Kind of the free device, or None.
         studies: Names of the studies to choose from; None for all that the login may have.
         functions: Names of the caller's training functions, each with the hash of its source or None.
         trainers: Whether the caller has the trainers of this package.
         runtimes: Container programs of the caller's machine; None where that is not known.
-
-    Returns:
-        The request's number.
     """
-    request_key = own_key(tx, request_key)
-    change(
+    key = logins.own_key(tx, request_key)
+    made = scalar(
         tx,
-        "INSERT INTO work.suggestion_requests (request_key, requested, device, studies, functions, trainers, runtimes) "
-        "VALUES (:request_key, :requested, :device, CAST(:studies AS text[]), CAST(:functions AS jsonb), :trainers, "
-        "CAST(:runtimes AS text[])) ON CONFLICT ON CONSTRAINT suggestion_requests_request_key DO NOTHING",
-        request_key=request_key,
+        "INSERT INTO work.suggestion_requests "
+        "(request_key, requested, device, studies, functions, sources, trainers, runtimes) "
+        "VALUES (:key, :requested, :device, CAST(:studies AS text[]), CAST(:functions AS text[]), "
+        "CAST(:sources AS text[]), :trainers, CAST(:runtimes AS text[])) "
+        "ON CONFLICT (request_key) WHERE refusal IS NULL DO NOTHING RETURNING id",
+        key=key,
         requested=requested,
         device=device,
         studies=None if studies is None else list(studies),
-        functions=as_json(dict(functions)),
+        functions=list(functions),
+        sources=list(functions.values()),
         trainers=trainers,
         runtimes=None if runtimes is None else list(runtimes),
     )
-    number = scalar(tx, "SELECT id FROM work.suggestion_requests WHERE request_key = :key", key=request_key)
+    number = made if made is not None else scalar(tx, _OF_KEY, key=key)
     if number is None:  # a login sees its own requests only
         raise NotFoundError(kind="request for suggestions with the key", name=request_key)
     notify(tx, f"suggestions:{number}", channel=SCHEDULER_CHANNEL)
-    return int(number)
+    return FiledRequest(int(number), made is None)
+
+
+_OF_KEY = "SELECT id FROM work.suggestion_requests WHERE request_key = :key AND refusal IS NULL"
 
 
 def get_suggestion_request(tx: Connection, number: int) -> SuggestionRequest:
@@ -123,35 +141,52 @@ def get_suggestion_request(tx: Connection, number: int) -> SuggestionRequest:
     Raises:
         NotFoundError: There is no such request, or the role may not see it.
     """
-    found = record(
-        tx, SuggestionRequest, f"SELECT {_COLUMNS} FROM work.suggestion_requests q WHERE q.id = :id", id=number
-    )
+    found = record(tx, SuggestionRequest, _REQUEST, id=number)
     if found is None:
         raise NotFoundError(kind="request for suggestions", name=number)
     return found
 
 
-# The first open request of each login before the second one of any: a login that files many delays no other one.
-_OPEN = f"""
-SELECT {_COLUMNS} FROM (
-  SELECT *, row_number() OVER (PARTITION BY login ORDER BY id) AS turn
-  FROM work.suggestion_requests WHERE decided_at IS NULL) q
-ORDER BY q.turn, q.id LIMIT :limit
-"""
-
-
-def open_suggestion_requests(tx: Connection, *, limit: int = 100) -> list[SuggestionRequest]:
-    """Return the requests without a decision, in the order in which they are decided.
+def open_suggestion_requests(tx: Connection, *, limit: int = 100) -> list[int]:
+    """Return the oldest open request of each login, by age: a login that files many delays no other one.
 
     Args:
         tx: Role ``easeml_scheduler``.
         limit: How many at most.
     """
-    return records(tx, SuggestionRequest, _OPEN, limit=limit)
+    found = rows(
+        tx,
+        "SELECT min(id) AS id FROM work.suggestion_requests WHERE decided_at IS NULL GROUP BY login "
+        "ORDER BY min(id) LIMIT :limit",
+        limit=limit,
+    )
+    return [r.id for r in found]
+
+
+def begin_decision(tx: Connection, number: int) -> int | None:
+    """Count one more decision that is begun; return how many, or None where the request is closed or another's.
+
+    Args:
+        tx: Role ``easeml_scheduler``.
+        number: The request.
+    """
+    tries = scalar(
+        tx,
+        "UPDATE work.suggestion_requests SET tries = tries + 1 WHERE id = (SELECT id FROM work.suggestion_requests "
+        "WHERE id = :id AND decided_at IS NULL FOR UPDATE SKIP LOCKED) RETURNING tries",
+        id=number,
+    )
+    return None if tries is None else int(tries)
+
+
+def hold_open(tx: Connection, number: int) -> bool:
+    """Hold a request's row while it is decided; False where it is closed, or another process has it."""
+    held = "SELECT FROM work.suggestion_requests WHERE id = :id AND decided_at IS NULL FOR UPDATE SKIP LOCKED"
+    return row(tx, held, id=number) is not None
 
 
 def note_decided(tx: Connection, number: int, *, refusal: str | None = None) -> None:
-    """Close a request and notify its caller; harmless where that was done.
+    """Close a request and notify its caller; harmless where that was done. What has a batch is not refused.
 
     Args:
         tx: Role ``easeml_scheduler``.
@@ -160,13 +195,23 @@ def note_decided(tx: Connection, number: int, *, refusal: str | None = None) -> 
     """
     closed = change(
         tx,
-        "UPDATE work.suggestion_requests SET decided_at = now(), refusal = :refusal "
-        "WHERE id = :id AND decided_at IS NULL",
+        "UPDATE work.suggestion_requests q SET decided_at = now(), studies = NULL, functions = '{}', sources = '{}', "
+        "refusal = CASE WHEN NOT EXISTS (SELECT FROM work.suggestion_batches b WHERE b.request_key = q.request_key) "
+        "THEN CAST(:refusal AS text) END WHERE q.id = :id AND q.decided_at IS NULL",
         id=number,
         refusal=None if refusal is None else clean(refusal)[:LONGEST_TEXT],
     )
     if closed:
-        notify(tx, f"suggestions:{number}", channel=CHANNEL)
+        notify(tx, f"suggestions:{number}", channel=DECISIONS_CHANNEL)
+
+
+def forget_old_requests(tx: Connection) -> int:
+    """Delete requests that were decided a week ago; the batch of a key still answers a further try.
+
+    Args:
+        tx: Role ``easeml_scheduler``.
+    """
+    return change(tx, "DELETE FROM work.suggestion_requests WHERE decided_at < now() - interval '7 days'")
 
 
 def studies_of_login(tx: Connection, login: str) -> list[str] | None:

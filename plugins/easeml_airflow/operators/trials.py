@@ -85,21 +85,22 @@ class SuggestTrialsOperator(EasemlOperator):
     def execute(self, context: Context) -> Any:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
-        from easeml_core.services.selection.suggestions import scheduler_for
+        from easeml_core.services.selection.suggestions import suggester_for
 
         with airflow_outcome():
             named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
             require(trainers in (None, True, False), "trainers", trainers, "true, false or None")
-            scheduler = scheduler_for(
+            suggester = suggester_for(
                 self.hook.get_store(),
-                policy=optional_text(self.policy) or settings.policy(),
+                policy=optional_text(self.policy),
+                usual_policy=settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
                 functions=sources if named is None else named,
                 trainers=(offer.trainers or named is not None) if trainers is None else trainers,
             )
-            suggested = scheduler.ask(
+            suggested = suggester.ask(
                 count=whole(self.count, "count"),
                 device=optional_text(self.device),
                 request_key=request_key(context),
@@ -264,7 +265,8 @@ class RunDeviceOperator(EasemlOperator):
                 self.hook.get_artifacts(),
                 device=optional_text(self.device),
                 request_key=request_key(context),
-                policy=optional_text(self.policy) or settings.policy(),
+                policy=optional_text(self.policy),
+                usual_policy=settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
                 until=optional_number(self.until, "until"),
                 max_trials=optional_whole(self.max_trials, "max_trials"),

@@ -11,7 +11,7 @@ from easeml_core.errors import ConfigError, StateError, StoreUnavailableError
 from easeml_core.services.selection import scheduler_process as room
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
-from easeml_core.services.selection.suggestions import FiledScheduler, scheduler_for
+from easeml_core.services.selection.suggestions import FiledSuggester, suggester_for
 from easeml_core.store.tables import suggestion_requests
 
 LOGIN = "easeml_t_garden"
@@ -27,7 +27,7 @@ def file(installation: Any, key: str, **asked: Any) -> int:
         "runtimes": None,
     } | asked
     with installation.store.begin() as tx:
-        return suggestion_requests.file_suggestion_request(tx, request_key=key, **given)
+        return suggestion_requests.file_suggestion_request(tx, request_key=key, **given).id
 
 
 def found(installation: Any, number: int) -> suggestion_requests.SuggestionRequest:
@@ -64,7 +64,7 @@ def test_a_waiting_caller_gets_what_the_scheduler_would_give_it(installation: An
     thread = threading.Thread(target=process.run, args=(stop,))
     thread.start()
     try:
-        caller = FiledScheduler(installation.store, studies_only=["h-1", "h-4"])
+        caller = FiledSuggester(installation.store, studies_only=["h-1", "h-4"])
         given = caller.ask(count=3, device="gpu", request_key="night")
         assert caller.ask(count=3, device="gpu", request_key="night") == given
     finally:
@@ -83,15 +83,16 @@ def test_a_process_that_ends_between_decision_and_note_decides_nothing_twice(
 ) -> None:
     number = file(installation, "key", requested=2)
 
-    def away(*_: Any, **__: Any) -> None:
-        raise StoreUnavailableError
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(suggestion_requests, "note_decided", away)
+        patched.setattr(suggestion_requests, "note_decided", killed)
         process = SchedulerProcess(installation.owner)
-        with pytest.raises(StoreUnavailableError):
+        with pytest.raises(KeyboardInterrupt):
             process.decide_open()
     before = installation.sql("SELECT id FROM work.trials WHERE state = 'SUGGESTED' ORDER BY id")
+    assert len(before) == 2
     assert found(installation, number).decided_at is None
     assert (SchedulerProcess(installation.owner) if dies else process).decide_open() == 1
     assert installation.sql("SELECT id FROM work.trials WHERE state = 'SUGGESTED' ORDER BY id") == before
@@ -100,19 +101,35 @@ def test_a_process_that_ends_between_decision_and_note_decides_nothing_twice(
 
 
 def test_a_login_that_files_many_requests_delays_no_other(installation: Any) -> None:
-    many = [file(installation, f"many/{n}") for n in range(5)]
+    """Each look takes the oldest request of each login."""
+    many = [file(installation, f"many/{n}") for n in range(3)]
     of_login(installation, LOGIN, *many)
     few = [file(installation, f"few/{n}") for n in range(2)]
+    looks = []
+    process = SchedulerProcess(installation.owner)
+    while True:
+        with installation.owner.begin() as tx:
+            looks.append(suggestion_requests.open_suggestion_requests(tx))
+        if not process.decide_open():
+            break
+    assert looks == [[many[0], few[0]], [many[1], few[1]], [many[2]], []]
+
+
+def test_two_processes_share_the_requests(installation: Any) -> None:
+    first, second = file(installation, "first"), file(installation, "second")
+    of_login(installation, LOGIN, second)
     with installation.owner.begin() as tx:
-        order = [r.id for r in suggestion_requests.open_suggestion_requests(tx)]
-    assert order == [many[0], few[0], many[1], few[1], *many[2:]]
+        assert suggestion_requests.hold_open(tx, first)  # another process decides it
+        assert SchedulerProcess(installation.owner).decide_open() == 1
+    assert [found(installation, n).decided_at is None for n in (first, second)] == [True, False]
+    assert SchedulerProcess(installation.owner).decide_open() == 1
 
 
 def test_a_tenants_login_gets_trials_of_its_own_studies_only(installation: Any) -> None:
     garden(installation, "h-2", "h-3")
     for key, studies in (("all", None), ("one", ["h-3"])):
         of_login(installation, LOGIN, file(installation, key, requested=6, studies=studies))
-    assert SchedulerProcess(installation.owner).decide_open() == 2
+    assert [SchedulerProcess(installation.owner).decide_open() for _ in range(3)] == [1, 1, 0]
     assert studies_given(installation, "all") == {"h-2", "h-3"}
     assert studies_given(installation, "one") == {"h-3"}
 
@@ -137,60 +154,153 @@ def test_a_refusal_names_no_study_of_another_tenant(name: str, installation: Any
     assert installation.sql("SELECT FROM work.suggestion_batches") == []
 
 
-def test_a_fault_refuses_one_request_and_the_others_are_decided(
+def test_a_request_that_meets_faults_rests_and_the_others_are_decided(
     installation: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wrong, broken, right = file(installation, "1", studies=["nose"]), file(installation, "2"), file(installation, "3")
+    """In the end it is refused; its caller hears of no verdict on what it asked, and a further call files it anew."""
+    broken = file(installation, "broken")
+    of_login(installation, LOGIN, right := file(installation, "right"))
     ask = LiveScheduler.ask
 
     def faulty(live: LiveScheduler, *, request_key: str, **asked: Any) -> Suggestions:
-        if request_key == "2":
+        if request_key == "broken":
             message = "the secret of another tenant"
-            raise ArithmeticError(message)
+            raise AttributeError(message)
         return ask(live, request_key=request_key, **asked)
 
-    monkeypatch.setattr(LiveScheduler, "ask", faulty)
-    assert SchedulerProcess(installation.owner).decide_open() == 3
-    refusals = [found(installation, number).refusal for number in (wrong, broken, right)]
-    assert "'nose'" in str(refusals[0])
-    assert refusals[1:] == [room._FAULT, None]
+    process = SchedulerProcess(installation.owner)
+    with monkeypatch.context() as patched:
+        patched.setattr(LiveScheduler, "ask", faulty)
+        assert process.decide_open() == 1
+        assert process.decide_open() == 0  # it rests
+        assert [found(installation, n).decided_at is None for n in (broken, right)] == [True, False]
+        for _ in range(room.MOST_TRIES + 1):
+            process._rests.clear()
+            process.decide_open()
+    assert found(installation, broken).refusal == room.FAULT
     assert "the secret of another tenant" in caplog.text
-    with pytest.raises(StateError, match=r"refuses request .*'nose'"):
-        FiledScheduler(installation.store, studies_only=["nose"]).ask(request_key="1")
+    caller = FiledSuggester(installation.store, wait_seconds=0)
+    with pytest.raises(StoreUnavailableError, match="has not decided"):
+        caller.ask(request_key="broken")
+    assert process.decide_open() == 1
+    assert len(caller.ask(request_key="broken").trials) == 1
+
+
+def test_a_request_whose_decision_ends_the_process_ends_it_a_few_times(
+    installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = file(installation, "poison")
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LiveScheduler, "ask", killed)
+    for _ in range(room.MOST_TRIES):
+        with pytest.raises(KeyboardInterrupt):
+            SchedulerProcess(installation.owner).decide_open()
+    assert SchedulerProcess(installation.owner).decide_open() == 1
+    assert found(installation, number).refusal == room.FAULT
+
+
+def test_what_the_asker_can_mend_is_refused_and_may_be_asked_again(installation: Any) -> None:
+    number = file(installation, "key", studies=["nose"])
+    process = SchedulerProcess(installation.owner)
+    assert process.decide_open() == 1
+    assert "'nose'" in str(found(installation, number).refusal)
+    caller = FiledSuggester(installation.store, studies_only=["h-4"], wait_seconds=0)
+    with pytest.raises(StoreUnavailableError):
+        caller.ask(request_key="key")  # filed anew, with the study's right name
+    process.decide_open()
+    assert [t.study for t in caller.ask(request_key="key").trials] == ["h-4"]
+    file(installation, "wrong", studies=["nose"])
+    stop = threading.Event()
+    thread = threading.Thread(target=process.run, args=(stop,))
+    thread.start()
+    try:
+        with pytest.raises(StateError, match=r"refuses request .*'nose'"):
+            FiledSuggester(installation.store, studies_only=["nose"]).ask(request_key="wrong")
+    finally:
+        stop.set()
+        thread.join(30)
+
+
+def test_a_request_whose_caller_has_gone_is_refused_and_the_next_caller_files_it_anew(installation: Any) -> None:
+    number = file(installation, "key")
+    installation.sql("UPDATE work.suggestion_requests SET filed_at = filed_at - interval '10 minutes'")
+    process, stop = SchedulerProcess(installation.owner), threading.Event()
+    caller = FiledSuggester(installation.store)
+    thread = threading.Thread(target=process.run, args=(stop,))
+    thread.start()
+    try:
+        assert len(caller.ask(request_key="key").trials) == 1
+    finally:
+        stop.set()
+        thread.join(30)
+    assert found(installation, number).refusal == room.STALE
+    assert installation.sql("SELECT count(*) FROM work.suggestion_requests") == [(2,)]
+
+
+def test_a_caller_that_is_stopped_waits_no_longer(installation: Any) -> None:
+    caller = FiledSuggester(installation.store, should_stop=lambda: True)
+    assert caller.ask(request_key="key").trials == ()
 
 
 def test_without_a_process_the_error_names_it_and_a_further_try_takes_up_the_request(installation: Any) -> None:
-    caller = FiledScheduler(installation.store, wait_seconds=0)
-    with pytest.raises(StateError, match="easeml scheduler"):
+    caller = FiledSuggester(installation.store, wait_seconds=0)
+    with pytest.raises(StoreUnavailableError, match="easeml scheduler"):
         caller.ask(count=2, request_key="key")
     SchedulerProcess(installation.owner).decide_open()
     assert len(caller.ask(count=2, request_key="key").trials) == 2
     assert installation.sql("SELECT count(*) FROM work.suggestion_requests") == [(1,)]
 
 
-def test_schedulers_are_kept_for_what_is_asked_again(installation: Any, loads: list[int]) -> None:
+def test_decided_requests_are_forgotten_and_their_keys_still_answered(installation: Any) -> None:
+    file(installation, "key", requested=2)
     process = SchedulerProcess(installation.owner)
-    for n, functions in enumerate(({}, {"tree": "a"}, {}, {"tree": "a"}, {"tree": "b"}, {"tree": None})):
+    process.decide_open()
+    installation.sql("UPDATE work.suggestion_requests SET decided_at = decided_at - interval '8 days'")
+    with installation.owner.begin() as tx:
+        assert suggestion_requests.forget_old_requests(tx) == 1
+    file(installation, "key", requested=2)
+    assert process.decide_open() == 1
+    assert installation.sql("SELECT count(*) FROM work.trials WHERE state = 'SUGGESTED'") == [(2,)]
+
+
+def test_schedulers_are_kept_for_what_is_asked_again(installation: Any, loads: list[int]) -> None:
+    """Of each login a few: none can make the process forget those of others."""
+    process = SchedulerProcess(installation.owner)
+    for n, functions in enumerate(({}, {"tree": "a"}, {}, {"tree": "a"}, {"tree": None})):
         file(installation, str(n), functions=functions)
-    assert process.decide_open() == 6
-    assert (len(loads), len(process._schedulers)) == (4, 4)
-    for n in range(room.KEPT + 3):
-        file(installation, f"device/{n}", functions={f"f{n}": None})
+        assert process.decide_open() == 1
+    assert (len(loads), len(process._schedulers)) == (3, 3)
+    for n in range(room.KEPT_OF_LOGIN + 2):
+        of_login(installation, LOGIN, file(installation, f"many/{n}", functions={f"f{n}": None}))
         process.decide_open()
-    assert len(process._schedulers) == room.KEPT
+    assert len(process._schedulers) == 2 * room.KEPT_OF_LOGIN
+    file(installation, "again")
+    process.decide_open()
+    assert loads[3 + room.KEPT_OF_LOGIN + 2 :] == []
+
+
+def test_too_many_offers_are_refused(installation: Any) -> None:
+    number = file(
+        installation, "key", studies=[f"s{n}" for n in range(1000)], functions={f"f{n}": None for n in range(51)}
+    )
+    assert SchedulerProcess(installation.owner).decide_open() == 1
+    assert "fewer studies" in str(found(installation, number).refusal)
 
 
 def test_the_database_says_who_decides(installation: Any) -> None:
-    assert isinstance(scheduler_for(installation.store, policy="default"), LiveScheduler)
+    assert isinstance(suggester_for(installation.store, policy="default"), LiveScheduler)
     installation.sql("REVOKE INSERT ON work.suggestions FROM easeml_worker")
     installation.sql("REVOKE INSERT (batch_id, position, trial_id, reasons) ON work.suggestions FROM easeml_worker")
-    assert isinstance(scheduler_for(installation.store), FiledScheduler)
+    assert isinstance(suggester_for(installation.store), FiledSuggester)
     with pytest.raises(ConfigError, match="policy"):
-        scheduler_for(installation.store, policy="default")
+        suggester_for(installation.store, policy="default")
 
 
 @pytest.mark.parametrize("asked", [{"count": 0}, {"count": 1001}, {"request_key": ""}, {"device": "a b"}])
 def test_what_cannot_be_asked_is_not_filed(asked: dict[str, Any], installation: Any) -> None:
     with pytest.raises(ConfigError):
-        FiledScheduler(installation.store).ask(**{"request_key": "key"} | asked)
+        FiledSuggester(installation.store).ask(**{"request_key": "key"} | asked)
     assert installation.sql("SELECT FROM work.suggestion_requests") == []
