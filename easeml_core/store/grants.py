@@ -33,6 +33,8 @@ _LEASED = (
     "AND (t.state = 'RUNNING' OR t.finished_at >= now()))"
 )
 BY_LEASE = _LEASED % "trial_id"
+# A result comes with the end of its attempt, in one transaction.
+WITH_END = BY_LEASE.replace("(t.state = 'RUNNING' OR t.finished_at >= now())", "t.finished_at >= now()")
 # Keys are unique in the installation: nobody takes the key that another login's next task will use.
 OWN_KEY = "right({table}.request_key, length(work.caller()) + 1) = '@' || work.caller()"
 
@@ -90,7 +92,7 @@ TENANTS = {
     "trials": Access(OF_STUDY, changes=_REPORTED, changing=f"{_LEASE_HELD} AND {OF_STUDY}"),
     "curves": Access(OF_TRIAL, _CURVE, BY_LEASE),
     "rungs": Access(OF_TRIAL, _RUNG, BY_LEASE),
-    "observations": Access(OF_TRIAL, _OBSERVATION, BY_LEASE),
+    "observations": Access(OF_TRIAL, _OBSERVATION, WITH_END),
     "suggestions": Access(OF_TRIAL),
     "suggestion_batches": Access(
         f"{OWN_KEY} OR EXISTS (SELECT FROM work.suggestions z WHERE z.batch_id = {{table}}.id)",
@@ -99,7 +101,7 @@ TENANTS = {
     "models": Access(
         OF_STUDY,
         _MODEL,
-        f"{OF_STUDY} AND CASE WHEN {{table}}.trial_id IS NULL THEN {{table}}.submitted ELSE {BY_LEASE} END",
+        f"{OF_STUDY} AND CASE WHEN {{table}}.trial_id IS NULL THEN {{table}}.submitted ELSE {WITH_END} END",
     ),
     "submissions": Access(
         OF_STUDY, "study_id model_id kind message bundle bundle_version request_key", f"{OF_STUDY} AND {OWN_KEY}"
@@ -146,8 +148,8 @@ DEVICES = {
     "trials": Access(ALL_ROWS, changes=_REPORTED, changing=_LEASE_HELD),
     "curves": Access(ALL_ROWS, _CURVE, BY_LEASE),
     "rungs": Access(ALL_ROWS, _RUNG, BY_LEASE),
-    "observations": Access(ALL_ROWS, _OBSERVATION, BY_LEASE),
-    "models": Access(ALL_ROWS, _MODEL, BY_LEASE),
+    "observations": Access(ALL_ROWS, _OBSERVATION, WITH_END),
+    "models": Access(ALL_ROWS, _MODEL, WITH_END),
     "predictions": Access(ALL_ROWS, "model_id part labels", _PREDICTED),
 }
 """Table -> what the role ``easeml_device`` may do with it."""

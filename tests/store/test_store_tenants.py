@@ -447,12 +447,26 @@ def test_a_lease_is_no_longer_than_the_study_says_and_the_key_stays(doors: Doors
     with doors.tenant.begin() as tx:
         leases.show(tx, claimed(tx, doors.own_trial))
         change(tx, "UPDATE work.trials SET lease_until = now() + interval '900 years', lease_key = 'forged'")
+        early = "INSERT INTO work.models (study_id, data_version_id, trial_id, format, artifact, validation_loss) "
+        early += "SELECT study_id, data_version_id, id, 'skops', 'sha256:' || repeat('0', 64), 0 FROM work.trials"
+        with pytest.raises(DBAPIError, match="row-level security"), tx.begin_nested():
+            change(tx, early)  # a model comes with the end of its attempt
     ((left, key),) = ask(
         "SELECT extract(epoch FROM lease_until - now())::float, lease_key FROM work.trials WHERE id = %s",
         doors.own_trial,
     )
     assert 0 < left <= 60
     assert key == "key"
+
+
+def test_a_trial_that_is_handed_back_is_free_at_once(doors: Doors, ask: Ask) -> None:
+    with doors.tenant.begin() as tx:
+        leases.show(tx, claimed(tx, doors.own_trial))
+        forged = (
+            "UPDATE work.trials SET state = 'SUGGESTED', lease_key = NULL, lease_until = now() + interval '9 years'"
+        )
+        assert change(tx, forged) == 1
+    assert ask("SELECT state, lease_until FROM work.trials WHERE id = %s", doors.own_trial) == [("SUGGESTED", None)]
 
 
 def test_a_device_cannot_suggest_and_the_scheduler_cannot_report(doors: Doors) -> None:

@@ -219,6 +219,8 @@ BEGIN
     NEW.lease_until := least(NEW.lease_until, now_is + make_interval(secs => work.lease_seconds(
       (SELECT config -> 'training' FROM work.studies WHERE id = NEW.study_id))));
   ELSE
+    NEW.lease_key := NULL;
+    NEW.lease_until := NULL;
     told := coalesce(NEW.cost_seconds, 0) + coalesce(NEW.start_seconds, 0)
       + CASE WHEN NEW.cost_seconds IS NULL THEN coalesce(NEW.checkpoint_seconds, 0) ELSE 0 END;
     NEW.lost_seconds := greatest(NEW.lost_seconds, least(
