@@ -103,7 +103,10 @@ class AdoptingLocalExecutor(LocalExecutor):
         """Let running tasks end first where the scheduler was asked to stop; after an error leave them running."""
         kind = sys.exc_info()[0]
         if kind is None or not issubclass(kind, Exception):
-            super().end()
+            try:
+                super().end()
+            finally:  # a second signal interrupts it: workers that were not asked to end see that the queue is closed
+                self.activity_queue.close()
             return
         self.log.error("the scheduler ends by %s; its workers see their tasks to the end", kind.__name__)
         sys.stdout.flush()

@@ -99,6 +99,22 @@ def test_a_task_whose_process_has_ended_is_not_adopted():
     assert not is_run_by_a_worker(ti_of(ended.pid, {"last_heartbeat_at": datetime.now(UTC) + timedelta(days=1)}))
 
 
+def test_a_second_signal_while_workers_are_asked_to_end_leaves_none_behind(monkeypatch):
+    """Python waits for its children at its end: a worker that still waits for a task would keep the scheduler there."""
+
+    def interrupted(self):
+        raise SystemExit
+
+    monkeypatch.setattr(LocalExecutor, "end", interrupted)
+    executor = AdoptingLocalExecutor(parallelism=2)
+    executor.start()
+    with pytest.raises(SystemExit):
+        executor.end()
+    for worker in executor.workers.values():
+        worker.join(20)
+        assert worker.exitcode == 0
+
+
 @pytest.mark.parametrize(
     ("error", "way"), [(None, "waited"), (SystemExit(0), "waited"), (OSError("the database is away"), "left")]
 )
@@ -107,6 +123,7 @@ def test_a_scheduler_waits_for_its_tasks_when_asked_to_stop_and_not_after_an_err
     monkeypatch.setattr(LocalExecutor, "end", lambda self: seen.append("waited"))
     monkeypatch.setattr(executors.os, "_exit", lambda status: seen.append("left"))
     executor = AdoptingLocalExecutor(parallelism=1)
+    executor.activity_queue = PacketQueue()
     try:
         try:
             if error is not None:
