@@ -27,6 +27,7 @@ from stack.git_bundles import write_trust
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
 from stack.network import remembered_port, require_loopback
 from stack.processes import Processes, begin_command, finish_command, run_command
+from stack.pulse import SILENCE_SECONDS, Pulse
 from stack.record import (
     FAILED,
     HEALTHY,
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
 POOL, POOL_SLOTS = "easeml_devices", 2
 HEALTHY_PARTS = ("metadatabase", "scheduler", "triggerer", "dag_processor")
 HEALTH_SECONDS = 120.0
+PULSE_SECONDS = 10.0
 PATIENCE_SECONDS = 300.0
 """How long a demo waits for a part that keeps failing."""
 ABSENCE_SECONDS = 120.0
@@ -132,6 +134,7 @@ class Stack:
         self.bundles, self.referee_options = bundles, referee_options
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
+        self.ended = threading.Event()
         self.record, self.record_lock = Record(launcher=os.getpid()), threading.Lock()
         self.supervisor = Supervisor(
             DatabaseServer(self.server), is_database_up=self.server.alive, on_change=self._tell_change
@@ -223,6 +226,7 @@ class Stack:
             self.access.rest().make_pool(POOL, POOL_SLOTS, "One slot for each training device")
             self.exposed()
         self._note(state=HEALTHY, step="")
+        threading.Thread(target=self._watch_pulse, name="pulse", daemon=True).start()
 
     def _begin_compiling(self) -> subprocess.Popen[bytes]:
         """Compile the product's bytecode, which accounts that cannot write there would do anew in each process."""
@@ -295,6 +299,31 @@ class Stack:
             self.supervisor.watch(self.processes.start(component))
         self._note_parts()
 
+    def _watch_pulse(self) -> None:
+        """End what lives but does nothing, so that the supervisor starts it again."""
+        pulse = Pulse()
+        while not self.ended.wait(PULSE_SECONDS):
+            for name in pulse.note(self._signs()):
+                self._warn(f"{name} has shown no sign of life for {SILENCE_SECONDS:.0f} s; it is killed")
+                for running in self.processes.running:
+                    if running.name == name:
+                        running.process.kill()
+
+    def _signs(self) -> dict[str, object]:
+        """What shows that each part works: its latest heartbeat; of an API server, an answer."""
+        if not self.server.alive():
+            return {}
+        beats = Rest(self.record.url, ADMIN, "", timeout_seconds=5).heartbeats()
+        now = time.monotonic()
+        signs: dict[str, object] = {part.replace("_", "-"): beat for part, beat in beats.items()}
+        signs["api-server"] = now if beats else None
+        if self.places.task_port.exists():
+            port = self.places.task_port.read_text(encoding="utf-8").strip()
+            tasks = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
+            signs["task-api-server"] = now if tasks.answers("/execution/health") else None
+        pids = {running.name: running.process.pid for running in self.processes.running}
+        return {name: (pids[name], sign) for name, sign in signs.items() if name in pids}
+
     def _await_health(self, since: datetime, tell: Callable[[str], None]) -> None:
         rest = Rest(self.record.url, ADMIN, "", timeout_seconds=5)
         deadline = time.monotonic() + HEALTH_SECONDS
@@ -323,6 +352,7 @@ class Stack:
         with ignoring_stop_signals():
             self.held.callback(self._note_end, error if failed else None)
             with self.held:
+                self.ended.set()
                 self.supervisor.hold()
                 self.processes.stop()
                 self.supervisor.stop()

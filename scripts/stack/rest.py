@@ -118,6 +118,17 @@ class Rest:
             return {}
         return {name: _health(part or {}, since) for name, part in answer.items()}
 
+    def heartbeats(self) -> dict[str, str]:
+        """The latest heartbeat of each part that Airflow knows of; empty while the API server does not answer."""
+        try:
+            answer = self._ask("GET", f"{PUBLIC}/monitor/health", None)
+        except RestError:
+            return {}
+        beats = {
+            name: [str(v) for k, v in (part or {}).items() if k.startswith("latest_")] for name, part in answer.items()
+        }
+        return {name: found[0] for name, found in beats.items() if found}
+
     def has_dag(self, dag_id: str) -> bool:
         """Whether the DAG processor has read a DAG of this id."""
         try:

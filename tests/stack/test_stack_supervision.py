@@ -14,6 +14,7 @@ from stack.components import Component
 from stack.environment import plain_environment
 from stack.failures import StackError
 from stack.processes import Processes
+from stack.pulse import Pulse
 from stack.supervision import FAILING, RESTARTING, RUNNING, WAITING, Backoff, Supervisor
 
 PLAIN = Backoff(first_seconds=1, factor=2, most_seconds=8, jitter=0, steady_seconds=30, failing=3)
@@ -191,3 +192,23 @@ def test_a_killed_process_is_started_again_and_the_stop_ends_what_the_killed_one
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             until(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_part_whose_heartbeat_stands_still_is_found_and_one_that_is_not_known_of_is_not():
+    now = [0.0]
+    pulse = Pulse(lambda: now[0])
+    found = []
+
+    def look(**signs):
+        now[0] += 10
+        found.extend((now[0], name) for name in pulse.note(signs))
+
+    for second in range(8):
+        look(scheduler="beat 1", triggerer=f"beat {second}")
+    look()  # the API server is away: nothing is known, and the count begins anew
+    for second in range(13):
+        look(scheduler="beat 1", triggerer=f"beat {second}")
+    assert found == [(220.0, "scheduler")]
+    now[0] += 100_000  # the machine slept: one look is no proof
+    look(scheduler="beat 1", triggerer="beat 12")
+    assert len(found) == 1
