@@ -43,7 +43,7 @@ def with_rules(owner: Store, *, on: bool) -> None:
 def ratio(meter: Meter, view: str, on: str, off: str) -> float:
     """The median over the rounds of the processor time of one view with rules by that without."""
     used = {how: [f["processor_ms"] for f in meter.found if f["view"] == f"{view}, {how}"] for how in (on, off)}
-    return statistics.median(a / b for a, b in zip(used[on], used[off], strict=True))
+    return float(statistics.median(a / b for a, b in zip(used[on], used[off], strict=True)))
 
 
 @click.command()

@@ -30,7 +30,7 @@ from measuring.tracing import Statement, Trace, tracing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e16"  # noqa: S105
+SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e16"  # noqa: S105 - of traces alone
 """Secret of the installation: the same rows are sealed, and the same runs are missing, in every trace."""
 
 GATE = {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"}

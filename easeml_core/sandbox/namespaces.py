@@ -85,9 +85,9 @@ def build_root(libc: ctypes.CDLL, folder: Path, *, size_mb: int) -> None:
             _show(libc, path, _under(folder, path), bound)
     for device in map(Path, _DEVICES):
         _bind(libc, device, _under(folder, device))
-    for place in (Path("/dev/shm"), Path("/tmp"), folder):  # noqa: S108
+    for place in (Path("/dev/shm"), Path("/tmp"), folder):  # noqa: S108 - empty ones of the sandbox
         _make_empty(libc, _under(folder, place), size_mb, shown=any(place.is_relative_to(b) for b in bound))
-    for shared in ("/dev/shm", "/tmp"):  # noqa: S108
+    for shared in ("/dev/shm", "/tmp"):  # noqa: S108 - empty ones of the sandbox
         _under(folder, Path(shared)).chmod(0o1777)
     _under(folder, Path("/proc")).mkdir()
     _bind(libc, Path("/proc"), _under(folder, Path("/proc")))

@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
 
 LOCKS = ("suggest", "assess", "row registry")
-"""Locks with a row of their own in ``work.locks``."""
+"""Locks with a separate row in ``work.locks``."""
 
 _OTHER_LOCKS = 16
 
@@ -206,7 +206,6 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "test_sets_name_key": lambda v: AlreadyExistsError(
         "test set of this study", v.get("name"), remedy="choose another name"
     ),
-    "suggestion_requests_own_key_check": lambda v: InvalidInputError(v["said"]),
     "suggestion_requests_open_check": lambda v: StateError(
         f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has decided"
     ),
@@ -416,6 +415,19 @@ def savepoint(tx: Connection, *, ending: tuple[type[BaseException], ...] = ()) -
     except DBAPIError as failure:
         nested.close()  # otherwise the connection refuses every further statement
         raise translate(failure, tx.engine) from failure
+
+
+@contextlib.contextmanager
+def waiting_briefly(tx: Connection, milliseconds: int = 100) -> Iterator[None]:
+    """A part of a savepoint that waits for locks of other transactions no longer than this.
+
+    Raises:
+        ConcurrentUpdateError: Of the savepoint around it, which restores the limit of the transaction.
+    """
+    before = tx.exec_driver_sql("SHOW lock_timeout").scalar()
+    tx.exec_driver_sql(f"SET LOCAL lock_timeout = {int(milliseconds)}")
+    yield
+    tx.exec_driver_sql("SELECT set_config('lock_timeout', %(before)s, true)", {"before": before})
 
 
 def _shown(url: URL) -> str:

@@ -35,7 +35,7 @@ _LEASED = (
 BY_LEASE = _LEASED % "trial_id"
 # A result comes with the end of its attempt, in one transaction.
 WITH_END = BY_LEASE.replace("(t.state = 'RUNNING' OR t.finished_at >= now())", "t.finished_at >= now()")
-# Keys are unique in the installation: nobody takes the key that another login's next task will use.
+# Keys are unique in the installation: no login takes the key that another one's next task will use.
 OWN_KEY = "right({table}.request_key, length(work.caller()) + 1) = '@' || work.caller()"
 
 
@@ -49,6 +49,7 @@ class Access:
         adding: SQL: which rows it may add.
         changes: Columns that it may change.
         changing: SQL: which rows it may change, and lock.
+        deletes: Whether it may delete the rows that it reads.
     """
 
     reads: str
@@ -56,10 +57,11 @@ class Access:
     adding: str = ""
     changes: str = ""
     changing: str = ""
+    deletes: bool = False
 
 
 OF_LOGIN = "{table}.login = work.caller()"
-_ASKED = "request_key requested device studies functions trainers runtimes"
+_ASKED = "request_key requested device studies functions sources trainers runtimes"
 _REPORTED = (
     "state progress failure failure_kind cost_seconds start_seconds lost_seconds resumed_seconds checkpoint "
     "checkpoint_seconds checkpoint_progress lease_key lease_until beat_at finished_at"
@@ -172,7 +174,9 @@ SCHEDULERS = {
         *("selection_settings", "production", "tenant_logins"),
     )
 } | {
-    "suggestion_requests": Access(ALL_ROWS, changes="decided_at refusal", changing=ALL_ROWS),
+    "suggestion_requests": Access(
+        ALL_ROWS, changes="tries decided_at refusal studies functions sources", changing=ALL_ROWS, deletes=True
+    ),
     "trials": Access(
         ALL_ROWS,
         "study_id candidate_id data_version_id device limit_seconds lease_until retries",
@@ -246,6 +250,9 @@ def _of_table(role: str, table: str, access: Access) -> Iterator[str]:
     if access.adds:
         yield f"GRANT INSERT ({_names(access.adds)}) ON work.{table} TO {role}"
         yield _policy(role, "adds", table, f"FOR INSERT TO {role} WITH CHECK ({access.adding})")
+    if access.deletes:
+        yield f"GRANT DELETE ON work.{table} TO {role}"
+        yield _policy(role, "deletes", table, f"FOR DELETE TO {role} USING ({access.reads})")
     if access.changes:
         yield f"GRANT UPDATE ({_names(access.changes)}) ON work.{table} TO {role}"
         # The row may leave the state in which it could be changed; which row it is cannot be changed.

@@ -249,7 +249,7 @@ async def until(
                 return found
             failures = 0
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311
+                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads the load
                     await asyncio.sleep(rest)
                     await woken.wait()
             rest = rest_seconds if woken.is_set() else 0.0

@@ -110,6 +110,7 @@ def end_statements(login: str) -> tuple[str, ...]:
     return (
         f'ALTER ROLE "{login}" NOLOGIN',
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{login}'",
+        f'DROP OWNED BY "{login}"',  # default privileges that it has set, say
         f'DROP ROLE "{login}"',
     )
 

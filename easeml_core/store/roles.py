@@ -169,7 +169,8 @@ def ensure_schemas(cursor: Cursor) -> None:
 # Every role may ask PostgreSQL how often a table was written, how large it is, what others wait for and how much log
 # was written; and the number of a new large object, or of a large value, comes from the counter that every large value
 # of the server moves. The catalogue says of each table, of sealed ones too, how many rows and pages it had when it was
-# last vacuumed or analyzed: columns that only the owner may read. A role that reads them before and after an answer
+# last vacuumed or analyzed: columns that only the owner may read. Advisory locks share the server's table of locks,
+# which one session could fill. A role that reads them before and after an answer
 # learns how much the referee wrote for it. docs/install.md has the same for servers that others run.
 _CLOSE_STATISTICS = f"""
 DO $$
@@ -179,7 +180,8 @@ BEGIN
     SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
     AND p.proname ~ ('^(pg_stat_|pg_(relation|table|total_relation|indexes|database|tablespace)_size$'
                      '|pg_lock_status$|pg_current_wal_|pg_control_|pg_last_wal_|pg_logical_emit_message$'
-                     '|lo_creat$|lo_create$|lo_from_bytea$|pg_column_toast_chunk_id$|pg_notification_queue_usage$)')
+                     '|pg_(try_)?advisory_(xact_)?lock(_shared)?$|lo_creat$|lo_create$|lo_from_bytea$'
+                     '|pg_column_toast_chunk_id$|pg_notification_queue_usage$)')
     AND has_function_privilege('{WORKER}', p.oid, 'EXECUTE')
   LOOP
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);

@@ -201,6 +201,7 @@ _COMMANDS = (
         program check
         program infer
         program match
+        service install
         promotion verify
         simulate
         study pause

@@ -126,4 +126,4 @@ if __name__ == "__main__":
             sys.exit(error.strerror)
         command = command[2:]
         tie_to(int(sys.argv[1]))  # a change of account takes the wish back: prctl(2)
-    os.execv(command[0], command)  # noqa: S606
+    os.execv(command[0], command)  # noqa: S606 - the command of a component

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from easeml_core.entities import Executor
 from easeml_core.errors import StoreError
+from easeml_core.services.selection.retry import retry_all
 from easeml_core.store import logins
 from easeml_core.store.database import Store
 from easeml_core.store.grants import KINDS
@@ -30,7 +31,7 @@ KEY = f"dag/run/task/-1@{TENANT}"
 
 @dataclass
 class Doors:
-    """A database with a victim, whose rows are in every table, and a tenant who has an active study of its own."""
+    """A database with a victim, whose rows are in every table, and a tenant who has an active study."""
 
     victim: Any
     own: Any
@@ -92,7 +93,7 @@ _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'work' ORDER BY 1"
 _HOLDERS = """
 SELECT count(*) FROM pg_policies p WHERE p.schemaname = 'work' AND p.tablename = %s AND 'easeml_tenant' = ANY (p.roles)
 """
-OPEN = {"alembic_version", "artifact_store", "restarts"}
+OPEN = {"alembic_version", "artifact_store", "heartbeats", "restarts"}
 """Tables of the installation, in which no row is a tenant's."""
 
 
@@ -108,10 +109,15 @@ def test_every_table_has_row_security_and_is_closed_unless_it_is_named(doors: Do
                 if verb in ("SELECT", "INSERT", "UPDATE", "REFERENCES"):
                     asked = "SELECT has_any_column_privilege(%s, %s, %s)"
                 known = access.get(table)
-                may = known is not None and {"SELECT": True, "INSERT": known.adds, "UPDATE": known.changes}.get(verb)
+                may = known is not None and {
+                    "SELECT": True,
+                    "INSERT": known.adds,
+                    "UPDATE": known.changes,
+                    "DELETE": known.deletes,
+                }.get(verb)
                 assert ask(asked, role, f"work.{table}", verb) == [(bool(may),)], (role, table, verb)
             assert ask("SELECT count(*) FROM pg_policies WHERE tablename = %s AND %s = ANY (roles)", table, role) == [
-                (0 if known is None else 1 + bool(known.adds) + bool(known.changes),)
+                (0 if known is None else 1 + bool(known.adds) + bool(known.changes) + known.deletes,)
             ]
 
 
@@ -191,7 +197,7 @@ ATTACKS = (
     'INSERT INTO work.rungs (trial_id, rung, step, "of", quality, known, rule, goes_on) '
     "SELECT id, 9, 1, 9, 1, 0, 'median', true FROM generate_series(1, 9) id",
     "INSERT INTO work.predictions (model_id, part, labels) SELECT id, 'validation', 'x' FROM generate_series(1, 9) id",
-    # Rows of its own that only the scheduler, the referee or a lease gives.
+    # Rows of its studies that only the scheduler, the referee or a lease gives.
     "INSERT INTO work.models (study_id, data_version_id, format, artifact, validation_loss) SELECT study_id, id, "
     "'constant', 'sha256:' || repeat('0', 64), 0 FROM work.data_versions",
     "INSERT INTO work.models (study_id, data_version_id, trial_id, format, artifact, validation_loss) SELECT study_id, "
@@ -236,6 +242,8 @@ ATTACKS = (
     "SET ROLE easeml_scheduler",
     "SET SESSION AUTHORIZATION easeml_owner",
     "SELECT * FROM sealed.ledger",
+    "SELECT count(pg_advisory_lock(g)) FROM generate_series(1, 1000) g",
+    "SELECT pg_try_advisory_xact_lock_shared(1)",
 )
 
 
@@ -299,7 +307,6 @@ def test_an_open_transaction_of_a_tenant_stops_nobody(doors: Doors, database: An
         token = claimed(held, doors.own_trial)
         leases.show(held, token)
         change(held, "UPDATE work.trials SET beat_at = now()")
-        scalar(held, "SELECT pg_advisory_lock(hashtext('easeml suggest'))")
         ask("SET lock_timeout = '1s'")
         make_rows("others", tenant="others")  # registers and activates
         with database.worker.begin() as tx:
@@ -421,6 +428,44 @@ def test_time_that_an_attempt_leaves_out_is_charged(doors: Doors, ask: Ask) -> N
     ended(doors.tenant, doors.own_trial, token, cost=0.001)
     ((charged,),) = ask("SELECT charged_seconds FROM work.trials WHERE id = %s", doors.own_trial)
     assert 860 < charged < 1000
+
+
+def test_time_without_a_heartbeat_is_charged_when_the_trial_is_claimed_again(doors: Doors, ask: Ask) -> None:
+    with doors.tenant.begin() as tx:
+        claimed(tx, doors.own_trial)
+    an_hour = "attempt_started_at = attempt_started_at - interval '3000 s', beat_at = beat_at - interval '3000 s'"
+    owner = (
+        "SET session_replication_role = replica; UPDATE work.trials SET started_at = started_at - interval '3000 s', "
+    )
+    ask(f"{owner}{an_hour} WHERE id = {doors.own_trial}")
+    with doors.tenant.begin() as tx:
+        claimed(tx, doors.own_trial)
+    ((lost,),) = ask("SELECT lost_seconds FROM work.trials WHERE id = %s", doors.own_trial)
+    assert lost >= 3000
+
+
+def test_a_trial_whose_row_a_tenant_holds_delays_no_decision(doors: Doors, database: Any, ask: Ask) -> None:
+    """A claim of a trial that has ended, left open: what refers to the trial, or claims it, does not wait."""
+    with doors.tenant.begin() as tx:
+        leases.show(tx, claimed(tx, doors.own_trial))
+        change(
+            tx,
+            "UPDATE work.trials SET state = 'FAILED', failure = 'x', failure_kind = 'task', finished_at = now() "
+            "WHERE id = :id",
+            id=doors.own_trial,
+        )
+    again = "SELECT * FROM work.claim_trial(:id, 'k', 'trainer:tree', '{}')"
+    with doors.tenant.begin() as held:
+        found = row(held, again, id=doors.own_trial)
+        assert found is not None
+        assert found.outcome == "ended"
+        with database.worker.begin() as tx:
+            tx.exec_driver_sql("SET LOCAL lock_timeout = 500")
+            assert retry_all(tx, [doors.own_trial])
+        with doors.device.begin() as tx:
+            other = row(tx, again, id=doors.own_trial)
+            assert other is not None
+            assert other.outcome in ("held", "ended")
 
 
 def test_the_next_attempt_makes_the_token_worthless(doors: Doors, database: Any, ask: Ask) -> None:

@@ -79,7 +79,7 @@ TRIGGERS = {
 RAISED = {
     *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
     *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
-    *("audit_append_only", "suggestion_requests_open_check", "suggestion_requests_own_key_check"),
+    *("audit_append_only", "suggestion_requests_open_check"),
 }
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
 from easeml_core.entities import FailureKind, TrialState
-from easeml_core.errors import BudgetExhaustedError, StateError
+from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.compute_budget import reservation
-from easeml_core.store.database import lock, notify, notify_pages, savepoint
+from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
 from easeml_core.store.tables import reservations, retries, studies, trials
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ def retry_all(tx: Connection, failed: Sequence[int]) -> bool:
     added = False
     for trial_id in failed:
         try:
-            with savepoint(tx):
+            with savepoint(tx), waiting_briefly(tx):  # all decisions wait for this one
                 _retry(tx, trial_id)
-        except (BudgetExhaustedError, StateError):
-            continue  # it waits for a budget, or for newer data
+        except (BudgetExhaustedError, StateError, ConcurrentUpdateError):
+            continue  # it waits for a budget, for newer data, or for a transaction that holds the failed trial
         added = True
     return added
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.suggestion_requests import FiledRequest, SuggestionRequest
+    from easeml_core.store.tables.suggestion_requests import FiledSuggestionRequest, SuggestionRequest
 
 WAIT_SECONDS = 300.0
 """How long a caller waits for the scheduler's process; a further call with the same key goes on waiting."""
@@ -151,7 +151,7 @@ class FiledSuggester:
         with self._store.begin(writes=False) as tx:
             return Suggestions.of(*decisions.batch_of_request(tx, logins.own_key(tx, request_key)))
 
-    def _file(self, count: int, device: str | None, request_key: str) -> FiledRequest:
+    def _file(self, count: int, device: str | None, request_key: str) -> FiledSuggestionRequest:
         with self._store.begin() as tx:
             return suggestion_requests.file_suggestion_request(
                 tx,

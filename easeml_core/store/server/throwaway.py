@@ -25,7 +25,7 @@ FAST_SETTINGS: Mapping[str, str | int] = MappingProxyType(
     {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "scram_iterations": 1}
 )
 PREFIX = "easeml-throwaway-"
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
 ROOMY_BYTES = 1 << 30  # containers often have 64 MB, in which one cluster hardly fits
 YOUNG_SECONDS = 60
 _LOCK = "in-use.lock"

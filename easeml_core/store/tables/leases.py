@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 # column takes.
 _SAVED = "coalesce(t.checkpoint_seconds, 0)"
 _LOST = f"""least(t.limit_seconds - {_SAVED}, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
-  greatest(0, extract(epoch FROM least(t.lease_until, coalesce(t.beat_at, clock_timestamp())) - t.attempt_started_at)
-    ::double precision
+  greatest(0, extract(epoch FROM least(t.lease_until, CASE WHEN t.lease_hash IS NULL
+    THEN coalesce(t.beat_at, clock_timestamp()) ELSE clock_timestamp() END) - t.attempt_started_at)::double precision
     - ({_SAVED} - t.resumed_seconds))
   ELSE 0 END)"""
 _COUNTED = "t.attempt - t.excused - (t.excused < 10 AND work.was_restarted(t.beat_at))::int"

@@ -62,7 +62,7 @@ class SuggestionRequest:
     refusal: str | None
 
 
-class FiledRequest(NamedTuple):
+class FiledSuggestionRequest(NamedTuple):
     """The request with a key: its number, and whether it was there before."""
 
     id: int
@@ -95,7 +95,7 @@ def file_suggestion_request(
     functions: Mapping[str, str | None],
     trainers: bool,
     runtimes: Sequence[str] | None,
-) -> FiledRequest:
+) -> FiledSuggestionRequest:
     """File a request and wake the scheduler; repeatable: a further call with the key gives the same request.
 
     Args:
@@ -129,7 +129,7 @@ def file_suggestion_request(
     if number is None:  # a login sees its own requests only
         raise NotFoundError(kind="request for suggestions with the key", name=request_key)
     notify(tx, f"suggestions:{number}", channel=SCHEDULER_CHANNEL)
-    return FiledRequest(int(number), made is None)
+    return FiledSuggestionRequest(int(number), made is None)
 
 
 _OF_KEY = "SELECT id FROM work.suggestion_requests WHERE request_key = :key AND refusal IS NULL"

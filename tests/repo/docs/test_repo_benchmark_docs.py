@@ -7,8 +7,8 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doc_pages import Page, parse
 from figures import benchmarks as catalogue
-from pages import Page, parse
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 import pytest
-from pages import ROOT, Page, parse
+from doc_pages import ROOT, Page, parse
 
 from easeml_core.training import command_training
 from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates

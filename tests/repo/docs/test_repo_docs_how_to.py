@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from pages import Page
+from doc_pages import Page
 
 PAGE = Page("operators.md", "Operators one by one")
 SECTIONS: dict[str, str] = dict(re.findall(r"^### @?(\w+)\n(.*?)(?=^##|\Z)", PAGE.text, re.DOTALL | re.MULTILINE))

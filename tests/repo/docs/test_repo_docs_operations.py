@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Page, parse
+from doc_pages import Page, parse
 from reference_pages.database_pages import rights_page
 
 from easeml_core.store.artifacts.local import ArtifactStore

@@ -7,7 +7,7 @@ import pkgutil
 import re
 
 import pytest
-from pages import ROOT, Page
+from doc_pages import ROOT, Page
 
 PAGE = Page("pages.md")
 PICTURES = ROOT / "docs" / "pictures" / "pages"

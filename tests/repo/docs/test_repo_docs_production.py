@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pages import Page, parse
+from doc_pages import Page, parse
 
 from easeml_core.store.database import Store
 

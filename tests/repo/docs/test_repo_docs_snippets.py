@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 import pytest
 import yaml
-from pages import ROOT, parse
+from doc_pages import ROOT, parse
 from snippets import BLOCKS, PAGES, Block, calls, named
 
 from easeml_core.cli.app import cli

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from pages import Page
+from doc_pages import Page
 
 from easeml_core.services.referee.process import Referee
 from easeml_core.store.artifacts.local import ArtifactStore

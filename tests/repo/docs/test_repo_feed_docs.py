@@ -7,7 +7,7 @@ import inspect
 import re
 
 import pytest
-from pages import Page, parse
+from doc_pages import Page, parse
 
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.models.inference import WarmModels

@@ -7,8 +7,8 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
+from doc_pages import Page, parse
 from figures.gate import catalogue
-from pages import Page, parse
 
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.gate.condition import parse_condition

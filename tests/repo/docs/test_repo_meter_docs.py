@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner
+from doc_pages import MOST_BYTES, Page, parse
 from figures.meter import catalogue as catalogue
 from figures.meter import sizes
 from figures.meter.validation import exact_validation_minimum
 from meter_oracles import combine_signals
-from pages import MOST_BYTES, Page, parse
 
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig

@@ -7,7 +7,7 @@ import math
 import re
 
 import pytest
-from pages import Page
+from doc_pages import Page
 
 from easeml_core.metrics.metric import METRICS, metric_of, require_gate_metric
 from easeml_core.programs.search_space import reader, sampling

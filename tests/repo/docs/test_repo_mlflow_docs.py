@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pages import Page, parse
+from doc_pages import Page, parse
 
 from easeml_core.services.operations.mlflow_sync import STATUS, Mirror
 

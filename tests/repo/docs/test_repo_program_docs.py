@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import Page, parse
+from doc_pages import Page, parse
 
 from easeml_core.errors import ProgramError
 from easeml_core.models.networks.architecture import NORMALISATIONS

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from doc_pages import Page
 from figures import benchmarks as catalogue
-from pages import Page
 from rungs import ETA
 
 from easeml_core.config import TrainingConfig

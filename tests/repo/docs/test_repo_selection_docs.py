@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 import pytest
+from doc_pages import MOST_BYTES, Page, parse
 from figures import markdown
 from figures.selection import catalogue, tables
 from figures.selection.trade_offs import PARTS
-from pages import MOST_BYTES, Page, parse
 
 from easeml_core import config
 

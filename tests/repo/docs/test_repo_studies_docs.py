@@ -7,7 +7,7 @@ import inspect
 from pathlib import Path
 
 import pytest
-from pages import Page
+from doc_pages import Page
 
 from easeml_core.services.registration.register import register_study
 

@@ -72,7 +72,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "The command has no address of a database: it reads options and files of its caller.",
         *("cache clear", "cache show", "completion", "db start", "db url", "evidence keys", "evidence trust"),
         *("gate attack", "gate decide", "gate plan", "gate selftest", "meter plan", "meter replay", "program check"),
-        *("program infer", "program match", "promotion verify", "simulate"),
+        *("program infer", "program match", "promotion verify", "service install", "simulate"),
     ),
     *_undriven(
         Kind.COMMAND,

@@ -12,6 +12,8 @@ from easeml_core.services.selection import scheduler_process as room
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.selection.suggestions import FiledSuggester, suggester_for
+from easeml_core.store import logins
+from easeml_core.store.database import Store
 from easeml_core.store.tables import suggestion_requests
 
 LOGIN = "easeml_t_garden"
@@ -202,7 +204,7 @@ def test_a_request_whose_decision_ends_the_process_ends_it_a_few_times(
     assert found(installation, number).refusal == room.FAULT
 
 
-def test_what_the_asker_can_mend_is_refused_and_may_be_asked_again(installation: Any) -> None:
+def test_what_the_asker_can_correct_is_refused_and_may_be_asked_again(installation: Any) -> None:
     number = file(installation, "key", studies=["nose"])
     process = SchedulerProcess(installation.owner)
     assert process.decide_open() == 1
@@ -304,3 +306,40 @@ def test_what_cannot_be_asked_is_not_filed(asked: dict[str, Any], installation: 
     with pytest.raises(ConfigError):
         FiledSuggester(installation.store).ask(**{"request_key": "key"} | asked)
     assert installation.sql("SELECT FROM work.suggestion_requests") == []
+
+
+@pytest.mark.own_database
+def test_the_roles_can_do_what_they_must_and_each_login_gets_its_own(installation: Any, database: Any) -> None:
+    """Logins as `easeml tenant login` makes them, a device, and the process under the role easeml_scheduler."""
+    administrator = Store(database.url("postgres"))
+    with administrator.begin() as tx:
+        logins.run(tx, logins.statements(tx, LOGIN, "secret"))
+        tenants = [n for (n,) in installation.sql("SELECT id FROM work.tenants WHERE name IN ('h-2', 'h-3')")]
+        logins.map_login(tx, LOGIN, tenants)
+    stores = [
+        Store(database.owner.address_of(LOGIN, "secret")),
+        *(Store(database.url(f"easeml_{role}")) for role in ("device", "scheduler")),
+    ]
+    tenant, device, scheduler = stores
+    process, stop = SchedulerProcess(scheduler), threading.Event()
+    thread = threading.Thread(target=process.run, args=(stop,))
+    thread.start()
+    try:
+        for _ in range(2):
+            own = suggester_for(tenant, functions={"tree": "a"}).ask(count=3, request_key="night/1")
+            assert {t.study for t in own.trials} == {"h-2", "h-3"}
+        assert len(suggester_for(device).ask(count=2, device="gpu", request_key="night/1").trials) == 2
+        with pytest.raises(StateError, match="study of this login 'h-1'"):
+            suggester_for(tenant, studies_only=["h-1"]).ask(request_key="night/2")
+        with scheduler.begin() as tx:
+            assert suggestion_requests.forget_old_requests(tx) == 0
+    finally:
+        stop.set()
+        thread.join(30)
+        for store in stores:
+            store.close()
+        with administrator.begin() as tx:
+            tx.exec_driver_sql(f"DELETE FROM work.tenant_logins WHERE login = '{LOGIN}'")
+            logins.run(tx, logins.end_statements(LOGIN))
+        administrator.close()
+    assert not thread.is_alive()

@@ -15,7 +15,7 @@ from easeml_core.services.registration.register import pause_study, register_stu
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
-from easeml_core.services.selection.suggestions import FiledScheduler
+from easeml_core.services.selection.suggestions import FiledSuggester
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store import logins
@@ -97,9 +97,9 @@ def test_the_life_of_two_tenants(database: Any, artifacts: Any, stores: dict[str
     thread = threading.Thread(target=process.run, args=(stop,))
     thread.start()
     try:
-        (asked,) = FiledScheduler(garden).ask(request_key="dag/run/suggest/-1").trials
+        (asked,) = FiledSuggester(garden).ask(request_key="dag/run/suggest/-1").trials
         assert asked.study == "garden"
-        given = FiledScheduler(stores["device"]).ask(request_key="dag/run/suggest/-1").trials  # the same key
+        given = FiledSuggester(stores["device"]).ask(request_key="dag/run/suggest/-1").trials  # the same key
         assert asked.trial_id not in {trial.trial_id for trial in given}
     finally:
         stop.set()

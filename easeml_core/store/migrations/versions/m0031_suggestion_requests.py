@@ -41,15 +41,10 @@ CREATE UNIQUE INDEX suggestion_requests_request_key ON work.suggestion_requests 
 CREATE INDEX suggestion_requests_open_idx ON work.suggestion_requests (login, id) WHERE decided_at IS NULL;
 CREATE INDEX suggestion_requests_decided_idx ON work.suggestion_requests (decided_at);
 
--- One login cannot fill the table: it waits for decisions first. Keys are unique in the installation, so a tenant's
--- ends with its login: no tenant takes the key that another one's next task will use.
+-- One login cannot fill the table: it waits for decisions first.
 CREATE FUNCTION work.suggestion_requests_check() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  IF NEW.login LIKE 'easeml\\_t\\_%' AND right(NEW.request_key, length(NEW.login) + 1) <> '@' || NEW.login THEN
-    RAISE EXCEPTION 'the key of a request of % must end with @%', NEW.login, NEW.login
-      USING ERRCODE = 'check_violation', CONSTRAINT = 'suggestion_requests_own_key_check';
-  END IF;
   IF (SELECT count(*) FROM work.suggestion_requests q WHERE q.login = NEW.login AND q.decided_at IS NULL) >= 1000 THEN
     RAISE EXCEPTION 'login % has 1000 requests for suggestions without a decision', NEW.login
       USING ERRCODE = 'check_violation', CONSTRAINT = 'suggestion_requests_open_check';

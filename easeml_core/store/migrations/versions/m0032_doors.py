@@ -131,8 +131,11 @@ DECLARE
   counted integer;
   is_late boolean;
 BEGIN
-  SELECT * INTO t FROM work.trials WHERE id = trial AND work.may_change(study_id, true) FOR UPDATE;
+  -- Without waiting, and so that a foreign key to this trial does not wait for it: a tenant may keep its transaction
+  -- open for hours.
+  SELECT * INTO t FROM work.trials WHERE id = trial AND work.may_change(study_id, true) FOR NO KEY UPDATE SKIP LOCKED;
   IF NOT FOUND THEN
+    outcome := (SELECT 'held' FROM work.trials WHERE id = trial AND work.may_change(study_id, true));
     RETURN;
   END IF;
   settings := (SELECT config -> 'training' FROM work.studies WHERE id = t.study_id);
@@ -146,8 +149,8 @@ BEGIN
       RETURN;
     END IF;
     saved := coalesce(t.checkpoint_seconds, 0);
-    wall := greatest(0, extract(epoch FROM least(t.lease_until, coalesce(t.beat_at, clock_timestamp()))
-      - t.attempt_started_at));
+    wall := greatest(0, extract(epoch FROM least(t.lease_until, CASE WHEN t.lease_hash IS NULL
+      THEN coalesce(t.beat_at, clock_timestamp()) ELSE clock_timestamp() END) - t.attempt_started_at));
     UPDATE work.trials SET state = 'SUGGESTED', lease_key = NULL, lease_until = NULL, lost_seconds = least(
         limit_seconds - saved, 1e9, lost_seconds + greatest(0, wall - (saved - resumed_seconds)))
       WHERE id = trial RETURNING * INTO t;
@@ -209,7 +212,8 @@ BEGIN
   IF NEW.resumed_seconds <> 0 THEN  -- a checkpoint that cannot be used is forgotten, and nothing else
     NEW.resumed_seconds := OLD.resumed_seconds;
   END IF;
-  IF octet_length(NEW.progress::text) > 20000 THEN  -- which pages read with every list of trials
+  -- Pages read it with every list of trials, and Python refuses numbers of very many digits.
+  IF octet_length(NEW.progress::text) > 20000 OR NEW.progress::text ~ '[0-9]{250}' THEN
     NEW.progress := OLD.progress;
   END IF;
   NEW.failure := left(NEW.failure, 4000);

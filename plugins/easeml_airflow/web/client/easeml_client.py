@@ -103,7 +103,7 @@ def _asked(url: str, body: Answer | None, headers: Mapping[str, str], timeout: f
     headers = {**headers, "Accept": "application/json", "Content-Type": "application/json"}
     try:
         request = urllib.request.Request(url, data=data, headers=headers)  # noqa: S310 - http only
-        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=timeout) as answer:  # noqa: S310 - http only
             content: Answer = json.load(answer)
             return content
     except urllib.error.HTTPError as error:
