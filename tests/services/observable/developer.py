@@ -132,6 +132,8 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
         times = {(table, column) for table, column in tx.execute(text(_IS_TIME))}
         ours = [f"{schema}.{name}" for schema, name in relations if schema not in _CATALOGUES]
         content = {table: _content(tx, table) for table in ours}
+        for row in content["work.heartbeats"]:  # of the process's clock alone: an interval of it, and a lease from then
+            row |= {"beat_at": None, "until": None}
         found = [s for r in relations if r[0] in _CATALOGUES for s in _catalogue(lab, tx, *r)] if catalogue else []
         found += [*_functions(tx), _sizes(lab)] if catalogue else []
     ranks = _ranks(v for table, rows in content.items() for row in rows for c, v in row.items() if (table, c) in times)
@@ -142,7 +144,7 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
         found.append(Sight(Kind.TABLE, table, "", len(rows)))
         shown = [{c: ranks.get(v) if (table, c) in times else v for c, v in row.items()} for row in rows]
         if table == "work.catalogue":  # holds the number of a transaction
-            shown = [row | {"changed_by": writers.get(int(str(row["changed_by"])))} for row in shown]
+            shown = [row | {"changed_by": writers.get(int(str(row["changed_by"] or 0)))} for row in shown]
         shown = [{c: _neutral_value(neutral, f"{table}.{c}", v) for c, v in row.items()} for row in shown]
         shown.sort(key=lambda row: _public(table, row))
         found += [Sight(Kind.COLUMN, f"{table}.{c}", "", [row[c] for row in shown]) for c in (rows[0] if rows else ())]
@@ -245,7 +247,8 @@ def freeze_times(lab: Any) -> None:
     """Replace every time in schema work by its rank in seconds: pages of two installations then show the same times."""
     with contextlib.closing(lab.server.connect(database=lab.name)) as opened, opened.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")
-        cursor.execute(f"{_IS_TIME} AND table_schema = 'work'")
+        cursor.execute(f"UPDATE work.heartbeats SET beat_at = '{EPOCH}', until = '{EPOCH}'")
+        cursor.execute(f"{_IS_TIME} AND table_schema = 'work' AND table_name <> 'heartbeats'")
         columns = cursor.fetchall()
         every = " UNION ".join(f"SELECT {column} AS t FROM {table}" for table, column in columns)
         ranked = "SELECT t, row_number() OVER (ORDER BY t) AS n"

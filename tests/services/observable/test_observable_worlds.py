@@ -43,6 +43,7 @@ from undriven import UNDRIVEN
 
 from easeml_core.attestation import SigningKey
 from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -139,7 +140,18 @@ def quiet_server() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def worlds(quiet_server: Any, template_maker: Any, tmp_path_factory: Any) -> Iterator[Mapping[str, World]]:
+def same_referee() -> Iterator[None]:
+    """A referee that has just said that it lives: when it last did so follows from the clock of its process alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        life = claims.RefereeLife(alive=1, workers=1, answer_seconds=0.0, beat_seconds=0.0)
+        patch.setattr(claims, "referee_life", lambda _: life)
+        yield
+
+
+@pytest.fixture(scope="module")
+def worlds(
+    quiet_server: Any, template_maker: Any, tmp_path_factory: Any, same_referee: None
+) -> Iterator[Mapping[str, World]]:
     folder = tmp_path_factory.mktemp("worlds")
     first = template_maker(quiet_server, "easeml", ArtifactStore(folder / "artifacts"))
     key = SigningKey.new()
