@@ -14,12 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import lzma
 import os
 import re
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,6 +148,12 @@ LARGEST_BYTES = 1 << 30
 
 MOST_FILES = 10_000
 LONGEST_NAME = 400
+ARCHIVE_FAULTS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(OSError, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError),
+)
+"""What reading a broken archive raises, by the way in which it is broken (``zipfile`` and its decompressors)."""
+
 _LEFT_OUT = {".git", "__pycache__"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _CHUNK = 1 << 20
@@ -213,7 +222,7 @@ def unpack(archive: Path, folder: Path, *, most_bytes: int | None = None) -> Non
             for entry in entries:
                 if not entry.is_dir():
                     left -= _unpack_one(packed, entry, folder, left, most)
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ARCHIVE_FAULTS as error:
         message = f"the archive {archive.name} cannot be unpacked: {error}"
         raise ArtifactError(message) from error
 

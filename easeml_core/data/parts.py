@@ -7,7 +7,6 @@ not decided here.
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +18,7 @@ from easeml_core.data.splits import divided, with_known
 from easeml_core.data.table import content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.files import written_whole
+from easeml_core.files import ARCHIVE_FAULTS, written_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +220,7 @@ def load_validation_labels(path: Path) -> Labels:
         with np.load(path, allow_pickle=False) as file:
             labels: Labels = file["validation_labels"]
             return labels
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (*ARCHIVE_FAULTS, TypeError) as error:
         raise _unfit(path) from error
 
 
@@ -236,7 +235,7 @@ def load_open_parts(path: Path) -> OpenParts:
             arrays = {name: file[name] for name in _FIELDS}
             layout, task = _layout_in(file, arrays["train_inputs"]), _task_in(file)
             target = _stated_layout(file, "target")
-    except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile) as error:
+    except (*ARCHIVE_FAULTS, TypeError) as error:
         if isinstance(error, InvalidInputError):
             raise _unfit(path) from error
         message = f"the data file {path.name} cannot be read: {error}; register the study's data again"

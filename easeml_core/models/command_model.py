@@ -109,7 +109,7 @@ def _opened(path: Path) -> tuple[Manifest, list[str]]:
             with packed.open(MANIFEST) as file:
                 content = file.read(_BYTES + 1)
             names = packed.namelist()
-    except (zipfile.BadZipFile, OSError, EOFError, KeyError, NotImplementedError, RuntimeError, ValueError) as error:
+    except files.ARCHIVE_FAULTS as error:
         message = f"the model file {path.name} is no archive with a {MANIFEST}: {error}"
         raise ArtifactError(message) from error
     return _manifest_in(content, path.name), names

@@ -10,6 +10,7 @@ that predicts, which is a child for that reason.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +184,7 @@ _BROKEN = (
     RecursionError,
     NotImplementedError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 

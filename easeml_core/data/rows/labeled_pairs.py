@@ -15,7 +15,7 @@ from easeml_core.data.sources.arrays import read_header
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
-from easeml_core.files import written_whole
+from easeml_core.files import ARCHIVE_FAULTS, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,7 @@ def read_pairs(path: Path, *, features: int, classes: int, task: Task, label_sha
     try:
         with zipfile.ZipFile(path) as packed:
             inputs, labels = (_array(packed, name, path) for name in _checked_entries(packed))
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except ARCHIVE_FAULTS as error:
         if isinstance(error, InvalidInputError):
             raise
         raise _refused(more=str(error)) from error

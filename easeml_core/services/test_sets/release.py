@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from easeml_core.data.rows.encoding import KEY
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
-from easeml_core.files import scratch_folder, written_whole
+from easeml_core.files import ARCHIVE_FAULTS, scratch_folder, written_whole
 from easeml_core.services.test_sets.lifecycle import ShownSet, find_set, shown
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, row_registry, sealed, studies, test_sets
@@ -174,7 +173,7 @@ def released_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in ("inputs", "labels", "keys", "class_names", "feature_names")}
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except ARCHIVE_FAULTS as error:
         message = f"the released file cannot be read: {error}; ask the referee to release the set again"
         raise ArtifactError(message) from error
 
