@@ -98,6 +98,16 @@ UNDRIVEN: tuple[Undriven, ...] = (
         *("CHANNEL trial", "NEWS_CHANNEL study", "REFEREE_CHANNEL study"),
     ),
     *_undriven(
+        Kind.TOPIC,
+        "The role of these worlds suggests by itself, so no process of the scheduler is asked.",
+        *("SCHEDULER_CHANNEL suggestions", "DECISIONS_CHANNEL suggestions"),
+    ),
+    *_undriven(
+        Kind.LOG,
+        "The role of these worlds suggests by itself, so no process of the scheduler logs anything.",
+        "easeml_core.services.selection.scheduler_process",
+    ),
+    *_undriven(
         Kind.LOG,
         "The module logs a fault of Airflow, MLflow, a repository, a model or the machine, and the worlds have none.",
         *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.server.airflow_runs"),
