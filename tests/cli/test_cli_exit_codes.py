@@ -104,8 +104,7 @@ ANSWER = GivenAnswer(1, RequestKind.GATE, "cancer", 1, refused=True, message="no
 def refuse(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every question to the referee is filed, and refused."""
     for name in ("file_gate_request", "file_meter_request", "file_promotion", "file_rollback"):
-        filed = {"request_id": 1, "study": "cancer", "model_id": 1}
-        monkeypatch.setattr(f"easeml_core.services.referee.requests.{name}", lambda *_, _filed=filed, **__: _filed)
+        monkeypatch.setattr(f"easeml_core.services.referee.requests.{name}", lambda *_, **__: 1)
     monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", lambda *_: ANSWER)
 
 

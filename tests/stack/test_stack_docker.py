@@ -22,7 +22,8 @@ RIGHTS = """
     UNION ALL SELECT 'schema ' || nspname, nspacl::text FROM pg_namespace WHERE nspname IN ('work', 'sealed', 'public')
     UNION ALL SELECT 'owner ' || datname, pg_get_userbyid(datdba) FROM pg_database
       WHERE datname IN ('airflow', 'easeml')
-    UNION ALL SELECT 'role ' || rolname, concat_ws(' ', rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolbypassrls)
+    UNION ALL SELECT 'role ' || rolname,
+      concat_ws(' ', rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolbypassrls, rolconfig)
       FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%'
 """
 
