@@ -33,6 +33,8 @@ STUDY = "/studies/{study}"
 WHO_MAY = {
     **below("", EVERYBODY, get="/ /new /compute /audit /audit.csv /events /static/{name} /client/easeml_client.py"),
     **below("", EVERYBODY, get="/of-run /of-task"),
+    **below("/health", EVERYBODY, get="."),
+    **below("/health", OPERATORS, get="/details"),
     **below("/new", EVERYBODY, get="/data /look /check /register"),
     **below("/new", DEVELOPERS, post="/data /look /check /register"),
     **below("/trials/{trial_id}", EVERYBODY, get="."),
@@ -51,6 +53,10 @@ WHO_MAY = {
     ),
 }
 """Who may use which route. A route that is not named here fails the test: say who may."""
+
+NEEDS_NO_LOGIN = {"GET /health"}
+HEALTH = (200, 503)
+"""Statuses of the routes of health, by what is found."""
 
 FIELDS = {"to": "on", "study": "fresh", "tenant": "lab", "label": "0"}
 PAGES = [
@@ -105,7 +111,8 @@ def test_every_route_is_refused_to_whoever_it_is_not_for(installation: Any, peop
     stranger.set_default_timeout(SECONDS * 1000)
     let_in = []
     for name, (address, sent) in found.items():
-        assert stranger.request.fetch(address, **sent).status == 401, name
+        status = stranger.request.fetch(address, **sent).status
+        assert status in HEALTH if name in NEEDS_NO_LOGIN else status == 401, name
         for person in people.keys() - set(WHO_MAY[name]):
             status = people[person].request.fetch(address, **sent).status
             if status not in (401, 403):
@@ -130,6 +137,8 @@ def test_every_page_opens_for_whoever_it_is_for(installation: Any, people: Any) 
             status = people[person].request.fetch(address, **sent).status
             if route.path == "/compute/backtest.json":
                 assert status in (200, 404), person  # before the first backtest there is none
+            elif route.path.startswith("/health"):
+                assert status in HEALTH, (name, person)
             else:
                 assert status in (200, 303), (name, person)
 
