@@ -146,7 +146,7 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
         if table == "work.catalogue":  # holds the number of a transaction
             shown = [row | {"changed_by": writers.get(int(str(row["changed_by"] or 0)))} for row in shown]
         if table == "work.catalogue_changes":
-            shown = [row | {"xact": writers.get(int(row["xact"]) % 2**32)} for row in shown]
+            shown = [row | {"xact": writers.get(int(str(row["xact"] or 0)) % 2**32)} for row in shown]
         shown = [{c: _neutral_value(neutral, f"{table}.{c}", v) for c, v in row.items()} for row in shown]
         shown.sort(key=lambda row: _public(table, row))
         found += [Sight(Kind.COLUMN, f"{table}.{c}", "", [row[c] for row in shown]) for c in (rows[0] if rows else ())]
