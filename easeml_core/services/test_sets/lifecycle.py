@@ -217,7 +217,7 @@ def reevaluation_steps(
     Args:
         store: Role ``easeml_referee``.
         artifacts: Where the models are.
-        test_set_id: The set, or None for every live one.
+        test_set_id: The set, or None for every live one whose study has no request that a referee works on.
         limit: How many to run at most.
     """
     skipped: set[tuple[int, int]] = set()
@@ -242,7 +242,10 @@ def reevaluation_steps(
 def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int, int]]) -> tuple[int, Model] | None:
     for study_id, set_id in test_sets.live_sets(tx):
         if test_set_id in (None, set_id):
-            for model in test_sets.unseen_models(tx, study_id, set_id, limit=len(skipped) + 1):
+            unseen = test_sets.unseen_models(
+                tx, study_id, set_id, limit=len(skipped) + 1, unless_claimed=test_set_id is None
+            )
+            for model in unseen:
                 if (set_id, model.id) not in skipped:
                     return set_id, model
     return None

@@ -303,7 +303,9 @@ def tenants_sets_with(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
     return {bytes(r.hash): int(r.id) for r in found}
 
 
-def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int) -> list[Model]:
+def unseen_models(
+    tx: Connection, study_id: int, test_set_id: int, *, limit: int, unless_claimed: bool = False
+) -> list[Model]:
     """Models whose past the set should know and does not: production, baseline, then the judged, newest first.
 
     Args:
@@ -311,6 +313,7 @@ def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int
         study_id: The study.
         test_set_id: Its set; models that were run on it are left out.
         limit: How many at most.
+        unless_claimed: None while a referee works on a request of the study: its models may be running.
     """
     return records(
         tx,
@@ -323,10 +326,13 @@ def unseen_models(tx: Connection, study_id: int, test_set_id: int, *, limit: int
         "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss FROM work.models m "
         "JOIN (SELECT id, min(turn) AS turn FROM wanted GROUP BY id) w ON w.id = m.id WHERE NOT EXISTS "
         "(SELECT 1 FROM sealed.predictions p WHERE p.test_set_id = :set AND p.model = m.format || ' ' || m.artifact) "
+        "AND NOT (:unless_claimed AND EXISTS (SELECT 1 FROM sealed.claims c "
+        "JOIN work.requests r ON r.id = c.request_id WHERE r.study_id = :study AND c.referee_id IS NOT NULL)) "
         "ORDER BY w.turn, m.id DESC LIMIT :limit",
         study=study_id,
         set=test_set_id,
         limit=limit,
+        unless_claimed=unless_claimed,
     )
 
 

@@ -104,8 +104,8 @@ def _unlike(ours: Any, theirs: Any, around: int = 60) -> str:
     """The first place where two values differ."""
     a, b = repr(ours), repr(theirs)
     place = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    begin = max(0, place - around)
-    return f"...{a[begin : place + around]}... against ...{b[begin : place + around]}..."
+    part = slice(max(0, place - around), place + around)
+    return f"...{a[part]}... against ...{b[part]}..."
 
 
 # -- the database -----------------------------------------------------------------------------------------------------
@@ -119,8 +119,7 @@ WHERE data_type = 'timestamp with time zone'
 def age_offers(lab: Any) -> None:
     """Make every offer older than the minute within which it is not written again.
 
-    Called before the same acts in every installation, so that which of them write follows from the acts and not from
-    how fast they come.
+    Called before the same acts in every installation: which of them write follows from the acts, not from their pace.
     """
     lab.as_superuser("UPDATE work.offers SET asked_at = asked_at - interval '1 hour'")
 
@@ -143,10 +142,8 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
         found.append(Sight(Kind.CATALOGUE, "ctid and xmin", table, places))
         found.append(Sight(Kind.TABLE, table, "", len(rows)))
         shown = [{c: ranks.get(v) if (table, c) in times else v for c, v in row.items()} for row in rows]
-        if table == "work.catalogue":  # holds the number of a transaction
-            shown = [row | {"changed_by": writers.get(int(str(row["changed_by"] or 0)))} for row in shown]
-        if table == "work.catalogue_changes":
-            shown = [row | {"xact": writers.get(int(str(row["xact"] or 0)) % 2**32)} for row in shown]
+        if (column := _TRANSACTIONS.get(table)) is not None:
+            shown = [row | {column: writers.get(int(str(row[column] or 0)) % 2**32)} for row in shown]
         shown = [{c: _neutral_value(neutral, f"{table}.{c}", v) for c, v in row.items()} for row in shown]
         shown.sort(key=lambda row: _public(table, row))
         found += [Sight(Kind.COLUMN, f"{table}.{c}", "", [row[c] for row in shown]) for c in (rows[0] if rows else ())]
@@ -154,6 +151,7 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
 
 
 _CATALOGUES = ("pg_catalog", "information_schema")
+_TRANSACTIONS = {"work.catalogue": "changed_by", "work.catalogue_changes": "xact"}  # columns with the number of one
 
 
 def _neutral_value(neutral: Neutral, column: str, value: Any) -> Any:
