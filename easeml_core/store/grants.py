@@ -130,20 +130,17 @@ TENANTS = {
 }
 """Table -> what a tenant's login may do with it."""
 
+_COMMON = (
+    *("alembic_version", "artifact_store", "heartbeats", "restarts"),
+    *("tenants", "data_sets", "studies", "candidates", "data_versions", "data_parts"),
+)
+"""What a device and the scheduler read of all tenants."""
+
 DEVICES = {
     name: Access(ALL_ROWS)
     for name in (
-        *(
-            "alembic_version",
-            "artifact_store",
-            "heartbeats",
-            "restarts",
-            "tenants",
-            "data_sets",
-            "studies",
-            "candidates",
-        ),
-        *("data_versions", "data_parts", "suggestion_batches", "suggestions"),
+        *_COMMON,
+        *("suggestion_batches", "suggestions"),
     )
 } | {
     "suggestion_requests": Access(OF_LOGIN, _ASKED, f"{OF_LOGIN} AND position('@easeml_t_' IN request_key) = 0"),
@@ -160,17 +157,8 @@ _ALL = Access(ALL_ROWS)
 SCHEDULERS = {
     name: _ALL
     for name in (
-        *(
-            "alembic_version",
-            "artifact_store",
-            "heartbeats",
-            "restarts",
-            "tenants",
-            "data_sets",
-            "studies",
-            "candidates",
-        ),
-        *("data_versions", "data_parts", "curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
+        *_COMMON,
+        *("curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
         *("selection_settings", "production", "tenant_logins"),
     )
 } | {

@@ -243,7 +243,7 @@ def _next_unseen(tx: Connection, test_set_id: int | None, skipped: set[tuple[int
     for study_id, set_id in test_sets.live_sets(tx):
         if test_set_id in (None, set_id):
             unseen = test_sets.unseen_models(
-                tx, study_id, set_id, limit=len(skipped) + 1, unless_claimed=test_set_id is None
+                tx, study_id, set_id, limit=len(skipped) + 1, unless_worked_on=test_set_id is None
             )
             for model in unseen:
                 if (set_id, model.id) not in skipped:

@@ -25,6 +25,15 @@ HELD_BY_OTHERS = """EXISTS (SELECT 1 FROM sealed.claims c JOIN sealed.referees f
   AND f.until > clock_timestamp())"""
 """SQL: whether another living referee than ``:referee`` has claimed the request."""
 
+UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
+  AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
+"""SQL: whether there is no decision on the request ``r``; a claim outlasts the decision."""
+
+WORKED_ON = f"""EXISTS (SELECT 1 FROM sealed.claims c JOIN sealed.referees f ON f.id = c.referee_id
+  JOIN work.requests r ON r.id = c.request_id
+  WHERE r.study_id = :study AND f.until > clock_timestamp() AND {UNDECIDED})"""
+"""SQL: whether a living referee works on a request of the study ``:study``."""
+
 
 def add_referee(tx: Connection, *, lease_seconds: float, workers: int = 1, answer_seconds: float = 0.0) -> int:
     """Add a referee with a lease; return its number.

@@ -14,7 +14,7 @@ from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_t
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
-from easeml_core.store.tables.claims import HELD_BY_OTHERS
+from easeml_core.store.tables.claims import HELD_BY_OTHERS, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -226,9 +226,6 @@ SHORT = tuple(kind for kind in RequestKind if kind not in (RequestKind.GATE, Req
 AGED_SECONDS = 600.0
 """After this time a request that runs models comes no later than the short ones."""
 
-_UNDECIDED = """NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)
-  AND NOT EXISTS (SELECT 1 FROM sealed.outbox o WHERE o.request_id = r.id)"""
-
 # Verdicts of a study come in the order of their requests, and so do readings: a request that waits for labels keeps its
 # place before later ones, otherwise the speed of labeling would decide what is compared with what. Gate and meter
 # requests on a shared set form one order, since its steps follow each other. A set whose last answer is decided but not
@@ -243,7 +240,7 @@ WITH undecided AS MATERIALIZED (
       AND r.requested_at > clock_timestamp() - make_interval(secs => :aged) AS is_long,
     min(r.id) OVER (PARTITION BY r.study_id, r.kind) AS first_of_kind,
     min(r.id) FILTER (WHERE r.kind IN ('gate', 'meter')) OVER (PARTITION BY r.study_id) AS first_of_both
-  FROM work.requests r WHERE {_UNDECIDED}),
+  FROM work.requests r WHERE {UNDECIDED}),
 ending AS MATERIALIZED (
   SELECT e.kind, e.study_id, EXISTS (SELECT FROM work.test_sets t
     WHERE t.id = (p.facts ->> 'test_set_id')::bigint AND t.purpose = 'joint') AS both
@@ -312,7 +309,7 @@ def claim_request(
             return None
         # Another referee may have decided or claimed it between this statement's snapshot and its lock: look again.
         query = (
-            f"SELECT {_UNDECIDED} AND NOT {HELD_BY_OTHERS.format(request='r.id')} FROM work.requests r WHERE r.id = :id"
+            f"SELECT {UNDECIDED} AND NOT {HELD_BY_OTHERS.format(request='r.id')} FROM work.requests r WHERE r.id = :id"
         )
         if scalar(tx, query, id=int(found), referee=referee):
             return int(found)
@@ -325,12 +322,12 @@ def hold_request(tx: Connection, request_id: int) -> bool:
 
 
 def _is_undecided(tx: Connection, request_id: int) -> bool:
-    return bool(scalar(tx, f"SELECT {_UNDECIDED} FROM work.requests r WHERE r.id = :id", id=request_id))
+    return bool(scalar(tx, f"SELECT {UNDECIDED} FROM work.requests r WHERE r.id = :id", id=request_id))
 
 
 def undecided(tx: Connection, request_ids: Sequence[int]) -> set[int]:
     """Return which of these requests are undecided."""
-    query = f"SELECT r.id FROM work.requests r WHERE r.id = ANY (:ids) AND {_UNDECIDED}"
+    query = f"SELECT r.id FROM work.requests r WHERE r.id = ANY (:ids) AND {UNDECIDED}"
     return {int(found.id) for found in rows(tx, query, ids=list(request_ids))}
 
 
@@ -518,7 +515,7 @@ def list_put_off(tx: Connection) -> list[PutOff]:
         "FROM sealed.put_offs q WHERE q.request_id = r.id AND q.bounded = p.bounded) AS times, p.most, p.until "
         "FROM work.requests r JOIN work.studies s ON s.id = r.study_id CROSS JOIN LATERAL (SELECT * "
         "FROM sealed.put_offs l WHERE l.request_id = r.id ORDER BY l.attempt DESC LIMIT 1) p "
-        f"WHERE {_UNDECIDED} ORDER BY r.id",
+        f"WHERE {UNDECIDED} ORDER BY r.id",
     )
 
 
@@ -531,7 +528,7 @@ def seconds_to_next_try(tx: Connection, *, looked_ago: float) -> float | None:
         tx,
         "SELECT extract(epoch FROM min(p.until) - clock_timestamp())::double precision FROM sealed.put_offs p "
         "JOIN work.requests r ON r.id = p.request_id "
-        f"WHERE p.until > clock_timestamp() - make_interval(secs => :ago) AND {_UNDECIDED}",
+        f"WHERE p.until > clock_timestamp() - make_interval(secs => :ago) AND {UNDECIDED}",
         ago=looked_ago,
     )
     return None if found is None else float(found)

@@ -18,6 +18,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import Model, SealedSetPurpose, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
 from easeml_core.store.rows import as_json, change, clean, records, row, rows, scalar
+from easeml_core.store.tables.claims import WORKED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -304,7 +305,7 @@ def tenants_sets_with(tx: Connection, study_id: int, hashes: Sequence[bytes]) ->
 
 
 def unseen_models(
-    tx: Connection, study_id: int, test_set_id: int, *, limit: int, unless_claimed: bool = False
+    tx: Connection, study_id: int, test_set_id: int, *, limit: int, unless_worked_on: bool = False
 ) -> list[Model]:
     """Models whose past the set should know and does not: production, baseline, then the judged, newest first.
 
@@ -313,7 +314,7 @@ def unseen_models(
         study_id: The study.
         test_set_id: Its set; models that were run on it are left out.
         limit: How many at most.
-        unless_claimed: None while a referee works on a request of the study: its models may be running.
+        unless_worked_on: None while a referee works on a request of the study: its models may be running.
     """
     return records(
         tx,
@@ -326,13 +327,12 @@ def unseen_models(
         "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss FROM work.models m "
         "JOIN (SELECT id, min(turn) AS turn FROM wanted GROUP BY id) w ON w.id = m.id WHERE NOT EXISTS "
         "(SELECT 1 FROM sealed.predictions p WHERE p.test_set_id = :set AND p.model = m.format || ' ' || m.artifact) "
-        "AND NOT (:unless_claimed AND EXISTS (SELECT 1 FROM sealed.claims c "
-        "JOIN work.requests r ON r.id = c.request_id WHERE r.study_id = :study AND c.referee_id IS NOT NULL)) "
+        f"AND NOT (:unless_worked_on AND {WORKED_ON}) "
         "ORDER BY w.turn, m.id DESC LIMIT :limit",
         study=study_id,
         set=test_set_id,
         limit=limit,
-        unless_claimed=unless_claimed,
+        unless_worked_on=unless_worked_on,
     )
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from easeml_core.config import GateConfig, set_config
-from easeml_core.entities import SealedSetPurpose, SealedSetState
+from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.rows import change, rows
-from easeml_core.store.tables import sealed, test_sets
+from easeml_core.store.tables import claims, requests, sealed, test_sets
 from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
@@ -164,6 +164,34 @@ def test_models_that_were_run_are_left_out(world: Any, database: Any) -> None:
         assert unseen(world.gate_set) == [world.study.baseline_id]
         assert unseen(world.meter_set) == [world.model_id, world.study.baseline_id]
         assert unseen(world.meter_set, 1) == [world.model_id]
+
+
+def test_no_model_is_unseen_while_a_living_referee_works_on_a_request_of_the_study(world: Any, database: Any) -> None:
+    """Its models may be running. A claim outlasts its decision and its referee, and then holds nothing up."""
+
+    def unseen(unless_worked_on: bool) -> list[int]:
+        asked = {"limit": 9, "unless_worked_on": unless_worked_on}
+        with database.referee.begin() as tx:
+            return [m.id for m in test_sets.unseen_models(tx, world.study.study_id, world.meter_set, **asked)]
+
+    found = [world.model_id, world.study.baseline_id]
+    assert unseen(True) == found
+    with database.referee.begin() as tx:
+        referee = claims.add_referee(tx, lease_seconds=60)
+        asked = (
+            "SELECT a.request_id FROM work.answers a JOIN work.requests r ON r.id = a.request_id WHERE study_id = :id"
+        )
+        decided = rows(tx, asked, id=world.study.study_id)[0].request_id
+        wanted = {"kind": RequestKind.METER, "study_id": world.study.study_id, "model_id": world.model_id}
+        open_one = requests.file_request(tx, arguments={}, request_key="open", **wanted)
+        assert claims.take(tx, decided, referee)
+    assert unseen(True) == found
+    with database.referee.begin() as tx:
+        assert claims.take(tx, open_one, referee)
+    assert (unseen(True), unseen(False)) == ([], found)
+    with database.referee.begin() as tx:
+        claims.beat(tx, referee, 0.0)
+    assert unseen(True) == found
 
 
 def test_the_order_is_a_function_of_secret_and_examples(database: Any, ask: Any) -> None:

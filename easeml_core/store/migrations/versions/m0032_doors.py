@@ -45,7 +45,7 @@ BEGIN
 END $$;
 """
 
-# The limits of a tenant are checked with the owner's rights: whoever adds a trial need not be able to lock the tenant.
+# The limits of a tenant are checked with the owner's rights: a role that adds a trial cannot always lock the tenant.
 LIMITS = """
 ALTER FUNCTION work.trials_within_limits() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION work.studies_within_limits() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
@@ -107,7 +107,7 @@ ALTER TABLE work.trials ADD COLUMN lease_hash text CONSTRAINT trials_lease_hash_
 CREATE FUNCTION work.lease() RETURNS text LANGUAGE sql STABLE PARALLEL SAFE
 RETURN encode(sha256(convert_to(nullif(current_setting('easeml.lease', true), ''), 'UTF8')), 'hex');
 
--- A new attempt makes the token of the one before worthless, whoever begins it.
+-- A new attempt makes the token of the one before worthless, also where another role begins it.
 CREATE FUNCTION work.trials_lease_ends() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   NEW.lease_hash := NULL;
@@ -198,7 +198,7 @@ DECLARE
   now_is timestamptz := clock_timestamp();
   wall double precision := greatest(1e-6, extract(epoch FROM now_is - OLD.attempt_started_at));
   most double precision := OLD.resumed_seconds + wall;
-  told double precision;
+  stated double precision;
 BEGIN
   IF NEW.cost_seconds > most THEN  -- NaN is above every number
     NEW.cost_seconds := most;
@@ -225,10 +225,10 @@ BEGIN
   ELSE
     NEW.lease_key := NULL;
     NEW.lease_until := NULL;
-    told := coalesce(NEW.cost_seconds, 0) + coalesce(NEW.start_seconds, 0)
+    stated := coalesce(NEW.cost_seconds, 0) + coalesce(NEW.start_seconds, 0)
       + CASE WHEN NEW.cost_seconds IS NULL THEN coalesce(NEW.checkpoint_seconds, 0) ELSE 0 END;
     NEW.lost_seconds := greatest(NEW.lost_seconds, least(
-      NEW.limit_seconds - told, OLD.lost_seconds + 0.9 * wall - 30 - greatest(0, told - OLD.resumed_seconds)));
+      NEW.limit_seconds - stated, OLD.lost_seconds + 0.9 * wall - 30 - greatest(0, stated - OLD.resumed_seconds)));
   END IF;
   RETURN NEW;
 END $$;
