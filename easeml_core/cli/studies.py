@@ -105,12 +105,15 @@ def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> 
 @tenant.command("login", epilog=example("easeml tenant login garden --to garden.url"))
 @click.argument("name")
 @click.option("--tenant", "tenants", multiple=True, help="Whose rows it has; repeatable. Default: the tenant NAME.")
+@click.option("--device", is_flag=True, help="For workers that train for all tenants, in place of a tenant.")
 @click.option(
     "--to", type=click.Path(dir_okay=False, path_type=Path), help="Write the address to this file, mode 0600."
 )
 @database_option
 @json_option
-def make_login(name: str, tenants: tuple[str, ...], to: Path | None, database: str | None, as_json: bool) -> None:
+def make_login(
+    name: str, tenants: tuple[str, ...], device: bool, to: Path | None, database: str | None, as_json: bool
+) -> None:
     """Make a login of the database that sees the rows of one tenant, or give it a new password.
 
     Needs the address of the role easeml_owner; the embedded server is asked as its superuser. Where that role cannot
@@ -119,8 +122,12 @@ def make_login(name: str, tenants: tuple[str, ...], to: Path | None, database: s
     from easeml_core.files import write_durably
     from easeml_core.services.studies.logins import make_login
 
+    if device and tenants:
+        message = "--device and --tenant exclude each other: a worker trains for all tenants"
+        raise click.UsageError(message)
     store = open_store(database, role="postgres" if database is None else "easeml_owner")
-    made = make_login(store, name=name, tenants=tenants or (name.removeprefix("easeml_t_"),))
+    of = () if device else tenants or (name.removeprefix("easeml_t_"),)
+    made = make_login(store, name=name, tenants=of, device=device)
     address = store.address_of(made.login.login, made.password)
     if to is not None:
         write_durably(to, address + "\n", mode=0o600)
@@ -128,20 +135,23 @@ def make_login(name: str, tenants: tuple[str, ...], to: Path | None, database: s
     if as_json:
         show_json(shown)
         return
-    click.echo(f"{made.login.login} sees the rows of: {', '.join(made.login.tenants)}")
+    whose = "trains for all tenants" if device else f"sees the rows of: {', '.join(made.login.tenants)}"
+    click.echo(f"{made.login.login} {whose}")
     click.echo(f"its address, shown this once: {address}" if to is None else f"its address is in {to}")
     _show_sql(made.login.sql)
 
 
 @tenant.command("logout", epilog=example("easeml tenant logout garden"))
 @click.argument("name")
+@click.option("--device", is_flag=True, help="A login of workers that train for all tenants.")
 @database_option
 @json_option
-def end_login(name: str, database: str | None, as_json: bool) -> None:
+def end_login(name: str, device: bool, database: str | None, as_json: bool) -> None:
     """Take a tenant's login away and end its sessions; needs the same role as `easeml tenant login`."""
     from easeml_core.services.studies.logins import end_login
 
-    ended = end_login(open_store(database, role="postgres" if database is None else "easeml_owner"), name=name)
+    store = open_store(database, role="postgres" if database is None else "easeml_owner")
+    ended = end_login(store, name=name, device=device)
     if as_json:
         show_json(ended)
         return

@@ -136,6 +136,8 @@ def _show(found: TrialExplanation) -> None:
 
 
 def _show_figures(batch: Chosen) -> None:
+    from easeml_core.selection.suggestion import OF_OTHER_TENANT
+
     _line("expected quality", f"{batch.mean:.4f} +/- {batch.std:.4f} (std)")
     interval = batch.predicted_cost_interval_seconds
     within = f", with 80 % between {interval[0]:.3g} and {interval[1]:.3g} s" if interval else ""
@@ -144,7 +146,7 @@ def _show_figures(batch: Chosen) -> None:
     _line("acquisition", f"{batch.acquisition:.4g}")
     rival = batch.runner_up
     if rival is None:
-        _line("runner-up", "nothing else was left")
+        _line("runner-up", OF_OTHER_TENANT if batch.of_other_tenant is True else "nothing else was left")
     else:
         names = f"{rival.study}/{rival.candidate}" if rival.candidate else f"study id {rival.study_id}"
         _line("runner-up", f"{names}, {rival.acquisition:.4g}")

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
     from easeml_core.selection.surrogate.posterior import Array
 
 
+RIVAL_WORDS = "; next best was "
+"""A sentence names the runner-up after these words."""
+
+OF_OTHER_TENANT = "a trial of another tenant"
+"""In place of a runner-up, for who may not read the studies of its tenant."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunnerUp:
     """The second best pair of a study and a candidate.
@@ -218,8 +225,8 @@ def _sentence(
     elif choice.learning:
         why = "; it is the cheapest trial there is, and teaches what the others may bring"
     rival = choice.runner_up
-    ending = f"next best was {_rival(rival, scheduler, studies, device)}" if rival else "nothing else was left"
-    return f"{arms.label}: {promise} {price} of {arms.names[arm]}{why}; {ending}"
+    ending = RIVAL_WORDS + _rival(rival, scheduler, studies, device) if rival else "; nothing else was left"
+    return f"{arms.label}: {promise} {price} of {arms.names[arm]}{why}{ending}"
 
 
 def _rival(pair: Pair, scheduler: Scheduler, studies: Sequence[Arms], device: str | None) -> str:

@@ -209,6 +209,12 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "suggestion_requests_open_check": lambda v: StateError(
         f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has decided"
     ),
+    "change_requests_open_check": lambda v: StateError(
+        f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has made some"
+    ),
+    "rows_of_tenants_check": lambda v: StateError(
+        f"{v['said']}; wait until the referee has answered what is open, or ask the provider for another tenant"
+    ),
     "test_sets_name_check": lambda v: InvalidInputError(f"a test set's name {_NAME_RULE}{_value(v, 'name')}"),
     "test_sets_forward_check": lambda v: StateError(
         f"{v['said']}; a set goes from planned over sealed, live and retired to released, and never back"

@@ -44,7 +44,8 @@ class Access:
     """What one kind of login may do with one table.
 
     Attributes:
-        reads: SQL: which rows it reads; empty for none.
+        reads: SQL: which rows it reads.
+        shows: Columns that it reads; empty for all.
         adds: Columns that it may give a new row.
         adding: SQL: which rows it may add.
         changes: Columns that it may change.
@@ -53,6 +54,7 @@ class Access:
     """
 
     reads: str
+    shows: str = ""
     adds: str = ""
     adding: str = ""
     changes: str = ""
@@ -68,6 +70,7 @@ _REPORTED = (
 )
 _LEASE_HELD = "{table}.state = 'RUNNING' AND {table}.lease_hash = (SELECT work.lease())"
 _MODEL = "study_id data_version_id trial_id format artifact validation_loss submitted"
+_SUGGESTION = "batch_id position trial_id reasons"
 _CURVE = "trial_id step of quality loss seconds"
 _RUNG = "trial_id rung step of quality hoped needed known rule goes_on"
 _OBSERVATION = "trial_id quality cost_seconds score"
@@ -79,45 +82,64 @@ TENANTS = {
     "artifact_store": Access(ALL_ROWS),
     "restarts": Access(ALL_ROWS),
     "heartbeats": Access(ALL_ROWS),
+    # How a trial was chosen; the report behind the settings names studies of all tenants.
+    "selection_settings": Access(ALL_ROWS, shows="id config"),
     "tenants": Access(_TENANT_ID % "id"),
-    "data_sets": Access(OF_TENANT, "tenant_id source target", OF_TENANT),
+    "data_sets": Access(OF_TENANT, adds="tenant_id source target", adding=OF_TENANT),
     # What shares out devices between tenants is the provider's.
     "studies": Access(
         OF_TENANT,
-        "name tenant_id data_set_id metric weight budget_seconds config request_key priority deadline target_quality "
-        "task hit program",
-        f"{OF_TENANT} AND {OWN_KEY} AND weight <= 1 AND priority <= 0 AND deadline IS NULL",
+        adds="name tenant_id data_set_id metric weight budget_seconds config request_key priority deadline "
+        "target_quality task hit program",
+        adding=f"{OF_TENANT} AND {OWN_KEY} AND weight <= 1 AND priority <= 0 AND deadline IS NULL",
     ),
-    "candidates": Access(OF_STUDY, "study_id name kind parameters devices", OF_STUDY),
+    # With the study itself, or once it is sealed: the referee adds candidates meanwhile, and waits for no name.
+    "candidates": Access(
+        OF_STUDY,
+        adds="study_id name kind parameters devices",
+        adding="EXISTS (SELECT FROM work.studies s WHERE s.id = {table}.study_id "
+        "AND (s.state IN ('ACTIVE', 'PAUSED') OR s.created_at = now()))",
+    ),
     "data_versions": Access(OF_STUDY),
     "data_parts": Access("EXISTS (SELECT FROM work.data_versions v WHERE v.id = {table}.data_version_id)"),
     "trials": Access(OF_STUDY, changes=_REPORTED, changing=f"{_LEASE_HELD} AND {OF_STUDY}"),
-    "curves": Access(OF_TRIAL, _CURVE, BY_LEASE),
-    "rungs": Access(OF_TRIAL, _RUNG, BY_LEASE),
-    "observations": Access(OF_TRIAL, _OBSERVATION, WITH_END),
-    "suggestions": Access(OF_TRIAL),
+    "curves": Access(OF_TRIAL, adds=_CURVE, adding=BY_LEASE),
+    "rungs": Access(OF_TRIAL, adds=_RUNG, adding=BY_LEASE),
+    "observations": Access(OF_TRIAL, adds=_OBSERVATION, adding=WITH_END),
+    "suggestions": Access(OF_TRIAL, shows=_SUGGESTION),
+    "change_requests": Access(OF_LOGIN),
     "suggestion_batches": Access(
         f"{OWN_KEY} OR EXISTS (SELECT FROM work.suggestions z WHERE z.batch_id = {{table}}.id)",
     ),
-    "suggestion_requests": Access(OF_LOGIN, _ASKED, f"{OF_LOGIN} AND {OWN_KEY}"),
+    "suggestion_requests": Access(OF_LOGIN, adds=_ASKED, adding=f"{OF_LOGIN} AND {OWN_KEY}"),
     "models": Access(
         OF_STUDY,
-        _MODEL,
-        f"{OF_STUDY} AND CASE WHEN {{table}}.trial_id IS NULL THEN {{table}}.submitted ELSE {WITH_END} END",
+        adds=_MODEL,
+        adding=f"{OF_STUDY} AND CASE WHEN {{table}}.trial_id IS NULL THEN {{table}}.submitted ELSE {WITH_END} END",
     ),
     "submissions": Access(
-        OF_STUDY, "study_id model_id kind message bundle bundle_version request_key", f"{OF_STUDY} AND {OWN_KEY}"
+        OF_STUDY,
+        adds="study_id model_id kind message bundle bundle_version request_key",
+        adding=f"{OF_STUDY} AND {OWN_KEY}",
     ),
     "predictions": Access(
-        "EXISTS (SELECT FROM work.models m WHERE m.id = {table}.model_id)", "model_id part labels", _PREDICTED
+        "EXISTS (SELECT FROM work.models m WHERE m.id = {table}.model_id)",
+        adds="model_id part labels",
+        adding=_PREDICTED,
     ),
     "remeasure_failures": Access(OF_STUDY),
-    "feeds": Access(OF_STUDY, "study_id request_key artifact rows origin fed_by", f"{OF_STUDY} AND {OWN_KEY}"),
+    "feeds": Access(
+        OF_STUDY, adds="study_id request_key artifact rows origin fed_by", adding=f"{OF_STUDY} AND {OWN_KEY}"
+    ),
     "fed_examples": Access(OF_STUDY),
-    "switches": Access(OF_STUDY, "study_id hash is_on reason switched_by request_key", f"{OF_STUDY} AND {OWN_KEY}"),
+    "switches": Access(
+        OF_STUDY, adds="study_id hash is_on reason switched_by request_key", adding=f"{OF_STUDY} AND {OWN_KEY}"
+    ),
     "refreshes": Access(OF_STUDY),
     "test_sets": Access(OF_STUDY),
-    "requests": Access(OF_STUDY, "request_key kind study_id model_id arguments", f"{OF_STUDY} AND {OWN_KEY}"),
+    "requests": Access(
+        OF_STUDY, adds="request_key kind study_id model_id arguments", adding=f"{OF_STUDY} AND {OWN_KEY}"
+    ),
     "answers": Access("EXISTS (SELECT FROM work.requests r WHERE r.id = {table}.request_id)"),
     "gate_verdicts": Access(OF_STUDY),
     "meter_readings": Access(OF_STUDY),
@@ -140,18 +162,25 @@ DEVICES = {
     name: Access(ALL_ROWS)
     for name in (
         *_COMMON,
-        *("suggestion_batches", "suggestions"),
+        "suggestion_batches",
     )
 } | {
-    "suggestion_requests": Access(OF_LOGIN, _ASKED, f"{OF_LOGIN} AND position('@easeml_t_' IN request_key) = 0"),
+    "suggestions": Access(ALL_ROWS, shows=_SUGGESTION),
+    # The login that all workers share has no ending; the login of each worker has one.
+    "suggestion_requests": Access(
+        OF_LOGIN,
+        adds=_ASKED,
+        adding=f"{OF_LOGIN} AND ({OWN_KEY} "
+        "OR work.caller() = 'easeml_device' AND position('@easeml_' IN {table}.request_key) = 0)",
+    ),
     "trials": Access(ALL_ROWS, changes=_REPORTED, changing=_LEASE_HELD),
-    "curves": Access(ALL_ROWS, _CURVE, BY_LEASE),
-    "rungs": Access(ALL_ROWS, _RUNG, BY_LEASE),
-    "observations": Access(ALL_ROWS, _OBSERVATION, WITH_END),
-    "models": Access(ALL_ROWS, _MODEL, WITH_END),
-    "predictions": Access(ALL_ROWS, "model_id part labels", _PREDICTED),
+    "curves": Access(ALL_ROWS, adds=_CURVE, adding=BY_LEASE),
+    "rungs": Access(ALL_ROWS, adds=_RUNG, adding=BY_LEASE),
+    "observations": Access(ALL_ROWS, adds=_OBSERVATION, adding=WITH_END),
+    "models": Access(ALL_ROWS, adds=_MODEL, adding=WITH_END),
+    "predictions": Access(ALL_ROWS, adds="model_id part labels", adding=_PREDICTED),
 }
-"""Table -> what the role ``easeml_device`` may do with it."""
+"""Table -> what the role ``easeml_device``, and a login of one worker, may do with it."""
 
 _ALL = Access(ALL_ROWS)
 SCHEDULERS = {
@@ -159,7 +188,7 @@ SCHEDULERS = {
     for name in (
         *_COMMON,
         *("curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
-        *("selection_settings", "production", "tenant_logins"),
+        *("selection_settings", "production", "tenant_logins", "change_requests"),
     )
 } | {
     "suggestion_requests": Access(
@@ -167,21 +196,23 @@ SCHEDULERS = {
     ),
     "trials": Access(
         ALL_ROWS,
-        "study_id candidate_id data_version_id device limit_seconds lease_until retries",
-        ALL_ROWS,
-        "state device limit_seconds lost_seconds lease_key lease_until failure finished_at beat_at",
-        ALL_ROWS,
+        adds="study_id candidate_id data_version_id device limit_seconds lease_until retries",
+        adding=ALL_ROWS,
+        changes="state device limit_seconds lost_seconds lease_key lease_until failure finished_at beat_at",
+        changing=ALL_ROWS,
     ),
-    "suggestion_batches": Access(ALL_ROWS, "request_key policy requested settings_id", ALL_ROWS),
-    "suggestions": Access(ALL_ROWS, "batch_id position trial_id reasons", ALL_ROWS),
-    "offers": Access(ALL_ROWS, "implementation study", ALL_ROWS, "asked_at", ALL_ROWS),
+    "suggestion_batches": Access(ALL_ROWS, adds="request_key policy requested settings_id", adding=ALL_ROWS),
+    "suggestions": Access(ALL_ROWS, adds=f"{_SUGGESTION} rival", adding=ALL_ROWS),
+    "offers": Access(ALL_ROWS, adds="implementation study", adding=ALL_ROWS, changes="asked_at", changing=ALL_ROWS),
     "locks": Access(ALL_ROWS, changes="held", changing=ALL_ROWS),
 }
 """Table -> what the role ``easeml_scheduler`` may do with it."""
 
 KINDS = {TENANT: TENANTS, DEVICE: DEVICES, SCHEDULER: SCHEDULERS}
 _FUNCTIONS = {
-    "my_tenants()": (TENANT,),
+    "my_tenants()": (TENANT, DEVICE),
+    "rival_of(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
+    "apply_changes()": (SCHEDULER,),
     # The place of a request among those that the caller may read.
     "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
@@ -233,7 +264,7 @@ def _statements() -> Iterator[str]:
 
 
 def _of_table(role: str, table: str, access: Access) -> Iterator[str]:
-    yield f"GRANT SELECT ON work.{table} TO {role}"
+    yield f"GRANT SELECT{f' ({_names(access.shows)})' if access.shows else ''} ON work.{table} TO {role}"
     yield _policy(role, "reads", table, f"FOR SELECT TO {role} USING ({access.reads})")
     if access.adds:
         yield f"GRANT INSERT ({_names(access.adds)}) ON work.{table} TO {role}"

@@ -12,7 +12,7 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
-from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements
+from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-LOGIN_PREFIX = "easeml_t_"
-"""Each tenant's login begins with it."""
+LOGIN_PREFIX, DEVICE_PREFIX = "easeml_t_", "easeml_d_"
+"""Each tenant's login begins with the first, each worker's that trains for all tenants with the second."""
 
 MOST_CONNECTIONS = 50
 """Connections that one login may have at once: all logins share those of the server."""
@@ -29,22 +29,23 @@ MOST_CONNECTIONS = 50
 _LONGEST_ROLE = 63  # PostgreSQL cuts a longer name off
 
 
-def login_of(name: str) -> str:
-    """Return the login of this name.
+def login_of(name: str, *, device: bool = False) -> str:
+    """Return the login of this name: a tenant's, or one of workers that train for all tenants.
 
     Raises:
         InvalidInputError: It is no name, or the login would be longer than PostgreSQL keeps.
 
     Example:
-        >>> login_of("garden")
-        'easeml_t_garden'
+        >>> login_of("garden"), login_of("gpu-1", device=True)
+        ('easeml_t_garden', 'easeml_d_gpu-1')
     """
-    short = name.removeprefix(LOGIN_PREFIX)
-    if not NAME.holds(short) or len(LOGIN_PREFIX + short) > _LONGEST_ROLE:
-        most = f"of at most {_LONGEST_ROLE - len(LOGIN_PREFIX)} characters"
+    prefix = DEVICE_PREFIX if device else LOGIN_PREFIX
+    short = name.removeprefix(prefix)
+    if not NAME.holds(short) or len(prefix + short) > _LONGEST_ROLE:
+        most = f"of at most {_LONGEST_ROLE - len(prefix)} characters"
         message = f"the name of a login must be {NAME.rule}, {most}, got {name!r}"
         raise InvalidInputError(message)
-    return LOGIN_PREFIX + short
+    return prefix + short
 
 
 def is_tenant(tx: Connection) -> bool:
@@ -54,16 +55,22 @@ def is_tenant(tx: Connection) -> bool:
 
 def needs_token(tx: Connection) -> bool:
     """Whether trials are claimed with a function here, which makes a token (``leases.claim_by_token``)."""
-    return is_tenant(tx) or tx.engine.url.username == DEVICE
+    return is_tenant(tx) or is_device(tx.engine.url.username or "")
+
+
+def is_device(login: str) -> bool:
+    """Whether this role trains for all tenants: a worker's login, or the one that all workers share."""
+    return login == DEVICE or login.startswith(DEVICE_PREFIX)
 
 
 def own_key(tx: Connection, request_key: str) -> str:
-    """Return the request key as it is stored: that of a tenant's login ends with ``@`` and its name.
+    """Return the request key as it is stored: that of a tenant's or a worker's login ends with ``@`` and its name.
 
     Keys are unique in the installation. Without the ending, which the database requires, a tenant could take the key
     that another one's next task will use.
     """
-    ending = f"@{tx.engine.url.username}" if is_tenant(tx) else ""
+    login = tx.engine.url.username or ""
+    ending = f"@{login}" if is_tenant(tx) or login.startswith(DEVICE_PREFIX) else ""
     return request_key if not request_key or request_key.endswith(ending) else request_key + ending
 
 
@@ -81,9 +88,10 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     Raises:
         StateError: The server has no group ``easeml_tenant``.
     """
-    if row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=TENANT) is None:
+    group = DEVICE if is_device(login) else TENANT
+    if row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=group) is None:
         message = (
-            f"the server has no role {TENANT}; make the roles of docs/install.md (The database), then run `easeml db "
+            f"the server has no role {group}; make the roles of docs/install.md (The database), then run `easeml db "
             "upgrade`, which gives them their rights"
         )
         raise StateError(message)
@@ -93,22 +101,30 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     rights = f"LOGIN {RIGHTS} INHERIT CONNECTION LIMIT {MOST_CONNECTIONS}"
     return (
         f"{'ALTER' if exists else 'CREATE'} ROLE \"{login}\" {rights} PASSWORD '{verifier}'",
-        f'GRANT {TENANT} TO "{login}"',
+        # It has the group's rights, and cannot become the group.
+        f'GRANT {group} TO "{login}"{membership(_version(tx), inherits=True, becomes=False)}',
         *limit_statements(login, LOGIN_LIMITS),
-        f'GRANT "{login}" TO {WORKER}{_set_only(tx)}',  # the pages take the rights of who looks (SET LOCAL ROLE)
+        *(() if group == DEVICE else (_to_worker(tx, login),)),
     )
 
 
-def _set_only(tx: Connection) -> str:
-    """Return how the worker is a member: it may become the login, and has none of its rights. PostgreSQL 15 cannot."""
-    is_new = scalar(tx, "SELECT current_setting('server_version_num')::int >= 160000")
-    return " WITH INHERIT FALSE, SET TRUE" if is_new else ""
+def _to_worker(tx: Connection, login: str) -> str:
+    """Return what lets the role easeml_worker become the login (``SET ROLE``), without its rights before."""
+    return f'GRANT "{login}" TO {WORKER}{membership(_version(tx), inherits=False, becomes=True)}'
+
+
+def _version(tx: Connection) -> int:
+    return int(scalar(tx, "SELECT current_setting('server_version_num')::int"))
+
+
+def close_statement(login: str) -> str:
+    """Return the SQL after which, once it is committed, no session of a login can begin."""
+    return f'ALTER ROLE "{login}" NOLOGIN'
 
 
 def end_statements(login: str) -> tuple[str, ...]:
-    """Return the SQL that ends a login's sessions and removes it."""
+    """Return the SQL that ends a login's sessions and removes it, after ``close_statement``."""
     return (
-        f'ALTER ROLE "{login}" NOLOGIN',
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{login}'",
         f'DROP OWNED BY "{login}"',  # default privileges that it has set, say
         f'DROP ROLE "{login}"',
@@ -139,6 +155,12 @@ def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:
         "WHERE l.login = :login ORDER BY t.name"
     )
     return tuple(r.name for r in rows(tx, asked, login=login))
+
+
+def device_logins(tx: Connection) -> list[str]:
+    """Return the logins of workers that train for all tenants, in order."""
+    asked = "SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, :prefix) ORDER BY 1"
+    return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX)]
 
 
 def all_logins(tx: Connection) -> list[str]:

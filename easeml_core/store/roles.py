@@ -39,8 +39,12 @@ AIRFLOW, OWNER, WORKER, REFEREE, SCHEDULER, DEVICE = ROLES = (
 TENANT = "easeml_tenant"
 """The group of the tenants' logins (``logins.py``); it cannot log in itself."""
 
+VIEWER = "easeml_viewer"
+"""A member of that group without a login: the pages take it for who looks at them (``SET LOCAL ROLE``)."""
+
 EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
 _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
+_GROUPS = (TENANT, VIEWER)
 _GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
 _SCHEMAS = {"work": _GUESTS, "sealed": (REFEREE,)}
 RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
@@ -95,16 +99,39 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
     """
     cursor.execute("SELECT rolname FROM pg_roles")
     present = {name for (name,) in cursor}
-    for role in (*ROLES, TENANT):
+    for role in (*ROLES, *_GROUPS):
         if role not in present:
             _execute(cursor, "CREATE ROLE {}", role)
     for role in ROLES:
         verifier = encrypt_password(password_of(role), role, scope=cursor.connection, algorithm="scram-sha-256")
         cursor.execute(SQL(f"ALTER ROLE {{}} LOGIN {RIGHTS} PASSWORD %s").format(Identifier(role)), [verifier])
-    _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", TENANT)
+    for role in _GROUPS:
+        _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", role)
+    version = cursor.connection.server_version
+    _execute(cursor, "GRANT {} TO {}", TENANT, VIEWER)
+    # Before PostgreSQL 16 it is the role that says whether it has the rights of what it can become.
+    _execute(cursor, "ALTER ROLE {} NOINHERIT", WORKER)
+    _execute(cursor, "GRANT {} TO {}" + membership(version, inherits=False, becomes=True), VIEWER, WORKER)
     for role, limits in LIMITS.items():
         for statement in limit_statements(role, limits):
             cursor.execute(statement)
+
+
+def membership(version: int, *, inherits: bool, becomes: bool) -> str:
+    """Return the options of a membership: whether it has the rights of the group, and whether it can become it.
+
+    Args:
+        version: Of the server, as a number: 160002 for 16.2. Before 16 there are no options: every member can become
+            the group, and ``work.caller`` takes it for the login that it is.
+        inherits: Whether it has the rights of the group.
+        becomes: Whether ``SET ROLE`` takes the group's name.
+    """
+    if version < FIRST_WITH_OPTIONS:
+        return ""
+    return f" WITH INHERIT {str(inherits).upper()}, SET {str(becomes).upper()}"
+
+
+FIRST_WITH_OPTIONS = 160000
 
 
 def limits_of(role: str) -> Limits:

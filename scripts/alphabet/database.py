@@ -89,6 +89,13 @@ _TABLES = (
         time="xact",
     ),
     *_table(
+        "change_requests",
+        Letter.INPUT,
+        "Tasks of a tenant's login ask for a pause or for the end of a trial.",
+        input="id login study_id trial_id change actor door reason",
+        time="filed_at",
+    ),
+    *_table(
         "curves",
         Letter.OPEN,
         "A learning curve is measured on open rows while a trial runs.",
@@ -293,7 +300,7 @@ _TABLES = (
         "suggestions",
         Letter.OPEN,
         "The scheduler reads open results alone.",
-        open="batch_id position trial_id reasons",
+        open="batch_id position trial_id reasons rival",
     ),
     *_table(
         "switches",
@@ -324,7 +331,7 @@ _TABLES = (
         "Trials are suggested, trained and ended by tasks on open data.",
         input="id study_id candidate_id data_version_id state lease_key progress failure cancel_requested device "
         "limit_seconds reevaluates checkpoint checkpoint_progress last_key executor executor_details failure_kind "
-        "retries retries_kind lease_hash",
+        "retries retries_kind lease_hash lease_login",
         retry="attempt last_try excused",
         time="beat_at lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
         "checkpoint_seconds resumed_seconds start_seconds charged_seconds",
@@ -401,8 +408,9 @@ _FUNCTIONS = (
         audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed, studies_changed, tenant_changed,
         observation_changed, answer_changed, restarts_of_referee, settings_are_kept, studies_active_since,
         studies_forward, studies_within_limits, suggestion_requests_check, tenants_within_limits, test_sets_forward,
-        candidates_of_tenants, observations_by_lease, trials_by_lease, trials_lease_ends, trials_checkpoint_spent,
-        trials_ended_now, trials_excuse, trials_executor_kept, trials_forward, trials_within_limits
+        candidates_of_tenants, rows_of_tenants, observations_by_lease, trials_by_lease, trials_lease_ends,
+        trials_checkpoint_spent, trials_ended_now, trials_excuse, trials_executor_kept, trials_forward,
+        trials_within_limits
         """,
         prefix="work.",
     ),

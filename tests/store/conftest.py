@@ -410,5 +410,6 @@ def world(
     assess_changes(database.worker)
     with database.owner.begin() as tx:
         change(tx, "INSERT INTO work.study_changes SELECT id FROM work.studies")
+        change(tx, "INSERT INTO work.change_requests (study_id, change) SELECT id, 'resume' FROM work.studies")
         logins.map_login(tx, "easeml_t_world", [t.id for t in studies.list_tenants(tx)])
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)

@@ -57,6 +57,12 @@ CASES: dict[str, list[Case]] = {
     "work.artifact_store_singleton_check": each("artifact_store", "singleton", "false"),
     "work.artifact_store_id_check": each("artifact_store", "store_id", "''", "repeat('A', 32)", "repeat('a', 33)"),
     "work.artifact_store_place_check": each("artifact_store", "place", "''", "E' \\n'", "repeat('x', 4001)"),
+    "work.change_requests_change_check": [
+        *each("change_requests", "change", "'end'"),
+        *each("change_requests", "trial_id", "1"),
+        *each("change_requests", "change", "'cancel'"),
+    ],
+    "work.suggestions_rival_check": each("suggestions", "rival", "'[]'", "'1'"),
     "work.tenant_logins_tenant_fkey": each("tenant_logins", "tenant_id", "-1"),
     "work.tenant_logins_login_check": each("tenant_logins", "login", "'lab'", "'easeml_worker'", "'easeml_t_A'"),
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),

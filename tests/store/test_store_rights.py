@@ -73,6 +73,7 @@ WORKER = {
     "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
     "work.heartbeats": ("", ""),
     "work.restarts": ("", ""),
+    "work.change_requests": ("", ""),
     "work.tenant_logins": ("", ""),  # the owner alone says whose rows a login has
     "work.alembic_version": ("", ""),
 }
@@ -123,6 +124,7 @@ REFEREE = {
     "work.heartbeats": (ALL, "beat_at until"),
     "work.restarts": ("at what", ""),
     "work.tenant_logins": ("", ""),
+    "work.change_requests": ("", ""),
     "work.catalogue_changes": ("", ""),
     "work.locks": ("", "held"),
     "work.alembic_version": ("", ""),

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from easeml_core.entities import Executor
 from easeml_core.errors import StoreError
 from easeml_core.services.selection.retry import retry_all
-from easeml_core.store import logins
+from easeml_core.store import change_requests, logins
 from easeml_core.store.database import Store
 from easeml_core.store.grants import KINDS
 from easeml_core.store.rows import change, row, scalar
@@ -93,7 +93,7 @@ _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'work' ORDER BY 1"
 _HOLDERS = """
 SELECT count(*) FROM pg_policies p WHERE p.schemaname = 'work' AND p.tablename = %s AND 'easeml_tenant' = ANY (p.roles)
 """
-OPEN = {"alembic_version", "artifact_store", "heartbeats", "restarts"}
+OPEN = {"alembic_version", "artifact_store", "heartbeats", "restarts", "selection_settings"}
 """Tables of the installation, in which no row is a tenant's."""
 
 
@@ -220,6 +220,13 @@ ATTACKS = (
     NEW_STUDY.format(key="dag/run/task/-1", more="", values=""),
     "INSERT INTO work.suggestion_requests (request_key, requested, trainers) VALUES ('dag/run/task/-1', 1, true)",
     f"INSERT INTO work.suggestion_requests (request_key, login, requested, trainers) VALUES ('{KEY}', 'x', 1, true)",
+    "INSERT INTO work.change_requests (study_id, change) VALUES (1, 'pause')",
+    "DELETE FROM work.change_requests",
+    "SELECT work.apply_changes()",
+    "SELECT work.file_change(1, NULL, 'pause')",
+    # What another tenant's candidate was compared with.
+    "SELECT rival FROM work.suggestions",
+    "SELECT g FROM work.suggestions g",
     "UPDATE work.suggestion_requests SET decided_at = now()",
     # Tables and functions of the installation.
     "SELECT 1 FROM work.tenant_logins",
@@ -227,7 +234,7 @@ ATTACKS = (
     "SELECT 1 FROM work.locks FOR UPDATE",
     "SELECT 1 FROM work.study_changes",
     "UPDATE work.study_changes SET taken = true",
-    "SELECT 1 FROM work.selection_settings",
+    "SELECT reason, report FROM work.selection_settings",
     "SELECT 1 FROM work.catalogue FOR UPDATE",
     "SELECT work.note('promoted', 1, 1, '{}', '{}')",
     "SELECT work.may_change(1, true)",
@@ -277,15 +284,6 @@ def test_the_functions_do_nothing_to_another_tenant(doors: Doors, ask: Ask) -> N
     )
 
 
-def test_a_tenant_pauses_and_cancels_its_own(doors: Doors, ask: Ask) -> None:
-    with doors.tenant.begin() as tx:
-        assert scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
-        assert scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
-    assert ask("SELECT state FROM work.studies WHERE name = 'mallory'") == [("PAUSED",)]
-    assert ask("SELECT state FROM work.trials WHERE id = %s", doors.own_trial) == [("CANCELLED",)]
-    assert ask("SELECT DISTINCT role FROM work.audit WHERE act IN ('study paused', 'trial cancelled')") == [(TENANT,)]
-
-
 def test_what_all_tenants_wait_for_is_bounded(doors: Doors, ask: Ask) -> None:
     many = f"INSERT INTO work.candidates (study_id, name, kind) SELECT {STUDY}, 'c' || k, 'tree' FROM generate_series"
     assert done(doors.tenant, f"{many}(1, 900) k") == 900
@@ -304,6 +302,8 @@ def test_an_open_transaction_of_a_tenant_stops_nobody(doors: Doors, database: An
         change(held, NEW_STUDY.format(key=KEY, more="", values=""))
         change(held, f"INSERT INTO work.candidates (study_id, name, kind) SELECT {STUDY}, 'mine', 'tree'")
         change(held, f"INSERT INTO work.requests (request_key, kind, study_id) VALUES ('{KEY}', 'refresh', {STUDY})")
+        assert scalar(held, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
+        assert scalar(held, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
         token = claimed(held, doors.own_trial)
         leases.show(held, token)
         change(held, "UPDATE work.trials SET beat_at = now()")
@@ -325,6 +325,9 @@ def test_an_open_transaction_of_a_tenant_stops_nobody(doors: Doors, database: An
             change(tx, "SET LOCAL lock_timeout = '1s'")
             change(tx, "UPDATE work.studies SET program = 'x'")
             change(tx, "SELECT FROM work.requests FOR UPDATE")
+        with doors.scheduler.begin() as tx:
+            change(tx, "SET LOCAL lock_timeout = '1s'")
+            change_requests.apply_changes(tx)
 
 
 # -- leases by token -----------------------------------------------------------------------------------------------

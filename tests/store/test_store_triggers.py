@@ -65,7 +65,7 @@ TRIGGERS = {
         "alerts_audit",
     ),
     *("requests_audit", "answers_audit", "promotions_audit", "submissions_audit", "feeds_audit", "switches_audit"),
-    *("candidates_of_tenants", "observations_by_lease", "trials_by_lease", "trials_lease_ends"),
+    *("candidates_of_tenants", "rows_of_tenants", "observations_by_lease", "trials_by_lease", "trials_lease_ends"),
     *("data_versions_audit", "restarts_of_referee", "trials_excuse", "trials_executor_kept"),
     *("chain_append_only", "chain_keep_all"),
     *("registry_forward", "registry_indexed", "registry_keep", "registry_keep_all", "registry_reindexed"),
@@ -79,14 +79,15 @@ TRIGGERS = {
 RAISED = {
     *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
     *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
-    *("audit_append_only", "suggestion_requests_open_check"),
+    *("audit_append_only", "suggestion_requests_open_check", "change_requests_open_check", "rows_of_tenants_check"),
 }
 
 
 def test_every_trigger_is_known(ask: Ask) -> None:
     found = ask("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled = 'O'")
     assert {name for (name,) in found} == TRIGGERS
-    assert len(found) == len(TRIGGERS)
+    (tables,) = ask("SELECT count(*) FROM pg_trigger WHERE tgname = 'rows_of_tenants'")[0]
+    assert len(found) == len(TRIGGERS) + tables - 1
 
 
 def test_every_translated_constraint_is_there(ask: Ask) -> None:

@@ -11,6 +11,7 @@ from easeml_core.entities import JsonObject, RequestKind, Symbol
 from easeml_core.errors import StateError
 from easeml_core.services.test_sets.lifecycle import BY_HAND
 from easeml_core.store.database import notify
+from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.tables import models, promotions, releases, requests, studies
 
 if TYPE_CHECKING:
@@ -170,6 +171,8 @@ def before_standing(history: Sequence[Promotion]) -> Promotion | None:
 def force(tx: Connection, request: Request, study: Study) -> str:
     """Put a model into production without a verdict, by the decision of a person, who is named and gives a reason.
 
+    Of a tenant's login the database knows no person, so the login is recorded, and the name as what it says.
+
     Returns:
         The public message of the answer, with both.
 
@@ -180,6 +183,9 @@ def force(tx: Connection, request: Request, study: Study) -> str:
     releases.hold_study(tx, study.id)
     who, why = (require_words(name, request.arguments.get(name)) for name in ("who", "why"))
     model_id = request.model_id or 0
+    login = requests.filed_by(tx, request.id)
+    if login.startswith(LOGIN_PREFIX):  # it can name any person by SQL
+        who = f"{login}, which names {who}"[:LONGEST_WORDS]
     _require_not_there(tx, study, model_id)
     promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
     return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")

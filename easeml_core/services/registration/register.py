@@ -36,6 +36,7 @@ from easeml_core.services.test_sets.planning import (
     set_purposes,
     study_plan,
 )
+from easeml_core.store import change_requests
 from easeml_core.store.tables import requests, studies
 from easeml_core.training.candidates import GRIDS
 
@@ -365,6 +366,7 @@ def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
     Raises:
         NotFoundError: There is no such study.
         StateError: Its data is not sealed yet, or could not be.
+        StoreUnavailableError: A tenant's login has asked for it, and the scheduler has not made the change in time.
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
@@ -377,6 +379,7 @@ def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
                 f"{'paused' if paused else 'resumed'}; `easeml study show {study}` says what to do"
             )
             raise StateError(message)
+    change_requests.wait_until_made(store, study_id=found.id)
     return StudyStateReport(study, wanted)
 
 

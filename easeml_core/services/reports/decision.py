@@ -55,6 +55,7 @@ class HandedOut:
         guard: The guard's share of compute, in [0, 1].
         runner_up: The second best; None where nothing else was left.
         sentence: The reason in one sentence.
+        of_other_tenant: True where the second best is another tenant's, so that this role does not read what it is.
     """
 
     batch_id: int
@@ -75,6 +76,7 @@ class HandedOut:
     guard: float | None
     runner_up: StoredRunnerUp | None
     sentence: str | None
+    of_other_tenant: bool | UnsetType = UNSET
 
 
 @typed_record
@@ -186,6 +188,8 @@ def _batch(found: Suggested) -> HandedOut:
     """One time that the trial was handed out."""
     kind = Chosen if all(isinstance(found.reasons.get(name), int | float) for name in _FIGURES) else HandedOut
     stored = {field.name: found.reasons.get(field.name) for field in fields(kind)}
+    if "of_other_tenant" not in found.reasons:
+        del stored["of_other_tenant"]
     own = {
         "batch_id": found.batch_id,
         "position": found.position,

@@ -11,16 +11,17 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.config import SelectionConfig, TrainingConfig, require
 from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
-from easeml_core.selection.suggestion import RunnerUp
+from easeml_core.selection.suggestion import OF_OTHER_TENANT, RIVAL_WORDS, RunnerUp
 from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
@@ -49,8 +50,20 @@ class NamedRunnerUp(RunnerUp):
     candidate: str
 
 
-def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> JsonObject:
-    """Return the reasons as they are stored: JSON of the suggestion, its runner-up with names.
+class StoredReasons(NamedTuple):
+    """The reasons as they are stored.
+
+    Attributes:
+        reasons: JSON of the suggestion, its runner-up with names: what the study's tenant reads.
+        rival: Runner-up and sentence, where these name a study of another tenant; ``reasons`` has none of it then.
+    """
+
+    reasons: JsonObject
+    rival: JsonObject | None
+
+
+def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: Mapping[int, Menu]) -> StoredReasons:
+    """Return the reasons as they are stored.
 
     Args:
         suggestion: Of ``selection.suggest``.
@@ -63,7 +76,11 @@ def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: M
         named = NamedRunnerUp(**row_of(rival), study=study, candidate=candidate)
         suggestion = replace(suggestion, runner_up=named)
     stored: JsonObject = to_stored_json(suggestion)
-    return stored
+    if rival is None or studies[rival.study_id].tenant == studies[suggestion.study_id].tenant:
+        return StoredReasons(stored, None)
+    apart = {"runner_up": stored["runner_up"], "sentence": stored["sentence"]}
+    sentence = suggestion.sentence.partition(RIVAL_WORDS)[0] + RIVAL_WORDS + OF_OTHER_TENANT
+    return StoredReasons({**stored, "runner_up": None, "of_other_tenant": True, "sentence": sentence}, apart)
 
 
 @typed_record
@@ -212,7 +229,12 @@ def _look(tx: Connection, memory: Memory | None, request_key: str) -> Look:
 
 
 class _Round:
-    """One batch while it is filled: left-over trials first, then new ones."""
+    """One batch while it is filled: left-over trials first, then new ones.
+
+    First are those of a tenant that has less than its share of the trials under way, by weight. Those of any other
+    tenant are given where the policy chooses their study, or nothing else is left: a tenant that hands many trials back
+    gets no more of the devices than the policy gives it.
+    """
 
     def __init__(
         self, live: LiveScheduler, tx: Connection, seen: Look, memory: Memory, batch: Batch, device: str | None
@@ -221,6 +243,7 @@ class _Round:
         self.batch = batch._replace(policy=memory.config.policy)
         self.given: list[SuggestedTrial] = []
         self._closed: set[int] = set()  # their limits refused a trial: nothing more in this round
+        self._waiting: list[Trial] = []  # left over, of tenants that have their share
         self._is_stale = False
 
     def fill(self, *, left_behind: bool) -> None:
@@ -234,11 +257,18 @@ class _Round:
                 trainers=self.live.trainers,
                 runtimes=self.live.runtimes,
             )
+            shares = _Shares.of(self.tx, self.memory) if left else None
             for trial in left:
-                if len(self.given) < self.batch.requested:
-                    self._again(trial)
+                tenant = self.memory.active[trial.study_id].tenant
+                if shares is not None and not shares.is_below(tenant):
+                    self._waiting.append(trial)
+                elif len(self.given) < self.batch.requested and self._again(trial) and shares is not None:
+                    shares.under_way[tenant] += 1
         while len(self.given) < self.batch.requested and self._suggest_new():
             pass
+        for trial in self._waiting:  # the policy has nothing more to choose
+            if len(self.given) < self.batch.requested:
+                self._again(trial)
         self.memory.reopen(self.seen.now)
         self._batch_id()
 
@@ -258,8 +288,8 @@ class _Round:
 
     # -- trials that are left over ------------------------------------------------------------------------------------
 
-    def _again(self, trial: Trial) -> None:
-        """Suggest a left-over trial again, with a reservation for another attempt, or end it."""
+    def _again(self, trial: Trial) -> bool:
+        """Suggest a left-over trial again, with a reservation for another attempt, or end it; whether it was given."""
         study = self.memory.active[trial.study_id]
         notify_pages(self.tx, trial.study)
         if study.deadline is not None and study.deadline <= self.seen.now:
@@ -284,6 +314,8 @@ class _Round:
                 reserve_seconds=RESERVE_SECONDS,
             )
             self._note(trial.id, trial.study, trial.candidate, reasons["sentence"])
+            return True
+        return False
 
     def _renew(self, trial: Trial, study: Study) -> bool:
         """Reserve for another attempt, where anything limits the trial; False when too little is left.
@@ -319,6 +351,11 @@ class _Round:
         suggestion = self.memory.suggest(self.device)
         if suggestion is None:
             return False
+        for trial in self._waiting:
+            if trial.study_id == suggestion.study_id:
+                self._waiting.remove(trial)
+                self._again(trial)
+                return True
         if not self._add(suggestion):
             self._closed.add(suggestion.study_id)
             self.memory.close(suggestion.study_id)
@@ -339,6 +376,7 @@ class _Round:
         # Only a limit can refuse the trial, and setting one waits for this decision.
         may_refuse = limit is not None or owner.max_parallel is not None
         menu = memory.menus[study.id]
+        stored = stored_reasons(suggestion, memory.active, memory.menus)
         try:
             with savepoint(self.tx) if may_refuse else contextlib.nullcontext():
                 batch_id, trial_id = decisions.add_decision(
@@ -350,7 +388,8 @@ class _Round:
                     data_version_id=memory.versions[study.id],
                     device=self.device,
                     limit_seconds=limit,
-                    reasons=stored_reasons(suggestion, memory.active, memory.menus),
+                    reasons=stored.reasons,
+                    rival=stored.rival,
                     reserve_seconds=RESERVE_SECONDS,
                 )
         except BudgetExhaustedError:
@@ -362,6 +401,32 @@ class _Round:
 
     def _note(self, trial_id: int, study: str, candidate: str, reason: str) -> None:
         self.given.append(SuggestedTrial(trial_id, study, candidate, reason))
+
+
+@dataclass(frozen=True, slots=True)
+class _Shares:
+    """What each tenant has of the trials under way.
+
+    Attributes:
+        weights: Of the tenants with active studies, > 0.
+        under_way: Trials that a worker holds, or was given and has not started yet, by tenant.
+    """
+
+    weights: Mapping[str, float]
+    under_way: Counter[str]
+
+    @classmethod
+    def of(cls, tx: Connection, memory: Memory) -> _Shares | None:
+        """Return the shares; None where all studies are one tenant's, which has them all."""
+        weights = {study.tenant: memory.owners[study.tenant].weight for study in memory.active.values()}
+        if len(weights) < 2:
+            return None
+        return cls(weights, Counter(trials.under_way_by_tenant(tx, list(memory.active))))
+
+    def is_below(self, tenant: str) -> bool:
+        """Whether one more trial leaves the tenant within its share."""
+        share = self.weights[tenant] / sum(self.weights.values())
+        return self.under_way[tenant] < share * (self.under_way.total() + 1)
 
 
 def _left_over_sentence(trial: Trial) -> str:
@@ -386,9 +451,10 @@ def suggest_trials(
 ) -> Suggestions:
     """Suggest up to ``count`` trials over all active studies, and store them with their reasons.
 
-    Trials that an earlier run left behind come first. No candidate is suggested twice for the same data, also none that
-    failed or was cancelled on it, except after a failure of its task (``retry.py``). Where a budget or a quota holds, a
-    trial reserves device seconds: see ``services/studies/compute_budget.py``.
+    Trials that an earlier run left behind come first, while their tenant has less than its share of the trials under
+    way by weight; others come where the policy chooses their study. No candidate is suggested twice for the same data,
+    also none that failed or was cancelled on it, except after a failure of its task (``retry.py``). Where a budget or a
+    quota holds, a trial reserves device seconds: see ``services/studies/compute_budget.py``.
 
     Args:
         store: Role ``easeml_worker``.

@@ -20,6 +20,7 @@ from easeml_core.config import SelectionConfig, require
 from easeml_core.errors import InvalidInputError, NotFoundError, SchemaVersionError, StoreError
 from easeml_core.faults import Blame, blame_of
 from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.store import change_requests
 from easeml_core.store.database import SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import suggestion_requests
@@ -74,6 +75,7 @@ class SchedulerProcess:
         self._schedulers: OrderedDict[tuple[str, Hashable], LiveScheduler] = OrderedDict()
         self._rests: dict[int, float] = {}  # requests that met a fault, until then on the monotonic clock
         self._forgot_at = 0.0
+        self._is_change_open = False
 
     def run(self, stop: threading.Event) -> None:
         """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.
@@ -97,11 +99,18 @@ class SchedulerProcess:
     def _listen(self, stop: threading.Event) -> None:
         with BlockingListener(self._store.dsn, SCHEDULER_CHANNEL) as listener:  # before the first look
             while not stop.is_set():
-                while self.decide_open(stop):
+                while self.make_changes() + self.decide_open(stop):
                     pass
                 self._forget()
                 stop.wait(REST_SECONDS)
-                listener.wait(1.0 if self._rests else self._poll_seconds, stop)
+                listener.wait(1.0 if self._rests or self._is_change_open else self._poll_seconds, stop)
+
+    def make_changes(self) -> int:
+        """Pause studies and cancel trials where logins have asked for it; return how many changes were made."""
+        with self._store.begin() as tx:
+            made = change_requests.apply_changes(tx)
+            self._is_change_open = change_requests.is_any_open(tx)
+        return made
 
     def decide_open(self, stop: threading.Event | None = None) -> int:
         """Decide the oldest open request of each login; return how many were closed."""

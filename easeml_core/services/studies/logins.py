@@ -23,7 +23,8 @@ class Login:
 
     Attributes:
         login: The role.
-        tenants: Names of the tenants whose rows it has; empty once it was taken away.
+        tenants: Names of the tenants whose rows it has; empty for workers that train for all, and once it was taken
+            away.
         sql: What an administrator of the server has still to run, in this order; empty where it was run.
     """
 
@@ -40,25 +41,29 @@ class NewLogin:
     password: str
 
 
-def make_login(store: Store, *, name: str, tenants: Sequence[str]) -> NewLogin:
+def make_login(store: Store, *, name: str, tenants: Sequence[str] = (), device: bool = False) -> NewLogin:
     """Make a login for tenants, or give it a new password and these tenants in place of the former ones.
+
+    Sessions that are open stay open after a new password; ``end_login`` ends them.
 
     Args:
         store: Role ``easeml_owner``, or a superuser. A role without CREATEROLE maps the login, and returns the SQL
             that an administrator of the server has to run.
-        name: With or without the prefix ``easeml_t_``.
-        tenants: Names of the tenants, at least one.
+        name: With or without the prefix ``easeml_t_``, or ``easeml_d_`` for a worker.
+        tenants: Names of the tenants, at least one; none for a worker.
+        device: Make one for workers that train for all tenants, with the rights of ``easeml_device``.
 
     Raises:
         InvalidInputError: The name is none.
         NotFoundError: There is no such tenant.
-        StateError: The server has no group ``easeml_tenant``.
+        StateError: The server has no group ``easeml_tenant``, or no role ``easeml_device``.
     """
-    login, password = logins.login_of(name), new_password()
+    login, password = logins.login_of(name, device=device), new_password()
     with store.begin() as tx:
         ids = [studies.get_tenant(tx, tenant).id for tenant in tenants]
         sql = logins.statements(tx, login, password)
-        logins.map_login(tx, login, ids)
+        if not device:
+            logins.map_login(tx, login, ids)
         may = logins.may_make_roles(tx)
         if may:
             logins.run(tx, sql)
@@ -66,23 +71,32 @@ def make_login(store: Store, *, name: str, tenants: Sequence[str]) -> NewLogin:
     return NewLogin(made, password)
 
 
-def end_login(store: Store, *, name: str) -> Login:
-    """Take a login away: from now on its sessions see no row, and they are ended where the role may do so.
+def end_login(store: Store, *, name: str, device: bool = False) -> Login:
+    """Take a login away: no session of it begins any more, the open ones are ended, and the role is removed.
+
+    Where the role of the store may make no roles, the sessions of a tenant's login see no row from now on, and the rest
+    is left to an administrator.
 
     Args:
         store: As of ``make_login``.
         name: With or without the prefix.
+        device: A worker's login.
 
     Raises:
-        NotFoundError: No tenant has such a login.
+        NotFoundError: There is no such login.
     """
-    login = logins.login_of(name)
+    login = logins.login_of(name, device=device)
     with store.begin() as tx:
-        if not logins.tenants_of_login(tx, login):
-            raise NotFoundError(kind="login", name=login, known=logins.all_logins(tx), remedy="name one of these")
-        logins.map_login(tx, login, ())
-        sql, may = logins.end_statements(login), logins.may_make_roles(tx)
+        known = logins.device_logins(tx) if device else logins.all_logins(tx)
+        if login not in known:
+            raise NotFoundError(kind="login", name=login, known=known, remedy="name one of these")
+        if not device:
+            logins.map_login(tx, login, ())
+        first, then = logins.close_statement(login), logins.end_statements(login)
+        may = logins.may_make_roles(tx)
+        if may:
+            logins.run(tx, [first])
     if may:
-        with store.begin() as tx:
-            logins.run(tx, sql)
-    return Login(login, (), () if may else sql)
+        with store.begin() as tx:  # after the commit: what has begun before it is found here
+            logins.run(tx, then)
+    return Login(login, (), () if may else (first, *then))

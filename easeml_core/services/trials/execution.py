@@ -32,6 +32,7 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
+from easeml_core.store import change_requests
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.database import notify, notify_pages
@@ -392,11 +393,17 @@ def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
 
 
 def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
-    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is."""
+    """Cancel a waiting trial at once, a running one within two seconds; a finished one stays as it is.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        StoreUnavailableError: A tenant's login has asked for it, and the scheduler has not made the change in time.
+    """
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id)
         trials.request_cancel(tx, trial_id)
         notify_trial(tx, trial)
+    change_requests.wait_until_made(store, study_id=trial.study_id, trial_id=trial_id)
     return trial_state(store, trial_id=trial_id)
 
 

@@ -189,11 +189,15 @@ WITH %s trial AS (
   INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds, lease_until)
   VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds,
           now() + make_interval(secs => :reserve_seconds)) RETURNING id)
-INSERT INTO work.suggestions (batch_id, position, trial_id, reasons)
-SELECT %s, :position, trial.id, CAST(:reasons AS jsonb) FROM %s RETURNING batch_id, trial_id
+INSERT INTO work.suggestions (batch_id, position, trial_id, reasons, rival)
+SELECT %s, :position, trial.id, CAST(:reasons AS jsonb), CAST(:rival AS jsonb) FROM %s RETURNING batch_id, trial_id
 """
 _ADD_FIRST = _ADD % (_BATCH, "batch.id", "trial, batch")
 _ADD_NEXT = _ADD % ("", ":batch_id", "trial")
+
+
+# What names another tenant's study lies apart, for who may read it.
+_REASONS = "coalesce(g.reasons - 'of_other_tenant' || work.rival_of(g.batch_id, g.position), g.reasons)"
 
 
 @typed_record
@@ -226,11 +230,13 @@ def add_decision(
     device: str | None,
     limit_seconds: float | None,
     reasons: JsonObject,
+    rival: JsonObject | None,
     reserve_seconds: float,
 ) -> tuple[int, int]:
     """Add a SUGGESTED trial with its reasons to a batch, reserved for the caller; return ids of batch and trial.
 
-    The pages of the study are notified once the transaction commits.
+    The pages of the study are notified once the transaction commits. ``rival`` takes the place of some of the reasons
+    for who may read the studies of the tenant that it names.
 
     Raises:
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
@@ -252,6 +258,7 @@ def add_decision(
         device=device,
         limit_seconds=limit_seconds,
         reasons=as_json(reasons),
+        rival=None if rival is None else as_json(rival),
         reserve_seconds=reserve_seconds,
     )
     return added.batch_id, added.trial_id
@@ -287,7 +294,7 @@ def batch_of_request(tx: Connection, request_key: str) -> tuple[str, list[Sugges
     found = records(
         tx,
         SuggestedTrial,
-        "SELECT g.trial_id, s.name AS study, c.name AS candidate, g.reasons ->> 'sentence' AS reason "
+        f"SELECT g.trial_id, s.name AS study, c.name AS candidate, {_REASONS} ->> 'sentence' AS reason "
         "FROM work.suggestion_batches b JOIN work.suggestions g ON g.batch_id = b.id "
         "JOIN work.trials t ON t.id = g.trial_id JOIN work.studies s ON s.id = t.study_id "
         "JOIN work.candidates c ON c.id = t.candidate_id WHERE b.request_key = :key ORDER BY g.position",
@@ -347,7 +354,8 @@ def suggestions_of_trial(tx: Connection, trial_id: int) -> list[Suggested]:
     return records(
         tx,
         Suggested,
-        "SELECT b.id AS batch_id, g.position, b.requested, b.created_at, b.policy, b.settings_id, s.config, g.reasons "
+        "SELECT b.id AS batch_id, g.position, b.requested, b.created_at, b.policy, b.settings_id, s.config, "
+        f"{_REASONS} AS reasons "
         "FROM work.suggestions g JOIN work.suggestion_batches b ON b.id = g.batch_id "
         "LEFT JOIN work.selection_settings s ON s.id = b.settings_id WHERE g.trial_id = :id ORDER BY b.id",
         id=trial_id,

@@ -35,6 +35,11 @@ class Request:
     arguments: JsonObject
 
 
+def filed_by(tx: Connection, request_id: int) -> str:
+    """Return the role of the database that filed a request, which no role can choose."""
+    return str(scalar(tx, "SELECT requested_by FROM work.requests WHERE id = :id", id=request_id))
+
+
 def file_request(
     tx: Connection,
     *,

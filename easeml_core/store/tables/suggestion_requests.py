@@ -14,7 +14,7 @@ from easeml_core.errors import NotFoundError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL, SCHEDULER_CHANNEL, notify
-from easeml_core.store.roles import DEVICE, SCHEDULER, WORKER
+from easeml_core.store.roles import SCHEDULER, WORKER
 from easeml_core.store.rows import change, clean, record, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ class FiledSuggestionRequest(NamedTuple):
     was_there: bool
 
 
-_FOR_ALL = frozenset({DEVICE, SCHEDULER, WORKER})
-"""Roles that have trials of all tenants; any other one has those of the tenants that it is a login of."""
+_FOR_ALL = frozenset({SCHEDULER, WORKER})
+"""With devices, the roles that have trials of all tenants; any other one has those of its login's tenants."""
 
 _REQUEST = """
 SELECT q.id, q.request_key, q.login, q.requested, q.device, q.studies, q.functions, q.sources, q.trainers, q.runtimes,
@@ -221,7 +221,7 @@ def studies_of_login(tx: Connection, login: str) -> list[str] | None:
         tx: Role ``easeml_scheduler``.
         login: Role of the database that filed a request.
     """
-    if login in _FOR_ALL:
+    if login in _FOR_ALL or logins.is_device(login):
         return None
     found = rows(
         tx,

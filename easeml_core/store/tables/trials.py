@@ -314,6 +314,18 @@ def left_over_trials(
     )
 
 
+def under_way_by_tenant(tx: Connection, study_ids: Sequence[int]) -> dict[str, int]:
+    """Return how many trials of these studies are held or were just handed out, by the name of the tenant."""
+    found = rows(
+        tx,
+        "SELECT n.name, count(*) AS many FROM work.trials t JOIN work.studies s ON s.id = t.study_id "
+        "JOIN work.tenants n ON n.id = s.tenant_id WHERE t.finished_at IS NULL AND t.lease_until >= now() "
+        "AND t.study_id = ANY(:ids) GROUP BY n.name",
+        ids=list(study_ids),
+    )
+    return {r.name: int(r.many) for r in found}
+
+
 def outcomes(tx: Connection) -> list[TrialOutcome]:
     """Return the outcome of every trial: finished ones in the order of their end, then the open ones."""
     return records(

@@ -250,6 +250,12 @@ def test_a_forced_promotion_names_who_and_why_for_good(lab: Any) -> None:
     }
 
 
+@pytest.mark.own_database
+def test_of_a_tenants_login_the_login_is_recorded_and_the_name_as_what_it_says(lab: Any) -> None:
+    lab.as_superuser("ALTER TABLE work.requests ALTER requested_by SET DEFAULT 'easeml_t_mallory'")
+    assert "forced by easeml_t_mallory, which names Ada Lovelace: " in force(lab).message
+
+
 def test_a_referee_takes_no_forced_promotion_unless_it_was_allowed_to(lab: Any) -> None:
     answer = force(lab, allowed=False)
     assert answer.refused

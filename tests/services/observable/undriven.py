@@ -57,6 +57,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         Kind.COLUMN,
         "The table has no rows: the role of these worlds suggests by itself and files no request.",
         "work.suggestion_requests.*",
+        "work.change_requests.*",
     ),
     *_undriven(
         Kind.COMMAND,

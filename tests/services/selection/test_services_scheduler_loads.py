@@ -181,6 +181,21 @@ def test_what_nobody_started_is_handed_out_again_from_memory(installation: Any, 
     assert loads == []
 
 
+def test_who_hands_many_trials_back_gets_no_more_than_its_share(installation: Any) -> None:
+    """One tenant of five, of equal weight: what it has left over goes first only while it has less than a fifth."""
+    own = LiveScheduler(installation.store, studies_only=["h-4"])
+    for trial in ask(installation, own, count=6):
+        installation.let_run_out(trial)
+    live = LiveScheduler(installation.store)
+    given = [trial for _ in range(10) for trial in ask(installation, live)]
+    of_own = [trial for trial in given if trial.study == "h-4"]
+    assert given[0].study == "h-4"  # it has none under way
+    assert 2 <= len(of_own) <= 4
+    assert all("is given again" in trial.reason for trial in of_own)
+    rest = [trial for _ in range(40) for trial in ask(installation, live)]
+    assert len([trial for trial in of_own + rest if "is given again" in trial.reason]) == 6  # none is forgotten
+
+
 def test_a_transaction_that_fails_leaves_nothing_in_memory(
     installation: Any, loads: list[int], monkeypatch: Any
 ) -> None:

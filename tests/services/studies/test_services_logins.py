@@ -9,6 +9,7 @@ import pytest
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError, WrongRoleError
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store.database import Store
+from easeml_core.store.roles import membership
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import studies
 
@@ -53,6 +54,12 @@ def test_a_login_has_its_tenants_until_it_is_taken_away(database: Any, administr
         tenants(database, "easeml_t_lab", again.password)
     with pytest.raises(NotFoundError, match="easeml_t_lab"):
         end_login(administrator, name="lab")
+
+
+def test_from_postgresql_16_on_no_login_takes_the_name_of_its_group() -> None:
+    assert membership(160002, inherits=True, becomes=False) == " WITH INHERIT TRUE, SET FALSE"
+    assert membership(160000, inherits=False, becomes=True) == " WITH INHERIT FALSE, SET TRUE"
+    assert membership(150012, inherits=True, becomes=False) == ""
 
 
 def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: Any) -> None:

@@ -101,13 +101,13 @@ def test_the_life_of_two_tenants(database: Any, artifacts: Any, stores: dict[str
         assert asked.study == "garden"
         given = FiledSuggester(stores["device"]).ask(request_key="dag/run/suggest/-1").trials  # the same key
         assert asked.trial_id not in {trial.trial_id for trial in given}
+        assert run_trial(garden, artifacts, trial_id=asked.trial_id, request_key="t/5").state == "SUCCEEDED"
+        (left,) = suggest_trials(stores["scheduler"], count=1, request_key="last").trials
+        assert cancel_trial(stores[left.study], trial_id=left.trial_id).state == "CANCELLED"
+        assert pause_study(garden, study="garden", paused=True).state == "PAUSED"
     finally:
         stop.set()
         thread.join(30)
-    assert run_trial(garden, artifacts, trial_id=asked.trial_id, request_key="t/5").state == "SUCCEEDED"
-    (left,) = suggest_trials(stores["scheduler"], count=1, request_key="last").trials
-    assert cancel_trial(stores[left.study], trial_id=left.trial_id).state == "CANCELLED"
-    assert pause_study(garden, study="garden", paused=True).state == "PAUSED"
     with database.worker.begin() as tx:
         assert row(tx, "SELECT state FROM work.studies WHERE name = 'mill'")[0] == "ACTIVE"
 

@@ -27,6 +27,7 @@ from easeml_airflow.web.server.formats import (
 )
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import counted
+from easeml_core.selection.suggestion import OF_OTHER_TENANT
 from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.trials.pruning import sentence_of
 
@@ -301,7 +302,8 @@ def _now(chosen: Chosen | None, study: Study, explained: TrialExplanation, rival
 
 def _against(chosen: Chosen, rival: Rival | None) -> str:
     if rival is None:
-        return "nothing else was left to run"
+        is_hidden = chosen.of_other_tenant is True
+        return f"the next best was {OF_OTHER_TENANT}" if is_hidden else "nothing else was left to run"
     name = f"{rival.study} {rival.candidate}".strip()
     if rival.is_better:
         return f"by its worth alone, {name} would have come first"
