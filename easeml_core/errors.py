@@ -19,6 +19,7 @@
     |   |-- TrainingKilled                  because its process was killed, from outside or by the kernel
     |   |-- TrainingStarved                 because it ran out of time, or out of the machine's memory
     |   `-- TrainingTaskError               because of what executes it: a package or a program is missing
+    |       `-- TrainingMachineError        because of a fault of its machine that passes, such as a full disk
     |-- ArtifactError                       a stored file is missing, was changed, or is not of a trusted kind
     |   `-- ArtifactPlaceError              another artifact store than the installation's; both places
     `-- StoreError                          the database; the driver's error is the cause
@@ -229,6 +230,14 @@ class TrainingStarved(TrainingError):
 
 class TrainingTaskError(TrainingError):
     """Raised when a training job failed because of what executes it, not of the candidate: a package is missing."""
+
+
+class TrainingMachineError(TrainingTaskError):
+    """Raised when a training job met a fault of its machine that passes, such as a full disk: it may be tried again.
+
+    The process of the job says so, and it may run a tenant's code. So ``faults.blame_of`` does not believe it, and the
+    referee puts nothing off for it; attempts at a trial are limited in any case.
+    """
 
 
 class ArtifactError(EasemlError):

@@ -67,16 +67,18 @@ def prepare(parent: int) -> None:
         file.write("1000")
 
 
-def fail(reason: str, *, killed: bool = False, of_task: bool = False) -> NoReturn:
+def fail(reason: str, *, killed: bool = False, of_task: bool = False, passing: bool = False) -> NoReturn:
     """End this child with a reason that its parent can read.
 
     Args:
         reason: One sentence, perhaps with more below it.
         killed: Whether a program that this child has started was killed.
         of_task: Whether what executes is at fault: a package or a program is missing.
+        passing: Whether the machine is at fault, for some time: its disk is full.
     """
     sys.stdout.flush()
-    said = {"reason": reason} | ({"killed": True} if killed else {}) | ({"of_task": True} if of_task else {})
+    causes = {"killed": killed, "of_task": of_task, "passing": passing}
+    said = {"reason": reason} | {name: True for name, is_cause in causes.items() if is_cause}
     sys.stderr.write("\n" + json.dumps(said) + "\n")
     sys.exit(REASON_STATUS)
 
@@ -117,6 +119,16 @@ def is_of_task(text: str) -> bool:
     if fields := _last_fields(text):
         return fields.get("of_task") is True
     return names_missing_package(text)
+
+
+def is_passing(text: str) -> bool:
+    r"""Whether the child said with its reason that a fault of its machine ended it, which passes.
+
+    Example:
+        >>> is_passing('{"reason": "disk full", "passing": true}'), is_passing("OSError: No space left on device")
+        (True, False)
+    """
+    return _last_fields(text).get("passing") is True
 
 
 def names_missing_package(text: str) -> bool:

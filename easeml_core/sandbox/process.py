@@ -17,12 +17,13 @@ from typing import IO, TYPE_CHECKING
 
 import psutil
 
-from easeml_core.errors import TrainingError, TrainingKilled, TrainingStarved, TrainingTaskError
+from easeml_core.errors import TrainingError, TrainingKilled, TrainingMachineError, TrainingStarved, TrainingTaskError
 from easeml_core.sandbox.child_guard import (
     FROM_OUTSIDE,
     OUT_OF_MEMORY,
     REASON_STATUS,
     is_of_task,
+    is_passing,
     reason_in,
     was_killed,
 )
@@ -88,6 +89,7 @@ def run_child(
     Raises:
         TrainingError: If the child exceeded a limit, crashed, or ended with a reason. Nothing of it is left running.
         TrainingTaskError: If it ended because of what executes it, such as a package that is missing.
+        TrainingMachineError: If it says that a fault of this machine ended it, which passes.
         TrainingKilled: If it was killed, and not by us.
         TrainingStarved: If it exceeded its time, or found no memory: the code that it runs, or the machine, may be why.
     """
@@ -121,6 +123,8 @@ def _failure(status: int, stderr: str) -> TrainingError:
     reason = failure_reason(status, stderr)
     if -status in FROM_OUTSIDE or (status == REASON_STATUS and was_killed(stderr)):
         return TrainingKilled(reason)
+    if status == REASON_STATUS and is_passing(stderr):
+        return TrainingMachineError(reason)
     if status > 0 and is_of_task(stderr):
         return TrainingTaskError(reason)
     found_none = status == REASON_STATUS and reason.startswith(OUT_OF_MEMORY)

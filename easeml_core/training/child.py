@@ -16,7 +16,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import EasemlError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
+from easeml_core.errors import (
+    EasemlError,
+    InvalidInputError,
+    TrainingError,
+    TrainingKilled,
+    TrainingTaskError,
+    reason_of,
+)
 from easeml_core.faults import Blame, blame_of
 from easeml_core.files import written_whole
 from easeml_core.sandbox import child_guard
@@ -49,12 +56,12 @@ def main(arguments: list[str]) -> None:
         tell_started(channel)
         run(job, report_to(channel))
     except EasemlError as error:
-        of_task = isinstance(error, TrainingTaskError) or blame_of(error) is Blame.PASSING
-        child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task)
+        of_task, passing = isinstance(error, TrainingTaskError), blame_of(error) is Blame.PASSING
+        child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task, passing=passing)
     except OSError as error:
         if blame_of(error) is not Blame.PASSING:
             raise
-        child_guard.fail(f"this machine cannot train now: {error}", of_task=True)
+        child_guard.fail(reason_of(error), passing=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise

@@ -21,6 +21,7 @@ from easeml_core.errors import (
     TrainingCancelled,
     TrainingError,
     TrainingKilled,
+    TrainingMachineError,
     TrainingTaskError,
     TrialStateError,
     reason_of,
@@ -68,6 +69,8 @@ __all__ = [
     "finished_trial",
     "hand_back",
     "handing_back",
+    "is_of_machine",
+    "putting_off",
     "record_failure",
     "record_success",
     "run_trial",
@@ -148,14 +151,23 @@ def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | N
     """Train the trial of a lease in a child process and record its end.
 
     Where the process was killed from outside and another attempt is left, nothing is recorded: the next claim, possible
-    at once under the same request key, continues from the last checkpoint. After a fault of this machine's disk or
-    system the trial is handed back, for any machine, and this one pauses before it claims the trial again; the last
-    attempt is a failure of the task, not of the candidate.
+    at once under the same request key, continues from the last checkpoint.
+    """
+    with putting_off(store, lease):
+        _train(store, artifacts, lease, slot=slot)
+
+
+@contextlib.contextmanager
+def putting_off(store: Store, lease: Lease) -> Iterator[None]:
+    """Hand the trial back after a fault of this machine's disk or system within this block, for any machine.
+
+    This machine pauses before it claims the trial again. The last attempt is a failure of the task, not of the
+    candidate.
     """
     try:
-        _train(store, artifacts, lease, slot=slot)
-    except (OSError, ArtifactError) as error:
-        if lease.ended or blame_of(error) is not Blame.PASSING:
+        yield
+    except (OSError, ArtifactError, TrainingError) as error:
+        if lease.ended or not is_of_machine(error):
             raise
         why = f"this machine cannot train now: {reason_of(error)}"
         if lease.is_last_attempt or lease.cancelled:
@@ -206,7 +218,7 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
                 return
             record_failure(store, lease, explained(str(error), lease))
         except (TrainingError, ArtifactError) as error:
-            if isinstance(error, ArtifactError) and blame_of(error) is Blame.PASSING:
+            if is_of_machine(error):
                 raise
             record_failure(store, lease, explained(str(error), lease), kind=kind_of(error))
         else:
@@ -266,6 +278,11 @@ def explained(reason: str, lease: Lease) -> str:
             "its study's or tenant's compute budget; raise the budget with `easeml study set` or `easeml tenant set`"
         )
     return reason
+
+
+def is_of_machine(error: Exception) -> bool:
+    """Whether a fault of this machine that passes has ended an attempt, such as a full disk."""
+    return isinstance(error, TrainingMachineError) or blame_of(error) is Blame.PASSING
 
 
 def kind_of(error: Exception) -> FailureKind:

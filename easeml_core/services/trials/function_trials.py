@@ -20,7 +20,9 @@ from easeml_core.services.trials.execution import (
     attempts,
     explained,
     handing_back,
+    is_of_machine,
     kind_of,
+    putting_off,
     record_failure,
     record_success,
     train,
@@ -162,12 +164,14 @@ def run_function_trial(
 
 
 def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function: Callable[..., Any]) -> None:
-    """Run the function under the lease, and record the end of its trial."""
+    """Run the function under the lease, and record the end of its trial; a full disk puts it off, as in ``train``."""
     lease.begin_anew("a training function has no checkpoints")
-    with scratch_folder("trial") as folder, _heartbeat(lease):
+    with putting_off(store, lease), scratch_folder("trial") as folder, _heartbeat(lease):
         try:
             result = _fit(lease, _data(artifacts, lease), function, Path(folder))
         except (TrainingError, ArtifactError) as error:
+            if is_of_machine(error):
+                raise
             # A model that no file format can hold is the candidate's failure, not that of a missing file.
             kind = kind_of(error) if isinstance(error, TrainingError) else FailureKind.CANDIDATE
             record_failure(store, lease, explained(str(error), lease), kind=kind)

@@ -13,13 +13,17 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
-from easeml_core.sandbox import child_guard
+from easeml_core.errors import TrainingMachineError
+from easeml_core.faults import is_put_off
+from easeml_core.sandbox import child_guard, process
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution
 from easeml_core.services.trials.execution import run_trial
+from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.services.trials.worker import run_device
 from easeml_core.store.artifacts import disk
 from easeml_core.store.artifacts.local import ArtifactStore
@@ -130,9 +134,47 @@ def test_a_device_that_pauses_for_its_disk_can_be_stopped(lab: Any, monkeypatch:
     assert lab.one("SELECT state FROM work.trials WHERE id = :id", id=summary.handed_back) == "SUGGESTED"
 
 
-@pytest.mark.parametrize(("error", "of_task"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])
+def test_a_disk_that_was_full_in_the_child_loses_no_trial(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, trial: Any
+) -> None:
+    run_job, calls = execution.run_job, list[Any]()
+
+    def full_once(job: Any, **how: Any) -> Any:
+        calls.append(job)
+        if len(calls) == 1:
+            raise TrainingMachineError(FULL.strerror)
+        return run_job(job, **how)
+
+    monkeypatch.setattr(execution, "run_job", full_once)
+    report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
+    assert report.state == "SUCCEEDED"
+    assert lab.rows("SELECT attempt, excused FROM work.trials WHERE id = :id", id=trial.trial_id) == [(2, 1)]
+
+
+@pytest.mark.parametrize(("times", "ended"), [(1, ("SUCCEEDED", None, 2)), (99, ("FAILED", "task", 13))])
+def test_a_training_function_that_meets_a_full_disk_is_tried_again(
+    lab: Any, monkeypatch: pytest.MonkeyPatch, times: int, ended: tuple[str, str | None, int]
+) -> None:
+    monkeypatch.setattr(execution, "PAUSES", (0.0,))
+    lab.register("disk", candidates=[{"name": "own", "kind": "function", "parameters": {"k": 1}}])
+    asked = {"count": 1, "studies_only": ["disk"], "functions": ["own"], "request_key": lab.key()}
+    (trial,) = suggest_trials(lab.worker, **asked).trials
+    calls = list[int]()
+
+    def own(data: Any, parameters: Any, report: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise FULL
+        return DecisionTreeClassifier(max_depth=2, random_state=0).fit(data.train_inputs, data.train_labels)
+
+    run_function_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w", function=own)
+    query = "SELECT state, failure_kind, attempt FROM work.trials WHERE id = :id"
+    assert lab.rows(query, id=trial.trial_id) == [ended]
+
+
+@pytest.mark.parametrize(("error", "passing"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])
 def test_the_child_says_that_the_disk_was_at_fault(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, error: OSError, of_task: bool | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any, error: OSError, passing: bool | None
 ) -> None:
     job = tmp_path / "job.json"
     job.write_text("{}")
@@ -141,7 +183,11 @@ def test_the_child_says_that_the_disk_was_at_fault(
     monkeypatch.setattr(child, "report_to", lambda _: None)
     monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: SimpleNamespace(kind="constant"))
     monkeypatch.setattr(child, "run", failing(error))
-    with pytest.raises(SystemExit if of_task else OSError):
+    with pytest.raises(SystemExit if passing else OSError):
         child.main(["1", str(job)])
-    if of_task:
-        assert json.loads(capsys.readouterr().err.splitlines()[-1])["of_task"] is True
+    if passing:
+        said = capsys.readouterr().err
+        assert json.loads(said.splitlines()[-1]) == {"reason": "no space left on device", "passing": True}
+        found = process._failure(child_guard.REASON_STATUS, said)
+        assert isinstance(found, TrainingMachineError)
+        assert not is_put_off(found)  # the referee believes no child
