@@ -26,7 +26,7 @@ FAULTS_ARGS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -79,6 +79,10 @@ test-faults: $(STAMP) ## Kill, stop, fill, delay and cut a real installation, an
 fuzz: $(STAMP) ## Search for inputs that a reader of foreign text or files fails on; FUZZ="--seconds 600 condition" for one
 	@$(RUN) -c 'import atheris' 2>/dev/null || $(RUN) -m pip install --quiet 'atheris>=2.3,<4'  # 35 MB, for nothing else
 	@$(RUN) tests/fuzz/run_fuzz.py $(FUZZ)
+
+audit: ## Look for known vulnerabilities of every pinned dependency; fails where the advisories of PyPI cannot be reached
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet 'pip-audit>=2.9,<3'; }
+	@build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 coverage: $(STAMP) ## All tests but the nightly ones, with the lines they miss
 	@$(RUN) -m pytest -m "not nightly" --cov --cov-report=term-missing:skip-covered $(PYTEST_ARGS)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from easeml_core.services.models.inference import Inferred
     from easeml_core.services.models.submission import Submitted
     from easeml_core.services.referee.answers import ReadingAnswer
+    from easeml_core.services.referee.place_in_queue import QueuePlace
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import ListedModel
@@ -420,16 +421,18 @@ def _submit(
     """Submit, ask the gate, wait; ``asked`` says whether the gate is asked and how long to wait for its answer."""
     from easeml_core.services.models.submission import submit_model
     from easeml_core.services.referee.filed_requests import JudgedSubmission
+    from easeml_core.services.referee.place_in_queue import place_of
 
     submitted = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked
     request_id = _ask_gate(store, submitted, key) if asks_gate else None
     shown = JudgedSubmission(**row_of(submitted) | ({} if request_id is None else {"request_id": request_id}))
+    place = None if timeout is not None or request_id is None else place_of(store, request_id)
     if not as_json:
-        _tell(submitted, request_id, waits=timeout is not None)
+        _tell(submitted, request_id, place, waits=timeout is not None)
     if timeout is None or request_id is None:
         if as_json:
-            show_json(shown)
+            show_json(shown if request_id is None else replace(shown, place=place))
         return 0
     answer = wait_for_answer(store, request_id, timeout, GATE_MAY_WAIT)
     show_json(replace(shown, answer=answer)) if as_json else tell_gate_answer(answer)
@@ -443,8 +446,10 @@ def _ask_gate(store: Store, submitted: Submitted, key: str) -> int:
     return filed
 
 
-def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:
+def _tell(submitted: Submitted, request_id: int | None, place: QueuePlace | None, *, waits: bool) -> None:
     """Print what is known before the answer, so that a user who stops waiting knows submission and request."""
+    from easeml_core.services.referee.place_in_queue import place_text
+
     click.echo(
         f"submission {submitted.submission_id}: model {submitted.model_id} of study {submitted.study}, "
         f"quality {submitted.validation_quality:.4f} on the open validation part"
@@ -453,7 +458,8 @@ def _tell(submitted: Submitted, request_id: int | None, *, waits: bool) -> None:
         later = (
             "waiting for its answer" if waits else f"`easeml submissions --study {submitted.study}` shows its answer"
         )
-        click.echo(f"the gate is asked, request {request_id}; {later}")
+        ahead = "" if place is None else f" ({place_text(place)})"
+        click.echo(f"the gate is asked, request {request_id}{ahead}; {later}")
 
 
 @click.command(epilog=example("easeml submissions --study flowers"))

@@ -29,9 +29,15 @@ class EasemlPlugin(AirflowPlugin):
         from easeml_airflow.web.server import connections
         from easeml_airflow.web.server.auth import airflow_rights, airflow_viewer
         from easeml_airflow.web.server.site import Site
+        from easeml_core.services.referee.place_in_queue import queue
 
         site = Site(
-            connections.open_store, connections.open_artifacts, connections.open_sealed, airflow_viewer(), count_needs
+            connections.open_store,
+            connections.open_artifacts,
+            connections.open_sealed,
+            airflow_viewer(),
+            needs_of=count_needs,
+            queue_of=queue,
         )
         app = create_app(site, require_login=login(), rights=airflow_rights(connections.tenant_of))
         return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
@@ -74,26 +74,33 @@ def _of_disk(place: Callable[[], str]) -> list[Check]:
     return [Check(c.name, "ok", "there is room") if c.state == "warning" else c for c in checks]
 
 
-class KeptHealth:
-    """Keeps an answer for a few seconds. Safe to share between threads.
+T = TypeVar("T")
+
+
+class Kept(Generic[T]):
+    """Keeps what a look has found for a few seconds. Safe to share between threads.
 
     Args:
-        look: Finds the health.
+        look: Finds it.
         clock: Seconds that never go back.
     """
 
-    def __init__(self, look: Callable[[], Health], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, look: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
         self._look, self._clock = look, clock
-        self._kept: tuple[float, Health] | None = None
+        self._kept: tuple[float, T] | None = None
         self._guard = threading.Lock()
 
-    def __call__(self) -> Health:
-        """Return the health, at most ``KEPT_SECONDS`` old."""
+    def __call__(self) -> T:
+        """Return what was found, at most ``KEPT_SECONDS`` ago."""
         with self._guard:
             now = self._clock()
             if self._kept is None or now >= self._kept[0] + KEPT_SECONDS:
                 self._kept = now, self._look()
             return self._kept[1]
+
+
+class KeptHealth(Kept[Health]):
+    """Keeps the health of an installation."""
 
 
 def watch_changes(

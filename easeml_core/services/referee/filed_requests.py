@@ -26,10 +26,14 @@ class AskedGate:
 
 @typed_record
 class JudgedSubmission(Submitted):
-    """A model that was handed in, with the request to the gate and its answer; left out where there is none."""
+    """A model that was handed in, with the request to the gate and its answer; left out where there is none.
+
+    ``place`` is the request's place in the queue, where the command does not wait.
+    """
 
     request_id: int | UnsetType = UNSET
     answer: VerdictAnswer | GivenAnswer | UnsetType = UNSET
+    place: QueuePlace | UnsetType | None = UNSET
 
 
 @typed_record

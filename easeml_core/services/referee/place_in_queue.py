@@ -8,15 +8,19 @@ sealed data.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from easeml_core.durations import span
 from easeml_core.encoding import typed_record
+from easeml_core.entities import RequestKind
 from easeml_core.errors import counted
 from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from easeml_core.store.database import Store
     from easeml_core.store.tables.claims import Ahead, RefereeLife
 
@@ -52,8 +56,37 @@ def place_of(store: Store, request_id: int) -> QueuePlace | None:
     """Return the place of a request; None where it has an answer, or is not there."""
     with store.begin(writes=False) as tx:
         ahead, life = claims.queue_place(tx, request_id), claims.referee_life(tx)
-    if ahead is None:
-        return None
+    return None if ahead is None else _place(request_id, ahead, life)
+
+
+MOST_SHOWN = 3
+"""Requests of a study whose place ``waiting_texts`` names."""
+
+_CALLED = {
+    RequestKind.SEAL: "registration",
+    RequestKind.GATE: "question to the gate",
+    RequestKind.METER: "question to the meter",
+    RequestKind.PROMOTE: "promotion",
+    RequestKind.ROLLBACK: "rollback",
+    RequestKind.FORCE: "promotion without the gate",
+    RequestKind.REFRESH: "refresh of the data",
+}
+
+
+def waiting_texts(store: Store, study_id: int) -> list[str]:
+    """Describe the oldest requests of a study without an answer, each with its place; empty where none waits."""
+    with store.begin(writes=False) as tx:
+        waiting = claims.waiting_of_study(tx, study_id, limit=MOST_SHOWN)
+        life = claims.referee_life(tx) if waiting else None
+    return [
+        f"The {_CALLED[one.kind]} (request {one.request_id}) waits for the referee: "
+        f"{place_text(_place(one.request_id, one, life))}"
+        for one in waiting
+        if life is not None
+    ]
+
+
+def _place(request_id: int, ahead: Ahead, life: RefereeLife) -> QueuePlace:
     return QueuePlace(
         request_id=request_id,
         ahead=ahead.short_ahead + ahead.long_ahead,
@@ -111,10 +144,33 @@ def late_text(place: QueuePlace | None) -> str:
     return f"{place_text(place)}; {_at_work(place)}; wait longer or start more workers; the request stands"
 
 
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """What all pages need of the queue.
+
+    Attributes:
+        no_referee: Says that no referee runs where one has run before; else an empty text.
+        studies: Ids of the studies that have a request without an answer.
+    """
+
+    no_referee: str
+    studies: frozenset[int]
+
+
+def queue(store: Store) -> Queue:
+    """Return the state of the queue."""
+    with store.begin(writes=False) as tx:
+        return Queue(_no_referee(tx), frozenset(claims.studies_that_wait(tx)))
+
+
 def no_referee(store: Store) -> str:
     """Say that no referee runs where one has run before; else an empty text."""
     with store.begin(writes=False) as tx:
-        life = claims.referee_life(tx)
+        return _no_referee(tx)
+
+
+def _no_referee(tx: Connection) -> str:
+    life = claims.referee_life(tx)
     return "" if life.alive or life.beat_seconds is None else referee_text(life.beat_seconds)
 
 

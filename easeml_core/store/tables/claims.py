@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.store.rows import change, record, scalar
+from easeml_core.entities import RequestKind
+from easeml_core.store.rows import change, record, records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,38 @@ def queue_place(tx: Connection, request_id: int) -> Ahead | None:
     """
     query = "SELECT is_long, short_ahead, long_ahead FROM work.queue_place(:id, :most)"
     return record(tx, Ahead, query, id=request_id, most=MOST_LOOKED_AT)
+
+
+@typed_record
+class WaitingRequest(Ahead):
+    """A request without an answer, and what comes before it.
+
+    Attributes:
+        request_id: The request.
+        kind: What it asks for.
+    """
+
+    request_id: int
+    kind: RequestKind
+
+
+def waiting_of_study(tx: Connection, study_id: int, *, limit: int) -> list[WaitingRequest]:
+    """Return a study's requests without an answer, oldest first, each with what comes before it (``queue_place``)."""
+    query = (
+        "SELECT r.id AS request_id, r.kind, q.is_long, q.short_ahead, q.long_ahead FROM work.requests r "
+        "CROSS JOIN LATERAL work.queue_place(r.id, :most) q WHERE r.study_id = :study "
+        "AND NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id) ORDER BY r.id LIMIT :limit"
+    )
+    return records(tx, WaitingRequest, query, study=study_id, most=MOST_LOOKED_AT, limit=limit)
+
+
+def studies_that_wait(tx: Connection) -> list[int]:
+    """Return the ids of the studies with a request without an answer, of the newest ``MOST_LOOKED_AT`` requests."""
+    query = (
+        "SELECT DISTINCT r.study_id FROM (SELECT id, study_id FROM work.requests ORDER BY id DESC LIMIT :most) r "
+        "WHERE NOT EXISTS (SELECT 1 FROM work.answers a WHERE a.request_id = r.id)"
+    )
+    return [int(study_id) for (study_id,) in rows(tx, query, most=MOST_LOOKED_AT)]
 
 
 def beat(tx: Connection, referee: int, lease_seconds: float) -> None:

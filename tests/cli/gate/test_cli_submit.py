@@ -29,8 +29,10 @@ def submit(ask: Any, artifacts: Any, make_study: Any, nowhere: Path) -> Any:
 
 def test_a_model_is_handed_in_and_the_gate_is_asked(submit: Any, ask: Any, database: Any) -> None:
     found = submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json
-    assert sorted(found) == ["model_id", "request_id", "study", "submission_id", "validation_quality"]
-    assert submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json == found
+    assert sorted(found) == ["model_id", "place", "request_id", "study", "submission_id", "validation_quality"]
+    assert (found["place"]["request_id"], found["place"]["ahead"]) == (found["request_id"], 0)
+    again = submit("rare", *BOTH, "constant", "--json", "--request-key", "k").json
+    assert again | {"place": None} == found | {"place": None}  # a place has the age of the referee's last sign
     with database.worker.begin() as tx:
         rows = tx.exec_driver_sql("SELECT id, kind, model_id FROM work.requests WHERE kind = 'gate'").all()
     assert [tuple(r) for r in rows] == [(found["request_id"], "gate", found["model_id"])]
@@ -40,7 +42,8 @@ def test_a_model_is_handed_in_and_the_gate_is_asked(submit: Any, ask: Any, datab
 
 def test_people_read_a_line(submit: Any, ask: Any) -> None:
     assert "quality 0." in submit().text
-    asked = "the gate is asked, request 3; `easeml submissions --study cancer` shows its answer"
+    later = "`easeml submissions --study cancer` shows its answer"
+    asked = f"the gate is asked, request 3 (1 request ahead, about 20 s); {later}"
     assert f"on the open validation part {asked}" in submit().text
     table = ask("submissions", "--study", "cancer").text
     assert "waiting" in table

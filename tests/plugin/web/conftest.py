@@ -88,6 +88,7 @@ def shared_app() -> FastAPI:
         lambda: asked_site.get().open_sealed(),
         lambda: asked_site.get().viewer(),
         lambda store, viewer: asked_site.get().needs_of(store, viewer),
+        lambda store: asked_site.get().queue_of(store),
     )
     return web.create_app(site, require_login=no_login)
 

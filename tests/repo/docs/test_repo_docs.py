@@ -111,3 +111,17 @@ def test_every_decision_says_what_violates_it() -> None:
     assert [r.name[:4] for r in records] == [f"{n:04d}" for n in range(1, len(records) + 1)]
     for record in records:
         assert "## A change violates this decision when it" in record.read_text(encoding="utf-8")
+
+
+def test_every_test_and_file_of_tests_that_the_docs_name_is_there() -> None:
+    """A promise with a test's name beside it is held by that test."""
+    source = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    defined = set(re.findall(r"def (test_\w+)\(", source))
+    files = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    missing = [
+        f"{page.name}: {name}"
+        for page in sorted((ROOT / "docs").glob("*.md"))
+        for name in re.findall(r"\btest_\w+(?:\.py)?\b", page.read_text())
+        if name not in defined | files | {"test_set", "test_sets", "test_set_id"}
+    ]
+    assert missing == []

@@ -23,6 +23,8 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import Service
 from easeml_core import limits
 from easeml_core.errors import EasemlError, NotFoundError
+from easeml_core.services.operations.installation_health import Kept
+from easeml_core.services.referee.place_in_queue import Queue, waiting_texts
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 HERE = Path(__file__).parents[1]
-Kept = TypeVar("Kept")
+State = TypeVar("State")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; style-src-attr 'unsafe-inline'; "
     "script-src 'self'; img-src 'self' data:; connect-src 'self'; frame-ancestors 'self'; base-uri 'none'; "
@@ -67,6 +69,9 @@ class Tab:
         return not self.roles or bool(self.roles & viewer.roles)
 
 
+NO_QUEUE = Queue("", frozenset())
+
+
 @dataclass(frozen=True)
 class Site:
     """What the pages share.
@@ -77,6 +82,7 @@ class Site:
         open_sealed: The database, as ``easeml_referee``; raises StoreUnavailableError on a server without that address.
         viewer: FastAPI dependency that gives who asks.
         needs_of: How many things wait for this person; the bar shows it.
+        queue_of: The state of the referees' queue; every page says where no referee runs.
         tabs: The pages that are not about one study.
         study_tabs: The pages about one study.
     """
@@ -86,6 +92,7 @@ class Site:
     open_sealed: Callable[[], Store]
     viewer: Callable[..., Viewer]
     needs_of: Callable[[Store, Viewer], int] = field(default=lambda _store, _viewer: 0)
+    queue_of: Callable[[Store], Queue] = field(default=lambda _store: NO_QUEUE)
     tabs: Sequence[Tab] = ()
     study_tabs: Sequence[Tab] = ()
 
@@ -94,7 +101,7 @@ class Site:
         """Feed, refine and infer: one for pages and programs, so that they share turns and loaded models."""
         return Service(self.open_store, self.open_artifacts)
 
-    def one(self, kind: type[Kept], make: Callable[[], Kept] | None = None) -> Kept:
+    def one(self, kind: type[State], make: Callable[[], State] | None = None) -> State:
         """Return this application's only object of a class that keeps state between requests.
 
         Args:
@@ -103,7 +110,7 @@ class Site:
         """
         if kind not in self._kept:
             self._kept.setdefault(kind, (make or kind)())  # of two that come at once, the first one is kept
-        found: Kept = self._kept[kind]
+        found: State = self._kept[kind]
         return found
 
     @cached_property
@@ -122,7 +129,7 @@ class Site:
             status: Of the answer.
             shown: What the template names; ``study`` (a Study) brings the study's own tabs.
         """
-        study = shown.get("study")
+        study, queued = shown.get("study"), self._queue(viewer)
         frame = {
             "base": base_of(request),
             "path": path_of(request),
@@ -133,6 +140,8 @@ class Site:
             "refresh": settings.page_refresh_seconds(),
             "read_at": datetime.now(UTC),
             "needs_count": self._needs(viewer),
+            "no_referee": queued.no_referee,
+            "requests": self._requests(study) if study and study.id in queued.studies else (),
         }
         html = templates().get_template(template).render(**frame, **shown)
         return HTMLResponse(html, status_code=status, headers=HEADERS)
@@ -162,6 +171,26 @@ class Site:
             return self.needs_of(self.open_store(), viewer)
         except EasemlError:
             return None  # the page itself says what is away
+
+    def _queue(self, viewer: Viewer) -> Queue:
+        """The state of the referees' queue; empty where it cannot be read."""
+        if not viewer.name:
+            return NO_QUEUE
+        try:
+            return self.one(_KeptQueue, lambda: _KeptQueue(lambda: self.queue_of(self.open_store())))()
+        except EasemlError:
+            return NO_QUEUE  # the page itself says what is away
+
+    def _requests(self, study: Study) -> Sequence[str]:
+        """Describe the requests of the study that wait, each with its place in the queue."""
+        try:
+            return waiting_texts(self.open_store(), study.id)
+        except EasemlError:
+            return ()  # the page itself says what is away
+
+
+class _KeptQueue(Kept[Queue]):
+    """Keeps the state of the queue, so that a page of a study that waits for nothing takes no statement more."""
 
 
 def no_study(name: str) -> HTTPException:

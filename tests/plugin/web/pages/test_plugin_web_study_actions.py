@@ -17,7 +17,10 @@ from sqlalchemy import Engine, event
 
 from easeml_airflow.web import live
 from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
-from easeml_core.entities import Executor, TrialState
+from easeml_airflow.web.server.auth import Viewer
+from easeml_airflow.web.server.site import Site
+from easeml_core.entities import Executor, RequestKind, TrialState
+from easeml_core.services.referee.place_in_queue import queue
 from easeml_core.services.reports.audit import audit
 from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.beliefs import Beliefs, Expected, Watch
@@ -25,7 +28,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.tables import leases, models, studies, trials
+from easeml_core.store.tables import claims, leases, models, requests, studies, trials
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -141,6 +144,30 @@ def test_the_page_reads_its_study_in_one_transaction_of_a_few_statements(study, 
             event.remove(Engine, name, hook)
     assert len(begun) == 2, sent  # the first one looks whether any study has changed
     assert len(sent) <= 14, sent
+
+
+def test_who_waits_sees_the_place_in_the_queue_and_whether_a_referee_runs(
+    database, artifacts, study, client_of, text_of
+):
+    def page(path=""):
+        viewer = Viewer("ada", frozenset(), lambda _study, _tenant, *, write: True)
+        site = Site(lambda: database.worker, lambda: artifacts, None, lambda: viewer, queue_of=queue)
+        return text_of(client_of(site).get(f"/studies/{study}{path}").text)
+
+    assert "waits for the referee" not in page()
+    with database.worker.begin() as tx:
+        study_id = studies.get_study(tx, study).id
+        asked = requests.file_request(
+            tx, kind=RequestKind.REFRESH, study_id=study_id, model_id=None, arguments={}, request_key="refresh"
+        )
+    waits = f"The refresh of the data (request {asked}) waits for the referee: 0 requests ahead"
+    assert f"{waits}, about 1 s." in (words := page("/submissions"))
+    assert "Trials train on" not in words
+    with database.referee.begin() as tx:
+        for (referee,) in tx.exec_driver_sql("SELECT id FROM sealed.referees").all():
+            claims.beat(tx, referee, 0.0)
+    assert "Trials train on, and all requests stay filed: no referee runs since " in (words := page())
+    assert f"{waits}; no referee runs since " in words
 
 
 def test_a_study_without_a_result_says_what_comes(study, ask_as, text_of):
