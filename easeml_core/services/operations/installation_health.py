@@ -77,7 +77,7 @@ def _of_disk(place: Callable[[], str]) -> list[Check]:
 T = TypeVar("T")
 
 
-class Kept(Generic[T]):
+class KeptLook(Generic[T]):
     """Keeps what a look has found for a few seconds. Safe to share between threads.
 
     Args:
@@ -99,7 +99,7 @@ class Kept(Generic[T]):
             return self._kept[1]
 
 
-class KeptHealth(Kept[Health]):
+class KeptHealth(KeptLook[Health]):
     """Keeps the health of an installation."""
 
 

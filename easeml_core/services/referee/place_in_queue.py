@@ -160,7 +160,7 @@ class Queue:
 def queue(store: Store) -> Queue:
     """Return the state of the queue."""
     with store.begin(writes=False) as tx:
-        return Queue(_no_referee(tx), frozenset(claims.studies_that_wait(tx)))
+        return Queue(_no_referee(tx), frozenset(claims.studies_with_open_requests(tx)))
 
 
 def no_referee(store: Store) -> str:

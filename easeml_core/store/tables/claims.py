@@ -138,7 +138,7 @@ def waiting_of_study(tx: Connection, study_id: int, *, limit: int) -> list[Waiti
     return records(tx, WaitingRequest, query, study=study_id, most=MOST_LOOKED_AT, limit=limit)
 
 
-def studies_that_wait(tx: Connection) -> list[int]:
+def studies_with_open_requests(tx: Connection) -> list[int]:
     """Return the ids of the studies with a request without an answer, of the newest ``MOST_LOOKED_AT`` requests."""
     query = (
         "SELECT DISTINCT r.study_id FROM (SELECT id, study_id FROM work.requests ORDER BY id DESC LIMIT :most) r "

@@ -23,7 +23,7 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import Service
 from easeml_core import limits
 from easeml_core.errors import EasemlError, NotFoundError
-from easeml_core.services.operations.installation_health import Kept
+from easeml_core.services.operations.installation_health import KeptLook
 from easeml_core.services.referee.place_in_queue import Queue, waiting_texts
 from easeml_core.store.tables import studies
 
@@ -189,7 +189,7 @@ class Site:
             return ()  # the page itself says what is away
 
 
-class _KeptQueue(Kept[Queue]):
+class _KeptQueue(KeptLook[Queue]):
     """Keeps the state of the queue, so that a page of a study that waits for nothing takes no statement more."""
 
 
