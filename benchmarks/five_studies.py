@@ -31,6 +31,7 @@ from easeml_core.models.formats import load_predictor
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.studies.candidates import files_of
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store.tables import models, studies
@@ -105,7 +106,7 @@ def register(bench: Installation, name: str, kind: Kind, raw: RawTable, part: Pa
     with bench.worker.begin() as tx:
         version = studies.latest_data_version(tx, filed.study_id)
         artifact = studies.data_artifact(tx, version.id)
-    parts = load_open_parts(bench.artifacts.path(artifact))
+    parts = load_open_parts(files_of(bench.worker, bench.artifacts, study=name).path(artifact))
     candidates = kind.candidates or default_candidates(parts.layout, parts.task)
     return Contest(name, parts, candidates, kind.function)
 
@@ -129,7 +130,8 @@ def product(bench: Installation, contest: Contest, race: Race) -> None:
             continue
         with bench.worker.begin() as tx:
             model = models.get_model(tx, studies.get_study(tx, contest.name).id, report.model_id)
-        predictor = load_predictor(bench.artifacts.path(model.artifact), model.format)
+        file = files_of(bench.worker, bench.artifacts, study=contest.name).path(model.artifact)
+        predictor = load_predictor(file, model.format)
         race.note(contest.score_of(report.quality), predictor.predict)
 
 

@@ -28,6 +28,7 @@ from easeml_core.models.skops_format import PipelinePredictor
 from easeml_core.services.models.submission import submit_model
 from easeml_core.services.referee.requests import answer_of, file_meter_request
 from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.candidates import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server.server import Server
@@ -91,7 +92,7 @@ def hand_in_by_heart(stack: Stack, store: Store) -> int:
     from sklearn.pipeline import make_pipeline
     from sklearn.tree import DecisionTreeClassifier
 
-    artifacts = ArtifactStore(stack.places.artifacts)
+    artifacts = files_of(store, ArtifactStore(stack.places.artifacts), study=STUDY)
     with store.begin() as tx:
         version = studies.latest_data_version(tx, studies.get_study(tx, STUDY).id)
     parts = load_open_parts(artifacts.path(version.artifact))

@@ -166,7 +166,7 @@ class Bench:
         with self.found.worker.begin() as tx:
             row = studies.get_study(tx, study)
             version = studies.latest_data_version(tx, row.id)
-        parts = load_open_parts(self.found.artifacts.path(version.artifact))
+        parts = load_open_parts(self.found.artifacts.of_tenant(row.tenant).path(version.artifact))
         fitted = GaussianNB(var_smoothing=1e-9 * (1 + self._fitted)).fit(parts.train_inputs, parts.train_labels)
         with tempfile.TemporaryDirectory() as folder:
             save_model(PipelinePredictor(make_pipeline(fitted)), Path(folder) / "model")

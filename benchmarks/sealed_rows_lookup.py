@@ -54,6 +54,7 @@ from easeml_core.services.referee.answers import VerdictAnswer
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.candidates import files_of
 from easeml_core.services.test_sets import row_registry
 from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.store.rows import scalar
@@ -243,7 +244,7 @@ def known_labels(at: Installation, study: str) -> KnownLabels:
         names, artifact = studies.feature_names(tx, version.id), studies.data_artifact(tx, version.id)
     if names is None:
         raise RuntimeError(study)
-    with at.artifacts.copy(artifact) as path:
+    with files_of(at.worker, at.artifacts, study=study).copy(artifact) as path:
         parts = load_open_parts(path)
     inputs = np.concatenate([parts.train_inputs, parts.validation_inputs])
     says = inputs[:, names.index("y=yes")] > 0

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import databases as kept_databases
 import property_sizes
 import pytest
+from any_tenant import AnyTenant
 
 from easeml_core.store import schema
-from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server.server import MAINTENANCE_DATABASE
 from easeml_core.store.server.throwaway import throwaway_server
@@ -29,6 +29,7 @@ from easeml_core.store.server.throwaway import throwaway_server
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.server.server import Server
 
 pytest_plugins = ["times", "warm_children"]
@@ -203,7 +204,7 @@ def store(database: Database) -> Store:
 @pytest.fixture
 def artifacts(tmp_path: Path) -> ArtifactStore:
     """An empty artifact store."""
-    return ArtifactStore(tmp_path / "artifacts")
+    return AnyTenant(tmp_path / "artifacts")
 
 
 SMALL = {

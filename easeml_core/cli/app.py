@@ -39,7 +39,7 @@ from easeml_core.cli.selection.costs import costs
 from easeml_core.cli.selection.policy import policy
 from easeml_core.cli.selection.scheduler import scheduler
 from easeml_core.cli.selection.simulate import simulate
-from easeml_core.cli.studies import study, tenant
+from easeml_core.cli.studies import artifacts_group, study, tenant
 from easeml_core.cli.test_sets import ledger, test_set
 from easeml_core.cli.trials import device, explain, trial
 from easeml_core.encoding import typed_record
@@ -189,6 +189,7 @@ def _user() -> str:
 for command in (
     *(
         alerts,
+        artifacts_group,
         audit,
         backtest,
         cache,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from easeml_core.programs.schema_match import Match, Mismatch
     from easeml_core.programs.templates import Matched
     from easeml_core.store.artifacts.local import ArtifactStore
-    from easeml_core.store.database import Store
 
 
 _EXAMPLE = """\b
@@ -82,12 +80,14 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.argument("program", type=click.Path(exists=True, path_type=Path))
 @_program_options
+@click.option("--tenant", help="Whose studies may train it; needed where tenants' files have separate rights.")
 @artifacts_option
 @database_option
 @json_option
 def pack(
-    program: Path, train: str | None, command: str | None, artifacts: str | None, database: str | None, as_json: bool
-) -> None:
+    program: Path, train: str | None, command: str | None, tenant: str | None, artifacts: str | None,
+    database: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Store PROGRAM (a folder or a file) for the workers, and print its reference.
 
     The reference is the parameter `program` of candidates of kind `command`, e.g. for `easeml study register`.
@@ -95,6 +95,7 @@ def pack(
     from easeml_core.services.studies.candidates import bring_program
 
     _, kept_at = open_installation(database, artifacts)
+    kept_at = kept_at if tenant is None else kept_at.of_tenant(tenant)
     reference = bring_program(kept_at, program, train=train, command=command)
     show_json(KeptProgram(reference)) if as_json else click.echo(reference)
 
@@ -119,9 +120,9 @@ def add(
     **given: Any,
 ) -> None:  # fmt: skip
     """Add candidates to STUDY, also while it runs: all or none of them; repeating the command changes nothing."""
-    from easeml_core.services.studies.candidates import NamedCandidate, add_candidates, named_candidates
+    from easeml_core.services.studies.candidates import NamedCandidate, add_candidates, files_of, named_candidates
 
-    entry = _entry(program, partial(open_installation, database, artifacts), given)
+    entry = _entry(program, lambda: files_of(*open_installation(database, artifacts), study=study), given)
     if dry_run:
         named = [NamedCandidate(**candidate) for candidate in named_candidates([entry])]
         columns = {"Candidate": "name", "Kind": "kind", "Parameters": "parameters"}
@@ -132,7 +133,7 @@ def add(
     show_json(added) if as_json else show_table("Candidates", columns, added)
 
 
-def _entry(program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore]], given: Parameters) -> Parameters:
+def _entry(program: Path | None, opened: Callable[[], ArtifactStore], given: Parameters) -> Parameters:
     """Return the candidate entry that the options describe; a program is packed and stored first."""
     parameters = mapping_of("parameters", given["parameters"])
     if program is None and (given["train"] or given["command"]):
@@ -144,7 +145,7 @@ def _entry(program: Path | None, opened: Callable[[], tuple[Store, ArtifactStore
         if given["kind"] not in (None, "command"):
             message = f"a --program is of kind command, not {given['kind']!r}; leave --kind out"
             raise InvalidInputError(message)
-        kept = bring_program(opened()[1], program, train=given["train"], command=given["command"])
+        kept = bring_program(opened(), program, train=given["train"], command=given["command"])
         parameters = {**parameters, "program": kept}
         given = {**given, "kind": "command", "name": given["name"] or program.resolve().stem}
     entry = {name: given[name] for name in ("name", "kind", "count", "seed") if given[name] is not None}

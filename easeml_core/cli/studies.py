@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, database_option, json_of, open_store, read_program, wait_for_answer
+from easeml_core.cli.connection import (
+    STUDY,
+    artifacts_option,
+    database_option,
+    json_of,
+    open_installation,
+    open_store,
+    read_program,
+    wait_for_answer,
+)
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
+from easeml_core.errors import counted
 from easeml_core.limits import PRIORITY
 
 if TYPE_CHECKING:
@@ -141,6 +151,29 @@ def make_login(
     _show_sql(made.login.sql)
 
 
+@tenant.command("folder", epilog=example("easeml tenant folder garden --group easeml-garden"))
+@click.argument("name")
+@click.option(
+    "--group", required=True, help="Group of the accounts that may: the tenant's, the devices', the referee's."
+)
+@artifacts_option
+@database_option
+@json_option
+def give_folder(name: str, group: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Keep a tenant's models, checkpoints and data from the accounts of other tenants.
+
+    Its folder in the artifact store is made where there is none, belongs to the group, and is closed to all other
+    accounts (mode 2770); the folders above may from then on be written by their owner alone, so that each tenant needs
+    a folder. Run it as the owner of the artifact store, or as root. In a bucket policies do it: docs/operations.md.
+    """
+    from easeml_core.store.artifacts.tenant_folders import give_folder
+
+    _, place = open_installation(database, artifacts)
+    made = give_folder(place, name, group=group)
+    text = f"{made.folder}: group {made.group}, mode {made.mode}"
+    show_json(made) if as_json else click.echo(text)
+
+
 @tenant.command("logout", epilog=example("easeml tenant logout garden"))
 @click.argument("name")
 @click.option("--device", is_flag=True, help="A login of workers that train for all tenants.")
@@ -165,6 +198,39 @@ def _show_sql(sql: tuple[str, ...]) -> None:
         click.echo("this role cannot make or end roles; an administrator of the server runs, in the database easeml:")
         for statement in sql:
             click.echo(f"  {statement};")
+
+
+@click.group("artifacts", epilog=example("easeml artifacts move --dry-run"))
+def artifacts_group() -> None:
+    """Files of models, programs and open data: moved to their tenants' folders."""
+
+
+@artifacts_group.command(epilog=example("easeml artifacts move --dry-run"))
+@click.option("--dry-run", is_flag=True, help="Count the files; move none.")
+@artifacts_option
+@database_option
+@json_option
+def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Move the files that an earlier version has kept in one place into the folders of their tenants.
+
+    Until then they are read where they are. Upgrade all processes first: those of an earlier version do not look into
+    the folders. May be repeated. Needs the address of easeml_owner or easeml_referee.
+
+    Exit status: 0 done, 1 a file that a row names is missing, 2 any error.
+    """
+    from easeml_core.services.operations.tenant_files import move_files
+
+    store, place = open_installation(database, artifacts, role="easeml_owner")
+    done = move_files(store, place, dry_run=dry_run, tell=lambda line: None if as_json else click.echo(line))
+    if as_json:
+        show_json(done)
+    else:
+        verb = "would be moved" if dry_run else "moved"
+        click.echo(f"{counted(done.moved, 'file')} {verb}, {counted(done.copies, 'copy', 'copies')} for their tenants")
+        for line in done.missing:
+            click.echo(f"missing: {line}", err=True)
+    if done.missing:
+        raise SystemExit(1)
 
 
 _MOST_COLUMNS = 20

@@ -177,6 +177,7 @@ _COMMANDS = (
         Letter.INPUT,
         "The command reads settings and what its caller enters, or files of the caller.",
         """
+        artifacts move
         cache clear
         cache show
         candidate add
@@ -208,6 +209,7 @@ _COMMANDS = (
         study register
         study resume
         study set
+        tenant folder
         tenant list
         tenant login
         tenant logout

@@ -18,6 +18,7 @@ from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes, out_of_step
 from easeml_core.store.artifacts.local import MARKER, ArtifactStore, is_unfinished
+from easeml_core.store.artifacts.references import NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -145,12 +146,6 @@ NEVER: Mapping[str, str] = {
 }
 """What must never be; each query returns the offenders."""
 
-_ARTIFACTS = """
-SELECT artifact, 'data version ' || id FROM work.data_versions UNION SELECT artifact, 'model ' || id FROM work.models
-UNION SELECT artifact, 'feed ' || id FROM work.feeds
-UNION SELECT artifact, 'set ' || id FROM work.test_sets WHERE artifact IS NOT NULL
-"""
-
 _KEPT_BY_DOCTOR = ("sealed sets", "sealed rows", "overview", "evidence", "put-offs")
 
 
@@ -167,8 +162,8 @@ def broken_rows(rows: Rows) -> list[str]:
 def broken_artifacts(rows: Rows, place: Path) -> list[str]:
     """Return artifacts that a row names and that are missing or changed."""
     found, artifacts = [], ArtifactStore(place)
-    for reference, whose in rows(_ARTIFACTS):
-        path = artifacts._place(reference.removeprefix("sha256:"))
+    for tenant, reference, whose in rows(NAMED):
+        path = artifacts.of_tenant(tenant)._place(reference.removeprefix("sha256:"))
         if not path.is_file():
             found.append(f"artifact of {whose} is missing")
         elif f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" != reference:
@@ -178,8 +173,9 @@ def broken_artifacts(rows: Rows, place: Path) -> list[str]:
 
 def orphans(rows: Rows, place: Path) -> list[str]:
     """Return files of the artifact store that no row names: what is stored before its row may stay, as a whole file."""
-    named = {reference.removeprefix("sha256:") for reference, _ in rows(_ARTIFACTS)}
-    files = (path for path in place.rglob("*") if path.is_file() and path.name not in {MARKER, *named})
+    store = ArtifactStore(place)
+    named = {store.of_tenant(tenant)._place(reference.removeprefix("sha256:")) for tenant, reference, _ in rows(NAMED)}
+    files = (path for path in place.rglob("*") if path.is_file() and path.name != MARKER and path not in named)
     return [f"{'unfinished' if is_unfinished(path) else 'whole'} {path.relative_to(place)}" for path in files]
 
 

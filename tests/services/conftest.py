@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import made_up_installation
 import numpy as np
 import pytest
+from any_tenant import AnyTenant
 from databases import Databases
 from sqlalchemy import text
 
@@ -29,7 +30,6 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler_state import Memory
-from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import pack
 from easeml_core.store.tables import decisions, leases, models, sealed, studies, trials
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from easeml_core.selection.suggestion import Suggestion
     from easeml_core.services.selection.scheduler import LiveScheduler
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.tables.decisions import SuggestedTrial
 
 SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e05"
@@ -114,9 +115,9 @@ class Lab:
 
     def hand_in(self, study: str, name: str, path: Path, *, kind: str, loss: float) -> int:
         """Store a file as the model of a succeeded trial, as a worker could; the loss is what that worker claims."""
-        artifact = self.artifacts.put(path)
         with self.worker.begin() as tx:
             found = studies.get_study(tx, study)
+            artifact = self.artifacts.of_tenant(found.tenant).put(path)
             version = studies.latest_data_version(tx, found.id)
             studies.add_candidates(tx, found.id, [{"name": name, "kind": "decision_tree"}])
             ids: dict[str, Any] = {"study_id": found.id, "data_version_id": version.id}
@@ -281,7 +282,7 @@ def furnished(
 ) -> Iterator[tuple[Lab, Mapping[str, dict[str, int]]]]:
     """The laboratory that every other one is copied from."""
     folder = tmp_path_factory.mktemp("laboratory")
-    lab = make_template(server, "easeml", ArtifactStore(folder / "artifacts"))
+    lab = make_template(server, "easeml", AnyTenant(folder / "artifacts"))
     lab.models = _furnish(lab, folder)
     lab.close()
     yield lab, lab.models
@@ -315,7 +316,7 @@ def lab(make_lab: Callable[[], Lab]) -> Lab:
 @pytest.fixture
 def bare(databases: Any, tmp_path: Path) -> Iterator[Lab]:
     """An installation without any study."""
-    lab = open_lab(databases, "easeml", ArtifactStore(tmp_path / "artifacts"))
+    lab = open_lab(databases, "easeml", AnyTenant(tmp_path / "artifacts"))
     yield lab
     lab.end()
 

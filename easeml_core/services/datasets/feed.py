@@ -109,6 +109,7 @@ def feed(
     who = require_name("fed_by", fed_by)
     with store.begin() as tx:
         found, version = active_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         check_split(found.config.get("split")).require_feedable()
         form = row_form(tx, artifacts, version)
         if path is not None and labels is not None:

@@ -146,7 +146,7 @@ def list_pairs(
     require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
     with store.begin() as tx:
         found, version = active_study(tx, study)
-        known = _rows(tx, artifacts, version, most_cells)
+        known = _rows(tx, artifacts.of_tenant(found.tenant), version, most_cells)
         origins, last = datasets.fed_examples(tx, found.id), datasets.last_switches(tx, found.id)
         waiting = {s.hash: s.is_on for s in datasets.waiting_switches(tx, found.id)}
         fed = sum(f.rows for f in datasets.waiting_feeds(tx, found.id, limit=1000))
@@ -210,7 +210,8 @@ def switch_pairs(
     require(1 <= len(hashes) <= MOST_SWITCHED, "hashes", f"{len(hashes)} of them", f"1 to {MOST_SWITCHED:,} rows")
     with store.begin() as tx:
         found, version = active_study(tx, study)
-        known = sorted(row.hash.hex() for row in _rows(tx, artifacts, version, most_cells))
+        rows = _rows(tx, artifacts.of_tenant(found.tenant), version, most_cells)
+        known = sorted(row.hash.hex() for row in rows)
         chosen = {bytes.fromhex(_whole(name, known, study)) for name in hashes}
         switched = datasets.add_switches(
             tx,
@@ -255,7 +256,8 @@ def rank_pairs(
     """
     require(type(limit) is int and limit >= 1, "limit", limit, "a whole number >= 1")
     with store.begin() as tx:
-        _, version = active_study(tx, study)
+        found, version = active_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         _require_small(version, most_cells)
         columns, names = studies.feature_names(tx, version.id), studies.class_names(tx, version.id)
     with artifacts.copy(version.artifact) as path, scratch_folder("rank") as folder:

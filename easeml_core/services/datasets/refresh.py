@@ -84,6 +84,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request, study: S
         InvalidInputError: Too few rows would be left for training; what was fed and switched keeps waiting.
         ArtifactError: The file of the newest data version is missing or was changed.
     """
+    artifacts = artifacts.of_tenant(study.tenant)
     releases.hold_study(tx, study.id)  # another writer of a version waits here, and reads the data again below
     switches = datasets.waiting_switches(tx, study.id)
     fed = datasets.waiting_feeds(tx, study.id, limit=MOST_FEEDS)

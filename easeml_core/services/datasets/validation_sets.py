@@ -174,6 +174,7 @@ def validation_report(
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         studies.latest_data_version(tx, found.id)  # says what to do where there is none
         parts = validation_sets.validation_parts(tx, found.id)
         part, config = parts[-1], _meter_settings(tx, found)
@@ -330,6 +331,7 @@ def replace_validation(
         raise InvalidInputError(message)
     with store.begin() as tx:
         found = studies.get_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         studies.latest_data_version(tx, found.id)
         releases.hold_study(tx, found.id)  # another call waits here, and reads the data again below
         version = studies.latest_data_version(tx, found.id)

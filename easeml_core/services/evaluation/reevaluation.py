@@ -56,6 +56,7 @@ def quality_on(artifacts: ArtifactStore, study: Study, model: Model, *, data: st
             "candidate is trained anew where that is wanted"
         )
         raise StateError(message)
+    artifacts = artifacts.of_tenant(study.tenant)
     with artifacts.copy(data) as path:
         parts = load_open_parts(path)
     metric, chances = metric_of(study.metric), None

@@ -255,7 +255,8 @@ class Preparation:
         """As the function of this name; a model whose process was ended has failed if it fails on open rows too."""
         try:
             task = self._tasks[model.study_id]
-            return _sealed_run(self._artifacts, model, test_set_id, task, *self._inputs[test_set_id])
+            files = self._artifacts.of_tenant(task.tenant)
+            return _sealed_run(files, model, test_set_id, task, *self._inputs[test_set_id])
         except (TrainingKilled, TrainingStarved) as error:
             failed = self._open_failure(model)
             if failed is None:
@@ -265,10 +266,11 @@ class Preparation:
     def _open_failure(self, model: Model) -> str | None:
         """Return why the model fails on the open validation rows, alone and with the same limits; None if unknown."""
         task = self._tasks[model.study_id]
-        with self._artifacts.copy(task.data) as path:
+        artifacts = self._artifacts.of_tenant(task.tenant)
+        with artifacts.copy(task.data) as path:
             inputs = load_open_parts(path).validation_inputs
         try:
-            with self._artifacts.copy(model.artifact) as path, _apart():
+            with artifacts.copy(model.artifact) as path, _apart():
                 predict_in_child(path, model.format, inputs, wanted=task.wanted)
         except (TrainingKilled, TrainingStarved) as error:
             return str(error) if self.patience.put_offs else None
@@ -279,9 +281,10 @@ class Preparation:
     def _measure(self, model: Model) -> Callable[[], object]:
         """Run a model on the validation part; return what stores its answers and its loss."""
         task = self._tasks[model.study_id]
-        with self._artifacts.copy(task.data) as path:
+        artifacts = self._artifacts.of_tenant(task.tenant)
+        with artifacts.copy(task.data) as path:
             parts = load_open_parts(path)
-        answers, failure = _run(self._artifacts, model, parts.validation_inputs, task.wanted)
+        answers, failure = _run(artifacts, model, parts.validation_inputs, task.wanted)
         if answers is None:
             # The text may come from what another run of the model has left behind, so it is never shown.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
@@ -367,7 +370,7 @@ def sealed_run_steps(
     """
     with store.begin() as tx:
         task, (inputs, secret) = _task_of(tx, model.study_id), sealed.inputs_and_secret(tx, test_set_id)
-    run = partial(_sealed_run, artifacts, model, test_set_id, task, inputs, secret)
+    run = partial(_sealed_run, artifacts.of_tenant(task.tenant), model, test_set_id, task, inputs, secret)
     labels, failure = yield from _stepped(model, run)
     _keep(store, model, test_set_id, labels=labels, failure=failure)
 
@@ -398,11 +401,13 @@ class StudyTask:
     """A study's requirements on its models.
 
     Attributes:
+        tenant: Whose it is: where its files lie.
         data: Artifact of its newest data, on whose validation part models are measured.
         wanted: The targets that a model predicts, as that data has them.
         hit: What counts as right.
     """
 
+    tenant: str
     data: str
     wanted: WantedAnswers
     hit: str
@@ -410,7 +415,7 @@ class StudyTask:
 
 def _task_of(tx: Connection, study_id: int) -> StudyTask:
     found = studies.required_answers(tx, study_id)
-    return StudyTask(found.artifact, wanted_of(found.task, stored_target(found.layout)), found.hit)
+    return StudyTask(found.tenant, found.artifact, wanted_of(found.task, stored_target(found.layout)), found.hit)
 
 
 def _keep(store: Store, model: Model, test_set_id: int, *, labels: NDArray[Any] | None, failure: str | None) -> None:

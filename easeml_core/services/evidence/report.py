@@ -107,11 +107,11 @@ def verify_all(
             found.append(look.examine(name, lambda done, of, name=name: on_progress(name, done, of)))  # type: ignore[misc]  # a lambda with a default
         lines += [f"head {head}: no chain has it" for head in heads if not chains.has_hash(look.tx, head)]
         promoted = chained_rows.promoted_artifacts(look.tx)
-    for reference in promoted if artifacts is not None else ():
+    for tenant, reference in promoted if artifacts is not None else ():
         assert artifacts is not None
         on_progress(reference, 0, 1)
         try:
-            with artifacts.staged(reference):
+            with artifacts.of_tenant(tenant).staged(reference):
                 pass  # its content was checked
         except ArtifactError as error:
             lines.append(f"model file {reference}: {error}")

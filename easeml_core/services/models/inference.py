@@ -157,6 +157,7 @@ def infer(
         raise InvalidInputError(message)
     with store.begin() as tx:
         found = studies.get_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         form = row_form(tx, artifacts, studies.latest_data_version(tx, found.id))
         wanted = answers_of_study(tx, found.id)
         chosen = _model(tx, found.id, study, model)

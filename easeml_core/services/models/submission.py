@@ -178,7 +178,9 @@ def submit_model(
             if earlier is not None:
                 return _again(earlier, handed, request_key)
             found, version = _open_study(tx, study)
-        parts = load_open_parts(artifacts.path(version.artifact))
+        artifacts = artifacts.of_tenant(found.tenant)
+        with artifacts.staged(version.artifact) as data:
+            parts = load_open_parts(data.path)
         try:
             loss = _validation_loss(copy, handed, found, parts, sandbox or Sandbox())
         except (TrainingError, ArtifactError) as error:

@@ -90,9 +90,9 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
     """
     with store.begin() as tx:
         newest = rows.newest_artifact(tx)
-        if newest is not None and not unchecked and not artifacts.holds(newest):
+        if newest is not None and not unchecked and not _holds(artifacts, *newest):
             kind, remedy = "artifact", f"copy the artifacts to {artifacts.place} first, or give --unchecked"
-            raise NotFoundError(kind, newest, owner=artifacts.place, remedy=remedy)
+            raise NotFoundError(kind, newest[1], owner=artifacts.place, remedy=remedy)
         identity = artifacts.identity() or uuid.uuid4().hex
         rows.set_place(tx, store_id=identity, place=artifacts.place)  # first: another role leaves no marker
         _mark(artifacts, identity)
@@ -108,7 +108,7 @@ def _adopt(tx: Connection, artifacts: ArtifactStore) -> ArtifactPlace | None:
     The row comes before the marker: its primary key lets one process at a time make one.
     """
     newest = rows.newest_artifact(tx)
-    if newest is not None and not artifacts.holds(newest):
+    if newest is not None and not _holds(artifacts, *newest):
         raise ArtifactPlaceError(asked=artifacts.place, installed=None)
     if not artifacts.is_writable():
         return None
@@ -116,6 +116,10 @@ def _adopt(tx: Connection, artifacts: ArtifactStore) -> ArtifactPlace | None:
     if rows.adopt_place(tx, store_id=identity, place=artifacts.place):
         _mark(artifacts, identity)
     return rows.artifact_place(tx)
+
+
+def _holds(artifacts: ArtifactStore, tenant: str, reference: str) -> bool:
+    return artifacts.of_tenant(tenant).holds(reference)
 
 
 def _mark(artifacts: ArtifactStore, identity: str) -> None:

@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,6 +28,7 @@ from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
+from easeml_core.services.operations.tenant_files import open_folders
 from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
@@ -299,10 +301,9 @@ def check_artifacts(url: str | None, place: str) -> Check:
         return Check(name, "skipped", "there is no database")
     try:
         store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS, lock_timeout_seconds=0.8 * STATEMENT_SECONDS)
-        try:
+        with closing(store):
             known, artifacts = installed_place(store), artifact_store(place)
-        finally:
-            store.close()
+            shared = open_folders(store, artifacts)
     except EasemlError as error:
         return Check(name, "skipped", f"not compared: {error}")
     if known is None:
@@ -310,6 +311,8 @@ def check_artifacts(url: str | None, place: str) -> Check:
     if artifacts.identity() != known.store_id:
         remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
+    if shared is not None:
+        return Check(name, "warning", f"files of tenants are not apart: {shared}", "`easeml tenant folder` for each")
     return Check(name, "ok", f"{artifacts.place} is that of the installation")
 
 
@@ -325,16 +328,12 @@ def check_overlaps(url: str | None, place: str) -> Check:
     if url is None:
         return Check(name, "skipped", needed)
     try:
-        store = Store(url)
-        try:
-            with store.begin() as tx:
-                if requests.role(tx) != REFEREE:
-                    return Check(name, "skipped", needed)
-                with tx.begin_nested() as trial:
-                    found = overlapping_sets(tx, artifact_store(place))
-                    trial.rollback()
-        finally:
-            store.close()
+        with closing(Store(url)) as store, store.begin() as tx:
+            if requests.role(tx) != REFEREE:
+                return Check(name, "skipped", needed)
+            with tx.begin_nested() as trial:
+                found = overlapping_sets(tx, artifact_store(place))
+                trial.rollback()
     except EasemlError as error:
         return Check(name, "skipped", f"not compared: {error}")
     if not found:
@@ -381,13 +380,11 @@ def check_overview(url: str | None) -> Check:
     name = "overview"
     if url is None:
         return Check(name, "skipped", "no address of the database is known")
-    store = Store(url)
     try:
-        found = out_of_step(store)
+        with closing(Store(url)) as store:
+            found = out_of_step(store)
     except EasemlError as error:
         return Check(name, "skipped", f"not compared: {error}")
-    finally:
-        store.close()
     if not found:
         return Check(name, "ok", "what it shows of each study is what is counted")
     more = f" and {len(found) - 5:,} more" if len(found) > 5 else ""

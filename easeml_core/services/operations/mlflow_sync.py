@@ -263,7 +263,7 @@ class _StudyMirror:
         if experiment.tags.get(_ALL_ENDED) != str(self._study.ended):
             done = replace(done, runs=self._write_trials(tx))
         if models:
-            versions = self._write_versions(models, artifacts)
+            versions = self._write_versions(models, artifacts.of_tenant(self._study.tenant))
             done = replace(done, versions=versions, production_version=self._point_alias())
         logger.info("%s: %d runs and %d versions added", done.experiment, done.runs, done.versions)
         return done

@@ -85,7 +85,7 @@ def add_baseline(
 
     Args:
         tx: Transaction of the referee's role.
-        artifacts: Where the file goes.
+        artifacts: The study's tenant's; where the file goes.
         study_id: The study.
         data_version_id: The study's first version.
         train_labels: Shape (train_rows,): int64 in [0, classes), or numbers; or several, (train_rows, numbers).
@@ -114,7 +114,7 @@ def keep_baseline(
 
     Args:
         tx: Transaction of the referee's role.
-        artifacts: Where its file lies.
+        artifacts: The study's tenant's; where its file lies.
         study_id: The study.
         data_version_id: The version; it has none yet.
         validation_labels: As of ``add_baseline``.
@@ -177,6 +177,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, study
     """
     if study.state != StudyState.REGISTERED:
         return f"study {study.name} is {study.state} already"
+    artifacts = artifacts.of_tenant(study.tenant)
     split = check_split(study.config.get("split"))
     raw = fetches.table(request.id, study, split)
     program = _program(study, raw)

@@ -191,11 +191,21 @@ def _devices(candidate: Candidate) -> list[str] | None:
     return None if candidate.devices is None else list(candidate.devices)
 
 
+def files_of(store: Store, artifacts: ArtifactStore, *, study: str) -> ArtifactStore:
+    """Return the files of the study's tenant.
+
+    Raises:
+        NotFoundError: There is no such study.
+    """
+    with store.begin() as tx:
+        return artifacts.of_tenant(studies.get_study(tx, study).tenant)
+
+
 def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = None, command: str | None = None) -> str:
     """Pack a program that can be trained and store it; the same content has the same reference.
 
     Args:
-        artifacts: Where the workers find it.
+        artifacts: Where the workers find it: the files of the tenant whose studies train it, or of all tenants.
         path: A folder, a single program file, or a folder that was packed before.
         train: The training command, as in a shell, e.g. ``python train.py``; None where its ``command.json`` has it.
         command: Likewise the command for predictions.

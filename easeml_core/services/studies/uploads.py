@@ -1,6 +1,6 @@
 """Files that tenants upload for a new study: stored where all components reach them, for a few days at most.
 
-They are in a separate part of the artifacts, by day and tenant, and only a study of that tenant is read from them. An
+They are in a separate part of the tenant's artifacts, by day, and only a study of that tenant is read from them. An
 upload holds rows that are sealed later, with their labels, known to the uploading user alone. The referee therefore
 removes it when its study is sealed, and after ``KEPT_DAYS`` in any case.
 """
@@ -45,8 +45,7 @@ def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str,
         ConfigError: The tenant's name is not allowed.
         ArtifactError: It cannot be stored.
     """
-    NAME.check("tenant", tenant)
-    reference = artifacts.part(PART, today.isoformat(), tenant).put(path)
+    reference = artifacts.of_tenant(tenant).part(PART, today.isoformat()).put(path)
     return UploadName(today.isoformat(), reference.partition(":")[2], plain_file_name(file))
 
 
@@ -76,20 +75,25 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
         artifacts: Of the installation.
         today: By UTC.
     """
-    days = artifacts.parts(PART)
     oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
-    for day in [day for day in days if day < oldest]:
-        artifacts.remove_part(PART, day)
-    kept = [day for day in days if day >= oldest]
+    kept = set[str]()
+    # The part of the whole store is that of an earlier version, by day and tenant.
+    for place in (artifacts, *map(artifacts.of_tenant, artifacts.tenants())):
+        for day in place.parts(PART):
+            if day < oldest:
+                place.remove_part(PART, day)
+            else:
+                kept.add(day)
     if not kept:
         return
     with store.begin() as tx:
-        uses = [(use.state, use.tenant, _uploaded(use.source)) for use in uses_of_uploads(tx, kept)]
+        uses = [(use.state, use.tenant, _uploaded(use.source)) for use in uses_of_uploads(tx, sorted(kept))]
     waiting = {(tenant, upload) for state, tenant, upload in uses if state == StudyState.REGISTERED}
     done = {(tenant, upload) for state, tenant, upload in uses if state in (StudyState.ACTIVE, StudyState.PAUSED)}
     for tenant, upload in done - waiting:
         if upload is not None:
-            artifacts.part(PART, upload.day, tenant).discard(upload.reference)
+            for place in _places(artifacts, upload, tenant):
+                place.discard(upload.reference)
 
 
 @contextmanager
@@ -97,10 +101,10 @@ def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterat
     """Yield a private copy under the file's own name, which appears in errors and notes."""
     with ExitStack() as held:
         try:
-            # The day first: an invented name must not leave a folder.
-            if upload.day not in artifacts.parts(PART) or not NAME.holds(tenant):
+            there = [place for place in _places(artifacts, upload, tenant) if place.holds(upload.reference)]
+            if not there:
                 raise ArtifactError(upload.file)
-            copy = held.enter_context(artifacts.part(PART, upload.day, tenant).copy(upload.reference))
+            copy = held.enter_context(there[0].copy(upload.reference))
         except ArtifactError as error:
             message = (
                 f"there is no upload {upload.file!r} of {upload.day} of tenant {tenant!r}; uploads are removed once "
@@ -108,6 +112,15 @@ def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterat
             )
             raise InvalidInputError(message) from error
         yield copy.rename(copy.with_name(upload.file))
+
+
+def _places(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> list[ArtifactStore]:
+    """Return where an upload may lie: in the tenant's folder, or where an earlier version has put it."""
+    if not NAME.holds(tenant):
+        return []
+    places = [(artifacts.of_tenant(tenant), (PART, upload.day)), (artifacts, (PART, upload.day, tenant))]
+    # An invented name must not leave a folder.
+    return [place.part(*names) for place, names in places if upload.day in place.parts(PART)]
 
 
 def _uploaded(source: str) -> UploadName | None:

@@ -110,6 +110,7 @@ def _put(tx: Connection, artifacts: ArtifactStore, found: SealedSet) -> str:
         message = f"test set {found.called!r} was only planned and holds no examples; there is nothing to release"
         raise StateError(message)
     names = studies.feature_names(tx, found.data_version_id) or []
+    artifacts = artifacts.of_tenant(studies.study_by_id(tx, found.study_id).tenant)
     with scratch_folder("release") as folder:
         path = Path(folder) / "test_set.npz"
         with path.open("wb") as file:
@@ -146,6 +147,7 @@ def fetch_test_set(
         raise InvalidInputError(message)
     with store.begin() as tx:
         found = find_set(tx, test_set, study)
+        artifacts = artifacts.of_tenant(studies.study_by_id(tx, found.study_id).tenant)
     if found.artifact is None:
         message = f"test set {found.called!r} is {found.state}; only a released one can be fetched"
         raise StateError(message)

@@ -496,7 +496,8 @@ def _earlier(
     layout = None
     if not public:
         try:
-            with artifacts.copy(studies.data_artifact(tx, one.data_version_id)) as path:
+            of_tenant = artifacts.of_tenant(studies.study_by_id(tx, one.study_id).tenant)
+            with of_tenant.copy(studies.data_artifact(tx, one.data_version_id)) as path:
                 parts = load_open_parts(path)
             layout = parts.layout
             blocks += [parts.train_inputs, parts.validation_inputs]
@@ -553,7 +554,7 @@ def overlapping_sets(tx: Connection, artifacts: ArtifactStore) -> list[Overlap]:
         is_brought = {set_id: brought for set_id, brought, _ in registry.sets_of(tx, one.study_id)}
         if is_public(study.source) and not is_brought[one.id]:
             continue
-        with artifacts.copy(studies.data_artifact(tx, one.data_version_id)) as path:
+        with artifacts.of_tenant(study.tenant).copy(studies.data_artifact(tx, one.data_version_id)) as path:
             layout = load_open_parts(path).layout
         names = studies.feature_names(tx, one.data_version_id)
         new = new_rows(tx, cells_of_inputs(sealed.sealed_inputs(tx, one.id), names, layout))

@@ -244,6 +244,7 @@ def seal_test_set(
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
+        artifacts = artifacts.of_tenant(found.tenant)
         version = studies.latest_data_version(tx, found.id)
         require_one_answer(version, "examples that are brought to be sealed")
         releases.hold_study(tx, found.id)

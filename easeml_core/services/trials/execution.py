@@ -192,6 +192,7 @@ def _put_off(store: Store, lease: Lease, why: str) -> None:
 
 
 def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None) -> None:
+    artifacts = artifacts.of_tenant(lease.tenant)
     with contextlib.ExitStack() as stack:
         try:
             data = stack.enter_context(artifacts.staged(lease.artifact, lease.staging))
@@ -203,7 +204,7 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
         stack.callback(lease.finish_upload)
         resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
         try:
-            job = _job(lease, data.path, Path(folder), files=_files_of(lease.trial, artifacts), slot=slot)
+            job = _job(lease, data.path, Path(folder), files=_files_of(stack, lease.trial, artifacts), slot=slot)
             result = run_job(
                 replace(job, resume=resume),
                 on_progress=ladder.progress,
@@ -258,14 +259,15 @@ def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease
         return None
 
 
-def _files_of(trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
-    """Return the files of the candidate, whose references are in its parameters.
+def _files_of(stack: contextlib.ExitStack, trial: Trial, artifacts: ArtifactStore) -> dict[str, Path]:
+    """Return the files of the candidate, whose references are in its parameters, until the stack is left.
 
     Raises:
         ArtifactError: One of them is missing, or was changed.
     """
     trainer = TRAINERS.get(trial.kind)
-    return {name: artifacts.path(str(trial.parameters.get(name))) for name in (trainer.files if trainer else ())}
+    found = {name: str(trial.parameters.get(name)) for name in (trainer.files if trainer else ())}
+    return {name: stack.enter_context(artifacts.staged(reference)).path for name, reference in found.items()}
 
 
 def explained(reason: str, lease: Lease) -> str:
@@ -306,6 +308,7 @@ def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind
 
 def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
     """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
+    artifacts = artifacts.of_tenant(lease.tenant)
     artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
     with lease.begin() as tx:
         is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds, start_seconds=result.start_seconds)
@@ -318,7 +321,8 @@ def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> flo
     """Return the share of validation rows that the model gets wrong, as gate and meter count, whatever the metric."""
     if lease.metric == lease.hit:
         return 1.0 - result.quality
-    labels = load_validation_labels(artifacts.path(lease.artifact))
+    with artifacts.staged(lease.artifact) as data:
+        labels = load_validation_labels(data.path)
     return float(wrong(lease.hit, labels, result.validation_predictions).mean())
 
 

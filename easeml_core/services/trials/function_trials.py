@@ -182,7 +182,8 @@ def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function
 def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
     """Return the open parts; a failure to read them is not the candidate's."""
     try:
-        return load_open_parts(artifacts.path(lease.artifact))
+        with artifacts.of_tenant(lease.tenant).staged(lease.artifact) as data:
+            return load_open_parts(data.path)
     except ArtifactError as error:
         raise TrainingTaskError(str(error)) from error
 

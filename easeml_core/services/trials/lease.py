@@ -209,6 +209,7 @@ class Lease:
     attempt: int
     config: TrainingConfig
     artifact: str
+    tenant: str
     log: Log
     executor: Executor
     metric: str | None = None

@@ -12,11 +12,13 @@ import shutil
 import stat
 import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
 from easeml_core.files import scratch_folder
+from easeml_core.limits import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,6 +36,14 @@ MARKER = "easeml-store.json"
 """File in the root of a store that holds its identity."""
 
 MARKER_BYTES = 4096
+
+TENANTS = "tenants"
+"""Folder in the root of a store with a folder for each tenant, named as the tenant is."""
+
+_PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
+"""To pass through a folder, which this account need not be able to list."""
+_FOLDER = _PASS | os.O_NOFOLLOW
+_LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
@@ -57,14 +67,38 @@ def is_unfinished(path: Path) -> bool:
 
 
 class ArtifactStore:
-    """A folder that all workers and the referee can reach.
+    """A folder that all workers and the referee can reach, or a folder inside it.
+
+    No link is followed below ``root``: a tenant that may write into one folder cannot lead a process that may read all
+    of them elsewhere.
 
     Args:
         root: The folder; made on the first ``put``. Folders inside get its mode, so that several accounts can share it.
+        inside: Names of the folders from there to the one that is meant.
+        earlier: Where files are looked for that are not here: the place of an earlier version.
     """
 
-    def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).absolute()  # children of ours that open its files have another working directory
+    def __init__(self, root: str | Path, inside: tuple[str, ...] = (), *, earlier: ArtifactStore | None = None) -> None:
+        self._base = Path(root).absolute()  # children of ours that open its files have another working directory
+        self._inside, self._earlier = inside, earlier
+        self.root = self._base.joinpath(*inside)
+
+    def of_tenant(self, tenant: str) -> ArtifactStore:
+        """Return the files of a tenant: a folder by itself, whose rights keep other tenants out.
+
+        What lies in the root, where an earlier version has kept the files of all tenants, is read where the tenant's
+        folder lacks it. The tenant is that of the study whose row names the file, never one that a caller states.
+
+        Raises:
+            ConfigError: It is no name of a tenant, and might lead elsewhere.
+        """
+        NAME.check("tenant", tenant)
+        whole = ArtifactStore(self._base)
+        return ArtifactStore(self._base, (TENANTS, tenant), earlier=whole)
+
+    def tenants(self) -> list[str]:
+        """Names of the tenants that have a folder here; of what is there, names that no tenant has are left out."""
+        return [name for name in ArtifactStore(self._base).parts(TENANTS) if NAME.holds(name)]
 
     @property
     def place(self) -> str:
@@ -109,7 +143,16 @@ class ArtifactStore:
 
     def holds(self, reference: str) -> bool:
         """Whether there is a file under this reference; its content is not read."""
-        return self._place(digest_of(reference)).is_file()
+        return self.holds_itself(reference) or (self._earlier is not None and self._earlier.holds(reference))
+
+    def holds_itself(self, reference: str) -> bool:
+        """As ``holds``, without the earlier place."""
+        digest = digest_of(reference)
+        try:
+            with self._folder(digest[:2]) as folder:
+                return stat.S_ISREG(os.stat(digest, dir_fd=folder, follow_symlinks=False).st_mode)
+        except OSError:
+            return False
 
     def _marked(self) -> str:
         found = self.identity()
@@ -147,29 +190,38 @@ class ArtifactStore:
 
     def part(self, *names: str) -> ArtifactStore:
         """Return a store in a folder inside this one, with separate references; the folder has the same mode."""
-        folder = self.root
+        found = self._within(names)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                folder = folder / name
-                self._make(folder)
+            with found._folder(makes=True):
+                return found
         except OSError as error:
             message = (
-                f"the folder {folder} cannot be made: {error}; the accounts of the workers must be able to write there"
+                f"the folder {found.root} cannot be made: {error}; the accounts of the workers must be able to write "
+                "there"
             )
             raise ArtifactError(message) from error
-        return ArtifactStore(folder)
+
+    def _within(self, names: tuple[str, ...]) -> ArtifactStore:
+        earlier = None if self._earlier is None else self._earlier._within(names)
+        return ArtifactStore(self._base, (*self._inside, *names), earlier=earlier)
 
     def parts(self, name: str) -> list[str]:
         """Names of the parts inside the part of this name; none where it cannot be looked into."""
-        folder = self.root / name
-        if folder.is_symlink() or not folder.is_dir():
-            return []
-        return sorted(path.name for path in folder.iterdir())
+        found = [] if self._earlier is None else self._earlier.parts(name)
+        with contextlib.suppress(OSError), self._folder(name) as folder:
+            listed = os.open(".", _LISTED, dir_fd=folder)
+            try:
+                found += os.listdir(listed)
+            finally:
+                os.close(listed)
+        return sorted(set(found))
 
     def remove_part(self, *names: str) -> None:
         """Remove a part with all that is in it, as far as this account may."""
-        shutil.rmtree(self.root.joinpath(*names), ignore_errors=True)
+        with contextlib.suppress(OSError), self._folder(*names[:-1]) as folder:
+            shutil.rmtree(names[-1], ignore_errors=True, dir_fd=folder)
+        if self._earlier is not None:
+            self._earlier.remove_part(*names)
 
     def discard(self, reference: str) -> None:
         """Remove the file of a reference that is not needed any more; a missing or protected file is no error.
@@ -178,8 +230,8 @@ class ArtifactStore:
         """
         match = _REFERENCE.fullmatch(reference)
         if match is not None:
-            with contextlib.suppress(OSError):
-                self._place(match[1]).unlink()
+            with contextlib.suppress(OSError), self._folder(match[1][:2]) as folder:
+                os.unlink(match[1], dir_fd=folder)
 
     @contextlib.contextmanager
     def staged(self, reference: str, on_progress: OnProgress | None = None) -> Iterator[Staged]:
@@ -193,8 +245,11 @@ class ArtifactStore:
             ArtifactError: As for ``path``.
         """
         began = time.monotonic()
-        path = self.path(reference)  # a shared folder: nothing is copied
-        yield Staged(path, time.monotonic() - began)
+        if not self._is_apart():
+            yield Staged(self.path(reference), time.monotonic() - began)  # a shared folder: nothing is copied
+            return
+        with self.copy(reference) as path:  # its tenant may put a link in the place of the file that was checked
+            yield Staged(path, time.monotonic() - began)
 
     @contextlib.contextmanager
     def copy(self, reference: str) -> Iterator[Path]:
@@ -215,17 +270,55 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _opened(self, reference: str) -> Iterator[tuple[BufferedReader, Path]]:
         """Open the regular file of a reference; another account may have left a pipe, a device or a link there."""
-        target = self._place(digest_of(reference))
+        digest, missing = digest_of(reference), None
+        # The own folder once more at the end: a file may be moved there from the earlier place between two looks.
+        for store in (self, self._earlier, self):
+            if store is None:
+                continue
+            try:
+                with store._folder(digest[:2]) as folder:
+                    file = _open_plain(digest, folder)
+            except OSError as error:
+                missing = missing or error
+                continue
+            with file:
+                yield file, store._place(digest)
+            return
+        assert missing is not None
+        message = (
+            f"artifact {reference} is missing under {self.root} ({missing.strerror}); "
+            "is this the folder that the workers use, and may this account read it?"
+        )
+        raise ArtifactError(message) from missing
+
+    @contextlib.contextmanager
+    def _folder(self, *names: str, makes: bool = False) -> Iterator[int]:
+        """Open this folder, or one inside it, step by step from the root, and follow no link below that.
+
+        Args:
+            names: From this folder to the one that is meant.
+            makes: Whether what is missing is made.
+
+        Raises:
+            OSError: A folder is missing or a link, or this account may not open it.
+        """
+        if makes:
+            self._base.mkdir(parents=True, exist_ok=True)
+        with contextlib.ExitStack() as held:
+            folder = os.open(self._base, _PASS)
+            held.callback(os.close, folder)
+            for name in (*self._inside, *names):
+                folder = _step(folder, name, makes=makes)
+                held.callback(os.close, folder)
+            yield folder
+
+    def _is_apart(self) -> bool:
+        """Whether this is a tenant's folder whose rights keep other accounts out."""
         try:
-            file = _open_plain(target)
-        except OSError as error:
-            message = (
-                f"artifact {reference} is missing under {self.root} ({error.strerror}); "
-                "is this the folder that the workers use, and may this account read it?"
-            )
-            raise ArtifactError(message) from error
-        with file:
-            yield file, target
+            with self._folder() as folder:
+                return self._earlier is not None and not os.fstat(folder).st_mode & 0o007
+        except OSError:
+            return False
 
     def _require(self, reference: str, digest: str) -> None:
         if reference != f"sha256:{digest}":
@@ -236,36 +329,53 @@ class ArtifactStore:
         return self.root / digest[:2] / digest
 
     def _put(self, path: Path) -> str:
-        self.root.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.root, prefix=_UNFINISHED)
-        copy = Path(name)
-        try:
-            with open(handle, "wb") as writer, path.open("rb") as reader:
-                shutil.copyfileobj(reader, writer)
-                # Through the descriptor: who shares the folder may have put a link in the place of the name.
-                os.fchmod(writer.fileno(), 0o644)  # the referee may run under another account
-                writer.flush()  # fsync does not know this buffer
-                os.fsync(writer.fileno())  # the database will soon say for good that this file exists
-            digest = _digest(copy)  # of the copy: the original may be changing
-            target = self._place(digest)
-            if not _is_intact(target, digest):
-                self._make(target.parent)
-                if target.is_dir() and not target.is_symlink():  # a file cannot take the place of a folder
-                    target.rename(target.with_name(copy.name))
-                copy.replace(target)  # whole or not at all
-        finally:
-            copy.unlink(missing_ok=True)
+        name = f"{_UNFINISHED}{uuid.uuid4().hex}"
+        with self._folder(makes=True) as folder:
+            try:
+                # Through descriptors: who shares the folder may have put a link in the place of a name.
+                handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+                with open(handle, "w+b") as copy:
+                    with path.open("rb") as reader:
+                        shutil.copyfileobj(reader, copy)
+                    os.fchmod(copy.fileno(), 0o644)  # the referee may run under another account
+                    copy.flush()  # fsync does not know this buffer
+                    os.fsync(copy.fileno())  # the database will soon say for good that this file exists
+                    copy.seek(0)
+                    digest = hashlib.file_digest(copy, "sha256").hexdigest()  # the original may be changing
+                place = _step(folder, digest[:2], makes=True)
+                try:
+                    if not _is_intact(place, digest):
+                        if _is_folder(place, digest):  # a file cannot take the place of a folder
+                            os.rename(digest, name + "-", src_dir_fd=place, dst_dir_fd=place)
+                        os.replace(name, digest, src_dir_fd=folder, dst_dir_fd=place)  # whole or not at all
+                finally:
+                    os.close(place)
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
         return f"sha256:{digest}"
 
-    def _make(self, folder: Path) -> None:
-        if not folder.exists():
-            folder.mkdir(exist_ok=True)  # another process may be faster
-            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+
+def _step(folder: int, name: str, *, makes: bool = False) -> int:
+    """Open a folder in an open one, and follow no link; a made one gets the mode of the one that it lies in."""
+    if makes and not _is_there(folder, name):
+        with contextlib.suppress(FileExistsError):  # another process may be faster
+            os.mkdir(name, 0o700, dir_fd=folder)
+            made = os.open(name, _LISTED, dir_fd=folder)
             try:
-                if os.fstat(descriptor).st_uid == os.geteuid():  # else it is another's, who sets its mode
-                    os.fchmod(descriptor, self.root.stat().st_mode & 0o7777)
+                if os.fstat(made).st_uid == os.geteuid():  # else it is another's, who sets its mode
+                    os.fchmod(made, os.fstat(folder).st_mode & 0o7777)
             finally:
-                os.close(descriptor)
+                os.close(made)
+    return os.open(name, _FOLDER, dir_fd=folder)
+
+
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _put_in_place(whole: Path, target: Path) -> None:
@@ -307,11 +417,19 @@ def digest_of(reference: str) -> str:
     return match[1]
 
 
-def _is_intact(path: Path, digest: str) -> bool:
+def _is_intact(folder: int, digest: str) -> bool:
     try:
-        return _digest(path) == digest
+        with _open_plain(digest, folder) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == digest
     except OSError:
         return False  # nothing there, or no plain file: the copy takes its place
+
+
+def _is_folder(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _digest(path: Path) -> str:
@@ -328,9 +446,9 @@ def _copy_checked(file: BufferedReader, writer: BufferedWriter) -> None:
         left -= len(chunk)
 
 
-def _open_plain(path: Path) -> BufferedReader:
+def _open_plain(path: str | Path, folder: int | None = None) -> BufferedReader:
     """Open a plain file for reading, never a link, and without waiting for the other end of a pipe."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
         os.close(descriptor)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.store.rows import change, row, scalar
+from easeml_core.store.rows import change, row
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -64,7 +64,11 @@ def set_place(tx: Connection, *, store_id: str, place: str) -> None:
     )
 
 
-def newest_artifact(tx: Connection) -> str | None:
-    """Return the reference of the newest version of data, which lies in the installation's store; None without data."""
-    found = scalar(tx, "SELECT artifact FROM work.data_versions ORDER BY id DESC LIMIT 1")
-    return None if found is None else str(found)
+def newest_artifact(tx: Connection) -> tuple[str, str] | None:
+    """Return tenant and reference of the newest data, which lie in the installation's store; None without data."""
+    found = row(
+        tx,
+        "SELECT t.name, v.artifact FROM work.data_versions v JOIN work.studies s ON s.id = v.study_id "
+        "JOIN work.tenants t ON t.id = s.tenant_id ORDER BY v.id DESC LIMIT 1",
+    )
+    return None if found is None else (str(found.name), str(found.artifact))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
 from easeml_core.files import scratch_folder
+from easeml_core.limits import NAME
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
 from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
@@ -19,6 +20,7 @@ from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     MARKER,
     MARKER_BYTES,
+    TENANTS,
     ArtifactStore,
     Staged,
     digest_of,
@@ -53,9 +55,11 @@ class RemoteArtifactStore(ArtifactStore):
     Args:
         url: ``PROTOCOL://BUCKET/PATH``.
         cache: What files are read through; None for the cache of this account.
+        earlier: Where files are looked for that are not here. With it the cache gives out only what this place or that
+            one holds: another tenant's file may be in the cache under its hash.
     """
 
-    def __init__(self, url: str, cache: FileCache | None = None) -> None:
+    def __init__(self, url: str, cache: FileCache | None = None, *, earlier: RemoteArtifactStore | None = None) -> None:
         self.address = parse_url(url)
         if self.address.protocol in WEB:
             message = f"artifacts cannot be kept at {self.address}: a web server takes no files; name an object store"
@@ -63,7 +67,21 @@ class RemoteArtifactStore(ArtifactStore):
         filesystem(self.address.protocol)  # a missing package is an error now, not in the first trial
         self.cache = cache or FileCache()
         super().__init__(self.cache.folder)
+        self._before = earlier
         self._held = contextlib.ExitStack()
+
+    def of_tenant(self, tenant: str) -> ArtifactStore:
+        """As of a folder: a prefix, which the policies of a bucket can keep other tenants from."""
+        NAME.check("tenant", tenant)
+        whole = self if self._before is None else self._root()
+        return RemoteArtifactStore(str(whole._at(TENANTS, tenant)), self.cache, earlier=whole)
+
+    def tenants(self) -> list[str]:
+        """As of a folder."""
+        return [name for name in self._root().parts(TENANTS) if NAME.holds(name)]
+
+    def _root(self) -> RemoteArtifactStore:
+        return self if self._before is None else self._before._root()
 
     def close(self) -> None:
         """Let the cache evict what ``path`` has handed out."""
@@ -99,9 +117,14 @@ class RemoteArtifactStore(ArtifactStore):
 
     def holds(self, reference: str) -> bool:
         """As of a folder."""
-        digest = digest_of(reference)
-        with contextlib.suppress(OSError), as_os_errors():
-            return bool(filesystem(self.address.protocol).exists(_key(self._at(digest[:2], digest))))
+        with contextlib.suppress(OSError):
+            return self._where(digest_of(reference)) is not None
+        return False
+
+    def holds_itself(self, reference: str) -> bool:
+        """As of a folder."""
+        with contextlib.suppress(OSError):
+            return self._own(digest_of(reference)) is not None
         return False
 
     def put(self, path: str | Path) -> str:
@@ -135,19 +158,23 @@ class RemoteArtifactStore(ArtifactStore):
 
     def part(self, *names: str) -> ArtifactStore:
         """Return a part of this store with separate references, read through the same cache."""
-        return RemoteArtifactStore(str(self._at(*names)), self.cache)
+        earlier = None if self._before is None else RemoteArtifactStore(str(self._before._at(*names)), self.cache)
+        return RemoteArtifactStore(str(self._at(*names)), self.cache, earlier=earlier)
 
     def parts(self, name: str) -> list[str]:
         """As of a folder."""
+        found = [] if self._before is None else self._before.parts(name)
         with contextlib.suppress(OSError), as_os_errors():
-            found = filesystem(self.address.protocol).ls(_key(self._at(name)), detail=False)
-            return sorted(str(key).rstrip("/").rpartition("/")[2] for key in found)
-        return []
+            keys = filesystem(self.address.protocol).ls(_key(self._at(name)), detail=False)
+            found += [str(key).rstrip("/").rpartition("/")[2] for key in keys]
+        return sorted(set(found))
 
     def remove_part(self, *names: str) -> None:
         """As of a folder."""
         with contextlib.suppress(OSError), as_os_errors():
             filesystem(self.address.protocol).rm(_key(self._at(*names)), recursive=True)
+        if self._before is not None:
+            self._before.remove_part(*names)
 
     def discard(self, reference: str) -> None:
         """As of a folder."""
@@ -181,6 +208,8 @@ class RemoteArtifactStore(ArtifactStore):
         wanted = Wanted(digest, lambda: self._found(digest), most=LARGEST_BYTES)
         with contextlib.ExitStack() as stack:
             try:
+                if self._before is not None:
+                    self._found(digest)
                 path = stack.enter_context(self.cache.entry(wanted, teller))
             except OSError as error:
                 message = (
@@ -191,8 +220,21 @@ class RemoteArtifactStore(ArtifactStore):
             yield Staged(path, teller.seconds, teller.fetched)
 
     def _found(self, digest: str) -> tuple[RemoteFile, About]:
-        remote = ObjectFile(self._at(digest[:2], digest))
+        remote = ObjectFile(self._where(digest) or self._at(digest[:2], digest))
         return remote, remote.about()
+
+    def _where(self, digest: str) -> Address | None:
+        """Return where the file of a hash is: here, in the earlier place, or moved here meanwhile."""
+        if self._before is None:
+            return self._own(digest)
+        with contextlib.suppress(PermissionError):  # a tenant's account need not see the earlier place
+            return self._own(digest) or self._before._where(digest) or self._own(digest)
+        return None
+
+    def _own(self, digest: str) -> Address | None:
+        place = self._at(digest[:2], digest)
+        with as_os_errors():
+            return place if filesystem(self.address.protocol).exists(_key(place)) else None
 
     def _at(self, *segments: str) -> Address:
         return self.address._replace(segments=(*self.address.segments, *segments))

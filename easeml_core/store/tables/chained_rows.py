@@ -325,10 +325,13 @@ WHERE p.kind = 'promote' AND (v.symbol IS NULL OR v.symbol NOT IN ('pass', 'with
 """
 
 
-def promoted_artifacts(tx: Connection) -> list[str]:
-    """References of the files of all models that are or were in production."""
-    query = "SELECT DISTINCT m.artifact FROM work.promotions p JOIN work.models m ON m.id = p.model_id ORDER BY 1"
-    return [str(r.artifact) for r in rows(tx, query)]
+def promoted_artifacts(tx: Connection) -> list[tuple[str, str]]:
+    """Tenants and references of the files of all models that are or were in production."""
+    query = (
+        "SELECT DISTINCT t.name AS tenant, m.artifact FROM work.promotions p JOIN work.models m ON m.id = p.model_id "
+        "JOIN work.studies s ON s.id = m.study_id JOIN work.tenants t ON t.id = s.tenant_id ORDER BY 2, 1"
+    )
+    return [(str(r.tenant), str(r.artifact)) for r in rows(tx, query)]
 
 
 @typed_record

@@ -331,12 +331,14 @@ class RequiredAnswers:
     """What a study requires of the answers of its models.
 
     Attributes:
+        tenant: Whose study it is.
         artifact: Reference of the file with the open parts of its newest data.
         layout: Of that data, as of ``DataVersion``.
         task: What is predicted.
         hit: What counts as right.
     """
 
+    tenant: str
     artifact: str
     layout: JsonObject | None
     task: Task
@@ -352,8 +354,9 @@ def required_answers(tx: Connection, study_id: int) -> RequiredAnswers:
     found = record(
         tx,
         RequiredAnswers,
-        "SELECT v.artifact, v.layout, s.task, s.hit FROM work.data_versions v JOIN work.studies s "
-        "ON s.id = v.study_id WHERE v.study_id = :id ORDER BY v.version DESC LIMIT 1",
+        "SELECT t.name AS tenant, v.artifact, v.layout, s.task, s.hit FROM work.data_versions v JOIN work.studies s "
+        "ON s.id = v.study_id JOIN work.tenants t ON t.id = s.tenant_id WHERE v.study_id = :id "
+        "ORDER BY v.version DESC LIMIT 1",
         id=study_id,
     )
     if found is None:

@@ -45,8 +45,13 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
-        "The command needs the address of the owner, and gives a login the rows of tenants that it names.",
-        *("tenant login", "tenant logout"),
+        "The command needs the address of the owner: it gives logins the rows of tenants, or moves files by them.",
+        *("tenant login", "tenant logout", "artifacts move"),
+    ),
+    *_undriven(
+        Kind.COMMAND,
+        "The command sets rights of a folder of this machine, for a group that it names.",
+        "tenant folder",
     ),
     *_undriven(
         Kind.COMMAND,

@@ -411,16 +411,15 @@ def test_a_link_in_the_place_of_an_unfinished_file_opens_no_other_file(
     secret = tmp_path / "secret"
     secret.write_text("password")
     secret.chmod(0o600)
-    digest = artifacts_module._digest
+    copy = shutil.copyfileobj
 
-    def swapped(path: Path) -> str:
-        found = digest(path)
-        if path.name.startswith("new-"):
-            path.unlink()
-            path.symlink_to(secret)
-        return found
+    def swapped(*files: Any) -> None:
+        copy(*files)
+        (unfinished,) = artifacts.root.glob("new-*")
+        unfinished.unlink()
+        unfinished.symlink_to(secret)
 
-    monkeypatch.setattr(artifacts_module, "_digest", swapped)
+    monkeypatch.setattr(artifacts_module.shutil, "copyfileobj", swapped)
     artifacts.put(file())
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600
 
@@ -432,15 +431,15 @@ def test_a_link_in_the_place_of_a_new_folder_opens_no_other_folder(
     closed.mkdir(mode=0o700)
     artifacts.root.mkdir()
     artifacts.root.chmod(0o777)
-    make = Path.mkdir
+    make = os.mkdir
 
-    def swapped(path: Path, *arguments: Any, **named: Any) -> None:
-        make(path, *arguments, **named)
-        if path.parent == artifacts.root:
-            path.rmdir()
-            path.symlink_to(closed)
+    def swapped(path: Any, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        make(path, mode, dir_fd=dir_fd)
+        if dir_fd is not None:
+            os.rmdir(path, dir_fd=dir_fd)
+            os.symlink(closed, path, dir_fd=dir_fd)
 
-    monkeypatch.setattr(Path, "mkdir", swapped)
+    monkeypatch.setattr(os, "mkdir", swapped)
     with pytest.raises(ArtifactError, match="cannot be kept"):
         artifacts.put(file())
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700

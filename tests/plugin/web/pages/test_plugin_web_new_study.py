@@ -10,7 +10,6 @@ import pytest
 from easeml_airflow.web.pages.new_study import routes as new_study
 from easeml_core.entities import StudyState
 from easeml_core.services.referee.process import Referee
-from easeml_core.services.studies.uploads import PART
 from easeml_core.store.tables import studies
 
 FORM = {"tenant": "garden", "study": "flowers"}
@@ -167,7 +166,7 @@ def test_who_may_not_gets_a_sentence_and_leaves_nothing(ask_as, artifacts, datab
         assert answer.status_code == 403
         assert "you may not register studies of tenant 'garden'" in text_of(answer.text)
     assert ("flowers", "garden", True) in asked
-    assert artifacts.parts(PART) == []
+    assert artifacts.tenants() == []
     assert count_of_studies(database) == 0
     assert brought(client, tenant="mine").status_code == 303
 
@@ -260,7 +259,7 @@ def test_a_file_that_is_too_large_is_refused_while_it_comes(ask_as, monkeypatch,
 
     kind = {"sec-fetch-site": "same-origin", "content-type": "multipart/form-data; boundary=b"}
     assert client.post("/new/data", headers=kind, content=pieces()).status_code == 413
-    assert artifacts.parts(PART) == []
+    assert artifacts.tenants() == []
 
 
 def test_a_tenant_does_not_fill_the_place_where_all_artifacts_lie(ask_as, monkeypatch, text_of):

@@ -1,0 +1,246 @@
+"""Files of one tenant against the accounts of another one, as real accounts of the operating system."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
+from easeml_core.remote.cache import FileCache
+from easeml_core.store.artifacts.checkpoint_files import files_of
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.artifacts.remote import RemoteArtifactStore
+from easeml_core.store.artifacts.tenant_folders import folder_of, give_folder, writable_above
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+SHARD, DIGEST = "ba", ABC[7:]
+GROUPS = {"garden": 61991, "homes": 61992}
+GARDENER, DEVICE = 61981, 61983
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another account")
+
+
+def as_account(uid: int, groups: list[int], work: Callable[[], Any]) -> str:
+    """What some work gives, or the class of its error, in a child process of another account."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups(groups)
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            try:
+                said = repr(work())
+            except (ArtifactError, OSError) as error:
+                said = type(error).__name__
+            os.write(writer, said.encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        said = file.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def as_gardener(work: Callable[[], Any]) -> str:
+    return as_account(GARDENER, [GROUPS["garden"]], work)
+
+
+def as_device(work: Callable[[], Any]) -> str:
+    """An account that trains for both tenants."""
+    return as_account(DEVICE, list(GROUPS.values()), work)
+
+
+@pytest.fixture
+def store() -> Iterator[ArtifactStore]:
+    """A store with a folder for each of two tenants; ``homes`` has a file with the content ``abc`` and a checkpoint."""
+    folder = Path(tempfile.mkdtemp(prefix="easeml-tenants-"))
+    folder.chmod(0o755)
+    try:
+        made = ArtifactStore(folder / "artifacts")
+        made.mark("0123456789abcdef" * 2)
+        for tenant, group in GROUPS.items():
+            give_folder(made, tenant, group=str(group))
+        (folder / "abc").write_bytes(b"abc")
+        homes = made.of_tenant("homes")
+        assert homes.put(folder / "abc") == files_of(homes, 7).put(folder / "abc") == ABC
+        yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+def read(place: ArtifactStore, reference: str = ABC) -> bytes:
+    with place.copy(reference) as path:
+        return path.read_bytes()
+
+
+def whole(store: ArtifactStore) -> bool:
+    """Whether the folder of ``homes`` is as it was."""
+    place = store.root / "tenants" / "homes"
+    files = sorted(str(path.relative_to(place)) for path in place.rglob("*") if path.is_file())
+    same = files == [f"{SHARD}/{DIGEST}", f"checkpoints/7/{SHARD}/{DIGEST}"]
+    return same and all((place / name).read_bytes() == b"abc" for name in files) and not place.is_symlink()
+
+
+ATTACKS: dict[str, Callable[[ArtifactStore, Path], Any]] = {
+    "read the file by its path": lambda _, homes: (homes / SHARD / DIGEST).read_bytes(),
+    "read it through the store": lambda store, _: read(store.of_tenant("homes")),
+    "read it by its hash": lambda store, _: read(store.of_tenant("garden")),
+    "read a checkpoint": lambda store, _: read(files_of(store.of_tenant("homes"), 7)),
+    "list the folder": lambda _, homes: os.listdir(homes),
+    "list the tenants": lambda store, _: os.listdir(store.root / "tenants"),
+    "pass through the folder": lambda _, homes: os.chdir(homes / SHARD),
+    "replace the file": lambda _, homes: (homes / SHARD / DIGEST).write_bytes(b"abd"),
+    "put another file": lambda store, homes: store.of_tenant("homes").put(homes.parents[1] / "easeml-store.json"),
+    "remove the file": lambda _, homes: (homes / SHARD / DIGEST).unlink(),
+    "put another folder in its place": lambda _, homes: homes.rename(homes.with_name("gone")),
+    "put a link in the place of a tenant to come": lambda _, homes: homes.with_name("later").symlink_to("garden"),
+    "put another store in its place": lambda store, _: store.root.rename(store.root.with_name("gone")),
+    "change the marker": lambda store, _: (store.root / "easeml-store.json").unlink(),
+    "add to the common place": lambda store, homes: store.put(homes.parents[1] / "easeml-store.json"),
+    "link to the file": lambda store, homes: os.link(homes / SHARD / DIGEST, store.root / "tenants/garden/x"),
+    "open its own folder to others, with its group": lambda store, _: (store.root / "tenants/garden").chmod(0o777),
+}
+
+
+@as_root
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_the_account_of_another_tenant_is_kept_out(
+    store: ArtifactStore, attack: Callable[[ArtifactStore, Path], Any]
+) -> None:
+    homes = store.root / "tenants" / "homes"
+    assert as_gardener(lambda: attack(store, homes)) in {"PermissionError", "ArtifactError"}
+    assert whole(store)
+    assert all(folder_of(store, tenant).apart for tenant in GROUPS)
+
+
+@as_root
+def test_accounts_of_one_group_read_and_replace_each_others_files(store: ArtifactStore) -> None:
+    source = store.root.with_name("new")
+    source.write_bytes(b"new")
+    garden = store.of_tenant("garden")
+    reference = as_device(lambda: garden.put(source)).strip("'")
+    assert as_gardener(lambda: (read(garden, reference), garden.put(source), files_of(garden, 9).put(source))) == repr(
+        (b"new", reference, reference)
+    )
+    assert as_device(lambda: (read(garden, reference), read(files_of(garden, 9), reference))) == repr((b"new", b"new"))
+
+
+def link_the_file(garden: Path, homes: Path) -> None:
+    (garden / SHARD).mkdir()
+    (garden / SHARD / DIGEST).symlink_to(homes / SHARD / DIGEST)
+
+
+def link_the_folder(garden: Path, homes: Path) -> None:
+    (garden / SHARD).symlink_to(homes / SHARD)
+
+
+def link_checkpoints(garden: Path, homes: Path) -> None:
+    (garden / "checkpoints").symlink_to(homes / "checkpoints")
+
+
+@as_root
+@pytest.mark.parametrize("link", [link_the_file, link_the_folder, link_checkpoints])
+def test_a_link_leads_no_other_account_astray(store: ArtifactStore, link: Callable[[Path, Path], None]) -> None:
+    """A tenant owns its folder, and a device may read both: it must not fetch one's file for the other."""
+    folder = store.root / "tenants"
+    assert as_gardener(lambda: link(folder / "garden", folder / "homes")) == "None"
+    garden, source = store.of_tenant("garden"), store.root.with_name("abc")
+    for account in (as_device, lambda work: as_account(0, [], work)):
+        assert account(lambda: read(garden)) == "ArtifactError"
+        assert account(lambda: garden.staged(ABC).__enter__()) == "ArtifactError"
+        assert account(lambda: garden.holds(ABC)) == "False"
+        account(lambda: garden.remove_part("checkpoints", "7"))
+        account(lambda: garden.discard(ABC))
+        if link is not link_the_file:
+            said = account(lambda: (garden if link is link_the_folder else files_of(garden, 7)).put(source))
+            assert said == "ArtifactError"
+        assert whole(store)
+
+
+@as_root
+def test_a_link_that_comes_and_goes_leads_nobody_astray(store: ArtifactStore) -> None:
+    """The tenant swaps a folder and a link while a device looks there; what it finds is never the other's file."""
+    folder, garden = store.root / "tenants", store.of_tenant("garden")
+    swapping = os.fork()
+    if swapping == 0:
+        with contextlib.suppress(BaseException):
+            os.setgroups([GROUPS["garden"]])
+            os.setresgid(GARDENER, GARDENER, GARDENER)
+            os.setresuid(GARDENER, GARDENER, GARDENER)
+            os.chdir(folder / "garden")
+            os.mkdir("real")
+            os.symlink(folder / "homes" / SHARD, "link")
+            while True:
+                os.rename("real", SHARD)
+                os.rename(SHARD, "real")
+                os.rename("link", SHARD)
+                os.rename(SHARD, "link")
+        os._exit(0)
+
+    def look() -> set[bool]:
+        return {garden.holds(ABC) for _ in range(3000)}
+
+    try:
+        assert as_device(look) == "{False}"
+    finally:
+        os.kill(swapping, 9)
+        os.waitpid(swapping, 0)
+
+
+@as_root
+def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactStore) -> None:
+    garden, source = store.of_tenant("garden"), store.root.with_name("abc")
+    assert as_gardener(lambda: garden.put(source)) == repr(ABC)
+    place = garden.root / SHARD / DIGEST
+
+    def work() -> bytes:
+        with garden.staged(ABC) as data:
+            os.unlink(place)
+            os.symlink("/etc/passwd", place)
+            return data.path.read_bytes()
+
+    assert as_device(work) == repr(b"abc")
+
+
+@as_root
+def test_rights_are_set_again_and_seen(store: ArtifactStore) -> None:
+    homes = store.of_tenant("homes").root
+    homes.chmod(0o755)
+    store.root.chmod(0o775)
+    assert (folder_of(store, "homes").apart, writable_above(store)) == (False, [store.root])
+    made = give_folder(store, "homes", group=str(GROUPS["homes"]))
+    assert (made.apart, made.mode, made.group, writable_above(store)) == (True, "2770", str(GROUPS["homes"]), [])
+    assert {stat.S_IMODE(path.stat().st_mode) for path in homes.rglob("*") if path.is_dir()} == {0o2770}
+
+
+def test_no_name_leads_out_of_the_tenants_folder(tmp_path: Path) -> None:
+    for store in (ArtifactStore(tmp_path), RemoteArtifactStore("memory://bucket/x", FileCache(tmp_path / "cache"))):
+        for name in ("..", ".", "", "a/b", "/etc", "a\0b", "A", "a\n"):
+            with pytest.raises(ConfigError):
+                store.of_tenant(name)
+    with pytest.raises(InvalidInputError, match="no group 'easeml-nobodys'"):
+        give_folder(ArtifactStore(tmp_path), "lab", group="easeml-nobodys")
+
+
+def test_a_file_in_the_cache_is_not_given_to_a_tenant_that_names_its_hash(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    store = RemoteArtifactStore("memory://tenants-cache/easeml", FileCache(tmp_path / "cache"))
+    homes, garden = store.of_tenant("homes"), store.of_tenant("garden")
+    homes.put(tmp_path / "abc")
+    assert read(homes) == b"abc"
+    with pytest.raises(ArtifactError, match="cannot be had"):
+        read(garden)
+    store.put(tmp_path / "abc")  # as an earlier version has stored it
+    assert read(garden) == b"abc"
+    assert not garden.holds_itself(ABC)
