@@ -33,6 +33,7 @@ LEAVES = {path: command for path, command in ALL.items() if not isinstance(comma
 def test_the_commands_are_those_of_the_manual() -> None:
     assert {" ".join(path) for path in LEAVES} == {
         "alerts",
+        "artifacts move",
         "audit",
         "backtest",
         "cache clear",
@@ -106,6 +107,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "study show",
         "submissions",
         "submit",
+        "tenant folder",
         "tenant list",
         "tenant login",
         "tenant logout",
