@@ -18,7 +18,7 @@ from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes, out_of_step
 from easeml_core.store.artifacts.local import MARKER, ArtifactStore, is_unfinished
-from easeml_core.store.artifacts.references import NAMED
+from easeml_core.store.artifacts.references import NAMED_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -162,7 +162,7 @@ def broken_rows(rows: Rows) -> list[str]:
 def broken_artifacts(rows: Rows, place: Path) -> list[str]:
     """Return artifacts that a row names and that are missing or changed."""
     found, artifacts = [], ArtifactStore(place)
-    for tenant, reference, whose in rows(NAMED):
+    for tenant, reference, whose in rows(NAMED_FILES):
         path = artifacts.of_tenant(tenant)._place(reference.removeprefix("sha256:"))
         if not path.is_file():
             found.append(f"artifact of {whose} is missing")
@@ -174,7 +174,9 @@ def broken_artifacts(rows: Rows, place: Path) -> list[str]:
 def orphans(rows: Rows, place: Path) -> list[str]:
     """Return files of the artifact store that no row names: what is stored before its row may stay, as a whole file."""
     store = ArtifactStore(place)
-    named = {store.of_tenant(tenant)._place(reference.removeprefix("sha256:")) for tenant, reference, _ in rows(NAMED)}
+    named = {
+        store.of_tenant(tenant)._place(reference.removeprefix("sha256:")) for tenant, reference, _ in rows(NAMED_FILES)
+    }
     files = (path for path in place.rglob("*") if path.is_file() and path.name != MARKER and path not in named)
     return [f"{'unfinished' if is_unfinished(path) else 'whole'} {path.relative_to(place)}" for path in files]
 

@@ -37,7 +37,7 @@ MARKER = "easeml-store.json"
 
 MARKER_BYTES = 4096
 
-TENANTS = "tenants"
+TENANTS_FOLDER = "tenants"
 """Folder in the root of a store with a folder for each tenant, named as the tenant is."""
 
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
@@ -94,11 +94,11 @@ class ArtifactStore:
         """
         NAME.check("tenant", tenant)
         whole = ArtifactStore(self._base)
-        return ArtifactStore(self._base, (TENANTS, tenant), earlier=whole)
+        return ArtifactStore(self._base, (TENANTS_FOLDER, tenant), earlier=whole)
 
     def tenants(self) -> list[str]:
         """Names of the tenants that have a folder here; of what is there, names that no tenant has are left out."""
-        return [name for name in ArtifactStore(self._base).parts(TENANTS) if NAME.holds(name)]
+        return [name for name in ArtifactStore(self._base).parts(TENANTS_FOLDER) if NAME.holds(name)]
 
     @property
     def place(self) -> str:

@@ -19,7 +19,7 @@ UNION ALL SELECT c.study_id, p.value, 'candidate ' || c.id
   FROM work.candidates c, jsonb_each_text(c.parameters) p WHERE p.value ~ '^sha256:[0-9a-f]{64}$'
 """
 
-NAMED = f"""
+NAMED_FILES = f"""
 SELECT t.name AS tenant, n.artifact, n.named_by FROM ({_OF_STUDY}) n
 JOIN work.studies s ON s.id = n.study_id JOIN work.tenants t ON t.id = s.tenant_id ORDER BY 1, 2, 3
 """
@@ -40,4 +40,4 @@ class NamedFile(NamedTuple):
 
 def named_files(tx: Connection) -> set[NamedFile]:
     """Return all files that rows name. Role ``easeml_owner`` or ``easeml_referee``: a tenant's login sees its own."""
-    return {NamedFile(row.tenant, row.artifact) for row in rows(tx, NAMED)}
+    return {NamedFile(row.tenant, row.artifact) for row in rows(tx, NAMED_FILES)}

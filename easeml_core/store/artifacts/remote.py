@@ -20,7 +20,7 @@ from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     MARKER,
     MARKER_BYTES,
-    TENANTS,
+    TENANTS_FOLDER,
     ArtifactStore,
     Staged,
     digest_of,
@@ -74,11 +74,11 @@ class RemoteArtifactStore(ArtifactStore):
         """As of a folder: a prefix, which the policies of a bucket can keep other tenants from."""
         NAME.check("tenant", tenant)
         whole = self if self._before is None else self._root()
-        return RemoteArtifactStore(str(whole._at(TENANTS, tenant)), self.cache, earlier=whole)
+        return RemoteArtifactStore(str(whole._at(TENANTS_FOLDER, tenant)), self.cache, earlier=whole)
 
     def tenants(self) -> list[str]:
         """As of a folder."""
-        return [name for name in self._root().parts(TENANTS) if NAME.holds(name)]
+        return [name for name in self._root().parts(TENANTS_FOLDER) if NAME.holds(name)]
 
     def _root(self) -> RemoteArtifactStore:
         return self if self._before is None else self._before._root()

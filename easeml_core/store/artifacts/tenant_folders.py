@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.store.artifacts.local import TENANTS
+from easeml_core.store.artifacts.local import TENANTS_FOLDER
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
     """
     if isinstance(artifacts, RemoteArtifactStore):
         message = (
-            f"{artifacts.place} has no groups: give each tenant's account a policy for its prefix {TENANTS}/NAME/ "
-            "(docs/operations.md has one)"
+            f"{artifacts.place} has no groups: give each tenant's account a policy for its prefix "
+            f"{TENANTS_FOLDER}/NAME/ (docs/operations.md has one)"
         )
         raise InvalidInputError(message)
     gid = _group(group)
@@ -70,8 +70,8 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
         with place._folder(makes=True):
             pass
         os.chmod(artifacts.root, stat.S_IMODE(artifacts.root.stat().st_mode) & ~_WRITABLE)
-        os.chmod(artifacts.root / TENANTS, ABOVE, follow_symlinks=True)
-        with artifacts._folder(TENANTS) as above:
+        os.chmod(artifacts.root / TENANTS_FOLDER, ABOVE, follow_symlinks=True)
+        with artifacts._folder(TENANTS_FOLDER) as above:
             for _, _, _, folder in os.fwalk(tenant, dir_fd=above, follow_symlinks=False):
                 os.fchown(folder, -1, gid)
                 os.fchmod(folder, APART)
@@ -102,7 +102,7 @@ def folder_of(artifacts: ArtifactStore, tenant: str) -> TenantFolder:
 
 def writable_above(artifacts: ArtifactStore) -> list[Path]:
     """Return the folders above those of tenants that other accounts than their owner may write."""
-    places = (artifacts.root, artifacts.root / TENANTS)
+    places = (artifacts.root, artifacts.root / TENANTS_FOLDER)
     return [place for place in places if place.is_dir() and place.stat().st_mode & _WRITABLE]
 
 

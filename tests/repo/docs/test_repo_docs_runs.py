@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from any_tenant import AnyTenant
 from click.testing import CliRunner
 from snippets import BLOCKS, Block, calls
 
@@ -18,12 +19,13 @@ from easeml_core.cli.app import cli
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from easeml_core.store.artifacts.local import ArtifactStore
 
 pytestmark = pytest.mark.journey
 
@@ -46,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def artifacts(folder: Path) -> ArtifactStore:
     """Where an installation in that folder keeps them."""
-    return ArtifactStore(folder / ".easeml" / "artifacts")
+    return AnyTenant(folder / ".easeml" / "artifacts")
 
 
 @pytest.fixture
