@@ -53,7 +53,7 @@ from easeml_core.limits import (
     WEIGHT,
     Limit,
 )
-from easeml_core.store import actors, schema
+from easeml_core.store import actors, schema, viewers
 from easeml_core.store.roles import limits_of
 
 if TYPE_CHECKING:
@@ -351,6 +351,7 @@ class Store:
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
+                viewers.take_role(tx, self._url.username or "")
                 if writes:
                     actors.tell(tx, self._actor)
                 yield tx

@@ -83,7 +83,7 @@ TENANTS = {
     "restarts": Access(ALL_ROWS),
     "heartbeats": Access(ALL_ROWS),
     # How a trial was chosen; the report behind the settings names studies of all tenants.
-    "selection_settings": Access(ALL_ROWS, shows="id config"),
+    "selection_settings": Access(ALL_ROWS, shows="id config created_at created_by"),
     "tenants": Access(_TENANT_ID % "id"),
     "data_sets": Access(OF_TENANT, adds="tenant_id source target", adding=OF_TENANT),
     # What shares out devices between tenants is the provider's.
@@ -108,6 +108,11 @@ TENANTS = {
     "observations": Access(OF_TRIAL, adds=_OBSERVATION, adding=WITH_END),
     "suggestions": Access(OF_TRIAL, shows=_SUGGESTION),
     "change_requests": Access(OF_LOGIN),
+    # Whether a worker asks for what its candidates need, and no name beyond.
+    "offers": Access(
+        "EXISTS (SELECT FROM work.candidates c WHERE c.implementation = {table}.implementation) AND ({table}.study "
+        "IS NULL OR EXISTS (SELECT FROM work.studies s WHERE s.name = {table}.study))"
+    ),
     "suggestion_batches": Access(
         f"{OWN_KEY} OR EXISTS (SELECT FROM work.suggestions z WHERE z.batch_id = {{table}}.id)",
     ),
@@ -148,6 +153,7 @@ TENANTS = {
     "alerts": Access(OF_STUDY),
     "evidence": Access(OF_STUDY),
     "assessments": Access(OF_TENANT),
+    "study_changes": Access(OF_STUDY),
     "audit": Access(OF_TENANT),
 }
 """Table -> what a tenant's login may do with it."""
@@ -256,6 +262,7 @@ def _taken(tx: Connection) -> Iterator[str]:
 def _statements() -> Iterator[str]:
     """Yield the grants and policies of all kinds of logins."""
     yield f"GRANT USAGE ON SCHEMA work TO {', '.join(KINDS)}"
+    yield f"GRANT SELECT ON work.tenant_logins TO {WORKER}"  # whether there are any: then the pages keep tenants apart
     for function, roles in _FUNCTIONS.items():
         yield f"GRANT EXECUTE ON FUNCTION work.{function} TO {', '.join(roles)}"
     for role, tables in KINDS.items():

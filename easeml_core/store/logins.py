@@ -12,8 +12,9 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
-from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
+from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, VIEWER, WORKER, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
+from easeml_core.store.viewers import is_viewer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,8 +50,8 @@ def login_of(name: str, *, device: bool = False) -> str:
 
 
 def is_tenant(tx: Connection) -> bool:
-    """Whether the address of this transaction's database names a tenant's login."""
-    return (tx.engine.url.username or "").startswith(LOGIN_PREFIX)
+    """Whether this transaction has a tenant's rights: those of its login, or of who looks at a page."""
+    return is_viewer(tx) or (tx.engine.url.username or "").startswith(LOGIN_PREFIX)
 
 
 def needs_token(tx: Connection) -> bool:
@@ -69,7 +70,7 @@ def own_key(tx: Connection, request_key: str) -> str:
     Keys are unique in the installation. Without the ending, which the database requires, a tenant could take the key
     that another one's next task will use.
     """
-    login = tx.engine.url.username or ""
+    login = VIEWER if is_viewer(tx) else tx.engine.url.username or ""
     ending = f"@{login}" if is_tenant(tx) or login.startswith(DEVICE_PREFIX) else ""
     return request_key if not request_key or request_key.endswith(ending) else request_key + ending
 
@@ -155,6 +156,28 @@ def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:
         "WHERE l.login = :login ORDER BY t.name"
     )
     return tuple(r.name for r in rows(tx, asked, login=login))
+
+
+def are_pages_apart(tx: Connection) -> bool:
+    """Whether the pages look with a tenant's rights: tenants have logins, and the server has the role for it.
+
+    Args:
+        tx: Role ``easeml_worker``.
+    """
+    asked = (
+        "SELECT has_table_privilege('work.tenant_logins', 'SELECT') AND EXISTS (SELECT FROM pg_roles r "
+        "WHERE r.rolname = :viewer AND pg_has_role(current_user, r.oid, 'MEMBER'))"
+    )
+    return bool(scalar(tx, asked, viewer=VIEWER)) and bool(scalar(tx, "SELECT EXISTS (SELECT FROM work.tenant_logins)"))
+
+
+def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
+    """Return the names of all studies by number and name of their tenant; role ``easeml_worker``."""
+    asked = (
+        "SELECT t.id, t.name, array_agg(s.name ORDER BY s.id) AS studies FROM work.tenants t "
+        "JOIN work.studies s ON s.tenant_id = t.id GROUP BY t.id, t.name ORDER BY t.id"
+    )
+    return {(r.id, r.name): list(r.studies) for r in rows(tx, asked)}
 
 
 def device_logins(tx: Connection) -> list[str]:

@@ -21,6 +21,7 @@ from easeml_core.services.reports.recommendations import (
     standing,
     steps_of,
 )
+from easeml_core.store import viewers
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments
 from easeml_core.store.queries.assessments import KeptAssessment, KeptNeed
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.reports.recommendations import Step
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.overview import CountedStudy
+    from easeml_core.store.queries.overview import CountedStudy, InstallationTotals
 
 STUDY_FINISHED, BUDGET_SPENT = "study-finished", "budget-spent"
 """Events that hold as long as a study is as it is."""
@@ -50,15 +51,28 @@ def assess_changes(store: Store) -> None:
 
     Args:
         store: Role ``easeml_worker`` or ``easeml_referee``. A tenant's login writes no row, and reads what the looks of
-            others have written.
+            others have written; the pages write them with the role of their connection.
     """
-    with store.begin() as tx:
+    with viewers.looking_for(None), store.begin() as tx:
         if is_tenant(tx) or not assessments.has_changed(tx):
             return
         changed = assessments.take_changed(tx)
         _write(tx, changed)
         # The sums of their tenants are known now: whether these hold other studies, too.
         _write(tx, assessments.held_by_tenants(tx, changed))
+
+
+def totals_of_all(store: Store, tx: Connection) -> InstallationTotals:
+    """Return the sums of the whole installation, which name no study; also to who looks with a tenant's rights.
+
+    Args:
+        store: The store.
+        tx: Its transaction.
+    """
+    if not viewers.is_viewer(tx):
+        return assessments.totals(tx)
+    with viewers.looking_for(None), store.snapshot() as whole:
+        return assessments.totals(whole)
 
 
 def _write(tx: Connection, ids: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, Task
 from easeml_core.services.meter.results import ShownReading, shown_reading
-from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.services.reports.assessments import assess_changes, totals_of_all
 from easeml_core.services.reports.next_steps import count_of, kinds_of_needs, names_in_full, of_all, steps_of_all
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind, assess, steps_of
 from easeml_core.services.selection.executors import waiting_sentences
@@ -157,7 +157,7 @@ def board(store: Store, asked: Asked, *, names: Collection[str] | None = None) -
     """
     assess_changes(store)
     with store.begin(writes=False) as tx:
-        crowd, totals = assessments.crowd(tx, names), assessments.totals(tx)
+        crowd, totals = assessments.crowd(tx, names), totals_of_all(store, tx)
         is_large = crowd.studies > MOST_DRAWN
         standing = (Standing.NEEDS if is_large else "") if asked.standing is None else asked.standing
         only = None if names is None else list(names)

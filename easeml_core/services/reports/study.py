@@ -14,13 +14,13 @@ from easeml_core.data.split_spec import check_split
 from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
-from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.services.reports.assessments import assess_changes, totals_of_all
 from easeml_core.services.reports.recommendations import assess
 from easeml_core.services.selection.beliefs import beliefs
 from easeml_core.services.selection.executors import waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.studies.columns import require_one_answer
-from easeml_core.store.queries import assessments, compute, overview
+from easeml_core.store.queries import compute, overview
 from easeml_core.store.queries import study as study_queries
 from easeml_core.store.tables import datasets, decisions, models, releases, studies
 
@@ -122,7 +122,7 @@ def study_report(
         return StudyReport(
             study=found,
             assessment=assess(facts),
-            totals=assessments.totals(tx),
+            totals=totals_of_all(store, tx),
             points=study_queries.points(tx, found.id),
             trials=[t for t in listed if t.on_page],
             open=under_way[: study_queries.MOST_OPEN],

@@ -20,8 +20,10 @@ from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.surrogate.quality_band import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
 from easeml_core.services.selection.scheduler_state import Memory
+from easeml_core.store import viewers
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables import decisions
+from easeml_core.store.tables import studies as store_studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -155,7 +157,8 @@ class Watch:
         Args:
             question: Key of the cached answer, used while nothing changes and during the pause after a long load.
             answer: Computes the answer; must not change the state.
-            tx: A transaction of ``Store.snapshot`` to read in; None for a new one.
+            tx: A transaction of ``Store.snapshot`` to read in; None for a new one. One with the rights of who looks at
+                a page is not used: the state is that of all tenants, and the question names the study.
 
         Returns:
             The last answer during the pause; None where there is none, or where another caller's load takes too long.
@@ -167,7 +170,8 @@ class Watch:
             if self._memory is None and time.monotonic() < self._rests_until and question in self._answers:
                 return self._answers.get(question)
             memory, self._memory = self._memory, None  # thrown away unless it could catch up
-            with store.snapshot() if tx is None else nullcontext(tx) as look:
+            own = tx if tx is not None and not viewers.is_viewer(tx) else None
+            with viewers.looking_for(None), store.snapshot() if own is None else nullcontext(own) as look:
                 self._memory = self._up_to_date(look, memory)
             if question not in self._current:
                 with one_thread():
@@ -324,7 +328,10 @@ def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> 
     if found is None:
         return None
     prices, every = found
-    seen = None if studies is None else set(studies)
+    with store.begin(writes=False) as tx:  # what the page has asked for, and the database lets it know
+        seen = {name for name, _ in store_studies.names_and_tenants(tx)} if viewers.is_viewer(tx) else None
+    if studies is not None:
+        seen = set(studies) if seen is None else seen & set(studies)
     limits = {study: limit for study, limit in every.items() if seen is None or study in seen}
     left = {study: limit for study, limit in limits.items() if limit > -math.inf}
     with store.begin() as tx:

@@ -14,7 +14,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
 from easeml_core.store.database import NEWS_CHANNEL, NOTIFY, known_topics
-from easeml_core.store.logins import own_key
+from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered
 
@@ -417,17 +417,22 @@ class StoredSettings:
     created_by: str
 
 
-_SETTINGS = "SELECT id, config, reason, report, created_at, created_by FROM work.selection_settings "
+_SETTINGS = "SELECT id, config, {reason}, created_at, created_by FROM work.selection_settings "
+
+
+def _settings(tx: Connection) -> str:
+    """Return the query; the report behind settings names studies of all tenants, so a tenant's login reads none."""
+    return _SETTINGS.format(reason="'' AS reason, NULL::jsonb AS report" if is_tenant(tx) else "reason, report")
 
 
 def newest_settings(tx: Connection) -> StoredSettings | None:
     """Return the settings that hold now; None where none were ever stored."""
-    return record(tx, StoredSettings, _SETTINGS + "ORDER BY id DESC LIMIT 1")
+    return record(tx, StoredSettings, _settings(tx) + "ORDER BY id DESC LIMIT 1")
 
 
 def list_settings(tx: Connection, *, limit: int = 100) -> list[StoredSettings]:
     """Return the latest changes, newest first."""
-    return records(tx, StoredSettings, _SETTINGS + "ORDER BY id DESC LIMIT :limit", limit=limit)
+    return records(tx, StoredSettings, _settings(tx) + "ORDER BY id DESC LIMIT :limit", limit=limit)
 
 
 def add_settings(tx: Connection, *, config: JsonObject, reason: str, report: JsonObject | None = None) -> int:

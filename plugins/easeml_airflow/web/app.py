@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -35,10 +36,11 @@ from easeml_airflow.web.pages.submissions import routes as submissions
 from easeml_airflow.web.pages.timeline import page as lifecycle
 from easeml_airflow.web.pages.use import routes as use
 from easeml_airflow.web.server import health
-from easeml_airflow.web.server.auth import Viewer, has_token
+from easeml_airflow.web.server.auth import Role, Viewer, has_token
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
 from easeml_core.errors import EasemlError, StoreUnavailableError
+from easeml_core.store import logins, viewers
 from easeml_core.store.actors import acting
 from easeml_core.store.database import AWAY_ERRORS
 
@@ -63,6 +65,37 @@ def in_their_name(site: Site) -> Callable[..., Any]:
             yield
 
     return named
+
+
+def with_their_rights(site: Site) -> Callable[..., Any]:
+    """Return a FastAPI dependency with which what only looks sees the rows of the viewer's tenants alone.
+
+    That holds where tenants have logins; operators and referees see all rows. A change is made with the rights of the
+    pages, after the page has checked whether this person may make it. It must be asynchronous, as ``in_their_name``.
+    """
+    who = Depends(site.viewer)
+
+    async def looking(request: Request, viewer: Viewer = who) -> AsyncIterator[None]:
+        if request.method not in ("GET", "HEAD") or viewer.roles & {Role.OPERATOR, Role.REFEREE}:
+            yield
+            return
+        with viewers.looking_for(await run_in_threadpool(tenants_of, site, viewer)):
+            yield
+
+    return looking
+
+
+def tenants_of(site: Site, viewer: Viewer) -> tuple[int, ...] | None:
+    """Return the tenants of whom the viewer may see a study; None where the database keeps no tenants apart."""
+    with site.open_store().begin(writes=False) as tx:
+        if not logins.are_pages_apart(tx):
+            return None
+        known = logins.studies_by_tenant(tx)
+    return tuple(
+        number
+        for (number, tenant), studies in known.items()
+        if any(viewer.rights(study, tenant, write=False) for study in studies)
+    )
 
 
 PAGES: tuple[Any, ...] = (
@@ -122,15 +155,18 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     )
     app.add_middleware(BoundedBodies)
     few, named = Depends(few_of_each(site.viewer)), Depends(in_their_name(site))
+    apart = Depends(with_their_rights(site))
     for page in PAGES:
-        app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named])
-    app.include_router(live.routes(site))
+        # A labeler sees what is to be labeled of every tenant, and whether this is one the page decides.
+        looks = [] if page is labels else [apart]
+        app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named, *looks])
+    app.include_router(live.routes(site), dependencies=[apart])
     app.include_router(health.routes(site), dependencies=[few])
     app.router.routes.append(health.open_route(site))  # the application's login is a dependency of what it includes
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if rights is not None:
         service = create_router(service=site.service, rights=rights)
-        app.include_router(service, dependencies=[named])
+        app.include_router(service, dependencies=[named, apart])
     _tell_errors(app, site)
     return app
 
