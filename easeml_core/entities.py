@@ -162,7 +162,8 @@ class Tenant:
     """Who shares the devices, with its limits and what it has of them now.
 
     ``max_parallel`` open trials at once, ``quota_seconds`` device seconds over all studies; None for no limit.
-    ``used_seconds`` is what ended trials took, ``reserved_seconds`` what open ones may still take.
+    ``used_seconds`` is what ended trials took, ``reserved_seconds`` what open ones may still take. Of its results the
+    referee has measured ``checked_results`` anew; ``not_held`` of them were false, ``unmeasurable`` could not be run.
     """
 
     id: int
@@ -174,6 +175,9 @@ class Tenant:
     reserved_seconds: float
     open_trials: int
     studies: int
+    checked_results: int = 0
+    not_held: int = 0
+    unmeasurable: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,13 @@ class AnsweredRequests:
     show_default=True,
     help="How often a request is put off at most whose model is killed, or runs out of time or memory.",
 )
+@click.option(
+    "--check-share",
+    type=click.FloatRange(0, 1),
+    default=0.02,
+    show_default=True,
+    help="Probability with which the result of a trial is measured anew while nothing else is to do; 0: never.",
+)
 @click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alarms; default: no mail.")
 @click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
 @click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
@@ -182,6 +189,7 @@ def _duties(
     answer_delay: float,
     answer_hour: str | None,
     put_offs: int,
+    check_share: float,
     smtp: str | None,
     mail_from: str,
     allow_forced: bool,
@@ -204,6 +212,7 @@ def _duties(
         put_offs=put_offs,
         keys=keys,
         audit_share=AUDIT_SHARE,
+        check_share=check_share,
         workers=workers,
         poll_seconds=poll,
     )

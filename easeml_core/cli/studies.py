@@ -88,6 +88,9 @@ def list_tenants(database: str | None, as_json: bool) -> None:
         "Used s": "used_seconds",
         "Reserved s": "reserved_seconds",
         "Quota s": "quota_seconds",
+        "Checked": "checked_results",
+        "Not held": "not_held",
+        "Not run": "unmeasurable",
     }
     show_json(found) if as_json else show_table("Tenants", columns, found)
 

@@ -133,6 +133,7 @@ TENANTS = {
         adding=_PREDICTED,
     ),
     "remeasure_failures": Access(OF_STUDY),
+    "quality_checks": Access(OF_STUDY),
     "feeds": Access(
         OF_STUDY, adds="study_id request_key artifact rows origin fed_by", adding=f"{OF_STUDY} AND {OWN_KEY}"
     ),
@@ -193,7 +194,7 @@ SCHEDULERS = {
     name: _ALL
     for name in (
         *_COMMON,
-        *("curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
+        *("curves", "rungs", "observations", "models", "quality_checks", "catalogue", "catalogue_changes"),
         *("selection_settings", "production", "tenant_logins", "change_requests"),
     )
 } | {

@@ -221,6 +221,13 @@ _TABLES = (
         time="promoted_at",
     ),
     *_table(
+        "quality_checks",
+        Letter.OPEN,
+        "A result is measured anew on the open validation part; a secret chooses which, and no label does.",
+        open="trial_id study_id model_id claimed measured tolerance outcome reason",
+        time="checked_at",
+    ),
+    *_table(
         "refreshes",
         Letter.INPUT,
         "A refresh is asked for by developers and made of open rows.",
@@ -404,13 +411,13 @@ _FUNCTIONS = (
         "A trigger's function runs on rows of schema work and cannot be called by itself.",
         """
         audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
-        audit_promotion, audit_request, audit_retry, audit_study, audit_submission, audit_switches, audit_test_set,
-        audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed, studies_changed, tenant_changed,
-        observation_changed, answer_changed, restarts_of_referee, settings_are_kept, studies_active_since,
-        studies_forward, studies_within_limits, suggestion_requests_check, tenants_within_limits, test_sets_forward,
-        candidates_of_tenants, rows_of_tenants, observations_by_lease, trials_by_lease, trials_lease_ends,
-        trials_checkpoint_spent, trials_ended_now, trials_excuse, trials_executor_kept, trials_forward,
-        trials_within_limits
+        audit_promotion, audit_quality, audit_request, audit_retry, audit_study, audit_submission, audit_switches,
+        audit_test_set, audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed,
+        studies_changed, tenant_changed, observation_changed, answer_changed, restarts_of_referee, settings_are_kept,
+        studies_active_since, studies_forward, studies_within_limits, suggestion_requests_check,
+        tenants_within_limits, test_sets_forward, candidates_of_tenants, rows_of_tenants, observations_by_lease,
+        trials_by_lease, trials_lease_ends, trials_checkpoint_spent, trials_ended_now, trials_excuse,
+        trials_executor_kept, trials_forward, trials_within_limits
         """,
         prefix="work.",
     ),

@@ -343,6 +343,22 @@ CASES: dict[str, list[Case]] = {
     "work.remeasure_failures_reason_check": each(
         "remeasure_failures", "reason", "''", "E' \\n'", "repeat('x', 2001)", **OTHER_DATA
     ),
+    "work.quality_checks_trial_fkey": each("quality_checks", "trial_id", "-1"),
+    "work.quality_checks_model_fkey": each(
+        "quality_checks", "model_id", "{other_baseline}", "-1", trial_id="{waiting}"
+    ),
+    "work.quality_checks_claimed_check": each("quality_checks", "claimed", *NO_SHARE, trial_id="{waiting}"),
+    "work.quality_checks_measured_check": each("quality_checks", "measured", *NO_SHARE, trial_id="{waiting}"),
+    "work.quality_checks_tolerance_check": each(
+        "quality_checks", "tolerance", "-0.001", "1", "'NaN'", trial_id="{waiting}"
+    ),
+    "work.quality_checks_reason_check": each(
+        "quality_checks", "reason", "''", "repeat('x', 501)", measured="NULL", trial_id="{waiting}"
+    ),
+    "work.quality_checks_why_check": [
+        *each("quality_checks", "measured", "NULL", trial_id="{waiting}"),
+        *each("quality_checks", "reason", "'it cannot be run'", trial_id="{waiting}"),
+    ],
     "work.audit_words_check": [
         *each("audit", "who", "''", "E'a\\nb'", "repeat('x', 201)"),
         *each("audit", "door", "''", "E'\\x1b[2J'", "repeat('x', 41)"),

@@ -50,6 +50,7 @@ WORKER = {
     "work.submissions": ("bundle bundle_version kind message model_id request_key study_id", ""),
     "work.predictions": (ALL, ""),
     "work.remeasure_failures": ("", ""),
+    "work.quality_checks": ("", ""),
     "work.feeds": ("artifact fed_by origin request_key rows study_id", ""),
     "work.fed_examples": ("", ""),
     "work.switches": ("hash is_on reason request_key study_id switched_by", ""),
@@ -101,6 +102,7 @@ REFEREE = {
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
     "work.remeasure_failures": ("data_version_id model_id reason study_id", "reason tried_at tries"),
+    "work.quality_checks": ("claimed measured model_id reason study_id tolerance trial_id", ""),
     # It takes what others have fed and switched, and refuses it; it adds nothing.
     "work.feeds": ("", "reason state"),
     "work.fed_examples": (ALL, "feed_id"),

@@ -284,7 +284,7 @@ class Preparation:
         artifacts = self._artifacts.of_tenant(task.tenant)
         with artifacts.copy(task.data) as path:
             parts = load_open_parts(path)
-        answers, failure = _run(artifacts, model, parts.validation_inputs, task.wanted)
+        answers, failure = run_model(artifacts, model, parts.validation_inputs, task.wanted)
         if answers is None:
             # The text may come from what another run of the model has left behind, so it is never shown.
             logger.info("model %d cannot be run on the validation part: %s", model.id, failure)
@@ -387,10 +387,10 @@ def _sealed_run(
 
     The first answers count, and only if a part of the rows gets the same ones a second time.
     """
-    labels, failure = _run(artifacts, model, inputs, task.wanted)
+    labels, failure = run_model(artifacts, model, inputs, task.wanted)
     if labels is not None and model.format != "constant":
         repeated = rows_to_repeat(labels, _repetition_key(secret, model, test_set_id))
-        again, failure = _run(artifacts, model, inputs[repeated], task.wanted)
+        again, failure = run_model(artifacts, model, inputs[repeated], task.wanted)
         failure = failure if again is None else _difference(labels[repeated], again, task.hit)
         labels = labels if failure is None else None
     return labels, failure
@@ -460,7 +460,7 @@ def at_once(steps: Generator[None, None, T]) -> T:
             return found
 
 
-def _run(
+def run_model(
     artifacts: ArtifactStore, model: Model, inputs: NDArray[np.float32], wanted: WantedAnswers
 ) -> tuple[NDArray[Any] | None, str | None]:
     """Return the predictions of a model on a private copy of its file, or None and why it could not be run.

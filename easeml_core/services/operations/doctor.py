@@ -290,7 +290,7 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
-        check_tenants(*health.logins_of_tenants(tx)),
+        check_tenants(*health.logins_of_tenants(tx), health.tenants_with_false_results(tx) if is_ready else []),
     ]
 
 
@@ -440,10 +440,13 @@ def _roles(role: str, missing: list[str]) -> Check:
     return Check("roles", "ok", "all three are there")
 
 
-def check_tenants(logins: int, open_tables: int) -> Check:
-    """Say whether tenants are one team, or have logins, and whether row rules then hold."""
+def check_tenants(logins: int, open_tables: int, flagged: list[str]) -> Check:
+    """Say whether tenants are one team, or have logins and row rules hold, and whose results did not hold."""
     if logins and open_tables:
         return Check("tenants", "failed", f"{open_tables} tables have no row rules", "run `easeml db upgrade`")
+    if flagged:
+        found = f"results did not hold when they were measured anew: {', '.join(flagged)}"
+        return Check("tenants", "warning", found, "`easeml audit` names the trials, `easeml tenant list` counts them")
     one_team = "one team: the tasks of all tenants share easeml_worker (docs/security.md)"
     return Check("tenants", "ok", f"logins of tenants: {logins}" if logins else one_team)
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import EasemlError
+from easeml_core.services.evaluation.quality_checks import check_next
 from easeml_core.services.evaluation.reevaluation import measure_next
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
@@ -32,6 +33,9 @@ logger = logging.getLogger(__name__)
 _AGAIN_SECONDS = 300.0
 """Longest pause of work that failed, or had nothing to do."""
 
+_CHECK_SECONDS = 60.0
+"""Pause until results are looked at again, once none of the sample waits."""
+
 _UPLOADS_SECONDS = 30.0
 """How long an upload may remain once its study is sealed, while there is no request."""
 
@@ -48,15 +52,22 @@ class Housekeeper:
         artifacts: Where models lie.
         lease: Of this process: one referee at a time runs earlier models.
         repositories: Name of a git bundle to its repository, whose tag follows production.
+        check_share: Probability with which a trial's result is measured anew, in [0, 1].
     """
 
     def __init__(
-        self, store: Store, artifacts: ArtifactStore, lease: RefereeLease, repositories: Mapping[str, Path]
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        lease: RefereeLease,
+        repositories: Mapping[str, Path],
+        *,
+        check_share: float = 0.0,
     ) -> None:
         self._store, self._artifacts, self._repositories = store, artifacts, repositories
-        self._lease = lease
+        self._lease, self._check_share = lease, check_share
         self._tags_stand_for: int | None = None
-        self._tags_due = self._models_due = self._measured_due = self._uploads_due = 0.0
+        self._tags_due = self._models_due = self._measured_due = self._uploads_due = self._checks_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
@@ -77,7 +88,8 @@ class Housekeeper:
             if not claims.take_duty(tx, claims.EARLIER_MODELS, self._lease.number()):
                 return False
         ran = yield from self._run_one_model()
-        return self._measure_one_anew() if ran is None else ran
+        ran = self._measure_one_anew() if ran is None else ran
+        return ran or self._check_one_result()
 
     def _move_tags(self) -> None:
         """Move the tags when production has moved, and at intervals, as a tag may have been moved by hand."""
@@ -139,4 +151,16 @@ class Housekeeper:
             REMEASURE_TRIES,
             found.why,
         )
+        return False
+
+    def _check_one_result(self) -> bool:
+        """Measure one result of the sample, once nothing else waits; whether there was one."""
+        if time.monotonic() < self._checks_due:
+            return False
+        try:
+            if check_next(self._store, self._artifacts, share=self._check_share) is not None:
+                return True
+        except Exception:  # as above
+            logger.exception("a result was not measured")
+        self._checks_due = time.monotonic() + _CHECK_SECONDS
         return False

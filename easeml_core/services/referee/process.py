@@ -85,6 +85,7 @@ class Duties:
         repositories: Name of an Airflow git bundle to the repository whose tag follows production.
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
         audit_share: Largest share of the time that checks of the audit's chain take (``Notary``), in [0, 1).
+        check_share: Probability with which a trial's result is measured anew (``quality_checks``), in [0, 1].
         put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
         workers: How many requests are decided at a time, and models run, >= 1.
         lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
@@ -105,6 +106,7 @@ class Duties:
     repositories: Mapping[str, Path] = field(default_factory=dict)
     keys: Path | None = None
     audit_share: float = 0.0
+    check_share: float = 0.0
     put_offs: int = MOST_PUT_OFFS
     workers: int = 1
     lease_seconds: float = LEASE_SECONDS
@@ -151,7 +153,9 @@ class Referee:
         self._keep_time()
         self._idle_has_more = True
         self._idle = threading.Lock()
-        self._housekeeper = Housekeeper(store, artifacts, self._lease, self._duties.repositories)
+        self._housekeeper = Housekeeper(
+            store, artifacts, self._lease, self._duties.repositories, check_share=self._duties.check_share
+        )
 
     def _keep_time(
         self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep

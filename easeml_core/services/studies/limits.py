@@ -158,6 +158,9 @@ class TenantReport:
         reserved_seconds: Device seconds that open trials may still take.
         open_trials: Trials that wait or run.
         studies: How many it has.
+        checked_results: Results that the referee has measured anew.
+        not_held: Those of them that its tasks had stated otherwise than measured; the tenant is flagged from the first.
+        unmeasurable: Those of them whose models cannot be run on the referee's machine.
     """
 
     tenant: str
@@ -168,6 +171,9 @@ class TenantReport:
     reserved_seconds: float
     open_trials: int
     studies: int
+    checked_results: int
+    not_held: int
+    unmeasurable: int
 
 
 def set_study(store: Store, *, study: str, **changes: Any) -> StudyLimits:

@@ -102,6 +102,15 @@ def logins_of_tenants(tx: Connection) -> tuple[int, int]:
     return (0, 0) if found is None else (found.logins, found.tables)
 
 
+def tenants_with_false_results(tx: Connection) -> list[str]:
+    """Names of the tenants of which a result did not hold when the referee measured it anew."""
+    asked = (
+        "SELECT DISTINCT t.name FROM work.quality_checks q JOIN work.studies s ON s.id = q.study_id "
+        "JOIN work.tenants t ON t.id = s.tenant_id WHERE q.outcome = 'not held' ORDER BY 1"
+    )
+    return [row.name for row in rows(tx, asked)]
+
+
 def revision(tx: Connection) -> str | None:
     """The schema's revision; None where there is no schema."""
     return schema.current(tx)

@@ -83,11 +83,15 @@ class Menu(NamedTuple):
     devices: tuple[frozenset[str] | None, ...] = ()
 
 
-_COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id, t.state, o.quality, t.cost_seconds, t.lost_seconds,
+# A result that the referee has measured and that did not hold counts as a failure of its candidate.
+_COLUMNS = """t.id, t.study_id, t.candidate_id, t.data_version_id,
+  CASE WHEN q.trial_id IS NULL THEN t.state ELSE 'FAILED' END AS state,
+  CASE WHEN q.trial_id IS NULL THEN o.quality END AS quality, t.cost_seconds, t.lost_seconds,
   t.limit_seconds, t.device, t.finished_at"""
 _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_until < now(), true) AS is_over,
   t.reevaluates, t.retries, t.failure_kind, t.start_seconds
-  FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id"""
+  FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id
+  LEFT JOIN work.quality_checks q ON q.trial_id = t.id AND q.outcome = 'not held'"""
 # One trip to the server for both: the second statement sees what was committed before the lock was granted.
 _SEEN = f"""
 SELECT now() AS now, k.version + (SELECT count(*) FROM work.catalogue_changes) AS version,

@@ -152,6 +152,10 @@ def standing_model(tx: Connection, study_id: int) -> Model:
     return baseline_model(tx, study_id) if found is None else found
 
 
+# A result that the referee has measured and that did not hold makes no model the best one.
+_HOLDS = """NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = m.trial_id AND q.outcome = 'not held')"""
+
+
 def best_model(tx: Connection, study_id: int) -> Model | None:
     """The model of the best observation; the cheaper, then the older one of equals."""
     return record(
@@ -159,7 +163,7 @@ def best_model(tx: Connection, study_id: int) -> Model | None:
         Model,
         _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id WHERE m.study_id = :id "
         "AND m.data_version_id = (SELECT id FROM work.data_versions WHERE study_id = :id "
-        "ORDER BY version DESC LIMIT 1) ORDER BY o.quality DESC, o.cost_seconds, m.id LIMIT 1",
+        f"ORDER BY version DESC LIMIT 1) AND {_HOLDS} ORDER BY o.quality DESC, o.cost_seconds, m.id LIMIT 1",
         id=study_id,
     )
 
@@ -176,7 +180,7 @@ class BestModel:
 # The same file under another id is the same model (``Model.identity``). The ledger answers a question again that it has
 # answered: the same file against the same one on the same set. Looked up study by study: of a join, the planner expects
 # so few rows that it compares each study with the verdicts of all.
-_BEST_TO_JUDGE = """
+_BEST_TO_JUDGE = f"""
 WITH chosen AS MATERIALIZED (
   SELECT s.id, s.name FROM work.studies s
   WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY (CAST(:names AS text[])))),
@@ -186,7 +190,7 @@ newest AS MATERIALIZED (
 best AS MATERIALIZED (
   SELECT DISTINCT ON (m.study_id) m.study_id, n.name, m.id, m.format, m.artifact, o.quality FROM newest n
   JOIN work.models m ON m.study_id = n.study_id AND m.data_version_id = n.id
-  JOIN work.observations o ON o.trial_id = m.trial_id
+  JOIN work.observations o ON o.trial_id = m.trial_id WHERE {_HOLDS}
   ORDER BY m.study_id, o.quality DESC, o.cost_seconds, m.id),
 compared AS (
   SELECT b.*, w.format AS standing_format, w.artifact AS standing_artifact,
@@ -227,7 +231,7 @@ def best_model_so_far(tx: Connection, study_id: int) -> Model | None:
         tx,
         Model,
         _MODEL + "JOIN work.observations o ON o.trial_id = m.trial_id JOIN work.data_versions v "
-        "ON v.id = m.data_version_id WHERE m.study_id = :id "
+        f"ON v.id = m.data_version_id WHERE m.study_id = :id AND {_HOLDS} "
         "ORDER BY v.version DESC, o.quality DESC, o.cost_seconds, m.id LIMIT 1",
         id=study_id,
     )

@@ -424,7 +424,8 @@ TENANT_SETTINGS = ("weight", "max_parallel", "quota_seconds")
 _TENANTS = """
 SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used, 0) AS used_seconds,
        coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials,
-       coalesce(n.studies, 0) AS studies
+       coalesce(n.studies, 0) AS studies, coalesce(c.checked, 0) AS checked_results,
+       coalesce(c.not_held, 0) AS not_held, coalesce(c.unmeasurable, 0) AS unmeasurable
 FROM work.tenants t
 LEFT JOIN (SELECT tenant_id, count(*) AS studies FROM work.studies GROUP BY tenant_id) n ON n.tenant_id = t.id
 LEFT JOIN (
@@ -434,6 +435,10 @@ LEFT JOIN (
            sum(limit_seconds - lost_seconds) FILTER (WHERE finished_at IS NULL) AS reserved
     FROM work.trials GROUP BY study_id) x ON x.study_id = s.id
   GROUP BY s.tenant_id) u ON u.tenant_id = t.id
+LEFT JOIN (
+  SELECT s.tenant_id, count(*) AS checked, count(*) FILTER (WHERE q.outcome = 'not held') AS not_held,
+         count(*) FILTER (WHERE q.outcome = 'unmeasurable') AS unmeasurable
+  FROM work.quality_checks q JOIN work.studies s ON s.id = q.study_id GROUP BY s.tenant_id) c ON c.tenant_id = t.id
 ORDER BY t.name
 """
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.config import SetConfig, set_config
-from easeml_core.entities import Model, SealedSetPurpose
+from easeml_core.entities import JsonObject, Model, SealedSetPurpose
 from easeml_core.store.rows import change, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -344,3 +344,68 @@ JOIN work.studies s ON s.id = e.study_id
 WHERE e.hash = ANY (:hashes) AND t.state <> 'released'
 AND s.tenant_id {same} (SELECT tenant_id FROM work.studies WHERE id = :id) {end}
 """
+
+
+class UncheckedResult(NamedTuple):
+    """A trial's result that the referee may measure anew, and what that needs.
+
+    Attributes:
+        trial_id: The trial.
+        study_id: Its study.
+        quality: What its task has stated, in [0, 1].
+        model: The model that it has handed in.
+        artifact: The open parts of the data that it was measured on.
+        layout: Of that data.
+    """
+
+    trial_id: int
+    study_id: int
+    quality: float
+    model: Model
+    artifact: str
+    layout: JsonObject | None
+
+
+def unchecked_trials(tx: Connection) -> list[int]:
+    """Ids of succeeded trials whose result the referee has not measured, its own evaluations left out. Ascending."""
+    return list(
+        scalar(
+            tx,
+            "SELECT coalesce(array_agg(t.id ORDER BY t.id), '{}') FROM work.trials t WHERE t.state = 'SUCCEEDED' "
+            "AND t.reevaluates IS NULL AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = t.id)",
+        )
+    )
+
+
+def unchecked_result(tx: Connection, trial_id: int) -> UncheckedResult:
+    """Return the result of a succeeded trial."""
+    found = row(
+        tx,
+        "SELECT m.id, m.study_id, m.trial_id, m.format, m.artifact, m.validation_loss, o.quality, "
+        "v.artifact AS data, v.layout FROM work.models m JOIN work.observations o ON o.trial_id = m.trial_id "
+        "JOIN work.data_versions v ON v.id = m.data_version_id WHERE m.trial_id = :id",
+        id=trial_id,
+    )
+    assert found is not None  # a trial succeeds with its model and its observation
+    model = Model(found.id, found.study_id, found.trial_id, found.format, found.artifact, found.validation_loss)
+    return UncheckedResult(trial_id, found.study_id, found.quality, model, found.data, found.layout)
+
+
+def add_quality_check(
+    tx: Connection, result: UncheckedResult, *, measured: float | None, tolerance: float, reason: str | None
+) -> str | None:
+    """Record what measuring a result has found; its outcome, or None where another referee has recorded one."""
+    found = scalar(
+        tx,
+        "INSERT INTO work.quality_checks (trial_id, study_id, model_id, claimed, measured, tolerance, reason) "
+        "VALUES (:trial, :study, :model, :claimed, :measured, :tolerance, :reason) "
+        "ON CONFLICT ON CONSTRAINT quality_checks_pkey DO NOTHING RETURNING outcome",
+        trial=result.trial_id,
+        study=result.study_id,
+        model=result.model.id,
+        claimed=result.quality,
+        measured=measured,
+        tolerance=tolerance,
+        reason=None if reason is None else reason[:500],
+    )
+    return None if found is None else str(found)

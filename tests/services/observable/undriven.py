@@ -95,6 +95,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "The table has no rows: the worlds train nothing, switch no row off, measure no model again and keep the "
         "policy, none of which reads a sealed label.",
         *("work.curves.*", "work.predictions.*", "work.rungs.*", "work.switches.*", "work.remeasure_failures.*"),
+        "work.quality_checks.*",
         "work.selection_settings.*",
     ),
     *_undriven(
