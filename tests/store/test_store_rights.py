@@ -386,6 +386,7 @@ REAL_NUMBERS = {
     "observations.cost_seconds",
     "models.validation_loss",
     "meter_readings.tolerance",
+    *("quality_checks.claimed", "quality_checks.measured", "quality_checks.tolerance"),  # on open rows, as above
     "heartbeats.answer_seconds",  # a setting of the referee's process
     # Sums of the numbers above.
     *("assessments.best_quality", "assessments.rise", "assessments.due_weight", "assessments.charged"),
@@ -395,6 +396,7 @@ REAL_NUMBERS = {
 OPEN_WORDS = {
     *("models.validation_loss", "predictions.labels", "selection_settings.report", "curves.loss"),
     "test_sets.labels_on_demand",  # whether people are asked for labels at all
+    "quality_checks.tolerance",  # how much two measurements on open rows may differ
     "meter_readings.tolerance",  # what was promised: by the plan and the worst signal before
 }
 
