@@ -395,6 +395,7 @@ _LOGS = (
         easeml_core.services.referee.publishing
         easeml_core.services.datasets.refresh
         easeml_core.services.test_sets.row_registry
+        easeml_core.services.evaluation.quality_checks
         easeml_core.services.evaluation.reevaluation
         easeml_core.services.registration.sealing
         easeml_core.services.test_sets.lifecycle

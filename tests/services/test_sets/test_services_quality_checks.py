@@ -90,8 +90,8 @@ def test_false_results_are_found_and_not_used_any_more(stated: Any) -> None:
         assert models.best_model(tx, study.id).id in {
             stated.models["full"][name] for name in ("liar", "hanging", "gone")
         }
-    keeper = Housekeeper(stated.referee, stated.artifacts, RefereeLease(stated.referee), {}, check_share=1.0)
-    while keeper.work():
+    idle_work = Housekeeper(stated.referee, stated.artifacts, RefereeLease(stated.referee), {}, check_share=1.0)
+    while idle_work.work():
         pass
     found = outcomes(stated)
     assert {name: found[name] for name in ("honest", "liar", "modest", "hanging", "gone")} == {
