@@ -79,13 +79,13 @@ def with_their_rights(site: Site) -> Callable[..., Any]:
         if request.method not in ("GET", "HEAD") or viewer.roles & {Role.OPERATOR, Role.REFEREE}:
             yield
             return
-        with viewers.looking_for(await run_in_threadpool(tenants_of, site, viewer)):
+        with viewers.looking_for(await run_in_threadpool(tenants_seen_by, site, viewer)):
             yield
 
     return looking
 
 
-def tenants_of(site: Site, viewer: Viewer) -> tuple[int, ...] | None:
+def tenants_seen_by(site: Site, viewer: Viewer) -> tuple[int, ...] | None:
     """Return the tenants of whom the viewer may see a study; None where the database keeps no tenants apart."""
     with site.open_store().begin(writes=False) as tx:
         if not logins.are_pages_apart(tx):
