@@ -44,6 +44,11 @@ allow_forced_option = click.option(
     FORCED, is_flag=True, help="Tasks may ask for promotions without a verdict (the DAG easeml_forced_promotion)."
 )
 
+SCHEDULER = "--scheduler"
+scheduler_option = click.option(
+    SCHEDULER, is_flag=True, help="Run `easeml scheduler`, too; it runs in any case where a tenant has a login."
+)
+
 
 @click.group(help=__doc__)
 @click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
@@ -56,19 +61,20 @@ def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
 
 @main.command()
 @allow_forced_option
+@scheduler_option
 @click.pass_obj
-def up(places: Places, *, allow_forced: bool) -> None:
+def up(places: Places, **options: bool) -> None:
     """Start the stack in the background, wait until it is healthy, say where it is."""
     if is_running(places):
         console.print(f"A stack runs already: {launcher_of(places)}", markup=False)
-        if allow_forced:
-            console.print(f"{FORCED} counts where the stack is started: first `make down`")
+        for name in _given(options):
+            console.print(f"{name} counts where the stack is started: first `make down`")
         _follow(places, None)
     else:
         places.make()
         with (places.logs / "launcher.log").open("wb") as log:
             command = [sys.executable, __file__, "--home", str(places.home), "--dags", str(places.dags), "run"]
-            command += [FORCED] if allow_forced else []
+            command += _given(options)
             launcher = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -76,14 +82,21 @@ def up(places: Places, *, allow_forced: bool) -> None:
     _show(places)
 
 
+def _given(options: dict[str, bool]) -> list[str]:
+    """The flags that were given, as they are typed."""
+    return [f"--{name.replace('_', '-')}" for name, is_given in options.items() if is_given]
+
+
 @main.command(hidden=True)
 @allow_forced_option
+@scheduler_option
 @click.pass_obj
-def run(places: Places, *, allow_forced: bool) -> None:
+def run(places: Places, *, allow_forced: bool, scheduler: bool) -> None:
     """Be the launcher: hold the stack up until told to stop; what ends is started again, for ever."""
     stop_on_signals()
     try:
-        with Stack(places, Progress(), referee_options=[FORCED] if allow_forced else []) as stack:
+        options = [FORCED] if allow_forced else []
+        with Stack(places, Progress(), referee_options=options, with_scheduler=scheduler) as stack:
             while True:
                 stack.check(patience_seconds=math.inf)
                 time.sleep(0.5)

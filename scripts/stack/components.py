@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from stack.account import Account, Accounts
 
 
+SUGGESTING = "easeml-scheduler"
+"""What ``easeml scheduler`` is called here: ``scheduler`` is Airflow's."""
+
 FORKED = {
     "dag-processor": ("easeml_airflow.operators.trials",),
     "scheduler": (
@@ -67,6 +70,11 @@ def referee(environment: Mapping[str, str], artifacts: Path, *options: str) -> C
     places = ("--artifacts", str(artifacts), "--data", str(artifacts.parent / "data"))
     at_once = () if "--answer-hour" in options else ("--answer-delay", "0")
     return Component("referee", easeml("referee", *places, *at_once, *options), environment)
+
+
+def suggesting_scheduler(environment: Mapping[str, str]) -> Component:
+    """The process that decides the requests for suggestions of roles that may not suggest (``easeml scheduler``)."""
+    return Component(SUGGESTING, easeml("scheduler"), environment)
 
 
 def airflow_components(

@@ -20,7 +20,7 @@ from easeml_core.store.server.place import DATA, place_of
 from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import sweep_throwaways
 from stack.account import end_processes_of, prepare_accounts, product_folders, trial
-from stack.components import airflow, airflow_components, easeml, referee
+from stack.components import airflow, airflow_components, easeml, referee, suggesting_scheduler
 from stack.environment import airflow_environment, api_server_environment, database_environment
 from stack.failures import CommandFailedError, ComponentDiedError, StackError, UnhealthyError, last_line, tail
 from stack.git_bundles import write_trust
@@ -114,6 +114,7 @@ class Stack:
         progress: Whom it tells of its steps.
         bundles: Whose DAGs Airflow reads besides those of the folder.
         referee_options: Further options of ``easeml referee``.
+        with_scheduler: Whether ``easeml scheduler`` is a part, too; it is one in any case where a tenant has a login.
 
     Example::
 
@@ -129,8 +130,9 @@ class Stack:
         *,
         bundles: Sequence[GitBundle] = (),
         referee_options: Sequence[str] = (),
+        with_scheduler: bool = False,
     ) -> None:
-        self.places, self.progress = places, progress
+        self.places, self.progress, self.with_scheduler = places, progress, with_scheduler
         self.bundles, self.referee_options = bundles, referee_options
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
@@ -295,9 +297,20 @@ class Stack:
     def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
         judge = referee(secret, self.places.artifacts, *self.referee_options)
-        for component in (judge, *components):
+        own = [judge, suggesting_scheduler(self._suggesting_environment())] if self._wants_scheduler() else [judge]
+        for component in (*own, *components):
             self.supervisor.watch(self.processes.start(component))
         self._note_parts()
+
+    def _suggesting_environment(self) -> dict[str, str]:
+        """That of ``easeml scheduler``: no part of Airflow gets the address of its role."""
+        return database_environment(self.server.url("easeml_scheduler", "easeml"))
+
+    def _wants_scheduler(self) -> bool:
+        with contextlib.closing(self.server.connect(database="easeml")) as opened, opened.cursor() as cursor:
+            cursor.execute("SELECT EXISTS (SELECT FROM work.tenant_logins)")
+            (has_logins,) = cursor.fetchone() or (False,)
+        return self.with_scheduler or bool(has_logins)
 
     def _watch_pulse(self) -> None:
         """End what lives but does nothing, so that the supervisor starts it again."""
