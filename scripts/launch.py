@@ -63,7 +63,7 @@ def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
 @allow_forced_option
 @scheduler_option
 @click.pass_obj
-def up(places: Places, **options: bool) -> None:
+def up(places: Places, /, **options: bool) -> None:
     """Start the stack in the background, wait until it is healthy, say where it is."""
     if is_running(places):
         console.print(f"A stack runs already: {launcher_of(places)}", markup=False)

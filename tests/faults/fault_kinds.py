@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg2
 from fault_proxy import Moment, Trap, Weather
-from fault_world import DEVICES, PEOPLE, REFEREES, World, send
+from fault_world import DEVICES, PEOPLE, REFEREES, Served, World, send
 
 from easeml_core.store.server.cluster import LOOPBACK
 
@@ -138,7 +138,7 @@ def end_postmaster(world: World, rng: random.Random) -> str:
     return _server_down(world, rng, rng.choice([signal.SIGINT, signal.SIGQUIT]))
 
 
-def stop_server(world: World, rng: random.Random) -> str:
+def stop_server(world: Served, rng: random.Random) -> str:
     """SIGSTOP of all processes of the server, and SIGCONT: it hangs."""
     seconds, found = rng.uniform(*_LONG), world.server_processes()
     for process in found:
@@ -152,22 +152,22 @@ def stop_server(world: World, rng: random.Random) -> str:
 # -- room --------------------------------------------------------------------------------------------------------------
 
 
-def fill_database_disk(world: World, rng: random.Random) -> str:
+def fill_database_disk(world: Served, rng: random.Random) -> str:
     """The file system of the server's data has no byte left."""
     return _filled(world, "database", rng)
 
 
-def fill_artifact_disk(world: World, rng: random.Random) -> str:
+def fill_artifact_disk(world: Served, rng: random.Random) -> str:
     """The file system of artifacts has no byte left."""
     return _filled(world, "artifacts", rng)
 
 
-def use_up_database_inodes(world: World, rng: random.Random) -> str:
+def use_up_database_inodes(world: Served, rng: random.Random) -> str:
     """The file system of the server's data takes no further file."""
     return _without_inodes(world, "database", rng)
 
 
-def use_up_artifact_inodes(world: World, rng: random.Random) -> str:
+def use_up_artifact_inodes(world: Served, rng: random.Random) -> str:
     """The file system of artifacts takes no further file."""
     return _without_inodes(world, "artifacts", rng)
 
@@ -184,7 +184,7 @@ def limit_role(world: World, rng: random.Random) -> str:
     return f"{most} connections of {role} at most for {seconds:.1f} s"
 
 
-def use_up_connections(world: World, rng: random.Random) -> str:
+def use_up_connections(world: Served, rng: random.Random) -> str:
     """Others hold all of the server's connections."""
     seconds, held = rng.uniform(*_LONG), []
     try:
@@ -446,7 +446,7 @@ def _server_down(world: World, rng: random.Random, number: signal.Signals) -> st
     return f"{number.name} of the server, down for {seconds:.1f} s"
 
 
-def _connected(world: World) -> Any:
+def _connected(world: Served) -> Any:
     return psycopg2.connect(
         host=LOOPBACK,
         port=world.server.port,
@@ -459,7 +459,7 @@ def _connected(world: World) -> Any:
 
 
 @contextlib.contextmanager
-def _room(world: World, name: str) -> Iterator[Path]:
+def _room(world: Served, name: str) -> Iterator[Path]:
     """The folder of a file system that is small enough to be filled; what is put there is removed."""
     place = world.mounted.get(name)
     if place is None:
@@ -474,7 +474,7 @@ def _room(world: World, name: str) -> Iterator[Path]:
         filler.rmdir()
 
 
-def _filled(world: World, name: str, rng: random.Random) -> str:
+def _filled(world: Served, name: str, rng: random.Random) -> str:
     seconds = rng.uniform(*_LONG)
     with _room(world, name) as folder, (folder / "bytes").open("wb", buffering=0) as file:
         written, deadline = 0, time.monotonic() + seconds
@@ -489,7 +489,7 @@ def _filled(world: World, name: str, rng: random.Random) -> str:
     return f"no room for {name} for {seconds:.1f} s, {written >> 20} MiB taken"
 
 
-def _without_inodes(world: World, name: str, rng: random.Random) -> str:
+def _without_inodes(world: Served, name: str, rng: random.Random) -> str:
     seconds, number = rng.uniform(*_LONG), 0
     with _room(world, name) as folder:
         deadline = time.monotonic() + seconds

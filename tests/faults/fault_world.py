@@ -122,7 +122,65 @@ class Part:
         self._started, self._due = now, 0.0
 
 
-class World:
+class Served:
+    """What faults of the server and of file systems need to know of an installation.
+
+    Attributes:
+        server: The embedded server.
+        mounted: Name -> folder of a file system in memory that can be filled.
+    """
+
+    server: Server
+
+    def __init__(self) -> None:
+        self.mounted: dict[str, Path] = {}
+
+    def mount(self, stack: ExitStack, name: str, place: Path, size: int, inodes: int) -> None:
+        """Mount a file system of this size in memory; a plain folder where that is not allowed."""
+        place.mkdir(exist_ok=True)
+        mount = shutil.which("mount")
+        if os.geteuid() != 0 or mount is None:
+            return
+        options = f"size={size},nr_inodes={inodes},mode=711"
+        done = subprocess.run(
+            [mount, "-t", _MOUNTED, "-o", options, "easeml-faults", str(place)], capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            self.mounted[name] = place
+            stack.callback(subprocess.run, ["umount", "--lazy", str(place)], capture_output=True, check=False)
+
+    def rows(self, sql: str, *values: Any, database: str = "easeml") -> list[Any]:
+        """Return the rows of a query of the administrator, who passes by all proxies."""
+        with contextlib.closing(self.server.connect(database=database)) as opened, opened.cursor() as cursor:
+            cursor.execute(sql, values or None)
+            return list(cursor) if cursor.description else []
+
+    def postmaster(self) -> int:
+        """The process id of the server; 0 where none runs."""
+        found = find_postmaster(self.server.data)
+        return 0 if found is None else found.pid
+
+    def server_processes(self) -> list[psutil.Process]:
+        """The server and its children."""
+        pid = self.postmaster()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if pid:
+                found = psutil.Process(pid)
+                return [found, *found.children()]
+        return []
+
+    def backends(self, role: str) -> list[int]:
+        """Process ids of the server's processes for clients of a role, those at work first."""
+        name = role if role == "airflow" else f"easeml_{role}"
+        return [
+            pid
+            for (pid,) in self.rows(
+                "SELECT pid FROM pg_stat_activity WHERE usename = %s ORDER BY state = 'idle', pid", name
+            )
+        ]
+
+
+class World(Served):
     """One installation, from its first process to its last.
 
     Args:
@@ -133,9 +191,9 @@ class World:
     """
 
     def __init__(self, folder: Path, loop: Loop, *, delay: float = 0.0, with_cli: bool = False) -> None:
+        super().__init__()
         self.folder, self.delay, self.with_cli = folder, delay, with_cli
         self.artifacts, self.data, self.keys = folder / "artifacts", folder / "data", folder / "keys"
-        self.mounted: dict[str, Path] = {}
         self._loop, self._guard, self._over = loop, threading.Lock(), threading.Event()
         self.parts: dict[str, Part] = {}
         self.proxies: dict[str, Proxy] = {}
@@ -149,8 +207,8 @@ class World:
         with contextlib.ExitStack() as stack:
             for name in ("logs", "people", "data", "run", "tmp"):
                 (self.folder / name).mkdir(mode=0o700)
-            self._mount(stack, "database", self.folder / "postgres", DATA_BYTES, DATA_INODES)
-            self._mount(stack, "artifacts", self.artifacts, ARTIFACT_BYTES, ARTIFACT_INODES)
+            self.mount(stack, "database", self.folder / "postgres", DATA_BYTES, DATA_INODES)
+            self.mount(stack, "artifacts", self.artifacts, ARTIFACT_BYTES, ARTIFACT_INODES)
             (self.folder / "postgres").chmod(0o711)
             self.server = Server(self.folder / "postgres" / "home", **SETTINGS)
             self.server.start()
@@ -187,20 +245,6 @@ class World:
         owner = Store(self.server.url("easeml_owner", "easeml"))
         schema.upgrade(owner)
         owner.close()
-
-    def _mount(self, stack: ExitStack, name: str, place: Path, size: int, inodes: int) -> None:
-        """Mount a file system of this size in memory; a plain folder where that is not allowed."""
-        place.mkdir()
-        mount = shutil.which("mount")
-        if os.geteuid() != 0 or mount is None:
-            return
-        options = f"size={size},nr_inodes={inodes},mode=711"
-        done = subprocess.run(
-            [mount, "-t", _MOUNTED, "-o", options, "easeml-faults", str(place)], capture_output=True, check=False
-        )
-        if done.returncode == 0:
-            self.mounted[name] = place
-            stack.callback(subprocess.run, ["umount", "--lazy", str(place)], capture_output=True, check=False)
 
     def _referee(self, part: str) -> list[str]:
         url, delay = self.url(part, "referee"), f"{self.delay:g}"
@@ -278,35 +322,6 @@ class World:
         _reap(set())
 
     # -- what is there -------------------------------------------------------------------------------------------------
-
-    def rows(self, sql: str, *values: Any, database: str = "easeml") -> list[Any]:
-        """Return the rows of a query of the administrator, who passes by all proxies."""
-        with contextlib.closing(self.server.connect(database=database)) as opened, opened.cursor() as cursor:
-            cursor.execute(sql, values or None)
-            return list(cursor) if cursor.description else []
-
-    def postmaster(self) -> int:
-        """The process id of the server; 0 where none runs."""
-        found = find_postmaster(self.server.data)
-        return 0 if found is None else found.pid
-
-    def server_processes(self) -> list[psutil.Process]:
-        """The server and its children."""
-        pid = self.postmaster()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if pid:
-                found = psutil.Process(pid)
-                return [found, *found.children()]
-        return []
-
-    def backends(self, role: str) -> list[int]:
-        """Process ids of the server's processes for clients of a role, those at work first."""
-        return [
-            pid
-            for (pid,) in self.rows(
-                "SELECT pid FROM pg_stat_activity WHERE usename = %s ORDER BY state = 'idle', pid", f"easeml_{role}"
-            )
-        ]
 
     def children(self, part: str) -> list[psutil.Process]:
         """What a part has started, and what is left of it."""

@@ -14,9 +14,9 @@ import json
 import os
 import random
 import signal
-import subprocess
+import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,15 +25,15 @@ import click
 import psycopg2
 from fault_checks import every_fault, left_over, orphans
 from fault_kinds import FAULTS, NotReachedError
+from fault_round import ROOT, Round, commit, line_of, safely
 from fault_table import RECORD, read_rounds, table_of
 from fault_world import PEOPLE, World, Worlds
 
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Generator, Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "build" / "faults" / "results.jsonl"
 BLOCK = 16
 """Rounds of one installation."""
@@ -41,6 +41,7 @@ BLOCK = 16
 USUAL_SECONDS = 6.0
 """About how long the work of a round takes without a fault on an idle machine of two cores."""
 
+_OWN_STACK = "a new one"
 LIMIT_SECONDS, LIMIT_OF_COMMAND_SECONDS = 120.0, 400.0
 """After so long a round has not recovered; `easeml referee` pads a run that took more than 10 s to 60 s."""
 
@@ -49,52 +50,6 @@ _STEPS = """SELECT 1 + (SELECT count(*) FROM work.requests) + (SELECT count(*) F
   + (SELECT count(*) FROM sealed.outbox) + (SELECT count(*) FROM work.feeds) + (SELECT count(*) FROM work.test_sets)
   + (SELECT count(started_at) + count(finished_at) FROM work.trials)"""
 """Steps of requests, trials, feeds and sets; more than none at any time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """What came of one round.
-
-    Attributes:
-        seed: Of the round; with the block of the installation it replays.
-        fault: Name of the fault.
-        what: What was done, in words.
-        after: Seconds from the beginning of the work to the fault.
-        reached: Whether the fault could be made.
-        recovered: Whether everything was done in the end.
-        progress: From the end of the fault to the next step of any work, in seconds; None where all was done by then.
-        seconds: From the end of the fault to the end of all work.
-        lost: What must never be, and is.
-        left: Work that was left over, where it has not recovered.
-        orphans: Files of artifacts that no row names.
-        restarts: How often a part was started again, and the server.
-        cores: Of the machine.
-        load: Its average of a minute.
-        commit: Of the program.
-        at: When it ended, ISO 8601, UTC.
-    """
-
-    seed: int
-    fault: str
-    what: str
-    after: float
-    reached: bool
-    recovered: bool
-    progress: float | None
-    seconds: float
-    lost: list[str]
-    left: list[str]
-    orphans: list[str]
-    restarts: int
-    cores: int
-    load: float
-    commit: str
-    at: str
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether it recovered and nothing was lost."""
-        return self.recovered and not self.lost
 
 
 def choose(seed: int) -> tuple[str, float, random.Random]:
@@ -151,11 +106,11 @@ def play(world: World, seed: int, fault: str | None, studies: list[str]) -> Roun
         seconds=round(seconds, 2),
         lost=_lost(world, studies),
         left=left,
-        orphans=_safely(lambda: orphans(world.rows, world.artifacts)),
+        orphans=safely(lambda: orphans(world.rows, world.artifacts)),
         restarts=_restarts(world) + people.restarts - before,
         cores=os.cpu_count() or 1,
         load=round(os.getloadavg()[0], 1),
-        commit=_commit(),
+        commit=commit(),
         at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
@@ -176,26 +131,12 @@ def _left(world: World, are_done: bool) -> list[str]:
     if not are_done:
         return ["people are at work"]
     down = [part.name for part in world.parts.values() if not part.is_up and not part.is_done]
-    return [f"{name} does not run" for name in down] or _safely(lambda: left_over(world.rows))
+    return [f"{name} does not run" for name in down] or safely(lambda: left_over(world.rows))
 
 
 def _lost(world: World, studies: list[str]) -> list[str]:
     places = {"keys": world.keys, "artifacts": world.artifacts, "journal": world.folder / "journal"}
-    return _safely(lambda: every_fault(world.rows, world.worker, world.referee, **places, studies=studies))
-
-
-def _safely(look: Callable[[], list[str]]) -> list[str]:
-    try:
-        return look()
-    except (EasemlError, psycopg2.Error, OSError) as error:
-        return [f"it cannot be asked: {type(error).__name__}: {error}"]
-
-
-def _commit() -> str:
-    done = subprocess.run(
-        ["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
+    return safely(lambda: every_fault(world.rows, world.worker, world.referee, **places, studies=studies))
 
 
 def blocks(first: int, count: int) -> Iterator[list[int]]:
@@ -206,26 +147,10 @@ def blocks(first: int, count: int) -> Iterator[list[int]]:
             yield found
 
 
-@click.command(help=__doc__)
-@click.option("--rounds", default=24, show_default=True, type=click.IntRange(1))
-@click.option(
-    "--seed", type=click.IntRange(0), help="Of the first round; default: the one after the last that was played."
-)
-@click.option("--fault", type=click.Choice(list(FAULTS)), help="This fault in every round.")
-@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
-@click.option("--seconds", type=float, default=float("inf"), help="Begin no further round after so long.")
-def main(rounds: int, seed: int | None, fault: str | None, results: Path, seconds: float) -> None:
-    """Play, print and end with 1 where a round is not sound."""
-    for name in (signal.SIGINT, signal.SIGTERM):  # a shell may have it ignored: what was started is ended all the same
-        signal.signal(name, signal.default_int_handler)
-    earlier = [*read_rounds(RECORD), *read_rounds(results)]
-    first = seed if seed is not None else max((r["seed"] for r in earlier), default=0) + 1
-    results.parent.mkdir(parents=True, exist_ok=True)
-    broken, played, began = 0, [], time.monotonic()
-    with Worlds(results.parent) as worlds:
-        for block in blocks(first, rounds):
-            if time.monotonic() - began > seconds:
-                break
+def without_airflow(seeds: Iterator[list[int]], fault: str | None, keep: Path) -> Generator[Round]:
+    """Play blocks of rounds, each on an installation without Airflow; what follows an unsound round is left out."""
+    with Worlds(keep) as worlds:
+        for block in seeds:
             rng = random.Random(f"installation {block[0] // BLOCK}")
             options = {"delay": 1.0 if rng.random() < _DELAYED_SHARE else 0.0, "with_cli": rng.random() < _CLI_SHARE}
             with worlds.new(**options) as world:
@@ -233,31 +158,84 @@ def main(rounds: int, seed: int | None, fault: str | None, results: Path, second
                 warm_up(world, studies[0])
                 for one in block:
                     found = play(world, one, fault, studies)
-                    played.append(asdict(found))
-                    with results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(asdict(found)) + "\n")
-                    click.echo(_line(found))
+                    yield found
                     if not found.is_sound:
-                        broken += 1
-                        kept = worlds.keep_logs(world, f"seed-{one}")
-                        with_fault = f" --fault '{fault}'" if fault else ""
-                        click.echo(f"  logs: {kept}")
-                        click.echo(
-                            f"  again: make test-faults SEED={block[0]} ROUNDS={one - block[0] + 1}"
-                            + (f' FAULTS_ARGS="{with_fault.strip()}"' if fault else "")
-                        )
-                        break  # what follows in this installation would say the same once more
-                    if time.monotonic() - began > seconds:
+                        _tell_of(block, one, fault, worlds.keep_logs(world, f"seed-{one}"))
                         break
-    click.echo(table_of(played))
-    raise SystemExit(1 if broken else 0)
 
 
-def _line(found: Round) -> str:
-    state = "sound" if found.is_sound else "LOST" if found.recovered else "NOT RECOVERED"
-    state = state if found.reached or not found.is_sound else "not reached"
-    lines = [f"{found.seed:>5}  {state:<13} {found.seconds:6.1f} s  {found.fault}: {found.what}"]
-    return "\n".join([*lines, *(f"       {line}" for line in [*found.lost, *found.left])])
+def on_stacks(seeds: Iterator[list[int]], fault: str | None, keep: Path, home: Path | None) -> Generator[Round]:
+    """Play blocks of rounds on whole stacks; a new one is made after an unsound round, but not for a kept home."""
+    import stack_rounds
+
+    for block in seeds:
+        with stack_rounds.stack_world(home) as world:
+            for one in block:
+                found = stack_rounds.play(world, one, fault)
+                yield found
+                if not found.is_sound:
+                    _tell_of([one], one, fault, stack_rounds.keep_logs(world, keep, f"stack-{one}"), "--stack")
+                    if home is None:
+                        break
+
+
+def _tell_of(block: list[int], one: int, fault: str | None, kept: Path, more: str = "") -> None:
+    """Say where the logs of a round are, and how it is played again."""
+    arguments = " ".join([more, *([f"--fault '{fault}'"] if fault else [])]).strip()
+    again = f"make test-faults SEED={block[0]} ROUNDS={one - block[0] + 1}"
+    click.echo(f"  logs: {kept}")
+    click.echo(f"  again: {again}" + (f' FAULTS_ARGS="{arguments}"' if arguments else ""))
+
+
+def _fault_names(with_airflow: bool) -> list[str]:
+    if not with_airflow:
+        return list(FAULTS)
+    from stack_kinds import STACK_FAULTS
+
+    return list(STACK_FAULTS)
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=24, show_default=True, type=click.IntRange(1))
+@click.option(
+    "--seed", type=click.IntRange(0), help="Of the first round; default: the one after the last that was played."
+)
+@click.option("--fault", help="This fault in every round.")
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, show_default=True)
+@click.option("--seconds", type=float, default=float("inf"), help="Begin no further round after so long.")
+@click.option(
+    "--stack",
+    is_flag=False,
+    flag_value=_OWN_STACK,
+    metavar="[HOME]",
+    help="Play on a whole stack with Airflow: one that is made for it, or that of a state folder, which is kept.",
+)
+def main(rounds: int, seed: int | None, fault: str | None, results: Path, seconds: float, stack: str | None) -> None:
+    """Play, print and end with 1 where a round is not sound."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # a shell may have it ignored: what was started is ended all the same
+        signal.signal(name, signal.default_int_handler)
+    is_stack = stack is not None
+    if is_stack:
+        sys.path.append(str(ROOT / "scripts"))
+    if fault is not None and fault not in (known := _fault_names(is_stack)):
+        raise click.BadParameter(f"{fault!r} is none of {', '.join(known)}", param_hint="--fault")
+    earlier = [r for r in (*read_rounds(RECORD), *read_rounds(results)) if r.get("stack", False) == is_stack]
+    first = seed if seed is not None else max((r["seed"] for r in earlier), default=0) + 1
+    results.parent.mkdir(parents=True, exist_ok=True)
+    home = Path(stack) if stack not in (None, _OWN_STACK) else None
+    seeds, began, played = blocks(first, rounds), time.monotonic(), []
+    with contextlib.closing(
+        on_stacks(seeds, fault, results.parent, home) if is_stack else without_airflow(seeds, fault, results.parent)
+    ) as playing:
+        for found in playing:
+            played.append(found)
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(asdict(found)) + "\n")
+            click.echo(line_of(found))
+            if time.monotonic() - began > seconds:
+                break
+    click.echo(table_of([asdict(found) for found in played]))
+    raise SystemExit(0 if all(found.is_sound for found in played) else 1)
 
 
 if __name__ == "__main__":
