@@ -84,6 +84,7 @@ TENANTS = {
     "heartbeats": Access(ALL_ROWS),
     # How a trial was chosen; the report behind the settings names studies of all tenants.
     "selection_settings": Access(ALL_ROWS, shows="id config created_at created_by"),
+    "scheduler_beats": Access(ALL_ROWS),
     "tenants": Access(_TENANT_ID % "id"),
     "data_sets": Access(OF_TENANT, adds="tenant_id source target", adding=OF_TENANT),
     # What shares out devices between tenants is the provider's.
@@ -160,7 +161,7 @@ TENANTS = {
 """Table -> what a tenant's login may do with it."""
 
 _COMMON = (
-    *("alembic_version", "artifact_store", "heartbeats", "restarts"),
+    *("alembic_version", "artifact_store", "heartbeats", "scheduler_beats", "restarts"),
     *("tenants", "data_sets", "studies", "candidates", "data_versions", "data_parts"),
 )
 """What a device and the scheduler read of all tenants."""
@@ -200,6 +201,9 @@ SCHEDULERS = {
 } | {
     "suggestion_requests": Access(
         ALL_ROWS, changes="tries decided_at refusal studies functions sources", changing=ALL_ROWS, deletes=True
+    ),
+    "scheduler_beats": Access(
+        ALL_ROWS, adds="started_at", adding=ALL_ROWS, changes="beat_at", changing=ALL_ROWS, deletes=True
     ),
     "trials": Access(
         ALL_ROWS,

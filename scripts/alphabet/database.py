@@ -169,6 +169,13 @@ _TABLES = (
         time="beat_at until",
     ),
     *_table(
+        "scheduler_beats",
+        Letter.INPUT,
+        "A process of the scheduler, which reads nothing sealed, writes at a fixed interval that it lives.",
+        input="id",
+        time="started_at beat_at",
+    ),
+    *_table(
         "meter_readings",
         Letter.SYMBOL,
         "There is one row for each released signal, with the step that it used and what the plan leaves.",

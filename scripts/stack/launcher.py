@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 import psutil
+import psycopg2
 
+from easeml_core.errors import EasemlError
 from easeml_core.files import sweep_scratch
 from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
@@ -20,7 +22,7 @@ from easeml_core.store.server.place import DATA, place_of
 from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import sweep_throwaways
 from stack.account import end_processes_of, prepare_accounts, product_folders, trial
-from stack.components import airflow, airflow_components, easeml, referee, suggesting_scheduler
+from stack.components import SUGGESTING, airflow, airflow_components, easeml, referee, suggesting_scheduler
 from stack.environment import airflow_environment, api_server_environment, database_environment
 from stack.failures import CommandFailedError, ComponentDiedError, StackError, UnhealthyError, last_line, tail
 from stack.git_bundles import write_trust
@@ -334,8 +336,20 @@ class Stack:
             port = self.places.task_port.read_text(encoding="utf-8").strip()
             tasks = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
             signs["task-api-server"] = now if tasks.answers("/execution/health") else None
+        signs |= self._beats()
         pids = {running.name: running.process.pid for running in self.processes.running}
         return {name: (pids[name], sign) for name, sign in signs.items() if name in pids}
+
+    def _beats(self) -> dict[str, object]:
+        """The latest heartbeats of our own parts; none while the database cannot be asked."""
+        asked = "SELECT (SELECT max(beat_at) FROM work.heartbeats), (SELECT max(beat_at) FROM work.scheduler_beats)"
+        try:
+            with contextlib.closing(self.server.connect(database="easeml")) as opened, opened.cursor() as cursor:
+                cursor.execute(asked)
+                found = cursor.fetchone() or (None, None)
+        except (EasemlError, psycopg2.Error):
+            return {}
+        return dict(zip(("referee", SUGGESTING), found, strict=True))
 
     def _await_health(self, since: datetime, tell: Callable[[str], None]) -> None:
         rest = Rest(self.record.url, ADMIN, "", timeout_seconds=5)

@@ -32,6 +32,7 @@ OPEN: Mapping[str, str] = {
     "trials that have not ended": "SELECT id FROM work.trials WHERE finished_at IS NULL",
     "requests without an answer": """SELECT r.id FROM work.requests r
       WHERE NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = r.id)""",
+    "requests for suggestions without a decision": "SELECT id FROM work.suggestion_requests WHERE decided_at IS NULL",
     "decisions that have not left": "SELECT request_id FROM sealed.outbox WHERE left_at IS NULL",
     "feeds that nothing has taken": "SELECT id FROM work.feeds WHERE state = 'waiting'",
     "acts that are in no chain": """SELECT a.id FROM work.audit a WHERE NOT EXISTS (
@@ -62,6 +63,11 @@ NEVER: Mapping[str, str] = {
       WHERE NOT EXISTS (SELECT FROM work.suggestions g WHERE g.trial_id = t.id)""",
     "more suggestions than were asked for": """SELECT b.id FROM work.suggestion_batches b
       JOIN work.suggestions g ON g.batch_id = b.id GROUP BY b.id HAVING count(*) > b.requested""",
+    "a decided request for suggestions without its batch, or two that one batch answers": """
+      SELECT q.request_key FROM work.suggestion_requests q
+      LEFT JOIN work.suggestion_batches b ON b.request_key = q.request_key
+      WHERE q.decided_at IS NOT NULL AND q.refusal IS NULL
+      GROUP BY q.request_key HAVING count(b.id) <> 1 OR max(b.requested) <> max(q.requested)""",
     "a budget is exceeded": f"""SELECT s.name FROM work.studies s JOIN work.trials t ON t.study_id = s.id
       WHERE s.budget_seconds > 0 GROUP BY s.id HAVING {_CHARGED} > s.budget_seconds + 1e-6
       OR count(*) FILTER (WHERE t.limit_seconds IS NULL) > 0""",

@@ -124,7 +124,7 @@ def kill_task(world: StackWorld, rng: random.Random) -> str:
         time.sleep(_LOOK_SECONDS)
     victim = rng.choice(sorted(found, key=lambda p: p.pid))
     with contextlib.suppress(psutil.Error):
-        words = " ".join(victim.cmdline())[-80:]
+        words = " ".join(victim.cmdline()).strip()[-80:] or victim.name()
         victim.kill()
         return f"killed a task's process: {words}"
     raise NotReachedError

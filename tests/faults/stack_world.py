@@ -54,7 +54,7 @@ PARTS = {
 }
 """Part -> words of its command line; there are two API servers where tasks have a separate one."""
 
-DATABASE_BYTES, ARTIFACT_BYTES, INODES = 3 << 30, 700 << 20, 100_000
+DATABASE_BYTES, ARTIFACT_BYTES, INODES = 1 << 30, 700 << 20, 100_000
 """Trainings and sealing wait where less than 500 MB are free."""
 
 UP_SECONDS, PATIENCE_SECONDS = 400.0, 240.0

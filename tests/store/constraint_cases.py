@@ -252,6 +252,7 @@ CASES: dict[str, list[Case]] = {
     "work.suggestion_batches_policy_check": each("suggestion_batches", "policy", "repeat('x', 101)"),
     "work.suggestion_batches_requested_check": each("suggestion_batches", "requested", "0"),
     "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
+    "work.scheduler_beats_beat_check": each("scheduler_beats", "beat_at", "started_at - interval '1 s'"),
     "work.suggestion_requests_request_key": [("suggestion_requests", {})],
     "work.suggestion_requests_key_check": each("suggestion_requests", "request_key", "''", "repeat('x', 1001)"),
     "work.suggestion_requests_requested_check": each("suggestion_requests", "requested", "0", "1001", **NEW_KEY),

@@ -73,6 +73,7 @@ WORKER = {
     "work.assessments": (ALL, ALL),  # what it shows is made of rows that the role reads anyway
     "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
     "work.heartbeats": ("", ""),
+    "work.scheduler_beats": ("", ""),
     "work.restarts": ("", ""),
     "work.change_requests": ("", ""),
     "work.tenant_logins": ("", ""),  # the owner alone says whose rows a login has
@@ -124,6 +125,7 @@ REFEREE = {
     "work.assessments": (ALL, ALL),
     "work.study_changes": ("", "taken"),
     "work.heartbeats": (ALL, "beat_at until"),
+    "work.scheduler_beats": ("", ""),
     "work.restarts": ("at what", ""),
     "work.tenant_logins": ("", ""),
     "work.change_requests": ("", ""),

@@ -93,7 +93,7 @@ _TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'work' ORDER BY 1"
 _HOLDERS = """
 SELECT count(*) FROM pg_policies p WHERE p.schemaname = 'work' AND p.tablename = %s AND 'easeml_tenant' = ANY (p.roles)
 """
-OPEN = {"alembic_version", "artifact_store", "heartbeats", "restarts", "selection_settings"}
+OPEN = {"alembic_version", "artifact_store", "heartbeats", "restarts", "scheduler_beats", "selection_settings"}
 """Tables of the installation, in which no row is a tenant's."""
 
 

@@ -15,12 +15,13 @@ import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from easeml_core.durations import span
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, EasemlError, StoreError, counted, reason_of
@@ -39,7 +40,7 @@ from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
 from easeml_core.store.roles import REFEREE, WORKER
-from easeml_core.store.tables import claims, requests
+from easeml_core.store.tables import claims, requests, suggestion_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -60,7 +61,7 @@ SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
 SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
 _MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
 """Requests whose answers may be delayed on purpose: for labels, or until the hour of publication."""
-_NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants")
+_NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants", "scheduler")
 STATEMENT_SECONDS, CUDA_SECONDS = 10.0, 120.0
 LITTLE_BYTES = 5_000_000_000
 _CUDA = (
@@ -282,7 +283,7 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
     is_ready = revision == schema.REVISION
     referee = check_referee(tx) if is_ready else Check("referee", "skipped", "the schema must be upgraded first")
     skew = (found.now - before - (after - before) / 2).total_seconds()
-    missing = health.missing_roles(tx)
+    missing, logins = health.missing_roles(tx), health.logins_of_tenants(tx)
     return [
         Check("database", "ok", reach),
         check_clock(skew),
@@ -290,7 +291,10 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
-        check_tenants(*health.logins_of_tenants(tx), health.tenants_with_false_results(tx) if is_ready else []),
+        check_tenants(*logins, health.tenants_with_false_results(tx) if is_ready else []),
+        check_scheduler(tx, logins[0])
+        if is_ready
+        else Check("scheduler", "skipped", "the schema must be upgraded first"),
     ]
 
 
@@ -504,6 +508,27 @@ def check_referee(tx: Connection) -> Check:
         return Check("referee", "failed", f"unanswered: {found}", remedy)
     held = " (labels may be missing, or answers leave at an hour of the day)" if set(late) <= _MAY_WAIT else ""
     return Check("referee", "warning", f"unanswered: {found}{held}", remedy)
+
+
+def check_scheduler(tx: Connection, logins: int) -> Check:
+    """Check that a process decides what the logins of tenants ask for.
+
+    Args:
+        tx: Any role that reads the requests.
+        logins: How many logins of tenants the server has.
+    """
+    name, life = "scheduler", suggestion_requests.scheduler_life(tx)
+    if not logins and not life.waiting:
+        return Check(name, "ok", "`easeml scheduler` is not needed: no tenant has a login")
+    waiting = counted(life.waiting, "request for suggestions waits", "requests for suggestions wait")
+    remedy = "start `easeml scheduler` with the address of easeml_scheduler; what waits is decided as soon as it starts"
+    if not life.alive:
+        since = "" if life.beat_seconds is None else f" since {span(timedelta(seconds=life.beat_seconds))}"
+        return Check(name, "failed" if life.waiting else "warning", f"no scheduler runs{since}; {waiting}", remedy)
+    if life.oldest_seconds is not None and life.oldest_seconds >= SLOW_SECONDS:
+        found = f"{waiting}, the oldest {span(timedelta(seconds=life.oldest_seconds))}"
+        return Check(name, "warning", found, "see what the log of `easeml scheduler` says")
+    return Check(name, "ok", f"{counted(life.alive, 'process', 'processes')} of `easeml scheduler` at work; {waiting}")
 
 
 # -- this machine ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
-from easeml_core.services.operations.doctor import Check, check_referee, check_rooms, check_schema
+from easeml_core.services.operations.doctor import Check, check_referee, check_rooms, check_scheduler, check_schema
 from easeml_core.store import schema
 from easeml_core.store.queries import health
 
@@ -42,7 +42,7 @@ class Health:
 
 
 def installation_health(open_store: Callable[[], Store], place: Callable[[], str]) -> Health:
-    """Look at database, schema, referee and disk.
+    """Look at database, schema, referee, scheduler and disk.
 
     Args:
         open_store: The database, with limits of time.
@@ -60,7 +60,12 @@ def _of_database(open_store: Callable[[], Store]) -> list[Check]:
             revision = health.revision(tx)
             if revision != schema.REVISION:
                 return [Check("database", "ok", "it answers"), check_schema(revision)]
-            return [Check("database", "ok", "it answers"), check_schema(revision), check_referee(tx)]
+            return [
+                Check("database", "ok", "it answers"),
+                check_schema(revision),
+                check_referee(tx),
+                check_scheduler(tx, health.logins_of_tenants(tx)[0]),
+            ]
     except EasemlError as error:
         return [Check("database", "failed", str(error))]
 

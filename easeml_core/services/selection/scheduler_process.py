@@ -76,6 +76,8 @@ class SchedulerProcess:
         self._rests: dict[int, float] = {}  # requests that met a fault, until then on the monotonic clock
         self._forgot_at = 0.0
         self._is_change_open = False
+        self._number: int | None = None
+        self._beat_at = -suggestion_requests.BEAT_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.
@@ -95,15 +97,18 @@ class SchedulerProcess:
                     raise
                 logger.warning("waiting for the database: %s", error)
                 stop.wait(1.0)
+        self._end()
 
     def _listen(self, stop: threading.Event) -> None:
         with BlockingListener(self._store.dsn, SCHEDULER_CHANNEL) as listener:  # before the first look
             while not stop.is_set():
+                self._beat()
                 while self.make_changes() + self.decide_open(stop):
-                    pass
+                    self._beat()
                 self._forget()
                 stop.wait(REST_SECONDS)
-                listener.wait(1.0 if self._rests or self._is_change_open else self._poll_seconds, stop)
+                longest = min(self._poll_seconds, suggestion_requests.BEAT_SECONDS)
+                listener.wait(1.0 if self._rests or self._is_change_open else longest, stop)
 
     def make_changes(self) -> int:
         """Pause studies and cancel trials where logins have asked for it; return how many changes were made."""
@@ -111,6 +116,22 @@ class SchedulerProcess:
             made = change_requests.apply_changes(tx)
             self._is_change_open = change_requests.is_any_open(tx)
         return made
+
+    def _beat(self) -> None:
+        """Write that this process lives, not more often than every ``BEAT_SECONDS``."""
+        if time.monotonic() - self._beat_at >= suggestion_requests.BEAT_SECONDS:
+            with self._store.begin() as tx:
+                self._number = suggestion_requests.beat(tx, self._number)
+            self._beat_at = time.monotonic()
+
+    def _end(self) -> None:
+        """Write that this process lives no more; without a database its last beat grows old instead."""
+        if self._number is not None:
+            try:
+                with self._store.begin() as tx:
+                    suggestion_requests.end_beats(tx, self._number)
+            except StoreError as error:
+                logger.warning("its last beat stays: %s", error)
 
     def decide_open(self, stop: threading.Event | None = None) -> int:
         """Decide the oldest open request of each login; return how many were closed."""

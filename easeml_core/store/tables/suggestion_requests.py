@@ -69,6 +69,9 @@ class FiledSuggestionRequest(NamedTuple):
     was_there: bool
 
 
+BEAT_SECONDS, SILENT_SECONDS = 5.0, 60.0
+"""Between two beats of a process of the scheduler, and since the last one of a process that counts as dead."""
+
 _FOR_ALL = frozenset({SCHEDULER, WORKER})
 """With devices, the roles that have trials of all tenants; any other one has those of its login's tenants."""
 
@@ -212,6 +215,64 @@ def forget_old_requests(tx: Connection) -> int:
         tx: Role ``easeml_scheduler``.
     """
     return change(tx, "DELETE FROM work.suggestion_requests WHERE decided_at < now() - interval '7 days'")
+
+
+@typed_record
+class SchedulerLife:
+    """What every role may know of the scheduler's processes, which write a beat about every ``BEAT_SECONDS``.
+
+    Attributes:
+        alive: How many live.
+        beat_seconds: Since the last beat of any; None where none has ever run.
+        waiting: Requests of this role, or of all for a role that sees them, that are not decided.
+        oldest_seconds: For how long the oldest of those has waited; None without any.
+    """
+
+    alive: int
+    beat_seconds: float | None
+    waiting: int
+    oldest_seconds: float | None
+
+
+def scheduler_life(tx: Connection) -> SchedulerLife:
+    """Return whether a process decides requests for suggestions, and what waits for it."""
+    found = record(
+        tx,
+        SchedulerLife,
+        "SELECT count(*) FILTER (WHERE b.beat_at > n.at - make_interval(secs => :silent)) AS alive, "
+        "extract(epoch FROM min(n.at - b.beat_at))::double precision AS beat_seconds, max(w.waiting) AS waiting, "
+        "extract(epoch FROM max(n.at - w.oldest))::double precision AS oldest_seconds "
+        "FROM (SELECT clock_timestamp() AS at) n "
+        "CROSS JOIN (SELECT count(*) AS waiting, min(filed_at) AS oldest FROM work.suggestion_requests "
+        "WHERE decided_at IS NULL) w LEFT JOIN work.scheduler_beats b ON true",
+        silent=SILENT_SECONDS,
+    )
+    assert found is not None  # an aggregate has one row
+    return found
+
+
+def beat(tx: Connection, number: int | None) -> int:
+    """Write that a process lives, and return its number; beats of a day ago are deleted with the first.
+
+    Args:
+        tx: Role ``easeml_scheduler``.
+        number: Of the process; None for its first beat.
+    """
+    written = "UPDATE work.scheduler_beats SET beat_at = greatest(beat_at, now()) WHERE id = :id"
+    if number is not None and change(tx, written, id=number):
+        return number
+    change(tx, "DELETE FROM work.scheduler_beats WHERE beat_at < now() - interval '1 day'")
+    return int(scalar(tx, "INSERT INTO work.scheduler_beats (started_at) VALUES (now()) RETURNING id") or 0)
+
+
+def end_beats(tx: Connection, number: int) -> None:
+    """Delete the beats of a process that ends.
+
+    Args:
+        tx: Role ``easeml_scheduler``.
+        number: Of the process.
+    """
+    change(tx, "DELETE FROM work.scheduler_beats WHERE id = :id", id=number)
 
 
 def studies_of_login(tx: Connection, login: str) -> list[str] | None:

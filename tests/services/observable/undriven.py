@@ -61,6 +61,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.COLUMN,
         "The table has no rows: the role of these worlds suggests by itself and files no request.",
+        "work.scheduler_beats.*",
         "work.suggestion_requests.*",
         "work.change_requests.*",
     ),

@@ -29,6 +29,10 @@ CHANGES: dict[str, list[str]] = {
         "INSERT INTO work.suggestion_batches (request_key, policy, requested) VALUES ('k', 'default', 1)",
         "INSERT INTO work.suggestions SELECT b.id, t.id, t.id, '{}' FROM work.suggestion_batches b, work.trials t",
     ],
+    "a decided request for suggestions without its batch, or two that one batch answers": [
+        "INSERT INTO work.suggestion_requests (request_key, requested, trainers, decided_at) "
+        "VALUES ('k', 1, true, now())"
+    ],
     "a budget is exceeded": ["UPDATE work.studies SET budget_seconds = 0.001"],
     "a trial that failed by another fault than its own": [
         "UPDATE work.trials SET state = 'FAILED', failure = 'it crashed' WHERE id = 1"

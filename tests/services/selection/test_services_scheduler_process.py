@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import ConfigError, StateError, StoreUnavailableError
+from easeml_core.services.operations.doctor import check_scheduler
 from easeml_core.services.selection import scheduler_process as room
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
@@ -343,3 +344,39 @@ def test_the_roles_can_do_what_they_must_and_each_login_gets_its_own(installatio
             logins.run(tx, logins.end_statements(LOGIN))
         administrator.close()
     assert not thread.is_alive()
+
+
+def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silent(installation: Any) -> None:
+    def life() -> suggestion_requests.SchedulerLife:
+        with installation.store.begin() as tx:
+            return suggestion_requests.scheduler_life(tx)
+
+    def check(logins: int = 1) -> tuple[str, str]:
+        with installation.store.begin() as tx:
+            found = check_scheduler(tx, logins)
+        return found.state, found.found
+
+    assert (life().alive, life().beat_seconds, check(0)[0]) == (0, None, "ok")
+    assert check() == ("warning", "no scheduler runs; 0 requests for suggestions wait")
+    file(installation, "asked", requested=1)
+    assert check()[0] == check(0)[0] == "failed"
+    process, stop = SchedulerProcess(installation.owner, poll_seconds=3600), threading.Event()
+    thread = threading.Thread(target=process.run, args=(stop,))
+    thread.start()
+    try:
+        FiledSuggester(installation.store).ask(request_key="asked")
+        assert (life().alive, life().waiting) == (1, 0)
+        assert check() == ("ok", "1 process of `easeml scheduler` at work; 0 requests for suggestions wait")
+    finally:
+        stop.set()
+        thread.join(30)
+    assert life().alive == 0
+    with installation.owner.begin() as tx:
+        number = suggestion_requests.beat(tx, None)
+    installation.sql(
+        "UPDATE work.scheduler_beats SET started_at = now() - interval '2 h', beat_at = now() - interval '1 h'"
+    )
+    assert (life().alive, check()[0]) == (0, "warning")
+    with installation.owner.begin() as tx:
+        assert suggestion_requests.beat(tx, number) == number
+    assert life().alive == 1
