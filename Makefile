@@ -40,7 +40,7 @@ demo: $(DEMO_STAMP) ## One night for all tenants on a real Airflow; again for th
 demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
 	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
-up: $(DEMO_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions
+up: $(DEMO_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions, UP_ARGS=--scheduler for easeml scheduler
 	@$(RUN) scripts/launch.py up $(UP_ARGS)
 
 down: ## Stop it

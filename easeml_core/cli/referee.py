@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
@@ -24,10 +23,8 @@ from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from easeml_core.services.operations.units import Machine
-    from easeml_core.services.referee.process import Duties, Referee
+    from easeml_core.services.referee.process import Duties
     from easeml_core.services.referee.publishing import Timetable
 
 
@@ -132,6 +129,7 @@ def referee(
     """
     from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
+    from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.referee.process import Referee
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -152,24 +150,9 @@ def referee(
     log = logging.getLogger(__name__)
     if options["smtp"] is None:
         log.info("no mail is sent, since --smtp names no server; it is kept until a referee with one is started")
-    with own_fork_server(), _health(health_port, worker):
+    with own_fork_server(), health_while(health_port, lambda: worker.is_alive):
         log.info("models run in a child; %s", probe_isolation(Sandbox()))
         worker.run(stop)
-
-
-@contextlib.contextmanager
-def _health(port: int | None, worker: Referee) -> Iterator[None]:
-    """Answer a supervisor while the block runs; nothing without a port."""
-    from easeml_core.services.referee.health_endpoint import health_endpoint
-
-    with contextlib.ExitStack() as stack:
-        if port is not None:
-            try:
-                stack.enter_context(health_endpoint(port, lambda: worker.is_alive))
-            except OSError as error:
-                option = "health-port"
-                raise ConfigError(option, port, f"a port that is free ({error.strerror})") from error
-        yield
 
 
 def _end(stop: threading.Event) -> None:

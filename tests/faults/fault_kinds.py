@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg2
 from fault_proxy import Moment, Trap, Weather
-from fault_world import DEVICES, PEOPLE, REFEREES, Served, World, send
+from fault_world import DEVICES, OF_DEVICE, PEOPLE, REFEREES, SCHEDULER, Served, World, role_of, send
 
 from easeml_core.store.server.cluster import LOOPBACK
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
     Fault = Callable[["World", random.Random], str]
 
-PARTS = (*DEVICES, *REFEREES, PEOPLE)
+PARTS = (*DEVICES, *REFEREES, PEOPLE, SCHEDULER)
+ROLES = ("worker", "referee", "device", "scheduler")
 _LONGEST_TRAP_SECONDS = 25.0
 _SHORT, _LONG = (0.2, 2.0), (2.0, 6.0)
 
@@ -175,7 +176,7 @@ def use_up_artifact_inodes(world: Served, rng: random.Random) -> str:
 
 def limit_role(world: World, rng: random.Random) -> str:
     """A role may not connect, or has fewer connections than its parts want; open ones are ended."""
-    role, most, seconds = rng.choice(["worker", "referee"]), rng.randrange(3), rng.uniform(*_LONG)
+    role, most, seconds = rng.choice(ROLES), rng.randrange(3), rng.uniform(*_LONG)
     world.rows(f"ALTER ROLE easeml_{role} CONNECTION LIMIT {most}")
     try:
         world.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", f"easeml_{role}")
@@ -279,8 +280,10 @@ def cut_message(world: World, rng: random.Random) -> str:
 # -- named points ------------------------------------------------------------------------------------------------------
 
 POINTS: Mapping[str, tuple[tuple[str, ...], str]] = {
-    "a suggestion": (DEVICES, r"INSERT INTO work\.suggestion_batches"),
-    "a claim of a trial": (DEVICES, r"UPDATE work\.trials[\s\S]*RUNNING"),
+    "a suggestion": ((DEVICES[0], SCHEDULER), r"INSERT INTO work\.suggestion_batches"),
+    "a request for suggestions": ((OF_DEVICE,), r"INSERT INTO work\.suggestion_requests"),
+    "a decision on a request for suggestions": ((SCHEDULER,), r"UPDATE work\.suggestion_requests[\s\S]*decided_at"),
+    "a claim of a trial": (DEVICES, r"UPDATE work\.trials[\s\S]*RUNNING|work\.claim_trial\("),
     "a trial's end": (DEVICES, r"UPDATE work\.trials[\s\S]*finished_at"),
     "an observation": (DEVICES, r"INSERT INTO work\.observations"),
     "a model": (DEVICES, r"INSERT INTO work\.models"),
@@ -355,8 +358,7 @@ def _act(world: World, part: str, action: str, rng: random.Random) -> bool:
         send(pid, signal.SIGCONT)
         return True
     elif action in ("kill its backend", "end its backend"):
-        role = "referee" if part in REFEREES else "worker"
-        busy = world.backends(role)
+        busy = world.backends(role_of(part))
         if busy:
             send(busy[0], signal.SIGKILL if action.startswith("kill") else signal.SIGTERM)
         return True
@@ -427,7 +429,7 @@ def _pid(world: World, part: str) -> int:
 
 
 def _backend(world: World, rng: random.Random) -> tuple[int, str]:
-    role = rng.choice(["worker", "referee"])
+    role = rng.choice(ROLES)
     found = world.backends(role)
     if not found:
         raise NotReachedError(f"{role} is not connected")

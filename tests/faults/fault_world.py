@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 DEVICES, REFEREES = ("device-1", "device-2"), ("referee-1", "referee-2")
-PEOPLE = "people"
+PEOPLE, SCHEDULER = "people", "scheduler"
+OF_DEVICE = DEVICES[1]
+"""The device that has the role ``easeml_device``: the scheduler decides what it asks for."""
 
 SETTINGS: dict[str, str | int] = {
     "fsync": "off",  # the machine does not lose its power here, and a killed server has handed its writes over
@@ -214,7 +216,7 @@ class World(Served):
             self.server.start()
             stack.callback(self.server.stop)
             self._install()
-            for part in (*DEVICES, *REFEREES, PEOPLE):
+            for part in (*DEVICES, *REFEREES, SCHEDULER, PEOPLE):
                 self.proxies[part] = Proxy(self._loop, lambda: self.server.port)
             stack.callback(self._end_all)
             self.worker, self.referee = (
@@ -224,10 +226,18 @@ class World(Served):
                 state = self.folder / "people" / f"{part}.number"
                 self._add(
                     part,
-                    [*_ours("fault_parts.py"), "device", self.url(part, "worker"), str(self.artifacts), str(state)],
+                    [
+                        *_ours("fault_parts.py"),
+                        "device",
+                        self.url(part, role_of(part)),
+                        str(self.artifacts),
+                        str(state),
+                    ],
                 )
             for part in REFEREES:
                 self._add(part, self._referee(part))
+            deciding = (sys.executable, "-m", "easeml_core.cli", "scheduler", "--poll", "1")
+            self._add(SCHEDULER, [*deciding, "--database", self.url(SCHEDULER, "scheduler")])
             threads = [threading.Thread(target=work, daemon=True) for work in (self._supervise, self._keep_server)]
             for thread in threads:
                 thread.start()
@@ -337,6 +347,11 @@ class World(Served):
             known |= {p.pid for p in self.children(part)}
         found = [p for p in psutil.Process().children(recursive=True) if p.pid not in known]
         return [p for p in found if not _is_of_server(p)]
+
+
+def role_of(part: str) -> str:
+    """Return the role of a part, without its prefix; people have two."""
+    return {**dict.fromkeys(REFEREES, "referee"), SCHEDULER: "scheduler", OF_DEVICE: "device"}.get(part, "worker")
 
 
 @dataclass

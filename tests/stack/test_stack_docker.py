@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"
 JOBS = {"airflow-migrate", "easeml-migrate"}
 AIRFLOW = {"api-server", "scheduler", "dag-processor", "triggerer"}
-PASSWORDS = ("AIRFLOW_DATABASE", "EASEML_OWNER", "EASEML_WORKER", "EASEML_REFEREE")
+PASSWORDS = ("AIRFLOW_DATABASE", "EASEML_OWNER", "EASEML_WORKER", "EASEML_REFEREE", "EASEML_SCHEDULER")
 RIGHTS = """
     SELECT 'database ' || datname, datacl::text FROM pg_database WHERE datname <> 'template0'
     UNION ALL SELECT 'schema ' || nspname, nspacl::text FROM pg_namespace WHERE nspname IN ('work', 'sealed', 'public')
@@ -53,7 +53,9 @@ def example():
 
 
 def test_it_is_the_same_stack(services):
-    assert set(services) == AIRFLOW | JOBS | {"postgres", "referee"}
+    assert set(services) == AIRFLOW | JOBS | {"postgres", "referee", "easeml-scheduler"}
+    assert [name for name in services if "profiles" in services[name]] == ["easeml-scheduler"]
+    assert services["easeml-scheduler"]["command"][:2] == ["easeml", "scheduler"]
     for name in AIRFLOW:
         assert name in str(services[name]["command"])
     assert services["referee"]["command"][:2] == ["easeml", "referee"]
@@ -83,6 +85,7 @@ def test_each_container_gets_the_secrets_it_needs_and_no_other(services):
         "EASEML_WORKER": everywhere_in_airflow,
         "EASEML_OWNER": {"easeml-migrate", "postgres"},
         "EASEML_REFEREE": {"referee", "postgres"},
+        "EASEML_SCHEDULER": {"easeml-scheduler", "postgres"},
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 from stack.account import Account, Accounts
-from stack.components import FORKED, airflow_components, referee
+from stack.components import FORKED, airflow_components, referee, suggesting_scheduler
 from stack.environment import (
     CONNECTION,
     SEALED,
@@ -27,6 +27,7 @@ from stack.places import Places
 
 METADATA = "postgresql+psycopg2://airflow:meta-secret@127.0.0.1:5999/airflow"
 WORKER = "postgresql+psycopg2://easeml_worker:w%40rk@127.0.0.1:5999/easeml"
+SCHEDULER = "postgresql+psycopg2://easeml_scheduler:dec-secret@127.0.0.1:5999/easeml"
 REFEREE = "postgresql+psycopg2://easeml_referee:ref-secret@127.0.0.1:5999/easeml"
 
 
@@ -66,6 +67,10 @@ def test_airflow_gets_no_address_but_its_own_and_the_workers(environment, places
     judge = referee(database_environment(REFEREE), places.artifacts)
     assert judge.environment["EASEML_DATABASE_URL"] == REFEREE
     assert not any(name.startswith("AIRFLOW") for name in judge.environment)
+    decides = suggesting_scheduler(database_environment(SCHEDULER))
+    assert decides.environment["EASEML_DATABASE_URL"] == SCHEDULER
+    assert not any(name.startswith("AIRFLOW") for name in decides.environment)
+    assert "dec-secret" not in " ".join(decides.command)
     assert "ref-secret" not in " ".join(judge.command)  # every account may read a command line
 
 

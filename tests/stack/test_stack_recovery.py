@@ -14,6 +14,7 @@ import psutil
 import pytest
 from demo_night.runs import await_dag
 from rich.console import Console
+from stack.components import SUGGESTING
 from stack.keys import ADMIN
 from stack.launcher import HEALTHY_PARTS, Stack
 from stack.places import Places
@@ -73,7 +74,7 @@ def stack():
         dags.mkdir()
         (dags / "held.py").write_text(DAG_FILE)
         places = Places.of(folder / "home-of-recovery", dags)
-        with Stack(places, Progress(Console(quiet=True))) as stack:
+        with Stack(places, Progress(Console(quiet=True)), with_scheduler=True) as stack:
             yield stack
         Server(places.database).stop()
 
@@ -136,7 +137,8 @@ def component(name):
 
 PARTS = {
     **{
-        n: component(n) for n in ("referee", "scheduler", "dag-processor", "triggerer", "api-server", "task-api-server")
+        n: component(n)
+        for n in ("referee", SUGGESTING, "scheduler", "dag-processor", "triggerer", "api-server", "task-api-server")
     },
     "postmaster": postmaster,
     "backend of Airflow": backend,

@@ -25,14 +25,22 @@ class DecidedRequests:
 @click.option("--once", is_flag=True, help="Decide the requests there are, then stop.")
 @click.option("--policy", type=click.Choice(POLICIES), help="How to choose; default: the installation's policy.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
+@click.option(
+    "--health-port",
+    type=click.IntRange(1, 65535),
+    help="Answer GET /health on this port of 127.0.0.1: 200 while it writes that it lives, else 503; default: none.",
+)
 @database_option
 @json_option
-def scheduler(once: bool, policy: str | None, poll: float, database: str | None, as_json: bool) -> None:
+def scheduler(
+    once: bool, policy: str | None, poll: float, health_port: int | None, database: str | None, as_json: bool
+) -> None:
     """Decide which trials run next, for tasks and devices whose role may not.
 
     An installation of one team needs no such process: its role easeml_worker suggests by itself. The address is that of
     the role easeml_scheduler; give it to no component of Airflow.
     """
+    from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.selection.scheduler_process import SchedulerProcess, require_scheduler
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -49,4 +57,5 @@ def scheduler(once: bool, policy: str | None, poll: float, database: str | None,
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     require_scheduler(store)
-    process.run(stop)
+    with health_while(health_port, lambda: process.is_alive):
+        process.run(stop)

@@ -1,7 +1,7 @@
-"""The referee's health for a supervisor on the same host: ``GET /health`` on the loopback interface, one word.
+"""The health of a process for a supervisor on the same host: ``GET /health`` on the loopback interface, one word.
 
-The answer follows from the lease, which is extended at a fixed interval whatever the process works on, so that it tells
-nothing about a request.
+The answer follows from the lease of the referee or the beats of the scheduler, written at a fixed interval whatever the
+process works on, so that it tells nothing about a request.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
+from easeml_core.errors import ConfigError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -20,11 +22,11 @@ LOOPBACK = "127.0.0.1"
 
 @contextlib.contextmanager
 def health_endpoint(port: int, is_alive: Callable[[], bool]) -> Iterator[int]:
-    """Answer 200 with ``ok`` while the referee lives, else 503 with ``failed``, while the block runs.
+    """Answer 200 with ``ok`` while the process lives, else 503 with ``failed``, while the block runs.
 
     Args:
         port: On the loopback interface; 0 for any that is free.
-        is_alive: Whether the referee lives.
+        is_alive: Whether the process lives.
 
     Yields:
         The port.
@@ -62,3 +64,24 @@ def health_endpoint(port: int, is_alive: Callable[[], bool]) -> Iterator[int]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def health_while(port: int | None, is_alive: Callable[[], bool]) -> Iterator[None]:
+    """Answer a supervisor while the block runs; nothing without a port.
+
+    Args:
+        port: On the loopback interface, >= 1; None for none.
+        is_alive: Whether the process lives.
+
+    Raises:
+        ConfigError: The port cannot be had.
+    """
+    with contextlib.ExitStack() as stack:
+        if port is not None:
+            try:
+                stack.enter_context(health_endpoint(port, is_alive))
+            except OSError as error:
+                option = "health-port"
+                raise ConfigError(option, port, f"a port that is free ({error.strerror})") from error
+        yield

@@ -12,6 +12,7 @@ faults again and again, or whose decision ends the process, is refused, and its 
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
@@ -77,7 +78,12 @@ class SchedulerProcess:
         self._forgot_at = 0.0
         self._is_change_open = False
         self._number: int | None = None
-        self._beat_at = -suggestion_requests.BEAT_SECONDS
+        self._beat_at = -math.inf
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has written lately that it lives."""
+        return time.monotonic() - self._beat_at < suggestion_requests.SILENT_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.

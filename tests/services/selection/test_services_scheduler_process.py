@@ -366,6 +366,7 @@ def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silen
     try:
         FiledSuggester(installation.store).ask(request_key="asked")
         assert (life().alive, life().waiting) == (1, 0)
+        assert process.is_alive
         assert check() == ("ok", "1 process of `easeml scheduler` at work; 0 requests for suggestions wait")
     finally:
         stop.set()
