@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from easeml_core.services.operations.backup import Beside
-    from easeml_core.services.operations.doctor import ApiServer, Check
+    from easeml_core.services.operations.checks import Check
+    from easeml_core.services.operations.doctor import ApiServer
     from easeml_core.services.operations.mlflow_sync import MirrorReport
 
 

@@ -18,7 +18,7 @@ from easeml_core.config import require
 from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
 from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, counted
 from easeml_core.remote.urls import WEB, parse_url
-from easeml_core.services.operations.doctor import Check
+from easeml_core.services.operations.checks import Check
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
 from easeml_core.store.roles import WORKER

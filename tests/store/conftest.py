@@ -319,7 +319,7 @@ def world(
     ids: dict[str, Any] = {"study_id": study.study_id, "data_version_id": study.version_id}
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
-        suggestion_requests.beat(tx, None)
+        suggestion_requests.note_beat(tx, None)
     with database.worker.begin() as tx:
         location.adopt_place(tx, store_id="a" * 32, place="/srv/easeml")
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)

@@ -15,22 +15,19 @@ import sys
 import tempfile
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from easeml_core.durations import span
-from easeml_core.encoding import typed_record
-from easeml_core.entities import RequestKind
 from easeml_core.errors import ConfigError, EasemlError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
+from easeml_core.services.operations.checks import Check, State, check_referee, check_scheduler
 from easeml_core.services.operations.tenant_files import open_folders
-from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
@@ -40,15 +37,13 @@ from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
 from easeml_core.store.roles import REFEREE, WORKER
-from easeml_core.store.tables import claims, requests, suggestion_requests
+from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from packaging.requirements import Requirement
     from sqlalchemy import Connection
-
-State = Literal["ok", "warning", "failed", "skipped"]
 
 CONTRIBUTED = "easeml.doctor"
 """The group of entry points that contribute checks."""
@@ -58,9 +53,6 @@ OLDEST_PYTHON = (3, 11)
 _NOT_FOR_USERS = ("dev", "benchmarks", "demo")
 
 SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
-SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
-_MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
-"""Requests whose answers may be delayed on purpose: for labels, or until the hour of publication."""
 _NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants", "scheduler")
 STATEMENT_SECONDS, CUDA_SECONDS = 10.0, 120.0
 LITTLE_BYTES = 5_000_000_000
@@ -68,24 +60,6 @@ _CUDA = (
     "import torch; n = torch.cuda.device_count(); print(*[torch.cuda.get_device_name(i) for i in range(n)], sep=', ')"
 )
 _SECRETS = ("postgres/secrets.json", "keys.json", "airflow/passwords.json")
-
-
-@typed_record
-class Check:
-    """The result of one check.
-
-    Attributes:
-        name: Short; the same from run to run.
-        state: ``failed`` must be repaired before the installation works as promised, ``warning`` later, ``skipped`` was
-            not checked, and ``found`` says why.
-        found: The observation, as part of a sentence.
-        remedy: What to do; empty where there is nothing.
-    """
-
-    name: str
-    state: State
-    found: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -484,51 +458,6 @@ def check_schema(revision: str | None) -> Check:
     found = f"revision {revision or 'none'}, this version needs {schema.REVISION}"
     remedy = "run `easeml db upgrade` as easeml_owner; of a revision that is newer, upgrade this program instead"
     return Check("schema", "failed", found, remedy)
-
-
-def check_referee(tx: Connection) -> Check:
-    """Check that the referee answers its requests."""
-    waiting = health.waiting_requests(tx)
-    now = health.who_and_when(tx).now
-    life = claims.referee_life(tx)
-    if not life.alive and life.beat_seconds is not None:
-        said = f"{referee_text(life.beat_seconds)}; nothing is sealed, judged or promoted until then"
-        return Check("referee", "failed" if waiting else "warning", said, "trials train on meanwhile")
-    remedy = "see that `easeml referee` runs, and what its log says; it answers what waits as soon as it starts"
-    ages = {kind: (many, (now - since).total_seconds()) for kind, (many, since) in waiting.items()}
-    late = {kind: (many, age) for kind, (many, age) in ages.items() if age >= SLOW_SECONDS}
-    if not late:
-        many = sum(many for many, _ in ages.values())
-        said = f"{counted(many, 'request waits', 'requests wait')}, none for long" if many else "nothing waits for it"
-        return Check("referee", "ok", said)
-    found = "; ".join(
-        f"{counted(many, f'{kind} request')}, the oldest {age / 60:,.0f} min" for kind, (many, age) in late.items()
-    )
-    if any(age >= DEAD_SECONDS and kind not in _MAY_WAIT for kind, (_, age) in late.items()):
-        return Check("referee", "failed", f"unanswered: {found}", remedy)
-    held = " (labels may be missing, or answers leave at an hour of the day)" if set(late) <= _MAY_WAIT else ""
-    return Check("referee", "warning", f"unanswered: {found}{held}", remedy)
-
-
-def check_scheduler(tx: Connection, logins: int) -> Check:
-    """Check that a process decides what the logins of tenants ask for.
-
-    Args:
-        tx: Any role that reads the requests.
-        logins: How many logins of tenants the server has.
-    """
-    name, life = "scheduler", suggestion_requests.scheduler_life(tx)
-    if not logins and not life.waiting:
-        return Check(name, "ok", "`easeml scheduler` is not needed: no tenant has a login")
-    waiting = counted(life.waiting, "request for suggestions waits", "requests for suggestions wait")
-    remedy = "start `easeml scheduler` with the address of easeml_scheduler; what waits is decided as soon as it starts"
-    if not life.alive:
-        since = "" if life.beat_seconds is None else f" since {span(timedelta(seconds=life.beat_seconds))}"
-        return Check(name, "failed" if life.waiting else "warning", f"no scheduler runs{since}; {waiting}", remedy)
-    if life.oldest_seconds is not None and life.oldest_seconds >= SLOW_SECONDS:
-        found = f"{waiting}, the oldest {span(timedelta(seconds=life.oldest_seconds))}"
-        return Check(name, "warning", found, "see what the log of `easeml scheduler` says")
-    return Check(name, "ok", f"{counted(life.alive, 'process', 'processes')} of `easeml scheduler` at work; {waiting}")
 
 
 # -- this machine ----------------------------------------------------------------------------------------------------

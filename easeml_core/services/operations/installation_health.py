@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
-from easeml_core.services.operations.doctor import Check, check_referee, check_rooms, check_scheduler, check_schema
+from easeml_core.services.operations.checks import Check, check_referee, check_scheduler
+from easeml_core.services.operations.doctor import check_rooms, check_schema
 from easeml_core.store import schema
 from easeml_core.store.queries import health
 

@@ -127,7 +127,7 @@ class SchedulerProcess:
         """Write that this process lives, not more often than every ``BEAT_SECONDS``."""
         if time.monotonic() - self._beat_at >= suggestion_requests.BEAT_SECONDS:
             with self._store.begin() as tx:
-                self._number = suggestion_requests.beat(tx, self._number)
+                self._number = suggestion_requests.note_beat(tx, self._number)
             self._beat_at = time.monotonic()
 
     def _end(self) -> None:

@@ -251,7 +251,7 @@ def scheduler_life(tx: Connection) -> SchedulerLife:
     return found
 
 
-def beat(tx: Connection, number: int | None) -> int:
+def note_beat(tx: Connection, number: int | None) -> int:
     """Write that a process lives, and return its number; beats of a day ago are deleted with the first.
 
     Args:

@@ -13,8 +13,8 @@ import pytest
 
 from easeml_core.encoding import to_json
 from easeml_core.services.operations import doctor
+from easeml_core.services.operations.checks import Check
 from easeml_core.services.operations.doctor import (
-    Check,
     Installation,
     check_clock,
     check_database,

@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.operations.doctor import Check
+from easeml_core.services.operations.checks import Check
 from easeml_core.services.operations.installation_health import KeptHealth, installation_health, watch_changes
 from easeml_core.services.referee.health_endpoint import health_endpoint
 from easeml_core.services.referee.referee_lease import RefereeLease

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import ConfigError, StateError, StoreUnavailableError
-from easeml_core.services.operations.doctor import check_scheduler
+from easeml_core.services.operations.checks import check_scheduler
 from easeml_core.services.selection import scheduler_process as room
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
@@ -373,11 +373,11 @@ def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silen
         thread.join(30)
     assert life().alive == 0
     with installation.owner.begin() as tx:
-        number = suggestion_requests.beat(tx, None)
+        number = suggestion_requests.note_beat(tx, None)
     installation.sql(
         "UPDATE work.scheduler_beats SET started_at = now() - interval '2 h', beat_at = now() - interval '1 h'"
     )
     assert (life().alive, check()[0]) == (0, "warning")
     with installation.owner.begin() as tx:
-        assert suggestion_requests.beat(tx, number) == number
+        assert suggestion_requests.note_beat(tx, number) == number
     assert life().alive == 1
