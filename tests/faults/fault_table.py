@@ -1,6 +1,7 @@
-"""The table of all rounds that were played: fault, rounds, recovered, seconds, lost.
+"""The tables of all rounds that were played, without Airflow and on a whole stack: fault, recovered, seconds, lost.
 
-python tests/faults/fault_table.py build/faults/results.jsonl
+python tests/faults/fault_table.py                              (those of the record, into docs/operations.md)
+python tests/faults/fault_table.py build/faults/results.jsonl   (those of a file, printed)
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ _OPEN = "was never answered"
 """What is open in a round that has not recovered is not lost."""
 
 _PAGE = ROOT / "docs" / "operations.md"
-_BEGIN, _END = "<!-- faults: made by tests/faults/fault_table.py, do not edit -->", "<!-- end of faults -->"
+_MADE = "made by tests/faults/fault_table.py, do not edit"
+_MARKS = {
+    False: (f"<!-- faults: {_MADE} -->", "<!-- end of faults -->"),
+    True: (f"<!-- faults on a stack: {_MADE} -->", "<!-- end of faults on a stack -->"),
+}
+"""Whether the rounds were on a stack -> the comments around their table in the page."""
 
 
 def read_rounds(path: Path) -> list[dict[str, Any]]:
@@ -68,14 +74,28 @@ def _times(seconds: Sequence[float]) -> str:
     return f"{statistics.median(seconds):.1f} | {max(seconds):.1f}" if seconds else "- | -"
 
 
-def page_with(table: str, page: str) -> str:
-    """Return the page with this table."""
-    before, after = page.partition(_BEGIN)[0], page.partition(_END)[2]
-    return f"{before}{_BEGIN}\n\n{table}\n\n{_END}{after}"
+def parted(rounds: Sequence[dict[str, Any]]) -> dict[bool, list[dict[str, Any]]]:
+    """Return the rounds without Airflow (False) and those on a whole stack (True)."""
+    return {on_stack: [r for r in rounds if r.get("stack", False) == on_stack] for on_stack in _MARKS}
+
+
+def page_with(rounds: Sequence[dict[str, Any]], page: str) -> str:
+    """Return the page with the tables of these rounds."""
+    for on_stack, found in parted(rounds).items():
+        begin, end = _MARKS[on_stack]
+        before, after = page.partition(begin)[0], page.partition(end)[2]
+        page = f"{before}{begin}\n\n{table_of(found)}\n\n{end}{after}"
+    return page
+
+
+def main(paths: Sequence[str]) -> None:
+    """Print the tables of these files, or write those of the record into the page."""
+    if not paths:
+        _PAGE.write_text(page_with(read_rounds(RECORD), _PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        return
+    rounds = [r for path in paths for r in read_rounds(Path(path))]
+    print("\n\n".join(table_of(found) for found in parted(rounds).values() if found))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        print(table_of([r for path in sys.argv[1:] for r in read_rounds(Path(path))]))
-    else:
-        _PAGE.write_text(page_with(table_of(read_rounds(RECORD)), _PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    main(sys.argv[1:])

@@ -9,11 +9,15 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+from rich.console import Console
 from stack import supervision
 from stack.components import Component
 from stack.environment import plain_environment
 from stack.failures import StackError
+from stack.launcher import Stack
+from stack.places import Places
 from stack.processes import Processes
+from stack.progress import Progress
 from stack.pulse import Pulse
 from stack.supervision import FAILING, RESTARTING, RUNNING, WAITING, Backoff, Supervisor
 
@@ -212,3 +216,47 @@ def test_a_part_whose_heartbeat_stands_still_is_found_and_one_that_is_not_known_
     now[0] += 100_000  # the machine slept: one look is no proof
     look(scheduler="beat 1", triggerer="beat 12")
     assert len(found) == 1
+
+
+@pytest.mark.parametrize(("is_asked_for", "has_logins"), [(False, False), (False, True), (True, False)])
+def test_easeml_scheduler_is_a_part_where_a_tenant_has_a_login_or_it_is_asked_for(
+    is_asked_for, has_logins, tmp_path, monkeypatch
+):
+    stack = Stack(Places.of(tmp_path), Progress(Console(quiet=True)), with_scheduler=is_asked_for)
+    started = []
+    monkeypatch.setattr(stack.server, "connect", lambda database: Connected(has_logins))
+    monkeypatch.setattr(stack.server, "url", lambda role, database: f"postgresql://{role}@127.0.0.1/{database}")
+    monkeypatch.setattr(stack.processes, "start", lambda component: started.append(component) or component)
+    monkeypatch.setattr(stack, "_note_parts", lambda: None)
+    stack._start_components([])
+    wanted = ["referee", *(["easeml-scheduler"] if is_asked_for or has_logins else [])]
+    assert [component.name for component in started] == wanted
+    addresses = [component.environment["EASEML_DATABASE_URL"] for component in started]
+    assert [address.split("@")[0].split("//")[1] for address in addresses] == [
+        f"easeml_{name.removeprefix('easeml-')}" for name in wanted
+    ]
+
+
+class Connected:
+    """A connection, and its cursor, that gives one row of one value."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def cursor(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def execute(self, _):
+        pass
+
+    def fetchone(self):
+        return (self.value,)
+
+    def close(self):
+        pass
