@@ -9,6 +9,7 @@ from airflow.sdk import BaseHook
 
 from easeml_airflow import settings
 from easeml_airflow.hooks.request_key import task_actor
+from easeml_airflow.lookups import require_missing
 from easeml_airflow.version_compat import AirflowNotFoundException
 from easeml_core.config import require
 from easeml_core.connection import artifacts_of, database_url, extra_of, tls_of
@@ -55,10 +56,12 @@ class EasemlHook(BaseHook):
 
         Raises:
             NotFoundError: If Airflow knows no such connection; says how to give it one.
+            StoreUnavailableError: If Airflow could not look.
         """
         try:
             return self.get_connection(self.easeml_conn_id)
         except AirflowNotFoundException:
+            require_missing("connection", self.easeml_conn_id)
             kind, remedy = "connection", REMEDY.format(name=self.easeml_conn_id.upper())
             raise NotFoundError(kind, self.easeml_conn_id, remedy=remedy) from None
 

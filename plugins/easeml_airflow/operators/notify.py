@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Variable
 
 from easeml_airflow.errors import airflow_outcome
+from easeml_airflow.lookups import require_missing
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.encoding import to_json, typed_record
 
@@ -86,6 +87,8 @@ class NotifyOperator(EasemlOperator):
 def _kept(name: str) -> Any:
     """The cursor, or None before the first look."""
     text = Variable.get(name, default=None)
+    if text is None:
+        require_missing("variable", name)  # a look that begins anew tells nothing of what has happened before
     try:
         return None if text is None else dict(json.loads(text))
     except (TypeError, ValueError):
