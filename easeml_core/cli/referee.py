@@ -98,6 +98,13 @@ class AnsweredRequests:
     show_default=True,
     help="Probability with which the result of a trial is measured anew while nothing else is to do; 0: never.",
 )
+@click.option(
+    "--orphan-days",
+    type=click.FloatRange(0, 36_500),
+    default=30.0,
+    show_default=True,
+    help="A file that no row names is removed once nothing has written it for so long, at least a day; 0: never.",
+)
 @click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alarms; default: no mail.")
 @click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
 @click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
@@ -173,6 +180,7 @@ def _duties(
     answer_hour: str | None,
     put_offs: int,
     check_share: float,
+    orphan_days: float,
     smtp: str | None,
     mail_from: str,
     allow_forced: bool,
@@ -196,6 +204,7 @@ def _duties(
         keys=keys,
         audit_share=AUDIT_SHARE,
         check_share=check_share,
+        orphan_days=max(1.0, orphan_days) if orphan_days else 0.0,
         workers=workers,
         poll_seconds=poll,
     )

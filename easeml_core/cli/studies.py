@@ -236,6 +236,31 @@ def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bo
         raise SystemExit(1)
 
 
+@artifacts_group.command(epilog=example("easeml artifacts sweep --dry-run"))
+@click.option("--days", type=float, default=30.0, show_default=True, help="Only what nothing has written for so long.")
+@click.option("--dry-run", is_flag=True, help="List the files; remove none.")
+@artifacts_option
+@database_option
+@json_option
+def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Remove files that no row names: what was left by processes that were killed between a file and its row.
+
+    Models, data, feeds, programs of candidates, released sets and checkpoints of trials that have not ended are named.
+    A program that was packed and that no candidate names for so long is removed, too; pack it again, its reference
+    stays the same.
+    """
+    from easeml_core.services.operations.tenant_files import sweep_files
+
+    store, place = open_installation(database, artifacts)
+    done = sweep_files(store, place, days=days, dry_run=dry_run)
+    if as_json:
+        show_json(done)
+        return
+    for one in done.orphans:
+        click.echo(f"{one.path}: {one.bytes:,} bytes, {one.days:,.1f} days old")
+    click.echo(f"{counted(len(done.orphans), 'file')} that no row names, {done.removed:,} removed")
+
+
 _MOST_COLUMNS = 20
 _LONGEST_PROGRAM = 300
 _EXAMPLES = """\b

@@ -178,6 +178,7 @@ _COMMANDS = (
         "The command reads settings and what its caller enters, or files of the caller.",
         """
         artifacts move
+        artifacts sweep
         cache clear
         cache show
         candidate add

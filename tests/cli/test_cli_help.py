@@ -34,6 +34,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
     assert {" ".join(path) for path in LEAVES} == {
         "alerts",
         "artifacts move",
+        "artifacts sweep",
         "audit",
         "backtest",
         "cache clear",

@@ -17,8 +17,9 @@ from easeml_core.errors import EasemlError
 from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes, out_of_step
-from easeml_core.store.artifacts.local import MARKER, ArtifactStore, is_unfinished
-from easeml_core.store.artifacts.references import NAMED_FILES
+from easeml_core.store.artifacts.local import ArtifactStore, is_unfinished
+from easeml_core.store.artifacts.orphans import orphans_among, stored_files
+from easeml_core.store.artifacts.references import NAMED_FILES, NamedFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -179,12 +180,10 @@ def broken_artifacts(rows: Rows, place: Path) -> list[str]:
 
 def orphans(rows: Rows, place: Path) -> list[str]:
     """Return files of the artifact store that no row names: what is stored before its row may stay, as a whole file."""
-    store = ArtifactStore(place)
-    named = {
-        store.of_tenant(tenant)._place(reference.removeprefix("sha256:")) for tenant, reference, _ in rows(NAMED_FILES)
-    }
-    files = (path for path in place.rglob("*") if path.is_file() and path.name != MARKER and path not in named)
-    return [f"{'unfinished' if is_unfinished(path) else 'whole'} {path.relative_to(place)}" for path in files]
+    named = {NamedFile(tenant, reference) for tenant, reference, _ in rows(NAMED_FILES)}
+    ended = {number for (number,) in rows("SELECT id FROM work.trials WHERE finished_at IS NOT NULL")}
+    found = orphans_among(stored_files(ArtifactStore(place)), named, ended)
+    return [f"{'unfinished' if is_unfinished(file.path) else 'whole'} {file.path}" for file in found]
 
 
 def broken_products(worker: Store, referee: Store, keys: Path, artifacts: Path) -> list[str]:

@@ -1,15 +1,22 @@
-"""Files of tenants: moved from the place where an earlier version kept those of all, and checked for their rights."""
+"""Files of tenants: moved from the place where an earlier version kept those of all, checked for rights, and removed.
+
+What is removed are files that no row names (``store/artifacts/orphans.py``).
+"""
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from easeml_core.config import require
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ArtifactError
+from easeml_core.errors import ArtifactError, InvalidInputError, StateError
+from easeml_core.store.artifacts.orphans import DAY_SECONDS, find_orphans, remove_orphan
 from easeml_core.store.artifacts.references import named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.artifacts.tenant_folders import folder_of, writable_above
+from easeml_core.store.logins import needs_token
 from easeml_core.store.queries import health
 from easeml_core.store.tables import studies
 
@@ -18,6 +25,10 @@ if TYPE_CHECKING:
 
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+
+
+ORPHAN_DAYS = 30.0
+"""How long a file that no row names lies unwritten until it is removed, by default."""
 
 
 @typed_record
@@ -79,6 +90,72 @@ def _move(artifacts: ArtifactStore, reference: str, tenants: list[str]) -> None:
             for tenant in tenants:
                 artifacts.of_tenant(tenant).put(path)
     artifacts.discard(reference)
+
+
+@typed_record
+class Orphan:
+    """A file that no row names.
+
+    Attributes:
+        path: Inside the artifact store.
+        tenant: In whose folder it lies; None for the common place.
+        bytes: Its size.
+        days: Since it was written last.
+    """
+
+    path: str
+    tenant: str | None
+    bytes: int
+    days: float
+
+
+@typed_record
+class SweptFiles:
+    """The answer of ``easeml artifacts sweep``.
+
+    Attributes:
+        orphans: The files that no row names, by path.
+        removed: How many of them were removed.
+        days: How long a file must have lain unwritten.
+        dry_run: Whether none was to be removed.
+    """
+
+    orphans: tuple[Orphan, ...]
+    removed: int
+    days: float
+    dry_run: bool
+
+
+def sweep_files(
+    store: Store, artifacts: ArtifactStore, *, days: float = ORPHAN_DAYS, dry_run: bool = False
+) -> SweptFiles:
+    """Remove files that no row names and that nothing has written for some days.
+
+    Args:
+        store: A role that sees the rows of all tenants: ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
+        artifacts: The installation's store.
+        days: At least one, for a removal: a file lies there before its row does.
+        dry_run: Only list them.
+
+    Raises:
+        ConfigError: The days are too few.
+        StateError: The role sees the rows of some tenants only.
+        InvalidInputError: The store is an address, where nothing can be locked: its orphans are only listed.
+    """
+    least = 0.0 if dry_run else 1.0
+    require(least <= days <= 36_500, "days", days, f"from {least:g} to 36,500")
+    if not dry_run and isinstance(artifacts, RemoteArtifactStore):
+        message = f"{artifacts.place} has no locks, so orphans there are only listed: give --dry-run"
+        raise InvalidInputError(message)
+    with store.begin() as tx:
+        if needs_token(tx):
+            message = "this login sees the rows of some tenants only: the files of all others would be orphans"
+            raise StateError(message)
+        found = find_orphans(tx, artifacts, older_than=days * DAY_SECONDS)
+    removed = sum(not dry_run and remove_orphan(artifacts, file, older_than=days * DAY_SECONDS) for file in found)
+    now = time.time()
+    shown = [Orphan(str(f.path), f.tenant, f.size, round((now - f.modified) / DAY_SECONDS, 2)) for f in sorted(found)]
+    return SweptFiles(tuple(shown), removed, days, dry_run)
 
 
 def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:

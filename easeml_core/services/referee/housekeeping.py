@@ -17,6 +17,8 @@ from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
+from easeml_core.store.artifacts.orphans import remove_orphans
+from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.tables import claims, promotions
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
@@ -33,6 +35,7 @@ logger = logging.getLogger(__name__)
 _AGAIN_SECONDS = 300.0
 """Longest pause of work that failed, or had nothing to do."""
 
+_ORPHANS_SECONDS = 86_400.0
 _CHECK_SECONDS = 60.0
 """Pause until results are looked at again, once none of the sample waits."""
 
@@ -53,6 +56,7 @@ class Housekeeper:
         lease: Of this process: one referee at a time runs earlier models.
         repositories: Name of a git bundle to its repository, whose tag follows production.
         check_share: Probability with which a trial's result is measured anew, in [0, 1].
+        orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class Housekeeper:
         repositories: Mapping[str, Path],
         *,
         check_share: float = 0.0,
+        orphan_days: float = 0.0,
     ) -> None:
         self._store, self._artifacts, self._repositories = store, artifacts, repositories
-        self._lease, self._check_share = lease, check_share
+        self._lease, self._check_share, self._orphan_days = lease, check_share, orphan_days
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = self._checks_due = 0.0
+        self._orphans_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
@@ -89,7 +95,10 @@ class Housekeeper:
                 return False
         ran = yield from self._run_one_model()
         ran = self._measure_one_anew() if ran is None else ran
-        return ran or self._check_one_result()
+        ran = ran or self._check_one_result()
+        if not ran:
+            self._remove_orphans()
+        return ran
 
     def _move_tags(self) -> None:
         """Move the tags when production has moved, and at intervals, as a tag may have been moved by hand."""
@@ -164,3 +173,18 @@ class Housekeeper:
             logger.exception("a result was not measured")
         self._checks_due = time.monotonic() + _CHECK_SECONDS
         return False
+
+    def _remove_orphans(self) -> None:
+        """Remove files that no row names, once a day; at an address nothing can be locked, so none is removed there."""
+        if not self._orphan_days or time.monotonic() < self._orphans_due:
+            return
+        self._orphans_due = time.monotonic() + _ORPHANS_SECONDS
+        if isinstance(self._artifacts, RemoteArtifactStore):
+            return
+        try:
+            removed = remove_orphans(self._store, self._artifacts, days=self._orphan_days)
+        except Exception:  # as above
+            logger.exception("files that no row names were not removed")
+            return
+        if removed:
+            logger.info("%d files that no row names were removed", removed)

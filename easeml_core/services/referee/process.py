@@ -86,6 +86,7 @@ class Duties:
         keys: This host's key folder (``services/evidence``); None signs and checks nothing.
         audit_share: Largest share of the time that checks of the audit's chain take (``Notary``), in [0, 1).
         check_share: Probability with which a trial's result is measured anew (``quality_checks``), in [0, 1].
+        orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
         put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
         workers: How many requests are decided at a time, and models run, >= 1.
         lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
@@ -107,6 +108,7 @@ class Duties:
     keys: Path | None = None
     audit_share: float = 0.0
     check_share: float = 0.0
+    orphan_days: float = 0.0
     put_offs: int = MOST_PUT_OFFS
     workers: int = 1
     lease_seconds: float = LEASE_SECONDS
@@ -154,7 +156,12 @@ class Referee:
         self._idle_has_more = True
         self._idle = threading.Lock()
         self._housekeeper = Housekeeper(
-            store, artifacts, self._lease, self._duties.repositories, check_share=self._duties.check_share
+            store,
+            artifacts,
+            self._lease,
+            self._duties.repositories,
+            check_share=self._duties.check_share,
+            orphan_days=self._duties.orphan_days,
         )
 
     def _keep_time(

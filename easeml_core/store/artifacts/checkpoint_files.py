@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
-_FOLDER = "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
@@ -24,7 +24,7 @@ def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
     Raises:
         ArtifactError: The folder cannot be made.
     """
-    return artifacts.part(_FOLDER, str(trial_id))
+    return artifacts.part(CHECKPOINTS, str(trial_id))
 
 
 def remove_ended(store: Store, artifacts: ArtifactStore) -> list[int]:
@@ -32,11 +32,11 @@ def remove_ended(store: Store, artifacts: ArtifactStore) -> list[int]:
 
     What another account keeps from us, or another worker removes meanwhile, stays or is gone: no reason to stop.
     """
-    there = [int(name) for name in artifacts.parts(_FOLDER) if name.isdecimal() and len(name) < 19]
+    there = [int(name) for name in artifacts.parts(CHECKPOINTS) if name.isdecimal() and len(name) < 19]
     if not there:
         return []
     with store.begin() as tx:
         ended = ended_trials(tx, there)
     for trial_id in ended:
-        artifacts.remove_part(_FOLDER, str(trial_id))
+        artifacts.remove_part(CHECKPOINTS, str(trial_id))
     return ended

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import stat
 import tempfile
 import time
 import uuid
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
@@ -61,7 +62,7 @@ class Staged(NamedTuple):
     fetched: int = 0
 
 
-def is_unfinished(path: Path) -> bool:
+def is_unfinished(path: PurePath) -> bool:
     """Whether a file of a store's folder has not got its content and its name yet."""
     return path.name.startswith(_UNFINISHED)
 
@@ -344,7 +345,7 @@ class ArtifactStore:
                     digest = hashlib.file_digest(copy, "sha256").hexdigest()  # the original may be changing
                 place = _step(folder, digest[:2], makes=True)
                 try:
-                    if not _is_intact(place, digest):
+                    if not _is_renewed(place, digest):
                         if _is_folder(place, digest):  # a file cannot take the place of a folder
                             os.rename(digest, name + "-", src_dir_fd=place, dst_dir_fd=place)
                         os.replace(name, digest, src_dir_fd=folder, dst_dir_fd=place)  # whole or not at all
@@ -417,12 +418,18 @@ def digest_of(reference: str) -> str:
     return match[1]
 
 
-def _is_intact(folder: int, digest: str) -> bool:
+def _is_renewed(folder: int, digest: str) -> bool:
+    """Whether the file is there, whole and young by now: the removal of orphans leaves it until its row is written."""
     try:
         with _open_plain(digest, folder) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == digest
+            # A removal that is under way ends first, or is not waited for: its owner could hold the lock for ever.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return False
+            os.utime(file.fileno())
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(digest, dir_fd=folder, follow_symlinks=False))
     except OSError:
-        return False  # nothing there, or no plain file: the copy takes its place
+        return False  # nothing there, no plain file, or another account's: the copy takes its place
 
 
 def _is_folder(folder: int, name: str) -> bool:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import uuid
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from easeml_core.remote.files import About, OnProgress, RemoteFile
+
+
+_WRITTEN = ("LastModified", "mtime", "updated", "last_modified", "created")
+"""What file systems of fsspec call the time at which a file was written."""
 
 
 def artifact_store(root: str | Path, cache: FileCache | None = None) -> ArtifactStore:
@@ -126,6 +130,18 @@ class RemoteArtifactStore(ArtifactStore):
         with contextlib.suppress(OSError):
             return self._own(digest_of(reference)) is not None
         return False
+
+    def listed(self) -> Iterator[tuple[PurePosixPath, int, float]]:
+        """Yield path, bytes and time of the last write of each file, as far as the object store says when that was."""
+        whole = self._root().address
+        with as_os_errors():
+            found = filesystem(whole.protocol).find(_key(whole), detail=True)
+        for key, about in found.items():
+            written = next((about[name] for name in _WRITTEN if about.get(name) is not None), None)
+            if written is not None:
+                modified = written.timestamp() if hasattr(written, "timestamp") else float(written)
+                inner = PurePosixPath(str(key).lstrip("/")).relative_to(_key(whole).strip("/"))
+                yield inner, int(about.get("size") or 0), modified
 
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.

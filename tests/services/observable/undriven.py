@@ -45,8 +45,8 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
-        "The command needs the address of the owner: it gives logins the rows of tenants, or moves files by them.",
-        *("tenant login", "tenant logout", "artifacts move"),
+        "The command needs an address that sees all tenants: it gives logins their rows, or moves their files.",
+        *("tenant login", "tenant logout", "artifacts move", "artifacts sweep"),
     ),
     *_undriven(
         Kind.COMMAND,

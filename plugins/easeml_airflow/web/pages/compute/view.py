@@ -302,7 +302,7 @@ def _policy(policy: PolicyReport) -> list[tuple[str, str]]:
 
 @dataclass(frozen=True, slots=True)
 class TenantRow:
-    """What one tenant may use; ``used_bar`` is in per cent of its quota."""
+    """What one tenant may use; ``used_bar`` is in per cent of its quota. ``flag`` says that results did not hold."""
 
     tenant: str
     weight: float
@@ -311,6 +311,7 @@ class TenantRow:
     charged: str
     quota_hours: float | None
     used_bar: float | None
+    flag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,4 +350,5 @@ def _limits(tenant: TenantReport) -> TenantRow:
         charged=seconds_text(used),
         quota_hours=None if quota is None else quota / 3600,
         used_bar=None if quota is None else round(min(100.0, 100 * used / quota), 1),
+        flag=f"{counted(tenant.not_held, 'result')} did not hold" if tenant.not_held else "",
     )
