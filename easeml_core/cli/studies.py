@@ -157,7 +157,7 @@ def make_login(
 @tenant.command("folder", epilog=example("easeml tenant folder garden --group easeml-garden"))
 @click.argument("name")
 @click.option(
-    "--group", required=True, help="Group of the accounts that may: the tenant's, the devices', the referee's."
+    "--group", required=True, help="Of the accounts of the tenant's workers, devices, referee and API server."
 )
 @artifacts_option
 @database_option

@@ -1,8 +1,9 @@
 """Rights of tenants' folders in an artifact store: a group for each, and nothing for any other account.
 
-A tenant's folder belongs to a group of the operating system whose members are the accounts of the tenant's workers, of
-the device workers, and of the referee. Its mode is 2770: what any of them makes inside belongs to that group too. The
-folders above it may be written by their owner alone, so that no tenant can put another folder in its place.
+A tenant's folder belongs to a group of the operating system whose members are the accounts of the tenant's workers,
+the device workers, the referee and the API server. Its mode is 2770: what any of them makes inside belongs to that
+group too. The folders above it may be written by their owner alone, so that no tenant can put another folder in its
+place.
 """
 
 from __future__ import annotations

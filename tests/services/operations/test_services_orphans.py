@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -75,7 +76,7 @@ def test_what_no_row_names_is_removed_and_nothing_else(trained: ArtifactStore, d
     kept = {
         lay(root, "tenants/lab", content="young", days=LATELY),
         lay(root, f"tenants/lab/checkpoints/{waiting}", "ab/" + "a" * 64),
-        lay(root, "tenants/lab/uploads/2026-01-01", "ab/" + "a" * 64),
+        lay(root, f"tenants/lab/uploads/{datetime.now(UTC).date()}", "ab/" + "a" * 64),
         lay(root, "tenants/lab", "notes.txt"),
         lay(root, ".", "easeml.conf"),
         lay(root, ".", f"{model.name[:2]}/{model.name}", content="where an earlier version has kept it"),
