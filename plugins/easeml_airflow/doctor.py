@@ -5,6 +5,7 @@ Airflow itself is not imported, since that takes seconds. The entry point ``ease
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import urllib.error
@@ -20,6 +21,7 @@ from easeml_core.errors import ConfigError, EasemlError, InvalidInputError, coun
 from easeml_core.remote.urls import WEB, parse_url
 from easeml_core.services.operations.checks import Check
 from easeml_core.store.database import Store
+from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.queries import health
 from easeml_core.store.roles import WORKER
 from easeml_core.store.server.server import Server, default_home
@@ -34,6 +36,8 @@ VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
 WHOLE_EXTRA = "__extra__"
 """What Airflow calls an extra in an address that its parameters cannot say."""
 
+_CONNECTION, _MULTI_TEAM = "AIRFLOW_CONN_", "AIRFLOW__CORE__MULTI_TEAM"
+
 ANSWER_SECONDS = 10.0
 MOST_BYTES = 1_000_000
 _REVISION = re.compile(r"^(down_revision|revision)(?:: [^=]+)? = (.+)$", re.MULTILINE)
@@ -41,9 +45,14 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 def airflow_checks(place: Installation) -> list[Check]:
-    """Every check of Airflow: connection, tables, device pool."""
+    """Every check of Airflow: connection, teams, tables, device pool."""
     metadata_url = metadata_address(place.environment)
-    return [check_connection(place.environment), check_metadata(metadata_url), check_pool(place.api_server)]
+    return [
+        check_connection(place.environment),
+        check_teams(place.environment),
+        check_metadata(metadata_url),
+        check_pool(place.api_server),
+    ]
 
 
 def metadata_address(environment: Mapping[str, str]) -> str | None:
@@ -83,6 +92,31 @@ def check_connection(environment: Mapping[str, str]) -> Check:
     except ConfigError as error:
         return Check(name, "failed", f"{where}: {error}", remedy)
     return _reached(name, connection, tls, f"{where}, artifacts at {place}")
+
+
+def check_teams(environment: Mapping[str, str]) -> Check:
+    """Say which tenants' connections stand in the environment, and whether Airflow keeps them from other teams' tasks.
+
+    Whether the workers of each team have a separate account of the operating system is not seen from here.
+    """
+    name = "Airflow teams"
+    found = {}
+    for variable, text in environment.items():
+        if variable.startswith(_CONNECTION):
+            with contextlib.suppress(ValueError, TypeError):
+                login = str(_connection(text).get("login") or "")
+                if login.startswith(LOGIN_PREFIX):
+                    found[variable.removeprefix(_CONNECTION).lower()] = login
+    if not found:
+        return Check(name, "skipped", "the environment has no connection of a tenant's login: one team, it seems")
+    listed = ", ".join(f"{connection} ({login})" for connection, login in sorted(found.items()))
+    if len(set(found.values())) < len(found):
+        return Check(name, "warning", f"{listed}: two teams share a login", "give each a login: `easeml tenant login`")
+    if environment.get(_MULTI_TEAM, "").lower() not in ("1", "true", "t", "yes", "on"):
+        remedy = f"set {_MULTI_TEAM}=True, and run each team's workers under a separate account (docs/security.md)"
+        said = "multi-team mode is not on here, and without it Airflow gives every task every connection"
+        return Check(name, "warning", f"{listed}; {said}", remedy)
+    return Check(name, "ok", f"{listed}; multi-team mode; that each team's workers have a separate account is not seen")
 
 
 def _connection(text: str) -> JsonObject:

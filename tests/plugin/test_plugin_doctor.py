@@ -23,6 +23,7 @@ from easeml_airflow.doctor import (
     check_connection,
     check_metadata,
     check_pool,
+    check_teams,
     metadata_address,
 )
 from easeml_core.services.operations.doctor import CONTRIBUTED, ApiServer, Installation, examine
@@ -50,6 +51,31 @@ def test_the_package_contributes_them(tmp_path: Path, monkeypatch: pytest.Monkey
         check for check in examine(place) if check.name in ("Airflow connection", "Airflow tables", "device pool")
     ]
     assert [check.state for check in checks] == ["skipped"] * 3
+
+
+@pytest.mark.parametrize(
+    ("environment", "state", "words"),
+    [
+        ({"AIRFLOW_CONN_EASEML_DEFAULT": "easeml://easeml_worker@h/d"}, "skipped", "one team"),
+        (
+            {"AIRFLOW_CONN_A": "easeml://easeml_t_a@h/d", "AIRFLOW_CONN_B": "{"},
+            "warning",
+            "every task every connection",
+        ),
+        ({"AIRFLOW_CONN_A": "easeml://easeml_t_a@h/d", "AIRFLOW_CONN_B": "x://easeml_t_a@h/d"}, "warning", "share"),
+        (
+            {"AIRFLOW_CONN_A": '{"login": "easeml_t_a"}', "AIRFLOW__CORE__MULTI_TEAM": "True"},
+            "ok",
+            "a (easeml_t_a); multi-team mode",
+        ),
+    ],
+)
+def test_it_says_whether_airflow_keeps_connections_of_teams_apart(
+    environment: dict[str, str], state: str, words: str
+) -> None:
+    found = check_teams(environment)
+    assert found.state == state
+    assert words in found.found
 
 
 def test_airflows_tables_are_looked_for_where_its_environment_says(

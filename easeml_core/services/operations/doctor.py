@@ -265,8 +265,8 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
-        check_tenants(*logins, health.tenants_with_false_results(tx) if is_ready else []),
-        check_scheduler(tx, logins[0])
+        check_tenants(logins, health.tenants_with_false_results(tx) if is_ready else []),
+        check_scheduler(tx, logins.logins)
         if is_ready
         else Check("scheduler", "skipped", "the schema must be upgraded first"),
     ]
@@ -418,15 +418,20 @@ def _roles(role: str, missing: list[str]) -> Check:
     return Check("roles", "ok", "all three are there")
 
 
-def check_tenants(logins: int, open_tables: int, flagged: list[str]) -> Check:
-    """Say whether tenants are one team, or have logins and row rules hold, and whose results did not hold."""
-    if logins and open_tables:
-        return Check("tenants", "failed", f"{open_tables} tables have no row rules", "run `easeml db upgrade`")
+def check_tenants(kept: health.TenantLogins, flagged: list[str]) -> Check:
+    """Say whether tenants are one team, or what keeps them apart, and whose results did not hold."""
+    if kept.logins and kept.open_tables:
+        return Check("tenants", "failed", f"{kept.open_tables} tables have no row rules", "run `easeml db upgrade`")
     if flagged:
         found = f"results did not hold when they were measured anew: {', '.join(flagged)}"
         return Check("tenants", "warning", found, "`easeml audit` names the trials, `easeml tenant list` counts them")
-    one_team = "one team: the tasks of all tenants share easeml_worker (docs/security.md)"
-    return Check("tenants", "ok", f"logins of tenants: {logins}" if logins else one_team)
+    if not kept.logins:
+        return Check("tenants", "ok", "one team: the tasks of all tenants share easeml_worker (docs/security.md)")
+    found = f"logins of tenants: {kept.logins}, of workers for all tenants: {kept.devices}"
+    if not kept.viewers:
+        remedy = "make the role easeml_viewer as docs/install.md says (The database)"
+        return Check("tenants", "warning", f"{found}; the pages keep tenants apart by their filters alone", remedy)
+    return Check("tenants", "ok", f"{found}; the pages look with a tenant's rights")
 
 
 def check_sealed(rights: health.WorkerRights) -> Check:

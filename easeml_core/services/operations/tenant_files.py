@@ -166,7 +166,7 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
         artifacts: The installation's store. The policies of a bucket cannot be seen from here.
     """
     with store.begin() as tx:
-        logins, _ = health.logins_of_tenants(tx)
+        logins = health.logins_of_tenants(tx).logins
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]
     if not logins or isinstance(artifacts, RemoteArtifactStore):
         return None

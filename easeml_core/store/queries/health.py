@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
-from easeml_core.store.logins import LOGIN_PREFIX
-from easeml_core.store.roles import OWNER, REFEREE, WORKER
+from easeml_core.store.logins import DEVICE_PREFIX, LOGIN_PREFIX
+from easeml_core.store.roles import OWNER, REFEREE, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -91,15 +91,36 @@ def rights_of_worker(tx: Connection) -> WorkerRights:
     return replace(found, tables=tuple(r.relname for r in rows(tx, _SEALED_TABLES, worker=WORKER)))
 
 
-def logins_of_tenants(tx: Connection) -> tuple[int, int]:
-    """Return how many logins of tenants the server has, and how many tables of ``work`` have no row rules."""
+class TenantLogins(NamedTuple):
+    """What keeps tenants apart in the database.
+
+    Attributes:
+        logins: Logins of tenants on the server.
+        devices: Logins of workers that train for all tenants.
+        open_tables: Tables of ``work`` without row rules.
+        viewers: Whether the pages can take a tenant's rights: the server has the role, and ``easeml_worker`` is its
+            member.
+    """
+
+    logins: int
+    devices: int
+    open_tables: int
+    viewers: bool
+
+
+def logins_of_tenants(tx: Connection) -> TenantLogins:
+    """Return what keeps tenants apart."""
     asked = (
         "SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :prefix)) AS logins, "
+        "(SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :devices)) AS devices, "
+        "EXISTS (SELECT FROM pg_catalog.pg_roles v JOIN pg_catalog.pg_roles w ON pg_has_role(w.oid, v.oid, 'MEMBER') "
+        "WHERE v.rolname = :viewer AND w.rolname = :worker) AS viewers, "
         "(SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('work') AND relkind = 'r' "
         "AND NOT relrowsecurity) AS tables"
     )
-    found = row(tx, asked, prefix=LOGIN_PREFIX)
-    return (0, 0) if found is None else (found.logins, found.tables)
+    found = row(tx, asked, prefix=LOGIN_PREFIX, devices=DEVICE_PREFIX, viewer=VIEWER, worker=WORKER)
+    assert found is not None
+    return TenantLogins(found.logins, found.devices, found.tables, bool(found.viewers))
 
 
 def tenants_with_false_results(tx: Connection) -> list[str]:
