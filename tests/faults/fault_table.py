@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = ROOT / "benchmarks" / "results" / "faults.jsonl"
+RECORD_OF_STACKS = RECORD.with_name("faults_on_stacks.jsonl")
 """Rounds whose table is in the documentation; a further run goes on from its last seed."""
 
 _OPEN = "was never answered"
@@ -91,7 +92,10 @@ def page_with(rounds: Sequence[dict[str, Any]], page: str) -> str:
 def main(paths: Sequence[str]) -> None:
     """Print the tables of these files, or write those of the record into the page."""
     if not paths:
-        _PAGE.write_text(page_with(read_rounds(RECORD), _PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        _PAGE.write_text(
+            page_with([*read_rounds(RECORD), *read_rounds(RECORD_OF_STACKS)], _PAGE.read_text(encoding="utf-8")),
+            encoding="utf-8",
+        )
         return
     rounds = [r for path in paths for r in read_rounds(Path(path))]
     print("\n\n".join(table_of(found) for found in parted(rounds).values() if found))

@@ -26,7 +26,7 @@ import psycopg2
 from fault_checks import every_fault, left_over, orphans
 from fault_kinds import FAULTS, NotReachedError
 from fault_round import ROOT, Round, commit, line_of, safely
-from fault_table import RECORD, read_rounds, table_of
+from fault_table import RECORD, RECORD_OF_STACKS, read_rounds, table_of
 from fault_world import PEOPLE, World, Worlds
 
 from easeml_core.errors import EasemlError
@@ -219,7 +219,8 @@ def main(rounds: int, seed: int | None, fault: str | None, results: Path, second
         sys.path.append(str(ROOT / "scripts"))
     if fault is not None and fault not in (known := _fault_names(is_stack)):
         raise click.BadParameter(f"{fault!r} is none of {', '.join(known)}", param_hint="--fault")
-    earlier = [r for r in (*read_rounds(RECORD), *read_rounds(results)) if r.get("stack", False) == is_stack]
+    recorded = read_rounds(RECORD_OF_STACKS if is_stack else RECORD)
+    earlier = [r for r in (*recorded, *read_rounds(results)) if r.get("stack", False) == is_stack]
     first = seed if seed is not None else max((r["seed"] for r in earlier), default=0) + 1
     results.parent.mkdir(parents=True, exist_ok=True)
     home = Path(stack) if stack not in (None, _OWN_STACK) else None
