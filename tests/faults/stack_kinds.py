@@ -21,6 +21,7 @@ from fault_kinds import (
     use_up_connections,
 )
 from fault_world import send
+from stack.components import SUGGESTING
 from stack_world import PARTS
 
 from easeml_core.errors import EasemlError
@@ -54,22 +55,28 @@ def end_part(world: StackWorld, rng: random.Random) -> str:
 
 
 def kill_scheduler_of_logins(world: StackWorld, rng: random.Random) -> str:
-    """SIGKILL of `easeml scheduler`, once a request waits for it if one comes."""
-    with contextlib.suppress(NotReachedError):
-        _await_rows(world, *POINTS["a request for suggestions is open"], seconds=20.0)
-    return _signalled(world, "easeml-scheduler", signal.SIGKILL)
+    """SIGSTOP of `easeml scheduler` until a request waits for it, then SIGKILL."""
+    found = world.part(SUGGESTING)
+    if not any(send(process.pid, signal.SIGSTOP) for process in found):
+        raise NotReachedError(f"{SUGGESTING} does not run")
+    try:
+        _await_rows(world, *POINTS["a request for suggestions is open"])
+    finally:
+        _kill(found)
+    return f"killed {SUGGESTING} while a request waits for it"
 
 
 def cut_scheduler_of_logins(world: StackWorld, rng: random.Random) -> str:
-    """The role of `easeml scheduler` may not connect, and its connections are ended."""
+    """The role of `easeml scheduler` may not connect until a request waits for it, and its connections are ended."""
     seconds = rng.uniform(*_AWAY)
     world.rows("ALTER ROLE easeml_scheduler CONNECTION LIMIT 0")
     try:
         world.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'easeml_scheduler'")
+        _await_rows(world, *POINTS["a request for suggestions is open"])
         time.sleep(seconds)
     finally:
         world.rows("ALTER ROLE easeml_scheduler CONNECTION LIMIT -1")
-    return f"easeml_scheduler had no connection for {seconds:.1f} s"
+    return f"easeml_scheduler had no connection until {seconds:.1f} s after a request waited"
 
 
 def stop_part(world: StackWorld, rng: random.Random) -> str:
@@ -229,14 +236,15 @@ def none(world: StackWorld, rng: random.Random) -> str:
     return "nothing"
 
 
+KILL_SUGGESTING, CUT_SUGGESTING = "kill easeml scheduler", "cut easeml scheduler off"
 STACK_FAULTS: Mapping[str, tuple[StackFault, int]] = {
     "none": (none, 2),
     "kill a part": (kill_part, 6),
     "end a part": (end_part, 2),
     "stop a part": (stop_part, 4),
     "kill all parts": (kill_parts, 2),
-    "kill easeml scheduler": (kill_scheduler_of_logins, 3),
-    "cut easeml scheduler off": (cut_scheduler_of_logins, 2),
+    KILL_SUGGESTING: (kill_scheduler_of_logins, 3),
+    CUT_SUGGESTING: (cut_scheduler_of_logins, 2),
     "kill the launcher": (kill_launcher, 2),
     "kill everything": (kill_everything, 2),
     "kill nearly everything": (kill_nearly_everything, 2),

@@ -14,7 +14,7 @@ import psycopg2
 from fault_checks import OPEN, broken_artifacts, broken_products, broken_rows, orphans
 from fault_kinds import NotReachedError
 from fault_round import Round, commit, safely
-from stack_kinds import STACK_FAULTS
+from stack_kinds import CUT_SUGGESTING, KILL_SUGGESTING, STACK_FAULTS
 from stack_work import StackWork
 from stack_world import StackWorld, since_now
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 USUAL_SECONDS = 25.0
 """About how long the work of a round takes without a fault."""
+
+AT_ONCE = ("named point", KILL_SUGGESTING, CUT_SUGGESTING)
+"""Faults that wait for a moment of the work: they begin within its first second."""
 
 LIMIT_SECONDS = 300.0
 _LOOK_SECONDS = 0.5
@@ -58,15 +61,15 @@ def choose(seed: int) -> tuple[str, float, random.Random]:
     rng = random.Random(f"stack {seed}")
     names = list(STACK_FAULTS)
     fault = rng.choices(names, [STACK_FAULTS[name][1] for name in names])[0]
-    after = rng.uniform(0.0, 1.0) if fault == "named point" else rng.uniform(0.0, USUAL_SECONDS)
-    return fault, after, rng
+    return fault, rng.uniform(0.0, USUAL_SECONDS), rng
 
 
 def play(world: StackWorld, seed: int, fault: str | None) -> Round:
     """Play one round."""
     chosen, after, rng = choose(seed)
     name = fault or chosen
-    work = StackWork(world, f"s{seed}", rng)
+    work = StackWork(world, f"s{seed}", rng, needs_login=name in (KILL_SUGGESTING, CUT_SUGGESTING))
+    after = after / USUAL_SECONDS if name in AT_ONCE else after
     before = world.restarts()
     work.start()
     time.sleep(after)

@@ -50,12 +50,13 @@ class StackWork(threading.Thread):
         world: The installation.
         study: Name of the new study.
         rng: Of the round: which way it goes.
+        needs_login: Whether it must go with the tenant's login.
     """
 
-    def __init__(self, world: StackWorld, study: str, rng: random.Random) -> None:
+    def __init__(self, world: StackWorld, study: str, rng: random.Random, *, needs_login: bool = False) -> None:
         super().__init__(name=f"work on {study}", daemon=True)
         self.world, self.study, self.rest = world, study, world.new_rest()
-        self.kind, self.has_login = rng.choice(KINDS), rng.random() < 0.5
+        self.kind, self.has_login = rng.choice(KINDS), rng.random() < 0.5 or needs_login
         self.broken: list[str] = []
         self.said: list[Said] = []
         self.runs: list[tuple[str, str]] = []
