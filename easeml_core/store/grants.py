@@ -162,7 +162,7 @@ TENANTS = {
 
 _COMMON = (
     *("alembic_version", "artifact_store", "heartbeats", "scheduler_beats", "restarts"),
-    *("tenants", "data_sets", "studies", "candidates", "data_versions", "data_parts"),
+    *("tenants", "data_sets", "studies", "candidates", "data_versions", "data_parts", "quality_checks"),
 )
 """What a device and the scheduler read of all tenants."""
 
@@ -195,7 +195,7 @@ SCHEDULERS = {
     name: _ALL
     for name in (
         *_COMMON,
-        *("curves", "rungs", "observations", "models", "quality_checks", "catalogue", "catalogue_changes"),
+        *("curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
         *("selection_settings", "production", "tenant_logins", "change_requests"),
     )
 } | {

@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 _MOST_TRIALS = 1000
 """Ended trials that are looked at: those of the study first, then the latest ones."""
 
-# Trials that a rung has stopped are left out: their final quality is unknown.
+# Trials that a rung has stopped are left out: their final quality is unknown; and results that did not hold.
 _ENDED = """
 SELECT c.quality, e.final, e.is_here, c.average FROM (
   SELECT t.id, t.study_id = :study_id AS is_here, o.quality AS final
   FROM work.trials t JOIN work.candidates k ON k.id = t.candidate_id JOIN work.observations o ON o.trial_id = t.id
   WHERE k.kind = ANY(:kinds) AND t.reevaluates IS NULL
   AND NOT EXISTS (SELECT FROM work.rungs r WHERE r.trial_id = t.id AND NOT r.goes_on)
+  AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = t.id AND q.outcome = 'not held')
   ORDER BY is_here DESC, t.finished_at DESC, t.id DESC LIMIT :most) e
 CROSS JOIN LATERAL (
   SELECT avg(p.quality) AS average, max(p.quality) FILTER (WHERE p.step = p.rung) AS quality
@@ -81,11 +82,12 @@ def ended_after(tx: Connection, *, study_id: int, kinds: Collection[str], share:
 
 
 def best_of_study(tx: Connection, *, study_id: int, data_version_id: int) -> float | None:
-    """The best quality that a study's trials have reached on these data; None for none."""
+    """The best quality that a study's trials have reached on these data, as far as it holds; None for none."""
     found = scalar(
         tx,
         "SELECT max(o.quality) FROM work.observations o JOIN work.trials t ON t.id = o.trial_id "
-        "WHERE t.study_id = :study_id AND t.data_version_id = :version",
+        "WHERE t.study_id = :study_id AND t.data_version_id = :version "
+        "AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = t.id AND q.outcome = 'not held')",
         study_id=study_id,
         version=data_version_id,
     )

@@ -100,8 +100,11 @@ class TrialLife(TrialReport):
     """A trial with its newest attempt: times, seconds lost and resumed, checkpoint, the last progress reported.
 
     ``start_seconds`` is the start of the process that succeeded, which is no part of its cost; None where it is.
+    ``checked`` says what the referee has found where it has measured the result anew: ``held``, ``not held`` or
+    ``unmeasurable``.
     """
 
+    checked: str | None
     attempt: int
     device: str | None
     start_seconds: float | None
@@ -204,8 +207,8 @@ def trial_life(tx: Connection, trial_id: int) -> TrialLife:
         NotFoundError: There is no such trial.
     """
     more = (
-        "t.attempt, t.device, t.start_seconds, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, "
-        "t.checkpoint_progress"
+        "(SELECT q.outcome FROM work.quality_checks q WHERE q.trial_id = t.id) AS checked, t.attempt, t.device, "
+        "t.start_seconds, t.lost_seconds, t.resumed_seconds, t.checkpoint_seconds, t.checkpoint_progress"
     )
     found = record(
         tx,
