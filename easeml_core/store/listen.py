@@ -73,7 +73,7 @@ class Listener:
 
     @contextlib.asynccontextmanager
     async def subscribed(self, topic: str, event: asyncio.Event | None = None) -> AsyncIterator[asyncio.Event]:
-        """An event, or the one given, that is set whenever the topic is notified."""
+        """An event, or the one given, that is set whenever the topic is notified; ``study:*`` is that of any study."""
         event = event or asyncio.Event()
         self._waiters[topic].add(event)
         try:
@@ -98,7 +98,8 @@ class Listener:
         else:
             topics = [n.payload for n in connection.notifies]
             connection.notifies.clear()
-            woken = [e for topic in topics for e in self._waiters.get(topic, ())]
+            asked = {name for topic in topics for name in (topic, f"{topic.partition(':')[0]}:*")}
+            woken = [e for topic in asked for e in self._waiters.get(topic, ())]
         for event in woken:
             event.set()
 

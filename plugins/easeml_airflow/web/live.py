@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
+import resource
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -21,15 +23,15 @@ from easeml_core.store.listen import Listener
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from easeml_airflow.web.server.site import Site
 
 MOST_OF_ONE = 12
 """Streams that one person may hold open; a browser opens one a page."""
 
-MOST = 400
-"""Streams that are open at once."""
+MOST = 1200
+"""Streams that are open at once, where the process may open twice as many files; else half of those."""
 
 SILENCE_SECONDS = 15.0
 """After so long without news a comment keeps what lies between from closing the connection."""
@@ -41,6 +43,10 @@ and what changes without an event, such as a deadline or a lost worker."""
 PAUSE_SECONDS = 1.0
 """News within this time are one event."""
 
+EVENTS_A_SECOND = 20
+"""Of all streams together, on average: a page that hears of a change asks for itself, which takes the server some 50
+ms. So the more streams are open, the longer news may wait, each stream for another time."""
+
 
 def routes(site: Site) -> APIRouter:
     """``/events``: hears of one study (``?study=NAME``), else of all that may be seen."""
@@ -48,7 +54,7 @@ def routes(site: Site) -> APIRouter:
     open_streams: Counter[str] = Counter()
 
     def is_full(name: str) -> bool:
-        return open_streams[name] >= MOST_OF_ONE or open_streams.total() >= MOST
+        return open_streams[name] >= MOST_OF_ONE or open_streams.total() >= most_streams()
 
     @router.get("/events")
     async def events(request: Request, study: str = "", viewer: Viewer = who) -> StreamingResponse:
@@ -62,10 +68,12 @@ def routes(site: Site) -> APIRouter:
                 return
             open_streams[viewer.name] += 1
             try:
-                async for event in _news(request, dsn, topics):
+                async for event in _news(request, dsn, topics, open_streams.total):
                     yield event
             finally:
                 open_streams[viewer.name] -= 1
+                if not open_streams[viewer.name]:
+                    del open_streams[viewer.name]
 
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         return StreamingResponse(counted(), media_type="text/event-stream", headers=headers)
@@ -73,16 +81,38 @@ def routes(site: Site) -> APIRouter:
     return router
 
 
+def most_streams() -> int:
+    """Return how many streams may be open: each takes a file descriptor, and other requests need some."""
+    return min(MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+
+
 def _topics(site: Site, viewer: Viewer, study: str) -> list[str]:
     if study:
         return [f"study:{site.study(viewer, study).name}"]
+    if viewer.sees_all:
+        return ["study:*"]
     with site.open_store().begin() as tx:
         known = studies.names_and_tenants(tx)
     return [f"study:{name}" for name, tenant in known if viewer.sees(name, tenant)]
 
 
-async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[str]:
-    """One event whenever something is heard; ends when the database is away, and the page polls from then on."""
+def pause_seconds(streams: int) -> float:
+    """Return how long news wait in one of so many open streams, at random: at least ``PAUSE_SECONDS``."""
+    spread = max(0.0, streams / EVENTS_A_SECOND - PAUSE_SECONDS)
+    return PAUSE_SECONDS + spread * random.random()  # noqa: S311 - spreads the load
+
+
+async def _news(
+    request: Request, dsn: str, topics: list[str], streams: Callable[[], int] = lambda: 1
+) -> AsyncIterator[str]:
+    """One event whenever something is heard; ends when the database is away, and the page polls from then on.
+
+    Args:
+        request: Of the browser.
+        dsn: Address of the database.
+        topics: What is heard of.
+        streams: How many streams are open.
+    """
     listener = Listener.of(dsn)
     async with contextlib.AsyncExitStack() as heard:
         news = asyncio.Event()
@@ -106,6 +136,6 @@ async def _news(request: Request, dsn: str, topics: list[str]) -> AsyncIterator[
             except TimeoutError:
                 yield ": still here\n\n"
                 continue
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause_seconds(streams()))
             news.clear()
             yield "event: changed\ndata:\n\n"

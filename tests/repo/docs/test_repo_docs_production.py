@@ -92,7 +92,7 @@ def test_connections_are_counted_as_the_store_opens_them() -> None:
         ("easeml_airflow.web.live", "SILENCE_SECONDS", 15, "read timeout is above 15 s"),
         ("easeml_airflow.web.live", "LIFE_SECONDS", 120, "ends by itself after 120 s"),
         ("easeml_airflow.web.live", "MOST_OF_ONE", 12, "12 of one person"),
-        ("easeml_airflow.web.live", "MOST", 400, "400 of all"),
+        ("easeml_airflow.web.live", "MOST", 1200, "1,200 of all"),
         ("easeml_airflow.web.pages.new_study.routes", "MOST_UPLOAD_BYTES", 256_000_000, "bodies up to 256 MB"),
         ("easeml_airflow.web.pages.labeling.routes", "MOST_BYTES", 8_000_000, "labels 8 MB"),
         ("easeml_airflow.web.pages.use.routes", "MOST_FILE_BYTES", 16_000_000, "rows to answer 16 MB"),

@@ -79,9 +79,14 @@ class Viewer:
         shown = [role for role in (Role.REFEREE, Role.OPERATOR, Role.LABELER) if role in self.roles]
         return " and ".join(shown).capitalize() or "Developer"
 
+    @property
+    def sees_all(self) -> bool:
+        """Whether pages may show them every study."""
+        return bool(self.roles & {Role.OPERATOR, Role.REFEREE})
+
     def sees(self, study: str, tenant: str) -> bool:
         """Whether pages may show them this study."""
-        return bool(self.roles & {Role.OPERATOR, Role.REFEREE}) or self.rights(study, tenant, write=False)
+        return self.sees_all or self.rights(study, tenant, write=False)
 
     def changes(self, study: str, tenant: str) -> bool:
         """Whether they may pause, resume, feed, hand in and cancel for this study."""

@@ -52,6 +52,25 @@ def test_news_of_other_studies_are_silence(store):
     assert events[1:] == [": still here\n\n"] * 2
 
 
+def test_one_topic_hears_of_every_study_and_of_nothing_else(store):
+    assert asyncio.run(heard(store, ["study:*"], ["study:other"], 2))[1] == "event: changed\ndata:\n\n"
+    assert asyncio.run(heard(store, ["study:*"], ["trial:1", "answer:7"], 2))[1] == ": still here\n\n"
+
+
+@pytest.mark.parametrize(("streams", "most"), [(1, 1.0), (20, 1.0), (1000, 50.0)])
+def test_the_more_pages_are_open_the_longer_news_may_wait(streams, most, monkeypatch):
+    monkeypatch.setattr(live, "PAUSE_SECONDS", 1.0)
+    drawn = [live.pause_seconds(streams) for _ in range(200)]
+    assert 1.0 <= min(drawn) <= max(drawn) <= most
+    assert streams < 21 or max(drawn) - min(drawn) > most / 2, "false alarm: (1/2)^199 * 200"
+
+
+def test_streams_leave_half_of_the_files_that_a_process_may_open(monkeypatch):
+    for limit, most in ((1024, 512), (100_000, live.MOST)):
+        monkeypatch.setattr(live.resource, "getrlimit", lambda _, limit=limit: (limit, limit))
+        assert live.most_streams() == most
+
+
 def test_somebody_hears_of_what_they_may_see(make_study, database, artifacts):
     make_study("cancer")
     make_study("wine", source="sklearn:wine", request_key="w")
@@ -62,7 +81,7 @@ def test_somebody_hears_of_what_they_may_see(make_study, database, artifacts):
 
     tenant = Viewer("uma", rights=lambda study, _tenant, *, write: study == "wine")
     assert topics(tenant) == ["study:wine"]
-    assert topics(Viewer("olga", frozenset({Role.OPERATOR}))) == ["study:cancer", "study:wine"]
+    assert topics(Viewer("olga", frozenset({Role.OPERATOR}))) == ["study:*"]
     assert topics(Viewer("eve")) == []
 
 
