@@ -33,11 +33,13 @@ from easeml_core.gate.decision import Decision, decide
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
-from easeml_core.stats.adaptivity import allocate
+from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.stats.paired_differing import Differing
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from numpy.typing import NDArray
 
 EXAMPLES, DELTA = 500, 0.05
@@ -67,6 +69,7 @@ class Attack:
         aim: The chance of a change that questions are tuned to.
         counted: False for the control.
         steps: H.
+        delta: What all answers of the set may err together.
     """
 
     name: str
@@ -79,6 +82,12 @@ class Attack:
     aim: float = 0.5
     counted: bool = True
     steps: int = 40
+    delta: float = DELTA
+
+    @property
+    def allocation(self) -> Allocation:
+        """How delta is divided over the steps."""
+        return allocate(self.adaptivity, self.steps, mode=self.mode, estimator="exact")
 
     @property
     def deviation(self) -> float:
@@ -90,20 +99,47 @@ class Attack:
         """Share of the examples whose label the input tells: enough to pass the first test half of the time."""
         nats = math.log(self.steps)
         if self.counted:
-            nats = allocate(self.adaptivity, self.steps, mode=self.mode, estimator="exact").log_multiplicity()
-        depth = -ndtri_exp(math.log(DELTA) - nats) + 1
+            nats = self.allocation.log_multiplicity()
+        depth = -ndtri_exp(math.log(self.delta) - nats) + 1
         return float(min(0.9, 2 * (GAIN + depth * self.deviation)))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """One model that is handed in.
+
+    Attributes:
+        predictions: On the examples of the set, shape ``(EXAMPLES,)``.
+        easy: Its share of right answers where the labels are known.
+        holds: Whether the condition is true of it.
+        log_level: Ln of the level at which the developer expects it to be judged.
+    """
+
+    predictions: NDArray[np.int64]
+    easy: float
+    holds: bool
+    log_level: float
 
 
 @dataclass
 class Life:
-    """One set under one attack."""
+    """One set under one attack.
+
+    Attributes:
+        attack: Which.
+        rng: Seeded.
+        labels: Of the examples, 0 or 1.
+        scale: Places of the known examples, in [0, 1); NaN where the label is a fair coin.
+        learnt: What the answers tell of each label, > 0 for 1.
+        base: The share of known examples on which the old model is right.
+    """
 
     attack: Attack
     rng: np.random.Generator
     labels: NDArray[np.int64] = field(init=False)
     scale: NDArray[np.float64] = field(init=False)
     learnt: NDArray[np.float64] = field(init=False)
+    base: float = 0.5
 
     def __post_init__(self) -> None:
         self.labels = self.rng.integers(0, 2, EXAMPLES)
@@ -116,38 +152,52 @@ class Life:
         known = np.where(self.scale < easy, self.labels, 1 - self.labels)
         return np.where(np.isnan(self.scale), guess, known)
 
-    def is_fooled(self) -> bool:
-        """Whether the mode's promise is broken before the set ends."""
-        attack, allocation = (
-            self.attack,
-            allocate(self.attack.adaptivity, self.attack.steps, mode=self.attack.mode, estimator="exact"),
-        )
-        sign = 1 if attack.mode == Mode.FP_FREE else -1
+    def play(self) -> Generator[Question, bool | None, None]:
+        """Yield the models that the developer hands in; each is answered by whether it passed, None where withheld."""
+        attack, allocation = self.attack, self.attack.allocation
+        sign = 1 if is_fp(attack) else -1
         is_answered = not attack.counted or allocation.kind is not Adaptivity.NONE
-        threshold = 0.5 + GAIN / attack.known
         changes, shift = 0, 0.0
         for step in range(attack.steps):
+            threshold = self.base + GAIN / attack.known
             tries = not is_answered or step >= attack.steps - ATTEMPTS
             nats = allocation.log_multiplicity(changes) if attack.counted else math.log(attack.steps)
-            log_level = math.log(DELTA) - nats
+            log_level = math.log(attack.delta) - nats
             depth = -ndtri_exp(log_level) + ndtri(attack.aim) + shift
             aimed = min(max(threshold + sign * depth * attack.deviation / attack.known, 0.0), 1.0)
             easy = float(threshold if tries else aimed)
             fresh = self.rng.integers(0, 2, EXAMPLES)
             spread = float(self.learnt[np.isnan(self.scale)].std())
             vote = (sign * self.learnt > SURE * spread).astype(np.int64) if spread else fresh
-            new = self.predictions(easy, vote if tries else fresh)
-            passed = passes(attack, self.labels, new, log_level)
-            is_error = passed == (sign > 0)
-            if is_error and sign * (easy - threshold) <= 0:
-                return True
+            holds = easy > threshold
+            passed = yield Question(self.predictions(easy, vote if tries else fresh), easy, holds, log_level)
             if is_answered:
                 # Only where it differs from the old model does a guess count, and only an answer by chance tells of it.
                 chance = attack.aim if sign > 0 else 1 - attack.aim
                 self.learnt += np.where(np.isnan(self.scale), fresh, 0) * (1 - chance if passed else -chance)
-                shift += STAIR * (attack.aim - 1 if is_error else attack.aim)
-            changes += allocation.is_change(passed=passed)
+                shift += STAIR * (attack.aim - 1 if passed == (sign > 0) else attack.aim)
+                changes += allocation.is_change(passed=bool(passed))
             if attack.counted and allocation.is_over(changes):
+                return
+
+    def is_wrong(self, question: Question, passed: bool) -> bool:
+        """Whether the answer is the one that the mode excludes; on the threshold both would be."""
+        if is_fp(self.attack):
+            return passed and not question.holds
+        return not passed and question.easy >= self.base + GAIN / self.attack.known
+
+    def is_fooled(self) -> bool:
+        """Whether the mode's promise is broken before the set ends."""
+        hidden = self.attack.counted and self.attack.allocation.kind is Adaptivity.NONE
+        developer = self.play()
+        question = next(developer, None)
+        while question is not None:
+            passed = passes(self.attack, self.labels, question.predictions, question.log_level)
+            if self.is_wrong(question, passed):
+                return True
+            try:
+                question = developer.send(None if hidden else passed)
+            except StopIteration:
                 return False
         return False
 

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import csv
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "at_scale"))
+
+import adversarial_lives
 
 from figures.commands import ROOT
 from figures.markdown import table
@@ -13,7 +19,6 @@ from figures.selection.tables import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from figures.commands import Runner
 
@@ -206,6 +211,11 @@ def rungs(_: Runner | None = None) -> str:
     return table(header, body)
 
 
+def lives(_: Runner | None = None) -> str:
+    """Broken promises of gate and meter, by what the developer does."""
+    return adversarial_lives.table_of(adversarial_lives.read_results())
+
+
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
     "child-start": starts,
@@ -217,5 +227,6 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-policies": PriceFigure((Section("", BINARY, POLICIES),), worst=True, commands=1),
     "five-studies": studies,
     "rungs": rungs,
+    "lives": lives,
 }
 """Name of the block in the page, and what makes it."""

@@ -114,7 +114,7 @@ NEVER: Mapping[str, str] = {
       SELECT x.request_id FROM (SELECT request_id, test_set_id, step, cached FROM work.gate_verdicts
         UNION ALL SELECT request_id, test_set_id, step, cached FROM work.meter_readings) x
       LEFT JOIN sealed.ledger l ON l.request_id = x.request_id
-      WHERE x.cached <> (l.id IS NULL) OR l.test_set_id <> x.test_set_id OR l.step <> x.step""",
+      WHERE x.cached <> (l.id IS NULL) OR l.test_set_id <> x.test_set_id OR l.system_step <> x.step""",
     "an entry of the ledger that nothing was answered for": """SELECT l.id FROM sealed.ledger l
       WHERE NOT EXISTS (SELECT FROM work.answers a WHERE a.request_id = l.request_id)""",
     # production

@@ -228,7 +228,7 @@ BENCHMARKS = re.findall(r"^\.venv/bin/python (\S+)(.*)$", TEXT, re.MULTILINE)
 
 
 def test_benchmarks_of_the_page_are_there_with_their_options() -> None:
-    assert [name for name, _ in BENCHMARKS] == ["benchmarks/meter_readings.py", "benchmarks/meter_sensors.py"]
+    assert [name for name, _ in BENCHMARKS] == ["benchmarks/meter_readings.py", "benchmarks/at_scale/meter_sensors.py"]
     for name, options in BENCHMARKS:
         script = (PAGE.parents[1] / name).read_text(encoding="utf-8")
         assert all(f'"{option}"' in script for option in re.findall(r"--[a-z-]+", options)), name

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from installation import GATE, STUDY, TARGET, TENANT, write_coins
 from rich.console import Console
 from triggerer_watch import BlockingListener, Tasks, component, listeners, use, workers
 
@@ -35,9 +34,11 @@ from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import throwaway_folder
 from easeml_core.store.tables import studies
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
 from demo_night.runs import await_dag
+from installation import GATE, STUDY, TARGET, TENANT, write_coins
 from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
