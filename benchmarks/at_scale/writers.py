@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.services.selection.scheduler_state import Memory
+
 RESULTS = Path(__file__).resolve().parents[1] / "results" / "load.jsonl"
 STEPS = ("suggestion", "claim", "heartbeat", "result")
 LEFT = 40
@@ -99,7 +101,11 @@ class Writer:
 
     def run(self, begin: threading.Barrier, seconds: float) -> None:
         """Work; the first trial is not counted, since the scheduler learns from all trials before it."""
-        self._one(0)
+        try:
+            self._one(0)
+        except BaseException:
+            begin.abort()
+            raise
         begin.wait()
         self.took.clear()
         until, number = time.monotonic() + seconds, 0
@@ -145,10 +151,21 @@ class Writer:
         return found
 
 
+class Counting(LiveScheduler):
+    """Counts how often the whole state is loaded anew."""
+
+    loads = 0
+
+    def load(self, *given: Any) -> Memory:
+        """Load."""
+        self.loads += 1
+        return super().load(*given)
+
+
 def write(url: str, place: str, names: Sequence[str], beats: int, seconds: float, begin: Any, found: Any) -> None:
     """Be some of the writers, in a process of their own."""
     with contextlib.closing(Store(url, connections=len(names) + 1)) as store, tempfile.TemporaryDirectory() as folder:
-        live, artifacts, writers = LiveScheduler(store), ArtifactStore(place), []
+        live, artifacts, writers = Counting(store), ArtifactStore(place), []
         for name in names:
             (Path(folder) / name).mkdir()
             writers.append(Writer(store, live, artifacts, Path(folder) / name, name, beats))
@@ -158,7 +175,9 @@ def write(url: str, place: str, names: Sequence[str], beats: int, seconds: float
             thread.start()
         for thread in threads:
             thread.join()
-        found.put((time.process_time() - used, [(dict(writer.took), dict(writer.faults)) for writer in writers]))
+        found.put(
+            (time.process_time() - used, live.loads, [(dict(writer.took), dict(writer.faults)) for writer in writers])
+        )
 
 
 _WAITING = """
@@ -327,9 +346,9 @@ def measure(*, writers: int, processes: int, studies: int, trials: int, seconds:
         with owner.begin() as tx:
             after, faults = tables(tx), broken(tx, url)
             ((deadlocks,),) = rows(tx, "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-        took = {step: [ms for _, people in parts for one, _ in people for ms in one.get(step, [])] for step in STEPS}
+        took = {step: [ms for *_, people in parts for one, _ in people for ms in one.get(step, [])] for step in STEPS}
         errors: Counter[str] = Counter()
-        for _, people in parts:
+        for *_, people in parts:
             for _, mine in people:
                 errors.update(mine)
         ended = len(took["result"])
@@ -338,7 +357,8 @@ def measure(*, writers: int, processes: int, studies: int, trials: int, seconds:
             "trials": studies * trials,
             "seconds": seconds, "fill_seconds": round(filled, 1), "ended": ended,
             "per_second": round(ended / seconds, 2), "steps": {k: percentiles(v) for k, v in {**took, **looks}.items()},
-            "writers_cpu_seconds": round(sum(used for used, _ in parts), 1), "locks": locks.figures(),
+            "writers_cpu_seconds": round(sum(used for used, *_ in parts), 1),
+            "loads": sum(loads for _, loads, _ in parts), "locks": locks.figures(),
             "deadlocks": int(deadlocks), "errors": dict(errors), "growth": growth(before, after, ended + writers),
             "broken": faults, "load": round(psutil.getloadavg()[0], 1),
         }  # fmt: skip
@@ -382,6 +402,7 @@ def text_of(found: dict[str, Any]) -> Iterator[str]:
     """The figures in words."""
     yield f"{found['writers']} writers in {found['processes']} processes on {found['trials']:,} trials"
     yield f"{found['ended']:,} trials ended in {found['seconds']:.0f} s, {found['per_second']} a second"
+    yield f"the scheduler's state was loaded {found['loads']} times"
     yield f"load of the machine {found['load']}; filled in {found['fill_seconds']} s"
     for step, shown in found["steps"].items():
         if shown["count"]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "at_scale"))
 
 import adversarial_lives
+import soak
 
 from figures.commands import ROOT
 from figures.markdown import table
@@ -216,6 +218,78 @@ def lives(_: Runner | None = None) -> str:
     return adversarial_lives.table_of(adversarial_lives.read_results())
 
 
+def lines_of(name: str) -> list[dict[str, Any]]:
+    """The lines of a file of results in JSON; none where it is missing."""
+    path = RESULTS / name
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def writers_at_once(_: Runner | None = None) -> str:
+    """Milliseconds of each step with many writers, locks, and growth of the tables."""
+    parts = []
+    for found in (line for line in lines_of("load.jsonl") if line["kind"] == "writers"):
+        header = ["step", "calls", "p50 ms", "p99 ms", "longest ms"]
+        body = [
+            [step, f"{shown['count']:,}", *(f"{shown[name]:,.0f}" for name in ("p50", "p99", "most"))]
+            for step, shown in found["steps"].items() if shown["count"]
+        ]  # fmt: skip
+        locks = found["locks"]
+        parts.append(
+            f"{found['writers']} writers in {found['processes']} processes, {found['trials']:,} trials of "
+            f"{found['studies']:,} studies before: {found['per_second']} trials a second for {found['seconds']:.0f} s; "
+            f"{locks['waiting']} connections wait for a lock on average, {locks['most_waiting']} at most, "
+            f"{locks['longest_wait_ms'] / 1000:.1f} s at longest; {found['deadlocks']} deadlocks; the scheduler's "
+            f"state was loaded {found['loads']} times; broken invariants: {len(found['broken'])}; load {found['load']}."
+        )
+        parts.append(table(header, body))
+        grown = [
+            [f"`{row['table']}`", f"{row['bytes']:,}", f"{row['rows']:g}", f"{row['updates']:g}",
+             "" if row["hot"] is None else f"{row['hot']:.0%}", f"{row['dead']:,}"]
+            for row in found["growth"] if row["rows"] >= 0.05 or row["updates"] >= 0.05
+        ]  # fmt: skip
+        parts.append(table(["table", "bytes a trial", "rows", "updates", "of these HOT", "dead rows after"], grown))
+    return "\n\n".join(parts)
+
+
+def crowds(_: Runner | None = None) -> str:
+    """What many browsers and many waiting sensors cost."""
+    found = lines_of("load.jsonl")
+    streams = [
+        [f"{line['open']:,} of {line['browsers']:,}", f"{line['studies']:,}", f"{line['kb_a_stream']:g}",
+         f"{line['crowded']['files']:,}", f"{line['one_change']['first_last'][1]:g}",
+         f"{line['a_change_each_second']['server_cpu_share']:.1%}", f"{line['load']:g}"]
+        for line in found if line["kind"] == "browsers"
+    ]  # fmt: skip
+    waiting = [
+        [f"{line['waiters']:,}", f"{1000 * line['idle']['pss_mb'] / line['waiters']:.1f}",
+         f"{line['idle']['core_share']:.1%}", f"{line['first_looks_cpu']:.1f}", f"{line['one_answer_seconds']:.2f}",
+         f"{line['alert']['last']:.1f}", f"{line['load']:g}"]
+        for line in found if line["kind"] == "waiters"
+    ]  # fmt: skip
+    of_streams = ["streams", "studies", "KB a stream", "files", "last hears after s", "of a core, a change a second"]
+    of_waiting = ["waiting", "KB each", "of a core, idle", "first looks, processor s", "one hears after s"]
+    return "\n\n".join(
+        [
+            table([*of_streams, "load"], streams),
+            table([*of_waiting, "half of them after s", "load"], waiting),
+        ]
+    )
+
+
+def soaked(_: Runner | None = None) -> str:
+    """Slope of each part over nights back to back."""
+    readings = lines_of("soak.jsonl")
+    if not readings:
+        return "not measured yet"
+    body = [
+        [line["part"], line["figure"], f"{line['first']:,.1f}", f"{line['last']:,.1f}",
+         f"{line['slope']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"]
+        for line in soak.slopes(readings)
+        if line["figure"] != "threads" and line["part"] in (*soak.WATCHED, "database", "installation")
+    ]  # fmt: skip
+    return f"{len(readings)} nights.\n\n" + table(["part", "what", "first", "last", "an hour (95 %)"], body)
+
+
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
     "child-start": starts,
@@ -228,5 +302,8 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "five-studies": studies,
     "rungs": rungs,
     "lives": lives,
+    "writers": writers_at_once,
+    "crowds": crowds,
+    "soak": soaked,
 }
 """Name of the block in the page, and what makes it."""

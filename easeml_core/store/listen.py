@@ -23,11 +23,15 @@ from easeml_core.errors import StoreUnavailableError
 from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, refused_connection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 T = TypeVar("T")
 
 _LONGEST_PAUSE_SECONDS = 5.0
+_LOOKS_A_SECOND = 50.0
+"""Of all waiters of a loop together, where nothing wakes them: so many take some tenth of a core, a thread looks in
+turn for all of them, and a look whose turn does not come is late for who is notified."""
+
 _QUIET_SECONDS = 0.2
 """Pause of a waiter after a wake-up without a result: any role may notify, and waiters of a loop look in turn."""
 
@@ -41,7 +45,7 @@ class Listener:
     """The one LISTEN connection of an event loop; opened by the first waiter, closed by the last.
 
     ``looking`` lets one waiter look at a time: all together they use one connection of the store and one thread,
-    however many wake at once.
+    however many wake at once. ``waiting`` is how many there are.
     """
 
     def __init__(self, dsn: str) -> None:
@@ -51,6 +55,7 @@ class Listener:
         self._waiters: dict[str, set[asyncio.Event]] = collections.defaultdict(set)
         self._opening = asyncio.Lock()
         self.looking = asyncio.Lock()
+        self.waiting = 0
 
     @classmethod
     def of(cls, dsn: str) -> Listener:
@@ -85,6 +90,15 @@ class Listener:
             if not self._waiters:
                 self._close()
                 self._forget()
+
+    @contextlib.contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count one more waiter."""
+        self.waiting += 1
+        try:
+            yield
+        finally:
+            self.waiting -= 1
 
     def _readable(self) -> None:
         connection = self._connection
@@ -225,7 +239,8 @@ async def until(
         dsn: Address of the database (``Store.dsn``).
         topics: Payload that announces a change, e.g. ``answer:17``, or several of them.
         look: A short query; runs in a thread, since a blocking one would stop every other waiter of the loop.
-        poll_seconds: Longest time between two looks, > 0; jittered by a fifth.
+        poll_seconds: Longest time between two looks, > 0; jittered by a fifth. Where very many wait in this loop it is
+            longer, so that all of them together look some fifty times a second.
         rest_seconds: Shortest time between two looks of which the first found nothing.
 
     Returns:
@@ -233,6 +248,7 @@ async def until(
     """
     listener, failures, rest, woken = Listener.of(dsn), 0, 0.0, asyncio.Event()
     async with contextlib.AsyncExitStack() as subscriptions:
+        subscriptions.enter_context(listener.counted())
         for topic in (topics,) if isinstance(topics, str) else topics:
             await subscriptions.enter_async_context(listener.subscribed(topic, woken))
         while True:
@@ -250,7 +266,8 @@ async def until(
                 return found
             failures = 0
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(poll_seconds * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads the load
+                longest = max(poll_seconds, listener.waiting / _LOOKS_A_SECOND)
+                async with asyncio.timeout(longest * random.uniform(0.8, 1.2)):  # noqa: S311 - spreads the load
                     await asyncio.sleep(rest)
                     await woken.wait()
             rest = rest_seconds if woken.is_set() else 0.0

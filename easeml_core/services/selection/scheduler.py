@@ -100,6 +100,9 @@ class Suggestions:
 OFFER_EVERY = timedelta(minutes=1)
 """How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is 10,000 times as long."""
 
+LOADS_AHEAD = 2
+"""How often everything is loaded before the lock is taken, until it is loaded under the lock: it takes seconds."""
+
 RESERVE_SECONDS = 3600.0
 """How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
 
@@ -154,34 +157,70 @@ class LiveScheduler:
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
             check_device(device)
-        with self._mutex:
-            memory, self._memory = self._memory, None  # kept only once everything is committed
-            with (
-                one_thread(),
-                uncollected() if memory is None else contextlib.nullcontext(),
-                self._store.begin() as tx,
-            ):
-                answer, memory = self._answer(tx, memory, count, device, request_key)
-            self._memory = memory
-        return answer
+        with self._mutex, one_thread():
+            for loads in reversed(range(LOADS_AHEAD + 1)):
+                memory, self._memory = self._memory, None  # kept only once everything is committed
+                if memory is None and loads:
+                    memory = self._load_ahead(request_key)
+                try:
+                    with (
+                        uncollected() if memory is None else contextlib.nullcontext(),
+                        self._store.begin() as tx,
+                    ):
+                        answer, memory = self._answer(tx, memory, count, device, request_key, may_load=not loads)
+                except _OutdatedError:
+                    continue
+                self._memory = memory
+                return answer
+        raise AssertionError  # the last time, everything is loaded under the lock
+
+    def _load_ahead(self, request_key: str) -> Memory | None:
+        """Load the whole state without the lock, so that others decide meanwhile; None where the key has its batch.
+
+        What has changed since is taken in under the lock.
+        """
+        with uncollected(), self._store.snapshot() as tx:
+            seen = decisions.glance(tx, request_key=request_key)
+            if seen.batch_id is not None:
+                return None
+            memory = self.load(tx, seen)
+            memory.offered_at = seen.now - 2 * OFFER_EVERY  # nothing is recorded yet, and no failure asked about
+            memory.awaits_retry = True
+            return memory
 
     def _answer(
-        self, tx: Connection, memory: Memory | None, count: int, device: str | None, request_key: str
+        self,
+        tx: Connection,
+        memory: Memory | None,
+        count: int,
+        device: str | None,
+        request_key: str,
+        *,
+        may_load: bool = True,
     ) -> tuple[Suggestions, Memory | None]:
-        """Return the answer, and the state to keep once it is committed."""
+        """Return the answer, and the state to keep once it is committed.
+
+        Raises:
+            _OutdatedError: Everything must be loaded again, and ``may_load`` is False.
+        """
+        self._memory = memory  # stays, where the lock is not free in time: nothing is taken in yet
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
+        self._memory = None
         if seen.batch_id is not None:
             return Suggestions.of(*decisions.batch_of_request(tx, request_key)), memory
         if memory is not None and not memory.catch_up(seen):
+            if not may_load and not any(t.failure_kind is not None for t in seen.trials):
+                raise _OutdatedError  # after a failure, trials may be retried, and all is loaded once more anyway
             memory = None
         offered_at = seen.now if memory is None else memory.offered_at
-        if memory is None or seen.now - offered_at > OFFER_EVERY:
+        is_due = memory is None or seen.now - offered_at > OFFER_EVERY
+        if is_due:
             retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
             offered_at = seen.now
         failed = self._failed_tasks(tx, memory, seen)
         if retry_all(tx, failed):
             memory = None
-        left_behind = memory is None or any(t.is_over for t in seen.trials)
+        left_behind = is_due or memory is None or any(t.is_over for t in seen.trials)
         if left_behind and leases.expire_leases(tx):
             memory = None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
@@ -208,6 +247,10 @@ class LiveScheduler:
             trainers=self.trainers,
             runtimes=self.runtimes,
         )
+
+
+class _OutdatedError(Exception):
+    """The state in memory cannot be brought up to date."""
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
+    ConcurrentUpdateError,
     EasemlError,
     TrainingCancelled,
     TrainingError,
@@ -36,7 +37,8 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
-from easeml_core.store.database import notify, notify_pages
+from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
+from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
@@ -85,6 +87,9 @@ STOP_SECONDS = 0.2
 
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds after a fault of this machine until the trial's next attempt here, by the number of the attempt."""
+
+END_WAITS_MS = 1000
+"""Longest time that the end of a trial waits for another one to be committed."""
 
 _ROUNDING = 1e-6
 
@@ -337,6 +342,7 @@ def _finish(
     failure_kind: FailureKind | None = None,
 ) -> bool:
     """End the trial with the cost of this attempt and of resumed work; False when that exceeded the reservation."""
+    _end_in_turn(tx)
     lease.forget(tx)
     done = leases.finish_trial(
         tx,
@@ -354,6 +360,18 @@ def _finish(
     lease.tell(tx)
     notify_trial(tx, lease.trial)
     return done
+
+
+def _end_in_turn(tx: Connection) -> None:
+    """Let other ends wait until this one is committed, where the role may hold them up.
+
+    A scheduler takes ends in by their time: one that becomes visible after a later one makes it load all trials anew.
+    Where another end takes long, or was frozen, this one is written all the same: schedulers are slower, never wrong.
+    """
+    if needs_token(tx):
+        return
+    with contextlib.suppress(ConcurrentUpdateError), savepoint(tx), waiting_briefly(tx, END_WAITS_MS):
+        lock(tx, "end of a trial")
 
 
 def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:

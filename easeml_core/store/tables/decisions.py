@@ -114,9 +114,9 @@ def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Seque
     return _look_of(rows(tx, _LOOK, key=request_key, last=last, known=list(known)))
 
 
-def glance(tx: Connection, *, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
+def glance(tx: Connection, *, last: int = NO_TRIAL, known: Sequence[int] = (), request_key: str = "") -> Look:
     """As ``look``, for a caller that decides nothing: without the lock, in a transaction of ``Store.snapshot``."""
-    return _look_of(rows(tx, _SEEN, key="", last=last, known=list(known)))
+    return _look_of(rows(tx, _SEEN, key=request_key, last=last, known=list(known)))
 
 
 def _look_of(found: Sequence[Row[Any]]) -> Look:

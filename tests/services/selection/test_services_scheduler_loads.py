@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import FailureKind, TrialState
-from easeml_core.errors import BudgetExhaustedError, ConfigError, NotFoundError, StoreError
+from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, ConfigError, NotFoundError, StoreError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection import retry
 from easeml_core.services.selection import scheduler as room
@@ -18,7 +18,9 @@ from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
+from easeml_core.services.trials import execution
 from easeml_core.services.trials.execution import cancel_trial
+from easeml_core.store.database import lock, savepoint, waiting_briefly
 from easeml_core.store.tables import decisions, leases, studies, trials
 from easeml_core.store.tables.decisions import SuggestedTrial
 
@@ -100,6 +102,49 @@ def test_an_end_that_was_committed_out_of_turn_is_put_into_its_place(installatio
     ask(installation, live)
     assert len(loads) == 1
     assert installation.agrees(live, 100)
+
+
+def test_a_lock_that_is_not_free_in_time_costs_no_load(
+    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, _ = warm(installation, loads)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConcurrentUpdateError("it holds the lock for too long")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decisions, "look", refuse)
+        with pytest.raises(ConcurrentUpdateError):
+            ask(installation, live)
+    ask(installation, live)
+    assert loads == []
+    assert installation.agrees(live, 100)
+
+
+def test_while_one_loads_others_decide(installation: Any, loads: list[int]) -> None:
+    other, _ = warm(installation, loads)
+
+    class Overtaken(LiveScheduler):
+        def load(self, *given: Any) -> Any:
+            memory = super().load(*given)
+            ask(installation, other)  # under the lock, this would wait for this same call
+            return memory
+
+    live = Overtaken(installation.store)
+    assert len(ask(installation, live)) == 1
+    assert len(loads) == 1
+    assert installation.agrees(live, 100)
+
+
+def test_the_end_of_a_trial_waits_for_another_one_but_not_for_ever(
+    installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "END_WAITS_MS", 1)
+    with installation.store.begin() as first, installation.store.begin() as second:
+        execution._end_in_turn(first)
+        with pytest.raises(ConcurrentUpdateError), savepoint(second), waiting_briefly(second, 1):
+            lock(second, "end of a trial")
+        execution._end_in_turn(second)
 
 
 def test_trials_of_another_study_that_end_become_part_of_the_past(installation: Any, loads: list[int]) -> None:
