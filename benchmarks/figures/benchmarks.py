@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "at_scale"))
 
 import adversarial_lives
-import soak
+import soak_nights
 
 from figures.commands import ROOT
 from figures.markdown import table
@@ -284,8 +284,8 @@ def soaked(_: Runner | None = None) -> str:
     body = [
         [line["part"], line["figure"], f"{line['first']:,.1f}", f"{line['last']:,.1f}",
          f"{line['slope']:+.2f} ({line['low']:+.2f} to {line['high']:+.2f})"]
-        for line in soak.slopes(readings)
-        if line["figure"] != "threads" and line["part"] in (*soak.WATCHED, "database", "installation")
+        for line in soak_nights.slopes(readings)
+        if line["figure"] != "threads" and line["part"] in (*soak_nights.WATCHED, "database", "installation")
     ]  # fmt: skip
     return f"{len(readings)} nights.\n\n" + table(["part", "what", "first", "last", "an hour (95 %)"], body)
 

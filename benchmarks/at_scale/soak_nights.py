@@ -1,6 +1,6 @@
 """Nights back to back on a real Airflow: do memory, files, connections and logs of the long-lived processes stay flat?
 
-    python benchmarks/at_scale/soak.py --nights 24 --studies 4
+    python benchmarks/at_scale/soak_nights.py --nights 24 --studies 4
 
 The stack of ``night.py`` plays small nights one after the other, each of which counts as an hour: an installation that
 trains anew every hour, without the pauses. Between two nights pages are asked for, event streams are opened and closed,
