@@ -88,7 +88,7 @@ STOP_SECONDS = 0.2
 PAUSES = (2.0, 5.0, 15.0, 30.0, 60.0, 120.0)
 """Seconds after a fault of this machine until the trial's next attempt here, by the number of the attempt."""
 
-END_WAITS_MS = 1000
+END_WAITS_MS = 5000
 """Longest time that the end of a trial waits for another one to be committed."""
 
 _ROUNDING = 1e-6
