@@ -15,7 +15,7 @@ from easeml_core.errors import ArtifactError, InvalidInputError, StateError
 from easeml_core.store.artifacts.orphans import DAY_SECONDS, find_orphans, remove_orphan
 from easeml_core.store.artifacts.references import named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.artifacts.tenant_folders import folder_of, writable_above
+from easeml_core.store.artifacts.tenant_folders import weaknesses
 from easeml_core.store.logins import needs_token
 from easeml_core.store.queries import health
 from easeml_core.store.tables import studies
@@ -170,15 +170,4 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]
     if not logins or isinstance(artifacts, RemoteArtifactStore):
         return None
-    said = [f"{place} can be written by others than its owner" for place in writable_above(artifacts)]
-    shared = [name for name in tenants if not _is_apart(artifacts, name)]
-    if shared:
-        said.append(f"folders that others may enter: {', '.join(shared)}")
-    return "; ".join(said) or None
-
-
-def _is_apart(artifacts: ArtifactStore, tenant: str) -> bool:
-    try:
-        return folder_of(artifacts, tenant).apart
-    except ArtifactError:
-        return False
+    return "; ".join(weaknesses(artifacts, tenants)) or None

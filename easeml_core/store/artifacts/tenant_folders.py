@@ -8,9 +8,13 @@ place.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import grp
 import os
 import stat
+import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +24,14 @@ from easeml_core.store.artifacts.local import TENANTS_FOLDER
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from easeml_core.store.artifacts.local import ArtifactStore
 
 APART, ABOVE = 0o2770, 0o711
 _OTHERS = stat.S_IRWXO
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
 @typed_record
@@ -47,17 +54,20 @@ class TenantFolder:
 
 
 def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantFolder:
-    """Make a tenant's folder, or change that of an existing one; repeatable. Only folders change, no file does.
+    """Make a tenant's folder, or take over an existing one; repeatable. Only folders change, no file does.
+
+    All folders get the owner of the store's root and lose their ACLs: an account that has made a folder beforehand
+    keeps no right to it. What lies outside the tenants' folders can be written by the owner alone from then on.
 
     Args:
-        artifacts: The installation's store; this process must own its folder, or be root.
+        artifacts: The installation's store; this process must be root.
         tenant: The tenant.
-        group: Name or number of the group.
+        group: Name or number of the group; no other tenant's folder may have it.
 
     Raises:
         ConfigError: It is no name of a tenant.
-        InvalidInputError: The store has no folder, or there is no such group.
-        ArtifactError: This account may not do it.
+        InvalidInputError: The store has no folder, there is no such group, or another tenant's folder has it.
+        ArtifactError: This account is not root, or the file system refuses.
     """
     if isinstance(artifacts, RemoteArtifactStore):
         message = (
@@ -67,21 +77,83 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
         raise InvalidInputError(message)
     gid = _group(group)
     place = artifacts.of_tenant(tenant)
+    if os.geteuid() != 0:
+        message = f"the owner of {place.root} and of what lies in it can be set by root alone; run this as root"
+        raise ArtifactError(message)
+    for other in artifacts.tenants():
+        if other != tenant and _status(artifacts, other).st_gid == gid:
+            message = (
+                f"group {_name(gid)} has the folder of tenant {other}; give {tenant} another group, so that their "
+                "accounts cannot reach each other's files"
+            )
+            raise InvalidInputError(message)
     try:
-        with place._folder(makes=True):
-            pass
-        os.chmod(artifacts.root, stat.S_IMODE(artifacts.root.stat().st_mode) & ~_WRITABLE)
-        os.chmod(artifacts.root / TENANTS_FOLDER, ABOVE, follow_symlinks=True)
-        with artifacts._folder(TENANTS_FOLDER) as above:
-            for _, _, _, folder in os.fwalk(tenant, dir_fd=above, follow_symlinks=False):
-                os.fchown(folder, -1, gid)
-                os.fchmod(folder, APART)
+        artifacts.root.mkdir(parents=True, exist_ok=True)
+        with artifacts._folder() as base, _listable(base) as root:
+            owner = os.fstat(root).st_uid
+            _own(root, owner, -1, ABOVE)
+            with artifacts._folder(TENANTS_FOLDER, makes=True) as above, _listable(above) as tenants:
+                _own(tenants, owner, -1, ABOVE)
+            for name in _folders_in(root):
+                if name != TENANTS_FOLDER:
+                    _take_over(root, name, owner)
+            with place._folder(makes=True), artifacts._folder(TENANTS_FOLDER) as above:
+                _take_over(above, tenant, owner, gid)
     except OSError as error:
-        message = (
-            f"the rights of {place.root} cannot be set: {error}; run this as the folder's owner in that group, or root"
-        )
+        message = f"the rights of {place.root} cannot be set: {error}; run it again once that is put right"
         raise ArtifactError(message) from error
     return folder_of(artifacts, tenant)
+
+
+def _take_over(above: int, name: str, owner: int, gid: int | None = None) -> None:
+    """Own a folder and all folders in it, each before it is listed, so that no earlier owner adds one meanwhile.
+
+    Args:
+        above: The open folder that it lies in.
+        name: Its name there.
+        owner: Number of the account.
+        gid: Group of a tenant's folders; None for a folder that only loses the write permission of others.
+    """
+    with _listable(above, name) as folder:
+        if gid is None:
+            _own(folder, owner, -1, stat.S_IMODE(os.fstat(folder).st_mode) & ~_WRITABLE)
+        else:
+            _own(folder, owner, gid, APART)
+        for inner in _folders_in(folder):
+            _take_over(folder, inner, owner, gid)
+
+
+@contextlib.contextmanager
+def _listable(above: int, name: str = ".") -> Iterator[int]:
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _own(folder: int, owner: int, gid: int, mode: int) -> None:
+    os.fchown(folder, owner, gid)
+    for name in _acls_of(folder):
+        os.removexattr(folder, name)
+    os.fchmod(folder, mode)
+
+
+def _folders_in(folder: int) -> list[str]:
+    with os.scandir(folder) as found:
+        return [entry.name for entry in found if entry.is_dir(follow_symlinks=False)]
+
+
+def _acls_of(folder: int | Path) -> list[str]:
+    """Names of the access lists of a folder, which give accounts rights that its mode does not show."""
+    if sys.platform != "linux":
+        return []
+    try:
+        return [name for name in os.listxattr(folder) if name in _ACLS]
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:  # a file system without them
+            return []
+        raise
 
 
 def folder_of(artifacts: ArtifactStore, tenant: str) -> TenantFolder:
@@ -90,21 +162,51 @@ def folder_of(artifacts: ArtifactStore, tenant: str) -> TenantFolder:
     Raises:
         ArtifactError: It cannot be looked at.
     """
+    found = _status(artifacts, tenant)
+    mode = stat.S_IMODE(found.st_mode)
+    return TenantFolder(
+        tenant, artifacts.of_tenant(tenant).root, _name(found.st_gid), f"{mode:04o}", not mode & _OTHERS
+    )
+
+
+def _status(artifacts: ArtifactStore, tenant: str) -> os.stat_result:
     place = artifacts.of_tenant(tenant)
     try:
         with place._folder() as folder:
-            found = os.fstat(folder)
+            return os.fstat(folder)
     except OSError as error:
         message = f"{place.root} cannot be looked at: {error}"
         raise ArtifactError(message) from error
-    mode = stat.S_IMODE(found.st_mode)
-    return TenantFolder(tenant, place.root, _name(found.st_gid), f"{mode:04o}", not mode & _OTHERS)
 
 
-def writable_above(artifacts: ArtifactStore) -> list[Path]:
-    """Return the folders above those of tenants that other accounts than their owner may write."""
-    places = (artifacts.root, artifacts.root / TENANTS_FOLDER)
-    return [place for place in places if place.is_dir() and place.stat().st_mode & _WRITABLE]
+def weaknesses(artifacts: ArtifactStore, tenants: Sequence[str]) -> list[str]:
+    """Say which folders let accounts reach files of other tenants, as far as this account can look.
+
+    Args:
+        artifacts: The installation's store, in a folder.
+        tenants: All tenants.
+    """
+    root = artifacts.root
+    if not root.is_dir():
+        return []
+    owner = root.stat().st_uid
+    above = [root, root / TENANTS_FOLDER]
+    with contextlib.suppress(PermissionError):  # only its owner can list it once it was closed
+        above += [path for path in sorted(root.iterdir()) if path.is_dir() and path != above[1]]
+    above = [path for path in above if path.is_dir()]
+    homes = [artifacts.of_tenant(tenant).root for tenant in tenants]
+    there = [path for path in homes if path.is_dir() and not path.is_symlink()]
+    said = [f"{path} can be written by others than its owner" for path in above if path.stat().st_mode & _WRITABLE]
+    shared = [p.name for p in homes if p not in there or p.stat().st_mode & _OTHERS]
+    if shared:
+        said.append(f"folders that others may enter: {', '.join(shared)}")
+    said += [f"{path} does not belong to the owner of {root}" for path in above + there if path.stat().st_uid != owner]
+    said += [f"{path} has an ACL, which may let in other accounts" for path in above + there if _acls_of(path)]
+    groups = defaultdict(list)
+    for path in there:
+        groups[path.stat().st_gid].append(path.name)
+    said += [f"group {_name(gid)} has folders of {', '.join(names)}" for gid, names in groups.items() if len(names) > 1]
+    return said
 
 
 def _group(given: str) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import struct
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from easeml_core.remote.cache import FileCache
 from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.artifacts.tenant_folders import folder_of, give_folder, writable_above
+from easeml_core.store.artifacts.tenant_folders import folder_of, give_folder, weaknesses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,8 +200,10 @@ def test_a_link_that_comes_and_goes_leads_nobody_astray(store: ArtifactStore) ->
 
 
 @as_root
-def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactStore) -> None:
+@pytest.mark.parametrize("mode", [0o2770, 0o2771])
+def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactStore, mode: int) -> None:
     garden, source = store.of_tenant("garden"), store.root.with_name("abc")
+    garden.root.chmod(mode)  # a private copy, whatever the tenant makes of its folder
     assert as_gardener(lambda: garden.put(source)) == repr(ABC)
     place = garden.root / SHARD / DIGEST
 
@@ -213,15 +216,62 @@ def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactS
     assert as_device(work) == repr(b"abc")
 
 
+def make_the_folder_beforehand(store: ArtifactStore, homes: Path) -> None:
+    """The gardener owns ``tenants/`` and all of the other tenant's folder, as its worker has made them first."""
+    for folder in (homes.parent, homes, *(path for path in homes.rglob("*") if path.is_dir())):
+        os.chown(folder, GARDENER, GROUPS["garden"])
+        folder.chmod(0o2777)
+
+
+def leave_an_access_list(store: ArtifactStore, homes: Path) -> None:
+    entries = [(0x01, 7, -1), (0x02, 7, GARDENER), (0x04, 7, -1), (0x10, 7, -1), (0x20, 0, -1)]
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, may, n & 0xFFFFFFFF) for tag, may, n in entries)
+    for folder in (homes, homes / SHARD):
+        for name in ("system.posix_acl_access", "system.posix_acl_default"):
+            try:
+                os.setxattr(folder, name, acl)
+            except OSError:
+                pytest.skip("this file system has no ACLs")
+
+
+def share_the_root(store: ArtifactStore, homes: Path) -> None:
+    (store.root / SHARD).mkdir()
+    for folder in (store.root, store.root / SHARD):
+        os.chown(folder, -1, GROUPS["garden"])
+        folder.chmod(0o2770)
+
+
 @as_root
-def test_rights_are_set_again_and_seen(store: ArtifactStore) -> None:
-    homes = store.of_tenant("homes").root
-    homes.chmod(0o755)
-    store.root.chmod(0o775)
-    assert (folder_of(store, "homes").apart, writable_above(store)) == (False, [store.root])
+@pytest.mark.parametrize("prepare", [make_the_folder_beforehand, leave_an_access_list, share_the_root])
+def test_a_folder_that_is_given_keeps_no_right_of_an_earlier_owner(
+    store: ArtifactStore, prepare: Callable[[ArtifactStore, Path], None]
+) -> None:
+    homes = store.root / "tenants" / "homes"
+    prepare(store, homes)
+    assert weaknesses(store, list(GROUPS)) != []
     made = give_folder(store, "homes", group=str(GROUPS["homes"]))
-    assert (made.apart, made.mode, made.group, writable_above(store)) == (True, "2770", str(GROUPS["homes"]), [])
+    assert (made.apart, made.mode, made.group, weaknesses(store, list(GROUPS))) == (
+        True, "2770", str(GROUPS["homes"]), [],
+    )  # fmt: skip
     assert {stat.S_IMODE(path.stat().st_mode) for path in homes.rglob("*") if path.is_dir()} == {0o2770}
+    for attack in (
+        lambda: homes.rename(homes.with_name("gone")),
+        lambda: (homes / SHARD / DIGEST).read_bytes(),
+        lambda: homes.chmod(0o777),
+        lambda: (homes / SHARD).chmod(0o777),
+        lambda: (store.root / SHARD / "x").write_bytes(b"x"),
+    ):
+        assert as_gardener(attack) in {"PermissionError", "FileNotFoundError"}
+    assert whole(store)
+
+
+@as_root
+def test_folders_are_given_by_root_with_a_group_for_each(store: ArtifactStore) -> None:
+    with pytest.raises(InvalidInputError, match="has the folder of tenant homes"):
+        give_folder(store, "garden", group=str(GROUPS["homes"]))
+    assert as_gardener(lambda: give_folder(store, "garden", group=str(GROUPS["garden"]))) == "ArtifactError"
+    os.chown(store.root / "tenants/garden", -1, GROUPS["homes"])
+    assert weaknesses(store, list(GROUPS)) == [f"group {GROUPS['homes']} has folders of garden, homes"]
 
 
 def test_no_name_leads_out_of_the_tenants_folder(tmp_path: Path) -> None:
