@@ -116,16 +116,16 @@ class Wanted:
     """What an entry should hold.
 
     Attributes:
-        key: 64 hex digits.
+        key: 64 hex digits; of the place and the name there, so that one place's file never stands for another's.
         find: Gives the remote file; asked only if the cache has no such entry.
         most: Bytes at most.
-        is_digest: Whether the key is the content's SHA-256, which is then checked at every use.
+        sha256: Of the content, which is then checked at every use; None where it is not known.
     """
 
     key: str
     find: Callable[[], tuple[RemoteFile, About]]
     most: int
-    is_digest: bool = True
+    sha256: str | None
 
 
 class FileCache:
@@ -210,7 +210,7 @@ class FileCache:
             return None
         fcntl.flock(file, fcntl.LOCK_SH)
         if _is_at(file, path):
-            if not wanted.is_digest or hashlib.file_digest(file, "sha256").hexdigest() == wanted.key:
+            if wanted.sha256 in (None, hashlib.file_digest(file, "sha256").hexdigest()):
                 return file
             path.unlink(missing_ok=True)
         file.close()
@@ -233,10 +233,10 @@ class FileCache:
             resumed = part.seek(0, 2) > 0
             download(remote, about, part, most=wanted.most, teller=teller)
             part.seek(0)
-            if wanted.is_digest and hashlib.file_digest(part, "sha256").hexdigest() != wanted.key:
+            if wanted.sha256 not in (None, hashlib.file_digest(part, "sha256").hexdigest()):
                 part.truncate(0)
                 if not resumed:
-                    message = f"artifact sha256:{wanted.key} was changed after it was stored; train the model again"
+                    message = f"artifact sha256:{wanted.sha256} was changed after it was stored; train the model again"
                     raise ArtifactError(message)
                 return  # what was there of it was damaged: once more, from its beginning
             os.fsync(part.fileno())

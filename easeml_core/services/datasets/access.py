@@ -267,7 +267,7 @@ def _wanted(address: Address, remote: RemoteFile, about: About) -> Wanted:
     """Describe one version of a file; one without a version is fetched every time."""
     version = about.version or uuid.uuid4().hex
     key = hashlib.sha256(f"{address}|{about.size}|{version}".encode()).hexdigest()
-    return Wanted(key, lambda: (remote, about), most=MAX_BYTES, is_digest=False)
+    return Wanted(key, lambda: (remote, about), most=MAX_BYTES, sha256=None)
 
 
 LARGEST_BYTES = 1 << 20

@@ -7,6 +7,7 @@ removes it when its study is sealed, and after ``KEPT_DAYS`` in any case.
 
 from __future__ import annotations
 
+import re
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.limits import NAME
+from easeml_core.store.tables import studies
 from easeml_core.store.tables.datasets import uses_of_uploads
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 PART = "uploads"
 KEPT_DAYS = 7
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def keep_upload(artifacts: ArtifactStore, path: Path, *, tenant: str, file: str, today: date) -> UploadName:
@@ -76,10 +79,12 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
         today: By UTC.
     """
     oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
+    with store.begin() as tx:  # where tenants' folders are closed, what lies above them cannot be listed
+        tenants = {tenant.name for tenant in studies.list_tenants(tx)}.union(artifacts.tenants())
     kept = set[str]()
     # The part of the whole store is that of an earlier version, by day and tenant.
-    for place in (artifacts, *map(artifacts.of_tenant, artifacts.tenants())):
-        for day in place.parts(PART):
+    for place in (artifacts, *map(artifacts.of_tenant, sorted(tenants))):
+        for day in filter(_DAY.fullmatch, place.parts(PART)):
             if day < oldest:
                 place.remove_part(PART, day)
             else:

@@ -16,6 +16,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import (
@@ -25,6 +26,7 @@ from easeml_core.errors import (
     StoreUnavailableError,
     TrainingCancelled,
 )
+from easeml_core.files import scratch_folder
 from easeml_core.services.studies.compute_budget import training_seconds
 from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.tables import leases, trials
@@ -33,7 +35,6 @@ from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from sqlalchemy import Connection
 
@@ -62,22 +63,24 @@ class CheckpointUpload:
         """Upload this file, unless an upload is under way or the file is gone: then a newer one will follow."""
         if self._thread is not None and self._thread.is_alive():
             return
-        same = path.with_name(f"{path.name}.kept")
-        same.unlink(missing_ok=True)
-        try:
-            os.link(path, same)  # the writer may remove it at any time
-        except FileNotFoundError:
-            return
-        self._thread = threading.Thread(
-            target=self._put, args=(same, seconds, progress), name="easeml-keep", daemon=True
-        )
-        self._thread.start()
+        with contextlib.ExitStack() as held:
+            # The writer may remove it at any time, and may put another one in its place: not in a folder of ours.
+            same = Path(held.enter_context(scratch_folder("checkpoint"))) / "checkpoint"
+            try:
+                os.link(path, same, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+            self._thread = threading.Thread(
+                target=self._put, args=(held.pop_all(), same, seconds, progress), name="easeml-keep", daemon=True
+            )
+            self._thread.start()
 
-    def _put(self, path: Path, seconds: float, progress: float) -> None:
-        try:
-            self._kept.put(Checkpoint(self._files().put(path), seconds, progress))
-        except ArtifactError as error:
-            self._kept.put(error)
+    def _put(self, held: contextlib.ExitStack, path: Path, seconds: float, progress: float) -> None:
+        with held:
+            try:
+                self._kept.put(Checkpoint(self._files().put(path), seconds, progress))
+            except ArtifactError as error:
+                self._kept.put(error)
 
     def uploaded(self) -> Checkpoint | ArtifactError | None:
         """Return the checkpoint uploaded since the last call, or the error; None for neither."""

@@ -15,7 +15,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
 from easeml_core.files import scratch_folder
@@ -23,7 +23,7 @@ from easeml_core.limits import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedReader, BufferedWriter
+    from io import BufferedReader
 
     from easeml_core.remote.files import OnProgress
 
@@ -32,6 +32,7 @@ LARGEST_BYTES = 8 << 30
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
+_PIECE = 1 << 20
 
 MARKER = "easeml-store.json"
 """File in the root of a store that holds its identity."""
@@ -186,7 +187,7 @@ class ArtifactStore:
             ArtifactError: The reference is malformed, the file is missing, or its content is another one.
         """
         with self._opened(reference) as (file, target):
-            self._require(reference, hashlib.file_digest(file, "sha256").hexdigest())
+            self._require(reference, _sha256(file))
             return target
 
     def part(self, *names: str) -> ArtifactStore:
@@ -263,9 +264,10 @@ class ArtifactStore:
             private = Path(folder) / "artifact"
             with self._opened(reference) as (file, _), private.open("wb") as writer:
                 # Checked before it is copied too: a file of holes costs its maker nothing, its copy fills the disk.
-                self._require(reference, hashlib.file_digest(file, "sha256").hexdigest())
-                _copy_checked(file, writer)
-            self._require(reference, _digest(private))
+                self._require(reference, _sha256(file))
+                _copy(file, writer, length=file.tell())
+            with private.open("rb") as copied:
+                self._require(reference, _sha256(copied))
             yield private
 
     @contextlib.contextmanager
@@ -328,13 +330,12 @@ class ArtifactStore:
                 # Through descriptors: who shares the folder may have put a link in the place of a name.
                 handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
                 with open(handle, "w+b") as copy:
-                    with path.open("rb") as reader:
-                        shutil.copyfileobj(reader, copy)
+                    with _open_plain(path) as reader:  # a training may have put a link in its place
+                        _copy(reader, copy, length=os.fstat(reader.fileno()).st_size)
                     os.fchmod(copy.fileno(), 0o644)  # the referee may run under another account
                     copy.flush()  # fsync does not know this buffer
                     os.fsync(copy.fileno())  # the database will soon say for good that this file exists
-                    copy.seek(0)
-                    digest = hashlib.file_digest(copy, "sha256").hexdigest()  # the original may be changing
+                    digest = _sha256(copy)  # the original may be changing
                 place = _step(folder, digest[:2], makes=True)
                 try:
                     if not _is_renewed(place, digest):
@@ -416,7 +417,7 @@ def _is_renewed(folder: int, digest: str) -> bool:
         with _open_plain(digest, folder) as file:
             # A removal that is under way ends first, or is not waited for: its owner could hold the lock for ever.
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+            if _sha256(file) != digest:
                 return False
             os.utime(file.fileno())
             return os.path.samestat(os.fstat(file.fileno()), os.stat(digest, dir_fd=folder, follow_symlinks=False))
@@ -431,18 +432,28 @@ def _is_folder(folder: int, name: str) -> bool:
         return False
 
 
-def _digest(path: Path) -> str:
-    with _open_plain(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sha256(file: IO[bytes]) -> str:
+    """Return the SHA-256 of a file, of at most as many bytes as it has now: its owner may let it grow without end.
 
-
-def _copy_checked(file: BufferedReader, writer: BufferedWriter) -> None:
-    """Copy what was just read to its end, and no byte that was appended since."""
-    left = file.tell()
+    A file that grew meanwhile gives another hash than what it had.
+    """
+    left, seen = min(os.fstat(file.fileno()).st_size, LARGEST_BYTES), hashlib.sha256()
     file.seek(0)
-    while left > 0 and (chunk := file.read(min(left, 1 << 20))):
-        writer.write(chunk)
+    while left > 0 and (chunk := file.read(min(left, _PIECE))):
+        seen.update(chunk)
         left -= len(chunk)
+    place = file.tell()
+    seen.update(file.read(1))
+    file.seek(place)
+    return seen.hexdigest()
+
+
+def _copy(file: IO[bytes], writer: IO[bytes], *, length: int) -> None:
+    """Copy the first bytes of a file, and none that was appended since."""
+    file.seek(0)
+    while length > 0 and (chunk := file.read(min(length, _PIECE))):
+        writer.write(chunk)
+        length -= len(chunk)
 
 
 def _open_plain(path: str | Path, folder: int | None = None) -> BufferedReader:

@@ -43,7 +43,7 @@ def wanted(url: str, key: str, *, most: int = MOST, is_digest: bool = True) -> W
         remote = remote_file(parse_url(url))
         return remote, remote.about()
 
-    return Wanted(key, find, most, is_digest)
+    return Wanted(key, find, most, key if is_digest else None)
 
 
 def fetch(cache: FileCache, url: str, key: str, **given: Any) -> tuple[bytes, int]:
@@ -256,7 +256,7 @@ remote = remote_file(parse_url(url))
 class Dies(Teller):
     def tell(self, done, *, at_once=False):
         os.kill(os.getpid(), signal.SIGKILL)
-with FileCache(folder, limit_mb=5).entry(Wanted(key, lambda: (remote, remote.about()), 10**7), Dies(url)):
+with FileCache(folder, limit_mb=5).entry(Wanted(key, lambda: (remote, remote.about()), 10**7, key), Dies(url)):
     pass
 """
 
@@ -328,7 +328,7 @@ def test_a_server_that_sends_byte_by_byte_keeps_nobody_waiting(
     threading.Thread(target=serve, args=(server,), daemon=True).start()
     remote = remote_file(parse_url(f"http://127.0.0.1:{server.getsockname()[1]}/a.csv"))
     about = remote.about()
-    wanted = Wanted("a" * 64, lambda: (remote, about), most=10_000, is_digest=False)
+    wanted = Wanted("a" * 64, lambda: (remote, about), most=10_000, sha256=None)
     with pytest.raises(EnoughError, match=r"^1$"), cache.entry(wanted, Teller("a", enough)):
         pass
     for connection in kept:

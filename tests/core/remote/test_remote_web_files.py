@@ -108,7 +108,7 @@ def test_a_file_of_unknown_size_that_ends_early_is_no_file(
     """Where the server does not answer HEAD, only the answer's own framing tells that bytes are missing."""
     monkeypatch.setattr(download, "REST_SECONDS", 0.0)
     remote = WebFile(parse_url(f"http://{answering(head('200 OK', framing) + body)}/a.csv"))
-    wanted = Wanted("0" * 64, lambda: (remote, About(None, "")), most=100, is_digest=False)
+    wanted = Wanted("0" * 64, lambda: (remote, About(None, "")), most=100, sha256=None)
     tmp_path.chmod(0o700)
     with pytest.raises(OSError, match="answer is broken"), FileCache(tmp_path, limit_mb=1).entry(wanted, Teller("a")):
         pytest.fail("the block must not begin")

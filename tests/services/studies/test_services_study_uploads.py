@@ -129,6 +129,21 @@ def test_an_upload_is_removed_once_its_study_is_sealed_and_kept_while_it_is_need
         look_at_data(bare.artifacts, tenant="lab", source=f"csv:{upload}", asked={})
 
 
+def test_uploads_are_removed_where_tenants_cannot_be_listed(
+    bare: Any, table: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The referee need not own the store: `tenants/` has mode 0711 then."""
+    upload = keep_upload(bare.artifacts, table, tenant="lab", file="a.csv", today=TODAY)
+    register(bare, f"csv:{upload}")
+    old = TODAY - timedelta(days=KEPT_DAYS + 1)
+    keep_upload(bare.artifacts, table, tenant="lab", file="old.csv", today=old)
+    monkeypatch.setattr(type(bare.artifacts), "tenants", lambda _: [])
+    forget_uploads(bare.referee, bare.artifacts, TODAY)
+    part = bare.artifacts.of_tenant("lab")
+    assert part.parts(PART) == [str(TODAY)]
+    assert not part.part(PART, str(TODAY)).holds(upload.reference)
+
+
 def test_old_uploads_are_removed_in_any_case(bare: Any, table: Path) -> None:
     old, fresh = TODAY - timedelta(days=KEPT_DAYS + 1), TODAY - timedelta(days=KEPT_DAYS)
     for day in (old, fresh):

@@ -20,6 +20,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.trials import lease as module
 from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import Checkpoint
 
 if TYPE_CHECKING:
@@ -95,7 +96,12 @@ def store(monkeypatch: Any, clock: Any) -> Store:
 def lease(store: Any, *, attempt: int = 1, excused: int = 0, **changes: Any) -> Lease:
     trial: Any = SimpleNamespace(id=7, excused=excused)
     executor: Any = SimpleNamespace()
-    given: dict[str, Any] = {"config": TrainingConfig(), "artifact": "sha256:0", "log": [].append} | changes
+    given: dict[str, Any] = {
+        "config": TrainingConfig(),
+        "artifact": "sha256:0",
+        "tenant": "lab",
+        "log": [].append,
+    } | changes
     held = Lease(store, trial, attempt, executor=executor, **given)
     held.started = held._beaten = held._looked = module.time.monotonic()
     return held
@@ -338,6 +344,17 @@ class Files:
         self.begun.append(path.read_text())
         assert self.may_end.wait(60)
         return f"sha256:{len(self.begun)}"
+
+
+def test_a_checkpoint_that_is_a_link_is_not_read(tmp_path: Path) -> None:
+    """A training owns the folder of its checkpoints: it may lead its worker to a file that it cannot read itself."""
+    (tmp_path / "secret").write_text("of another tenant")
+    (tmp_path / "checkpoint").symlink_to(tmp_path / "secret")
+    upload = CheckpointUpload(lambda: ArtifactStore(tmp_path / "artifacts"))
+    upload.start(tmp_path / "checkpoint", 1.0, 0.1)
+    upload.join()
+    assert isinstance(upload.uploaded(), ArtifactError)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("checkpoint")] == ["checkpoint"]
 
 
 def test_one_checkpoint_at_a_time_is_uploaded_as_it_was_then(tmp_path: Path) -> None:

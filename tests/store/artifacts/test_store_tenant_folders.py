@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import stat
@@ -15,6 +16,8 @@ import pytest
 
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
 from easeml_core.remote.cache import FileCache
+from easeml_core.remote.object_files import filesystem
+from easeml_core.store.artifacts import local
 from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
@@ -199,6 +202,26 @@ def test_a_link_that_comes_and_goes_leads_nobody_astray(store: ArtifactStore) ->
         os.waitpid(swapping, 0)
 
 
+def test_a_file_that_grows_while_it_is_read_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner makes it longer at each read; it is read to the length that it had, and was changed."""
+    (tmp_path / "abc").write_bytes(b"abc")
+    store = ArtifactStore(tmp_path / "artifacts")
+    store.put(tmp_path / "abc")
+    place = store.root / SHARD / DIGEST
+    opened = local._open_plain
+
+    class Growing(io.BufferedReader):
+        def read(self, size: int | None = -1, /) -> bytes:
+            os.truncate(place, os.stat(place).st_size + 4096)
+            return super().read(size)
+
+    monkeypatch.setattr(local, "_open_plain", lambda *given: Growing(opened(*given).detach()))
+    with pytest.raises(ArtifactError, match="was changed after it was stored"):
+        read(store)
+    with pytest.raises(ArtifactError, match="was changed after it was stored"):
+        store.path(ABC)
+
+
 @as_root
 @pytest.mark.parametrize("mode", [0o2770, 0o2771])
 def test_what_a_device_trains_on_is_not_swapped_after_the_check(store: ArtifactStore, mode: int) -> None:
@@ -291,6 +314,10 @@ def test_a_file_in_the_cache_is_not_given_to_a_tenant_that_names_its_hash(tmp_pa
     assert read(homes) == b"abc"
     with pytest.raises(ArtifactError, match="cannot be had"):
         read(garden)
+    filesystem("memory").pipe_file(f"tenants-cache/easeml/tenants/garden/{SHARD}/{DIGEST}", b"")
+    with pytest.raises(ArtifactError, match="was changed after it was stored"):
+        read(garden)
+    filesystem("memory").rm_file(f"tenants-cache/easeml/tenants/garden/{SHARD}/{DIGEST}")
     store.put(tmp_path / "abc")  # as an earlier version has stored it
     assert read(garden) == b"abc"
     assert not garden.holds_itself(ABC)
