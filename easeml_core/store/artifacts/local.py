@@ -23,7 +23,7 @@ from easeml_core.limits import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from io import BufferedReader
+    from io import BufferedReader, BufferedWriter
 
     from easeml_core.remote.files import OnProgress
 
@@ -265,7 +265,7 @@ class ArtifactStore:
             with self._opened(reference) as (file, _), private.open("wb") as writer:
                 # Checked before it is copied too: a file of holes costs its maker nothing, its copy fills the disk.
                 self._require(reference, _sha256(file))
-                _copy(file, writer, length=file.tell())
+                _copy_checked(file, writer)
             with private.open("rb") as copied:
                 self._require(reference, _sha256(copied))
             yield private
@@ -331,7 +331,7 @@ class ArtifactStore:
                 handle = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
                 with open(handle, "w+b") as copy:
                     with _open_plain(path) as reader:  # a training may have put a link in its place
-                        _copy(reader, copy, length=os.fstat(reader.fileno()).st_size)
+                        shutil.copyfileobj(reader, copy)
                     os.fchmod(copy.fileno(), 0o644)  # the referee may run under another account
                     copy.flush()  # fsync does not know this buffer
                     os.fsync(copy.fileno())  # the database will soon say for good that this file exists
@@ -448,12 +448,13 @@ def _sha256(file: IO[bytes]) -> str:
     return seen.hexdigest()
 
 
-def _copy(file: IO[bytes], writer: IO[bytes], *, length: int) -> None:
-    """Copy the first bytes of a file, and none that was appended since."""
+def _copy_checked(file: BufferedReader, writer: BufferedWriter) -> None:
+    """Copy what was just read to its end, and no byte that was appended since."""
+    left = file.tell()
     file.seek(0)
-    while length > 0 and (chunk := file.read(min(length, _PIECE))):
+    while left > 0 and (chunk := file.read(min(left, _PIECE))):
         writer.write(chunk)
-        length -= len(chunk)
+        left -= len(chunk)
 
 
 def _open_plain(path: str | Path, folder: int | None = None) -> BufferedReader:

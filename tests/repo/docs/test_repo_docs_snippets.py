@@ -67,7 +67,6 @@ OF_THE_SYSTEM = {
     "tar": "run by the test of docs/operations.md",
     "pg_dump": "run by the test of docs/operations.md",
     "groupadd": "changes accounts: tests/store/artifacts/test_store_tenant_folders.py uses numbers",
-    "usermod": "the same",
     "curl": "needs an Airflow that answers: tests/plugin/web asks the same routes",
 }
 """Programs that are not ours, and who runs the lines that begin with them. pip installs: its extras are looked up."""
