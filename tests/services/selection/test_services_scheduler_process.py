@@ -309,6 +309,24 @@ def test_what_cannot_be_asked_is_not_filed(asked: dict[str, Any], installation: 
     assert installation.sql("SELECT FROM work.suggestion_requests") == []
 
 
+def test_a_burst_of_forged_notifications_costs_a_look_or_two(installation: Any, monkeypatch: Any) -> None:
+    """Any role may notify; what a notification says is not read."""
+    looks, original = [], SchedulerProcess.decide_open
+    monkeypatch.setattr(SchedulerProcess, "decide_open", lambda *given: looks.append(1) or original(*given))
+    process, stop = SchedulerProcess(installation.owner, poll_seconds=60.0), threading.Event()
+    thread = threading.Thread(target=process.run, args=(stop,))
+    thread.start()
+    try:
+        FiledSuggester(installation.store).ask(request_key="before")
+        before = len(looks)
+        installation.sql("SELECT pg_notify('easeml_scheduler', 'suggestions:' || k) FROM generate_series(1, 2000) k")
+        FiledSuggester(installation.store).ask(request_key="after")
+        assert len(looks) - before <= 8  # a look that finds nothing after each that finds something
+    finally:
+        stop.set()
+        thread.join(30)
+
+
 @pytest.mark.own_database
 def test_the_roles_can_do_what_they_must_and_each_login_gets_its_own(installation: Any, database: Any) -> None:
     """Logins as `easeml tenant login` makes them, a device, and the process under the role easeml_scheduler."""
