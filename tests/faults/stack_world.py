@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import psutil
+from demo_night.runs import await_dag
 from fault_world import Served
 from stack.keys import ADMIN, load_keys
 from stack.launcher import HEALTHY_PARTS
@@ -72,7 +73,6 @@ class StackWorld(Served):
         super().__init__()
         self.places = Places.of(home, home.parent / f"{home.name}-dags")
         self.server = Server(self.places.database)
-        self.folder = home
 
     @contextlib.contextmanager
     def running(self) -> Iterator[StackWorld]:
@@ -92,7 +92,7 @@ class StackWorld(Served):
             self.rest = self.new_rest()
             self._make_login()
             for dag_id in self.dags():
-                self._await_dag(dag_id)
+                await_dag(self.rest, dag_id, lambda: None)
                 self.rest.pause(dag_id, False)
             yield self
 
@@ -176,11 +176,6 @@ class StackWorld(Served):
             if error.status != 409:
                 raise
             self.rest.call("PATCH", "/connections/easeml_of_login", body)
-
-    def _await_dag(self, dag_id: str) -> None:
-        from demo_night.runs import await_dag
-
-        await_dag(self.rest, dag_id, lambda: None)
 
     # -- what is there -------------------------------------------------------------------------------------------------
 
