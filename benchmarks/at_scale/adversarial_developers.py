@@ -60,7 +60,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What the developer is told.
+    """What the developer learns.
 
     Attributes:
         passed: Of a gate; None where that is withheld.

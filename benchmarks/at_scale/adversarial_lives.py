@@ -168,7 +168,7 @@ class Life:
         self._compare_verdicts()
 
     def _ask(self, asked: Asked) -> Told | None:
-        """Hand in a model and ask; what the developer is told, None where the set has ended."""
+        """Hand in a model and ask; what the developer learns, None where the set has ended."""
         rng = self.play.rng
         if rng.random() < RESTART:
             self.there.restart()
@@ -179,7 +179,7 @@ class Life:
         if answer is None or answer.refused:
             return None
         self.answers += 1
-        told = self._told(asked, answer, request_id)
+        told = self._learnt(asked, answer, request_id)
         if told is not None:
             self._handed[model_id] = asked, told
             if self.play.strategy.promotes and told.passed and asked.excluded is None:
@@ -249,7 +249,7 @@ class Life:
             if asked.excluded is not None and symbol == (Symbol.PASS if asked.excluded else Symbol.FAIL):
                 self.wrong.append(step)
 
-    def _told(self, asked: Asked, answer: Any, request_id: int) -> Told | None:
+    def _learnt(self, asked: Asked, answer: Any, request_id: int) -> Told | None:
         """What the developer hears; notes where a signal breaks the promise."""
         if asked.system == "meter":
             return self._heard(asked, answer)

@@ -2,7 +2,7 @@
 
     python benchmarks/at_scale/browsers.py --browsers 1000 --studies 1000
 
-The pages run in uvicorn, as in Airflow's API server but without its login; each browser is a person of its own with one
+The pages run in uvicorn, as in Airflow's API server but without its login; each browser is a different person with one
 TCP connection that hears of all studies. Then changes of a study are notified, first one, then some each second, as a
 night does. With ``--reload`` each browser asks for a study's page after an event, as the page's script does.
 """
@@ -201,7 +201,7 @@ async def _notify(people: Crowd, server: psutil.Process, store: Store, *, times:
 
 @contextlib.contextmanager
 def server_of(url: str) -> Iterator[tuple[psutil.Process, int]]:
-    """The running API server, in a process of its own, and its port."""
+    """The running API server, in a separate process, and its port."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]

@@ -4,7 +4,7 @@
 
 The triggers of the product run in one event loop, as in Airflow's triggerer, without Airflow's own work for each of
 them (``meter_sensors.py`` measures that with some hundreds). Half of them wait for a test set of one study, the others
-each for a request of its own. Read are memory, share of a core and looks a second while nothing happens, then the
+each for another request. Read are memory, share of a core and looks a second while nothing happens, then the
 seconds until a single one hears its answer, and until all that wait for the study have heard of its set.
 """
 

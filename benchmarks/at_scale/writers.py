@@ -163,7 +163,7 @@ class Counting(LiveScheduler):
 
 
 def write(url: str, place: str, names: Sequence[str], beats: int, seconds: float, begin: Any, found: Any) -> None:
-    """Be some of the writers, in a process of their own."""
+    """Be some of the writers, in a separate process."""
     with contextlib.closing(Store(url, connections=len(names) + 1)) as store, tempfile.TemporaryDirectory() as folder:
         live, artifacts, writers = Counting(store), ArtifactStore(place), []
         for name in names:
