@@ -60,6 +60,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.TrainingKilled: Outcome.RETRY,
     core.TrainingStarved: Outcome.FAIL,
     core.TrainingTaskError: Outcome.FAIL,
+    core.TrainingMachineError: Outcome.RETRY,
     core.ArtifactError: Outcome.FAIL,
     core.ArtifactPlaceError: Outcome.FAIL,
     core.StoreError: Outcome.RETRY,

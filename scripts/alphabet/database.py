@@ -324,6 +324,13 @@ _TABLES = (
         time="switched_at",
     ),
     *_table(
+        "tenant_logins",
+        Letter.INPUT,
+        "Operators give tenants logins; a worker reads whether there are any.",
+        input="login tenant_id made_by",
+        time="made_at",
+    ),
+    *_table(
         "tenants",
         Letter.INPUT,
         "Operators name tenants and set their limits.",
@@ -438,6 +445,16 @@ _FUNCTIONS = (
     ),
 )
 
+_FUNCTIONS += (
+    *items(
+        Kind.FUNCTION,
+        Letter.INPUT,
+        "The function reads or changes tables of schema work alone, with its owner's rights.",
+        "apply_changes, rival_of",
+        prefix="work.",
+    ),
+)
+
 _TOPICS = (
     *items(
         Kind.TOPIC,
@@ -451,6 +468,12 @@ _TOPICS = (
         "The topic is notified by tasks, developers, the scheduler, or a referee that measured a model on open rows.",
         "CHANNEL trial, CHANNEL submission, NEWS_CHANNEL study, REFEREE_CHANNEL request, "
         "REFEREE_CHANNEL study, SCHEDULER_CHANNEL suggestions, DECISIONS_CHANNEL suggestions",
+    ),
+    *items(
+        Kind.TOPIC,
+        Letter.INPUT,
+        "The channel is notified by a function of the database when a tenant's login asks for a change.",
+        "SQL easeml_scheduler",
     ),
     *items(
         Kind.TOPIC,

@@ -198,7 +198,7 @@ _TOPICS_FROM = {"notify": 1, "known_topics": 0}
 
 
 def _topics() -> Iterator[str]:
-    """Channel and topic of every call of ``notify`` or ``known_topics``, and of ``pg_notify`` with a literal in SQL.
+    """Channel and topic of every call of ``notify`` or ``known_topics``; the channel of ``pg_notify`` in SQL.
 
     Topics that a function is handed stand in a tuple that its caller assigns and passes on as ``also``.
     """
@@ -217,7 +217,7 @@ def _topics() -> Iterator[str]:
                         named = named.elt if isinstance(given, ast.Starred) else named
                         yield f"{_called(channel) or ast.unparse(channel)} {_topic(named)}"
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                yield from (f"SQL {call}" for call in re.findall(r"pg_notify\(\s*'[^)]*", node.value))
+                yield from (f"SQL {channel}" for channel in re.findall(r"pg_notify\(\s*'([^']*)'", node.value))
 
 
 def _topic(literal: ast.expr) -> str:

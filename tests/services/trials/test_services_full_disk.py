@@ -59,7 +59,7 @@ def test_a_full_disk_is_no_failure_of_the_candidate(
 ) -> None:
     with monkeypatch.context() as patch:
         if where == "staging":
-            patch.setattr(lab.artifacts.__class__, "staged", failing(FULL))
+            patch.setattr(ArtifactStore, "staged", failing(FULL))
         else:
             patch.setattr(tempfile, "TemporaryDirectory", failing(FULL))
         report = run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w")
