@@ -76,16 +76,18 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @candidate.command(
-    epilog=example("easeml candidate pack my_net/ --train 'python train.py' --command 'python predict.py'")
+    epilog=example(
+        "easeml candidate pack my_net/ --tenant garden --train 'python train.py' --command 'python predict.py'"
+    )
 )
 @click.argument("program", type=click.Path(exists=True, path_type=Path))
 @_program_options
-@click.option("--tenant", help="Whose studies may train it; needed where tenants' files have separate rights.")
+@click.option("--tenant", required=True, help="Whose studies may train it.")
 @artifacts_option
 @database_option
 @json_option
 def pack(
-    program: Path, train: str | None, command: str | None, tenant: str | None, artifacts: str | None,
+    program: Path, train: str | None, command: str | None, tenant: str, artifacts: str | None,
     database: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Store PROGRAM (a folder or a file) for the workers, and print its reference.
@@ -95,8 +97,7 @@ def pack(
     from easeml_core.services.studies.candidates import bring_program
 
     _, kept_at = open_installation(database, artifacts)
-    kept_at = kept_at if tenant is None else kept_at.of_tenant(tenant)
-    reference = bring_program(kept_at, program, train=train, command=command)
+    reference = bring_program(kept_at.of_tenant(tenant), program, train=train, command=command)
     show_json(KeptProgram(reference)) if as_json else click.echo(reference)
 
 

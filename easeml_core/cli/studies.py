@@ -220,7 +220,7 @@ def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bo
     Until then they are read where they are. Upgrade all processes first: those of an earlier version do not look into
     the folders. May be repeated. Needs the address of easeml_owner or easeml_referee.
 
-    Exit status: 0 done, 1 a file that a row names is missing, 2 any error.
+    Exit status: 0 done, 1 a file that a row names is missing or was not copied, 2 any error.
     """
     from easeml_core.services.operations.tenant_files import move_files
 
@@ -233,7 +233,9 @@ def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bo
         click.echo(f"{counted(done.moved, 'file')} {verb}, {counted(done.copies, 'copy', 'copies')} for their tenants")
         for line in done.missing:
             click.echo(f"missing: {line}", err=True)
-    if done.missing:
+        for line in done.claimed:
+            click.echo(f"not copied, since another tenant names it too: {line}; hand it in again", err=True)
+    if done.missing or done.claimed:
         raise SystemExit(1)
 
 

@@ -169,7 +169,7 @@ def broken_rows(rows: Rows) -> list[str]:
 def broken_artifacts(rows: Rows, place: Path) -> list[str]:
     """Return artifacts that a row names and that are missing or changed."""
     found, artifacts = [], ArtifactStore(place)
-    for tenant, reference, whose in rows(NAMED_FILES):
+    for tenant, reference, whose, _ in rows(NAMED_FILES):
         path = artifacts.of_tenant(tenant)._place(reference.removeprefix("sha256:"))
         if not path.is_file():
             found.append(f"artifact of {whose} is missing")
@@ -180,7 +180,7 @@ def broken_artifacts(rows: Rows, place: Path) -> list[str]:
 
 def orphans(rows: Rows, place: Path) -> list[str]:
     """Return files of the artifact store that no row names: what is stored before its row may stay, as a whole file."""
-    named = {NamedFile(tenant, reference) for tenant, reference, _ in rows(NAMED_FILES)}
+    named = {NamedFile(tenant, reference) for tenant, reference, *_ in rows(NAMED_FILES)}
     ended = {number for (number,) in rows("SELECT id FROM work.trials WHERE finished_at IS NOT NULL")}
     found = orphans_among(stored_files(ArtifactStore(place)), named, ended)
     return [f"{'unfinished' if is_unfinished(file.path) else 'whole'} {file.path}" for file in found]

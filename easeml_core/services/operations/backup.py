@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 MANIFEST, DUMP, ARTIFACTS = "manifest.json", "easeml.dump", "artifacts.tar"
 _PRIVATE = 0o077
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,16 +322,60 @@ def _archived(
         _private(place / name) as writer,
         tarfile.open(fileobj=writer, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for path in sorted(folder.rglob("*")) if folder.is_dir() else ():
-            if leaves_out(path):
-                continue
-            if path.is_symlink() or (path.exists() and not (path.is_dir() or path.is_file())):
-                what = "a symbolic link" if path.is_symlink() else "no plain file"
-                tell(f"left out of {name}: {path} is {what}; back up what it stands for separately")
-                continue
-            with contextlib.suppress(FileNotFoundError):  # a checkpoint or an upload that was just removed
-                archive.add(path, arcname=str(path.relative_to(folder)), recursive=False)
+        # Through descriptors: who may write there could lead this account, which reads all, through a link elsewhere.
+        for top, folders, files, held in os.fwalk(folder.resolve(), follow_symlinks=False):
+            folders.sort()
+            for path in (Path(top, inner) for inner in sorted(folders + files)):
+                if not leaves_out(path):
+                    what = _added(archive, held, path, str(path.relative_to(folder.resolve())))
+                    if what is not None:
+                        tell(f"left out of {name}: {path} is {what}; back up what it stands for separately")
     return _kept(place / name)
+
+
+def _added(archive: tarfile.TarFile, held: int, path: Path, arcname: str) -> str | None:
+    """Add a plain file or an empty folder to an archive, unless it was just removed; what else it is.
+
+    Args:
+        archive: Open for writing.
+        held: The open folder that it lies in.
+        path: Its place, of which the last part counts.
+        arcname: Its name in the archive.
+    """
+    try:
+        kind = os.stat(path.name, dir_fd=held, follow_symlinks=False).st_mode
+        if stat.S_ISLNK(kind):
+            return "a symbolic link"
+        if not stat.S_ISDIR(kind) and not stat.S_ISREG(kind):
+            return "no plain file"
+        opened = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=held)
+    except FileNotFoundError:  # a checkpoint or an upload that was just removed
+        return None
+    with open(opened, "rb", closefd=True) if stat.S_ISREG(kind) else _closing(opened) as file:
+        found = os.fstat(opened)
+        about = tarfile.TarInfo(arcname)
+        about.mode, about.mtime, about.uid, about.gid = (
+            stat.S_IMODE(found.st_mode),
+            found.st_mtime,
+            found.st_uid,
+            found.st_gid,
+        )
+        if file is None:
+            about.type = tarfile.DIRTYPE
+        elif not stat.S_ISREG(found.st_mode):
+            return "no plain file"
+        else:
+            about.size = found.st_size
+        archive.addfile(about, file)
+    return None
+
+
+@contextlib.contextmanager
+def _closing(folder: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(folder)
 
 
 def _copied(place: Path, name: str, file: Path, tell: Callable[[str], None]) -> BackupFile:
@@ -387,11 +432,54 @@ def _broken(folder: Path, what: str) -> InvalidInputError:
 
 
 def _extract(archive: Path, target: Path) -> None:
-    """Unpack plain files and folders; nothing outside the target."""
+    """Unpack plain files and folders that are not there yet; nothing outside the target, and through no link in it."""
     try:
         target.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "r:") as opened:
-            opened.extractall(target, filter="data")
+            for member in opened:
+                *above, name = Path(tarfile.data_filter(member, str(target)).name).parts
+                if not member.isdir() and not member.isreg() and not member.islnk():
+                    continue
+                with contextlib.ExitStack() as held:
+                    folder = os.open(target.resolve(), _FOLDER)
+                    held.callback(os.close, folder)
+                    folder = _entered(held, folder, above)
+                    if member.isdir():
+                        _entered(held, folder, [name], mode=_closed_as(member.mode))
+                    else:
+                        _unpack(opened, member, folder, name)
     except (OSError, tarfile.TarError) as error:
         message = f"the artifacts cannot be restored to {target}: {error}"
         raise InvalidInputError(message) from error
+
+
+def _entered(held: contextlib.ExitStack, folder: int, names: list[str], *, mode: int = 0o755) -> int:
+    """Open a folder inside an open one, step by step, and make what is missing; a link is an error."""
+    for name in names:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, mode, dir_fd=folder)
+        folder = os.open(name, _FOLDER, dir_fd=folder)
+        held.callback(os.close, folder)
+    return folder
+
+
+def _closed_as(mode: int) -> int:
+    """Return the rights of a restored folder: one that was closed to others is its owner's, until it has a group."""
+    return mode & 0o755 if mode & stat.S_IRWXO else 0o700
+
+
+def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str) -> None:
+    reader = archive.extractfile(member)
+    if reader is None:
+        return
+    unfinished = f"new-{uuid.uuid4().hex}"
+    with reader:
+        handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=folder)
+        try:
+            with os.fdopen(handle, "wb") as writer:
+                shutil.copyfileobj(reader, writer)
+                os.fchmod(writer.fileno(), member.mode & 0o755)
+            with contextlib.suppress(FileExistsError):
+                os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)  # whole or not at all
+        finally:
+            os.unlink(unfinished, dir_fd=folder)

@@ -5,6 +5,7 @@ What is removed are files that no row names (``store/artifacts/orphans.py``).
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from easeml_core.config import require
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError
 from easeml_core.store.artifacts.orphans import DAY_SECONDS, find_orphans, remove_orphan
-from easeml_core.store.artifacts.references import named_files
+from easeml_core.store.artifacts.references import claimed_files, named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.artifacts.tenant_folders import weaknesses
 from easeml_core.store.logins import needs_token
@@ -38,13 +39,16 @@ class MovedFiles:
     Attributes:
         moved: Files that lay in the common place and are in the folders of the tenants whose rows name them.
         copies: How many copies that made: equal content of two tenants is kept for each of them.
-        missing: Files that a row names and that are nowhere, or were changed.
+        missing: Files that a row names and that are nowhere, were changed, or cannot be written for its tenant.
+        claimed: Files that were not copied for a tenant: it names them in rows that it writes itself, and another
+            tenant names them too. Who is to have one hands it in again.
         dry_run: Whether nothing was done.
     """
 
     moved: int
     copies: int
     missing: tuple[str, ...]
+    claimed: tuple[str, ...]
     dry_run: bool
 
 
@@ -63,33 +67,46 @@ def move_files(
         tell: Receives a line for each file.
     """
     with store.begin() as tx:
-        named = named_files(tx)
+        named, claimed = named_files(tx), claimed_files(tx)
     tenants_of = defaultdict(list)
-    for tenant, reference in sorted(named):
+    for tenant, reference in sorted(named - claimed):
         tenants_of[reference].append(tenant)
-    moved, copies, missing = 0, 0, list[str]()
+    moved, copies, missing, refused = 0, 0, list[str](), list[str]()
+    for tenant, reference in sorted(claimed):
+        if not artifacts.of_tenant(tenant).holds_itself(reference):
+            (refused if artifacts.holds_itself(reference) else missing).append(f"{reference} of tenant {tenant}")
     for reference, tenants in tenants_of.items():
         lacking = [tenant for tenant in tenants if not artifacts.of_tenant(tenant).holds_itself(reference)]
         if not artifacts.holds_itself(reference):
             missing += [f"{reference} of tenant {tenant}" for tenant in lacking]
             continue
+        failed = [] if dry_run else _move(artifacts, reference, tenants)
+        missing += failed
+        if not failed:
+            moved, copies = moved + 1, copies + len(lacking)
+            tell(f"{reference}: {', '.join(tenants)}")
+    return MovedFiles(moved, copies, tuple(missing), tuple(refused), dry_run)
+
+
+def _move(artifacts: ArtifactStore, reference: str, tenants: list[str]) -> list[str]:
+    """Move a file; for whom that failed, and why: it stays in the common place then.
+
+    A tenant that has it gets it too: what lies in its folder may be damaged, and what is whole is not written again.
+    """
+    failed = []
+    with contextlib.ExitStack() as held:
         try:
-            if not dry_run:
-                _move(artifacts, reference, lacking)
+            path = held.enter_context(artifacts.copy(reference))
         except ArtifactError as error:
-            missing += [f"{reference} of tenant {tenant}: {error}" for tenant in lacking]
-            continue
-        moved, copies = moved + 1, copies + len(lacking)
-        tell(f"{reference}: {', '.join(tenants)}")
-    return MovedFiles(moved, copies, tuple(missing), dry_run)
-
-
-def _move(artifacts: ArtifactStore, reference: str, tenants: list[str]) -> None:
-    if tenants:
-        with artifacts.copy(reference) as path:
-            for tenant in tenants:
+            return [f"{reference} of tenant {tenant}: {error}" for tenant in tenants]
+        for tenant in tenants:
+            try:
                 artifacts.of_tenant(tenant).put(path)
-    artifacts.discard(reference)
+            except ArtifactError as error:
+                failed.append(f"{reference} of tenant {tenant}: {error}")
+    if not failed:
+        artifacts.discard(reference)
+    return failed
 
 
 @typed_record
@@ -166,8 +183,11 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
         artifacts: The installation's store. The policies of a bucket cannot be seen from here.
     """
     with store.begin() as tx:
-        logins = health.logins_of_tenants(tx).logins
+        logins = health.logins_of_tenants(tx)
         tenants = [tenant.name for tenant in studies.list_tenants(tx)]
-    if not logins or isinstance(artifacts, RemoteArtifactStore):
+    if not logins.logins or isinstance(artifacts, RemoteArtifactStore):
         return None
-    return "; ".join(weaknesses(artifacts, tenants)) or None
+    said = weaknesses(artifacts, tenants)
+    if logins.devices:
+        said.append("code that a device trains can read what the device's account can, so the folders of all its tenants")
+    return "; ".join(said) or None

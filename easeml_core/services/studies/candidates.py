@@ -205,7 +205,7 @@ def bring_program(artifacts: ArtifactStore, path: Path, *, train: str | None = N
     """Pack a program that can be trained and store it; the same content has the same reference.
 
     Args:
-        artifacts: Where the workers find it: the files of the tenant whose studies train it, or of all tenants.
+        artifacts: Where the workers find it: the files of the tenant whose studies train it.
         path: A folder, a single program file, or a folder that was packed before.
         train: The training command, as in a shell, e.g. ``python train.py``; None where its ``command.json`` has it.
         command: Likewise the command for predictions.

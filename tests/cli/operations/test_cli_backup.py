@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.errors import InvalidInputError
+from easeml_core.services.operations import backup
 from easeml_core.store import schema
 
 if TYPE_CHECKING:
@@ -65,6 +68,31 @@ def test_a_backup_is_private_whatever_the_umask_and_its_folder_are(own: Any, now
     assert names == {str(p.relative_to(artifacts.root)) for p in artifacts.root.rglob("*")}
     again = own("backup", "kept")
     assert (again.status, "already exists; a backup is a new folder" in again.err) == (2, True)
+
+
+def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
+    own: Any, nowhere: Path, artifacts: Any
+) -> None:
+    """A tenant may have put a link into its folder, which leads to another tenant's; groups are not restored."""
+    tenants = artifacts.root / "tenants"
+    for path, mode in ((tenants / "homes/ab", 0o2770), (tenants / "homes", 0o2770), (tenants / "garden", 0o2770)):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+    (tenants / "homes/ab/file").write_text("as backed up")
+    (tenants / "garden/link").symlink_to("../homes")
+    kept = own("backup", "kept")
+    assert f"left out of artifacts.tar: {tenants}/garden/link is a symbolic link" in kept.err
+    backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
+    assert {stat.S_IMODE((nowhere / "new/tenants" / name).stat().st_mode) for name in ("homes", "homes/ab")} == {0o700}
+    assert (nowhere / "new/tenants/homes/ab/file").read_text() == "as backed up"
+    (nowhere / "new/tenants/homes/ab/file").write_text("there")
+    backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
+    assert (nowhere / "new/tenants/homes/ab/file").read_text() == "there"
+    shutil.rmtree(nowhere / "new/tenants/homes")
+    (nowhere / "new/tenants/homes").symlink_to(nowhere / "new/tenants/garden")
+    with pytest.raises(InvalidInputError, match="cannot be restored"):
+        backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
+    assert list((nowhere / "new/tenants/garden").iterdir()) == []
 
 
 def test_the_password_is_in_no_argument(own: Any, nowhere: Path, database: Any, monkeypatch: Any) -> None:

@@ -87,8 +87,9 @@ def test_a_dry_run_shows_and_adds_nothing(add: Any, ask: Any) -> None:
 
 
 def test_a_program_is_packed_for_a_registration(ask: Any, artifacts: Any) -> None:
-    shown = ask("candidate", "pack", str(AWK), "--artifacts", str(artifacts.root))
-    assert (shown.status, ask("candidate", "pack", str(AWK), "--json").json) == (0, {"program": shown.out.strip()})
+    asked = ("candidate", "pack", str(AWK), "--tenant", "lab")
+    shown = ask(*asked, "--artifacts", str(artifacts.root))
+    assert (shown.status, ask(*asked, "--json").json) == (0, {"program": shown.out.strip()})
     assert read_program(artifacts.path(shown.out.strip())).command == ("sh", "predict.sh")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.services.operations import tenant_files
@@ -13,6 +14,7 @@ from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import MARKER, ArtifactStore
 from easeml_core.store.artifacts.references import named_files
+from easeml_core.store.rows import rows
 
 if TYPE_CHECKING:
     import pytest
@@ -48,7 +50,9 @@ def test_a_tenant_that_names_the_hash_of_anothers_program_does_not_get_it(
     assert files(artifacts.root / "tenants" / "garden").isdisjoint({program[7:]})
     # All that the product has written lies with a tenant.
     assert {path.name for path in artifacts.root.iterdir()} == {"tenants"}
-    assert move_files(database.owner, place) == tenant_files.MovedFiles(0, 0, (f"{program} of tenant garden",), False)
+    assert move_files(database.owner, place) == tenant_files.MovedFiles(
+        0, 0, (f"{program} of tenant garden",), (), False
+    )
 
 
 def as_before(artifacts: Any) -> None:
@@ -78,10 +82,10 @@ def test_files_of_an_earlier_version_are_read_and_moved(
     )  # fmt: skip
     with database.owner.begin() as tx:
         named = named_files(tx)
-    move = tenant_files._move
 
     def killed(place: ArtifactStore, reference: str, tenants: list[str]) -> None:
-        move(place, reference, tenants[:1])
+        with place.copy(reference) as path:
+            place.of_tenant(tenants[0]).put(path)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tenant_files, "_move", killed)
@@ -99,9 +103,32 @@ def test_files_of_an_earlier_version_are_read_and_moved(
     assert move_files(database.owner, place).moved == 0
 
 
+def test_a_move_gives_no_tenant_what_it_only_claims(make_study: Any, database: Any, artifacts: Any) -> None:
+    """A tenant can write any hash into a candidate; and a damaged copy of its owner is made good, not kept."""
+    place = ArtifactStore(artifacts.root)
+    make_study("hers", tenant="homes", candidates=[{"name": "tree", "kind": "decision_tree"}])
+    assert trained(database, place, "hers").state == "SUCCEEDED"
+    with database.owner.begin() as tx:
+        (model,) = (found.artifact for found in rows(tx, "SELECT artifact FROM work.models WHERE trial_id IS NOT NULL"))
+    shared = bring_program(place, AWK)
+    make_study("his", tenant="garden", source="sklearn:digits", candidates=programs(model))
+    for study, tenant in (("one", "homes"), ("two", "garden")):
+        make_study(study, tenant=tenant, source="sklearn:wine", candidates=programs(shared))
+    as_before(artifacts)
+    damaged = artifacts.root / "tenants" / "homes" / model[7:9] / model[7:]
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"")
+    done = move_files(database.owner, place)
+    names = sorted([f"{model} of tenant garden", f"{shared} of tenant garden", f"{shared} of tenant homes"])
+    assert (done.missing, sorted(done.claimed)) == ((), names)
+    assert not place.of_tenant("garden").holds(model)
+    assert place.of_tenant("homes").path(model) == damaged
+    assert place.holds_itself(shared)
+
+
 def test_doctor_names_the_folders_that_are_open(database: Any, artifacts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_folders(database.worker, artifacts) is None  # one team
-    monkeypatch.setattr(tenant_files.health, "logins_of_tenants", lambda _: (1, 0))
+    monkeypatch.setattr(tenant_files.health, "logins_of_tenants", lambda _: SimpleNamespace(logins=1, devices=0))
     monkeypatch.setattr(tenant_files.studies, "list_tenants", lambda _: [type("Tenant", (), {"name": "lab"})])
     for mode, said in (
         (0o755, "folders that others may enter: lab"),
@@ -110,3 +137,5 @@ def test_doctor_names_the_folders_that_are_open(database: Any, artifacts: Any, m
         artifacts.root.mkdir(exist_ok=True)
         artifacts.root.chmod(mode)
         assert open_folders(database.worker, artifacts) == said
+    monkeypatch.setattr(tenant_files.health, "logins_of_tenants", lambda _: SimpleNamespace(logins=1, devices=1))
+    assert "code that a device trains" in str(open_folders(database.worker, artifacts))
