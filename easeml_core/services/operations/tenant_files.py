@@ -189,5 +189,7 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
         return None
     said = weaknesses(artifacts, tenants)
     if logins.devices:
-        said.append("code that a device trains can read what the device's account can, so the folders of all its tenants")
+        said.append(
+            "code that a device trains can read what the device's account can, so the folders of all its tenants"
+        )
     return "; ".join(said) or None

@@ -24,7 +24,13 @@ def test_files_are_moved_swept_and_closed(asked: Any, artifacts: Any) -> None:
     common.parent.mkdir()
     data.rename(common)
     assert "1 file would be moved, 1 copy for their tenants" in asked("artifacts", "move", "--dry-run").out
-    assert asked("artifacts", "move", "--json").json == {"moved": 1, "copies": 1, "missing": [], "claimed": [], "dry_run": False}
+    assert asked("artifacts", "move", "--json").json == {
+        "moved": 1,
+        "copies": 1,
+        "missing": [],
+        "claimed": [],
+        "dry_run": False,
+    }
     assert (data.exists(), common.exists()) == (True, False)
 
     (artifacts.root / "new-1").write_text("x")
