@@ -6,18 +6,26 @@ scheduler's process makes the change in a short transaction (ADR 0032).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.errors import StoreUnavailableError
+from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.store import logins
 from easeml_core.store.database import CHANNEL, notify, notify_pages
 from easeml_core.store.listen import wait_here
-from easeml_core.store.rows import rows, scalar
+from easeml_core.store.rows import row, rows, scalar
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
+
+
+class _Outcome(NamedTuple):
+    """What became of a change; the name is None while it is open."""
+
+    name: str | None
+    refusal: str | None
+
 
 WAIT_SECONDS = 30.0
 """How long a caller waits until its change is made; it is made later all the same."""
@@ -40,7 +48,7 @@ def apply_changes(tx: Connection) -> int:
 
 def is_any_open(tx: Connection) -> bool:
     """Whether a change waits for a row that another transaction holds."""
-    return bool(scalar(tx, "SELECT EXISTS (SELECT FROM work.change_requests)"))
+    return bool(scalar(tx, "SELECT EXISTS (SELECT FROM work.change_requests WHERE outcome IS NULL)"))
 
 
 def wait_until_made(store: Store, *, study_id: int, trial_id: int | None = None) -> None:
@@ -52,20 +60,29 @@ def wait_until_made(store: Store, *, study_id: int, trial_id: int | None = None)
         trial_id: The trial that was cancelled; None for a change of the study.
 
     Raises:
+        StateError: It was refused, or another transaction held the row for an hour; nothing was changed.
         StoreUnavailableError: It was not made in time.
     """
     asked = (
-        "SELECT EXISTS (SELECT FROM work.change_requests WHERE login = work.caller() AND study_id = :study "
-        "AND trial_id IS NOT DISTINCT FROM CAST(:trial AS bigint))"
+        "SELECT outcome, refusal FROM work.change_requests WHERE login = work.caller() AND study_id = :study "
+        "AND trial_id IS NOT DISTINCT FROM CAST(:trial AS bigint)"
     )
 
-    def look() -> bool | None:
+    def look() -> _Outcome | None:
         with store.begin(writes=False) as tx:
             if not logins.is_tenant(tx):
-                return True
-            return None if scalar(tx, asked, study=study_id, trial=trial_id) else True
+                return _Outcome("made", None)
+            # No row: nothing had to be changed.
+            found = row(tx, asked, study=study_id, trial=trial_id)
+            outcome = _Outcome("made", None) if found is None else _Outcome(found.outcome, found.refusal)
+            return outcome if outcome.name is not None else None
 
-    if wait_here(store.dsn, CHANNEL, look, seconds=WAIT_SECONDS, poll_seconds=1.0) is None:
+    outcome = wait_here(store.dsn, CHANNEL, look, seconds=WAIT_SECONDS, poll_seconds=1.0)
+    if outcome is not None and outcome.name != "made":
+        what = f"study {study_id}" if trial_id is None else f"trial {trial_id}"
+        message = f"the change of {what} was not made: {outcome.refusal}; see its present state, and ask again"
+        raise StateError(message)
+    if outcome is None:
         message = (
             f"the change was asked for, and the scheduler has not made it within {WAIT_SECONDS:g} s; see that "
             "`easeml scheduler` runs with this database: it is made then"

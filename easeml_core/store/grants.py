@@ -30,11 +30,12 @@ ALL_ROWS = "true"
 # What is written about an attempt comes with the lease that was granted: while it runs, or with its end.
 _LEASED = (
     "EXISTS (SELECT FROM work.trials t WHERE t.id = {table}.%s AND t.lease_hash = (SELECT work.lease()) "
-    "AND (t.state = 'RUNNING' OR t.finished_at >= now()))"
+    "AND (t.state = 'RUNNING' OR t.ended_xact = pg_current_xact_id_if_assigned()))"
 )
 BY_LEASE = _LEASED % "trial_id"
 # A result comes with the end of its attempt, in one transaction.
-WITH_END = BY_LEASE.replace("(t.state = 'RUNNING' OR t.finished_at >= now())", "t.finished_at >= now()")
+_ENDS_HERE = "t.ended_xact = pg_current_xact_id_if_assigned()"
+WITH_END = BY_LEASE.replace(f"(t.state = 'RUNNING' OR {_ENDS_HERE})", _ENDS_HERE)
 # Keys are unique in the installation: no login takes the key that another one's next task will use.
 OWN_KEY = "right({table}.request_key, length(work.caller()) + 1) = '@' || work.caller()"
 
@@ -75,7 +76,7 @@ _CURVE = "trial_id step of quality loss seconds"
 _RUNG = "trial_id rung step of quality hoped needed known rule goes_on"
 _OBSERVATION = "trial_id quality cost_seconds score"
 _PREDICTED = "EXISTS (SELECT FROM work.models m JOIN work.trials t ON t.id = m.trial_id WHERE m.id = {table}.model_id "
-_PREDICTED += "AND t.lease_hash = (SELECT work.lease()) AND t.finished_at >= now())"
+_PREDICTED += "AND t.lease_hash = (SELECT work.lease()) AND t.ended_xact = pg_current_xact_id_if_assigned())"
 
 TENANTS = {
     "alembic_version": Access(ALL_ROWS),
@@ -108,11 +109,12 @@ TENANTS = {
     "rungs": Access(OF_TRIAL, adds=_RUNG, adding=BY_LEASE),
     "observations": Access(OF_TRIAL, adds=_OBSERVATION, adding=WITH_END),
     "suggestions": Access(OF_TRIAL, shows=_SUGGESTION),
-    "change_requests": Access(OF_LOGIN),
+    # A login's name may have been another tenant's before.
+    "change_requests": Access(f"{OF_LOGIN} AND {OF_STUDY}"),
     # Whether a worker asks for what its candidates need, and no name beyond.
     "offers": Access(
         "EXISTS (SELECT FROM work.candidates c WHERE c.implementation = {table}.implementation) AND ({table}.study "
-        "IS NULL OR EXISTS (SELECT FROM work.studies s WHERE s.name = {table}.study))"
+        "= '' OR EXISTS (SELECT FROM work.studies s WHERE s.name = {table}.study))"
     ),
     "suggestion_batches": Access(
         f"{OWN_KEY} OR EXISTS (SELECT FROM work.suggestions z WHERE z.batch_id = {{table}}.id)",

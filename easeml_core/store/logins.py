@@ -139,7 +139,9 @@ def run(tx: Connection, sql: Sequence[str]) -> None:
 
 
 def map_login(tx: Connection, login: str, tenant_ids: Sequence[int]) -> None:
-    """Set the tenants of a login; role ``easeml_owner``."""
+    """Set the tenants of a login; with others than before it has no open requests; role ``easeml_owner``."""
+    asked = "SELECT tenant_id FROM work.tenant_logins WHERE login = :login"
+    before = {r.tenant_id for r in rows(tx, asked, login=login)}
     change(tx, "DELETE FROM work.tenant_logins WHERE login = :login", login=login)
     change(
         tx,
@@ -147,6 +149,9 @@ def map_login(tx: Connection, login: str, tenant_ids: Sequence[int]) -> None:
         login=login,
         ids=sorted(set(tenant_ids)),
     )
+    if before != set(tenant_ids):  # what was filed under the name is not the next tenant's
+        for table in ("change_requests", "suggestion_requests"):
+            change(tx, f"DELETE FROM work.{table} WHERE login = :login", login=login)
 
 
 def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:

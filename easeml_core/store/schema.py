@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-REVISION = "0035"
+REVISION = "0036"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"

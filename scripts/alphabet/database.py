@@ -92,8 +92,8 @@ _TABLES = (
         "change_requests",
         Letter.INPUT,
         "Tasks of a tenant's login ask for a pause or for the end of a trial.",
-        input="id login study_id trial_id change actor door reason",
-        time="filed_at",
+        input="id login study_id trial_id change actor door reason outcome refusal",
+        time="filed_at ended_at",
     ),
     *_table(
         "curves",
@@ -355,7 +355,7 @@ _TABLES = (
         "retries retries_kind lease_hash lease_login",
         retry="attempt last_try excused",
         time="beat_at lease_until cost_seconds suggested_at started_at finished_at lost_seconds attempt_started_at "
-        "checkpoint_seconds resumed_seconds start_seconds charged_seconds",
+        "checkpoint_seconds resumed_seconds start_seconds charged_seconds ended_xact",
     ),
 )
 
@@ -439,8 +439,8 @@ _FUNCTIONS = (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
-        "audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, lease, lease_seconds, "
-        "queue_place, refuse, was_restarted",
+        "asker, audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, kind_of_caller, "
+        "lease, lease_seconds, queue_place, refuse, was_restarted",
         prefix="work.",
     ),
 )

@@ -62,6 +62,8 @@ CASES: dict[str, list[Case]] = {
         *each("change_requests", "trial_id", "1"),
         *each("change_requests", "change", "'cancel'"),
     ],
+    "work.change_requests_key": [("change_requests", {})],
+    "work.change_requests_outcome_check": each("change_requests", "outcome", "'x'"),
     "work.suggestions_rival_check": each("suggestions", "rival", "'[]'", "'1'"),
     "work.tenant_logins_tenant_fkey": each("tenant_logins", "tenant_id", "-1"),
     "work.tenant_logins_login_check": each("tenant_logins", "login", "'lab'", "'easeml_worker'", "'easeml_t_A'"),

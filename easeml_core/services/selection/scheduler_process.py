@@ -117,10 +117,22 @@ class SchedulerProcess:
                 listener.wait(1.0 if self._rests or self._is_change_open else longest, stop)
 
     def make_changes(self) -> int:
-        """Pause studies and cancel trials where logins have asked for it; return how many changes were made."""
-        with self._store.begin() as tx:
-            made = change_requests.apply_changes(tx)
-            self._is_change_open = change_requests.is_any_open(tx)
+        """Pause studies and cancel trials where logins have asked for it; return how many changes were made.
+
+        A fault leaves all of them for the next look, and ends no decision; the log has the traceback.
+        """
+        try:
+            with self._store.begin() as tx:
+                made = change_requests.apply_changes(tx)
+                self._is_change_open = change_requests.is_any_open(tx)
+        except SchemaVersionError:
+            raise
+        except Exception as error:
+            if isinstance(error, StoreError) and blame_of(error) is Blame.PASSING:
+                raise  # the database is away
+            logger.error("changes that logins asked for rest after a fault", exc_info=error)
+            self._is_change_open = True
+            return 0
         return made
 
     def _beat(self) -> None:

@@ -5,14 +5,16 @@ The attacks of ``test_store_tenants.py`` are on rows of others; these are on wha
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 from sqlalchemy.exc import DBAPIError
 from test_store_tenants import DEVICE, KEY, STUDY, TENANT, Doors, claimed, done, doors
 
 from easeml_core.entities import Executor
-from easeml_core.errors import NotFoundError, StateError, StoreUnavailableError
+from easeml_core.errors import NotFoundError, StateError, StoreError, StoreUnavailableError
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store import change_requests, logins
 from easeml_core.store.database import Store
@@ -92,6 +94,123 @@ def test_no_text_of_any_row_that_a_tenant_reads_names_a_rival(doors: Doors, ask:
         assert [text for text in texts if "secret-" in text or "cancer" in text] == [], table
 
 
+def test_no_function_gives_a_tenant_what_is_of_another(doors: Doors, ask: Ask) -> None:
+    """Every function of the schema that a tenant may call, over all ids; a rival is the tenant's own candidate."""
+    ask("UPDATE work.candidates SET name = 'secret-' || id WHERE study_id = 1")
+    rival = "jsonb_build_object('runner_up', jsonb_build_object('study_id', {}), 'sentence', 'secret-9 of cancer')"
+    ask(f"UPDATE work.suggestions SET rival = {rival.format(doors.own.study_id)}")
+    ask(
+        f"INSERT INTO work.suggestions VALUES (%s, 9, %s, '{{}}', {rival.format(1)})",
+        doors.victim.batch_id,
+        doors.own_trial,
+    )
+    found = ask(
+        "SELECT oid::regproc::text, proargtypes::regtype[]::text[] FROM pg_proc WHERE pronamespace = "
+        "'work'::regnamespace AND prorettype <> 'trigger'::regtype AND has_function_privilege(%s, oid, 'EXECUTE')",
+        TENANT,
+    )
+    assert "work.rival_of" in {name for name, _ in found}
+    values = {"bigint": "b", "integer": "i", "text": "'x'", "jsonb": "'{}'", "boolean": "true"}
+    for name, types in found:
+        given = ", ".join(values.get(kind, f"NULL::{kind}") for kind in types)
+        crossed = "".join(
+            f" CROSS JOIN generate_series({first}, {last}::{kind}) {values[kind]}"
+            for kind, first, last in (("bigint", 1, 30), ("integer", 0, 11))
+            if kind in types
+        )
+        with doors.tenant.begin() as tx:
+            begun = tx.begin_nested()
+            try:
+                texts = [str(tuple(r)) for r in rows(tx, f"SELECT {name}({given})::text FROM (SELECT) z{crossed}")]
+            except DBAPIError as error:
+                texts = [str(error.orig)]
+            begun.rollback()
+        assert [text for text in texts if "secret-" in text or "cancer" in text] == [], name
+
+
+# -- who asked -----------------------------------------------------------------------------------------------------
+
+
+def test_the_audit_names_the_login_whatever_it_says_of_itself(doors: Doors, ask: Ask) -> None:
+    said = (
+        f"INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments) SELECT '{KEY}', 'promote', "
+        's.id, m.id, \'{"who": "ann"}\' FROM work.studies s JOIN work.models m ON m.study_id = s.id',
+        "INSERT INTO work.feeds (study_id, request_key, artifact, rows, origin, fed_by) "
+        f"VALUES ({STUDY}, '{KEY}', 'sha256:' || repeat('0', 64), 1, 'x', 'ann')",
+        f"INSERT INTO work.switches (study_id, hash, is_on, reason, switched_by, request_key) "
+        f"VALUES ({STUDY}, repeat('h', 32)::bytea, false, 'x', 'ann', '{KEY}')",
+        f"INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'mine', 'tree')",
+        f"SELECT work.set_study_paused({STUDY}, true)",
+    )
+    last = ask("SELECT max(id) FROM work.audit")[0][0]
+    with doors.tenant.begin() as tx:
+        tx.exec_driver_sql("SET LOCAL easeml.actor = 'ann'; SET LOCAL easeml.door = 'page'")
+        for sql in said:
+            change(tx, sql)
+    with doors.scheduler.begin() as tx:
+        assert change_requests.apply_changes(tx) == 1
+    found = ask("SELECT act, who, door, after ->> 'approved_by' FROM work.audit WHERE id > %s ORDER BY id", last)
+    assert len(found) == len(said)
+    asker = f"{TENANT} (ann)"
+    assert {(who, door) for _, who, door, _ in found} == {(asker, "database")}
+    assert {by for *_, by in found} == {None, asker}
+
+
+def test_a_role_that_was_taken_signs_its_requests(doors: Doors, database: Any, ask: Ask) -> None:
+    ((tenant,),) = ask("SELECT tenant_id FROM work.studies WHERE name = 'mallory'")
+    own = f"SET LOCAL easeml.viewer_tenants = '{{{tenant}}}'; SET LOCAL ROLE easeml_viewer"
+    with database.worker.begin() as tx:
+        tx.exec_driver_sql(own)
+        signed = scalar(
+            tx,
+            "INSERT INTO work.requests (request_key, kind, study_id) VALUES ('k@easeml_viewer', 'refresh', :id) "
+            "RETURNING requested_by",
+            id=doors.own.study_id,
+        )
+    assert signed == "easeml_viewer"
+
+
+def test_the_next_tenant_of_a_login_finds_nothing_of_the_last(doors: Doors, database: Any, ask: Ask) -> None:
+    ask("DELETE FROM work.change_requests")
+    filed = "INSERT INTO work.suggestion_requests (request_key, requested, trainers) VALUES (:key, 1, true)"
+    with doors.tenant.begin() as tx:
+        change(tx, filed, key=KEY)
+        scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
+    counted = (
+        f"SELECT (SELECT count(*) FROM work.change_requests WHERE login = '{TENANT}'), "
+        f"(SELECT count(*) FROM work.suggestion_requests WHERE login = '{TENANT}')"
+    )
+    ((own,),) = ask("SELECT tenant_id FROM work.studies WHERE name = 'mallory'")
+    with database.owner.begin() as tx:
+        for tenants, left in (([own], (1, 1)), ([1], (0, 0))):
+            logins.map_login(tx, TENANT, tenants)
+            assert tuple(rows(tx, counted)[0]) == left
+    ask(
+        f"INSERT INTO work.change_requests (login, study_id, change) VALUES ('{TENANT}', %s, 'pause')",
+        doors.own.study_id,
+    )
+    assert done(doors.tenant, "SELECT 1 FROM work.change_requests") == 0
+
+
+def test_a_tenant_reads_that_devices_ask_for_all_studies_and_hears_no_names(doors: Doors, database: Any) -> None:
+    with database.worker.begin() as tx:
+        change(
+            tx,
+            "INSERT INTO work.offers (implementation, study) SELECT implementation, '' FROM work.candidates "
+            "WHERE study_id = :id LIMIT 1",
+            id=doors.own.study_id,
+        )
+    assert done(doors.tenant, "SELECT 1 FROM work.offers WHERE study = ''") == 1
+    with contextlib.closing(psycopg2.connect(doors.tenant.dsn)) as listener:
+        listener.autocommit = True
+        listener.cursor().execute("LISTEN easeml_scheduler")
+        with doors.tenant.begin() as tx:
+            scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
+            scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
+        listener.cursor().execute("SELECT 1")
+        assert {n.payload for n in listener.notifies} == {""}
+
+
 # -- nothing waits for a tenant ------------------------------------------------------------------------------------
 
 
@@ -120,12 +239,67 @@ def test_changes_are_made_in_the_order_of_asking_and_a_held_row_delays_its_own_a
         leases.show(held, claimed(held, doors.own_trial))
         with doors.scheduler.begin() as tx:
             tx.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
-            assert change_requests.apply_changes(tx) == 3
+            assert change_requests.apply_changes(tx) == 1  # of a study's changes the newest alone
             assert change_requests.is_any_open(tx)
     assert ask("SELECT state FROM work.studies WHERE name = 'mallory'") == [("PAUSED",)]
     with doors.scheduler.begin() as tx:
         assert change_requests.apply_changes(tx) == 1
     assert ask("SELECT state, cancel_requested FROM work.trials WHERE id = %s", doors.own_trial) == [("RUNNING", True)]
+
+
+def test_a_change_that_fails_is_refused_and_the_others_are_made(doors: Doors, ask: Ask) -> None:
+    ask("DELETE FROM work.change_requests")
+    ask("ALTER TABLE work.studies ADD CONSTRAINT x CHECK (name <> 'mallory' OR state <> 'PAUSED')")
+    with doors.tenant.begin() as tx:
+        scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
+        scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
+    with doors.scheduler.begin() as tx:
+        tx.exec_driver_sql("SET LOCAL easeml.actor = 'the scheduler'")
+        assert change_requests.apply_changes(tx) == 1
+        assert not change_requests.is_any_open(tx)
+        assert scalar(tx, "SELECT current_setting('easeml.actor')") == "the scheduler"
+    change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
+    with pytest.raises(StateError, match="was not made"):
+        change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id)
+
+
+def test_a_change_whose_row_stays_held_is_given_up_after_an_hour_and_its_caller_learns_it(
+    doors: Doors, ask: Ask
+) -> None:
+    ask("DELETE FROM work.change_requests")
+    with doors.tenant.begin() as tx:
+        scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
+    ask("UPDATE work.change_requests SET filed_at = filed_at - interval '2 hours'")
+    with doors.device.begin() as held:
+        leases.show(held, claimed(held, doors.own_trial))
+        with doors.scheduler.begin() as tx:
+            assert change_requests.apply_changes(tx) == 0
+    assert ask("SELECT state FROM work.trials WHERE id = %s", doors.own_trial) == [("RUNNING",)]
+    with pytest.raises(StateError, match="held its row for an hour"):
+        change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
+
+
+def test_a_study_is_paused_and_resumed_once_a_second_at_most(doors: Doors, ask: Ask) -> None:
+    ask("DELETE FROM work.change_requests")
+    for paused, made in ((True, 1), (False, 0)):
+        with doors.tenant.begin() as tx:
+            scalar(tx, "SELECT work.set_study_paused(:id, :paused)", id=doors.own.study_id, paused=paused)
+        ask("UPDATE work.change_requests SET ended_at = ended_at + interval '1 hour'")
+        with doors.scheduler.begin() as tx:
+            assert change_requests.apply_changes(tx) == made
+    ask("UPDATE work.change_requests SET ended_at = ended_at - interval '2 hours'")
+    with doors.scheduler.begin() as tx:
+        assert change_requests.apply_changes(tx) == 1
+
+
+def test_no_transaction_of_a_tenant_holds_the_row_of_the_catalogue(doors: Doors, ask: Ask) -> None:
+    ask(
+        "INSERT INTO work.catalogue_changes SELECT k::text::xid8 FROM generate_series(1, 1200) k ON CONFLICT DO NOTHING"
+    )
+    with doors.tenant.begin() as held:
+        held.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        change(held, f"INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'mine', 'tree')")
+        assert ask("SELECT count(*) FROM (SELECT FROM work.catalogue FOR UPDATE SKIP LOCKED) c") == [(1,)]
 
 
 def test_no_name_is_held_while_a_study_is_sealed(doors: Doors, ask: Ask) -> None:
@@ -184,10 +358,34 @@ def test_what_a_tenant_adds_is_bounded_and_the_error_says_how_much_is_allowed(
         change(tx, added, n=most + 1)
 
 
-def test_changes_that_were_not_made_are_bounded(doors: Doors) -> None:
-    many = "SELECT work.set_study_paused(:id, k % 2 = 0) FROM generate_series(1, :n) k"
+def test_changes_that_were_not_made_are_bounded(doors: Doors, ask: Ask) -> None:
+    ask(
+        f"INSERT INTO work.change_requests (login, study_id, trial_id, change) SELECT '{TENANT}', %s, -k, 'cancel' "
+        "FROM generate_series(1, 1000) k",
+        doors.own.study_id,
+    )
     with pytest.raises(StateError, match="of at most 1000"), doors.tenant.begin() as tx:
-        change(tx, many, id=doors.own.study_id, n=1001)
+        scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO work.data_sets (tenant_id, source) SELECT id, 'csv:' || 'x' FROM work.tenants",
+        f"INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'x', 'tree')",
+        f"INSERT INTO work.suggestion_requests (request_key, requested, trainers) VALUES ('{KEY}', 1, true)",
+        f"SELECT work.set_study_paused({STUDY}, true)",
+    ],
+)
+def test_bounds_hold_for_all_open_transactions_of_a_login_together(doors: Doors, devices: Any, sql: str) -> None:
+    """The second one waits for the first, and what it counts holds the rows of the first; other logins do not wait."""
+    with doors.tenant.begin() as held:
+        change(held, sql)
+        with pytest.raises(StoreError), doors.tenant.begin() as tx:
+            change(tx, "SET LOCAL lock_timeout = '200ms'; " + sql.replace("'x'", "'y'").replace(KEY, f"y{KEY}"))
+        filed = "INSERT INTO work.suggestion_requests (request_key, requested, trainers) VALUES (:key, 1, true)"
+        for store, key in ((devices[1], f"k@{OTHER}"), (doors.device, "k")):
+            assert done(store, f"SET LOCAL lock_timeout = '200ms'; {filed}", key=key) == 1
 
 
 # -- one lease, one login ------------------------------------------------------------------------------------------
@@ -213,6 +411,36 @@ def test_a_device_takes_over_no_living_lease_of_another_login(
     with mallory.begin() as tx:
         claimed(tx, doors.own_trial, "another")
     assert ask("SELECT lease_login FROM work.trials WHERE id = %s", doors.own_trial) == [(OTHER,)]
+
+
+def test_a_lease_without_a_login_is_another_ones_while_it_lives(doors: Doors, database: Any) -> None:
+    """Of the time before leases had a login: its key can be read."""
+    with doors.device.begin() as tx:
+        claimed(tx, doors.own_trial, "old")
+    with database.owner.begin() as tx:
+        change(tx, "UPDATE work.trials SET lease_login = NULL WHERE id = :id", id=doors.own_trial)
+    with doors.tenant.begin() as tx:
+        by = Executor(trials.get_trial(tx, doors.own_trial).implementation, "test")
+        claim = leases.claim_by_token(tx, lease_key="old", trial_id=doors.own_trial, executor=by)
+    assert claim.outcome == "held"
+
+
+def test_a_result_comes_in_the_transaction_that_ends_its_attempt(doors: Doors) -> None:
+    """Not in one that began before the end: its now() is earlier."""
+    with doors.tenant.begin() as tx:
+        token = claimed(tx, doors.own_trial)
+    added = "INSERT INTO work.observations (trial_id, quality, cost_seconds) VALUES (:id, 1, 1)"
+    ended = "UPDATE work.trials SET state = 'SUCCEEDED', cost_seconds = 1, finished_at = now() WHERE id = :id"
+    with doors.tenant.begin() as older:
+        leases.show(older, token)
+        scalar(older, "SELECT now()")
+        with doors.tenant.begin() as tx:
+            leases.show(tx, token)
+            assert change(tx, ended, id=doors.own_trial) == 1
+            with tx.begin_nested():
+                change(tx, added.replace("1, 1", ".5, 1"), id=doors.own_trial)
+        with pytest.raises(DBAPIError, match="row-level security"), older.begin_nested():
+            change(older, added, id=doors.own_trial)
 
 
 def test_a_device_changes_the_settings_of_its_own_login_alone(devices: tuple[Store, Store]) -> None:
