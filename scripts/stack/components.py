@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from stack.account import Account, Accounts
+    from stack.places import Places
 
 
 SUGGESTING = "easeml-scheduler"
@@ -65,11 +65,11 @@ def easeml(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "easeml_core.cli", *arguments)
 
 
-def referee(environment: Mapping[str, str], artifacts: Path, *options: str) -> Component:
+def referee(environment: Mapping[str, str], places: Places, *options: str) -> Component:
     """The referee's process, with further options of its command; answers leave at once unless these say otherwise."""
-    places = ("--artifacts", str(artifacts), "--data", str(artifacts.parent / "data"))
+    named = ("--artifacts", str(places.artifacts), "--data", str(places.data), "--keys", str(places.referee))
     at_once = () if "--answer-hour" in options else ("--answer-delay", "0")
-    return Component("referee", easeml("referee", *places, *at_once, *options), environment)
+    return Component("referee", easeml("referee", *named, *at_once, *options), environment)
 
 
 def suggesting_scheduler(environment: Mapping[str, str]) -> Component:

@@ -298,7 +298,8 @@ class Stack:
 
     def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
-        judge = referee(secret, self.places.artifacts, *self.referee_options)
+        self.places.settle_referee()
+        judge = referee(secret, self.places, *self.referee_options)
         own = [judge, suggesting_scheduler(self._suggesting_environment())] if self._wants_scheduler() else [judge]
         for component in (*own, *components):
             self.supervisor.watch(self.processes.start(component))

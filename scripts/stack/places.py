@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +89,11 @@ class Places:
         return self.home / "keys.json"
 
     @property
+    def referee(self) -> Path:
+        """The referee's key folder, where the commands of evidence look for it, too."""
+        return self.home / "referee"
+
+    @property
     def port(self) -> Path:
         """The port that Airflow's API server had last time."""
         return self.home / "port"
@@ -106,6 +112,21 @@ class Places:
     def record(self) -> Path:
         """What the launcher says of itself."""
         return self.home / "stack.json"
+
+    def settle_referee(self) -> None:
+        """Bring the referee's keys from below the logs, where the version of one day has made them.
+
+        Beside a key that is there already they stay trusted, and no more.
+        """
+        earlier = self.logs / STATE_FOLDER / "referee"
+        if not earlier.is_dir():
+            return
+        has_key = (self.referee / "key.pem").exists()
+        self.referee.mkdir(mode=0o700, exist_ok=True)
+        for file in sorted(earlier.iterdir()):
+            if file.suffix == ".pub" or not has_key:
+                shutil.copy2(file, self.referee / file.name)
+        shutil.rmtree(earlier.parent)
 
     def make(self) -> None:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""

@@ -64,7 +64,7 @@ def test_airflow_gets_no_address_but_its_own_and_the_workers(environment, places
         assert knows == (component.name == "api-server")
         assert "ref-secret" not in " ".join(component.command)
     assert SEALED not in api_server_environment(environment, places, load_keys(places.keys), "", None)
-    judge = referee(database_environment(REFEREE), places.artifacts)
+    judge = referee(database_environment(REFEREE), places)
     assert judge.environment["EASEML_DATABASE_URL"] == REFEREE
     assert not any(name.startswith("AIRFLOW") for name in judge.environment)
     decides = suggesting_scheduler(database_environment(SCHEDULER))
@@ -158,9 +158,26 @@ def test_git_reads_which_repositories_are_trusted(tmp_path):
 
 
 def test_the_referee_gets_what_is_added_to_its_command(places):
-    judge = referee({}, places.artifacts, "--bundle", "dags=/srv/dags.git")
+    judge = referee({}, places, "--bundle", "dags=/srv/dags.git")
     assert judge.command[-2:] == ("--bundle", "dags=/srv/dags.git")
-    assert str(places.artifacts) in judge.command
+    assert {str(places.artifacts), str(places.home / "referee")} < set(judge.command)
+
+
+@pytest.mark.parametrize("has_key", [False, True])
+def test_keys_below_the_logs_come_to_the_referees_folder_or_stay_trusted_beside_another(places, has_key):
+    earlier = places.logs / ".easeml" / "referee"
+    earlier.mkdir(parents=True)
+    for name in ("key.pem", "marks.json", "b.pub"):
+        (earlier / name).write_text("earlier")
+    if has_key:
+        places.referee.mkdir()
+        (places.referee / "key.pem").write_text("present")
+    for _ in range(2):
+        places.settle_referee()
+    found = {file.name: file.read_text() for file in places.referee.iterdir()}
+    kept = {"key.pem": "present"} if has_key else {"key.pem": "earlier", "marks.json": "earlier"}
+    assert found == kept | {"b.pub": "earlier"}
+    assert not earlier.exists()
 
 
 def test_keys_are_kept_and_private(places):
