@@ -12,6 +12,7 @@ import contextlib
 import errno
 import grp
 import os
+import re
 import stat
 import sys
 from collections import defaultdict
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 APART, ABOVE = 0o2770, 0o711
 _OTHERS = stat.S_IRWXO
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
+_SHARD = re.compile(r"[0-9a-f]{2}")
 _ACLS = ("system.posix_acl_access", "system.posix_acl_default")
 
 
@@ -202,6 +204,8 @@ def weaknesses(artifacts: ArtifactStore, tenants: Sequence[str]) -> list[str]:
         said.append(f"folders that others may enter: {', '.join(shared)}")
     said += [f"{path} does not belong to the owner of {root}" for path in above + there if path.stat().st_uid != owner]
     said += [f"{path} has an ACL, which may let in other accounts" for path in above + there if _acls_of(path)]
+    if any(_SHARD.fullmatch(path.name) and os.access(path, os.R_OK) and any(path.iterdir()) for path in above):
+        said.append(f"files of an earlier version lie in {root} for all accounts: `easeml artifacts move`")
     groups = defaultdict(list)
     for path in there:
         groups[path.stat().st_gid].append(path.name)
