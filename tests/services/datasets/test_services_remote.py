@@ -42,11 +42,11 @@ def test_a_study_lives_in_a_bucket(bare: Any, bucket: Any, tmp_path: Path) -> No
     done = run_trial(bare.worker, worker, trial_id=suggested.trial_id, request_key="w")
     assert (done.state, done.failure) == ("SUCCEEDED", None)
     reference = bare.one("SELECT artifact FROM work.models WHERE id = :id", id=done.model_id)
-    assert f"/bucket/easeml/{reference[7:9]}/{reference[7:]}" in bucket.store
-    with worker.staged(bare.one("SELECT artifact FROM work.data_versions")) as staged:
+    assert f"/bucket/easeml/tenants/lab/{reference[7:9]}/{reference[7:]}" in bucket.store
+    with worker.of_tenant("lab").staged(bare.one("SELECT artifact FROM work.data_versions")) as staged:
         assert staged.fetched == 0  # the trial has brought the data to this machine
     assert not bare.gate(done.model_id, study="cancer").refused
-    bucket.pipe_file(f"/bucket/easeml/{reference[7:9]}/{reference[7:]}", b"not the model")
+    bucket.pipe_file(f"/bucket/easeml/tenants/lab/{reference[7:9]}/{reference[7:]}", b"not the model")
     bare.artifacts.cache.clear()
     answer = bare.meter(done.model_id, study="cancer")
     assert answer.refused
