@@ -437,9 +437,10 @@ def _extract(archive: Path, target: Path) -> None:
         target.mkdir(parents=True, exist_ok=True)
         with tarfile.open(archive, "r:") as opened:
             for member in opened:
-                *above, name = Path(tarfile.data_filter(member, str(target)).name).parts
-                if not member.isdir() and not member.isreg() and not member.islnk():
+                parts = Path(tarfile.data_filter(member, str(target)).name).parts
+                if not parts or not (member.isdir() or member.isreg() or member.islnk()):
                     continue
+                *above, name = parts
                 with contextlib.ExitStack() as held:
                     folder = os.open(target.resolve(), _FOLDER)
                     held.callback(os.close, folder)
@@ -465,7 +466,7 @@ def _entered(held: contextlib.ExitStack, folder: int, names: list[str], *, mode:
 
 def _closed_as(mode: int) -> int:
     """Return the rights of a restored folder: one that was closed to others is its owner's, until it has a group."""
-    return mode & 0o755 if mode & stat.S_IRWXO else 0o700
+    return mode & 0o755 | 0o700 if mode & stat.S_IRWXO else 0o700
 
 
 def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name: str) -> None:
@@ -478,8 +479,14 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: int, name
         try:
             with os.fdopen(handle, "wb") as writer:
                 shutil.copyfileobj(reader, writer)
-                os.fchmod(writer.fileno(), member.mode & 0o755)
-            with contextlib.suppress(FileExistsError):
+                os.fchmod(writer.fileno(), member.mode & 0o755 | 0o600)
+            try:
                 os.link(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)  # whole or not at all
+            except FileExistsError:
+                return
+            except OSError:  # a file system without hard links
+                if name not in os.listdir(folder):
+                    os.rename(unfinished, name, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
-            os.unlink(unfinished, dir_fd=folder)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(unfinished, dir_fd=folder)

@@ -88,6 +88,14 @@ def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
     (nowhere / "new/tenants/homes/ab/file").write_text("there")
     backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
     assert (nowhere / "new/tenants/homes/ab/file").read_text() == "there"
+
+    def no_links(*_: Any, **__: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "link", no_links)  # a file system without them
+        backup._extract(nowhere / "kept/artifacts.tar", nowhere / "unlinked")
+    assert (nowhere / "unlinked/tenants/homes/ab/file").read_text() == "as backed up"
     shutil.rmtree(nowhere / "new/tenants/homes")
     (nowhere / "new/tenants/homes").symlink_to(nowhere / "new/tenants/garden")
     with pytest.raises(InvalidInputError, match="cannot be restored"):
