@@ -83,7 +83,9 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
         message = f"the owner of {place.root} and of what lies in it can be set by root alone; run this as root"
         raise ArtifactError(message)
     for other in artifacts.tenants():
-        if other != tenant and _status(artifacts, other).st_gid == gid:
+        with contextlib.suppress(ArtifactError):  # a link or a file under that name is no tenant's folder
+            if other == tenant or _status(artifacts, other).st_gid != gid:
+                continue
             message = (
                 f"group {_name(gid)} has the folder of tenant {other}; give {tenant} another group, so that their "
                 "accounts cannot reach each other's files"
