@@ -16,6 +16,7 @@ CREATE ROLE easeml_device   LOGIN PASSWORD '${EASEML_DEVICE_PASSWORD:-$(unknown)
 CREATE ROLE easeml_tenant   NOLOGIN;
 CREATE ROLE easeml_viewer   NOLOGIN;
 GRANT easeml_tenant TO easeml_viewer;
+GRANT pg_read_all_stats, pg_signal_backend TO easeml_owner;
 ALTER ROLE easeml_worker NOINHERIT;
 GRANT easeml_viewer TO easeml_worker;
 ALTER ROLE easeml_owner SET lock_timeout = '300s';

@@ -226,6 +226,7 @@ _FUNCTIONS = {
     "my_tenants()": (TENANT, DEVICE),
     "rival_of(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
     "apply_changes()": (SCHEDULER,),
+    "end_sessions(bigint, double precision)": (SCHEDULER,),
     # The place of a request among those that the caller may read.
     "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),

@@ -191,6 +191,25 @@ def device_logins(tx: Connection) -> list[str]:
     return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX)]
 
 
+def end_sessions(tx: Connection, *, most_locks: int, longest_seconds: float) -> int | None:
+    """End the sessions of logins that hold too many locks, or a transaction for too long.
+
+    Args:
+        tx: Role ``easeml_scheduler``.
+        most_locks: Of all sessions of one login together; those with a fiftieth of them are ended.
+        longest_seconds: Of one transaction.
+
+    Returns:
+        How many were ended; None where this role, or the owner of the schema, has not the rights for it.
+    """
+    may = "SELECT has_function_privilege('work.end_sessions(bigint, double precision)', 'EXECUTE')"
+    if not scalar(tx, may):
+        return None
+    asked = "SELECT work.end_sessions(:most, :longest)"
+    ended = scalar(tx, asked, most=most_locks, longest=longest_seconds)
+    return None if ended is None else int(ended)
+
+
 def all_logins(tx: Connection) -> list[str]:
     """Return the logins that have a tenant, in order; role ``easeml_owner``."""
     return [r.login for r in rows(tx, "SELECT DISTINCT login FROM work.tenant_logins ORDER BY login")]

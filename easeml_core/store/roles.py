@@ -42,6 +42,9 @@ TENANT = "easeml_tenant"
 VIEWER = "easeml_viewer"
 """A member of that group without a login: the pages take it for who looks at them (``SET LOCAL ROLE``)."""
 
+WATCHING = ("pg_read_all_stats", "pg_signal_backend")
+"""Roles of PostgreSQL that the owner is a member of, to end sessions of logins (``logins.end_sessions``)."""
+
 EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
 _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
 _GROUPS = (TENANT, VIEWER)
@@ -109,6 +112,8 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
         _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", role)
     version = cursor.connection.server_version
     _execute(cursor, "GRANT {} TO {}", TENANT, VIEWER)
+    for right in WATCHING:  # for work.end_sessions
+        _execute(cursor, "GRANT {} TO {}", right, OWNER)
     # Before PostgreSQL 16 it is the role that says whether it has the rights of what it can become.
     _execute(cursor, "ALTER ROLE {} NOINHERIT", WORKER)
     _execute(cursor, "GRANT {} TO {}" + membership(version, inherits=False, becomes=True), VIEWER, WORKER)

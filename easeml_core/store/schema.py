@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy import text
 
-from easeml_core.errors import SchemaVersionError
+from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError
 from easeml_core.store import grants
 
 if TYPE_CHECKING:
@@ -16,8 +17,11 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-REVISION = "0036"
+REVISION = "0037"
 """The migration that this code was written for; a test holds it against Alembic's head."""
+
+LOCK_SECONDS, PATIENCE_SECONDS = 2.0, 300.0
+"""Longest wait of an upgrade for one lock, behind which all others wait; and how long it tries."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -49,14 +53,27 @@ def upgrade(store: Transactions) -> str:
 
     Raises:
         SchemaVersionError: The database has a revision that this code does not know, e.g. of a newer version.
+        ConcurrentUpdateError: Another transaction has held a lock for ``PATIENCE_SECONDS``.
     """
+    last = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return _upgrade(store)
+        except ConcurrentUpdateError:  # what waits behind this one goes on meanwhile
+            if time.monotonic() > last:
+                raise
+            time.sleep(1.0)
+
+
+def _upgrade(store: Transactions) -> str:
     from alembic import command
     from alembic.script import ScriptDirectory
 
     config = alembic_config()
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     with store.begin(check_schema=False) as tx:
-        tx.execute(text("SET LOCAL statement_timeout = 0"))  # the lock's limit stays: others wait behind its wait
+        tx.execute(text("SET LOCAL statement_timeout = 0"))
+        tx.execute(text(f"SET LOCAL lock_timeout = {int(1000 * LOCK_SECONDS)}"))
         tx.execute(text("SELECT pg_advisory_xact_lock(hashtext('easeml schema'))"))
         found = current(tx)
         if found is not None and found not in known:

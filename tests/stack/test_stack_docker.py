@@ -25,6 +25,7 @@ RIGHTS = """
     UNION ALL SELECT 'role ' || rolname,
       concat_ws(' ', rolsuper, rolcreatedb, rolcreaterole, rolcanlogin, rolbypassrls, rolconfig)
       FROM pg_roles WHERE rolname NOT LIKE 'pg\\_%'
+    UNION ALL SELECT 'member ' || member::regrole, roleid::regrole::text FROM pg_auth_members
 """
 
 

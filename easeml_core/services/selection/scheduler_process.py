@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from easeml_core.config import SelectionConfig, require
-from easeml_core.errors import InvalidInputError, NotFoundError, SchemaVersionError, StoreError
+from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, SchemaVersionError, StoreError
 from easeml_core.faults import Blame, blame_of
 from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.store import change_requests
+from easeml_core.store import change_requests, logins
 from easeml_core.store.database import SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import suggestion_requests
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Hashable
 
     from easeml_core.store.database import Store
@@ -49,6 +49,10 @@ MOST_OFFERS = 50_000
 
 REST_SECONDS = 0.05
 """Shortest time between two looks: any role may notify."""
+
+WATCH_SECONDS, MOST_LOCKS, LONGEST_SECONDS = 2.0, 5000, 600.0
+"""Pause between two looks at the sessions of logins; locks of one login; its longest transaction. The server's table of
+locks holds some 20,000 for all, and a session takes about 800 in a second."""
 
 FORGET_SECONDS, SCHEMA_SECONDS = 3600.0, 30.0
 
@@ -91,6 +95,16 @@ class SchedulerProcess:
         Raises:
             StoreError: The role may not suggest.
         """
+        done = threading.Event()
+        watch = threading.Thread(target=self._watch, args=(done,), name="easeml sessions", daemon=True)
+        watch.start()
+        try:
+            self._run(stop)
+        finally:
+            done.set()
+            watch.join()
+
+    def _run(self, stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 require_scheduler(self._store)
@@ -115,6 +129,24 @@ class SchedulerProcess:
                 stop.wait(REST_SECONDS)
                 longest = min(self._poll_seconds, suggestion_requests.BEAT_SECONDS)
                 listener.wait(1.0 if self._rests or self._is_change_open else longest, stop)
+
+    def _watch(self, done: threading.Event) -> None:
+        """End sessions of logins that hold too many locks, or a transaction for too long, until ``done`` is set."""
+        said = False
+        while not done.wait(WATCH_SECONDS):
+            try:
+                with self._store.begin() as tx:
+                    ended = logins.end_sessions(tx, most_locks=MOST_LOCKS, longest_seconds=LONGEST_SECONDS)
+            except EasemlError as error:
+                logger.warning("sessions of logins are not watched for now: %s", error)
+                continue
+            if ended is None and not said:
+                logger.warning(
+                    "no session of a login is ended that fills the table of locks: docs/install.md has the SQL"
+                )
+                said = True
+            elif ended:
+                logger.warning("%d sessions of logins ended: too many locks, or a transaction open for too long", ended)
 
     def make_changes(self) -> int:
         """Pause studies and cancel trials where logins have asked for it; return how many changes were made.

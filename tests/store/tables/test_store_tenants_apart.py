@@ -6,6 +6,7 @@ The attacks of ``test_store_tenants.py`` are on rows of others; these are on wha
 from __future__ import annotations
 
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -14,9 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from test_store_tenants import DEVICE, KEY, STUDY, TENANT, Doors, claimed, done, doors
 
 from easeml_core.entities import Executor
-from easeml_core.errors import NotFoundError, StateError, StoreError, StoreUnavailableError
+from easeml_core.errors import ConcurrentUpdateError, NotFoundError, StateError, StoreError, StoreUnavailableError
+from easeml_core.services.selection import scheduler_process
+from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.studies.logins import end_login, make_login
-from easeml_core.store import change_requests, logins
+from easeml_core.store import change_requests, logins, schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
 from easeml_core.store.tables import decisions, leases, trials
@@ -300,6 +303,58 @@ def test_no_transaction_of_a_tenant_holds_the_row_of_the_catalogue(doors: Doors,
         held.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         change(held, f"INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'mine', 'tree')")
         assert ask("SELECT count(*) FROM (SELECT FROM work.catalogue FOR UPDATE SKIP LOCKED) c") == [(1,)]
+
+
+def test_a_session_that_takes_very_many_locks_or_stays_open_for_long_is_ended(
+    doors: Doors, devices: Any, ask: Ask
+) -> None:
+    many = "".join(
+        f"SAVEPOINT s; INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'c{k}', 'tree'); "
+        for k in range(300)
+    )
+    limits = {"most_locks": 250, "longest_seconds": 600.0}
+
+    def left_open(sql: str, **limits: Any) -> int | None:
+        with doors.tenant.begin() as held:
+            held.exec_driver_sql(sql)
+            with doors.scheduler.begin() as tx:
+                ended = logins.end_sessions(tx, **limits)
+            scalar(held, "SELECT 1")
+        return ended
+
+    assert left_open("SELECT count(*) FROM work.trials", **limits) == 0
+    for sql, given in ((many, limits), ("SELECT 1", limits | {"longest_seconds": 0.0})):
+        with pytest.raises(StoreUnavailableError):
+            left_open(sql, **given)
+    assert done(doors.tenant, "SELECT 1") == 1
+    assert done(devices[0], "SELECT work.end_sessions(1, 1)") == -1
+
+
+def test_the_scheduler_watches_the_sessions_of_logins(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_process, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler_process, "LONGEST_SECONDS", 0.0)
+    stop = threading.Event()
+    process = threading.Thread(target=SchedulerProcess(doors.scheduler).run, args=(stop,))
+    process.start()
+    try:
+        with pytest.raises(StoreUnavailableError), doors.tenant.begin() as held:
+            scalar(held, "SELECT pg_sleep(60)")
+    finally:
+        stop.set()
+        process.join()
+
+
+def test_an_upgrade_waits_for_a_tenants_transaction_in_short_tries(
+    doors: Doors, database: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask("COMMENT ON FUNCTION work.my_tenants() IS 'other rights'")
+    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0.0)
+    with doors.tenant.begin() as held:
+        scalar(held, "SELECT count(*) FROM work.trials")
+        with pytest.raises(ConcurrentUpdateError):
+            schema.upgrade(database.owner)
+    assert schema.upgrade(database.owner) == schema.REVISION
 
 
 def test_no_name_is_held_while_a_study_is_sealed(doors: Doors, ask: Ask) -> None:
