@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from alphabet import ALPHABET, Basis, Kind, Letter, letter_of
+from any_tenant import AnyTenant
 from developer import (
     VIEWERS,
     Sight,
@@ -42,7 +43,6 @@ from tasks import DRIVEN as DRIVEN_ARGUMENTS
 from undriven import UNDRIVEN
 
 from easeml_core.attestation import SigningKey
-from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def worlds(
     quiet_server: Any, template_maker: Any, tmp_path_factory: Any, same_referee: None
 ) -> Iterator[Mapping[str, World]]:
     folder = tmp_path_factory.mktemp("worlds")
-    first = template_maker(quiet_server, "easeml", ArtifactStore(folder / "artifacts"))
+    first = template_maker(quiet_server, "easeml", AnyTenant(folder / "artifacts"))
     key = SigningKey.new()
     furnished = Installation(first, folder)
     furnished.furnish()
