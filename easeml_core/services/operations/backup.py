@@ -326,10 +326,9 @@ def _archived(
         for top, folders, files, held in os.fwalk(folder.resolve(), follow_symlinks=False):
             folders.sort()
             for path in (Path(top, inner) for inner in sorted(folders + files)):
-                if not leaves_out(path):
-                    what = _added(archive, held, path, str(path.relative_to(folder.resolve())))
-                    if what is not None:
-                        tell(f"left out of {name}: {path} is {what}; back up what it stands for separately")
+                inside = path.relative_to(folder.resolve())
+                if not leaves_out(path) and (what := _added(archive, held, path, str(inside))) is not None:
+                    tell(f"left out of {name}: {folder / inside} is {what}; back up what it stands for separately")
     return _kept(place / name)
 
 

@@ -88,7 +88,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, *answers: Callable[[Any], Any]) ->
         asked.append(inputs)
         return answers[len(asked) - 1](inputs)
 
-    monkeypatch.setattr(sealed_runs, "_run", run)
+    monkeypatch.setattr(sealed_runs, "run_model", run)
     return asked
 
 

@@ -207,7 +207,7 @@ def test_models_run_side_by_side_only_where_they_cannot_see_each_other(
 
     monkeypatch.setattr(sealed_runs, "predict_in_child", predict)
     artifacts: Any = SimpleNamespace(copy=lambda _: contextlib.nullcontext("model"))
-    run = functools.partial(sealed_runs._run, artifacts, Model(1, 1, None, "skops", "a", 0.5))
+    run = functools.partial(sealed_runs.run_model, artifacts, Model(1, 1, None, "skops", "a", 0.5))
     threads = [threading.Thread(target=run, args=(np.zeros((1, 1)), A_CLASS)) for _ in range(2)]  # type: ignore[arg-type]
     for thread in threads:
         thread.start()

@@ -178,7 +178,7 @@ def test_two_worlds_in_which_a_model_sleeps_differently(make_lab: Any, monkeypat
             given[0].now += given[1]
             return np.zeros(len(inputs), dtype=np.int64), None
 
-        monkeypatch.setattr(sealed_runs, "_run", run)
+        monkeypatch.setattr(sealed_runs, "run_model", run)
         timetable = LATE if grid else Timetable()  # nothing is padded where answers leave at once
         work = Referee(lab.referee, lab.artifacts, timetable=timetable, decision_grid_seconds=())
         work._keep_time(hours.clock, hours.sleep)
@@ -238,7 +238,7 @@ def paced(lab: Any, hours: Hours, monkeypatch: Any, timetable: Timetable, *takes
             return real(*given, **more)
 
         monkeypatch.setattr(module, name, slowly)
-    monkeypatch.setattr(sealed_runs, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
+    monkeypatch.setattr(sealed_runs, "run_model", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
 
     def sleep(seconds: float) -> None:
         with lab.referee.begin() as tx:
@@ -328,7 +328,7 @@ def test_a_model_of_the_past_is_padded_as_well(lab: Any, monkeypatch: Any) -> No
     lab.gate("good")
     forget(lab, "good")
     monkeypatch.setattr(
-        sealed_runs, "_run", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
+        sealed_runs, "run_model", lambda a, m, inputs, _: ended.append(1) or (np.zeros(len(inputs), int), None)
     )
     work = Referee(lab.referee, lab.artifacts, timetable=LATE)
     work._keep_time(hours.clock, hours.sleep)
@@ -347,7 +347,7 @@ def stuck(monkeypatch: Any) -> Iterator[tuple[threading.Event, threading.Event]]
         assert free.wait(60)
         return np.zeros(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(sealed_runs, "_run", run)
+    monkeypatch.setattr(sealed_runs, "run_model", run)
     yield begun, free
     free.set()
 
@@ -407,7 +407,7 @@ def ran(monkeypatch: Any) -> list[int]:
         models_run.append(model.id)
         return np.zeros(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(sealed_runs, "_run", run)
+    monkeypatch.setattr(sealed_runs, "run_model", run)
     return models_run
 
 
@@ -463,7 +463,7 @@ def test_another_referee_makes_a_run_again_that_is_padded(lab: Any, ran: list[in
 def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -> None:
     """The decision is about what stands when it is made; a model that is needed now is run now."""
     forget(lab, "good", "worse")
-    real, ran = sealed_runs._run, []
+    real, ran = sealed_runs.run_model, []
 
     def run(artifacts: Any, model: Any, inputs: Any, task: Any) -> Any:
         ran.append(model.id)
@@ -472,7 +472,7 @@ def test_what_stands_may_change_while_a_model_runs(lab: Any, monkeypatch: Any) -
             file_forced_promotion(lab.referee, study="full", model_id=lab.models["full"]["worse"], **words)
         return real(artifacts, model, inputs, task)
 
-    monkeypatch.setattr(sealed_runs, "_run", run)
+    monkeypatch.setattr(sealed_runs, "run_model", run)
     answer = lab.answer(file_gate(lab))
     assert ran == [lab.models["full"][name] for name in ("good", "good", "worse", "worse")]
     assert lab.rows("SELECT incumbent_id FROM work.gate_verdicts") == [(lab.models["full"]["worse"],)]
@@ -489,7 +489,7 @@ def test_a_model_that_kills_the_referee_is_given_up(lab: Any, monkeypatch: Any) 
         ran.append(1)
         raise SystemExit
 
-    monkeypatch.setattr(sealed_runs, "_run", die)
+    monkeypatch.setattr(sealed_runs, "run_model", die)
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(SystemExit):
             Referee(lab.referee, lab.artifacts).answer_one()
@@ -505,7 +505,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
     asked, work = file_gate(lab), Referee(lab.referee, lab.artifacts)
     with monkeypatch.context() as patch:
         patch.setattr(sealed_runs.sealed, "keep_predictions", raising(ConcurrentUpdateError("another was first")))
-        patch.setattr(sealed_runs, "_run", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
+        patch.setattr(sealed_runs, "run_model", lambda a, m, inputs, _: (np.zeros(len(inputs), dtype=np.int64), None))
         for _ in range(MAX_ATTEMPTS + 1):
             work._claims._aside.clear()
             assert work.answer_one() == asked
@@ -515,7 +515,7 @@ def test_a_lock_in_the_way_while_a_run_is_kept_puts_the_request_off(lab: Any, mo
 
 def test_an_error_of_a_run_is_reported_as_one_of_the_decision(lab: Any, monkeypatch: Any, caplog: Any) -> None:
     forget(lab, "good")
-    monkeypatch.setattr(sealed_runs, "_run", raising(ZeroDivisionError("example 17")))
+    monkeypatch.setattr(sealed_runs, "run_model", raising(ZeroDivisionError("example 17")))
     answer = lab.answer(file_gate(lab))
     assert answer.refused
     assert "17" not in answer.message

@@ -398,7 +398,7 @@ def test_a_run_that_is_kept_after_the_verdict_breaks_no_chain(
     asked = {"study": "full", "model_id": lab.models["full"]["worse"], "request_key": "killed"}
     request = file_gate_request(lab.worker, **asked)
     with monkeypatch.context() as patched:
-        patched.setattr(sealed_runs, "_run", kill)
+        patched.setattr(sealed_runs, "run_model", kill)
         impatient = Referee(lab.referee, lab.artifacts, keys=office.keys, timetable=Timetable(0.0), put_offs=0)
         assert impatient.answer_one() == request
     assert answer_of(lab.worker, request).symbol == "fail"

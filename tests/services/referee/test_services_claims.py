@@ -43,7 +43,7 @@ class Runs:
         self.made, self.now, self.most = list[tuple[int, int]](), 0, 0
         self.guard, self.begun, self.free = threading.Lock(), threading.Semaphore(0), threading.Event()
         lab.as_superuser("DELETE FROM sealed.predictions")
-        monkeypatch.setattr(sealed_runs, "_run", self._run)
+        monkeypatch.setattr(sealed_runs, "run_model", self._run)
 
     def _run(self, artifacts: Any, model: Any, inputs: Any, wanted: Any) -> Any:
         with self.guard:

@@ -82,7 +82,7 @@ def test_who_gives_labels_does_not_wait_for_a_model_of_the_past(lab: Any, monkey
             sealed.keep_predictions(tx, 1, model.identity, labels=np.zeros(len(inputs), dtype=np.int64), failure=None)
         return np.ones(len(inputs), dtype=np.int64), None
 
-    monkeypatch.setattr(sealed_runs, "_run", run)
+    monkeypatch.setattr(sealed_runs, "run_model", run)
     assert at_once(reevaluation_steps(lab.referee, lab.artifacts, 1)) == 1
     with lab.referee.begin() as tx:
         baseline = models.baseline_model(tx, 1)

@@ -367,7 +367,7 @@ def stop(*_, **__):
     print("there", flush=True)
     time.sleep(600)
 if where == "running":
-    sealed_runs._run = stop
+    sealed_runs.run_model = stop
 else:
     models.add_model = stop
 reevaluation.remeasure(Store(url), ArtifactStore(artifacts), "full")

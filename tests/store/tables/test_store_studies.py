@@ -222,7 +222,8 @@ def test_data_versions_are_counted_and_the_newest_is_used(
         assert studies.class_names(tx, newest) == ["benign", "malignant"]
         assert studies.data_artifact(tx, newest) == "sha256:" + "0" * 64
         needed = studies.required_answers(tx, study.study_id)
-        assert needed == studies.RequiredAnswers("sha256:" + "0" * 64, None, Task.CLASSIFICATION, "accuracy")
+        artifact = "sha256:" + "0" * 64
+        assert needed == studies.RequiredAnswers("lab", artifact, None, Task.CLASSIFICATION, "accuracy")
 
 
 def test_a_model_is_found_in_its_own_study_only(
