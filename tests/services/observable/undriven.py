@@ -64,6 +64,12 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "work.scheduler_beats.*",
         "work.suggestion_requests.*",
         "work.change_requests.*",
+        "work.tenant_logins.*",
+    ),
+    *_undriven(
+        Kind.TOPIC,
+        "A function notifies it where a tenant's login asks for a change; the role of these worlds changes rows itself.",
+        "SQL easeml_scheduler",
     ),
     *_undriven(
         Kind.COMMAND,
