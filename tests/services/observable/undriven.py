@@ -68,7 +68,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.TOPIC,
-        "A function notifies it where a tenant's login asks for a change; the role of these worlds changes rows itself.",
+        "A function notifies it where a tenant's login asks for a change; these worlds have none.",
         "SQL easeml_scheduler",
     ),
     *_undriven(
