@@ -116,17 +116,17 @@ class Places:
     def settle_referee(self) -> None:
         """Bring the referee's keys from below the logs, where the version of one day has made them.
 
-        Beside a key that is there already they stay trusted, and no more.
+        They are those that this stack's referee has signed with last. Other keys that lie in the folder stay trusted,
+        and are put aside with their marks, which may be of another database. It may be killed at any moment.
         """
-        earlier = self.logs / STATE_FOLDER / "referee"
-        if not earlier.is_dir():
+        latest = self.logs / STATE_FOLDER / "referee"
+        if not latest.is_dir():
             return
-        has_key = (self.referee / "key.pem").exists()
-        self.referee.mkdir(mode=0o700, exist_ok=True)
-        for file in sorted(earlier.iterdir()):
-            if file.suffix == ".pub" or not has_key:
-                shutil.copy2(file, self.referee / file.name)
-        shutil.rmtree(earlier.parent)
+        if self.referee.is_dir():
+            for public in sorted(self.referee.glob("*.pub")):
+                shutil.copy2(public, latest / public.name)
+            self.referee.rename(self.home / "referee-put-aside")
+        latest.rename(self.referee)
 
     def make(self) -> None:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""

@@ -163,21 +163,23 @@ def test_the_referee_gets_what_is_added_to_its_command(places):
     assert {str(places.artifacts), str(places.home / "referee")} < set(judge.command)
 
 
-@pytest.mark.parametrize("has_key", [False, True])
-def test_keys_below_the_logs_come_to_the_referees_folder_or_stay_trusted_beside_another(places, has_key):
-    earlier = places.logs / ".easeml" / "referee"
-    earlier.mkdir(parents=True)
+@pytest.mark.parametrize("has_other", [False, True])
+def test_keys_below_the_logs_come_to_the_referees_folder_and_others_stay_trusted(places, has_other):
+    latest = places.logs / ".easeml" / "referee"
+    latest.mkdir(parents=True)
     for name in ("key.pem", "marks.json", "b.pub"):
-        (earlier / name).write_text("earlier")
-    if has_key:
+        (latest / name).write_text("latest")
+    if has_other:
         places.referee.mkdir()
-        (places.referee / "key.pem").write_text("present")
+        for name in ("key.pem", "marks.json", "a.pub"):
+            (places.referee / name).write_text("other")
     for _ in range(2):
         places.settle_referee()
     found = {file.name: file.read_text() for file in places.referee.iterdir()}
-    kept = {"key.pem": "present"} if has_key else {"key.pem": "earlier", "marks.json": "earlier"}
-    assert found == kept | {"b.pub": "earlier"}
-    assert not earlier.exists()
+    wanted = dict.fromkeys(("key.pem", "marks.json", "b.pub"), "latest")
+    assert found == (wanted | {"a.pub": "other"} if has_other else wanted)
+    assert not latest.exists()
+    assert (places.home / "referee-put-aside" / "key.pem").exists() == has_other
 
 
 def test_keys_are_kept_and_private(places):
