@@ -197,9 +197,11 @@ class Stack:
         sweep_scratch()
         self._note(step="starting")
         compiling = self._begin_compiling()
+        is_new = not self.server.data.exists()
         with self.progress.step("embedded PostgreSQL"):
             self.held.enter_context(self.server.owned())
             self.server.ensure_installation()
+        self.places.settle_referee(is_new=is_new)
         keys = load_keys(self.places.keys)
         self.accounts = self._airflow_accounts()
         write_passwords(self.places.passwords, keys, self.accounts.api_server if self.accounts else None)
@@ -298,7 +300,6 @@ class Stack:
 
     def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
-        self.places.settle_referee()
         judge = referee(secret, self.places, *self.referee_options)
         own = [judge, suggesting_scheduler(self._suggesting_environment())] if self._wants_scheduler() else [judge]
         for component in (*own, *components):

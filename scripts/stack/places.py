@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from dataclasses import dataclass
@@ -113,20 +114,33 @@ class Places:
         """What the launcher says of itself."""
         return self.home / "stack.json"
 
-    def settle_referee(self) -> None:
-        """Bring the referee's keys from below the logs, where the version of one day has made them.
+    def settle_referee(self, *, is_new: bool) -> None:
+        """Bring the referee's keys from below the logs, and put aside what belongs to another database.
 
-        They are those that this stack's referee has signed with last. Other keys that lie in the folder stay trusted,
-        and are put aside with their marks, which may be of another database. It may be killed at any moment.
+        The version of one day has made the keys below the logs: they are those that this stack's referee has signed
+        with last. What lies in the folder beside them, or beside a new database, has marks of another database, by which all
+        sets of this one were locked; its public keys stay trusted. It may be killed at any moment.
+
+        Args:
+            is_new: Whether this start has made the database.
         """
         latest = self.logs / STATE_FOLDER / "referee"
-        if not latest.is_dir():
+        if latest.is_dir():
+            self._put_referee_aside(latest)
+            latest.rename(self.referee)
+        if is_new:
+            trusted = self.referee.with_name("referee-new")
+            trusted.mkdir(mode=0o700, exist_ok=True)
+            self._put_referee_aside(trusted)
+            trusted.rename(self.referee)
+
+    def _put_referee_aside(self, trusting: Path) -> None:
+        if not self.referee.is_dir():
             return
-        if self.referee.is_dir():
-            for public in sorted(self.referee.glob("*.pub")):
-                shutil.copy2(public, latest / public.name)
-            self.referee.rename(self.home / "referee-put-aside")
-        latest.rename(self.referee)
+        for public in sorted(self.referee.glob("*.pub")):
+            shutil.copy2(public, trusting / public.name)
+        asides = (self.home / f"referee-put-aside-{number}" for number in itertools.count(1))
+        self.referee.rename(next(aside for aside in asides if not aside.exists()))
 
     def make(self) -> None:
         """Create the folders. The state folder may be passed through, its secrets are files of mode 0600."""

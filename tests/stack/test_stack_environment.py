@@ -170,16 +170,30 @@ def test_keys_below_the_logs_come_to_the_referees_folder_and_others_stay_trusted
     for name in ("key.pem", "marks.json", "b.pub"):
         (latest / name).write_text("latest")
     if has_other:
-        places.referee.mkdir()
-        for name in ("key.pem", "marks.json", "a.pub"):
-            (places.referee / name).write_text("other")
+        other_keys(places)
     for _ in range(2):
-        places.settle_referee()
+        places.settle_referee(is_new=False)
     found = {file.name: file.read_text() for file in places.referee.iterdir()}
     wanted = dict.fromkeys(("key.pem", "marks.json", "b.pub"), "latest")
     assert found == (wanted | {"a.pub": "other"} if has_other else wanted)
     assert not latest.exists()
-    assert (places.home / "referee-put-aside" / "key.pem").exists() == has_other
+    assert (places.home / "referee-put-aside-1" / "key.pem").exists() == has_other
+
+
+def test_a_new_database_begins_without_the_marks_of_another(places):
+    other_keys(places)
+    places.settle_referee(is_new=False)
+    assert len(list(places.referee.iterdir())) == 3
+    for number in (1, 2):
+        places.settle_referee(is_new=True)
+        assert [file.name for file in places.referee.iterdir()] == ["a.pub"]
+        assert (places.home / f"referee-put-aside-{number}").exists()
+
+
+def other_keys(places):
+    places.referee.mkdir()
+    for name in ("key.pem", "marks.json", "a.pub"):
+        (places.referee / name).write_text("other")
 
 
 def test_keys_are_kept_and_private(places):
