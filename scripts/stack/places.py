@@ -118,8 +118,8 @@ class Places:
         """Bring the referee's keys from below the logs, and put aside what belongs to another database.
 
         The version of one day has made the keys below the logs: they are those that this stack's referee has signed
-        with last. What lies in the folder beside them, or beside a new database, has marks of another database, by which all
-        sets of this one were locked; its public keys stay trusted. It may be killed at any moment.
+        with last. What lies in the folder beside them, or beside a new database, has marks of another database, which
+        would lock all sets of this one; its public keys stay trusted. It may be killed at any moment.
 
         Args:
             is_new: Whether this start has made the database.
