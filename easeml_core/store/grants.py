@@ -270,7 +270,8 @@ def _taken(tx: Connection) -> Iterator[str]:
 def _statements() -> Iterator[str]:
     """Yield the grants and policies of all kinds of logins."""
     yield f"GRANT USAGE ON SCHEMA work TO {', '.join(KINDS)}"
-    yield f"GRANT SELECT ON work.tenant_logins TO {WORKER}"  # whether there are any: then the pages keep tenants apart
+    # Whether there are any: then the pages keep tenants apart, and `easeml scheduler` is needed.
+    yield f"GRANT SELECT ON work.tenant_logins TO {WORKER}, {REFEREE}"
     for function, roles in _FUNCTIONS.items():
         yield f"GRANT EXECUTE ON FUNCTION work.{function} TO {', '.join(roles)}"
     for role, tables in KINDS.items():

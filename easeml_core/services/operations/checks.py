@@ -70,7 +70,7 @@ def check_scheduler(tx: Connection, logins: int) -> Check:
 
     Args:
         tx: Any role that reads the requests.
-        logins: How many logins of tenants the server has.
+        logins: How many logins of tenants there are.
     """
     name, life = "scheduler", suggestion_requests.scheduler_life(tx)
     if not logins and not life.waiting:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
-from easeml_core.store.logins import DEVICE_PREFIX, LOGIN_PREFIX
+from easeml_core.store.logins import DEVICE_PREFIX
 from easeml_core.store.roles import OWNER, REFEREE, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
@@ -95,8 +95,8 @@ class TenantLogins(NamedTuple):
     """What keeps tenants apart in the database.
 
     Attributes:
-        logins: Logins of tenants on the server.
-        devices: Logins of workers that train for all tenants.
+        logins: Logins of tenants of this database: roles belong to the whole server, which may have others.
+        devices: Logins of workers that train for all tenants, on the whole server.
         open_tables: Tables of ``work`` without row rules.
         viewers: Whether the pages can take a tenant's rights: the server has the role, and ``easeml_worker`` is its
             member.
@@ -110,17 +110,22 @@ class TenantLogins(NamedTuple):
 
 def logins_of_tenants(tx: Connection) -> TenantLogins:
     """Return what keeps tenants apart."""
+    is_known = "coalesce(has_table_privilege(to_regclass('work.tenant_logins'), 'SELECT'), false)"
+    logins = 0 if not scalar(tx, f"SELECT {is_known}") else _count_logins(tx)
     asked = (
-        "SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :prefix)) AS logins, "
-        "(SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :devices)) AS devices, "
+        "SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :devices)) AS devices, "
         "EXISTS (SELECT FROM pg_catalog.pg_roles v JOIN pg_catalog.pg_roles w ON pg_has_role(w.oid, v.oid, 'MEMBER') "
         "WHERE v.rolname = :viewer AND w.rolname = :worker) AS viewers, "
         "(SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('work') AND relkind = 'r' "
         "AND NOT relrowsecurity) AS tables"
     )
-    found = row(tx, asked, prefix=LOGIN_PREFIX, devices=DEVICE_PREFIX, viewer=VIEWER, worker=WORKER)
+    found = row(tx, asked, devices=DEVICE_PREFIX, viewer=VIEWER, worker=WORKER)
     assert found is not None
-    return TenantLogins(found.logins, found.devices, found.tables, bool(found.viewers))
+    return TenantLogins(logins, found.devices, found.tables, bool(found.viewers))
+
+
+def _count_logins(tx: Connection) -> int:
+    return int(scalar(tx, "SELECT count(DISTINCT login) FROM work.tenant_logins"))
 
 
 def tenants_with_false_results(tx: Connection) -> list[str]:

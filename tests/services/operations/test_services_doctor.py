@@ -27,8 +27,9 @@ from easeml_core.services.operations.doctor import (
 )
 from easeml_core.store import schema
 from easeml_core.store.artifacts import disk
+from easeml_core.store.logins import map_login
 from easeml_core.store.queries.health import WorkerRights
-from easeml_core.store.rows import change
+from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
@@ -110,6 +111,25 @@ def test_every_role_of_ours_may_look(database: Any, role: str) -> None:
     assert {check.state for check in checks.values()} == {"ok"}
     assert f"the address is of {role}" in checks["roles"].found
     assert "never give this address to tasks" in checks["roles"].remedy
+
+
+@pytest.mark.parametrize("role", ["easeml_owner", "easeml_referee", "easeml_worker"])
+def test_logins_of_another_database_on_the_server_are_not_ours(database: Any, role: str) -> None:
+    """Roles belong to the whole server: a tenant's login of its neighbour asked for a scheduler here."""
+    login = "easeml_t_of-a-neighbour"
+    with database.server._administering() as server:
+        server.execute(f'CREATE ROLE "{login}"')
+    try:
+        checks = answer(check_database(database.url(role), "--database"))
+        assert (checks["scheduler"].state, checks["tenants"].found[:9]) == ("ok", "one team:")
+        with database.owner.begin() as tx:
+            tenant = scalar(tx, "INSERT INTO work.tenants (name) VALUES ('lab') RETURNING id")
+            map_login(tx, login, [tenant])
+        checks = answer(check_database(database.url(role), "--database"))
+        assert (checks["scheduler"].state, checks["tenants"].found[:20]) == ("warning", "logins of tenants: 1")
+    finally:
+        with database.server._administering() as server:
+            server.execute(f'DROP ROLE "{login}"')
 
 
 def test_no_password_is_shown(database: Any) -> None:
