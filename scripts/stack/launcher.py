@@ -301,25 +301,36 @@ class Stack:
     def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
         judge = referee(secret, self.places, *self.referee_options)
-        own = [judge, suggesting_scheduler(self._suggesting_environment())] if self._wants_scheduler() else [judge]
+        own = [judge, self._scheduler()] if self._wants_scheduler() else [judge]
         for component in (*own, *components):
             self.supervisor.watch(self.processes.start(component))
         self._note_parts()
 
-    def _suggesting_environment(self) -> dict[str, str]:
-        """That of ``easeml scheduler``: no part of Airflow gets the address of its role."""
-        return database_environment(self.server.url("easeml_scheduler", "easeml"))
+    def _scheduler(self) -> Component:
+        """``easeml scheduler``: no part of Airflow gets the address of its role."""
+        return suggesting_scheduler(database_environment(self.server.url("easeml_scheduler", "easeml")))
+
+    def _add_scheduler(self) -> None:
+        """Have ``easeml scheduler`` started where it does not run and a login was made since the start."""
+        if all(life.part.name != SUGGESTING for life in self.supervisor.lives):
+            with contextlib.suppress(EasemlError, psycopg2.Error):  # the database is away: the next look asks again
+                if self._wants_scheduler():
+                    self.supervisor.add(SUGGESTING, lambda: self.processes.start(self._scheduler()))
 
     def _wants_scheduler(self) -> bool:
         with contextlib.closing(self.server.connect(database="easeml")) as opened, opened.cursor() as cursor:
-            cursor.execute("SELECT EXISTS (SELECT FROM work.tenant_logins)")
+            cursor.execute(
+                "SELECT EXISTS (SELECT FROM work.tenant_logins) "
+                "OR EXISTS (SELECT FROM pg_roles WHERE starts_with(rolname::text, 'easeml_d_'))"
+            )
             (has_logins,) = cursor.fetchone() or (False,)
         return self.with_scheduler or bool(has_logins)
 
     def _watch_pulse(self) -> None:
-        """End what lives but does nothing, so that the supervisor starts it again."""
+        """End what lives but does nothing, so that the supervisor starts it again; start what a login needs."""
         pulse = Pulse()
         while not self.ended.wait(PULSE_SECONDS):
+            self._add_scheduler()
             for name in pulse.note(self._signs()):
                 self._warn(f"{name} has shown no sign of life for {SILENCE_SECONDS:.0f} s; it is killed")
                 for running in self.processes.running:

@@ -144,6 +144,7 @@ class Supervisor:
         self.is_database_up, self.on_change = is_database_up, on_change
         self.database = Life(database, time.monotonic())
         self.lives: list[Life] = []
+        self._wanted: dict[str, Callable[[], Part]] = {}
         self.broken: BaseException | None = None
         self._held, self._end, self._looking = threading.Event(), threading.Event(), threading.Lock()
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
@@ -168,6 +169,16 @@ class Supervisor:
     def watch(self, part: Part) -> None:
         """Watch one more part, which runs."""
         self.lives.append(Life(part, time.monotonic()))
+
+    def add(self, name: str, start: Callable[[], Part]) -> None:
+        """Start one more part at the next look, in the thread that lives as long as the launcher.
+
+        Args:
+            name: Of the part; without effect where one of this name is watched. A start that fails is forgotten.
+            start: Starts it.
+        """
+        if all(life.part.name != name for life in self.lives):
+            self._wanted[name] = start
 
     def all(self) -> list[Life]:
         """The database server and the components."""
@@ -199,6 +210,18 @@ class Supervisor:
             if self._held.is_set():
                 return
             self._look_at(life, is_held=is_away)
+        if not is_away:
+            self._start_wanted()
+
+    def _start_wanted(self) -> None:
+        for name in list(self._wanted):
+            start = self._wanted.pop(name)
+            try:
+                self.watch(start())
+            except Exception as error:  # as in `_start`; who wants the part adds it again
+                self.on_change(f"{name} did not start: {error}")
+            else:
+                self.on_change(f"{name} was started")
 
     def _run(self) -> None:
         try:

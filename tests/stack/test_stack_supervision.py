@@ -237,6 +237,33 @@ def test_easeml_scheduler_is_a_part_where_a_tenant_has_a_login_or_it_is_asked_fo
     ]
 
 
+def test_a_login_that_is_made_while_the_stack_runs_brings_easeml_scheduler(tmp_path, monkeypatch):
+    stack = Stack(Places.of(tmp_path), Progress(Console(quiet=True)))
+    connected, started = Connected(False), []
+
+    def start(component):
+        started.append(component.name)
+        if len(started) == 1:
+            raise OSError("no process is left")
+        return FakePart(component.name)
+
+    monkeypatch.setattr(stack.server, "connect", lambda database: connected)
+    monkeypatch.setattr(stack.server, "url", lambda role, database: f"postgresql://{role}@127.0.0.1/{database}")
+    monkeypatch.setattr(stack.processes, "start", start)
+    monkeypatch.setattr(stack, "_note_parts", lambda: None)
+    stack.supervisor.database.part = FakePart("database")
+    stack._add_scheduler()
+    stack.supervisor.look()
+    assert started == []
+    connected.value = True  # `easeml tenant login` was run
+    for _ in range(3):
+        stack._add_scheduler()
+        stack._add_scheduler()
+        stack.supervisor.look()  # in the thread that lives as long as the launcher
+    assert started == ["easeml-scheduler"] * 2  # the first start was refused, and no third is needed
+    assert [life.part.name for life in stack.supervisor.lives] == ["easeml-scheduler"]
+
+
 class Connected:
     """A connection, and its cursor, that gives one row of one value."""
 
