@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core import entities, limits
+from easeml_core.errors import StoreError
 from easeml_core.limits import Name, Range
 from easeml_core.models.formats import FORMATS
+from easeml_core.store.tables import claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +29,10 @@ RANGES = {
     "tenants_max_parallel_check": ("max_parallel", Range(least=limits.MAX_PARALLEL.least, whole=True)),
     "observations_cost_check": ("cost_seconds", limits.COST_SECONDS),
     "rungs_rung_check": ("rung", Range(least=1, most=limits.MOST_RUNGS, whole=True)),
+    # As docstrings of ``store/tables`` state them.
+    "heartbeats_workers_check": ("workers", Range(least=1, most=64, whole=True)),
+    "heartbeats_answer_check": ("answer_seconds", Range(least=0, most=2_592_000)),
+    "suggestion_requests_requested_check": ("requested", Range(least=1, most=1000, whole=True)),
 }
 NAMES = {
     "tenants_name_check": ("name", limits.NAME),
@@ -88,6 +94,16 @@ def test_numbers(allows: Callable[..., bool], constraint: str) -> None:
     tried = {n: allows(constraint, f"%s::{kind} AS {column}", n) for n in edges(limit)}
     assert tried == {n: limit.holds(n) for n in tried}
     assert set(tried.values()) == {True, False}
+
+
+@pytest.mark.parametrize("lease_seconds", [0, 3600])
+def test_a_referee_may_have_the_shortest_and_the_longest_lease(database: Any, lease_seconds: float) -> None:
+    for _ in range(20):  # two readings of the clock may be equal by chance
+        with database.referee.begin() as tx:
+            referee = claims.add_referee(tx, lease_seconds=lease_seconds)
+            claims.beat(tx, referee, lease_seconds)
+    with pytest.raises(StoreError), database.referee.begin() as tx:
+        claims.add_referee(tx, lease_seconds=3600.001)
 
 
 def test_open_trials_are_counted_in_32_bits(ask: Ask) -> None:

@@ -46,8 +46,10 @@ def add_referee(tx: Connection, *, lease_seconds: float, workers: int = 1, answe
         answer_seconds: After which its answers of gate and meter leave, 0 to 2,592,000.
     """
     query = (
-        "WITH added AS (INSERT INTO sealed.referees (until) "
-        "VALUES (clock_timestamp() + make_interval(secs => :s)) RETURNING id, beat_at, until) "
+        # One reading of the clock for both: with two, the longest lease would be longer than allowed.
+        "WITH added AS (INSERT INTO sealed.referees (beat_at, until) "
+        "SELECT n.at, n.at + make_interval(secs => :s) FROM (SELECT clock_timestamp() AS at) n "
+        "RETURNING id, beat_at, until) "
         "INSERT INTO work.heartbeats (referee_id, workers, answer_seconds, beat_at, until) "
         "SELECT id, :workers, :answer_seconds, beat_at, until FROM added RETURNING referee_id"
     )
