@@ -191,6 +191,7 @@ def _duties(
     from easeml_core.services.datasets.access import read_queries
     from easeml_core.services.referee.process import Duties
     from easeml_core.services.referee.referee_mail import MailServer
+    from easeml_core.services.reports.assessments import shorten_log
 
     return Duties(
         data=data,
@@ -207,6 +208,7 @@ def _duties(
         orphan_days=max(1.0, orphan_days) if orphan_days else 0.0,
         workers=workers,
         poll_seconds=poll,
+        upkeep=shorten_log,
     )
 
 

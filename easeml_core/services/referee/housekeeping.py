@@ -23,7 +23,7 @@ from easeml_core.store.tables import claims, promotions
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
     from easeml_core.services.referee.referee_lease import RefereeLease
@@ -38,6 +38,9 @@ _AGAIN_SECONDS = 300.0
 _ORPHANS_SECONDS = 86_400.0
 _CHECK_SECONDS = 60.0
 """Pause until results are looked at again, once none of the sample waits."""
+
+_UPKEEP_SECONDS = 60.0
+"""Pause between two calls of ``upkeep``."""
 
 _UPLOADS_SECONDS = 30.0
 """How long an upload may remain once its study is sealed, while there is no request."""
@@ -57,6 +60,7 @@ class Housekeeper:
         repositories: Name of a git bundle to its repository, whose tag follows production.
         check_share: Probability with which a trial's result is measured anew, in [0, 1].
         orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
+        upkeep: Called with the store once a minute, whether there are requests or not; None for nothing.
     """
 
     def __init__(
@@ -68,12 +72,14 @@ class Housekeeper:
         *,
         check_share: float = 0.0,
         orphan_days: float = 0.0,
+        upkeep: Callable[[Store], None] | None = None,
     ) -> None:
         self._store, self._artifacts, self._repositories = store, artifacts, repositories
         self._lease, self._check_share, self._orphan_days = lease, check_share, orphan_days
+        self._upkeep = upkeep
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = self._checks_due = 0.0
-        self._orphans_due = 0.0
+        self._orphans_due = self._upkeep_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
@@ -84,6 +90,17 @@ class Housekeeper:
         """Do the work that runs no model."""
         self._move_tags()
         self._forget_uploads()
+        self.keep_up()
+
+    def keep_up(self) -> None:
+        """Call ``upkeep`` at intervals."""
+        if self._upkeep is None or time.monotonic() < self._upkeep_due:
+            return
+        self._upkeep_due = time.monotonic() + _UPKEEP_SECONDS
+        try:
+            self._upkeep(self._store)
+        except EasemlError:  # must not keep the referee from its requests
+            logger.exception("the upkeep of the database failed")
 
     def run_one(self) -> Generator[None, None, bool]:
         """Run one model at most; True when there may be more. Yields after a run on sealed inputs.

@@ -95,6 +95,7 @@ class Duties:
             (``services/evaluation/time_padding.py``).
         decision_grid_seconds: Likewise the times after which a decision of gate or meter is written, so that no time
             follows from labels; the referee answers others meanwhile. Empty for at once.
+        upkeep: Called with the store once a minute, whether there are requests or not; None for nothing.
     """
 
     data: Path | None = None
@@ -115,6 +116,7 @@ class Duties:
     poll_seconds: float = 10.0
     grid_seconds: tuple[float, ...] = GRID_SECONDS
     decision_grid_seconds: tuple[float, ...] = DECISION_GRID_SECONDS
+    upkeep: Callable[[Store], None] | None = None
 
     @property
     def reach(self) -> Reach:
@@ -162,6 +164,7 @@ class Referee:
             self._duties.repositories,
             check_share=self._duties.check_share,
             orphan_days=self._duties.orphan_days,
+            upkeep=self._duties.upkeep,
         )
 
     def _keep_time(
@@ -220,6 +223,11 @@ class Referee:
 
     def _decide_or_tidy(self, place: Place = Place.ANY) -> bool:
         """Do one piece of what may take long; False when there is none."""
+        if place is Place.ANY and self._idle.acquire(blocking=False):  # also where requests leave no time without one
+            try:
+                self._housekeeper.keep_up()
+            finally:
+                self._idle.release()
         kinds = WITHOUT_MODELS if place is Place.SHORT else RUNS
         if self._answer_ready(kinds, alone=place is Place.ALONE) is not None:
             return True

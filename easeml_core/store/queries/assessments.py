@@ -106,6 +106,16 @@ def has_changed(tx: Connection) -> bool:
     return bool(found[0].changed)
 
 
+MOST_CHANGES = 10_000
+"""Rows of the log from which on the referee empties it, where no page and no notifier has looked for long."""
+
+
+def are_many(tx: Connection) -> bool:
+    """Return whether the log has ``MOST_CHANGES`` rows or more."""
+    counted = "SELECT count(*) AS n FROM (SELECT FROM work.study_changes LIMIT :most) c"
+    return bool(rows(tx, counted, most=MOST_CHANGES)[0].n == MOST_CHANGES)
+
+
 def take_changed(tx: Connection) -> list[int]:
     """Empty the log and return the studies whose rows must be written anew in this transaction.
 

@@ -14,7 +14,9 @@ from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
+from easeml_core.services.reports.assessments import assess_changes, shorten_log
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
+from easeml_core.store.queries import assessments
 from easeml_core.store.tables import models, sealed
 
 if TYPE_CHECKING:
@@ -63,6 +65,16 @@ def test_a_set_learns_the_models_of_the_past_and_requests_come_first(lab: Any) -
     file_gate_request(lab.worker, **asked)
     assert Referee(lab.referee, lab.artifacts).run_once() == 1
     assert lab.one(known) == 2
+
+
+def test_the_log_of_changed_studies_stays_short_without_a_page(lab: Any, monkeypatch: Any) -> None:
+    count = "SELECT count(*) FROM work.study_changes"
+    assess_changes(lab.worker)
+    monkeypatch.setattr(assessments, "MOST_CHANGES", 100)
+    for rows, left in ((99, 99), (1, 0)):  # a short log is left to the next page
+        lab.as_superuser(f"INSERT INTO work.study_changes SELECT 1 FROM generate_series(1, {rows})")
+        Referee(lab.referee, lab.artifacts, upkeep=shorten_log).run_once()
+        assert lab.one(count) == left
 
 
 def test_what_cannot_be_run_is_logged_and_left_for_later(lab: Any, monkeypatch: Any, caplog: Any) -> None:
