@@ -321,6 +321,7 @@ def past(database):
 
 
 def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(past, ask_as, text_of, monkeypatch):
+    monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.LONGEST_SECONDS", 600.0)  # whatever else runs here
     operator = ask_as("ada", "operator")
     assert "No backtest yet" in text_of(operator.get("/compute").text)
     assert operator.get("/compute/backtest.json").status_code == 404
@@ -340,7 +341,8 @@ def test_a_backtest_runs_when_asked_and_is_kept_while_the_history_is_the_same(pa
     assert operator.post("/compute/backtest").status_code == 303  # the same history: nothing is replayed
 
 
-def test_too_little_history_is_an_answer(two, ask_as, text_of):
+def test_too_little_history_is_an_answer(two, ask_as, text_of, monkeypatch):
+    monkeypatch.setattr("easeml_airflow.web.pages.compute.backtest.LONGEST_SECONDS", 600.0)
     operator = ask_as("ada", "operator")
     assert operator.post("/compute/backtest").status_code == 303
     assert "Too little history: 0 of 1 tenants have 3 results or more" in text_of(operator.get("/compute").text)

@@ -55,7 +55,7 @@ class Kept:
 class Backtests:
     """The backtests of one server."""
 
-    longest_seconds: float = LONGEST_SECONDS
+    longest_seconds: float = field(default_factory=lambda: LONGEST_SECONDS)
     _turns: Turns = field(default_factory=lambda: Turns(at_once=1, waiting=0))
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _kept: Kept | None = None
