@@ -163,7 +163,8 @@ class Tenant:
 
     ``max_parallel`` open trials at once, ``quota_seconds`` device seconds over all studies; None for no limit.
     ``used_seconds`` is what ended trials took, ``reserved_seconds`` what open ones may still take. Of its results the
-    referee has measured ``checked_results`` anew; ``not_held`` of them were false, ``unmeasurable`` could not be run.
+    referee has measured ``checked_results`` anew; ``not_held`` of them were false (``unacknowledged`` of these await
+    an operator), ``unmeasurable`` could not be run.
     """
 
     id: int
@@ -177,6 +178,7 @@ class Tenant:
     studies: int
     checked_results: int = 0
     not_held: int = 0
+    unacknowledged: int = 0
     unmeasurable: int = 0
 
 

@@ -90,6 +90,7 @@ def list_tenants(database: str | None, as_json: bool) -> None:
         "Quota s": "quota_seconds",
         "Checked": "checked_results",
         "Not held": "not_held",
+        "To acknowledge": "unacknowledged",
         "Not run": "unmeasurable",
     }
     show_json(found) if as_json else show_table("Tenants", columns, found)
@@ -113,6 +114,24 @@ def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> 
 
     changes = changes_of(given, {"no_max_parallel": "max_parallel", "no_quota": "quota_seconds"})
     show_settings(set_tenant(open_store(database), tenant=name, **changes), as_json)
+
+
+@tenant.command("acknowledge", epilog=example("easeml tenant acknowledge garden --why 'a wrong metric, mended'"))
+@click.argument("name")
+@click.option("--why", required=True, help="The reason, of at most 500 characters; the audit has it.")
+@click.option("--trial", "trials", type=int, multiple=True, help="Only this trial; repeatable. Default: all of them.")
+@database_option
+@json_option
+def acknowledge_results(name: str, why: str, trials: tuple[int, ...], database: str | None, as_json: bool) -> None:
+    """Acknowledge results of a tenant that did not hold when the referee measured them anew.
+
+    They stay unused; the tenant is flagged no longer, and its studies wait for no operator. A tenant's login may not.
+    """
+    from easeml_core.services.studies.limits import acknowledge_results
+
+    done = acknowledge_results(open_store(database), tenant=name, why=why, trials=trials)
+    text = f"{counted(len(done.trials), 'result')} of {name} acknowledged: trials {', '.join(map(str, done.trials))}"
+    show_json(done) if as_json else click.echo(text)
 
 
 @tenant.command("login", epilog=example("easeml tenant login garden --to garden.url"))

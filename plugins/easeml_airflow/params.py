@@ -42,6 +42,7 @@ ADAPTIVITY = {
 
 EVENTS = (
     *("promotion", "rollback", "rejection", "new-test-set", "overfitting", "drift", "study-finished", "budget-spent"),
+    "not-held",
 )
 """Kinds of events that a notifier can tell."""
 

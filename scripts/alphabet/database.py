@@ -231,8 +231,8 @@ _TABLES = (
         "quality_checks",
         Letter.OPEN,
         "A result is measured anew on the open validation part; a secret chooses which, and no label does.",
-        open="trial_id study_id model_id claimed measured tolerance outcome reason",
-        time="checked_at",
+        open="trial_id study_id model_id claimed measured tolerance outcome reason acknowledged_why",
+        time="checked_at acknowledged_at",
     ),
     *_table(
         "refreshes",
@@ -424,7 +424,8 @@ _FUNCTIONS = (
         Letter.INPUT,
         "A trigger's function runs on rows of schema work and cannot be called by itself.",
         """
-        audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits, audit_policy,
+        audit_acknowledged, audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits,
+        audit_policy,
         audit_promotion, audit_quality, audit_request, audit_retry, audit_study, audit_submission, audit_switches,
         audit_test_set, audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed,
         studies_changed, tenant_changed, observation_changed, answer_changed, restarts_of_referee, settings_are_kept,

@@ -210,6 +210,7 @@ _COMMANDS = (
         study register
         study resume
         study set
+        tenant acknowledge
         tenant folder
         tenant list
         tenant login
@@ -336,6 +337,7 @@ _EVENTS = (
         trigger SubmissionsTrigger
         news study-finished
         news budget-spent
+        news not-held
         """,
     ),
 )

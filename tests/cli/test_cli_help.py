@@ -108,6 +108,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "study show",
         "submissions",
         "submit",
+        "tenant acknowledge",
         "tenant folder",
         "tenant list",
         "tenant login",

@@ -358,6 +358,21 @@ CASES: dict[str, list[Case]] = {
     "work.quality_checks_reason_check": each(
         "quality_checks", "reason", "''", "repeat('x', 501)", measured="NULL", trial_id="{waiting}"
     ),
+    "work.quality_checks_acknowledged_why_check": each(
+        "quality_checks",
+        "acknowledged_why",
+        "''",
+        "repeat('x', 501)",
+        measured="0.1",
+        acknowledged_at="now()",
+        trial_id="{waiting}",
+    ),
+    "work.quality_checks_acknowledged_check": [
+        *each("quality_checks", "acknowledged_why", "'as it should be'", measured="0.1", trial_id="{waiting}"),
+        *each("quality_checks", "acknowledged_at", "now()", measured="0.1", trial_id="{waiting}"),
+        # Nothing is to be acknowledged of a result that held.
+        *each("quality_checks", "acknowledged_why", "'as it is'", acknowledged_at="now()", trial_id="{waiting}"),
+    ],
     "work.quality_checks_why_check": [
         *each("quality_checks", "measured", "NULL", trial_id="{waiting}"),
         *each("quality_checks", "reason", "'it cannot be run'", trial_id="{waiting}"),

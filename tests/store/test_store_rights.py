@@ -50,7 +50,7 @@ WORKER = {
     "work.submissions": ("bundle bundle_version kind message model_id request_key study_id", ""),
     "work.predictions": (ALL, ""),
     "work.remeasure_failures": ("", ""),
-    "work.quality_checks": ("", ""),
+    "work.quality_checks": ("", "acknowledged_at acknowledged_why"),
     "work.feeds": ("artifact fed_by origin request_key rows study_id", ""),
     "work.fed_examples": ("", ""),
     "work.switches": ("hash is_on reason request_key study_id switched_by", ""),

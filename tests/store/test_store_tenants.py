@@ -234,6 +234,7 @@ ATTACKS = (
     "INSERT INTO work.tenant_logins (login, tenant_id) VALUES ('easeml_t_mallory', 1)",
     "SELECT 1 FROM work.locks FOR UPDATE",
     "UPDATE work.study_changes SET taken = true",
+    "UPDATE work.quality_checks SET acknowledged_at = now(), acknowledged_why = 'mine'",
     "SELECT reason, report FROM work.selection_settings",
     "SELECT 1 FROM work.catalogue FOR UPDATE",
     "SELECT work.note('promoted', 1, 1, '{}', '{}')",

@@ -73,7 +73,7 @@ TRIGGERS = {
     *("trials_assessed", "observations_assessed", "models_assessed", "test_sets_assessed", "requests_assessed"),
     *("answers_assessed", "gate_verdicts_assessed", "meter_readings_assessed", "promotions_assessed"),
     *("production_assessed", "alerts_assessed", "study_changes_taken", "suggestion_requests_open"),
-    *("quality_checks_audit", "quality_checks_catalogue"),
+    *("quality_checks_audit", "quality_checks_catalogue", "quality_checks_assessed", "quality_checks_acknowledged"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
 }
 # Names that triggers give as that of a violated constraint.

@@ -424,7 +424,8 @@ def check_tenants(kept: health.TenantLogins, flagged: list[str]) -> Check:
         return Check("tenants", "failed", f"{kept.open_tables} tables have no row rules", "run `easeml db upgrade`")
     if flagged:
         found = f"results did not hold when they were measured anew: {', '.join(flagged)}"
-        return Check("tenants", "warning", found, "`easeml audit` names the trials, `easeml tenant list` counts them")
+        remedy = "`easeml audit` names the trials; `easeml tenant acknowledge TENANT --why REASON` ends this warning"
+        return Check("tenants", "warning", found, remedy)
     if not kept.logins:
         return Check("tenants", "ok", "one team: the tasks of all tenants share easeml_worker (docs/security.md)")
     found = f"logins of tenants: {kept.logins}, of workers for all tenants: {kept.devices}"

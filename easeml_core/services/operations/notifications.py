@@ -40,6 +40,7 @@ class EventKind(StrEnum):
     DRIFT = "drift"
     STUDY_FINISHED = "study-finished"
     BUDGET_SPENT = "budget-spent"
+    NOT_HELD = "not-held"
 
 
 @typed_record
@@ -195,6 +196,11 @@ def _happened(row: rows.Happening) -> News:
 def _words(kind: EventKind, facts: JsonObject) -> str:
     if kind is EventKind.REJECTION:
         return f"model {facts['model']} did not pass step {facts['step']} of test set {facts['set']}; production stays"
+    if kind is EventKind.NOT_HELD:
+        return (
+            f"trial {facts['trial']} stated quality {facts['stated']:.4f}, and its model has {facts['measured']:.4f}; "
+            "the result is not used any more"
+        )
     if kind is EventKind.ROLLBACK:
         return f"model {facts['model']} was brought back: {facts['why'] or 'no reason was given'}"
     if kind is EventKind.PROMOTION and facts["how"] == "force":

@@ -35,6 +35,7 @@ class StepKind(StrEnum):
 
     REFUSED = "refused"
     REFEREE = "referee"
+    NOT_HELD = "not-held"
     NO_SET = "no-set"
     OVERFITTING = "overfitting"
     DRIFT = "drift"
@@ -386,6 +387,26 @@ def _referee(facts: StudySummary) -> Step | None:
     )
 
 
+def _not_held(facts: StudySummary) -> Step | None:
+    """Report results that the referee has found false, until an operator has acknowledged them."""
+    many = facts.not_held
+    if not many:
+        return None
+    first = f"trial {facts.not_held_trial}" if many == 1 else f"the first is trial {facts.not_held_trial}"
+    return Step(
+        StepKind.NOT_HELD,
+        Severity.BAD,
+        "a result did not hold" if many == 1 else f"{many} results did not hold",
+        f"the referee measured another quality than was stated ({first}); they count as failed"
+        if many > 1
+        else f"the referee measured another quality than was stated ({first}); it counts as failed",
+        "find out what states results for this tenant, then acknowledge it",
+        page_of(facts, f"/decisions/{facts.not_held_trial}"),
+        f"easeml tenant acknowledge {facts.tenant} --why REASON",
+        facts.not_held_at,
+    )
+
+
 def _no_meter_set(facts: StudySummary) -> Step | None:
     if facts.meter_retired is not True:
         return None
@@ -541,7 +562,7 @@ def _set_nearly_spent(facts: StudySummary) -> Step | None:
 
 
 RULES: tuple[Callable[[StudySummary], Step | None], ...] = (
-    *(_refused, _referee, _no_meter_set, _no_gate_set, _overfitting, _drift, _set_served, _lost, _labels, _promote),
-    _set_nearly_spent,
+    *(_refused, _referee, _not_held, _no_meter_set, _no_gate_set, _overfitting, _drift, _set_served, _lost, _labels),
+    *(_promote, _set_nearly_spent),
     *SEARCH_RULES,
 )

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
 from easeml_core.encoding import row_of, typed_record
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.limits import MAX_PARALLEL, MOST_DEVICES, NAME, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
-from easeml_core.store.database import lock
+from easeml_core.store.database import lock, notify_pages
 from easeml_core.store.tables import reservations, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from easeml_core.limits import Limit
     from easeml_core.store.database import Store
 
+
+MOST_REASON = 500
+"""Characters of the reason with which a result is acknowledged."""
 
 _NOT_SHARED = (
     "left out: every study's data are split and sealed by themselves, so a model that was trained for one study has "
@@ -159,7 +162,8 @@ class TenantReport:
         open_trials: Trials that wait or run.
         studies: How many it has.
         checked_results: Results that the referee has measured anew.
-        not_held: Those of them that its tasks had stated otherwise than measured; the tenant is flagged from the first.
+        not_held: Those of them that its tasks had stated otherwise than measured.
+        unacknowledged: Those of the latter that no operator has acknowledged; the tenant is flagged from the first.
         unmeasurable: Those of them whose models cannot be run on the referee's machine.
     """
 
@@ -173,6 +177,7 @@ class TenantReport:
     studies: int
     checked_results: int
     not_held: int
+    unacknowledged: int
     unmeasurable: int
 
 
@@ -235,6 +240,53 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> TenantReport:
             reservations.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         studies.change_tenant(tx, found.id, checked)
         return _shown(studies.get_tenant(tx, tenant))
+
+
+@typed_record
+class Acknowledged:
+    """Results of a tenant that did not hold, and that an operator has acknowledged now.
+
+    Attributes:
+        tenant: Its name.
+        trials: Their trials, ascending.
+        unacknowledged: How many are left.
+        why: The reason that the audit has.
+    """
+
+    tenant: str
+    trials: list[int]
+    unacknowledged: int
+    why: str
+
+
+def acknowledge_results(store: Store, *, tenant: str, why: str, trials: Sequence[int] = ()) -> Acknowledged:
+    """Acknowledge results of a tenant that did not hold: they stay unused, and flag the tenant no longer.
+
+    Args:
+        store: Role ``easeml_worker``.
+        tenant: The tenant.
+        why: The operator's reason, of 1 to 500 characters; the audit has it.
+        trials: Only these; empty for all that await it.
+
+    Raises:
+        ConfigError: The reason is empty or too long.
+        NotFoundError: There is no such tenant, or no such result of it awaits an acknowledgement.
+        WrongRoleError: The address is that of a tenant's login.
+    """
+    why = why.strip()
+    require(1 <= len(why) <= MOST_REASON, "why", why, f"a reason of 1 to {MOST_REASON} characters")
+    with store.begin() as tx:
+        found = studies.get_tenant(tx, tenant)
+        done, names = studies.acknowledge_results(tx, found.id, trials=list(trials), why=why)
+        missing = sorted({*trials} - {*done})
+        if missing or not done:
+            what = f"result of tenant {tenant} to acknowledge"
+            raise NotFoundError(
+                kind=what, name=", ".join(map(str, missing)) or "any", remedy="see `easeml tenant list`"
+            )
+        for name in names:
+            notify_pages(tx, name)
+        return Acknowledged(tenant, done, studies.get_tenant(tx, tenant).unacknowledged, why)
 
 
 def list_tenants(store: Store) -> list[TenantReport]:

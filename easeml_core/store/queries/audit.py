@@ -152,6 +152,10 @@ SELECT 'alert-' || a.id, a.kind, a.study_id, a.created_at,
        jsonb_build_object('alert', a.id, 'purpose', t.purpose, 'message', left(a.message, 1000))
 FROM work.alerts a LEFT JOIN work.test_sets t ON t.id = a.test_set_id
 WHERE a.created_at >= :since AND a.team IS NULL
+UNION ALL
+SELECT 'not-held-' || q.trial_id, 'not-held', q.study_id, q.checked_at,
+       jsonb_build_object('trial', q.trial_id, 'model', q.model_id, 'stated', q.claimed, 'measured', q.measured)
+FROM work.quality_checks q WHERE q.checked_at >= :since AND q.outcome = 'not held'
 """
 _OF_STUDIES = (
     "SELECT e.id, e.kind, s.name AS study, t.name AS tenant, e.at, e.facts FROM "
@@ -162,7 +166,7 @@ _OF_STUDIES = (
 
 @typed_record
 class Happening:
-    """A promotion, a rollback, a rejection or an alert: its public facts.
+    """A promotion, a rollback, a rejection, an alert or a result that did not hold: its public facts.
 
     ``facts`` are those of its kind, see ``services/operations/notifications.py``.
     """
@@ -176,7 +180,7 @@ class Happening:
 
 
 def lately(tx: Connection, *, since: datetime, known: Collection[str], limit: int) -> list[Happening]:
-    """Return promotions, rollbacks, rejections and alerts since a moment, oldest first: their public facts.
+    """Return the events of ``Happening`` since a moment, oldest first.
 
     Args:
         tx: Any role.

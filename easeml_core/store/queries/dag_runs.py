@@ -81,9 +81,10 @@ marked AS (
   FROM named n JOIN work.trials x ON x.id = n.trial_id LEFT JOIN asked a ON a.trial_id = n.trial_id)
 SELECT t.id AS trial_id, s.name AS study, c.name AS candidate, t.state, t.failure, t.cost_seconds,
        t.start_seconds, t.lost_seconds, t.cancel_requested, t.reevaluates, t.suggested_at, t.started_at,
-       t.attempt_started_at, t.finished_at, o.quality, n.is_asked, n.is_trained
+       t.attempt_started_at, t.finished_at, o.quality, w.measured, n.is_asked, n.is_trained
 FROM marked n JOIN work.trials t ON t.id = n.trial_id JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.studies s ON s.id = t.study_id LEFT JOIN work.observations o ON o.trial_id = t.id
+LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held'
 WHERE (n.is_asked OR n.is_trained) AND {_SEEN} ORDER BY t.id DESC LIMIT :most
 """
 

@@ -129,10 +129,11 @@ def _count_logins(tx: Connection) -> int:
 
 
 def tenants_with_false_results(tx: Connection) -> list[str]:
-    """Names of the tenants of which a result did not hold when the referee measured it anew."""
+    """Names of the tenants of which a result did not hold, measured anew, and that no operator has acknowledged."""
     asked = (
         "SELECT DISTINCT t.name FROM work.quality_checks q JOIN work.studies s ON s.id = q.study_id "
-        "JOIN work.tenants t ON t.id = s.tenant_id WHERE q.outcome = 'not held' ORDER BY 1"
+        "JOIN work.tenants t ON t.id = s.tenant_id WHERE q.outcome = 'not held' AND q.acknowledged_at IS NULL "
+        "ORDER BY 1"
     )
     return [row.name for row in rows(tx, asked)]
 

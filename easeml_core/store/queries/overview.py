@@ -36,7 +36,9 @@ class StudyFacts:
         tenant_open_trials: Open trials of all studies of the tenant.
         trials: Trials that succeeded on the present data; ``failed`` and ``cancelled`` likewise.
         running: Trials that run, on whatever data; ``waiting`` are suggested ones.
-        best_quality: In [0, 1]; None before the first result on the present data.
+        not_held: Results of the study that did not hold when they were measured anew, and that no operator has
+            acknowledged; ``not_held_trial`` is the trial of the first one, and ``not_held_at`` when it was measured.
+        best_quality: In [0, 1]; None before the first result on the present data that was not found false.
         best_quality_day_ago: The same a day ago.
         device_seconds: Device seconds that were used, those of lost attempts included.
         device_seconds_day: Those of the last 24 hours.
@@ -90,6 +92,9 @@ class StudyFacts:
     waiting: int
     failed: int
     cancelled: int
+    not_held: int
+    not_held_trial: int | None
+    not_held_at: datetime | None
     best_quality: float | None
     best_quality_day_ago: float | None
     device_seconds: float
@@ -221,13 +226,17 @@ newest AS MATERIALIZED (
 present AS MATERIALIZED (
   SELECT d.id, d.id = n.id AS is_newest FROM work.data_versions d
   JOIN newest n ON n.study_id = d.study_id AND n.training = coalesce(d.same_training_as, d.id)),
+false_results AS MATERIALIZED (
+  SELECT q.trial_id FROM work.quality_checks q JOIN fellows s ON s.id = q.study_id WHERE q.outcome = 'not held'),
 runs AS MATERIALIZED (
   SELECT x.study_id,
-         count(*) FILTER (WHERE x.state = 'SUCCEEDED' AND reevaluates IS NULL AND p.id IS NOT NULL) AS succeeded,
+         count(*) FILTER (WHERE x.state = 'SUCCEEDED' AND reevaluates IS NULL AND p.id IS NOT NULL
+           AND w.trial_id IS NULL) AS succeeded,
          count(*) FILTER (WHERE x.state = 'RUNNING') AS running,
          count(*) FILTER (WHERE x.state = 'SUGGESTED') AS waiting,
-         count(*) FILTER (WHERE x.state = 'FAILED' AND p.id IS NOT NULL AND (x.failure_kind IS DISTINCT FROM 'task'
-           OR NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = x.id))) AS failed,
+         count(*) FILTER (WHERE p.id IS NOT NULL AND (w.trial_id IS NOT NULL OR x.state = 'FAILED'
+           AND (x.failure_kind IS DISTINCT FROM 'task'
+           OR NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = x.id)))) AS failed,
          count(*) FILTER (WHERE x.state = 'CANCELLED' AND p.id IS NOT NULL) AS cancelled,
          count(*) FILTER (WHERE x.finished_at > now() - interval '1 day') AS ended_day,
          count(*) FILTER (WHERE x.state = 'RUNNING' AND lease_until < now()) AS lost,
@@ -254,7 +263,10 @@ runs AS MATERIALIZED (
              AND attempt_started_at > now() - interval '1 day') + interval '1 day',
            min(lease_until) FILTER (WHERE x.state = 'RUNNING' AND lease_until >= now())) AS until
   FROM work.trials x JOIN fellows s ON s.id = x.study_id LEFT JOIN present p ON p.id = x.data_version_id
-  LEFT JOIN LATERAL (SELECT * FROM work.observations z WHERE z.trial_id = x.id LIMIT 1) o ON true GROUP BY x.study_id),
+  LEFT JOIN false_results w ON w.trial_id = x.id
+  LEFT JOIN LATERAL (
+    SELECT * FROM work.observations z WHERE z.trial_id = x.id AND w.trial_id IS NULL LIMIT 1) o ON true
+  GROUP BY x.study_id),
 charges AS (
   SELECT tenant_id, sum(charged) AS charged, sum(open) AS open FROM (
     SELECT s.tenant_id, r.charged, r.open FROM fellows s JOIN runs r ON r.study_id = s.id
@@ -287,6 +299,7 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        (SELECT count(*) FROM work.candidates k WHERE k.study_id = s.id) AS candidates,
        coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
+       coalesce(nh.n, 0) AS not_held, nh.trial_id AS not_held_trial, nh.checked_at AS not_held_at,
        coalesce(r.all_trials, 0) AS all_trials, (-r.best[3])::bigint AS best_trial_id,
        r.best[1] AS best_quality, r.best_quality_day_ago, coalesce(r.device_seconds, 0) AS device_seconds,
        coalesce(r.ended_seconds_day, 0) + coalesce(r.running_seconds, 0) AS device_seconds_day,
@@ -317,6 +330,10 @@ LEFT JOIN charges q ON q.tenant_id = t.id
 LEFT JOIN asked a ON a.study_id = s.id
 LEFT JOIN sets ts ON ts.study_id = s.id
 LEFT JOIN work.test_sets ge ON ge.id = ts.gate_set
+LEFT JOIN (
+  SELECT q.study_id, count(*) AS n, min(q.trial_id) AS trial_id, min(q.checked_at) AS checked_at
+  FROM work.quality_checks q WHERE q.outcome = 'not held' AND q.acknowledged_at IS NULL GROUP BY q.study_id) nh
+  ON nh.study_id = s.id
 LEFT JOIN work.models bm ON bm.trial_id = r.best[5]::bigint
 LEFT JOIN LATERAL (
   SELECT symbol FROM work.gate_verdicts v WHERE v.study_id = s.id AND v.model_id = bm.id AND v.planned
@@ -330,9 +347,10 @@ LEFT JOIN LATERAL (
   WHERE y.study_id = s.id AND coalesce((e.plan ->> 'teams')::int, 1) = 1 ORDER BY y.request_id DESC LIMIT 1) m ON true
 LEFT JOIN (
   SELECT pr.study_id, pr.model_id, k.name AS candidate, w.artifact, w.format,
-         coalesce(b.quality, 1 - w.validation_loss) AS quality
+         coalesce(qc.measured, b.quality, 1 - w.validation_loss) AS quality
   FROM work.production pr JOIN work.models w ON w.id = pr.model_id
   LEFT JOIN work.trials x ON x.id = w.trial_id LEFT JOIN work.candidates k ON k.id = x.candidate_id
+  LEFT JOIN work.quality_checks qc ON qc.trial_id = x.id AND qc.outcome = 'not held'
   LEFT JOIN work.observations b ON b.trial_id = x.id) p ON p.study_id = s.id
 LEFT JOIN (
   SELECT a.study_id, count(*) AS n, array_agg(DISTINCT a.kind) AS kinds, (array_agg(a.kind ORDER BY array_position(
@@ -385,6 +403,7 @@ SELECT study, observed_at, quality FROM (
     SELECT id FROM work.data_versions WHERE study_id = s.id ORDER BY version DESC LIMIT 1) v ON true
   JOIN work.trials x ON x.study_id = s.id AND x.data_version_id = v.id
   JOIN work.observations o ON o.trial_id = x.id
+  AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = x.id AND q.outcome = 'not held')
   WHERE s.state <> 'REFUSED' AND s.name = ANY(CAST(:names AS text[]))) every
 WHERE before IS NULL OR quality > before ORDER BY study, observed_at
 """

@@ -27,6 +27,7 @@ class TrialFacts:
         lost_seconds: Device seconds of lost attempts.
         reevaluates: The trial whose model it measured anew; None for a training.
         quality: In [0, 1]; None without a result.
+        measured: Quality that the referee has measured where the stated one did not hold; None else.
     """
 
     trial_id: int
@@ -43,6 +44,7 @@ class TrialFacts:
     attempt_started_at: datetime | None
     finished_at: datetime | None
     quality: float | None
+    measured: float | None
 
 
 @typed_record
@@ -176,12 +178,14 @@ LEFT JOIN LATERAL (
 _TRIALS = f"""
 SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.cost_seconds, t.start_seconds,
        t.lost_seconds, t.device, t.reevaluates, t.cancel_requested, t.suggested_at, t.started_at, t.attempt_started_at,
-       t.finished_at, t.last_key, t.last_try, o.quality, v.version AS data_version, g.request_key AS batch_key,
+       t.finished_at, t.last_key, t.last_try, o.quality, w.measured, v.version AS data_version,
+       g.request_key AS batch_key,
        {_number("t.progress", "quality", "progress_quality")}, {_number("g.reasons", "mean", "mean")},
        {_number("g.reasons", "std", "std")}, {_number("g.reasons", "predicted_cost_seconds", "predicted_seconds")},
        coalesce(q.curve, ARRAY[]::double precision[]) AS curve%s
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
 JOIN work.data_versions v ON v.id = t.data_version_id LEFT JOIN work.observations o ON o.trial_id = t.id
+LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held'
 LEFT JOIN LATERAL (
   SELECT z.reasons, b.request_key FROM work.suggestions z JOIN work.suggestion_batches b ON b.id = z.batch_id
   WHERE z.trial_id = t.id ORDER BY b.id DESC LIMIT 1) g ON true
@@ -197,12 +201,14 @@ WHERE t.id IN (SELECT id FROM page UNION SELECT id FROM open) ORDER BY t.id DESC
 _POINTS = f"""
 WITH {_PRESENT}
 SELECT * FROM (
-  SELECT t.id AS trial_id, c.name AS candidate, t.state, o.quality,
+  SELECT t.id AS trial_id, c.name AS candidate, CASE WHEN w.trial_id IS NULL THEN t.state ELSE 'FAILED' END AS state,
+         CASE WHEN w.trial_id IS NULL THEN o.quality END AS quality,
          t.charged_seconds AS cost,
          sum(t.charged_seconds) OVER (ORDER BY t.finished_at, t.id) AS spent,
          present.id IS NOT NULL AS is_present, t.finished_at
   FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
   LEFT JOIN present ON present.id = t.data_version_id LEFT JOIN work.observations o ON o.trial_id = t.id
+  LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held'
   WHERE t.study_id = :id AND t.finished_at IS NOT NULL AND t.reevaluates IS NULL
   ORDER BY t.finished_at DESC, t.id DESC LIMIT :most) p ORDER BY finished_at, trial_id
 """

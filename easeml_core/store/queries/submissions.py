@@ -177,6 +177,7 @@ def submittable_models(tx: Connection, study_id: int, *, limit: int) -> list[Sub
         "WHERE m.study_id = :study AND (m.trial_id IS NOT NULL OR m.submitted) AND m.data_version_id = "
         "(SELECT id FROM work.data_versions WHERE study_id = :study ORDER BY version DESC LIMIT 1) "
         "AND NOT EXISTS (SELECT FROM work.production p WHERE p.study_id = :study AND p.model_id = m.id) "
+        "AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = m.trial_id AND q.outcome = 'not held') "
         "ORDER BY quality DESC, m.id LIMIT :most"
     )
     return records(tx, Submittable, query, study=study_id, most=limit)

@@ -221,10 +221,14 @@ SELECT min(switched_at), 'switched', min(id), jsonb_build_object('rows', count(*
   'by', min(switched_by), 'reason', min(reason))
 FROM work.switches WHERE study_id = :id GROUP BY request_key
 UNION ALL
-SELECT t.finished_at, 'trial', t.id, jsonb_build_object('candidate', c.name, 'state', t.state, 'quality', o.quality,
+SELECT t.finished_at, 'trial', t.id, jsonb_build_object('candidate', c.name,
+  'state', CASE WHEN w.trial_id IS NULL THEN t.state ELSE 'FAILED' END,
+  'quality', CASE WHEN w.trial_id IS NULL THEN o.quality END,
   'seconds', t.charged_seconds, 'device', t.device, 'measured_anew',
-  t.reevaluates IS NOT NULL, 'failure', left(split_part(t.failure, chr(10), 1), 200))
+  t.reevaluates IS NOT NULL, 'failure', CASE WHEN w.trial_id IS NULL
+  THEN left(split_part(t.failure, chr(10), 1), 200) ELSE 'its stated quality did not hold' END)
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id LEFT JOIN work.observations o ON o.trial_id = t.id
+LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held'
 WHERE t.study_id = :id AND t.finished_at IS NOT NULL
 UNION ALL
 SELECT submitted_at, 'submitted', id, jsonb_build_object('model', model_id, 'what', kind, 'message', left(message, 200),

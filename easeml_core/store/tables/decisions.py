@@ -395,6 +395,7 @@ _OUTCOME = """
 SELECT o.quality, t.cost_seconds, t.reevaluates, (
   SELECT max(b.quality) FROM work.observations b JOIN work.trials x ON x.id = b.trial_id
   WHERE x.study_id = t.study_id AND x.data_version_id = t.data_version_id
+  AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = x.id AND q.outcome = 'not held')
   AND (x.finished_at, x.id) < (t.finished_at, t.id)) AS best_before
 FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id WHERE t.id = :id
 """

@@ -425,7 +425,8 @@ _TENANTS = """
 SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used, 0) AS used_seconds,
        coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials,
        coalesce(n.studies, 0) AS studies, coalesce(c.checked, 0) AS checked_results,
-       coalesce(c.not_held, 0) AS not_held, coalesce(c.unmeasurable, 0) AS unmeasurable
+       coalesce(c.not_held, 0) AS not_held, coalesce(c.unacknowledged, 0) AS unacknowledged,
+       coalesce(c.unmeasurable, 0) AS unmeasurable
 FROM work.tenants t
 LEFT JOIN (SELECT tenant_id, count(*) AS studies FROM work.studies GROUP BY tenant_id) n ON n.tenant_id = t.id
 LEFT JOIN (
@@ -437,6 +438,7 @@ LEFT JOIN (
   GROUP BY s.tenant_id) u ON u.tenant_id = t.id
 LEFT JOIN (
   SELECT s.tenant_id, count(*) AS checked, count(*) FILTER (WHERE q.outcome = 'not held') AS not_held,
+         count(*) FILTER (WHERE q.outcome = 'not held' AND q.acknowledged_at IS NULL) AS unacknowledged,
          count(*) FILTER (WHERE q.outcome = 'unmeasurable') AS unmeasurable
   FROM work.quality_checks q JOIN work.studies s ON s.id = q.study_id GROUP BY s.tenant_id) c ON c.tenant_id = t.id
 ORDER BY t.name
@@ -468,3 +470,30 @@ def change_tenant(tx: Connection, tenant_id: int, changes: Parameters) -> None:
     if allowed:
         assignments = ", ".join(f"{name} = :{name}" for name in allowed)
         change(tx, f"UPDATE work.tenants SET {assignments} WHERE id = :id", id=tenant_id, **allowed)
+
+
+def acknowledge_results(
+    tx: Connection, tenant_id: int, *, trials: Sequence[int], why: str
+) -> tuple[list[int], list[str]]:
+    """Mark results of a tenant that did not hold as acknowledged.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        tenant_id: The tenant.
+        trials: Only these; empty for all that await it.
+        why: The reason.
+
+    Returns:
+        The trials, ascending, and the names of their studies.
+    """
+    found = rows(
+        tx,
+        "UPDATE work.quality_checks q SET acknowledged_at = now(), acknowledged_why = :why FROM work.studies s "
+        "WHERE s.id = q.study_id AND s.tenant_id = :tenant AND q.outcome = 'not held' AND q.acknowledged_at IS NULL "
+        "AND (cardinality(CAST(:trials AS bigint[])) = 0 OR q.trial_id = ANY(CAST(:trials AS bigint[]))) "
+        "RETURNING q.trial_id, s.name",
+        tenant=tenant_id,
+        trials=list(trials),
+        why=why,
+    )
+    return sorted(r.trial_id for r in found), sorted({r.name for r in found})

@@ -226,11 +226,16 @@ def list_trials(tx: Connection, study_id: int) -> list[TrialEntry]:
     return records(
         tx,
         TrialEntry,
-        "SELECT t.id AS trial_id, c.name AS candidate, t.state, t.attempt, t.failure, t.progress, t.cost_seconds, "
-        "t.start_seconds, t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, o.quality, "
+        "SELECT t.id AS trial_id, c.name AS candidate, t.attempt, "
+        "CASE WHEN w.trial_id IS NULL THEN t.state ELSE 'FAILED' END AS state, "
+        "CASE WHEN w.trial_id IS NULL THEN t.failure ELSE 'its stated quality did not hold' END AS failure, "
+        "t.progress, t.cost_seconds, "
+        "t.start_seconds, t.lost_seconds, t.limit_seconds, t.device, t.data_version_id, t.reevaluates, "
+        "CASE WHEN w.trial_id IS NULL THEN o.quality END AS quality, "
         "m.id AS model_id, t.finished_at, t.failure_kind, t.retries, t.executor, t.executor_details "
         "FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.observations o ON o.trial_id = t.id "
+        "LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held' "
         "LEFT JOIN work.models m ON m.trial_id = t.id WHERE t.study_id = :id ORDER BY t.id",
         id=study_id,
     )
@@ -334,11 +339,15 @@ def outcomes(tx: Connection) -> list[TrialOutcome]:
     return records(
         tx,
         TrialOutcome,
-        "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, t.state, o.quality, "
+        "SELECT t.study_id, t.candidate_id, c.name AS candidate, t.data_version_id, "
+        "CASE WHEN w.trial_id IS NULL THEN t.state ELSE 'FAILED' END AS state, "
+        "CASE WHEN w.trial_id IS NULL THEN o.quality END AS quality, "
         "CASE WHEN t.reevaluates IS NULL THEN t.cost_seconds ELSE r.cost_seconds END AS cost_seconds, t.lost_seconds, "
         "t.limit_seconds, t.device, t.reevaluates FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id "
         "LEFT JOIN work.trials r ON r.id = t.reevaluates "
-        "LEFT JOIN work.observations o ON o.trial_id = t.id ORDER BY t.finished_at NULLS LAST, t.id",
+        "LEFT JOIN work.observations o ON o.trial_id = t.id "
+        "LEFT JOIN work.quality_checks w ON w.trial_id = t.id AND w.outcome = 'not held' "
+        "ORDER BY t.finished_at NULLS LAST, t.id",
     )
 
 

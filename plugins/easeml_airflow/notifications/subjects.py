@@ -21,10 +21,11 @@ SUBJECTS = {
     "drift": "{study}: validation and test data differ",
     "study-finished": "{study}: its search has ended",
     "budget-spent": "{study}: its budget is spent",
+    "not-held": "{study}: a stated result did not hold",
 }
 """The subject by the kind of the event: every kind that there is."""
 
-ALARMS = ("new-test-set", "overfitting", "drift", "budget-spent")
+ALARMS = ("new-test-set", "overfitting", "drift", "budget-spent", "not-held")
 """Kinds that need an action."""
 
 NEEDS = {

@@ -55,6 +55,16 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
+        "The command finds nothing to change: these worlds measure no result again, which reads no sealed label.",
+        "tenant acknowledge",
+    ),
+    *_undriven(
+        Kind.EVENT,
+        "The event tells of a result that was measured again, on open rows; these worlds measure none.",
+        "news not-held",
+    ),
+    *_undriven(
+        Kind.COMMAND,
         "The process needs a role that suggests, and answers with what the scheduler does, which devices here run.",
         "scheduler",
     ),

@@ -11,6 +11,8 @@ from scipy import stats
 from sklearn.naive_bayes import GaussianNB
 from sklearn.tree import DecisionTreeClassifier
 
+from easeml_airflow.web.pages.study import trials_table
+from easeml_core.errors import NotFoundError
 from easeml_core.models import predict
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import load_predictor
@@ -23,12 +25,19 @@ from easeml_core.services.evaluation.quality_checks import (
     sampled,
     tolerance_of,
 )
+from easeml_core.services.operations import notifications
 from easeml_core.services.operations.doctor import check_tenants
+from easeml_core.services.operations.notifications import EventKind
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.referee_lease import RefereeLease
-from easeml_core.services.studies.limits import list_tenants
+from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.services.reports.recommendations import StepKind, assess
+from easeml_core.services.studies.limits import acknowledge_results, list_tenants
 from easeml_core.services.trials.execution import trial_details
+from easeml_core.store.actors import acting
 from easeml_core.store.queries import health
+from easeml_core.store.queries import study as query
+from easeml_core.store.queries.assessments import kept_summaries
 from easeml_core.store.tables import decisions, models, pruning, studies, validation_sets
 
 if TYPE_CHECKING:
@@ -127,6 +136,53 @@ def test_false_results_are_found_and_not_used_any_more(stated: Any) -> None:
     acts = stated.rows("SELECT (after ->> 'model')::bigint FROM work.audit WHERE act = 'result did not hold'")
     assert {model for (model,) in acts} >= {stated.models["full"][name] for name in false}
     assert len(acts) == every.count("not held")
+
+
+def test_a_false_result_is_shown_and_notified_until_an_operator_acknowledges_it(stated: Any) -> None:
+    worker, liar = stated.worker, stated.models["full"]["liar"]
+    trial = stated.one("SELECT trial_id FROM work.models WHERE id = :id", id=liar)
+    cursor = notifications.look(worker, None).start.to_stored()
+    assert found_of(worker).facts.best_quality == 1.0  # what the liar has stated
+    while check_next(stated.referee, stated.artifacts, share=1.0):
+        pass
+    shown = found_of(worker)
+    assert (shown.facts.best_model_id, shown.steps[0].kind) == (stated.models["full"]["honest"], StepKind.NOT_HELD)
+    assert shown.facts.failed == shown.facts.not_held
+    false = dict(stated.rows("SELECT trial_id, measured FROM work.quality_checks WHERE outcome = 'not held'"))
+    seen = notifications.look(worker, cursor)
+    told = {news.id: news.message for news in seen.events if news.kind == EventKind.NOT_HELD}
+    assert set(told) == {f"not-held-{number}" for number in false}
+    assert f"stated quality 1.0000, and its model has {false[trial]:.4f}" in told[f"not-held-{trial}"]
+    cursor = notifications.after_all(seen.start, seen).to_stored() | {
+        "told": dict.fromkeys(told, seen.until.isoformat())
+    }
+    assert not [news for news in notifications.look(worker, cursor).events if news.kind == EventKind.NOT_HELD]
+    with worker.begin() as tx:
+        listed = query.listed_trials(tx, studies.get_study(tx, "full").id, skip=0, limit=50)
+    (row,) = (row for row in trials_table.rows_of(listed, best=None) if row.trial_id == trial)
+    assert (row.state, row.quality) == (trials_table.NOT_HELD, "none")
+    with acting("ada", door="command line"):
+        first = acknowledge_results(worker, tenant="lab", trials=[trial], why="a wrong metric")
+        assert first.trials == [trial]
+        done = acknowledge_results(worker, tenant="lab", why="the others, too")
+    assert sorted([*first.trials, *done.trials]) == sorted(false)
+    with pytest.raises(NotFoundError):
+        acknowledge_results(worker, tenant="lab", why="again")
+    assert stated.rows(
+        "SELECT who, reason FROM work.audit WHERE act = 'result acknowledged' AND after ->> 'trial' = :id",
+        id=str(trial),
+    ) == [("ada", "a wrong metric")]
+    after = found_of(worker)
+    assert (after.facts.best_model_id, after.facts.not_held) == (stated.models["full"]["honest"], 0)  # still unused
+    assert StepKind.NOT_HELD not in {step.kind for step in after.steps}
+    with worker.begin() as tx:
+        assert health.tenants_with_false_results(tx) == []
+
+
+def found_of(worker: Any) -> Any:
+    assess_changes(worker)
+    with worker.begin() as tx:
+        return assess(kept_summaries(tx, ["full"])[0])
 
 
 def test_the_sample_has_the_share_it_states_and_nobody_without_the_key_can_tell_it() -> None:

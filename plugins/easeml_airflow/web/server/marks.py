@@ -47,6 +47,7 @@ STANDINGS = {
 STEPS = {
     StepKind.REFUSED: ("alert", "Refused"),
     StepKind.REFEREE: ("hour", "No answer"),
+    StepKind.NOT_HELD: ("alert", "Did not hold"),
     StepKind.NO_SET: ("lock", "Set used up"),
     StepKind.OVERFITTING: ("alert", "Overfitting"),
     StepKind.DRIFT: ("alert", "Drift"),
@@ -68,6 +69,7 @@ STEPS = {
 ACTS = {
     StepKind.REFUSED: "Register again",
     StepKind.REFEREE: "Look",
+    StepKind.NOT_HELD: "Open trial",
     StepKind.NO_SET: "Seal a new set",
     StepKind.OVERFITTING: "Open meter",
     StepKind.DRIFT: "Open meter",

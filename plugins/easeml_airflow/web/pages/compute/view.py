@@ -350,5 +350,5 @@ def _limits(tenant: TenantReport) -> TenantRow:
         charged=seconds_text(used),
         quota_hours=None if quota is None else quota / 3600,
         used_bar=None if quota is None else round(min(100.0, 100 * used / quota), 1),
-        flag=f"{counted(tenant.not_held, 'result')} did not hold" if tenant.not_held else "",
+        flag=f"{counted(tenant.unacknowledged, 'result')} did not hold" if tenant.unacknowledged else "",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 
 from easeml_airflow.web.components.action_items import allowed, visible
-from easeml_airflow.web.pages.study.trials_table import TRIAL_STATES, cost_of, why_of
+from easeml_airflow.web.pages.study.trials_table import cost_of, result_of, state_of, why_of
 from easeml_airflow.web.server.airflow_runs import DOTS
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.formats import quality_text
@@ -205,10 +205,10 @@ def _trial(trial: DagRunTrial) -> TrialLine:
         study=trial.study,
         href=f"{path}/decisions/{trial.trial_id}",
         study_href=path,
-        state=TRIAL_STATES[trial.state],
+        state=state_of(trial),
         here=" and ".join(word for word, is_so in done.items() if is_so),
         why=why_of(trial),
-        quality="none" if trial.quality is None else quality_text(trial.quality),
+        quality="none" if (quality := result_of(trial)) is None else quality_text(quality),
         cost=cost_of(trial),
     )
 

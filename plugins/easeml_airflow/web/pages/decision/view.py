@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from easeml_airflow.web.pages.decision.charts import belief_plot, curve_plot
-from easeml_airflow.web.pages.study.trials_table import TRIAL_STATES, cost_of, log_of, why_of
+from easeml_airflow.web.pages.study.trials_table import cost_of, log_of, state_of, why_of
 from easeml_airflow.web.pages.study.view import Bar
 from easeml_airflow.web.server.airflow_runs import run_address
 from easeml_airflow.web.server.formats import (
@@ -221,7 +221,7 @@ def page_of(
     return DecisionPage(
         trial_id=explained.trial_id,
         candidate=explained.candidate,
-        state=TRIAL_STATES[trial.state],
+        state=state_of(trial),
         now=_now(chosen, study, explained, rival),
         why_none="" if chosen else _why_none(trial),
         formula=_formula(chosen, study) if chosen else (),
@@ -390,9 +390,9 @@ def share_text(percent: float) -> str:
 
 
 def _outcome(outcome: TrialEnding, trial: StudyTrial) -> list[tuple[str, str]]:
-    if outcome.quality is None:
+    if outcome.quality is None or trial.measured is not None:
         why = why_of(trial)
-        return [("State", TRIAL_STATES[trial.state].word), *([("Why", why)] if why else [])]
+        return [("State", state_of(trial).word), *([("Why", why)] if why else [])]
     best = outcome.best_before
     pairs = [
         ("Reached", quality_text(outcome.quality)),

@@ -24,6 +24,9 @@ TRIAL_STATES = {
     TrialState.FAILED: Mark("bad", "fail", "Failed"),
     TrialState.CANCELLED: Mark("idle", "stop", "Cancelled"),
 }
+NOT_HELD = Mark("bad", "alert", "Did not hold")
+"""Of a trial whose stated quality is not what the referee has measured."""
+
 LOOKS = {TrialState.RUNNING: ("ln k1", "f1"), TrialState.FAILED: ("ln k2", "f2")}
 LONGEST_REASON = 160
 
@@ -89,12 +92,12 @@ def _row(trial: StudyTrial, axis: Axis, best: int | None) -> TrialRow:
     word, when = _when(trial)
     so_far = trial.state == TrialState.RUNNING
     reported = trial.progress_quality if so_far else None
-    quality = trial.quality if reported is None else reported
+    quality = result_of(trial) if reported is None else reported
     log, log_word = log_of(trial)
     return TrialRow(
         trial_id=trial.trial_id,
         candidate=trial.candidate,
-        state=TRIAL_STATES[trial.state],
+        state=state_of(trial),
         when=when,
         when_word=word,
         why=why_of(trial),
@@ -116,8 +119,20 @@ def _when(trial: StudyTrial) -> tuple[str, datetime]:
     return ("suggested", trial.suggested_at) if trial.started_at is None else ("started", trial.started_at)
 
 
+def state_of(trial: TrialFacts) -> Mark:
+    """Return the state of a trial, or that its result did not hold."""
+    return TRIAL_STATES[trial.state] if trial.measured is None else NOT_HELD
+
+
+def result_of(trial: TrialFacts) -> float | None:
+    """Return the quality of a trial; None without one, and where the stated one did not hold."""
+    return trial.quality if trial.measured is None else None
+
+
 def why_of(trial: TrialFacts) -> str:
     """Return why there is no quality, or why there is no training; empty where nothing needs to be said."""
+    if trial.measured is not None:
+        return f"{quality_text(trial.quality)} was stated; its model has {quality_text(trial.measured)}"
     if trial.failure:
         first = trial.failure.partition("\n")[0]
         return first if len(first) <= LONGEST_REASON else f"{first[:LONGEST_REASON]}…"

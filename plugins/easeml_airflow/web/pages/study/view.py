@@ -170,7 +170,7 @@ class StudyPage:
     Attributes:
         state: Of the study, as the overview tells it.
         alarms: What needs a person beside it, worst first.
-        alerts: What open alerts say.
+        alerts: What open alerts say, results that did not hold first.
         waiting: What candidates wait for that no device can give them.
         now: What is going on: the part in bold, then the rest.
         metric: By which candidates are compared.
@@ -239,7 +239,7 @@ def page_of(report: StudyReport, *, page: int, all_candidates: bool, sort: str =
     return StudyPage(
         state=_state(report.assessment),
         alarms=_alarms(report),
-        alerts=[alert.message for alert in report.alerts],
+        alerts=[*_false_results(report), *(alert.message for alert in report.alerts)],
         waiting=report.waiting,
         now=(_best_sentence(report), _doing_sentence(report, chosen)),
         metric=study.metric,
@@ -280,6 +280,12 @@ def _alarms(report: StudyReport) -> list[Mark]:
     is_named = found is not None and first.kind in (StepKind.OVERFITTING, StepKind.DRIFT)
     need = mark_of(assessment.steps, assessment.standing) if is_beside and not is_named else None
     return [mark for mark in (need, found) if mark is not None]
+
+
+def _false_results(report: StudyReport) -> list[str]:
+    """Return a sentence on results that did not hold and that no operator has acknowledged, if there are any."""
+    found = (step for step in report.assessment.steps if step.kind is StepKind.NOT_HELD)
+    return [f"{step.title[0].upper()}{step.title[1:]}: {step.why}." for step in found]
 
 
 def _alarm(alerts: Sequence[Alert]) -> Mark | None:
