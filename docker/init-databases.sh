@@ -15,10 +15,10 @@ CREATE ROLE easeml_scheduler LOGIN PASSWORD '${EASEML_SCHEDULER_PASSWORD:-$(unkn
 CREATE ROLE easeml_device   LOGIN PASSWORD '${EASEML_DEVICE_PASSWORD:-$(unknown)}';
 CREATE ROLE easeml_tenant   NOLOGIN;
 CREATE ROLE easeml_viewer   NOLOGIN;
-GRANT easeml_tenant TO easeml_viewer;
+CREATE ROLE easeml_person   NOLOGIN;
 GRANT pg_read_all_stats, pg_signal_backend TO easeml_owner;
 ALTER ROLE easeml_worker NOINHERIT;
-GRANT easeml_viewer TO easeml_worker;
+GRANT easeml_viewer, easeml_person TO easeml_worker;
 ALTER ROLE easeml_owner SET lock_timeout = '300s';
 ALTER ROLE easeml_owner SET statement_timeout = '0s';
 ALTER ROLE easeml_owner SET idle_in_transaction_session_timeout = '3600s';

@@ -11,13 +11,13 @@ is evaluated for each row, or once for all of them, as the planner finds cheaper
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from easeml_core.store.roles import DEVICE, REFEREE, SCHEDULER, TENANT, WORKER
+from easeml_core.store.roles import DEVICE, PERSON, REFEREE, SCHEDULER, TENANT, VIEWER, WORKER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -162,6 +162,34 @@ TENANTS = {
 }
 """Table -> what a tenant's login may do with it."""
 
+_SHOWN = {name: Access(access.reads, shows=access.shows) for name, access in TENANTS.items()}
+_MINE = "= ANY ((SELECT work.my_changes())::bigint[])"
+_OF_CHANGED = f"EXISTS (SELECT FROM work.studies s WHERE s.id = {{table}}.study_id AND s.tenant_id {_MINE})"
+
+
+def _filed(table: str) -> Access:
+    """Return the right to add what a login may add, to studies that the person may change."""
+    return replace(_SHOWN[table], adds=TENANTS[table].adds, adding=f"{_OF_CHANGED} AND {OWN_KEY}")
+
+
+VIEWERS = _SHOWN
+"""Table -> what the pages may do with it while they only look for a person."""
+
+PEOPLE = _SHOWN | {
+    "data_sets": replace(_SHOWN["data_sets"], adds=TENANTS["data_sets"].adds, adding=f"{{table}}.tenant_id {_MINE}"),
+    "studies": replace(
+        _SHOWN["studies"],
+        adds=TENANTS["studies"].adds,
+        adding=f"{{table}}.tenant_id {_MINE} AND {OWN_KEY} AND weight <= 1 AND priority <= 0 AND deadline IS NULL",
+    ),
+    "candidates": replace(_SHOWN["candidates"], adds=TENANTS["candidates"].adds, adding=_OF_CHANGED),
+    "submissions": _filed("submissions"),
+    "feeds": _filed("feeds"),
+    "switches": _filed("switches"),
+    "requests": _filed("requests"),
+}
+"""Table -> what the pages may do with it where a person changes something."""
+
 _COMMON = (
     *("alembic_version", "artifact_store", "heartbeats", "scheduler_beats", "restarts"),
     *("tenants", "data_sets", "studies", "candidates", "data_versions", "data_parts", "quality_checks"),
@@ -221,17 +249,21 @@ SCHEDULERS = {
 }
 """Table -> what the role ``easeml_scheduler`` may do with it."""
 
-KINDS = {TENANT: TENANTS, DEVICE: DEVICES, SCHEDULER: SCHEDULERS}
+KINDS = {TENANT: TENANTS, DEVICE: DEVICES, SCHEDULER: SCHEDULERS, VIEWER: VIEWERS, PERSON: PEOPLE}
+_NEEDED = (TENANT, DEVICE, SCHEDULER)
+"""Without these there are no logins; without the others the pages have the rights of easeml_worker."""
+
 _FUNCTIONS = {
-    "my_tenants()": (TENANT, DEVICE),
-    "rival_of(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
+    "my_tenants()": (TENANT, DEVICE, VIEWER, PERSON),
+    "my_changes()": (PERSON,),
+    "rival_of(bigint, integer)": (TENANT, DEVICE, SCHEDULER, VIEWER, PERSON),
     "apply_changes()": (SCHEDULER,),
     "end_sessions(bigint, double precision)": (SCHEDULER,),
     # The place of a request among those that the caller may read.
-    "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER),
+    "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER, VIEWER, PERSON),
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
-    "cancel_trial(bigint)": (TENANT,),
-    "set_study_paused(bigint, boolean)": (TENANT,),
+    "cancel_trial(bigint)": (TENANT, PERSON),
+    "set_study_paused(bigint, boolean)": (TENANT, PERSON),
 }
 
 
@@ -242,22 +274,23 @@ def set_grants(tx: Connection, revision: str) -> bool:
         tx: Role ``easeml_owner``, after the migrations.
         revision: Of the schema. With the same rights and the same schema nothing is done: no table is locked.
     """
-    wanted = tuple(KINDS)
-    found = tx.exec_driver_sql("SELECT count(*) FROM pg_roles WHERE rolname = ANY (%s)", (list(wanted),)).scalar()
-    if found != len(wanted):
+    asked = "SELECT rolname FROM pg_roles WHERE rolname = ANY (%s)"
+    found = {name for (name,) in tx.exec_driver_sql(asked, (list(KINDS),))}
+    if not found.issuperset(_NEEDED):
         return False
-    done = list(_statements())
+    kinds = [role for role in KINDS if role in found]
+    done = list(_statements(kinds))
     mark = f"rights {hashlib.sha256(repr((revision, done)).encode()).hexdigest()}"
     if tx.exec_driver_sql("SELECT obj_description('work.my_tenants()'::regprocedure)").scalar() == mark:
         return True
-    for statement in (*_taken(tx), *done, f"COMMENT ON FUNCTION work.my_tenants() IS '{mark}'"):
+    for statement in (*_taken(tx, kinds), *done, f"COMMENT ON FUNCTION work.my_tenants() IS '{mark}'"):
         tx.exec_driver_sql(statement)
     return True
 
 
-def _taken(tx: Connection) -> Iterator[str]:
+def _taken(tx: Connection, kinds: Sequence[str]) -> Iterator[str]:
     """Yield what takes all rights and policies away, and closes every table to who has no policy."""
-    roles = ", ".join(KINDS)
+    roles = ", ".join(kinds)
     for kind in ("TABLES", "SEQUENCES", "FUNCTIONS"):
         yield f"REVOKE ALL ON ALL {kind} IN SCHEMA work FROM {roles}"
     for name, table in tx.exec_driver_sql("SELECT policyname, tablename FROM pg_policies WHERE schemaname = 'work'"):
@@ -267,15 +300,16 @@ def _taken(tx: Connection) -> Iterator[str]:
         yield f"CREATE POLICY all_rows ON work.{table} TO {WORKER}, {REFEREE} USING (true) WITH CHECK (true)"
 
 
-def _statements() -> Iterator[str]:
-    """Yield the grants and policies of all kinds of logins."""
-    yield f"GRANT USAGE ON SCHEMA work TO {', '.join(KINDS)}"
+def _statements(kinds: Sequence[str]) -> Iterator[str]:
+    """Yield the grants and policies of these roles."""
+    yield f"GRANT USAGE ON SCHEMA work TO {', '.join(kinds)}"
     # Whether there are any: then the pages keep tenants apart, and `easeml scheduler` is needed.
     yield f"GRANT SELECT ON work.tenant_logins TO {WORKER}, {REFEREE}"
     for function, roles in _FUNCTIONS.items():
-        yield f"GRANT EXECUTE ON FUNCTION work.{function} TO {', '.join(roles)}"
-    for role, tables in KINDS.items():
-        for table, access in tables.items():
+        for role in sorted(set(roles).intersection(kinds)):
+            yield f"GRANT EXECUTE ON FUNCTION work.{function} TO {role}"
+    for role in kinds:
+        for table, access in KINDS[role].items():
             yield from _of_table(role, table, access)
 
 

@@ -12,9 +12,9 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
-from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, VIEWER, WORKER, limit_statements, membership
+from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
-from easeml_core.store.viewers import is_viewer
+from easeml_core.store.viewers import is_viewer, role_taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,7 @@ def login_of(name: str, *, device: bool = False) -> str:
 
 
 def is_tenant(tx: Connection) -> bool:
-    """Whether this transaction has a tenant's rights: those of its login, or of who looks at a page."""
+    """Whether this transaction has a tenant's rights: those of its login, or of whom a page is for."""
     return is_viewer(tx) or (tx.engine.url.username or "").startswith(LOGIN_PREFIX)
 
 
@@ -67,10 +67,11 @@ def is_device(login: str) -> bool:
 def own_key(tx: Connection, request_key: str) -> str:
     """Return the request key as it is stored: that of a tenant's or a worker's login ends with ``@`` and its name.
 
-    Keys are unique in the installation. Without the ending, which the database requires, a tenant could take the key
-    that another one's next task will use.
+    So does that of a page, with the role that it has taken: it names the person already. Keys are unique in the
+    installation. Without the ending, which the database requires, a tenant could take the key that another one's next
+    task will use.
     """
-    login = VIEWER if is_viewer(tx) else tx.engine.url.username or ""
+    login = role_taken(tx) or tx.engine.url.username or ""
     ending = f"@{login}" if is_tenant(tx) or login.startswith(DEVICE_PREFIX) else ""
     return request_key if not request_key or request_key.endswith(ending) else request_key + ending
 
@@ -105,13 +106,9 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
         # It has the group's rights, and cannot become the group.
         f'GRANT {group} TO "{login}"{membership(_version(tx), inherits=True, becomes=False)}',
         *limit_statements(login, LOGIN_LIMITS),
-        *(() if group == DEVICE else (_to_worker(tx, login),)),
+        # An earlier version let the pages become each login, which nothing needs.
+        *((f'REVOKE "{login}" FROM {WORKER}',) if exists and group == TENANT else ()),
     )
-
-
-def _to_worker(tx: Connection, login: str) -> str:
-    """Return what lets the role easeml_worker become the login (``SET ROLE``), without its rights before."""
-    return f'GRANT "{login}" TO {WORKER}{membership(_version(tx), inherits=False, becomes=True)}'
 
 
 def _version(tx: Connection) -> int:
@@ -163,24 +160,30 @@ def tenants_of_login(tx: Connection, login: str) -> tuple[str, ...]:
     return tuple(r.name for r in rows(tx, asked, login=login))
 
 
-def are_pages_apart(tx: Connection) -> bool:
-    """Whether the pages look with a tenant's rights: tenants have logins, and the server has the role for it.
+def are_pages_apart(tx: Connection, role: str) -> bool:
+    """Whether the pages have a tenant's rights: tenants have logins, and the server has the role for it.
+
+    Args:
+        tx: Role ``easeml_worker``.
+        role: ``easeml_viewer`` for what only looks, ``easeml_person`` for what is sent.
+    """
+    asked = (
+        "SELECT has_table_privilege('work.tenant_logins', 'SELECT') AND EXISTS (SELECT FROM pg_roles r "
+        "WHERE r.rolname = :role AND pg_has_role(current_user, r.oid, 'MEMBER') "
+        "AND has_schema_privilege(r.oid, 'work', 'USAGE'))"
+    )
+    return bool(scalar(tx, asked, role=role)) and bool(scalar(tx, "SELECT EXISTS (SELECT FROM work.tenant_logins)"))
+
+
+def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
+    """Return the names of all studies by number and name of their tenant, one without studies too.
 
     Args:
         tx: Role ``easeml_worker``.
     """
     asked = (
-        "SELECT has_table_privilege('work.tenant_logins', 'SELECT') AND EXISTS (SELECT FROM pg_roles r "
-        "WHERE r.rolname = :viewer AND pg_has_role(current_user, r.oid, 'MEMBER'))"
-    )
-    return bool(scalar(tx, asked, viewer=VIEWER)) and bool(scalar(tx, "SELECT EXISTS (SELECT FROM work.tenant_logins)"))
-
-
-def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
-    """Return the names of all studies by number and name of their tenant; role ``easeml_worker``."""
-    asked = (
-        "SELECT t.id, t.name, array_agg(s.name ORDER BY s.id) AS studies FROM work.tenants t "
-        "JOIN work.studies s ON s.tenant_id = t.id GROUP BY t.id, t.name ORDER BY t.id"
+        "SELECT t.id, t.name, ARRAY (SELECT s.name FROM work.studies s WHERE s.tenant_id = t.id ORDER BY s.id) "
+        "AS studies FROM work.tenants t ORDER BY t.id"
     )
     return {(r.id, r.name): list(r.studies) for r in rows(tx, asked)}
 

@@ -39,15 +39,15 @@ AIRFLOW, OWNER, WORKER, REFEREE, SCHEDULER, DEVICE = ROLES = (
 TENANT = "easeml_tenant"
 """The group of the tenants' logins (``logins.py``); it cannot log in itself."""
 
-VIEWER = "easeml_viewer"
-"""A member of that group without a login: the pages take it for who looks at them (``SET LOCAL ROLE``)."""
+VIEWER, PERSON = "easeml_viewer", "easeml_person"
+"""Roles without a login: the pages take one for who looks, the other for who changes something (``SET LOCAL ROLE``)."""
 
 WATCHING = ("pg_read_all_stats", "pg_signal_backend")
 """Roles of PostgreSQL that the owner is a member of, to end sessions of logins (``logins.end_sessions``)."""
 
 EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
 _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
-_GROUPS = (TENANT, VIEWER)
+_GROUPS = (TENANT, VIEWER, PERSON)
 _GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
 _SCHEMAS = {"work": _GUESTS, "sealed": (REFEREE,)}
 RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
@@ -111,12 +111,13 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
     for role in _GROUPS:
         _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", role)
     version = cursor.connection.server_version
-    _execute(cursor, "GRANT {} TO {}", TENANT, VIEWER)
+    _execute(cursor, "REVOKE {} FROM {}", TENANT, VIEWER)  # an earlier version gave the viewer all rights of a login
     for right in WATCHING:  # for work.end_sessions
         _execute(cursor, "GRANT {} TO {}", right, OWNER)
     # Before PostgreSQL 16 it is the role that says whether it has the rights of what it can become.
     _execute(cursor, "ALTER ROLE {} NOINHERIT", WORKER)
-    _execute(cursor, "GRANT {} TO {}" + membership(version, inherits=False, becomes=True), VIEWER, WORKER)
+    for taken in (VIEWER, PERSON):
+        _execute(cursor, "GRANT {} TO {}" + membership(version, inherits=False, becomes=True), taken, WORKER)
     for role, limits in LIMITS.items():
         for statement in limit_statements(role, limits):
             cursor.execute(statement)

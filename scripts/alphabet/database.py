@@ -451,7 +451,7 @@ _FUNCTIONS += (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function reads or changes tables of schema work alone, with its owner's rights.",
-        "apply_changes, rival_of",
+        "rival_of",
         prefix="work.",
     ),
 )

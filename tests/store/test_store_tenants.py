@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from easeml_core.entities import Executor
 from easeml_core.errors import StoreError
 from easeml_core.services.selection.retry import retry_all
-from easeml_core.store import change_requests, logins
+from easeml_core.store import change_requests, logins, viewers
 from easeml_core.store.database import Store
 from easeml_core.store.grants import KINDS
 from easeml_core.store.rows import change, row, scalar
@@ -119,6 +119,64 @@ def test_every_table_has_row_security_and_is_closed_unless_it_is_named(doors: Do
             assert ask("SELECT count(*) FROM pg_policies WHERE tablename = %s AND %s = ANY (roles)", table, role) == [
                 (0 if known is None else 1 + bool(known.adds) + bool(known.changes) + known.deletes,)
             ]
+
+
+CALLED = {
+    "my_tenants": {TENANT, DEVICE, "easeml_viewer", "easeml_person"},
+    "my_changes": {"easeml_person"},
+    "rival_of": {TENANT, DEVICE, SCHEDULER, "easeml_worker", "easeml_referee", "easeml_viewer", "easeml_person"},
+    "apply_changes": {SCHEDULER},
+    "end_sessions": {SCHEDULER},
+    "claim_trial": {TENANT, DEVICE},
+    "cancel_trial": {TENANT, "easeml_person"},
+    "set_study_paused": {TENANT, "easeml_person"},
+    **{name: set[str]() for name in ("await_turn", "file_change", "may_change", "note")},
+}
+"""Functions with their owner's rights, and ``note``, which those call: who else may call them."""
+
+
+def test_a_function_with_its_owners_rights_is_called_by_those_who_need_it_alone(doors: Doors, ask: Ask) -> None:
+    """A trigger's function cannot be called."""
+    found = ask(
+        "SELECT p.proname, ARRAY (SELECT rolname::text FROM pg_roles r WHERE has_function_privilege(r.oid, p.oid, "
+        "'EXECUTE') AND NOT r.rolsuper AND NOT pg_has_role(r.oid, 'easeml_owner', 'USAGE') AND starts_with(r.rolname, "
+        "'easeml_') AND r.rolname NOT IN ('easeml_tenant') AND NOT starts_with(r.rolname, 'easeml_d_')) FROM pg_proc p "
+        "WHERE p.pronamespace = 'work'::regnamespace AND (p.prosecdef OR p.proname = 'note') "
+        "AND p.prorettype <> 'trigger'::regtype"
+    )
+    logins = {TENANT, DEVICE, SCHEDULER, "easeml_worker", "easeml_referee", "easeml_viewer", "easeml_person"}
+    assert {name: logins.intersection(roles) for name, roles in found} == CALLED
+
+
+def test_the_pages_add_nothing_while_they_look_and_change_what_the_person_may(
+    doors: Doors, database: Any, ask: Ask
+) -> None:
+    """A person may see more than they may change."""
+    ((own,),) = ask("SELECT tenant_id FROM work.studies WHERE name = 'mallory'")
+
+    def done_for(reach: viewers.Reach, sql: str, study: int) -> int:
+        with viewers.reaching(reach):
+            return done(database.worker, sql, id=study)
+
+    key = "'k@easeml_person'"
+    filed = (
+        "INSERT INTO work.candidates (study_id, name, kind) VALUES (:id, 'mine', 'tree')",
+        f"INSERT INTO work.requests (request_key, kind, study_id) VALUES ({key}, 'refresh', :id)",
+        f"INSERT INTO work.switches (study_id, hash, is_on, reason, switched_by, request_key) VALUES (:id, "
+        f"repeat('h', 32)::bytea, false, 'x', 'ann', {key})",
+    )
+    paused = "SELECT 1 WHERE work.set_study_paused(:id, true)"
+    looks, changes = viewers.Reach((1, own)), viewers.Reach((1, own), (own,))
+    for sql in filed:
+        assert done_for(looks, sql.replace("easeml_person", "easeml_viewer"), doors.own.study_id) == -1
+        assert done_for(changes, sql, doors.own.study_id) == 1, sql
+        assert done_for(changes, sql, doors.victim.study.study_id) == -1
+        assert done_for(changes, "SELECT 1 FROM work.studies WHERE id = :id", doors.victim.study.study_id) == 1
+    assert done_for(looks, paused, doors.own.study_id) == -1
+    assert done_for(changes, paused, doors.victim.study.study_id) == 0
+    assert done_for(changes, paused, doors.own.study_id) == 1
+    for sql in ("UPDATE work.studies SET weight = 9", "SELECT 1 FROM work.trials FOR UPDATE"):
+        assert done_for(changes, sql, doors.own.study_id) == -1
 
 
 def test_a_tenant_reads_no_row_of_another_in_any_table(doors: Doors, ask: Ask) -> None:

@@ -430,9 +430,12 @@ def check_tenants(kept: health.TenantLogins, flagged: list[str]) -> Check:
         return Check("tenants", "ok", "one team: the tasks of all tenants share easeml_worker (docs/security.md)")
     found = f"logins of tenants: {kept.logins}, of workers for all tenants: {kept.devices}"
     if not kept.viewers:
-        remedy = "make the role easeml_viewer as docs/install.md says (The database)"
-        return Check("tenants", "warning", f"{found}; the pages keep tenants apart by their filters alone", remedy)
-    return Check("tenants", "ok", f"{found}; the pages look with a tenant's rights")
+        remedy = "make the roles easeml_viewer and easeml_person as docs/install.md says (The database)"
+        return Check("tenants", "warning", f"{found}; the pages keep tenants apart by their own checks alone", remedy)
+    if kept.is_viewer_tenant:
+        remedy = "as a superuser: REVOKE easeml_tenant FROM easeml_viewer"
+        return Check("tenants", "warning", f"{found}; pages that only look may add what a login may add", remedy)
+    return Check("tenants", "ok", f"{found}; the pages look and change with a tenant's rights")
 
 
 def check_sealed(rights: health.WorkerRights) -> Check:

@@ -53,7 +53,7 @@ def assess_changes(store: Store) -> None:
         store: Role ``easeml_worker`` or ``easeml_referee``. A tenant's login writes no row, and reads what the looks of
             others have written; the pages write them with the role of their connection.
     """
-    with viewers.looking_for(None), store.begin() as tx:
+    with viewers.reaching(None), store.begin() as tx:
         if is_tenant(tx) or not assessments.has_changed(tx):
             return
         changed = assessments.take_changed(tx)
@@ -79,7 +79,7 @@ def totals_of_all(store: Store, tx: Connection) -> InstallationTotals:
     """
     if not viewers.is_viewer(tx):
         return assessments.totals(tx)
-    with viewers.looking_for(None), store.snapshot() as whole:
+    with viewers.reaching(None), store.snapshot() as whole:
         return assessments.totals(whole)
 
 

@@ -171,7 +171,7 @@ class Watch:
                 return self._answers.get(question)
             memory, self._memory = self._memory, None  # thrown away unless it could catch up
             own = tx if tx is not None and not viewers.is_viewer(tx) else None
-            with viewers.looking_for(None), store.snapshot() if own is None else nullcontext(own) as look:
+            with viewers.reaching(None), store.snapshot() if own is None else nullcontext(own) as look:
                 self._memory = self._up_to_date(look, memory)
             if question not in self._current:
                 with one_thread():

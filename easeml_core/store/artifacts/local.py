@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from easeml_core.errors import ArtifactError
 from easeml_core.files import scratch_folder
 from easeml_core.limits import NAME
+from easeml_core.store import viewers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,8 +94,10 @@ class ArtifactStore:
 
         Raises:
             ConfigError: It is no name of a tenant, and might lead elsewhere.
+            NotFoundError: A page asks for a person who may not see the tenant.
         """
         NAME.check("tenant", tenant)
+        viewers.require_files_of(tenant)
         whole = ArtifactStore(self._base)
         return ArtifactStore(self._base, (TENANTS_FOLDER, tenant), earlier=whole)
 

@@ -16,6 +16,7 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
 from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
 from easeml_core.remote.urls import WEB, Address, parse_url
+from easeml_core.store import viewers
 from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     MARKER,
@@ -77,6 +78,7 @@ class RemoteArtifactStore(ArtifactStore):
     def of_tenant(self, tenant: str) -> ArtifactStore:
         """As of a folder: a prefix, which the policies of a bucket can keep other tenants from."""
         NAME.check("tenant", tenant)
+        viewers.require_files_of(tenant)
         whole = self if self._before is None else self._root()
         return RemoteArtifactStore(str(whole._at(TENANTS_FOLDER, tenant)), self.cache, earlier=whole)
 

@@ -9,6 +9,7 @@ from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters,
 from easeml_core.errors import AlreadyExistsError, NotFoundError
 from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, row, rows, scalar
+from easeml_core.store.viewers import is_viewer, own_rights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,18 +43,27 @@ def study_of(values: dict[str, Any]) -> Study:
 
 
 def add_tenant(tx: Connection, *, name: str, weight: float = 1.0) -> int:
-    """The tenant's id; made when new, for which a tenant's login has no right."""
+    """The tenant's id; made when new, for which a tenant's login has no right.
+
+    Raises:
+        NotFoundError: A page registers for a person who may not see the tenant.
+    """
     known = "SELECT id FROM work.tenants WHERE name = :name"
     if (found := scalar(tx, known, name=name)) is not None:
         return int(found)
-    change(
-        tx,
+    added = (
         "INSERT INTO work.tenants (name, weight) VALUES (:name, :weight) ON CONFLICT ON CONSTRAINT tenants_name_key "
-        "DO NOTHING",
-        name=name,
-        weight=weight,
+        "DO NOTHING RETURNING id"
     )
-    return int(scalar(tx, known, name=name))
+    if is_viewer(tx):
+        with own_rights(tx) as new:
+            new += [r.id for r in rows(tx, added, name=name, weight=weight)]
+    else:
+        change(tx, added, name=name, weight=weight)
+    found = scalar(tx, known, name=name)
+    if found is None:
+        raise NotFoundError(kind="tenant", name=name, remedy="name one whose studies you may change")
+    return int(found)
 
 
 def add_data_set(tx: Connection, *, tenant_id: int, source: str, target: str) -> int:

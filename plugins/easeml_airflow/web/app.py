@@ -9,6 +9,7 @@ In whose name a change is made: every change that comes in by a page or the serv
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -43,11 +44,14 @@ from easeml_core.errors import EasemlError, StoreUnavailableError
 from easeml_core.store import logins, viewers
 from easeml_core.store.actors import acting
 from easeml_core.store.database import AWAY_ERRORS
+from easeml_core.store.roles import PERSON, VIEWER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from fastapi.responses import Response
+
+    from easeml_core.store.database import Store
 
 
 def in_their_name(site: Site) -> Callable[..., Any]:
@@ -68,34 +72,69 @@ def in_their_name(site: Site) -> Callable[..., Any]:
 
 
 def with_their_rights(site: Site) -> Callable[..., Any]:
-    """Return a FastAPI dependency with which what only looks sees the rows of the viewer's tenants alone.
+    """Return a FastAPI dependency with which a request touches the rows and files of the viewer's tenants alone.
 
-    That holds where tenants have logins; operators and referees see all rows. A change is made with the rights of the
-    pages, after the page has checked whether this person may make it. It must be asynchronous, as ``in_their_name``.
+    That holds where tenants have logins; operators and referees reach all rows. The referee's address is for referees,
+    and for labelers on their pages, in any installation. It must be asynchronous, as ``in_their_name``.
     """
     who = Depends(site.viewer)
 
-    async def looking(request: Request, viewer: Viewer = who) -> AsyncIterator[None]:
-        if request.method not in ("GET", "HEAD") or viewer.roles & {Role.OPERATOR, Role.REFEREE}:
-            yield
-            return
-        with viewers.looking_for(await run_in_threadpool(tenants_seen_by, site, viewer)):
-            yield
+    async def reaching(request: Request, viewer: Viewer = who) -> AsyncIterator[None]:
+        labels = Role.LABELER in viewer.roles and path_of(request).startswith("/labels")
+        token = _may_read_sealed.set(viewer.is_referee or labels)
+        try:
+            if viewer.sees_all:
+                yield
+                return
+            only_looks = request.method in ("GET", "HEAD")
+            reach = await run_in_threadpool(reach_of, site, viewer, VIEWER if only_looks else PERSON)
+            with viewers.reaching(reach):
+                yield
+        finally:
+            _may_read_sealed.reset(token)
 
-    return looking
+    return reaching
 
 
-def tenants_seen_by(site: Site, viewer: Viewer) -> tuple[int, ...] | None:
-    """Return the tenants of whom the viewer may see a study; None where the database keeps no tenants apart."""
+_may_read_sealed: ContextVar[bool] = ContextVar("easeml_may_read_sealed", default=False)
+
+
+def sealed_of(site: Site) -> Callable[[], Store]:
+    """Return what opens the database as ``easeml_referee``, for requests of those who may read what is sealed."""
+
+    def opened() -> Store:
+        if not _may_read_sealed.get():
+            message = "only the referee may see or do this, and labelers what is to be labeled"
+            raise HTTPException(status_code=403, detail=message)
+        return site.open_sealed()
+
+    return opened
+
+
+def reach_of(site: Site, viewer: Viewer, role: str) -> viewers.Reach | None:
+    """Return what a request of the viewer may touch; None where the database keeps no tenants apart.
+
+    Args:
+        site: Its database.
+        viewer: Who asks.
+        role: ``easeml_viewer`` for what only looks, ``easeml_person`` for what is sent.
+    """
     with site.open_store().begin(writes=False) as tx:
-        if not logins.are_pages_apart(tx):
+        if not logins.are_pages_apart(tx, role):
             return None
         known = logins.studies_by_tenant(tx)
-    return tuple(
-        number
-        for (number, tenant), studies in known.items()
-        if any(viewer.rights(study, tenant, write=False) for study in studies)
-    )
+    # A tenant without a study is asked about as one for whom a study is registered.
+    may = {
+        write: tuple(
+            number
+            for (number, tenant), studies in known.items()
+            if any(viewer.rights(study, tenant, write=write) for study in studies or [""])
+        )
+        for write in (False, True)
+    }
+    reads = tuple(sorted({*may[False], *may[True]}))
+    hidden = frozenset(tenant for number, tenant in known if number not in reads)
+    return viewers.Reach(reads, may[True] if role == PERSON else None, hidden)
 
 
 PAGES: tuple[Any, ...] = (
@@ -153,13 +192,12 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
         openapi_url=None,
         dependencies=[Depends(require_login)],
     )
+    site = replace(site, open_sealed=sealed_of(site))
     app.add_middleware(BoundedBodies)
     few, named = Depends(few_of_each(site.viewer)), Depends(in_their_name(site))
     apart = Depends(with_their_rights(site))
     for page in PAGES:
-        # A labeler sees what is to be labeled of every tenant, and whether this is one the page decides.
-        looks = [] if page is labels else [apart]
-        app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named, *looks])
+        app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named, apart])
     app.include_router(live.routes(site), dependencies=[apart])
     app.include_router(health.routes(site), dependencies=[few])
     app.router.routes.append(health.open_route(site))  # the application's login is a dependency of what it includes

@@ -69,7 +69,6 @@ def test_only_the_worker_reads_the_installation_beside_the_referee(server: Any) 
             "easeml_device",
             "easeml_scheduler",
             "easeml_tenant",
-            "easeml_viewer",
         ]  # they read a part of what the worker reads
         assert [name for (name,) in cursor if name not in beside] == ["easeml_referee", "easeml_worker"]
 
@@ -83,7 +82,7 @@ def test_no_function_that_a_worker_may_call_with_the_rights_of_another_reads_wha
             "AND has_function_privilege('easeml_worker', p.oid, 'EXECUTE') AND p.prorettype <> 'trigger'::regtype"
         )
         found = dict(cursor.fetchall())
-    assert set(found) <= {"apply_changes", "rival_of"}  # look at what it reads before one joins them
+    assert set(found) <= {"rival_of"}  # look at what it reads before one joins them
     assert not [name for name, text in found.items() if "sealed." in text or "EXECUTE " in text]
 
 

@@ -132,7 +132,7 @@ def test_false_results_are_found_and_not_used_any_more(stated: Any) -> None:
     assert (tenant.not_held, tenant.unmeasurable, tenant.checked_results) == (
         every.count("not held"), every.count("unmeasurable"), len(every),
     )  # fmt: skip
-    assert (flagged, check_tenants(health.TenantLogins(0, 0, 0, False), flagged).state) == (["lab"], "warning")
+    assert (flagged, check_tenants(health.TenantLogins(0, 0, 0, False, False), flagged).state) == (["lab"], "warning")
     acts = stated.rows("SELECT (after ->> 'model')::bigint FROM work.audit WHERE act = 'result did not hold'")
     assert {model for (model,) in acts} >= {stated.models["full"][name] for name in false}
     assert len(acts) == every.count("not held")

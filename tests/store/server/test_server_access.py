@@ -15,7 +15,7 @@ from psycopg2.extensions import make_dsn
 from sqlalchemy.engine import make_url
 
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
-from easeml_core.store.roles import ROLES, VIEWER, WATCHING
+from easeml_core.store.roles import PERSON, ROLES, VIEWER, WATCHING
 from easeml_core.store.server.cluster import find_postmaster
 from easeml_core.store.server.throwaway import throwaway_server
 
@@ -102,8 +102,8 @@ def test_no_role_has_a_right_over_the_server(server: Server, role: str) -> None:
     rows = execute(server, "postgres", f"SELECT {rights} FROM pg_roles WHERE rolname = '{role}'", "postgres")
     assert rows == [(False,) * 5]
     query = f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{role}'::regrole"
-    # The pages take that role for who looks at them, with none of its rights before; the owner ends logins' sessions.
-    member_of = {WORKER: {VIEWER}, OWNER: set(WATCHING)}.get(role, set())
+    # The pages take a role for each person, with none of its rights before; the owner ends logins' sessions.
+    member_of = {WORKER: {VIEWER, PERSON}, OWNER: set(WATCHING)}.get(role, set())
     assert {name for (name,) in execute(server, "postgres", query, "postgres")} == member_of
     inherits = execute(server, "postgres", f"SELECT rolinherit FROM pg_roles WHERE rolname = '{role}'", "postgres")
     assert inherits == [(role != WORKER,)]

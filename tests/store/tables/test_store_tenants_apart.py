@@ -161,16 +161,17 @@ def test_the_audit_names_the_login_whatever_it_says_of_itself(doors: Doors, ask:
 
 def test_a_role_that_was_taken_signs_its_requests(doors: Doors, database: Any, ask: Ask) -> None:
     ((tenant,),) = ask("SELECT tenant_id FROM work.studies WHERE name = 'mallory'")
-    own = f"SET LOCAL easeml.viewer_tenants = '{{{tenant}}}'; SET LOCAL ROLE easeml_viewer"
+    own = f"SET LOCAL easeml.person_tenants = '{{{tenant}}}'; SET LOCAL easeml.viewer_tenants = '{{{tenant}}}'; "
+    own += "SET LOCAL ROLE easeml_person"
     with database.worker.begin() as tx:
         tx.exec_driver_sql(own)
         signed = scalar(
             tx,
-            "INSERT INTO work.requests (request_key, kind, study_id) VALUES ('k@easeml_viewer', 'refresh', :id) "
+            "INSERT INTO work.requests (request_key, kind, study_id) VALUES ('k@easeml_person', 'refresh', :id) "
             "RETURNING requested_by",
             id=doors.own.study_id,
         )
-    assert signed == "easeml_viewer"
+    assert signed == "easeml_person"
 
 
 def test_the_next_tenant_of_a_login_finds_nothing_of_the_last(doors: Doors, database: Any, ask: Ask) -> None:

@@ -17,6 +17,7 @@ from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.errors import StateError, counted
 from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
+from easeml_core.store import viewers
 from easeml_core.store.queries.compute import history_stamp
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Backtests:
     _kept: Kept | None = None
 
     def last(self) -> Kept | None:
-        """The newest, whatever has happened since."""
+        """The newest, whatever has happened since; None for a person who may not see all rows."""
+        if not viewers.reaches_all():
+            return None
         with self._lock:
             return self._kept
 
@@ -69,9 +72,13 @@ class Backtests:
         """Replay the installation's past, unless the last one was of the same.
 
         Raises:
-            StateError: It takes longer than a page may; says the command that has no limit.
+            StateError: It takes longer than a page may; says the command that has no limit. Or the person may not see
+                all rows.
             ConcurrentUpdateError: Another one is under way.
         """
+        if not viewers.reaches_all():
+            message = "a backtest replays the studies of all tenants; ask an operator for it"
+            raise StateError(message)
         with store.begin() as tx:
             stamp = history_stamp(tx)
         last = self.last()
