@@ -75,6 +75,13 @@ class Forecast:
 class Scheduler(Protocol):
     """All tenants after the trials so far; a tenant is its index in ``problem.studies``."""
 
+    @property
+    def needs_refit(self) -> bool:
+        """Whether the next answer begins with ``refit``, which takes seconds where there are very many results."""
+
+    def refit(self) -> None:
+        """Learn anew what the results have made out of date, if anything; a question does the same where it must."""
+
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
         """Take in that a trial is under way, on a device of this kind."""
 

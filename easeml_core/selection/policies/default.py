@@ -80,10 +80,19 @@ class DefaultScheduler:
     @property
     def choice(self) -> DefaultChoice:
         """Return the current values of all tenants' candidates."""
+        self.refit()
+        return self._choice
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether results have come in that costs and priors must be learnt from anew."""
+        return self._is_stale
+
+    def refit(self) -> None:
+        """Learn costs and priors anew and replay all trials, where results have come in that ask for it."""
         if self._is_stale:
             with one_thread():
                 self._refit()
-        return self._choice
 
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
         """Take in that a trial is under way, on a device of this kind."""

@@ -343,10 +343,19 @@ class PublishedScheduler:
     @property
     def standings(self) -> Standings:
         """Where all tenants stand."""
+        self.refit()
+        return self._standings
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether results have come in that costs must be learnt from anew."""
+        return self._is_stale
+
+    def refit(self) -> None:
+        """Learn costs anew and replay all trials, where results have come in that ask for it."""
         if self._is_stale:
             with one_thread():
                 self._replay()
-        return self._standings
 
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
         """Take in that a trial is under way, on a device of this kind."""

@@ -58,6 +58,14 @@ class ClairvoyantScheduler:
         for tenant in range(len(self._quality)):
             self._rescore(tenant)
 
+    @property
+    def needs_refit(self) -> bool:
+        """Never: it knows the truth."""
+        return False
+
+    def refit(self) -> None:
+        """Nothing: it learns nothing."""
+
     def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
         """Take in that a trial is under way: it is as good as finished."""
         self._best[tenant] = max(self._best[tenant], self._quality[tenant][arm])

@@ -100,8 +100,9 @@ class Suggestions:
 OFFER_EVERY = timedelta(minutes=1)
 """How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is 10,000 times as long."""
 
-LOADS_AHEAD = 2
-"""How often everything is loaded before the lock is taken, until it is loaded under the lock: it takes seconds."""
+TRIES_AHEAD = 2
+"""How often a decision gives the lock back to load everything, or to learn anew, without it; either takes seconds, and
+every other decision would wait. The last try does both under the lock."""
 
 RESERVE_SECONDS = 3600.0
 """How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
@@ -158,21 +159,23 @@ class LiveScheduler:
         if device is not None:
             check_device(device)
         with self._mutex, one_thread():
-            for loads in reversed(range(LOADS_AHEAD + 1)):
+            for left in reversed(range(TRIES_AHEAD + 1)):
                 memory, self._memory = self._memory, None  # kept only once everything is committed
-                if memory is None and loads:
+                if memory is None and left:
                     memory = self._load_ahead(request_key)
+                if memory is not None:
+                    memory.scheduler.refit()
                 try:
                     with (
                         uncollected() if memory is None else contextlib.nullcontext(),
                         self._store.begin() as tx,
                     ):
-                        answer, memory = self._answer(tx, memory, count, device, request_key, may_load=not loads)
-                except _OutdatedError:
+                        answer, memory = self._answer(tx, memory, count, device, request_key, is_last_try=not left)
+                except _NotReadyError:
                     continue
                 self._memory = memory
                 return answer
-        raise AssertionError  # the last time, everything is loaded under the lock
+        raise AssertionError  # the last try decides
 
     def _load_ahead(self, request_key: str) -> Memory | None:
         """Load the whole state without the lock, so that others decide meanwhile; None where the key has its batch.
@@ -196,12 +199,12 @@ class LiveScheduler:
         device: str | None,
         request_key: str,
         *,
-        may_load: bool = True,
+        is_last_try: bool = True,
     ) -> tuple[Suggestions, Memory | None]:
         """Return the answer, and the state to keep once it is committed.
 
         Raises:
-            _OutdatedError: Everything must be loaded again, and ``may_load`` is False.
+            _NotReadyError: Everything must be loaded again, or there is something to learn, and it is not the last try.
         """
         self._memory = memory  # stays, where the lock is not free in time: nothing is taken in yet
         seen = _look(tx, memory, request_key)  # under the lock from here on: one decision at a time
@@ -209,9 +212,13 @@ class LiveScheduler:
         if seen.batch_id is not None:
             return Suggestions.of(*decisions.batch_of_request(tx, request_key)), memory
         if memory is not None and not memory.catch_up(seen):
-            if not may_load and not any(t.failure_kind is not None for t in seen.trials):
-                raise _OutdatedError  # after a failure, trials may be retried, and all is loaded once more anyway
+            if not is_last_try and not any(t.failure_kind is not None for t in seen.trials):
+                raise _NotReadyError  # after a failure, trials may be retried, and all is loaded once more anyway
             memory = None
+        if memory is not None and memory.scheduler.needs_refit and not is_last_try:
+            memory.awaits_retry |= any(t.failure_kind is not None for t in seen.trials)  # the next look has them no more
+            self._memory = memory  # with what has been taken in: it is committed, and nothing is written yet
+            raise _NotReadyError
         offered_at = seen.now if memory is None else memory.offered_at
         is_due = memory is None or seen.now - offered_at > OFFER_EVERY
         if is_due:
@@ -249,8 +256,8 @@ class LiveScheduler:
         )
 
 
-class _OutdatedError(Exception):
-    """The state in memory cannot be brought up to date."""
+class _NotReadyError(Exception):
+    """The state in memory cannot be brought up to date, or has something to learn that takes long."""
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, ConfigError, NotFoundError, StoreError
+from easeml_core.selection.policies.default import DefaultScheduler
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection import retry
 from easeml_core.services.selection import scheduler as room
@@ -133,6 +134,62 @@ def test_while_one_loads_others_decide(installation: Any, loads: list[int]) -> N
     live = Overtaken(installation.store)
     assert len(ask(installation, live)) == 1
     assert len(loads) == 1
+    assert installation.agrees(live, 100)
+
+
+def test_what_is_learnt_anew_is_learnt_without_the_lock(
+    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At fixed numbers of results all is replayed, by every scheduler: under the lock, each would wait for the others.
+
+    So it is after a load, and after a result that asks for it; a decision under the lock finds nothing to learn.
+    """
+    held: list[bool] = []
+    refit = DefaultScheduler._refit
+
+    def watched(scheduler: DefaultScheduler) -> None:
+        try:
+            with installation.store.begin() as tx, waiting_briefly(tx, 1):
+                lock(tx, "suggest")
+            held.append(False)
+        except ConcurrentUpdateError:
+            held.append(True)
+        refit(scheduler)
+
+    monkeypatch.setattr(DefaultScheduler, "_refit", watched)
+    live, given = warm(installation, loads)
+    assert held == [False]
+    for trial in given:
+        installation.end(trial)  # at eight results, each further one is learnt from
+        (further,) = ask(installation, live)
+        assert installation.reasons()[-1]["candidate"] == further.candidate
+    assert held == [False] * (1 + len(given))
+    assert loads == []
+    monkeypatch.setattr(DefaultScheduler, "_refit", refit)
+    assert installation.agrees(live, 100)
+
+
+def test_a_scheduler_that_others_overtake_learns_under_the_lock_in_the_end(
+    installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends while it learns, it decides at the last of its tries, and loads nothing."""
+    others = LiveScheduler(installation.store)
+    waiting = list(ask(installation, others, count=8))
+    live, _ = warm(installation, loads)
+    installation.end(waiting.pop())
+    refit, learnt = DefaultScheduler._refit, []
+
+    def overtaken(scheduler: DefaultScheduler) -> None:
+        learnt.append(1)
+        refit(scheduler)
+        if len(learnt) <= room.TRIES_AHEAD:
+            installation.end(waiting.pop())
+
+    monkeypatch.setattr(DefaultScheduler, "_refit", overtaken)
+    assert len(ask(installation, live)) == 1
+    assert len(learnt) == room.TRIES_AHEAD + 1
+    assert loads == []
+    monkeypatch.setattr(DefaultScheduler, "_refit", refit)
     assert installation.agrees(live, 100)
 
 
