@@ -555,5 +555,32 @@ def lock(tx: Connection, name: str) -> None:
     It is a row, on which tenants have no right: every role can take every advisory lock. Names beyond ``LOCKS`` share a
     few rows.
     """
-    row = name if name in LOCKS else f"other {zlib.crc32(name.encode()) % _OTHER_LOCKS}"
-    tx.execute(text("SELECT FROM work.locks WHERE name = :name FOR UPDATE"), {"name": row})
+    tx.execute(text("SELECT FROM work.locks WHERE name = :name FOR UPDATE"), {"name": _row_of(name)})
+
+
+def lock_within(tx: Connection, name: str, milliseconds: int) -> bool:
+    """Hold the lock as of ``lock`` where it is free within this time; return whether it is held.
+
+    One trip to the server: between the grant and the caller's next statement lies no other one, for which all other
+    transactions that need the lock would wait.
+    """
+    try:
+        tx.exec_driver_sql(_LOCK_WITHIN, {"name": _row_of(name), "limit": str(int(milliseconds))})
+    except DBAPIError as error:
+        if not isinstance(translate(error, tx.engine), ConcurrentUpdateError):
+            raise
+        tx.exec_driver_sql("ROLLBACK TO SAVEPOINT awaited")
+        return False
+    return True
+
+
+_LOCK_WITHIN = """SAVEPOINT awaited;
+SELECT set_config('easeml.lock_timeout', current_setting('lock_timeout'), true);
+SELECT set_config('lock_timeout', %(limit)s, true);
+SELECT FROM work.locks WHERE name = %(name)s FOR UPDATE;
+SELECT set_config('lock_timeout', current_setting('easeml.lock_timeout'), true);
+RELEASE SAVEPOINT awaited"""
+
+
+def _row_of(name: str) -> str:
+    return name if name in LOCKS else f"other {zlib.crc32(name.encode()) % _OTHER_LOCKS}"

@@ -216,8 +216,9 @@ class LiveScheduler:
                 raise _NotReadyError  # after a failure, trials may be retried, and all is loaded once more anyway
             memory = None
         if memory is not None and memory.scheduler.needs_refit and not is_last_try:
-            memory.awaits_retry |= any(t.failure_kind is not None for t in seen.trials)  # the next look has them no more
-            self._memory = memory  # with what has been taken in: it is committed, and nothing is written yet
+            # With what has been taken in: it is committed, and the next look has the failures no more.
+            memory.awaits_retry |= any(t.failure_kind is not None for t in seen.trials)
+            self._memory = memory
             raise _NotReadyError
         offered_at = seen.now if memory is None else memory.offered_at
         is_due = memory is None or seen.now - offered_at > OFFER_EVERY

@@ -17,8 +17,8 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
-    ConcurrentUpdateError,
     EasemlError,
+    InvalidInputError,
     TrainingCancelled,
     TrainingError,
     TrainingKilled,
@@ -37,7 +37,7 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
-from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
+from easeml_core.store.database import lock_within, notify, notify_pages
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision
@@ -313,12 +313,22 @@ def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind
 
 def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
     """End the trial as SUCCEEDED: observation, model and validation predictions in one transaction."""
+    if not 0 <= result.quality <= 1:  # the model, whose loss follows from it, would be refused in other words
+        message = f"quality must be a number in [0, 1], which NaN is not, got {result.quality!r}"
+        raise InvalidInputError(message)
     artifacts = artifacts.of_tenant(lease.tenant)
     artifact, loss = artifacts.put(result.artifact_path), _loss(artifacts, lease, result)
     with lease.begin() as tx:
-        is_counted = _finish(tx, lease, TrialState.SUCCEEDED, result.cost_seconds, start_seconds=result.start_seconds)
+        is_counted = _finish(
+            tx,
+            lease,
+            TrialState.SUCCEEDED,
+            result.cost_seconds,
+            start_seconds=result.start_seconds,
+            add_result=lambda: _add_model(tx, lease, result, artifact, loss),
+        )
         if is_counted:
-            _add_result(tx, lease, result, artifact, loss)
+            _add_observation(tx, lease, result)
     lease.ended = True
 
 
@@ -340,26 +350,51 @@ def _finish(
     start_seconds: float | None = None,
     failure: str | None = None,
     failure_kind: FailureKind | None = None,
+    add_result: Callable[[], None] = lambda: None,
 ) -> bool:
-    """End the trial with the cost of this attempt and of resumed work; False when that exceeded the reservation."""
-    _end_in_turn(tx)
+    """End the trial with the cost of this attempt and of resumed work; False when that exceeded the reservation.
+
+    ``add_result`` writes what belongs to an end that is counted, and does not depend on its time.
+    """
     lease.forget(tx)
+    cost = lease.cost_seconds(seconds)
+    is_certain = _hold(tx, lease, 0.0 if failure_kind == FailureKind.TASK else cost, start_seconds or 0.0)
+    if is_certain:  # written before others wait for this end
+        add_result()
+        _tell(tx, lease)
+    _end_in_turn(tx)
     done = leases.finish_trial(
         tx,
         trial_id=lease.trial.id,
         attempt=lease.attempt,
         state=state,
-        cost_seconds=lease.cost_seconds(seconds),
+        cost_seconds=cost,
         start_seconds=start_seconds,
         failure=failure,
         failure_kind=failure_kind,
         progress=lease.last_news,
     )
-    if not done:
-        _end_late(tx, lease, seconds + (start_seconds or 0.0))
-    lease.tell(tx)
-    notify_trial(tx, lease.trial)
+    assert done or not is_certain  # nothing but this transaction could change the trial
+    if not is_certain:
+        if done:
+            add_result()
+        else:
+            _end_late(tx, lease, seconds + (start_seconds or 0.0))
+        _tell(tx, lease)
     return done
+
+
+def _hold(tx: Connection, lease: Lease, cost: float, start: float) -> bool:
+    """Hold the trial's row, and return whether an end of this attempt is counted; False for a role that may not.
+
+    Each end holds its trial first, then waits for other ends: no two wait for each other.
+    """
+    if needs_token(tx):
+        return False
+    trial = trials.get_trial(tx, lease.trial.id, lock=True)
+    is_ours = trial.state == TrialState.RUNNING and trial.attempt == lease.attempt
+    # The sum of ``finish_trial``, in its order: another one could be rounded otherwise.
+    return is_ours and (trial.limit_seconds is None or trial.lost_seconds + cost + start <= trial.limit_seconds)
 
 
 def _end_in_turn(tx: Connection) -> None:
@@ -367,16 +402,25 @@ def _end_in_turn(tx: Connection) -> None:
 
     A scheduler takes ends in by their time: one that becomes visible after a later one makes it load all trials anew.
     Where another end takes long, or was frozen, this one is written all the same: schedulers are slower, never wrong.
+    From here on nothing is written but the end and what needs it: all other ends wait.
     """
-    if needs_token(tx):
-        return
-    with contextlib.suppress(ConcurrentUpdateError), savepoint(tx), waiting_briefly(tx, END_WAITS_MS):
-        lock(tx, "end of a trial")
+    if not needs_token(tx):
+        lock_within(tx, "end of a trial", END_WAITS_MS)
 
 
-def _add_result(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:
-    trial, cost = lease.trial, lease.cost_seconds(result.cost_seconds)
-    models.add_observation(tx, trial_id=trial.id, quality=result.quality, cost_seconds=cost, score=result.score)
+def _tell(tx: Connection, lease: Lease) -> None:
+    """Write the last points of the curve, and notify who waits for the trial."""
+    lease.tell(tx)
+    notify_trial(tx, lease.trial)
+
+
+def _add_observation(tx: Connection, lease: Lease, result: TrainingResult) -> None:
+    cost = lease.cost_seconds(result.cost_seconds)
+    models.add_observation(tx, trial_id=lease.trial.id, quality=result.quality, cost_seconds=cost, score=result.score)
+
+
+def _add_model(tx: Connection, lease: Lease, result: TrainingResult, artifact: str, loss: float) -> None:
+    trial = lease.trial
     model_id = models.add_model(
         tx,
         study_id=trial.study_id,
