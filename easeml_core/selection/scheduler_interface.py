@@ -86,9 +86,20 @@ class Scheduler(Protocol):
         """Take in that a trial is under way, on a device of this kind."""
 
     def record(
-        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+        self,
+        tenant: int,
+        arm: int,
+        quality: float | None,
+        cost_seconds: float,
+        *,
+        device: str | None = None,
+        later: int = 0,
     ) -> None:
-        """Take in a finished trial, started before or not; quality None when it failed."""
+        """Take in a finished trial, started before or not; quality None when it failed.
+
+        ``later``: how many of the trials taken in ended after it, >= 0; where there are any, all are replayed. Only a
+        scheduler that learns costs can do that.
+        """
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
         """The next trial for a free device, or None when nothing is left to run.

@@ -101,16 +101,25 @@ class DefaultScheduler:
             self._choice.start(tenant, arm, device=device)
 
     def record(
-        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+        self,
+        tenant: int,
+        arm: int,
+        quality: float | None,
+        cost_seconds: float,
+        *,
+        device: str | None = None,
+        later: int = 0,
     ) -> None:
-        """Take in a finished trial, started before or not; quality None when it failed."""
+        """Take in a finished trial, started before or not, in its place before the ``later`` last ones."""
         started_on = self._started.pop((tenant, arm), None)
         device = started_on if device is None else device
         if self._refits:
             study_id = self._problem.studies[tenant].study_id
-            self._pulls.append((tenant, Pull(study_id, arm, quality, cost_seconds, device=device)))
+            pull = Pull(study_id, arm, quality, cost_seconds, device=device)
+            self._pulls.insert(len(self._pulls) - later, (tenant, pull))
             if len(self._pulls) >= next_refit(self._fitted):
                 self._fitted, self._is_stale = len(self._pulls), True
+            self._is_stale |= later > 0
         if not self._is_stale:
             self._choice.record(tenant, arm, quality, cost_seconds, device=device)
 

@@ -364,15 +364,23 @@ class PublishedScheduler:
             self._standings.start(tenant, arm)
 
     def record(
-        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+        self,
+        tenant: int,
+        arm: int,
+        quality: float | None,
+        cost_seconds: float,
+        *,
+        device: str | None = None,
+        later: int = 0,
     ) -> None:
-        """Take in a finished trial, started before or not; quality None when it failed."""
+        """Take in a finished trial, started before or not, in its place before the ``later`` last ones."""
         device = self._started.pop((tenant, arm), None) or device
         if self._known is None:
-            study_id, order = self._problem.studies[tenant].study_id, len(self._pulls)
-            self._pulls.append(Pull(study_id, arm, quality, cost_seconds, order=order, device=device))
+            pull = Pull(self._problem.studies[tenant].study_id, arm, quality, cost_seconds, device=device)
+            self._pulls.insert(len(self._pulls) - later, pull)
             if len(self._pulls) >= next_refit(self._fitted):
                 self._fitted, self._is_stale = len(self._pulls), True
+            self._is_stale |= later > 0
         if not self._is_stale:
             self._standings.record(tenant, arm, quality, cost_seconds)
 

@@ -72,9 +72,16 @@ class ClairvoyantScheduler:
         self._rescore(tenant)
 
     def record(
-        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+        self,
+        tenant: int,
+        arm: int,
+        quality: float | None,
+        cost_seconds: float,
+        *,
+        device: str | None = None,
+        later: int = 0,
     ) -> None:
-        """Take in a finished trial, started before or not."""
+        """Take in a finished trial, started before or not; their order changes nothing."""
         self.start(tenant, arm)
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:

@@ -7,6 +7,7 @@ Starts are added in the order of the trials' ids and ends in the order of their 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from easeml_core.services.selection.problem import (
 from easeml_core.store.tables import decisions, studies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
 
     Place = tuple[int, int]
     End = tuple[datetime, int]
+
+
+LATEST = 1000
+"""Ends of which the order is known; one that becomes visible after so many later ones makes the state be loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,7 @@ class Memory:
         stamp: Catalogue and settings that this was loaded under.
         offered_at: When the caller's implementations were recorded last; first, when this was loaded.
         last_trial: Largest id of a trial that was seen.
-        last_end: End of the trial that was taken in last; None before the first.
+        latest: The last ends that the scheduler knows, in their order, ``LATEST`` at most.
         open: Trials that have not ended, by id.
         kinds: Kinds of device of the trials seen; None stands for trials without one.
         is_used_up: A limit has changed in a way that only a load can find.
@@ -85,7 +90,7 @@ class Memory:
     stamp: tuple[int, int | None]
     offered_at: datetime
     last_trial: int = 0
-    last_end: End | None = None
+    latest: list[End] = field(default_factory=list)
     open: dict[int, OpenTrial] = field(default_factory=dict)
     kinds: set[str | None] = field(default_factory=set)
     is_used_up: bool = False
@@ -159,7 +164,8 @@ class Memory:
         self._deadlines = [(tenant, end) for tenant, end in limits if tenant is not None and end is not None]
         self.kinds = {t.device for t in trials}
         self.last_trial = max((t.id for t in trials), default=0)
-        self.last_end = max(_ends(trials), default=None)
+        known = (trials[int(pull.order)] for pull in self.problem.in_order()[-LATEST:])
+        self.latest = [(t.finished_at, t.id) for t in known if t.finished_at is not None]
         for t in trials:
             if t.finished_at is None:
                 self.open[t.id] = self._opened(t)
@@ -222,17 +228,32 @@ class Memory:
         return True
 
     def _end(self, trial: KnownTrial) -> bool:
-        """Add the end of a trial; False where it is out of order, has no result, or is not of the present data."""
+        """Add the end of a trial; False where it has no result, is not of the present data, or comes far too late."""
         assert trial.finished_at is not None
         place, end = self.open.pop(trial.id).place, (trial.finished_at, trial.id)
-        in_turn = self.last_end is None or end > self.last_end
-        if not in_turn or place is None or trial.cost_seconds is None or self._has_quota(trial.study_id):
+        if place is None or trial.cost_seconds is None or self._has_quota(trial.study_id):
             return False
-        self.last_end, self.costs_known = end, True
-        self.scheduler.record(*place, trial.quality, trial.cost_seconds, device=trial.device)
+        later = len(self.latest) - bisect_right(self.latest, end)
+        if later and not self._can_insert(trial, later):
+            return False
+        insort(self.latest, end)
+        del self.latest[:-LATEST]
+        self.costs_known = True
+        self.scheduler.record(*place, trial.quality, trial.cost_seconds, device=trial.device, later=later)
         if trial.start_seconds is not None:
             self.scheduler.charge(place[0], trial.start_seconds)
         return True
+
+    def _can_insert(self, trial: KnownTrial, later: int) -> bool:
+        """Return whether an end can be put into its place, which is before ``later`` known ones.
+
+        It must not be one that a load would count before a study came, nor have a further charge: charges are added in
+        the order of the ends, and another order could be rounded otherwise.
+        """
+        assert trial.finished_at is not None
+        joined = max((s.joined_at for s in self.active.values() if s.joined_at is not None), default=None)
+        is_after = joined is None or joined <= trial.finished_at
+        return later < LATEST and is_after and trial.start_seconds is None
 
     def _opened(self, trial: KnownTrial) -> OpenTrial:
         place = self._place(trial)
@@ -300,10 +321,6 @@ def active_studies(tx: Connection, names: Sequence[str] | None) -> list[Study]:
         if name not in known:
             raise NotFoundError(kind="study", name=name, known=known)
     return [s for s in active if s.name in set(names)]
-
-
-def _ends(trials: Iterable[KnownTrial]) -> Iterable[End]:
-    return ((t.finished_at, t.id) for t in trials if t.finished_at is not None)
 
 
 def _any_cost(problem: Problem) -> bool:

@@ -400,7 +400,7 @@ def _hold(tx: Connection, lease: Lease, cost: float, start: float) -> bool:
 def _end_in_turn(tx: Connection) -> None:
     """Let other ends wait until this one is committed, where the role may hold them up.
 
-    A scheduler takes ends in by their time: one that becomes visible after a later one makes it load all trials anew.
+    A scheduler takes ends in by their time: one that becomes visible after a later one makes it replay all trials.
     Where another end takes long, or was frozen, this one is written all the same: schedulers are slower, never wrong.
     From here on nothing is written but the end and what needs it: all other ends wait.
     """

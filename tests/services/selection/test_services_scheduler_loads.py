@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+import random
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -17,6 +21,7 @@ from easeml_core.services.selection import retry
 from easeml_core.services.selection import scheduler as room
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.selection.scheduler_state import LATEST
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials import execution
@@ -98,11 +103,50 @@ def test_an_end_that_was_committed_out_of_turn_is_put_into_its_place(installatio
         installation.end_in(tx, early)
         installation.end(late)
         ask(installation, live)
-        assert loads == []
-    assert not installation.agrees(live, 1)  # the earlier end has become visible after the later one
-    ask(installation, live)
-    assert len(loads) == 1
+    ask(installation, live)  # the earlier end has become visible after the later one
+    assert loads == []
     assert installation.agrees(live, 100)
+
+
+@pytest.mark.parametrize("policy", ["default", "hybrid"])
+def test_ends_in_any_order_give_the_state_of_a_load(policy: str, installation: Any, loads: list[int]) -> None:
+    """Workers with a token do not end in turn: with many of them, each decision would load everything."""
+    live = LiveScheduler(installation.store, policy=policy)
+    given = ask(installation, live, count=6)
+    loads.clear()
+    with contextlib.ExitStack() as transactions:
+        waiting = []
+        for trial in given:
+            transaction = transactions.enter_context(contextlib.ExitStack())
+            failed = TrialState.FAILED if trial.trial_id % 4 == 0 else TrialState.SUCCEEDED
+            installation.end_in(transaction.enter_context(installation.store.begin()), trial, failed)
+            waiting.append(transaction)
+        random.Random(policy).shuffle(waiting)
+        for transaction in waiting:
+            transaction.close()
+            ask(installation, live)
+    assert loads == []
+    assert installation.agrees(live, 100, policy=policy)
+
+
+def test_an_end_from_before_a_study_came_is_loaded(installation: Any, loads: list[int]) -> None:
+    """What it is entitled to begins with the number of ends before it."""
+    live, (early, late, _) = warm(installation, loads)
+    installation.end(late)
+    ask(installation, live)
+    memory = live._memory
+    assert memory is not None
+    (seen,) = [t for t in memory.open if t == early.trial_id]
+    known = decisions.KnownTrial(
+        seen, memory.open[seen].study_id, 0, 0, "SUCCEEDED", 0.5, 1.0, 0.0, None, None, memory.latest[0][0], False
+    )
+    old = memory.latest[0][0] - timedelta(seconds=1)
+    assert memory._can_insert(known, 1)
+    assert not memory._can_insert(known._replace(start_seconds=1.0), 1)
+    assert not memory._can_insert(known, LATEST)
+    study = next(iter(memory.active))
+    memory.active = {**memory.active, study: replace(memory.active[study], joined_at=memory.latest[0][0])}
+    assert not memory._can_insert(known._replace(finished_at=old), 1)
 
 
 def test_a_lock_that_is_not_free_in_time_costs_no_load(
