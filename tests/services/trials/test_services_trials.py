@@ -278,17 +278,16 @@ def test_while_others_wait_an_end_writes_only_what_needs_its_time(lab: Any, tmp_
 
     The rest is written before; a result that is not counted is not written then either.
     """
-    lease = claim(lab.worker, trial_id=trial_of(lab, "decision_tree"), request_key="w")
+    suggested = suggest_trials(lab.worker, count=3, request_key=lab.key()).trials
+    lease, lost, over = (claim(lab.worker, trial_id=trial.trial_id, request_key="w") for trial in suggested)
     lease.progress({"step": 1, "quality": 0.5})
     statements = sent(lab, lambda: record_success(lab.worker, lab.artifacts, lease, result(lab, tmp_path)))
     before, after = statements[: statements.index("in turn")], statements[statements.index("in turn") + 1 :]
     assert after == ["UPDATE work.trials t", "INSERT INTO work.observations"]
     assert {"INSERT INTO work.models", "INSERT INTO work.predictions", "INSERT INTO work.curves"} <= set(before)
     assert counted(lab, lease.trial.id) == (1, 1, 1)
-    lost = claim(lab.worker, trial_id=trial_of(lab, "gaussian_naive_bayes"), request_key="w")
     statements = sent(lab, lambda: record_failure(lab.worker, lost, "it crashed"))
     assert statements[statements.index("in turn") + 1 :] == ["UPDATE work.trials t"]
-    over = claim(lab.worker, trial_id=trial_of(lab, "nearest_centroid"), request_key="w")
     hand_back(lab.worker, trial_id=over.trial.id, request_key="w")
     with pytest.raises(TrialStateError):
         record_success(lab.worker, lab.artifacts, over, result(lab, tmp_path))
