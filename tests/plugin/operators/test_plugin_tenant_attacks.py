@@ -1,4 +1,4 @@
-"""Attacks as DAG code: a task with its tenant's connection, by the operators and with SQL of its own.
+"""Attacks as DAG code has the means for: its tenant's connection, our operators, and its own SQL.
 
 What each role may do by SQL is in ``tests/store/test_store_tenants.py``; this is the way that a task has.
 """
@@ -6,11 +6,11 @@ What each role may do by SQL is in ``tests/store/test_store_tenants.py``; this i
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from airflow.sdk import DAG, get_current_context, task
 
 from easeml_airflow import operators
 from easeml_airflow.hooks.easeml import EasemlHook
@@ -89,35 +89,26 @@ def rival_trial(connected: Any, artifacts: Any, make_study: Any, monkeypatch: py
     administrator.close()
 
 
-def test_a_task_is_refused_whatever_it_tries(run_dag: Any, rival_trial: int, connected: Any) -> None:
-    with DAG("mallory", schedule=None) as dag:
-
-        @task
-        def attacks() -> dict[str, str]:
-            found = {}
-            store = EasemlHook(TEAM).get_store()
-            for name, sql in SQL.items():
-                try:
-                    with store.begin() as tx:
-                        change(tx, sql, **({"trial": rival_trial} if ":trial" in sql else {}))
-                    found[name] = "allowed"
-                except EasemlError as error:
-                    found[name] = str(error)
-            for name, operator in by_operators(rival_trial).items():
-                try:
-                    operator.execute(get_current_context())
-                    found[name] = "allowed"
-                except Exception as error:
-                    found[name] = str(error)
-            with store.begin() as tx:  # allowed, and no more than a wake-up: the payload is never read
-                change(tx, "SELECT pg_notify('easeml_scheduler', 'suggestions:1'), pg_notify('easeml', 'answer:1')")
-            return found
-
-        attacks()
-    before = rows_of_rival(connected)
-    run = run_dag(dag)
-    (instance,) = run.get_task_instances()
-    found = instance.xcom_pull(task_ids="attacks")
+def test_a_task_is_refused_whatever_it_tries(rival_trial: int, connected: Any) -> None:
+    before, found, store = rows_of_rival(connected), dict[str, str](), EasemlHook(TEAM).get_store()
+    for name, sql in SQL.items():
+        try:
+            with store.begin() as tx:
+                change(tx, sql, **({"trial": rival_trial} if ":trial" in sql else {}))
+            found[name] = "allowed"
+        except EasemlError as error:
+            found[name] = str(error)
+    for name, operator in by_operators(rival_trial).items():
+        ti = SimpleNamespace(
+            dag_id="mallory", run_id="night", task_id=operator.task_id, map_index=-1, try_number=1, xcom_push=print
+        )
+        try:
+            operator.execute({"ti": ti})
+            found[name] = "allowed"
+        except Exception as error:
+            found[name] = str(error)
+    with store.begin() as tx:  # allowed, and no more than a wake-up: the payload is never read
+        change(tx, "SELECT pg_notify('easeml_scheduler', 'suggestions:1'), pg_notify('easeml', 'answer:1')")
     assert {name for name, said in found.items() if said == "allowed"} == set()
     assert {name: found[name] for name in SQL if "docs/security.md lists the rights" not in found[name]} == {}
     assert {name: found[name] for name in found.keys() - SQL.keys() if "there is no" not in found[name]} == {}
