@@ -20,11 +20,12 @@ import databases as kept_databases
 import property_sizes
 import pytest
 from any_tenant import AnyTenant
+from reaper import reaper
 
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.server.server import MAINTENANCE_DATABASE
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.throwaway import PREFIX, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -160,6 +161,7 @@ def one_administrator(server: Server) -> Iterator[None]:
 def server() -> Iterator[Server]:
     """A running server with roles and a migrated ``easeml`` database to copy from."""
     with throwaway_server(autovacuum="off") as running:  # no plan depends on when a vacuum came by
+        reaper().removes(next(p for p in running.data.parents if p.name.startswith(PREFIX)))
         running.ensure_installation()
         owner = Store(running.url("easeml_owner", "easeml"))
         schema.upgrade(owner)

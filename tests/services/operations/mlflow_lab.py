@@ -12,6 +12,8 @@ import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
+from reaper import reaper
+
 from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.operations.mlflow_sync import Mirror, sync
@@ -50,6 +52,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         started = subprocess.Popen(
             command, env=os.environ | quiet, cwd=folder, stdout=log, stderr=log, start_new_session=True
         )
+    reaper().kills(started.pid)
     try:
         deadline = time.monotonic() + START_SECONDS
         while not _answers(address):
@@ -61,6 +64,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
     finally:
         os.killpg(started.pid, signal.SIGKILL)
         started.wait()
+        reaper().forgets(started.pid)
 
 
 def _answers(address: str) -> bool:

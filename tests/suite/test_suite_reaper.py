@@ -1,0 +1,62 @@
+"""What a killed run of tests has started ends with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUN = """
+import subprocess, sys, time
+from pathlib import Path
+from reaper import reaper
+
+sleeper = [sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_DFL); time.sleep(600)"]
+left, ended = (subprocess.Popen(sleeper, start_new_session=True) for _ in range(2))
+server = subprocess.Popen(sleeper)
+(Path(sys.argv[1]) / "postmaster.pid").write_text(f"{server.pid}\\n")
+for group in (left.pid, ended.pid):
+    reaper().kills(group)
+reaper().forgets(ended.pid)
+reaper().removes(Path(sys.argv[1]))
+print(left.pid, server.pid, ended.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended, be it waited for or not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_groups_servers_and_folders_end_with_a_killed_run(tmp_path: Path) -> None:
+    folder = tmp_path / "easeml-throwaway-x"
+    folder.mkdir()
+    command = [sys.executable, "-c", RUN, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent) as run:
+        assert run.stdout is not None
+        left, server, ended = map(psutil.Process, map(int, run.stdout.readline().split()))
+        run.kill()
+    until(lambda: not folder.exists())
+    until(lambda: not lives(left) and not lives(server))
+    assert lives(ended)  # forgotten: another run's by now, say
+    os.kill(ended.pid, signal.SIGKILL)
