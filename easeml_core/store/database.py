@@ -215,6 +215,7 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "rows_of_tenants_check": lambda v: StateError(
         f"{v['said']}; wait until the referee has answered what is open, or ask the provider for another tenant"
     ),
+    "audit_rate_check": lambda v: StateError(f"{v['said']}; the rest is made in an hour, or by another login"),
     "test_sets_name_check": lambda v: InvalidInputError(f"a test set's name {_NAME_RULE}{_value(v, 'name')}"),
     "test_sets_forward_check": lambda v: StateError(
         f"{v['said']}; a set goes from planned over sealed, live and retired to released, and never back"

@@ -88,8 +88,9 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     It has a SCRAM verifier in place of the password, so that no log can catch the password.
 
     Raises:
-        StateError: The server has no group ``easeml_tenant``.
+        StateError: The server has no group ``easeml_tenant``, or the login is another database's.
     """
+    require_own(tx, login)
     group = DEVICE if is_device(login) else TENANT
     if row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=group) is None:
         message = (
@@ -105,10 +106,52 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
         f"{'ALTER' if exists else 'CREATE'} ROLE \"{login}\" {rights} PASSWORD '{verifier}'",
         # It has the group's rights, and cannot become the group.
         f'GRANT {group} TO "{login}"{membership(_version(tx), inherits=True, becomes=False)}',
+        f"COMMENT ON ROLE \"{login}\" IS '{_OF_DATABASE}{_database(tx)}'",
         *limit_statements(login, LOGIN_LIMITS),
         # An earlier version let the pages become each login, which nothing needs.
         *((f'REVOKE "{login}" FROM {WORKER}',) if exists and group == TENANT else ()),
     )
+
+
+_OF_DATABASE = "easeml: a login of the database "
+"""What a login's comment begins with: roles belong to the whole server, which may have another installation."""
+
+
+def _database(tx: Connection) -> str:
+    return str(scalar(tx, "SELECT current_database()")).replace("'", "''")
+
+
+def require_own(tx: Connection, login: str) -> None:
+    """Refuse a login of another database of the server.
+
+    One without a comment, of before, is the database's that has given it tenants; a worker's is all databases'.
+
+    Raises:
+        StateError: It is another one's.
+    """
+    asked = (
+        f"SELECT d.datname AS database, {_IS_OWN} AS is_own, "
+        "EXISTS (SELECT FROM work.tenant_logins l WHERE l.login = r.rolname) AS is_mapped, "
+        "shobj_description(r.oid, 'pg_authid') IS NULL AS is_bare "
+        "FROM pg_roles r LEFT JOIN pg_database d ON shobj_description(r.oid, 'pg_authid') = :words || d.datname "
+        "WHERE r.rolname = :login"
+    )
+    found = row(tx, asked, login=login, words=_OF_DATABASE)
+    if found is None or (found.is_own and (not found.is_bare or found.is_mapped or is_device(login))):
+        return
+    whose = f"of the database {found.database!r}" if found.database else "of an unknown database"
+    message = (
+        f"the server has a login {login} already, {whose}; take another name, or, where nothing uses it, let an "
+        f'administrator run DROP ROLE "{login}"'
+    )
+    raise StateError(message)
+
+
+# Its comment names this database, or one that is gone; or it has none.
+_IS_OWN = (
+    "NOT EXISTS (SELECT FROM pg_database o WHERE o.datname <> current_database() "
+    "AND shobj_description(r.oid, 'pg_authid') = :words || o.datname)"
+)
 
 
 def _version(tx: Connection) -> int:
@@ -189,9 +232,9 @@ def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
 
 
 def device_logins(tx: Connection) -> list[str]:
-    """Return the logins of workers that train for all tenants, in order."""
-    asked = "SELECT rolname FROM pg_roles WHERE starts_with(rolname::text, :prefix) ORDER BY 1"
-    return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX)]
+    """Return the logins of workers that train for all tenants, in order; not those of another database."""
+    asked = f"SELECT r.rolname FROM pg_roles r WHERE starts_with(r.rolname::text, :prefix) AND {_IS_OWN} ORDER BY 1"
+    return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX, words=_OF_DATABASE)]
 
 
 def end_sessions(tx: Connection, *, most_locks: int, longest_seconds: float) -> int | None:

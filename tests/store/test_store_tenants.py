@@ -130,7 +130,7 @@ CALLED = {
     "claim_trial": {TENANT, DEVICE},
     "cancel_trial": {TENANT, "easeml_person"},
     "set_study_paused": {TENANT, "easeml_person"},
-    **{name: set[str]() for name in ("await_turn", "file_change", "may_change", "note")},
+    **{name: set[str]() for name in ("await_turn", "file_change", "may_change", "note", "require_audit_room")},
 }
 """Functions with their owner's rights, and ``note``, which those call: who else may call them."""
 

@@ -81,6 +81,7 @@ RAISED = {
     *("studies_forward_check", "trials_forward_check", "ledger_append_only", "test_sets_forward_check"),
     *("studies_budget_kept", "tenants_quota_kept", "tenants_parallel_kept", "selection_settings_append_only"),
     *("audit_append_only", "suggestion_requests_open_check", "change_requests_open_check", "rows_of_tenants_check"),
+    "audit_rate_check",
 }
 
 

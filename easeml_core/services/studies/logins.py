@@ -56,7 +56,8 @@ def make_login(store: Store, *, name: str, tenants: Sequence[str] = (), device: 
     Raises:
         InvalidInputError: The name is none.
         NotFoundError: There is no such tenant.
-        StateError: The server has no group ``easeml_tenant``, or no role ``easeml_device``.
+        StateError: The server has no group ``easeml_tenant``, or no role ``easeml_device``; or the login is
+            another database's.
     """
     login, password = logins.login_of(name, device=device), new_password()
     with store.begin() as tx:
@@ -84,12 +85,14 @@ def end_login(store: Store, *, name: str, device: bool = False) -> Login:
 
     Raises:
         NotFoundError: There is no such login.
+        StateError: It belongs to another database of the server.
     """
     login = logins.login_of(name, device=device)
     with store.begin() as tx:
         known = logins.device_logins(tx) if device else logins.all_logins(tx)
         if login not in known:
             raise NotFoundError(kind="login", name=login, known=known, remedy="name one of these")
+        logins.require_own(tx, login)
         if not device:
             logins.map_login(tx, login, ())
         first, then = logins.close_statement(login), logins.end_statements(login)

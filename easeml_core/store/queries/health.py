@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
-from easeml_core.store.logins import DEVICE_PREFIX
+from easeml_core.store.logins import device_logins
 from easeml_core.store.roles import OWNER, PERSON, REFEREE, TENANT, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
@@ -96,7 +96,7 @@ class TenantLogins(NamedTuple):
 
     Attributes:
         logins: Logins of tenants of this database: roles belong to the whole server, which may have others.
-        devices: Logins of workers that train for all tenants, on the whole server.
+        devices: Logins of workers that train for all tenants, likewise.
         open_tables: Tables of ``work`` without row rules.
         viewers: Whether the pages can take a person's rights: ``easeml_worker`` is a member of both roles for it.
         is_viewer_tenant: Whether the role that only looks has the rights of a login, as an earlier version gave it.
@@ -114,7 +114,7 @@ def logins_of_tenants(tx: Connection) -> TenantLogins:
     is_known = "coalesce(has_table_privilege(to_regclass('work.tenant_logins'), 'SELECT'), false)"
     logins = 0 if not scalar(tx, f"SELECT {is_known}") else _count_logins(tx)
     asked = (
-        "SELECT (SELECT count(*) FROM pg_catalog.pg_roles WHERE starts_with(rolname::text, :devices)) AS devices, "
+        "SELECT "
         "(SELECT count(*) FROM pg_catalog.pg_roles v JOIN pg_catalog.pg_roles w ON pg_has_role(w.oid, v.oid, 'MEMBER') "
         "WHERE v.rolname IN (:viewer, :person) AND w.rolname = :worker) = 2 AS viewers, "
         "EXISTS (SELECT FROM pg_catalog.pg_roles v JOIN pg_catalog.pg_roles t ON pg_has_role(v.oid, t.oid, 'MEMBER') "
@@ -122,9 +122,9 @@ def logins_of_tenants(tx: Connection) -> TenantLogins:
         "(SELECT count(*) FROM pg_catalog.pg_class WHERE relnamespace = to_regnamespace('work') AND relkind = 'r' "
         "AND NOT relrowsecurity) AS tables"
     )
-    found = row(tx, asked, devices=DEVICE_PREFIX, viewer=VIEWER, person=PERSON, worker=WORKER, tenant=TENANT)
+    found = row(tx, asked, viewer=VIEWER, person=PERSON, worker=WORKER, tenant=TENANT)
     assert found is not None
-    return TenantLogins(logins, found.devices, found.tables, bool(found.viewers), bool(found.adds))
+    return TenantLogins(logins, len(device_logins(tx)), found.tables, bool(found.viewers), bool(found.adds))
 
 
 def _count_logins(tx: Connection) -> int:

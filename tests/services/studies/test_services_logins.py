@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError, WrongRoleError
+from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreUnavailableError, WrongRoleError
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store.database import Store
+from easeml_core.store.queries import health
 from easeml_core.store.roles import membership
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import studies
@@ -43,12 +44,9 @@ def test_a_login_has_its_tenants_until_it_is_taken_away(database: Any, administr
     assert tenants(database, "easeml_t_lab", again.password) == [1, 2]
     with pytest.raises(StoreUnavailableError, match="authentication failed"):
         tenants(database, "easeml_t_lab", made.password)
-    # The pages look with the rights of a login, and the worker alone has no tenant.
-    with pytest.raises(WrongRoleError), database.worker.begin() as tx:
-        scalar(tx, "SELECT work.my_tenants()")
-    with database.worker.begin() as tx:
-        tx.exec_driver_sql("SET LOCAL ROLE easeml_t_lab")
-        assert scalar(tx, "SELECT work.my_tenants()") == [1, 2]
+    for sql in ("SELECT work.my_tenants()", "SET LOCAL ROLE easeml_t_lab"):  # the worker becomes no login
+        with pytest.raises(WrongRoleError), database.worker.begin() as tx:
+            tx.exec_driver_sql(sql)
     assert end_login(administrator, name="lab").sql == ()
     with pytest.raises(StoreUnavailableError, match="authentication failed"):
         tenants(database, "easeml_t_lab", again.password)
@@ -67,10 +65,10 @@ def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: 
     assert [s.split(" LOGIN")[0].split(" TO ")[0] for s in shown.login.sql] == [
         'CREATE ROLE "easeml_t_lab"',
         "GRANT easeml_tenant",
+        f"COMMENT ON ROLE \"easeml_t_lab\" IS 'easeml: a login of the database {database.name}'",
         "ALTER ROLE \"easeml_t_lab\" SET lock_timeout = '30s'",
         "ALTER ROLE \"easeml_t_lab\" SET statement_timeout = '120s'",
         "ALTER ROLE \"easeml_t_lab\" SET idle_in_transaction_session_timeout = '120s'",
-        'GRANT "easeml_t_lab"',
     ]
     assert shown.password not in "".join(shown.login.sql)
     with administrator.begin() as tx:
@@ -81,6 +79,32 @@ def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: 
     assert tenants(database, "easeml_t_lab", shown.password) == []  # at once, although the role is still there
     with administrator.begin() as tx:
         tx.exec_driver_sql('DROP ROLE "easeml_t_lab"')
+
+
+@pytest.mark.parametrize("device", [False, True])
+def test_a_login_of_another_database_of_the_server_is_left_alone(
+    database: Any, administrator: Any, device: bool
+) -> None:
+    """Roles belong to the whole server: this database would give it another password, count it, and end it."""
+    given: Any = {"name": "shared", "device": device} | ({} if device else {"tenants": ["lab"]})
+    made = make_login(administrator, **given)
+    of = "SELECT rolpassword FROM pg_authid WHERE rolname = :name"
+    with administrator.begin() as tx:
+        tx.exec_driver_sql(f"COMMENT ON ROLE {made.login.login} IS 'easeml: a login of the database postgres'")
+        before = scalar(tx, of, name=made.login.login)
+        counted = health.logins_of_tenants(tx).devices
+    for act in (
+        lambda: make_login(administrator, **given),
+        lambda: end_login(administrator, name="shared", device=device),
+    ):
+        with pytest.raises((StateError, NotFoundError), match=f"{made.login.login}.*") as refused:
+            act()
+        assert device or "'postgres'" in str(refused.value)
+    with administrator.begin() as tx:
+        assert scalar(tx, of, name=made.login.login) == before
+        tx.exec_driver_sql(f"COMMENT ON ROLE {made.login.login} IS 'easeml: a login of the database gone'")
+        assert health.logins_of_tenants(tx).devices == counted + device
+    assert end_login(administrator, name="shared", device=device).sql == ()
 
 
 @pytest.mark.parametrize("name", ["", "A", 'x"; DROP', "easeml_t_", "a" * 60])

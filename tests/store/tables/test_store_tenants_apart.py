@@ -21,6 +21,7 @@ from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store import change_requests, logins, schema
 from easeml_core.store.database import Store
+from easeml_core.store.roles import FIRST_WITH_OPTIONS
 from easeml_core.store.rows import change, rows, scalar
 from easeml_core.store.tables import decisions, leases, trials
 
@@ -307,7 +308,7 @@ def test_no_transaction_of_a_tenant_holds_the_row_of_the_catalogue(doors: Doors,
 
 
 def test_a_session_that_takes_very_many_locks_or_stays_open_for_long_is_ended(
-    doors: Doors, devices: Any, ask: Ask
+    doors: Doors, devices: Any, database: Any
 ) -> None:
     many = "".join(
         f"SAVEPOINT s; INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, 'c{k}', 'tree'); "
@@ -329,6 +330,13 @@ def test_a_session_that_takes_very_many_locks_or_stays_open_for_long_is_ended(
             left_open(sql, **given)
     assert done(doors.tenant, "SELECT 1") == 1
     assert done(devices[0], "SELECT work.end_sessions(1, 1)") == -1
+    elsewhere = Store(doors.device.address_of(DEVICE, database.server.secrets[DEVICE]).replace(database.name, "easeml"))
+    with elsewhere.begin(check_schema=False) as held:  # another database of the server: another installation's
+        scalar(held, "SELECT 1")
+        with doors.scheduler.begin() as tx:
+            assert logins.end_sessions(tx, most_locks=0, longest_seconds=0.0) == 0
+        assert scalar(held, "SELECT 1") == 1
+    elsewhere.close()
 
 
 def test_the_scheduler_watches_the_sessions_of_logins(doors: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,6 +432,32 @@ def test_changes_that_were_not_made_are_bounded(doors: Doors, ask: Ask) -> None:
         scalar(tx, "SELECT work.set_study_paused(:id, true)", id=doors.own.study_id)
 
 
+def test_the_audit_grows_by_so_many_acts_of_a_login_within_an_hour(doors: Doors, database: Any, ask: Ask) -> None:
+    """Refusals that the referee writes count as well, older ones and those of a user of the same name do not."""
+    added = "INSERT INTO work.audit (who, door, act, at) SELECT %s, %s, 'candidate added', now() - %s::interval FROM "
+    added += "generate_series(1, %s)"
+    for who, door, age, many in (
+        (f"{TENANT} (ann)", "database", "10 minutes", 9997),
+        (TENANT, "database", "2 hours", 10_000),
+        (TENANT, "page", "0", 10_000),
+    ):
+        ask(added, who, door, age, many)
+    with doors.tenant.begin() as tx:
+        change(tx, f"INSERT INTO work.requests (request_key, kind, study_id) VALUES ('{KEY}', 'refresh', {STUDY})")
+    ask("INSERT INTO work.answers (request_id, refused, message) SELECT max(id), true, 'no' FROM work.requests")
+    named = f"INSERT INTO work.candidates (study_id, name, kind) VALUES ({STUDY}, :name, 'tree')"
+    for name in ("first", "second"):
+        with doors.tenant.begin() as tx:
+            change(tx, named, name=name)
+    for sql in (named, f"SELECT work.set_study_paused({STUDY}, :name = '')", NEW_REQUEST):
+        with pytest.raises(StateError, match="of at most 10000 within an hour"), doors.tenant.begin() as tx:
+            change(tx, sql, name="third")
+    assert done(database.worker, named, name="third") == 1
+
+
+NEW_REQUEST = f"INSERT INTO work.requests (request_key, kind, study_id) VALUES (:name || '{KEY}', 'refresh', {STUDY})"
+
+
 @pytest.mark.parametrize(
     "sql",
     [
@@ -512,14 +546,19 @@ def test_a_device_changes_the_settings_of_its_own_login_alone(devices: tuple[Sto
 
 
 @pytest.mark.parametrize("group", ["easeml_tenant", DEVICE])
-def test_the_name_of_a_group_is_no_other_login(doors: Doors, devices: tuple[Store, Store], group: str) -> None:
+def test_the_name_of_a_group_is_no_other_login(
+    doors: Doors, devices: tuple[Store, Store], ask: Ask, group: str
+) -> None:
     """PostgreSQL 16 refuses it; before, a member can take the group's name, and stays who it is."""
     own, store = (OTHER, devices[1]) if group == DEVICE else (TENANT, doors.tenant)
+    options = "SELECT inherit_option, set_option, admin_option FROM pg_auth_members WHERE member = %s::regrole"
+    if int(ask("SHOW server_version_num")[0][0]) >= FIRST_WITH_OPTIONS:
+        assert done(store, f"SET LOCAL ROLE {group}") == -1
+        assert ask(options, own) == [(True, False, False)]
+        assert ask(options, "easeml_worker") == [(False, True, False)] * 2
+        return
     with store.begin() as tx:
-        try:
-            tx.exec_driver_sql(f"SET LOCAL ROLE {group}")
-        except DBAPIError:
-            return
+        tx.exec_driver_sql(f"SET LOCAL ROLE {group}")
         assert scalar(tx, "SELECT work.caller()") == own
         many = (
             f"INSERT INTO work.candidates (study_id, name, kind) SELECT {STUDY}, 'c' || k, 'tree' FROM generate_series"
