@@ -231,9 +231,15 @@ def studies_by_tenant(tx: Connection) -> dict[tuple[int, str], list[str]]:
     return {(r.id, r.name): list(r.studies) for r in rows(tx, asked)}
 
 
-def device_logins(tx: Connection) -> list[str]:
-    """Return the logins of workers that train for all tenants, in order; not those of another database."""
-    asked = f"SELECT r.rolname FROM pg_roles r WHERE starts_with(r.rolname::text, :prefix) AND {_IS_OWN} ORDER BY 1"
+def device_logins(tx: Connection, *, surely: bool = False) -> list[str]:
+    """Return the logins of workers that train for all tenants, in order; not those of another database.
+
+    Args:
+        tx: Any role.
+        surely: Leave out those without a comment, or with that of a database that is gone.
+    """
+    own = "shobj_description(r.oid, 'pg_authid') = :words || current_database()" if surely else _IS_OWN
+    asked = f"SELECT r.rolname FROM pg_roles r WHERE starts_with(r.rolname::text, :prefix) AND {own} ORDER BY 1"
     return [r.rolname for r in rows(tx, asked, prefix=DEVICE_PREFIX, words=_OF_DATABASE)]
 
 

@@ -27,6 +27,7 @@ from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
 from easeml_core.services.operations.checks import Check, State, check_referee, check_scheduler
+from easeml_core.services.operations.login_checks import crowding, strong_members
 from easeml_core.services.operations.tenant_files import open_folders
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
@@ -258,14 +259,15 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
     referee = check_referee(tx) if is_ready else Check("referee", "skipped", "the schema must be upgraded first")
     skew = (found.now - before - (after - before) / 2).total_seconds()
     missing, logins = health.missing_roles(tx), health.logins_of_tenants(tx)
+    crowded = crowding(health.capacity(tx)) if logins.logins else ("", "")
     return [
         Check("database", "ok", reach),
         check_clock(skew),
-        _roles(found.role, missing),
+        _roles(found.role, missing, health.too_strong(tx)),
         Check("sealed sets", "skipped", "roles are missing") if missing else check_sealed(health.rights_of_worker(tx)),
         check_schema(revision),
         referee,
-        check_tenants(logins, health.tenants_with_false_results(tx) if is_ready else []),
+        check_tenants(logins, health.tenants_with_false_results(tx) if is_ready else [], crowded),
         check_scheduler(tx, logins.logins)
         if is_ready
         else Check("scheduler", "skipped", "the schema must be upgraded first"),
@@ -405,10 +407,14 @@ def check_clock(skew_seconds: float) -> Check:
     return Check("clock", state, found, "let NTP set both clocks (timedatectl set-ntp true)")
 
 
-def _roles(role: str, missing: list[str]) -> Check:
+def _roles(role: str, missing: list[str], strong: list[tuple[str, str]]) -> Check:
     if missing:
         remedy = "make them as docs/install.md says, as a superuser"
         return Check("roles", "failed", f"the server lacks {', '.join(missing)}", remedy)
+    is_ours, said = strong_members(strong)
+    if said:
+        remedy = "as a superuser: REVOKE that; or keep the login's address as you keep that of easeml_owner"
+        return Check("roles", "failed" if is_ours else "warning", said, remedy)
     if role not in health.OURS:
         remedy = "tasks connect as easeml_worker, the referee as easeml_referee, upgrades as easeml_owner"
         return Check("roles", "warning", f"the address is of {role}, no role of ours", remedy)
@@ -418,8 +424,14 @@ def _roles(role: str, missing: list[str]) -> Check:
     return Check("roles", "ok", "all three are there")
 
 
-def check_tenants(kept: health.TenantLogins, flagged: list[str]) -> Check:
-    """Say whether tenants are one team, or what keeps them apart, and whose results did not hold."""
+def check_tenants(kept: health.TenantLogins, flagged: list[str], crowded: tuple[str, str] = ("", "")) -> Check:
+    """Say whether tenants are one team, or what keeps them apart, and whose results did not hold.
+
+    Args:
+        kept: What keeps them apart.
+        flagged: Names of the tenants with results that did not hold.
+        crowded: What their logins could use up of the server, and what to do; empty for nothing.
+    """
     if kept.logins and kept.open_tables:
         return Check("tenants", "failed", f"{kept.open_tables} tables have no row rules", "run `easeml db upgrade`")
     if flagged:
@@ -435,6 +447,8 @@ def check_tenants(kept: health.TenantLogins, flagged: list[str]) -> Check:
     if kept.is_viewer_tenant:
         remedy = "as a superuser: REVOKE easeml_tenant FROM easeml_viewer"
         return Check("tenants", "warning", f"{found}; pages that only look may add what a login may add", remedy)
+    if crowded[0]:
+        return Check("tenants", "warning", f"{found}; {crowded[0]}", crowded[1])
     return Check("tenants", "ok", f"{found}; the pages look and change with a tenant's rights")
 
 

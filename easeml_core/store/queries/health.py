@@ -162,3 +162,68 @@ def alembic_revision(tx: Connection) -> str | None:
         return None
     found = scalar(tx, "SELECT version_num FROM alembic_version")
     return None if found is None else str(found)
+
+
+STRONG = (
+    *("pg_read_all_data", "pg_write_all_data", "pg_maintain", "pg_read_server_files", "pg_write_server_files"),
+    *("pg_execute_server_program", "pg_signal_backend", "pg_read_all_stats", "pg_checkpoint", "pg_create_subscription"),
+)
+"""Roles of PostgreSQL that no role of ours but the owner is a member of."""
+
+
+def too_strong(tx: Connection) -> list[tuple[str, str]]:
+    """Return roles that can become the owner, and roles of ours that have more rights than they need.
+
+    Returns:
+        The member, and the role whose rights it has or can take; superusers are left out.
+    """
+    asked = (
+        "SELECT m.rolname AS member, g.rolname AS strong FROM pg_catalog.pg_roles m JOIN pg_catalog.pg_roles g "
+        "ON g.oid <> m.oid AND pg_has_role(m.oid, g.oid, 'MEMBER') WHERE NOT m.rolsuper AND (g.rolname = :owner "
+        "OR starts_with(m.rolname::text, 'easeml_') AND m.rolname <> :owner "
+        "AND (g.rolname = :referee OR g.rolname = ANY (:strong))) ORDER BY 1, 2"
+    )
+    return [(r.member, r.strong) for r in rows(tx, asked, owner=OWNER, referee=REFEREE, strong=[*STRONG])]
+
+
+class Capacity(NamedTuple):
+    """What the logins of this database may take of the server together.
+
+    Attributes:
+        logins: How many there are, tenants' and workers'.
+        unlimited: Those without a limit of connections.
+        connections: That they may have open at once, by their limits.
+        most_connections: That the server has.
+        locks: That the server's table of locks has room for.
+        sessions: Whose locks it is made for: connections and prepared transactions.
+    """
+
+    logins: int
+    unlimited: tuple[str, ...]
+    connections: int
+    most_connections: int
+    locks: int
+    sessions: int
+
+
+def capacity(tx: Connection) -> Capacity:
+    """Return what the logins of this database may take of the server, with roles that may read who has a login."""
+    asked = (
+        "SELECT r.rolname, r.rolconnlimit FROM pg_catalog.pg_roles r WHERE r.rolcanlogin "
+        "AND (r.rolname = ANY (:devices) OR EXISTS (SELECT FROM work.tenant_logins l WHERE l.login = r.rolname)) "
+        "ORDER BY 1"
+    )
+    found = rows(tx, asked, devices=device_logins(tx, surely=True))
+    given = (
+        "SELECT name, setting::integer FROM pg_catalog.pg_settings WHERE name LIKE 'max\\_%' AND vartype = 'integer'"
+    )
+    settings = {r.name: r.setting for r in rows(tx, given)}
+    sessions = settings["max_connections"] + settings["max_prepared_transactions"]
+    return Capacity(
+        logins=len(found),
+        unlimited=tuple(r.rolname for r in found if r.rolconnlimit < 0),
+        connections=sum(r.rolconnlimit for r in found if r.rolconnlimit > 0),
+        most_connections=settings["max_connections"],
+        locks=settings["max_locks_per_transaction"] * sessions,
+        sessions=sessions,
+    )

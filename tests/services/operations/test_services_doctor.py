@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -25,9 +26,13 @@ from easeml_core.services.operations.doctor import (
     check_secrets,
     examine,
 )
+from easeml_core.services.operations.login_checks import crowding
+from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store import schema
 from easeml_core.store.artifacts import disk
+from easeml_core.store.database import Store
 from easeml_core.store.logins import map_login
+from easeml_core.store.queries import health
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import claims
@@ -130,6 +135,48 @@ def test_logins_of_another_database_on_the_server_are_not_ours(database: Any, ro
     finally:
         with database.server._administering() as server:
             server.execute(f'DROP ROLE "{login}"')
+
+
+def test_who_can_become_the_owner_is_named(database: Any) -> None:
+    """A login that is a member of easeml_owner reads what is sealed; one of ours needs no right over the server."""
+    names = ("an-administrator", "easeml_t_strong")
+    with database.server._administering() as server:
+        for name, strong in zip(names, ("easeml_owner", "pg_read_all_data"), strict=True):
+            server.execute(f'DROP ROLE IF EXISTS "{name}"; CREATE ROLE "{name}"; GRANT {strong} TO "{name}"')
+        try:
+            for state, found in (("failed", "easeml_t_strong is a member of pg_read_all_data"), ("warning", "")):
+                check = answer(check_database(database.url("easeml_worker"), "--database"))["roles"]
+                assert check.state == state
+                assert "an-administrator is a member of easeml_owner" in check.found
+                assert found in check.found
+                server.execute("DROP ROLE IF EXISTS easeml_t_strong")
+        finally:
+            server.execute('DROP ROLE IF EXISTS easeml_t_strong; DROP ROLE "an-administrator"')
+
+
+def test_logins_that_could_use_up_the_server_are_a_warning(database: Any) -> None:
+    administrator = Store(database.url("postgres"))
+    with administrator.begin() as tx:
+        scalar(tx, "INSERT INTO work.tenants (name) VALUES ('lab') RETURNING id")
+    for number in range(1, 5):
+        make_login(administrator, name=f"crowd-{number}", tenants=["lab"])
+    try:
+        looked = partial(check_database, database.url("easeml_worker"), "--database")
+        check = answer(looked())["tenants"]
+        assert (check.state, "logins may open 200 of the server's 200" in check.found) == ("warning", True)
+        with administrator.begin() as tx:
+            tx.exec_driver_sql('ALTER ROLE "easeml_t_crowd-1" CONNECTION LIMIT -1')
+        assert "no limit of connections: easeml_t_crowd-1" in answer(looked())["tenants"].found
+    finally:
+        for number in range(1, 5):
+            end_login(administrator, name=f"crowd-{number}")
+        administrator.close()
+    room = health.Capacity(2, (), 100, 200, 6400, 100)
+    assert crowding(room) == (
+        "logins may hold 10,000 locks, and the server has room for 6,400",
+        "set max_locks_per_transaction to 100 or more",
+    )
+    assert crowding(room._replace(locks=10_000)) == ("", "")
 
 
 def test_no_password_is_shown(database: Any) -> None:
