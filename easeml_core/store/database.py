@@ -53,7 +53,7 @@ from easeml_core.limits import (
     WEIGHT,
     Limit,
 )
-from easeml_core.store import actors, schema, viewers
+from easeml_core.store import actors, logins, schema, viewers
 from easeml_core.store.roles import limits_of
 
 if TYPE_CHECKING:
@@ -491,7 +491,9 @@ def refused_connection(error: OperationalDriverError, dsn: str) -> StoreError:
     return StoreUnavailableError(str(error).strip())
 
 
-def _wrong_role(said: str, url: URL, needed: str | None, source: str) -> WrongRoleError:
+def _wrong_role(said: str, url: URL, needed: str | None, source: str) -> StoreError:
+    if _NO_ENTRY in said and logins.is_login(url.username or ""):  # `schema.upgrade` closes the database to them
+        return StoreUnavailableError(f"{said}; an upgrade may be under way: try again")
     return WrongRoleError(said, role=url.username or "", address=_shown(url), source=source, needed=needed)
 
 

@@ -64,6 +64,11 @@ def is_device(login: str) -> bool:
     return login == DEVICE or login.startswith(DEVICE_PREFIX)
 
 
+def is_login(role: str) -> bool:
+    """Whether this role is a tenant's or a worker's login."""
+    return role.startswith(LOGIN_PREFIX) or is_device(role)
+
+
 def own_key(tx: Connection, request_key: str) -> str:
     """Return the request key as it is stored: that of a tenant's or a worker's login ends with ``@`` and its name.
 
@@ -265,3 +270,47 @@ def end_sessions(tx: Connection, *, most_locks: int, longest_seconds: float) -> 
 def all_logins(tx: Connection) -> list[str]:
     """Return the logins that have a tenant, in order; role ``easeml_owner``."""
     return [r.login for r in rows(tx, "SELECT DISTINCT login FROM work.tenant_logins ORDER BY login")]
+
+
+_CLOSED = "closed to logins for an upgrade"
+"""Comment of the schema while no login may begin a session: an upgrade that was killed leaves it to the next one."""
+
+
+def keep_logins_out(tx: Connection, *, all_sessions: bool) -> bool:
+    """Let no session of a login begin, and end those that hold a transaction; False where this role has not the rights.
+
+    Args:
+        tx: Role ``easeml_owner``; what it does holds after its commit.
+        all_sessions: End the others of logins in this database too.
+    """
+    may = (
+        "SELECT pg_has_role(datdba, 'USAGE') AND pg_has_role('pg_signal_backend', 'USAGE') "
+        "AND pg_has_role('pg_read_all_stats', 'USAGE') AND to_regrole('easeml_tenant') IS NOT NULL "
+        "AND to_regrole('easeml_device') IS NOT NULL FROM pg_database WHERE datname = current_database()"
+    )
+    if not scalar(tx, may):
+        return False
+    _set_entry(tx, "REVOKE CONNECT ON DATABASE %I FROM easeml_tenant, easeml_device", f"'{_CLOSED}'")
+    ended = (
+        "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity a WHERE a.datname = current_database() "
+        "AND (:all OR a.xact_start IS NOT NULL) AND (a.usename = :device "
+        "OR starts_with(a.usename::text, :tenants) OR starts_with(a.usename::text, :devices))"
+    )
+    scalar(tx, ended, all=all_sessions, device=DEVICE, tenants=LOGIN_PREFIX, devices=DEVICE_PREFIX)
+    return True
+
+
+def let_logins_in(tx: Connection) -> None:
+    """Let logins begin sessions again, where ``keep_logins_out`` has closed it; role ``easeml_owner``."""
+    if is_closed(tx):
+        _set_entry(tx, "GRANT CONNECT ON DATABASE %I TO easeml_tenant, easeml_device", "NULL")
+
+
+def is_closed(tx: Connection) -> bool:
+    """Whether ``keep_logins_out`` keeps logins out."""
+    return bool(scalar(tx, "SELECT obj_description(to_regnamespace('work'), 'pg_namespace')") == _CLOSED)
+
+
+def _set_entry(tx: Connection, statement: str, comment: str) -> None:
+    tx.exec_driver_sql(f"COMMENT ON SCHEMA work IS {comment}")
+    tx.exec_driver_sql(f"DO $$ BEGIN EXECUTE format('{statement}', current_database()); END $$".replace("%", "%%"))

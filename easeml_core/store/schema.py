@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from sqlalchemy import text
 
 from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError
-from easeml_core.store import grants
+from easeml_core.store import grants, logins
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 REVISION = "0040"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
-LOCK_SECONDS, PATIENCE_SECONDS = 2.0, 300.0
-"""Longest wait of an upgrade for one lock, behind which all others wait; and how long it tries."""
+LOCK_SECONDS, PATIENCE_SECONDS, PAUSE_SECONDS = 2.0, 300.0, 1.0
+"""Longest wait of an upgrade for one lock, behind which all others wait; how long it tries; and between two tries."""
+
+CLOSE_SECONDS = 10.0
+"""Once it has waited so long, sessions of logins that hold a transaction are ended, and no session of theirs begins."""
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -45,6 +48,9 @@ def alembic_config() -> Config:
 def upgrade(store: Transactions) -> str:
     """Bring the schema to REVISION; harmless when it is there already, safe when two do it at once.
 
+    Logins of tenants and workers go on meanwhile, as far as their rows are not locked. Where an open transaction is in
+    the way for ``CLOSE_SECONDS``, those of logins are ended, and no session of theirs begins until the end.
+
     Args:
         store: Opened with the role that owns the schemas (``easeml_owner``).
 
@@ -55,14 +61,23 @@ def upgrade(store: Transactions) -> str:
         SchemaVersionError: The database has a revision that this code does not know, e.g. of a newer version.
         ConcurrentUpdateError: Another transaction has held a lock for ``PATIENCE_SECONDS``.
     """
-    last = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return _upgrade(store)
-        except ConcurrentUpdateError:  # what waits behind this one goes on meanwhile
-            if time.monotonic() > last:
-                raise
-            time.sleep(1.0)
+    begun = time.monotonic()
+    is_closed = False
+    try:
+        while True:
+            try:
+                return _upgrade(store)
+            except ConcurrentUpdateError:  # what waits behind this one goes on meanwhile
+                waited = time.monotonic() - begun
+                if waited > PATIENCE_SECONDS:
+                    raise
+            if waited > CLOSE_SECONDS:
+                with store.begin(check_schema=False) as tx:
+                    is_closed = logins.keep_logins_out(tx, all_sessions=is_closed)
+            time.sleep(PAUSE_SECONDS)
+    finally:
+        with store.begin(check_schema=False) as tx:
+            logins.let_logins_in(tx)
 
 
 def _upgrade(store: Transactions) -> str:

@@ -441,6 +441,9 @@ def check_tenants(kept: health.TenantLogins, flagged: list[str], crowded: tuple[
     if not kept.logins:
         return Check("tenants", "ok", "one team: the tasks of all tenants share easeml_worker (docs/security.md)")
     found = f"logins of tenants: {kept.logins}, of workers for all tenants: {kept.devices}"
+    if kept.is_closed:
+        remedy = "wait for an upgrade that runs; else run `easeml db upgrade` again"
+        return Check("tenants", "failed", f"{found}; they were kept out for an upgrade, and still are", remedy)
     if not kept.viewers:
         remedy = "make the roles easeml_viewer and easeml_person as docs/install.md says (The database)"
         return Check("tenants", "warning", f"{found}; the pages keep tenants apart by their own checks alone", remedy)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
-from easeml_core.store.logins import device_logins
+from easeml_core.store.logins import device_logins, is_closed
 from easeml_core.store.roles import OWNER, PERSON, REFEREE, TENANT, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
@@ -100,6 +100,7 @@ class TenantLogins(NamedTuple):
         open_tables: Tables of ``work`` without row rules.
         viewers: Whether the pages can take a person's rights: ``easeml_worker`` is a member of both roles for it.
         is_viewer_tenant: Whether the role that only looks has the rights of a login, as an earlier version gave it.
+        is_closed: Whether an upgrade keeps logins out.
     """
 
     logins: int
@@ -107,6 +108,7 @@ class TenantLogins(NamedTuple):
     open_tables: int
     viewers: bool
     is_viewer_tenant: bool
+    is_closed: bool = False
 
 
 def logins_of_tenants(tx: Connection) -> TenantLogins:
@@ -124,7 +126,9 @@ def logins_of_tenants(tx: Connection) -> TenantLogins:
     )
     found = row(tx, asked, viewer=VIEWER, person=PERSON, worker=WORKER, tenant=TENANT)
     assert found is not None
-    return TenantLogins(logins, len(device_logins(tx)), found.tables, bool(found.viewers), bool(found.adds))
+    return TenantLogins(
+        logins, len(device_logins(tx)), found.tables, bool(found.viewers), bool(found.adds), is_closed(tx)
+    )
 
 
 def _count_logins(tx: Connection) -> int:

@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError
 from test_store_tenants import DEVICE, KEY, STUDY, TENANT, Doors, claimed, done, doors
 
 from easeml_core.entities import Executor
-from easeml_core.errors import ConcurrentUpdateError, NotFoundError, StateError, StoreError, StoreUnavailableError
+from easeml_core.errors import NotFoundError, StateError, StoreError, StoreUnavailableError
 from easeml_core.services.selection import scheduler_process
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.studies.logins import end_login, make_login
-from easeml_core.store import change_requests, logins, schema
+from easeml_core.store import change_requests, logins
 from easeml_core.store.database import Store
 from easeml_core.store.roles import FIRST_WITH_OPTIONS
 from easeml_core.store.rows import change, rows, scalar
@@ -351,19 +351,6 @@ def test_the_scheduler_watches_the_sessions_of_logins(doors: Doors, monkeypatch:
     finally:
         stop.set()
         process.join()
-
-
-def test_an_upgrade_waits_for_a_tenants_transaction_in_short_tries(
-    doors: Doors, database: Any, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask("COMMENT ON FUNCTION work.my_tenants() IS 'other rights'")
-    monkeypatch.setattr(schema, "LOCK_SECONDS", 0.1)
-    monkeypatch.setattr(schema, "PATIENCE_SECONDS", 0.0)
-    with doors.tenant.begin() as held:
-        scalar(held, "SELECT count(*) FROM work.trials")
-        with pytest.raises(ConcurrentUpdateError):
-            schema.upgrade(database.owner)
-    assert schema.upgrade(database.owner) == schema.REVISION
 
 
 def test_no_name_is_held_while_a_study_is_sealed(doors: Doors, ask: Ask) -> None:
