@@ -18,7 +18,8 @@ More: docs/feed-refine-infer.md, docs/operators.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, task, task_group
+from airflow.sdk import DAG, task, task_group
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import params
 from easeml_airflow.operators import (

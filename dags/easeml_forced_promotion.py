@@ -49,8 +49,8 @@ with DAG(
 ) as dag:
     ForcePromotionOperator(
         task_id="promote",
-        study=dag.param("study"),
-        model_id=dag.param("model"),
-        reason=dag.param("reason"),
+        study=params.value(dag, "study"),
+        model_id=params.value(dag, "model"),
+        reason=params.value(dag, "reason"),
         response_timeout=timedelta(days=3),
     )

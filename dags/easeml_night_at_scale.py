@@ -19,7 +19,8 @@ More: docs/operators.md (A night for thousands of studies), docs/gate.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task
+from airflow.sdk import DAG, Param, task
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import params
 from easeml_airflow.operators import BestModelsOperator, ReleaseModelsOperator, RunDeviceOperator
@@ -77,13 +78,15 @@ with DAG(
     trained = RunDeviceOperator.partial(
         task_id="train",
         pool="easeml_devices",
-        policy=dag.param("policy"),
+        policy=params.value(dag, "policy"),
         until=LEFT,
-        max_trials=dag.param("max_trials"),
+        max_trials=params.value(dag, "max_trials"),
         map_index_template="{{ task.device }}",
         execution_timeout=timedelta(hours=12),  # longer than the longest time limit and one trial
     ).expand(device=devices())
 
-    best = BestModelsOperator(task_id="best_models", chunk_size=dag.param("chunk_size"), trigger_rule="all_done")
+    best = BestModelsOperator(
+        task_id="best_models", chunk_size=params.value(dag, "chunk_size"), trigger_rule="all_done"
+    )
     trained >> best
     ReleaseModelsOperator.partial(task_id="release", map_index_template="{{ task.span }}").expand(models=best.output)

@@ -21,7 +21,8 @@ More: docs/operators.md (Rounds or stream), docs/selection.md, docs/gate.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, Param, task_group
+from airflow.sdk import DAG, Param, task_group
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import params
 from easeml_airflow.operators import (
@@ -66,8 +67,8 @@ with DAG(
     for number in range(1, ROUNDS + 1):
         suggest = SuggestTrialsOperator(
             task_id=f"suggest_{number}",
-            count=dag.param("trials_per_round"),
-            policy=dag.param("policy"),
+            count=params.value(dag, "trials_per_round"),
+            policy=params.value(dag, "policy"),
             trigger_rule="all_done",  # a failed trial, or an empty round, must not end the night
         )
         if trained is not None:

@@ -49,7 +49,7 @@ with DAG(
 ) as dag:
     watch = OverfittingMeterSensor(
         task_id="watch",
-        study=dag.param("study"),
+        study=params.value(dag, "study"),
         wait_for="alert",
         kind="both",
         # The largest number that any run has reported; as a list, since more than one of them give a list anyway.

@@ -19,7 +19,7 @@ import pendulum
 from airflow.sdk import DAG
 
 from easeml_airflow.operators import ListStudiesOperator, RegisterStudyOperator
-from easeml_airflow.params import explained
+from easeml_airflow.params import explained, value
 from easeml_airflow.study_form import FORM
 
 with DAG(
@@ -36,5 +36,5 @@ with DAG(
     doc_md=explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
-    register = RegisterStudyOperator(task_id="register", **{name: dag.param(name) for name in dag.params})
+    register = RegisterStudyOperator(task_id="register", **{name: value(dag, name) for name in dag.params})
     register >> ListStudiesOperator(task_id="list_studies")

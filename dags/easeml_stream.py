@@ -65,8 +65,8 @@ with DAG(
     RunDeviceOperator.partial(
         task_id="run_device",
         pool="easeml_devices",
-        policy=dag.param("policy"),
+        policy=params.value(dag, "policy"),
         until="{{ params.time_limit_minutes * 60 }}",
-        max_trials=dag.param("max_trials"),
+        max_trials=params.value(dag, "max_trials"),
         map_index_template="{{ task.device }}",
     ).expand(device=devices())

@@ -41,7 +41,7 @@ with DAG(
 ) as dag:
     watch = NewTestSetSensor(
         task_id="watch",
-        study=dag.param("study"),
+        study=params.value(dag, "study"),
         # The largest number that any run has reported; as a list, since more than one of them give a list anyway.
         after_id="{{ ((ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select "
         "| map(attribute='alert_id') | list) + [0]) | max }}",

@@ -13,7 +13,8 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Param
+from airflow.sdk import DAG, Param
+from airflow.sdk.definitions.param import DagParam
 
 from easeml_core import limits
 from easeml_core.config import POLICIES
@@ -47,6 +48,39 @@ EVENTS = (
 """Kinds of events that a notifier can tell."""
 
 _log = logging.getLogger(__name__)
+
+
+class FormValue(DagParam):
+    """The value of a field of a DAG's form, with its type, when the task runs; see ``value``."""
+
+    def serialize(self) -> dict[str, Any]:
+        """Say which field of which DAG it is, without the default, which is always the field's own."""
+        return {name: said for name, said in super().serialize().items() if name != "default"}
+
+
+def value(dag: DAG, field: str) -> FormValue:
+    """The value of a field of the DAG's form, for an argument of an operator or of a task.
+
+    Like ``dag.param(field)``, but Airflow 3.1 can store the DAG, too: there ``dag.param`` as an operator's argument
+    ends with "ArgNotSet is not JSON serializable".
+
+    Args:
+        dag: Whose ``params`` have the field.
+        field: Its name.
+
+    Raises:
+        KeyError: The form has no such field.
+
+    Example:
+        >>> from airflow.sdk import DAG
+        >>> with DAG("retrain", params={"policy": policy()}) as dag:
+        ...     value(dag, "policy").serialize()
+        {'dag_id': 'retrain', 'name': 'policy'}
+    """
+    if field not in dag.params:
+        message = f"the form of {dag.dag_id} has no field {field!r}; it has {', '.join(dag.params) or 'none'}"
+        raise KeyError(message)
+    return FormValue(current_dag=dag, name=field)
 
 
 def study(description: str, *, required: bool = False) -> Param:

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-NEEDED = (3, 3)
-"""Oldest Airflow that works, as in pyproject.toml; it is also the one that the tests run."""
+NEEDED = (3, 1)
+"""Oldest Airflow that works, as in pyproject.toml."""
 
 
 def require_airflow(found: str | None) -> None:
@@ -25,12 +25,12 @@ def require_airflow(found: str | None) -> None:
         ImportError: It is older than ``NEEDED``.
 
     Example:
-        >>> require_airflow("3.3.0rc1")
-        >>> require_airflow("3.1.8")
+        >>> require_airflow("3.1.0rc1")
+        >>> require_airflow("2.11.2")
         Traceback (most recent call last):
             ...
-        ImportError: easeml-airflow needs Apache Airflow 3.3 or newer, and this is 3.1.8: install another Airflow \
-(pip install 'apache-airflow>=3.3,<4'), or remove easeml-airflow from this one
+        ImportError: easeml-airflow needs Apache Airflow 3.1 or newer, and this is 2.11.2: install another Airflow \
+(pip install 'apache-airflow>=3.1,<4'), or remove easeml-airflow from this one
     """
     parts = re.match(r"(\d+)\.(\d+)", found or "")
     if parts is not None and (int(parts[1]), int(parts[2])) < NEEDED:
@@ -63,8 +63,16 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 from airflow.sdk.bases.decorator import DecoratedOperator, TaskDecorator, task_decorator_factory
-from airflow.sdk.exceptions import TaskAwaitingInput, TaskDeferralTimeout
 from airflow.triggers.base import BaseEventTrigger, BaseTrigger, TriggerEvent
+
+try:
+    from airflow.sdk.exceptions import TaskDeferralTimeout
+except ImportError:
+    from airflow.exceptions import TaskDeferralTimeout  # type: ignore[no-redef]  # of Airflow 3.1
+try:
+    from airflow.sdk.exceptions import TaskAwaitingInput
+except ImportError:  # in Airflow 3.1 and 3.2 a task that waits for a person defers
+    TaskAwaitingInput = TaskDeferred  # type: ignore[assignment,misc]  # mypy reads the newest Airflow
 
 __all__ = [
     "AirflowException",

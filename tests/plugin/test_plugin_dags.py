@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import jinja2
 import pytest
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG
 from airflow.sdk.definitions.mappedoperator import MappedOperator
 from airflow.sdk.execution_time import macros
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import assets, decorators, notifications, operators, sensors
 
@@ -28,7 +29,7 @@ NAMES = [
 NIGHTLY = ("easeml_feed_retraining", "easeml_night_at_scale", "easeml_nightly_retraining")
 OURS = {package.__name__ for package in (assets, decorators, notifications, operators, sensors)}
 FORMS = {"easeml_airflow.params", "easeml_airflow.study_form"}
-ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", "easeml_airflow"} | OURS | FORMS
+ALLOWED_IMPORTS = {"datetime", "pendulum", "airflow.sdk", "airflow.timetables.trigger", "easeml_airflow"} | OURS | FORMS
 
 
 def edges(dag: DAG):

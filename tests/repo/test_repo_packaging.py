@@ -8,7 +8,9 @@ import sys
 import tomllib
 from pathlib import Path
 
+import matrix
 import pytest
+from cells.environments import RELEASES
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,23 +50,28 @@ def test_version_is_one() -> None:
     assert PROJECT["version"] == __version__
 
 
-def test_the_airflow_that_was_run_is_the_one_that_is_promised() -> None:
+def test_every_airflow_that_is_promised_has_constraints_and_was_tried() -> None:
     from easeml_airflow.version_compat import NEEDED
 
     (wanted,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == "apache-airflow")
     (pinned,) = (line.split("==")[1] for line in lines("constraints.txt") if line.startswith("apache-airflow=="))
     needed = ".".join(map(str, NEEDED))
     assert str(wanted.specifier) == f"<4,>={needed}"
-    assert pinned.startswith(f"{needed}.")  # the oldest that is promised is what the tests run
-    for page in ("docs/install.md", "SECURITY.md"):
-        text = (ROOT / page).read_text(encoding="utf-8")
-        assert f"Airflow {pinned}" in text or f"Airflow {needed}" in text, page
-        assert "Airflow 3.1 or newer" not in text, page
+    assert (RELEASES[0].minor, RELEASES[-1].version) == (needed, pinned)
+    for release in RELEASES:
+        held = {Requirement(line).name for line in lines(f"constraints/{release.minor}.txt")}
+        assert "scikit-learn" in held
+        assert not {name for name in held if name.startswith("apache-airflow")}, "Airflow would be moved"
+    worked = {o.airflow for o in matrix.read_outcomes() if o.failure is None}
+    assert worked == {release.version for release in RELEASES}
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in ("docs/install.md", "SECURITY.md")]
+    assert all(f"Airflow {needed}" in text for text in texts)
+    assert matrix.table_of(matrix.read_outcomes()) in texts[0], "run `python scripts/matrix.py --table`"
 
 
 @pytest.mark.parametrize(("found", "is_refused"), [
-    ("2.11.0", True), ("3.1.8", True), ("3.2.9", True), ("3.3.0rc1", False), ("3.3.2", False), ("3.10.0", False),
-    ("4.0.0", False), ("", False), (None, False),
+    ("2.11.0", True), ("3.0.6", True), ("3.1.0rc1", False), ("3.3.2", False), ("3.10.0", False), ("4.0.0", False),
+    ("", False), (None, False),
 ])  # fmt: skip
 def test_an_older_airflow_is_refused_in_one_sentence(found: str | None, is_refused: bool) -> None:
     from easeml_airflow.version_compat import require_airflow
@@ -72,7 +79,7 @@ def test_an_older_airflow_is_refused_in_one_sentence(found: str | None, is_refus
     if not is_refused:
         require_airflow(found)
         return
-    with pytest.raises(ImportError, match=f"needs Apache Airflow 3.3 or newer, and this is {found}: install") as caught:
+    with pytest.raises(ImportError, match=f"needs Apache Airflow 3.1 or newer, and this is {found}: install") as caught:
         require_airflow(found)
     assert "\n" not in str(caught.value)
 
@@ -83,12 +90,12 @@ def test_an_older_airflow_is_named_before_anything_of_it_is_imported() -> None:
 import importlib, sys
 from importlib import metadata
 true = metadata.version
-metadata.version = lambda name: "3.1.8" if name.startswith("apache-airflow") else true(name)
+metadata.version = lambda name: "3.0.6" if name.startswith("apache-airflow") else true(name)
 for module in ("operators.trials", "plugin", "triggers.easeml", "hooks.easeml", "decorators.training_function"):
     try:
         importlib.import_module(f"easeml_airflow.{module}")
     except ImportError as error:
-        assert "needs Apache Airflow 3.3 or newer, and this is 3.1.8" in str(error), (module, error)
+        assert "needs Apache Airflow 3.1 or newer, and this is 3.0.6" in str(error), (module, error)
     else:
         raise AssertionError(module)
 """

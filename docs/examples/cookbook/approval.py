@@ -3,7 +3,8 @@
 from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, task
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import operators as easeml
 

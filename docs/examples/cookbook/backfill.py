@@ -1,7 +1,8 @@
 """Backfill: each day's file is fed once, in the order of days; a past day may be run again without harm."""
 
 import pendulum
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG
+from airflow.timetables.interval import CronDataIntervalTimetable
 
 from easeml_airflow import operators as easeml
 

@@ -1,6 +1,7 @@
 """By an asset: whenever another DAG has written new rows, they are fed, and the study trains again."""
 
-from airflow.sdk import DAG, Asset, CronTriggerTimetable, task
+from airflow.sdk import DAG, Asset, task
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import operators as easeml
 

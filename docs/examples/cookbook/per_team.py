@@ -1,6 +1,7 @@
 """A DAG for each team, with separate studies, pool and budget, from one list."""
 
-from airflow.sdk import DAG, CronTriggerTimetable
+from airflow.sdk import DAG
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import operators as easeml
 

@@ -2,7 +2,8 @@
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, CronTriggerTimetable, task_group
+from airflow.sdk import DAG, task_group
+from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import operators as easeml
 

@@ -47,7 +47,7 @@ class AnswersTrigger(EasemlTrigger):
         )
 
     async def _wait(self) -> Facts:
-        store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
+        store, until = await open_waiting(self.easeml_conn_id)
         watch = await asyncio.to_thread(_watch, store, self.request_ids)
         answered = await until(
             store.dsn,

@@ -5,9 +5,10 @@ Any number of these share one LISTEN connection in a triggerer process; each loo
 
 from __future__ import annotations
 
-import asyncio
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import sync_to_async
 
 from easeml_airflow.errors import Outcome, outcome_of
 from easeml_airflow.hooks.easeml import WORKER, EasemlHook
@@ -76,7 +77,7 @@ class EasemlTrigger(BaseTrigger):
             yield TriggerEvent({"status": "done", "facts": facts})
 
     async def _wait(self) -> Facts:
-        store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
+        store, until = await open_waiting(self.easeml_conn_id)
         topic = QUESTIONS[self.question].topic(self.subject)
         one_look = partial(look, store, self.question, self.subject, self.after)
         facts: Facts = await until(store.dsn, topic, one_look, poll_seconds=self.poll_interval)
@@ -103,12 +104,17 @@ def _failed(message: str, *, retry: bool) -> TriggerEvent:
     return TriggerEvent({"status": "error", "message": message, "retry": retry})
 
 
-def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
+async def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
     """The store and the way to wait on it.
 
-    All of this blocks, so a trigger calls it in a thread: the connection, and on the first call the import of the
-    database driver.
+    It blocks (the connection; on the first call the import of the database driver), so a thread does it. Airflow 3.1
+    asks for a connection on the event loop of the triggerer, which it finds only from asgiref's threads: from a thread
+    of ``asyncio.to_thread`` it would use another loop, and the triggerer ends.
     """
+    return await sync_to_async(_open, thread_sensitive=False)(conn_id)
+
+
+def _open(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
     from easeml_core.store.listen import until
 
     hook = EasemlHook(conn_id)

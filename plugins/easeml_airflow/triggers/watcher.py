@@ -80,7 +80,7 @@ class WatcherTrigger(BaseEventTrigger):
 
     async def _next(self, seen: set[int]) -> list[Waiting]:
         """Wait for things that are not in ``seen`` yet, and add them."""
-        store, until = await asyncio.to_thread(open_waiting, self.easeml_conn_id)
+        store, until = await open_waiting(self.easeml_conn_id)
         topic = f"{self.topic}:{self.study or '*'}"
         look = partial(self.unseen, store, self.study, seen)
         found, waiting = await until(store.dsn, topic, look, poll_seconds=self._seconds())

@@ -6,9 +6,11 @@ import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow.sdk.module_loading import import_string
 from airflow.triggers.base import TriggerEvent
+from asgiref.sync import async_to_sync
 
 from easeml_airflow.triggers import easeml as module
 from easeml_airflow.triggers import questions
+from easeml_airflow.triggers.answers import AnswersTrigger
 from easeml_airflow.triggers.easeml import EasemlTrigger, facts_of
 from easeml_airflow.triggers.questions import QUESTIONS, Question, look
 from easeml_core import errors as core
@@ -57,7 +59,7 @@ def test_facts_are_of_json_s_own_types(monkeypatch):
 
 
 def test_an_unknown_question_is_an_event(monkeypatch):
-    monkeypatch.setattr(module, "open_waiting", lambda conn_id: (None, None))
+    monkeypatch.setattr(module, "_open", lambda conn_id: (None, None))
     (event,) = events(EasemlTrigger(question="nonsense", subject="17"))
     assert event.payload == {"status": "error", "message": "KeyError: 'nonsense'", "retry": True}
 
@@ -75,7 +77,32 @@ def with_until(monkeypatch, until):
     class Store:
         dsn = "postgresql://somewhere"
 
-    monkeypatch.setattr(module, "open_waiting", lambda conn_id: (Store(), until))
+    monkeypatch.setattr(module, "_open", lambda conn_id: (Store(), until))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_connection_is_asked_for_on_the_loop_of_the_triggerer(monkeypatch, many):
+    """Airflow 3.1 asks by ``async_to_sync``: from another kind of thread it used a loop of its own, and ended."""
+    loops = []
+
+    async def which():
+        loops.append(asyncio.get_running_loop())
+
+    def ask(conn_id):
+        async_to_sync(which)()
+        raise core.StoreUnavailableError("asked")
+
+    monkeypatch.setattr(module, "_open", ask)
+    trigger = AnswersTrigger(request_ids=(4,)) if many else EasemlTrigger(**ARGUMENTS)
+
+    async def run():
+        await which()
+        async for _ in trigger.run():
+            pass
+
+    asyncio.run(run())
+    assert len(loops) == 2
+    assert loops[0] is loops[1]
 
 
 def test_facts_arrive(monkeypatch):

@@ -133,7 +133,11 @@ def test_the_trigger_of_many_requests_listens_for_each_and_looks_at_all(monkeypa
         return 2
 
     store = type("Store", (), {"dsn": "postgresql://somewhere"})()
-    monkeypatch.setattr(answers, "open_waiting", lambda conn_id: (store, until))
+
+    async def opened(conn_id):
+        return store, until
+
+    monkeypatch.setattr(answers, "open_waiting", opened)
     path, arguments = AnswersTrigger(request_ids=(4, 7), poll_interval=60.0).serialize()
 
     async def run():
