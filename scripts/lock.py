@@ -2,11 +2,15 @@
 
 ``uv pip compile`` resolves in seconds and writes no host name. Torch stays out of it and keeps its range: here its CUDA
 build, with twenty packages, would be resolved for every user.
+
+``constraints/MINOR.txt`` are for an Airflow that is there already: what our package brings along, as of that Airflow's
+time, and nothing that Airflow itself has installed.
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 import re
 import subprocess
 import sys
@@ -17,17 +21,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from cells.environments import RELEASES, YOUNGER, Release, constraints_of
 from install import UV
+from pip_settings import settings_of, uv_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TARGET = REPOSITORY / "constraints.txt"
-AIRFLOW = "apache-airflow==3.3.2"
+AIRFLOW = f"apache-airflow=={RELEASES[-1].version}"
+OF_USERS = ("boosting", "demo", "embedded", "images", "mlflow", "parquet", "plot", "remote")
+"""Extras whose versions are pinned beside an older Airflow."""
+OLDEST_PYTHON = "3.11"
 FOR_TORCH = "setuptools>=77"  # torch wants it, nothing else does
 HEADER = """\
 # The tested versions, for pip install -c. Made by `make lock`; torch stays a range (uv would take its CUDA build).
+"""
+OF_MINOR = """\
+# For pip install -c beside an Airflow {} that is there already: what our package adds, and nothing of Airflow's own.
+# Made by `make lock`.
 """
 
 
@@ -50,6 +63,31 @@ def resolve(wanted: list[str], exclude_newer: str) -> str:
         command += ["--no-annotate", "--exclude-newer", exclude_newer]
         answer: str = subprocess.run(command, check=True, cwd=folder, capture_output=True, text=True).stdout
         return answer
+
+
+def brought_along(release: Release, today: str) -> str:
+    """The pinned versions of what our package adds to an Airflow, one a line, for every Python that both allow."""
+    airflow = f"apache-airflow=={release.version}"
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [r for name, listed in project["optional-dependencies"].items() if name in OF_USERS for r in listed]
+    has = pins(_resolved([airflow], release, today))
+    resolved = _resolved([airflow, *project["dependencies"], *extras], release, today)
+    return "".join(f"{line}\n" for line in resolved.splitlines() if pins(line).keys() - has.keys())
+
+
+def _resolved(wanted: list[str], release: Release, today: str) -> str:
+    options, variables = uv_options(settings_of(Path(sys.executable)), os.environ)
+    command = [str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "-", "--universal"]
+    command += ["--python-version", OLDEST_PYTHON, "--no-header", "--no-annotate", *options]
+    command += ["--exclude-newer", release.until or today]
+    if release.until is None:
+        command += ["--constraint", str(TARGET)]  # the very versions that the tests run with
+    for name in YOUNGER if release.until else ():
+        command += ["--exclude-newer-package", f"{name}={today}"]
+    answer: str = subprocess.run(
+        command, input="\n".join(wanted), check=True, capture_output=True, text=True, env=os.environ | variables
+    ).stdout
+    return answer
 
 
 def pins(text: str) -> dict[str, str]:
@@ -99,6 +137,10 @@ def main(exclude_newer: str, changes: Path | None) -> None:
         sys.exit(f"{error}\n{error.stderr or ''}")
     TARGET.write_text(HEADER + pinned, encoding="utf-8")
     click.echo(f"{TARGET.name}: {pinned.count('==')} versions as of {exclude_newer}\n")
+    for release in RELEASES:
+        file = constraints_of(release)
+        file.write_text(OF_MINOR.format(release.minor) + brought_along(release, exclude_newer), encoding="utf-8")
+        click.echo(f"constraints/{file.name}")
     moved = changelog(before, pins(pinned), wanted)
     click.echo(moved)
     if changes is not None:

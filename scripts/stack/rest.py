@@ -98,6 +98,15 @@ class Rest:
             raise RestError(method, path, 0, str(error)) from None
         return json.loads(content) if content else None
 
+    def text(self, path: str) -> str:
+        """Return what is at a path, such as a page.
+
+        Raises:
+            RestError: If the server refuses or does not answer.
+        """
+        with self._open("GET", path, None, self.timeout) as response:
+            return str(response.read().decode())
+
     def answers(self, path: str) -> bool:
         """Whether an address that needs no login answers."""
         try:
