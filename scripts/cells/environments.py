@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pip_settings import settings_of, uv_options
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -128,18 +128,23 @@ def constraints_of(release: Release) -> Path:
     return REPOSITORY / "constraints" / f"{release.minor}.txt"
 
 
-def run(command: Sequence[str], **more: object) -> str:
+def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
     """Run a command to its end and return what it printed.
+
+    Args:
+        command: Program and arguments.
+        env: Its whole environment; None for ours.
+        cwd: Its folder; None for ours.
 
     Raises:
         CellError: It failed; the message has its last lines.
     """
-    done = subprocess.run(command, text=True, capture_output=True, check=False, **more)  # type: ignore[call-overload]
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env=env, cwd=cwd)
     if done.returncode:
         last = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-25:])
         message = f"{' '.join(command)[:200]} ended with {done.returncode}:\n{last}"
         raise CellError(message)
-    return str(done.stdout)
+    return done.stdout
 
 
 def _install(python: Path, wanted: Sequence[str]) -> None:

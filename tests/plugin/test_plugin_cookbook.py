@@ -70,7 +70,8 @@ def test_a_recipe_is_short_stands_on_the_page_and_imports_what_a_dag_may(path):
     assert source in re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     assert len(source.splitlines()) <= 40
     modules = {n.module for n in ast.parse(source).body if isinstance(n, ast.ImportFrom)}
-    allowed = {"datetime", "airflow.sdk", "easeml_airflow", "easeml_airflow.assets", "easeml_airflow.decorators"}
+    allowed = {"datetime", "airflow.sdk", "airflow.timetables.interval", "airflow.timetables.trigger"}
+    allowed |= {"easeml_airflow", "easeml_airflow.assets", "easeml_airflow.decorators"}
     asking = {"easeml_airflow.hooks.easeml", "easeml_core.services.models.promotion"}
     assert modules <= allowed | asking | {"airflow.providers.standard.operators.hitl"}
 
