@@ -79,6 +79,7 @@ class Housekeeper:
         self._upkeep = upkeep
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = self._checks_due = 0.0
+        self._uploads_stay: tuple[str, ...] = ()
         self._orphans_due = self._upkeep_due = 0.0
 
     def work(self) -> bool:
@@ -134,7 +135,14 @@ class Housekeeper:
             return
         self._uploads_due = time.monotonic() + _UPLOADS_SECONDS
         try:
-            forget_uploads(self._store, self._artifacts, datetime.now(UTC).date())
+            stay = forget_uploads(self._store, self._artifacts, datetime.now(UTC).date())
+            if stay and stay != self._uploads_stay:
+                logger.warning(
+                    "%d uploads hold sealed rows, and this account may not remove them, the owner of the store may: %s",
+                    len(stay),
+                    "; ".join(stay[:5]),
+                )
+            self._uploads_stay = stay
         except EasemlError:  # unavailable artifacts must not keep the referee from its requests
             logger.exception("uploads of sealed studies were not removed")
 

@@ -70,27 +70,34 @@ def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> I
             yield copy
 
 
-def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
+def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> tuple[str, ...]:
     """Remove old uploads, and those of sealed studies unless a study that waits for sealing needs them.
 
     Args:
         store: Role ``easeml_referee``.
         artifacts: Of the installation.
         today: By UTC.
+
+    Returns:
+        The places of those that this account may not remove: in a tenant's folder whose group it is not in, or in the
+        store of another account, where an earlier version has put them.
     """
     oldest = (today - timedelta(days=KEPT_DAYS)).isoformat()
     with store.begin() as tx:  # where tenants' folders are closed, what lies above them cannot be listed
         tenants = {tenant.name for tenant in studies.list_tenants(tx)}.union(artifacts.tenants())
-    kept = set[str]()
+    kept, stay = set[str](), set[str]()
     # The part of the whole store is that of an earlier version, by day and tenant.
     for place in (artifacts, *map(artifacts.of_tenant, sorted(tenants))):
         for day in filter(_DAY.fullmatch, place.parts(PART)):
             if day < oldest:
                 place.remove_part(PART, day)
+                # A tenant's place shows the days of the whole store, too.
+                if day in place.parts(PART) and (place is artifacts or day not in artifacts.parts(PART)):
+                    stay.add(f"{place.place}/{PART}/{day}")
             else:
                 kept.add(day)
     if not kept:
-        return
+        return tuple(sorted(stay))
     with store.begin() as tx:
         uses = [(use.state, use.tenant, _uploaded(use.source)) for use in uses_of_uploads(tx, sorted(kept))]
     waiting = {(tenant, upload) for state, tenant, upload in uses if state == StudyState.REGISTERED}
@@ -99,6 +106,9 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> None:
         if upload is not None:
             for place in _places(artifacts, upload, tenant):
                 place.discard(upload.reference)
+                if place.holds_itself(upload.reference):
+                    stay.add(f"{place.place}, {upload.reference}")
+    return tuple(sorted(stay))
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.preview import look_at_data
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import KEPT_DAYS, PART, forget_uploads, keep_upload
+from easeml_core.store.artifacts.local import ArtifactStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,3 +152,21 @@ def test_old_uploads_are_removed_in_any_case(bare: Any, table: Path) -> None:
         bare.artifacts.part(PART, str(day), "lab").put(table)  # as an earlier version has kept it
     forget_uploads(bare.referee, bare.artifacts, TODAY)
     assert bare.artifacts.parts(PART) == bare.artifacts.of_tenant("lab").parts(PART) == [str(fresh)]
+
+
+def test_uploads_that_the_referees_account_may_not_remove_are_named_in_its_log(
+    bare: Any, table: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They hold sealed rows, and lie where tasks read: in the store of another account, or a closed folder."""
+    old = TODAY - timedelta(days=KEPT_DAYS + 1)
+    upload = keep_upload(bare.artifacts, table, tenant="lab", file="a.csv", today=TODAY)
+    bare.artifacts.part(PART, str(old), "lab").put(table)  # as an earlier version has kept it
+    register(bare, f"csv:{upload}")
+    for removes in ("discard", "remove_part"):
+        monkeypatch.setattr(type(bare.artifacts), removes, lambda *_: None)
+        monkeypatch.setattr(ArtifactStore, removes, lambda *_: None)
+    Referee(bare.referee, bare.artifacts).run_once()
+    (said,) = [record.getMessage() for record in caplog.records if "may not remove" in record.getMessage()]
+    assert said.startswith("2 uploads hold sealed rows")
+    assert f"{PART}/{old}" in said
+    assert upload.reference in said
