@@ -586,3 +586,10 @@ def test_a_device_cannot_suggest_and_the_scheduler_cannot_report(doors: Doors) -
     reports = [sql for sql in ATTACKS if sql.startswith(("INSERT INTO work.observations", "INSERT INTO work.models"))]
     assert len(reports) > 3
     assert [sql for sql in reports if done(doors.scheduler, sql) != -1] == []
+
+
+def test_a_list_of_own_trials_finds_them_by_the_index_of_studies(doors: Doors) -> None:
+    with doors.tenant.begin() as tx:
+        change(tx, "SET LOCAL enable_seqscan = off")  # as with very many trials of others
+        plan = [str(line) for (line,) in tx.exec_driver_sql("EXPLAIN SELECT id FROM work.trials")]
+    assert any("Index Cond: (study_id = ANY" in line for line in plan), plan
