@@ -161,6 +161,11 @@ _DETAILS: Mapping[str, Callable[[JsonObject, JsonObject], str]] = {
     "model handed in": lambda _, after: f"model {after['model']}, as {after['kind']}",
     "pairs fed": _rows,
     "pairs switched": _rows,
+    "result did not hold": lambda before, after: (
+        f"trial {after['trial']}, model {after['model']}: {before['quality']:.4f} was stated, "
+        f"{after['quality']:.4f} was measured"
+    ),
+    "result acknowledged": lambda _, after: f"trial {after['trial']}, model {after['model']}",
     "validation set replaced": lambda before, after: f"version {before['version']} → version {after['version']}",
 } | dict.fromkeys(("set planned", "set sealed", "set live", "set retired", "set released"), _set)
 
@@ -192,6 +197,7 @@ ACTS = {
     Group.STUDIES: (
         *("study registered", "study sealed", "study paused", "study resumed", "candidate added", "trial cancelled"),
         *("trial retried", "pairs fed", "pairs switched", "validation set replaced"),
+        *("result did not hold", "result acknowledged"),
     ),
     Group.REFUSED: ("request refused", "study refused"),
 }

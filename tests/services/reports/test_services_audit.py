@@ -65,7 +65,7 @@ def test_a_group_holds_its_acts_and_no_other(database: Any, busy: None, group: G
 def test_every_act_that_a_trigger_writes_is_in_a_group(database: Any) -> None:
     with database.owner.begin() as tx:
         bodies = " ".join(r.prosrc for r in rows(tx, "SELECT prosrc FROM pg_proc WHERE proname LIKE 'audit%'"))
-    nouns = "study|tenant|policy|set|candidate|trial|alert|request|pairs|model|promotion|rollback|forced|rolled"
+    nouns = "study|tenant|policy|set|candidate|trial|alert|request|pairs|model|promotion|rollback|forced|rolled|result"
     written = set(re.findall(rf"'((?:{nouns})[a-z ]*? (?:[a-z]+)|promoted)'", bodies))
     assert len(written) > 15
     assert written <= {act for members in ACTS.values() for act in members}
@@ -76,9 +76,14 @@ def test_every_act_has_a_title_and_a_detail(act: str) -> None:
     facts = {"set": 3, "name": None, "purpose": "gate", "steps": 4, "why": "by hand", "model": 7, "request": 2}
     facts |= {"kind": "force", "metric": "accuracy", "budget_seconds": 3600.0, "candidate": "forest", "trial": 5}
     facts |= {"alert": 1, "rows": 9, "origin": "file", "policy": "default", "verdict": "pass", "gate_request": 6}
+    facts |= {"quality": 0.5}
     if act in ("study changed", "tenant changed"):
         facts = {"weight": 2.0}
-    before = {"validation set replaced": {"version": 1}, "trial retried": {"trial": 4}}.get(act, {})
+    before = {
+        "validation set replaced": {"version": 1},
+        "trial retried": {"trial": 4},
+        "result did not hold": {"quality": 0.9},
+    }.get(act, {})
     title, detail = act_in_words(act, before, facts | {"version": 2})
     assert title[0].isupper()
     assert detail

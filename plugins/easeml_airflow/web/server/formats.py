@@ -209,6 +209,19 @@ def sentence_text(text: str) -> str:
     return sentence_case(text) + ("" if text.endswith(".") else ".")
 
 
+def code_text(text: str) -> Markup:
+    """The text with what stands between two backticks as code.
+
+    Example:
+        >>> str(code_text("run `easeml referee` <now>"))
+        'run <code>easeml referee</code> &lt;now&gt;'
+    """
+    parts = text.split("`")
+    pairs = zip(parts[::2], parts[1::2], strict=False)
+    marked = Markup("").join(Markup("{}<code>{}</code>").format(plain, code) for plain, code in pairs)
+    return marked + (parts[-1] if len(parts) % 2 else "")
+
+
 def source_text(source: str) -> str:
     """Where data come from; of what was uploaded the file's own name and the day, not its hash.
 
@@ -222,6 +235,7 @@ def source_text(source: str) -> str:
 
 
 FILTERS: dict[str, Callable[..., Any]] = {
+    "code": code_text,
     "seconds": seconds_text,
     "quality": quality_text,
     "gain": gain_text,

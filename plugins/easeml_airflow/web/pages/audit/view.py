@@ -43,6 +43,8 @@ _MARKS = {
     "candidate added": ("busy", "queue"),
     "trial cancelled": ("idle", "off"),
     "trial retried": ("busy", "run"),
+    "result did not hold": ("bad", "alert"),
+    "result acknowledged": ("ok", "done"),
     "pairs fed": ("busy", "tag"),
     "pairs switched": ("busy", "tag"),
     "validation set replaced": ("busy", "swap"),

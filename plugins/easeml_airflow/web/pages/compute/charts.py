@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.pages.compute.lanes import SHOWN
 from easeml_airflow.web.server.formats import MINUS
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,11 +107,12 @@ def gains_plot(report: ComputeReport) -> Plot | None:
     steps = [(place(p.at), min(p.per_hour, y.high)) for p in prices if p.at > since]
     before = [p.per_hour for p in prices if p.at <= since]
     line = [(x.low, before[-1] if before else 0.0), *steps]
-    worth = f"The last {min(LAST, len(values))} choices promised {_figures(usual)} of quality per device-hour"
+    latest = "The last choice" if len(values) == 1 else f"The last {min(LAST, len(values))} choices"
+    worth = f"{latest} promised {_figures(usual)} of quality per device-hour"
     title = f"{worth}; the price is {_figures(price)}" if price else worth
     return Plot(
         title=title,
-        sentence=f"{title}. {len(values)} choices, from {_figures(min(values))} to {_figures(max(values))}; "
+        sentence=f"{title}. {counted(len(values), 'choice')}, from {_figures(min(values))} to {_figures(max(values))}; "
         f"{sum(v > y.high for v in values)} stand at the upper edge and are worth more.",
         x=x,
         y=y,

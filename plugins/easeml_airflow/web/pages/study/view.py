@@ -20,6 +20,7 @@ from easeml_airflow.web.server.formats import (
     percent_text,
     quality_text,
     seconds_text,
+    sentence_case,
     unit_of,
 )
 from easeml_airflow.web.server.marks import VERDICTS, Mark, mark_of
@@ -285,7 +286,7 @@ def _alarms(report: StudyReport) -> list[Mark]:
 def _false_results(report: StudyReport) -> list[str]:
     """Return a sentence on results that did not hold and that no operator has acknowledged, if there are any."""
     found = (step for step in report.assessment.steps if step.kind is StepKind.NOT_HELD)
-    return [f"{step.title[0].upper()}{step.title[1:]}: {step.why}." for step in found]
+    return [f"{sentence_case(step.title)}: {step.why}. To acknowledge: `{step.command}`" for step in found]
 
 
 def _alarm(alerts: Sequence[Alert]) -> Mark | None:
