@@ -206,6 +206,16 @@ def test_modules_that_documentation_names_exist() -> None:
     assert missing == set()
 
 
+def test_tests_that_documentation_names_exist() -> None:
+    """A promise of documentation has its test beside it, which is found by its name."""
+    names = re.compile(r"def (test_\w+)")
+    there = {name for path in tracked("tests/*.py") for name in names.findall(path.read_text(encoding="utf-8"))}
+    pages = ("docs/operations.md", "docs/security.md", "docs/install.md", "docs/benchmarks.md")
+    named = {name for page in pages for name in re.findall(r"`(test_\w+)`", (ROOT / page).read_text(encoding="utf-8"))}
+    assert len(named) > 150
+    assert named - there == set()
+
+
 def _is_there(reference: str, words: Mapping[str, set[str]], files: Sequence[str]) -> bool:
     """Return whether a file, package or name is there; what begins with no module of the product is taken as such.
 

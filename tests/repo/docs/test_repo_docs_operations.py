@@ -13,6 +13,7 @@ import pytest
 from doc_pages import Page, parse
 from reference_pages.database_pages import rights_page
 
+from easeml_core.store import roles
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server.programs import PROGRAMS, installed_site
@@ -47,6 +48,12 @@ def test_every_command_named_is_there(words: str) -> None:
 
 def test_a_whole_command_parses() -> None:
     assert parse("easeml db url --role easeml_owner")["role"] == "easeml_owner"
+
+
+def test_removal_names_every_role_of_ours() -> None:
+    removal = PAGE.text.partition("## Removal\n")[2].partition("\n## ")[0]
+    named = re.findall(r"easeml_\w+", " ".join(re.findall(r"DROP ROLE ([^;]*);", removal)))
+    assert sorted(named) == sorted({*roles.LIMITS, roles.TENANT, roles.VIEWER, roles.PERSON})
 
 
 def run(script: str, folder: Path, **variables: str) -> None:
