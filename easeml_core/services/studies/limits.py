@@ -280,10 +280,8 @@ def acknowledge_results(store: Store, *, tenant: str, why: str, trials: Sequence
         done, names = studies.acknowledge_results(tx, found.id, trials=list(trials), why=why)
         missing = sorted({*trials} - {*done})
         if missing or not done:
-            what = f"result of tenant {tenant} to acknowledge"
-            raise NotFoundError(
-                kind=what, name=", ".join(map(str, missing)) or "any", remedy="see `easeml tenant list`"
-            )
+            kind, named = ("trial", missing[0]) if missing else ("outcome", "not held")
+            raise NotFoundError(owner=f"tenant {tenant}", kind=f"unacknowledged result of {kind}", name=named)
         for name in names:
             notify_pages(tx, name)
         return Acknowledged(tenant, done, studies.get_tenant(tx, tenant).unacknowledged, why)

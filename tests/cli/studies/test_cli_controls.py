@@ -93,6 +93,15 @@ def test_a_registration_takes_limits(ask: Any) -> None:
             ("tenant", "set", "lab", "--max-parallel", "0"),
             "easeml: max_parallel must be a whole number, 1 to 2147483647",
         ),
+        (
+            ("tenant", "acknowledge", "lab", "--why", "x"),
+            "easeml: tenant lab has no unacknowledged result of outcome 'not held'",
+        ),
+        (
+            ("tenant", "acknowledge", "lab", "--why", "x", "--trial", "7"),
+            "easeml: tenant lab has no unacknowledged result of trial 7",
+        ),
+        (("tenant", "acknowledge", "lab", "--why", " "), "easeml: why must be a reason of 1 to 500 characters"),
     ],
 )
 @pytest.mark.usefixtures("study")
