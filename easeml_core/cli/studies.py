@@ -236,8 +236,8 @@ def artifacts_group() -> None:
 def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Move the files that an earlier version has kept in one place into the folders of their tenants.
 
-    Until then they are read where they are. Upgrade all processes first: those of an earlier version do not look into
-    the folders. May be repeated. Needs the address of easeml_owner or easeml_referee.
+    Until then they are read where they are, afterwards in the folders alone. Upgrade all processes first: those of an
+    earlier version do not look into the folders. May be repeated. Needs the address of easeml_owner or easeml_referee.
 
     Exit status: 0 done, 1 a file that a row names is missing or was not copied, 2 any error.
     """

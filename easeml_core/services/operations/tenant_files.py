@@ -58,7 +58,8 @@ def move_files(
     """Move each file that a row names into the folder of the row's tenant; repeatable, also after a kill.
 
     A file is copied for each tenant, and checked, before it leaves the common place; readers look in both meanwhile.
-    Uploads and checkpoints stay: they are removed soon. Run it once no process of an earlier version is left.
+    Uploads and checkpoints stay: they are removed soon. Run it once no process of an earlier version is left. What is
+    left then is given to no tenant: a file that several claim, in rows which they write themselves, is brought again.
 
     Args:
         store: Role ``easeml_owner`` or ``easeml_referee``, which see the rows of all tenants.
@@ -71,7 +72,7 @@ def move_files(
     tenants_of = defaultdict(list)
     for tenant, reference in sorted(named - claimed):
         tenants_of[reference].append(tenant)
-    moved, copies, missing, refused = 0, 0, list[str](), list[str]()
+    moved, copies, missing, refused, is_whole = 0, 0, list[str](), list[str](), True
     for tenant, reference in sorted(claimed):
         if not artifacts.of_tenant(tenant).holds_itself(reference):
             (refused if artifacts.holds_itself(reference) else missing).append(f"{reference} of tenant {tenant}")
@@ -82,9 +83,12 @@ def move_files(
             continue
         failed = [] if dry_run else _move(artifacts, reference, tenants)
         missing += failed
+        is_whole = is_whole and not failed
         if not failed:
             moved, copies = moved + 1, copies + len(lacking)
             tell(f"{reference}: {', '.join(tenants)}")
+    if is_whole and not dry_run:
+        artifacts.note_moved()
     return MovedFiles(moved, copies, tuple(missing), tuple(refused), dry_run)
 
 

@@ -40,6 +40,9 @@ MARKER = "easeml-store.json"
 
 MARKER_BYTES = 4096
 
+MOVED = "easeml-moved"
+"""File in the root of a store whose files were moved into their tenants' folders: what is left is given to none."""
+
 TENANTS_FOLDER = "tenants"
 """Folder in the root of a store with a folder for each tenant, named as the tenant is."""
 
@@ -90,7 +93,8 @@ class ArtifactStore:
         """Return the files of a tenant: a folder by itself, whose rights keep other tenants out.
 
         What lies in the root, where an earlier version has kept the files of all tenants, is read where the tenant's
-        folder lacks it. The tenant is that of the study whose row names the file, never one that a caller states.
+        folder lacks it, until they were moved (``note_moved``). The tenant is that of the study whose row names the
+        file, never one that a caller states.
 
         Raises:
             ConfigError: It is no name of a tenant, and might lead elsewhere.
@@ -141,6 +145,23 @@ class ArtifactStore:
             raise ArtifactError(message) from error
         return self._marked()
 
+    def is_moved(self) -> bool:
+        """Whether what lies here is no tenant's any more."""
+        return os.path.isfile(self.root / MOVED)
+
+    def note_moved(self) -> None:
+        """Let no tenant read what lies in the root from now on: who writes a hash into a row would be given any file.
+
+        Raises:
+            ArtifactError: This account may not write there.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / MOVED).touch()
+        except OSError as error:
+            message = f"{self.root / MOVED} cannot be written: {error}; run it as the owner of the store"
+            raise ArtifactError(message) from error
+
     def is_writable(self) -> bool:
         """Whether this account may add files, as far as the operating system tells beforehand."""
         there = next((p for p in (self.root, *self.root.parents) if p.exists()), self.root)
@@ -148,7 +169,9 @@ class ArtifactStore:
 
     def holds(self, reference: str) -> bool:
         """Whether there is a file under this reference; its content is not read."""
-        return self.holds_itself(reference) or (self._earlier is not None and self._earlier.holds(reference))
+        return self.holds_itself(reference) or (
+            self._earlier is not None and not self._earlier.is_moved() and self._earlier.holds(reference)
+        )
 
     def holds_itself(self, reference: str) -> bool:
         """As ``holds``, without the earlier place."""
@@ -279,7 +302,7 @@ class ArtifactStore:
         digest, missing = digest_of(reference), None
         # The own folder once more at the end: a file may be moved there from the earlier place between two looks.
         for store in (self, self._earlier, self):
-            if store is None:
+            if store is None or (store is self._earlier and store.is_moved()):
                 continue
             try:
                 with store._folder(digest[:2]) as folder:

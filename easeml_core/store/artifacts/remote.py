@@ -21,6 +21,7 @@ from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     MARKER,
     MARKER_BYTES,
+    MOVED,
     TENANTS_FOLDER,
     ArtifactStore,
     Staged,
@@ -116,6 +117,20 @@ class RemoteArtifactStore(ArtifactStore):
             message = f"the marker {self.address}/{MARKER} cannot be written: {reason_of(error)}"
             raise ArtifactError(message) from error
         return self._marked()
+
+    def is_moved(self) -> bool:
+        """As of a folder."""
+        with as_os_errors():
+            return bool(filesystem(self.address.protocol).exists(_key(self._at(MOVED))))
+
+    def note_moved(self) -> None:
+        """As of a folder."""
+        try:
+            with as_os_errors():
+                filesystem(self.address.protocol).pipe_file(_key(self._at(MOVED)), b"")
+        except OSError as error:
+            message = f"{self.address}/{MOVED} cannot be written: {reason_of(error)}"
+            raise ArtifactError(message) from error
 
     def is_writable(self) -> bool:
         """Only an attempt tells."""
@@ -248,7 +263,10 @@ class RemoteArtifactStore(ArtifactStore):
         if self._before is None:
             return self._own(digest)
         with contextlib.suppress(PermissionError):  # a tenant's account need not see the earlier place
-            return self._own(digest) or self._before._where(digest) or self._own(digest)
+            found = self._own(digest)
+            if found is None and not self._before.is_moved():
+                found = self._before._where(digest)
+            return found or self._own(digest)
         return None
 
     def _own(self, digest: str) -> Address | None:

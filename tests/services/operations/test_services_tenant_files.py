@@ -5,25 +5,25 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
+
+from easeml_core.errors import ArtifactError
 from easeml_core.services.operations import tenant_files
 from easeml_core.services.operations.tenant_files import move_files, open_folders
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts.local import MARKER, ArtifactStore
+from easeml_core.store.artifacts.local import MARKER, MOVED, ArtifactStore
 from easeml_core.store.artifacts.references import named_files
 from easeml_core.store.rows import rows
-
-if TYPE_CHECKING:
-    import pytest
 
 AWK = Path(__file__).parents[3] / "docs" / "examples" / "awk"
 
 
 def files(folder: Path) -> set[str]:
-    return {path.name for path in folder.rglob("*") if path.is_file() and path.name != MARKER}
+    return {path.name for path in folder.rglob("*") if path.is_file() and path.name not in (MARKER, MOVED)}
 
 
 def trained(database: Any, artifacts: Any, study: str) -> Any:
@@ -124,6 +124,11 @@ def test_a_move_gives_no_tenant_what_it_only_claims(make_study: Any, database: A
     assert not place.of_tenant("garden").holds(model)
     assert place.of_tenant("homes").path(model) == damaged
     assert place.holds_itself(shared)
+    for tenant in ("garden", "homes"):  # who has written the hash is not given the file
+        own = ArtifactStore(artifacts.root).of_tenant(tenant)
+        assert not own.holds(shared)
+        with pytest.raises(ArtifactError, match="is missing under"), own.copy(shared):
+            pass
 
 
 def test_doctor_names_the_folders_that_are_open(database: Any, artifacts: Any, monkeypatch: pytest.MonkeyPatch) -> None:

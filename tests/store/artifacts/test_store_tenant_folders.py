@@ -326,3 +326,8 @@ def test_a_file_in_the_cache_is_not_given_to_a_tenant_that_names_its_hash(tmp_pa
     store.put(tmp_path / "abc")  # as an earlier version has stored it
     assert read(garden) == b"abc"
     assert not garden.holds_itself(ABC)
+    store.note_moved()
+    assert not garden.holds(ABC)
+    with pytest.raises(ArtifactError, match="cannot be had"):
+        read(garden)
+    assert read(homes) == b"abc"
