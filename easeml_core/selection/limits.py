@@ -34,6 +34,7 @@ class Limits:
         charges: Predicted seconds of each arm of each study, shape ``(n_arms,)`` each; zeros while costs are unknown,
             so that a budget stops such a study only once it is used up. May be replaced when costs are learnt anew.
         by_device: Whether any study restricts an arm to kinds of device.
+        by_priority: Whether the studies have different priorities.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Limits:
         self._under_way: list[list[int]] = [[] for _ in studies]
         ranks = np.array([arms.priority for arms in studies], dtype=np.int64)
         self._priority = ranks if len(np.unique(ranks)) > 1 else None
+        self.by_priority = self._priority is not None
 
     def _allowances(self, pulls: Iterable[Pull]) -> dict[str, float]:
         """Seconds of each tenant from the first trial on: what is left, and what its finished trials took."""

@@ -16,7 +16,7 @@ order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from easeml_core.selection.surrogate.posterior import Array
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 REFIT_AFTER = 25
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """A tenant's index, one of its arms, and what trying it is worth to the policy."""
 
     tenant: int
@@ -34,8 +33,7 @@ class Pair:
     acquisition: float
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """What runs next, what would have if it were not there, and why it if not for its acquisition.
 
     Attributes:

@@ -39,6 +39,10 @@ class SharedArms:
         for (study, arm), group in self._places.items():
             self._groups.setdefault(study, []).append((arm, group))
 
+    def __bool__(self) -> bool:
+        """Whether any arms are one trial."""
+        return bool(self._places)
+
     def of(self, study: int, arm: int) -> tuple[Place, ...]:
         """All (study, arm) that a trial of this one serves, itself included."""
         return self._places.get((study, arm)) or ((study, arm),)

@@ -22,7 +22,7 @@ from easeml_core.selection.surrogate.latent_posterior import LatentPosterior
 from easeml_core.selection.surrogate.transfer_prior import DEGREES_OF_FREEDOM
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.costs.learn import StudyCosts
@@ -39,6 +39,9 @@ _LEAST = np.array(LEAST)
 LEARNING_SHARE = 0.3
 """Share of the compute that goes to the cheapest trials anywhere while there is hardly any past."""
 
+_ROUNDING = 1e-9
+"""Far beyond the rounding of a sum of positive numbers, as a part of it."""
+
 
 class _Board:
     """For one kind of device: the best arm of every tenant, and what it is worth per second."""
@@ -49,6 +52,7 @@ class _Board:
         self.next_cost = np.full(tenants, np.inf)
         self.gain = np.zeros(tenants)
         self.cheapest = np.full(tenants, np.inf)
+        self.due = np.full(tenants, np.inf)
         self.rates: list[Array] = [np.empty(0)] * tenants
         self.dirty = set(range(tenants))
 
@@ -65,18 +69,29 @@ class Lessons:
         self._costs: list[float] = []
         self._total = 0.0
         self._sums = np.zeros(2 * MIDDLE)
+        self._asked, self._below = 0, 0.0  # the step that was asked about last, and about the sum of those below it
 
     def record(self, cost: float) -> None:
         """Take in what a trial took."""
         self._costs.append(cost)
         self._total += cost
-        self._sums[_step(cost)] += cost
+        step = _step(cost)
+        self._sums[step] += cost
+        if step < self._asked:
+            self._below += cost
 
     def are_enough(self, price: float, further: Sequence[float], share: float) -> bool:
         """Whether trials that cost at most ``price``, further ones included, have taken more than a share of all."""
         step = _step(price)
         extra = sum(cost for cost in further if cost <= price)
         limit = share * (self._total + sum(further)) - extra
+        if step != self._asked:
+            self._asked, self._below = step, float(np.add.reduce(self._sums[:step]))
+        if self._below * (1 - _ROUNDING) > limit:
+            return True
+        if (self._below + self._sums.item(step)) * (1 + _ROUNDING) < limit:
+            return False
+        # Too close for a sum in the order of the questions, which a rebuilt scheduler does not repeat.
         surely = float(np.add.reduce(self._sums[:step]))
         if surely > limit:
             return True
@@ -123,6 +138,8 @@ class DefaultChoice:
         self._weights = [arms.weight for arms in problem.studies]
         self._best = [0.0] * len(priors)
         self._left = [np.ones(len(arms.names)) for arms in problem.studies]
+        self._shut = [np.ones(len(arms.names)) for arms in problem.studies]  # 1 where left, infinite where not
+        self._restricts_price = config.price_per_second > 0
         self._to_finish = [set(range(len(arms.names))) for arms in problem.studies]
         self._limits = Limits(
             problem.studies,
@@ -143,9 +160,9 @@ class DefaultChoice:
         """Take in that a trial is under way."""
         self._devices[tenant, arm] = device
         self._limits.start(tenant, arm)
-        self._guard.start(tenant, arm, float(self._costs.of(tenant, device)[arm]))
+        self._guard.start(tenant, arm, self._costs.of(tenant, device).item(arm))
         for i, k in self._shared.of(tenant, arm):
-            self._left[i][k] = 0.0
+            self._left[i][k], self._shut[i][k] = 0.0, math.inf
             if self._config.believe:
                 self._posteriors[i].believe(k)
                 self._improvement[i] = None
@@ -157,7 +174,8 @@ class DefaultChoice:
         """Take in a finished trial, started before or not."""
         self._devices.pop((tenant, arm), None)
         self._limits.finish(tenant, arm, quality, cost_seconds)
-        self._guard.finish(tenant, arm, cost_seconds)
+        for came in self._guard.finish(tenant, arm, cost_seconds):
+            self._touch(came)
         if self._learning:
             self._lessons.record(cost_seconds)
         if quality is not None and self._costs.observe(tenant, arm, cost_seconds, device):
@@ -188,7 +206,7 @@ class DefaultChoice:
             self._guard.start(tenant, k, float(self._costs.of(tenant, self._devices.get((tenant, k)))[k]))
 
     def _found(self, tenant: int, arm: int, quality: float | None) -> None:
-        self._left[tenant][arm] = 0.0
+        self._left[tenant][arm], self._shut[tenant][arm] = 0.0, math.inf
         self._to_finish[tenant].discard(arm)
         if not self._to_finish[tenant]:
             self._guard.retire(tenant)
@@ -204,9 +222,11 @@ class DefaultChoice:
     def _touch(self, tenant: int) -> None:
         if not self._boards:
             return
-        touched = {j for i in self._limits.touched(tenant) for j in self._shared.partners(i)}
+        touched: Iterable[int] = self._limits.touched(tenant)
+        if self._shared:
+            touched = {j for i in touched for j in self._shared.partners(i)}
         for board in self._boards.values():
-            board.dirty |= touched
+            board.dirty.update(touched)
 
     def _charges(self, tenant: int) -> Array:
         costs = self._costs.of(tenant)
@@ -266,18 +286,22 @@ class DefaultChoice:
         value += _LEAST
         rates = value / costs if self._config.cost_aware else value.copy()
         rates *= self._left[tenant]
-        if self._config.price_per_second > 0:
+        if self._restricts_price:
             rates[promise < self._config.price_per_second * costs] = 0.0
         allowed = self._limits.allowed(tenant, device=device)
         if allowed is not None:
             rates[~allowed] = 0.0
         arm = int(rates.argmax())
+        rate, cost = rates.item(arm), costs.item(arm)
         board.rates[tenant], board.arm[tenant] = rates, arm
-        board.rate[tenant], board.next_cost[tenant] = rates[arm], costs[arm]
+        board.rate[tenant], board.next_cost[tenant] = rate, cost
+        board.due[tenant] = self._guard.due(tenant, cost) if rate > 0 else math.inf
         if self._config.objective > 0:
             board.gain[tenant] = value[rates > 0].max(initial=0.0)
         if self._learning:
-            board.cheapest[tenant] = np.minimum.reduce(costs, initial=math.inf, where=rates > 0)
+            by_left = allowed is None and not self._restricts_price
+            prices = costs * (self._shut[tenant] if by_left else np.where(rates > 0, 1.0, np.inf))
+            board.cheapest[tenant] = prices[prices.argmin()]
 
     # -- what runs next -----------------------------------------------------------------------------------------------
 
@@ -313,19 +337,21 @@ class DefaultChoice:
         """The next trial for a free device, or None."""
         board = self._board(device)
         # Methods such as ``any`` and ``sum`` go through Python: on a thousand tenants they take longer than the loop.
-        if not len(board.rate) or not board.rate[board.rate.argmax()] > 0:
+        rates, cheapest = board.rate, board.cheapest
+        if not len(rates) or not rates.item(rates.argmax()) > 0:
             return None
-        waiting = board.rate > 0
-        first = self._limits.first_class(waiting)
-        rates = self._dialled(board, first, board.rate if first is waiting else np.where(first, board.rate, 0.0))
-        owed = self._guard.owed(waiting, board.next_cost)
-        if owed is not None:
-            return self._choice(board, rates, owed, int(board.arm[owed]), guarded=True)
-        cheapest = board.cheapest if first is waiting else np.where(first, board.cheapest, np.inf)
+        if self._limits.by_priority or self._config.objective > 0:
+            first = self._limits.first_class(rates > 0)
+            rates, cheapest = np.where(first, rates, 0.0), np.where(first, cheapest, np.inf)
+            rates = self._dialled(board, first, rates)
+        if not self._guard.owes_nobody(board.due.item(board.due.argmin())):
+            owed = self._guard.owed(board.rate > 0, board.next_cost)
+            if owed is not None:
+                return self._choice(board, rates, owed, int(board.arm[owed]), guarded=True)
         if self._learning and (lesson := self._lesson(board, cheapest, device)) is not None:
             return self._choice(board, rates, *lesson, learning=True)
         tenant = int(rates.argmax())
-        return self._choice(board, rates, tenant, int(board.arm[tenant]))
+        return self._choice(board, rates, tenant, board.arm.item(tenant))
 
     def _dialled(self, board: _Board, first: Mask, rates: Array) -> Array:
         """The rates in the eyes of the objective.
@@ -354,8 +380,8 @@ class DefaultChoice:
             device: The kind.
         """
         tenant = int(cheapest.argmin())
-        price = float(cheapest[tenant])
-        under_way = [float(self._costs.of(i, kind)[k]) for (i, k), kind in self._devices.items()]
+        price = cheapest.item(tenant)
+        under_way = [self._costs.of(i, kind).item(k) for (i, k), kind in self._devices.items()]
         if self._lessons.are_enough(price, [*under_way, price], LEARNING_SHARE):
             return None
         costs = np.where(board.rates[tenant] > 0, self._costs.of(tenant, device), np.inf)
@@ -365,7 +391,7 @@ class DefaultChoice:
         self, board: _Board, rates: Array, tenant: int, arm: int, *, guarded: bool = False, learning: bool = False
     ) -> Choice:
         """The choice with its runner-up: the best by the same rates, were this trial not there."""
-        chosen = Pair(tenant, arm, float(board.rates[tenant][arm]))
+        chosen = Pair(tenant, arm, board.rates[tenant].item(arm))
         left, arms = board.rate.copy(), {}
         for i, k in self._shared.of(tenant, arm):
             own = board.rates[i].copy()
@@ -376,7 +402,7 @@ class DefaultChoice:
         if rates is not board.rate:
             scaled = np.divide(rates, board.rate, out=np.zeros_like(left), where=board.rate > 0) * left
         rival = int(scaled.argmax())
-        if not scaled[rival] > 0:  # only a lower priority is left
+        if not scaled.item(rival) > 0:  # only a lower priority is left
             rival = int(left.argmax())
-        second = Pair(rival, arms.get(rival, int(board.arm[rival])), float(left[rival]))
+        second = Pair(rival, arms[rival] if rival in arms else board.arm.item(rival), left.item(rival))
         return Choice(chosen, second if second.acquisition > 0 else None, guarded=guarded, learning=learning)

@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
     from easeml_core.selection.surrogate.posterior import Array
 
+_SURELY = 1 - 1e-9
+"""Far beyond the rounding of a few sums: a rate below this part of what is due is below it in exact numbers, too."""
+
 
 class Guard:
     """Who is owed a trial.
@@ -84,15 +87,20 @@ class Guard:
         """The tenant's trials under way."""
         return [arm for i, arm in self._under_way if i == tenant] if self._committed[tenant] else []
 
-    def finish(self, tenant: int, arm: int, cost: float) -> None:
-        """Charge a finished trial with its measured cost."""
+    def finish(self, tenant: int, arm: int, cost: float) -> Sequence[int]:
+        """Charge a finished trial with its measured cost; return the tenants that have come with its end."""
         self._rate += self.share * cost / self._unfinished
         self.charged[tenant] += cost
         if self._under_way.pop((tenant, arm), None) is not None:
             self._commit(tenant)
         self._ended += 1
+        if not (self._to_come and self._to_come[-1][0] <= self._ended):
+            return ()
+        came = []
         while self._to_come and self._to_come[-1][0] <= self._ended:
-            self._join(self._to_come.pop()[1])
+            came.append(self._to_come.pop()[1])
+            self._join(came[-1])
+        return came
 
     def _join(self, tenant: int) -> None:
         """From here on the tenant is entitled, and charged."""
@@ -120,8 +128,7 @@ class Guard:
         """
         if self.share == 0:
             return None
-        rate = self._rate + self.share * sum(self._under_way.values()) / self._unfinished
-        ahead = rate - self._joined_at
+        ahead = self._rate_now() - self._joined_at
         ahead *= self._weights
         ahead -= self.charged
         ahead -= self._committed
@@ -129,6 +136,22 @@ class Guard:
         np.putmask(ahead, ~waiting, -np.inf)
         tenant = int(ahead.argmax())
         return tenant if ahead[tenant] > 0 else None
+
+    def due(self, tenant: int, next_cost: float) -> float:
+        """Return the rate from which on the tenant is owed a trial of so many seconds, but for rounding.
+
+        It changes with a start, an end and the coming of the tenant only, and with the costs that are predicted for it.
+        """
+        taken = self.charged.item(tenant) + self._committed.item(tenant) + next_cost
+        return self._joined_at.item(tenant) + taken / self._weights.item(tenant)
+
+    def owes_nobody(self, least_due: float) -> bool:
+        """Whether ``owed`` finds nobody, by the least ``due`` of the tenants that wait; False where it is too close."""
+        return self.share == 0 or self._rate_now() < least_due * _SURELY
+
+    def _rate_now(self) -> float:
+        """Return what a weight of 1 was entitled to since the beginning, trials under way included."""
+        return self._rate + self.share * sum(self._under_way.values()) / self._unfinished
 
     def _commit(self, tenant: int) -> None:
         self._committed[tenant] = sum(cost for (i, _), cost in self._under_way.items() if i == tenant)

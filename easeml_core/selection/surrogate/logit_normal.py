@@ -95,8 +95,8 @@ def expected_improvement(mean: Array, std: Array, *, best: float) -> Array:
     depth = math.log(floor / (1 - floor)) - mean  # in standard deviations below; positive below the best
     depth /= std
     hazard = depth * _HALF
-    erfcx(hazard, out=hazard)  # phi / P of the normal; erfcx keeps digits where both underflow
-    np.divide(_PER_MILLS, hazard, out=hazard)
+    erfcx(hazard, hazard)  # phi / P of the normal; erfcx keeps digits where both underflow
+    np.divide(_PER_MILLS, hazard, hazard)
     spread = depth - hazard
     spread *= hazard
     spread += _ONE
@@ -106,16 +106,16 @@ def expected_improvement(mean: Array, std: Array, *, best: float) -> Array:
     hazard += mean
     hazard *= _HALVES
     # With T = tanh(m / 2), q = (1 + T) / 2, twice the gain is 1 - 2 b + T (1 - (1 - T^2) v / (4 + v)).
-    tangent = np.tanh(hazard, out=hazard)
+    tangent = np.tanh(hazard, hazard)
     curved: Array = tangent * tangent
-    np.subtract(_ONE, curved, out=curved)
+    np.subtract(_ONE, curved, curved)
     curved *= spread
     spread += _FOUR
     curved /= spread
-    np.subtract(_ONE, curved, out=curved)
+    np.subtract(_ONE, curved, curved)
     curved *= tangent
     curved += 1.0 - 2.0 * floor
     np.maximum(curved, _ZERO, out=curved)
-    curved *= ndtr(np.negative(depth, out=depth), out=depth)
+    curved *= ndtr(np.negative(depth, depth), depth)
     curved *= _HALVES
     return curved

@@ -8,6 +8,7 @@ import numpy as np
 from made_up_installation import make_world
 
 from easeml_core.config import SelectionConfig
+from easeml_core.selection.policies.default_choice import Lessons
 from easeml_core.selection.problem import Pending, Pull
 from easeml_core.selection.suggestion import scheduler_for
 
@@ -32,3 +33,47 @@ def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() ->
     kept, expected = (s.choice._guard._committed for s in (lasting, rebuilt))
     np.testing.assert_array_equal(kept, expected)
     assert lasting.choose() == rebuilt.choose()
+
+
+def test_what_a_board_keeps_of_every_tenant_is_what_holds_now() -> None:
+    """While tenants come, after each start and end on four devices: when each is owed a trial, and its cheapest."""
+    world = make_world(tenants=7, candidates=12, observations=4)
+    before = world.problem()
+    studies = tuple(replace(arms, joined=20 + 9 * i if i % 2 else 0) for i, arms in enumerate(before.studies))
+    scheduler = scheduler_for(replace(before, studies=studies), config=SelectionConfig(guard=0.3))
+    under_way: list[tuple[int, int]] = []
+    while (choice := scheduler.choose()) is not None:
+        kept = scheduler.choice
+        board = kept._boards[None]
+        for tenant, rates in enumerate(board.rates):
+            costs = np.where(rates > 0, kept._costs.of(tenant), np.inf)
+            assert board.cheapest[tenant] == costs.min()
+            waits = bool((rates > 0).any())
+            assert board.due[tenant] == (kept._guard.due(tenant, board.next_cost[tenant]) if waits else np.inf)
+        scheduler.start(choice.chosen.tenant, choice.chosen.arm)
+        under_way.append((choice.chosen.tenant, choice.chosen.arm))
+        if len(under_way) == 4:
+            pair = under_way.pop(1)
+            scheduler.record(*pair, float(world.qualities[pair]), float(world.costs[pair]))
+    assert len(kept._guard._to_come) == 0
+
+
+def test_what_lessons_took_does_not_depend_on_when_it_was_asked() -> None:
+    """One is asked after every trial, at prices that rise and fall; the other once, at prices next to the border."""
+    rng = np.random.default_rng(8)
+    asked, answers = Lessons(), set()
+    costs = rng.lognormal(0, 2, 200)
+    for number, cost in enumerate(costs):
+        asked.record(cost)
+        price = float(costs[rng.integers(number + 1)])
+        part = costs[: number + 1]
+        share = part[part <= price].sum() / part.sum()
+        for times in (0.5, 1 - 1e-12, 1 + 1e-12, 2.0):
+            silent = Lessons()
+            for earlier in part:
+                silent.record(earlier)
+            found = asked.are_enough(price, [], share * times)
+            assert found == silent.are_enough(price, [], share * times)
+            answers.add((times, found))
+    assert {(0.5, True), (2.0, False)} <= answers
+    assert not {(0.5, False), (2.0, True)} & answers

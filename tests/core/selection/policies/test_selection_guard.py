@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -158,6 +160,23 @@ def test_the_bound_is_not_idle():
         for behind, next_cost in starve(rng, tenants=8, share=1 / 3, devices=1, steps=150, changes=False, favourites=1):
             worst = max(worst, float((behind - next_cost).max()) / slack)
     assert worst > 0.3
+
+
+def test_a_rate_that_owes_nobody_anything_is_told_without_all_tenants():
+    """By the least rate that is due: never wrong, also at the very rate, and no slower answer where it is far off."""
+    rng, answers = np.random.default_rng(5), Counter()
+    guard, next_cost, weights = guard_of(0.3, *rng.lognormal(size=6)), rng.lognormal(size=6), np.ones(6, dtype=bool)
+    for arm in range(400):
+        tenant = int(rng.integers(6))
+        guard.start(tenant, arm, float(rng.lognormal()))
+        if arm % 3:
+            guard.finish(tenant, arm, float(rng.lognormal()))
+        owed, least = guard.owed(weights, next_cost), min(map(guard.due, range(6), next_cost))
+        answers[owed is None, guard.owes_nobody(least)] += 1
+        assert not guard.owes_nobody(guard._rate_now())
+        next_cost[tenant] = rng.lognormal()
+    assert answers[False, True] == answers[True, False] == 0
+    assert min(answers[True, True], answers[False, False]) > 20
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4])
