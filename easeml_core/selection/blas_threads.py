@@ -11,6 +11,8 @@ from threadpoolctl import ThreadpoolController
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from threadpoolctl import LibController
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
@@ -20,16 +22,24 @@ def one_thread() -> Iterator[None]:
     scheduler that is rebuilt in another process must be the same. The products of a single decision are too small to
     be shared among threads.
     """
-    with _controller().limit(limits=1, user_api="blas"):
+    found = [(library, library.get_num_threads()) for library in _libraries()]
+    several = [(library, threads) for library, threads in found if threads is not None and threads > 1]
+    for library, _ in several:
+        library.set_num_threads(1)
+    try:
         yield
+    finally:
+        for library, threads in several:
+            library.set_num_threads(threads)
 
 
 @cache
-def _controller() -> ThreadpoolController:
+def _libraries() -> tuple[LibController, ...]:
     """The libraries of numpy and of scipy; looking for them takes milliseconds.
 
-    scipy loads its own BLAS on first use; a library that is not loaded yet would not be limited to one thread.
+    They are set one by one: ``ThreadpoolController.limit`` describes each of them anew, which takes as long as a
+    decision. scipy loads its own BLAS on first use; a library that is not loaded yet would not be limited.
     """
     import scipy.linalg  # noqa: F401 - loads the library that is limited
 
-    return ThreadpoolController()
+    return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)

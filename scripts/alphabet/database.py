@@ -440,8 +440,8 @@ _FUNCTIONS = (
         Kind.FUNCTION,
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
-        "asker, audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, kind_of_caller, "
-        "lease, lease_seconds, queue_place, refuse, was_restarted",
+        "add_decision, asker, audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, "
+        "kind_of_caller, lease, lease_seconds, look, queue_place, refuse, seen, was_restarted",
         prefix="work.",
     ),
 )

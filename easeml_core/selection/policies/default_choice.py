@@ -344,7 +344,7 @@ class DefaultChoice:
             first = self._limits.first_class(rates > 0)
             rates, cheapest = np.where(first, rates, 0.0), np.where(first, cheapest, np.inf)
             rates = self._dialled(board, first, rates)
-        if not self._guard.owes_nobody(board.due.item(board.due.argmin())):
+        if not self._guard.owes_nothing(board.due.item(board.due.argmin())):
             owed = self._guard.owed(board.rate > 0, board.next_cost)
             if owed is not None:
                 return self._choice(board, rates, owed, int(board.arm[owed]), guarded=True)

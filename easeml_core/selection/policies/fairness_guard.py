@@ -145,8 +145,8 @@ class Guard:
         taken = self.charged.item(tenant) + self._committed.item(tenant) + next_cost
         return self._joined_at.item(tenant) + taken / self._weights.item(tenant)
 
-    def owes_nobody(self, least_due: float) -> bool:
-        """Whether ``owed`` finds nobody, by the least ``due`` of the tenants that wait; False where it is too close."""
+    def owes_nothing(self, least_due: float) -> bool:
+        """Whether ``owed`` is None, by the least ``due`` of the tenants that wait; False where it is too close."""
         return self.share == 0 or self._rate_now() < least_due * _SURELY
 
     def _rate_now(self) -> float:

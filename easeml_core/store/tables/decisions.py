@@ -7,13 +7,13 @@ that. A request key makes one batch. The newest settings hold; earlier ones neve
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject
 from easeml_core.errors import NotFoundError
-from easeml_core.store.database import NEWS_CHANNEL, NOTIFY, known_topics
+from easeml_core.store.database import NEWS_CHANNEL, known_topics
 from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, records, row, rows, scalar
 from easeml_core.store.tables.trials import RUNS_HERE, offered
@@ -21,7 +21,7 @@ from easeml_core.store.tables.trials import RUNS_HERE, offered
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from easeml_core.entities import Study
 
@@ -92,14 +92,9 @@ _TRIALS = f"""SELECT {_COLUMNS}, t.finished_at IS NULL AND coalesce(t.lease_unti
   t.reevaluates, t.retries, t.failure_kind, t.start_seconds
   FROM work.trials t LEFT JOIN work.observations o ON o.trial_id = t.id
   LEFT JOIN work.quality_checks q ON q.trial_id = t.id AND q.outcome = 'not held'"""
-# One trip to the server for both: the second statement sees what was committed before the lock was granted.
-_SEEN = f"""
-SELECT now() AS now, k.version + (SELECT count(*) FROM work.catalogue_changes) AS version,
-       (SELECT max(id) FROM work.selection_settings) AS settings_id,
-       (SELECT id FROM work.suggestion_batches WHERE request_key = :key) AS batch_id, t.*
-FROM work.catalogue k LEFT JOIN ({_TRIALS} WHERE t.id > :last OR t.id = ANY(:known)) t ON true ORDER BY t.id
-"""
-_LOOK = f"SELECT FROM work.locks WHERE name = 'suggest' FOR UPDATE; {_SEEN}"
+# Functions, whose plans a session keeps: to plan took longer than to execute (migration 0041).
+_SEEN = "SELECT work.seen(%(key)s, %(last)s, %(known)s)"
+_LOOK = "SELECT work.look(%(key)s, %(last)s, %(known)s)"
 
 
 def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Sequence[int] = ()) -> Look:
@@ -111,18 +106,27 @@ def look(tx: Connection, *, request_key: str, last: int = NO_TRIAL, known: Seque
         last: The largest id of a trial that was seen; those above it are new.
         known: Trials to ask about, those that were open.
     """
-    return _look_of(rows(tx, _LOOK, key=request_key, last=last, known=list(known)))
+    return _look_of(tx, _LOOK, request_key, last, known)
 
 
 def glance(tx: Connection, *, last: int = NO_TRIAL, known: Sequence[int] = (), request_key: str = "") -> Look:
     """As ``look``, for a caller that decides nothing: without the lock, in a transaction of ``Store.snapshot``."""
-    return _look_of(rows(tx, _SEEN, key=request_key, last=last, known=list(known)))
+    return _look_of(tx, _SEEN, request_key, last, known)
 
 
-def _look_of(found: Sequence[Row[Any]]) -> Look:
-    first = found[0]
-    trials = tuple(KnownTrial._make(list(r)[4:]) for r in found if r.id is not None)
-    return Look(first.now, first.version, first.settings_id, first.batch_id, trials)
+def _look_of(tx: Connection, sql: str, key: str, last: int, known: Sequence[int]) -> Look:
+    values = {"key": key, "last": last, "known": list(known)}
+    now, catalogue, settings_id, batch_id, trials = tx.exec_driver_sql(sql, values).scalar_one()
+    return Look(_moment(now), catalogue, settings_id, batch_id, tuple(map(_known, trials or ())))
+
+
+def _known(fields: list[Any]) -> KnownTrial:
+    trial = KnownTrial._make(fields)
+    return trial if trial.finished_at is None else trial._replace(finished_at=_moment(fields[10]))
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def training_functions(tx: Connection) -> list[str]:
@@ -183,21 +187,9 @@ def candidate_names(tx: Connection, candidate_ids: Sequence[int]) -> dict[int, s
     return {r.id: r.name for r in found}
 
 
-_BATCH = """batch AS (
-  INSERT INTO work.suggestion_batches (request_key, policy, requested, settings_id)
-  VALUES (:request_key, :policy, :requested, (SELECT max(id) FROM work.selection_settings)) RETURNING id),
-"""
-# One trip to the server for the news and the rows; the news leaves at the commit.
-_ADD = f"""{NOTIFY};
-WITH %s trial AS (
-  INSERT INTO work.trials (study_id, candidate_id, data_version_id, device, limit_seconds, lease_until)
-  VALUES (:study_id, :candidate_id, :data_version_id, :device, :limit_seconds,
-          now() + make_interval(secs => :reserve_seconds)) RETURNING id)
-INSERT INTO work.suggestions (batch_id, position, trial_id, reasons, rival)
-SELECT %s, :position, trial.id, CAST(:reasons AS jsonb), CAST(:rival AS jsonb) FROM %s RETURNING batch_id, trial_id
-"""
-_ADD_FIRST = _ADD % (_BATCH, "batch.id", "trial, batch")
-_ADD_NEXT = _ADD % ("", ":batch_id", "trial")
+_ADD = """SELECT * FROM work.add_decision(%(batch_id)s, %(request_key)s, %(policy)s, %(requested)s, %(position)s,
+  %(study_id)s, %(candidate_id)s, %(data_version_id)s, %(device)s, %(limit_seconds)s, %(reasons)s, %(rival)s,
+  %(reserve_seconds)s, %(channel)s, %(topics)s)"""
 
 
 # What names another tenant's study lies apart, for who may read it.
@@ -246,26 +238,25 @@ def add_decision(
         BudgetExhaustedError: The reservation, or one more open trial, exceeds what study or tenant may use.
         AlreadyExistsError: The candidate has a trial on these data.
     """
-    (added,) = rows(
-        tx,
-        _ADD_FIRST if batch.id is None else _ADD_NEXT,
-        batch_id=batch.id,
-        request_key=batch.request_key,
-        policy=batch.policy,
-        requested=batch.requested,
-        position=position,
-        channel=NEWS_CHANNEL,
-        topics=known_topics(f"study:{study.name}"),
-        study_id=study.id,
-        candidate_id=candidate_id,
-        data_version_id=data_version_id,
-        device=device,
-        limit_seconds=limit_seconds,
-        reasons=as_json(reasons),
-        rival=None if rival is None else as_json(rival),
-        reserve_seconds=reserve_seconds,
-    )
-    return added.batch_id, added.trial_id
+    values = {
+        "batch_id": batch.id,
+        "request_key": batch.request_key,
+        "policy": batch.policy,
+        "requested": batch.requested,
+        "position": position,
+        "channel": NEWS_CHANNEL,
+        "topics": known_topics(f"study:{study.name}"),
+        "study_id": study.id,
+        "candidate_id": candidate_id,
+        "data_version_id": data_version_id,
+        "device": device,
+        "limit_seconds": limit_seconds,
+        "reasons": as_json(reasons),
+        "rival": None if rival is None else as_json(rival),
+        "reserve_seconds": reserve_seconds,
+    }
+    batch_id, trial_id = tx.exec_driver_sql(_ADD, values).one()
+    return batch_id, trial_id
 
 
 def add_batch(tx: Connection, *, request_key: str, policy: str, requested: int) -> int | None:

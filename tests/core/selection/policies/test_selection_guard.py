@@ -162,7 +162,7 @@ def test_the_bound_is_not_idle():
     assert worst > 0.3
 
 
-def test_a_rate_that_owes_nobody_anything_is_told_without_all_tenants():
+def test_a_rate_below_all_that_is_due_owes_no_trial():
     """By the least rate that is due: never wrong, also at the very rate, and no slower answer where it is far off."""
     rng, answers = np.random.default_rng(5), Counter()
     guard, next_cost, weights = guard_of(0.3, *rng.lognormal(size=6)), rng.lognormal(size=6), np.ones(6, dtype=bool)
@@ -172,8 +172,8 @@ def test_a_rate_that_owes_nobody_anything_is_told_without_all_tenants():
         if arm % 3:
             guard.finish(tenant, arm, float(rng.lognormal()))
         owed, least = guard.owed(weights, next_cost), min(map(guard.due, range(6), next_cost))
-        answers[owed is None, guard.owes_nobody(least)] += 1
-        assert not guard.owes_nobody(guard._rate_now())
+        answers[owed is None, guard.owes_nothing(least)] += 1
+        assert not guard.owes_nothing(guard._rate_now())
         next_cost[tenant] = rng.lognormal()
     assert answers[False, True] == answers[True, False] == 0
     assert min(answers[True, True], answers[False, False]) > 20
