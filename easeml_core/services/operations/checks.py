@@ -73,7 +73,7 @@ def check_scheduler(tx: Connection, logins: int) -> Check:
         logins: How many logins of tenants there are.
     """
     name, life = "scheduler", suggestion_requests.scheduler_life(tx)
-    if not logins and not life.waiting:
+    if not logins and not life.waiting and not life.alive:
         return Check(name, "ok", "`easeml scheduler` is not needed: no tenant has a login")
     waiting = counted(life.waiting, "request for suggestions waits", "requests for suggestions wait")
     remedy = "start `easeml scheduler` with the address of easeml_scheduler; what waits is decided as soon as it starts"

@@ -36,6 +36,7 @@ from easeml_core.store.queries import health
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import claims
+from easeml_core.store.tables.suggestion_requests import note_beat
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +133,11 @@ def test_logins_of_another_database_on_the_server_are_not_ours(database: Any, ro
             map_login(tx, login, [tenant])
         checks = answer(check_database(database.url(role), "--database"))
         assert (checks["scheduler"].state, checks["tenants"].found[:20]) == ("warning", "logins of tenants: 1")
+        with database.owner.begin() as tx:
+            map_login(tx, login, [])
+            note_beat(tx, None)
+        checks = answer(check_database(database.url(role), "--database"))
+        assert "1 process of `easeml scheduler` at work" in checks["scheduler"].found  # for workers' logins, say
     finally:
         with database.server._administering() as server:
             server.execute(f'DROP ROLE "{login}"')
