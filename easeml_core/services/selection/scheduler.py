@@ -174,7 +174,8 @@ class LiveScheduler:
                 except _NotReadyError:
                     continue
                 self._memory = memory
-                return answer
+                if answer is not None:
+                    return answer
         raise AssertionError  # the last try decides
 
     def _load_ahead(self, request_key: str) -> Memory | None:
@@ -200,8 +201,11 @@ class LiveScheduler:
         request_key: str,
         *,
         is_last_try: bool = True,
-    ) -> tuple[Suggestions, Memory | None]:
+    ) -> tuple[Suggestions | None, Memory | None]:
         """Return the answer, and the state to keep once it is committed.
+
+        No answer where trials have been retried or taken back from lost workers, and it is not the last try: they are
+        committed as they are, free for any caller, and everything is loaded without the lock.
 
         Raises:
             _NotReadyError: Everything must be loaded again, or there is something to learn, and it is not the last try.
@@ -213,7 +217,7 @@ class LiveScheduler:
             return Suggestions.of(*decisions.batch_of_request(tx, request_key)), memory
         if memory is not None and not memory.catch_up(seen):
             if not is_last_try and not any(t.failure_kind is not None for t in seen.trials):
-                raise _NotReadyError  # after a failure, trials may be retried, and all is loaded once more anyway
+                raise _NotReadyError  # after a failure, trials may be retried: that comes before the load
             memory = None
         if memory is not None and memory.scheduler.needs_refit and not is_last_try:
             # With what has been taken in: it is committed, and the next look has the failures no more.
@@ -231,6 +235,8 @@ class LiveScheduler:
         left_behind = is_due or memory is None or any(t.is_over for t in seen.trials)
         if left_behind and leases.expire_leases(tx):
             memory = None
+        if memory is None and not is_last_try:
+            return None, None
         now = _Round(self, tx, seen, memory or self.load(tx, seen), Batch(request_key, "", count), device)
         now.fill(left_behind=left_behind)
         return Suggestions.of(now.batch.policy, now.given), now.kept(awaits_retry=bool(failed), offered_at=offered_at)

@@ -181,6 +181,16 @@ def test_while_one_loads_others_decide(installation: Any, loads: list[int]) -> N
     assert installation.agrees(live, 100)
 
 
+def is_held(installation: Any) -> bool:
+    """Whether a decision is under way."""
+    try:
+        with installation.store.begin() as tx, waiting_briefly(tx, 1):
+            lock(tx, "suggest")
+    except ConcurrentUpdateError:
+        return True
+    return False
+
+
 def test_what_is_learnt_anew_is_learnt_without_the_lock(
     installation: Any, loads: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,12 +202,7 @@ def test_what_is_learnt_anew_is_learnt_without_the_lock(
     refit = DefaultScheduler._refit
 
     def watched(scheduler: DefaultScheduler) -> None:
-        try:
-            with installation.store.begin() as tx, waiting_briefly(tx, 1):
-                lock(tx, "suggest")
-            held.append(False)
-        except ConcurrentUpdateError:
-            held.append(True)
+        held.append(is_held(installation))
         refit(scheduler)
 
     monkeypatch.setattr(DefaultScheduler, "_refit", watched)
@@ -314,11 +319,37 @@ def test_what_failed_because_of_its_task_waits_for_a_place_and_is_asked_for_agai
         ended = {"attempt": attempt, "state": TrialState.CANCELLED, "cost_seconds": 1.0}
         assert leases.finish_trial(tx, trial_id=other.trial_id, **ended)
     (again,) = ask(installation, live)
-    assert (again.candidate, len(asked)) == (first.candidate, 4)
+    assert (again.candidate, len(asked)) == (first.candidate, 6)
     installation.end(again)
     ask(installation, live)
     ask(installation, live)
-    assert len(asked) == 5
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost worker", "failed task"])
+def test_what_must_be_handed_out_again_is_written_first_and_then_loaded_without_the_lock(
+    is_lost: bool, installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[bool] = []
+    load = LiveScheduler.load
+
+    def watched(live: LiveScheduler, *given: Any) -> Any:
+        held.append(is_held(installation))
+        return load(live, *given)
+
+    monkeypatch.setattr(LiveScheduler, "load", watched)
+    live = LiveScheduler(installation.store)
+    (first,) = ask(installation, live)
+    if is_lost:
+        installation.begin(first)
+        installation.let_run_out(first)
+    else:
+        fail_by_task(installation, first)
+    (again,) = ask(installation, live)
+    assert (again.study, again.candidate) == (first.study, first.candidate)
+    assert held == [False, False]
+    monkeypatch.setattr(LiveScheduler, "load", load)
+    assert installation.agrees(live, 100)
 
 
 def test_what_nobody_started_is_handed_out_again_from_memory(installation: Any, loads: list[int]) -> None:
