@@ -1,9 +1,10 @@
 """Choose the next trials over all studies, and store each with its reasons.
 
-A ``LiveScheduler`` keeps its state between calls; ``suggest_trials`` makes one for a single call. Each call is one
+A ``LiveScheduler`` keeps its state between calls; ``suggest_trials`` makes one for a single call. Each decision is one
 transaction under the lock ``suggest``: it reads what has changed since the last call (``scheduler_state.py``), chooses
-and writes the next trials, and commits. When the transaction fails, or a change cannot be applied to the state,
-everything is loaded again, so a scheduler that has run for weeks decides as one that was started now.
+and writes the next trials, and commits. What takes seconds with many results, to load or to learn, comes before it,
+without the lock. When the transaction fails, or a change cannot be applied to the state, everything is loaded again, so
+a scheduler that has run for weeks decides as one that was started now.
 """
 
 from __future__ import annotations
