@@ -1,6 +1,6 @@
 """Check the language of documentation and code against the list of phrases: ``python scripts/language.py [PATH ...]``.
 
-The list, ``scripts/phrases.toml``, holds phrases that make technical text hard to read, and what to write instead. They
+The list, ``scripts/measuring/phrases.toml``, holds phrases that make technical text hard to read, and what to write instead. They
 are searched in Markdown outside code blocks, in comments, docstrings and string literals of Python files, and in the
 text of HTML templates; parts of identifiers are searched in Python names. General checkers of prose (proselint, Vale)
 judge essays; they know neither our terms nor which parts of a Python file are prose.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-LIST = Path(__file__).with_name("phrases.toml")
+LIST = Path(__file__).parent / "measuring" / "phrases.toml"
 
 
 @dataclass(frozen=True)
