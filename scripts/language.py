@@ -1,9 +1,9 @@
 """Check the language of documentation and code against the list of phrases: ``python scripts/language.py [PATH ...]``.
 
-The list, ``scripts/measuring/phrases.toml``, holds phrases that make technical text hard to read, and what to write instead. They
-are searched in Markdown outside code blocks, in comments, docstrings and string literals of Python files, and in the
-text of HTML templates; parts of identifiers are searched in Python names. General checkers of prose (proselint, Vale)
-judge essays; they know neither our terms nor which parts of a Python file are prose.
+The list, ``scripts/measuring/phrases.toml``, holds phrases that make technical text hard to read, and what to write
+instead. They are searched in Markdown outside code blocks, in comments, docstrings and string literals of Python files,
+and in the text of HTML templates; parts of identifiers are searched in Python names. General checkers of prose
+(proselint, Vale) judge essays; they know neither our terms nor which parts of a Python file are prose.
 
 Exit status: 0 no finding, 1 findings, 2 wrong usage.
 """
