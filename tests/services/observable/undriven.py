@@ -59,11 +59,6 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "tenant acknowledge",
     ),
     *_undriven(
-        Kind.EVENT,
-        "The event tells of a result that was measured again, on open rows; these worlds measure none.",
-        "news not-held",
-    ),
-    *_undriven(
         Kind.COMMAND,
         "The process needs a role that suggests, and answers with what the scheduler does, which devices here run.",
         "scheduler",
