@@ -32,8 +32,7 @@ with DAG("digits", schedule=NIGHTLY, catchup=False):
 
     @task_group
     def release(study, model_id, quality):
-        gate = easeml.GateOperator(task_id="gate", study=study, model_id=model_id)
-        asked = gate.output["request_id"]
+        asked = easeml.GateOperator(task_id="gate", study=study, model_id=model_id).output["request_id"]
         easeml.PromoteModelOperator(task_id="promote", study=study, model_id=model_id, gate_request_id=asked)
 
     register >> suggest

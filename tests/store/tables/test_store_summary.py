@@ -91,6 +91,9 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "judging_at": None,
         "refusal": None,
         "best_trial_id": None,
+        "not_held": 0,
+        "not_held_trial": None,
+        "not_held_at": None,
         "all_trials": 0,
     }
 
