@@ -26,22 +26,38 @@ class Reaper:
 
     def __init__(self) -> None:
         self.owner = os.getpid()
+        self._known: set[str] = set()
+        self._process = self._started()
+
+    def _started(self) -> subprocess.Popen[str]:
         command = (sys.executable, "-I", "-S", __file__, str(self.owner))
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
     def kills(self, group: int) -> None:
         """Kill the process group at the death of this process."""
+        self._known.add(f"group {group}")
         self._say(f"group {group}")
 
     def forgets(self, group: int) -> None:
         """Leave the group alone: it has ended, and another one may get its number."""
+        self._known.discard(f"group {group}")
         self._say(f"forget {group}")
 
     def removes(self, folder: Path) -> None:
         """Stop the database servers in the folder and remove it at the death of this process."""
+        self._known.add(f"folder {folder}")
         self._say(f"folder {folder}")
 
     def _say(self, line: str) -> None:
+        try:
+            self._write(line)
+        except BrokenPipeError:  # a test has killed all processes below it; the next one is told everything
+            self._process.wait()
+            self._process = self._started()
+            for known in sorted(self._known):
+                self._write(known)
+
+    def _write(self, line: str) -> None:
         assert self._process.stdin is not None  # it is a pipe
         print(line, file=self._process.stdin, flush=True)
 

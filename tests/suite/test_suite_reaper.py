@@ -26,6 +26,8 @@ server = subprocess.Popen(sleeper)
 (Path(sys.argv[1]) / "postmaster.pid").write_text(f"{server.pid}\\n")
 for group in (left.pid, ended.pid):
     reaper().kills(group)
+reaper()._process.kill()  # as a test does that kills all processes below it
+reaper()._process.wait()
 reaper().forgets(ended.pid)
 reaper().removes(Path(sys.argv[1]))
 print(left.pid, server.pid, ended.pid, flush=True)
