@@ -148,7 +148,7 @@ def measure(*, waiters: int, seconds: float, poll: float) -> dict[str, Any]:
         load.installation(8, 2) as (server, owner, _),
         contextlib.closing(Store(server.url("easeml_worker", "easeml"))) as worker,
         contextlib.closing(Store(server.url("easeml_referee", "easeml"))) as referee,
-        patch.object(triggers, "open_waiting", lambda _: (worker, until)),
+        patch.object(triggers, "_open", lambda _: (worker, until)),
     ):
         with owner.begin() as tx:
             change(tx, "ANALYZE work.studies")
