@@ -24,6 +24,7 @@ import click
 from cells.environments import REPOSITORY, CellError, build_wheel, make_environment, release_of, run
 from cells.stock_airflow import stock_airflow
 from cells.walk import steps
+from stack.failures import StackError
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "matrix.jsonl"
 PAGE, BEGIN, END = REPOSITORY / "docs" / "install.md", "<!-- matrix -->", "<!-- /matrix -->"
@@ -68,7 +69,7 @@ def try_cell(airflow: str, python: str, wheel: Path, *, lowest: bool, keep: bool
                 began = time.monotonic()
                 found[step] = do()
                 click.echo(f"  {step}: {found[step]} ({time.monotonic() - began:.0f} s)")
-    except CellError as error:
+    except (CellError, StackError) as error:  # the latter: Airflow refuses a request, or does not answer
         failure = f"{step}: {error}"
         click.echo(f"  {failure}", err=True)
     finally:
