@@ -5,7 +5,8 @@ from alembic import op
 revision = "0040"
 down_revision = "0039"
 
-# Acts of logins: who acts begins with the login, whoever has written the row. A user of the pages may be called alike.
+# Acts of logins: the actor begins with the login, also where another role writes the row. A user of the pages may have
+# the same name.
 _OF_LOGINS = "left(a.who, 9) IN ('easeml_t_', 'easeml_d_') AND a.door NOT IN ('page', 'service')"
 
 MOST = 10_000
