@@ -60,8 +60,8 @@ BEGIN
 END $$;
 """
 
-# The tenant's row is locked first, in every case: the second transaction sees what the first has written. What the tenant
-# may use is read from the locked row; only where it is limited are its trials counted.
+# The tenant's row is locked first, in every case: the second transaction sees what the first has written. What the
+# tenant may use is read from the locked row; only where it is limited are its trials counted.
 LIMITS = """
 CREATE OR REPLACE FUNCTION work.trials_within_limits() RETURNS trigger LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
