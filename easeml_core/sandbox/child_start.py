@@ -375,8 +375,12 @@ class _SharedServer:
         if len(os.fsencode(path)) > _LONGEST_PATH:
             message = f"the path of the fork server's socket is longer than {_LONGEST_PATH} bytes: {path}"
             raise OSError(message)
-        with self._connected(path) as control:
-            return _ask(control, request, with_input=with_input)
+        try:
+            with self._connected(path) as control:
+                return _ask(control, request, with_input=with_input)
+        except (BrokenPipeError, ConnectionResetError):  # it ended when its idle time was over, or was killed
+            with self._connected(path) as control:
+                return _ask(control, request, with_input=with_input)
 
     def _connected(self, path: Path) -> socket.socket:
         control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -402,8 +406,9 @@ class _SharedServer:
             listener.bind(str(unnamed))
             unnamed.chmod(0o600)
             listener.listen(128)
+            identity = fork_server.identity_of(unnamed)
             unnamed.rename(path)
-            _popen(listener, str(path)).wait()  # it goes on in a fork of itself
+            _popen(listener, str(path), identity).wait()  # it goes on in a fork of itself
 
 
 _own: _OwnServer | None = None

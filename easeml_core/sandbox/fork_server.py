@@ -73,15 +73,16 @@ _CREDENTIALS = struct.Struct("3i")
 def main(arguments: list[str]) -> None:
     """Serve on descriptor ``arguments[0]``: a socket of the process that started this one, or a listener.
 
-    With a socket file as the second argument the descriptor is a listener, and the server goes on without its starter.
+    With a socket file and its identity as further arguments the descriptor is a listener, and the server goes on
+    without its starter.
     """
     control = socket.socket(fileno=int(arguments[0]))
-    path = Path(arguments[1]) if arguments[1:] else None
-    if path is not None and os.fork():
+    name = _Name(Path(arguments[1]), arguments[2]) if arguments[1:] else None
+    if name is not None and os.fork():
         os._exit(0)  # the starter waits for this one alone
     child_guard.keep_to_itself()
     _title()
-    request = _Server(control, path).serve()
+    request = _Server(control, name).serve()
     if request is not None:
         _run(request)
 
@@ -132,6 +133,32 @@ def peer_of(connection: socket.socket) -> Peer:
     return Peer(*_CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)))
 
 
+def identity_of(path: Path) -> str:
+    """What tells a socket file from one that replaced it; a file system may give the number of a node again."""
+    status = path.stat()
+    return f"{status.st_ino}-{status.st_mtime_ns}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """The socket file of a server.
+
+    Attributes:
+        path: Where clients look.
+        identity: Of the file that the starter made: the server may begin when another one has replaced it.
+    """
+
+    path: Path
+    identity: str
+
+    def holds(self) -> bool:
+        """Whether the file still is there: a server whose file was removed or replaced gets no new clients."""
+        try:
+            return identity_of(self.path) == self.identity
+        except OSError:
+            return False
+
+
 @dataclass(slots=True, eq=False)
 class _Job:
     """A job as the server sees it.
@@ -157,17 +184,18 @@ class _Server:
     """One thread that receives requests, forks, and waits for the jobs.
 
     Args:
-        control: Of the starter, or the listener of ``path``.
-        path: The socket file. Without it the server has one client, and ends with it.
+        control: Of the starter, or the listener of ``name``.
+        name: The socket file. Without it the server has one client, and ends with it.
     """
 
-    def __init__(self, control: socket.socket, path: Path | None) -> None:
-        self._path, self._inode = path, None if path is None else path.stat().st_ino
+    def __init__(self, control: socket.socket, name: _Name | None) -> None:
+        self._name = name
         self._selector = selectors.DefaultSelector()
         self._jobs: set[_Job] = set()
+        self._clients: set[socket.socket] = set()
         self._used = time.monotonic()
         self._is_over = False
-        if path is None:
+        if name is None:
             self._watch(control, partial(self._answer, control))
             self._watch(os.pidfd_open(peer_of(control).pid), self._end)
         else:
@@ -176,14 +204,17 @@ class _Server:
     def serve(self) -> Request | None:
         """Answer until there is no reason to go on; returns the request in a process that was forked for one."""
         gc.disable()
-        while not self._has_ended():
-            for key, _ in self._selector.select(_POLL_SECONDS):
+        while True:
+            is_free = self._is_free()
+            events = self._selector.select(0 if is_free else _POLL_SECONDS)
+            if is_free and (self._name is None or not events):  # no client has connected meanwhile
+                return None
+            for key, _ in events:
                 if self._selector.get_map().get(key.fd) is not key:
                     continue  # an earlier one of these events has closed it
                 request: Request | None = key.data()
                 if request is not None:
                     return request
-        return None
 
     def _watch(self, file: socket.socket | int, react: Callable[[], Request | None]) -> None:
         self._selector.register(file, selectors.EVENT_READ, react)
@@ -196,17 +227,17 @@ class _Server:
         """The only client has ended, and its jobs end likewise."""
         self._is_over = True
 
-    def _has_ended(self) -> bool:
-        if self._path is None or self._jobs:
-            return self._is_over and not self._jobs
-        return time.monotonic() - self._used > IDLE_SECONDS or not self._is_named(self._path)
+    def _is_free(self) -> bool:
+        """Whether nothing keeps it: no job, and neither its client, where it has one alone, nor a name.
 
-    def _is_named(self, path: Path) -> bool:
-        """Whether the file still is this server's socket: one that was removed or replaced gets no new clients."""
-        try:
-            return path.stat().st_ino == self._inode
-        except OSError:
+        A client that has connected may still send its request, so it keeps a server that has lost its name, but not
+        for longer than IDLE_SECONDS.
+        """
+        if self._jobs:
             return False
+        if self._name is None:
+            return self._is_over
+        return time.monotonic() - self._used > IDLE_SECONDS or not (self._clients or self._name.holds())
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -215,6 +246,8 @@ class _Server:
             time.sleep(_PAUSE_SECONDS)
             return
         if peer_of(connection).uid == os.geteuid():
+            self._used = time.monotonic()
+            self._clients.add(connection)
             self._watch(connection, partial(self._answer, connection))
         else:
             connection.close()
@@ -229,7 +262,8 @@ class _Server:
         request, is_job = None, False
         if not content:  # the client has gone
             self._close(connection)
-            self._is_over |= self._path is None
+            self._clients.discard(connection)
+            self._is_over |= self._name is None
         elif len(files) == _DESCRIPTORS and not flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
             line: socket.socket | None = None
             try:

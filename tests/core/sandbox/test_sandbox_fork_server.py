@@ -210,13 +210,32 @@ def test_a_server_without_its_file_ends_after_its_jobs(folder: Path, shared: Pat
 def test_of_servers_that_start_at_once_every_one_answers(folder: Path, shared: Path) -> None:
     first = child_start._SHARED._connected(shared)
     child_start._SHARED._begin(shared)
+    assert run(folder, "print(2)") == "2\n"  # the second server has started, so the first one has missed its name
     with first:
         request = Request("looks", (), str(folder), child_start.clean_environment(1), ())
         (folder / "looks.py").write_text("print(1)")
         child = child_start._ask(first, request, with_input=False)
         assert child.stdout.read() == b"1\n"
         assert child.wait() in (0, -signal.SIGKILL)
-    assert run(folder, "print(2)") == "2\n"
+    assert eventually(lambda: len(servers(shared)) == 1)
+
+
+def test_a_server_that_ends_between_the_connection_and_the_request_is_replaced(
+    folder: Path, shared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(folder, "")
+    ask, ended = child_start._ask, []
+
+    def ends_first(*arguments: Any, **more: Any) -> Any:
+        if not ended:
+            ended.extend(servers(shared))
+            ended[0].kill()
+            assert eventually(lambda: gone(ended[0].pid))
+        return ask(*arguments, **more)
+
+    monkeypatch.setattr(child_start, "_ask", ends_first)
+    assert run(folder, "print(3)") == "3\n"
+    assert not caplog.text  # it would say that the child started cold
 
 
 def test_what_cannot_be_served_starts_cold_and_the_log_says_why(
