@@ -64,12 +64,12 @@ _PARAMETER = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. -]{0,249}")
 
 _TAGS = (
     *("data_version", "candidate", "kind", "state", "failure", "failure_kind", "attempt", "device"),
-    *("reevaluates", "implementation"),
+    *("reevaluates", "implementation", "checked"),
 )
 """Fields of a trial that are tags of its run."""
 
 _ALL_ENDED = "easeml.ended_trials"
-"""Tag of an experiment: the number of ended trials whose runs it has. Trials never vanish, so the count suffices."""
+"""Tag of an experiment: how many ended and checked trials its runs show. Trials never vanish, so counts suffice."""
 _ALSO_DELETED = 3
 """MLflow's number for existing and deleted runs: a deleted one is not created again."""
 _PAGE, _MOST_PARAMETERS, _MOST_METRICS = 1000, 100, 1000  # of one request; MLflow refuses more
@@ -260,7 +260,7 @@ class _StudyMirror:
             return done
         experiment = self._find_experiment()
         self._experiment_id = experiment.experiment_id
-        if experiment.tags.get(_ALL_ENDED) != str(self._study.ended):
+        if experiment.tags.get(_ALL_ENDED) != self._study.progress:
             done = replace(done, runs=self._write_trials(tx))
         if models:
             versions = self._write_versions(models, artifacts.of_tenant(self._study.tenant))
@@ -287,7 +287,7 @@ class _StudyMirror:
         known = {run.data.tags[tag]: run for run in self._runs() if tag in run.data.tags}
         while (page := external.ended_trials(tx, self._study.id, after_id=last)) and len(refused) < _MOST_REFUSALS:
             for trial in page:
-                if _is_whole(found := known.get(str(trial.trial_id))):
+                if _is_whole(found := known.get(str(trial.trial_id)), trial):
                     continue
                 with _refusals(refused, f"trial {trial.trial_id}"):
                     self._write_run(_run_of_trial(trial), found, trials.curve_of(tx, trial.trial_id))
@@ -296,7 +296,7 @@ class _StudyMirror:
                     break
             last = page[-1].trial_id
         if not refused:
-            self._client.set_experiment_tag(self._experiment_id, _ALL_ENDED, str(self._study.ended))
+            self._client.set_experiment_tag(self._experiment_id, _ALL_ENDED, self._study.progress)
         self._refused += refused
         return written
 
@@ -318,6 +318,8 @@ class _StudyMirror:
             self._client.log_batch(run_id, params=plain[begin : begin + _MOST_PARAMETERS])
         figures: list[tuple[str, float | None, int, int]]
         figures = [("quality", run.quality, ended, 0), ("cost_seconds", run.cost_seconds, ended, 0)]
+        if run.corrected is not None:  # MLflow takes the point of the last step as the metric's value
+            figures.append(("quality", run.corrected[0], int(1000 * run.corrected[1].timestamp()), 1))
         for point in curve:
             at = begun + int(1000 * point.seconds), point.step
             figures += [("curve/quality", point.quality, *at), ("curve/loss", point.loss, *at)]
@@ -394,7 +396,8 @@ class _StudyMirror:
 class _Run:
     """The contents of a run in MLflow, which the tag ``key`` with the value ``id`` finds again.
 
-    ``tags`` come without the prefix ``easeml.``, and those that are None are left out. Quality is in [0, 1].
+    ``tags`` come without the prefix ``easeml.``, and those that are None are left out. Quality is in [0, 1];
+    ``corrected`` is what the referee has measured, and when, where the stated quality did not hold.
     """
 
     key: str
@@ -407,20 +410,25 @@ class _Run:
     tags: Mapping[str, object]
     quality: float | None
     cost_seconds: float | None = None
+    corrected: tuple[float, datetime] | None = None
 
 
 def _run_of_trial(trial: MirroredTrial) -> _Run:
+    corrected = None
+    if trial.checked == "not held" and trial.measured is not None and trial.checked_at is not None:
+        corrected = trial.measured, trial.checked_at
     return _Run(
         key="easeml.trial_id",
         id=str(trial.trial_id),
         name=trial.candidate,
-        state=trial.state,
+        state=trial.state if corrected is None else TrialState.FAILED,
         started_at=trial.started_at,
         finished_at=trial.finished_at,
         parameters=trial.parameters,
         tags={name: getattr(trial, name) for name in _TAGS} | dict(trial.executor_details or {}),
         quality=trial.quality,
         cost_seconds=trial.cost_seconds,
+        corrected=corrected,
     )
 
 
@@ -438,9 +446,11 @@ def _run_of_model(model: ReleasedModel) -> _Run:
     )
 
 
-def _is_whole(run: Any) -> bool:
-    """Return whether nothing is left to do for the run: it has ended, or was deleted in MLflow."""
-    return run is not None and (run.info.status != "RUNNING" or run.info.lifecycle_stage == "deleted")
+def _is_whole(run: Any, trial: MirroredTrial | None = None) -> bool:
+    """Return whether nothing is left to do for the run: it has ended and shows the trial's check, or was deleted."""
+    if run is None or run.info.lifecycle_stage == "deleted":
+        return run is not None
+    return run.info.status != "RUNNING" and (trial is None or run.data.tags.get("easeml.checked") == trial.checked)
 
 
 def _text(value: Any) -> str:

@@ -6,7 +6,7 @@ Of sealed sets only the symbol of a released verdict is here.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from easeml_core.encoding import typed_record
 from easeml_core.entities import FailureKind, JsonObject, Parameters, TrialState
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _STUDIES = """
 SELECT s.id, s.name AS study, t.name AS tenant, s.metric, p.model_id AS production_model_id,
-       (SELECT count(*) FROM work.trials x WHERE x.study_id = s.id AND x.finished_at IS NOT NULL) AS ended
+       (SELECT count(*) FROM work.trials x WHERE x.study_id = s.id AND x.finished_at IS NOT NULL) AS ended,
+       (SELECT count(*) FROM work.quality_checks q WHERE q.study_id = s.id) AS checked
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id LEFT JOIN work.production p ON p.study_id = s.id
 WHERE s.name = ANY (CAST(:names AS text[])) OR CAST(:names AS text[]) IS NULL ORDER BY t.name, s.name
 """
@@ -28,9 +29,10 @@ _ENDED = """
 SELECT t.id AS trial_id, c.name AS candidate, c.kind, c.parameters, t.state, t.failure, t.attempt, t.device,
        t.failure_kind, t.executor AS implementation, t.executor_details,
        t.reevaluates, d.version AS data_version, o.quality, t.cost_seconds,
-       coalesce(t.started_at, t.suggested_at) AS started_at, t.finished_at
+       coalesce(t.started_at, t.suggested_at) AS started_at, t.finished_at,
+       q.outcome AS checked, q.measured, q.checked_at
 FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id JOIN work.data_versions d ON d.id = t.data_version_id
-LEFT JOIN work.observations o ON o.trial_id = t.id
+LEFT JOIN work.observations o ON o.trial_id = t.id LEFT JOIN work.quality_checks q ON q.trial_id = t.id
 WHERE t.study_id = :id AND t.finished_at IS NOT NULL AND t.id > :after ORDER BY t.id LIMIT :limit
 """
 
@@ -48,7 +50,7 @@ WHERE m.study_id = :id AND (v.passed OR EXISTS (
 
 @typed_record
 class MirroredStudy:
-    """A study, the model in production (None for none), and the number of its ended trials."""
+    """A study, the model in production (None for none), how many trials have ended, and how many were checked."""
 
     id: int
     study: str
@@ -56,11 +58,20 @@ class MirroredStudy:
     metric: str
     production_model_id: int | None
     ended: int
+    checked: int
+
+    @property
+    def progress(self) -> str:
+        """Both numbers in words; they only grow."""
+        return f"{self.ended}, {self.checked} checked"
 
 
 @typed_record
 class MirroredTrial:
-    """An ended trial; ``reevaluates`` is the trial whose model it evaluated again, None where it trained one."""
+    """An ended trial; ``reevaluates`` is the trial whose model it evaluated again, None where it trained one.
+
+    ``checked`` is what the referee has found at ``checked_at``, where it has measured the stated quality anew.
+    """
 
     trial_id: int
     candidate: str
@@ -79,6 +90,9 @@ class MirroredTrial:
     cost_seconds: float | None
     started_at: datetime
     finished_at: datetime
+    checked: Literal["held", "not held", "unmeasurable"] | None
+    measured: float | None
+    checked_at: datetime | None
 
 
 @typed_record
@@ -106,7 +120,7 @@ def mirrored_studies(tx: Connection, names: Sequence[str] | None = None) -> list
 
 
 def ended_trials(tx: Connection, study_id: int, *, after_id: int = 0, limit: int = 500) -> list[MirroredTrial]:
-    """Return ended trials of the study with an id above ``after_id``, by id, at most ``limit``; they never change."""
+    """Return ended trials of the study with an id above ``after_id``, by id, at most ``limit``; only checks change."""
     return records(tx, MirroredTrial, _ENDED, id=study_id, after=after_id, limit=limit)
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,6 +83,23 @@ def test_a_trial_that_has_not_ended_is_not_reported(lab: Any, mirrored: Mirror) 
         trials.add_trial(tx, study_id=found.id, candidate_id=candidate.id, data_version_id=version.id)
     assert sync_of(lab, mirrored, "full")["full"]["runs"] == 3
     assert set(seen(mirrored)["runs"]) == {"/lab/full"}
+
+
+def test_a_result_that_did_not_hold_is_no_finished_run_whenever_it_is_found_out(lab: Any, mirrored: Mirror) -> None:
+    sync_of(lab, mirrored, "full")
+    ((trial, artifact),) = lab.rows(f"SELECT trial_id, id FROM work.models WHERE id = {lab.models['full']['good']}")
+    lab.as_superuser(
+        "INSERT INTO work.quality_checks (trial_id, study_id, model_id, claimed, measured, tolerance) "
+        f"SELECT trial_id, study_id, id, .98, .5, .001 FROM work.models WHERE id = {artifact}"
+    )
+    assert sync_of(lab, mirrored, "full")["full"]["runs"] == 1
+    late = run_of(mirrored, trial)
+    assert (late["status"], late["tags"]["easeml.checked"]) == ("FAILED", "not held")
+    assert [point[:2] for point in late["metrics"]["quality"]] == [(0.98, 0), (0.5, 1)]
+    assert sync_of(lab, mirrored, "full")["full"]["runs"] == 0
+    at_once = replace(mirrored, prefix=f"{mirrored.prefix}-later")
+    sync_of(lab, at_once, "full")
+    assert run_of(at_once, trial) == late
 
 
 def test_a_learning_curve_is_there_point_by_point(lab: Any, mirrored: Mirror) -> None:
