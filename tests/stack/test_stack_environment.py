@@ -3,12 +3,14 @@
 import importlib.util
 import json
 import os
+import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from airflow.configuration import conf
 from cryptography.fernet import Fernet
 from stack.account import Account, Accounts
 from stack.components import FORKED, airflow_components, referee, suggesting_scheduler
@@ -51,6 +53,22 @@ def test_a_child_inherits_only_what_is_named(monkeypatch):
     assert "surprise" not in environment.values()
     assert environment["LANG"] == "C.UTF-8"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+
+
+def test_the_settings_that_the_page_recommends_are_those_of_the_stack_and_differ_from_airflows(environment):
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    table = page.partition("### Settings of Airflow that make it so\n")[2].partition("\n\n##")[0]
+    recommended = {}
+    for section, names, values, defaults in re.findall(r"\| `\[(\w+)\] ([^|]+) \| ([^|]+) \|([^|]*)\|", table):
+        names = re.sub(r"for \w+|`", "", names)
+        each = zip(*([w.strip(" `") for w in c.split(",") if w.strip()] for c in (names, values)), strict=True)
+        recommended |= {(section, name): value for name, value in each}
+        for name, default in zip(names.split(","), filter(None, defaults.strip().split(", ")), strict=False):
+            assert str(conf.get_default_value(section, name.strip())) in (default, f"{default}.0")
+    assert len(recommended) == 7
+    for (section, name), value in recommended.items():
+        assert environment[f"AIRFLOW__{section}__{name}".upper()] == value
+        assert str(conf.get_default_value(section, name)) != value
 
 
 def test_airflow_gets_no_address_but_its_own_and_the_workers(environment, places):
