@@ -29,7 +29,7 @@ from scipy.special import ndtri, ndtri_exp
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.gate import clause_tests, early_stopping
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import Decision, decide
+from easeml_core.gate.decision import Decision, decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
@@ -242,7 +242,7 @@ def critical_score(
     while high - low > 1:
         wins = (low + high) // 2
         counts = Outcomes(examples, wins, judged - wins, None, None, differing, judged if on_demand else None)
-        low, high = (low, wins) if decide(condition, counts, **asked).passed else (wins, high)
+        low, high = (low, wins) if decide_counts(condition, counts, **asked).passed else (wins, high)
     return judged, 2 * high - judged
 
 

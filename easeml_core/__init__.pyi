@@ -1,8 +1,14 @@
+from . import gate as gate
+from . import meter as meter
+from . import programs as programs
+from . import selection as selection
+from . import stats as stats
 from .config import GateConfig as GateConfig
 from .config import MeterConfig as MeterConfig
 from .config import SelectionConfig as SelectionConfig
 from .config import TrainingConfig as TrainingConfig
 from .errors import EasemlError as EasemlError
+from .selection.simulate.compare import simulate as simulate
 from .services.models.submission import submit_model as submit_model
 from .services.referee.requests import answer_of as answer_of
 from .services.referee.requests import file_gate_request as file_gate_request

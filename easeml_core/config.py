@@ -28,6 +28,8 @@ TAILS = ("hoeffding", "clopper-pearson")
 ESTIMATORS = ("exact", "paper")
 SAMPLINGS = ("fixed", "early")
 PRECISIONS = ("auto", "on", "off")
+OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
+"""Words for the dial from the mean to the worst-served tenant."""
 COST_MODES = ("known", "predicted", "unit")
 
 # The referee plans one study after the other: the largest settings must be planned in a few seconds.

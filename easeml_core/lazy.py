@@ -18,12 +18,13 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
     """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package, read from its stub.
 
     A name is imported when it is first used and kept in the package. It must differ from every submodule's name: the
-    import system sets a submodule as an attribute of its package, and would replace the name.
+    import system sets a submodule as an attribute of its package, and would replace the name. A subpackage that the
+    stub imports by itself is such a submodule.
 
     Args:
         package: The package's ``__name__``.
         file: The package's ``__file__``; its stub is the file of the same name that ends in ``.pyi``, with imports of
-            the form ``from .module import name as name``.
+            the form ``from .module import name as name``, or ``from . import package as package``.
 
     Example:
         >>> import easeml_core.stats
@@ -34,10 +35,13 @@ def attach_stub(package: str, file: str) -> tuple[Callable[[str], Any], Callable
 
     with open(file.removesuffix(".py") + ".pyi", encoding="utf-8") as stub:
         imports = [node for node in ast.parse(stub.read()).body if isinstance(node, ast.ImportFrom) and node.level == 1]
-    modules = {alias.name: f"{package}.{node.module}" for node in imports for alias in node.names}
-    names = sorted(modules)
+    modules = {alias.name: f"{package}.{node.module}" for node in imports if node.module for alias in node.names}
+    packages = {alias.name for node in imports if node.module is None for alias in node.names}
+    names = sorted({*modules, *packages})
 
     def import_name(name: str) -> Any:
+        if name in packages:
+            return import_module(f"{package}.{name}")  # which makes it an attribute
         if name not in modules:
             message = f"module {package!r} has no attribute {name!r}"
             raise AttributeError(message)

@@ -22,11 +22,12 @@ from easeml_core.cli.connection import (
     tell_gate_answer,
     wait_for_answer,
 )
-from easeml_core.cli.gate_decide import DecisionPlan, decide, plan_of, plan_options
+from easeml_core.cli.gate_decide import decide, plan_of, plan_options
 from easeml_core.cli.gate_plan import plan
 from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
+from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +135,7 @@ def _selftest(
     **given: Any,
 ) -> int:
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.gate.offline import log_level_of
+    from easeml_core.gate.offline.verdict import log_level_of
     from easeml_core.gate.self_test import SelfTestReport, identical_models, run_self_test
 
     plan = plan_of(script, _PLAN, **given)
@@ -183,7 +184,7 @@ def _selftest(
 
 
 def _real_law(labels: Path, old: Path, new: Path) -> NDArray[Any]:
-    from easeml_core.gate.offline import read_predictions
+    from easeml_core.gate.offline.columns import read_predictions
     from easeml_core.gate.outcomes import count_outcomes
     from easeml_core.gate.self_test import identical_to
 

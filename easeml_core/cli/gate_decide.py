@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
-from easeml_core.config import SAMPLINGS, parse_adaptivity
-from easeml_core.entities import Adaptivity, Mode
-from easeml_core.errors import ConfigError, InvalidInputError, reason_of
+from easeml_core.config import SAMPLINGS
+from easeml_core.entities import Mode
+from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from easeml_core.gate.clauses import Condition
+    from collections.abc import Callable, Sequence
 
 _FILE = click.Path(path_type=Path)
 SAME = "same"
 """Power as high as the level requires of the other side."""
-
-
-@dataclass(frozen=True, slots=True)
-class DecisionPlan:
-    """A set's plan from options or a script; ``power`` is None where the level decides it."""
-
-    condition: str = ""
-    reliability: float = 0.9999
-    steps: int = 32
-    adaptivity: str = "full"
-    mode: str = "fp-free"
-    sampling: str = "fixed"
-    power: float | None = None
-    estimator: str = "exact"
 
 
 _PLAN = DecisionPlan()
@@ -94,25 +78,6 @@ def power_of(text: str | None) -> float | str | None:
         raise InvalidInputError(message) from None
 
 
-@contextmanager
-def passes_named(adaptivity: str, passes: int) -> Iterator[None]:
-    """Name the option of the number of changes in errors about it.
-
-    Raises:
-        InvalidInputError: A number is given under an adaptivity that does not use it.
-    """
-    if passes and parse_adaptivity(adaptivity)[0] in (Adaptivity.NONE, Adaptivity.FULL):
-        message = f"--passes says nothing under adaptivity {adaptivity}: every level is the same there; leave it out"
-        raise InvalidInputError(message)
-    try:
-        yield
-    except ConfigError as error:
-        if error.field != "changes":
-            raise
-        name = "passes"
-        raise ConfigError(name, error.value, error.allowed) from error
-
-
 def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> DecisionPlan:
     """Return the condition and the settings of ``defaults``, from a script or from options, never from both.
 
@@ -140,13 +105,6 @@ def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> Decisi
         raise InvalidInputError(message) from error
     found = read_script(text)
     return DecisionPlan(**{field.name: getattr(found, field.name) for field in fields(DecisionPlan)})
-
-
-def slice_conditions(texts: Sequence[str]) -> list[tuple[str, Condition]]:
-    """Return ``"NAME: CONDITION"`` as pairs, the conditions parsed; errors as of ``slice_pairs``."""
-    from easeml_core.gate.condition import parse_condition
-
-    return [(name, parse_condition(source)) for name, source in slice_pairs(texts)]
 
 
 def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
@@ -217,64 +175,24 @@ def _decide(
     slice_texts: Sequence[str],
     **given: Any,
 ) -> int:
-    from easeml_core.gate.condition import parse_condition
-    from easeml_core.gate.judge import judge_predictions
-    from easeml_core.gate.offline import (
-        decided,
-        log_level_of,
-        read_predictions,
-        read_slice_names,
-        report,
-        too_few_examples,
-    )
-    from easeml_core.gate.slices import slices_of
+    from easeml_core.gate.offline.columns import read_predictions, read_slice_names
+    from easeml_core.gate.offline.verdict import judge_offline
 
     plan = plan_of(script, _PLAN, **given)
-    condition = parse_condition(plan.condition)
-    with passes_named(plan.adaptivity, passes):
-        log_level = log_level_of(
-            reliability=plan.reliability,
-            adaptivity=plan.adaptivity,
-            steps=plan.steps,
-            mode=plan.mode,
-            estimator=plan.estimator,
-            step=step,
-            passes=passes,
-        )
-    wanted = slice_conditions(slice_texts)
+    wanted = slice_pairs(slice_texts)
     if bool(wanted) != (slices is not None):
         message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"
         raise InvalidInputError(message)
     data = read_predictions(labels, old, new)
-    parts = slices_of(wanted, read_slice_names(slices, data.examples)) if slices is not None else ()
-    found = judge_predictions(
-        condition,
-        data.labels,
-        data.old,
-        data.new,
-        log_level=log_level,
-        mode=plan.mode,
-        sampling=plan.sampling,
-        power=plan.power,
-        slices=parts,
-    )
-    decision = decided(found, data.examples, str(labels or "--labels"))
-    small = too_few_examples(
-        decision,
-        condition,
-        len(data.examples),
-        parts,
+    found = judge_offline(
+        plan,
+        data,
+        step=step,
         passes=passes,
-        reliability=plan.reliability,
-        adaptivity=plan.adaptivity,
-        steps=plan.steps,
-        estimator=plan.estimator,
-        power=plan.power if plan.estimator == "exact" else None,
+        slice_names=None if slices is None else read_slice_names(slices, data.examples),
+        slice_conditions=wanted,
+        source=str(labels or "--labels"),
     )
-    warnings = [*data.mismatches, *map(str, small)]
-    show_warnings(warnings)
-    if as_json:
-        show_json(report(decision, condition=str(condition), warnings=warnings))
-    else:
-        click.echo("pass" if decision.passed else "fail")
-    return 0 if decision.passed else 1
+    show_warnings(found.warnings)
+    show_json(found.report()) if as_json else click.echo(found.symbol)
+    return 0 if found.passed else 1

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.gate_decide import SAME, passes_named, power_of
+from easeml_core.cli.gate_decide import SAME, power_of
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, write_plot
 from easeml_core.cli.plan_options import settings_of_json
 from easeml_core.config import ESTIMATORS
@@ -18,9 +18,8 @@ from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
     from easeml_core.config import JointConfig
-    from easeml_core.gate.alternatives import Alternative
-    from easeml_core.gate.clauses import Condition
-    from easeml_core.gate.planner import GatePlan, PlannedFor
+    from easeml_core.gate.offline.planned import PlannedGate
+    from easeml_core.gate.planner import PlannedFor
     from easeml_core.gate.script import Script
 
 
@@ -101,7 +100,6 @@ def _config(condition: str, asked: PlannedFor, meter: str | None, share: float) 
     return JointConfig.from_json(parts)
 
 
-_DEFAULTS = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
 _OF_SCRIPT = ("condition", "reliability", "steps", "adaptivity", "mode")
 
 
@@ -156,9 +154,8 @@ def plan(
     plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Show how many examples a sealed set needs for a condition, and the alternatives."""
-    from easeml_core.gate.alternatives import GatePlanReport, alternatives_to
     from easeml_core.gate.condition import parse_condition
-    from easeml_core.gate.planner import on_average, plan_gate
+    from easeml_core.gate.offline.planned import plan_with_alternatives
 
     source, asked = _asked(script, passes, **options)
     if joint:
@@ -168,33 +165,18 @@ def plan(
         plan_both(source, asked, meter, gate_share, as_json=as_json)
         return
     require_alone(meter, gate_share)
-    condition = parse_condition(source)
-    with passes_named(asked.adaptivity, passes):
-        found, others = plan_gate(condition, **row_of(asked)), alternatives_to(condition, asked)
-    found = _with_words(found, condition, asked)
+    planned = plan_with_alternatives(parse_condition(source), asked)
     if plot is not None:
-        from easeml_core.gate.plot import draw_gate_plan
-
-        write_plot(draw_gate_plan(str(condition), found, others, asked), plot)
+        write_plot(planned.plot(), plot)
     if as_json:
-        show_json(GatePlanReport(condition=str(condition), **found.to_json(), alternatives=list(others)))
+        show_json(planned.report())
     else:
-        assumed = asked.assume_disagreement
-        _show(str(condition), found, others, on_average(condition, mode=asked.mode, assume_disagreement=assumed))
-
-
-def _with_words(found: GatePlan, condition: Condition, asked: PlannedFor) -> GatePlan:
-    """Add what the plan reckons with where d is unknown."""
-    from easeml_core.gate.on_demand import labels_in_words
-
-    if found.estimator != "exact" or asked.target != "test" or asked.assume_disagreement is not None:
-        return found
-    words = labels_in_words(condition, found.examples, log_level=found.log_level, mode=asked.mode, power=asked.power)
-    return found if words is None else replace(found, reasons=(*found.reasons, words))
+        _show(planned)
 
 
 def _asked(script: Path | None, passes: int, **options: Any) -> tuple[str, PlannedFor]:
     """The condition, and what else the plan is for, from options and script."""
+    from easeml_core.gate.offline.planned import GATE_DEFAULTS
     from easeml_core.gate.planner import PlannedFor
 
     given = {key: value for key, value in options.items() if value is not None}
@@ -205,9 +187,7 @@ def _asked(script: Path | None, passes: int, **options: Any) -> tuple[str, Plann
         if "condition" not in given:
             message = "give --condition, or --script with a file that holds one"
             raise InvalidInputError(message)
-        for name, usual in _DEFAULTS.items():
-            given.setdefault(name, usual)
-        return str(given.pop("condition")), PlannedFor(**given, changes=passes)
+        return str(given.pop("condition")), PlannedFor(**row_of(GATE_DEFAULTS) | given | {"changes": passes})
     both = [key for key in _OF_SCRIPT if key in given]
     if both:
         message = f"--script says what the gate is; leave out --{', --'.join(both)}"
@@ -231,9 +211,13 @@ def _read(path: Path) -> Script:
         raise InvalidInputError(message) from error
 
 
-def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...], mean: str) -> None:
-    """Print the plan; ``mean`` names the average that the labels of one submission are, where they are one."""
-    whose = f"{mean} (disagreements)" if found.labels_per_submission < found.labels else "at most"
+def _show(planned: PlannedGate) -> None:
+    """Print the plan."""
+    from easeml_core.gate.offline.planned import mean_in_words
+
+    found = planned.found
+    each_below = found.labels_per_submission < found.labels
+    whose = f"{mean_in_words(planned)} (disagreements)" if each_below else "at most"
     needs = {
         f"labelled examples ({found.estimator}, {found.method})": found.labels,
         "examples for d, without labels": found.unlabelled,
@@ -242,11 +226,11 @@ def _show(condition: str, found: GatePlan, others: tuple[Alternative, ...], mean
     if found.labels_per_verdict != found.labels_per_submission:  # d needs more examples than are labelled
         needs[f"  on a sealed set of {found.examples:,}, all its disagreements"] = found.labels_per_verdict
     rows = [{"need": need, "count": f"{count:,}"} for need, count in needs.items()]
-    show_table(condition, {"Need": "need", "Examples": "count"}, rows)
+    show_table(planned.condition, {"Need": "need", "Examples": "count"}, rows)
     level = f"{found.level:.4g}" if found.level else f"e^{found.log_level:.1f}"  # below the smallest double
     click.echo(f"\nlevel of one answer: {level}")
     for reason in found.reasons:
         click.echo(f"  {reason}")
     click.echo("\nor instead:")
-    for other in others:
+    for other in planned.alternatives:
         click.echo(f"  {other.change}")

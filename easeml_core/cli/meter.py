@@ -9,7 +9,6 @@ import click
 
 from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, show_warnings, write_plot
 from easeml_core.cli.plan_options import meter_options, meter_settings
-from easeml_core.encoding import from_json, row_of
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -36,36 +35,23 @@ def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: An
     --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
     multitenant, non-adaptive, fresh, score.
     """
-    from easeml_core.config import METER_METHODS, MeterConfig
-    from easeml_core.meter.alternatives import alternatives_to
-    from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_meter
-    from easeml_core.meter.promises import promise
+    from easeml_core.config import METER_METHODS
+    from easeml_core.meter.alternatives import plan as plan_set
 
-    settings = meter_settings(given)
-    method, teams = settings["method"], settings["teams"]
-    tolerances = settings["tolerances"]
-    if method not in ("path-adaptive", "multitenant"):
-        settings["teams"] = 1  # the others have none; --teams and --tolerances are for the comparison then
-    if method != "nonuniform":
-        settings["tolerances"] = ()
-    found = plan_meter(**settings, error_rate=error_rate)
-    config = MeterConfig(**settings | {"method": method if method in METER_METHODS else "full"})
-    others = alternatives_to(config, error_rate=error_rate, method=method, teams=teams, tolerances=tolerances)
+    planned = plan_set(**meter_settings(given), error_rate=error_rate)
+    found, reliability = planned.found, planned.config.reliability
     if plot is not None:
-        from easeml_core.meter.plot import draw_meter_plan
-
-        write_plot(draw_meter_plan(found, others, settings), plot)
+        write_plot(planned.plot(), plot)
     show_warnings(found.warnings)
     if as_json:
-        alternatives = [MeterAlternative(other.method, other.labels) for other in others]
-        show_json(MeterPlanReport(**row_of(found), promise=promise(config), alternatives=alternatives))
+        show_json(planned.report())
         return
     click.echo(f"{counted(found.labels, 'labelled example')} ({found.method})")
     if found.validation_minimum is not None:
         click.echo(f"  validation set: at least {found.validation_minimum:,}, so that its own noise stays in range 1")
-    if method in METER_METHODS:
-        click.echo(f"  promise: with probability {config.reliability:g}, for all submissions, {promise(config)}")
-    _show_bars(found, others)
+    if found.method in METER_METHODS:
+        click.echo(f"  promise: with probability {reliability:g}, for all submissions, {planned.promise}")
+    _show_bars(found, planned.alternatives)
 
 
 def _show_bars(found: MeterPlan, others: Sequence[MeterPlan]) -> None:
@@ -100,27 +86,20 @@ def replay(
     What is printed depends on the sealed set: it is for the referee, and submitters of models must not read it.
     """
     from easeml_core.config import MeterConfig, require
-    from easeml_core.meter.history import ReplayReport, read_history
-    from easeml_core.meter.history import replay as replay_history
-    from easeml_core.meter.planner import plan_config
-    from easeml_core.meter.plot import draw_replay
+    from easeml_core.meter.history import read_history, replay_config
 
     require(test_size >= 1, "--test-size", test_size, "a whole number >= 1")
     require(seed >= 0, "--seed", seed, ">= 0")
     config = MeterConfig(**meter_settings(given), budget=budget)
     rows = read_history(history, examples=test_size, teams=config.teams)
-    found = replay_history(rows, examples=test_size, config=config, seed=seed)
-    planned = plan_config(config).labels
-    warnings = []
-    if test_size < planned:
-        warnings.append(f"the plan asks for {planned:,} examples, the set has {test_size:,}")
+    replayed = replay_config(rows, examples=test_size, config=config, seed=seed)
     if plot is not None:
-        write_plot(draw_replay(found, config), plot)
+        write_plot(replayed.plot(), plot)
     if as_json:
-        show_json(from_json({**found.to_json(), "planned": planned, "warnings": warnings}, ReplayReport))
+        show_json(replayed.report())
     else:
-        _show(found, config)
-    show_warnings(warnings)
+        _show(replayed.found, config)
+    show_warnings(replayed.warnings)
 
 
 def _show(found: Replay, config: MeterConfig) -> None:

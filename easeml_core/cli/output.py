@@ -126,7 +126,7 @@ def plot_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is not None:
-        from easeml_core.canvas import check_plot
+        from easeml_core.display.figures import check_plot
 
         check_plot(path)
     return path
@@ -134,7 +134,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | 
 
 def write_plot(figure: Any, path: Path) -> None:
     """Write the drawing, and report it on standard error."""
-    from easeml_core.canvas import save_figure
+    from easeml_core.display.figures import save_figure
 
     save_figure(figure, path)
     click.echo(f"plot: {path}", err=True)

@@ -1,8 +1,12 @@
 from .clauses import Condition as Condition
 from .condition import parse_condition as parse_condition
 from .decision import Decision as Decision
-from .decision import decide as decide
+from .decision import decide_counts as decide_counts
 from .judge import judge_predictions as judge_predictions
+from .offline.planned import PlannedGate as PlannedGate
+from .offline.planned import plan as plan
+from .offline.verdict import OfflineVerdict as OfflineVerdict
+from .offline.verdict import decide as decide
 from .outcomes import Outcomes as Outcomes
 from .outcomes import count_outcomes as count_outcomes
 from .planner import GatePlan as GatePlan

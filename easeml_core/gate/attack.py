@@ -23,7 +23,7 @@ from easeml_core.config import choice, require
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Adaptivity, Mode
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.self_test import LOG_MISS
 from easeml_core.stats.adaptivity import Allocation, allocate
@@ -53,7 +53,7 @@ def critical_count(log_level: float, examples: int, mode: str = "fp-free") -> in
     while high - low > 1:
         middle = (low + high) // 2
         counts = Outcomes(examples, middle, 0, middle, 0, middle)
-        passed = decide(parse_condition(CONDITION), counts, log_level=log_level, mode=mode).passed
+        passed = decide_counts(parse_condition(CONDITION), counts, log_level=log_level, mode=mode).passed
         low, high = (low, middle) if passed else (middle, high)
     return high
 

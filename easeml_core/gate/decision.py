@@ -132,7 +132,7 @@ class Decision:
         }
 
 
-def decide(
+def decide_counts(
     condition: Condition, outcomes: Outcomes, *, log_level: float, mode: str, labels: int = 0, conditions: int = 1
 ) -> Decision:
     """Judge a condition on counts.
@@ -158,7 +158,7 @@ def decide(
         >>> from easeml_core.gate.condition import parse_condition
         >>> from easeml_core.gate.outcomes import Outcomes
         >>> counts = Outcomes(examples=1000, wins=90, losses=20, new_correct=900, old_correct=830, disagreements=110)
-        >>> decide(parse_condition("n - o > 0.02 +/- 0.02"), counts, log_level=-6.0, mode="fp-free").passed
+        >>> decide_counts(parse_condition("n - o > 0.02 +/- 0.02"), counts, log_level=-6.0, mode="fp-free").passed
         True
     """
     kind = choice(Mode, "mode", mode)

@@ -31,7 +31,7 @@ from easeml_core.gate.decision import (
     Levels,
     clause_decision,
     conjunction,
-    decide,
+    decide_counts,
     is_released,
 )
 from easeml_core.gate.outcomes import Outcomes, count_outcomes
@@ -82,7 +82,7 @@ def decide_early(
         log_beta: ln of the chance with which a clause that is true by twice the tolerance may be given up.
         mode: Which bit UNKNOWN becomes, and so which error the giving up must not add to.
         batch: Labels between two looks, >= 1.
-        conditions: As for ``decision.decide``.
+        conditions: As for ``decision.decide_counts``.
 
     Returns:
         The decision, or the positions of the labels up to the next look.
@@ -240,7 +240,9 @@ def _follow(
     condition: Condition, unlabelled: Outcomes, path: _Path, rules: EarlyRules, *, last: bool
 ) -> tuple[Decision, list[_Course], int | None]:
     """What predictions alone say, how each clause fares, and the moment at which no label can change the symbol."""
-    at_once = decide(condition, unlabelled, log_level=rules.log_level, mode=rules.mode, conditions=rules.conditions)
+    at_once = decide_counts(
+        condition, unlabelled, log_level=rules.log_level, mode=rules.mode, conditions=rules.conditions
+    )
     levels = Levels(at_once.clauses[0].log_level_pass, at_once.clauses[0].log_level_fail)
     courses = [
         _course(clause, decision, path, levels, rules.log_beta, rules.mode, last=last)

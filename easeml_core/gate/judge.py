@@ -23,7 +23,7 @@ from easeml_core.config import SAMPLINGS, choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.awaited_labels import Judged, Wanted, wanted_of
-from easeml_core.gate.decision import Decision, conjunction, decide, is_released
+from easeml_core.gate.decision import Decision, conjunction, decide_counts, is_released
 from easeml_core.gate.early_stopping import EarlyRules, LookedUp, Looks, decide_early, judge_looks, looks_of
 from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
@@ -209,7 +209,7 @@ def _decide_fixed(
 ) -> Judged:
     """Judge on all examples that matter; without their labels, only where predictions settle the symbol."""
     level, mode, conditions = rules.log_level, rules.mode, rules.conditions
-    decided = partial(decide, condition, log_level=level, mode=mode, conditions=conditions)
+    decided = partial(decide_counts, condition, log_level=level, mode=mode, conditions=conditions)
     judged = None
     if rules.on_demand and can_sample(condition):
         shown = Differing(int(np.count_nonzero(old != new)), int(old.size))

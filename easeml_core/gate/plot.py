@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.canvas import Bar, draw_bars
+from easeml_core.display.figures import Bar, draw_bars
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative
         asked: What the plan is for.
 
     Returns:
-        The figure, for ``canvas.save_figure``.
+        The figure, for ``display.figures.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is not installed.

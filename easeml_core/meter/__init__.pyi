@@ -1,9 +1,13 @@
+from .alternatives import PlannedMeter as PlannedMeter
+from .alternatives import plan as plan
 from .drift import Said as Said
 from .drift import TwoSignals as TwoSignals
 from .drift import combine as combine
 from .history import Replay as Replay
+from .history import ReplayedMeter as ReplayedMeter
 from .history import Submitted as Submitted
 from .history import replay as replay
+from .history import replay_submissions as replay_submissions
 from .meter import Answered as Answered
 from .meter import read_submission as read_submission
 from .overfitting_budget import BudgetRule as BudgetRule

@@ -1,17 +1,23 @@
-"""What the other methods would need for the same ranges, tolerance, reliability and steps."""
+"""The plan of a meter's sealed set as one value, with what the other methods would need for the same settings."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from easeml_core.config import METER_METHODS, MeterConfig, require
-from easeml_core.errors import ConfigError
-from easeml_core.meter.planner import plan_config
+from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.encoding import row_of
+from easeml_core.errors import ConfigError, counted
+from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_config, plan_meter
+from easeml_core.meter.promises import promise
 from easeml_core.meter.tree_size import METHODS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from easeml_core.meter.planner import MeterPlan
 
 _PLAN_ONLY = tuple(method for method in METHODS if method not in METER_METHODS)
@@ -74,3 +80,145 @@ def _settings(config: MeterConfig, method: str, teams: int, tolerances: tuple[fl
     if method != "path-adaptive":
         changes["developer"] = "any"
     return evolve(config, **changes)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedMeter:
+    """The plan of a sealed set for a meter, and what the other methods would need.
+
+    Attributes:
+        config: The settings; of a method that can only be planned with, those of ``full``.
+        found: The size of the set.
+        alternatives: The plans of the other methods that are possible with the settings, cheapest first.
+    """
+
+    config: MeterConfig
+    found: MeterPlan
+    alternatives: tuple[MeterPlan, ...]
+
+    @property
+    def labels(self) -> int:
+        """Labelled examples of the sealed set."""
+        return self.found.labels
+
+    @property
+    def method(self) -> str:
+        """How the developer's reactions are paid for."""
+        return self.found.method
+
+    @property
+    def promise(self) -> str:
+        """What holds for all submissions at once with the reliability."""
+        return promise(self.config)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Sentences about choices that are allowed and cost something."""
+        return self.found.warnings
+
+    def plot(self) -> Any:
+        """Return a matplotlib Figure of the labels that each method needs.
+
+        Raises:
+            InvalidInputError: matplotlib is not installed.
+        """
+        from easeml_core.meter.plot import draw_meter_plan
+
+        return draw_meter_plan(self.found, self.alternatives, self.config.to_json())
+
+    def report(self) -> MeterPlanReport:
+        """Return what ``easeml meter plan --json`` prints."""
+        alternatives = [MeterAlternative(other.method, other.labels) for other in self.alternatives]
+        return MeterPlanReport(**row_of(self.found), promise=self.promise, alternatives=alternatives)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: the plan in the first row, another method in each other.
+
+        Raises:
+            InvalidInputError: pandas is not installed.
+        """
+        return data_frame(self._rows())
+
+    def _rows(self) -> list[dict[str, object]]:
+        plans = (self.found, *self.alternatives)
+        return [{"method": p.method, "labels": p.labels, "tail": p.tail, "asked": p is self.found} for p in plans]
+
+    def __str__(self) -> str:
+        found, config = self.found, self.config
+        return (
+            f"{counted(found.labels, 'labelled example')} ({found.method}, {found.tail}), for "
+            f"{counted(config.steps, 'submission')} at tolerance {config.tolerance:g} and reliability "
+            f"{config.reliability:g}"
+        )
+
+    def _repr_html_(self) -> str:
+        columns = {"Method": "method", "Labels": "labels", "Inequality": "tail"}
+        return html_page(html_table(str(self), columns, self._rows()), notes=self.warnings)
+
+
+def plan(
+    *,
+    ranges: Sequence[float] = (0.1, 0.3, 0.5, 0.7),
+    tolerance: float = 0.05,
+    reliability: float = 0.99,
+    steps: int = 32,
+    method: str = "path-adaptive",
+    ambiguous: int = 5,
+    deviations: int = 3,
+    teams: int = 1,
+    tolerances: Sequence[float] = (),
+    tail: str = "hoeffding",
+    one_sided: bool = False,
+    open_ended: bool = False,
+    developer: str = "any",
+    error_rate: float | None = None,
+) -> PlannedMeter:
+    """Plan how many examples the sealed set of an overfitting meter needs; ``easeml meter plan`` calls this function.
+
+    Args:
+        ranges: Inner boundaries of the overfitting ranges, rising, between -1 and 1: one signal more than boundaries.
+        tolerance: epsilon, in (0, 1): how far a boundary may be off.
+        reliability: 1 - delta, in (0, 1), for all submissions together.
+        steps: Submissions that the set must serve, >= 1.
+        method: How the developer's reactions are paid for, such as ``path-adaptive``, ``full`` or ``ratchet``.
+        ambiguous: With ``path-adaptive``: ambiguous answers that are planned for, >= 0.
+        deviations: With ``deviations``: how many the set survives, >= 0.
+        teams: Teams that exchange nothing, with ``multitenant`` and ``path-adaptive``, >= 1.
+        tolerances: With ``nonuniform``: one for each worst signal so far.
+        tail: ``hoeffding`` or ``clopper-pearson``.
+        one_sided: Promise only that the gap is not above the answered range.
+        open_ended: The set serves more than ``steps`` submissions while it lasts.
+        developer: With ``path-adaptive``: ``any``, ``kt`` or ``sticky``, the histories that are made cheap.
+        error_rate: With ``clopper-pearson``: the error rate in [0, 1] that is planned with; None for the worst.
+
+    Returns:
+        The plan; a table in Jupyter.
+
+    Raises:
+        ConfigError: An argument is outside its range.
+
+    Example:
+        >>> import easeml_core as easeml
+        >>> meter = easeml.meter.plan(tolerance=0.05, steps=100, ranges=[0.02, 0.1])
+        >>> meter.labels, meter.warnings[-1][:49]
+        (2674, 'the first boundary 0.02 is below 2 tolerances (0.')
+    """
+    settings: dict[str, Any] = {
+        "ranges": tuple(ranges),
+        "tolerance": tolerance,
+        "reliability": reliability,
+        "steps": steps,
+        "ambiguous": ambiguous,
+        "deviations": deviations,
+        # Other methods have no teams and one tolerance; what is given is for the comparison with those that do.
+        "teams": teams if method in ("path-adaptive", "multitenant") else 1,
+        "tolerances": tuple(tolerances) if method == "nonuniform" else (),
+        "tail": tail,
+        "one_sided": one_sided,
+        "open_ended": open_ended,
+        "developer": developer,
+    }
+    found = plan_meter(**settings, method=method, error_rate=error_rate)
+    config = MeterConfig(**settings, method=method if method in METER_METHODS else "full")
+    others = alternatives_to(config, error_rate=error_rate, method=method, teams=teams, tolerances=tuple(tolerances))
+    return PlannedMeter(config, found, others)

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attrs import evolve
 from msgspec import UNSET, UnsetType
 
+from easeml_core.config import require
 from easeml_core.csv_text import numbered_rows, read_text
-from easeml_core.encoding import typed_record
-from easeml_core.errors import InvalidInputError
+from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.encoding import from_json, typed_record
+from easeml_core.errors import InvalidInputError, counted
+from easeml_core.meter.alternatives import PlannedMeter
 from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.overfitting_budget import budget_breach
+from easeml_core.meter.planner import plan_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from easeml_core.config import MeterConfig
     from easeml_core.entities import JsonObject
@@ -119,7 +125,187 @@ class ReplayReport:
     warnings: list[str]
 
 
-def replay(history: Sequence[Submitted], *, examples: int, config: MeterConfig, seed: int = 0) -> Replay:
+@dataclass(frozen=True, slots=True)
+class ReplayedMeter:
+    """A history that was replayed through a meter; a table in Jupyter.
+
+    Signals, gaps and retirement depend on the sealed set: all of it is for the referee, submitters must not read it.
+
+    Attributes:
+        config: What the set is planned for.
+        found: The readings, the retirement and the alerts.
+        planned: Examples that the plan asks for.
+        warnings: About the size of the set.
+    """
+
+    config: MeterConfig
+    found: Replay = field(repr=False)
+    planned: int
+    warnings: tuple[str, ...]
+
+    @property
+    def signals(self) -> list[int | None]:
+        """The signal of each answered submission, in their order."""
+        return [reading.signal for _, reading in self.found.readings]
+
+    @property
+    def retired_at(self) -> int | None:
+        """Which submission, counted from 1, was the first without an answer; None if each got one."""
+        return self.found.retired_at
+
+    @property
+    def alerts(self) -> list[tuple[int, str]]:
+        """Position and sentence of each breach of the overfitting budget."""
+        return self.found.alerts
+
+    def plot(self) -> Any:
+        """Return a matplotlib Figure of the gaps with their tolerances, and the ranges behind them.
+
+        Raises:
+            InvalidInputError: matplotlib is not installed.
+        """
+        from easeml_core.meter.plot import draw_replay
+
+        return draw_replay(self.found, self.config)
+
+    def report(self) -> ReplayReport:
+        """Return what ``easeml meter replay --json`` prints."""
+        return from_json({**self.found.to_json(), "planned": self.planned, "warnings": self.warnings}, ReplayReport)
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame with one row for each answered submission.
+
+        Raises:
+            InvalidInputError: pandas is not installed.
+        """
+        return data_frame(self._rows(), ("submission", "signal", "tolerance", "reachable"))
+
+    def _rows(self) -> list[dict[str, object]]:
+        return [
+            {
+                "submission": row.submission,
+                "signal": reading.signal,
+                "tolerance": reading.tolerance_now,
+                "reachable": reading.reachable,
+            }
+            for row, reading in self.found.readings
+        ]
+
+    def _repr_html_(self) -> str:
+        columns = {name.capitalize(): name for name in ("submission", "signal", "tolerance", "reachable")}
+        title = f"{counted(len(self.found.readings), 'submission')} answered ({self.config.method}, {self.config.tail})"
+        notes = [f"alert at submission {place}: {text}" for place, text in self.alerts]
+        if self.retired_at is not None:
+            notes.append(f"retired at submission {self.retired_at}: {self.found.why}")
+        return html_page(html_table(title, columns, self._rows()), notes=[*notes, *self.warnings])
+
+
+def replay(
+    plan: PlannedMeter, history: Any, *, examples: int, budget: Sequence[str] = (), seed: int = 0
+) -> ReplayedMeter:
+    """Replay a recorded history of submissions through a meter; ``easeml meter replay`` replays in the same way.
+
+    Args:
+        plan: Of ``plan``.
+        history: A DataFrame or mappings with ``submission``, ``validation_loss`` and ``test_errors``, and ``team``
+            where teams share the set; or the path of a CSV file with these columns.
+        examples: n >= 1, size of the sealed set.
+        budget: Rules of the overfitting budget, such as ``signal above range 2``.
+        seed: With the method ``dithered``: seed of the shifts.
+
+    Returns:
+        What the meter would have answered.
+
+    Raises:
+        InvalidInputError: A row lacks a value or has one out of its range, or a submission comes again with other
+            numbers.
+        ConfigError: A number is outside its range, or the method can only be planned with.
+
+    Example:
+        >>> import easeml_core as easeml
+        >>> meter = easeml.meter.plan(tolerance=0.05, steps=8, ranges=[0.1, 0.3])
+        >>> history = [{"submission": i, "validation_loss": 0.2, "test_errors": 600 + 100 * i} for i in range(3)]
+        >>> easeml.meter.replay(meter, history, examples=2000).signals
+        [1, 2, 2]
+    """
+    if not isinstance(plan, PlannedMeter):
+        message = f"plan must be what easeml.meter.plan(...) returned, got {type(plan).__name__}"
+        raise InvalidInputError(message)
+    require(plan.method == plan.config.method, "method", plan.method, "one that answers: it can only be planned with")
+    examples, seed = _plain(examples), _plain(seed)
+    require(type(examples) is int and examples >= 1, "examples", examples, "a whole number >= 1")
+    require(type(seed) is int and seed >= 0, "seed", seed, "a whole number >= 0")
+    rules = (budget,) if isinstance(budget, str) else tuple(budget)
+    config = evolve(plan.config, budget=rules or plan.config.budget)
+    rows = _rows_of(history, examples=examples, teams=config.teams)
+    return replay_config(rows, examples=examples, config=config, seed=seed)
+
+
+def replay_config(rows: Sequence[Submitted], *, examples: int, config: MeterConfig, seed: int) -> ReplayedMeter:
+    """Replay submissions, and compare the set's size with the plan; the function behind both faces."""
+    found = replay_submissions(rows, examples=examples, config=config, seed=seed)
+    planned = plan_config(config).labels
+    short = examples < planned
+    warnings = (f"the plan asks for {planned:,} examples, the set has {examples:,}",) if short else ()
+    return ReplayedMeter(config, found, planned, warnings)
+
+
+def _rows_of(history: Any, *, examples: int, teams: int) -> list[Submitted]:
+    """Read a history from a file, a DataFrame, or mappings."""
+    if isinstance(history, str | Path):
+        return read_history(Path(history), examples=examples, teams=teams)
+    rows = history.to_dict("records") if hasattr(history, "columns") else history
+    if not isinstance(rows, list | tuple) or not rows:
+        what = "is empty" if isinstance(rows, list | tuple) else f"is a {type(history).__name__}"
+        message = f"history {what}; give a DataFrame, mappings, or a file with the columns {', '.join(COLUMNS)}"
+        raise InvalidInputError(message)
+    return [_row_of(row, place, examples, teams) for place, row in enumerate(rows, start=1)]
+
+
+def _row_of(row: Any, place: int, examples: int, teams: int) -> Submitted:
+    """Check one row of values."""
+    where = f"history, row {place}"
+    if isinstance(row, Submitted):
+        row = {name: getattr(row, name) for name in (*COLUMNS, "team")}
+    missing = [name for name in COLUMNS if not hasattr(row, "get") or name not in row]
+    if missing:
+        message = f"{where}: it lacks {', '.join(missing)}; give {', '.join(COLUMNS)}"
+        raise InvalidInputError(message)
+    name = _plain(row["submission"])
+    if not (type(name) is int or (isinstance(name, str) and name)):
+        message = f"{where}, column submission: must be a name or a whole number, got {name!r}"
+        raise InvalidInputError(message)
+    return Submitted(
+        submission=name,
+        validation_loss=_checked_share(row["validation_loss"], where),
+        test_errors=_checked_count(row["test_errors"], f"{where}, column test_errors", 0, examples),
+        team=_checked_count(row["team"], f"{where}, column team", 1, teams) if "team" in row else 1,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a NumPy scalar as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _checked_share(value: Any, where: str) -> float:
+    value = _plain(value)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        message = f"{where}, column validation_loss: must be a number from 0 to 1, got {value!r}"
+        raise InvalidInputError(message)
+    return float(value)
+
+
+def _checked_count(value: Any, where: str, least: int, most: int) -> int:
+    value = _plain(value)
+    number = int(value) if isinstance(value, float) and math.isfinite(value) and value.is_integer() else value
+    if type(number) is not int or not least <= number <= most:
+        message = f"{where}: must be a whole number from {least} to {most}, got {value!r}"
+        raise InvalidInputError(message)
+    return number
+
+
+def replay_submissions(history: Sequence[Submitted], *, examples: int, config: MeterConfig, seed: int = 0) -> Replay:
     """Answer the submissions one after the other.
 
     A submission that comes again with the same numbers is answered from the log, at no cost. After a retirement no

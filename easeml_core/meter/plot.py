@@ -9,7 +9,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.canvas import COLOURS, Bar, draw_bars, empty_figure, entitle
+from easeml_core.display.figures import COLOURS, Bar, draw_bars, empty_figure, entitle
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def draw_replay(found: Replay, config: MeterConfig) -> Any:
     """The measured gaps of the answered submissions, each with its tolerance, and the ranges behind them.
 
     Returns:
-        The figure, for ``canvas.save_figure``.
+        The figure, for ``display.figures.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.
@@ -88,7 +88,7 @@ def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: Jso
         settings: Ranges, tolerance, reliability and steps.
 
     Returns:
-        The figure, for ``canvas.save_figure``.
+        The figure, for ``display.figures.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.

@@ -81,7 +81,7 @@ TYPED = {
     "easeml feed": f"{SERVICES}.referee.filed_requests:FedPairs",
     "easeml gate ask": f"{SERVICES}.referee.filed_requests:AskedGate",
     "easeml gate attack": "easeml_core.gate.attack:AttackReport",
-    "easeml gate decide": "easeml_core.gate.offline:DecisionReport",
+    "easeml gate decide": "easeml_core.gate.offline.verdict:DecisionReport",
     "easeml gate plan": f"easeml_core.gate.alternatives:GatePlanReport | {SERVICES}.test_sets.planning:JointPlanReport",
     "easeml gate selftest": "easeml_core.gate.self_test:SelfTestReport",
     "easeml infer": f"{SERVICES}.models.inference:InferredAnswers",

@@ -17,7 +17,7 @@ from easeml_core.entities import Task
 from easeml_core.errors import EasemlError
 from easeml_core.files import unpack
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.offline import read_predictions
+from easeml_core.gate.offline.columns import read_predictions
 from easeml_core.gate.script import read_script
 from easeml_core.models.command_model import read_manifest
 from easeml_core.models.formats import load_constant

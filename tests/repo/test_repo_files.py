@@ -105,7 +105,7 @@ ALIKE: Mapping[str, str] = {
     "show": "a command of several nouns",
     "list_": "a command of several nouns",
     "set_": "a command of several nouns",
-    "plan": "a command of several nouns",
+    "plan": "a command of several nouns, and its function in Python",
     "infer": "a command of several nouns",
     "meter": "a command, and a group of commands",
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.gate.decision import Decision, decide
+from easeml_core.gate.decision import Decision, decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
@@ -113,7 +113,7 @@ def fixed(
     found = {}
     for new, old in pairs:
         outcomes = table.outcomes(new, old)
-        found[new, old] = decide(
+        found[new, old] = decide_counts(
             condition, outcomes, log_level=log_level, mode="fp-free", labels=outcomes.disagreements
         )
     return found

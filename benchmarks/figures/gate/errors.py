@@ -11,7 +11,7 @@ import numpy as np
 from easeml_core.entities import Verdict
 from easeml_core.gate.clauses import OUTCOMES, disagreement_bound
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import Decision, decide
+from easeml_core.gate.decision import Decision, decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
@@ -82,7 +82,7 @@ def wrong_verdicts(null: Null, rng: np.random.Generator, runs: int, *, alpha: fl
         outcomes = outcomes_of(row)
         key = _key(condition, outcomes, null.clause)
         if key not in seen:
-            seen[key] = _is_wrong(null, decide(condition, outcomes, log_level=math.log(alpha), mode="fp-free"))
+            seen[key] = _is_wrong(null, decide_counts(condition, outcomes, log_level=math.log(alpha), mode="fp-free"))
         wrong += count * seen[key]
     return wrong
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.canvas import COLOURS
+from easeml_core.display.figures import COLOURS
 from easeml_core.stats.adaptivity import allocate
 from figures.gate.early import early_labels
 from figures.gate.plans import BOTH, GAIN, RELIABILITY, SIMPLE, SMALL, STEPS, plan

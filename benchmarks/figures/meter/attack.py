@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.canvas import COLOURS
 from easeml_core.config import MeterConfig
+from easeml_core.display.figures import COLOURS
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.stats.binomial_bounds import clopper_pearson
 from figures.markdown import table

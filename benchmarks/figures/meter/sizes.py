@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.canvas import COLOURS
+from easeml_core.display.figures import COLOURS
 from figures.markdown import shown, table
 from figures.meter.plans import labels_by_method, plan
 from figures.pictures import canvas, saved

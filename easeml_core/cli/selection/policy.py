@@ -10,7 +10,7 @@ import click
 
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import example, json_option, show_json, show_table
-from easeml_core.config import POLICIES, SelectionConfig
+from easeml_core.config import OBJECTIVES, POLICIES, SelectionConfig
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted, reason_of
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from easeml_core.services.selection.policy import PolicyReport
 
 
-OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 HELP = {
     "policy": f"One of {', '.join(POLICIES)}.",
     "delta": "Probability that the bounds of GP-UCB fail, in (0, 1).",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
-from easeml_core.cli.selection.policy import OBJECTIVES
-from easeml_core.config import COST_MODES
-from easeml_core.encoding import to_json
+from easeml_core.config import COST_MODES, OBJECTIVES
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.config import SelectionConfig
+    from easeml_core.selection.simulate.compare import ComparedPolicies
     from easeml_core.selection.simulate.fairness import FairnessCurve
-    from easeml_core.selection.simulate.protocol import Protocol
-    from easeml_core.selection.simulate.report import LossPrice, SimulatedPolicy, Simulation
-    from easeml_core.selection.simulate.tables import Table
+    from easeml_core.selection.simulate.report import LossPrice, SimulatedPolicy
 
 FILE = click.Path(path_type=Path)
 
@@ -89,125 +84,20 @@ def simulate(as_json: bool, plot: Path | None, processes: int | None, **options:
     in percent of the cost of everything, until the average distance of the tenants to their best candidate is at most
     that. CSV: a header line, the tenant's key in the first column, an empty cell where a candidate is not available.
     """
-    found = _run(_Options(**options), processes)
+    from easeml_core.selection.simulate.compare import simulate as compare
+
+    losses = _numbers("--losses", options.pop("losses"))
+    objective = options.pop("objective")
+    if objective not in OBJECTIVES:
+        objective = _numbers("--objective", objective, "mean, maxmin or a number")[0]
+    with progress() as on_done:
+        found = compare(**options, losses=losses, objective=objective, processes=processes, on_done=on_done)
     if plot is not None:
-        write_plot(_drawn(found), plot)
+        write_plot(found.plot(), plot)
     if as_json:
-        protocol = {**to_json(found.source), **to_json(found.simulation.protocol)}
-        curve = {"curve": found.curve} if found.curve else {}
-        show_json({"protocol": protocol, "policies": found.policies, **curve})
+        show_json(found.to_json())
     else:
         _show(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """The options of the command without those of its output."""
-
-    quality: Path | None
-    cost: Path | None
-    synthetic: str | None
-    policies: tuple[str, ...]
-    served: int
-    repeats: int
-    seed: int
-    history: int | None
-    devices: int
-    drive: str
-    cost_mode: str | None
-    beta_scale: float
-    guard: float
-    objective: str
-    losses: str
-    until: float
-    curve: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The origin of the results, and the settings that all policies share."""
-
-    quality: Path | None
-    cost: Path | None
-    synthetic: str | None
-    tenants: int
-    candidates: int
-    beta_scale: float
-    guard: float
-    objective: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """A simulation, its source and figures, and its curve of fairness where requested."""
-
-    simulation: Simulation
-    source: _Source
-    policies: Mapping[str, SimulatedPolicy]
-    curve: FairnessCurve | None
-
-
-def _run(options: _Options, processes: int | None) -> _Found:
-    """Run the simulation of the options."""
-    from easeml_core.selection.simulate.contestants import parse_contestants
-    from easeml_core.selection.simulate.fairness import fairness_curve, points_of
-    from easeml_core.selection.simulate.repeats import run_repeats
-    from easeml_core.selection.simulate.report import Simulation
-
-    protocol, base, knob = _protocol(options), _settings(options), options.curve
-    table = _table(options, protocol)
-    contestants = parse_contestants(options.policies, base=base, candidates=table.candidates)
-    points = points_of(contestants, knob) if knob else ()
-    if knob:
-        contestants = tuple(point.contestant for point in points)
-    protocol.check(table)
-    with progress() as on_done:
-        outcomes = run_repeats(table, protocol, contestants, processes=processes, on_done=on_done)
-    simulation = Simulation(protocol, outcomes)
-    figures = simulation.figures()
-    return _Found(
-        simulation=simulation,
-        source=_Source(
-            quality=options.quality,
-            cost=options.cost,
-            synthetic=options.synthetic,
-            tenants=len(table.tenants),
-            candidates=len(table.candidates),
-            beta_scale=base.beta_multiplier,
-            guard=base.guard,
-            objective=base.objective,
-        ),
-        policies=figures,
-        curve=fairness_curve(knob, points, figures) if knob else None,
-    )
-
-
-def _protocol(options: _Options) -> Protocol:
-    from easeml_core.selection.simulate.protocol import Protocol
-
-    has_costs = options.cost is not None or options.synthetic is not None
-    return Protocol(
-        cost_mode=options.cost_mode or ("known" if has_costs else "unit"),
-        losses=_numbers("--losses", options.losses),
-        served=options.served,
-        repeats=options.repeats,
-        seed=options.seed,
-        history=options.history,
-        devices=options.devices,
-        until=options.until,
-        drive=options.drive,
-    )
-
-
-def _settings(options: _Options) -> SelectionConfig:
-    """Return the settings that all policies share."""
-    from easeml_core.config import SelectionConfig
-
-    return SelectionConfig(beta_multiplier=options.beta_scale, guard=options.guard, objective=_dial(options.objective))
-
-
-def _dial(text: str) -> float:
-    return OBJECTIVES[text] if text in OBJECTIVES else _numbers("--objective", text, "mean, maxmin or a number")[0]
 
 
 def _numbers(
@@ -220,34 +110,7 @@ def _numbers(
         raise InvalidInputError(message) from None
 
 
-def _table(options: _Options, protocol: Protocol) -> Table:
-    """Return the table of the options.
-
-    Raises:
-        InvalidInputError: Not exactly one of --quality and --synthetic was given, or the table is not one.
-    """
-    from easeml_core.selection.simulate.synthetic import parse_synthetic
-    from easeml_core.selection.simulate.tables import read_table
-
-    quality, cost, synthetic = options.quality, options.cost, options.synthetic
-    if quality is not None and synthetic is None:
-        return read_table(quality, cost)
-    if quality is not None or synthetic is None:
-        message = 'give either --quality FILE (with --cost FILE, or all costs are 1) or --synthetic "SYN(0.01,1.0)"'
-        raise InvalidInputError(message)
-    if cost is not None:
-        message = "--synthetic has its costs; leave out --cost, or add --cost-mode unit for costs of 1"
-        raise InvalidInputError(message)
-    return parse_synthetic(synthetic).table(protocol.seed)
-
-
-def _drawn(found: _Found) -> Any:
-    from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
-
-    return draw_losses(found.simulation) if found.curve is None else draw_fairness(found.curve)
-
-
-def _show(found: _Found) -> None:
+def _show(found: ComparedPolicies) -> None:
     """Print the figures as tables."""
     protocol, source = found.simulation.protocol, found.source
     devices = "1 device" if protocol.devices == 1 else f"{protocol.devices} devices"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.canvas import COLOURS, empty_figure, entitle
+from easeml_core.display.figures import COLOURS, empty_figure, entitle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ def draw_losses(report: Simulation) -> Any:
     losses whose price is reported are dotted lines; less than half the smallest is not shown.
 
     Returns:
-        The figure, for ``canvas.save_figure``.
+        The figure, for ``display.figures.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.
@@ -132,7 +132,7 @@ def draw_fairness(curve: FairnessCurve) -> Any:
         curve: Of ``fairness.fairness_curve``.
 
     Returns:
-        The figure, for ``canvas.save_figure``.
+        The figure, for ``display.figures.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.

@@ -1,4 +1,4 @@
-"""Known results of every candidate for every tenant, which a simulation reads from CSV files in place of training.
+"""Known results of every candidate for every tenant, from CSV files or values of Python, in place of training.
 
 The author of a table must turn error rates into 1 - error: in [0, 1] they cannot be distinguished from qualities. A
 table in percent is recognised and refused. The files are untrusted: bounded, UTF-8, rectangular.
@@ -7,8 +7,9 @@ table in percent is recognised and refused. The files are untrusted: bounded, UT
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class Cells:
         source: What the file is called in messages, such as ``quality table q.csv``.
         columns: Names of all columns but the first.
         keys: First cell of each row.
-        lines: Line of the file on which each row ends.
+        lines: Line of the file on which each row ends; empty where the table is no file.
         rows: The other cells of each row, stripped.
     """
 
@@ -56,9 +57,12 @@ class Cells:
 
     def refuse(self, row: int, column: int, what: str) -> NoReturn:
         """Raise InvalidInputError about one cell, with its line, row key and column."""
-        where = f"line {self.lines[row]} (row {shown(self.keys[row])}), column {shown(self.columns[column])}"
-        message = f"{self.source}, {where}: {what}"
+        message = f"{self.source}, {self.place(row)}, column {shown(self.columns[column])}: {what}"
         raise InvalidInputError(message)
+
+    def place(self, row: int) -> str:
+        """Return where a row is, for a message."""
+        return f"line {self.lines[row]} (row {shown(self.keys[row])})" if self.lines else f"row {shown(self.keys[row])}"
 
 
 def shown(text: str) -> str:
@@ -206,6 +210,65 @@ def read_table(quality: Path, cost: Path | None = None) -> Table:
     return Table(cells.keys, cells.columns, qualities, costs[np.ix_(rows, columns)])
 
 
+def results_table(quality: Any, cost: Any = None) -> Table:
+    """A table from DataFrames, arrays or lists of lists.
+
+    Args:
+        quality: Qualities in [0, 1], shape ``(n_tenants, n_candidates)``; NaN or None where the candidate is not
+            available. The index and the columns of a DataFrame are the names, else the rows are tenant_001, ...
+        cost: Costs > 0 in any unit, same shape. Two DataFrames are matched by their names, in any order. None when all
+            costs are 1.
+
+    Raises:
+        ShapeError: A table has not two dimensions, or another shape than the other.
+        InvalidInputError: A value is no number, no quality or no cost, or names differ or occur twice.
+
+    Example:
+        >>> results_table([[0.9, 0.5], [0.6, 0.8]]).candidates
+        ('model_001', 'model_002')
+    """
+    cells, qualities = _values("quality", quality)
+    _check_qualities(cells, qualities)
+    if cost is None:
+        return Table(cells.keys, cells.columns, qualities, np.ones_like(qualities))
+    priced, costs = _values("cost", cost)
+    if costs.shape != qualities.shape:
+        raise ShapeError(priced.source, costs.shape, f"{qualities.shape}, as quality has")
+    if hasattr(quality, "columns") and hasattr(cost, "columns"):
+        rows = _same_names(priced, priced.keys, cells.keys, "row")
+        columns = _same_names(priced, priced.columns, cells.columns, "column")
+        _check_costs(priced, costs, available=_placed(~np.isnan(qualities), rows, columns))
+        costs = costs[np.ix_(rows, columns)]
+    else:
+        _check_costs(priced, costs, available=~np.isnan(qualities))
+    return Table(cells.keys, cells.columns, qualities, costs)
+
+
+def _values(source: str, value: Any) -> tuple[Cells, Array]:
+    """The names and numbers of a table that is no file."""
+    try:
+        array = np.asarray(value.to_numpy() if hasattr(value, "to_numpy") else value, dtype=float)
+    except (TypeError, ValueError) as error:
+        message = f"{source} must be a table of numbers, one row for each tenant, all of one length: {error}"
+        raise InvalidInputError(message) from error
+    if array.ndim != 2 or not array.size:
+        raise ShapeError(source, array.shape, "(n_tenants, n_candidates), neither of them 0")
+    n_rows, n_columns = array.shape
+    keys = tuple(f"tenant_{i + 1:03d}" for i in range(n_rows))
+    columns = tuple(f"model_{j + 1:03d}" for j in range(n_columns))
+    if hasattr(value, "columns") and hasattr(value, "index"):
+        keys, columns = tuple(map(str, value.index)), tuple(map(str, value.columns))
+    cells = Cells(source, columns, keys, (), ())
+    for kind, names in (("row", cells.keys), ("column", cells.columns)):
+        twice = next((name for name, many in Counter(names).items() if many > 1), None)
+        if twice is not None:
+            _refuse(source, f"the {kind} {shown(twice)} is there more than once; give every {kind} its own name")
+    infinite = np.isinf(array)
+    if infinite.any():
+        cells.refuse(*_first(infinite), "it is infinite; give finite numbers")
+    return cells, array.copy()
+
+
 def _placed(flags: Flags, rows: list[int], columns: list[int]) -> Flags:
     """The quality table's flags at the places of the cost table."""
     placed = np.empty_like(flags)
@@ -248,8 +311,7 @@ def _check_qualities(cells: Cells, values: Array) -> None:
     empty = np.isnan(values).all(axis=1)
     if empty.any():
         row = int(np.argmax(empty))
-        where = f"{cells.source}, line {cells.lines[row]} (row {shown(cells.keys[row])})"
-        message = f"{where}: it has no quality at all; remove the row"
+        message = f"{cells.source}, {cells.place(row)}: it has no quality at all; remove the row"
         raise InvalidInputError(message)
 
 

@@ -18,7 +18,7 @@ from easeml_core.config import JointConfig
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import conjunction, decide, is_released
+from easeml_core.gate.decision import conjunction, decide_counts, is_released
 from easeml_core.gate.early_stopping import Looks
 from easeml_core.gate.judge import judge_looks_of_submission
 from easeml_core.gate.on_demand import can_sample, labels_of_submission
@@ -296,7 +296,7 @@ class _Work:
             self._counted(parse_condition(source), part, on_demand=on_demand, **rules, conditions=len(conditions))
         try:
             decided = [
-                decide(
+                decide_counts(
                     parse_condition(source),
                     _outcomes(part),
                     log_level=ledger["log_level"],

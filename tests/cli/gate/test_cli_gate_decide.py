@@ -16,7 +16,7 @@ import pytest
 
 from easeml_core.gate import attack
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import count_outcomes
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_the_referees_report(run: Callable[..., Any], data: dict[str, Any]) -> N
     report = run("gate", "decide", *BETTER, *data["files"], "--json").json
     log_level = math.log(0.01) - 3 * math.log(2)
     outcomes = count_outcomes(data["labels"], data["old"], data["new"])
-    expected = decide(parse_condition(BETTER[1]), outcomes, log_level=log_level, mode="fp-free").to_json()
+    expected = decide_counts(parse_condition(BETTER[1]), outcomes, log_level=log_level, mode="fp-free").to_json()
     assert (report["verdict"], report["released"]) == ("PASS", "pass")
     assert (report["examples"], report["wins"], report["losses"]) == (2000, outcomes.wins, outcomes.losses)
     assert report["disagreements"] == outcomes.disagreements == report["labels"]
@@ -153,7 +153,7 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
         (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "often"), "adaptivity must be"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
-        (("--condition", "n > 0.5 +/- 0.1", "--passes", "2"), "--passes says nothing under adaptivity full"),
+        (("--condition", "n > 0.5 +/- 0.1", "--passes", "2"), "passes says nothing under adaptivity full"),
         (("--condition", "n > 0.5 +/- 0.1", "--reliability", "95"), "reliability must be > 0 and < 1, got 95.0"),
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
         (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),

@@ -195,7 +195,7 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
         *(
             (
                 ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", adaptivity, "--passes", "1"),
-                (f"--passes says nothing under adaptivity {adaptivity}",),
+                (f"passes says nothing under adaptivity {adaptivity}",),
             )
             for adaptivity in ("none", "full")
         ),

@@ -131,9 +131,9 @@ def test_a_plot(run: Any, tables: tuple[str, ...], nowhere: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "give either --quality FILE (with --cost FILE, or all costs are 1) or --synthetic"),
-        (("--quality", "quality.csv", "--synthetic", "SYN(1,1)"), "give either --quality FILE"),
-        (("--cost", "cost.csv", "--synthetic", "SYN(1,1)"), "--synthetic has its costs; leave out --cost"),
+        ((), "give either quality (with cost, or all costs are 1) or a synthetic table"),
+        (("--quality", "quality.csv", "--synthetic", "SYN(1,1)"), "give either quality"),
+        (("--cost", "cost.csv", "--synthetic", "SYN(1,1)"), "a synthetic table has its costs; leave out cost"),
         (("--synthetic", "SYN(1)"), 'a synthetic table is written "SYN(sigma_M,alpha)"'),
         (("--quality", "nowhere.csv"), "quality table nowhere.csv cannot be read: No such file"),
         (("--quality", "quality.csv", "--served", "7"), "served must be from 1 to 6, the tenants of the table, got 7"),

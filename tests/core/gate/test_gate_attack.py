@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import count_outcomes
 from easeml_core.stats.adaptivity import allocate
 
@@ -42,7 +42,7 @@ def fooled(attacks, adaptivity):
     passes = 0
     for labels, vote in attacks:
         counts = count_outcomes(labels, np.zeros_like(labels), vote)
-        passes += decide(condition, counts, log_level=log_level, mode="fp-free").passed
+        passes += decide_counts(condition, counts, log_level=log_level, mode="fp-free").passed
     return passes
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.stats.bentkus import log_bentkus_tail
 from easeml_core.stats.trinomial import log_trinomial_tail
@@ -29,7 +29,7 @@ def outcomes(examples=1000, *, both=750, wins=0, losses=0, wrong_apart=0):
 
 
 def judge(source, counts):
-    return decide(parse_condition(source), counts, log_level=math.log(0.01), mode="fp-free")
+    return decide_counts(parse_condition(source), counts, log_level=math.log(0.01), mode="fp-free")
 
 
 CELLS = st.tuples(*[st.integers(0, 60)] * 5).filter(lambda c: sum(c) > 0)

@@ -15,7 +15,7 @@ from scipy import stats
 from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import conjunction, decide
+from easeml_core.gate.decision import conjunction, decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.planner import plan_gate
 
@@ -36,7 +36,7 @@ def outcomes(examples=1000, *, both=750, wins=0, losses=0, wrong_apart=0):
 
 
 def judge(source, counts, *, log_level=ONE_PERCENT, mode="fp-free"):
-    return decide(parse_condition(source), counts, log_level=log_level, mode=mode)
+    return decide_counts(parse_condition(source), counts, log_level=log_level, mode=mode)
 
 
 CELLS = st.tuples(*[st.integers(0, 60)] * 5).filter(lambda c: sum(c) > 0)
@@ -197,7 +197,7 @@ SOURCES = st.sampled_from(
 @given(SOURCES, st.floats(0, 0.9), COUNTS, LEVELS)
 def test_verdict_interval_and_level_agree(source, c, counts, log_level):
     condition = parse_condition(source.format(c=round(c, 3)))
-    decision = decide(condition, counts, log_level=log_level, mode="fp-free")
+    decision = decide_counts(condition, counts, log_level=log_level, mode="fp-free")
     for clause in decision.clauses:
         low, high = clause.interval
         above = " > " in clause.clause
@@ -218,10 +218,10 @@ def test_verdict_interval_and_level_agree(source, c, counts, log_level):
 @given(SOURCES, st.floats(0, 0.9), COUNTS, LEVELS, st.floats(1, 50))
 def test_a_smaller_level_never_decides_more(source, c, counts, log_level, factor):
     condition = parse_condition(source.format(c=round(c, 3)))
-    strict = decide(condition, counts, log_level=log_level * factor, mode="fp-free").verdict
+    strict = decide_counts(condition, counts, log_level=log_level * factor, mode="fp-free").verdict
     # Levels above one half can show both sides at once and then say UNKNOWN; below, decided stays decided.
     if strict is not UNKNOWN and log_level < math.log(0.25):
-        assert decide(condition, counts, log_level=log_level, mode="fp-free").verdict is strict
+        assert decide_counts(condition, counts, log_level=log_level, mode="fp-free").verdict is strict
 
 
 @settings(deadline=None, max_examples=examples(15))
@@ -231,9 +231,9 @@ def test_exchanging_the_models_mirrors_the_verdict(cells, log_level, c):
     here = outcomes(sum(cells), both=both, wins=wins, losses=losses, wrong_apart=apart)
     there = outcomes(sum(cells), both=both, wins=losses, losses=wins, wrong_apart=apart)
     c = round(c, 3)
-    one = decide(parse_condition(f"n - o > {c} +/- 0.1"), here, log_level=log_level, mode="fp-free")
-    two = decide(parse_condition(f"o - n > {c} +/- 0.1"), there, log_level=log_level, mode="fp-free")
-    three = decide(parse_condition(f"n - o < {-c} +/- 0.1"), there, log_level=log_level, mode="fp-free")
+    one = decide_counts(parse_condition(f"n - o > {c} +/- 0.1"), here, log_level=log_level, mode="fp-free")
+    two = decide_counts(parse_condition(f"o - n > {c} +/- 0.1"), there, log_level=log_level, mode="fp-free")
+    three = decide_counts(parse_condition(f"n - o < {-c} +/- 0.1"), there, log_level=log_level, mode="fp-free")
     assert one.verdict is two.verdict is three.verdict
     assert one.clauses[0].log_p_pass == two.clauses[0].log_p_pass == three.clauses[0].log_p_pass
 
@@ -284,7 +284,7 @@ def test_the_planned_size_decides_beyond_the_tolerance(source, adaptivity):
     n = plan.examples
     for sign, expected in ((1, PASS), (-1, FAIL)):
         counts = shifted_counts(source, n, sign * 0.05)
-        assert decide(condition, counts, log_level=plan.log_level, mode="fp-free").verdict is expected
+        assert decide_counts(condition, counts, log_level=plan.log_level, mode="fp-free").verdict is expected
 
 
 def shifted_counts(source, n, shift):

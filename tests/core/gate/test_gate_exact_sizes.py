@@ -15,7 +15,7 @@ from scipy.stats import binom, multinomial
 
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.planner import plan_gate
 from easeml_core.stats import binomial_bounds
@@ -143,7 +143,7 @@ def test_a_weighted_side_can_be_planned_up_to_the_farthest_there_is(tolerance):
 
     def verdict(n):
         perfect = Outcomes(examples=n, wins=n, losses=0, new_correct=n, old_correct=0, disagreements=n)
-        return decide(parse_condition(source), perfect, log_level=found.log_level, mode="fp-free").verdict
+        return decide_counts(parse_condition(source), perfect, log_level=found.log_level, mode="fp-free").verdict
 
     assert verdict(found.labels) is Verdict.PASS
     assert verdict(found.labels - 2) is Verdict.UNKNOWN
@@ -191,7 +191,7 @@ def chance_of_clause(condition, n, law, level, mode, verdict):
     for wins, losses in itertools.product(range(n + 1), repeat=2):
         weight = multinomial.pmf([wins, losses, n - wins - losses], n, law) if wins + losses <= n else 0.0
         if weight > 1e-7:
-            decision = decide(condition, outcomes_of(wins, losses, 0, n), log_level=level, mode=mode)
+            decision = decide_counts(condition, outcomes_of(wins, losses, 0, n), log_level=level, mode=mode)
             total += weight * (decision.clauses[0].verdict is verdict)
     return total
 
@@ -219,7 +219,7 @@ def test_the_judge_keeps_what_the_plan_says_of_a_proportion(source, mode, truth)
                 if source[0] != "o"
                 else Outcomes(examples=size, wins=0, losses=k, new_correct=0, old_correct=k, disagreements=k)
             )
-            verdict = decide(condition, seen, log_level=found.log_level, mode=mode).verdict
+            verdict = decide_counts(condition, seen, log_level=found.log_level, mode=mode).verdict
             total += float(binom.pmf(k, size, truth)) * (verdict is promised)
         return total
 
@@ -238,7 +238,7 @@ def test_the_judge_keeps_what_the_plan_says_of_a_weighted_side():
     @functools.cache
     def passes(wins, both):
         counts = outcomes_of(wins, 0, both, found.labels)
-        return decide(condition, counts, log_level=found.log_level, mode="fp-free").passed
+        return decide_counts(condition, counts, log_level=found.log_level, mode="fp-free").passed
 
     for win, both in ((0.5, 0.0), (0.0, 1.0), (0.25, 0.5)):
         drawn = rng.multinomial(found.labels, [win, both, 1 - win - both], size=200)
@@ -329,7 +329,7 @@ def test_where_d_is_assumed_the_plan_pays_for_the_bound_that_the_judge_finds(d):
     n, won, lost = found.labels, (d + 0.04) / 2, (d - 0.04) / 2
     rows = np.random.default_rng(9).multinomial(n, [won, lost, 1 - won - lost], size=150)
     passed = [
-        decide(
+        decide_counts(
             parse_condition(source), outcomes_of(int(w), int(k), 0, n), log_level=found.log_level, mode="fp-free"
         ).passed
         for w, k, _ in rows

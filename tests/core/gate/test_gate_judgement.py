@@ -14,7 +14,7 @@ from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
 from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import Decision, decide
+from easeml_core.gate.decision import Decision, decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.on_demand import labels_in_words
 from easeml_core.gate.outcomes import count_outcomes
@@ -59,7 +59,7 @@ ROWS = st.lists(st.tuples(*[st.integers(0, 2)] * 3), min_size=1, max_size=80)
 def test_with_all_labels_it_is_the_decision_on_counts(source, rows, log_level, mode):
     labels, old, new = np.array(rows).T
     found = judge(source, labels, old, new, log_level=log_level, mode=mode)
-    expected = decide(parse_condition(source), count_outcomes(labels, old, new), log_level=log_level, mode=mode)
+    expected = decide_counts(parse_condition(source), count_outcomes(labels, old, new), log_level=log_level, mode=mode)
     assert (found.verdict, found.passed, found.clauses) == (expected.verdict, expected.passed, expected.clauses)
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.gate import offline
-from easeml_core.gate.offline import log_level_of, read_column, read_predictions, read_slice_names
+from easeml_core.gate.offline import columns
+from easeml_core.gate.offline.columns import read_column, read_predictions, read_slice_names
+from easeml_core.gate.offline.verdict import log_level_of
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_forms_of_the_same_column(form, tmp_path):
     (tmp_path / "x.csv").write_bytes(text.encode())
     column = read_column(tmp_path / "x.csv", "label")
     assert (column.examples, column.values) == (["a", "b"], ["x", "y"])
-    assert (offline._plain_rows(text.removeprefix("\ufeff"), "label") is None) == slow
+    assert (columns._plain_rows(text.removeprefix("\ufeff"), "label") is None) == slow
 
 
 def test_quoted_fields_may_hold_commas_and_line_ends(write):
@@ -63,9 +64,9 @@ def test_quoted_fields_may_hold_commas_and_line_ends(write):
 def test_the_fast_way_reads_what_the_plain_reader_reads(rows):
     """Any text: the fast way either declines or agrees with Python's CSV reader."""
     text = "example,label\n" + "".join(f"{a},{b}\n" for a, b in rows)
-    fast = offline._plain_rows(text, "label")
+    fast = columns._plain_rows(text, "label")
     if fast is not None:
-        assert fast == offline._quoted_rows(text, "label", "x.csv")
+        assert fast == columns._quoted_rows(text, "label", "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -111,10 +112,10 @@ def test_a_file_that_is_none(tmp_path, write):
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_files_are_bounded(write, monkeypatch, quote):
     path = write("x.csv", "example,label", *(f"{i},{quote}x{quote}" for i in range(50)))
-    monkeypatch.setattr(offline, "MAX_ROWS", 20)
+    monkeypatch.setattr(columns, "MAX_ROWS", 20)
     with pytest.raises(InvalidInputError, match="rows; at most 20 are read"):
         read_column(path, "label")
-    monkeypatch.setattr(offline, "MAX_BYTES", 100)
+    monkeypatch.setattr(columns, "MAX_BYTES", 100)
     with pytest.raises(InvalidInputError, match="is larger than 0 MB"):
         read_column(path, "label")
 

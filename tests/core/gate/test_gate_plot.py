@@ -6,7 +6,7 @@ import io
 
 from PIL import Image
 
-from easeml_core.canvas import CHOSEN, OTHER
+from easeml_core.display.figures import CHOSEN, OTHER
 from easeml_core.gate.alternatives import alternatives_to
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.planner import PlannedFor, plan_gate

@@ -16,7 +16,7 @@ from property_sizes import at_night
 from scipy import optimize, stats
 
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.gate.planner import plan_gate
 
@@ -95,7 +95,7 @@ def test_two_clauses_pass_at_the_whole_level_and_fail_at_half_of_it():
 
     def verdict(new: int, old: int) -> str:
         counts = Outcomes(500, max(0, new - old), max(0, old - new), new, old, abs(new - old))
-        return decide(condition, counts, log_level=math.log(ALPHA), mode="fp-free").verdict.value
+        return decide_counts(condition, counts, log_level=math.log(ALPHA), mode="fp-free").verdict.value
 
     k = np.arange(501)
     low = {"n": stats.binom.cdf(k, 500, 0.9), "o": stats.binom.cdf(k, 500, 0.8)}
@@ -115,7 +115,7 @@ def test_each_end_of_an_interval_has_the_level_of_the_test_on_its_side():
     """For ``>`` the low end has the whole level and the high end half of it, for ``<`` the other way round."""
     condition = parse_condition("n > 0.5 +/- 0.1 /\\ o < 0.9 +/- 0.1")
     counts = Outcomes(500, wins=40, losses=10, new_correct=400, old_correct=370, disagreements=50)
-    new, old = decide(condition, counts, log_level=math.log(ALPHA), mode="fp-free").clauses
+    new, old = decide_counts(condition, counts, log_level=math.log(ALPHA), mode="fp-free").clauses
 
     def ends(k: int, below: float, above: float) -> tuple[float, float]:
         return float(stats.beta.ppf(below, k, 501 - k)), float(stats.beta.isf(above, k + 1, 500 - k))

@@ -16,7 +16,7 @@ from scipy import stats
 
 from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
 
@@ -65,7 +65,7 @@ def error_counts(source, law, examples, mode="fp-free"):
     def verdict(both, wins, losses, apart):
         right = (both + wins, both + losses) if everything else (None, None)
         counts = Outcomes(examples, wins, losses, *right, wins + losses + apart)
-        return decide(condition, counts, log_level=math.log(ALPHA), mode=mode).verdict
+        return decide_counts(condition, counts, log_level=math.log(ALPHA), mode=mode).verdict
 
     rows = drawn(law, examples, seed=41).tolist()
     found = [verdict(both if everything else 0, wins, losses, apart) for both, wins, losses, _, apart in rows]
@@ -108,7 +108,7 @@ def test_the_trinomial_test_uses_its_level():
 
 @functools.cache
 def _log_p(condition, counts):
-    return decide(condition, counts, log_level=math.log(ALPHA), mode="fp-free").clauses[0].log_p_pass
+    return decide_counts(condition, counts, log_level=math.log(ALPHA), mode="fp-free").clauses[0].log_p_pass
 
 
 @pytest.mark.parametrize(("examples", "batch", "runs"), [(100, 5, 150), at_night(200, 2, 600)])

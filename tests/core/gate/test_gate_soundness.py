@@ -17,7 +17,7 @@ from scipy.special import gammaln, xlogy
 from easeml_core.entities import Verdict
 from easeml_core.gate.clauses import OUTCOMES as EXAMPLE_VALUES
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import decide
+from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
 
 CONDITIONS = [
@@ -91,7 +91,7 @@ def test_a_wrong_verdict_is_never_likelier_than_the_level(source, alpha, n):
     rows = all_counts(n)
     ways = gammaln(n + 1) - gammaln(rows + 1).sum(axis=1)
     verdicts = np.array(
-        [decide(condition, to_outcomes(row), log_level=math.log(alpha), mode="fp-free").verdict for row in rows]
+        [decide_counts(condition, to_outcomes(row), log_level=math.log(alpha), mode="fp-free").verdict for row in rows]
     )
     worst = {Verdict.PASS: 0.0, Verdict.FAIL: 0.0}
     for law in laws_near(condition.clauses, rng, 150):
@@ -109,7 +109,10 @@ def test_the_enumeration_would_notice_a_level_that_is_too_high():
     rows = all_counts(n)
     ways = gammaln(n + 1) - gammaln(rows + 1).sum(axis=1)
     verdicts = np.array(
-        [decide(condition, to_outcomes(row), log_level=math.log(2 * alpha), mode="fp-free").verdict for row in rows]
+        [
+            decide_counts(condition, to_outcomes(row), log_level=math.log(2 * alpha), mode="fp-free").verdict
+            for row in rows
+        ]
     )
     law = np.array([0.7, 0.3, 0, 0, 0])
     assert float(np.exp(ways + xlogy(rows, law).sum(axis=1))[verdicts == Verdict.PASS].sum()) > alpha
@@ -127,7 +130,7 @@ def test_the_paired_test_on_more_examples_keeps_its_level_for_every_share_of_dis
     rows = np.array([(n - w - k, w, k, 0, 0) for w, k in splits])
     ways = gammaln(n + 1) - gammaln(rows + 1).sum(axis=1)
     passed = np.array(
-        [decide(condition, to_outcomes(row), log_level=math.log(alpha), mode="fp-free").passed for row in rows]
+        [decide_counts(condition, to_outcomes(row), log_level=math.log(alpha), mode="fp-free").passed for row in rows]
     )
     for decided in np.linspace(abs(c), 1, 101):
         law = np.array([1 - decided, (decided + c) / 2, (decided - c) / 2, 0, 0])
@@ -142,4 +145,4 @@ def test_the_paired_test_on_more_examples_keeps_its_level_for_every_share_of_dis
 def test_a_model_against_itself_is_never_better(source, correct):
     """A/A: the same predictions twice never pass a condition that asks for a gain, not even at a careless level."""
     same = Outcomes(examples=1000, wins=0, losses=0, new_correct=correct, old_correct=correct, disagreements=0)
-    assert not decide(parse_condition(source), same, log_level=math.log(0.5), mode="fp-free").passed
+    assert not decide_counts(parse_condition(source), same, log_level=math.log(0.5), mode="fp-free").passed

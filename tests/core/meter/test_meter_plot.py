@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from easeml_core.canvas import save_figure
 from easeml_core.config import MeterConfig
+from easeml_core.display.figures import save_figure
 from easeml_core.meter.alternatives import alternatives_to
-from easeml_core.meter.history import Submitted, replay
+from easeml_core.meter.history import Submitted, replay_submissions
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.plot import draw_meter_plan, draw_replay
 
@@ -19,7 +19,7 @@ def reported(figure):
 def replayed(errors, *, examples=8_000, **changes):
     config = MeterConfig(**SETTINGS | changes)
     rows = [Submitted(i + 1, 0.1, k) for i, k in enumerate(errors)]
-    found = replay(rows, examples=examples, config=config, seed=0)
+    found = replay_submissions(rows, examples=examples, config=config, seed=0)
     return found, draw_replay(found, config)
 
 

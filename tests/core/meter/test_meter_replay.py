@@ -14,7 +14,7 @@ from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.history import Submitted, read_history, replay
+from easeml_core.meter.history import Submitted, read_history, replay_submissions
 from easeml_core.meter.meter import Answered, read_submission
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.05, reliability=0.99, steps=32, tail="hoeffding")
@@ -27,7 +27,7 @@ def rows(*gaps: float, n: int = 5_000, loss: float = 0.2) -> list[Submitted]:
 
 def test_a_replay_is_the_meter_step_by_step():
     gaps = (0.0, 0.09, 0.11, 0.2, 0.4, 0.31, 0.0)
-    found = replay(rows(*gaps), examples=5_000, config=CONFIG)
+    found = replay_submissions(rows(*gaps), examples=5_000, config=CONFIG)
     log_weight = 0.0
     for (row, reading), gap in zip(found.readings, gaps, strict=True):
         alone = read_meter(
@@ -46,35 +46,35 @@ def test_a_replay_is_the_meter_step_by_step():
 
 def test_retirement_is_the_first_submission_without_an_answer():
     """2,446 labels are planned for 5 ambiguous answers: an edge case gets 6 answers."""
-    found = replay(rows(*[0.1] * 9, n=2_446, loss=0.25), examples=2_446, config=CONFIG)
+    found = replay_submissions(rows(*[0.1] * 9, n=2_446, loss=0.25), examples=2_446, config=CONFIG)
     assert (len(found.readings), found.retired_at, found.why) == (6, 7, "tolerance")
     assert found.to_json()["final_tolerance"] == pytest.approx(
         math.sqrt((math.log(2 * 32 / 0.01) + 5 * math.log(2)) / (2 * 2_446)), rel=1e-9
     )
-    found = replay(rows(*[0.0] * 9), examples=5_000, config=evolve(CONFIG, steps=8))
+    found = replay_submissions(rows(*[0.0] * 9), examples=5_000, config=evolve(CONFIG, steps=8))
     assert (len(found.readings), found.retired_at, found.why) == (8, 9, "steps")
-    assert replay(rows(*[0.0] * 8), examples=5_000, config=evolve(CONFIG, steps=8)).retired_at is None
-    found = replay(rows(0.0, n=50), examples=50, config=evolve(CONFIG, steps=8))
+    assert replay_submissions(rows(*[0.0] * 8), examples=5_000, config=evolve(CONFIG, steps=8)).retired_at is None
+    found = replay_submissions(rows(0.0, n=50), examples=50, config=evolve(CONFIG, steps=8))
     assert (found.to_json()["readings"], found.retired_at, found.to_json()["final_tolerance"]) == ([], 1, None)
 
 
 def test_a_repeated_artifact_is_answered_from_the_log_for_free():
     history = rows(0.1, 0.1, 0.1, n=2_446, loss=0.25)
     repeated = [history[0]] * 20 + [history[1]] + [history[0]] * 5 + [history[2]]
-    found = replay(repeated, examples=2_446, config=CONFIG)
-    plain = replay(history, examples=2_446, config=CONFIG)
+    found = replay_submissions(repeated, examples=2_446, config=CONFIG)
+    plain = replay_submissions(history, examples=2_446, config=CONFIG)
     assert len(found.readings) == 27
     assert found.retired_at is None
     assert found.readings[-1] == plain.readings[-1]
     assert {found.readings[i] for i in range(20)} == {plain.readings[0]}
     with pytest.raises(InvalidInputError, match="submission 1 comes twice"):
-        replay([history[0], replace(history[0], test_errors=3)], examples=2_446, config=CONFIG)
+        replay_submissions([history[0], replace(history[0], test_errors=3)], examples=2_446, config=CONFIG)
 
 
 def test_a_dithered_replay_shows_its_edges_and_repeats_with_its_seed():
     config = evolve(CONFIG, method="dithered")
     history = rows(*[0.1] * 20)
-    one, same, other = (replay(history, examples=5_000, config=config, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (replay_submissions(history, examples=5_000, config=config, seed=seed) for seed in (1, 1, 2))
     assert one == same
     assert one != other
     edges = [reading["edges"] for reading in one.to_json()["readings"]]
@@ -86,14 +86,14 @@ def test_a_dithered_replay_shows_its_edges_and_repeats_with_its_seed():
 def test_one_teams_retirement_leaves_the_others():
     config = evolve(CONFIG, method="multitenant", teams=2, steps=4)
     history = [Submitted(i, 0.2, 1_000, team) for i, team in enumerate((1, 1, 1, 2, 1, 2, 2), start=1)]
-    found = replay(history, examples=5_000, config=config)
+    found = replay_submissions(history, examples=5_000, config=config)
     assert [row.submission for row, _ in found.readings] == [1, 2, 4, 6]
     assert (found.retired_at, found.why) == (3, "steps")
 
 
 def test_breaches_of_the_budget_are_reported_with_their_place():
     config = evolve(CONFIG, budget=("two yellow in a row", "retire within 40 submissions"), steps=4)
-    found = replay(rows(0.2, 0.0, 0.2, 0.4, 0.0, 0.0, 0.2), examples=5_000, config=config)
+    found = replay_submissions(rows(0.2, 0.0, 0.2, 0.4, 0.0, 0.0, 0.2), examples=5_000, config=config)
     assert [(at, text.split('"')[1]) for at, text in found.alerts] == [
         (4, "two yellow in a row"),
         (5, "retire within 40 submissions"),
@@ -183,6 +183,6 @@ def test_the_published_attack_stays_within_the_tolerances_and_follows_the_theory
         assert reading.reachable == 2
         assert reading.signal == 1
     # Nine of ten queries are missing in this file: answers that no ledger knows of are not paid for.
-    found = replay(read_history(path, examples=4_000), examples=4_000, config=config)
+    found = replay_submissions(read_history(path, examples=4_000), examples=4_000, config=config)
     assert {reading.reachable for _, reading in found.readings} == {2}
     assert any(abs(reading.gap - 0.1) > reading.tolerance_now for _, reading in found.readings)

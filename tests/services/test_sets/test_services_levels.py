@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from easeml_core.config import GateConfig
-from easeml_core.gate.offline import log_level_of
+from easeml_core.gate.offline.verdict import log_level_of
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.gate.judge import _Case
 from easeml_core.services.test_sets.planning import plan_for_gate

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from easeml_core.canvas import check_plot, save_figure
+from easeml_core.display.figures import check_plot, save_figure
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.simulate.fairness import FairnessCurve, FairnessPoint
 from easeml_core.selection.simulate.metrics import Curve

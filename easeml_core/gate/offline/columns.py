@@ -1,9 +1,7 @@
-"""A verdict without a database, from three CSV files: what a plain CI job calls.
+"""Labels and predictions from CSV files: a million rows in a fraction of a second.
 
 The order of the old model's file is the set's order: it must be random, and fixed before the labels are known, where
 ``early`` stops on the way.
-
-CSV files of two columns, ``example`` and another, as texts: a million rows in a fraction of a second.
 
 Such a file comes from outside, so everything is bounded and every refusal names file, row and column. Nothing is
 trimmed, rounded or guessed: ``1`` and ``1.0`` are two different texts.
@@ -12,35 +10,22 @@ trimmed, rounded or guessed: ``1`` and ``1.0`` are two different texts.
 from __future__ import annotations
 
 import difflib
-import math
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.config import require
 from easeml_core.csv_text import numbered_rows, read_text
-from easeml_core.encoding import from_json, typed_record
-from easeml_core.entities import Mode, Verdict
-from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
-from easeml_core.gate.awaited_labels import Wanted
-from easeml_core.gate.decision import is_released
-from easeml_core.gate.planner import plan_gate
-from easeml_core.gate.report import ClauseReport
-from easeml_core.stats.adaptivity import allocate, level_of_test
+from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-
-    from easeml_core.gate.clauses import Condition
-    from easeml_core.gate.decision import Decision
-    from easeml_core.gate.slices import Slice
 
 
 MAX_BYTES = 256 * 2**20
@@ -289,185 +274,6 @@ def read_slice_names(path: Path, examples: list[str]) -> list[str]:
     for position, name in zip(_known_positions(given, order).tolist(), given.values, strict=True):
         names[position] = name
     return names
-
-
-def log_level_of(
-    *,
-    reliability: float,
-    adaptivity: str,
-    steps: int,
-    step: int | None,
-    passes: int,
-    mode: str,
-    estimator: str = "exact",
-) -> float:
-    """Give ln alpha of one test of a set, as its adaptivity allots it.
-
-    Args:
-        reliability: 1 - delta, in (0, 1).
-        adaptivity: ``none``, ``full``, ``firstChange``, ``upTo:K`` or ``recycle``.
-        steps: H >= 1.
-        step: Which test of the set this is, 1 to H; None where steps are not counted.
-        passes: Changes (passes under fp-free, fails under fn-free) at earlier steps; matters to ``recycle``, and to
-            ``firstChange`` and ``upTo:K``, which end the set.
-        mode: ``fp-free`` or ``fn-free``; matters to ``full`` and ``recycle`` (``adaptivity.Allocation``).
-        estimator: ``exact`` or ``paper``; matters to ``full``.
-
-    Raises:
-        ConfigError: If an argument is outside its range, or the set has served.
-
-    Example:
-        >>> planned = {"reliability": 0.9999, "steps": 32, "mode": "fp-free"}
-        >>> round(log_level_of(adaptivity="none", step=1, passes=0, **planned), 3)
-        -12.676
-    """
-    allocate(adaptivity, steps, mode=mode, estimator=estimator)  # refuses steps before others are compared with them
-    require(step is None or 1 <= step <= steps, "step", step, f"1 to {steps}; further steps need a new set")
-    before = steps - 1 if step is None else step - 1
-    require(0 <= passes <= before, "passes", passes, f"0 to {before}, the number of earlier steps")
-    return level_of_test(
-        reliability=reliability, adaptivity=adaptivity, steps=steps, mode=mode, estimator=estimator, changes=passes
-    ).log_level
-
-
-@dataclass(frozen=True, slots=True)
-class TooFew:
-    """A part of the set with fewer examples than its condition was planned for.
-
-    Attributes:
-        part: The slice's name; empty for the whole set.
-        available: Examples that the part has.
-        needed: Examples that the plan of its condition asks for.
-        mode: How UNKNOWN is settled.
-    """
-
-    part: str
-    available: int
-    needed: int
-    mode: Mode
-
-    def __str__(self) -> str:
-        """One sentence, which depends on no label."""
-        settled = "pass" if self.mode == Mode.FN_FREE else "fail"
-        whose = f"slice {self.part!r}" if self.part else "the set"
-        return (
-            f"too few examples: {whose} has {self.available:,}, the plan of its condition needs {self.needed:,}. With "
-            f"fewer the verdict is UNKNOWN for most models, and mode {self.mode.value} releases UNKNOWN as {settled}; "
-            "add examples or widen the tolerance (`easeml gate plan`)"
-        )
-
-
-def too_few_examples(
-    decision: Decision,
-    condition: Condition,
-    examples: int,
-    slices: Sequence[Slice] = (),
-    *,
-    passes: int,
-    **plan: Any,
-) -> tuple[TooFew, ...]:
-    """Compare the sizes of a set and of its slices with the planner's, where UNKNOWN may be behind what was released.
-
-    The answer is a function of the released symbol and of what no label decides. So standard error tells its readers,
-    who may be the developers, nothing that the symbol does not: not whether a released fail was FAIL or UNKNOWN.
-
-    Args:
-        decision: What was decided.
-        condition: Of the whole set.
-        examples: Size of the whole set.
-        slices: Its slices with their conditions.
-        passes: Changes so far, as of ``log_level_of``.
-        plan: ``reliability``, ``steps``, ``adaptivity`` and ``power`` as of ``plan_gate``.
-
-    Returns:
-        One entry for each part that is too small; none where the symbol is not the one of UNKNOWN. A condition that no
-        model can meet has no plan, hence no entry.
-    """
-    mode = decision.mode
-    if decision.passed != is_released(Verdict.UNKNOWN, mode):
-        return ()
-    parts = [("", condition, examples), *((part.name, part.condition, part.members.size) for part in slices)]
-    found = []
-    for name, wanted, available in parts:
-        try:
-            needed = plan_gate(wanted, mode=mode.value, changes=passes, slices=len(parts), **plan).examples
-        except ConditionSyntaxError:  # out of reach: FAIL needs no examples
-            continue
-        if available < needed:
-            found.append(TooFew(name, int(available), needed, mode))
-    return tuple(found)
-
-
-@typed_record
-class DecidedSlice:
-    """The verdict on the condition of a slice; fields as of ``Decision`` and ``Outcomes``."""
-
-    verdict: str
-    passed: bool
-    mode: str
-    log_level: float
-    examples: int
-    wins: int | None
-    losses: int | None
-    new_correct: int | None
-    old_correct: int | None
-    disagreements: int
-    judged: int | None
-    labels: int
-    clauses: list[ClauseReport]
-    slices: dict[str, DecidedSlice]
-
-
-@typed_record
-class DecisionReport:
-    """The referee's report on a decision.
-
-    Attributes:
-        released: ``pass`` or ``fail``.
-        level: alpha, 0 where it is below the smallest double; ``log_level`` then tells.
-        interval: That of n - o where a clause is about it, else of the first clause.
-        condition: In canonical form.
-        warnings: About the files, and about sizes.
-    """
-
-    verdict: str
-    released: str
-    examples: int
-    wins: int | None
-    losses: int | None
-    disagreements: int
-    labels: int
-    level: float
-    log_level: float
-    mode: str
-    interval: tuple[float, float]
-    clauses: list[ClauseReport]
-    slices: dict[str, DecidedSlice]
-    condition: str
-    warnings: list[str]
-
-
-def report(decision: Decision, *, condition: str, warnings: list[str]) -> DecisionReport:
-    """Return the referee's report on a decision."""
-    shown = next((c for c in decision.clauses if c.quantity == "n - o"), decision.clauses[0])
-    own = {
-        "released": "pass" if decision.passed else "fail",
-        "level": math.exp(decision.log_level),
-        "interval": shown.interval,
-        "condition": condition,
-        "warnings": warnings,
-    }
-    return from_json(decision.to_json() | own, DecisionReport)
-
-
-def decided(found: Decision | Wanted, examples: list[str], source: str) -> Decision:
-    """The decision, or an error that names the examples whose labels it lacks."""
-    if not isinstance(found, Wanted):
-        return found
-    names = some(examples[i] for i in found.positions.tolist())
-    count = found.positions.size
-    message = f"{source} lacks {counted(count, 'label')} that the verdict needs next: {names}"
-    raise InvalidInputError(message)
 
 
 def _codes(values: list[str], classes: dict[str, int]) -> NDArray[np.int64]:
