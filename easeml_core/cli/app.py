@@ -30,7 +30,11 @@ from easeml_core.cli.gate import gate
 from easeml_core.cli.labels import labels
 from easeml_core.cli.meter import meter
 from easeml_core.cli.models import infer, model, promote, rollback, submissions, submit
-from easeml_core.cli.operations import cache, db, doctor, mlflow
+from easeml_core.cli.operations.cache import cache
+from easeml_core.cli.operations.dags import dags
+from easeml_core.cli.operations.database import db
+from easeml_core.cli.operations.doctor import doctor
+from easeml_core.cli.operations.mlflow_sync import mlflow
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.referee import referee, service
 from easeml_core.cli.reports import alerts, audit, next_, status
@@ -194,6 +198,7 @@ for command in (
         backtest,
         cache,
         costs,
+        dags,
         db,
         device,
         explain,

@@ -90,6 +90,7 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": _modules("sensors", "new_test_set", "overfitting_meter", "trial_finished", "test_set_ready"),
         "hooks": _modules("hooks", "easeml"),
         "triggers": _modules("triggers", "easeml", "answers", "submissions", "alerts", "production"),
+        "bundles": [{"integration-name": NAME, "python-modules": ["easeml_airflow.bundles"]}],
         "connection-types": [CONNECTION],
         "extra-links": ["easeml_airflow.links.EasemlPageLink"],
         "notifications": [

@@ -184,6 +184,7 @@ _COMMANDS = (
         candidate add
         candidate pack
         completion
+        dags copy
         db artifacts
         db backup
         db note-restart

@@ -43,6 +43,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "candidate pack",
         "completion",
         "costs",
+        "dags copy",
         "db artifacts",
         "db backup",
         "db note-restart",

@@ -41,6 +41,28 @@ def test_all_load_without_error_and_are_named_like_their_files(dag_bag, root):
     assert sorted(dag_bag.dags) == NAMES == sorted(path.stem for path in (root / "dags").glob("*.py"))
 
 
+def test_the_bundle_and_the_command_have_the_same_dags_with_the_schedules_that_airflow_sees(dag_bag, root):
+    from easeml_airflow.bundles import ExampleDagBundle
+    from easeml_core.services.operations.example_dags import example_dags
+
+    assert ExampleDagBundle(name="easeml").path == root / "dags"
+    told = {dag.dag_id: dag.schedule for dag in example_dags()}
+    assert told == {name: described(dag_bag.dags[name].schedule) for name in NAMES}
+
+
+def described(schedule):
+    """What `easeml dags copy` says of a schedule, from the object that the file gives to Airflow."""
+    if isinstance(schedule, CronTriggerTimetable):
+        kept = schedule.serialize()
+        return f"{kept['expression']} ({kept['timezone']})"
+    if isinstance(schedule, timedelta):
+        return f"every {schedule.seconds // 60} minutes"
+    if isinstance(schedule, list):
+        assert schedule == [assets.submissions()]
+        return "on submissions()"
+    return schedule or "by hand"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
     dag = dag_bag.dags[name]

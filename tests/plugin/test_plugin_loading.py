@@ -48,14 +48,18 @@ class {name}(AirflowPlugin):
 """
 
 
-@pytest.fixture(scope="module")
-def wheel(root, tmp_path_factory):
-    """The wheel, built offline from the working tree."""
-    out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(root)]
+def build(root, out, *options):
+    """Build offline, as `python -m build` does; return the wheel."""
+    command = [sys.executable, "-m", "build", *options, "--no-isolation", "--outdir", str(out), str(root)]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def wheel(root, tmp_path_factory):
+    """The wheel of the working tree, by way of the source distribution."""
+    return build(root, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +178,31 @@ def test_the_wheel_holds_both_packages_and_the_page_and_nothing_of_airflow(wheel
     web = root / "plugins" / "easeml_airflow" / "web"
     for path in [*web.glob("static/*"), *web.glob("pages/*/*.html"), *web.glob("templates/*")]:
         assert f"easeml_airflow/web/{path.relative_to(web)}" in names
+    dags = {name for name in names if name.startswith("easeml_airflow/example_dags/")}
+    assert dags == {f"easeml_airflow/example_dags/{path.name}" for path in (root / "dags").glob("*.py")}
     assert not [name for name in names if "__pycache__" in name or name.startswith(("tests", "plugins"))]
     assert "easeml = easeml_airflow.plugin:EasemlPlugin" in points
     assert "provider_info = easeml_airflow.provider_info:get_provider_info" in points
     assert any("easeml_core/store/migrations/versions/" in name and "0001" in name for name in names)
+
+
+def test_the_source_distribution_builds_the_same_wheel(wheel, root, tmp_path):
+    assert build(root, tmp_path, "--wheel").read_bytes() == wheel.read_bytes()
+
+
+def test_an_editable_installation_has_no_second_package_that_hides_the_checkout(root, tmp_path, monkeypatch):
+    from hatchling.build import build_editable
+
+    monkeypatch.chdir(root)
+    with zipfile.ZipFile(tmp_path / build_editable(str(tmp_path))) as archive:
+        assert not [name for name in archive.namelist() if name.startswith(("easeml_airflow/", "easeml_core/"))]
+
+
+def test_the_dags_of_the_wheel_are_those_that_its_command_copies(wheel, libraries, tmp_path):
+    site, target = unpacked(wheel, tmp_path), tmp_path / "dags"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join([str(site), str(libraries)])}
+    command = [sys.executable, "-S", "-m", "easeml_core.cli", "dags", "copy", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shipped = {path.name: path.read_text() for path in (site / "easeml_airflow" / "example_dags").iterdir()}
+    assert {path.name: path.read_text() for path in target.glob("*.py")} == shipped != {}

@@ -176,3 +176,14 @@ def test_the_connection_of_the_page_is_one_that_airflow_reads() -> None:
     assert name.removeprefix("AIRFLOW_CONN_").lower() == next(o.default for o in OPTIONS if o.name == "conn_id")
     assert (read.conn_type, read.login, read.port) == ("easeml", "easeml_worker", 5432)
     assert set(read.extra_dejson) == {"artifacts"}
+
+
+def test_the_bundles_of_the_page_are_classes_that_airflow_can_make() -> None:
+    from airflow.sdk.module_loading import import_string
+
+    _, _, written = block("install.md", "AIRFLOW__DAG_PROCESSOR").text.strip().partition("=")
+    made = [
+        import_string(bundle["classpath"])(name=bundle["name"], **bundle["kwargs"])
+        for bundle in json.loads(written.strip("'"))
+    ]
+    assert (made[1].path / "easeml_stream.py").is_file()

@@ -1,0 +1,267 @@
+"""``easeml db``: the embedded server, the schema, the place of artifacts, backup and restore."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import (
+    HOME,
+    artifacts_option,
+    database_option,
+    embedded_server,
+    open_artifacts,
+    open_store,
+)
+from easeml_core.cli.output import example, json_option, show_json, show_warnings
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.errors import StateError, counted
+
+if TYPE_CHECKING:
+    from easeml_core.services.operations.backup import Beside
+
+_OWNER = "easeml_owner"
+_FOLDER = click.Path(path_type=Path)
+
+
+@click.command(
+    epilog=example(
+        "easeml db backup /safe/easeml-2026-01-31",
+        "easeml db backup /safe/tonight --database postgresql+psycopg2://easeml_owner:...@db/easeml",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--without-artifacts", is_flag=True, help="Leave the artifacts out: a copy of them is made elsewhere.")
+@artifacts_option
+@database_option
+@json_option
+def backup(folder: Path, without_artifacts: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Back the installation up into FOLDER, which is made, while everything runs.
+
+    It holds the database, the artifacts unless they are in a bucket, and of the embedded installation also Airflow's
+    database, the tables of tenants, keys and passwords. It holds sealed labels and secrets: only its owner can read it
+    (mode 0700). FOLDER appears when it is whole. The address is that of easeml_owner; pg_dump is the one on PATH or
+    that of the embedded server, of the server's version or newer.
+    """
+    from easeml_core.services.operations.backup import NOTHING_BESIDE, WrittenBackup, back_up
+
+    _end_by_interrupt()
+    store = open_store(database, role=_OWNER)
+    made = back_up(
+        store,
+        store.dsn,
+        open_artifacts(artifacts, store),
+        folder,
+        beside=_embedded() if database is None else NOTHING_BESIDE,
+        with_artifacts=not without_artifacts,
+        tell=_tell,
+    )
+    if as_json:
+        show_json(WrittenBackup(**row_of(made), folder=str(folder.absolute())))
+        return
+    size = sum(kept.bytes for kept in made.files)
+    click.echo(f"{folder}: {counted(len(made.files), 'file')}, {size:,} bytes, schema {made.schema}")
+
+
+@click.command(
+    epilog=example(
+        "easeml db restore /safe/easeml-2026-01-31 --check",
+        "easeml db restore /safe/easeml-2026-01-31 --artifacts /srv/easeml/artifacts",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("--check", is_flag=True, help="Only read every file again and compare it; needs no database.")
+@click.option("--replace", is_flag=True, help="Also where the database has studies: they are lost.")
+@click.option("--artifacts", metavar="FOLDER", help="Unpack the artifacts there, and let the installation use them.")
+@database_option
+@json_option
+def restore(
+    folder: Path, check: bool, replace: bool, artifacts: str | None, database: str | None, as_json: bool
+) -> None:
+    """Check the backup in FOLDER and bring its database and artifacts back.
+
+    Referee and Airflow must be stopped. The database must have the roles, and no study unless --replace is given; it is
+    restored in one transaction. Airflow's database, tables of tenants and keys stay in FOLDER: docs/operations.md says
+    where they go. Afterwards retire sealed sets that have answered since the backup.
+
+    Exit status: 0 done, 2 any error; then the database is as it was.
+    """
+    from easeml_core.services.operations.backup import RestoredBackup, check_backup
+    from easeml_core.services.operations.backup import restore as bring_back
+    from easeml_core.store.artifacts.local import ArtifactStore
+
+    _end_by_interrupt()
+    if check:
+        made, warnings = check_backup(folder, _tell)
+    else:
+        store = open_store(database, role=_OWNER)
+        place = None if artifacts is None else ArtifactStore(artifacts)
+        made, warnings = bring_back(store, store.dsn, folder, artifacts=place, replaces=replace, tell=_tell)
+    show_warnings(warnings)
+    if as_json:
+        show_json(RestoredBackup(**row_of(made), restored=not check, warnings=list(warnings)))
+        return
+    files = counted(len(made.files), "file")
+    click.echo(f"{folder}: {files}, whole and unchanged, of {made.made_at}{'' if check else '; restored'}")
+
+
+def _embedded() -> Beside:
+    """Return what the embedded installation holds beside the database."""
+    from easeml_core.services.operations.backup import Beside
+
+    server = embedded_server()
+    keys = {f"referee-{path.name}": path for path in sorted((HOME / "referee").glob("*.pub"))}
+    return Beside(
+        databases={"airflow.dump": server.url("airflow", "airflow")},
+        files={"keys.json": HOME / "keys.json", "secrets.json": server.home / "secrets.json", **keys},
+        folders={"data.tar": HOME / "data"},
+    )
+
+
+def _end_by_interrupt() -> None:
+    """Let a service manager's SIGTERM end the command as Ctrl-C does, so that unfinished files are removed."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _tell(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@click.group(epilog=example("easeml db start"))
+def db() -> None:
+    """Start the embedded database, upgrade the schema, set the place of artifacts, back up and restore."""
+
+
+@typed_record
+class Upgraded:
+    """The answer of ``easeml db upgrade``: the revision that the schema has now."""
+
+    schema: str
+
+
+@typed_record
+class ServerAddress:
+    """The answer of ``easeml db start``: where the embedded server listens."""
+
+    host: str
+    port: int
+
+
+@typed_record
+class NotedRestart:
+    """The answer of ``easeml db note-restart``."""
+
+    reason: str
+
+
+@typed_record
+class RoleAddress:
+    """The answer of ``easeml db url``: the address with the role's password."""
+
+    url: str
+
+
+@db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))
+@click.option("--artifacts", metavar="PLACE", help="Make it the installation's artifact store if it has none yet.")
+@database_option
+@json_option
+def upgrade(artifacts: str | None, database: str | None, as_json: bool) -> None:
+    """Bring the schema to the version of this program; harmless when it is there already.
+
+    The address must be that of the role that owns the schemas (easeml_owner).
+    """
+    from easeml_core.store.schema import upgrade as upgrade_schema
+
+    store = open_store(database, role="easeml_owner")
+    revision = upgrade_schema(store)
+    if artifacts is not None:
+        open_artifacts(artifacts, store)
+    show_json(Upgraded(revision)) if as_json else click.echo(f"schema {revision}")
+
+
+@db.command(epilog=example("easeml db artifacts", "easeml db artifacts /srv/easeml/artifacts"))
+@click.argument("place", required=False)
+@click.option("--unchecked", is_flag=True, help="Also where PLACE lacks the newest data of the installation.")
+@database_option
+@json_option
+def artifacts(place: str | None, unchecked: bool, database: str | None, as_json: bool) -> None:
+    """Show where the installation keeps models and data, or make PLACE its artifact store.
+
+    All commands, tasks, pages and the referee use this store and refuse another one. It is known by the identity in its
+    marker file, so other machines may reach the same storage under other paths. The first command that uses a place
+    sets it; only easeml_owner changes it. Copy the files to PLACE first, and restart what runs afterwards.
+
+    Exit status: 0 there is one, 1 none was used yet, 2 any error.
+    """
+    from easeml_core.services.operations.artifact_store import installed_place, set_artifacts
+    from easeml_core.store.artifacts.remote import artifact_store
+
+    store = open_store(database, role="easeml_worker" if place is None else "easeml_owner")
+    if place is None:
+        found = installed_place(store)
+    else:
+        found = set_artifacts(store, artifact_store(place), unchecked=unchecked)
+    if as_json:
+        show_json(found)
+    elif found is None:
+        click.echo("the installation has no artifact store yet; the first command that uses one sets it")
+    else:
+        click.echo(f"{found.place} (set by {found.set_by} on {found.set_at:%Y-%m-%d %H:%M} UTC, id {found.store_id})")
+    if found is None:
+        raise SystemExit(1)
+
+
+@db.command(epilog=example("easeml db start"))
+@json_option
+def start(as_json: bool) -> None:
+    """Run the embedded server of ./.easeml in the foreground until interrupted."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    with embedded_server().owned() as server:
+        server.ensure_installation()
+        where = ServerAddress("127.0.0.1", server.port)
+        text = f"PostgreSQL listens on {where.host}:{where.port}; stop it with Ctrl-C"
+        show_json(where) if as_json else click.echo(text)
+        while not stop.wait(1.0):
+            if not server.alive():
+                message = f"the server died; see its log in {server.data}"
+                raise StateError(message)
+
+
+@db.command(epilog=example('easeml db note-restart --reason "node gpu-3 drained"'))
+@click.option("--reason", required=True, help="Why, 1 to 200 characters; kept for good.")
+@database_option
+@json_option
+def note_restart(reason: str, database: str | None, as_json: bool) -> None:
+    """Record that workers were restarted or taken away: attempts lost to that do not count against their trials.
+
+    A start of the database server and an upgrade of the schema count without it. The address must be that of the role
+    that owns the schemas (easeml_owner).
+    """
+    from easeml_core.store.tables.retries import state_restart
+
+    with open_store(database, role="easeml_owner").begin() as tx:
+        state_restart(tx, reason=reason)
+    show_json(NotedRestart(reason)) if as_json else click.echo("recorded")
+
+
+@db.command(epilog=example("easeml db url --role easeml_referee"))
+@click.option("--role", default="easeml_worker", show_default=True, help="Role to connect as.")
+@json_option
+def url(role: str, as_json: bool) -> None:
+    """Print the embedded server's address, password included."""
+    address = embedded_server().url(role, "easeml")
+    show_json(RoleAddress(address)) if as_json else click.echo(address)
+
+
+db.add_command(backup)
+db.add_command(restore)

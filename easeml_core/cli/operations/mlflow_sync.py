@@ -1,0 +1,108 @@
+"""``easeml mlflow``: trials and models, mirrored in MLflow."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from easeml_core.cli.connection import STUDY, artifacts_option, database_option, open_installation
+from easeml_core.cli.output import example, json_option, show_json, show_table
+from easeml_core.config import require
+from easeml_core.errors import EasemlError, InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easeml_core.services.operations.mlflow_sync import MirrorReport
+
+_COLUMNS = {
+    "Experiment": "experiment",
+    "New runs": "runs",
+    "New versions": "versions",
+    "In production": "production_version",
+}
+
+
+@click.group(epilog=example("easeml mlflow sync --tracking-uri http://mlflow:5000"))
+def mlflow() -> None:
+    """Mirror trials and models in MLflow; needs the extra mlflow."""
+
+
+@mlflow.command(epilog=example("easeml mlflow sync --study flowers --tracking-uri http://127.0.0.1:5000"))
+@click.option("--tracking-uri", metavar="URL", help="The MLflow server; default: MLflow's own MLFLOW_TRACKING_URI.")
+@click.option("--study", "studies", type=STUDY, multiple=True, help="This study only; may be given several times.")
+@click.option(
+    "--prefix", default="easeml", show_default=True, help="Experiments are PREFIX/TENANT/STUDY, models PREFIX.STUDY."
+)
+@click.option("--alias", default="production", show_default=True, help="Alias of the version in production.")
+@click.option("--watch", is_flag=True, help="Go on until SIGINT or SIGTERM; one sync is the default.")
+@click.option("--poll", default=60.0, show_default=True, help="Seconds between two syncs with --watch.")
+@artifacts_option
+@database_option
+@json_option
+def sync(
+    tracking_uri: str | None,
+    studies: tuple[str, ...],
+    prefix: str,
+    alias: str,
+    watch: bool,
+    poll: float,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+) -> None:
+    """Add to MLflow what the database has: runs, model versions, the alias of the version in production.
+
+    Credentials are MLflow's own variables, such as MLFLOW_TRACKING_TOKEN. It may be run again, and killed, at any time.
+    """
+    from easeml_core.services.operations.mlflow_sync import Mirror
+    from easeml_core.services.operations.mlflow_sync import sync as sync_once
+
+    mirrored = Mirror(tracking_uri, prefix, alias)
+    store, folder = open_installation(database, artifacts)
+
+    def once() -> None:
+        _show_synced(sync_once(store, folder, mirrored, studies_only=studies or None), as_json)
+
+    if not watch:
+        once()
+        return
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    keep_in_sync(once, stop, poll_seconds=poll, log=lambda line: click.echo(f"easeml: {line}", err=True))
+
+
+def keep_in_sync(
+    once: Callable[[], Any], stop: threading.Event, *, poll_seconds: float, log: Callable[[str], None]
+) -> None:
+    """Sync repeatedly until ``stop`` is set; an error is logged and the sync repeated, if that can help.
+
+    Args:
+        once: One sync.
+        stop: Ends it, after the sync that is under way.
+        poll_seconds: Pause between two syncs, > 0.
+        log: Receives a sentence.
+
+    Raises:
+        InvalidInputError: An argument is not allowed.
+    """
+    require(0 < poll_seconds < 86400, "poll", poll_seconds, "more than 0 seconds and less than a day")
+    while not stop.is_set():
+        try:
+            once()
+        except InvalidInputError:
+            raise
+        except EasemlError as error:
+            log(str(error))
+        stop.wait(poll_seconds)
+
+
+def _show_synced(done: list[MirrorReport], as_json: bool) -> None:
+    if as_json:
+        show_json(done)
+    else:
+        show_table("Mirrored in MLflow", _COLUMNS, done)
