@@ -26,7 +26,7 @@ FAULTS_ARGS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock release clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -134,7 +134,10 @@ format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff check --fix .
 
 lock: $(STAMP) ## Resolve constraints.txt anew and print what moved; LOCK_ARGS="--changes FILE" keeps that
-	@$(RUN) scripts/lock.py $(LOCK_ARGS)
+	@PYTHONPATH=scripts $(RUN) -m release.lock $(LOCK_ARGS)
+
+release: $(STAMP) ## Build a commit's wheel and source distribution into dist/, checked, with an SBOM and their provenance; RELEASE_ARGS="--key FILE"
+	@PYTHONPATH=scripts $(RUN) -m release $(RELEASE_ARGS)
 
 clean: down ## Remove the environment and every cache; the state in .easeml stays (delete it by hand)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage .import_linter_cache build dist

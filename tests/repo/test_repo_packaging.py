@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import matrix
 import pytest
 from cells.environments import RELEASES
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -101,3 +105,31 @@ for module in ("operators.trials", "plugin", "triggers.easeml", "hooks.easeml", 
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(900)
+def test_a_release_is_of_its_commit_and_its_statement_names_every_file(tmp_path: Path) -> None:
+    from easeml_core.attestation import SigningKey, open_envelope
+
+    key = SigningKey.new()
+    (tmp_path / "key.pem").write_bytes(key.pem())
+    out = tmp_path / "dist"
+    command = [sys.executable, "-m", "release", "--out", str(out), "--key", str(tmp_path / "key.pem")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (signed,) = out.glob("*.intoto.json")
+    statement = open_envelope(json.loads(signed.read_text()), {key.public.id: key.public})
+    digests = {one["name"]: one["digest"]["sha256"] for one in statement["subject"]}
+    others = [path for path in out.iterdir() if path != signed]
+    assert digests == {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in others}
+    assert sorted(path.suffix for path in others) == [".gz", ".json", ".whl"]
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert statement["predicate"]["buildDefinition"]["externalParameters"]["commit"] == head.stdout.strip()
+    (bom,) = out.glob("*.cdx.json")
+    parts = {canonicalize_name(one["name"]): one["version"] for one in json.loads(bom.read_text())["components"]}
+    pinned = dict(line.split("==") for line in lines("constraints.txt") if "==" in line)
+    assert {canonicalize_name(Requirement(text).name) for text in PROJECT["dependencies"]} <= set(parts)
+    assert {name: version for name, version in parts.items() if pinned.get(name, version) != version} == {}

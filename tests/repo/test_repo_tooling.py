@@ -53,7 +53,7 @@ def test_every_exception_in_pyproject_has_a_reason() -> None:
 
 def test_lock_says_what_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
-    lock = importlib.import_module("lock")
+    lock = importlib.import_module("release.lock")
     before, after = lock.pins("click==8.1\nMy_Old==1\nsame==2\n"), lock.pins("# x\nclick==8.2\nnew==3 ; x\nsame==2\n")
     found = lock.changelog(before, after, ["click>=8.1", "same"])
     rows = [line for line in found.splitlines() if line.startswith("| ") and "---" not in line and "before" not in line]

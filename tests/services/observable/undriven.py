@@ -88,7 +88,16 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.COMMAND,
         "The command has no address of a database: it reads options and files of its caller.",
-        *("cache clear", "cache show", "completion", "db start", "db url", "evidence keys", "evidence trust"),
+        *(
+            "cache clear",
+            "cache show",
+            "completion",
+            "dags copy",
+            "db start",
+            "db url",
+            "evidence keys",
+            "evidence trust",
+        ),
         *("gate attack", "gate decide", "gate plan", "gate selftest", "meter plan", "meter replay", "program check"),
         *("program infer", "program match", "promotion verify", "service install", "simulate"),
     ),

@@ -28,7 +28,7 @@ from pip_settings import settings_of, uv_options
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = REPOSITORY / "constraints.txt"
 AIRFLOW = f"apache-airflow=={RELEASES[-1].version}"
 OF_USERS = ("boosting", "demo", "embedded", "images", "mlflow", "parquet", "plot", "remote")
