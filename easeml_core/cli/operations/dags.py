@@ -38,7 +38,7 @@ def dags() -> None:
 def copy(folder: Path, names: tuple[str, ...], force: bool, as_json: bool) -> None:
     """Copy the DAGs into FOLDER, from which Airflow reads DAGs: all of them, or those named.
 
-    Run it again after an upgrade: copies that nobody has changed are replaced by the new version. All files are written
+    Run it again after an upgrade: unchanged copies are replaced by the new version. All files are written
     or none. Needs no database and no Airflow. FOLDER/.easeml-dags.json records what was written.
     """
     from easeml_core.services.operations.example_dags import copy_dags

@@ -3,7 +3,7 @@
 DAG files are read as text and parsed, never run: that needs no Airflow, and a folder may hold files of other users.
 
 A copy is known by the record ``.easeml-dags.json`` beside it, which has the hash of each file that was written. So an
-upgrade replaces copies that nobody has changed, and refuses the others.
+upgrade replaces unchanged copies, and refuses the others.
 """
 
 from __future__ import annotations
