@@ -37,7 +37,7 @@ from easeml_core.cli.operations.doctor import doctor
 from easeml_core.cli.operations.mlflow_sync import mlflow
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.referee import referee, service
-from easeml_core.cli.reports import alerts, audit, next_, status
+from easeml_core.cli.reports import alerts, audit, metrics, next_, status
 from easeml_core.cli.selection.backtest import backtest
 from easeml_core.cli.selection.costs import costs
 from easeml_core.cli.selection.policy import policy
@@ -213,6 +213,6 @@ for command in (
         study,
     ),
     *(candidate, completion, doctor, evidence, feed, infer, promote, promotion, refine, rollback),
-    *(labels, ledger, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
+    *(labels, ledger, metrics, mlflow, model, next_, program, submissions, submit, tenant, test_set, trial, validation),
 ):
     cli.add_command(command)

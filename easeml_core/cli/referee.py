@@ -118,7 +118,8 @@ class AnsweredRequests:
 @click.option(
     "--health-port",
     type=click.IntRange(1, 65535),
-    help="Answer GET /health on this port of 127.0.0.1: 200 while it extends its lease, else 503; default: none.",
+    help="Answer on this port of 127.0.0.1: GET /health with 200 while it extends its lease, else 503, and GET "
+    "/metrics to Prometheus, with the extra metrics; default: none.",
 )
 @keys_option
 @artifacts_option
@@ -136,6 +137,7 @@ def referee(
     """
     from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
+    from easeml_core.services.operations.monitoring import exporting, has_prometheus, installation_figures
     from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.referee.process import Referee
 
@@ -157,7 +159,15 @@ def referee(
     log = logging.getLogger(__name__)
     if options["smtp"] is None:
         log.info("no mail is sent, since --smtp names no server; it is kept until a referee with one is started")
-    with own_fork_server(), health_while(health_port, lambda: worker.is_alive):
+    with (
+        own_fork_server(),
+        exporting(
+            "easeml-referee",
+            look=lambda: installation_figures(store),
+            for_prometheus=health_port is not None and has_prometheus(),
+        ) as metrics,
+        health_while(health_port, lambda: worker.is_alive, metrics),
+    ):
         log.info("models run in a child; %s", probe_isolation(Sandbox()))
         worker.run(stop)
 

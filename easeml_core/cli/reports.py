@@ -1,7 +1,9 @@
-"""``easeml status``, ``next``, ``alerts`` and ``audit``: the state, next steps, alerts and history of studies."""
+"""``easeml status``, ``next``, ``alerts``, ``audit``, ``metrics``: state, next steps, alerts, history and figures."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -261,3 +263,45 @@ def _what(event: AuditEvent) -> str:
 
 def _where(event: AuditEvent) -> str:
     return "/".join(filter(None, [event.tenant, event.study])) or "installation"
+
+
+@click.command(
+    epilog=example(
+        "easeml metrics",
+        "easeml metrics --port 9464",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 easeml metrics --port 9464",
+    )
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Answer Prometheus on this port of 127.0.0.1, GET /metrics, until interrupted; default: print them once.",
+)
+@database_option
+@json_option
+def metrics(port: int | None, database: str | None, as_json: bool) -> None:
+    """Print or export figures of the installation, in Prometheus' text format.
+
+    They are sums for each tenant and each kind of request; a tenant's login gets those of its tenants. They are
+    also sent to the collector of OTEL_EXPORTER_OTLP_ENDPOINT, where that is set. --json prints them as records, without
+    the extra `metrics`.
+    """
+    from easeml_core.services.operations.monitoring import exporting, installation_figures, metrics_text, readings
+    from easeml_core.services.referee.health_endpoint import health_while
+
+    store = open_store(database)
+    if port is None:
+        if as_json:
+            show_json(readings(installation_figures(store)))
+        else:
+            click.echo(metrics_text(store).decode(), nl=False)
+        return
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    with (
+        exporting("easeml", look=lambda: installation_figures(store), for_prometheus=True) as text,
+        health_while(port, lambda: True, text, option="port"),
+    ):
+        click.echo(f"http://127.0.0.1:{port}/metrics", err=True)
+        stop.wait()

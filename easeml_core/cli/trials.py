@@ -202,6 +202,7 @@ def run(
     SIGINT and SIGTERM end a running training and hand its trial back. Exit status 1: the device failed too often, or
     candidates are left and it could run none of them; they are named with what each needs.
     """
+    from easeml_core.services.operations.monitoring import exporting
     from easeml_core.services.trials.worker import Reason, run_device
 
     stop = threading.Event()
@@ -209,16 +210,17 @@ def run(
         signal.signal(name, lambda *_: stop.set())
     key = request_key or f"cli/{uuid.uuid4()}"
     _tell(f"request key {key}")
-    summary = run_device(
-        *open_installation(database, artifacts),
-        **given,
-        device=kind,
-        request_key=key,
-        studies_only=studies or None,
-        log=_tell,
-        should_stop=stop.is_set,
-        poll_seconds=poll,
-    )
+    with exporting("easeml-device"):
+        summary = run_device(
+            *open_installation(database, artifacts),
+            **given,
+            device=kind,
+            request_key=key,
+            studies_only=studies or None,
+            log=_tell,
+            should_stop=stop.is_set,
+            poll_seconds=poll,
+        )
     if as_json:
         show_json(summary)
     else:

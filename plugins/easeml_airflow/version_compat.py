@@ -70,6 +70,10 @@ try:
 except ImportError:
     from airflow.exceptions import TaskDeferralTimeout  # type: ignore[no-redef]  # of Airflow 3.1
 try:
+    from airflow.sdk.observability.stats import Stats
+except ImportError:
+    from airflow.stats import Stats  # of Airflow 3.1
+try:
     from airflow.sdk.exceptions import TaskAwaitingInput
 except ImportError:  # in Airflow 3.1 and 3.2 a task that waits for a person defers
     TaskAwaitingInput = TaskDeferred  # type: ignore[assignment,misc]  # mypy reads the newest Airflow
@@ -84,6 +88,7 @@ __all__ = [
     "BaseEventTrigger",
     "BaseTrigger",
     "DecoratedOperator",
+    "Stats",
     "TaskAwaitingInput",
     "TaskDecorator",
     "TaskDeferralTimeout",

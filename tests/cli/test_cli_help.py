@@ -73,6 +73,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "ledger",
         "meter plan",
         "meter replay",
+        "metrics",
         "mlflow sync",
         "model list",
         "model meter",

@@ -28,7 +28,8 @@ class DecidedRequests:
 @click.option(
     "--health-port",
     type=click.IntRange(1, 65535),
-    help="Answer GET /health on this port of 127.0.0.1: 200 while it writes that it lives, else 503; default: none.",
+    help="Answer on this port of 127.0.0.1: GET /health with 200 while it writes that it lives, else 503, and GET "
+    "/metrics to Prometheus, with the extra metrics; default: none.",
 )
 @database_option
 @json_option
@@ -40,6 +41,7 @@ def scheduler(
     An installation of one team needs no such process: its role easeml_worker suggests by itself. The address is that of
     the role easeml_scheduler; give it to no component of Airflow.
     """
+    from easeml_core.services.operations.monitoring import exporting, has_prometheus
     from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.selection.scheduler_process import SchedulerProcess, require_scheduler
 
@@ -57,5 +59,8 @@ def scheduler(
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
     require_scheduler(store)
-    with health_while(health_port, lambda: process.is_alive):
+    with (
+        exporting("easeml-scheduler", for_prometheus=health_port is not None and has_prometheus()) as metrics,
+        health_while(health_port, lambda: process.is_alive, metrics),
+    ):
         process.run(stop)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
+from easeml_core.services.telemetry import DECISION_SECONDS
 from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import decisions, leases, reservations, retries, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
@@ -159,6 +161,7 @@ class LiveScheduler:
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
             check_device(device)
+        begun = time.monotonic()
         with self._mutex, one_thread():
             for left in reversed(range(TRIES_AHEAD + 1)):
                 memory, self._memory = self._memory, None  # kept only once everything is committed
@@ -176,6 +179,7 @@ class LiveScheduler:
                     continue
                 self._memory = memory
                 if answer is not None:
+                    DECISION_SECONDS.note(time.monotonic() - begun)
                     return answer
         raise AssertionError  # the last try decides
 

@@ -31,6 +31,7 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
+from easeml_core.services.telemetry import START_SECONDS, TRIAL_SECONDS, TRIALS_ENDED
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
@@ -309,6 +310,7 @@ def record_failure(store: Store, lease: Lease, reason: str, *, kind: FailureKind
         else:
             _finish(tx, lease, TrialState.FAILED, lease.age_seconds, failure=reason, failure_kind=kind)
     lease.ended = True
+    TRIALS_ENDED.note(1, state=TrialState.CANCELLED if lease.cancelled else TrialState.FAILED)
 
 
 def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> None:
@@ -330,6 +332,10 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
         if is_counted:
             _add_observation(tx, lease, result)
     lease.ended = True
+    TRIALS_ENDED.note(1, state=TrialState.SUCCEEDED)
+    TRIAL_SECONDS.note(result.cost_seconds)
+    if result.start_seconds is not None:
+        START_SECONDS.note(result.start_seconds)
 
 
 def _loss(artifacts: ArtifactStore, lease: Lease, result: TrainingResult) -> float:

@@ -31,6 +31,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.suggestions import suggester_for
+from easeml_core.services.telemetry import LEASES_LOST
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
@@ -350,6 +351,7 @@ class _Stream:
             trial = trials.get_trial(tx, trial_id)
         if trial.state == TrialState.RUNNING and trial.lease_key == key:
             return Reason.TAKEN_OVER
+        LEASES_LOST.note(1)
         self.log(f"going on without it: {error}")
         self.number += 1
         return None

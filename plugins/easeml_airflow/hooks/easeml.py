@@ -106,8 +106,10 @@ class EasemlHook(BaseHook):
 
     def get_store(self) -> Store:
         """The database of Ease.ml."""
+        from easeml_airflow.hooks.measurements import connect
         from easeml_core.store.database import Store
 
+        connect()
         return Store(self.url, actor=task_actor(), needs=WORKER, source=self.source)
 
     def get_artifacts(self) -> ArtifactStore:

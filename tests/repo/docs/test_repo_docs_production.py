@@ -28,6 +28,7 @@ def test_every_block_of_the_page_is_looked_at() -> None:
         "env:",
         "easeml",
         "apiVersion:",
+        "scrape_configs:",
         "MAILTO=operations@example.org",
     ]
 

@@ -1,0 +1,262 @@
+"""Metrics of the installation and of this process, for Prometheus and for OpenTelemetry's collectors.
+
+The figures of the installation are sums for each tenant and each kind of request of what any role may read
+(``store/queries/monitoring.py``): a metric says nothing that the pages do not say, and their number grows with the
+tenants, not with the studies. Quality, symbols and times of the referee's work are left out on purpose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from easeml_core.encoding import typed_record
+from easeml_core.errors import EasemlError, InvalidInputError
+from easeml_core.services.operations.installation_health import KeptLook
+from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.services.telemetry import METER
+from easeml_core.store.queries import monitoring
+from easeml_core.store.tables import claims, suggestion_requests
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from opentelemetry.metrics import Meter
+    from opentelemetry.sdk.metrics.export import MetricReader
+
+    from easeml_core.store.database import Store
+    from easeml_core.store.queries.monitoring import QueueFigures, TenantFigures
+
+logger = logging.getLogger(__name__)
+
+OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
+"""OpenTelemetry's own variables for the address of a collector; with one of them metrics are sent there."""
+
+UP = "easeml.up"
+"""Gauge that says whether the others could be read."""
+
+_BOUNDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
+"""Of histograms, in seconds: from a decision to a day of training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """A figure of the installation.
+
+    Attributes:
+        name: With dots between its parts.
+        unit: Of UCUM.
+        description: A sentence.
+        label: What tells its values apart: ``tenant``, ``kind`` of request, or ``process``.
+        field: Of the row that has the value.
+        kind: A ``counter`` only grows.
+    """
+
+    name: str
+    unit: str
+    description: str
+    label: Literal["tenant", "kind", "process"]
+    field: str
+    kind: Literal["gauge", "counter"] = "gauge"
+
+
+GAUGES = (
+    Gauge("easeml.requests.waiting", "{request}", "Requests without an answer.", "kind", "waiting"),
+    Gauge("easeml.requests.oldest", "s", "Age of the oldest request without an answer; 0 without one.", "kind",
+          "oldest_seconds"),
+    Gauge("easeml.requests.answered", "{request}", "Requests with an answer.", "kind", "answered", "counter"),
+    Gauge("easeml.studies", "{study}", "Studies.", "tenant", "studies"),
+    Gauge("easeml.studies.needing.person", "{study}", "Studies that need a person.", "tenant", "needing"),
+    Gauge("easeml.trials.running", "{trial}", "Trials that run.", "tenant", "running"),
+    Gauge("easeml.trials.lost", "{trial}", "Trials that run and whose lease has expired.", "tenant", "lost"),
+    Gauge("easeml.trials.waiting", "{trial}", "Suggested trials that wait for a device.", "tenant", "waiting"),
+    Gauge("easeml.device.time", "s", "Device time that was used, lost attempts included.", "tenant", "device_seconds",
+          "counter"),
+    Gauge("easeml.quota", "s", "Device time that the tenant may use.", "tenant", "quota_seconds"),
+    Gauge("easeml.quota.charged", "s", "Device time that counts against the quota.", "tenant", "charged_seconds"),
+    Gauge("easeml.alerts.open", "{alert}", "Open alerts of meter and test sets.", "tenant", "alerts"),
+    Gauge("easeml.results.not.held", "{result}", "Results that did not hold and that no operator has acknowledged.",
+          "tenant", "not_held"),
+    Gauge("easeml.gate.answers.left", "{answer}", "Fewest answers that a live gate set can still give.", "tenant",
+          "gate_steps"),
+    Gauge("easeml.meter.submissions.left", "{submission}", "Fewest submissions that a meter has left.", "tenant",
+          "meter_submissions"),
+    Gauge("easeml.test.sets.wanted", "{set}", "Test sets that a new one is wanted for.", "tenant", "sets_wanted"),
+    Gauge("easeml.processes", "{process}", "Processes that have said lately that they live.", "process", "alive"),
+    Gauge("easeml.processes.silent", "s", "Time since one of them last said so.", "process", "beat_seconds"),
+)  # fmt: skip
+"""Everything that is read from the database."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """Referees or schedulers: how many live, and the seconds since one last said so; None where none ever did."""
+
+    process: str
+    alive: int
+    beat_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class InstallationFigures:
+    """What the gauges read, by label."""
+
+    tenants: list[TenantFigures]
+    queues: list[QueueFigures]
+    processes: list[ProcessFigures]
+
+    def of(self, gauge: Gauge) -> Iterator[tuple[float, dict[str, str]]]:
+        """Yield the values of a gauge, each with its label; a row that has none is left out."""
+        rows: Mapping[str, list[Any]] = {"tenant": self.tenants, "kind": self.queues, "process": self.processes}
+        for row in rows[gauge.label]:
+            value = getattr(row, gauge.field)
+            if value is not None:
+                yield float(value), {gauge.label: str(getattr(row, gauge.label))}
+
+
+@typed_record
+class Reading:
+    """A value of a gauge: ``labels`` tell it from the others of the same ``name``."""
+
+    name: str
+    unit: str
+    labels: dict[str, str]
+    value: float
+
+
+def readings(figures: InstallationFigures) -> list[Reading]:
+    """Return every value, by gauge."""
+    return [Reading(g.name, g.unit, labels, value) for g in GAUGES for value, labels in figures.of(g)]
+
+
+def installation_figures(store: Store) -> InstallationFigures:
+    """Read the figures, after the rows of studies that have changed were written anew.
+
+    Args:
+        store: Role ``easeml_worker`` or ``easeml_referee``; a tenant's login reads its own tenants.
+    """
+    assess_changes(store)
+    with store.snapshot() as tx:
+        referees, schedulers = claims.referee_life(tx), suggestion_requests.scheduler_life(tx)
+        return InstallationFigures(
+            tenants=monitoring.tenant_figures(tx),
+            queues=monitoring.queue_figures(tx),
+            processes=[
+                ProcessFigures("referee", referees.alive, referees.beat_seconds),
+                ProcessFigures("scheduler", schedulers.alive, schedulers.beat_seconds),
+            ],
+        )
+
+
+@contextlib.contextmanager
+def exporting(
+    service: str, *, look: Callable[[], InstallationFigures] | None = None, for_prometheus: bool = False
+) -> Iterator[Callable[[], bytes] | None]:
+    """Export metrics of the installation, or what this process measures, while the block runs.
+
+    Where a variable of ``OTLP`` is set, they are sent there each minute (``OTEL_METRIC_EXPORT_INTERVAL``).
+
+    Args:
+        service: Name of this process, unless ``OTEL_SERVICE_NAME`` has another one.
+        look: Reads the installation, at most once in some seconds; None for what this process measures.
+        for_prometheus: Whether Prometheus is going to ask.
+
+    Yields:
+        A function that returns all metrics in Prometheus' text format; None unless it was asked for.
+
+    Raises:
+        InvalidInputError: The package for Prometheus is not installed.
+    """
+    readers, text = [], None
+    if for_prometheus:
+        reader, text = _prometheus()
+        readers.append(reader)
+    if any(os.environ.get(name) for name in OTLP):
+        readers.append(_otlp_reader())
+    if not readers:
+        yield None
+        return
+    from opentelemetry import metrics
+    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+    from opentelemetry.sdk.resources import Resource
+
+    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
+    view = View(instrument_name=f"{METER}.*", aggregation=ExplicitBucketHistogramAggregation(_BOUNDS))
+    provider = MeterProvider(readers, resource=Resource.create(named), views=[] if look else [view])
+    if look is None:
+        metrics.set_meter_provider(provider)
+    else:
+        _observe(provider.get_meter(METER), look)
+    try:
+        yield text
+    finally:
+        provider.shutdown()
+
+
+def metrics_text(store: Store) -> bytes:
+    """Return the figures of the installation in Prometheus' text format, once.
+
+    Raises:
+        InvalidInputError: The package for Prometheus is not installed.
+        StoreUnavailableError: The database cannot be reached.
+    """
+    figures = installation_figures(store)
+    with exporting("easeml", look=lambda: figures, for_prometheus=True) as text:
+        assert text is not None
+        return text()
+
+
+def _observe(meter: Meter, look: Callable[[], InstallationFigures]) -> None:
+    """Let the meter read each gauge from one look; while the database is away there is only ``easeml.up``, 0."""
+    from opentelemetry.metrics import Observation
+
+    kept = KeptLook(partial(_figures_or_none, look))
+
+    def read(gauge: Gauge, _: object) -> list[Observation]:
+        figures = kept()
+        return [] if figures is None else [Observation(*pair) for pair in figures.of(gauge)]
+
+    for gauge in GAUGES:
+        make = meter.create_observable_counter if gauge.kind == "counter" else meter.create_observable_gauge
+        make(gauge.name, [partial(read, gauge)], gauge.unit, gauge.description)
+    up = "1 where the figures could be read from the database, else 0."
+    meter.create_observable_gauge(UP, [lambda _: [Observation(int(kept() is not None))]], "", up)
+
+
+def _figures_or_none(look: Callable[[], InstallationFigures]) -> InstallationFigures | None:
+    try:
+        return look()
+    except EasemlError as error:
+        logger.warning("no metrics of the installation: %s", error)
+        return None
+
+
+def has_prometheus() -> bool:
+    """Whether the package for Prometheus is installed."""
+    return importlib.util.find_spec("prometheus_client") is not None
+
+
+def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
+    try:
+        exporter = importlib.import_module("opentelemetry.exporter.prometheus")
+        library = importlib.import_module("prometheus_client")
+    except ModuleNotFoundError as error:
+        message = f"metrics for Prometheus need a package ({error}): pip install 'easeml-airflow[metrics]'"
+        raise InvalidInputError(message) from error
+    return exporter.PrometheusMetricReader(), library.generate_latest
+
+
+def _otlp_reader() -> MetricReader:
+    """Return a reader that sends to a collector: by gRPC, or as OTEL_EXPORTER_OTLP_PROTOCOL says by HTTP."""
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    kind = "http" if (protocol or "grpc").startswith("http") else "grpc"
+    exporter = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.metric_exporter")
+    return PeriodicExportingMetricReader(exporter.OTLPMetricExporter())

@@ -1,0 +1,117 @@
+"""Metrics: what the pages say, for Prometheus and collectors, and nothing of sealed sets or of single studies."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from easeml_core.errors import StoreUnavailableError
+from easeml_core.services import telemetry
+from easeml_core.services.operations.monitoring import (
+    GAUGES,
+    UP,
+    InstallationFigures,
+    exporting,
+    installation_figures,
+    metrics_text,
+)
+from easeml_core.services.referee.health_endpoint import METRICS_TYPE, health_endpoint
+from easeml_core.services.reports.overview import overview
+from easeml_core.services.trials.worker import run_device
+from easeml_core.store.tables import studies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCS = Path(__file__).parents[3] / "docs"
+
+
+def values(text: str) -> dict[tuple[str, str], float]:
+    """Name and first label of each sample -> its value."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels = [v for k, v in sample.labels.items() if k in ("tenant", "kind", "process", "state")]
+            found[sample.name, labels[0] if labels else ""] = sample.value
+    return found
+
+
+def test_the_figures_are_those_of_the_pages(lab: Any) -> None:
+    lab.gate("good")
+    entries = overview(lab.worker).tenants
+    found = values(metrics_text(lab.worker).decode())
+    assert found["easeml_studies", "lab"] == len([e for e in entries if e.tenant == "lab"])
+    spent = sum(e.device_seconds for e in entries if e.tenant == "lab")
+    assert found["easeml_device_time_seconds_total", "lab"] == pytest.approx(spent)
+    assert found["easeml_requests_answered_total", "gate"] == 1
+    left = [e.gate_steps - e.gate_steps_used for e in entries if e.tenant == "lab" and e.gate_set_live]
+    assert found["easeml_gate_answers_left", "lab"] == min(left)
+    assert found["easeml_up", ""] == 1
+    assert ("easeml_quota_seconds", "lab") not in found  # it has none, which is not 0
+
+
+def test_a_role_that_sees_sealed_rows_exports_no_more_than_one_that_does_not(lab: Any) -> None:
+    lab.gate("good", "hidden")  # decided, and withheld
+    assert installation_figures(lab.referee).tenants == installation_figures(lab.worker).tenants
+    names = {gauge.name for gauge in GAUGES} | {measured.name for measured in telemetry.MEASURED}
+    assert not [name for name in names if re.search("quality|verdict|symbol|signal|label|pass|fail|loss", name)]
+
+
+def test_prometheus_is_answered_while_the_database_is_away() -> None:
+    looks = []
+
+    def look() -> InstallationFigures:
+        looks.append(1)
+        raise StoreUnavailableError("the database at h cannot be reached")
+
+    with (
+        exporting("easeml-test", look=look, for_prometheus=True) as text,
+        health_endpoint(0, lambda: True, text) as port,
+        urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer,
+    ):
+        assert answer.headers["Content-Type"] == METRICS_TYPE
+        found = values(answer.read().decode())
+    assert found[UP.replace(".", "_"), ""] == 0
+    assert not [name for name, _ in found if name.startswith("easeml_") and name != "easeml_up"]
+    assert len(looks) == 1  # one look for all gauges
+    with health_endpoint(0, lambda: True) as port, pytest.raises(HTTPError, match="404"):
+        urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10)
+
+
+def test_a_device_measures_decisions_and_trials(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, dict[str, str]]] = []
+    monkeypatch.setattr(telemetry, "_sinks", [lambda measured, value, labels: seen.append((measured.name, labels))])
+    with lab.worker.begin() as tx:
+        new = {"name": "tree-1", "kind": "decision_tree", "parameters": {"max_depth": 1}}
+        studies.add_candidates(tx, studies.get_study(tx, "full").id, [new])
+    run_device(lab.worker, lab.artifacts, device="cpu", request_key="n/r/d/0", studies_only=["full"], max_trials=1)
+    assert ("easeml.trials.ended", {"state": "SUCCEEDED"}) in seen
+    assert {name for name, _ in seen} >= {"easeml.decision.duration", "easeml.trial.duration", "easeml.trial.start"}
+
+
+def named(text: str) -> set[str]:
+    return set(re.findall(r"\beaseml_[a-z_]+", text))
+
+
+@pytest.mark.parametrize("file", ["grafana.json", "prometheus-rules.yml"])
+def test_dashboard_and_alerts_ask_for_metrics_that_exist(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    content = (DOCS / "examples/monitoring" / file).read_text(encoding="utf-8")
+    parse: Callable[[str], Any] = json.loads if file.endswith("json") else yaml.safe_load
+    assert parse(content)
+    exported = {"easeml_up"}
+    for one in (*GAUGES, *telemetry.MEASURED):
+        name = one.name.replace(".", "_") + ("_seconds" if one.unit == "s" else "")
+        ends = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}[one.kind]
+        exported |= {name + end for end in ends}
+    expressions = re.findall(r'expr"?: *(.*)', content)
+    assert expressions
+    assert named("\n".join(expressions)) <= exported
