@@ -121,12 +121,25 @@ class AnsweredRequests:
     help="Answer on this port of 127.0.0.1: GET /health with 200 while it extends its lease, else 503, and GET "
     "/metrics to Prometheus, with the extra metrics; default: none.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
+)
 @keys_option
 @artifacts_option
 @database_option
 @json_option
 def referee(
-    once: bool, health_port: int | None, artifacts: str | None, database: str | None, as_json: bool, **options: Any
+    once: bool,
+    health_port: int | None,
+    log_format: str,
+    artifacts: str | None,
+    database: str | None,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Answer requests: seal data, judge submissions, read the meter, move the production pointer.
 
@@ -140,8 +153,9 @@ def referee(
     from easeml_core.services.operations.monitoring import exporting, has_prometheus, installation_figures
     from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.referee.process import Referee
+    from easeml_core.services.telemetry import start_log
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_log(as_json=log_format == "json")
     options["workers"] = options["workers"] or len(os.sched_getaffinity(0))
     # Each worker holds a request with one connection and notes its attempt with another; the last are of other threads.
     store = open_store(

@@ -1,4 +1,6 @@
-"""Measurements of what this process does, through OpenTelemetry's API: where no provider is set, nothing is kept.
+"""What a process tells of its work: lines of its log, and measurements through OpenTelemetry's API.
+
+Where no provider is set, nothing that is measured is kept.
 
 Airflow sets a provider in its own processes where ``[metrics] otel_on`` is true; ``easeml scheduler`` and ``easeml
 device run`` set one where ``OTEL_EXPORTER_OTLP_ENDPOINT`` or a port asks for it
@@ -10,13 +12,59 @@ Nothing here may depend on sealed data: the referee measures no time of its work
 from __future__ import annotations
 
 import functools
+import json
+import logging
+import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.metrics import Counter, Histogram
+
+_SUBJECT = re.compile(r"(request|trial|model|mail) %d\b")
+
+
+class JsonLines(logging.Formatter):
+    """Each record as one line of JSON: time (UTC), level, logger, message, the traceback where there is one.
+
+    A message about a request, trial, model or mail has its number as a field besides.
+
+    Example:
+        >>> record = logging.LogRecord("easeml", logging.INFO, "", 0, "request %d: the answer has left", (7,), None)
+        >>> json.loads(JsonLines().format(record))["request"]
+        7
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; a line feed in a message is escaped, so that no text can look like a second record."""
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        subject = _SUBJECT.match(record.msg) if isinstance(record.msg, str) else None
+        if subject is not None and isinstance(record.args, tuple) and record.args:
+            line[subject[1]] = record.args[0]
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def start_log(*, as_json: bool) -> None:
+    """Write the log of this process to standard error, from level INFO.
+
+    Args:
+        as_json: As lines of JSON, for collectors of logs; else as text.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    if as_json:
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(JsonLines())
+
 
 METER = "easeml"
 """Name of the instrumentation scope."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 
@@ -31,10 +30,23 @@ class DecidedRequests:
     help="Answer on this port of 127.0.0.1: GET /health with 200 while it writes that it lives, else 503, and GET "
     "/metrics to Prometheus, with the extra metrics; default: none.",
 )
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
+)
 @database_option
 @json_option
 def scheduler(
-    once: bool, policy: str | None, poll: float, health_port: int | None, database: str | None, as_json: bool
+    once: bool,
+    policy: str | None,
+    poll: float,
+    health_port: int | None,
+    log_format: str,
+    database: str | None,
+    as_json: bool,
 ) -> None:
     """Decide which trials run next, for tasks and devices whose role may not.
 
@@ -44,8 +56,9 @@ def scheduler(
     from easeml_core.services.operations.monitoring import exporting, has_prometheus
     from easeml_core.services.referee.health_endpoint import health_while
     from easeml_core.services.selection.scheduler_process import SchedulerProcess, require_scheduler
+    from easeml_core.services.telemetry import start_log
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    start_log(as_json=log_format == "json")
     store = open_store(database, role="easeml_scheduler", lock_timeout_seconds=60)
     process = SchedulerProcess(store, policy=policy, poll_seconds=poll)
     if once:
