@@ -1,8 +1,13 @@
+from . import client as client
 from . import gate as gate
 from . import meter as meter
 from . import programs as programs
 from . import selection as selection
 from . import stats as stats
+from .client.installation import Client as Client
+from .client.installation import connect as connect
+from .client.referee_request import RefereeRequest as RefereeRequest
+from .client.study_client import StudyClient as StudyClient
 from .config import GateConfig as GateConfig
 from .config import MeterConfig as MeterConfig
 from .config import SelectionConfig as SelectionConfig

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +12,14 @@ import click
 from click.shell_completion import CompletionItem
 
 from easeml_core.cli.output import reading
+from easeml_core.client.installation import ADDRESS, WORKER, open_database
+from easeml_core.client.installation import HOME as HOME
+from easeml_core.client.installation import open_artifacts as open_artifacts
 from easeml_core.entities import Symbol
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,
     StateError,
-    StoreUnavailableError,
     WrongRoleError,
     reason_of,
 )
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 CREDENTIAL = "database-url"
 """Name of the credential of a service of systemd (LoadCredential=) that holds the address of the database."""
-
-HOME = Path(".easeml")
-"""State of the embedded installation, relative to where the command is run."""
 
 
 def role_remedy(error: BaseException) -> str:
@@ -56,7 +53,7 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--database",
         metavar="URL",
-        envvar="EASEML_DATABASE_URL",
+        envvar=ADDRESS,
         show_envvar=True,
         default=credential_address,
         help="postgresql+psycopg2://role:password@host:port/database; default: the embedded server of ./.easeml",
@@ -96,43 +93,20 @@ def embedded_server() -> Server:
     return Server(default_home())
 
 
-WORKER = "easeml_worker"
-
-COMMAND_LOCK_SECONDS = 15.0
-"""How long a command waits for a lock of another transaction; a person waits for it."""
-
-
 def open_store(
     url: str | None, *, role: str = WORKER, lock_timeout_seconds: float | None = None, connections: int = 2
 ) -> Store:
-    """Open the store at the address, or the embedded server's as this role; limits as those of ``Store``.
-
-    Raises:
-        StoreUnavailableError: No address was given and there is no embedded server here.
-    """
-    from easeml_core.store.database import Store
-    from easeml_core.store.server.server import default_home
-
-    source = f"the embedded server of {HOME}" if url is None else _source_of_address()
-    if url is None:
-        if not default_home().exists():
-            message = (
-                f"there is no database: no --database, no EASEML_DATABASE_URL, and no embedded server in {HOME}; "
-                "start one with `make up` or `easeml db start`, or give an address"
-            )
-            raise StoreUnavailableError(message)
-        url = embedded_server().url(role, "easeml")
-    if lock_timeout_seconds is None and role == WORKER:
-        lock_timeout_seconds = COMMAND_LOCK_SECONDS
+    """Open the store at the address, or the embedded server's as this role; as of ``client.installation``."""
+    source = "" if url is None else _source_of_address()
     limits: dict[str, Any] = {"lock_timeout_seconds": lock_timeout_seconds, "connections": connections}
-    return Store(url, needs=role, source=source, **limits)
+    return open_database(url, source=source, role=role, **limits)
 
 
 def _source_of_address() -> str:
     """Name the option or variable that gave the present command its database."""
     context = click.get_current_context(silent=True)
     found = None if context is None else context.get_parameter_source("database")
-    named = {click.core.ParameterSource.ENVIRONMENT: "EASEML_DATABASE_URL"}
+    named = {click.core.ParameterSource.ENVIRONMENT: ADDRESS}
     named[click.core.ParameterSource.DEFAULT] = f"the credential {CREDENTIAL}"
     return "--database" if found is None else named.get(found, "--database")
 
@@ -143,25 +117,6 @@ def open_installation(
     """Open the store and the artifacts of one installation; as of ``open_store`` and ``open_artifacts``."""
     store = open_store(url, role=role)
     return store, open_artifacts(place, store)
-
-
-def open_artifacts(place: str | None, store: Store) -> ArtifactStore:
-    """Open the artifacts of the installation.
-
-    Args:
-        place: The requested folder or address; None for the one that the database names. Where it names none
-            yet, that is ``.easeml/artifacts``, and becomes the installation's.
-        store: The installation's database.
-
-    Raises:
-        ArtifactPlaceError: The place is not the installation's artifact store.
-    """
-    from easeml_core.services.operations.artifact_store import artifacts_of_installation, checked_artifacts
-    from easeml_core.store.artifacts.remote import artifact_store
-
-    if place is None and (found := artifacts_of_installation(store)) is not None:
-        return found
-    return checked_artifacts(store, artifact_store(HOME / "artifacts" if place is None else place))
 
 
 PATIENCE_SECONDS = 1.5
@@ -211,41 +166,13 @@ def _in_time(work: Callable[[], list[str]]) -> list[str]:
 GATE_MAY_WAIT = "labels may be missing, or answers leave at an hour of the day"
 """Why the gate has not answered yet, beside the queue; which reason holds is not public."""
 
-_PLACE_SECONDS = 2.0
-"""Pause between two looks at the place in the queue."""
-
 
 def wait_for_answer(store: Store, request_id: int, timeout: float, hint: str = "") -> GivenAnswer:
-    """Wait for the answer to a request, as of ``services.referee.requests.answer_of``, and show its place meanwhile.
+    """Wait for the answer to a request, as of ``services.referee.requests``, and show its place meanwhile."""
+    from easeml_core.services.referee.requests import wait_for_answer as wait
 
-    Args:
-        store: Any role.
-        request_id: The request.
-        timeout: Longest wait in seconds; an answer that is there already is returned in any case.
-        hint: Text added to the error: other reasons why there may be none yet, and what is next.
-
-    Raises:
-        StateError: There is no answer in time; it says how many requests are ahead, and whether a referee runs.
-    """
-    from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
-    from easeml_core.services.referee.requests import answer_of
-
-    begun = time.monotonic()
-    looked = -math.inf
-    answer = answer_of(store, request_id)
-    if answer is not None:
-        return answer
     with reading() as report:
-        while (now := time.monotonic()) < begun + timeout:
-            if now >= looked + _PLACE_SECONDS and (place := place_of(store, request_id)) is not None:
-                report(f"request {request_id} waits for the referee: {place_text(place)}")
-                looked = now
-            time.sleep(0.2)
-            answer = answer_of(store, request_id)
-            if answer is not None:
-                return answer
-    message = f"no answer to request {request_id} within {timeout:g} s: {late_text(place_of(store, request_id))}"
-    raise StateError(message + (f" ({hint})" if hint else ""))
+        return wait(store, request_id, timeout=timeout, hint=hint, report=report)
 
 
 def gate_passes(answer: GivenAnswer) -> bool:

@@ -25,7 +25,7 @@ from easeml_core.cli.connection import (
 )
 from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table
 from easeml_core.encoding import row_of
-from easeml_core.errors import InvalidInputError, NotFoundError, StateError, counted
+from easeml_core.errors import InvalidInputError, StateError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,6 +161,7 @@ def promote(
     as_json: bool,
 ) -> None:
     """Put model MODEL_ID of STUDY into production, on a pass of the gate or by force."""
+    from easeml_core.services.models.promotion import last_verdict
     from easeml_core.services.referee.requests import file_forced_promotion, file_promotion
 
     store = open_store(database)
@@ -177,7 +178,7 @@ def promote(
         )
     else:
         if gate_request_id is None:
-            gate_request_id = _last_verdict(store, study, model_id)
+            gate_request_id = last_verdict(store, study=study, model_id=model_id)
         filed = file_promotion(
             store,
             study=study,
@@ -255,24 +256,6 @@ def _tell_reading(answer: ReadingAnswer) -> None:
     for line in (answer.sentence, answer.alert):
         if line:
             click.echo(line)
-
-
-def _last_verdict(store: Store, study: str, model_id: int) -> int:
-    """Return the gate request that last gave a verdict on the model."""
-    from easeml_core.services.models.promotion import model_list
-
-    requests = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
-    if model_id not in requests:
-        kind = f"model of study {study!r}"
-        raise NotFoundError(kind, model_id, remedy=f"see `easeml model list {study}`")
-    found = requests[model_id]
-    if found is None:
-        message = (
-            f"the gate has given no verdict on model {model_id} of study {study!r}; ask it first, or use --force with "
-            "--who and --why"
-        )
-        raise StateError(message)
-    return found
 
 
 def _is_referee(store: Store) -> bool:

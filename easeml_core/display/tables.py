@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from enum import Enum
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,30 @@ def data_frame(rows: Sequence[Mapping[str, object]], columns: Sequence[str] = ()
     """
     names = list(columns or (rows[0] if rows else ()))
     return data_frame_class()([dict(row) for row in rows], columns=names)
+
+
+def data_series(values: Sequence[object], *, index: Any, name: str) -> Any:
+    """Return a pandas Series with the index of the rows that it answers."""
+    return data_frame_class()({name: list(values)}, index=index)[name]
+
+
+def frame_of_records(records: Sequence[Any], kind: type) -> Any:
+    """Return a pandas DataFrame of dataclasses: a column for each field, also where there are no records.
+
+    Args:
+        records: Of the class ``kind``; a word of an enumeration becomes a text.
+        kind: The dataclass.
+
+    Raises:
+        InvalidInputError: pandas is not installed.
+    """
+    names = [field.name for field in fields(kind)]
+    rows = [{name: _text_of_word(getattr(record, name)) for name in names} for record in records]
+    return data_frame(rows, names)
+
+
+def _text_of_word(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
 
 
 def html_table(title: str, columns: Mapping[str, str], rows: Sequence[Mapping[str, object]]) -> str:

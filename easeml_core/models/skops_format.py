@@ -9,9 +9,12 @@ that predicts, which is a child for that reason.
 
 from __future__ import annotations
 
+import io
+import json
 import zipfile
 import zlib
 from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +24,6 @@ from easeml_core.models.formats import no_class_number
 from easeml_core.models.tree_check import check_trees
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
 EXTRA_TYPES = (
@@ -135,10 +136,54 @@ class PipelinePredictor:
         return bool(is_regressor(self.pipeline))
 
     def save(self, path: Path) -> None:
-        """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s."""
+        """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s.
+
+        The same pipeline gives the same file, so the ledger takes it for the same model. skops itself numbers objects
+        by their addresses in memory and names members by these numbers, each with the time of day.
+        """
         from easeml_core.models.skops_library import skops_io
 
-        skops_io.dump(self.pipeline, path, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
+        whole = io.BytesIO()
+        skops_io.dump(self.pipeline, whole, compression=zipfile.ZIP_STORED)
+        with (
+            zipfile.ZipFile(whole) as dumped,
+            zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=1) as kept,
+        ):
+            schema, members = json.loads(dumped.read(_SCHEMA)), dict[str, str]()
+            _renumber(schema, {}, members)
+            for old, new in members.items():
+                kept.writestr(_member(new), dumped.read(old), compresslevel=1)
+            kept.writestr(_member(_SCHEMA), json.dumps(schema), compresslevel=1)
+
+
+_SCHEMA = "schema.json"
+"""Member of a skops file that holds the tree of objects."""
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    """Return the entry of a member, without a time."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    return entry
+
+
+def _renumber(node: Any, numbers: dict[int, int], members: dict[str, str]) -> None:
+    """Number the objects of a schema in their order, and name the members after their objects.
+
+    Args:
+        node: A part of the schema; changed.
+        numbers: Earlier number of an object to the new one.
+        members: Earlier name of a member to the new one.
+    """
+    if isinstance(node, dict):
+        if isinstance(node.get("__id__"), int):
+            node["__id__"] = numbers.setdefault(node["__id__"], len(numbers) + 1)
+        if isinstance(node.get("file"), str):
+            name = PurePath(node["file"])
+            number = numbers.setdefault(int(name.stem), len(numbers) + 1)
+            node["file"] = members.setdefault(str(name), f"{number}{name.suffix}")
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _renumber(part, numbers, members)
 
 
 def _is_no_number(word: str) -> bool:

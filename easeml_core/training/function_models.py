@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from easeml_core.errors import TrainingError
+from easeml_core.errors import InvalidInputError, TrainingError
 
 if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
@@ -36,19 +36,36 @@ def predictor_of(returned: Any, parts: OpenParts, folder: Path) -> Predictor:
     """
     if isinstance(returned, str | Path):
         return _program(Path(returned), parts, folder)
-    library = type(returned).__module__.partition(".")[0]
-    if library == "lightgbm":
-        return _lightgbm(returned)
-    if library == "xgboost":
-        return _xgboost(returned)
     if not hasattr(returned, "predict"):
         message = f"the training function must return {_ALLOWED}; got {type(returned).__name__}"
         raise TrainingError(message)
+    return fitted_predictor(returned)
+
+
+def fitted_predictor(model: Any) -> Predictor:
+    """Return a fitted model in the form in which it is kept.
+
+    Args:
+        model: A fitted scikit-learn estimator or pipeline whose classes are the labels; or an estimator or a booster of
+            LightGBM or XGBoost.
+
+    Raises:
+        InvalidInputError: It has no method ``predict``.
+        TrainingError: It is a model of boosted trees whose classes are not 0, 1, 2, ...
+    """
+    library = type(model).__module__.partition(".")[0]
+    if library == "lightgbm":
+        return _lightgbm(model)
+    if library == "xgboost":
+        return _xgboost(model)
+    if not hasattr(model, "predict"):
+        message = f"a model must be a fitted estimator of scikit-learn, LightGBM or XGBoost; got {type(model).__name__}"
+        raise InvalidInputError(message)
     from sklearn.pipeline import Pipeline, make_pipeline
 
     from easeml_core.models.skops_format import PipelinePredictor
 
-    return PipelinePredictor(returned if isinstance(returned, Pipeline) else make_pipeline(returned))
+    return PipelinePredictor(model if isinstance(model, Pipeline) else make_pipeline(model))
 
 
 def refuse_to_fit(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> NoReturn:

@@ -113,23 +113,64 @@ def arguments(thing: Any, about: Docstring) -> list[tuple[str, ...]]:
 
 
 PACKAGES = (
-    *("easeml_core", "easeml_core.selection", "easeml_core.gate", "easeml_core.meter"),
+    *("easeml_core", "easeml_core.client", "easeml_core.selection", "easeml_core.gate", "easeml_core.meter"),
     *("easeml_core.programs", "easeml_core.stats"),
 )
 NAMES_INTRODUCTION = """\
-The public names of each package, from the code itself. Each is imported on first use. Names that are not listed here
-may change in any version. `help(name)` prints arguments, units, errors and an example."""
+The public names of each package, from the code itself. Each is imported on first use. A name that is listed here is
+renamed or removed only after a minor version in which its use warns (`DeprecationWarning`, which names the successor);
+names that are not listed may change in any version. `help(name)` prints arguments, units, errors and an example."""
 
 
 def faces_page() -> str:
     """The page of public names."""
-    parts = ["# Public Python names", NAMES_INTRODUCTION]
+    parts = ["# Public Python names", NAMES_INTRODUCTION, "## For notebooks, scripts and tests", API_INTRODUCTION]
+    parts += [function_section(f"easeml.{path}") for path in API_FUNCTIONS]
+    parts += [value_section(import_module(module), name) for module, name in API_VALUES]
     for name in PACKAGES:
         package = import_module(name)
         rows = [(f"`{call(public, getattr(package, public))}`", summary(public, package)) for public in package.__all__]
         about = read_docstring(package.__doc__).text.splitlines()[0]
         parts += [f"## `{name}`", about, table(("name", "what it is"), rows)]
     return "\n\n".join(parts) + "\n"
+
+
+API_INTRODUCTION = """\
+`import easeml_core as easeml`. Each function is the one behind the command of the same name; it imports no Airflow.
+What it returns is shown as a table in a notebook. How they are used: [from Python](../python.md)."""
+API_FUNCTIONS = ("gate.plan", "gate.decide", "meter.plan", "meter.replay", "simulate", "connect")
+API_VALUES = (
+    ("easeml_core", "Client"),
+    ("easeml_core", "StudyClient"),
+    ("easeml_core", "RefereeRequest"),
+    ("easeml_core.gate", "PlannedGate"),
+    ("easeml_core.gate", "OfflineVerdict"),
+    ("easeml_core.meter", "PlannedMeter"),
+    ("easeml_core.meter", "ReplayedMeter"),
+    ("easeml_core.selection", "ComparedPolicies"),
+)
+
+
+def function_section(path: str) -> str:
+    """A function of the Python API under the name by which it is called."""
+    thing: Any = import_module("easeml_core")
+    for name in path.split(".")[1:]:
+        thing = getattr(thing, name)
+    _, _, body = class_section(thing).partition("\n\n")
+    return f"### `{path}`\n\n{body}"
+
+
+def value_section(package: Any, name: str) -> str:
+    """A class of the Python API: what it is, its fields, properties and methods."""
+    kind = getattr(package, name)
+    about = read_docstring(kind.__doc__)
+    rows = [(f"`{field}`", text) for field, text in about.entries("Attributes").items()]
+    for member, thing in vars(kind).items():
+        if member.startswith("_") or not (inspect.isfunction(thing) or isinstance(thing, property)):
+            continue
+        shown = member if isinstance(thing, property) else call(member, thing).replace("self, ", "").replace("self", "")
+        rows.append((f"`{shown}`", read_docstring(thing.__doc__).text.split("\n\n")[0]))
+    return "\n\n".join((f"### `{name}`", about.text, table(("member", "what it is"), rows)))
 
 
 def call(name: str, thing: Any) -> str:

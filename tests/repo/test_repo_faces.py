@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).resolve().parents[2]
-CORE = ("easeml_core", *(f"easeml_core.{name}" for name in ("gate", "meter", "programs", "selection", "stats")))
+CORE = (
+    "easeml_core",
+    *(f"easeml_core.{name}" for name in ("client", "gate", "meter", "programs", "selection", "stats")),
+)
 PLUGIN = tuple(f"easeml_airflow.{name}" for name in ("decorators", "notifications", "operators", "sensors"))
 FACES = (*CORE, *PLUGIN)
 

@@ -127,7 +127,7 @@ def simulate(
     until: float = 100.0,
     curve: str | None = None,
     processes: int | None = 1,
-    on_done: Callable[[int, int], None] = lambda done, of: None,
+    on_done: Callable[[int, int], None] | None = None,
 ) -> ComparedPolicies:
     """Compare policies on a table of known results; needs no database and trains nothing.
 
@@ -192,7 +192,7 @@ def simulate(
     if curve:
         contestants = tuple(point.contestant for point in points)
     protocol.check(table)
-    outcomes = run_repeats(table, protocol, contestants, processes=processes, on_done=on_done)
+    outcomes = run_repeats(table, protocol, contestants, processes=processes, on_done=on_done or _ignored)
     simulation = Simulation(protocol, outcomes)
     figures = simulation.figures()
     return ComparedPolicies(
@@ -210,6 +210,10 @@ def simulate(
         policies=figures,
         curve=fairness_curve(curve, points, figures) if curve else None,
     )
+
+
+def _ignored(done: int, of: int) -> None:
+    """Report no progress."""
 
 
 def _dial(objective: str | float) -> float:

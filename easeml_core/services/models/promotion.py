@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, RequestKind, Symbol
-from easeml_core.errors import StateError
+from easeml_core.errors import NotFoundError, StateError
 from easeml_core.services.test_sets.lifecycle import BY_HAND
 from easeml_core.store.database import notify
 from easeml_core.store.logins import LOGIN_PREFIX
-from easeml_core.store.tables import models, promotions, releases, requests, studies
+from easeml_core.store.tables import models, promotions, releases, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -276,6 +277,45 @@ def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
     names = ("kind", "implementation", "parameters", "attempt", "request_key")
     ran = {name: facts.pop(name) for name in names}
     return ShownModel(**facts, trained_by=None if details is None else ran | details)
+
+
+def best_record(store: Store, *, study: str) -> ShownModel:
+    """Return the best model so far by validation quality, with what trained it.
+
+    Raises:
+        NotFoundError: There is no such study.
+        StateError: It has no trained model; says how many trials are in which state.
+    """
+    with store.begin() as tx:
+        found = studies.get_study(tx, study)
+        best = models.best_model_so_far(tx, found.id)
+        states = Counter(str(trial.state) for trial in trials.list_trials(tx, found.id)) if best is None else Counter()
+    if best is None:
+        counts = ", ".join(f"{many} {state}" for state, many in sorted(states.items())) or "none"
+        message = f"study {study!r} has no trained model yet; its trials: {counts}"
+        raise StateError(message)
+    return model_record(store, study=study, model_id=best.id)
+
+
+def last_verdict(store: Store, *, study: str, model_id: int) -> int:
+    """Return the gate request that last gave a verdict on the model.
+
+    Raises:
+        NotFoundError: The study has no such model.
+        StateError: The gate has given none.
+    """
+    asked = {entry.model_id: entry.gate_request_id for entry in model_list(store, study=study)}
+    if model_id not in asked:
+        kind = f"model of study {study!r}"
+        raise NotFoundError(kind, model_id, remedy=f"see `easeml model list {study}`")
+    found = asked[model_id]
+    if found is None:
+        message = (
+            f"the gate has given no verdict on model {model_id} of study {study!r}; ask it first, or use --force with "
+            "--who and --why"
+        )
+        raise StateError(message)
+    return found
 
 
 def in_production(store: Store, *, study: str | None = None) -> list[Standing]:

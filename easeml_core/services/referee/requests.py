@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from easeml_core.config import parse_adaptivity, require
@@ -12,6 +14,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
 from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, RefreshedAnswer, VerdictAnswer
+from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
 from easeml_core.services.test_sets.shared_set import gate_settings
 from easeml_core.store.tables import datasets, models, promotions, releases, requests, studies
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.promotions import Promotion
 
 T = TypeVar("T")
+
+_LOOK_SECONDS, _PLACE_SECONDS = 0.2, 2.0
+"""Pause between two looks at the answer, and between two at the place in the queue."""
 
 
 def file_gate_request(
@@ -256,6 +262,41 @@ def answer_of(store: Store, request_id: int) -> GivenAnswer | None:
         if given is None or given.refused or given.kind not in _WITH_FACTS:
             return given
         return _WITH_FACTS[given.kind](tx, given)
+
+
+def wait_for_answer(
+    store: Store,
+    request_id: int,
+    *,
+    timeout: float,
+    hint: str = "",
+    report: Callable[[str], None] = lambda text: None,
+) -> GivenAnswer:
+    """Wait for the answer to a request, as of ``answer_of``.
+
+    Args:
+        store: Any role.
+        request_id: The request.
+        timeout: Longest wait in seconds; an answer that is there already is returned in any case.
+        hint: Text added to the error: other reasons why there may be none yet, and what is next.
+        report: Called with the request's place in the queue as a sentence, every two seconds.
+
+    Raises:
+        StateError: There is no answer in time; it says how many requests are ahead, and whether a referee runs.
+    """
+    begun, looked = time.monotonic(), -math.inf
+    while (answer := answer_of(store, request_id)) is None:
+        now = time.monotonic()
+        if now >= begun + timeout:
+            message = (
+                f"no answer to request {request_id} within {timeout:g} s: {late_text(place_of(store, request_id))}"
+            )
+            raise StateError(message + (f" ({hint})" if hint else ""))
+        if now >= looked + _PLACE_SECONDS and (place := place_of(store, request_id)) is not None:
+            report(f"request {request_id} waits for the referee: {place_text(place)}")
+            looked = now
+        time.sleep(_LOOK_SECONDS)
+    return answer
 
 
 def _verdict(tx: Connection, given: GivenAnswer) -> VerdictAnswer:

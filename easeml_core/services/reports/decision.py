@@ -9,6 +9,7 @@ from attrs import evolve
 from msgspec import UNSET, UnsetType
 
 from easeml_core.config import SelectionConfig
+from easeml_core.display.tables import html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.selection.suggestion import RunnerUp, seconds_text
@@ -150,6 +151,24 @@ class TrialExplanation:
     def chosen(self) -> Chosen | None:
         """The first time at which the policy chose it; None where no reasons were stored."""
         return next((batch for batch in self.batches if isinstance(batch, Chosen)), None)
+
+    def _repr_html_(self) -> str:
+        columns = {"Suggested at": "at", "Batch": "batch", "Policy": "policy", "Chosen by": "chosen_by"}
+        columns |= {"Expected quality": "mean", "Std": "std", "Predicted seconds": "seconds"}
+        return html_page(html_table(f"{self.sentence}.", columns, [_row_of(batch) for batch in self.batches]))
+
+
+def _row_of(batch: HandedOut) -> dict[str, object]:
+    """Return a hand-out as a row of a notebook's table."""
+    row: dict[str, object] = {
+        "at": batch.suggested_at[:19],
+        "batch": batch.batch_id,
+        "policy": batch.policy,
+        "chosen_by": batch.chosen_by,
+    }
+    if isinstance(batch, Chosen):
+        row |= {"mean": batch.mean, "std": batch.std, "seconds": batch.predicted_cost_seconds}
+    return row
 
 
 def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:

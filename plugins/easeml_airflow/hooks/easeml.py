@@ -18,6 +18,7 @@ from easeml_core.errors import EasemlError, NotFoundError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from easeml_core.client.installation import Client
     from easeml_core.entities import JsonObject
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -111,6 +112,12 @@ class EasemlHook(BaseHook):
 
         connect()
         return Store(self.url, actor=task_actor(), needs=WORKER, source=self.source)
+
+    def get_client(self) -> Client:
+        """The installation for Python code of a task: studies, submissions, the gate, predictions."""
+        from easeml_core.client.installation import Client
+
+        return Client(self.get_store(), self.get_artifacts())
 
     def get_artifacts(self) -> ArtifactStore:
         """The folder of data parts and models, or the bucket, known to be the installation's.

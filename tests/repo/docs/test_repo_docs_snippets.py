@@ -77,6 +77,7 @@ HEAVY = {
     "operations.md: folder = mlflow.artifacts.download_artifacts("
     '"models:/easeml.flowers@production")': "needs an MLflow server: tests/services/mirror has one",
     "submissions.md: import numpy as np": "a model's program: handed in by tests/repo/docs/test_repo_docs_runs.py",
+    "python.md: import easeml_core as easeml": "asks a database: tests/cli/test_cli_python_client.py",
     "gate.md: import csv": "makes the example's files: run by tests/repo/docs/test_repo_gate_docs.py",
 }
 """Blocks of Python that are compiled, but are no part of a DAG."""
@@ -130,7 +131,7 @@ def test_every_kind_of_block_is_looked_at() -> None:
     elsewhere = {"pycon", "program", "module", "data", "text"}  # the tests of their pages run them, or compare them
     assert {block.kind for block in BLOCKS} == elsewhere | {"", "sh", "python", "json", "yaml", "ini", "toml", "sql"}
     assert {b.page for b in BLOCKS if b.kind in elsewhere - {"pycon"}} == {"programs.md", "tutorial.md"}
-    assert {b.page for b in BLOCKS if b.kind == "pycon"} == {"bring-your-own.md", "studies.md"}
+    assert {b.page for b in BLOCKS if b.kind == "pycon"} == {"bring-your-own.md", "python.md", "studies.md"}
 
 
 @pytest.mark.parametrize("start", SHOWN)
