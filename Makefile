@@ -26,7 +26,7 @@ FAULTS_ARGS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference format lock release clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference notebook format lock release clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -128,6 +128,9 @@ docs: $(STAMP) ## The pages of docs/ as a site in build/docs; a broken link or a
 
 reference: $(STAMP) ## Every page of docs/reference anew from the code
 	@$(RUN) scripts/reference.py
+
+notebook: $(STAMP) ## Execute the notebook of docs/examples anew and keep its outputs
+	@$(RUN) docs/examples/notebook/execute.py
 
 format: $(STAMP) ## Put the code into the form that `make check` wants
 	@$(RUN) -m ruff format .

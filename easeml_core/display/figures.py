@@ -6,6 +6,7 @@ their names and figures themselves.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,16 @@ def empty_figure(*, height: float = 5.0, grid: bool = True) -> tuple[Any, Any]:
     except ImportError as error:
         message = f"a plot needs matplotlib ({error}); install it with: pip install 'easeml-airflow[plot]'"
         raise InvalidInputError(message) from error
-    figure = Figure(figsize=(8, height), dpi=150, layout="constrained")
+
+    class ShownFigure(Figure):
+        """A figure that a notebook shows without pyplot, whose formatters IPython knows only once it is imported."""
+
+        def _repr_png_(self) -> bytes:
+            picture = io.BytesIO()
+            self.savefig(picture, format="png", dpi=100)
+            return picture.getvalue()
+
+    figure = ShownFigure(figsize=(8, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if grid:

@@ -82,7 +82,7 @@ def _settings(config: MeterConfig, method: str, teams: int, tolerances: tuple[fl
     return evolve(config, **changes)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PlannedMeter:
     """The plan of a sealed set for a meter, and what the other methods would need.
 
@@ -150,6 +150,9 @@ class PlannedMeter:
             f"{counted(config.steps, 'submission')} at tolerance {config.tolerance:g} and reliability "
             f"{config.reliability:g}"
         )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
     def _repr_html_(self) -> str:
         columns = {"Method": "method", "Labels": "labels", "Inequality": "tail"}

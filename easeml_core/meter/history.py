@@ -125,7 +125,7 @@ class ReplayReport:
     warnings: list[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ReplayedMeter:
     """A history that was replayed through a meter; a table in Jupyter.
 
@@ -139,7 +139,7 @@ class ReplayedMeter:
     """
 
     config: MeterConfig
-    found: Replay = field(repr=False)
+    found: Replay
     planned: int
     warnings: tuple[str, ...]
 
@@ -190,6 +190,9 @@ class ReplayedMeter:
             }
             for row, reading in self.found.readings
         ]
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {counted(len(self.found.readings), 'submission')} answered>"
 
     def _repr_html_(self) -> str:
         columns = {name.capitalize(): name for name in ("submission", "signal", "tolerance", "reachable")}

@@ -32,7 +32,7 @@ GATE_DEFAULTS = PlannedFor(
 """What a set is planned for where nothing is said."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class PlannedGate:
     """The plan of a sealed set for a condition, and what might be chosen instead.
 
@@ -118,6 +118,9 @@ class PlannedGate:
             f"{self.condition}: {self.labels:,} labelled examples of {self.examples:,}, for {asked.steps:,} steps at "
             f"reliability {asked.reliability:g}, adaptivity {asked.adaptivity}, {asked.mode}"
         )
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
     def _repr_html_(self) -> str:
         columns = {
