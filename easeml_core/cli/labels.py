@@ -19,10 +19,9 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
 _set_option = click.option("--set", "test_set", metavar="SET", help="Name or number; default: the live gate set.")
-_study_option = click.option("--study", type=STUDY, required=True, help="Whose test set is labelled.")
 
 
-@click.group(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
+@click.group(epilog=example("easeml labels wanted flowers --to wanted.csv"))
 def labels() -> None:
     """Labels of sealed examples, requested when a verdict needs them.
 
@@ -30,8 +29,8 @@ def labels() -> None:
     """
 
 
-@labels.command(epilog=example("easeml labels wanted --study flowers --to wanted.csv"))
-@_study_option
+@labels.command(epilog=example("easeml labels wanted flowers --to wanted.csv"))
+@click.argument("study", type=STUDY)
 @_set_option
 @click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what any has.")
 @click.option("--limit", default=200, show_default=True, help="Examples at most.")
@@ -61,7 +60,7 @@ def _show_csv(found: WantedLabels) -> None:
 
 
 @labels.command(epilog=example("easeml labels give --study flowers --labeler ann ann.csv"))
-@_study_option
+@click.option("--study", type=STUDY, required=True, help="Whose test set is labelled.")
 @click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
 @_set_option
 @click.argument("file", type=_FILE)
@@ -84,8 +83,8 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
         click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
 
 
-@labels.command(epilog=example("easeml labels conflicts --study flowers"))
-@_study_option
+@labels.command(epilog=example("easeml labels conflicts flowers"))
+@click.argument("study", type=STUDY)
 @_set_option
 @database_option
 @json_option
@@ -104,8 +103,8 @@ def _said(conflict: Conflict) -> str:
     return ", ".join(f"{who}: {said}" for who, said in conflict.labels.items())
 
 
-@labels.command(epilog=example("easeml labels unsure --study flowers", "easeml labels unsure --study flowers --again"))
-@_study_option
+@labels.command(epilog=example("easeml labels unsure flowers", "easeml labels unsure flowers --again"))
+@click.argument("study", type=STUDY)
 @_set_option
 @click.option("--again", is_flag=True, help="Ask about all of them once more, those who could not tell included.")
 @database_option

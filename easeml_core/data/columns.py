@@ -13,6 +13,7 @@ that a part of the data could tell another. The hash is scikit-learn's (MurmurHa
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections import Counter
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 
 _THRESHOLD = re.compile(r"\s*(?P<column>.+?)\s*>\s*(?P<number>-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*")
+
+
+_NEAR, _LETTERS = 0.75, 3
+"""Similarity (``difflib``), in [0, 1], from which a column's name is offered for another; letters that it has then."""
 
 
 class Target(NamedTuple):
@@ -79,8 +84,7 @@ def target_of(columns: Mapping[str, Column], target: str, task: Task | None = No
         return target_of_column(target, columns[target], task)
     match = _THRESHOLD.fullmatch(target)
     if match is None or match["column"] not in columns:
-        # The columns are not listed: an error must not show the content of a file.
-        message = f"there is no column {target!r} to predict among the {len(columns)} columns"
+        message = f"there is no column {target!r} to predict among the {len(columns)} columns{nearest(target, columns)}"
         raise InvalidInputError(message)
     name, text = match["column"], match["number"]
     column = columns[name]
@@ -92,6 +96,22 @@ def target_of(columns: Mapping[str, Column], target: str, task: Task | None = No
         raise InvalidInputError(message)
     labels = (column > float(text)).astype(np.int64)
     return Target(name, labels, ~np.isnan(column), (f"{name} <= {text}", f"{name} > {text}"), Task.CLASSIFICATION)
+
+
+def nearest(name: str, columns: Iterable[str]) -> str:
+    """Return what an error adds about the column that a name was most likely meant for; empty where none is near.
+
+    The columns are not listed: where a file has no header, its first row would be shown. A name that differs in a few
+    letters tells a caller nothing new, and a number is never one.
+
+    Example:
+        >>> nearest("outcom", ["age", "outcome"]), nearest("17.25", ["17.2", "3"]), nearest("label", ["x", "y"])
+        (" (the nearest is 'outcome')", '', '')
+    """
+    words = [column for column in columns if sum(map(str.isalpha, column)) >= _LETTERS]
+    found = difflib.get_close_matches(name, words, n=1, cutoff=_NEAR)
+    folded = [column for column in words if column.strip().casefold() == name.strip().casefold()]
+    return "".join(f" (the nearest is {near!r})" for near in (folded or found)[:1])
 
 
 def target_of_column(name: str, column: Column, task: Task | None = None) -> Target:
@@ -269,7 +289,8 @@ def split_values_of(columns: Mapping[str, Column], split: Split, target: Target)
     if not split.column:
         return None
     if split.column not in columns or split.column == target.column:
-        what = "is the target" if split.column in columns else f"is not among the {len(columns)} columns"
+        near = nearest(split.column, columns)
+        what = "is the target" if split.column in columns else f"is not among the {len(columns)} columns{near}"
         message = f"split {str(split)!r}: the column {split.column!r} {what}; name a column of groups or times"
         raise InvalidInputError(message)
     column = columns[split.column][target.present]

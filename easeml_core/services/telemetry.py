@@ -62,7 +62,7 @@ def start_log(*, as_json: bool) -> None:
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     if as_json:
-        for handler in logging.getLogger().handlers:
+        for handler in logging.root.handlers:
             handler.setFormatter(JsonLines())
 
 

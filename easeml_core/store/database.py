@@ -94,6 +94,9 @@ INSUFFICIENT_PRIVILEGE = "42501"
 _NO_ENTRY = "permission denied for database"
 """PostgreSQL's message to a role that may not connect; the driver gives no SQLSTATE of a refused connection."""
 
+_REFUSED_LOGIN = "password authentication failed"
+"""PostgreSQL's message to a role with another password, or none."""
+
 _NEEDS, _SOURCE = "easeml_needs", "easeml_source"
 """Execution options of an engine: what the error of a refused role names."""
 
@@ -460,6 +463,11 @@ def translate(error: DBAPIError, engine: Engine) -> EasemlError:
         return StoreExhaustedError(
             f"the database at {address} cannot do this now ({_first_line(error)}); "
             "give it what it lacks (disk, memory, time, the right to write), and try again"
+        )
+    if code is None and _REFUSED_LOGIN in str(error.orig):
+        return StoreUnavailableError(
+            f"the database at {address} refuses the login ({_first_line(error)}); correct the password where the "
+            f"address stands ({engine.get_execution_options().get(_SOURCE) or 'EASEML_DATABASE_URL or --database'})"
         )
     if fault is DatabaseFault.AWAY or (code is None and isinstance(error, OperationalError | InterfaceError)):
         return StoreUnavailableError(

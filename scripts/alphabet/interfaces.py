@@ -125,6 +125,7 @@ _COMMANDS = (
         audit
         doctor
         infer
+        metrics
         mlflow sync
         model list
         next
@@ -415,6 +416,7 @@ _LOGS = (
         easeml_airflow.web.server.airflow_runs
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
+        easeml_core.services.operations.monitoring
         easeml_core.services.selection.scheduler_process
         easeml_core.models.predict
         easeml_core.sandbox.child_start

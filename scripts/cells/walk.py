@@ -101,7 +101,7 @@ def _gate(cell: StockAirflow, rest: Rest) -> str:
     wanted = cell.folder / "wanted.csv"
 
     def is_wanted() -> bool:
-        cell.run("easeml", "labels", "wanted", "--study", STUDY, "--to", str(wanted), "--limit", "100000", **owner)
+        cell.run("easeml", "labels", "wanted", STUDY, "--to", str(wanted), "--limit", "100000", **owner)
         return wanted.exists() and len(wanted.read_text(encoding="utf-8").splitlines()) > 1
 
     cell.until("no labels are asked for", is_wanted)

@@ -132,7 +132,7 @@ def _left(world: StackWorld, work: StackWork, since: datetime) -> list[str]:
 
 
 def _lost(world: StackWorld, work: StackWork) -> list[str]:
-    keys = world.places.logs / ".easeml" / "referee"
+    keys = world.places.referee
     artifacts = world.places.artifacts
     return [
         *safely(lambda: broken_rows(world.rows)),

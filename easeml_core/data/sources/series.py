@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.columns import require_values, split_values_of, target_of
+from easeml_core.data.columns import nearest, require_values, split_values_of, target_of
 from easeml_core.data.layout import Layout
 from easeml_core.data.program import program_of_data
 from easeml_core.data.sources.csv_files import read_csv
@@ -98,7 +98,8 @@ def series_key(columns: Mapping[str, Column], name: str) -> Column:
         InvalidInputError: If there is no such column, or it is empty in some row.
     """
     if name not in columns:
-        raise _wrong(what=f"there is no column {name!r}; name the columns with ?id=COLUMN&step=COLUMN")
+        near = nearest(name, columns)
+        raise _wrong(what=f"there is no column {name!r}{near}; name the columns with ?id=COLUMN&step=COLUMN")
     column = columns[name]
     missing = np.array([v is None for v in column]) if column.dtype == object else np.isnan(column)
     if missing.any():

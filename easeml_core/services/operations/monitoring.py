@@ -11,6 +11,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import re
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -200,7 +201,7 @@ def exporting(
 
 
 def metrics_text(store: Store) -> bytes:
-    """Return the figures of the installation in Prometheus' text format, once.
+    """Return the figures of the installation in Prometheus' text format, once, without those of this process.
 
     Raises:
         InvalidInputError: The package for Prometheus is not installed.
@@ -209,7 +210,8 @@ def metrics_text(store: Store) -> bytes:
     figures = installation_figures(store)
     with exporting("easeml", look=lambda: figures, for_prometheus=True) as text:
         assert text is not None
-        return text()
+        lines = text().splitlines(keepends=True)
+    return b"".join(line for line in lines if re.match(rb"(# \w+ )?easeml_", line))
 
 
 def _observe(meter: Meter, look: Callable[[], InstallationFigures]) -> None:

@@ -521,7 +521,7 @@ def _labels(facts: StudySummary) -> Step | None:
         f"for {span(facts.read_at - since)}, and its set is labelled on demand",
         "label what the gate asks for",
         "/labels",
-        f"easeml labels wanted --study {facts.study}",
+        f"easeml labels wanted {facts.study}",
         since,
     )
 

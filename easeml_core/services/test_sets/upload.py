@@ -12,7 +12,7 @@ import numpy as np
 from attrs import evolve
 
 from easeml_core.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
-from easeml_core.data.columns import column_of_texts
+from easeml_core.data.columns import column_of_texts, nearest
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
 from easeml_core.data.rows.encoding import (
@@ -338,7 +338,8 @@ def _take_slices(
             raise InvalidInputError(message)
         return None, config
     if column not in file.columns:
-        raise refused(file, f"there is no column {column!r} with the slice of every example")
+        near = nearest(column, file.columns)
+        raise refused(file, f"there is no column {column!r} with the slice of every example{near}")
     words = [cell.strip() for cell in file.columns[column]]
     if not slices:
         found = sorted(set(words) - {""})

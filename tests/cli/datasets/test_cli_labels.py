@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def rule(run: Any, database: Any) -> Callable[..., Any]:
-    return lambda *arguments: run(
-        "labels", *arguments, "--study", "cancer", "--database", database.url("easeml_referee")
-    )
+    def ruled(command: str, *arguments: str) -> Any:
+        study = ("--study", "cancer") if command == "give" else ("cancer",)
+        return run("labels", command, *study, *arguments, "--database", database.url("easeml_referee"))
+
+    return ruled
 
 
 @pytest.fixture
@@ -77,6 +79,6 @@ def test_errors_are_sentences(rule: Any, ask: Any, waiting: None, nowhere: Path)
     (nowhere / "bad.csv").write_text("example,label\nnobody,benign\n")
     answer = rule("give", "--labeler", "ann", "bad.csv")
     assert (answer.status, "bad.csv, line 2 (example 'nobody')" in answer.err) == (2, True)
-    answer = ask("labels", "wanted", "--study", "cancer")
+    answer = ask("labels", "wanted", "cancer")
     assert (answer.status, "this role may not do that" in answer.err) == (2, True)
     assert "this command needs the address of the role easeml_referee" in answer.err

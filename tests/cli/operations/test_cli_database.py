@@ -73,8 +73,9 @@ def test_a_wrong_password_is_reported_and_not_printed(run: Any, database: Any) -
     secret = database.server.secrets["easeml_worker"]
     answer = run("status", "--database", address.replace(secret, "hunter2"))
     assert answer.status == 2
-    assert "cannot be reached" in answer.err
     assert "password authentication failed" in answer.err
+    assert "correct the password" in answer.err
+    assert "make up" not in answer.err
     assert "hunter2" not in answer.err
 
 

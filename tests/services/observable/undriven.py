@@ -45,6 +45,11 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
+        "The command prints sums over tables of schema work, which are compared, and ages, which differ.",
+        "metrics",
+    ),
+    *_undriven(
+        Kind.COMMAND,
         "The command needs an address that sees all tenants: it gives logins their rows, or moves their files.",
         *("tenant login", "tenant logout", "artifacts move", "artifacts sweep"),
     ),

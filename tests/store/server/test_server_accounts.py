@@ -198,11 +198,14 @@ def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(
     account = lesser_account()
     os.chown(theirs, account.uid, account.gid)
     Server(roots, **FAST).start()
-    # The interpreter itself may lie in a closed home: everything is loaded before the step down.
+    # Interpreter and programs may lie in a closed folder: all is loaded before the step down, and these are copied.
+    copied = programs._copy(programs.installed_site(), folder / "programs")
     code = (
         "import os, pathlib, stat, sys\n"
         "from easeml_core.errors import StateError\n"
+        "from easeml_core.store.server import programs\n"
         "from easeml_core.store.server.server import Server\n"
+        "programs.installed_site = lambda: pathlib.Path(sys.argv[5])\n"
         "os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))\n"
         "with Server(pathlib.Path(sys.argv[3]) / 'home', fsync='off').owned() as server:\n"
         "    server.ensure_installation()\n"
@@ -215,6 +218,7 @@ def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(
         "    except StateError as error: print(type(error).__name__)\n"
     )
     command = [sys.executable, "-c", code, str(account.uid), str(account.gid), str(theirs), str(roots)]
+    command.append(str(copied))
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert done.stdout.splitlines() == [f"{account.uid} 0o700", "False", *["StateError"] * 3], done.stderr
     assert Server(roots).alive()
