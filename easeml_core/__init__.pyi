@@ -24,5 +24,6 @@ from .services.selection.scheduler import suggest_trials as suggest_trials
 from .services.trials.execution import run_trial as run_trial
 from .store.artifacts.local import ArtifactStore as ArtifactStore
 from .store.database import Store as Store
+from .training.function_models import save_fitted as save_fitted
 
 __version__: str

@@ -113,9 +113,8 @@ class StudyClient:
             StateError: The study is not active.
         """
         from easeml_core.files import scratch_folder
-        from easeml_core.models.formats import save_model
         from easeml_core.services.models.submission import submit_model
-        from easeml_core.training.function_models import fitted_predictor
+        from easeml_core.training.function_models import save_fitted
 
         client, key = self._client, request_key or _new_key()
         handed: dict[str, Any] = {"study": self.name, "message": message, "command": command, "request_key": key}
@@ -127,10 +126,9 @@ class StudyClient:
         if format is not None or command is not None:
             given = "format" if format is not None else "command"
             raise ConfigError(field=given, value=format or command, allowed="left out for a fitted model")
-        predictor = fitted_predictor(model)
         with scratch_folder("submit") as folder:
             path = Path(folder) / "model"
-            saved = save_model(predictor, path)
+            saved = save_fitted(model, path)
             return submit_model(client.store, client.artifacts, path=path, format=saved, **handed)
 
     def gate(

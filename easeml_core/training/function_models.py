@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from easeml_core.errors import InvalidInputError, TrainingError
+from easeml_core.models.formats import save_model
 
 if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
@@ -66,6 +67,28 @@ def fitted_predictor(model: Any) -> Predictor:
     from easeml_core.models.skops_format import PipelinePredictor
 
     return PipelinePredictor(model if isinstance(model, Pipeline) else make_pipeline(model))
+
+
+def save_fitted(model: Any, path: str | Path) -> str:
+    """Write a fitted model as a file that can be submitted: ``easeml submit PATH --format FORMAT``.
+
+    The same model gives the same file, so that a CI job that trains the same model again repeats its submission. A
+    model's own ``dump`` may write the time of day and addresses in memory.
+
+    Args:
+        model: A fitted scikit-learn estimator or pipeline whose classes are the labels 0, 1, 2, ...; or a fitted model
+            of LightGBM or XGBoost.
+        path: The file; replaced where it is there.
+
+    Returns:
+        The format: ``skops``, ``lightgbm`` or ``xgboost``.
+
+    Raises:
+        InvalidInputError: It has no method ``predict``.
+        TrainingError: It is a model of boosted trees whose classes are not 0, 1, 2, ...
+        OSError: The file cannot be written.
+    """
+    return save_model(fitted_predictor(model), Path(path))
 
 
 def refuse_to_fit(kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report) -> NoReturn:

@@ -138,7 +138,7 @@ def faces_page() -> str:
 API_INTRODUCTION = """\
 `import easeml_core as easeml`. Each function is the one behind the command of the same name; it imports no Airflow.
 What it returns is shown as a table in a notebook. How they are used: [from Python](../python.md)."""
-API_FUNCTIONS = ("gate.plan", "gate.decide", "meter.plan", "meter.replay", "simulate", "connect")
+API_FUNCTIONS = ("gate.plan", "gate.decide", "meter.plan", "meter.replay", "simulate", "connect", "save_fitted")
 API_VALUES = (
     ("easeml_core", "Client"),
     ("easeml_core", "StudyClient"),
