@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +49,7 @@ def show_warnings(warnings: Sequence[str]) -> None:
 
 
 def show_table(title: str, columns: Columns, entries: Sequence[Any]) -> None:
-    """Print a table, one line for each entry.
+    """Print a table, one line for each entry; on a terminal too narrow for its words, a block for each, as psql does.
 
     Args:
         title: Above the table.
@@ -63,7 +65,33 @@ def show_table(title: str, columns: Columns, entries: Sequence[Any]) -> None:
         table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
     for line in values:
         table.add_row(*map(cell, line))
-    print_table(table)
+    if _fits(table):
+        print_table(table)
+    else:
+        print_table(_blocks(title, [plain(heading) for heading in columns], values))
+
+
+def _fits(table: Table) -> bool:
+    """Whether the table fits without breaking a word."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    console = Console(markup=False, emoji=False, width=_width())
+    return Measurement.get(console, console.options.update(width=_PIPED), table).minimum <= console.width
+
+
+def _blocks(title: str, headings: list[str], values: list[list[object]]) -> Table:
+    """The entries one below the other: a line for each field, and a rule between two of them."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for line in values:
+        for heading, value in zip(headings, line, strict=True):
+            table.add_row(heading, cell(value))
+        table.add_section()
+    return table
 
 
 def _value_of(entry: Any, what: str | Callable[[Any], object]) -> object:
@@ -73,7 +101,7 @@ def _value_of(entry: Any, what: str | Callable[[Any], object]) -> object:
 
 
 def print_table(table: Table) -> None:
-    """Print a table on standard output."""
+    """Print a table on standard output; what is piped is not wrapped, so that each entry stays on its line."""
     from rich.console import Console
 
     class Output(Console):
@@ -81,7 +109,17 @@ def print_table(table: Table) -> None:
             raise BrokenPipeError  # rich itself would end with status 1, which is an answer
 
     # Names are users': a bracket or a colon in one is no markup.
-    Output(markup=False, emoji=False).print(table)
+    Output(markup=False, emoji=False, width=_width()).print(table, crop=False)
+
+
+def _width() -> int | None:
+    """Columns of the terminal; None for rich to find them."""
+    is_piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return _PIPED if is_piped else None
+
+
+_PIPED = 10_000
+"""Columns of what is no terminal."""
 
 
 def cell(value: Any) -> str:

@@ -41,7 +41,7 @@ AWAY = "postgresql+psycopg2://easeml_worker:hunter2@127.0.0.1:9/easeml"
 def test_without_any_database_the_error_says_what_to_do(asked: tuple[str, ...], run: Any) -> None:
     answer = run(*asked)
     assert (answer.status, answer.out) == (2, "")
-    for word in ("no --database, no EASEML_DATABASE_URL", "`make up` or `easeml db start`"):
+    for word in ("EASEML_DATABASE_URL is not set", "`make up` or `easeml db start`"):
         assert word in answer.err
 
 
