@@ -153,7 +153,11 @@ def plan(
     script: Path | None, as_json: bool, passes: int, joint: bool, meter: str | None, gate_share: float | None,
     plot: Path | None, **options: Any,
 ) -> None:  # fmt: skip
-    """Show how many examples a sealed set needs for a condition, and the alternatives."""
+    """Show how many examples a sealed set needs for a condition, and the alternatives.
+
+    The defaults are the paper's. The set of a study that says nothing else is planned with --condition 'n - o > 0 +/-
+    0.2' --reliability 0.95 --steps 4.
+    """
     from easeml_core.gate.condition import parse_condition
     from easeml_core.gate.offline.planned import plan_with_alternatives
 

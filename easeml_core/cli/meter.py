@@ -32,6 +32,9 @@ _BAR = 40
 def plan(as_json: bool, error_rate: float | None, plot: Path | None, **given: Any) -> None:
     """Show how many examples a sealed meter set needs. Needs no database.
 
+    The defaults are the paper's. The set of a study that says nothing else is planned with --ranges 0.2,0.6 --tolerance
+    0.1 --reliability 0.95 --steps 8 --ambiguous 2 --tail clopper-pearson.
+
     --method is one of path-adaptive, pruned, exact-tree, full, first-change, dithered, ratchet, deviations, nonuniform,
     multitenant, non-adaptive, fresh, score.
     """

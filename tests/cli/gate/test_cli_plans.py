@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.config import GateConfig, MeterConfig
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -352,3 +354,14 @@ def test_a_plan_without_a_clause_on_d_says_what_it_reckons_with(run: Any) -> Non
         given = asked[:-2] if "--assume-disagreement" not in more else asked  # the others have no power
         assert "d unknown" not in run("gate", "plan", *given, *more).text
     assert "d unknown" not in run("gate", "plan", "--condition", PATTERN).text
+
+
+def test_the_settings_that_help_names_are_those_of_a_study_that_says_nothing(run: Any) -> None:
+    gate, meter = GateConfig(), MeterConfig()
+    named = " ".join(run("gate", "plan", "--help").out.split())
+    assert f"--condition '{gate.condition}' --reliability {gate.reliability} --steps {gate.steps}" in named
+    ranges = ",".join(map(str, meter.ranges))
+    wanted = f"--ranges {ranges} --tolerance {meter.tolerance} --reliability {meter.reliability} --steps {meter.steps}"
+    assert f"{wanted} --ambiguous {meter.ambiguous} --tail {meter.tail}" in " ".join(
+        run("meter", "plan", "--help").out.split()
+    )
