@@ -88,15 +88,22 @@ def test_a_network_that_runs_out_of_memory_goes_on_with_half_the_batch(make_job:
     assert result.cost_seconds > 0.5  # of both processes
 
 
-@pytest.mark.cold  # a server has read the path's sitecustomize when it started
-def test_the_second_time_it_is_a_failure(make_job: Any, greedy: Any) -> None:
-    greedy(rows=8)
+def test_the_second_time_it_is_a_failure(make_job: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    halved: list[bool] = []
+
+    def fake(module: str, arguments: list[str], **how: Any) -> float:
+        halved.append(json.loads((how["cwd"] / "job.json").read_text())["halved"])
+        message = "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB"
+        raise TrainingError(message)
+
+    monkeypatch.setattr(supervisor, "run_child", fake)
     with pytest.raises(TrainingError) as caught:
         train(make_job(**network()))
     assert str(caught.value) == (
         "out of memory: CUDA out of memory. Tried to allocate 20.00 GiB; it was the second time, with batches of half "
         "the size"
     )
+    assert halved == [False, True]
 
 
 @pytest.mark.cold  # what a fork shares with its server does not count as its memory
