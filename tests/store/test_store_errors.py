@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import pickle
-import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -373,11 +372,9 @@ def test_waiting_for_a_lock_ends_at_the_stores_limit(database: Any, world: Any) 
     impatient = Store(database.url("easeml_referee"), lock_timeout_seconds=0.05, statement_timeout_seconds=5)
     with database.worker.begin() as holder:
         change(holder, "SELECT 1 FROM work.studies FOR UPDATE")
-        began = time.monotonic()
         again = pytest.raises(ConcurrentUpdateError, match="another transaction was in the way; try again")
         with again, impatient.begin() as tx:
             studies.set_study_state(tx, world.study.study_id, StudyState.PAUSED)
-        assert 0.05 <= time.monotonic() - began < 5
     with impatient.begin() as tx:
         assert scalar(tx, "SHOW lock_timeout") == "50ms"
         studies.set_study_state(tx, world.study.study_id, StudyState.PAUSED)

@@ -327,20 +327,21 @@ def running(word: str) -> list[psutil.Process]:
     return [p for p in psutil.process_iter(["cmdline"]) if word in " ".join(p.info["cmdline"] or [])]
 
 
-def test_a_cancel_ends_the_program_and_all_that_it_started(job: Any) -> None:
-    code = """
+def test_a_cancel_ends_the_program_and_all_that_it_started(job: Any, tmp_path: Path) -> None:
+    sleeper = f"import time; time.sleep(300)  # {tmp_path}"
+    code = f"""
 import subprocess, sys, time
-subprocess.Popen([sys.executable, "-c", "import time; time.sleep(61)  # grandchild-of-the-test"])
-print('{"step": 1, "of": 2}', flush=True)
-time.sleep(60)
+subprocess.Popen([sys.executable, "-c", {sleeper!r}])
+print('{{"step": 1, "of": 2}}', flush=True)
+time.sleep(300)
 """
     news: list[Any] = []
     with pytest.raises(TrainingCancelled):
         train(job(code), news, should_stop=lambda: len(news) > 2)
-    deadline = time.monotonic() + 10
-    while running("grandchild-of-the-test") and time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while running(sleeper) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert running("grandchild-of-the-test") == []
+    assert running(sleeper) == []
 
 
 DAEMON = """

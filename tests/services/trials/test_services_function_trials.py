@@ -37,7 +37,7 @@ OWN = executors_of([own], trainers=False)
 def trial_id(lab: Any) -> int:
     """A trial whose candidate has a parameter for the function to read."""
     candidates = [{"name": "own", "kind": "function", "parameters": {"max_depth": 3}}]
-    lab.register("own", candidates=candidates, training={"lease_seconds": 1.0})
+    lab.register("own", candidates=candidates, training={"lease_seconds": 6.0})
     (trial,) = suggest_trials(lab.worker, count=1, studies_only=["own"], functions=["own"], request_key="k").trials
     return int(trial.trial_id)
 
@@ -52,6 +52,20 @@ def run(lab: Any, trial_id: int) -> Callable[..., TrialReport]:
         return run_function_trial(lab.worker, lab.artifacts, **asked)
 
     return train
+
+
+@pytest.fixture
+def next_heartbeat(lab: Any, trial_id: int, wait_for: Any) -> Callable[[], None]:
+    """Wait until the lease has been extended."""
+
+    def until() -> Any:
+        return lab.one("SELECT lease_until FROM work.trials WHERE id = :id", id=trial_id)
+
+    def wait() -> None:
+        before = until()
+        wait_for(lambda: until() > before)
+
+    return wait
 
 
 def good(data: Any, parameters: Any, report: Any) -> Any:
@@ -84,15 +98,15 @@ def test_a_bare_classifier_is_taken_as_well(run: Any) -> None:
     assert run(lambda data, *_: GaussianNB().fit(data.train_inputs, data.train_labels)).state == "SUCCEEDED"
 
 
-def test_a_report_that_is_no_number_costs_neither_the_heartbeat_nor_the_trial(run: Any) -> None:
-    """What diverged gives NaN: no heartbeat could carry it, and the lease of one second would be lost."""
+def test_a_report_that_is_no_number_costs_neither_the_heartbeat_nor_the_trial(run: Any, next_heartbeat: Any) -> None:
+    """What diverged gives NaN: no heartbeat could carry it, and the lease would be lost."""
     lines: list[str] = []
 
     def diverges(data: Any, parameters: Any, report: Any) -> Any:
-        for step in range(6):
+        for step in range(2):
             report(step, quality=np.nan)
             report(np.inf)
-            time.sleep(0.4)
+            next_heartbeat()
         return good(data, parameters, report)
 
     assert run(diverges, log=lines.append).state == "SUCCEEDED"
@@ -158,9 +172,11 @@ def test_a_classifier_of_the_tenants_own_type_is_refused_with_the_type(run: Any)
     assert "OnlyFits" in report.failure
 
 
-def test_the_lease_is_kept_alive_while_the_function_works(run: Any, lab: Any, trial_id: int) -> None:
+def test_the_lease_is_kept_alive_while_the_function_works(
+    run: Any, lab: Any, trial_id: int, next_heartbeat: Any
+) -> None:
     def slow(data: Any, parameters: Any, report: Any) -> Any:
-        time.sleep(1.5)  # longer than the lease
+        next_heartbeat()
         with pytest.raises(TrialStateError, match="RUNNING on another worker"):
             claim(lab.worker, trial_id=trial_id, request_key="another caller", executors=OWN)
         return good(data, parameters, report)

@@ -125,10 +125,10 @@ def test_whoever_stops_listening_ends_the_processes(simulate):
     def interrupted(done, of):
         raise KeyboardInterrupt
 
-    before = threading.enumerate()
+    before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         simulate("fcfs", "hybrid", processes=2, on_done=interrupted)
-    assert threading.enumerate() == before  # the pool's thread, where it is alive at exit, may print a traceback
+    assert set(threading.enumerate()) <= before  # the pool's thread, where it is alive at exit, may print a traceback
     wait_until_no_process_is_left()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
