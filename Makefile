@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # Of the tests, for a machine of two cores: while one of them waits for a server or a child, the others compute.
 PROCESSES ?= 4
-# Of the journeys: one has the stack, and each of the others servers and browsers of its own.
+# Of the journeys: one runs the stories of a stack, one the pages in Chromium, one the rest; so three stacks at a time.
 JOURNEY_PROCESSES ?= 3
 DEMO_ARGS ?=
 LIFECYCLE_ARGS ?=
@@ -64,7 +64,7 @@ test: $(STAMP) ## All tests but the journeys and the nightly ones, property test
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
 	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  $(PYTEST_ARGS)  # one stack at a time, and beside it the stories that need none
+	  $(PYTEST_ARGS)
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
 	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \

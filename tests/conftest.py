@@ -6,8 +6,10 @@ tests use them one after another (``tests/suite/databases.py``).
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -92,18 +94,31 @@ def pytest_collection() -> Generator[None, Any, Any]:
     return result
 
 
+AIRFLOW = re.compile(r"\b(airflow_db|airflow_app|run_dag)\b")
+"""What a file names whose tests need Airflow's own database and server (``tests/plugin/conftest.py``)."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file is run by one process, and all whole stacks by the same one: two at a time would be short of memory."""
+    """A file is run by one process, and so are the stories of one stack after another, all pages in Chromium, which
+    share a stack, and all tests that run DAGs: Airflow's server takes each process five seconds to import and make.
+    """
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    class OneStackAtATime(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
-        def _split_scope(self, nodeid: str) -> str:
-            return STACKS[0] if nodeid.startswith(STACKS) else str(super()._split_scope(nodeid))
+    @functools.cache
+    def scope_of(file: str) -> str:
+        for folder in STACKS:
+            if file.startswith(folder):
+                return folder
+        return "airflow" if AIRFLOW.search((config.rootpath / file).read_text(encoding="utf-8")) else file
 
-    return OneStackAtATime(config, log)
+    class ByNeeds(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return scope_of(str(super()._split_scope(nodeid)))
+
+    return ByNeeds(config, log)
 
 
 @dataclass

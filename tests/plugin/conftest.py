@@ -37,6 +37,14 @@ def airflow_db() -> None:
     DagBundlesManager().sync_bundles_to_db()
 
 
+@pytest.fixture(scope="session")
+def airflow_app(airflow_db: Any) -> Any:
+    """Airflow's API server as an application, with our plugin in it; to make it takes four seconds."""
+    from airflow.api_fastapi.app import create_app
+
+    return create_app(apps="core")
+
+
 @pytest.fixture
 def run_dag(airflow_db: Any) -> Any:
     """Run a DAG in this process, deferrals included, and give its run."""

@@ -54,12 +54,10 @@ def test_a_run_and_a_task_have_a_tab_that_airflow_fills_in(ask, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def ask(airflow_db):
+def ask(airflow_app):
     """Ask Airflow's whole API server in this process, as a person of this role or as nobody."""
-    from airflow.api_fastapi.app import create_app, get_auth_manager
+    from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-
-    app = create_app(apps="core")
 
     def request(path, *, role=None, method="GET"):
         headers = {}
@@ -68,13 +66,13 @@ def ask(airflow_db):
             headers["Authorization"] = f"Bearer {token}"
 
         async def go():
-            transport = httpx.ASGITransport(app=app)
+            transport = httpx.ASGITransport(app=airflow_app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await client.request(method, path, headers=headers)
 
         return asyncio.run(go())
 
-    request.app = app
+    request.app = airflow_app
     return request
 
 

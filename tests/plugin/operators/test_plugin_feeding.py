@@ -107,15 +107,8 @@ def test_a_file_is_answered_into_a_file(study, connected, artifacts, tmp_path):
 # -- the service ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def api_server(airflow_db):
-    from airflow.api_fastapi.app import create_app
-
-    return create_app(apps="core")
-
-
 @pytest.fixture
-def ask(api_server, connected):
+def ask(airflow_app, connected):
     """Ask the service as a person of this role, by token or by cookie, or as nobody."""
     from airflow.api_fastapi.app import get_auth_manager
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
@@ -127,7 +120,7 @@ def ask(api_server, connected):
             sent |= {"Authorization": f"Bearer {token}"} if by == "token" else {"Cookie": f"_token={token}"}
 
         async def go():
-            transport = httpx.ASGITransport(app=api_server)
+            transport = httpx.ASGITransport(app=airflow_app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 given = {"json": body} if content is None else {"content": content}
                 return await client.request(

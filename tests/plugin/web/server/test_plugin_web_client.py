@@ -18,15 +18,14 @@ TABLE = load_source("sklearn:breast_cancer")
 
 
 @pytest.fixture(scope="module")
-def address(airflow_db):
+def address(airflow_app):
     """Airflow's API server at work, with our plugin in it."""
     import uvicorn
-    from airflow.api_fastapi.app import create_app
 
     with socket.socket() as chosen:
         chosen.bind(("127.0.0.1", 0))
         port = chosen.getsockname()[1]
-    config = uvicorn.Config(create_app(apps="core"), port=port, log_level="warning", ws="none", lifespan="off")
+    config = uvicorn.Config(airflow_app, port=port, log_level="warning", ws="none", lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

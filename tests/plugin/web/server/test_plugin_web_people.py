@@ -12,12 +12,9 @@ from easeml_core.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
-def viewer_of(airflow_db):
+def viewer_of(airflow_app):  # which makes the auth manager
     """A user of Airflow's SimpleAuthManager with this role, as the pages see them."""
-    from airflow.api_fastapi.app import create_app
     from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
-
-    create_app(apps="core")  # makes the auth manager
 
     def viewer(name, role, teams=()):
         asked = airflow_viewer()
