@@ -20,9 +20,11 @@ import subprocess, sys, time
 from pathlib import Path
 from reaper import reaper
 
-sleeper = [sys.executable, "-c", "import signal, time; signal.signal(2, signal.SIG_DFL); time.sleep(600)"]
-left, ended = (subprocess.Popen(sleeper, start_new_session=True) for _ in range(2))
-server = subprocess.Popen(sleeper)
+code = "import signal, time; signal.signal(2, signal.SIG_DFL); print(flush=True); time.sleep(600)"
+sleeper = [sys.executable, "-c", code]
+left, ended = (subprocess.Popen(sleeper, start_new_session=True, stdout=subprocess.DEVNULL) for _ in range(2))
+server = subprocess.Popen(sleeper, stdout=subprocess.PIPE)
+server.stdout.readline()  # a shell may have started this run with SIGINT ignored: from now on it ends the server
 (Path(sys.argv[1]) / "postmaster.pid").write_text(f"{server.pid}\\n")
 for group in (left.pid, ended.pid):
     reaper().kills(group)
