@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import answers
+from reference_pages import answers, openapi
 from reference_pages import code_pages as code
 from reference_pages.database_pages import alphabet_page, rights_page
 
@@ -38,7 +38,10 @@ def pages(opened: connection) -> dict[str, str]:
         "database.md": rights_page(opened),
         "observable.md": alphabet_page(),
     }
-    return {name: MADE + text for name, text in made.items()} | {"answers.json": answers.document()}
+    return {name: MADE + text for name, text in made.items()} | {
+        "answers.json": answers.document(),
+        "openapi.json": openapi.document(),
+    }
 
 
 @click.command(help=__doc__)

@@ -93,6 +93,7 @@ TYPED = {
     "easeml ledger": f"list {SERVICES}.test_sets.ledger:ShownEntry",
     "easeml meter plan": "easeml_core.meter.planner:MeterPlanReport",
     "easeml meter replay": "easeml_core.meter.history:ReplayReport",
+    "easeml metrics": f"list {SERVICES}.operations.monitoring:MetricReading",
     "easeml mlflow sync": f"list {SERVICES}.operations.mlflow_sync:MirrorReport",
     "easeml model list": f"list {STORE}.tables.promotions:ListedModel",
     "easeml model meter": f"{SERVICES}.referee.answers:ReadingAnswer | easeml_core.entities:GivenAnswer",
@@ -195,13 +196,18 @@ def commands() -> Iterator[str]:
 
 def routes() -> Iterator[str]:
     """Every route of the API."""
+    for route in router().routes:
+        for method in getattr(route, "methods", ()):
+            yield f"{method} {getattr(route, 'path', '')}"
+
+
+def router() -> Any:
+    """The router of the API, without anything behind it."""
     from unittest.mock import Mock
 
     from easeml_airflow.web.api import create_router
 
-    for route in create_router(service=Mock(), rights=lambda **_: lambda: None).routes:
-        for method in getattr(route, "methods", ()):
-            yield f"{method} {getattr(route, 'path', '')}"
+    return create_router(service=Mock(), rights=lambda **_: lambda: None)
 
 
 def tasks() -> Iterator[str]:

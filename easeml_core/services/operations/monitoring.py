@@ -121,7 +121,7 @@ class InstallationFigures:
 
 
 @typed_record
-class Reading:
+class MetricReading:
     """A value of a gauge: ``labels`` tell it from the others of the same ``name``."""
 
     name: str
@@ -130,9 +130,9 @@ class Reading:
     value: float
 
 
-def readings(figures: InstallationFigures) -> list[Reading]:
+def readings(figures: InstallationFigures) -> list[MetricReading]:
     """Return every value, by gauge."""
-    return [Reading(g.name, g.unit, labels, value) for g in GAUGES for value, labels in figures.of(g)]
+    return [MetricReading(g.name, g.unit, labels, value) for g in GAUGES for value, labels in figures.of(g)]
 
 
 def installation_figures(store: Store) -> InstallationFigures:

@@ -6,17 +6,23 @@ import importlib
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import jsonschema
+import pytest
 import reference
-from reference_pages import answers
+from reference_pages import answers, openapi
 from reference_pages.code_pages import CLASS_PACKAGES, arguments
 from reference_pages.database_pages import letters
 from reference_pages.docstring import read_docstring
 
+from easeml_airflow.web.server.service import Service
+from easeml_core.errors import InvalidInputError
+
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = (
-    *("answers.json", "commands.md", "database.md", "errors.md", "observable.md", "operators.md", "python.md"),
-    "settings.md",
+    *("answers.json", "commands.md", "database.md", "errors.md", "observable.md", "openapi.json", "operators.md"),
+    *("python.md", "settings.md"),
 )
 MOST_UNTYPED = 96
 """Public answers that are mappings still; the number only falls."""
@@ -33,6 +39,17 @@ def test_the_committed_pages_are_those_of_the_code(server: Any) -> None:
 def test_answers_get_schemas_and_never_lose_them() -> None:
     assert set(answers.TYPED) <= {*answers.commands(), *answers.routes(), *answers.tasks()}
     assert len(answers.untyped()) <= MOST_UNTYPED
+
+
+@pytest.mark.parametrize("name", openapi.BODIES)
+def test_the_service_takes_exactly_the_bodies_that_openapi_describes(name: str) -> None:
+    schema = openapi.BODIES[name]
+    for example in schema["examples"]:
+        jsonschema.Draft202012Validator(schema).validate(example)
+    work = getattr(Service(open_store=Mock(), open_artifacts=Mock()), name)
+    with pytest.raises(InvalidInputError) as refused:
+        work("flowers", "ann", {"other": 1})
+    assert sorted(str(refused.value).partition("known: ")[2].split(", ")) == sorted(schema["properties"])
 
 
 def test_the_letters_of_the_alphabet_are_in_the_page_on_security() -> None:
