@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from easeml_core.data.parts import OpenParts, load_open_parts, save_open_parts, 
 from easeml_core.data.sources.load import load_source
 from easeml_core.data.table import sample_rows
 from easeml_core.entities import Task
+from easeml_core.stats import binomial_bounds, paired, weighted
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
 
@@ -32,6 +34,15 @@ def one_thread() -> Iterator[None]:
     with threadpoolctl.threadpool_limits(1):
         yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def p_values_computed_once() -> Iterator[None]:
+    """Keep p-values and bounds: of the outcomes that a test enumerates, many have the same score."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in ((paired, "_p_value"), (binomial_bounds, "_log_bound"), (weighted, "log_bentkus_tail")):
+            patch.setattr(module, name, functools.lru_cache(1 << 17)(getattr(module, name)))
+        yield
 
 
 @pytest.fixture(scope="session")

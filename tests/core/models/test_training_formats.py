@@ -76,14 +76,21 @@ def test_missing_values_constant_and_empty_columns_are_no_obstacle(kind: str, di
     parts = replace(digits, train_inputs=train, validation_inputs=validation)
     small = {"random_forest": {"n_estimators": 10}, "extra_trees": {"n_estimators": 10},
              "hist_gradient_boosting": {"max_iter": 5},
-             "lightgbm": {"n_estimators": 10}, "xgboost": {"n_estimators": 10}}.get(kind, {})  # fmt: skip
+             "lightgbm": {"n_estimators": 10}, "xgboost": {"n_estimators": 10},
+             "resnet": {"epochs": 4}, "torch_cnn": {"epochs": 4}}.get(kind, {})  # fmt: skip
     quality, _ = validate(kind, fitted(kind, parts, **small), parts)
     assert quality > 0.5
 
 
 @pytest.mark.parametrize("kind", ["random_forest", "extra_trees", "multilayer_perceptron", "torch_mlp", "torch_cnn"])
 def test_the_seed_decides(kind: str, digits: OpenParts) -> None:
-    small = {"epochs": 1} if kind.startswith("torch") else {}
+    small = (
+        {"epochs": 1}
+        if kind.startswith("torch")
+        else {"n_estimators": 10}
+        if "tree" in kind or "forest" in kind
+        else {}
+    )
     first, again, other = (
         trainer_of(kind).fit(digits, small, seed=seed, report=silent).scores(digits.validation_inputs)
         for seed in (3, 3, 4)
