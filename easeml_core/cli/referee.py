@@ -363,17 +363,18 @@ def _machine(
         systemd=systemd or _systemd_version() or OLDEST_KNOWN,
         is_user=is_user,
         account=account or "",
-        secrets=(secrets or _configuration(is_user) / "easeml").absolute(),
+        secrets=(secrets or configuration_folder(is_user) / "easeml").absolute(),
         artifacts=artifacts,
         data=str(Path(data).absolute()) if data else "",
     )
 
 
 def _unit_folder(is_user: bool) -> Path:
-    return _configuration(is_user) / "systemd" / ("user" if is_user else "system")
+    return configuration_folder(is_user) / "systemd" / ("user" if is_user else "system")
 
 
-def _configuration(is_user: bool) -> Path:
+def configuration_folder(is_user: bool) -> Path:
+    """Return where settings of programs are: of the caller, or of the machine."""
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") if is_user else Path("/etc")
 
 

@@ -99,8 +99,8 @@ def statements(tx: Connection, login: str, password: str) -> tuple[str, ...]:
     group = DEVICE if is_device(login) else TENANT
     if row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=group) is None:
         message = (
-            f"the server has no role {group}; make the roles of docs/install.md (The database), then run `easeml db "
-            "upgrade`, which gives them their rights"
+            f"the server has no role {group}; run `easeml db create` with a superuser's address, which makes it and "
+            "gives it its rights (docs/install.md, The database)"
         )
         raise StateError(message)
     exists = row(tx, "SELECT FROM pg_roles WHERE rolname = :name", name=login) is not None

@@ -47,9 +47,9 @@ WATCHING = ("pg_read_all_stats", "pg_signal_backend")
 
 EASEML_DATABASE, AIRFLOW_DATABASE = "easeml", "airflow"
 _OWNERS = {AIRFLOW_DATABASE: AIRFLOW, EASEML_DATABASE: OWNER}
-_GROUPS = (TENANT, VIEWER, PERSON)
-_GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
-_SCHEMAS = {"work": _GUESTS, "sealed": (REFEREE,)}
+GROUPS = (TENANT, VIEWER, PERSON)
+GUESTS = (WORKER, REFEREE, SCHEDULER, DEVICE, TENANT)
+OUR_SCHEMAS = {"work": GUESTS, "sealed": (REFEREE,)}
 RIGHTS = "NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS"
 
 
@@ -102,13 +102,13 @@ def ensure_roles(cursor: Cursor, password_of: Callable[[str], str]) -> None:
     """
     cursor.execute("SELECT rolname FROM pg_roles")
     present = {name for (name,) in cursor}
-    for role in (*ROLES, *_GROUPS):
+    for role in (*ROLES, *GROUPS):
         if role not in present:
             _execute(cursor, "CREATE ROLE {}", role)
     for role in ROLES:
         verifier = encrypt_password(password_of(role), role, scope=cursor.connection, algorithm="scram-sha-256")
         cursor.execute(SQL(f"ALTER ROLE {{}} LOGIN {RIGHTS} PASSWORD %s").format(Identifier(role)), [verifier])
-    for role in _GROUPS:
+    for role in GROUPS:
         _execute(cursor, f"ALTER ROLE {{}} NOLOGIN {RIGHTS}", role)
     version = cursor.connection.server_version
     _execute(cursor, "REVOKE {} FROM {}", TENANT, VIEWER)  # an earlier version gave the viewer all rights of a login
@@ -181,7 +181,7 @@ def ensure_databases(cursor: Cursor) -> None:
 def open_database(cursor: Cursor, database: str) -> None:
     """Let only our roles connect to a database of ours."""
     _execute(cursor, "REVOKE ALL ON DATABASE {} FROM PUBLIC", database)
-    _execute(cursor, "GRANT CONNECT ON DATABASE {} TO " + ", ".join(["{}"] * len(_GUESTS)), database, *_GUESTS)
+    _execute(cursor, "GRANT CONNECT ON DATABASE {} TO " + ", ".join(["{}"] * len(GUESTS)), database, *GUESTS)
 
 
 def ensure_schemas(cursor: Cursor) -> None:
@@ -191,7 +191,7 @@ def ensure_schemas(cursor: Cursor) -> None:
         cursor: Of a superuser, in the database ``easeml``.
     """
     _execute(cursor, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    for schema, guests in _SCHEMAS.items():
+    for schema, guests in OUR_SCHEMAS.items():
         _execute(cursor, "CREATE SCHEMA IF NOT EXISTS {} AUTHORIZATION {}", schema, OWNER)
         _execute(cursor, "REVOKE ALL ON SCHEMA {} FROM PUBLIC", schema)
         for guest in guests:
@@ -204,8 +204,8 @@ def ensure_schemas(cursor: Cursor) -> None:
 # of the server moves. The catalogue says of each table, of sealed ones too, how many rows and pages it had when it was
 # last vacuumed or analyzed: columns that only the owner may read. Advisory locks share the server's table of locks,
 # which one session could fill. A role that reads them before and after an answer
-# learns how much the referee wrote for it. docs/install.md has the same for servers that others run.
-_CLOSE_STATISTICS = f"""
+# learns how much the referee wrote for it.
+CLOSE_STATISTICS = f"""
 DO $$
 DECLARE asked regprocedure;
 BEGIN
@@ -237,7 +237,7 @@ def close_statistics(cursor: Cursor) -> None:
     Args:
         cursor: Of a superuser, in the database ``easeml``. Other databases of the server keep theirs.
     """
-    cursor.execute(_CLOSE_STATISTICS)
+    cursor.execute(CLOSE_STATISTICS)
 
 
 def copy_database(cursor: Cursor, name: str, template: str) -> None:

@@ -188,6 +188,7 @@ _COMMANDS = (
         dags copy
         db artifacts
         db backup
+        db create
         db note-restart
         db restore
         db start

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from pip_settings import settings_of, uv_options
 
+from cells.install_page import CONSTRAINTS, DIST, page_commands
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UV = Path(sys.executable).with_name("uv")
-EXTRAS = "boosting,embedded"
-"""Torch is left out: for most Pythons its CPU build is in no registry."""
 
 
 class CellError(Exception):
@@ -110,10 +110,12 @@ def make_environment(folder: Path, release: Release, python: str, wheel: Path, l
         of_time += ["--exclude-newer-package", f"{name}=2100-01-01"]
     _install(own, [*of_time, f"apache-airflow=={release.version}", "asyncpg", "psycopg2-binary"])
     before = _versions(own)
-    constraints = [] if lowest else ["--constraint", str(constraints_of(release))]
+    words = page_commands({DIST: str(wheel.parent), CONSTRAINTS: str(constraints_of(release))}).install
     if lowest:
+        at = words.index("--constraint")
+        del words[at : at + 2]
         of_time += ["--resolution", "lowest-direct", "--constraint", str(_frozen(before, folder / "airflow.txt"))]
-    _install(own, [*of_time, *constraints, f"easeml-airflow[{EXTRAS}] @ {wheel.as_uri()}"])
+    _install(own, [*of_time, "--exclude-newer-package", "easeml-airflow=2100-01-01", *words])
     after = _versions(own)
     moved = {n: (v, after.get(n)) for n, v in before.items() if n.startswith("apache-airflow") and after.get(n) != v}
     if moved:

@@ -1,7 +1,7 @@
 """An Airflow as others run it: the default settings, LocalExecutor, a separate database; nothing of our launcher.
 
-PostgreSQL is ours, since a cell has no other; Airflow's four processes, the referee and every command are those of the
-cell's environment.
+The PostgreSQL server has an administrator and a role of Airflow, and nothing of ours before the commands of the install
+page are run. Airflow's four processes, the referee and every command are those of the cell's environment.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from stack.environment import connection_json, plain_environment
+from stack.environment import plain_environment
 from stack.rest import Rest
 
 from cells.environments import REPOSITORY, CellError, Environment, run
+from cells.install_page import ADMIN, DAGS, STATE, page_commands
 from easeml_core.store.server.throwaway import throwaway_server
 
 if TYPE_CHECKING:
@@ -50,7 +51,6 @@ class StockAirflow:
     Attributes:
         environment: Its programs.
         folder: Its home; logs are in ``logs``.
-        server: The databases.
         port: Of the API server.
         variables: Of its processes, and of commands.
         processes: By name.
@@ -58,7 +58,6 @@ class StockAirflow:
 
     environment: Environment
     folder: Path
-    server: Server
     port: int
     variables: dict[str, str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -78,8 +77,12 @@ class StockAirflow:
             )
 
     def program(self, name: str) -> str:
-        """Return the path of a program of the environment."""
-        return str(self.environment.python.with_name(name))
+        """Return the path of a program of the environment; bash is the machine's."""
+        return name if name == "bash" else str(self.environment.python.with_name(name))
+
+    def address(self, role: str) -> str:
+        """Return the address of our database for a role, such as ``referee``, as `easeml db create` has written it."""
+        return (self.folder / ".config" / "easeml" / f"{role}.url").read_text(encoding="utf-8").strip()
 
     def run(self, *command: str, **more: str) -> str:
         """Run a command of the environment to its end.
@@ -139,32 +142,44 @@ def stock_airflow(environment: Environment, folder: Path) -> Iterator[StockAirfl
     Raises:
         CellError: It does not start, or a DAG cannot be imported.
     """
-    for part in ("logs", "dags", "data", "artifacts", "keys"):
+    for part in ("logs", "dags", "data", "keys"):
         (folder / part).mkdir(parents=True)
-    for file in [*(REPOSITORY / "dags").glob("*.py"), *(REPOSITORY / "docs/examples/cookbook").glob("*.py")]:
+    for file in (REPOSITORY / "docs/examples/cookbook").glob("*.py"):
         shutil.copy(file, folder / "dags")
     shutil.copy(REPOSITORY / "scripts/cells/waiting_dag.py", folder / "dags")
     with throwaway_server() as server:
-        server.ensure_installation()
         port = _free_port()
-        cell = StockAirflow(environment, folder, server, port, _variables(folder, server, port))
+        metadata = _database_of_airflow(server)
+        cell = StockAirflow(environment, folder, port, _variables(folder, environment.python.parent, metadata, port))
         try:
-            cell.run("easeml", "db", "upgrade", EASEML_DATABASE_URL=server.url("easeml_owner", "easeml"))
-            cell.run("easeml", "db", "artifacts", "artifacts", EASEML_DATABASE_URL=server.url("easeml_owner", "easeml"))
             cell.run("airflow", "db", "migrate")
-            referee = {"EASEML_DATABASE_URL": server.url("easeml_referee", "easeml")}
-            cell.start(
-                *("referee", "easeml", "referee", "--data", "data", "--keys", "keys", "--artifacts", "artifacts"),
-                *("--answer-delay", "0", "--check-share", "0"),
-                **referee,
-            )
+            _install_as_the_page_says(cell, server.url("postgres", "postgres"))
             for name, command in PARTS.items():
-                given = {"EASEML_REFEREE_DATABASE_URL": referee["EASEML_DATABASE_URL"]} if name == "api-server" else {}
+                given = {"EASEML_REFEREE_DATABASE_URL": cell.address("referee")} if name == "api-server" else {}
                 cell.start(name, *command, **given)
             _until_ready(cell)
             yield cell
         finally:
             cell.stop()
+
+
+def _database_of_airflow(server: Server) -> str:
+    """Make the database that Airflow has already, with a separate role; return its address."""
+    password = secrets.token_hex(16)
+    with contextlib.closing(server.connect()) as opened, opened.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE airflow LOGIN PASSWORD '{password}'")
+        cursor.execute("CREATE DATABASE airflow OWNER airflow")
+    return f"postgresql+psycopg2://airflow:{password}@127.0.0.1:{server.port}/airflow"
+
+
+def _install_as_the_page_says(cell: StockAirflow, admin: str) -> None:
+    """Run the commands of the install page after the first, and leave the referee running."""
+    commands = page_commands({ADMIN: admin, STATE: str(cell.folder), DAGS: str(cell.folder / "dags")})
+    for line in commands.once:
+        run(["bash", "-c", line], env=cell.variables, cwd=cell.folder)
+    cell.variables["EASEML_DATABASE_URL"] = cell.address("worker")
+    # What the page has no reason to say: answers at once, and no trial measured anew, so that a cell takes less time.
+    cell.start("referee", "bash", "-c", f"{commands.referee} --answer-delay 0 --check-share 0 --keys keys")
 
 
 def _until_ready(cell: StockAirflow) -> None:
@@ -179,7 +194,7 @@ def _until_ready(cell: StockAirflow) -> None:
     cell.until("a part of Airflow is not healthy", is_healthy)
 
 
-def _variables(folder: Path, server: Server, port: int) -> dict[str, str]:
+def _variables(folder: Path, programs: Path, metadata: str, port: int) -> dict[str, str]:
     settings = {
         "core.load_examples": "False",
         "core.dags_folder": str(folder / "dags"),
@@ -189,7 +204,7 @@ def _variables(folder: Path, server: Server, port: int) -> dict[str, str]:
         "core.simple_auth_manager_users": f"{USER}:admin",
         "core.simple_auth_manager_passwords_file": str(folder / "passwords.json"),
         "core.execution_api_server_url": f"http://127.0.0.1:{port}/execution/",
-        "database.sql_alchemy_conn": server.url("airflow", "airflow"),
+        "database.sql_alchemy_conn": metadata,
         "database.load_default_connections": "False",
         "api.host": "127.0.0.1",
         "api.port": str(port),
@@ -201,15 +216,11 @@ def _variables(folder: Path, server: Server, port: int) -> dict[str, str]:
         "easeml.referees": USER,
         "easeml.labelers": USER,
     }
-    worker = server.url("easeml_worker", "easeml")
     return (
         plain_environment()
         | {f"AIRFLOW__{key.replace('.', '__').upper()}": value for key, value in settings.items()}
-        | {
-            "AIRFLOW_HOME": str(folder),
-            "AIRFLOW_CONN_EASEML_DEFAULT": connection_json(worker, folder / "artifacts"),
-            "EASEML_DATABASE_URL": worker,
-        }
+        | {"AIRFLOW_HOME": str(folder), "HOME": str(folder)}
+        | {"PATH": os.pathsep.join((str(programs), os.environ.get("PATH", os.defpath)))}
     )
 
 

@@ -65,7 +65,6 @@ def _register(cell: StockAirflow, rest: Rest) -> str:
 
 
 def _night(cell: StockAirflow, rest: Rest) -> str:
-    cell.run("airflow", "pools", "set", "easeml_devices", "2", "One slot a device", "--include-deferred")
     _run_dag(cell, rest, "easeml_nightly_retraining", {"trials_per_round": 2})
     return f"{len(_json(cell, 'model', 'list', STUDY))} models"
 
@@ -88,7 +87,7 @@ def _wait(cell: StockAirflow, rest: Rest) -> str:
 
 
 def _gate(cell: StockAirflow, rest: Rest) -> str:
-    owner = {"EASEML_DATABASE_URL": cell.server.url("easeml_referee", "easeml")}
+    owner = {"EASEML_DATABASE_URL": cell.address("referee")}
     cell.run("easeml", "test-set", "seal", "--study", STUDY, "--name", "fresh", "--inputs", "fresh.csv", **owner)
     sets = _json(cell, "test-set", "list", "--study", STUDY)
     (live,) = (found["test_set_id"] for found in sets if (found["purpose"], found["state"]) == ("gate", "live"))

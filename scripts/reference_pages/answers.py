@@ -66,6 +66,7 @@ TYPED = {
     "easeml dags copy": f"{SERVICES}.operations.example_dags:CopiedDags",
     "easeml db artifacts": f"{STORE}.artifacts.location:ArtifactPlace | None",
     "easeml db backup": f"{SERVICES}.operations.backup:WrittenBackup",
+    "easeml db create": f"{SERVICES}.operations.creation:CreatedInstallation",
     "easeml db note-restart": f"{CLI}.operations.database:NotedRestart",
     "easeml db restore": f"{SERVICES}.operations.backup:RestoredBackup",
     "easeml db start": f"{CLI}.operations.database:ServerAddress",

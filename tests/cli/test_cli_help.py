@@ -46,6 +46,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "dags copy",
         "db artifacts",
         "db backup",
+        "db create",
         "db note-restart",
         "db restore",
         "db start",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from pathlib import Path
@@ -18,11 +19,13 @@ from easeml_core.cli.connection import (
     open_store,
 )
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
+from easeml_core.cli.referee import configuration_folder
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import StateError, counted
 
 if TYPE_CHECKING:
     from easeml_core.services.operations.backup import Beside
+    from easeml_core.services.operations.creation import CreatedInstallation
 
 _OWNER = "easeml_owner"
 _FOLDER = click.Path(path_type=Path)
@@ -167,6 +170,80 @@ class RoleAddress:
     """The answer of ``easeml db url``: the address with the role's password."""
 
     url: str
+
+
+@db.command(
+    epilog=example(
+        "easeml db create --admin postgresql://postgres:...@db:5432/postgres --artifacts /var/lib/easeml/artifacts",
+        "easeml db create --print --host db --artifacts /var/lib/easeml/artifacts > easeml.sql",
+    )
+)
+@click.option(
+    "--admin",
+    metavar="URL",
+    envvar="EASEML_ADMIN_URL",
+    show_envvar=True,
+    help="Address of a superuser, or of a role with CREATEROLE and CREATEDB.",
+)
+@click.option(
+    "--artifacts", metavar="PLACE", required=True, help="Folder or address (s3://BUCKET/PATH) of models and data."
+)
+@click.option(
+    "--secrets",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the addresses of the roles; default: /etc/easeml for root, else ~/.config/easeml.",
+)
+@click.option("--host", default="", help="By which Airflow's machines reach the server; default: that of --admin.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the server there; default: that of --admin, else 5432.")
+@click.option("--print", "only_print", is_flag=True, help="Print the SQL for an administrator; needs --host.")
+@json_option
+def create(
+    admin: str | None,
+    artifacts: str,
+    secrets: Path | None,
+    host: str,
+    port: int | None,
+    only_print: bool,
+    as_json: bool,
+) -> None:
+    """Make an installation on a PostgreSQL server of yours: roles, database, schema and the place of artifacts.
+
+    Other databases stay as they are. The passwords are new and go into --secrets: NAME.url with the address of each
+    role, and connection.json for `airflow connections import`. Repeating the command with this folder changes nothing
+    that is as it should be. It does not need ./.easeml.
+    """
+    from easeml_core.services.operations.creation import create_installation, print_installation
+    from easeml_core.store.server.creation import ServerAddress
+
+    folder = (secrets or configuration_folder(os.geteuid() != 0) / "easeml").absolute()
+    if only_print:
+        if not host:
+            message = "--print needs --host: the name by which Airflow's machines reach the server"
+            raise click.UsageError(message)
+        made = print_installation(artifacts, folder, ServerAddress(host, port or 5432, {}))
+    elif admin is None:
+        message = "give --admin, or EASEML_ADMIN_URL, or --print for SQL that an administrator runs"
+        raise click.UsageError(message)
+    else:
+        made = create_installation(admin, artifacts, folder, host=host, port=port or 0)
+    if as_json:
+        show_json(made)
+    elif made.sql is not None:
+        click.echo(made.sql, nl=False)
+        click.echo(f"the passwords are in {folder}; after the SQL: {_upgrade_line(folder, made.artifacts)}", err=True)
+    else:
+        _tell_created(made, folder)
+
+
+def _upgrade_line(folder: Path, artifacts: str) -> str:
+    return f'EASEML_DATABASE_URL="$(cat {folder}/owner.url)" easeml db upgrade --artifacts {artifacts}'
+
+
+def _tell_created(made: CreatedInstallation, folder: Path) -> None:
+    click.echo(f"{made.database}: roles and database, schema {made.schema}; artifacts in {made.artifacts}")
+    click.echo(f"{folder}: addresses of the roles, with passwords; owner.url is for upgrades and backups only")
+    click.echo(f"next: airflow connections import --overwrite {folder / 'connection.json'}")
+    show_warnings([f"a superuser still has to run, in the database easeml: {one}" for one in made.left])
 
 
 @db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))

@@ -409,7 +409,7 @@ def check_clock(skew_seconds: float) -> Check:
 
 def _roles(role: str, missing: list[str], strong: list[tuple[str, str]]) -> Check:
     if missing:
-        remedy = "make them as docs/install.md says, as a superuser"
+        remedy = "run `easeml db create` with a superuser's address (docs/install.md, The database)"
         return Check("roles", "failed", f"the server lacks {', '.join(missing)}", remedy)
     is_ours, said = strong_members(strong)
     if said:
@@ -445,7 +445,7 @@ def check_tenants(kept: health.TenantLogins, flagged: list[str], crowded: tuple[
         remedy = "wait for an upgrade that runs; else run `easeml db upgrade` again"
         return Check("tenants", "failed", f"{found}; they were kept out for an upgrade, and still are", remedy)
     if not kept.viewers:
-        remedy = "make the roles easeml_viewer and easeml_person as docs/install.md says (The database)"
+        remedy = "run `easeml db create` again, which makes easeml_viewer and easeml_person (docs/install.md)"
         return Check("tenants", "warning", f"{found}; the pages keep tenants apart by their own checks alone", remedy)
     if kept.is_viewer_tenant:
         remedy = "as a superuser: REVOKE easeml_tenant FROM easeml_viewer"
@@ -470,7 +470,7 @@ def check_sealed(rights: health.WorkerRights) -> Check:
         remedy = "revoke that as a superuser (docs/install.md), and treat what is sealed now as seen: seal new sets"
         return Check("sealed sets", "failed", f"easeml_worker can reach them: {'; '.join(open_ways)}", remedy)
     if rights.may_watch:
-        remedy = "close PostgreSQL's statistics with the block of docs/install.md, as a superuser"
+        remedy = "run `easeml db create` with a superuser's address, which closes the statistics (docs/install.md)"
         return Check(
             "sealed sets", "warning", "closed to tasks, but they may watch how much the referee writes", remedy
         )

@@ -142,7 +142,7 @@ class SchedulerProcess:
                 continue
             if ended is None and not said:
                 logger.warning(
-                    "no session of a login is ended that fills the table of locks: docs/install.md has the SQL"
+                    "no session of a login is ended that fills the table of locks: see docs/install.md, The database"
                 )
                 said = True
             elif ended:

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import threading
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -143,27 +142,6 @@ def test_a_folder_with_a_manifest_says_how_it_is_run(
     parts = load_open_parts(artifacts.path(version.artifact))
     right = (parts.validation_inputs[:, 20] < 16.8) == parts.validation_labels  # the rule of the page
     assert told == f"{right.mean():.4f}"
-
-
-def test_the_roles_and_the_database_of_an_installation_are_made(server: Any) -> None:
-    text = (
-        block("install.md", "CREATE ROLE easeml_owner").text + block("install.md", "CREATE ROLE easeml_scheduler").text
-    )
-    text = text.replace("easeml", "manual")  # the server has our own already
-    with closing(server.connect()) as opened, opened.cursor() as cursor:
-        try:
-            for statement in text.strip().splitlines():
-                cursor.execute(statement)
-            cursor.execute("SELECT rolname, has_database_privilege(oid, 'manual', 'CONNECT') FROM pg_roles")
-            may = dict(cursor.fetchall())
-            assert may["manual_worker"]
-            assert may["manual_referee"]
-            assert may["manual_tenant"]
-            assert not may["easeml_worker"]  # nobody else gets in
-        finally:
-            cursor.execute("DROP DATABASE IF EXISTS manual")
-            for role in ("owner", "worker", "referee", "scheduler", "device", "tenant"):
-                cursor.execute(f"DROP ROLE IF EXISTS manual_{role}")
 
 
 def test_the_connection_of_the_page_is_one_that_airflow_reads() -> None:

@@ -83,7 +83,8 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
-        "The command needs an empty database, in which nothing is sealed.",
+        "The command makes the roles and an empty database, in which nothing is sealed.",
+        "db create",
     ),
     *_undriven(
         Kind.CLASS,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
@@ -177,13 +176,6 @@ def test_the_statistics_of_the_server_are_closed_in_our_database_only(lab: Any, 
         for sql in ("SELECT count(n_tup_ins) FROM pg_stat_all_tables", "SELECT pg_relation_size('pg_class')"):
             cursor.execute(sql)  # Airflow's own database keeps its statistics
             assert cursor.fetchone()[0] > 0
-
-
-def test_the_manual_has_what_closes_them() -> None:
-    from easeml_core.store import roles
-
-    manual = (Path(__file__).resolve().parents[3] / "docs/install.md").read_text(encoding="utf-8")
-    assert roles._CLOSE_STATISTICS.strip() in manual
 
 
 def test_the_catalogue_does_not_learn_how_large_what_was_decided_is(lab: Any) -> None:

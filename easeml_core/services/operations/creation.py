@@ -1,0 +1,161 @@
+"""An installation on a PostgreSQL server that others run: roles, database, schema, the place of artifacts.
+
+The passwords are made here and go into a folder that only the account of the caller can read: ``ROLE.url`` with an
+address for each role, as `easeml service install` reads them, and ``connection.json`` for `airflow connections import`.
+They are written before the server is changed, so that what was interrupted can be repeated with the same passwords.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from easeml_core.encoding import typed_record
+from easeml_core.errors import InvalidInputError, StateError, reason_of
+from easeml_core.files import write_durably
+from easeml_core.services.operations.artifact_store import checked_artifacts, installed_place
+from easeml_core.store.artifacts.remote import artifact_store
+from easeml_core.store.database import Store
+from easeml_core.store.roles import EASEML_DATABASE, OWNER, WORKER
+from easeml_core.store.schema import upgrade
+from easeml_core.store.server.creation import LOGINS, Administrator, ServerAddress, psql_script
+from easeml_core.store.server.files import new_password
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CONNECTION_ID, CONNECTION_FILE = "easeml_default", "connection.json"
+
+
+@typed_record
+class CreatedInstallation:
+    """The answer of ``easeml db create``.
+
+    Attributes:
+        database: Where it is, such as ``db:5432/easeml``.
+        schema: Revision of the schema; None where an administrator has to run ``sql`` first.
+        artifacts: The place of models and data.
+        files: Addresses of the roles, and the connection of Airflow: with passwords, readable by this account only.
+        left: What a superuser still has to do; empty with a superuser's address.
+        sql: For an administrator; None where it was run.
+    """
+
+    database: str
+    schema: str | None
+    artifacts: str
+    files: tuple[str, ...]
+    left: tuple[str, ...]
+    sql: str | None = None
+
+
+def create_installation(
+    admin: str, artifacts: str, folder: Path, *, host: str = "", port: int = 0
+) -> CreatedInstallation:
+    """Make an installation, or bring the one that was made with this folder to what it should be.
+
+    Args:
+        admin: Address of a role of the server that may make roles and databases.
+        artifacts: Folder or address of models and data.
+        folder: Of passwords; made where it is missing.
+        host: By which Airflow's machines reach the server; empty for that of ``admin``.
+        port: Of the server there; 0 for that of ``admin``.
+
+    Raises:
+        InvalidInputError: The address is none, or names no host.
+        StateError: The roles are there and the folder has no passwords of them; a right is missing; or the folder or
+            the artifacts cannot be written.
+        StoreUnavailableError: The server does not answer.
+    """
+    administrator = Administrator(admin)
+    of_admin = administrator.address
+    at = replace(of_admin, host=host or of_admin.host, port=port or of_admin.port)
+    if not at.host:
+        message = "the administrator's address names no host: give --host, by which Airflow's machines reach the server"
+        raise InvalidInputError(message)
+    place = _absolute(artifacts)
+    present, passwords = administrator.present_roles(), _read_passwords(folder)
+    if unknown := sorted(present - passwords.keys()):
+        message = (
+            f"the server has the role {unknown[0]} already, and {folder / _file_of(unknown[0])} with its password is "
+            "not there: give --secrets the folder of that installation, or take a server for each installation"
+        )
+        raise StateError(message)
+    passwords = {role: passwords.get(role) or new_password() for role in LOGINS}
+    files = _write(folder, at, passwords, place)
+    left = administrator.create(passwords)
+    owner = Store(at.url(OWNER, passwords[OWNER]), needs=OWNER, source=str(folder / _file_of(OWNER)))
+    try:
+        revision = upgrade(owner)
+        checked_artifacts(owner, artifact_store(place))
+        if installed_place(owner) is None:
+            message = f"this account cannot write into {place}: make the folder, or name another with --artifacts"
+            raise StateError(message)
+    finally:
+        owner.close()
+    todo = tuple(f"{one.sql.splitlines()[0]}: {one.purpose}" for one in left)
+    return CreatedInstallation(_shown(at), revision, place, files, todo)
+
+
+def print_installation(artifacts: str, folder: Path, at: ServerAddress) -> CreatedInstallation:
+    """Make the passwords, and the SQL by which an administrator makes the installation; no server is needed.
+
+    Args:
+        artifacts: Folder or address of models and data.
+        folder: Of passwords; made where it is missing.
+        at: Where the server is.
+
+    Raises:
+        StateError: The folder cannot be written.
+    """
+    known, place = _read_passwords(folder), _absolute(artifacts)
+    passwords = {role: known.get(role) or new_password() for role in LOGINS}
+    files = _write(folder, at, passwords, place)
+    return CreatedInstallation(_shown(at), None, place, files, (), psql_script(passwords))
+
+
+def _absolute(artifacts: str) -> str:
+    return artifacts if "://" in artifacts else str(Path(artifacts).absolute())
+
+
+def _shown(at: ServerAddress) -> str:
+    return f"{at.host}:{at.port}/{EASEML_DATABASE}"
+
+
+def _file_of(role: str) -> str:
+    return f"{role.removeprefix('easeml_')}.url"
+
+
+def _read_passwords(folder: Path) -> dict[str, str]:
+    """Return the passwords that an earlier call has written, by role."""
+    found = {}
+    for role in LOGINS:
+        path = folder / _file_of(role)
+        try:
+            if path.exists():
+                parts = urlsplit(path.read_text(encoding="utf-8").strip())
+                if parts.username == role and parts.password:
+                    found[role] = unquote(parts.password)
+        except (OSError, ValueError) as error:
+            message = f"{path} cannot be read: {reason_of(error)}"
+            raise StateError(message) from error
+    return found
+
+
+def _write(folder: Path, at: ServerAddress, passwords: Mapping[str, str], place: str) -> tuple[str, ...]:
+    texts = {_file_of(role): at.url(role, password) + "\n" for role, password in passwords.items()}
+    connection = {
+        "conn_type": "easeml", "host": at.host, "port": at.port, "schema": EASEML_DATABASE, "login": WORKER,
+        "password": passwords[WORKER], "extra": {"artifacts": place, **at.tls},
+    }  # fmt: skip
+    texts[CONNECTION_FILE] = json.dumps({CONNECTION_ID: connection}, indent=2) + "\n"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in texts.items():
+            write_durably(folder / name, text)
+    except OSError as error:
+        message = f"{folder} cannot be written: {reason_of(error)}; name another folder with --secrets"
+        raise StateError(message) from error
+    return tuple(str(folder / name) for name in texts)

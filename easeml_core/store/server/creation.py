@@ -1,0 +1,265 @@
+"""Roles, database and schemas of an installation on a PostgreSQL server that others run.
+
+The statements are the same whether an administrator runs them with psql or `easeml db create` does. Other databases of
+the server stay as they are; roles belong to the whole server.
+
+A password reaches the server as its SCRAM verifier, so that no log can hold it: RFC 5803, RFC 7677.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg2
+from psycopg2.errors import InsufficientPrivilege
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from easeml_core.connection import ConnectionExtra, database_url
+from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.store.roles import (
+    CLOSE_STATISTICS,
+    DEVICE,
+    EASEML_DATABASE,
+    FIRST_WITH_OPTIONS,
+    GROUPS,
+    GUESTS,
+    LIMITS,
+    OUR_SCHEMAS,
+    OWNER,
+    PERSON,
+    REFEREE,
+    SCHEDULER,
+    TENANT,
+    VIEWER,
+    WATCHING,
+    WORKER,
+    limit_statements,
+    membership,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from psycopg2.extensions import connection as Connection
+
+LOGINS = (OWNER, WORKER, REFEREE, SCHEDULER, DEVICE)
+OLDEST_SERVER = 150000
+ITERATIONS = 4096
+CONNECT_SECONDS = 10
+PASSED_ON = (ConnectionExtra.MODE, ConnectionExtra.ROOT_CERTIFICATE)
+"""What holds for our roles, too, of the parameters in the administrator's address."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One SQL statement.
+
+    Attributes:
+        sql: Without a semicolon.
+        purpose: What a superuser has to do it for; empty where a role with CREATEROLE and CREATEDB can.
+    """
+
+    sql: str
+    purpose: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAddress:
+    """Where a server is, as our processes reach it.
+
+    Attributes:
+        host: Name or number.
+        port: Of the server.
+        tls: Parameters of libpq.
+    """
+
+    host: str
+    port: int
+    tls: Mapping[str, str]
+
+    def url(self, role: str, password: str) -> str:
+        """Return the address of our database for a role, password included: never log it."""
+        given = {"host": self.host, "port": self.port, "database": EASEML_DATABASE, "tls": self.tls}
+        return database_url(**given, login=role, password=password)  # type: ignore[arg-type]  # of a literal mapping
+
+
+def scram_verifier(password: str) -> str:
+    """Return what PostgreSQL stores of a password of ASCII letters, digits and signs.
+
+    Example:
+        >>> scram_verifier("secret").partition(":")[0][:19]
+        'SCRAM-SHA-256$4096:'
+    """
+    salt = os.urandom(16)
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, ITERATIONS)
+    client, server = (hmac.digest(salted, word, "sha256") for word in (b"Client Key", b"Server Key"))
+    stored = hashlib.sha256(client).digest()
+    salt_text, stored_text, server_text = (base64.b64encode(part).decode() for part in (salt, stored, server))
+    return f"SCRAM-SHA-256${ITERATIONS}:{salt_text}${stored_text}:{server_text}"
+
+
+def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
+    """Yield what makes the roles, in any database of the server.
+
+    Args:
+        passwords: Of each of ``LOGINS``.
+    """
+    for role in (*LOGINS, *GROUPS):
+        yield Statement(_unless("SELECT FROM pg_roles WHERE rolname = '{0}'", "CREATE ROLE {0}", role))
+    for role in LOGINS:
+        yield Statement(f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(passwords[role])}'")
+    yield Statement(f"REVOKE {TENANT} FROM {VIEWER}")  # an earlier version gave the viewer all rights of a login
+    yield Statement(f"ALTER ROLE {WORKER} NOINHERIT")  # before PostgreSQL 16 this keeps the pages' roles apart
+    options = membership(FIRST_WITH_OPTIONS, inherits=False, becomes=True)
+    grant = f"GRANT {VIEWER}, {PERSON} TO {WORKER}"
+    is_old = f"current_setting('server_version_num')::int < {FIRST_WITH_OPTIONS}"
+    yield Statement(f"DO $$ BEGIN IF {is_old} THEN {grant}; ELSE {grant}{options}; END IF; END $$")
+    for role, limits in LIMITS.items():
+        for sql in limit_statements(role, limits):
+            yield Statement(sql)
+    yield Statement(f"GRANT {', '.join(WATCHING)} TO {OWNER}", "`easeml scheduler` ends sessions that keep locks")
+
+
+def database_statement() -> Statement:
+    """Return what makes the database."""
+    return Statement(f"CREATE DATABASE {EASEML_DATABASE} OWNER {OWNER} TEMPLATE template0")
+
+
+def door_statements() -> Iterator[Statement]:
+    """Yield what lets our roles alone into the database."""
+    yield Statement(f"REVOKE ALL ON DATABASE {EASEML_DATABASE} FROM PUBLIC")
+    yield Statement(f"GRANT CONNECT ON DATABASE {EASEML_DATABASE} TO {', '.join(GUESTS)}")
+
+
+def schema_statements() -> Iterator[Statement]:
+    """Yield what makes the schemas, within the database."""
+    yield Statement("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    for schema, guests in OUR_SCHEMAS.items():
+        yield Statement(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER}")
+        yield Statement(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC")
+        yield Statement(f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(guests)}")
+    yield Statement(CLOSE_STATISTICS.strip(), "no role but the owner reads the statistics of sealed tables")
+
+
+def psql_script(passwords: Mapping[str, str]) -> str:
+    """Return all statements for psql, for a superuser."""
+    lines = ["-- For a superuser: psql --dbname postgres --file THIS", "\\set ON_ERROR_STOP on"]
+    lines += [f"{one.sql};" for one in role_statements(passwords)]
+    missing = f"WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{EASEML_DATABASE}')"
+    lines.append(f"SELECT '{database_statement().sql}' {missing} \\gexec")
+    lines += [f"{one.sql};" for one in door_statements()]
+    lines.append(f"\\connect {EASEML_DATABASE}")
+    lines += [f"{one.sql};" for one in schema_statements()]
+    return "\n".join(lines) + "\n"
+
+
+class Administrator:
+    """A role of the server that makes roles and databases.
+
+    Args:
+        url: Its address; without a password libpq's own ways to find one hold.
+
+    Raises:
+        InvalidInputError: It is no address of PostgreSQL.
+    """
+
+    def __init__(self, url: str) -> None:
+        try:
+            parsed = make_url(url).set(drivername="postgresql")
+        except (ArgumentError, ValueError) as error:
+            message = "the administrator's address must look like postgresql://role:password@host:port/postgres"
+            raise InvalidInputError(message) from error
+        self._url = parsed if parsed.database else parsed.set(database="postgres")
+        self._shown = self._url.render_as_string()
+        tls = {str(key): str(parsed.query[key]) for key in PASSED_ON if key in parsed.query}
+        self.address = ServerAddress(parsed.host or "", parsed.port or 5432, tls)
+
+    def present_roles(self) -> set[str]:
+        """Return which of our logins the server has.
+
+        Raises:
+            StoreUnavailableError: The server does not answer, or does not let the administrator in.
+            StateError: It is too old, or the administrator can make no roles or no databases.
+        """
+        with closing(self._connect()) as opened, opened.cursor() as cursor:
+            if opened.server_version < OLDEST_SERVER:
+                message = f"{self._shown} is PostgreSQL {opened.server_version // 10000}; 15 or newer is needed"
+                raise StateError(message)
+            cursor.execute(
+                "SELECT rolname, rolsuper OR rolcreaterole AND rolcreatedb FROM pg_roles WHERE rolname = current_user"
+            )
+            ((name, may),) = cursor.fetchall()
+            if not may:
+                raise self._lacks_rights(name)
+            cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(LOGINS)])
+            return {role for (role,) in cursor.fetchall()}
+
+    def create(self, passwords: Mapping[str, str]) -> list[Statement]:
+        """Make roles, database and schemas, or bring them to what they should be; return what only a superuser can.
+
+        Args:
+            passwords: Of each of ``LOGINS``.
+
+        Raises:
+            StoreUnavailableError: The server does not answer.
+            StateError: A right is missing without which there is no installation.
+        """
+        with closing(self._connect()) as opened, opened.cursor() as cursor:
+            left = self._run(opened, [*role_statements(passwords)])
+            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+            ((is_superuser,),) = cursor.fetchall()
+            borrowed = [] if is_superuser else [f"GRANT {OWNER} TO CURRENT_USER"]
+            for sql in borrowed:  # who makes a database for a role, or grants its rights, must be able to become it
+                cursor.execute(sql)
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", [EASEML_DATABASE])
+            if cursor.fetchone() is None:
+                self._run(opened, [database_statement()])
+            self._run(opened, [*door_statements()])
+            with closing(self._connect(EASEML_DATABASE)) as inside:
+                left += self._run(inside, [*schema_statements()])
+            if borrowed:
+                cursor.execute(f"REVOKE {OWNER} FROM CURRENT_USER")
+        return left
+
+    def _connect(self, database: str | None = None) -> Connection:
+        url = self._url if database is None else self._url.set(database=database)
+        try:
+            opened = psycopg2.connect(url.render_as_string(hide_password=False), connect_timeout=CONNECT_SECONDS)
+        except psycopg2.Error as error:
+            message = (
+                f"{self._shown} cannot be reached: {str(error).strip()}; start the server, or correct the "
+                "administrator's address (libpq also takes a password from PGPASSWORD or ~/.pgpass)"
+            )
+            raise StoreUnavailableError(message) from error
+        opened.autocommit = True
+        return opened
+
+    def _run(self, opened: Connection, statements: Sequence[Statement]) -> list[Statement]:
+        left = []
+        with opened.cursor() as cursor:
+            for statement in statements:
+                try:
+                    cursor.execute(statement.sql)
+                except InsufficientPrivilege as error:
+                    if not statement.purpose:
+                        raise self._lacks_rights(str(self._url.username), str(error)) from error
+                    left.append(statement)
+        return left
+
+    def _lacks_rights(self, role: str, said: str = "") -> StateError:
+        about = f" ({said.strip()})" if said else ""
+        return StateError(
+            f"the role {role} cannot make roles and databases{about}: give the address of a superuser or of a role "
+            "with CREATEROLE and CREATEDB, or let an administrator run what `easeml db create --print` prints"
+        )
+
+
+def _unless(found: str, sql: str, role: str) -> str:
+    return f"DO $$ BEGIN IF NOT EXISTS ({found.format(role)}) THEN {sql.format(role)}; END IF; END $$"

@@ -1,0 +1,150 @@
+"""``easeml db create``: an installation on a PostgreSQL server that has other users, by a superuser and by others."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from easeml_core.store.schema import REVISION
+from easeml_core.store.server.creation import LOGINS
+from easeml_core.store.server.throwaway import throwaway_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from easeml_core.store.server.server import Server
+
+pytestmark = pytest.mark.journey
+
+ADMIN = "bob"
+
+
+@pytest.fixture
+def foreign() -> Iterator[Server]:
+    """A server with a database and a role of others, and an administrator who is no superuser."""
+    with throwaway_server() as server:
+        execute(server, "CREATE ROLE others LOGIN", "CREATE DATABASE others OWNER others")
+        execute(server, f"CREATE ROLE {ADMIN} LOGIN CREATEROLE CREATEDB PASSWORD 'hunter2'")
+        yield server
+
+
+def execute(server: Server, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+    with closing(server.connect(database=database)) as opened, opened.cursor() as cursor:
+        for sql in statements:
+            cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def connects(url: str, database: str) -> bool:
+    try:
+        psycopg2.connect(url.replace("+psycopg2", "").rpartition("/")[0] + f"/{database}").close()
+    except psycopg2.OperationalError as error:
+        if "permission denied" not in str(error):
+            raise
+        return False
+    return True
+
+
+def addresses(folder: Path) -> dict[str, str]:
+    return {role: (folder / f"{role.removeprefix('easeml_')}.url").read_text().strip() for role in LOGINS}
+
+
+@pytest.mark.parametrize("is_superuser", [True, False])
+def test_a_server_of_others_gets_an_installation_and_keeps_what_it_has(
+    is_superuser: bool, run: Any, foreign: Server, tmp_path: Path
+) -> None:
+    admin = (
+        foreign.url("postgres", "postgres")
+        if is_superuser
+        else f"postgresql://{ADMIN}:hunter2@127.0.0.1:{foreign.port}"
+    )
+    folder = tmp_path / "easeml"
+    words = ("db", "create", "--artifacts", "models", "--secrets", str(folder))
+    answer = run(*words, EASEML_ADMIN_URL=admin)
+    assert answer.status == 0, answer.err
+    assert f"schema {REVISION}; artifacts in {tmp_path}/models" in answer.text
+    assert ("a superuser still has to run" in answer.err) is not is_superuser
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+    urls = addresses(folder)
+    assert all(connects(url, "easeml") for url in urls.values())
+    assert connects(urls["easeml_worker"], "others")  # as before: that database is not ours to close
+    assert not connects(f"postgresql://{ADMIN}:hunter2@127.0.0.1:{foreign.port}/x", "easeml")
+    assert execute(foreign, "SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname ~ '^easeml_' AND "
+                   "(rolsuper OR rolcreaterole)") == []  # fmt: skip
+    assert run("status", "--json", EASEML_DATABASE_URL=urls["easeml_worker"]).status == 0
+    checks = {one["name"]: one["state"] for one in run("doctor", "--json", "--database", urls["easeml_worker"]).json}
+    assert {checks[name] for name in ("database", "schema", "artifacts")} == {"ok"}
+    # Who has made a role can become it (PostgreSQL 16), and may not close the statistics.
+    assert {checks[name] for name in ("roles", "sealed sets")} == {"ok" if is_superuser else "warning"}
+    kept = {path.name: path.read_text() for path in folder.iterdir()}
+    again = run(*words, "--json", EASEML_ADMIN_URL=admin).json
+    assert {path.name: path.read_text() for path in folder.iterdir()} == kept
+    assert (again["schema"], bool(again["left"])) == (REVISION, not is_superuser)
+
+
+def test_what_is_printed_makes_the_same_for_an_administrator_with_psql(
+    run: Any, foreign: Server, tmp_path: Path
+) -> None:
+    words = ("--artifacts", "models", "--secrets", "secrets", "--host", "127.0.0.1", "--port", str(foreign.port))
+    answer = run("db", "create", "--print", *words)
+    assert answer.status == 0
+    assert "easeml db upgrade --artifacts" in answer.err
+    urls = addresses(tmp_path / "secrets")
+    assert not [url for url in urls.values() if url.split(":")[2].split("@")[0] in answer.out]
+    for _ in range(2):  # it may be repeated
+        execute_script(foreign, answer.out)
+    done = run("db", "upgrade", "--artifacts", "models", "--database", urls["easeml_owner"])
+    assert done.text == f"schema {REVISION}"
+    checks = {one["name"]: one["state"] for one in run("doctor", "--json", "--database", urls["easeml_worker"]).json}
+    assert {checks[name] for name in ("database", "roles", "sealed sets", "schema", "artifacts")} == {"ok"}
+
+
+def execute_script(server: Server, text: str) -> None:
+    """Run it as psql does, which the embedded server does not have."""
+    head, _, inside = text.partition("\\connect easeml\n")
+    roles, gexec, doors = head.partition(" \\gexec\n")
+    roles, _, question = (
+        roles.removeprefix("-- For a superuser: ").partition("\n\\set ON_ERROR_STOP on\n")[2].rpartition(";\n")
+    )
+    execute(server, roles)
+    assert gexec
+    for (sql,) in execute(server, question):
+        execute(server, sql)
+    execute(server, doors)
+    execute(server, inside, database="easeml")
+
+
+def test_the_connection_is_one_that_airflow_imports(run: Any, tmp_path: Path) -> None:
+    run("db", "create", "--print", "--artifacts", "s3://bucket/easeml", "--secrets", ".", "--host", "db")
+    ((name, fields),) = json.loads((tmp_path / "connection.json").read_text()).items()
+    assert name == "easeml_default"
+    assert (fields["conn_type"], fields["login"], fields["host"]) == ("easeml", "easeml_worker", "db")
+    assert fields["extra"] == {"artifacts": "s3://bucket/easeml"}
+
+
+def test_each_error_on_the_way_says_what_to_do(run: Any, foreign: Server, tmp_path: Path) -> None:
+    def refused(*words: str) -> str:
+        answer = run("db", "create", "--artifacts", "models", "--secrets", "secrets", *words)
+        assert answer.status == 2, answer
+        assert "hunter2" not in answer.err
+        assert "Traceback" not in answer.err
+        return " ".join(answer.err.split())
+
+    at = f"127.0.0.1:{foreign.port}"
+    execute(foreign, "CREATE ROLE carl LOGIN PASSWORD 'hunter2'")
+    assert "give --admin, or EASEML_ADMIN_URL, or --print" in refused()
+    assert "--print needs --host" in refused("--print")
+    assert "must look like postgresql://" in refused("--admin", "db")
+    assert "give --host, by which" in refused("--admin", "postgresql://bob:hunter2@/postgres")
+    assert "cannot be reached" in refused("--admin", "postgresql://bob:hunter2@127.0.0.1:9/postgres")
+    assert "the role carl cannot make roles and databases" in refused("--admin", f"postgresql://carl:hunter2@{at}")
+    assert not (tmp_path / "secrets").exists()
+    (tmp_path / "file").touch()
+    assert "Directory 'file' is a file" in refused("--admin", f"postgresql://bob:hunter2@{at}", "--secrets", "file")
+    execute(foreign, "CREATE ROLE easeml_referee LOGIN")
+    assert "give --secrets the folder of that installation" in refused("--admin", f"postgresql://bob:hunter2@{at}")
