@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import tomllib
 from contextlib import closing
 from pathlib import Path
 
@@ -138,7 +139,9 @@ def test_what_the_image_copies_is_there_and_reaches_the_builder():
         line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().splitlines() if line.startswith("!")
     }
     assert sources == {"requirements.txt", "constraints.txt", "dags"}
-    assert sources | {"pyproject.toml", "easeml_core", "plugins", "README.md", "LICENSE"} == let_in
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    of_the_wheel = set(project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]) | {"pyproject.toml"}
+    assert sources | of_the_wheel == let_in
     assert all((ROOT / name).exists() for name in let_in)
 
 
