@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -191,7 +190,7 @@ class RoleAddress:
 @click.option(
     "--secrets",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for the addresses of the roles; default: /etc/easeml for root, else ~/.config/easeml.",
+    help="Folder for the addresses of the roles; default: ~/.config/easeml.",
 )
 @click.option("--host", default="", help="By which Airflow's machines reach the server; default: that of --admin.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Of the server there; default: that of --admin, else 5432.")
@@ -215,7 +214,7 @@ def create(
     from easeml_core.services.operations.creation import create_installation, print_installation
     from easeml_core.store.server.creation import ServerAddress
 
-    folder = (secrets or configuration_folder(os.geteuid() != 0) / "easeml").absolute()
+    folder = (secrets or configuration_folder(is_user=True) / "easeml").absolute()
     if only_print:
         if not host:
             message = "--print needs --host: the name by which Airflow's machines reach the server"

@@ -120,8 +120,8 @@ def execute_script(server: Server, text: str) -> None:
 
 
 def test_the_connection_is_one_that_airflow_imports(run: Any, tmp_path: Path) -> None:
-    run("db", "create", "--print", "--artifacts", "s3://bucket/easeml", "--secrets", ".", "--host", "db")
-    ((name, fields),) = json.loads((tmp_path / "connection.json").read_text()).items()
+    run("db", "create", "--print", "--artifacts", "s3://bucket/easeml", "--host", "db", XDG_CONFIG_HOME=str(tmp_path))
+    ((name, fields),) = json.loads((tmp_path / "easeml" / "connection.json").read_text()).items()
     assert name == "easeml_default"
     assert (fields["conn_type"], fields["login"], fields["host"]) == ("easeml", "easeml_worker", "db")
     assert fields["extra"] == {"artifacts": "s3://bucket/easeml"}
