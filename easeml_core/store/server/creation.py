@@ -93,10 +93,16 @@ class ServerAddress:
 def scram_verifier(password: str) -> str:
     """Return what PostgreSQL stores of a password of ASCII letters, digits and signs.
 
+    Raises:
+        InvalidInputError: It has other characters, which SASLprep would have to prepare.
+
     Example:
         >>> scram_verifier("secret").partition(":")[0][:19]
         'SCRAM-SHA-256$4096:'
     """
+    if not password.isascii():
+        message = "a password of a role must be of ASCII letters, digits and signs: take another for it"
+        raise InvalidInputError(message)
     salt = os.urandom(16)
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, ITERATIONS)
     client, server = (hmac.digest(salted, word, "sha256") for word in (b"Client Key", b"Server Key"))

@@ -66,6 +66,7 @@ OF_THE_SYSTEM = {
     "umask": "the shell's own",
     "tar": "run by the test of docs/operations.md",
     "cat": "run in the cells of scripts/matrix.py",
+    "buildah": "builds an image, whose base comes from a registry",
     "pg_dump": "run by the test of docs/operations.md",
     "groupadd": "changes accounts: tests/store/artifacts/test_store_tenant_folders.py uses numbers",
     "curl": "needs an Airflow that answers: tests/plugin/web asks the same routes",
