@@ -4,6 +4,7 @@ from . import meter as meter
 from . import programs as programs
 from . import selection as selection
 from . import stats as stats
+from . import testing as testing
 from .client.installation import Client as Client
 from .client.installation import connect as connect
 from .client.referee_request import RefereeRequest as RefereeRequest

@@ -125,7 +125,7 @@ names that are not listed may change in any version. `help(name)` prints argumen
 def faces_page() -> str:
     """The page of public names."""
     parts = ["# Public Python names", NAMES_INTRODUCTION, "## For notebooks, scripts and tests", API_INTRODUCTION]
-    parts += [function_section(f"easeml.{path}") for path in API_FUNCTIONS]
+    parts += [function_section(f"easeml.{path}") for path in (*API_FUNCTIONS, *CHECKS)]
     parts += [value_section(import_module(module), name) for module, name in API_VALUES]
     for name in PACKAGES:
         package = import_module(name)
@@ -138,7 +138,17 @@ def faces_page() -> str:
 API_INTRODUCTION = """\
 `import easeml_core as easeml`. Each function is the one behind the command of the same name; it imports no Airflow.
 What it returns is shown as a table in a notebook. How they are used: [from Python](../python.md)."""
-API_FUNCTIONS = ("gate.plan", "gate.decide", "meter.plan", "meter.replay", "simulate", "connect", "save_fitted")
+CHECKS = tuple(f"testing.check_{kind}" for kind in ("metric", "trainer", "policy", "notifier", "source"))
+API_FUNCTIONS = (
+    "gate.plan",
+    "gate.decide",
+    "meter.plan",
+    "meter.replay",
+    "simulate",
+    "connect",
+    "save_fitted",
+    *CHECKS,
+)
 API_VALUES = (
     ("easeml_core", "Client"),
     ("easeml_core", "StudyClient"),
@@ -148,6 +158,7 @@ API_VALUES = (
     ("easeml_core.meter", "PlannedMeter"),
     ("easeml_core.meter", "ReplayedMeter"),
     ("easeml_core.selection", "ComparedPolicies"),
+    ("easeml_core.selection", "Seen"),
 )
 
 

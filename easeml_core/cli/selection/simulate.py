@@ -37,7 +37,7 @@ FILE = click.Path(path_type=Path)
     default=("default", "hybrid", "roundrobin"),
     show_default=True,
     metavar="NAME",
-    help="default, hybrid, hybrid@BETA, order:FILE, clairvoyant, default:SETTING=VALUE, ...; as often as wanted.",
+    help="default, hybrid, hybrid@BETA, order:FILE, clairvoyant, default:SETTING=VALUE, module:function; repeatable.",
 )
 @click.option("--served", type=int, default=10, show_default=True, help="Tenants served in each repeat.")
 @click.option("--repeats", type=int, default=30, show_default=True, help="Draws of tenants.")

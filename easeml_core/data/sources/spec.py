@@ -148,6 +148,7 @@ SCHEMES: Mapping[str, Scheme] = MappingProxyType(
         "npy": Scheme("npy:FOLDER", _ROWS | _NPY, reads="folder"),
         "url": Scheme("url:PROTOCOL://HOST/FILE.csv", _ROWS | _FORMAT | _SERIES, takes_target=True, reads="url"),
         "sql": Scheme("sql:NAME", _ROWS, takes_target=True, reads="query"),
+        "plugin": Scheme("plugin:NAME", _ROWS, takes_target=True),
     }
 )
 

