@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 import easeml_core as easeml
 from easeml_core.errors import EasemlError, NotFoundError, StateError
 from easeml_core.services.models.promotion import ShownModel
+from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.logins import make_login
 from easeml_core.store.database import Store
@@ -120,6 +121,8 @@ def test_a_tenants_login_reaches_its_own_studies_alone(make_study: Any, database
     url = database.owner.address_of(made.login.login, made.password).replace("+psycopg2", "")
     with easeml.connect(url, artifacts=str(artifacts.root)) as client:
         assert client.studies()["study"].tolist() == ["cancer"]
+        for asked in (None, ["cancer"]):
+            assert {step.study for step in next_steps(client.store, studies_only=asked)} == {"cancer"}
         assert made.password not in repr(client.study("cancer"))
         with pytest.raises(NotFoundError, match="there is no study 'zeppelin'"):
             client.study("zeppelin")
