@@ -94,7 +94,7 @@ def test_a_stop_ends_the_stubborn_and_their_children(processes, tmp_path):
     family = processes.tree()
     began = time.monotonic()
     processes.stop(grace_seconds=1.0)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
 
 

@@ -104,7 +104,7 @@ def test_out_of_time(run) -> None:
     started = time.monotonic()
     with pytest.raises(TrainingError, match=r"out of time: not finished after 0.3 s; raise time_limit_seconds"):
         run("time.sleep(60)", time_seconds=0.3)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 55
 
 
 def test_out_of_time_although_output_is_closed_and_signals_are_ignored(run) -> None:

@@ -286,10 +286,10 @@ def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, 
         assert not waiting.done()
         await asyncio.to_thread(Referee(connected.referee, artifacts).answer_one)
         start = time.monotonic()
-        return await asyncio.wait_for(waiting, 30), time.monotonic() - start
+        return await asyncio.wait_for(waiting, 60), time.monotonic() - start
 
     event, seconds = asyncio.run(wait())
-    assert seconds < 10  # the poll alone would need 48 s or more
+    assert seconds < 40  # the poll alone would need 48 s or more
     facts = operator.execute_complete(ctx, event.payload)
     assert facts["symbol"] == "pass"
     assert ctx["ti"].pushed["symbol"] == "pass"

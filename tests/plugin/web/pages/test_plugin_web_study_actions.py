@@ -420,7 +420,7 @@ class _Stays:
 
 def test_an_open_page_hears_of_a_suggestion_a_start_and_every_end_and_no_device_does(study, database, monkeypatch):
     monkeypatch.setattr(live, "PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(live, "SILENCE_SECONDS", 5.0)
+    monkeypatch.setattr(live, "SILENCE_SECONDS", 60.0)
     store = database.worker
 
     def suggest():
