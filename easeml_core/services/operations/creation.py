@@ -2,7 +2,8 @@
 
 The passwords are made here and go into a folder that only the account of the caller can read: ``ROLE.url`` with an
 address for each role, as `easeml service install` reads them, and ``connection.json`` for `airflow connections import`.
-They are written before the server is changed, so that what was interrupted can be repeated with the same passwords.
+The addresses are written before the server is changed, so that what was interrupted can be repeated with the same
+passwords; the connection once the artifacts are known to be the installation's.
 """
 
 from __future__ import annotations
@@ -84,7 +85,7 @@ def create_installation(
         )
         raise StateError(message)
     passwords = {role: passwords.get(role) or new_password() for role in LOGINS}
-    files = _write(folder, at, passwords, place)
+    files = _write_addresses(folder, at, passwords)
     left = administrator.create(passwords)
     owner = Store(at.url(OWNER, passwords[OWNER]), needs=OWNER, source=str(folder / _file_of(OWNER)))
     try:
@@ -95,6 +96,7 @@ def create_installation(
             raise StateError(message)
     finally:
         owner.close()
+    files += _write_connection(folder, at, passwords[WORKER], place)
     todo = tuple(f"{one.sql.splitlines()[0]}: {one.purpose}" for one in left)
     return CreatedInstallation(_shown(at), revision, place, files, todo)
 
@@ -112,7 +114,7 @@ def print_installation(artifacts: str, folder: Path, at: ServerAddress) -> Creat
     """
     known, place = _read_passwords(folder), _absolute(artifacts)
     passwords = {role: known.get(role) or new_password() for role in LOGINS}
-    files = _write(folder, at, passwords, place)
+    files = _write_addresses(folder, at, passwords) + _write_connection(folder, at, passwords[WORKER], place)
     return CreatedInstallation(_shown(at), None, place, files, (), psql_script(passwords))
 
 
@@ -144,13 +146,19 @@ def _read_passwords(folder: Path) -> dict[str, str]:
     return found
 
 
-def _write(folder: Path, at: ServerAddress, passwords: Mapping[str, str], place: str) -> tuple[str, ...]:
-    texts = {_file_of(role): at.url(role, password) + "\n" for role, password in passwords.items()}
+def _write_addresses(folder: Path, at: ServerAddress, passwords: Mapping[str, str]) -> tuple[str, ...]:
+    return _write(folder, {_file_of(role): at.url(role, password) + "\n" for role, password in passwords.items()})
+
+
+def _write_connection(folder: Path, at: ServerAddress, password: str, place: str) -> tuple[str, ...]:
     connection = {
         "conn_type": "easeml", "host": at.host, "port": at.port, "schema": EASEML_DATABASE, "login": WORKER,
-        "password": passwords[WORKER], "extra": {"artifacts": place, **at.tls},
+        "password": password, "extra": {"artifacts": place, **at.tls},
     }  # fmt: skip
-    texts[CONNECTION_FILE] = json.dumps({CONNECTION_ID: connection}, indent=2) + "\n"
+    return _write(folder, {CONNECTION_FILE: json.dumps({CONNECTION_ID: connection}, indent=2) + "\n"})
+
+
+def _write(folder: Path, texts: Mapping[str, str]) -> tuple[str, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, text in texts.items():

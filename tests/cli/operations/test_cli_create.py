@@ -85,6 +85,9 @@ def test_a_server_of_others_gets_an_installation_and_keeps_what_it_has(
     again = run(*words, "--json", EASEML_ADMIN_URL=admin).json
     assert {path.name: path.read_text() for path in folder.iterdir()} == kept
     assert (again["schema"], bool(again["left"])) == (REVISION, not is_superuser)
+    refused = run("db", "create", "--artifacts", "others", "--secrets", str(folder), EASEML_ADMIN_URL=admin)
+    assert "others is not the artifact store of this installation" in refused.err
+    assert {path.name: path.read_text() for path in folder.iterdir()} == kept
 
 
 def test_what_is_printed_makes_the_same_for_an_administrator_with_psql(
