@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 KINDS = [name for name, kind in NETWORKS.items() if kind.least_size]
 QUICK: dict[str, dict[str, Any]] = {
-    "efficientnet": {"epochs": 6, "learning_rate": 0.03},
-    "mobilenet": {"epochs": 6, "learning_rate": 0.01},
-    "squeezenet": {"epochs": 8, "width_eighths": 2},
+    "efficientnet": {"epochs": 4, "learning_rate": 0.03},
+    "mobilenet": {"epochs": 4, "learning_rate": 0.02},
+    "squeezenet": {"epochs": 6, "width_eighths": 2},
 }
 SMALL = {"width_eighths": 1, "batch_size": 8, "epochs": 3, "learning_rate": 3e-3}
 
