@@ -52,6 +52,27 @@ def require(condition: bool, field_name: str, value: object, allowed: str) -> No
         raise ConfigError(field_name, value, allowed)
 
 
+def number_of(field_name: str, value: Any) -> float:
+    """Return a number of Python or NumPy as Python's own; ConfigError for anything else, such as a text or None."""
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    require(isinstance(plain, int | float) and not isinstance(plain, bool), field_name, value, "a number")
+    return plain  # type: ignore[no-any-return]  # just required
+
+
+def whole_of(field_name: str, value: Any) -> int:
+    """Return a whole number of Python or NumPy as Python's own; ConfigError for anything else."""
+    plain = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    require(type(plain) is int, field_name, value, "a whole number")
+    return plain  # type: ignore[no-any-return]  # just required
+
+
+def numbers_of(field_name: str, values: Any) -> tuple[float, ...]:
+    """Return a list or an array of numbers as a tuple; ConfigError for anything else, such as a single number."""
+    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    require(is_list, field_name, values, "a list of numbers")
+    return tuple(number_of(field_name, value) for value in values)
+
+
 def require_known(owner: str, values: Iterable[str], known: Iterable[str]) -> None:
     """Refuse settings that there are not.
 

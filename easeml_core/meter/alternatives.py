@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from easeml_core.config import METER_METHODS, MeterConfig, require
+from easeml_core.config import METER_METHODS, MeterConfig, numbers_of, require, whole_of
 from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, counted
@@ -207,15 +207,15 @@ def plan(
         (2674, 'the first boundary 0.02 is below 2 tolerances (0.')
     """
     settings: dict[str, Any] = {
-        "ranges": tuple(ranges),
+        "ranges": numbers_of("ranges", ranges),
         "tolerance": tolerance,
         "reliability": reliability,
-        "steps": steps,
+        "steps": whole_of("steps", steps),
         "ambiguous": ambiguous,
         "deviations": deviations,
         # Other methods have no teams and one tolerance; what is given is for the comparison with those that do.
         "teams": teams if method in ("path-adaptive", "multitenant") else 1,
-        "tolerances": tuple(tolerances) if method == "nonuniform" else (),
+        "tolerances": numbers_of("tolerances", tolerances) if method == "nonuniform" else (),
         "tail": tail,
         "one_sided": one_sided,
         "open_ended": open_ended,

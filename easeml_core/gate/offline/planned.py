@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import parse_adaptivity
+from easeml_core.config import number_of, parse_adaptivity, whole_of
 from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import row_of
 from easeml_core.entities import Adaptivity
@@ -180,18 +180,22 @@ def plan(
         with recycling, for the set until its first pass: 205,052 labels
     """
     asked = PlannedFor(
-        reliability=reliability,
-        steps=steps,
+        reliability=number_of("reliability", reliability),
+        steps=whole_of("steps", steps),
         adaptivity=adaptivity,
         mode=mode,
         estimator=estimator,
         target=target,
-        power=power,
+        power=None if power is None else number_of("power", power),
         difference=difference,
-        assume_disagreement=assume_disagreement,
-        changes=passes,
+        assume_disagreement=_bound(assume_disagreement),
+        changes=whole_of("passes", passes),
     )
     return plan_with_alternatives(_condition_of(condition), asked)
+
+
+def _bound(assumed: float | None) -> float | None:
+    return None if assumed is None else number_of("assume_disagreement", assumed)
 
 
 def _condition_of(condition: object) -> Condition:

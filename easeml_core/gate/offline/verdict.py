@@ -7,10 +7,11 @@ warnings, which tell no more than the symbol; estimates and intervals are for th
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require
+from easeml_core.config import require, whole_of
 from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import Mode, Verdict
@@ -29,7 +30,7 @@ from easeml_core.gate.slices import slices_of
 from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from easeml_core.gate.clauses import Condition
     from easeml_core.gate.decision import ClauseDecision, Decision
@@ -197,6 +198,8 @@ def decide(
     if not isinstance(plan, PlannedGate):
         message = f"plan must be what easeml.gate.plan(condition, ...) returned, got {type(plan).__name__}"
         raise InvalidInputError(message)
+    conditions = {} if slice_conditions is None else slice_conditions
+    require(isinstance(conditions, Mapping), "slice_conditions", conditions, "a mapping of slice to condition")
     data, names = predictions_from(labels, old, new, slices)
     asked = plan.asked
     return judge_offline(
@@ -211,10 +214,10 @@ def decide(
             estimator=asked.estimator,
         ),
         data,
-        step=step,
-        passes=asked.changes if passes is None else passes,
+        step=None if step is None else whole_of("step", step),
+        passes=asked.changes if passes is None else whole_of("passes", passes),
         slice_names=names,
-        slice_conditions=tuple((slice_conditions or {}).items()),
+        slice_conditions=tuple(conditions.items()),
         source="labels",
     )
 

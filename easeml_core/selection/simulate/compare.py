@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import OBJECTIVES, SelectionConfig
+from easeml_core.config import OBJECTIVES, SelectionConfig, number_of, numbers_of, require, whole_of
 from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.selection.simulate.contestants import parse_contestants
-from easeml_core.selection.simulate.fairness import fairness_curve, points_of
+from easeml_core.selection.simulate.fairness import KNOBS, fairness_curve, points_of
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import Simulation
@@ -174,16 +174,17 @@ def simulate(
         ['default', 'roundrobin']
     """
     protocol = Protocol(
-        served=served,
-        repeats=repeats,
-        seed=seed,
-        history=history,
-        devices=devices,
+        served=whole_of("served", served),
+        repeats=whole_of("repeats", repeats),
+        seed=whole_of("seed", seed),
+        history=None if history is None else whole_of("history", history),
+        devices=whole_of("devices", devices),
         cost_mode=cost_mode or ("unit" if cost is None and synthetic is None else "known"),
-        until=until,
-        losses=tuple(losses),
+        until=number_of("until", until),
+        losses=numbers_of("losses", losses),
         drive=drive,
     )
+    require(curve is None or curve in KNOBS, "curve", curve, f"one of {', '.join(KNOBS)}, or left out")
     base = SelectionConfig(beta_multiplier=beta_scale, guard=guard, objective=_dial(objective))
     table = _table(quality, cost, synthetic, seed)
     if isinstance(policies, str):

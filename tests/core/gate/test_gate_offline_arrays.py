@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,9 @@ import pytest
 import easeml_core as easeml
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
 from easeml_core.gate.offline.arrays import predictions_from
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PLAN = easeml.gate.plan("n - o > 0 +/- 0.1", reliability=0.95, steps=4, adaptivity="none")
 TRUTH = ["cat", "dog"] * 100
@@ -104,6 +108,35 @@ def test_what_cannot_be_matched_is_refused(labels: object, old: object, new: obj
 def test_a_verdict_that_the_plan_does_not_have_is_refused(given: dict, error: type, message: str) -> None:
     with pytest.raises(error, match=re.escape(message)):
         easeml.gate.decide(**{"plan": PLAN, "labels": TRUTH, "old": OLD, "new": TRUTH} | given)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: easeml.gate.plan("n > 0.8 +/- 0.1", reliability="0.9"), "reliability must be a number, got '0.9'"),
+        (lambda: easeml.gate.plan("n > 0.8 +/- 0.1", reliability=None), "reliability must be a number, got None"),
+        (lambda: easeml.gate.plan("n > 0.8 +/- 0.1", power="same"), "power must be a number"),
+        (lambda: easeml.gate.plan("n > 0.8 +/- 0.1", steps=3.5), "steps must be a whole number, got 3.5"),
+        (lambda: easeml.meter.plan(ranges=0.1), "ranges must be a list of numbers, got 0.1"),
+        (lambda: easeml.meter.plan(ranges="ab"), "ranges must be a list of numbers, got 'ab'"),
+        (lambda: easeml.simulate([[0.5, 0.6]], losses=0.05), "losses must be a list of numbers, got 0.05"),
+        (lambda: easeml.simulate([[0.5, 0.6]], served="2"), "served must be a whole number, got '2'"),
+        (lambda: easeml.simulate([[0.5, 0.6]], served=1, curve="x"), "curve must be one of guard, objective"),
+        (lambda: easeml.gate.decide(PLAN, labels=[1], old=[1], new=[1], step="1"), "step must be a whole number"),
+        (
+            lambda: easeml.gate.decide(PLAN, labels=[1], old=[1], new=[1], slice_conditions=["x"]),
+            "slice_conditions must be a mapping",
+        ),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        call()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    plain = easeml.gate.plan("n > 0.8 +/- 0.1", reliability=0.5, steps=4)
+    assert easeml.gate.plan("n > 0.8 +/- 0.1", reliability=np.float32(0.5), steps=np.int64(4)) == plain
 
 
 def test_a_set_that_is_planned_after_a_pass_is_judged_at_its_level() -> None:
