@@ -208,7 +208,10 @@ def _in_processes(
         for process in ours:
             process.join()
         if isinstance(error, BrokenProcessPool):
-            message = "a simulating process was killed, perhaps for want of memory; try again with fewer processes"
+            message = (
+                "a simulating process was killed, perhaps for want of memory; try again with fewer processes. A Python "
+                'script that asks for several must do so below `if __name__ == "__main__":`'
+            )
             raise StateError(message) from error
         raise
 
