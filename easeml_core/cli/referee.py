@@ -118,8 +118,13 @@ class AnsweredRequests:
 @click.option(
     "--health-port",
     type=click.IntRange(1, 65535),
-    help="Answer on this port of 127.0.0.1: GET /health with 200 while it extends its lease, else 503, and GET "
-    "/metrics to Prometheus, with the extra metrics; default: none.",
+    help="Answer GET /health on this port of 127.0.0.1: 200 while it extends its lease, else 503; default: none.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Answer GET /metrics on this port of 127.0.0.1, in Prometheus' text format; any process of this host may ask. "
+    "Needs the extra metrics; default: none.",
 )
 @click.option(
     "--log-format",
@@ -135,6 +140,7 @@ class AnsweredRequests:
 def referee(
     once: bool,
     health_port: int | None,
+    metrics_port: int | None,
     log_format: str,
     artifacts: str | None,
     database: str | None,
@@ -150,8 +156,8 @@ def referee(
     """
     from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
-    from easeml_core.services.operations.monitoring import exporting, has_prometheus, installation_figures
-    from easeml_core.services.referee.health_endpoint import health_while
+    from easeml_core.services.operations.monitoring import exporting, installation_figures
+    from easeml_core.services.referee.health_endpoint import answering, health_of, metrics_of
     from easeml_core.services.referee.process import Referee
     from easeml_core.services.telemetry import start_log
 
@@ -176,11 +182,10 @@ def referee(
     with (
         own_fork_server(),
         exporting(
-            "easeml-referee",
-            look=lambda: installation_figures(store),
-            for_prometheus=health_port is not None and has_prometheus(),
+            "easeml-referee", look=lambda: installation_figures(store), for_prometheus=metrics_port is not None
         ) as metrics,
-        health_while(health_port, lambda: worker.is_alive, metrics),
+        answering("health-port", health_port, health_of(lambda: worker.is_alive)),
+        answering("metrics-port", metrics_port, metrics_of(metrics)),
     ):
         log.info("models run in a child; %s", probe_isolation(Sandbox()))
         worker.run(stop)

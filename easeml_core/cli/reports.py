@@ -287,7 +287,7 @@ def metrics(port: int | None, database: str | None, as_json: bool) -> None:
     the extra `metrics`.
     """
     from easeml_core.services.operations.monitoring import exporting, installation_figures, metrics_text, readings
-    from easeml_core.services.referee.health_endpoint import health_while
+    from easeml_core.services.referee.health_endpoint import answering, metrics_of
 
     store = open_store(database)
     if port is None:
@@ -301,7 +301,7 @@ def metrics(port: int | None, database: str | None, as_json: bool) -> None:
         signal.signal(name, lambda *_: stop.set())
     with (
         exporting("easeml", look=lambda: installation_figures(store), for_prometheus=True) as text,
-        health_while(port, lambda: True, text, option="port"),
+        answering("port", port, metrics_of(text)),
     ):
         click.echo(f"http://127.0.0.1:{port}/metrics", err=True)
         stop.wait()

@@ -28,7 +28,7 @@ _SUBJECT = re.compile(r"(request|trial|model|mail) %d\b")
 
 
 class JsonLines(logging.Formatter):
-    """Each record as one line of JSON: time (UTC), level, logger, message, the traceback where there is one.
+    r"""Each record as one line of JSON: time (UTC), level, logger, message, the traceback where there is one.
 
     A message about a request, trial, model or mail has its number as a field besides.
 
@@ -36,10 +36,12 @@ class JsonLines(logging.Formatter):
         >>> record = logging.LogRecord("easeml", logging.INFO, "", 0, "request %d: the answer has left", (7,), None)
         >>> json.loads(JsonLines().format(record))["request"]
         7
+        >>> len(JsonLines().format(logging.makeLogRecord({"msg": "a\\u2028b\\x85c\\nd"})).splitlines())
+        1
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line; a line feed in a message is escaped, so that no text can look like a second record."""
+        """Return the line; all but ASCII is escaped, so that no text can look like a second record."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -51,7 +53,7 @@ class JsonLines(logging.Formatter):
             line[subject[1]] = record.args[0]
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, default=str)
 
 
 def start_log(*, as_json: bool) -> None:

@@ -27,8 +27,13 @@ class DecidedRequests:
 @click.option(
     "--health-port",
     type=click.IntRange(1, 65535),
-    help="Answer on this port of 127.0.0.1: GET /health with 200 while it writes that it lives, else 503, and GET "
-    "/metrics to Prometheus, with the extra metrics; default: none.",
+    help="Answer GET /health on this port of 127.0.0.1: 200 while it writes that it lives, else 503; default: none.",
+)
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(1, 65535),
+    help="Answer GET /metrics on this port of 127.0.0.1, in Prometheus' text format; any process of this host may ask. "
+    "Needs the extra metrics; default: none.",
 )
 @click.option(
     "--log-format",
@@ -44,6 +49,7 @@ def scheduler(
     policy: str | None,
     poll: float,
     health_port: int | None,
+    metrics_port: int | None,
     log_format: str,
     database: str | None,
     as_json: bool,
@@ -53,8 +59,8 @@ def scheduler(
     An installation of one team needs no such process: its role easeml_worker suggests by itself. The address is that of
     the role easeml_scheduler; give it to no component of Airflow.
     """
-    from easeml_core.services.operations.monitoring import exporting, has_prometheus
-    from easeml_core.services.referee.health_endpoint import health_while
+    from easeml_core.services.operations.monitoring import exporting
+    from easeml_core.services.referee.health_endpoint import answering, health_of, metrics_of
     from easeml_core.services.selection.scheduler_process import SchedulerProcess, require_scheduler
     from easeml_core.services.telemetry import start_log
 
@@ -73,7 +79,8 @@ def scheduler(
         signal.signal(name, lambda *_: stop.set())
     require_scheduler(store)
     with (
-        exporting("easeml-scheduler", for_prometheus=health_port is not None and has_prometheus()) as metrics,
-        health_while(health_port, lambda: process.is_alive, metrics),
+        exporting("easeml-scheduler", for_prometheus=metrics_port is not None) as metrics,
+        answering("health-port", health_port, health_of(lambda: process.is_alive)),
+        answering("metrics-port", metrics_port, metrics_of(metrics)),
     ):
         process.run(stop)

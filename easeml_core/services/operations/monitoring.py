@@ -8,7 +8,7 @@ tenants, not with the studies. Quality, symbols and times of the referee's work 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import logging
 import os
 import re
@@ -19,19 +19,25 @@ from typing import TYPE_CHECKING, Any, Literal
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.services.operations.installation_health import KeptLook
-from easeml_core.services.reports.assessments import assess_changes
+from easeml_core.services.reports.assessments import assess_changes, kept_of
+from easeml_core.services.reports.recommendations import Standing
 from easeml_core.services.telemetry import METER
+from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import monitoring
-from easeml_core.store.tables import claims, suggestion_requests
+from easeml_core.store.queries.monitoring import TenantFigures
+from easeml_core.store.queries.overview import counted_studies
+from easeml_core.store.tables import claims, studies, suggestion_requests
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opentelemetry.metrics import Meter
     from opentelemetry.sdk.metrics.export import MetricReader
+    from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.monitoring import QueueFigures, TenantFigures
+    from easeml_core.store.queries.monitoring import QueueFigures
+    from easeml_core.store.queries.overview import CountedStudy
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +46,8 @@ OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 
 UP = "easeml.up"
 """Gauge that says whether the others could be read."""
+
+_OURS = re.compile(rb"(# (HELP|TYPE) )?(easeml_|target_info\b)")
 
 _BOUNDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000, 30_000)
 """Of histograms, in seconds: from a decision to a day of training."""
@@ -145,7 +153,7 @@ def installation_figures(store: Store) -> InstallationFigures:
     with store.snapshot() as tx:
         referees, schedulers = claims.referee_life(tx), suggestion_requests.scheduler_life(tx)
         return InstallationFigures(
-            tenants=monitoring.tenant_figures(tx),
+            tenants=_counted(tx) if is_tenant(tx) else monitoring.tenant_figures(tx),
             queues=monitoring.queue_figures(tx),
             processes=[
                 ProcessFigures("referee", referees.alive, referees.beat_seconds),
@@ -154,10 +162,40 @@ def installation_figures(store: Store) -> InstallationFigures:
         )
 
 
+def _counted(tx: Connection) -> list[TenantFigures]:
+    """Return the figures of the tenants that a login may see, counted now: it writes no rows that are kept."""
+    found: dict[str, list[CountedStudy]] = {}
+    for study in counted_studies(tx, [study.id for study in studies.list_studies(tx)]):
+        found.setdefault(study.tenant, []).append(study)
+    return [_sum(tenant, rows) for tenant, rows in sorted(found.items())]
+
+
+def _sum(tenant: str, rows: Sequence[CountedStudy]) -> TenantFigures:
+    shown = [row for row in rows if row.shown]
+    left = [row.gate_steps - row.gate_steps_used for row in rows if row.gate_set_live and row.gate_steps is not None]
+    submissions = [row.submissions_left for row in rows if row.submissions_left is not None]
+    return TenantFigures(
+        tenant=tenant,
+        studies=len(shown),
+        needing=sum(kept_of(row).standing == Standing.NEEDS for row in shown),
+        running=sum(row.running - row.lost for row in rows),
+        lost=sum(row.lost for row in rows),
+        waiting=sum(row.waiting for row in rows),
+        device_seconds=sum(row.device_seconds for row in rows),
+        quota_seconds=rows[0].tenant_quota_seconds,
+        charged_seconds=sum(row.charged for row in rows),
+        alerts=sum(row.open_alerts for row in rows),
+        not_held=sum(row.not_held for row in rows),
+        gate_steps=min(left, default=None),
+        meter_submissions=min(submissions, default=None),
+        sets_wanted=sum(len(row.sets_wanted) for row in rows),
+    )
+
+
 @contextlib.contextmanager
 def exporting(
     service: str, *, look: Callable[[], InstallationFigures] | None = None, for_prometheus: bool = False
-) -> Iterator[Callable[[], bytes] | None]:
+) -> Iterator[Callable[[], bytes]]:
     """Export metrics of the installation, or what this process measures, while the block runs.
 
     Where a variable of ``OTLP`` is set, they are sent there each minute (``OTEL_METRIC_EXPORT_INTERVAL``).
@@ -168,19 +206,19 @@ def exporting(
         for_prometheus: Whether Prometheus is going to ask.
 
     Yields:
-        A function that returns all metrics in Prometheus' text format; None unless it was asked for.
+        A function that returns all metrics in Prometheus' text format; empty unless that was asked for.
 
     Raises:
         InvalidInputError: The package for Prometheus is not installed.
     """
-    readers, text = [], None
+    readers, text = [], _no_text
     if for_prometheus:
         reader, text = _prometheus()
         readers.append(reader)
     if any(os.environ.get(name) for name in OTLP):
         readers.append(_otlp_reader())
     if not readers:
-        yield None
+        yield text
         return
     from opentelemetry import metrics
     from opentelemetry.sdk.metrics import MeterProvider
@@ -209,9 +247,11 @@ def metrics_text(store: Store) -> bytes:
     """
     figures = installation_figures(store)
     with exporting("easeml", look=lambda: figures, for_prometheus=True) as text:
-        assert text is not None
-        lines = text().splitlines(keepends=True)
-    return b"".join(line for line in lines if re.match(rb"(# \w+ )?easeml_", line))
+        return text()
+
+
+def _no_text() -> bytes:
+    return b""
 
 
 def _observe(meter: Meter, look: Callable[[], InstallationFigures]) -> None:
@@ -239,11 +279,6 @@ def _figures_or_none(look: Callable[[], InstallationFigures]) -> InstallationFig
         return None
 
 
-def has_prometheus() -> bool:
-    """Whether the package for Prometheus is installed."""
-    return importlib.util.find_spec("prometheus_client") is not None
-
-
 def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
     try:
         exporter = importlib.import_module("opentelemetry.exporter.prometheus")
@@ -251,7 +286,12 @@ def _prometheus() -> tuple[MetricReader, Callable[[], bytes]]:
     except ModuleNotFoundError as error:
         message = f"metrics for Prometheus need a package ({error}): pip install 'easeml-airflow[metrics]'"
         raise InvalidInputError(message) from error
-    return exporter.PrometheusMetricReader(), library.generate_latest
+    return exporter.PrometheusMetricReader(), lambda: _ours(library.generate_latest())
+
+
+def _ours(text: bytes) -> bytes:
+    """Return the lines of our metrics: the library adds processor time and memory, which tell of the work."""
+    return b"".join(line for line in text.splitlines(keepends=True) if _OURS.match(line))
 
 
 def _otlp_reader() -> MetricReader:

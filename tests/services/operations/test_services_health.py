@@ -11,7 +11,7 @@ from urllib.request import urlopen
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.operations.checks import Check
 from easeml_core.services.operations.installation_health import KeptHealth, installation_health, watch_changes
-from easeml_core.services.referee.health_endpoint import health_endpoint
+from easeml_core.services.referee.health_endpoint import health_of, loopback_endpoint
 from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.store.rows import change
 from easeml_core.store.tables import claims
@@ -74,7 +74,7 @@ def ask(port: int, path: str) -> tuple[int, Any]:
 
 def test_the_referees_endpoint_says_whether_its_lease_is_kept(database: Any) -> None:
     lease = RefereeLease(database.referee, 60.0)
-    with health_endpoint(0, lambda: lease.is_kept) as port:
+    with loopback_endpoint(0, health_of(lambda: lease.is_kept)) as port:
         assert ask(port, "/health") == (503, {"status": "failed"})
         lease._extend(60.0)
         assert ask(port, "/health") == (200, {"status": "ok"})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import NotFoundError, WrongRoleError
+from easeml_core.services.operations.monitoring import installation_figures
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import pause_study, register_study
@@ -75,6 +76,7 @@ def test_the_life_of_two_tenants(database: Any, artifacts: Any, stores: dict[str
         register(stores[tenant], referee, tenant)
     assert {entry.study for entry in overview(database.worker).tenants} == {"garden", "mill"}
     garden = stores["garden"]
+    assert [(t.tenant, t.studies) for t in installation_figures(garden).tenants] == [("garden", 1)]
 
     overview(database.worker)  # a tenant reads what a look of another role has written
     assert {entry.study for entry in overview(garden).tenants} == {"garden"}
