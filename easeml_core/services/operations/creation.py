@@ -66,8 +66,9 @@ def create_installation(
 
     Raises:
         InvalidInputError: The address is none, or names no host.
-        StateError: The roles are there and the folder has no passwords of them; a right is missing; or the folder or
-            the artifacts cannot be written.
+        StateError: The folder is of another server; the roles are there and the folder has no passwords of them, or
+            others; the database or a schema is of others; a right is missing; or the folder or the artifacts cannot be
+            written.
         StoreUnavailableError: The server does not answer.
     """
     administrator = Administrator(admin)
@@ -77,13 +78,15 @@ def create_installation(
         message = "the administrator's address names no host: give --host, by which Airflow's machines reach the server"
         raise InvalidInputError(message)
     place = _absolute(artifacts)
-    present, passwords = administrator.present_roles(), _read_passwords(folder)
+    passwords = _read_passwords(folder, at)
+    present = administrator.present_roles()
     if unknown := sorted(present - passwords.keys()):
         message = (
             f"the server has the role {unknown[0]} already, and {folder / _file_of(unknown[0])} with its password is "
             "not there: give --secrets the folder of that installation, or take a server for each installation"
         )
         raise StateError(message)
+    administrator.check_installation({role: passwords[role] for role in sorted(present)}, folder)
     passwords = {role: passwords.get(role) or new_password() for role in LOGINS}
     files = _write_addresses(folder, at, passwords)
     left = administrator.create(passwords)
@@ -110,9 +113,9 @@ def print_installation(artifacts: str, folder: Path, at: ServerAddress) -> Creat
         at: Where the server is.
 
     Raises:
-        StateError: The folder cannot be written.
+        StateError: The folder is of another server, or cannot be written.
     """
-    known, place = _read_passwords(folder), _absolute(artifacts)
+    known, place = _read_passwords(folder, at), _absolute(artifacts)
     passwords = {role: known.get(role) or new_password() for role in LOGINS}
     files = _write_addresses(folder, at, passwords) + _write_connection(folder, at, passwords[WORKER], place)
     return CreatedInstallation(_shown(at), None, place, files, (), psql_script(passwords))
@@ -130,8 +133,12 @@ def _file_of(role: str) -> str:
     return f"{role.removeprefix('easeml_')}.url"
 
 
-def _read_passwords(folder: Path) -> dict[str, str]:
-    """Return the passwords that an earlier call has written, by role."""
+def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
+    """Return the passwords that an earlier call has written, by role.
+
+    Raises:
+        StateError: A file cannot be read, or has the address of another server or database.
+    """
     found = {}
     for role in LOGINS:
         path = folder / _file_of(role)
@@ -139,11 +146,21 @@ def _read_passwords(folder: Path) -> dict[str, str]:
             if path.exists():
                 parts = urlsplit(path.read_text(encoding="utf-8").strip())
                 if parts.username == role and parts.password:
+                    _refuse_another(path, f"{parts.hostname}:{parts.port or 5432}{parts.path}", at)
                     found[role] = unquote(parts.password)
         except (OSError, ValueError) as error:
             message = f"{path} cannot be read: {reason_of(error)}"
             raise StateError(message) from error
     return found
+
+
+def _refuse_another(path: Path, stored: str, at: ServerAddress) -> None:
+    if stored.lower() != _shown(at).lower():
+        message = (
+            f"{path} is of {stored}, not of {_shown(at)}: name another folder with --secrets; or, where it is the same "
+            "server under another name, give --host and --port of that file, or correct the addresses in the folder"
+        )
+        raise StateError(message)
 
 
 def _write_addresses(folder: Path, at: ServerAddress, passwords: Mapping[str, str]) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ from easeml_core.store.roles import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from psycopg2.extensions import connection as Connection
 
@@ -55,6 +56,12 @@ ITERATIONS = 4096
 CONNECT_SECONDS = 10
 PASSED_ON = (ConnectionExtra.MODE, ConnectionExtra.ROOT_CERTIFICATE)
 """What holds for our roles, too, of the parameters in the administrator's address."""
+
+_AFTER_PASSWORD = (
+    f'database "{EASEML_DATABASE}" does not exist',
+    "permission denied for database",
+    "not permitted to log",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +125,11 @@ def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
         passwords: Of each of ``LOGINS``.
     """
     for role in (*LOGINS, *GROUPS):
-        yield Statement(_unless("SELECT FROM pg_roles WHERE rolname = '{0}'", "CREATE ROLE {0}", role))
+        # With its password from the start: an interrupted run can be repeated, since the role logs in with it.
+        made = f"CREATE ROLE {role}"
+        if role in passwords:
+            made += f" LOGIN PASSWORD '{scram_verifier(passwords[role])}'"
+        yield Statement(_unless("SELECT FROM pg_roles WHERE rolname = '{0}'", made, role))
     for role in LOGINS:
         yield Statement(f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(passwords[role])}'")
     yield Statement(f"REVOKE {TENANT} FROM {VIEWER}")  # an earlier version gave the viewer all rights of a login
@@ -183,7 +194,7 @@ class Administrator:
             message = "the administrator's address must look like postgresql://role:password@host:port/postgres"
             raise InvalidInputError(message) from error
         self._url = parsed if parsed.database else parsed.set(database="postgres")
-        self._shown = self._url.render_as_string()
+        self._shown = self._url.set(query={}).render_as_string()  # one of the options may be the password
         tls = {str(key): str(parsed.query[key]) for key in PASSED_ON if key in parsed.query}
         self.address = ServerAddress(parsed.host or "", parsed.port or 5432, tls)
 
@@ -206,6 +217,60 @@ class Administrator:
                 raise self._lacks_rights(name)
             cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(LOGINS)])
             return {role for (role,) in cursor.fetchall()}
+
+    def check_installation(self, passwords: Mapping[str, str], folder: Path) -> None:
+        """Check, without a change, that what the server has of our names is the installation of these passwords.
+
+        Args:
+            passwords: Of the roles that the server has.
+            folder: Where the passwords are.
+
+        Raises:
+            StateError: A role has another password, or the database or a schema is of another owner.
+        """
+        for role, password in passwords.items():
+            self._check_password(role, password, folder)
+        with closing(self._connect()) as opened, opened.cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %s AND pg_get_userbyid(datdba) <> %s",
+                [EASEML_DATABASE, OWNER],
+            )
+            for (other,) in cursor.fetchall():
+                found = "the database"
+                raise self._of_others(found, other)
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", [EASEML_DATABASE])
+            if cursor.fetchone() is None:
+                return
+        with closing(self._connect(EASEML_DATABASE, (OWNER, passwords[OWNER]))) as inside, inside.cursor() as cursor:
+            cursor.execute(
+                "SELECT nspname, pg_get_userbyid(nspowner) FROM pg_namespace "
+                "WHERE nspname = ANY(%s) AND pg_get_userbyid(nspowner) <> %s",
+                [[*OUR_SCHEMAS], OWNER],
+            )
+            for schema, other in cursor.fetchall():
+                found = f"the schema {schema} in the database"
+                raise self._of_others(found, other)
+
+    def _check_password(self, role: str, password: str, folder: Path) -> None:
+        try:
+            self._connect(EASEML_DATABASE, (role, password)).close()
+        except StoreUnavailableError as error:
+            said = str(error.__cause__).strip()
+            # The server compares the password before it looks for the database and at the right to connect to it.
+            if any(text in said for text in _AFTER_PASSWORD):
+                return
+            message = (
+                f"the role {role} of {self._shown} does not log in with the password in {folder} ({said}); nothing was "
+                "changed. It is another installation's: give --secrets its folder, or take a server for each "
+                "installation"
+            )
+            raise StateError(message) from error
+
+    def _of_others(self, what: str, owner: str) -> StateError:
+        return StateError(
+            f"{self._shown} has {what} {EASEML_DATABASE}, which is of {owner}; nothing was changed. Take another "
+            f"server; or, where it is meant for this installation, make {OWNER} its owner (ALTER ... OWNER TO {OWNER})"
+        )
 
     def create(self, passwords: Mapping[str, str]) -> list[Statement]:
         """Make roles, database and schemas, or bring them to what they should be; return what only a superuser can.
@@ -234,8 +299,11 @@ class Administrator:
                 cursor.execute(f"REVOKE {OWNER} FROM CURRENT_USER")
         return left
 
-    def _connect(self, database: str | None = None) -> Connection:
+    def _connect(self, database: str | None = None, login: tuple[str, str] | None = None) -> Connection:
         url = self._url if database is None else self._url.set(database=database)
+        if login is not None:
+            user, password = login
+            url = url.set(username=user, password=password).difference_update_query(["user", "password"])
         try:
             opened = psycopg2.connect(url.render_as_string(hide_password=False), connect_timeout=CONNECT_SECONDS)
         except psycopg2.Error as error:
@@ -268,4 +336,4 @@ class Administrator:
 
 
 def _unless(found: str, sql: str, role: str) -> str:
-    return f"DO $$ BEGIN IF NOT EXISTS ({found.format(role)}) THEN {sql.format(role)}; END IF; END $$"
+    return f"DO $$ BEGIN IF NOT EXISTS ({found.format(role)}) THEN {sql}; END IF; END $$"

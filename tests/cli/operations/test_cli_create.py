@@ -145,6 +145,7 @@ def test_each_error_on_the_way_says_what_to_do(run: Any, foreign: Server, tmp_pa
     assert "must look like postgresql://" in refused("--admin", "db")
     assert "give --host, by which" in refused("--admin", "postgresql://bob:hunter2@/postgres")
     assert "cannot be reached" in refused("--admin", "postgresql://bob:hunter2@127.0.0.1:9/postgres")
+    assert "cannot be reached" in refused("--admin", "postgresql://bob@127.0.0.1:9/postgres?password=hunter2")
     assert "the role carl cannot make roles and databases" in refused("--admin", f"postgresql://carl:hunter2@{at}")
     assert not (tmp_path / "secrets").exists()
     (tmp_path / "file").touch()

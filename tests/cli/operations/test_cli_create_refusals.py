@@ -1,0 +1,84 @@
+"""``easeml db create`` where folder, database or roles are of others, or differ from what they should be."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import psycopg2
+import pytest
+
+from easeml_core.store.server.throwaway import throwaway_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from easeml_core.store.server.server import Server
+
+pytestmark = pytest.mark.journey
+
+WORDS = ("db", "create", "--artifacts", "models", "--secrets")
+
+
+@pytest.fixture
+def foreign() -> Iterator[Server]:
+    with throwaway_server() as server:
+        execute(server, "CREATE ROLE bob LOGIN CREATEROLE CREATEDB PASSWORD 'hunter2'")
+        yield server
+
+
+def execute(server: Server, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+    with closing(server.connect(database=database)) as opened, opened.cursor() as cursor:
+        for sql in statements:
+            cursor.execute(sql)
+        return cursor.fetchall() if cursor.description else []
+
+
+def superuser(server: Server) -> str:
+    return server.url("postgres", "postgres")
+
+
+def bob(server: Server) -> str:
+    return f"postgresql://bob:hunter2@127.0.0.1:{server.port}"
+
+
+def logs_in(folder: Path, role: str = "worker") -> None:
+    psycopg2.connect((folder / f"{role}.url").read_text().strip().replace("+psycopg2", "")).close()
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_a_folder_of_another_installation_changes_no_password(run: Any, foreign: Server, tmp_path: Path) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert run(*WORDS, str(here), EASEML_ADMIN_URL=superuser(foreign)).status == 0
+    printed = ("db", "create", "--print", "--artifacts", "models", "--secrets", str(there))
+    assert run(*printed, "--host", "127.0.0.1", "--port", "9").status == 0
+    kept = files_of(there)
+    refused = run(*WORDS, str(there), EASEML_ADMIN_URL=superuser(foreign))
+    assert "is of 127.0.0.1:9/easeml" in refused.err
+    assert "--secrets" in refused.err
+    assert "is of 127.0.0.1:9/easeml" in run(*printed, "--host", "other").err
+    assert files_of(there) == kept
+    logs_in(here)
+    for path in there.glob("*.url"):  # of the right address, with passwords of another installation
+        path.write_text(path.read_text().replace(":9/", f":{foreign.port}/"))
+    refused = run(*WORDS, str(there), EASEML_ADMIN_URL=superuser(foreign))
+    assert "does not log in with the password in" in refused.err
+    logs_in(here)
+
+
+def test_a_database_or_schema_of_others_is_left_as_it_is(run: Any, foreign: Server, tmp_path: Path) -> None:
+    execute(foreign, "CREATE ROLE app LOGIN PASSWORD 'hunter2'", "CREATE DATABASE easeml OWNER bob")
+    refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=superuser(foreign))
+    assert "has the database easeml, which is of bob; nothing was changed" in refused.err
+    psycopg2.connect(bob(foreign).replace("bob", "app") + "/easeml").close()
+    assert execute(foreign, "SELECT rolname FROM pg_roles WHERE rolname ~ '^easeml'") == []
+    assert not (tmp_path / "new").exists()
+    execute(foreign, "DROP DATABASE easeml")
+    assert run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign)).status == 0
+    execute(foreign, "ALTER SCHEMA sealed OWNER TO bob", database="easeml")
+    refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign))
+    assert "has the schema sealed in the database easeml, which is of bob" in refused.err
