@@ -9,8 +9,10 @@ that predicts, which is a child for that reason.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import sys
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -24,6 +26,8 @@ from easeml_core.models.formats import no_class_number
 from easeml_core.models.tree_check import check_trees
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 EXTRA_TYPES = (
@@ -139,7 +143,8 @@ class PipelinePredictor:
         """Write the pipeline; compressed lightly, which makes a forest five times smaller in 0.1 s.
 
         The same pipeline gives the same file, so the ledger takes it for the same model. skops itself numbers objects
-        by their addresses in memory and names members by these numbers, each with the time of day.
+        by their addresses in memory, names members by these numbers or at random, each with the time of day, and
+        writes a set in the order of its hashes; scikit-learn keeps an address.
         """
         from easeml_core.models.skops_library import skops_io
 
@@ -150,6 +155,8 @@ class PipelinePredictor:
             zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED, compresslevel=1) as kept,
         ):
             schema, members = json.loads(dumped.read(_SCHEMA)), dict[str, str]()
+            _forget_addresses(schema)
+            _sort_sets(schema, dumped)
             _renumber(schema, {}, members)
             for old, new in members.items():
                 kept.writestr(_member(new), dumped.read(old), compresslevel=1)
@@ -167,8 +174,72 @@ def _member(name: str) -> zipfile.ZipInfo:
     return entry
 
 
+def _parts(node: Any) -> Iterable[Any]:
+    """Return the parts of a part of the schema, in their order."""
+    return node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+
+
+def _forget_addresses(node: Any) -> None:
+    """Write 0 for the addresses that scikit-learn keeps as values; another process would compare them with its own.
+
+    Vectorizers of texts note the address of the stop words whose spelling they checked, and check them again where it
+    is another.
+    """
+    for part in _parts(node):
+        _forget_addresses(part)
+    state = node.get("content") if isinstance(node, dict) and node.get("__loader__") == "ObjectNode" else None
+    if state and state["__loader__"] == "DictNode":
+        noted = state["content"].get("_stop_words_id")
+        if noted and noted["__loader__"] == "JsonNode":
+            noted["content"] = "0"
+
+
+def _sort_sets(node: Any, dumped: zipfile.ZipFile) -> None:
+    """Sort the content of each set by what it is, whatever the numbers and names that skops gave it.
+
+    Args:
+        node: A part of the schema; changed, from the innermost sets outwards.
+        dumped: The file, whose members hold bytes and arrays.
+    """
+    for part in _parts(node):
+        _sort_sets(part, dumped)
+    content = _content_of_set(node) if isinstance(node, dict) else None
+    if content is not None:
+        content.sort(key=lambda part: json.dumps(_without_names(part, dumped), sort_keys=True))
+
+
+def _content_of_set(node: dict[str, Any]) -> list[Any] | None:
+    """Return what a set or frozen set holds; None of other objects, and of a class that has a separate order."""
+    loader, kind = node.get("__loader__"), None
+    if loader in ("SetNode", "ConstructorFromReduceNode"):
+        kind = getattr(sys.modules.get(node["__module__"]), node["__class__"], None)
+    content: list[Any] | None = None
+    if loader == "SetNode" and getattr(kind, "__iter__", None) is set.__iter__:
+        content = node["content"]
+    elif getattr(kind, "__iter__", None) is frozenset.__iter__ and kind.__reduce__ is frozenset.__reduce__:
+        content = node["content"]["content"][0]["content"]  # a tuple of one argument, which is a list
+    return content
+
+
+def _without_names(node: Any, dumped: zipfile.ZipFile) -> Any:
+    """Return a copy of a part of the schema without numbers of objects, and with hashes for names of members."""
+    if isinstance(node, list):
+        return [_without_names(part, dumped) for part in node]
+    if not isinstance(node, dict):
+        return node
+    named = {key: _without_names(part, dumped) for key, part in node.items() if not _is_number(key, part)}
+    if isinstance(node.get("file"), str):
+        named["file"] = hashlib.sha256(dumped.read(node["file"])).hexdigest()
+    return named
+
+
+def _is_number(key: str, part: Any) -> bool:
+    """Return whether an entry of the schema is the number of an object, and no attribute of that name."""
+    return key == "__id__" and isinstance(part, int)
+
+
 def _renumber(node: Any, numbers: dict[int, int], members: dict[str, str]) -> None:
-    """Number the objects of a schema in their order, and name the members after their objects.
+    """Number the objects of a schema in their order, and the members in the order in which objects name them.
 
     Args:
         node: A part of the schema; changed.
@@ -180,9 +251,8 @@ def _renumber(node: Any, numbers: dict[int, int], members: dict[str, str]) -> No
             node["__id__"] = numbers.setdefault(node["__id__"], len(numbers) + 1)
         if isinstance(node.get("file"), str):
             name = PurePath(node["file"])
-            number = numbers.setdefault(int(name.stem), len(numbers) + 1)
-            node["file"] = members.setdefault(str(name), f"{number}{name.suffix}")
-    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            node["file"] = members.setdefault(str(name), f"{len(members) + 1}{name.suffix}")
+    for part in _parts(node):
         _renumber(part, numbers, members)
 
 
