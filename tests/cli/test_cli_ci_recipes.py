@@ -24,12 +24,20 @@ RECIPES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "ci"
 COMMIT = "4f2a9c0"
 
 
+def recipe(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((RECIPES / name).read_text(encoding="utf-8"))
+    return found
+
+
 def steps_of(job: str) -> list[str]:
-    """Return the commands of a job, which are the same in both recipes but for the commit's variable."""
-    github = yaml.safe_load((RECIPES / "github-actions.yml").read_text(encoding="utf-8"))["jobs"][job]
-    gitlab = yaml.safe_load((RECIPES / "gitlab-ci.yml").read_text(encoding="utf-8"))
-    shown = [step["run"] for step in github["steps"] if "run" in step]
-    also = [*gitlab["default"]["before_script"], *gitlab[job]["script"]]
+    """Return the commands of a job, which are the same in both recipes but for the commit's variable.
+
+    In GitLab another job trains, and hands the files on.
+    """
+    gitlab = recipe("gitlab-ci.yml")
+    shown = [step["run"] for step in recipe("github-actions.yml")["jobs"][job]["steps"] if "run" in step]
+    assert gitlab[job]["needs"] == ["train"]
+    also = [*gitlab["default"]["before_script"], *gitlab["train"]["script"], *gitlab[job]["script"]]
     assert shown == [line.replace("CI_COMMIT_SHA", "COMMIT") for line in also]
     return [line for line in shown if not line.startswith("pip install")]
 
@@ -62,6 +70,26 @@ def runner(tmp_path: Path, database: Any, artifacts: Any, make_study: Any) -> Ca
 @pytest.mark.parametrize("job", ["gate", "public-comparison"])
 def test_both_recipes_do_the_same(job: str) -> None:
     assert steps_of(job)[0] == "python train.py"
+
+
+def test_the_commit_that_is_trained_is_the_one_that_is_named() -> None:
+    job = recipe("github-actions.yml")["jobs"]["gate"]
+    assert "pull_request.head.sha" in job["env"]["COMMIT"]
+    (checkout,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout")]
+    assert checkout["with"] == {"ref": "${{ env.COMMIT }}"}  # without it: a merge commit of GitHub's
+
+
+def test_the_training_does_not_get_the_secret() -> None:
+    github = recipe("github-actions.yml")
+    reached = [step for job in github["jobs"].values() for step in job["steps"] if "secrets." in str(step)]
+    assert [step["run"].split()[0] for step in reached] == ["./gate.sh"]
+    assert str(github).count("secrets.") == 1
+    gitlab = recipe("gitlab-ci.yml")
+    scoped = [job for job in gitlab.values() if "environment" in job]
+    assert [(job["environment"], job["script"][0].split()[0]) for job in scoped] == [
+        ({"name": "easeml", "action": "access"}, "./gate.sh")
+    ]
+    assert len(scoped[0]["script"]) == 1
 
 
 @pytest.mark.nightly
