@@ -205,22 +205,27 @@ def ensure_schemas(cursor: Cursor) -> None:
 # last vacuumed or analyzed: columns that only the owner may read. Advisory locks share the server's table of locks,
 # which one session could fill. A role that reads them before and after an answer
 # learns how much the referee wrote for it.
-CLOSE_STATISTICS = f"""
-DO $$
-DECLARE asked regprocedure;
-BEGIN
-  FOR asked IN
+_OPEN_FUNCTIONS = f"""
     SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
     AND p.proname ~ ('^(pg_stat_|pg_(relation|table|total_relation|indexes|database|tablespace)_size$'
                      '|pg_lock_status$|pg_current_wal_|pg_control_|pg_last_wal_|pg_logical_emit_message$'
                      '|pg_(try_)?advisory_(xact_)?lock(_shared)?$|lo_creat$|lo_create$|lo_from_bytea$'
                      '|pg_column_toast_chunk_id$|pg_notification_queue_usage$)')
     AND has_function_privilege('{WORKER}', p.oid, 'EXECUTE')
+""".strip()
+_OPEN_COLUMN = f"has_column_privilege('{WORKER}', 'pg_catalog.pg_class', 'reltuples', 'SELECT')"
+STATISTICS_ARE_OPEN = f"(EXISTS ({_OPEN_FUNCTIONS}) OR {_OPEN_COLUMN})"
+CLOSE_STATISTICS = f"""
+DO $$
+DECLARE asked regprocedure;
+BEGIN
+  FOR asked IN
+    {_OPEN_FUNCTIONS}
   LOOP
     EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', asked);
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}', asked);
   END LOOP;
-  IF has_column_privilege('{WORKER}', 'pg_catalog.pg_class', 'reltuples', 'SELECT') THEN
+  IF {_OPEN_COLUMN} THEN
     REVOKE SELECT ON pg_catalog.pg_class FROM PUBLIC;
     EXECUTE (SELECT format('GRANT SELECT (%s) ON pg_catalog.pg_class TO PUBLIC', string_agg(quote_ident(attname), ', '))
              FROM pg_catalog.pg_attribute WHERE attrelid = 'pg_catalog.pg_class'::regclass AND attnum > 0

@@ -242,7 +242,8 @@ def _tell_created(made: CreatedInstallation, folder: Path) -> None:
     click.echo(f"{made.database}: roles and database, schema {made.schema}; artifacts in {made.artifacts}")
     click.echo(f"{folder}: addresses of the roles, with passwords; owner.url is for upgrades and backups only")
     click.echo(f"next: airflow connections import --overwrite {folder / 'connection.json'}")
-    show_warnings([f"a superuser still has to run, in the database easeml: {one}" for one in made.left])
+    if made.left:
+        show_warnings(["\n".join(("a superuser still has to run, in the database easeml:", *made.left))])
 
 
 @db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))

@@ -40,7 +40,7 @@ class CreatedInstallation:
         schema: Revision of the schema; None where an administrator has to run ``sql`` first.
         artifacts: The place of models and data.
         files: Addresses of the roles, and the connection of Airflow: with passwords, readable by this account only.
-        left: What a superuser still has to do; empty with a superuser's address.
+        left: SQL that a superuser still has to run in the database; empty where all is as it should be.
         sql: For an administrator; None where it was run.
     """
 
@@ -100,8 +100,7 @@ def create_installation(
     finally:
         owner.close()
     files += _write_connection(folder, at, passwords[WORKER], place)
-    todo = tuple(f"{one.sql.splitlines()[0]}: {one.purpose}" for one in left)
-    return CreatedInstallation(_shown(at), revision, place, files, todo)
+    return CreatedInstallation(_shown(at), revision, place, files, tuple(map(str, left)))
 
 
 def print_installation(artifacts: str, folder: Path, at: ServerAddress) -> CreatedInstallation:

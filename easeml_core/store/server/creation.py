@@ -12,7 +12,7 @@ import base64
 import hashlib
 import hmac
 import os
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,8 +35,9 @@ from easeml_core.store.roles import (
     OWNER,
     PERSON,
     REFEREE,
+    RIGHTS,
     SCHEDULER,
-    TENANT,
+    STATISTICS_ARE_OPEN,
     VIEWER,
     WATCHING,
     WORKER,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from psycopg2.extensions import connection as Connection
+    from psycopg2.extensions import cursor as Cursor
 
 LOGINS = (OWNER, WORKER, REFEREE, SCHEDULER, DEVICE)
 OLDEST_SERVER = 150000
@@ -63,6 +65,28 @@ _AFTER_PASSWORD = (
     "not permitted to log",
 )
 
+_MEMBERS = ", ".join(f"'{role}'" for role in (*LOGINS[1:], *GROUPS))
+_MEMBERSHIPS = f"""
+SELECT g.rolname AS taken, m.rolname AS member, pg_get_userbyid(a.grantor) AS grantor
+FROM pg_auth_members a JOIN pg_roles g ON g.oid = a.roleid JOIN pg_roles m ON m.oid = a.member
+WHERE m.rolname IN ({_MEMBERS}) AND NOT (m.rolname = '{WORKER}' AND g.rolname IN ('{VIEWER}', '{PERSON}'))
+AND (g.rolname IN ('{OWNER}', {_MEMBERS}) OR g.rolsuper OR starts_with(g.rolname::text, 'pg_'))
+"""
+"""Memberships of our roles in each other, in superusers and in PostgreSQL's own roles that none of ours should have."""
+
+_TAKE_MEMBERSHIPS = f"""
+DO $$
+DECLARE given record;
+BEGIN
+  FOR given IN {_MEMBERSHIPS.strip()}
+  LOOP
+    EXECUTE format('REVOKE %I FROM %I', given.taken, given.member)
+      || CASE WHEN current_setting('server_version_num')::int < {FIRST_WITH_OPTIONS} THEN ''
+              ELSE format(' GRANTED BY %I CASCADE', given.grantor) END;
+  END LOOP;
+END $$
+""".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:
@@ -71,10 +95,17 @@ class Statement:
     Attributes:
         sql: Without a semicolon.
         purpose: What a superuser has to do it for; empty where a role with CREATEROLE and CREATEDB can.
+        needed: SQL expression that is true as long as there is something to do; empty for always. PostgreSQL only warns
+            where a role may not grant or revoke, so that the state afterwards says whether it was done.
     """
 
     sql: str
     purpose: str = ""
+    needed: str = ""
+
+    def __str__(self) -> str:
+        """The statement for psql, with its purpose."""
+        return f"-- {self.purpose}\n{self.sql};" if self.purpose else f"{self.sql};"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +161,9 @@ def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
         if role in passwords:
             made += f" LOGIN PASSWORD '{scram_verifier(passwords[role])}'"
         yield Statement(_unless("SELECT FROM pg_roles WHERE rolname = '{0}'", made, role))
+    yield from _rights_statements()
     for role in LOGINS:
         yield Statement(f"ALTER ROLE {role} LOGIN PASSWORD '{scram_verifier(passwords[role])}'")
-    yield Statement(f"REVOKE {TENANT} FROM {VIEWER}")  # an earlier version gave the viewer all rights of a login
     yield Statement(f"ALTER ROLE {WORKER} NOINHERIT")  # before PostgreSQL 16 this keeps the pages' roles apart
     options = membership(FIRST_WITH_OPTIONS, inherits=False, becomes=True)
     grant = f"GRANT {VIEWER}, {PERSON} TO {WORKER}"
@@ -141,7 +172,28 @@ def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
     for role, limits in LIMITS.items():
         for sql in limit_statements(role, limits):
             yield Statement(sql)
-    yield Statement(f"GRANT {', '.join(WATCHING)} TO {OWNER}", "`easeml scheduler` ends sessions that keep locks")
+    lacks = " OR ".join(f"NOT pg_has_role('{OWNER}', '{right}', 'MEMBER')" for right in WATCHING)
+    purpose = "`easeml scheduler` ends sessions that keep locks"
+    yield Statement(f"GRANT {', '.join(WATCHING)} TO {OWNER}", purpose, lacks)
+
+
+def _rights_statements() -> Iterator[Statement]:
+    """Yield what takes attributes and memberships back that a role must not have.
+
+    The owner keeps CREATEROLE: with it `easeml tenant login` makes roles.
+    """
+    purpose = "no role of ours has more rights than its work needs"
+    for role in (*LOGINS, *GROUPS):
+        of_role = f"EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}' AND ({{}}))"
+        rights, wrong = RIGHTS, "rolsuper OR rolcreatedb OR rolreplication OR rolbypassrls"
+        if role == OWNER:
+            rights = rights.replace("NOCREATEROLE ", "")
+        else:
+            wrong += " OR rolcreaterole"
+        yield Statement(f"ALTER ROLE {role} {rights}", purpose, of_role.format(wrong))
+        if role in GROUPS:
+            yield Statement(f"ALTER ROLE {role} NOLOGIN", purpose, of_role.format("rolcanlogin"))
+    yield Statement(_TAKE_MEMBERSHIPS, purpose, f"EXISTS ({_MEMBERSHIPS})")
 
 
 def database_statement() -> Statement:
@@ -162,7 +214,8 @@ def schema_statements() -> Iterator[Statement]:
         yield Statement(f"CREATE SCHEMA IF NOT EXISTS {schema} AUTHORIZATION {OWNER}")
         yield Statement(f"REVOKE ALL ON SCHEMA {schema} FROM PUBLIC")
         yield Statement(f"GRANT USAGE ON SCHEMA {schema} TO {', '.join(guests)}")
-    yield Statement(CLOSE_STATISTICS.strip(), "no role but the owner reads the statistics of sealed tables")
+    purpose = "no role but the owner reads the statistics of sealed tables"
+    yield Statement(CLOSE_STATISTICS.strip(), purpose, STATISTICS_ARE_OPEN)
 
 
 def psql_script(passwords: Mapping[str, str]) -> str:
@@ -284,19 +337,13 @@ class Administrator:
         """
         with closing(self._connect()) as opened, opened.cursor() as cursor:
             left = self._run(opened, [*role_statements(passwords)])
-            cursor.execute("SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
-            ((is_superuser,),) = cursor.fetchall()
-            borrowed = [] if is_superuser else [f"GRANT {OWNER} TO CURRENT_USER"]
-            for sql in borrowed:  # who makes a database for a role, or grants its rights, must be able to become it
-                cursor.execute(sql)
-            cursor.execute("SELECT FROM pg_database WHERE datname = %s", [EASEML_DATABASE])
-            if cursor.fetchone() is None:
-                self._run(opened, [database_statement()])
-            self._run(opened, [*door_statements()])
-            with closing(self._connect(EASEML_DATABASE)) as inside:
-                left += self._run(inside, [*schema_statements()])
-            if borrowed:
-                cursor.execute(f"REVOKE {OWNER} FROM CURRENT_USER")
+            with _as_owner(cursor):
+                cursor.execute("SELECT FROM pg_database WHERE datname = %s", [EASEML_DATABASE])
+                if cursor.fetchone() is None:
+                    self._run(opened, [database_statement()])
+                self._run(opened, [*door_statements()])
+                with closing(self._connect(EASEML_DATABASE)) as inside:
+                    left += self._run(inside, [*schema_statements()])
         return left
 
     def _connect(self, database: str | None = None, login: tuple[str, str] | None = None) -> Connection:
@@ -319,11 +366,14 @@ class Administrator:
         left = []
         with opened.cursor() as cursor:
             for statement in statements:
+                if not _is_needed(cursor, statement):
+                    continue
                 try:
                     cursor.execute(statement.sql)
                 except InsufficientPrivilege as error:
                     if not statement.purpose:
                         raise self._lacks_rights(str(self._url.username), str(error)) from error
+                if statement.needed and _is_needed(cursor, statement):
                     left.append(statement)
         return left
 
@@ -337,3 +387,34 @@ class Administrator:
 
 def _unless(found: str, sql: str, role: str) -> str:
     return f"DO $$ BEGIN IF NOT EXISTS ({found.format(role)}) THEN {sql}; END IF; END $$"
+
+
+def _is_needed(cursor: Cursor, statement: Statement) -> bool:
+    if not statement.needed:
+        return True
+    cursor.execute(f"SELECT {statement.needed}")
+    ((is_needed,),) = cursor.fetchall()
+    return bool(is_needed)
+
+
+@contextmanager
+def _as_owner(cursor: Cursor) -> Iterator[None]:
+    """Make the administrator a member of the owner: who makes a database for a role must be able to become it.
+
+    A membership that it has been given before stays; this one is taken back at the end, after an error too.
+    """
+    cursor.execute(
+        "SELECT rolsuper OR EXISTS (SELECT FROM pg_auth_members WHERE roleid = %s::regrole AND member = r.oid "
+        "AND (grantor = r.oid OR current_setting('server_version_num')::int < %s)) "
+        "FROM pg_roles r WHERE rolname = current_user",
+        [OWNER, FIRST_WITH_OPTIONS],
+    )
+    ((has_it,),) = cursor.fetchall()
+    if has_it:
+        yield
+        return
+    cursor.execute(f"GRANT {OWNER} TO CURRENT_USER")
+    try:
+        yield
+    finally:
+        cursor.execute(f"REVOKE {OWNER} FROM CURRENT_USER")

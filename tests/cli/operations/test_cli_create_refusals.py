@@ -82,3 +82,58 @@ def test_a_database_or_schema_of_others_is_left_as_it_is(run: Any, foreign: Serv
     execute(foreign, "ALTER SCHEMA sealed OWNER TO bob", database="easeml")
     refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign))
     assert "has the schema sealed in the database easeml, which is of bob" in refused.err
+
+
+def test_what_a_superuser_still_has_to_run_is_whole_and_ends_the_list(
+    run: Any, foreign: Server, tmp_path: Path
+) -> None:
+    words = (*WORDS, str(tmp_path / "new"))
+    told = run(*words, EASEML_ADMIN_URL=bob(foreign)).err
+    left = run(*words, "--json", EASEML_ADMIN_URL=bob(foreign)).json["left"]
+    may_watch = (
+        "SELECT has_function_privilege('easeml_worker', 'pg_stat_get_tuples_inserted(oid)', 'EXECUTE'), "
+        "has_column_privilege('easeml_worker', 'pg_class', 'reltuples', 'SELECT')"
+    )
+    assert execute(foreign, may_watch, database="easeml") == [(True, True)]
+    assert all(one in told for one in left)
+    execute(foreign, *left, database="easeml")
+    assert execute(foreign, may_watch, database="easeml") == [(False, False)]
+    assert run(*words, "--json", EASEML_ADMIN_URL=bob(foreign)).json["left"] == []
+
+
+def test_a_repeated_run_takes_back_rights_and_memberships(run: Any, foreign: Server, tmp_path: Path) -> None:
+    words = (*WORDS, str(tmp_path / "new"), "--json")
+    run(*words, EASEML_ADMIN_URL=superuser(foreign))
+    given = (
+        "ALTER ROLE easeml_worker BYPASSRLS",
+        "ALTER ROLE easeml_person LOGIN",
+        "GRANT easeml_referee TO easeml_worker",
+    )
+    execute(foreign, *given)
+    strong = (
+        "SELECT rolname FROM pg_roles WHERE rolname ~ '^easeml_' AND rolbypassrls OR rolname = 'easeml_person' AND "
+        "rolcanlogin UNION ALL SELECT 'member' WHERE pg_has_role('easeml_worker', 'easeml_referee', 'MEMBER')"
+    )
+    assert len(execute(foreign, strong)) == 3
+    assert run(*words, EASEML_ADMIN_URL=superuser(foreign)).json["left"] == []
+    assert execute(foreign, strong) == []
+
+
+def test_a_role_without_the_right_to_take_rights_back_says_so(run: Any, foreign: Server, tmp_path: Path) -> None:
+    words = (*WORDS, str(tmp_path / "new"), "--json")
+    run(*words, EASEML_ADMIN_URL=bob(foreign))
+    execute(foreign, "ALTER ROLE easeml_worker BYPASSRLS", "GRANT easeml_referee TO easeml_worker")
+    left = run(*words, EASEML_ADMIN_URL=bob(foreign)).json["left"]
+    assert any("ALTER ROLE easeml_worker" in one for one in left)
+    execute(foreign, *left, database="easeml")
+    assert run(*words, EASEML_ADMIN_URL=bob(foreign)).json["left"] == []
+    assert execute(foreign, "SELECT pg_has_role('easeml_worker', 'easeml_referee', 'MEMBER')") == [(False,)]
+
+
+def test_a_failed_run_takes_the_membership_of_the_owner_back(run: Any, foreign: Server, tmp_path: Path) -> None:
+    execute(foreign, "ALTER ROLE bob CONNECTION LIMIT 1")  # a second connection, into our database, is refused
+    failed = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign))
+    assert "too many connections" in failed.err
+    assert execute(foreign, "SELECT pg_has_role('bob', 'easeml_owner', 'USAGE')") == [(False,)]
+    execute(foreign, "ALTER ROLE bob CONNECTION LIMIT -1")
+    assert run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=bob(foreign)).status == 0
