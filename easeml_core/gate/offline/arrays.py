@@ -104,7 +104,7 @@ def _read(name: str, value: Any, *, complete: bool) -> _Given:
         raise InvalidInputError(message)
     if isinstance(value, list | tuple):
         values = list(value)
-    elif hasattr(value, "index") and hasattr(value, "tolist"):  # a pandas Series
+    elif hasattr(getattr(value, "index", None), "tolist"):  # a pandas Series; of other sequences it is a method
         values, index = value.tolist(), value.index.tolist()
     elif hasattr(value, "__array__"):
         array = value if isinstance(value, np.ma.MaskedArray) else np.asarray(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,6 +77,7 @@ A, B = pd.Series([1, 0], index=["a", "b"]), pd.Series([0, 1], index=["b", "a"])
         ("10", [1, 0], [1, 0], "got str"),
         ([1, 0], {1, 0}, [1, 0], "got set"),
         ([1, 0], {"a": 1}, [1, 0], "got dict"),
+        ([1, 0], array("i", [1, 0]), [1, 0], "old must be one class for each example: a list, a NumPy array"),
         ([1, 0], pd.DataFrame({"x": [1, 0]}), [1, 0], "got a table with the columns 'x': take one of them"),
         (A, B, np.array([1, 0]), "old and labels are Series whose indexes differ, and new has none"),
         (
