@@ -216,8 +216,8 @@ def results_table(quality: Any, cost: Any = None) -> Table:
     Args:
         quality: Qualities in [0, 1], shape ``(n_tenants, n_candidates)``; NaN or None where the candidate is not
             available. The index and the columns of a DataFrame are the names, else the rows are tenant_001, ...
-        cost: Costs > 0 in any unit, same shape. Two DataFrames are matched by their names, in any order. None when all
-            costs are 1.
+        cost: Costs > 0 in any unit, same shape. Two DataFrames are matched by their names, in any order; a DataFrame
+            beside a table without names is refused. None when all costs are 1.
 
     Raises:
         ShapeError: A table has not two dimensions, or another shape than the other.
@@ -234,7 +234,13 @@ def results_table(quality: Any, cost: Any = None) -> Table:
     priced, costs = _values("cost", cost)
     if costs.shape != qualities.shape:
         raise ShapeError(priced.source, costs.shape, f"{qualities.shape}, as quality has")
-    if hasattr(quality, "columns") and hasattr(cost, "columns"):
+    if hasattr(quality, "columns") != hasattr(cost, "columns"):
+        message = (
+            f"quality is a {type(quality).__name__} and cost a {type(cost).__name__}, so names cannot be matched; give "
+            "two DataFrames, or two tables without names that have the same order"
+        )
+        raise InvalidInputError(message)
+    if hasattr(quality, "columns"):
         rows = _same_names(priced, priced.keys, cells.keys, "row")
         columns = _same_names(priced, priced.columns, cells.columns, "column")
         _check_costs(priced, costs, available=_placed(~np.isnan(qualities), rows, columns))
