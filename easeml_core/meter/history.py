@@ -211,7 +211,8 @@ def replay(
     Args:
         plan: Of ``plan``.
         history: A DataFrame or mappings with ``submission``, ``validation_loss`` and ``test_errors``, and ``team``
-            where teams share the set; or the path of a CSV file with these columns.
+            where teams share the set; or the path of a CSV file with these columns. The submissions ``1`` and ``"1"``
+            are the same.
         examples: n >= 1, size of the sealed set.
         budget: Rules of the overfitting budget, such as ``signal above range 2``.
         seed: With the method ``dithered``: seed of the shifts.
@@ -274,9 +275,10 @@ def _row_of(row: Any, place: int, examples: int, teams: int) -> Submitted:
     if missing:
         message = f"{where}: it lacks {', '.join(missing)}; give {', '.join(COLUMNS)}"
         raise InvalidInputError(message)
-    name = _plain(row["submission"])
-    if not (type(name) is int or (isinstance(name, str) and name)):
-        message = f"{where}, column submission: must be a name or a whole number, got {name!r}"
+    given = _plain(row["submission"])
+    name = _named(given) if isinstance(given, str) else given
+    if type(name) is not int and not (isinstance(name, str) and name):
+        message = f"{where}, column submission: must be a name or a whole number, got {given!r}"
         raise InvalidInputError(message)
     return Submitted(
         submission=name,
@@ -284,6 +286,13 @@ def _row_of(row: Any, place: int, examples: int, teams: int) -> Submitted:
         test_errors=_checked_count(row["test_errors"], f"{where}, column test_errors", 0, examples),
         team=_checked_count(row["team"], f"{where}, column team", 1, teams) if "team" in row else 1,
     )
+
+
+def _named(text: str) -> str | int:
+    """Return a submission's name, or its number where the text is one: a file and values must mean the same one."""
+    name = text.strip()
+    numbered = name.isascii() and name.isdigit() and str(int(name[:18])) == name
+    return int(name) if numbered else name
 
 
 def _plain(value: Any) -> Any:
@@ -410,13 +419,11 @@ def _submitted(
         message = f"{where}: {len(row)} fields, the header has {columns}"
         raise InvalidInputError(message)
     texts = {name: row[place].strip() for name, place in places.items()}
-    name = texts["submission"]
-    if not name:
+    if not texts["submission"]:
         message = f"{where}, column submission: empty; give every submission a name or a number"
         raise InvalidInputError(message)
-    numbered = name.isascii() and name.isdigit() and str(int(name[:18])) == name
     return Submitted(
-        submission=int(name) if numbered else name,
+        submission=_named(texts["submission"]),
         validation_loss=_share(texts["validation_loss"], where),
         test_errors=_count(texts["test_errors"], f"{where}, column test_errors", 0, examples),
         team=_count(texts["team"], f"{where}, column team", 1, teams) if "team" in texts else 1,

@@ -32,6 +32,13 @@ def test_a_history_of_any_form_gives_the_same_answers(tmp_path: Path) -> None:
     assert "alert at submission" in found[0]._repr_html_()
 
 
+def test_a_number_that_came_as_a_text_is_the_same_submission() -> None:
+    rows = [ROWS[0] | {"submission": name} for name in (1, "1", " 1 ", np.int64(1))]
+    again = easeml.meter.replay(PLAN, rows, examples=2000).report().readings
+    assert all(each == again[0] for each in again)
+    assert again[0].submission == 1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -42,6 +49,7 @@ def test_a_history_of_any_form_gives_the_same_answers(tmp_path: Path) -> None:
         ({"validation_loss": True}, "got True"),
         ({"validation_loss": "0.2"}, "got '0.2'"),
         ({"submission": None}, "column submission: must be a name or a whole number, got None"),
+        ({"submission": " "}, "column submission: must be a name or a whole number, got ' '"),
         ({"submission": "m1"}, "submission 'm1' comes twice with different numbers"),
         ({"team": 2}, "column team: must be a whole number from 1 to 1, got 2"),
     ],
