@@ -2,8 +2,9 @@
 
 Under Airflow's own executor the next scheduler resets every task that ran under a killed one: the training that still
 runs is ended, and begins anew. A scheduler that ends by an error, such as a database that is away, waits for its
-running tasks before it ends, which can be hours without a scheduler. And an idle worker that is killed keeps the lock
-of the queue, after which no task starts (LocalExecutor of Airflow 3.3: ``multiprocessing.SimpleQueue``).
+running tasks before it ends, which can be hours without a scheduler. An idle worker that is killed keeps the lock of
+the queue, after which no task starts (LocalExecutor of Airflow 3.3: ``multiprocessing.SimpleQueue``). And a task whose
+worker is killed before it has begun stays queued for ``[scheduler] task_queued_timeout``, ten minutes.
 
 In Airflow's configuration: ``[core] executor = easeml_airflow.executors.AdoptingLocalExecutor``.
 """
@@ -16,23 +17,28 @@ import os
 import select
 import socket
 import sys
+import time
+from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any
 
 import psutil
 from airflow.executors.local_executor import LocalExecutor
+from airflow.models.taskinstance import TaskInstance
 from airflow.utils.net import get_hostname
+from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.models.taskinstance import TaskInstance
-
 MESSAGE_BYTES = 1 << 20
 """The longest message between scheduler and workers, which say which task is to run and what became of it."""
 
 WORKER_TITLE = "airflow worker -- LocalExecutor"
+LOST_SECONDS = 10.0
+"""How long no worker may hold a task that was handed out before it is looked for."""
+
 CLOCK_SECONDS = 2.0
 """By how much the clocks of a process's start and of heartbeats may differ."""
 
@@ -76,12 +82,24 @@ class PacketQueue:
         self._writer.close()
 
 
+@dataclass(slots=True)
+class _HandedOut:
+    """A task that was handed to the workers, and the monotonic time when a worker, or the queue, last had it."""
+
+    workload: Any
+    seen_at: float
+
+
 class AdoptingLocalExecutor(LocalExecutor):
     """LocalExecutor whose tasks outlive a scheduler that was killed or ended by an error, and are adopted by the next.
 
     A worker of a killed scheduler sees its task to its end, by way of the API server as always, then ends. Adopted
     tasks take no place of the new scheduler's parallelism; pools count them.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[no-untyped-call]  # Airflow's
+        self._handed_out: dict[Any, _HandedOut] = {}
 
     def start(self) -> None:
         """Start the workers, with queues that a killed worker cannot block."""
@@ -93,6 +111,37 @@ class AdoptingLocalExecutor(LocalExecutor):
         self.workers = {}
         self._unread_messages = multiprocessing.Value(ctypes.c_uint)
         self._spawn_workers_with_gc_freeze(self.parallelism)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def _process_workloads(self, workload_list: Sequence[Any]) -> None:
+        for workload in workload_list:
+            if hasattr(workload, "ti"):
+                self._handed_out[workload.key] = _HandedOut(workload, time.monotonic())
+        super()._process_workloads(workload_list)  # type: ignore[no-untyped-call]  # Airflow's
+
+    def sync(self) -> None:
+        """Read results, start workers in place of dead ones, and hand out again what a worker took along."""
+        super().sync()
+        running: set[Any] = self.running
+        self._handed_out = {key: one for key, one in self._handed_out.items() if key in running}
+        if self._handed_out and self.is_mp_using_fork:
+            self._hand_out_again()
+
+    def _hand_out_again(self) -> None:
+        """Hand out a task again that no worker has, and that has not begun: its worker was killed on the way to it."""
+        held = " ".join(_titles(self.workers))
+        now, is_queue_empty = time.monotonic(), self.activity_queue.empty()
+        for one in self._handed_out.values():
+            ti_id = str(one.workload.ti.id)
+            if not is_queue_empty or ti_id in held:
+                one.seen_at = now
+            elif now - one.seen_at > LOST_SECONDS:
+                one.seen_at = now
+                if is_queued(ti_id):
+                    self.log.warning("task instance %s is handed out again: its worker was killed", ti_id)
+                    self.activity_queue.put(one.workload)
+                    with self._unread_messages:
+                        self._unread_messages.value += 1
+                    self._check_workers()  # type: ignore[no-untyped-call]  # Airflow's
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Those that cannot be adopted: all but the ones that a worker of an earlier scheduler runs on this machine."""
@@ -112,6 +161,25 @@ class AdoptingLocalExecutor(LocalExecutor):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)  # Python would wait for the workers
+
+
+def _titles(pids: Sequence[int] | dict[int, Any]) -> list[str]:
+    """What the processes show; a worker shows the task that it has taken."""
+    found = []
+    for pid in pids:
+        try:
+            found.append(" ".join(psutil.Process(pid).cmdline()))
+        except psutil.Error:
+            continue
+    return found
+
+
+def is_queued(ti_id: str) -> bool:
+    """Whether the task instance waits to begin, by Airflow's database."""
+    kind = TaskInstance.id.type.python_type  # a text in Airflow 3.1, else a UUID
+    with create_session() as session:
+        ti = session.get(TaskInstance, kind(ti_id))
+        return ti is not None and ti.state == TaskInstanceState.QUEUED
 
 
 def is_run_by_a_worker(ti: TaskInstance) -> bool:

@@ -6,13 +6,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
+from airflow.executors.base_executor import BaseExecutor
 from airflow.executors.local_executor import LocalExecutor
 from airflow.utils.net import get_hostname
+from setproctitle import setproctitle
 
 from easeml_airflow import executors
 from easeml_airflow.executors import AdoptingLocalExecutor, PacketQueue, is_run_by_a_worker
@@ -52,6 +56,62 @@ def test_a_reader_that_is_killed_while_it_waits_blocks_no_other():
     asked.close()
     workers[1].join(20)
     assert workers[1].exitcode == 7  # the writer is gone, so it ended by itself
+
+
+@dataclass
+class Workload:
+    """As much of a task as executor and workers look at."""
+
+    key: str
+    ti: SimpleNamespace
+    queued_tasks: None = None
+    running_state = None
+    success_state, failure_state = "success", "failed"
+
+    @property
+    def display_name(self):
+        return self.ti.id
+
+
+def never_ends_at_first(workload, *, proctitle, **_):
+    setproctitle(proctitle)
+    runs = Path(os.environ["RUNS"])
+    with runs.open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    if len(runs.read_text().split()) == 1:
+        time.sleep(600)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_a_task_whose_worker_is_killed_before_it_begins_is_handed_out_again(has_begun, monkeypatch, tmp_path):
+    runs = tmp_path / "runs"
+    monkeypatch.setenv("RUNS", str(runs))
+    monkeypatch.setattr(executors.LocalExecutor, "run_workload", staticmethod(never_ends_at_first))
+    monkeypatch.setattr(BaseExecutor, "run_workload", staticmethod(never_ends_at_first))
+    monkeypatch.setattr(executors, "LOST_SECONDS", 0.1)
+    looks = []
+    monkeypatch.setattr(executors, "is_queued", lambda ti_id: looks.append(ti_id) or not has_begun)
+    executor = AdoptingLocalExecutor(parallelism=2)
+    executor.start()
+    try:
+        workload = Workload("task", SimpleNamespace(id="01a22e30"))
+        executor.queued_tasks["task"] = workload
+        executor.running.add("task")
+        executor._process_workloads([workload])
+        until(lambda: any("01a22e30" in title for title in executors._titles(executor.workers)))
+        executor.sync()
+        assert looks == []  # a worker has it
+        os.kill(int(runs.read_text()), signal.SIGKILL)
+        until(lambda: executor.sync() or looks)
+        if has_begun:  # its heartbeat tells what became of it
+            assert executor.activity_queue.empty()
+            assert len(runs.read_text().split()) == 1
+        else:
+            until(lambda: executor.sync() or "task" not in executor.running)
+            assert len(runs.read_text().split()) == 2
+    finally:
+        for worker in executor.workers.values():
+            worker.kill()
 
 
 def ti_of(pid, changes):
