@@ -9,9 +9,11 @@ upgrade replaces unchanged copies, and refuses the others.
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import json
 import os
+import stat
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -184,8 +186,10 @@ def _read_dag(path: Path) -> ExampleDag:
 
 def _dag_calls(tree: ast.Module) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("DAG", "dag"):
-            yield node
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if name in ("DAG", "dag"):
+                yield node
 
 
 def _chosen(shipped: Sequence[ExampleDag], names: Sequence[str]) -> list[ExampleDag]:
@@ -218,9 +222,9 @@ def _read_record(target: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        files: Any = json.loads(path.read_text(encoding="utf-8"))["files"]
+        files: Any = json.loads(_read_start(path))["files"]
         return {str(name): str(digest) for name, digest in files.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         message = f"{path} is no record of copied DAGs ({reason_of(error)}): remove it, and give --force"
         raise StateError(message) from error
 
@@ -229,7 +233,7 @@ def _state_of(path: Path, dag: ExampleDag, recorded: str | None) -> FileState:
     if not path.exists():
         return "written"
     try:
-        found = _digest(path.read_bytes())
+        found = _digest(_read_start(path))
     except OSError as error:
         message = f"{path} cannot be read: {reason_of(error)}"
         raise StateError(message) from error
@@ -263,9 +267,10 @@ def _refuse_doubles(target: Path, own: dict[str, Path]) -> None:
 def _ids_in(path: Path) -> set[str]:
     """Return the ids of the DAGs that a file defines by a constant; empty where it is no Python."""
     try:
-        content = path.read_bytes() if path.stat().st_size <= LARGEST_BYTES else b""
-        tree = ast.parse(content) if b"easeml_" in content else ast.Module([], [])
-    except (OSError, ValueError, SyntaxError, RecursionError):  # Airflow reads no DAG from it either
+        content = _read_start(path)
+        is_searched = len(content) <= LARGEST_BYTES and b"easeml_" in content
+        tree = ast.parse(content) if is_searched else ast.Module([], [])
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # Airflow reads no DAG from it either
         return set()
     named = {
         word.value.value
@@ -274,6 +279,19 @@ def _ids_in(path: Path) -> set[str]:
         if word.arg == "dag_id" and isinstance(word.value, ast.Constant)
     }
     return {str(name) for name in named}
+
+
+def _read_start(path: Path) -> bytes:
+    """Return a file's bytes, at most one more than are searched; a pipe or a device is an error and does not wait.
+
+    Raises:
+        OSError: It is no file, or cannot be read.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(opened, "rb") as file:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "is no file", str(path))
+        return file.read(LARGEST_BYTES + 1)
 
 
 def _write(target: Path, made: bool, states: dict[ExampleDag, FileState], record: dict[str, str]) -> None:

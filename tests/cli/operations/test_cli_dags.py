@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,19 @@ def test_a_dag_of_the_same_id_in_another_file_is_refused(text: str, run: Any, sh
     assert f"dags/team/ours.py has a DAG of the id {STREAM}" in answer.err
     assert not (tmp_path / "dags" / "easeml_notify.py").exists()
     assert states(run("dags", "copy", "dags", "easeml_notify", "--json")) == {"easeml_notify": "written"}
+
+
+def test_what_is_no_file_and_deep_code_do_not_stop_a_copy(run: Any, shipped: Path, tmp_path: Path) -> None:
+    target = tmp_path / "dags"
+    target.mkdir()
+    (target / "chain.py").write_text(f"# easeml_\nx = a{'.f(1)' * 400}\n")
+    (target / "endless.py").symlink_to("/dev/zero")
+    os.mkfifo(target / "pipe.py")  # has no writer: to open it for reading waits
+    assert states(run("dags", "copy", str(target), "--json")) == {"easeml_notify": "written", STREAM: "written"}
+    (target / f"{STREAM}.py").unlink()
+    os.mkfifo(target / f"{STREAM}.py")
+    refused = run("dags", "copy", str(target))
+    assert (refused.status, "is no file" in refused.err) == (2, True)
 
 
 @pytest.mark.parametrize(
