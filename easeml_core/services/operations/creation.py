@@ -9,6 +9,8 @@ passwords; the connection once the artifacts are known to be the installation's.
 from __future__ import annotations
 
 import json
+import os
+import stat
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,13 +138,15 @@ def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
     """Return the passwords that an earlier call has written, by role.
 
     Raises:
-        StateError: A file cannot be read, or has the address of another server or database.
+        StateError: A file cannot be read, or others may have written it, or it has the address of another server or
+            database.
     """
     found = {}
+    _refuse_foreign(folder, forbidden=0o022, remedy="chmod go-w")
     for role in LOGINS:
         path = folder / _file_of(role)
         try:
-            if path.exists():
+            if _refuse_foreign(path, forbidden=0o077, remedy="chmod 600"):
                 parts = urlsplit(path.read_text(encoding="utf-8").strip())
                 if parts.username == role and parts.password:
                     _refuse_another(path, f"{parts.hostname}:{parts.port or 5432}{parts.path}", at)
@@ -151,6 +155,29 @@ def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
             message = f"{path} cannot be read: {reason_of(error)}"
             raise StateError(message) from error
     return found
+
+
+def _refuse_foreign(path: Path, *, forbidden: int, remedy: str) -> bool:
+    """Return whether there is a file or folder; refuse one that others may have made, changed or read."""
+    try:
+        about = path.lstat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        message = f"{path} cannot be read: {reason_of(error)}"
+        raise StateError(message) from error
+    if stat.S_ISLNK(about.st_mode):
+        problem = "is a link: give the folder itself, with files in it"
+    elif not (stat.S_ISREG(about.st_mode) or stat.S_ISDIR(about.st_mode)):
+        problem = "is no file: remove it"
+    elif about.st_uid != os.geteuid():
+        problem = "is of another account: run this as the account that owns it, or name another folder with --secrets"
+    elif about.st_mode & forbidden:
+        problem = f"is open to other accounts: if its passwords are still yours alone, {remedy} {path}"
+    else:
+        return True
+    message = f"{path} {problem}"
+    raise StateError(message)
 
 
 def _refuse_another(path: Path, stored: str, at: ServerAddress) -> None:

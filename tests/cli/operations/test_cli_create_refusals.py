@@ -70,6 +70,26 @@ def test_a_folder_of_another_installation_changes_no_password(run: Any, foreign:
     logs_in(here)
 
 
+def test_passwords_that_others_may_have_planted_are_refused(run: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    words = ("db", "create", "--print", "--artifacts", "models", "--host", "db", "--secrets")
+    assert run(*words, str(folder)).status == 0
+    address = folder / "referee.url"
+    folder.chmod(0o770)
+    assert "chmod go-w" in run(*words, str(folder)).err
+    folder.chmod(0o755)
+    address.chmod(0o640)
+    assert "chmod 600" in run(*words, str(folder)).err
+    address.chmod(0o600)
+    (tmp_path / "link").symlink_to(folder)
+    assert "is a link" in run(*words, str(tmp_path / "link")).err
+    address.rename(folder / "elsewhere")
+    address.symlink_to(folder / "elsewhere")
+    assert "is a link" in run(*words, str(folder)).err
+    address.unlink()
+    assert run(*words, str(folder)).status == 0
+
+
 def test_a_database_or_schema_of_others_is_left_as_it_is(run: Any, foreign: Server, tmp_path: Path) -> None:
     execute(foreign, "CREATE ROLE app LOGIN PASSWORD 'hunter2'", "CREATE DATABASE easeml OWNER bob")
     refused = run(*WORDS, str(tmp_path / "new"), EASEML_ADMIN_URL=superuser(foreign))
