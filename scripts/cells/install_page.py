@@ -13,8 +13,8 @@ EXPECTED = (
     "pip install", "easeml db create", "airflow connections import", "airflow pools set", "easeml dags copy",
     "easeml referee",
 )  # fmt: skip
-ADMIN, STATE, DAGS = "postgresql://postgres:...@db:5432/postgres", "/var/lib/easeml", "/opt/airflow/dags"
-"""What a reader replaces: the administrator's address, a folder for state, Airflow's folder of DAGs."""
+ADMIN, STATE, DAGS = "admin.url", "/var/lib/easeml", "/opt/airflow/dags"
+"""What a reader replaces: the file with the administrator's address, a folder for state, Airflow's folder of DAGs."""
 
 DIST, CONSTRAINTS = "dist", "constraints/3.3.txt"
 """What a reader has in the clone, and the constraints of another Airflow."""

@@ -174,7 +174,10 @@ def _database_of_airflow(server: Server) -> str:
 
 def _install_as_the_page_says(cell: StockAirflow, admin: str) -> None:
     """Run the commands of the install page after the first, and leave the referee running."""
-    commands = page_commands({ADMIN: admin, STATE: str(cell.folder), DAGS: str(cell.folder / "dags")})
+    address = cell.folder / "administrator"
+    address.touch(mode=0o600)
+    address.write_text(admin, encoding="utf-8")
+    commands = page_commands({ADMIN: str(address), STATE: str(cell.folder), DAGS: str(cell.folder / "dags")})
     for line in commands.once:
         run(["bash", "-c", line], env=cell.variables, cwd=cell.folder)
     cell.variables["EASEML_DATABASE_URL"] = cell.address("worker")

@@ -173,7 +173,7 @@ class RoleAddress:
 
 @db.command(
     epilog=example(
-        "easeml db create --admin postgresql://postgres:...@db:5432/postgres --artifacts /var/lib/easeml/artifacts",
+        "easeml db create --artifacts /var/lib/easeml/artifacts",
         "easeml db create --print --host db --artifacts /var/lib/easeml/artifacts > easeml.sql",
     )
 )
@@ -182,7 +182,7 @@ class RoleAddress:
     metavar="URL",
     envvar="EASEML_ADMIN_URL",
     show_envvar=True,
-    help="Address of a superuser, or of a role with CREATEROLE and CREATEDB.",
+    help="Address of a superuser, or of a role with CREATEROLE and CREATEDB; with a password, give the variable.",
 )
 @click.option(
     "--artifacts", metavar="PLACE", required=True, help="Folder or address (s3://BUCKET/PATH) of models and data."
