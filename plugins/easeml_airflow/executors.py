@@ -121,27 +121,33 @@ class AdoptingLocalExecutor(LocalExecutor):
     def sync(self) -> None:
         """Read results, start workers in place of dead ones, and hand out again what a worker took along."""
         super().sync()
-        running: set[Any] = self.running
-        self._handed_out = {key: one for key, one in self._handed_out.items() if key in running}
         if self._handed_out and self.is_mp_using_fork:
             self._hand_out_again()
+
+    def change_state(self, key: Any, state: Any, *arguments: Any, **named: Any) -> None:
+        """Note what became of a task; the worker has it no more, unless it says that it runs."""
+        if state != TaskInstanceState.RUNNING:
+            self._handed_out.pop(key, None)
+        super().change_state(key, state, *arguments, **named)
 
     def _hand_out_again(self) -> None:
         """Hand out a task again that no worker has, and that has not begun: its worker was killed on the way to it."""
         held = " ".join(_titles(self.workers))
         now, is_queue_empty = time.monotonic(), self.activity_queue.empty()
-        for one in self._handed_out.values():
+        for key, one in list(self._handed_out.items()):
             ti_id = str(one.workload.ti.id)
             if not is_queue_empty or ti_id in held:
                 one.seen_at = now
             elif now - one.seen_at > LOST_SECONDS:
                 one.seen_at = now
-                if is_queued(ti_id):
-                    self.log.warning("task instance %s is handed out again: its worker was killed", ti_id)
-                    self.activity_queue.put(one.workload)
-                    with self._unread_messages:
-                        self._unread_messages.value += 1
-                    self._check_workers()  # type: ignore[no-untyped-call]  # Airflow's
+                if not is_queued(ti_id):  # it has begun, so its heartbeat says what becomes of it
+                    del self._handed_out[key]
+                    continue
+                self.log.warning("task instance %s is handed out again: its worker was killed", ti_id)
+                self.activity_queue.put(one.workload)
+                with self._unread_messages:
+                    self._unread_messages.value += 1
+                self._check_workers()  # type: ignore[no-untyped-call]  # Airflow's
 
     def try_adopt_task_instances(self, tis: Sequence[TaskInstance]) -> Sequence[TaskInstance]:
         """Those that cannot be adopted: all but the ones that a worker of an earlier scheduler runs on this machine."""

@@ -96,7 +96,6 @@ def test_a_task_whose_worker_is_killed_before_it_begins_is_handed_out_again(has_
     try:
         workload = Workload("task", SimpleNamespace(id="01a22e30"))
         executor.queued_tasks["task"] = workload
-        executor.running.add("task")
         executor._process_workloads([workload])
         until(lambda: any("01a22e30" in title for title in executors._titles(executor.workers)))
         executor.sync()
@@ -107,8 +106,10 @@ def test_a_task_whose_worker_is_killed_before_it_begins_is_handed_out_again(has_
             assert executor.activity_queue.empty()
             assert len(runs.read_text().split()) == 1
         else:
-            until(lambda: executor.sync() or "task" not in executor.running)
+            until(lambda: executor.sync() or executor.event_buffer)
+            assert executor.event_buffer["task"][0] == "success"
             assert len(runs.read_text().split()) == 2
+        assert executor._handed_out == {}
     finally:
         for worker in executor.workers.values():
             worker.kill()
