@@ -362,8 +362,9 @@ def test_a_blocking_listener_wakes_at_once(database: Any, stop: threading.Event)
 
 def test_a_blocking_listener_finds_what_came_while_its_owner_worked(database: Any, stop: threading.Event) -> None:
     with BlockingListener(database.referee.dsn, REFEREE_CHANNEL) as listener:
-        call(database)
-        call(database)
+        with database.worker.begin() as tx:  # of one transaction, so that the server sends both at once
+            notify(tx, "request:1", channel=REFEREE_CHANNEL)
+            notify(tx, "request:2", channel=REFEREE_CHANNEL)
         select.select([listener._connection], [], [], SOON)  # they have arrived, and none has been read
         assert seconds(listener, 60, stop) < SOON
         assert seconds(listener, 0.1, stop) >= 0.1  # two calls before one look are one

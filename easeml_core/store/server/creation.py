@@ -135,8 +135,8 @@ def scram_verifier(password: str) -> str:
         InvalidInputError: It has other characters, which SASLprep would have to prepare.
 
     Example:
-        >>> scram_verifier("secret").partition(":")[0][:19]
-        'SCRAM-SHA-256$4096:'
+        >>> scram_verifier("secret").partition(":")[0]
+        'SCRAM-SHA-256$4096'
     """
     if not password.isascii():
         message = "a password of a role must be of ASCII letters, digits and signs: take another for it"
