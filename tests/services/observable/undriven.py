@@ -147,6 +147,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.server.airflow_runs"),
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
         *("easeml_core.models.predict", "easeml_core.sandbox.child_start"),
+        "easeml_core.services.operations.monitoring",
     ),
     *_undriven(
         Kind.VALUE,
