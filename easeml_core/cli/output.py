@@ -37,6 +37,41 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def process_options(alive: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add what a process that keeps running tells others: ``--health-port``, ``--metrics-port`` and ``--log-format``.
+
+    Args:
+        alive: What the process does while it is well, for the help.
+    """
+    options = (
+        click.option(
+            "--health-port",
+            type=click.IntRange(1, 65535),
+            help=f"Answer GET /health on this port of 127.0.0.1: 200 while it {alive}, else 503; default: none.",
+        ),
+        click.option(
+            "--metrics-port",
+            type=click.IntRange(1, 65535),
+            help="Answer GET /metrics on this port of 127.0.0.1, in Prometheus' text format; any process of this host "
+            "may ask. Needs the extra metrics; default: none.",
+        ),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
+        ),
+    )
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def show_json(value: Any) -> None:
     """Write one JSON document to standard output; ``value`` is of any type that ``to_json`` takes."""
     click.echo(json.dumps(to_json(value), indent=2))

@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.evidence import keys_option
-from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError
 
@@ -115,24 +115,7 @@ class AnsweredRequests:
     multiple=True,
     help="Git repository of an Airflow bundle: its tag easeml/production/STUDY follows production. Repeatable.",
 )
-@click.option(
-    "--health-port",
-    type=click.IntRange(1, 65535),
-    help="Answer GET /health on this port of 127.0.0.1: 200 while it extends its lease, else 503; default: none.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    help="Answer GET /metrics on this port of 127.0.0.1, in Prometheus' text format; any process of this host may ask. "
-    "Needs the extra metrics; default: none.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
-)
+@process_options("extends its lease")
 @keys_option
 @artifacts_option
 @database_option

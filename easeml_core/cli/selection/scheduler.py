@@ -8,7 +8,7 @@ import threading
 import click
 
 from easeml_core.cli.connection import database_option, open_store
-from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.config import POLICIES
 from easeml_core.encoding import typed_record
 
@@ -24,24 +24,7 @@ class DecidedRequests:
 @click.option("--once", is_flag=True, help="Decide the requests there are, then stop.")
 @click.option("--policy", type=click.Choice(POLICIES), help="How to choose; default: the installation's policy.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
-@click.option(
-    "--health-port",
-    type=click.IntRange(1, 65535),
-    help="Answer GET /health on this port of 127.0.0.1: 200 while it writes that it lives, else 503; default: none.",
-)
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(1, 65535),
-    help="Answer GET /metrics on this port of 127.0.0.1, in Prometheus' text format; any process of this host may ask. "
-    "Needs the extra metrics; default: none.",
-)
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
-)
+@process_options("writes that it lives")
 @database_option
 @json_option
 def scheduler(
