@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
@@ -13,24 +15,50 @@ if TYPE_CHECKING:
 
     from threadpoolctl import LibController
 
+_mutex = threading.Lock()
+_inside = 0
+_outside: tuple[tuple[LibController, int], ...] = ()
+
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let linear algebra use one thread inside.
+    """Let linear algebra use one thread inside, in any number of threads of Python at a time.
 
     A prior or a cost model that was learnt with two threads differs in the last bits from one learnt with one, and a
     scheduler that is rebuilt in another process must be the same. The products of a single decision are too small to
     be shared among threads.
+
+    The limit is the process's: the first caller sets it, and the last one that leaves takes it back.
     """
-    found = [(library, library.get_num_threads()) for library in _libraries()]
-    several = [(library, threads) for library, threads in found if threads is not None and threads > 1]
-    for library, _ in several:
-        library.set_num_threads(1)
+    global _inside, _outside
+    with _mutex:
+        if not _inside:
+            _outside = tuple((library, n) for library in _libraries() if (n := library.get_num_threads() or 1) > 1)
+            for library, _ in _outside:
+                _set_threads(library, 1)
+        _inside += 1
     try:
         yield
     finally:
-        for library, threads in several:
-            library.set_num_threads(threads)
+        with _mutex:
+            _inside -= 1
+            if not _inside:
+                for library, threads in _outside:
+                    _set_threads(library, threads)
+                _outside = ()
+
+
+def _set_threads(library: LibController, threads: int) -> None:
+    """Set the number of threads of a library, whichever thread has set it before.
+
+    threadpoolctl from 3.8 on ignores without a word all threads but the first that sets a limit of OpenBLAS.
+    """
+    release = getattr(library, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+    library.set_num_threads(threads)
+    if release is not None:
+        release(force=True)
 
 
 @cache
@@ -43,3 +71,12 @@ def _libraries() -> tuple[LibController, ...]:
     import scipy.linalg  # noqa: F401 - loads the library that is limited
 
     return tuple(ThreadpoolController().select(user_api="blas").lib_controllers)
+
+
+def _start_anew() -> None:
+    """In a copy of the process none of the threads that were inside goes on."""
+    global _mutex, _inside, _outside
+    _mutex, _inside, _outside = threading.Lock(), 0, ()
+
+
+os.register_at_fork(after_in_child=_start_anew)
