@@ -38,10 +38,10 @@ REST = 20.0
 """After a long load, the next one waits this many times its duration: a twentieth of one core at most."""
 
 AT_ONCE_SECONDS = 1.0
-"""A load up to this long may be repeated at once."""
+"""A load or refit up to this long may be repeated at once; after a longer one, the next is made by a thread."""
 
 LONGEST_WAIT_SECONDS = 3.0
-"""How long a caller waits for the load of another caller."""
+"""How long a caller waits for the load of another caller, where there is no earlier answer."""
 
 T = TypeVar("T")
 
@@ -146,6 +146,8 @@ class Watch:
         self._current: set[Hashable] = set()
         self._looked_at: datetime | None = None
         self._rests_until = 0.0
+        self._took = 0.0
+        self._is_preparing = False
 
     def of(self, study: str, tx: Connection | None = None) -> Beliefs | None:
         """As ``beliefs``; during the pause after a long load, the last answer."""
@@ -161,48 +163,88 @@ class Watch:
                 a page is not used: the state is that of all tenants, and the question names the study.
 
         Returns:
-            The last answer during the pause; None where there is none, or where another caller's load takes too long.
+            The last answer during the pause, and while a thread loads or refits; None where there is none, or where
+            another caller's load takes too long.
         """
-        store = self._store()
-        if store is None or not self._mutex.acquire(timeout=LONGEST_WAIT_SECONDS):
+        store, is_known = self._store(), question in self._answers
+        wait = 0.0 if is_known and self._is_preparing else LONGEST_WAIT_SECONDS
+        if store is None or not self._mutex.acquire(timeout=wait):
             return self._answers.get(question)
+        is_handed_over = False
         try:
-            if self._memory is None and time.monotonic() < self._rests_until and question in self._answers:
-                return self._answers.get(question)
-            memory, self._memory = self._memory, None  # thrown away unless it could catch up
             own = tx if tx is not None and not viewers.is_viewer(tx) else None
             with viewers.reaching(None), store.snapshot() if own is None else nullcontext(own) as look:
-                self._memory = self._up_to_date(look, memory)
-            if question not in self._current:
+                memory, self._memory = self._memory, None  # thrown away unless it could catch up
+                memory = self._caught_up(look, memory)
+                if memory is None and is_known and time.monotonic() < self._rests_until:
+                    return self._answers.get(question)
+                is_ready = memory is not None and not memory.scheduler.needs_refit
+                must_wait = is_known and not is_ready and self._took > AT_ONCE_SECONDS
+                if not must_wait:
+                    self._memory = memory = self._ready(look, memory)
+            if must_wait:
+                self._is_preparing = is_handed_over = True
+                self._start_preparing(store, memory)
+            elif memory is not None and question not in self._current:
                 with one_thread():
-                    self._answers[question] = answer(self._memory)
+                    self._answers[question] = answer(memory)
                 self._current.add(question)
             return self._answers.get(question)
         finally:
+            if not is_handed_over:
+                self._mutex.release()
+
+    def _start_preparing(self, store: Store, memory: Memory | None) -> None:
+        """Let a thread load or refit, and release the lock that this caller has taken."""
+        try:
+            threading.Thread(target=self._prepare, args=(store, memory), daemon=True).start()
+        except RuntimeError:  # no thread can be started: the next caller tries again
+            self._is_preparing = False
+            self._mutex.release()
+            raise
+
+    def _prepare(self, store: Store, memory: Memory | None) -> None:
+        """Load or refit for the callers that have an earlier answer."""
+        try:
+            with viewers.reaching(None), store.snapshot() as look:
+                self._memory = self._ready(look, memory)
+        finally:
+            self._is_preparing = False
             self._mutex.release()
 
-    def _up_to_date(self, tx: Connection, memory: Memory | None) -> Memory:
-        if memory is not None:
-            seen = decisions.glance(tx, last=memory.last_trial, known=list(memory.open))
-            is_older = self._looked_at is not None and seen.now < self._looked_at  # a later look came first
-            if is_older or memory.is_current(seen):
-                return memory
-            self._current.clear()
-            self._looked_at = seen.now
-            with one_thread():
-                if memory.catch_up(seen):
-                    return memory
+    def _caught_up(self, tx: Connection, memory: Memory | None) -> Memory | None:
+        """The state with what has changed taken in; None where everything must be loaded."""
+        if memory is None:
+            return None
+        seen = decisions.glance(tx, last=memory.last_trial, known=list(memory.open))
+        is_older = self._looked_at is not None and seen.now < self._looked_at  # a later look came first
+        if is_older or memory.is_current(seen):
+            return memory
+        self._current.clear()
+        self._looked_at = seen.now
+        with one_thread():
+            return memory if memory.catch_up(seen) else None
+
+    def _ready(self, tx: Connection, memory: Memory | None) -> Memory:
+        """The state, loaded where there is none, with costs and priors learnt from its results."""
+        if memory is not None and not memory.scheduler.needs_refit:
+            return memory
         began = time.monotonic()
         with uncollected(), one_thread():
+            if memory is not None:
+                memory.scheduler.refit()
+                self._took = time.monotonic() - began
+                return memory
             functions = decisions.training_functions(tx)
             seen = decisions.glance(tx)
-            loaded = Memory.load(tx, seen, policy=None, studies_only=None, functions=functions)
-        took = time.monotonic() - began
-        self._rests_until = time.monotonic() + (REST * took if took > AT_ONCE_SECONDS else 0.0)
+            memory = Memory.load(tx, seen, policy=None, studies_only=None, functions=functions)
+            memory.scheduler.refit()
+        self._took = time.monotonic() - began
+        self._rests_until = time.monotonic() + (REST * self._took if self._took > AT_ONCE_SECONDS else 0.0)
         self._answers.clear()
         self._current.clear()
         self._looked_at = seen.now
-        return loaded
+        return memory
 
 
 _mutex = threading.Lock()

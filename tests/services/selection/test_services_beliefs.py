@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ from hypothesis import strategies as st
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
+from easeml_core.selection.policies.default import DefaultScheduler
 from easeml_core.selection.surrogate.logit_normal import moments
 from easeml_core.selection.surrogate.quality_band import band, chance_above, density
 from easeml_core.services.registration.register import pause_study
+from easeml_core.services.selection import beliefs as module
 from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_prices
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -142,6 +146,41 @@ def test_a_look_from_an_older_moment_takes_nothing_back(installation: Any, loads
         assert watch.of(trial.study, older) is newer
     assert watch.of(trial.study) is newer
     assert len(loads) == before
+
+
+@pytest.mark.parametrize("work", ["refit", "load"])
+def test_who_has_an_answer_keeps_it_while_the_model_is_learnt_anew(
+    installation: Any, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
+    monkeypatch.setattr(module, "AT_ONCE_SECONDS", 0.0)  # everything takes long
+    monkeypatch.setattr(module, "REST", 0.0)
+    watch, trial = Watch(installation.store), suggest(installation)
+    first = watch.of(trial.study)
+    begun, may_end = threading.Event(), threading.Event()
+    learn = DefaultScheduler.refit
+
+    def held(scheduler: Any) -> None:
+        if scheduler.needs_refit:
+            begun.set()
+            assert may_end.wait(60)
+        learn(scheduler)
+
+    monkeypatch.setattr(DefaultScheduler, "refit", held)
+    installation.end(trial)  # the first result: what is learnt is learnt anew
+    if work == "load":
+        set_policy(installation.owner, changes={"guard": 0.5}, reason="so that everything is loaded")
+    assert watch.of(trial.study) is first
+    assert begun.wait(60)
+    assert watch.of(trial.study) is first
+    may_end.set()
+    for _ in range(600):
+        if (answer := watch.of(trial.study)) is not first:
+            break
+        time.sleep(0.1)
+    fresh = Watch(installation.store).of(trial.study)
+    assert answer is not None
+    assert fresh is not None
+    assert answer.candidates == fresh.candidates
 
 
 @settings(deadline=None)
