@@ -51,7 +51,7 @@ def one_thread() -> Iterator[None]:
 def _set_threads(library: LibController, threads: int) -> None:
     """Set the number of threads of a library, whichever thread has set it before.
 
-    threadpoolctl from 3.8 on ignores without a word all threads but the first that sets a limit of OpenBLAS.
+    threadpoolctl from 3.8 on ignores silently all threads but the first that sets a limit of OpenBLAS.
     """
     release = getattr(library, "clear_controlling_thread", None)
     if release is not None:
