@@ -10,7 +10,7 @@ registered stays; weight, budget, deadline and priority are changed with `easeml
 
 Needs: the connection `easeml_default` and the referee's process, which must be able to read the data.
 
-More: docs/studies.md, docs/data.md, docs/programs.md, docs/gate.md.
+More: docs/studies.md, docs/data.md, docs/gate.md.
 """
 
 from datetime import timedelta

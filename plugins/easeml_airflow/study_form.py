@@ -47,7 +47,7 @@ FORM = {
         "Hit", "Where numbers are predicted: how far off is right, `within:0.5`.", pattern=r"^within:[0-9.e+-]+$"
     ),
     "program": text(
-        "Program", "What goes in and comes out (docs/programs.md). Empty: as the data look.", maxLength=10000
+        "Program", "What goes in and comes out (docs/data.md, Programs). Empty: as the data look.", maxLength=10000
     ),
     "split": text(
         "Split",

@@ -22,8 +22,8 @@ def commands_page() -> str:
     from easeml_core.cli.app import cli
 
     parts = [
-        "# Commands",
-        "What each command prints with `--help`. How they are used: [the command line](../command-line.md).",
+        "# Help of every command",
+        "What each command prints with `--help`.",
     ]
     for words, text in helps(cli, ("easeml",), None):
         title = " ".join(words)
@@ -60,13 +60,12 @@ BASES = (
 ASSETS = ("submissions", "alerts", "production_model", "evidence")
 CLASSES_INTRODUCTION = """\
 Arguments of everything that a DAG may import, from the code itself; `kwargs` are those of the base class, and of
-Airflow's. How each is used: [one by one](../operators.md#operators-one-by-one). What each gives, and when it fails:
-[what DAG authors import](../operators.md)."""
+Airflow's. How each is used: [one by one](../operators.md#operators-one-by-one)."""
 
 
 def classes_page() -> str:
     """The page of operators, sensors, decorator, notifiers and assets."""
-    parts = ["# Operators, sensors, notifiers, assets", CLASSES_INTRODUCTION]
+    parts = ["# Every argument", CLASSES_INTRODUCTION]
     for title, name in CLASS_PACKAGES.items():
         package = import_module(name)
         parts.append(f"## {title}\n\n`from {name} import ...`")
@@ -137,7 +136,7 @@ def faces_page() -> str:
 
 API_INTRODUCTION = """\
 `import easeml_core as easeml`. Each function is the one behind the command of the same name; it imports no Airflow.
-What it returns is shown as a table in a notebook. How they are used: [from Python](../python.md)."""
+What it returns is shown as a table in a notebook."""
 CHECKS = tuple(f"testing.check_{kind}" for kind in ("metric", "trainer", "policy", "notifier", "source"))
 API_FUNCTIONS = (
     "gate.plan",
@@ -207,17 +206,9 @@ def failures_page() -> str:
     """The page of errors."""
     from easeml_core import errors
 
-    kinds = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
     tree = inspect.cleandoc(errors.__doc__ or "")
-    rows = [(f"`{k.__name__}`", f"`{k.__bases__[0].__name__}`", read_docstring(k.__doc__).text) for k in kinds]
     drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if line.startswith("    "))
-    parts = [
-        "# Every error",
-        "From the code itself. What to do about one, and what it means for a task: [errors](../errors.md).",
-        f"```text\n{drawn}\n```",
-        table(("error", "is a", "when"), rows),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return f"# The tree of errors\n\nEach error is also every one above it.\n\n```text\n{drawn}\n```\n"
 
 
 KINDS = ("GateConfig", "MeterConfig", "JointConfig", "DirectConfig", "TrainingConfig", "SelectionConfig")
@@ -232,7 +223,7 @@ def settings_page() -> str:
         (f"`{o.name}`", f"`AIRFLOW__EASEML__{o.name.upper()}`", o.type, f"`{o.default}`", o.description)
         for o in OPTIONS
     ]
-    parts = ["# Every setting", "From the code itself. What they are for: [settings](../settings.md)."]
+    parts = ["# Types and ranges", "Of every setting, from the code itself."]
     parts.append("## [easeml] of Airflow\n\n" + table(("option", "variable", "type", "default", "meaning"), rows))
     parts += [section(getattr(config, name)) for name in KINDS]
     return "\n\n".join(parts) + "\n"

@@ -201,7 +201,7 @@ def register_study(
             (``metrics.metric``); None for ``accuracy``, or ``r2`` where numbers are predicted.
         hit: ``within:T``: where numbers are predicted, gate and meter count one that is at most T off as right. None
             where the metric is one of these.
-        program: Inputs and outputs (``docs/programs.md``); it calls for the candidates where none are
+        program: Inputs and outputs (``docs/data.md``); it calls for the candidates where none are
             named. None for what the data look like.
         split: How rows are divided into parts: ``rows``, ``group:COLUMN`` or ``time:COLUMN`` (``data.split_spec``).
         grid: How fine networks are divided into candidates: ``one``, ``rates`` or ``full``

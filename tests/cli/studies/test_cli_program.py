@@ -119,7 +119,7 @@ def test_a_mistake_is_reported_with_the_file_that_it_stands_in(run: Any) -> None
 
 
 def test_a_category_is_no_tensor_of_a_module(run: Any) -> None:
-    """docs/programs.md says so; in templates it fits."""
+    """docs/data.md says so; in templates it fits."""
     data = put(RECORD.replace("Tensor[3]", "Category[3]"))
     answer = run("program", "match", data, "--module", put(RECORD, "module.txt"))
     assert (answer.status, "output: does not match" in answer.out) == (1, True)

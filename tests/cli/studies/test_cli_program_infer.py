@@ -11,7 +11,7 @@ from easeml_core.data.inference import folders, target
 from easeml_core.data.sources import blocks, spec
 from easeml_core.data.table import MAX_CLASSES
 
-PAGE = Path(__file__).parents[3] / "docs" / "programs.md"
+PAGE = Path(__file__).parents[3] / "docs" / "data.md"
 TABLE = "size,colour,kind\n1,red,x\n,blue,y\n3,red,y\n4,blue,x\n"
 
 
@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_an_error_and_prints_no_program(run: Any) -> None
 
 
 def section() -> str:
-    return PAGE.read_text(encoding="utf-8").split("## Inferred from data\n")[1].split("\n## ")[0]
+    return PAGE.read_text(encoding="utf-8").split("### Inferred from data\n")[1].split("\n### ")[0]
 
 
 def test_the_program_of_the_page_is_what_is_printed(run: Any) -> None:

@@ -19,6 +19,31 @@ def read(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_a_page_opens_with_what_its_reader_can_do_afterwards(page: Path) -> None:
+    opening = page.read_text(encoding="utf-8").split("\n\n")[1]
+    assert re.fullmatch(r"After this page you (can|have|know) (?:[^.]|\.(?=\w)){20,240}\.", opening), opening
+
+
+OF_AIRFLOW = {
+    "No module named 'easeml_airflow'",
+    "ArgNotSet is not JSON serializable",
+    "Tasks using non-existent pool 'easeml_devices' will not be scheduled",
+    "password authentication failed",
+}
+"""Messages on the page of symptoms that Airflow, Python or PostgreSQL write."""
+
+
+def test_messages_among_the_symptoms_are_those_of_the_code() -> None:
+    rows = [line.split(" | ")[0] for line in read("troubleshooting.md").splitlines() if line.startswith("| ")]
+    told = [message for row in rows for message in re.findall(r'"([^"]+)"', re.sub(r"`[^`]*`", "", row))]
+    parts = {part.strip() for message in told for part in re.split(r"\.\.\.", message) if len(part.strip()) > 7}
+    sources = [*ROOT.glob("easeml_core/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("plugins/**/*.html")]
+    text = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
+    assert len(told) > 25
+    assert {part for part in parts - OF_AIRFLOW if part not in text} == set()
+
+
 def classes_of(module: object) -> list[str]:
     members = inspect.getmembers(module, inspect.isclass)
     return [name for name, kind in members if kind.__module__ == module.__name__ and not name.startswith("_")]
@@ -31,7 +56,7 @@ def test_every_entity_is_in_the_glossary(name: str) -> None:
 
 @pytest.mark.parametrize("name", classes_of(errors))
 def test_every_error_has_a_row(name: str) -> None:
-    assert f"| `{name}` |" in read("errors.md")
+    assert f"| `{name}` |" in read("troubleshooting.md")
 
 
 @pytest.mark.parametrize("name", classes_of(errors))
@@ -77,12 +102,12 @@ def test_every_public_name_of_the_plugin_is_documented(name: str) -> None:
     assert re.search(rf"`@?{name}\b", read("operators.md"))
 
 
-def test_the_quickstart_knows_how_small_a_table_may_be() -> None:
+def test_the_page_of_installation_knows_how_small_a_table_may_be() -> None:
     from easeml_core.errors import SealedSetTooSmallError
     from easeml_core.services.registration import sealing
 
     plans = sealing.planned_sets({"gate": config.GateConfig().to_json(), "meter": config.MeterConfig().to_json()})
-    told = re.search(r"of ([\d,]+) different rows or more", read("quickstart.md"))
+    told = re.search(r"of ([\d,]+) different rows or more", read("install.md"))
     assert told is not None
     least = int(told[1].replace(",", ""))
     assert sum(sealing.part_sizes(least, plans).values()) < least

@@ -1,4 +1,4 @@
-"""docs/quickstart.md, submissions.md and install.md: what can be run without a stack is run, on a real database."""
+"""docs/install.md and submissions.md: what can be run without a stack is run, on a real database."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ def write_flowers(folder: Path) -> None:
     (folder / "new.csv").write_text("\n".join(map(",".join, [names, *(row[:4] for row in rows[:3])])) + "\n")
 
 
-def test_the_quickstart_leads_from_a_file_to_a_model_in_production(run: Any, folder: Path) -> None:
+def test_without_airflow_the_page_leads_from_a_file_to_a_model_in_production(run: Any, folder: Path) -> None:
     write_flowers(folder)
     printed: dict[str, str] = {}
-    for words in calls(block("quickstart.md", "mkdir -p").text):
+    for words in calls(block("install.md", "mkdir -p").text):
         if words[0] == "mkdir":
             (folder / words[2]).mkdir(parents=True)
         elif words[0] == "cp":

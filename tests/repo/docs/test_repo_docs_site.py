@@ -13,10 +13,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from reference_pages.site import PAGE_OF, with_parts
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
 LOADS = {"script": "src", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+MOST_PAGES = 25
+"""Of the order, without the decisions: a reader finds a page by its title in a list that can be read at a glance."""
+
 WITHOUT = "mkdocs is not installed: it comes with the extra `dev`"
 
 
@@ -63,9 +67,24 @@ def settings() -> dict[str, object]:
     return loaded
 
 
-def test_every_page_has_one_place_in_the_order() -> None:
+def test_every_page_has_one_place_in_the_order_and_generated_files_have_a_page() -> None:
     placed = nav_pages(settings()["nav"])
-    assert sorted(placed) == sorted(str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md"))
+    generated = {path.name for path in (DOCS / "reference").glob("*.md")}
+    pages = {str(p.relative_to(DOCS)) for p in DOCS.rglob("*.md")} - {f"reference/{name}" for name in generated}
+    assert sorted(placed) == sorted(pages)
+    assert set(PAGE_OF) == generated
+    assert len([page for page in placed if not page.startswith("adr/")]) <= MOST_PAGES
+
+
+def test_a_generated_file_ends_its_page_and_links_to_it_lead_there(tmp_path: Path) -> None:
+    (tmp_path / "reference").mkdir()
+    made = "<!-- Made. -->\n\n# Every (one)\n\nSee [x](../gate.md#a).\n\n## A\n\n```text\n# no heading\n```\n"
+    (tmp_path / "reference" / "commands.md").write_text(made)
+    page = "# Page\n\n[all](reference/commands.md), [a](reference/commands.md#a)\n"
+    part = "## Every (one)\n\nSee [x](gate.md#a).\n\n### A\n\n```text\n# no heading\n```\n"
+    assert with_parts(page, "command-line.md", tmp_path) == f"# Page\n\n[all](#every-one), [a](#a)\n\n{part}"
+    elsewhere = with_parts("[a](../reference/commands.md#a)", "adr/0001.md", tmp_path)
+    assert elsewhere == "[a](../command-line.md#a)\n"
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])

@@ -132,7 +132,7 @@ def of_program(program: str, shown: Iterable[tuple[str, tuple[str, ...]]]) -> li
 def test_every_kind_of_block_is_looked_at() -> None:
     elsewhere = {"pycon", "program", "module", "data", "text"}  # the tests of their pages run them, or compare them
     assert {block.kind for block in BLOCKS} == elsewhere | {"", "sh", "python", "json", "yaml", "ini", "toml", "sql"}
-    assert {b.page for b in BLOCKS if b.kind in elsewhere - {"pycon"}} == {"programs.md", "tutorial.md"}
+    assert {b.page for b in BLOCKS if b.kind in elsewhere - {"pycon"}} == {"data.md", "tutorial.md"}
     assert {b.page for b in BLOCKS if b.kind == "pycon"} == {"bring-your-own.md", "python.md", "studies.md"}
 
 

@@ -1,4 +1,4 @@
-"""docs/programs.md: its programs are read, its module takes its data, its table and bounds are those of the code."""
+"""docs/data.md, programs: they are read, its module takes its data, its table and bounds are those of the code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from easeml_core.programs.templates import TABLE_CLASSIFIERS, TEMPLATES, Templat
 from easeml_core.training.candidates import GRIDS, RATES, grid_of
 from easeml_core.training.trainers import NOT_TRAINED
 
-_PAGE = Page("programs.md")
+_PAGE = Page("data.md", "Programs")
 TEXT, COMMANDS = _PAGE.text, _PAGE.commands
 
 
@@ -97,7 +97,7 @@ def test_the_grid_of_the_page_is_the_grid() -> None:
 def test_the_rows_of_another_distribution_are_rows() -> None:
     names: dict[str, list[Template]] = {}
     (code,) = fenced("python")
-    exec(compile(code, "docs/programs.md", "exec"), names)
+    exec(compile(code, "docs/data.md", "exec"), names)
     program = parse_program("{input: {[Tensor[4096]], []}, output: {[Category[3]], []}}")
     assert match_program(program, [*names["rows"], *TEMPLATES]).template == names["rows"][0]
     assert '[project.entry-points."easeml.templates"]' in TEXT
