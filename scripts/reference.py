@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, answers, operators, names, settings, errors, rights, observables.
+"""Make docs/reference anew from the code: commands, answers, operators, names, errors, rights, observables.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -33,7 +33,6 @@ def pages(opened: connection) -> dict[str, str]:
         "commands.md": code.commands_page(),
         "operators.md": code.classes_page(),
         "python.md": code.faces_page(),
-        "settings.md": code.settings_page(),
         "errors.md": code.failures_page(),
         "database.md": rights_page(opened),
         "observable.md": alphabet_page(),

@@ -1,4 +1,4 @@
-"""The pages of the reference that are made from code: commands, classes, public names, errors, settings, answers."""
+"""The pages of the reference that are made from code: commands, classes, public names, errors, answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import inspect
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import attrs
 import click
 
 from reference_pages.docstring import Docstring, read_docstring, table
@@ -209,34 +208,3 @@ def failures_page() -> str:
     tree = inspect.cleandoc(errors.__doc__ or "")
     drawn = "\n".join(line.removeprefix("    ") for line in tree.splitlines() if line.startswith("    "))
     return f"# The tree of errors\n\nEach error is also every one above it.\n\n```text\n{drawn}\n```\n"
-
-
-KINDS = ("GateConfig", "MeterConfig", "JointConfig", "DirectConfig", "TrainingConfig", "SelectionConfig")
-
-
-def settings_page() -> str:
-    """The page of settings."""
-    from easeml_airflow.settings import OPTIONS
-    from easeml_core import config
-
-    rows = [
-        (f"`{o.name}`", f"`AIRFLOW__EASEML__{o.name.upper()}`", o.type, f"`{o.default}`", o.description)
-        for o in OPTIONS
-    ]
-    parts = ["# Types and ranges", "Of every setting, from the code itself."]
-    parts.append("## [easeml] of Airflow\n\n" + table(("option", "variable", "type", "default", "meaning"), rows))
-    parts += [section(getattr(config, name)) for name in KINDS]
-    return "\n\n".join(parts) + "\n"
-
-
-def section(kind: Any) -> str:
-    """A class of settings: what it is for, and its fields."""
-    about = read_docstring(kind.__doc__)
-    meanings = about.entries("Attributes")
-    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default_of(f)}`", meanings[f.name]) for f in attrs.fields(kind)]
-    return f"## {kind.__name__}\n\n{about.text}\n\n" + table(("field", "type", "default", "meaning"), rows)
-
-
-def default_of(found: attrs.Attribute[Any]) -> str:
-    """The default as a person writes it."""
-    return f"{type(found.default).__name__}()" if attrs.has(type(found.default)) else repr(found.default)

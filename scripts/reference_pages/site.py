@@ -19,7 +19,6 @@ PAGE_OF = {
     "commands.md": "command-line.md",
     "operators.md": "operators.md",
     "python.md": "python.md",
-    "settings.md": "settings.md",
     "errors.md": "troubleshooting.md",
     "database.md": "security.md",
     "observable.md": "security.md",
