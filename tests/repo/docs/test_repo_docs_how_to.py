@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -21,6 +22,17 @@ def public() -> list[str]:
 
 def test_everything_that_may_be_imported_has_a_section_and_nothing_else() -> None:
     assert set(SECTIONS) == {*public(), "submissions", "alerts", "production_model", "evidence"}
+
+
+def test_arguments_of_the_table_are_those_of_the_classes() -> None:
+    from easeml_airflow import operators, sensors
+
+    table = re.findall(r"^\| `(\w+)\(([^)]*)\)` \|", Page("operators.md").text, re.MULTILINE)
+    assert {name for name, _ in table} == {*operators.__all__, *sensors.__all__}
+    for name, shown in table:
+        kind = getattr(operators, name, None) or getattr(sensors, name)
+        own = [p.name for p in inspect.signature(kind).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        assert sorted(re.findall(r"(\w+)(?:=[^,]*)?(?:, |$)", shown)) == sorted(own), name
 
 
 @pytest.mark.parametrize("name", SECTIONS)
