@@ -39,7 +39,8 @@ def test_messages_among_the_symptoms_are_those_of_the_code() -> None:
     rows = [line.split(" | ")[0] for line in read("troubleshooting.md").splitlines() if line.startswith("| ")]
     told = [message for row in rows for message in re.findall(r'"([^"]+)"', re.sub(r"`[^`]*`", "", row))]
     parts = {part.strip() for message in told for part in re.split(r"\.\.\.", message) if len(part.strip()) > 7}
-    sources = [*ROOT.glob("easeml_core/**/*.py"), *ROOT.glob("plugins/**/*.py"), *ROOT.glob("plugins/**/*.html")]
+    places = ("easeml_core/**/*.py", "plugins/**/*.py", "plugins/**/*.html", "scripts/launch.py")
+    sources = [path for place in places for path in ROOT.glob(place)]
     text = re.sub(r'"\s*\n\s*f?"', "", "\n".join(path.read_text(encoding="utf-8") for path in sources))
     assert len(told) > 25
     assert {part for part in parts - OF_AIRFLOW if part not in text} == set()
