@@ -52,6 +52,7 @@ with DAG(
     schedule=CronTriggerTimetable("0 1 * * *", timezone="UTC", run_immediately=timedelta()),  # never for a past night
     catchup=False,
     max_active_runs=1,
+    max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     dagrun_timeout=timedelta(hours=12),
     default_args={
         "easeml_conn_id": "easeml_default",

@@ -46,6 +46,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
+    max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     default_args={
         "easeml_conn_id": "easeml_default",
         "retries": 2,

@@ -74,6 +74,8 @@ def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
         assert dag.start_date is None  # with one, switching the DAG on would at once run the night that is past
     else:
         assert dag.start_date.isoformat() == "2026-01-01T00:00:00+00:00"
+    if any(task.pool == "easeml_devices" for task in dag.tasks):
+        assert dag.max_active_tasks >= 1000, "the pool alone says how many devices train"
     for task in dag.tasks:
         limits = (task.execution_timeout, getattr(task, "timeout", None), getattr(task, "response_timeout", None))
         assert any(limits)
