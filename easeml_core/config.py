@@ -270,7 +270,7 @@ class GateConfig(_Stored):
         sampling: ``fixed`` looks at all examples once; ``early`` looks at them in their order and stops as soon as the
             verdict is certain, which saves labels.
         slices: At most 50 pairs (slice, condition) that must hold too, each on its slice of the set.
-        mail: Where verdicts go under ``none``, and the alarm for a new set; empty for nowhere.
+        mail: Where verdicts go under ``none``, and the alert for a new set; empty for nowhere.
         other_conditions: F, answers about conditions other than this one that the set may give beside its steps, 0 to
             64. Each halves the level of every test of the set. The referee plans them; a study's settings have 0.
     """

@@ -42,7 +42,7 @@ _SET_OPTIONS = (
     ),
     click.option("--estimator", help=" or ".join(ESTIMATORS) + ": how the size is planned."),
     click.option("--sampling", help=" or ".join(SAMPLINGS) + ": whether labelling stops as soon as it is certain."),
-    click.option("--mail", help="Where verdicts go under none, and the alarm for a new set."),
+    click.option("--mail", help="Where verdicts go under none, and the alert for a new set."),
     click.option(
         "--other-conditions",
         type=int,

@@ -105,7 +105,7 @@ class AnsweredRequests:
     show_default=True,
     help="A file that no row names is removed once nothing has written it for so long, at least a day; 0: never.",
 )
-@click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alarms; default: no mail.")
+@click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alerts; default: no mail.")
 @click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
 @click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
 @click.option(

@@ -1,4 +1,4 @@
-"""Mail to the integrator: withheld verdicts, and the alarm for a new test set.
+"""Mail to the integrator: withheld verdicts, and the alert for a new test set.
 
 A mail is written in the transaction that it is about (``store/tables/outbox.py``) and sent later by a separate thread,
 so that a mail server that does not answer delays no answer. A mail is sent at least once; its Message-ID stays the

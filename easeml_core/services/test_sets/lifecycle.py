@@ -1,7 +1,7 @@
 """The life of a study's test sets: planned, sealed, live, retired, released; what follows the end of one.
 
 ``upload.py`` seals new examples. Every end of a live set, by its last step, by a rule, because its promise would not
-hold any more, or by hand, lets the next waiting set go live and raises the alarm for a new one once: a row of the kind
+hold any more, or by hand, lets the next waiting set go live and raises the alert for a new one once: a row of the kind
 ``new-test-set``, for sensors and notifications, and a mail where the plan names an address. It says why the set has
 ended, no more than the answers so far show. An alert of the overfitting budget is separate.
 """
@@ -327,7 +327,7 @@ _FOLLOWING = {_GATE: (_GATE, _JOINT), _METER: (_METER, _JOINT), _JOINT: (_JOINT,
 
 
 def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
-    """Retire a live set, let the next sealed one go live, and raise the alarm for a new one.
+    """Retire a live set, let the next sealed one go live, and raise the alert for a new one.
 
     Args:
         tx: Transaction of the referee's role, which holds the study's sets.
