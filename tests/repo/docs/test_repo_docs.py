@@ -111,6 +111,14 @@ def test_settings_of_shared_and_second_sets_are_documented(name: str, kind: type
         assert re.search(row, read("settings.md"), re.MULTILINE), field.name
 
 
+def test_every_variable_that_the_product_reads_is_documented() -> None:
+    sources = [*ROOT.glob("easeml_core/**/*.py"), *ROOT.glob("plugins/**/*.py")]
+    read_names = {n for path in sources for n in re.findall(r"[\"'](EASEML_[A-Z_]+)[\"']", path.read_text("utf-8"))}
+    section = section_of(read("settings.md"), "Environment variables")
+    assert len(read_names) > 6
+    assert read_names - set(re.findall(r"`(EASEML_[A-Z_]+)`", section)) == set()
+
+
 @pytest.mark.parametrize("policy", config.POLICIES)
 def test_every_policy_is_documented(policy: str) -> None:
     assert f"`{policy}`" in read("settings.md")
