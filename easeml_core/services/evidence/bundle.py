@@ -108,7 +108,7 @@ def _full(tx: Connection, found: SignedVerdict) -> JsonObject:
     if last is None or first is None or ledger_id is None:
         message = (
             f"the verdict of request {found.request_id} or its ledger entry is not in the chain of test set "
-            f"{found.test_set_id}: it is older than the chain, or the chain is broken (`easeml audit verify`)"
+            f"{found.test_set_id}: it is older than the chain, or the chain is broken (`easeml evidence verify`)"
         )
         raise StateError(message)
     test_set = chained_rows.set_facts(tx, found.test_set_id)

@@ -53,7 +53,7 @@ MOST_AUDIT_SECONDS = 60.0
 
 LOCKED = (
     "test set {set_id} is locked: its evidence does not verify, so it judges nothing; a referee finds the reason with "
-    "`easeml audit verify` and unlocks the set with `easeml evidence acknowledge`"
+    "`easeml evidence verify` and unlocks the set with `easeml evidence acknowledge`"
 )
 
 

@@ -1,4 +1,4 @@
-"""Check all evidence of an installation at once, for ``easeml audit verify`` and ``easeml doctor``."""
+"""Check all evidence of an installation at once, for ``easeml evidence verify`` and ``easeml doctor``."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 _HEAD = re.compile(r"[0-9a-f]{64}")
 REMEDY = (
-    "run `easeml audit verify` with the referee's address and key folder, find out who changed what, then acknowledge "
-    "it with `easeml evidence acknowledge` (SET for a chain set/SET, --audit for the audit chain; docs/security.md)"
+    "run `easeml evidence verify` with the referee's address and key folder, find out who changed what, then "
+    "acknowledge it with `easeml evidence acknowledge` (SET for a chain set/SET, --audit for the audit chain; "
+    "docs/security.md)"
 )
 
 
