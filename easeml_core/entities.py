@@ -19,12 +19,13 @@ JsonObject: TypeAlias = Mapping[str, Any]
 
 
 class StudyState(StrEnum):
-    """REGISTERED until its sealed sets exist, then ACTIVE; REFUSED when they could not be made."""
+    """REGISTERED until its sealed sets exist, then ACTIVE; REFUSED when they could not be made; ARCHIVED from any."""
 
     REGISTERED = "REGISTERED"
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
     REFUSED = "REFUSED"
+    ARCHIVED = "ARCHIVED"
 
 
 class Task(StrEnum):
@@ -127,7 +128,8 @@ class AlertKind(StrEnum):
 class Candidate:
     """One thing that could be trained: a trainer ``kind`` and its parameters.
 
-    ``devices`` are the kinds of device that it may run on, None for any.
+    ``devices`` are the kinds of device that it may run on, None for any. ``withdrawn_at`` is since when it is not
+    suggested any more; None where it is.
     """
 
     id: int
@@ -136,6 +138,7 @@ class Candidate:
     kind: str
     parameters: Parameters = field(default_factory=dict)
     devices: Sequence[str] | None = None
+    withdrawn_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +167,7 @@ class Tenant:
     ``max_parallel`` open trials at once, ``quota_seconds`` device seconds over all studies; None for no limit.
     ``used_seconds`` is what ended trials took, ``reserved_seconds`` what open ones may still take. Of its results the
     referee has measured ``checked_results`` anew; ``not_held`` of them were false (``unacknowledged`` of these await
-    an operator), ``unmeasurable`` could not be run.
+    an operator), ``unmeasurable`` could not be run. ``archived_at`` is since when it is archived, None where it is not.
     """
 
     id: int
@@ -180,6 +183,7 @@ class Tenant:
     not_held: int = 0
     unacknowledged: int = 0
     unmeasurable: int = 0
+    archived_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from easeml_core.cli.connection import (
     open_store,
     read_program,
 )
+from easeml_core.cli.operations.archive import CANDIDATE_COMMANDS
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, ProgramError
@@ -65,6 +66,10 @@ class CheckedProgram:
 @click.group(epilog=example("easeml candidate add flowers --kind random_forest --name forest"))
 def candidate() -> None:
     """Candidates: what a study may train; your own program can be one."""
+
+
+for _command in CANDIDATE_COMMANDS:
+    candidate.add_command(_command)
 
 
 def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:

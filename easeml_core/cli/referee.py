@@ -105,6 +105,27 @@ class AnsweredRequests:
     show_default=True,
     help="A file that no row names is removed once nothing has written it for so long, at least a day; 0: never.",
 )
+@click.option(
+    "--keep-models",
+    type=click.IntRange(1, 10**6),
+    metavar="K",
+    help="Only the best K models of each study keep their files, beside those that were judged, in production or "
+    "submitted; default: all.",
+)
+@click.option(
+    "--keep-days",
+    type=click.FloatRange(1, 36_500),
+    default=30.0,
+    show_default=True,
+    help="With --keep-models: age in days from which on the others lose them.",
+)
+@click.option(
+    "--curve-days",
+    type=click.FloatRange(0, 36_500),
+    default=0.0,
+    show_default=True,
+    help="Learning curves of archived studies, and on earlier training data, are removed after so long; 0: never.",
+)
 @click.option("--smtp", metavar="HOST:PORT", help="Mail server for withheld verdicts and alerts; default: no mail.")
 @click.option("--mail-from", default="easeml@localhost", show_default=True, help="Address that mail comes from.")
 @click.option("--allow-forced", is_flag=True, help="Tasks may ask for promotions without a verdict.")
@@ -193,6 +214,9 @@ def _duties(
     put_offs: int,
     check_share: float,
     orphan_days: float,
+    keep_models: int | None,
+    keep_days: float,
+    curve_days: float,
     smtp: str | None,
     mail_from: str,
     allow_forced: bool,
@@ -218,6 +242,9 @@ def _duties(
         audit_share=AUDIT_SHARE,
         check_share=check_share,
         orphan_days=max(1.0, orphan_days) if orphan_days else 0.0,
+        keep_models=keep_models,
+        keep_days=keep_days,
+        curve_days=max(1.0, curve_days) if curve_days else 0.0,
         workers=workers,
         poll_seconds=poll,
         upkeep=shorten_log,

@@ -18,6 +18,7 @@ from easeml_core.cli.connection import (
     read_program,
     wait_for_answer,
 )
+from easeml_core.cli.operations.archive import ARTIFACT_COMMANDS, STUDY_COMMANDS, TENANT_COMMANDS, show_archived
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import counted
@@ -71,14 +72,19 @@ def tenant() -> None:
     """Tenants: who shares the devices, and how much of them each may use."""
 
 
+for _command in TENANT_COMMANDS:
+    tenant.add_command(_command)
+
+
 @tenant.command("list", epilog=example("easeml tenant list"))
+@click.option("--archived", is_flag=True, help="Those that are archived, in place of all others.")
 @database_option
 @json_option
-def list_tenants(database: str | None, as_json: bool) -> None:
+def list_tenants(archived: bool, database: str | None, as_json: bool) -> None:
     """List the tenants with their limits and what they use now."""
     from easeml_core.services.studies.limits import list_tenants
 
-    found = list_tenants(open_store(database))
+    found = [one for one in list_tenants(open_store(database)) if (one.archived_at is not None) == archived]
     columns = {
         "Tenant": "tenant",
         "Studies": "studies",
@@ -228,6 +234,10 @@ def artifacts_group() -> None:
     """Files of models, programs and open data: moved to their tenants' folders."""
 
 
+for _command in ARTIFACT_COMMANDS:
+    artifacts_group.add_command(_command)
+
+
 @artifacts_group.command(epilog=example("easeml artifacts move --dry-run"))
 @click.option("--dry-run", is_flag=True, help="Count the files; move none.")
 @artifacts_option
@@ -301,13 +311,21 @@ def study() -> None:
     """Studies: one model-selection problem of one tenant each."""
 
 
-@study.command("list", epilog=example("easeml study list --json"))
+for _command in STUDY_COMMANDS:
+    study.add_command(_command)
+
+
+@study.command("list", epilog=example("easeml study list --json", "easeml study list --archived"))
+@click.option("--archived", is_flag=True, help="Those that are archived, in place of all others.")
 @database_option
 @json_option
-def list_(database: str | None, as_json: bool) -> None:
+def list_(archived: bool, database: str | None, as_json: bool) -> None:
     """List the studies."""
     from easeml_core.services.reports.overview import overview
 
+    if archived:
+        show_archived(database, as_json)
+        return
     entries = overview(open_store(database)).tenants
     columns = {"Study": "study", "Tenant": "tenant", "State": "state", "Source": "source", "Weight": "weight"}
     columns |= {

@@ -124,8 +124,18 @@ class Client:
 
         return frame_of_records(overview(self.store).tenants, StudyEntry)
 
+    def archived(self) -> Any:
+        """Return a pandas DataFrame with the archived studies that the login may see, the newest first.
+
+        Raises:
+            InvalidInputError: pandas is not installed.
+        """
+        from easeml_core.services.studies.archive import ArchivedStudy, archived_studies
+
+        return frame_of_records(archived_studies(self.store), ArchivedStudy)
+
     def study(self, name: str) -> StudyClient:
-        """Return one study.
+        """Return one study; ``NAME@NUMBER`` is an archived one whose name another study has taken.
 
         Raises:
             NotFoundError: There is no such study, or the login may not see it.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from easeml_core.services.models.submission import Submitted
     from easeml_core.services.reports.decision import TrialExplanation
     from easeml_core.services.reports.overview import StudyDetails
+    from easeml_core.services.studies.archive import ChangedStudy, WithdrawnCandidate
 
 
 class StudyClient:
@@ -68,6 +69,51 @@ class StudyClient:
 
         return best_record(self._client.store, study=self.name)
 
+    def archive(self, *, why: str, withdraw: bool = False, dry_run: bool = False) -> ChangedStudy:
+        """Archive the study: its open trials end, its open requests are refused, and its history stays readable.
+
+        Args:
+            why: The reason, 1 to 500 characters; the audit has it.
+            withdraw: Archive it also with a model in production, which answers no rows until the study is restored.
+            dry_run: Check it, and change nothing.
+
+        Raises:
+            StateError: A model is in production, and ``withdraw`` was not given.
+        """
+        from easeml_core.services.studies.archive import archive_study
+
+        return archive_study(self._client.store, study=self.name, why=why, withdraw=withdraw, dry_run=dry_run)
+
+    def restore(self, *, why: str = "", dry_run: bool = False) -> ChangedStudy:
+        """Restore the archived study to the state that it had.
+
+        Raises:
+            AlreadyExistsError: Another study has its name.
+        """
+        from easeml_core.services.studies.archive import restore_study
+
+        return restore_study(self._client.store, study=self.name, why=why, dry_run=dry_run)
+
+    def delete(self, *, why: str, dry_run: bool = False) -> ChangedStudy:
+        """Delete the study where it has no sealed data, trials or models; arguments as of ``archive``.
+
+        Raises:
+            StateError: It has, or the referee works on it.
+        """
+        from easeml_core.services.studies.archive import delete_study
+
+        return delete_study(self._client.store, study=self.name, why=why, dry_run=dry_run)
+
+    def withdraw(self, candidate: str, *, why: str) -> WithdrawnCandidate:
+        """Leave a candidate out of all further suggestions; its results and models stay.
+
+        Raises:
+            NotFoundError: The study has no such candidate.
+        """
+        from easeml_core.services.studies.archive import withdraw_candidate
+
+        return withdraw_candidate(self._client.store, study=self.name, candidate=candidate, why=why)
+
     def explain(self, trial: int) -> TrialExplanation:
         """Return why a trial was chosen, and how it turned out.
 
@@ -81,7 +127,7 @@ class StudyClient:
 
         number = _whole("trial", trial)
         found = explain_trial(self._client.store, trial_id=number)
-        if found.study != self.name:
+        if found.study != self.name.partition("@")[0]:
             kind, owner = "trial", f"study {self.name!r}"
             raise NotFoundError(kind, number, owner=owner)
         return found

@@ -54,6 +54,7 @@ from easeml_core.limits import (
     Limit,
 )
 from easeml_core.store import actors, logins, schema, viewers
+from easeml_core.store.refusals import OF_ARCHIVE
 from easeml_core.store.roles import limits_of
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     "studies_forward_check": lambda v: StateError(
         f"{v['said']}; only the referee activates or refuses a new study, and nothing makes it new again"
     ),
+    **OF_ARCHIVE,
     "trials_forward_check": lambda v: StateError(f"{v['said']}; states only move forward, start from its present one"),
     "test_sets_fingerprint_key": lambda v: AlreadyExistsError("sealed set", "with these examples", remedy=_DISJOINT),
     "examples_pkey": lambda v: AlreadyExistsError("sealed set", "with some of these examples", remedy=_DISJOINT),

@@ -267,6 +267,8 @@ _FUNCTIONS = {
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
     "cancel_trial(bigint)": (TENANT, PERSON),
     "set_study_paused(bigint, boolean)": (TENANT, PERSON),
+    "change_study(bigint, text, text)": (TENANT, PERSON),
+    "set_candidate_withdrawn(bigint, text, boolean, text)": (TENANT, PERSON),
 }
 
 

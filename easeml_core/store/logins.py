@@ -267,6 +267,11 @@ def end_sessions(tx: Connection, *, most_locks: int, longest_seconds: float) -> 
     return None if ended is None else int(ended)
 
 
+def reads_logins(tx: Connection) -> bool:
+    """Whether the role may read which logins tenants have."""
+    return bool(scalar(tx, "SELECT has_table_privilege('work.tenant_logins', 'SELECT')"))
+
+
 def all_logins(tx: Connection) -> list[str]:
     """Return the logins that have a tenant, in order; role ``easeml_owner``."""
     return [r.login for r in rows(tx, "SELECT DISTINCT login FROM work.tenant_logins ORDER BY login")]

@@ -73,7 +73,8 @@ _TABLES = (
         "candidates",
         Letter.INPUT,
         "Developers and the study's open data determine its candidates.",
-        input="id study_id name kind parameters devices implementation",
+        input="id study_id name kind parameters devices implementation withdrawn_why",
+        time="withdrawn_at",
     ),
     *_table(
         "catalogue",
@@ -91,7 +92,7 @@ _TABLES = (
     *_table(
         "change_requests",
         Letter.INPUT,
-        "Tasks of a tenant's login ask for a pause or for the end of a trial.",
+        "Tasks of a tenant's login ask to pause, archive or delete a study, or for the end of a trial.",
         input="id login study_id trial_id change actor door reason outcome refusal",
         time="filed_at ended_at",
     ),
@@ -189,9 +190,9 @@ _TABLES = (
         "models",
         Letter.INPUT,
         "Tasks and developers store models; the loss is that of the open validation part.",
-        input="id study_id data_version_id trial_id format artifact submitted",
+        input="id study_id data_version_id trial_id format artifact submitted removed_why",
         open="validation_loss",
-        time="created_at",
+        time="created_at removed_at",
     ),
     *_table(
         "observations",
@@ -286,8 +287,8 @@ _TABLES = (
         Letter.INPUT,
         "A tenant registers a study; sealing makes it active before any label is used.",
         input="id name tenant_id data_set_id state metric weight budget_seconds config request_key priority deadline "
-        "target_quality task hit program",
-        time="created_at active_since",
+        "target_quality task hit program archived_from archived_why",
+        time="created_at active_since archived_at",
     ),
     *_table(
         "submissions",
@@ -334,8 +335,8 @@ _TABLES = (
         "tenants",
         Letter.INPUT,
         "Operators name tenants and set their limits.",
-        input="id name weight max_parallel quota_seconds",
-        time="created_at",
+        input="id name weight max_parallel quota_seconds archived_why",
+        time="created_at archived_at",
     ),
     *_table(
         "test_sets",
@@ -427,6 +428,7 @@ _FUNCTIONS = (
         audit_acknowledged, audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits,
         audit_policy,
         audit_promotion, audit_quality, audit_request, audit_retry, audit_study, audit_submission, audit_switches,
+        audit_tenant, audit_withdrawal, is_open_for_more, production_is_open, requests_have_a_file,
         audit_test_set, audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed,
         studies_changed, tenant_changed, observation_changed, answer_changed, restarts_of_referee, settings_are_kept,
         studies_active_since, studies_forward, studies_within_limits, suggestion_requests_check,
@@ -450,8 +452,9 @@ _FUNCTIONS += (
     *items(
         Kind.FUNCTION,
         Letter.INPUT,
-        "The function reads or changes tables of schema work alone, with its owner's rights.",
-        "rival_of",
+        "The function reads or changes tables of schema work, with its owner's rights; where it deletes a study or a "
+        "tenant, what it calls removes the claims and turns of theirs, which hold times alone.",
+        "rival_of, change_study, change_tenant, set_candidate_withdrawn",
         prefix="work.",
     ),
 )

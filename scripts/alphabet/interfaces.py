@@ -53,6 +53,11 @@ _ROUTES = (
         POST /new/register
         GET /client/easeml_client.py
         GET /static/{name}
+        GET /archived
+        POST /studies/{study}/archive
+        POST /studies/{study}/restore
+        POST /studies/{study}/delete
+        POST /studies/{study}/candidates/withdraw
         POST /studies/{study}/pause
         POST /studies/{study}/resume
         POST /studies/{study}/candidates
@@ -179,11 +184,14 @@ _COMMANDS = (
         "The command reads settings and what its caller enters, or files of the caller.",
         """
         artifacts move
+        artifacts prune
         artifacts sweep
         cache clear
         cache show
         candidate add
         candidate pack
+        candidate restore
+        candidate withdraw
         completion
         dags copy
         db artifacts
@@ -209,15 +217,21 @@ _COMMANDS = (
         service install
         promotion verify
         simulate
+        study archive
+        study delete
         study pause
+        study restore
         study register
         study resume
         study set
         tenant acknowledge
+        tenant archive
+        tenant delete
         tenant folder
         tenant list
         tenant login
         tenant logout
+        tenant restore
         tenant set
         test-set fetch
         trial cancel

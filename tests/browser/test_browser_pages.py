@@ -32,6 +32,7 @@ def below(place: str, who: tuple[str, ...], *, get: str = "", post: str = "") ->
 STUDY = "/studies/{study}"
 WHO_MAY = {
     **below("", EVERYBODY, get="/ /new /compute /audit /audit.csv /events /static/{name} /client/easeml_client.py"),
+    **below("", EVERYBODY, get="/archived"),
     **below("", EVERYBODY, get="/of-run /of-task"),
     **below("/health", EVERYBODY, get="."),
     **below("/health", OPERATORS, get="/details"),
@@ -40,6 +41,7 @@ WHO_MAY = {
     **below("/trials/{trial_id}", EVERYBODY, get="."),
     **below(STUDY, EVERYBODY, get=". /lifecycle /submissions /data /use /decisions/{trial_id}", post="/use"),
     **below(STUDY, DEVELOPERS, post="/pause /resume /candidates /submissions /trials/{trial_id}/cancel"),
+    **below(STUDY, DEVELOPERS, post="/archive /restore /delete /candidates/withdraw"),
     **below(f"{STUDY}/use", DEVELOPERS, post="/feed /switch /apply"),
     **below(STUDY, OPERATORS, post="/weight /stops"),
     **below("/compute", OPERATORS, get="/backtest.json", post="/tenants/{tenant} /release /backtest"),

@@ -69,6 +69,7 @@ CASES: dict[str, list[Case]] = {
     "work.tenant_logins_login_check": each("tenant_logins", "login", "'lab'", "'easeml_worker'", "'easeml_t_A'"),
     "work.tenants_name_check": each("tenants", "name", *BAD_NAMES),
     "work.tenants_weight_check": each("tenants", "weight", *NOT_POSITIVE, *TOO_LARGE, "1.001e6", "9.9e-7"),
+    "work.tenants_archived_check": each("tenants", "archived_at", "now()", name="'new'"),
     "work.tenants_max_parallel_check": each("tenants", "max_parallel", "0", "-1"),
     "work.tenants_quota_check": each("tenants", "quota_seconds", *NOT_POSITIVE),
     "work.data_sets_tenant_fkey": each("data_sets", "tenant_id", "-1"),
@@ -82,6 +83,22 @@ CASES: dict[str, list[Case]] = {
     "work.studies_request_key": each("studies", "name", "'new'"),
     "work.studies_name_check": each("studies", "name", *BAD_NAMES),
     "work.studies_state_check": each("studies", "state", "'active'", "''"),
+    "work.studies_archived_check": [
+        *each("studies", "state", "'ARCHIVED'", name="'n'", request_key="'n'"),
+        *each("studies", "archived_why", "'x'", name="'n'", request_key="'n'"),
+        *each(
+            "studies",
+            "archived_from",
+            *("'ARCHIVED'", "NULL"),
+            **{
+                "name": "'n'",
+                "request_key": "'n'",
+                "state": "'ARCHIVED'",
+                "archived_at": "now()",
+                "archived_why": "''",
+            },
+        ),
+    ],
     "work.studies_metric_check": each("studies", "metric", "''", "'a b'", "repeat('a', 201)", "E'auc\\n'"),
     "work.studies_task_check": each("studies", "task", "'guessing'", "''"),
     "work.studies_hit_check": [
@@ -134,6 +151,7 @@ CASES: dict[str, list[Case]] = {
         *each("candidates", "name", "''", "repeat('x', 201)", "E'a\\nb'", "E'\\x1b[2J'", "E'a\\u0085'"),
         *each("candidates", "kind", "repeat('x', 201)", name="'new'"),
     ],
+    "work.candidates_withdrawn_check": each("candidates", "withdrawn_at", "now()", name="'new'"),
     "work.candidates_name_key": [("candidates", {})],
     "work.trials_candidate_fkey": each("trials waiting", "candidate_id", "{other_candidate}"),
     "work.trials_data_version_fkey": each("trials waiting", "data_version_id", "{other_version}"),
@@ -317,6 +335,7 @@ CASES: dict[str, list[Case]] = {
     "work.observations_quality_check": each("observations", "quality", *NO_SHARE),
     "work.observations_score_check": each("observations", "score", "'Infinity'", "'-Infinity'", "'NaN'"),
     "work.observations_cost_check": each("observations", "cost_seconds", *NOT_POSITIVE, *TOO_LARGE),
+    "work.models_removed_check": each("models", "removed_why", "'old'"),
     "work.models_data_version_fkey": each("models", "data_version_id", "-1", trial_id="NULL"),
     "work.models_trial_key": each("models done", "artifact", "artifact"),
     # The trial is there, and so is the data, but the trial ran on other data.

@@ -99,7 +99,7 @@ REFEREE = {
     "work.suggestions": ("", ""),
     "work.offers": ("", ""),
     "work.observations": (ALL, ""),
-    "work.models": (ALL, ""),
+    "work.models": (ALL, "removed_at removed_why"),
     "work.submissions": ("", ""),
     "work.predictions": ("", ""),
     "work.remeasure_failures": ("data_version_id model_id reason study_id", "reason tried_at tries"),

@@ -18,6 +18,7 @@ from msgspec import UNSET, UnsetType
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import rows_of_json
 from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import probabilities_of
@@ -25,6 +26,7 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.warm_model import ModelGoneError, WarmModel
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.studies.columns import answers_of_study, row_form
+from easeml_core.store.retention import removed_why
 from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
@@ -157,10 +159,16 @@ def infer(
         raise InvalidInputError(message)
     with store.begin() as tx:
         found = studies.get_study(tx, study)
+        if found.state is StudyState.ARCHIVED:
+            message = f"study {study!r} is archived, so that no model of it answers; `easeml study restore {study}`"
+            raise StateError(message)
         artifacts = artifacts.of_tenant(found.tenant)
         form = row_form(tx, artifacts, studies.latest_data_version(tx, found.id))
         wanted = answers_of_study(tx, found.id)
         chosen = _model(tx, found.id, study, model)
+        if (why := removed_why(tx, chosen.id)) is not None:
+            message = f"the file of model {chosen.id} was removed on {why}; train it again, or ask another model"
+            raise StateError(message)
         named = models.origin(tx, chosen.id)
     if apart:
         _require_apart(chosen)

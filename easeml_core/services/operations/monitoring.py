@@ -172,8 +172,8 @@ def _counted(tx: Connection) -> list[TenantFigures]:
 
 def _sum(tenant: str, rows: Sequence[CountedStudy]) -> TenantFigures:
     shown = [row for row in rows if row.shown]
-    left = [row.gate_steps - row.gate_steps_used for row in rows if row.gate_set_live and row.gate_steps is not None]
-    submissions = [row.submissions_left for row in rows if row.submissions_left is not None]
+    left = [row.gate_steps - row.gate_steps_used for row in shown if row.gate_set_live and row.gate_steps is not None]
+    submissions = [row.submissions_left for row in shown if row.submissions_left is not None]
     return TenantFigures(
         tenant=tenant,
         studies=len(shown),
@@ -184,11 +184,11 @@ def _sum(tenant: str, rows: Sequence[CountedStudy]) -> TenantFigures:
         device_seconds=sum(row.device_seconds for row in rows),
         quota_seconds=rows[0].tenant_quota_seconds,
         charged_seconds=sum(row.charged for row in rows),
-        alerts=sum(row.open_alerts for row in rows),
+        alerts=sum(row.open_alerts for row in shown),
         not_held=sum(row.not_held for row in rows),
         gate_steps=min(left, default=None),
         meter_submissions=min(submissions, default=None),
-        sets_wanted=sum(len(row.sets_wanted) for row in rows),
+        sets_wanted=sum(len(row.sets_wanted) for row in shown),
     )
 
 

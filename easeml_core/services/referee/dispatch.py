@@ -10,7 +10,7 @@ import logging
 import tempfile
 from typing import TYPE_CHECKING
 
-from easeml_core.entities import RequestKind
+from easeml_core.entities import RequestKind, StudyState
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.faults import is_put_off
 from easeml_core.services.datasets.refresh import refresh
@@ -60,6 +60,8 @@ WAITS = "waits for labels"
 _GIVEN_UP = f"the referee's process ended {MAX_ATTEMPTS} times while it worked on this request; it is given up"
 
 _PRIVATE = "the referee could not answer this request; its log says why, and nothing of the sealed set was spent"
+
+_ARCHIVED = "study {study!r} is archived; restore it (`easeml study restore {study}`), and ask again with a new key"
 
 _REGISTER_AGAIN = "; correct that and register the study again"
 """Part of every refusal to seal a study's data."""
@@ -114,6 +116,8 @@ class Dispatcher:
             try:
                 with savepoint(tx, ending=MISSING):
                     request, study = requests.get_request(tx, request_id)
+                    if study.state is StudyState.ARCHIVED:
+                        raise StateError(_ARCHIVED.format(study=study.name))
                     asked = self._asked(tx, request, study)
                     done = self._work(tx, ready, request, study, asked)
                     if isinstance(done, Waiting):

@@ -15,6 +15,7 @@ from easeml_core.services.evaluation.quality_checks import check_next
 from easeml_core.services.evaluation.reevaluation import measure_next
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
+from easeml_core.services.models.retention import prune
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
 from easeml_core.store.artifacts.orphans import remove_orphans
@@ -60,6 +61,8 @@ class Housekeeper:
         repositories: Name of a git bundle to its repository, whose tag follows production.
         check_share: Probability with which a trial's result is measured anew, in [0, 1].
         orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
+        retention: As ``keep``, ``days`` and ``curve_days`` of ``services.models.retention``; None in the first place
+            where all models keep their files.
         upkeep: Called with the store once a minute, whether there are requests or not; None for nothing.
     """
 
@@ -72,15 +75,16 @@ class Housekeeper:
         *,
         check_share: float = 0.0,
         orphan_days: float = 0.0,
+        retention: tuple[int | None, float, float] = (None, 30.0, 0.0),
         upkeep: Callable[[Store], None] | None = None,
     ) -> None:
         self._store, self._artifacts, self._repositories = store, artifacts, repositories
         self._lease, self._check_share, self._orphan_days = lease, check_share, orphan_days
-        self._upkeep = upkeep
+        self._upkeep, self._retention = upkeep, retention
         self._tags_stand_for: int | None = None
         self._tags_due = self._models_due = self._measured_due = self._uploads_due = self._checks_due = 0.0
         self._uploads_stay: tuple[str, ...] = ()
-        self._orphans_due = self._upkeep_due = 0.0
+        self._orphans_due = self._upkeep_due = self._retention_due = 0.0
 
     def work(self) -> bool:
         """Run one model at most; True when there may be more, so that requests get their turn in between."""
@@ -115,6 +119,7 @@ class Housekeeper:
         ran = self._measure_one_anew() if ran is None else ran
         ran = ran or self._check_one_result()
         if not ran:
+            self._retain()
             self._remove_orphans()
         return ran
 
@@ -198,6 +203,20 @@ class Housekeeper:
             logger.exception("a result was not measured")
         self._checks_due = time.monotonic() + _CHECK_SECONDS
         return False
+
+    def _retain(self) -> None:
+        """Note once a day which models lose their files, before files that no row names are removed."""
+        keep, days, curve_days = self._retention
+        if (keep is None and not curve_days) or time.monotonic() < self._retention_due:
+            return
+        self._retention_due = time.monotonic() + _ORPHANS_SECONDS
+        try:
+            done = prune(self._store, keep=keep, days=days, curve_days=curve_days)
+        except Exception:  # as above
+            logger.exception("models were not pruned")
+            return
+        if done.models:
+            logger.info("%d models lose their files: best %s of each study are kept", len(done.models), keep)
 
     def _remove_orphans(self) -> None:
         """Remove files that no row names, once a day; at an address nothing can be locked, so none is removed there."""

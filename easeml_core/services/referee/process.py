@@ -87,6 +87,9 @@ class Duties:
         audit_share: Largest share of the time that checks of the audit's chain take (``Notary``), in [0, 1).
         check_share: Probability with which a trial's result is measured anew (``quality_checks``), in [0, 1].
         orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
+        keep_models: How many of the best models of each study keep their files; None for all models.
+        keep_days: Age in days from which on the others lose them, >= 1.
+        curve_days: After how many days learning curves that no rule reads any more are removed; 0 for never.
         put_offs: Largest number of postponements after a kill, a time-out or a lack of memory, >= 0.
         workers: How many requests are decided at a time, and models run, >= 1.
         lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
@@ -110,6 +113,9 @@ class Duties:
     audit_share: float = 0.0
     check_share: float = 0.0
     orphan_days: float = 0.0
+    keep_models: int | None = None
+    keep_days: float = 30.0
+    curve_days: float = 0.0
     put_offs: int = MOST_PUT_OFFS
     workers: int = 1
     lease_seconds: float = LEASE_SECONDS
@@ -164,6 +170,7 @@ class Referee:
             self._duties.repositories,
             check_share=self._duties.check_share,
             orphan_days=self._duties.orphan_days,
+            retention=(self._duties.keep_models, self._duties.keep_days, self._duties.curve_days),
             upkeep=self._duties.upkeep,
         )
 

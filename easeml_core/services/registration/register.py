@@ -383,8 +383,11 @@ def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
     return StudyStateReport(study, wanted)
 
 
+_GONE = (StudyState.REFUSED, StudyState.ARCHIVED)
+
+
 def study_names(store: Store, *, limit: int = 1000) -> list[str]:
-    """Return the names of the studies that were not refused, in alphabetical order, so many at most."""
+    """Return the names of studies that were neither refused nor archived, in alphabetical order, so many at most."""
     with store.begin() as tx:
         found = studies.list_studies(tx)
-    return sorted({study.name for study in found if study.state != StudyState.REFUSED})[:limit]
+    return sorted({study.name for study in found if study.state not in _GONE})[:limit]

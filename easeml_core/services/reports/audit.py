@@ -145,6 +145,16 @@ _DETAILS: Mapping[str, Callable[[JsonObject, JsonObject], str]] = {
     "study refused": _always("the referee did not seal its data"),
     "study paused": _always("no trial begins any more; those under way go on"),
     "study resumed": _always("trials may begin again"),
+    "study archived": lambda before, _: (
+        "no trial, no request" + (f"; model {before['model']} answers no rows any more" if before.get("model") else "")
+    ),
+    "study restored": _always("its former state holds again; trials that were cancelled stay so"),
+    "study deleted": lambda before, _: f"{before.get('name', 'it')} had no sealed data, trials or models",
+    "candidate withdrawn": lambda _, after: f"{after['candidate']} is not suggested any more",
+    "candidate restored": lambda _, after: f"{after['candidate']} may be suggested again",
+    "tenant archived": _always("its studies are archived, and it registers none"),
+    "tenant restored": _always("it may register studies again"),
+    "tenant deleted": lambda before, _: f"{before.get('name', 'it')} had no study and no login",
     "candidate added": lambda _, after: f"{after['candidate']}, a {after['kind']}",
     "trial cancelled": lambda _, after: f"trial {after['trial']}, {after['candidate']}",
     "trial retried": lambda before, after: (
@@ -197,7 +207,8 @@ ACTS = {
     Group.STUDIES: (
         *("study registered", "study sealed", "study paused", "study resumed", "candidate added", "trial cancelled"),
         *("trial retried", "pairs fed", "pairs switched", "validation set replaced"),
-        *("result did not hold", "result acknowledged"),
+        *("result did not hold", "result acknowledged", "candidate withdrawn", "candidate restored"),
+        *("study archived", "study restored", "study deleted", "tenant archived", "tenant restored", "tenant deleted"),
     ),
     Group.REFUSED: ("request refused", "study refused"),
 }

@@ -102,9 +102,9 @@ def next_steps(
             names = assessments.worst_first(tx, limit=limit) if studies_only is None else studies_only
             entries = assessments.kept_summaries(tx, names)
         missing = sorted(set(studies_only or ()) - {e.study for e in entries})
-        if missing:
-            studies.get_study(tx, missing[0])  # raises with the known names
-            raise NotFoundError(kind="study", name=missing[0])
+        for name in missing:
+            if studies.get_study(tx, name).state is not StudyState.ARCHIVED:  # else raises with the known names
+                raise NotFoundError(kind="study", name=name)
         found = _shared(steps_of_all(tx, entries, in_detail=not needs_only))
     return [step for step in found if not needs_only or step.severity != Severity.INFO][:limit]
 

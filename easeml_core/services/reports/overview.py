@@ -281,9 +281,9 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> Study
     """
     with store.begin() as tx:
         found = studies.get_study(tx, study)
-        (facts,) = summary.study_summaries(tx, names=[study])
+        (facts,) = summary.study_summaries(tx, ids=[found.id])
         return StudyDetails(
-            study=study,
+            study=found.name,
             goal=Goal(found.task, found.metric, found.hit, found.program),
             settings=dict(found.config),
             summary=_entry(facts),

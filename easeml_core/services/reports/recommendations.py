@@ -51,6 +51,7 @@ class StepKind(StrEnum):
     COMPUTE = "compute"
     HAND_IN = "hand-in"
     VALIDATION = "validation"
+    ARCHIVED = "archived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def standing(steps: Sequence[Step]) -> Standing:
     if any(step.needs_a_person for step in steps):
         return Standing.NEEDS
     by_kind = {step.kind: step for step in steps}
-    if StepKind.PAUSED in by_kind:
+    if StepKind.PAUSED in by_kind or StepKind.ARCHIVED in by_kind:
         return Standing.PAUSED
     search = by_kind.get(StepKind.COMPUTE)
     goes_on = StepKind.SEALING in by_kind or (search is not None and not search.act.startswith("nothing"))
@@ -320,6 +321,7 @@ def why_nothing_runs(facts: StudySummary) -> str:
     left = to_run(facts)
     reasons = (
         (facts.state == StudyState.PAUSED, "The study is paused: it gets no trial until it is resumed."),
+        (facts.state == StudyState.ARCHIVED, "The study is archived: it gets no trial until it is restored."),
         (
             facts.state == StudyState.REGISTERED,
             "The referee is splitting and sealing its data; then the search begins.",
@@ -347,6 +349,10 @@ def steps_of(facts: StudySummary) -> list[Step]:
     Args:
         facts: A row of ``store.queries.overview.study_summaries``.
     """
+    if facts.state == StudyState.ARCHIVED:
+        why, act = "it gets no trial, and takes no request", "nothing, or restore it where it shall go on"
+        command = f"easeml study restore {facts.study}"
+        return [Step(StepKind.ARCHIVED, Severity.INFO, "the study is archived", why, act, page_of(facts), command)]
     found = (rule(facts) for rule in RULES)
     return [step for step in found if step is not None]
 

@@ -113,7 +113,7 @@ def study_report(
         found = studies.get_study(tx, study)
         if not sees(found):
             raise NotFoundError(kind="study", name=study)
-        (facts,) = overview.study_summaries(tx, names=[study])
+        (facts,) = overview.study_summaries(tx, ids=[found.id])
         listed = study_queries.listed_trials(tx, found.id, skip=PAGE * (max(page, 1) - 1), limit=PAGE)
         under_way = sorted((t for t in listed if t.finished_at is None), key=lambda t: (t.state, t.trial_id))
         is_active = found.state == StudyState.ACTIVE

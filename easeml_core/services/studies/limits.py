@@ -165,6 +165,7 @@ class TenantReport:
         not_held: Those of them that its tasks had stated otherwise than measured.
         unacknowledged: Those of the latter that no operator has acknowledged; the tenant is flagged from the first.
         unmeasurable: Those of them whose models cannot be run on the referee's machine.
+        archived_at: Since when it is archived; None where it is not.
     """
 
     tenant: str
@@ -179,6 +180,7 @@ class TenantReport:
     not_held: int
     unacknowledged: int
     unmeasurable: int
+    archived_at: datetime | None
 
 
 def set_study(store: Store, *, study: str, **changes: Any) -> StudyLimits:

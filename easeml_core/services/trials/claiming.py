@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
-from easeml_core.entities import TrialState, implementation_text
+from easeml_core.entities import StudyState, TrialState, implementation_text
 from easeml_core.errors import TrialStateError
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.trials.lease import Lease, silent
@@ -63,7 +63,10 @@ def claim(
                 raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
             leases.release_lease(tx, trial_id)
             trial = trials.get_trial(tx, trial_id)  # less the time of the lost attempt
-        if trial.state in FINAL:
+        if study.state is StudyState.ARCHIVED:  # its row was held when the study was archived
+            trials.request_cancel(tx, trial_id)
+            notify_trial(tx, trial)
+        if trial.state in FINAL or study.state is StudyState.ARCHIVED:
             return None
         checkpoint = leases.checkpoint_of(tx, trial_id)
         left = _left(trial, checkpoint)

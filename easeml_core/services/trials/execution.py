@@ -508,7 +508,10 @@ def hand_back(store: Store, *, trial_id: int, request_key: str, token: str | Non
         ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
         if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
             return False
-        leases.release_lease(tx, trial_id, alive=True)
+        if trial.cancel_requested:  # no other caller gets it
+            leases.give_up(tx, trial_id)
+        else:
+            leases.release_lease(tx, trial_id, alive=True)
         notify(tx, f"trial:{trial_id}")
         notify_pages(tx, trial.study)
     return True

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _OF_STUDY = """
 SELECT study_id, artifact, 'data version ' || id AS named_by, false AS is_claimed FROM work.data_versions
-UNION ALL SELECT study_id, artifact, 'model ' || id, submitted FROM work.models
+UNION ALL SELECT study_id, artifact, 'model ' || id, submitted FROM work.models WHERE removed_at IS NULL
 UNION ALL SELECT study_id, artifact, 'feed ' || id, true FROM work.feeds
 UNION ALL SELECT study_id, artifact, 'set ' || id, false FROM work.test_sets WHERE artifact IS NOT NULL
 UNION ALL SELECT study_id, off, 'refresh ' || request_id, false FROM work.refreshes WHERE off IS NOT NULL

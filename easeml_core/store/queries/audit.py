@@ -160,7 +160,7 @@ FROM work.quality_checks q WHERE q.checked_at >= :since AND q.outcome = 'not hel
 _OF_STUDIES = (
     "SELECT e.id, e.kind, s.name AS study, t.name AS tenant, e.at, e.facts FROM "
     f"({_LATELY}) e JOIN work.studies s ON s.id = e.study_id JOIN work.tenants t ON t.id = s.tenant_id "
-    "WHERE NOT e.id = ANY (:known) ORDER BY e.at, e.id LIMIT :limit"
+    "WHERE s.state <> 'ARCHIVED' AND NOT e.id = ANY (:known) ORDER BY e.at, e.id LIMIT :limit"
 )
 
 

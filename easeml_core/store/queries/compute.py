@@ -236,7 +236,8 @@ LEFT JOIN (
     ELSE x.charged_seconds END) AS seconds
   FROM work.trials x WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING')
   GROUP BY x.study_id) u ON u.study_id = s.id
-WHERE s.state <> 'REFUSED' GROUP BY 1, 2 HAVING coalesce(sum(u.seconds), 0) > 0 OR bool_or(s.state = 'ACTIVE')
+WHERE s.state NOT IN ('REFUSED', 'ARCHIVED')
+GROUP BY 1, 2 HAVING coalesce(sum(u.seconds), 0) > 0 OR bool_or(s.state = 'ACTIVE')
 ORDER BY seconds DESC, tenant
 """
 

@@ -22,7 +22,8 @@ SELECT s.id, s.name AS study, t.name AS tenant, s.metric, p.model_id AS producti
        (SELECT count(*) FROM work.trials x WHERE x.study_id = s.id AND x.finished_at IS NOT NULL) AS ended,
        (SELECT count(*) FROM work.quality_checks q WHERE q.study_id = s.id) AS checked
 FROM work.studies s JOIN work.tenants t ON t.id = s.tenant_id LEFT JOIN work.production p ON p.study_id = s.id
-WHERE s.name = ANY (CAST(:names AS text[])) OR CAST(:names AS text[]) IS NULL ORDER BY t.name, s.name
+WHERE s.state <> 'ARCHIVED' AND (s.name = ANY (CAST(:names AS text[])) OR CAST(:names AS text[]) IS NULL)
+ORDER BY t.name, s.name
 """
 
 _ENDED = """
@@ -110,7 +111,7 @@ class ReleasedModel:
 
 
 def mirrored_studies(tx: Connection, names: Sequence[str] | None = None) -> list[MirroredStudy]:
-    """Return studies by tenant and name.
+    """Return studies by tenant and name; archived ones are left out, and stay as they were mirrored.
 
     Args:
         tx: Transaction of any role.

@@ -20,7 +20,7 @@ class TenantFigures:
     """What the studies of a tenant do, have used, and have left.
 
     Attributes:
-        studies: How many there are; ``needing`` of them need a person.
+        studies: How many there are that are not archived; ``needing`` of them need a person.
         running: Trials that run; ``lost`` of which the lease has expired; ``waiting`` for a device.
         device_seconds: That were used, those of lost attempts included.
         quota_seconds: Of the tenant; None for no limit. ``charged_seconds`` count against it.
@@ -64,12 +64,12 @@ SELECT t.name AS tenant, count(*) FILTER (WHERE k.shown) AS studies,
        coalesce(sum(k.waiting), 0) AS waiting,
        coalesce(sum((k.facts ->> 'device_seconds')::double precision), 0) AS device_seconds, t.quota_seconds,
        coalesce(sum(k.charged), 0) AS charged_seconds,
-       coalesce(sum((k.facts ->> 'open_alerts')::int), 0) AS alerts,
+       coalesce(sum((k.facts ->> 'open_alerts')::int) FILTER (WHERE k.shown), 0) AS alerts,
        coalesce(sum((k.facts ->> 'not_held')::int), 0) AS not_held,
        min((k.facts ->> 'gate_steps')::int - (k.facts ->> 'gate_steps_used')::int)
-         FILTER (WHERE (k.facts ->> 'gate_set_live')::boolean) AS gate_steps,
-       min((k.facts ->> 'submissions_left')::int) AS meter_submissions,
-       coalesce(sum(jsonb_array_length(k.facts -> 'sets_wanted')), 0) AS sets_wanted
+         FILTER (WHERE k.shown AND (k.facts ->> 'gate_set_live')::boolean) AS gate_steps,
+       min((k.facts ->> 'submissions_left')::int) FILTER (WHERE k.shown) AS meter_submissions,
+       coalesce(sum(jsonb_array_length(k.facts -> 'sets_wanted')) FILTER (WHERE k.shown), 0) AS sets_wanted
 FROM work.tenants t LEFT JOIN work.assessments k ON k.tenant_id = t.id GROUP BY t.id, t.name ORDER BY t.name
 """
 

@@ -211,8 +211,9 @@ class InstallationTotals:
 # ``charged`` is the rule of work.charge written out: a function that is handed whole rows takes a quarter of the query.
 _ROW = f"""
 WITH chosen AS MATERIALIZED (
-  SELECT s.*, s.state <> 'REFUSED' OR NOT EXISTS (SELECT FROM work.studies z WHERE z.name = s.name AND z.id > s.id)
-    AS shown
+  SELECT s.*, CASE s.state WHEN 'ARCHIVED' THEN false WHEN 'REFUSED' THEN NOT EXISTS (SELECT FROM work.studies z
+      WHERE z.name = s.name AND (z.id > s.id AND z.state <> 'ARCHIVED' OR z.state NOT IN ('REFUSED', 'ARCHIVED')))
+    ELSE true END AS shown
   FROM work.studies s WHERE (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
   AND (CAST(:ids AS bigint[]) IS NULL OR s.id = ANY(CAST(:ids AS bigint[])))),
 fellows AS MATERIALIZED (
@@ -296,7 +297,9 @@ SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created
        coalesce(r.reserved_seconds, 0) AS reserved_seconds, t.quota_seconds AS tenant_quota_seconds,
        coalesce(q.charged, 0) AS tenant_charged_seconds, t.max_parallel AS tenant_max_parallel,
        coalesce(q.open, 0)::bigint AS tenant_open_trials,
-       (SELECT count(*) FROM work.candidates k WHERE k.study_id = s.id) AS candidates,
+       (SELECT count(*) FROM work.candidates k WHERE k.study_id = s.id AND (k.withdrawn_at IS NULL
+        OR EXISTS (SELECT FROM work.trials x JOIN present p ON p.id = x.data_version_id WHERE x.candidate_id = k.id)))
+         AS candidates,
        coalesce(r.succeeded, 0) AS trials, coalesce(r.running, 0) AS running,
        coalesce(r.waiting, 0) AS waiting, coalesce(r.failed, 0) AS failed, coalesce(r.cancelled, 0) AS cancelled,
        coalesce(nh.n, 0) AS not_held, nh.trial_id AS not_held_trial, nh.checked_at AS not_held_at,
@@ -362,7 +365,7 @@ LEFT JOIN LATERAL (
   SELECT message FROM work.requests q JOIN work.answers w ON w.request_id = q.id
   WHERE q.study_id = s.id AND q.kind = 'seal' AND w.refused ORDER BY q.id DESC LIMIT 1) refusal ON true
 """
-_SUMMARY = f"{_ROW % ''} WHERE s.shown ORDER BY t.name, s.name LIMIT :limit"
+_SUMMARY = f"{_ROW % ''} WHERE s.shown OR CAST(:ids AS bigint[]) IS NOT NULL ORDER BY t.name, s.name LIMIT :limit"
 _COUNTED = (
     _ROW
     % """,
@@ -373,15 +376,19 @@ _COUNTED = (
 )
 
 
-def study_summaries(tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None) -> list[StudySummary]:
+def study_summaries(
+    tx: Connection, *, limit: int = 1000, names: Collection[str] | None = None, ids: Collection[int] | None = None
+) -> list[StudySummary]:
     """Return everything that a developer may know of each study, by tenant and name, counted now.
 
     Args:
         tx: Any role.
         limit: Studies at most.
-        names: Of these names only; None for all.
+        names: Of these names only; None for all. Archived ones are left out.
+        ids: Of these numbers only, archived ones as well; None for all.
     """
-    return records(tx, StudySummary, _SUMMARY, limit=limit, names=None if names is None else list(names), ids=None)
+    given = {"names": None if names is None else list(names), "ids": None if ids is None else list(ids)}
+    return records(tx, StudySummary, _SUMMARY, limit=limit, **given)
 
 
 def counted_studies(tx: Connection, ids: Collection[int]) -> list[CountedStudy]:
@@ -404,7 +411,7 @@ SELECT study, observed_at, quality FROM (
   JOIN work.trials x ON x.study_id = s.id AND x.data_version_id = v.id
   JOIN work.observations o ON o.trial_id = x.id
   AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = x.id AND q.outcome = 'not held')
-  WHERE s.state <> 'REFUSED' AND s.name = ANY(CAST(:names AS text[]))) every
+  WHERE s.state NOT IN ('REFUSED', 'ARCHIVED') AND s.name = ANY(CAST(:names AS text[]))) every
 WHERE before IS NULL OR quality > before ORDER BY study, observed_at
 """
 
@@ -439,7 +446,8 @@ SELECT DISTINCT ON (x.study_id) s.name AS study, c.name AS candidate,
        (g.reasons ->> 'predicted_cost_seconds')::double precision AS seconds
 FROM work.studies s JOIN work.trials x ON x.study_id = s.id JOIN work.candidates c ON c.id = x.candidate_id
 JOIN work.suggestions g ON g.trial_id = x.id
-WHERE s.name = ANY(CAST(:names AS text[])) AND jsonb_typeof(g.reasons -> 'expected_improvement') = 'number'
+WHERE s.state <> 'ARCHIVED' AND s.name = ANY(CAST(:names AS text[]))
+AND jsonb_typeof(g.reasons -> 'expected_improvement') = 'number'
 AND jsonb_typeof(g.reasons -> 'predicted_cost_seconds') = 'number'
 ORDER BY x.study_id, g.batch_id DESC, g.position DESC
 """

@@ -166,7 +166,8 @@ def menus(
         "SELECT study_id, array_agg(id) AS ids, array_agg(name) AS names, "
         "CASE WHEN count(devices) > 0 THEN jsonb_agg(devices) END AS devices FROM "
         f"(SELECT c.study_id, c.id, c.name, c.devices FROM work.candidates c WHERE study_id = ANY(:ids) "
-        f"AND ({RUNS_HERE} OR EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = "
+        f"AND (({RUNS_HERE} AND c.withdrawn_at IS NULL) OR EXISTS "
+        "(SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = "
         "(SELECT max(id) FROM work.data_versions v WHERE v.study_id = c.study_id))) ORDER BY study_id, id) c "
         "GROUP BY study_id",
         ids=list(study_ids),

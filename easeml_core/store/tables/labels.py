@@ -289,7 +289,8 @@ def sets_that_asked(tx: Connection, study: str | None = None, *, limit: int = MO
         tx,
         "SELECT t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id, LATERAL ("
         "SELECT bool_or(w.is_open) AS waits FROM sealed.wanted w WHERE w.test_set_id = t.id) a "
-        "WHERE t.state = 'live' AND t.labels_on_demand AND (CAST(:study AS text) IS NULL OR s.name = :study) "
+        "WHERE t.state = 'live' AND s.state <> 'ARCHIVED' AND t.labels_on_demand "
+        "AND (CAST(:study AS text) IS NULL OR s.name = :study) "
         "AND a.waits IS NOT NULL ORDER BY (a.waits AND CAST(:study AS text) IS NULL) DESC, s.name, t.id DESC "
         "LIMIT :limit",
         study=study,

@@ -38,6 +38,9 @@ _LOST = f"""least(t.limit_seconds - {_SAVED}, 1e9, t.lost_seconds + CASE WHEN t.
 _COUNTED = "t.attempt - t.excused - (t.excused < 10 AND work.was_restarted(t.beat_at))::int"
 """Attempts that count, of a RUNNING trial t whose lease is lost; the trigger ``trials_excuse`` counts likewise."""
 
+_ARCHIVED = "EXISTS (SELECT FROM work.studies s WHERE s.id = trials.study_id AND s.state = 'ARCHIVED')"
+"""An archived study cancels its trials; the row of one may have been held by another transaction then."""
+
 _END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds - resumed_seconds)"
 
 
@@ -152,7 +155,7 @@ def extend_lease(
         "checkpoint_seconds = CASE WHEN CAST(:reference AS text) IS NULL THEN checkpoint_seconds ELSE resumed_seconds "
         "+ least(:saved, extract(epoch FROM clock_timestamp() - attempt_started_at)::double precision) END "
         f"WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND clock_timestamp() < coalesce({_END}, "
-        "'infinity') RETURNING cancel_requested",
+        f"'infinity') RETURNING cancel_requested OR {_ARCHIVED} AS cancel_requested",
         id=trial_id,
         attempt=attempt,
         seconds=lease_seconds,
@@ -173,7 +176,8 @@ def is_wanted(tx: Connection, *, trial_id: int, attempt: int) -> bool | None:
     """Between heartbeats: False when a cancel was asked for, None when the trial is not this attempt's any more."""
     found = row(
         tx,
-        "SELECT cancel_requested FROM work.trials WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt",
+        f"SELECT cancel_requested OR {_ARCHIVED} AS cancel_requested FROM work.trials "
+        "WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt",
         id=trial_id,
         attempt=attempt,
     )
@@ -282,7 +286,7 @@ def expire_leases(tx: Connection) -> list[int]:
     found = rows(
         tx,
         f"WITH lost AS (SELECT t.id, s.name AS study, {_LOST} AS seconds, "
-        "CASE WHEN t.cancel_requested THEN 'CANCELLED' "
+        "CASE WHEN t.cancel_requested OR s.state = 'ARCHIVED' THEN 'CANCELLED' "
         f"WHEN {_COUNTED} >= (s.config -> 'training' ->> 'max_attempts')::int THEN 'FAILED' "
         "ELSE 'SUGGESTED' END AS next "
         "FROM work.trials t JOIN work.studies s ON s.id = t.study_id "

@@ -526,7 +526,7 @@ def production_versions(tx: Connection) -> list[ProductionVersion]:
         ProductionVersion,
         "SELECT s.name AS study, p.model_id, u.bundle, u.bundle_version FROM work.production p "
         "JOIN work.studies s ON s.id = p.study_id JOIN work.submissions u ON u.model_id = p.model_id "
-        "WHERE u.kind = 'bundle' ORDER BY s.name",
+        "WHERE u.kind = 'bundle' AND s.state <> 'ARCHIVED' ORDER BY s.name",
     )
 
 
@@ -545,7 +545,7 @@ def waiting_submissions(tx: Connection, study_id: int | None = None) -> list[Wai
         WaitingSubmission,
         "SELECT u.id AS submission_id, s.name AS study, u.model_id FROM work.submissions u "
         "JOIN work.studies s ON s.id = u.study_id "
-        "WHERE (CAST(:study_id AS bigint) IS NULL OR u.study_id = :study_id) AND NOT EXISTS "
+        "WHERE (CAST(:study_id AS bigint) IS NULL OR u.study_id = :study_id) AND s.state <> 'ARCHIVED' AND NOT EXISTS "
         "(SELECT FROM work.requests r WHERE r.kind = 'gate' AND r.study_id = u.study_id AND r.model_id = u.model_id "
         "AND r.arguments ->> 'condition' IS NULL) "
         "ORDER BY u.id LIMIT :most",

@@ -126,14 +126,14 @@ def standing(tx: Connection, study_id: int | None = None) -> list[Standing]:
 
     Args:
         tx: A transaction of any role that may read ``work``.
-        study_id: The study, or None for all; one that has nothing in production is left out.
+        study_id: The study, or None for all; one that has nothing in production, or is archived, is left out.
     """
     return records(
         tx,
         Standing,
         "SELECT p.id AS promotion_id, s.name AS study, p.model_id, p.request_id, p.kind FROM work.production w "
         "JOIN work.promotions p ON p.id = w.promotion_id JOIN work.studies s ON s.id = w.study_id "
-        "WHERE CAST(:study_id AS bigint) IS NULL OR w.study_id = :study_id ORDER BY p.id",
+        "WHERE s.state <> 'ARCHIVED' AND (CAST(:study_id AS bigint) IS NULL OR w.study_id = :study_id) ORDER BY p.id",
         study_id=study_id,
     )
 
@@ -148,7 +148,8 @@ SELECT m.id AS model_id,
        CASE WHEN m.trial_id IS NOT NULL THEN k.name WHEN m.submitted THEN 'submitted' ELSE 'baseline' END AS origin,
        m.format, 1 - m.validation_loss AS validation_quality, d.version AS data_version, v.symbol AS verdict,
        v.request_id AS gate_request_id,
-       p.model_id IS NOT NULL AS in_production, b.kind AS moved_by, b.promoted_at, b.who, b.why
+       p.model_id IS NOT NULL AS in_production, b.kind AS moved_by, b.promoted_at, b.who, b.why,
+       m.removed_why AS removed
 FROM work.models m JOIN work.data_versions d ON d.id = m.data_version_id
 LEFT JOIN work.trials t ON t.id = m.trial_id LEFT JOIN work.candidates k ON k.id = t.candidate_id
 LEFT JOIN work.production p ON p.study_id = m.study_id AND p.model_id = m.id
@@ -179,6 +180,7 @@ class ListedModel:
         promoted_at: When.
         who: Who forced it.
         why: The reason given.
+        removed: Why its file was removed; None while it is there.
     """
 
     model_id: int
@@ -193,6 +195,7 @@ class ListedModel:
     promoted_at: datetime | None
     who: str | None
     why: str | None
+    removed: str | None
 
 
 def list_models(tx: Connection, study_id: int) -> list[ListedModel]:

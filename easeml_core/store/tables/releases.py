@@ -478,7 +478,8 @@ def list_alerts(
         "LEFT JOIN work.meter_readings r ON r.request_id = a.reading_id "
         "LEFT JOIN work.test_sets t ON t.id = a.test_set_id "
         "JOIN work.studies s ON s.id = a.study_id WHERE (a.study_id = :id OR CAST(:id AS bigint) IS NULL) "
-        "AND (CAST(:names AS text[]) IS NULL OR s.name = ANY (:names)) AND (NOT :open_only OR a.cleared_at IS NULL) "
+        "AND (CAST(:names AS text[]) IS NULL OR s.name = ANY (:names)) "
+        "AND (s.state <> 'ARCHIVED' OR a.study_id = :id) AND (NOT :open_only OR a.cleared_at IS NULL) "
         "AND a.id > :after AND (a.team IS NULL OR a.team = :team) OFFSET 0) a "
         "WHERE NOT :open_only OR a.is_open ORDER BY a.alert_id",
         id=study_id,

@@ -93,13 +93,13 @@ class NewRequest:
     arguments: JsonObject
 
 
-# A refused study shares its name with no other one that this table may be about.
+# A study that has given its name back is none that is asked about.
 _FILE_MANY = """
 INSERT INTO work.requests (request_key, kind, study_id, model_id, arguments)
 SELECT n.key, n.kind, s.id, m.id, n.arguments
 FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]), CAST(:studies AS text[]), CAST(:models AS bigint[]),
             CAST(:arguments AS jsonb[])) WITH ORDINALITY AS n (key, kind, study, model_id, arguments, number)
-JOIN work.studies s ON s.name = n.study AND s.state <> 'REFUSED'
+JOIN work.studies s ON s.name = n.study AND s.state NOT IN ('REFUSED', 'ARCHIVED')
 JOIN work.models m ON m.id = n.model_id AND m.study_id = s.id
 ORDER BY n.number
 ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id
@@ -259,7 +259,7 @@ held AS MATERIALIZED (
   JOIN work.studies s ON s.id = h.study_id WHERE h.id <> :first GROUP BY s.tenant_id)
 SELECT r.id FROM (
   SELECT u.id, u.kind, u.study_id, u.id <> :first AS is_later, u.is_long, coalesce(h.claims, 0) AS claims,
-    coalesce(t.taken_at, '-infinity') AS turn
+    coalesce(t.taken_at, '-infinity') AS turn, s.state = 'ARCHIVED' AS is_archived
   FROM undecided u JOIN work.studies s ON s.id = u.study_id LEFT JOIN held h ON h.tenant_id = s.tenant_id
   LEFT JOIN sealed.turns t ON t.tenant_id = s.tenant_id
   WHERE u.id <> ALL (:skip) AND (CAST(:kinds AS text[]) IS NULL OR u.kind = ANY (CAST(:kinds AS text[])))
@@ -269,7 +269,7 @@ SELECT r.id FROM (
   ORDER BY is_later, is_long, claims, turn, id OFFSET 0) u
 JOIN work.requests r ON r.id = u.id
 WHERE NOT {HELD_BY_OTHERS.format(request="u.id")}
-AND NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open OFFSET 0)
+AND (u.is_archived OR NOT EXISTS (SELECT 1 FROM sealed.wanted w WHERE w.request_id = u.id AND w.is_open OFFSET 0))
 AND NOT EXISTS (SELECT 1 FROM sealed.put_offs p WHERE p.request_id = u.id AND p.until > clock_timestamp() OFFSET 0)
 AND (u.kind NOT IN ('gate', 'meter')
   OR NOT EXISTS (SELECT 1 FROM ending e WHERE e.study_id = u.study_id AND (e.kind = u.kind OR e.both)))
@@ -292,7 +292,8 @@ def claim_request(
     Short requests come before those that run models and have not waited for ``aged_seconds``. Among the others it is
     one of the tenant with the fewest requests that any living referee works on, then of the tenant that was served
     longest ago, and of its requests the oldest. Passed over: decided requests, those that another referee works on, and
-    those that wait (for labels, for an earlier request, or for another try).
+    those that wait (for labels, for an earlier request, or for another try). Of an archived study, for which no label
+    is asked, they are taken up and refused.
 
     A referee that dies gives the request back with its lock, and nothing of its work is written. The arguments are read
     later (``get_request``), where hostile content can be refused.
@@ -369,7 +370,7 @@ def study_and_earlier(tx: Connection, study: str, request_key: str) -> tuple[Stu
     found = row(
         tx,
         _WITH_STUDY + "LEFT JOIN work.requests r ON r.request_key = :key WHERE s.name = :name "
-        "ORDER BY s.state = 'REFUSED', s.id DESC LIMIT 1",
+        f"ORDER BY s.state IN {studies.GONE}, s.id DESC LIMIT 1",
         name=study,
         key=own_key(tx, request_key),
     )

@@ -73,7 +73,7 @@ def reserve_open(
     )
 
 
-_UNTRIED = """NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
+_UNTRIED = """c.withdrawn_at IS NULL AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
           t.data_version_id = newest.id OR t.data_version_id IN (
             SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
             AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))"""
@@ -110,7 +110,7 @@ WITH {_CHOSEN}
 SELECT chosen.name AS study, c.name AS candidate, c.kind, c.devices, c.parameters ->> 'runtime' AS runtime,
        {_OFFERED} AS is_offered
 FROM chosen JOIN newest ON newest.study_id = chosen.id JOIN work.candidates c ON c.study_id = chosen.id
-WHERE {_UNTRIED} OR EXISTS (
+WHERE ({_UNTRIED}) OR EXISTS (
   SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = newest.id
   AND ((t.state = 'SUGGESTED' AND coalesce(t.lease_until < now(), true))
        OR (c.kind = 'container' AND t.state = 'FAILED')))

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 
+GONE = "('REFUSED', 'ARCHIVED')"
+"""SQL: states in which a study has given its name back, so that another one may have it."""
+
 SETTABLE = ("weight", "priority", "budget_seconds", "deadline", "target_quality")
 """Settings of a registered study that may be changed."""
 
@@ -147,22 +150,33 @@ def study_of_request(tx: Connection, request_key: str) -> Study:
 
 
 def names_and_tenants(tx: Connection) -> list[tuple[str, str]]:
-    """Every study's name with its tenant's, by name; of a name that was refused and given again the last one."""
+    """Every study's name with its tenant's, by name; of a name that was given back and given again the last one."""
     found = rows(
         tx,
         "SELECT DISTINCT ON (s.name) s.name, t.name AS tenant FROM work.studies s JOIN work.tenants t "
-        "ON t.id = s.tenant_id ORDER BY s.name, s.state = 'REFUSED', s.id DESC",
+        f"ON t.id = s.tenant_id ORDER BY s.name, s.state IN {GONE}, s.id DESC",
     )
     return [(r.name, r.tenant) for r in found]
 
 
 def get_study(tx: Connection, name: str) -> Study:
-    """The study of this name; of those that were refused the last one, where none stands.
+    """The study of this name; of those that were refused or archived the last one, where none stands.
+
+    Args:
+        tx: A transaction of any role.
+        name: Its name; ``NAME@NUMBER`` means the one with this number, whose name another one may have taken.
 
     Raises:
         NotFoundError: With the names there are.
     """
-    found = row(tx, _STUDY + "WHERE s.name = :name ORDER BY s.state = 'REFUSED', s.id DESC LIMIT 1", name=name)
+    called, _, number = name.partition("@")
+    of_number = "AND s.id = :id " if number.isdecimal() and len(number) < 19 else ""
+    found = row(
+        tx,
+        _STUDY + f"WHERE s.name = :name {of_number}ORDER BY s.state IN {GONE}, s.id DESC LIMIT 1",
+        name=called if of_number else name,
+        **({"id": int(number)} if of_number else {}),
+    )
     if found is None:
         known = [r.name for r in rows(tx, "SELECT DISTINCT name FROM work.studies ORDER BY name LIMIT 50")]
         raise NotFoundError(
@@ -236,7 +250,7 @@ def list_candidates(tx: Connection, study_id: int | None = None) -> list[Candida
     where = "WHERE study_id = :study_id " if study_id is not None else ""
     found = rows(
         tx,
-        f"SELECT id, study_id, name, kind, parameters, devices FROM work.candidates {where}ORDER BY id",
+        f"SELECT id, study_id, name, kind, parameters, devices, withdrawn_at FROM work.candidates {where}ORDER BY id",
         **({"study_id": study_id} if study_id is not None else {}),
     )
     return [Candidate(**r._mapping) for r in found]
@@ -436,7 +450,7 @@ SELECT t.id, t.name, t.weight, t.max_parallel, t.quota_seconds, coalesce(u.used,
        coalesce(u.reserved, 0) AS reserved_seconds, coalesce(u.open, 0) AS open_trials,
        coalesce(n.studies, 0) AS studies, coalesce(c.checked, 0) AS checked_results,
        coalesce(c.not_held, 0) AS not_held, coalesce(c.unacknowledged, 0) AS unacknowledged,
-       coalesce(c.unmeasurable, 0) AS unmeasurable
+       coalesce(c.unmeasurable, 0) AS unmeasurable, t.archived_at
 FROM work.tenants t
 LEFT JOIN (SELECT tenant_id, count(*) AS studies FROM work.studies GROUP BY tenant_id) n ON n.tenant_id = t.id
 LEFT JOIN (

@@ -287,7 +287,7 @@ def studies_of_login(tx: Connection, login: str) -> list[str] | None:
     found = rows(
         tx,
         "SELECT s.name FROM work.studies s JOIN work.tenant_logins l ON l.tenant_id = s.tenant_id "
-        "WHERE l.login = :login AND s.state <> 'REFUSED' ORDER BY s.name",
+        "WHERE l.login = :login AND s.state NOT IN ('REFUSED', 'ARCHIVED') ORDER BY s.name",
         login=login,
     )
     return [r.name for r in found]

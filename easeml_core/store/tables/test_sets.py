@@ -280,8 +280,12 @@ def waiting_before(tx: Connection, found: SealedSet) -> list[SealedSet]:
 
 
 def live_sets(tx: Connection) -> list[tuple[int, int]]:
-    """Study and set of every live set, the newest set first."""
-    found = rows(tx, "SELECT study_id, id FROM work.test_sets WHERE state = 'live' ORDER BY id DESC")
+    """Study and set of every live set of the studies that are not archived, the newest set first."""
+    found = rows(
+        tx,
+        "SELECT t.study_id, t.id FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id "
+        "WHERE t.state = 'live' AND s.state <> 'ARCHIVED' ORDER BY t.id DESC",
+    )
     return [(r.study_id, r.id) for r in found]
 
 

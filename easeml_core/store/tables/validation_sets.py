@@ -156,7 +156,7 @@ JOIN work.data_versions e ON e.study_id = n.study_id AND e.id <> n.id
 JOIN work.trials t ON t.data_version_id = e.id AND t.reevaluates IS NULL
 JOIN work.studies s ON s.id = n.study_id
 WHERE NOT EXISTS (SELECT FROM work.trials x WHERE x.candidate_id = t.candidate_id AND x.data_version_id = n.id)
-  AND (CAST(:study_id AS bigint) IS NULL OR n.study_id = :study_id)
+  AND s.state <> 'ARCHIVED' AND (CAST(:study_id AS bigint) IS NULL OR n.study_id = :study_id)
 """
 # The quality is what a worker claims: it orders the models of a study, never the studies, which take turns. Nor can a
 # worker move the times that the turns go by.
@@ -372,7 +372,9 @@ def unchecked_trials(tx: Connection) -> list[int]:
         scalar(
             tx,
             "SELECT coalesce(array_agg(t.id ORDER BY t.id), '{}') FROM work.trials t WHERE t.state = 'SUCCEEDED' "
-            "AND t.reevaluates IS NULL AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = t.id)",
+            "AND t.reevaluates IS NULL AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = t.id) "
+            "AND NOT EXISTS (SELECT FROM work.models m WHERE m.trial_id = t.id AND m.removed_at IS NOT NULL) "
+            "AND NOT EXISTS (SELECT FROM work.studies s WHERE s.id = t.study_id AND s.state = 'ARCHIVED')",
         )
     )
 

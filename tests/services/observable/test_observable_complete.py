@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -82,8 +83,22 @@ def test_no_function_that_a_worker_may_call_with_the_rights_of_another_reads_wha
             "AND has_function_privilege('easeml_worker', p.oid, 'EXECUTE') AND p.prorettype <> 'trigger'::regtype"
         )
         found = dict(cursor.fetchall())
-    assert set(found) <= {"rival_of"}  # look at what it reads before one joins them
+        cursor.execute(
+            "SELECT string_agg(prosrc, '') FROM pg_proc WHERE proname IN ('delete_now', 'delete_tenant_now')"
+        )
+        (called,) = cursor.fetchone()
+    # Look at what it reads before one joins them.
+    assert set(found) <= {"rival_of", "change_study", "change_tenant", "set_candidate_withdrawn"}
     assert not [name for name, text in found.items() if "sealed." in text or "EXECUTE " in text]
+    # What these call to delete a study that was never sealed, or a tenant without studies.
+    assert set(re.findall(r"sealed\.(\w+)", called)) == {
+        "attempts",
+        "claims",
+        "outbox",
+        "put_offs",
+        "referees",
+        "turns",
+    }
 
 
 def test_an_item_has_one_letter_and_a_reason() -> None:

@@ -51,7 +51,8 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.COMMAND,
         "The command needs an address that sees all tenants: it gives logins their rows, or moves their files.",
-        *("tenant login", "tenant logout", "artifacts move", "artifacts sweep"),
+        *("tenant login", "tenant logout", "artifacts move", "artifacts prune", "artifacts sweep"),
+        *("tenant archive", "tenant restore", "tenant delete"),
     ),
     *_undriven(
         Kind.COMMAND,

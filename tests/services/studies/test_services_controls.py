@@ -88,7 +88,7 @@ def test_a_tenant_is_set_and_listed(lab: Any) -> None:
         answer = set_tenant(lab.worker, tenant="lab", **wanted)
         used = {"used_seconds": 9.0, "reserved_seconds": 0.0, "open_trials": 0, "studies": 3}
         used |= dict.fromkeys(("checked_results", "not_held", "unmeasurable", "unacknowledged"), 0)
-        assert answer == TenantReport(tenant="lab", **wanted, **used)
+        assert answer == TenantReport(tenant="lab", **wanted, **used, archived_at=None)
     assert list_tenants(lab.worker) == [answer]
     freed = set_tenant(lab.worker, tenant="lab", max_parallel=None, quota_seconds=None)
     assert (freed.max_parallel, freed.quota_seconds, freed.weight) == (None, None, 3.0)

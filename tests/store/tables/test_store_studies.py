@@ -9,6 +9,7 @@ import pytest
 
 from easeml_core.entities import DataVersion, StudyState, Task
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreError
+from easeml_core.store import archive
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change
 from easeml_core.store.tables import models, studies, trials
@@ -102,6 +103,10 @@ def in_state(database: Any, ask: Callable[..., Any], make_rows: Callable[..., An
                 request_key="new",
             )
         assert study_id is not None
+        if state is StudyState.ARCHIVED:
+            with database.worker.begin() as tx:
+                archive.apply_study_change(tx, study_id, "new", "archive", "a typo")
+            return study_id
         way = {StudyState.REGISTERED: (), StudyState.PAUSED: (StudyState.ACTIVE, StudyState.PAUSED)}
         for step in way.get(state, (state,)):
             with database.referee.begin() as tx:

@@ -399,6 +399,17 @@ BOUNDED = (
 )
 
 
+def test_what_all_tenants_wait_for_is_bounded(doors: Doors, ask: Ask) -> None:
+    many = f"INSERT INTO work.candidates (study_id, name, kind) SELECT {STUDY}, 'c' || k, 'tree' FROM generate_series"
+    assert done(doors.tenant, f"{many}(1, 900) k") == 900
+    with pytest.raises(StoreError, match="at most 1000 candidates"), doors.tenant.begin() as tx:
+        change(tx, f"{many}(1, 1000) k")
+    with doors.tenant.begin() as tx:
+        leases.show(tx, claimed(tx, doors.own_trial))
+        change(tx, "UPDATE work.trials SET progress = jsonb_build_object('note', repeat('x', 1000000))")
+    assert ask("SELECT progress FROM work.trials WHERE id = %s", doors.own_trial) == [(None,)]
+
+
 @pytest.mark.parametrize(("most", "which", "sql"), BOUNDED)
 def test_what_a_tenant_adds_is_bounded_and_the_error_says_how_much_is_allowed(
     doors: Doors, most: int, which: str, sql: str

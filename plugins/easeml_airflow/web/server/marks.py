@@ -63,6 +63,7 @@ STEPS = {
     StepKind.COMPUTE: ("bolt", "Compute"),
     StepKind.HAND_IN: ("right", "Hand in"),
     StepKind.VALIDATION: ("hour", "Validation data"),
+    StepKind.ARCHIVED: ("off", "Archived"),
 }
 """What a step is about: its symbol, and the word for it in the place of a study's state."""
 
@@ -92,4 +93,6 @@ def mark_of(steps: Sequence[Step], standing: Standing) -> Mark:
         return Mark("bad" if step.severity is Severity.BAD else "warn", *STEPS[step.kind])
     if step.kind is StepKind.SEALING:
         return Mark("busy", *STEPS[step.kind])
+    if step.kind is StepKind.ARCHIVED:
+        return Mark("idle", *STEPS[step.kind])
     return Mark(*STANDINGS[standing])

@@ -22,6 +22,7 @@ from easeml_airflow.web.server import formats
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import Service
 from easeml_core import limits
+from easeml_core.entities import StudyState
 from easeml_core.errors import EasemlError, NotFoundError
 from easeml_core.services.operations.installation_health import KeptLook
 from easeml_core.services.referee.place_in_queue import Queue, waiting_texts
@@ -136,7 +137,7 @@ class Site:
             "viewer": viewer,
             "tabs": [tab for tab in self.tabs if tab.is_for(viewer)],
             "study_tabs": [tab for tab in self.study_tabs if study and tab.is_for(viewer)],
-            "study_path": path_of_study(study.name) if study else "",
+            "study_path": path_of_study(_handle(study)) if study else "",
             "refresh": settings.page_refresh_seconds(),
             "read_at": datetime.now(UTC),
             "needs_count": self._needs(viewer),
@@ -216,6 +217,11 @@ def moved(request: Request, path: str) -> RedirectResponse:
 def path_of_study(study: str) -> str:
     """The study's page, below ``base_of``."""
     return f"/studies/{quote(study, safe='')}"
+
+
+def _handle(study: Study) -> str:
+    """Return what means this study in an address: another one may have the name of an archived study."""
+    return f"{study.name}@{study.id}" if study.state is StudyState.ARCHIVED else study.name
 
 
 def desk_path(study: str) -> str:

@@ -220,6 +220,32 @@ def test_the_tenant_pauses_and_resumes_and_a_repetition_changes_nothing(study, a
     assert state_of(database, study).state == "PAUSED"
 
 
+def test_the_tenant_archives_and_restores_and_a_reader_does_neither(study, ask_as, database, text_of):
+    mine, viewer = ask_as("ada", rights=tenant), ask_as("vic", rights=look_only)
+    assert mine.post(f"/studies/{study}/archive").status_code == 400  # without a reason
+    assert viewer.post(f"/studies/{study}/archive", data={"why": "over"}).status_code == 403
+    answer = mine.post(f"/studies/{study}/archive", data={"why": "a typo"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/archived")
+    assert state_of(database, study).state == "ARCHIVED"
+    listed = text_of(mine.get("/archived").text)
+    assert study in listed
+    assert "a typo" in listed
+    assert "a typo" not in text_of(ask_as("eve", rights=nothing).get("/archived").text)
+    assert study not in text_of(mine.get("/").text)
+    page = text_of(mine.get(f"/studies/{study}").text)
+    for word in ("Archived", "Restore", "the study is archived: it gets no trial until it is restored"):
+        assert word.lower() in page.lower(), word
+    assert f"/studies/{study}%40{state_of(database, study).id}/restore" in mine.get(f"/studies/{study}").text
+    assert mine.post(f"/studies/{study}/delete", data={"why": "x"}).status_code == 409  # it has sealed data
+    assert mine.post(f"/studies/{study}/restore").status_code == 303
+    assert state_of(database, study).state == "ACTIVE"
+    name = "tree"
+    with database.worker.begin() as tx:
+        name = studies.list_candidates(tx, state_of(database, study).id)[0].name
+    assert mine.post(f"/studies/{study}/candidates/withdraw", data={"name": name, "why": "weak"}).status_code == 303
+    assert "withdrawn" in text_of(mine.get(f"/studies/{study}").text)
+
+
 def test_the_operator_sets_weight_and_limits_and_the_tenant_does_not(study, ask_as, database):
     operator, mine = ask_as("olga", "operator", rights=nothing), ask_as("ada", rights=tenant)
     limits = {"budget_hours": "0.5", "deadline": "2031-05-01T10:00", "target_quality": "0.97"}

@@ -144,6 +144,10 @@ def attacks(facts: dict[str, str]) -> dict[str, dict[str, Any]]:
         "/labels/{study}/again": {"at": f"/labels/{RIVAL}/again", "data": labels},
         "/pause": {},
         "/resume": {},
+        "/archive": {"data": {"why": "planted", "withdraw": "true"}},
+        "/restore": {},
+        "/delete": {"data": {"why": "planted"}},
+        "/candidates/withdraw": {"data": {"name": "tree", "why": "planted"}},
         "/candidates": {"data": {"name": "planted", "kind": "decision_tree"}},
         "/trials/{trial_id}/cancel": {"at": f"{page}/trials/{facts['trial']}/cancel"},
         "/weight": {"data": {"weight": "9", "priority": "1"}},
@@ -220,6 +224,8 @@ def test_what_a_person_may_change_is_changed_in_their_name(
     sent: dict[str, dict[str, Any]] = {
         f"{page}/pause": {},
         f"{page}/resume": {},
+        f"{page}/archive": {"data": {"why": "over"}},
+        f"{page}/restore": {},
         f"{page}/candidates": {"data": {"name": "more", "kind": "decision_tree"}},
         f"{page}/trials/{waits}/cancel": {"data": {"reason": "no use"}},
         f"{page}/submissions": {"data": {"model": str(model), "gate": "true", "request_key": "s"}},
@@ -238,7 +244,8 @@ def test_what_a_person_may_change_is_changed_in_their_name(
         done = rows(tx, "SELECT act, who, door, role FROM work.audit WHERE id > :last", last=last)
         keys = rows(tx, "SELECT request_key, requested_by FROM work.requests WHERE request_key LIKE '%/mallory/%'")
         assert scalar(tx, "SELECT state FROM work.trials WHERE id = :id", id=waits) == "CANCELLED"
-    assert {"study paused", "study resumed", "trial cancelled", "candidate added"} <= {r.act for r in done}, done
+    acts = {"study paused", "study resumed", "study archived", "study restored", "trial cancelled", "candidate added"}
+    assert acts <= {r.act for r in done}, done
     assert {(r.who, r.door) for r in done} == {("mallory", "page"), ("mallory", "service"), ("zoe", "page")}
     assert {r.requested_by for r in keys} == {"easeml_person"}
     assert all(r.request_key.endswith("@easeml_person") for r in keys)
@@ -253,7 +260,8 @@ def test_who_may_only_look_asks_a_model_and_changes_nothing(
     assert reader.post(f"/studies/{OWN}/pause").status_code == 403
     monkeypatch.setattr(Viewer, "changes", lambda *_: True)
     before = rows_of_all(database)
-    for what in ("pause", "candidates", "submissions", "use/apply"):
+    for what in ("pause", "archive", "delete", "candidates", "candidates/withdraw", "submissions", "use/apply"):
         given = {"name": "planted", "kind": "decision_tree", "model": "1", "gate": "true", "request_key": "k"}
+        given |= {"why": "planted", "withdraw": "true"}
         reader.post(f"/studies/{OWN}/{what}", data=given)
     assert rows_of_all(database) == before

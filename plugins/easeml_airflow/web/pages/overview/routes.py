@@ -19,6 +19,7 @@ from easeml_airflow.web.server.marks import STEPS
 from easeml_airflow.web.server.site import Tab
 from easeml_core.services.reports.overview import Asked, board
 from easeml_core.services.reports.recommendations import Standing, StepKind
+from easeml_core.services.studies.archive import archived_studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,7 +48,7 @@ SHOWS = {
 
 
 def routes(site: Site) -> APIRouter:
-    """``/``."""
+    """``/``, and the studies that are not in it any more."""
     router, who = APIRouter(), Depends(site.viewer)
 
     @router.get("/")
@@ -75,6 +76,12 @@ def routes(site: Site) -> APIRouter:
         links = [tab.path for tab in site.tabs]
         shown = _page(found, query, total=total, needs=needs_shown, is_whole=asked.is_whole, marked=study, links=links)
         return site.page(request, viewer, "overview.html", shown=shown)
+
+    @router.get("/archived")
+    def archived(request: Request, viewer: Viewer = who) -> HTMLResponse:
+        found = archived_studies(site.open_store())
+        seen = [one for one in found if viewer.sees(one.study.partition("@")[0], one.tenant)]
+        return site.page(request, viewer, "archived.html", archived=seen)
 
     return router
 

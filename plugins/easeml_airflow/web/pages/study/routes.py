@@ -13,8 +13,9 @@ from easeml_airflow.web.server.site import Reason, Tab, moved, no_study, path_of
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.study import study_of_trial, study_report
+from easeml_core.services.studies.archive import archive_study, delete_study, restore_study, withdraw_candidate
 from easeml_core.services.studies.candidates import add_candidates
-from easeml_core.services.studies.limits import set_study
+from easeml_core.services.studies.limits import MOST_REASON, set_study
 from easeml_core.services.trials.execution import cancel_trial
 from easeml_core.store.actors import because
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 STUDY_TAB = Tab("", "Study")
 
+Why = Annotated[str, Form(min_length=1, max_length=MOST_REASON)]
+"""Of a form: why a study is archived or deleted, or a candidate withdrawn."""
+
 MOST_PARAMETERS = 4000
 """Characters of one candidate's parameters."""
 
@@ -35,6 +39,7 @@ def routes(site: Site) -> APIRouter:
     router, who = APIRouter(prefix="/studies/{study}"), Depends(site.viewer)
     _looks(router, site, who)
     _tenants_changes(router, site, who)
+    _ends(router, site, who)
     _operators_changes(router, site, who)
     return router
 
@@ -58,7 +63,12 @@ def _looks(router: APIRouter, site: Site, who: Any) -> None:
         found = report.study
         shown = page_of(report, page=page, all_candidates=all, sort=sort)
         may = viewer.changes(found.name, found.tenant)
-        return site.page(request, viewer, "study.html", study=found, shown=shown, may_change=may, kinds=_kinds(found))
+        more: dict[str, Any] = {
+            "may_change": may,
+            "kinds": _kinds(found),
+            "production": report.facts.production_model_id,
+        }
+        return site.page(request, viewer, "study.html", study=found, shown=shown, **more)
 
 
 def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
@@ -95,6 +105,14 @@ def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
             add_candidates(site.open_store(), study=found.name, candidates=[wanted])
         return moved(request, path_of_study(found.name))
 
+    @router.post("/candidates/withdraw")
+    def withdraw(
+        request: Request, study: str, name: Annotated[str, Form()], why: Why, viewer: Viewer = who
+    ) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        withdraw_candidate(site.open_store(), study=handle_of(found), candidate=name, why=why)
+        return moved(request, path_of_study(found.name))
+
     @router.post("/trials/{trial_id}/cancel")
     def cancel(
         request: Request, study: str, trial_id: int, reason: Reason = "", viewer: Viewer = who
@@ -105,6 +123,37 @@ def _tenants_changes(router: APIRouter, site: Site, who: Any) -> None:
         with because(reason):
             cancel_trial(site.open_store(), trial_id=trial_id)
         return moved(request, path_of_study(found.name))
+
+
+def _ends(router: APIRouter, site: Site, who: Any) -> None:
+    @router.post("/archive")
+    def archive(
+        request: Request,
+        study: str,
+        why: Why,
+        withdraw: Annotated[bool, Form()] = False,
+        viewer: Viewer = who,
+    ) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        archive_study(site.open_store(), study=handle_of(found), why=why, withdraw=withdraw)
+        return moved(request, "/archived")
+
+    @router.post("/restore")
+    def restore(request: Request, study: str, reason: Reason = "", viewer: Viewer = who) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        restore_study(site.open_store(), study=handle_of(found), why=reason)
+        return moved(request, path_of_study(found.name))
+
+    @router.post("/delete")
+    def delete(request: Request, study: str, why: Why, viewer: Viewer = who) -> RedirectResponse:
+        found = site.study(viewer, study, change=True)
+        delete_study(site.open_store(), study=handle_of(found), why=why)
+        return moved(request, "/")
+
+
+def handle_of(study: Study) -> str:
+    """Return what means this study and no other one, also where another study takes its name meanwhile."""
+    return f"{study.name}@{study.id}"
 
 
 def _operators_changes(router: APIRouter, site: Site, who: Any) -> None:
