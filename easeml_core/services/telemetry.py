@@ -1,28 +1,32 @@
-"""What a process tells of its work: lines of its log, and measurements through OpenTelemetry's API.
+"""What a process tells of its work: lines of its log, and measurements and spans through OpenTelemetry's API.
 
-Where no provider is set, nothing that is measured is kept.
+Where no provider is set, nothing that is measured is kept, and no span is made.
 
-Airflow sets a provider in its own processes where ``[metrics] otel_on`` is true; ``easeml scheduler`` and ``easeml
-device run`` set one where ``OTEL_EXPORTER_OTLP_ENDPOINT`` or a port asks for it
-(``services/operations/monitoring.py``). A sink gets each measurement besides: the plugin adds one for Airflow's StatsD.
+Airflow sets a provider in its own processes where ``[metrics] otel_on`` is true, and another one where ``[traces]
+otel_on`` is; ``easeml scheduler`` and ``easeml device run`` set one where ``OTEL_EXPORTER_OTLP_ENDPOINT`` or a port
+asks for it (``services/operations/monitoring.py``). A sink gets each measurement besides: the plugin adds one for
+Airflow's StatsD.
 
-Nothing here may depend on sealed data: the referee measures no time of its work, since a duration would tell of labels.
+Nothing here may depend on sealed data: the referee measures no time of its work and makes no span, since a duration
+would tell of labels; and a page that has read sealed rows is counted, without its time.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import re
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from opentelemetry.metrics import Counter, Histogram
+    from opentelemetry.metrics import Counter, Histogram, UpDownCounter
 
 _SUBJECT = re.compile(r"(request|trial|model|mail) %d\b")
 
@@ -78,14 +82,14 @@ class Instrument:
 
     Attributes:
         name: With dots between its parts, as OpenTelemetry has them.
-        kind: A ``counter`` adds up, a ``histogram`` keeps a distribution.
+        kind: A ``counter`` adds up, a ``level`` goes up and down, a ``histogram`` keeps a distribution.
         unit: Of UCUM, e.g. ``s``, or ``{trial}`` for a number of them.
         description: A sentence.
         labels: Names of what each measurement says beside its value.
     """
 
     name: str
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "level", "histogram"]
     unit: str
     description: str
     labels: tuple[str, ...] = ()
@@ -111,8 +115,31 @@ TRIALS_ENDED = Instrument(
 TRIAL_SECONDS = Instrument("easeml.trial.duration", "histogram", "s", "Device time of a trial, without its start.")
 START_SECONDS = Instrument("easeml.trial.start", "histogram", "s", "Time until a trial's process has its libraries.")
 LEASES_LOST = Instrument("easeml.leases.lost", "counter", "{lease}", "Trials that were taken from this process.")
+WAITS_PENDING = Instrument(
+    "easeml.waits.pending", "level", "{wait}", "Waits of tasks, and asset watchers, in this triggerer.", ("question",)
+)
+WAITS_ENDED = Instrument(
+    "easeml.waits.ended",
+    "counter",
+    "{wait}",
+    "Waits that ended, and watchers' events.",
+    ("question", "outcome"),
+)
+RECONNECTS = Instrument(
+    "easeml.listener.reconnects", "counter", "{connection}", "Connections for notifications that were opened anew."
+)
+PAGE_REQUESTS = Instrument(
+    "easeml.page.requests", "counter", "{request}", "Answers of pages and service.", ("route", "method", "status")
+)
+PAGE_SECONDS = Instrument(
+    "easeml.page.duration", "histogram", "s", "Time of such an answer that read nothing sealed.", ("route", "method")
+)
+PAGE_STREAMS = Instrument("easeml.page.streams", "level", "{stream}", "Streams of events that pages have open.")
 
-MEASURED = (DECISION_SECONDS, TRIALS_ENDED, TRIAL_SECONDS, START_SECONDS, LEASES_LOST)
+MEASURED = (
+    *(DECISION_SECONDS, TRIALS_ENDED, TRIAL_SECONDS, START_SECONDS, LEASES_LOST),
+    *(WAITS_PENDING, WAITS_ENDED, RECONNECTS, PAGE_REQUESTS, PAGE_SECONDS, PAGE_STREAMS),
+)
 """Everything that a process measures."""
 
 _sinks: list[Callable[[Instrument, float, dict[str, str]], object]] = []
@@ -125,9 +152,66 @@ def add_sink(sink: Callable[[Instrument, float, dict[str, str]], object]) -> Non
 
 
 @functools.cache
-def _instrument(measured: Instrument) -> Counter | Histogram:
+def _instrument(measured: Instrument) -> Counter | Histogram | UpDownCounter:
     from opentelemetry import metrics  # 20 ms, which a DAG that is parsed does not pay
 
     meter = metrics.get_meter(METER)
-    make = meter.create_counter if measured.kind == "counter" else meter.create_histogram
-    return make(measured.name, measured.unit, measured.description)
+    makers: dict[str, Callable[..., Counter | Histogram | UpDownCounter]] = {
+        "counter": meter.create_counter,
+        "level": meter.create_up_down_counter,
+        "histogram": meter.create_histogram,
+    }
+    return makers[measured.kind](measured.name, measured.unit, measured.description)
+
+
+# -- traces ----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def span(name: str, **attributes: str | int) -> Iterator[None]:
+    """Make a span of OpenTelemetry around the block, below the span that is current, such as that of Airflow's task.
+
+    Without a provider for traces the block runs as it is: a process that has not loaded the library has none.
+
+    Args:
+        name: With dots between its parts.
+        attributes: What the span is about; names, numbers, and nothing that a developer of the study may not know.
+    """
+    trace = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        yield
+        return
+    named = {f"easeml.{key}": value for key, value in attributes.items()}
+    with trace.get_tracer(METER).start_as_current_span(name, attributes=named):
+        yield
+
+
+def trace_parent() -> str | None:
+    """Return the W3C ``traceparent`` of the current span, such as the task's; None where nothing is traced."""
+    if "opentelemetry.trace" not in sys.modules:
+        return None
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent")
+
+
+@contextlib.contextmanager
+def below(parent: str | None) -> Iterator[None]:
+    """Make the spans of the block children of a span of another process.
+
+    Args:
+        parent: Its ``traceparent``; None, or a text that is none, for spans without a parent.
+    """
+    if parent is None or "opentelemetry.trace" not in sys.modules:
+        yield
+        return
+    from opentelemetry import context
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    token = context.attach(TraceContextTextMapPropagator().extract({"traceparent": parent}))
+    try:
+        yield
+    finally:
+        context.detach(token)

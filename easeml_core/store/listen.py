@@ -41,6 +41,10 @@ _STOP_SECONDS = 0.5
 _listeners: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Listener]] = weakref.WeakKeyDictionary()
 
 
+on_reopened: Callable[[], object] | None = None
+"""Called when a listener has opened a connection in place of one that broke; what measures a process sets it."""
+
+
 class Listener:
     """The one LISTEN connection of an event loop; opened by the first waiter, closed by the last.
 
@@ -54,6 +58,7 @@ class Listener:
         self._descriptor = -1
         self._waiters: dict[str, set[asyncio.Event]] = collections.defaultdict(set)
         self._opening = asyncio.Lock()
+        self._is_broken = False
         self.looking = asyncio.Lock()
         self.waiting = 0
 
@@ -75,6 +80,9 @@ class Listener:
                 self._connection = connection
                 self._descriptor = connection.fileno()  # kept: a broken connection has no fileno() any more
                 asyncio.get_running_loop().add_reader(self._descriptor, self._readable)
+                if self._is_broken and on_reopened is not None:
+                    on_reopened()
+                self._is_broken = False
 
     @contextlib.asynccontextmanager
     async def subscribed(self, topic: str, event: asyncio.Event | None = None) -> AsyncIterator[asyncio.Event]:
@@ -108,6 +116,7 @@ class Listener:
             connection.poll()  # in the loop; does not block
         except psycopg2.Error:
             self._close()
+            self._is_broken = True
             woken = [e for events in self._waiters.values() for e in events]  # something may be lost: all look again
         else:
             topics = [n.payload for n in connection.notifies]

@@ -21,7 +21,7 @@ from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.services.operations.installation_health import KeptLook
 from easeml_core.services.reports.assessments import assess_changes, kept_of
 from easeml_core.services.reports.recommendations import Standing
-from easeml_core.services.telemetry import METER
+from easeml_core.services.telemetry import METER, below
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import monitoring
 from easeml_core.store.queries.monitoring import TenantFigures
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Meter
     from opentelemetry.sdk.metrics.export import MetricReader
+    from opentelemetry.sdk.resources import Resource
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
@@ -43,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")
 """OpenTelemetry's own variables for the address of a collector; with one of them metrics are sent there."""
+
+OTLP_TRACES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+"""Likewise for traces."""
 
 UP = "easeml.up"
 """Gauge that says whether the others could be read."""
@@ -198,7 +202,9 @@ def exporting(
 ) -> Iterator[Callable[[], bytes]]:
     """Export metrics of the installation, or what this process measures, while the block runs.
 
-    Where a variable of ``OTLP`` is set, they are sent there each minute (``OTEL_METRIC_EXPORT_INTERVAL``).
+    Where a variable of ``OTLP`` is set, they are sent there each minute (``OTEL_METRIC_EXPORT_INTERVAL``). A process
+    that measures its own work sends its spans to the same collector, or to that of ``OTLP_TRACES``, below the span that
+    the variable ``TRACEPARENT`` names. One that only reads the installation, such as the referee, makes none.
 
     Args:
         service: Name of this process, unless ``OTEL_SERVICE_NAME`` has another one.
@@ -211,6 +217,37 @@ def exporting(
     Raises:
         InvalidInputError: The package for Prometheus is not installed.
     """
+    with (
+        contextlib.nullcontext() if look else _tracing(service),
+        _exporting_metrics(service, look, for_prometheus=for_prometheus) as text,
+    ):
+        yield text
+
+
+@contextlib.contextmanager
+def _tracing(service: str) -> Iterator[None]:
+    if not any(os.environ.get(name) for name in OTLP_TRACES):
+        yield
+        return
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=_resource(service))
+    exporter = _otlp("trace_exporter", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+    provider.add_span_processor(BatchSpanProcessor(exporter.OTLPSpanExporter()))
+    trace.set_tracer_provider(provider)
+    try:
+        with below(os.environ.get("TRACEPARENT")):
+            yield
+    finally:
+        provider.shutdown()
+
+
+@contextlib.contextmanager
+def _exporting_metrics(
+    service: str, look: Callable[[], InstallationFigures] | None, *, for_prometheus: bool
+) -> Iterator[Callable[[], bytes]]:
     readers, text = [], _no_text
     if for_prometheus:
         reader, text = _prometheus()
@@ -221,13 +258,15 @@ def exporting(
         yield text
         return
     from opentelemetry import metrics
-    from opentelemetry.sdk.metrics import MeterProvider
+    from opentelemetry.sdk.metrics import Histogram, MeterProvider
     from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
-    from opentelemetry.sdk.resources import Resource
 
-    named = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service}
-    view = View(instrument_name=f"{METER}.*", aggregation=ExplicitBucketHistogramAggregation(_BOUNDS))
-    provider = MeterProvider(readers, resource=Resource.create(named), views=[] if look else [view])
+    view = View(
+        instrument_type=Histogram,
+        instrument_name=f"{METER}.*",
+        aggregation=ExplicitBucketHistogramAggregation(_BOUNDS),
+    )
+    provider = MeterProvider(readers, resource=_resource(service), views=[] if look else [view])
     if look is None:
         metrics.set_meter_provider(provider)
     else:
@@ -295,10 +334,20 @@ def _ours(text: bytes) -> bytes:
 
 
 def _otlp_reader() -> MetricReader:
-    """Return a reader that sends to a collector: by gRPC, or as OTEL_EXPORTER_OTLP_PROTOCOL says by HTTP."""
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL") or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-    kind = "http" if (protocol or "grpc").startswith("http") else "grpc"
-    exporter = importlib.import_module(f"opentelemetry.exporter.otlp.proto.{kind}.metric_exporter")
+    exporter = _otlp("metric_exporter", "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL")
     return PeriodicExportingMetricReader(exporter.OTLPMetricExporter())
+
+
+def _otlp(kind: str, variable: str) -> Any:
+    """Return the module that sends to a collector: by gRPC, or as ``variable`` or the general one says by HTTP."""
+    protocol = os.environ.get(variable) or os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+    way = "http" if (protocol or "grpc").startswith("http") else "grpc"
+    return importlib.import_module(f"opentelemetry.exporter.otlp.proto.{way}.{kind}")
+
+
+def _resource(service: str) -> Resource:
+    from opentelemetry.sdk.resources import Resource
+
+    return Resource.create({} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": service})

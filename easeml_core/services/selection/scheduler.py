@@ -28,7 +28,7 @@ from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.studies.limits import check_device
-from easeml_core.services.telemetry import DECISION_SECONDS
+from easeml_core.services.telemetry import DECISION_SECONDS, span
 from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import decisions, leases, reservations, retries, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
@@ -162,7 +162,7 @@ class LiveScheduler:
         if device is not None:
             check_device(device)
         begun = time.monotonic()
-        with self._mutex, one_thread():
+        with span("easeml.suggest", count=count), self._mutex, one_thread():
             for left in reversed(range(TRIES_AHEAD + 1)):
                 memory, self._memory = self._memory, None  # kept only once everything is committed
                 if memory is None and left:

@@ -31,7 +31,7 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.telemetry import START_SECONDS, TRIAL_SECONDS, TRIALS_ENDED
+from easeml_core.services.telemetry import START_SECONDS, TRIAL_SECONDS, TRIALS_ENDED, span
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
@@ -148,7 +148,9 @@ def attempts(
     take = partial(claim, store, trial_id=trial_id, request_key=request_key, log=log, executors=executors)
     folders = (artifacts.root, tempfile.gettempdir())
     while await_room(folders, log, should_stop) and (lease := take()) is not None:
-        yield lease
+        trial = lease.trial
+        with span("easeml.trial", trial=trial.id, study=trial.study, candidate=trial.candidate, attempt=lease.attempt):
+            yield lease
         if lease.ended:
             return
 

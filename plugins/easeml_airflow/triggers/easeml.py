@@ -5,6 +5,7 @@ Any number of these share one LISTEN connection in a triggerer process; each loo
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,13 @@ from easeml_airflow.version_compat import AirflowException, AirflowFailException
 from easeml_core.errors import EasemlError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     from easeml_core.store.database import Store
+
+
+_COUNTED = {*QUESTIONS, "answers"}
+"""What a metric names: an argument of a DAG could be any text."""
 
 
 class EasemlTrigger(BaseTrigger):
@@ -67,14 +72,20 @@ class EasemlTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then give one event: ``done`` with the facts, or ``error`` with the reason."""
+        question = str(self.question) if str(self.question) in _COUNTED else "other"
+        with pending(question):
+            event = await self._event()
+        ended(question, event.payload["status"])
+        yield event
+
+    async def _event(self) -> TriggerEvent:
         try:
             facts = await self._wait()
         except EasemlError as error:
-            yield _failed(str(error), retry=outcome_of(error) is Outcome.RETRY)
+            return _failed(str(error), retry=outcome_of(error) is Outcome.RETRY)
         except Exception as error:  # the task shall report it, not the triggerer
-            yield _failed(f"{type(error).__name__}: {error}", retry=True)
-        else:
-            yield TriggerEvent({"status": "done", "facts": facts})
+            return _failed(f"{type(error).__name__}: {error}", retry=True)
+        return TriggerEvent({"status": "done", "facts": facts})
 
     async def _wait(self) -> Facts:
         store, until = await open_waiting(self.easeml_conn_id)
@@ -100,6 +111,25 @@ def facts_of(event: Any) -> Facts:
     raise AirflowException(message)
 
 
+@contextlib.contextmanager
+def pending(question: str) -> Iterator[None]:
+    """Count one more wait of this triggerer, by what is waited for."""
+    from easeml_core.services.telemetry import WAITS_PENDING
+
+    WAITS_PENDING.note(1, question=question)
+    try:
+        yield
+    finally:
+        WAITS_PENDING.note(-1, question=question)
+
+
+def ended(question: str, outcome: str) -> None:
+    """Count a wait that has ended, ``done`` or with an ``error``, or an ``event`` of an asset watcher."""
+    from easeml_core.services.telemetry import WAITS_ENDED
+
+    WAITS_ENDED.note(1, question=question, outcome=outcome)
+
+
 def _failed(message: str, *, retry: bool) -> TriggerEvent:
     return TriggerEvent({"status": "error", "message": message, "retry": retry})
 
@@ -115,8 +145,11 @@ async def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaita
 
 
 def _open(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
+    from easeml_airflow.hooks.measurements import connect, watch_listeners
     from easeml_core.store.listen import until
 
+    connect()
+    watch_listeners()
     hook = EasemlHook(conn_id)
     return _shared_store(hook.url, hook.source), until
 

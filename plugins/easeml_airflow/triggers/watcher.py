@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import random
@@ -11,11 +12,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
-from easeml_airflow.triggers.easeml import open_waiting
+from easeml_airflow.triggers.easeml import ended, open_waiting, pending
 from easeml_airflow.version_compat import BaseEventTrigger, TriggerEvent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from easeml_core.store.database import Store
 
@@ -66,6 +67,13 @@ class WatcherTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event for each thing."""
+        with pending(self.topic):
+            async with contextlib.aclosing(self._events()) as events:
+                async for event in events:
+                    ended(self.topic, "event")
+                    yield event
+
+    async def _events(self) -> AsyncGenerator[TriggerEvent, None]:
         seen: set[int] = set()
         while True:
             try:

@@ -38,6 +38,7 @@ from easeml_airflow.web.pages.timeline import page as lifecycle
 from easeml_airflow.web.pages.use import routes as use
 from easeml_airflow.web.server import health
 from easeml_airflow.web.server.auth import Role, Viewer, has_token
+from easeml_airflow.web.server.measuring import Measured, note_sealed
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
 from easeml_core.errors import EasemlError, StoreUnavailableError
@@ -106,6 +107,7 @@ def sealed_of(site: Site) -> Callable[[], Store]:
         if not _may_read_sealed.get():
             message = "only the referee may see or do this, and labelers what is to be labeled"
             raise HTTPException(status_code=403, detail=message)
+        note_sealed()
         return site.open_sealed()
 
     return opened
@@ -194,6 +196,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     )
     site = replace(site, open_sealed=sealed_of(site))
     app.add_middleware(BoundedBodies)
+    app.add_middleware(Measured)
     few, named = Depends(few_of_each(site.viewer)), Depends(in_their_name(site))
     apart = Depends(with_their_rights(site))
     for page in PAGES:

@@ -19,6 +19,7 @@ from fastapi.responses import StreamingResponse
 
 from easeml_airflow.web.server.auth import Viewer
 from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.telemetry import PAGE_STREAMS
 from easeml_core.store.listen import Listener
 from easeml_core.store.tables import studies
 
@@ -67,10 +68,12 @@ def routes(site: Site) -> APIRouter:
             if is_full(viewer.name):  # concurrent requests have passed the first check
                 return
             open_streams[viewer.name] += 1
+            PAGE_STREAMS.note(1)
             try:
                 async for event in _news(request, dsn, topics, open_streams.total):
                     yield event
             finally:
+                PAGE_STREAMS.note(-1)
                 open_streams[viewer.name] -= 1
                 if not open_streams[viewer.name]:
                     del open_streams[viewer.name]

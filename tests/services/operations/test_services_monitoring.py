@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -98,6 +100,56 @@ def test_a_device_measures_decisions_and_trials(lab: Any, monkeypatch: pytest.Mo
     assert {name for name, _ in seen} >= {"easeml.decision.duration", "easeml.trial.duration", "easeml.trial.start"}
 
 
+DEVICE = """
+from easeml_core.services.operations.monitoring import exporting
+from easeml_core.services.telemetry import LEASES_LOST, TRIAL_SECONDS, WAITS_PENDING
+with exporting("easeml-device", for_prometheus=True) as text:
+    LEASES_LOST.note(1)
+    LEASES_LOST.note(1)
+    TRIAL_SECONDS.note(30.0)
+    WAITS_PENDING.note(2, question="answer")
+    WAITS_PENDING.note(-1, question="answer")
+    print(text().decode())
+"""
+
+
+def test_what_a_device_counts_is_exported_as_a_count() -> None:
+    """In a separate process, which sets the provider of all its measurements."""
+    told = subprocess.run([sys.executable, "-c", DEVICE], check=True, capture_output=True, text=True, timeout=120)
+    found = {name: float(value) for name, value in re.findall(r"^(easeml_\w+)\{.*\} (\S+)$", told.stdout, re.M)}
+    assert found["easeml_leases_lost_total"] == 2
+    assert (found["easeml_trial_duration_seconds_count"], found["easeml_trial_duration_seconds_sum"]) == (1, 30)
+    assert found["easeml_waits_pending"] == 1
+
+
+def test_a_tasks_span_has_children(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    provider, kept = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
+    assert telemetry.trace_parent() is None
+    with provider.get_tracer("airflow").start_as_current_span("task_run.device") as task:
+        asked = {"device": "cpu", "request_key": "n/r/d/0", "studies_only": ["full"], "max_trials": 1}
+        (trial,) = run_device(lab.worker, lab.artifacts, **asked).trials
+        lab.gate("good", "full")  # the referee's work is no span
+        parent = telemetry.trace_parent()
+    found = {span.name: span for span in kept.get_finished_spans()}
+    assert set(found) == {"task_run.device", "easeml.suggest", "easeml.trial"}
+    assert {span.parent.span_id for name, span in found.items() if name != "task_run.device"} == {
+        task.get_span_context().span_id
+    }
+    about = {"trial": trial.trial_id, "study": "full", "candidate": trial.candidate, "attempt": 1}
+    assert dict(found["easeml.trial"].attributes) == {f"easeml.{name}": value for name, value in about.items()}
+    with telemetry.below(parent), telemetry.span("easeml.elsewhere"):  # as a process that is started with TRACEPARENT
+        pass
+    (elsewhere,) = (span for span in kept.get_finished_spans() if span.name == "easeml.elsewhere")
+    assert elsewhere.parent.span_id == task.get_span_context().span_id
+
+
 def named(text: str) -> set[str]:
     return set(re.findall(r"\beaseml_[a-z_]+", text))
 
@@ -112,8 +164,8 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(file: str, monkeypatch:
     exported = {"easeml_up"}
     for one in (*GAUGES, *telemetry.MEASURED):
         name = one.name.replace(".", "_") + ("_seconds" if one.unit == "s" else "")
-        ends = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_count", "_sum"]}[one.kind]
-        exported |= {name + end for end in ends}
+        ends = {"counter": ["_total"], "histogram": ["_bucket", "_count", "_sum"]}
+        exported |= {name + end for end in ends.get(one.kind, [""])}
     expressions = re.findall(r'expr"?: *(.*)', content)
     assert expressions
     assert named("\n".join(expressions)) <= exported
