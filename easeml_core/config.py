@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from easeml_core.entities import Adaptivity, JsonObject, Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, Range
+from easeml_core.limits import ATTEMPTS, DURATION, MOST_RUNGS, SHARE, TRUTH, OneOf, PolicyName, Range
 
 PUBLISHED = (
     *("mm-gp-ei", "hybrid", "greedy", "roundrobin", "random", "fcfs", "cheapest", "order"),
@@ -167,7 +167,7 @@ class SelectionConfig(_Stored):
     The second group concerns the ``default`` policy alone; each part of it can be switched off.
 
     Attributes:
-        policy: One of POLICIES.
+        policy: One of POLICIES, or ``plugin:NAME`` for an installed policy (an entry point of ``easeml.policies``).
         delta: Probability that the confidence bounds of GP-UCB fail, in (0, 1).
         noise_variance: sigma^2 > 0 of an observed quality.
         beta_multiplier: Factor on the theoretical beta, > 0; 1 is the paper's.
@@ -192,7 +192,7 @@ class SelectionConfig(_Stored):
         cold_start: Whether a short history is joined by the results of the live tenants.
     """
 
-    policy: str = field(default="default", validator=OneOf.of(*POLICIES))
+    policy: str = field(default="default", validator=PolicyName.of(*POLICIES))
     delta: float = field(default=0.1, validator=SHARE)
     noise_variance: float = field(default=1e-4, validator=POSITIVE)
     beta_multiplier: float = field(default=1.0, validator=POSITIVE)

@@ -141,6 +141,32 @@ class OneOf(Limit):
         return value in self.words
 
 
+PLUGIN = "plugin:"
+"""What the names of installed policies begin with."""
+
+_INSTALLED = re.compile(PLUGIN + r"[A-Za-z_]\w{0,62}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyName(OneOf):
+    """One of the policies of this package, or the name of an installed one, whether or not it is installed here.
+
+    Example:
+        >>> names = PolicyName.of("default")
+        >>> names.holds("plugin:cheapest"), names.holds("plugin:"), names.holds("shop.policies:cheapest")
+        (True, False, False)
+    """
+
+    @property
+    def rule(self) -> str:
+        """What is allowed, None apart, as it follows "must be"."""
+        return f"one of {', '.join(self.words)}, or {PLUGIN}NAME of an installed policy"
+
+    def holds(self, value: Any) -> bool:
+        """Whether the value is one of the words, or has the form of an installed policy's name."""
+        return value in self.words or (isinstance(value, str) and bool(_INSTALLED.fullmatch(value)))
+
+
 @dataclass(frozen=True, slots=True)
 class Truth(Limit):
     """True or false, and no number that is equal to them."""

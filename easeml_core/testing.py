@@ -17,6 +17,7 @@ import copy
 import json
 import math
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.selection.problem import Problem
 
 __all__ = ["check_metric", "check_notifier", "check_policy", "check_source", "check_trainer"]
 
@@ -141,10 +143,12 @@ def _open_parts() -> OpenParts:
 
 
 def check_policy(name: str) -> None:
-    """Check a policy of the form ``module:function`` for simulations.
+    """Check a policy: ``plugin:NAME`` of an entry point of the group ``easeml.policies``, or ``module:function``.
 
-    On small tables, with one device and with three, it chooses a free arm each time until nothing is left, and makes
-    the same choices for the same seed.
+    In simulations on small tables, with one device and with three, it chooses a free arm each time until nothing is
+    left, and makes the same choices for the same seed. It does so too where it decides for a live installation: studies
+    with limits, priorities and failed trials, candidates for one kind of device, costs that are not known at first; and
+    a scheduler that is built anew from the trials so far goes on as the one before.
 
     Args:
         name: Of a function that takes ``easeml_core.selection.Seen`` and returns ``(tenant, arm)``.
@@ -168,6 +172,58 @@ def check_policy(name: str) -> None:
         courses = [_tried(f"policy {name!r}", lambda: run_repeat(table, protocol, contestant, 0)) for _ in range(2)]  # noqa: B023 - called at once
         first, second = ([*zip(c.tenant.tolist(), c.arm.tolist(), strict=True)] for c in courses)
         _require(first == second, f"policy {name!r} makes other choices for the same seed; draw from Seen.seed alone")
+    _check_live_policy(name)
+
+
+def _check_live_policy(name: str) -> None:
+    """Let a policy decide as in a live installation, once by a scheduler that lives on and once by new ones."""
+    from easeml_core.config import SelectionConfig
+    from easeml_core.limits import PLUGIN
+    from easeml_core.selection.policies.user_policy import choice_of, policy_function
+    from easeml_core.selection.problem import Pull
+    from easeml_core.selection.suggestion import scheduler_for
+
+    function = _tried(f"policy {name!r}", lambda: policy_function(name))
+
+    def ask(seen: Any) -> tuple[int, int]:
+        try:
+            return choice_of(function, seen, policy=name)
+        except EasemlError:
+            raise
+        except Exception as error:  # a function of a user: the default policy would choose in its place
+            message = f"policy {name!r} raised {type(error).__name__}: {error}"
+            raise AssertionError(message) from error
+
+    problem, config = _live_problem(), SelectionConfig(policy=f"{PLUGIN}checked")
+    lasting = scheduler_for(problem, config=config, ask=ask)
+    pulls: list[Pull] = []
+    for number in range(40):
+        anew = scheduler_for(replace(problem, pulls=tuple(pulls)), config=config, ask=ask)
+        device = ("cpu", "gpu")[number % 2]
+        chosen, again = (_tried(f"policy {name!r}", lambda: s.choose(device=device)) for s in (lasting, anew))  # noqa: B023 - called at once
+        _require(chosen == again, f"policy {name!r} chooses otherwise once its scheduler is built anew: keep no state")
+        if chosen is None:
+            continue
+        tenant, arm = chosen.chosen.tenant, chosen.chosen.arm
+        quality = None if number % 5 == 4 else (number * 7 % 10) / 10
+        pulls.append(Pull(problem.studies[tenant].study_id, arm, quality, 1.0 + number % 3, number, device))
+        lasting.start(tenant, arm, device=device)
+        lasting.record(tenant, arm, quality, 1.0 + number % 3, device=device)
+
+
+def _live_problem() -> Problem:
+    """Return four studies that differ in everything that limits what may run."""
+    from easeml_core.selection.problem import Arms, Problem
+
+    names = tuple("abcde")
+    return Problem(
+        (
+            Arms(1, 1.0, names, study="plain"),
+            Arms(2, 2.0, names, study="small", budget_seconds=4.0, tenant="lab"),
+            Arms(3, 1.0, names, study="first", priority=1, max_parallel=1),
+            Arms(4, 1.0, names, study="on a GPU", devices=(frozenset({"gpu"}),) * len(names)),
+        )
+    )
 
 
 def check_notifier(tell: Callable[[dict[str, Any]], object]) -> None:

@@ -128,7 +128,8 @@ def _show(found: TrialExplanation) -> None:
         own = "the program's own settings" if batch.settings_id is None else f"settings {batch.settings_id}"
         place = f"{batch.position + 1} of {batch.requested} asked for"
         click.echo(f"\nSuggested {batch.suggested_at[:19]} UTC in batch {batch.batch_id}, {place}")
-        _line("policy", f"{batch.policy}, {own}")
+        chosen = f"default, since {batch.instead_of}" if batch.instead_of else batch.policy
+        _line("policy", f"{chosen}, {own}")
         _line("chosen by", _CHOSEN[batch.chosen_by])
         if isinstance(batch, Chosen):
             _show_figures(batch)
@@ -146,7 +147,8 @@ def _show_figures(batch: Chosen) -> None:
     _line("acquisition", f"{batch.acquisition:.4g}")
     rival = batch.runner_up
     if rival is None:
-        _line("runner-up", OF_OTHER_TENANT if batch.of_other_tenant is True else "nothing else was left")
+        none = "the policy names none" if batch.has_no_ranking else "nothing else was left"
+        _line("runner-up", OF_OTHER_TENANT if batch.of_other_tenant is True else none)
     else:
         names = f"{rival.study}/{rival.candidate}" if rival.candidate else f"study id {rival.study_id}"
         _line("runner-up", f"{names}, {rival.acquisition:.4g}")

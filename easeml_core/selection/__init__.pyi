@@ -1,3 +1,4 @@
+from .policies.user_policy import Seen as Seen
 from .problem import Arms as Arms
 from .problem import Past as Past
 from .problem import Pending as Pending
@@ -5,7 +6,6 @@ from .problem import Problem as Problem
 from .problem import Pull as Pull
 from .scheduler_interface import Scheduler as Scheduler
 from .simulate.compare import ComparedPolicies as ComparedPolicies
-from .simulate.custom import Seen as Seen
 from .suggestion import Suggestion as Suggestion
 from .suggestion import scheduler_for as scheduler_for
 from .suggestion import suggest as suggest

@@ -41,12 +41,15 @@ class Choice(NamedTuple):
         runner_up: The second best; None when nothing else is left.
         guarded: The tenant was owed the trial by the guard.
         learning: The trial is the cheapest there is, and there is hardly any past to learn from.
+        instead_of: Why the default policy has chosen in place of a user's; empty where it has not. It tells nothing of
+            any study.
     """
 
     chosen: Pair
     runner_up: Pair | None
     guarded: bool = False
     learning: bool = False
+    instead_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
+from easeml_core.limits import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.config import SelectionConfig
+    from easeml_core.selection.policies.user_policy import Asked
     from easeml_core.selection.problem import Arms, Problem
     from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, Scheduler
     from easeml_core.selection.surrogate.posterior import Array
@@ -71,6 +73,7 @@ class Suggestion:
         runner_up: The second best; None when nothing else was left. Of the same study where the policy chooses the
             tenant first.
         sentence: The reason in one sentence.
+        instead_of: Why the default policy has chosen in place of the user's policy that is set; empty where it has not.
     """
 
     study_id: int
@@ -87,6 +90,7 @@ class Suggestion:
     learning: bool
     runner_up: RunnerUp | None
     sentence: str
+    instead_of: str = ""
 
 
 def suggest(
@@ -114,7 +118,11 @@ def suggest(
 
 
 def scheduler_for(
-    problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
+    problem: Problem,
+    *,
+    config: SelectionConfig,
+    known_costs: Mapping[int, Array] | None = None,
+    ask: Asked | None = None,
 ) -> Scheduler:
     """Return the scheduler of a policy, after all the trials of the problem.
 
@@ -122,17 +130,24 @@ def scheduler_for(
         problem: Studies, finished trials, trials under way, the past.
         config: Policy and its settings.
         known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
+        ask: As of ``policies.user_scheduler.UserScheduler``, where the policy is an installed one.
 
     Raises:
         NumericalError: If the prior is no covariance.
+        NotFoundError: The policy is not installed, and ``ask`` is None.
     """
     from easeml_core.selection.blas_threads import one_thread
     from easeml_core.selection.policies.default import DefaultScheduler
     from easeml_core.selection.policies.literature import PublishedScheduler
+    from easeml_core.selection.policies.user_scheduler import UserScheduler
 
-    kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
     with one_thread():
-        scheduler = kind(problem, config=config, known_costs=known_costs)
+        scheduler: Scheduler
+        if config.policy.startswith(PLUGIN):
+            scheduler = UserScheduler(problem, config=config, known_costs=known_costs, ask=ask)
+        else:
+            kind = DefaultScheduler if config.policy == "default" else PublishedScheduler
+            scheduler = kind(problem, config=config, known_costs=known_costs)
     index = {arms.study_id: i for i, arms in enumerate(problem.studies)}
     for pull in problem.in_order():
         scheduler.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
@@ -185,6 +200,7 @@ def _explain(
     """The choice with its figures and its sentence."""
     chosen, second = choice.chosen, choice.runner_up
     forecast = scheduler.forecast(chosen.tenant, chosen.arm, device=device)
+    policy = "default" if choice.instead_of else config.policy
     return Suggestion(
         study_id=studies[chosen.tenant].study_id,
         arm=chosen.arm,
@@ -194,12 +210,13 @@ def _explain(
         expected_improvement=forecast.expected_improvement,
         best=forecast.best,
         acquisition=chosen.acquisition,
-        policy=config.policy,
+        policy=policy,
         guarded=choice.guarded,
-        guard=config.guard if config.policy == "default" else 0.0,
+        guard=config.guard if policy == "default" else 0.0,
         learning=choice.learning,
         runner_up=_runner_up(second, studies) if second else None,
-        sentence=_sentence(choice, forecast, scheduler, studies, device),
+        sentence=_sentence(choice, forecast, scheduler, studies, device, policy),
+        instead_of=choice.instead_of,
     )
 
 
@@ -209,7 +226,7 @@ def _runner_up(pair: Pair, studies: Sequence[Arms]) -> RunnerUp:
 
 
 def _sentence(
-    choice: Choice, forecast: Forecast, scheduler: Scheduler, studies: Sequence[Arms], device: str | None
+    choice: Choice, forecast: Forecast, scheduler: Scheduler, studies: Sequence[Arms], device: str | None, policy: str
 ) -> str:
     """What is expected of the trial, at what price, why it was due, and what it was preferred to."""
     arms, arm = studies[choice.chosen.tenant], choice.chosen.arm
@@ -220,10 +237,14 @@ def _sentence(
     known = forecast.cost_known
     price = f"for about {seconds_text(forecast.predicted_cost_seconds)}" if known else "at an unknown cost"
     why = ""
-    if choice.guarded:
+    if choice.instead_of:
+        why = f"; {choice.instead_of}, so the default policy chose"
+    elif choice.guarded:
         why = "; it was served least and is owed a trial"
     elif choice.learning:
         why = "; it is the cheapest trial there is, and teaches what the others may bring"
+    if policy.startswith(PLUGIN):  # it says of no other trial what it is worth
+        return f"{arms.label}: {promise} {price} of {arms.names[arm]}; policy {policy} chose it"
     rival = choice.runner_up
     ending = RIVAL_WORDS + _rival(rival, scheduler, studies, device) if rival else "; nothing else was left"
     return f"{arms.label}: {promise} {price} of {arms.names[arm]}{why}{ending}"

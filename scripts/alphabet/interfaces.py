@@ -426,12 +426,14 @@ _LOGS = (
         Letter.NOTIFICATION,
         "The process holds no address of the referee, so its log lines hold what schema work holds.",
         """
+        easeml_airflow.hooks.lineage
         easeml_airflow.params
         easeml_airflow.triggers.watcher
         easeml_airflow.web.server.airflow_runs
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
         easeml_core.services.operations.monitoring
+        easeml_core.services.selection.custom_policy
         easeml_core.services.selection.scheduler_process
         easeml_core.models.predict
         easeml_core.sandbox.child_start

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import configparser
 import importlib
 import inspect
 import re
 import sys
-import tomllib
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from example_distribution import install_example
 
 import easeml_core as easeml
 from easeml_core import testing
@@ -23,27 +21,16 @@ from easeml_core.metrics.custom import user_metric
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "extensions"
+    from pathlib import Path
 
 
 @pytest.fixture
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The example as pip would install it: its package, and the entry points of its pyproject.toml."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    folder = tmp_path / "easeml_example-1.0.dist-info"
-    folder.mkdir()
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: 1.0\n")
-    points = configparser.ConfigParser()
-    points.read_dict(project["entry-points"])
-    with (folder / "entry_points.txt").open("w") as file:
-        points.write(file)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.syspath_prepend(str(EXAMPLE))
-    return tmp_path
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_example(tmp_path, monkeypatch)
 
 
-def test_the_example_passes(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("installed")
+def test_the_example_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = importlib.import_module("test_extensions")
     found = [name for name in dir(tests) if name.startswith("test_")]
     assert len(found) == len(testing.__all__)
@@ -52,7 +39,8 @@ def test_the_example_passes(installed: Path, monkeypatch: pytest.MonkeyPatch) ->
         test(monkeypatch) if inspect.signature(test).parameters else test()
 
 
-def test_the_examples_policy_competes_and_its_source_is_a_table(installed: Path) -> None:
+@pytest.mark.usefixtures("installed")
+def test_the_examples_policy_competes_and_its_source_is_a_table() -> None:
     from easeml_core.data.sources.load import load_source
 
     name = "easeml_example.extensions:cheapest"

@@ -174,6 +174,7 @@ def _public_names(path: Path) -> Iterator[str]:
 
 NO_MODULES = {
     "easeml.doctor": "a group of entry points",
+    "easeml.policies": "a group of entry points",
     "easeml.sources": "a group of entry points",
     "easeml.templates": "a group of entry points",
     "plugin/ROUTE": "a path of Airflow's pages",

@@ -18,7 +18,7 @@ def test_the_trainer() -> None:
 
 
 def test_the_policy() -> None:
-    testing.check_policy("easeml_example.extensions:cheapest")
+    testing.check_policy("plugin:cheapest")
 
 
 def test_the_notifier(monkeypatch: Any) -> None:

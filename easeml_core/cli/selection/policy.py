@@ -13,6 +13,7 @@ from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.config import OBJECTIVES, POLICIES, SelectionConfig
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted, reason_of
+from easeml_core.limits import PLUGIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 HELP = {
-    "policy": f"One of {', '.join(POLICIES)}.",
+    "policy": f"One of {', '.join(POLICIES)}, or {PLUGIN}NAME for an installed policy of yours.",
     "delta": "Probability that the bounds of GP-UCB fail, in (0, 1).",
     "noise_variance": "Variance of an observed quality, > 0.",
     "beta_multiplier": "Factor on the theoretical beta of GP-UCB, > 0.",

@@ -9,7 +9,6 @@ import click
 
 from easeml_core.cli.connection import database_option, open_store
 from easeml_core.cli.output import example, json_option, process_options, show_json
-from easeml_core.config import POLICIES
 from easeml_core.encoding import typed_record
 
 
@@ -22,7 +21,7 @@ class DecidedRequests:
 
 @click.command(epilog=example("easeml scheduler", "easeml scheduler --once --json"))
 @click.option("--once", is_flag=True, help="Decide the requests there are, then stop.")
-@click.option("--policy", type=click.Choice(POLICIES), help="How to choose; default: the installation's policy.")
+@click.option("--policy", help="How to choose, as in `easeml policy set`; default: the installation's policy.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
 @process_options("writes that it lives")
 @database_option

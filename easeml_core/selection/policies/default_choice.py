@@ -232,6 +232,23 @@ class DefaultChoice:
         costs = self._costs.of(tenant)
         return costs if self._costs.known else np.zeros_like(costs)
 
+    # -- what may run -------------------------------------------------------------------------------------------------
+
+    def left(self, tenant: int, device: str | None = None) -> Mask:
+        """Arms of a tenant that may run now, whatever they are worth, shape ``(n_arms,)``."""
+        allowed, left = self._limits.allowed(tenant, device=device), self._left[tenant] > 0
+        return left if allowed is None else left & allowed
+
+    def free(self, device: str | None = None) -> tuple[Mask, ...]:
+        """Arms of each tenant that may run now; none of a tenant while one of a higher priority has any."""
+        left = [self.left(tenant, device) for tenant in range(len(self._left))]
+        first = self._limits.first_class(np.array([mask.any() for mask in left], dtype=bool))
+        return tuple(mask & is_first for mask, is_first in zip(left, first, strict=True))
+
+    def costs(self, tenant: int, device: str | None = None) -> Array:
+        """Seconds of each arm, known or predicted, > 0, shape ``(n_arms,)``; not to be written to."""
+        return self._costs.of(tenant, device)
+
     # -- what is it worth ---------------------------------------------------------------------------------------------
 
     def improvement(self, tenant: int) -> Array:

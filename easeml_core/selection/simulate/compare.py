@@ -140,7 +140,7 @@ def simulate(
         cost: Costs > 0 of the same form; DataFrames are matched by their names. None: all are 1.
         synthetic: ``SYN(SIGMA,ALPHA)``, a generated table of 200 x 100, instead of the two.
         policies: Names such as ``default``, ``hybrid``, ``hybrid@0.05``, ``default:guard=0``, ``order:FILE``, or
-            ``module:function`` of a policy of yours (``custom.Seen``).
+            ``module:function`` of a policy of yours (``selection.Seen``).
         served: Tenants served in each repeat, >= 1.
         repeats: Draws of tenants, 1 to 10,000.
         seed: The same seed gives the same figures, measured times apart.

@@ -5,7 +5,8 @@ hybrid@0.05                 with a multiplier of beta
 order:FILE                  the fixed order of candidates that a file names, one a line
 default:guard=0,blend=1     with settings of ``SelectionConfig``, for instance a part of the policy switched off
 backtested                  in each repeat the one of RIVALS that a backtest on that repeat's history chooses
-shop.policies:cheapest      a function of an installed module (``custom.Seen``)
+shop.policies:cheapest      a function of an installed module (``policies.user_policy.Seen``)
+plugin:cheapest             an installed policy, which a live installation may use, too
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from attrs import evolve
 
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.selection.simulate.custom import rule_of
+from easeml_core.selection.policies.user_policy import policy_function
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ def parse_contestants(
 def _parse(text: str, base: SelectionConfig, candidates: Sequence[str]) -> Contestant:
     head, colon, tail = text.partition(":")
     if head not in (*POLICIES, *UNSETTABLE) and _RULE.fullmatch(text):
-        rule_of(text)
+        policy_function(text)
         return Contestant(text, None, is_rule=True)
     name, at, multiplier = head.partition("@")
     if name not in (*POLICIES, *UNSETTABLE):

@@ -2,61 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.selection.policies.user_policy import Seen, checked_choice
 from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from numpy.typing import NDArray
-
+    from easeml_core.selection.policies.user_policy import UserPolicy
     from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Seen:
-    """What a policy knows when a device is free; one array for each tenant, shapes ``(n_arms,)``.
-
-    Attributes:
-        quality: Result of each finished trial in [0, 1]; NaN where there is none yet.
-        cost: Known cost of each trial, > 0; all are 1 where costs are not known.
-        free: Which arms were not started yet.
-        candidates: Names of the arms.
-        seed: Whole numbers, for a policy that draws: ``numpy.random.default_rng(seed)``.
-    """
-
-    quality: tuple[Array, ...]
-    cost: tuple[Array, ...]
-    free: tuple[NDArray[np.bool_], ...]
-    candidates: tuple[tuple[str, ...], ...]
-    seed: tuple[int, ...]
-
-
-def rule_of(name: str) -> Callable[[Seen], tuple[int, int]]:
-    """Return the function of ``module:function``; imports that module.
-
-    Raises:
-        NotFoundError: There is no such module or function.
-    """
-    module, _, function = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError) as error:
-        kind, remedy = "policy", f"importing it said: {error}; a policy is named module:function"
-        raise NotFoundError(kind, name, remedy=remedy) from error
-    if not callable(found):
-        message = f"policy {name!r} is no function, but a {type(found).__name__}"
-        raise InvalidInputError(message)
-    rule: Callable[[Seen], tuple[int, int]] = found
-    return rule
 
 
 class RuleScheduler:
@@ -72,7 +31,7 @@ class RuleScheduler:
     def __init__(
         self,
         problem: Problem,
-        rule: Callable[[Seen], tuple[int, int]],
+        rule: UserPolicy,
         *,
         name: str,
         known_costs: Mapping[int, Array] | None,
@@ -124,7 +83,7 @@ class RuleScheduler:
         if not any(free.any() for free in self._free):
             return None
         chosen = self._rule(self.seen(seed))
-        tenant, arm = self._checked(chosen)
+        tenant, arm = checked_choice(chosen, self._free, policy=self._name)
         return Choice(Pair(tenant, arm, 0.0), None)
 
     def seen(self, seed: tuple[int, ...]) -> Seen:
@@ -132,19 +91,6 @@ class RuleScheduler:
         parts = (tuple(array.copy() for array in arrays) for arrays in (self._quality, self._cost))
         quality, cost = parts
         return Seen(quality, cost, tuple(free.copy() for free in self._free), self._names, seed)
-
-    def _checked(self, chosen: Any) -> tuple[int, int]:
-        try:
-            tenant, arm = (int(part) for part in chosen)
-            same = (tenant, arm) == tuple(chosen)
-        except (TypeError, ValueError):
-            same, tenant, arm = False, 0, 0
-        known = same and 0 <= tenant < len(self._free) and 0 <= arm < self._free[tenant].size
-        if not known or not self._free[tenant][arm]:
-            what = f"{chosen!r:.100}, which was started already" if known else f"{chosen!r:.100}"
-            message = f"policy {self._name!r} chose {what}; it must return (tenant, arm) of an arm that is free"
-            raise InvalidInputError(message)
-        return tenant, arm
 
     def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """Return no expectation: the function states none."""

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.selection.policies.user_policy import policy_function
 from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair
-from easeml_core.selection.simulate.custom import RuleScheduler, rule_of
+from easeml_core.selection.simulate.custom import RuleScheduler
 from easeml_core.selection.simulate.protocol import scene
 from easeml_core.selection.suggestion import scheduler_for
 
@@ -230,7 +231,7 @@ def run_repeat(
 
 def _scheduler(contestant: Contestant, stands: Scene) -> Scheduler:
     if contestant.is_rule:
-        rule = rule_of(contestant.name)
+        rule = policy_function(contestant.name)
         return RuleScheduler(stands.problem, rule, name=contestant.name, known_costs=stands.known_costs)
     if contestant.config is None:
         return ClairvoyantScheduler(stands.quality, stands.cost)

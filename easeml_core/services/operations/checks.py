@@ -1,4 +1,4 @@
-"""The checks of the processes that decide, referee and scheduler, and the form of a check of ``easeml doctor``."""
+"""The checks of what decides (referee, scheduler, policy), and the form of a check of ``easeml doctor``."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Literal
 from easeml_core.durations import span
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
-from easeml_core.errors import counted
+from easeml_core.errors import EasemlError, counted
+from easeml_core.limits import PLUGIN
 from easeml_core.services.referee.place_in_queue import referee_text
+from easeml_core.services.selection.custom_policy import require_policy
+from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import health
 from easeml_core.store.tables import claims, suggestion_requests
+from easeml_core.store.tables.decisions import may_look, replaced_lately
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -63,6 +67,24 @@ def check_referee(tx: Connection) -> Check:
         return Check("referee", "failed", f"unanswered: {found}", remedy)
     held = " (labels may be missing, or answers leave at an hour of the day)" if set(late) <= _MAY_WAIT else ""
     return Check("referee", "warning", f"unanswered: {found}{held}", remedy)
+
+
+def check_policy(tx: Connection) -> Check:
+    """Check that an installed policy that is set is installed here, and that it chose in the last day."""
+    if not may_look(tx):
+        return Check("policy", "skipped", "the address of easeml_worker is needed to look")
+    policy = current_config(tx).policy
+    if not policy.startswith(PLUGIN):
+        return Check("policy", "ok", f"{policy} chooses")
+    try:
+        require_policy(policy)
+    except EasemlError as error:
+        return Check("policy", "warning", str(error), "where it decides without it, the default policy chooses instead")
+    chosen, replaced, why = replaced_lately(tx)
+    if replaced:
+        found = f"the default policy chose {replaced} of {counted(chosen, 'trial')} of the last day: {why}"
+        return Check("policy", "warning", found, "see the log of the process that decides; correct the policy")
+    return Check("policy", "ok", f"{policy} chooses; {counted(chosen, 'trial')} in the last day")
 
 
 def check_scheduler(tx: Connection, logins: int) -> Check:

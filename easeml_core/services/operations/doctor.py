@@ -26,7 +26,7 @@ from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
-from easeml_core.services.operations.checks import Check, State, check_referee, check_scheduler
+from easeml_core.services.operations.checks import Check, State, check_policy, check_referee, check_scheduler
 from easeml_core.services.operations.login_checks import crowding, strong_members
 from easeml_core.services.operations.tenant_files import open_folders
 from easeml_core.services.reports.assessments import out_of_step
@@ -54,7 +54,7 @@ OLDEST_PYTHON = (3, 11)
 _NOT_FOR_USERS = ("dev", "benchmarks", "demo")
 
 SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
-_NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants", "scheduler")
+_NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants", "scheduler", "policy")
 STATEMENT_SECONDS, CUDA_SECONDS = 10.0, 120.0
 LITTLE_BYTES = 5_000_000_000
 _CUDA = (
@@ -271,6 +271,7 @@ def _asked(tx: Connection, url_from: str) -> list[Check]:
         check_scheduler(tx, logins.logins)
         if is_ready
         else Check("scheduler", "skipped", "the schema must be upgraded first"),
+        check_policy(tx) if is_ready else Check("policy", "skipped", "the schema must be upgraded first"),
     ]
 
 

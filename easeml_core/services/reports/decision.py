@@ -12,6 +12,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.display.tables import html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, TrialState
+from easeml_core.limits import PLUGIN
 from easeml_core.selection.suggestion import RunnerUp, seconds_text
 from easeml_core.services.trials.pruning import sentence_of
 from easeml_core.store.tables import decisions, pruning, trials
@@ -57,6 +58,7 @@ class HandedOut:
         runner_up: The second best; None where nothing else was left.
         sentence: The reason in one sentence.
         of_other_tenant: True where the second best is another tenant's, so that this role does not read what it is.
+        instead_of: Why the default policy has chosen in place of a user's policy; not there where it has not.
     """
 
     batch_id: int
@@ -78,6 +80,12 @@ class HandedOut:
     runner_up: StoredRunnerUp | None
     sentence: str | None
     of_other_tenant: bool | UnsetType = UNSET
+    instead_of: str | UnsetType = UNSET
+
+    @property
+    def has_no_ranking(self) -> bool:
+        """Whether a user's policy chose it, which says of no trial what it is worth."""
+        return self.policy.startswith(PLUGIN) and not self.instead_of
 
 
 @typed_record
@@ -207,8 +215,9 @@ def _batch(found: Suggested) -> HandedOut:
     """One time that the trial was handed out."""
     kind = Chosen if all(isinstance(found.reasons.get(name), int | float) for name in _FIGURES) else HandedOut
     stored = {field.name: found.reasons.get(field.name) for field in fields(kind)}
-    if "of_other_tenant" not in found.reasons:
-        del stored["of_other_tenant"]
+    for name in ("of_other_tenant", "instead_of"):
+        if name not in found.reasons:
+            del stored[name]
     own = {
         "batch_id": found.batch_id,
         "position": found.position,

@@ -16,6 +16,7 @@ from easeml_core.encoding import row_of, to_json, typed_record
 from easeml_core.entities import JsonObject, Parameters
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import LONGEST_TEXT
+from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.store.database import lock
 from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
@@ -109,6 +110,7 @@ def set_policy(
 
     Raises:
         ConfigError: A value is outside its range.
+        NotFoundError: The policy is not installed here.
         InvalidInputError: There is no reason, or it is too long.
         StateError: Other settings hold than ``instead_of``.
         StoreError: The role may not change them.
@@ -122,6 +124,7 @@ def set_policy(
         newest = newest_settings(tx)
         base = SelectionConfig() if newest is None or from_defaults else SelectionConfig.from_json(newest.config)
         config = evolve(base, **changes).to_json()
+        require_policy(config["policy"])
         if newest is not None and _is_repetition(newest, config, reason, report):
             return PolicyChange(**row_of(_shown(newest)), changed=False)
         if instead_of is not None and instead_of != (newest.id if newest else 0):

@@ -19,11 +19,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from easeml_core.config import SelectionConfig, TrainingConfig, require
+from easeml_core.config import TrainingConfig, require
 from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.suggestion import OF_OTHER_TENANT, RIVAL_WORDS, RunnerUp
+from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
@@ -78,7 +79,9 @@ def stored_reasons(suggestion: Suggestion, studies: Mapping[int, Study], arms: M
         study, candidate = studies[rival.study_id].name, arms[rival.study_id].names[rival.arm]
         named = NamedRunnerUp(**row_of(rival), study=study, candidate=candidate)
         suggestion = replace(suggestion, runner_up=named)
-    stored: JsonObject = to_stored_json(suggestion)
+    stored: JsonObject = {
+        name: value for name, value in to_stored_json(suggestion).items() if name != "instead_of" or value
+    }
     if rival is None or studies[rival.study_id].tenant == studies[suggestion.study_id].tenant:
         return StoredReasons(stored, None)
     apart = {"runner_up": stored["runner_up"], "sentence": stored["sentence"]}
@@ -132,6 +135,7 @@ class LiveScheduler:
 
     Raises:
         ConfigError: There is no such policy.
+        NotFoundError: It is not installed here.
     """
 
     def __init__(
@@ -145,7 +149,7 @@ class LiveScheduler:
         runtimes: Collection[str] | None = None,
     ) -> None:
         if policy is not None:
-            SelectionConfig(policy=policy)
+            require_policy(policy)
         self._store, self._policy = store, policy
         self._only = None if studies_only is None else tuple(studies_only)
         self.functions, self.trainers = tuple(functions), trainers

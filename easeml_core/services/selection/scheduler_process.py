@@ -18,9 +18,10 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from easeml_core.config import SelectionConfig, require
+from easeml_core.config import require
 from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, SchemaVersionError, StoreError
 from easeml_core.faults import Blame, blame_of
+from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.store import change_requests, logins
 from easeml_core.store.database import SCHEDULER_CHANNEL
@@ -70,12 +71,13 @@ class SchedulerProcess:
 
     Raises:
         ConfigError: There is no such policy, or the pause is not positive.
+        NotFoundError: The policy is not installed here.
     """
 
     def __init__(self, store: Store, *, policy: str | None = None, poll_seconds: float = 10.0) -> None:
         require(poll_seconds > 0, "poll_seconds", poll_seconds, "seconds, > 0")
         if policy is not None:
-            SelectionConfig(policy=policy)
+            require_policy(policy)
         self._store, self._policy, self._poll_seconds = store, policy, poll_seconds
         self._schedulers: OrderedDict[tuple[str, Hashable], LiveScheduler] = OrderedDict()
         self._rests: dict[int, float] = {}  # requests that met a fault, until then on the monotonic clock

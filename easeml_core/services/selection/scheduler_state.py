@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.selection.suggestion import scheduler_for, suggestion_of
+from easeml_core.services.selection.custom_policy import asker_of
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.selection.problem import (
     arm_of,
@@ -149,7 +150,7 @@ class Memory:
             menus=menus,
             versions=versions,
             problem=problem,
-            scheduler=scheduler_for(problem, config=config),
+            scheduler=scheduler_for(problem, config=config, ask=asker_of(config.policy)),
             costs_known=_any_cost(problem),
             stamp=(seen.catalogue, seen.settings_id),
             offered_at=seen.now,

@@ -422,6 +422,22 @@ def _settings(tx: Connection) -> str:
     return _SETTINGS.format(reason="'' AS reason, NULL::jsonb AS report" if is_tenant(tx) else "reason, report")
 
 
+def replaced_lately(tx: Connection) -> tuple[int, int, str | None]:
+    """Return how often the default policy took the place of the one that is set.
+
+    Returns:
+        The trials suggested in the last day, those of them that it chose in place of the other, and why it last did.
+    """
+    (found,) = rows(
+        tx,
+        "SELECT count(*) AS chosen, count(g.reasons ->> 'instead_of') AS replaced, "
+        "(array_agg(g.reasons ->> 'instead_of' ORDER BY b.id DESC) FILTER (WHERE g.reasons ? 'instead_of'))[1] AS why "
+        "FROM work.suggestions g JOIN work.suggestion_batches b ON b.id = g.batch_id "
+        "WHERE b.created_at > now() - interval '1 day'",
+    )
+    return found.chosen, found.replaced, found.why
+
+
 def newest_settings(tx: Connection) -> StoredSettings | None:
     """Return the settings that hold now; None where none were ever stored."""
     return record(tx, StoredSettings, _settings(tx) + "ORDER BY id DESC LIMIT 1")
@@ -444,6 +460,11 @@ def add_settings(tx: Connection, *, config: JsonObject, reason: str, report: Jso
             report=None if report is None else as_json(report),
         )
     )
+
+
+def may_look(tx: Connection) -> bool:
+    """Whether this transaction's role may read settings; the referee's may not."""
+    return bool(scalar(tx, "SELECT has_table_privilege('work.selection_settings', 'SELECT')"))
 
 
 def may_set(tx: Connection) -> bool:

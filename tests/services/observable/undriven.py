@@ -144,8 +144,14 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.LOG,
+        "The module logs a fault of a policy that a user has installed, and the worlds keep the default policy.",
+        "easeml_core.services.selection.custom_policy",
+    ),
+    *_undriven(
+        Kind.LOG,
         "The module logs a fault of Airflow, MLflow, a repository, a model or the machine, and the worlds have none.",
-        *("easeml_airflow.params", "easeml_airflow.triggers.watcher", "easeml_airflow.web.server.airflow_runs"),
+        *("easeml_airflow.hooks.lineage", "easeml_airflow.params", "easeml_airflow.triggers.watcher"),
+        "easeml_airflow.web.server.airflow_runs",
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
         *("easeml_core.models.predict", "easeml_core.sandbox.child_start"),
         "easeml_core.services.operations.monitoring",

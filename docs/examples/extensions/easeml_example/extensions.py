@@ -2,9 +2,9 @@
 
 metric     easeml_example.extensions:profit          `--metric` of a study
 trainer    @trial def nearest(...)                   in a DAG
-policy     easeml_example.extensions:cheapest        `easeml simulate --policy`
+policy     plugin:cheapest                           `easeml policy set --policy`, `easeml simulate --policy`
 notifier   FunctionNotifier(tell)                    in a DAG
-source     plugin:readings                           `--source` of a study, by the entry point in pyproject.toml
+source     plugin:readings                           `--source` of a study; `plugin:` names stand in pyproject.toml
 """
 
 from __future__ import annotations

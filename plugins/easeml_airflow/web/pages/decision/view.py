@@ -288,7 +288,9 @@ def _now(chosen: Chosen | None, study: Study, explained: TrialExplanation, rival
     subject = f"{study.tenant} trains {explained.candidate}"
     if chosen is None:
         return f"{subject}.", ""
-    if chosen.policy != "default":
+    if chosen.instead_of:
+        why = f"because the default policy chose it, since {chosen.instead_of}"
+    elif chosen.policy != "default":
         why = f"because the policy {chosen.policy} chose it"
     elif chosen.chosen_by == "acquisition" and not is_rate(chosen):
         why = "because nothing else promises more" + ("" if is_priced(chosen) else ", while no cost is known")
@@ -302,8 +304,9 @@ def _now(chosen: Chosen | None, study: Study, explained: TrialExplanation, rival
 
 def _against(chosen: Chosen, rival: Rival | None) -> str:
     if rival is None:
-        is_hidden = chosen.of_other_tenant is True
-        return f"the next best was {OF_OTHER_TENANT}" if is_hidden else "nothing else was left to run"
+        if chosen.of_other_tenant is True:
+            return f"the next best was {OF_OTHER_TENANT}"
+        return "the policy names no runner-up" if chosen.has_no_ranking else "nothing else was left to run"
     name = f"{rival.study} {rival.candidate}".strip()
     if rival.is_better:
         return f"by its worth alone, {name} would have come first"
