@@ -99,7 +99,13 @@ def get_provider_info() -> dict[str, Any]:
             "easeml_airflow.notifications.mail.MailNotifier",
             "easeml_airflow.notifications.webhook.WebhookNotifier",
         ],
-        "asset-uris": [{"schemes": ["easeml"], "handler": None}],
+        "asset-uris": [
+            {
+                "schemes": ["easeml"],
+                "handler": None,
+                "to_openlineage_converter": "easeml_airflow.hooks.lineage.asset_dataset",
+            }
+        ],
         "task-decorators": [
             {"name": "easeml_trial", "class-name": "easeml_airflow.decorators.training_function.trial"}
         ],

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import FUNCTION, dag_version_of
 from easeml_airflow.links import EasemlPageLink
@@ -28,7 +29,7 @@ CANDIDATES = "candidates"
 _OF_CANDIDATES = ("space", "count", "seed", "devices")
 
 
-class TrialFunctionOperator(DecoratedOperator):
+class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
     """Runs one trial with the decorated function, if its candidate names that function; else gives it back.
 
     Args:
@@ -71,6 +72,7 @@ class TrialFunctionOperator(DecoratedOperator):
                     should_stop=lambda: self._killed,
                 )
             context["ti"].xcom_push(key="trial", value=to_json(result))
+            self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))
             settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
         return to_json(result)
 

@@ -160,6 +160,9 @@ class RefereeOperator(AnswerOperator):
     def settle(self, answer: GivenAnswer) -> None:
         """Raise when the answer, already pushed to XCom, must fail or skip the task."""
 
+    def note_answer(self, answer: GivenAnswer) -> None:
+        """Collect what the answer says of datasets and models, before it can fail the task."""
+
     def execute(self, context: Context) -> Facts:
         """File the request; finish at once when it is answered already, else wait."""
         with airflow_outcome():
@@ -204,5 +207,6 @@ class RefereeOperator(AnswerOperator):
         self.log.info("the referee answered request %d: %s", answer.request_id, answer.message)
         if answer.refused:
             raise AirflowFailException(answer.message)
+        self.note_answer(answer)
         self.settle(answer)
         return facts

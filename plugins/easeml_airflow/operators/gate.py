@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow import settings
 from easeml_airflow.hooks.arguments import optional_number, optional_text, optional_whole
+from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import AirflowFailException, AirflowSkipException
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
 
 
-class GateOperator(RefereeOperator):
+class GateOperator(EmitsLineage, RefereeOperator):
     """Succeeds when the study's condition holds for the model on the sealed test set, with the promised reliability.
 
     The task learns one symbol and no more: ``pass``, ``fail``, or ``withheld`` under adaptivity ``none``, where the
@@ -90,6 +91,15 @@ class GateOperator(RefereeOperator):
             blocking=self.on_fail is not None,
             request_key=key,
         )
+
+    def note_answer(self, answer: GivenAnswer) -> None:
+        """The model, and the symbol that XCom has; nothing else of the verdict."""
+        from easeml_core.services.referee.answers import VerdictAnswer
+
+        known: dict[str, Any] = {"study": answer.study, "model_id": answer.model_id}
+        if isinstance(answer, VerdictAnswer):
+            known["symbol"] = str(answer.symbol)
+        self._note_lineage(lambda: lineage_of_models(self.hook.get_store(), [known]))
 
     def settle(self, answer: GivenAnswer) -> None:
         """The symbol ``fail`` fails the task, without a retry: the same question has the same answer."""

@@ -18,6 +18,7 @@ from airflow.sdk import Param
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_text, optional_whole, whole
+from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_airflow.version_compat import (
     AirflowFailException,
@@ -33,12 +34,22 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.sdk.execution_time.hitl import HITLUser
 
-    from easeml_core.entities import JsonObject
+    from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.tables.promotions import ListedModel
 
 
-class PromoteModelOperator(RefereeOperator):
+class _MovesProduction(EmitsLineage, RefereeOperator):
+    """What moves the production pointer: lineage names the model, and production as what was made of it."""
+
+    def note_answer(self, answer: GivenAnswer) -> None:
+        """Collect the model that is in production now."""
+        known = {"study": answer.study, "model_id": answer.model_id}
+        promoted = () if answer.model_id is None else (answer.model_id,)
+        self._note_lineage(lambda: lineage_of_models(self.hook.get_store(), [known], promoted=promoted))
+
+
+class PromoteModelOperator(_MovesProduction):
     """Brings a model to production, on a recorded pass of the gate; under adaptivity ``none`` on a recorded verdict.
 
     The state of a task proves nothing, so the referee's process alone moves the pointer, after looking up its own
@@ -67,7 +78,7 @@ class PromoteModelOperator(RefereeOperator):
         return file_promotion(store, study=self.study, model_id=model, gate_request_id=request, request_key=key)
 
 
-class RollbackModelOperator(RefereeOperator):
+class RollbackModelOperator(_MovesProduction):
     """Brings back a model that was in production before; the reason is recorded.
 
     Args:
@@ -202,7 +213,7 @@ def _why(given: JsonObject) -> str:
     return why.strip()
 
 
-class ForcePromotionOperator(RefereeOperator, ApprovalOperator):
+class ForcePromotionOperator(_MovesProduction, ApprovalOperator):
     """Brings a model to production without the gate, once a referee has approved it in Airflow.
 
     Airflow asks under "Required Actions" and tells what the gate last said of the model. Who approved and why are

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, whole
+from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
 from easeml_airflow.hooks.request_key import key_of_all
 from easeml_airflow.links import SUBMISSIONS, page_url
 from easeml_airflow.operators.base import AnswerOperator, EasemlOperator
@@ -24,14 +25,16 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from easeml_airflow.hooks.lineage import Lineage
     from easeml_core.entities import JsonObject
     from easeml_core.services.referee.release import Release, ReleaseCandidate
+    from easeml_core.store.database import Store
 
 _MOST_NAMED = 10
 """Studies named in the message of a failed task; the log and XCom have all."""
 
 
-class ReleaseModelsOperator(AnswerOperator):
+class ReleaseModelsOperator(EmitsLineage, AnswerOperator):
     """Judges the best models of many studies: asks the gate, promotes what passes, and takes a reading of the meter.
 
     One task does what a group of ``GateOperator``, ``PromoteModelOperator`` and ``MeterOperator`` does for one study,
@@ -123,6 +126,7 @@ class ReleaseModelsOperator(AnswerOperator):
         context["ti"].xcom_push(key="released", value=[_public(release) for release in releases])
 
     def _finish(self, context: Context, releases: Sequence[Release]) -> list[JsonObject]:
+        self._note_lineage(lambda: _lineage(self.hook.get_store(), releases))
         noticed = [release for release in releases if release.needs_look]
         for release in releases:
             if release.needs_look:
@@ -195,6 +199,13 @@ def _read(released: Any) -> list[Release]:
             require(isinstance(one, dict) and set(one) == _FIELDS, "released", one, allowed)
             found.append(Release(**one, waits_for=()))
     return found
+
+
+def _lineage(store: Store, releases: Sequence[Release]) -> Lineage:
+    """Return the event of a chunk: its models, those that were promoted, and outcome and symbol as XCom has them."""
+    names = ("study", "model_id", "outcome", "symbol")
+    entries = [{name: to_json(getattr(release, name)) for name in names} for release in releases]
+    return lineage_of_models(store, entries, promoted={r.model_id for r in releases if r.outcome == "promoted"})
 
 
 _FIELDS = {"study", "model_id", "outcome", "symbol", "signal", "alert", "message", "meter_refusal"}

@@ -20,6 +20,7 @@ from easeml_airflow.hooks.arguments import (
     trial_id,
     whole,
 )
+from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
@@ -113,7 +114,7 @@ class SuggestTrialsOperator(EasemlOperator):
         return to_json(suggested.trials)
 
 
-class TrainTrialOperator(EasemlOperator):
+class TrainTrialOperator(EmitsLineage, EasemlOperator):
     """Runs one trial with the implementation that its candidate names: progress to the log, quality to the store.
 
     A candidate of easeml's own kinds, of a command or of a container is trained in a child process. A candidate of kind
@@ -189,6 +190,7 @@ class TrainTrialOperator(EasemlOperator):
                     should_stop=lambda: self._killed,
                 )
             context["ti"].xcom_push(key="trial", value=to_json(result))
+            self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))
             settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
         return to_json(result)
 
@@ -197,7 +199,7 @@ class TrainTrialOperator(EasemlOperator):
         self._killed = True  # no more than a flag: the signal may come in the middle of a transaction
 
 
-class RunDeviceOperator(EasemlOperator):
+class RunDeviceOperator(EmitsLineage, EasemlOperator):
     """Asks for a trial, trains it, and asks again, until nothing is left to train or a limit is reached.
 
     The task stands for one device and holds its slot of the pool all the time. A failed trial is recorded with its
@@ -260,8 +262,9 @@ class RunDeviceOperator(EasemlOperator):
 
         with airflow_outcome():
             named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])
+            store = self.hook.get_store()
             summary = run_device(
-                self.hook.get_store(),
+                store,
                 self.hook.get_artifacts(),
                 device=optional_text(self.device),
                 request_key=request_key(context),
@@ -276,6 +279,7 @@ class RunDeviceOperator(EasemlOperator):
                 poll_seconds=settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval,
             )
         context["ti"].xcom_push(key="stream", value=to_json(summary))
+        self._note_lineage(lambda: lineage_of_trials(store, [trial.trial_id for trial in summary.trials]))
         self.log.info("%s", summary.message)
         settle_stream(summary)
         return to_json(summary)
