@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from easeml_core.cli.connection import (
     open_installation,
     open_store,
 )
+from easeml_core.cli.evidence import keys_option
+from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.plan_options import settings_given, settings_options
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
@@ -204,6 +207,35 @@ def release(handle: str, study: str | None, artifacts: str | None, database: str
     found = release_test_set(store, open_artifacts(artifacts, store), test_set=handle, study=study)
     text = f"set {handle} is {found.state}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
     show_json(found) if as_json else click.echo(text)
+
+
+@test_set.command(epilog=example("easeml test-set delete spring --why 'the wrong file' --dry-run"))
+@click.argument("handle", metavar="SET")
+@_study_option
+@click.option("--why", required=True, help="The reason, of at most 500 characters; audit and chain keep it.")
+@click.option("--dry-run", is_flag=True, help="Check it; change nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
+@keys_option
+@database_option
+@json_option
+def delete(
+    handle: str, study: str | None, why: str, dry_run: bool, yes: bool, keys: Path, database: str | None, as_json: bool
+) -> None:
+    """Delete a set that never served: its rows, labels and predictions; its name is free again.
+
+    A live set is retired first. One that has answered anything stays, since evidence rests on it: retire it, and
+    release it where its rows shall be public. The rows of a deleted set stay known to the installation: no study opens
+    them, and no set takes them again.
+    """
+    from easeml_core.services.evidence.notary import Notary
+    from easeml_core.services.evidence.set_deletion import delete_test_set
+
+    confirm(f"delete test set {handle} for good?", yes=yes, dry_run=dry_run, as_json=as_json)
+    notary = Notary(open_store(database, role=_REFEREE), keys)
+    who = getpass.getuser()
+    done = delete_test_set(notary, test_set=handle, study=study, who=who, why=why, dry_run=dry_run)
+    state = "would be deleted" if dry_run else "is deleted" if done.changed else "is deleted already"
+    show_json(done) if as_json else click.echo(plain(f"set {handle} of {done.study} {state}: {done.rows:,} examples"))
 
 
 @test_set.command(epilog=example("easeml test-set fetch spring --to validation.csv"))

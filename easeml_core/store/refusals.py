@@ -28,6 +28,13 @@ OF_ARCHIVE: Mapping[str, Callable[[Mapping[str, Any]], EasemlError]] = {
         f"{v['said']}; such refusals of a tenant are counted, so it is deleted after that time; archive it until then"
     ),
     "studies_worked_on": lambda v: StateError(f"{v['said']} right now; ask again once its request has an answer"),
+    "test_sets_served": lambda v: StateError(
+        f"{v['said']}: its ledger and the evidence of its answers rest on it; retire it, and release it where its rows "
+        "shall be public (`easeml test-set release`)"
+    ),
+    "test_sets_in_use": lambda v: StateError(
+        f"{v['said']}; a live set is retired first (`easeml test-set retire`), and a released one is public"
+    ),
     "tenants_kept": lambda v: StateError(
         f"{v['said']}; delete or archive its studies, end its logins (`easeml tenant logout`), or archive the tenant"
     ),

@@ -345,7 +345,7 @@ _TABLES = (
         input="id study_id data_version_id purpose plan name labels_on_demand artifact",
         size="rows steps",
         state="state retired_why",
-        time="created_at retired_at",
+        time="created_at retired_at deleted_at",
     ),
     *_table(
         "trials",
@@ -428,7 +428,7 @@ _FUNCTIONS = (
         audit_acknowledged, audit_alert, audit_answer, audit_candidate, audit_feed, audit_is_kept, audit_limits,
         audit_policy,
         audit_promotion, audit_quality, audit_request, audit_retry, audit_study, audit_submission, audit_switches,
-        audit_tenant, audit_withdrawal, is_open_for_more, production_is_open, requests_have_a_file,
+        audit_set_deleted, audit_tenant, audit_withdrawal, is_open_for_more, production_is_open, requests_have_a_file,
         audit_test_set, audit_trial, audit_validation, catalogue_changed, changes_taken, study_changed,
         studies_changed, tenant_changed, observation_changed, answer_changed, restarts_of_referee, settings_are_kept,
         studies_active_since, studies_forward, studies_within_limits, suggestion_requests_check,

@@ -256,6 +256,7 @@ _COMMANDS = (
         referee
         test-set overlaps
         test-set plan
+        test-set delete
         test-set release
         test-set retire
         test-set seal

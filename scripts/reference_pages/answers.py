@@ -138,6 +138,7 @@ TYPED = {
     "easeml tenant list": f"list {SERVICES}.studies.limits:TenantReport",
     "easeml tenant restore": f"{SERVICES}.studies.archive:ChangedTenant",
     "easeml tenant set": f"{SERVICES}.studies.limits:TenantReport",
+    "easeml test-set delete": f"{SERVICES}.evidence.set_deletion:DeletedSet",
     "easeml test-set fetch": f"{SERVICES}.test_sets.release:FetchedSet",
     "easeml test-set list": f"list {SERVICES}.test_sets.lifecycle:ShownSet",
     "easeml test-set overlaps": f"list {SERVICES}.test_sets.row_registry:Overlap",

@@ -126,6 +126,7 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "tenant logout",
         "tenant restore",
         "tenant set",
+        "test-set delete",
         "test-set fetch",
         "test-set list",
         "test-set overlaps",

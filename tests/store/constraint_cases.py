@@ -449,6 +449,7 @@ CASES: dict[str, list[Case]] = {
         *each("test_sets", "state", "'released'", artifact=HASHED),
         *each("test_sets", "retired_at", "now()"),
     ],
+    "work.test_sets_deleted_check": each("test_sets", "deleted_at", "now()"),
     "work.test_sets_name_check": each("test_sets", "name", *BAD_NAMES),
     "work.test_sets_name_key": each("test_sets", "name", "'next'", state="'sealed'"),
     "work.test_sets_why_check": each("test_sets", "retired_why", "'the labels are bad'", "''"),

@@ -355,7 +355,7 @@ def test_a_topic_is_a_kind_and_an_id_and_nothing_else(store: Any) -> None:
 RELEASED = {
     "test_sets": (
         "id study_id data_version_id purpose state rows steps plan created_at retired_at name labels_on_demand "
-        "retired_why artifact"
+        "retired_why artifact deleted_at"
     ),
     "requests": "id request_key kind study_id model_id arguments requested_at requested_by",
     "answers": "request_id refused message answered_at",

@@ -76,7 +76,7 @@ TRIGGERS = {
     *("quality_checks_audit", "quality_checks_catalogue", "quality_checks_assessed", "quality_checks_acknowledged"),
     *("tenants_catalogue", "studies_catalogue", "candidates_catalogue", "data_versions_catalogue"),
     *("candidates_withdrawn_audit", "candidates_withdrawn_assessed", "tenants_archived_audit"),
-    *("is_open_for_more", "production_is_open", "requests_have_a_file"),
+    *("is_open_for_more", "production_is_open", "requests_have_a_file", "test_sets_deleted_audit"),
 }
 # Names that triggers give as that of a violated constraint.
 RAISED = {
@@ -85,7 +85,7 @@ RAISED = {
     *("audit_append_only", "suggestion_requests_open_check", "change_requests_open_check", "rows_of_tenants_check"),
     "audit_rate_check",
     *("archived_closed", "studies_name_archived", "studies_production_kept", "studies_kept", "studies_counted"),
-    *("studies_worked_on", "tenants_kept", "requests_file_check"),
+    *("studies_worked_on", "tenants_kept", "requests_file_check", "test_sets_served", "test_sets_in_use"),
 }
 
 

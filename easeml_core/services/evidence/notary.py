@@ -198,6 +198,40 @@ class Notary:
         self._keys.renew_marks(heads)
         return acknowledged
 
+    def unexplained(self, tx: Connection, name: str) -> list[Finding]:
+        """Return the faults of a chain that no referee has acknowledged; the chain is held until the end.
+
+        Args:
+            tx: Transaction of ``begin``.
+            name: The chain.
+        """
+        chains.hold(tx, name)
+        marks = Marks() if self._keys is None else self._keys.marks()
+        return [one for one in Look(tx, self._keys, marks, {}).examine(name).findings if not one.acknowledged]
+
+    def explain(self, tx: Connection, name: str, *, known: Sequence[Finding], who: str, reason: str) -> None:
+        """State in a chain what this transaction has changed of its set, so that later checks find that and no more.
+
+        Args:
+            tx: Transaction of ``begin``, after the change.
+            name: The chain.
+            known: Its faults before the change; none.
+            who: The user who takes responsibility.
+            reason: Why; kept for ever.
+
+        Raises:
+            StateError: The chain was at fault before, which this must not hide.
+        """
+        if known:
+            message = (
+                f"the evidence of chain {name} is broken ({known[0].what}); look at `easeml evidence verify`, and "
+                "acknowledge it first"
+            )
+            raise StateError(message)
+        found = [[one.place, one.what] for one in self.unexplained(tx, name)]
+        content = {"version": 1, "who": who, "reason": reason, "findings": found}
+        chains.append(tx, name, ACKNOWLEDGED, content=content)
+
     def rotate(self) -> tuple[str, str]:
         """Sign with a new key from now on; an entry of the audit's chain, signed by the old one, names the new one.
 

@@ -133,6 +133,7 @@ _TITLES = {
     "set live": "Sealed set live",
     "set retired": "Sealed set retired",
     "set released": "Sealed set released",
+    "set deleted": "Sealed set deleted",
     "study sealed": "Study sealed",
 }
 
@@ -177,7 +178,7 @@ _DETAILS: Mapping[str, Callable[[JsonObject, JsonObject], str]] = {
     ),
     "result acknowledged": lambda _, after: f"trial {after['trial']}, model {after['model']}",
     "validation set replaced": lambda before, after: f"version {before['version']} → version {after['version']}",
-} | dict.fromkeys(("set planned", "set sealed", "set live", "set retired", "set released"), _set)
+} | dict.fromkeys(("set planned", "set sealed", "set live", "set retired", "set released", "set deleted"), _set)
 
 
 MOST_ROWS = 20_000
@@ -202,7 +203,15 @@ ACTS = {
         *("promotion asked", "forced promotion asked", "rollback asked", "promoted", "forced promotion", "rolled back"),
         "model handed in",
     ),
-    Group.SETS: ("set planned", "set sealed", "set live", "set retired", "set released", "alert cleared"),
+    Group.SETS: (
+        "set planned",
+        "set sealed",
+        "set live",
+        "set retired",
+        "set released",
+        "set deleted",
+        "alert cleared",
+    ),
     Group.LIMITS: ("study changed", "tenant changed", "policy changed"),
     Group.STUDIES: (
         *("study registered", "study sealed", "study paused", "study resumed", "candidate added", "trial cancelled"),

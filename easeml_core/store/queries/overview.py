@@ -288,7 +288,7 @@ sets AS (
            FILTER (WHERE is_meter))[1] AS teams,
          bool_or(is_meter AND e.state = 'sealed') AS meter_waits,
          max(e.id) FILTER (WHERE is_gate AND e.state = 'live') AS gate_set
-  FROM work.test_sets e JOIN chosen s ON s.id = e.study_id,
+  FROM work.test_sets e JOIN chosen s ON s.id = e.study_id AND e.deleted_at IS NULL,
   LATERAL (SELECT e.purpose IN ('gate', 'joint') AS is_gate, e.purpose IN ('meter', 'joint') AS is_meter) k
   GROUP BY e.study_id)
 SELECT t.name AS tenant, s.name AS study, s.state, d.source, s.metric, s.created_at, s.weight,

@@ -98,7 +98,8 @@ def public_test_sets(tx: Connection, study_id: int) -> list[PublicSet]:
     """Return the public facts of the study's sealed sets, newest first."""
     found = rows(
         tx,
-        "SELECT id, purpose, state, rows, steps, plan FROM work.test_sets WHERE study_id = :id ORDER BY id DESC",
+        "SELECT id, purpose, state, rows, steps, plan FROM work.test_sets WHERE study_id = :id "
+        "AND deleted_at IS NULL ORDER BY id DESC",
         id=study_id,
     )
     return [PublicSet(**dict(r._mapping) | read_plan(r) | {"state": SealedSetState(r.state)}) for r in found]

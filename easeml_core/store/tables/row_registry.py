@@ -333,7 +333,7 @@ def sets_of(tx: Connection, study_id: int) -> list[tuple[int, bool, bool]]:
     found = rows(
         tx,
         "SELECT t.id, k.keys IS NOT NULL AS brought, t.state = 'released' AS released FROM work.test_sets t "
-        "JOIN sealed.test_sets k ON k.id = t.id WHERE t.study_id = :id ORDER BY t.id",
+        "JOIN sealed.test_sets k ON k.id = t.id WHERE t.study_id = :id AND t.deleted_at IS NULL ORDER BY t.id",
         id=study_id,
     )
     return [(int(r.id), bool(r.brought), bool(r.released)) for r in found]

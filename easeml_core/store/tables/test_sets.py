@@ -99,7 +99,11 @@ FROM work.test_sets t JOIN work.studies s ON s.id = t.study_id
 
 def list_sets(tx: Connection, study_id: int | None = None) -> list[SealedSet]:
     """The sets of a study, or of all, newest first."""
-    found = rows(tx, _SET + "WHERE :id IS NULL OR t.study_id = CAST(:id AS bigint) ORDER BY t.id DESC", id=study_id)
+    found = rows(
+        tx,
+        _SET + "WHERE t.deleted_at IS NULL AND (:id IS NULL OR t.study_id = CAST(:id AS bigint)) ORDER BY t.id DESC",
+        id=study_id,
+    )
     return [_set(r) for r in found]
 
 
@@ -129,7 +133,7 @@ def find_set(tx: Connection, handle: str | int, study_id: int | None = None) -> 
     """
     found = rows(
         tx,
-        _SET + "WHERE (t.id::text = :handle OR (t.name = :handle AND :may_be_name)) "
+        _SET + "WHERE t.deleted_at IS NULL AND (t.id::text = :handle OR (t.name = :handle AND :may_be_name)) "
         "AND (:id IS NULL OR t.study_id = CAST(:id AS bigint)) ORDER BY (t.name = :handle) DESC NULLS LAST, t.id",
         handle=str(handle),
         may_be_name=isinstance(handle, str),
@@ -213,6 +217,26 @@ def release(tx: Connection, test_set_id: int, artifact: str) -> None:
         id=test_set_id,
         artifact=artifact,
     )
+
+
+def delete(tx: Connection, test_set_id: int, why: str) -> bool:
+    """Delete what is sealed in a set that never served; False where it was deleted before.
+
+    Args:
+        tx: Transaction of the referee's role.
+        test_set_id: The set.
+        why: The reason, for the audit.
+
+    Raises:
+        StateError: It has served, or is live or released.
+    """
+    return bool(scalar(tx, "SELECT sealed.delete_set(:id, :why)", id=test_set_id, why=why))
+
+
+def deleted_set(tx: Connection, handle: str | int) -> SealedSet | None:
+    """The deleted set of this number; None where there is none."""
+    found = row(tx, _SET + "WHERE t.deleted_at IS NOT NULL AND t.id::text = :handle", handle=str(handle))
+    return None if found is None else _set(found)
 
 
 def serves(purpose: SealedSetPurpose) -> set[SealedSetPurpose]:

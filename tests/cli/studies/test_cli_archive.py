@@ -60,3 +60,15 @@ def test_a_candidate_is_withdrawn_and_a_tenant_archived(ask: Any, make_study: An
     assert ask("tenant", "restore", tenant, "--json").json["archived"] is False
     refused = ask("tenant", "delete", tenant, "--why", "a typo")
     assert (refused.status, "has studies or logins" in refused.err) == (2, True)
+
+
+def test_a_planned_set_is_deleted_with_the_referees_address(ask: Any, run: Any, make_study: Any, database: Any) -> None:
+    make_study("cancer", candidates=CANDIDATES)
+    of_referee = ("--database", database.url("easeml_referee"))
+    run("test-set", "plan", "--study", "cancer", "--name", "spring", "--steps", "2", *of_referee)
+    gone = ("test-set", "delete", "spring", "--study", "cancer", "--why", "a typo", *of_referee)
+    assert run(*gone, "--dry-run").text.startswith("set spring of cancer would be deleted")
+    assert run(*gone, "--json").json["changed"] is True
+    assert "spring" not in ask("test-set", "list", "--study", "cancer", "--json").out
+    refused = ask("test-set", "delete", "spring", "--why", "a typo")  # with the worker's address
+    assert refused.status == 2

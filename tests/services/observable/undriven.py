@@ -61,6 +61,11 @@ UNDRIVEN: tuple[Undriven, ...] = (
     ),
     *_undriven(
         Kind.COMMAND,
+        "The command refuses every set of these worlds, since they have served.",
+        "test-set delete",
+    ),
+    *_undriven(
+        Kind.COMMAND,
         "The command finds nothing to change: these worlds measure no result again, which reads no sealed label.",
         "tenant acknowledge",
     ),
