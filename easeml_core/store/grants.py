@@ -67,7 +67,7 @@ class Access:
 
 
 OF_LOGIN = "{table}.login = work.caller()"
-_ASKED = "request_key requested device studies functions sources trainers runtimes"
+_ASKED = "request_key requested device studies functions sources trainers runtimes traceparent"
 _REPORTED = (
     "state progress failure failure_kind cost_seconds start_seconds lost_seconds resumed_seconds checkpoint "
     "checkpoint_seconds checkpoint_progress lease_key lease_until beat_at finished_at"

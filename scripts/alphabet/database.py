@@ -308,7 +308,8 @@ _TABLES = (
         "suggestion_requests",
         Letter.INPUT,
         "Tasks and devices ask for trials; the scheduler refuses what names no study of the caller's.",
-        input="id request_key login requested device studies functions sources trainers runtimes tries refusal",
+        input="id request_key login requested device studies functions sources trainers runtimes traceparent tries "
+        "refusal",
         time="filed_at decided_at",
     ),
     *_table(

@@ -310,6 +310,9 @@ CASES: dict[str, list[Case]] = {
         "ARRAY[ARRAY['x'], ARRAY['y']]",
         **NEW_KEY,
     ),
+    "work.suggestion_requests_traceparent_check": each(
+        "suggestion_requests", "traceparent", "''", "'00-x-y-01'", "repeat('0', 55)", **NEW_KEY
+    ),
     "work.suggestion_requests_tries_check": each("suggestion_requests", "tries", "-1", **NEW_KEY),
     "work.suggestion_requests_refusal_check": [
         ("suggestion_requests", {"refusal": "'because'", **NEW_KEY}),

@@ -42,7 +42,10 @@ WORKER = {
     "work.curves": (ALL, ""),
     "work.rungs": ("goes_on hoped known needed of quality rule rung step trial_id", ""),
     "work.suggestion_batches": ("policy request_key requested settings_id", ""),
-    "work.suggestion_requests": ("device functions request_key requested runtimes sources studies trainers", ""),
+    "work.suggestion_requests": (
+        "device functions request_key requested runtimes sources studies traceparent trainers",
+        "",
+    ),
     "work.suggestions": (ALL, ""),
     "work.offers": ("implementation study", "asked_at"),
     "work.observations": ("cost_seconds quality score trial_id", ""),

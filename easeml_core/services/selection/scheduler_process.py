@@ -23,6 +23,7 @@ from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, Sc
 from easeml_core.faults import Blame, blame_of
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
+from easeml_core.services.telemetry import below
 from easeml_core.store import change_requests, logins
 from easeml_core.store.database import SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener
@@ -227,7 +228,8 @@ class SchedulerProcess:
             return STALE
         try:
             scheduler = self._scheduler_for(request)
-            made = scheduler.ask(count=request.requested, device=request.device, request_key=request.request_key)
+            with below(request.traceparent):
+                made = scheduler.ask(count=request.requested, device=request.device, request_key=request.request_key)
         except Exception as error:
             if blame_of(error) is not Blame.ASKER:
                 raise

@@ -14,6 +14,7 @@ from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions
 from easeml_core.services.selection.scheduler_process import FAULT
 from easeml_core.services.studies.limits import check_device
+from easeml_core.services.telemetry import trace_parent
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL
 from easeml_core.store.listen import wait_here
@@ -162,6 +163,7 @@ class FiledSuggester:
                 functions=self._functions,
                 trainers=self._trainers,
                 runtimes=self._runtimes,
+                traceparent=trace_parent(),
             )
 
     def _wait(self, number: int) -> SuggestionRequest | None:

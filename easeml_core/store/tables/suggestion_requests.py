@@ -38,6 +38,7 @@ class SuggestionRequest:
         sources: Of each of them the hash of its source, or None.
         trainers: Whether the caller has the trainers of this package.
         runtimes: Container programs of the caller's machine; None where that is not known.
+        traceparent: Span of the caller's task, by W3C Trace Context; None where it is not traced.
         filed_at: When.
         waits_seconds: For how long it has waited, or had when it was decided.
         tries: How often a decision was begun.
@@ -55,6 +56,7 @@ class SuggestionRequest:
     sources: list[str | None]
     trainers: bool
     runtimes: list[str] | None
+    traceparent: str | None
     filed_at: datetime
     waits_seconds: float
     tries: int
@@ -77,7 +79,8 @@ _FOR_ALL = frozenset({SCHEDULER, WORKER})
 
 _REQUEST = """
 SELECT q.id, q.request_key, q.login, q.requested, q.device, q.studies, q.functions, q.sources, q.trainers, q.runtimes,
-  q.filed_at, extract(epoch FROM coalesce(q.decided_at, now()) - q.filed_at)::double precision AS waits_seconds,
+  q.traceparent, q.filed_at,
+  extract(epoch FROM coalesce(q.decided_at, now()) - q.filed_at)::double precision AS waits_seconds,
   q.tries, q.decided_at, q.refusal
 FROM work.suggestion_requests q WHERE q.id = :id
 """
@@ -98,6 +101,7 @@ def file_suggestion_request(
     functions: Mapping[str, str | None],
     trainers: bool,
     runtimes: Sequence[str] | None,
+    traceparent: str | None = None,
 ) -> FiledSuggestionRequest:
     """File a request and wake the scheduler; repeatable: a further call with the key gives the same request.
 
@@ -110,14 +114,15 @@ def file_suggestion_request(
         functions: Names of the caller's training functions, each with the hash of its source or None.
         trainers: Whether the caller has the trainers of this package.
         runtimes: Container programs of the caller's machine; None where that is not known.
+        traceparent: Of the caller's span; None where it is not traced.
     """
     key = logins.own_key(tx, request_key)
     made = scalar(
         tx,
         "INSERT INTO work.suggestion_requests "
-        "(request_key, requested, device, studies, functions, sources, trainers, runtimes) "
+        "(request_key, requested, device, studies, functions, sources, trainers, runtimes, traceparent) "
         "VALUES (:key, :requested, :device, CAST(:studies AS text[]), CAST(:functions AS text[]), "
-        "CAST(:sources AS text[]), :trainers, CAST(:runtimes AS text[])) "
+        "CAST(:sources AS text[]), :trainers, CAST(:runtimes AS text[]), :traceparent) "
         "ON CONFLICT (request_key) WHERE refusal IS NULL DO NOTHING RETURNING id",
         key=key,
         requested=requested,
@@ -127,6 +132,7 @@ def file_suggestion_request(
         sources=list(functions.values()),
         trainers=trainers,
         runtimes=None if runtimes is None else list(runtimes),
+        traceparent=traceparent,
     )
     number = made if made is not None else scalar(tx, _OF_KEY, key=key)
     if number is None:  # a login sees its own requests only

@@ -399,3 +399,27 @@ def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silen
     with installation.owner.begin() as tx:
         assert suggestion_requests.note_beat(tx, number) == number
     assert life().alive == 1
+
+
+def test_a_decision_is_a_span_below_that_of_the_task_that_asked(
+    installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from opentelemetry import trace
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    provider, kept = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(kept))
+    monkeypatch.setattr(trace, "get_tracer", lambda name: provider.get_tracer(name))
+    caller = FiledSuggester(installation.store, wait_seconds=0.0)
+    with (
+        provider.get_tracer("airflow").start_as_current_span("task_run.suggest") as task,
+        pytest.raises(StoreUnavailableError, match="has not decided request"),
+    ):
+        caller.ask(request_key="night")
+    assert SchedulerProcess(installation.owner).decide_open() == 1  # elsewhere, with no span that is current
+    decided = next(span for span in kept.get_finished_spans() if span.name == "easeml.suggest")
+    asked = task.get_span_context()
+    assert (decided.context.trace_id, decided.parent.span_id) == (asked.trace_id, asked.span_id)
+    assert caller.ask(request_key="night").trials  # a further ask, which is not traced, gets the same trials
