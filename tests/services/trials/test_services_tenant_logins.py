@@ -17,6 +17,7 @@ from easeml_core.services.reports.overview import overview
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.selection.suggestions import FiledSuggester
+from easeml_core.services.studies.archive import archive_study, restore_study
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store import logins
@@ -108,6 +109,10 @@ def test_the_life_of_two_tenants(database: Any, artifacts: Any, stores: dict[str
         (left,) = suggest_trials(stores["scheduler"], count=1, request_key="last").trials
         assert cancel_trial(stores[left.study], trial_id=left.trial_id).state == "CANCELLED"
         assert pause_study(garden, study="garden", paused=True).state == "PAUSED"
+        assert archive_study(garden, study="garden", why="over").state == "ARCHIVED"
+        assert restore_study(garden, study="garden").state == "PAUSED"
+        with pytest.raises(NotFoundError):
+            archive_study(garden, study="mill", why="a rival")
     finally:
         stop.set()
         thread.join(30)
