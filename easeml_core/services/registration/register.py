@@ -221,8 +221,8 @@ def register_study(
         priority: From -100 to 100; studies of a higher one come first.
         deadline: No trial begins that would end after it; also ISO 8601 text. None for no deadline.
         target_quality: The study ends once a trial reaches it, in (0, 1]; None for never.
-        keep: Keep a study of this tenant that has the name already, whatever the other arguments: for a DAG that
-            registers before each run.
+        keep: Keep a study of this tenant that has the name already, or had it when it was archived, whatever the other
+            arguments: for a DAG that registers before each run.
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
@@ -250,6 +250,9 @@ def register_study(
     config = {**config, "split": str(check_split(split)), "grid": grid}
     try:
         with store.begin() as tx:
+            # Its name is free; what a DAG registers each night would come back each night.
+            if keep and studies.is_archived(tx, tenant, study):
+                return _standing(tx, tenant, study)
             tenant_id = studies.add_tenant(tx, name=tenant)
             study_id = studies.add_study(
                 tx,

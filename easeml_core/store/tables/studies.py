@@ -185,6 +185,12 @@ def get_study(tx: Connection, name: str) -> Study:
     return study_of(found._asdict())
 
 
+def is_archived(tx: Connection, tenant: str, name: str) -> bool:
+    """Whether the tenant's study of this name is archived, and no other one has taken its name."""
+    found = row(tx, _STUDY + f"WHERE s.name = :name ORDER BY s.state IN {GONE}, s.id DESC LIMIT 1", name=name)
+    return found is not None and (found.tenant, found.state) == (tenant, StudyState.ARCHIVED)
+
+
 def require_studies(tx: Connection, names: Sequence[str]) -> None:
     """Refuse a list with a name that no study has, as ``get_study`` would."""
     known = "NOT EXISTS (SELECT FROM work.studies s WHERE s.name = n)"

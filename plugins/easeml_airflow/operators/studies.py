@@ -55,8 +55,8 @@ class RegisterStudyOperator(RefereeOperator):
         direct: ``{"share"}`` of a second meter, on a hidden sample of the validation distribution, which tells drift
             from tuning; None means no such meter.
         training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
-        keep: Let a study of this tenant and name that is there already stand as it is: for a DAG that registers its
-            study before each run. Else the name must be free.
+        keep: Let a study of this tenant and name that is there already, or is archived, stand as it is: for a DAG that
+            registers its study before each run. Else the name must be free.
         kwargs: As of ``RefereeOperator``.
     """
 

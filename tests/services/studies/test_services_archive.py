@@ -12,7 +12,7 @@ from easeml_core.services.models.promotion import model_list
 from easeml_core.services.operations.monitoring import installation_figures
 from easeml_core.services.operations.notifications import look
 from easeml_core.services.referee.requests import answer_of, file_gate_request
-from easeml_core.services.registration.register import study_names
+from easeml_core.services.registration.register import register_study, study_names
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import Asked, board, overview, study_details
@@ -177,3 +177,16 @@ def test_a_tenant_is_archived_with_its_studies_and_restored_without_them(lab: An
 def test_a_reason_is_needed(lab: Any, why: str) -> None:
     with pytest.raises(ConfigError, match="why must be a reason of 1 to 500 characters"):
         archive_study(lab.worker, study="full", why=why)
+
+
+def test_a_nightly_dag_that_keeps_its_study_does_not_make_an_archived_one_anew(bare: Any) -> None:
+    def registered(key: str) -> int:
+        asked = {"tenant": "lab", "study": "mail", "source": "sklearn:breast_cancer", "keep": True}
+        return int(register_study(bare.worker, request_key=key, **asked).study_id)
+
+    first = registered("night/1")
+    assert registered("night/2") == first
+    archive_study(bare.worker, study="mail", why="over")
+    assert registered("night/3") == first
+    restore_study(bare.worker, study="mail")
+    assert registered("night/4") == first
