@@ -221,9 +221,12 @@ def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:
 
     Raises:
         NotFoundError: There is no such study, or it has no data yet.
-        StateError: The study was refused.
+        StateError: The study was refused, or is archived.
     """
     found = studies.get_study(tx, study)
+    if found.state == StudyState.ARCHIVED:
+        message = f"study {study!r} is archived, so nothing can be fed to it; `easeml study restore {study}`"
+        raise StateError(message)
     if found.state == StudyState.REFUSED:
         message = f"study {study!r} was refused, so nothing can be fed to it; `easeml study show {study}` says why"
         raise StateError(message)

@@ -41,7 +41,10 @@ class TestSetReadySensor(EasemlSensor):
         return "test-set", f"{self.study}{wanted}", 0
 
     def settle(self, facts: Facts) -> None:
-        """A refused study gets no sealed set; waiting on would not help."""
+        """A refused or archived study gets no sealed set; waiting on would not help."""
+        if facts["state"] == StudyState.ARCHIVED:
+            message = f"study {self.study!r} is archived; restore it with `easeml study restore {self.study}`"
+            raise AirflowFailException(message)
         if facts["state"] == StudyState.REFUSED:
             message = f"study {self.study!r} was refused by the referee; see `easeml study show {self.study}` for why"
             raise AirflowFailException(message)

@@ -70,7 +70,7 @@ def _test_set(store: Store, subject: str, after: int) -> ReadySets | None:
 
     study, _, purpose = subject.partition("/")
     state, live = study_state(store, study=study), live_sets(store, study=study)
-    ready = state == StudyState.REFUSED or (purpose in live if purpose else bool(live))
+    ready = state in (StudyState.REFUSED, StudyState.ARCHIVED) or (purpose in live if purpose else bool(live))
     return ReadySets(study, StudyState(state), live) if ready else None
 
 

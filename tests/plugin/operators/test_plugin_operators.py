@@ -423,6 +423,7 @@ def test_the_trial_sensor_fails_with_a_failed_trial(study):
 def test_the_test_set_sensor(connected, artifacts, store):
     from easeml_core.services.referee.process import Referee
     from easeml_core.services.registration.register import register_study
+    from easeml_core.services.studies.archive import archive_study
 
     def register(study, **gate):
         settings = {"tenant": "lab", "source": "sklearn:breast_cancer", "request_key": study}
@@ -439,6 +440,9 @@ def test_the_test_set_sensor(connected, artifacts, store):
     Referee(connected.referee, artifacts).answer_one()
     with pytest.raises(AirflowFailException, match="study 'greedy' was refused by the referee"):
         sensors.TestSetReadySensor(task_id="s", study="greedy").execute(context())
+    archive_study(store, study="cancer", why="over")
+    with pytest.raises(AirflowFailException, match="study 'cancer' is archived; restore it"):
+        either.execute(context())
     with pytest.raises(AirflowFailException, match="purpose must be one of gate, meter, joint, direct, got 'fun'"):
         sensors.TestSetReadySensor(task_id="s", study="cancer", purpose="fun").execute(context())
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError, StoreUnavailableError, WrongRoleError
+from easeml_core.services.studies.archive import archive_tenant
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
@@ -52,6 +53,27 @@ def test_a_login_has_its_tenants_until_it_is_taken_away(database: Any, administr
         tenants(database, "easeml_t_lab", again.password)
     with pytest.raises(NotFoundError, match="easeml_t_lab"):
         end_login(administrator, name="lab")
+
+
+def test_the_logins_of_an_archived_tenant_end_and_one_of_several_tenants_is_the_administrators(
+    database: Any, administrator: Any
+) -> None:
+    made = make_login(administrator, name="lab", tenants=["lab"])
+    with pytest.raises(WrongRoleError):
+        archive_tenant(database.worker, tenant="lab", why="over")
+    tried = archive_tenant(administrator, tenant="lab", why="over", dry_run=True)
+    assert (tried.logins, tried.changed, tenants(database, "easeml_t_lab", made.password)) == (
+        ["easeml_t_lab"],
+        False,
+        [1],
+    )
+    assert archive_tenant(administrator, tenant="lab", why="over").sql == []
+    with pytest.raises(StoreUnavailableError, match="authentication failed"):
+        tenants(database, "easeml_t_lab", made.password)
+    make_login(administrator, name="both", tenants=["lab", "garden"])
+    with pytest.raises(StateError, match="login easeml_t_both has the rows of tenant 'garden' and of others"):
+        archive_tenant(administrator, tenant="garden", why="over")
+    end_login(administrator, name="both")
 
 
 def test_from_postgresql_16_on_no_login_takes_the_name_of_its_group() -> None:
