@@ -11,13 +11,15 @@ CODE = """
 from airflow.sdk._shared.observability.metrics import stats
 from airflow.sdk.observability.metrics import stats_utils
 from easeml_airflow.hooks import measurements
-from easeml_core.services.telemetry import TRIAL_SECONDS, TRIALS_ENDED
+from easeml_core.services.telemetry import TRIAL_SECONDS, TRIALS_ENDED, WAITS_PENDING
 
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)  # as a task's process does
 measurements.connect()
 measurements.connect()
 TRIALS_ENDED.note(1, state="SUCCEEDED")
 TRIAL_SECONDS.note(1.5)
+for change in (1, 1, -1):
+    WAITS_PENDING.note(change, question="answer")
 """
 
 
@@ -33,4 +35,5 @@ def test_measurements_reach_the_statsd_that_airflow_has_once() -> None:
     assert sorted(line for line in got if "easeml" in line) == [
         "airflow.easeml.trial.duration:1500.000000|ms",
         "airflow.easeml.trials.ended:1|c",
+        *(f"airflow.easeml.waits.pending:{level:.1f}|g" for level in (1, 1, 2)),
     ]

@@ -192,7 +192,10 @@ def test_the_last_waiter_closes_the_connection(board: Board) -> None:
     asyncio.run(scene())
 
 
-def test_a_killed_listener_comes_back_and_everybody_looks_again(board: Board) -> None:
+def test_a_killed_listener_comes_back_and_everybody_looks_again(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    reopened: list[int] = []
+    monkeypatch.setattr(listen, "on_reopened", lambda: reopened.append(1))
+
     async def scene() -> None:
         waiters = [asyncio.ensure_future(board.wait(name)) for name in ("iris", "wine", "digits")]
         await board.reach(1, looks=3)
@@ -204,6 +207,7 @@ def test_a_killed_listener_comes_back_and_everybody_looks_again(board: Board) ->
             waiter.cancel()
 
     asyncio.run(scene())
+    assert reopened == [1]  # what a triggerer counts; the first connection is none
 
 
 def test_what_happens_while_nobody_listens_is_found(board: Board) -> None:

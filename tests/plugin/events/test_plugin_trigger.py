@@ -15,6 +15,7 @@ from easeml_airflow.triggers.easeml import EasemlTrigger, facts_of
 from easeml_airflow.triggers.questions import QUESTIONS, Question, look
 from easeml_core import errors as core
 from easeml_core.entities import RequestKind
+from easeml_core.services import telemetry
 
 ARGUMENTS = {
     "question": "answer",
@@ -166,3 +167,17 @@ def test_events_are_plain_json():
 )
 def test_topics_are_those_that_the_services_notify(question, subject, topic):
     assert QUESTIONS[question].topic(subject) == topic
+
+
+@pytest.mark.parametrize(("question", "named"), [("answer", "answer"), ("<b>", "other"), (["answer"], "other")])
+def test_a_wait_is_counted_by_a_question_of_ours(question, named, monkeypatch):
+    """No connection is there, so each wait ends with an error; an argument of a DAG could be any text."""
+    seen = []
+    monkeypatch.setattr(telemetry, "_sinks", [lambda what, *noted: seen.append((what.name, *noted))])
+    (event,) = events(EasemlTrigger(question=question, subject="1", easeml_conn_id="nowhere"))
+    assert event.payload["status"] == "error"
+    assert seen == [
+        ("easeml.waits.pending", 1, {"question": named}),
+        ("easeml.waits.pending", -1, {"question": named}),
+        ("easeml.waits.ended", 1, {"question": named, "outcome": "error"}),
+    ]
