@@ -14,6 +14,7 @@ from easeml_core.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from easeml_core.cli.output import Columns
     from easeml_core.services.studies.archive import ChangedStudy, ChangedTenant, WithdrawnCandidate
 
 
@@ -133,7 +134,14 @@ def show_archived(database: str | None, as_json: bool) -> None:
     from easeml_core.services.studies.archive import archived_studies
 
     found = archived_studies(open_store(database))
-    columns = {"Study": "study", "Tenant": "tenant", "Was": "was", "Archived": "archived_at", "By": "who", "Why": "why"}
+    columns: Columns = {
+        "Study": "study",
+        "Tenant": "tenant",
+        "Was": "was",
+        "Archived (UTC)": lambda one: f"{one.archived_at:%Y-%m-%d %H:%M}",
+        "By": "who",
+        "Why": "why",
+    }
     show_json(found) if as_json else show_table("Archived studies", columns, found)
 
 
