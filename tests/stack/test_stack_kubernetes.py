@@ -71,9 +71,14 @@ def test_the_commands_are_understood(objects: Any) -> None:
         first, *words = container["command"]
         assert first == "easeml"
         command: click.Command = cli
+        # Each context has its parent: a command keeps the help option of the first one, and all tests share it.
+        context = click.Context(cli, info_name=first, **cli.context_settings)
         while isinstance(command, click.Group):
-            command = command.get_command(click.Context(command), words.pop(0)) or pytest.fail(str(words))
-        command.make_context("easeml", words, resilient_parsing=False)
+            name = words.pop(0)
+            command = command.get_command(context, name) or pytest.fail(name)
+            if isinstance(command, click.Group):
+                context = click.Context(command, parent=context, info_name=name)
+        command.make_context(name, words, parent=context)
 
 
 def test_every_volume_is_claimed_and_the_artifacts_are_where_the_connection_says(values: Any, objects: Any) -> None:
