@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.store.rows import change, records, scalar
+from easeml_core.store.rows import records, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,9 @@ class RemovableModel:
 
 
 # The best are taken on the newest data with a result, and likewise of results that were not measured anew: by these
-# ``best`` is chosen while new validation data wait. A model that waits to be measured on them is kept. A row that an
-# open transaction refers to, such as a new request, is passed over.
+# ``best`` is chosen while new validation data wait. A model that was measured anew has a row for each measurement: all
+# of them stay. A model that waits to be measured is kept. A row that an open transaction refers to, such as a new
+# request, is passed over.
 _REMOVABLE = """
 WITH results AS (
   SELECT k.own, x.study_id, x.data_version_id, coalesce(x.reevaluates, x.id) AS trial_id, o.quality, o.cost_seconds
@@ -58,7 +59,7 @@ SELECT s.name AS study, n.name AS tenant, m.id AS model_id, c.name AS candidate,
 FROM work.models m JOIN work.studies s ON s.id = m.study_id JOIN work.tenants n ON n.id = s.tenant_id
 JOIN work.trials t ON t.id = m.trial_id JOIN work.candidates c ON c.id = t.candidate_id
 WHERE NOT m.submitted AND m.removed_at IS NULL AND m.created_at < now() - make_interval(secs => 86400 * :days)
-AND m.trial_id NOT IN (SELECT trial_id FROM best)
+AND coalesce(t.reevaluates, t.id) NOT IN (SELECT trial_id FROM best)
 AND NOT EXISTS (SELECT FROM work.requests r WHERE r.study_id = m.study_id AND r.model_id = m.id)
 AND NOT EXISTS (SELECT FROM work.gate_verdicts g WHERE g.study_id = m.study_id AND g.incumbent_id = m.id)
 AND NOT EXISTS (SELECT FROM work.promotions p WHERE p.study_id = m.study_id AND p.model_id = m.id)
@@ -86,14 +87,19 @@ def removable_models(tx: Connection, *, keep: int, days: float, most: int, holds
     return records(tx, RemovableModel, _REMOVABLE.format(lock=lock), keep=keep, days=days, most=most)
 
 
-def note_removed(tx: Connection, model_ids: Sequence[int], why: str) -> None:
-    """Note that the files of these models, whose rows this transaction holds, are removed."""
-    change(
+def note_removed(tx: Connection, model_ids: Sequence[int], why: str) -> set[int]:
+    """Note that the files of these models, whose rows this transaction holds, are removed; return which are.
+
+    A request that was committed after the look for removable models and before their rows were held keeps its model.
+    """
+    found = rows(
         tx,
-        "UPDATE work.models SET removed_at = clock_timestamp(), removed_why = :why WHERE id = ANY (:ids)",
+        "UPDATE work.models m SET removed_at = clock_timestamp(), removed_why = :why WHERE m.id = ANY (:ids) "
+        "AND NOT EXISTS (SELECT FROM work.requests r WHERE r.study_id = m.study_id AND r.model_id = m.id) RETURNING id",
         ids=list(model_ids),
         why=why,
     )
+    return {r.id for r in found}
 
 
 def removed_why(tx: Connection, model_id: int) -> str | None:

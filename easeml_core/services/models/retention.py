@@ -71,8 +71,8 @@ def prune(
     while keep is not None and not dry_run:
         with store.begin() as tx:
             part = retention.removable_models(tx, keep=keep, days=days, most=MODELS_AT_ONCE, holds=True)
-            retention.note_removed(tx, [one.model_id for one in part], why)
-        found += part
+            removed = retention.note_removed(tx, [one.model_id for one in part], why)
+        found += [one for one in part if one.model_id in removed]
         if len(part) < MODELS_AT_ONCE:
             break
     points = 0

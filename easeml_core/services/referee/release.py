@@ -6,6 +6,7 @@ other models beside or in another order, goes on where the last one was, and ask
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,15 +15,17 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind, Symbol
-from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.services.referee.requests import file_gate_request, file_meter_request
+from easeml_core.errors import InvalidInputError, StateError
+from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
 from easeml_core.store.tables import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.requests import FiledRequest
+    from easeml_core.store.tables.requests import FiledRequest, NewRequest
+
+logger = logging.getLogger(__name__)
 
 QUIET_SECONDS = 15.0
 """Seconds without a further answer after which the answers so far are worth a next step."""
@@ -112,7 +115,8 @@ def release_models(store: Store, *, models: Iterable[ReleaseCandidate], request_
     wanted = list(dict.fromkeys(models))
     refusals = _ask(store, wanted, request_key)
     found = _filed(store, wanted, request_key)
-    if _promote(store, wanted, found, request_key):
+    if promotions := _promotions(wanted, found, request_key):
+        refusals |= _file_all(store, promotions)
         found = _filed(store, wanted, request_key)
     return [_release(model, found[model], refusals) for model in wanted]
 
@@ -120,6 +124,11 @@ def release_models(store: Store, *, models: Iterable[ReleaseCandidate], request_
 _Filed = dict[RequestKind, "FiledRequest"]
 _ASKED = (RequestKind.GATE, RequestKind.METER)
 _KINDS = (*_ASKED, RequestKind.PROMOTE)
+_FILE: Mapping[RequestKind, Callable[..., int]] = {
+    RequestKind.GATE: file_gate_request,
+    RequestKind.METER: file_meter_request,
+    RequestKind.PROMOTE: file_promotion,
+}
 
 
 def _filed(store: Store, wanted: Sequence[ReleaseCandidate], request_key: str) -> dict[ReleaseCandidate, _Filed]:
@@ -135,49 +144,64 @@ def _filed(store: Store, wanted: Sequence[ReleaseCandidate], request_key: str) -
     return filed
 
 
-def _ask(
-    store: Store, wanted: Sequence[ReleaseCandidate], request_key: str
-) -> Mapping[tuple[ReleaseCandidate, RequestKind], str]:
+_Refusals = dict[tuple[ReleaseCandidate, RequestKind], str]
+
+
+def _ask(store: Store, wanted: Sequence[ReleaseCandidate], request_key: str) -> _Refusals:
+    """Ask gate and meter what is not asked yet; return why some could not be."""
+    return _file_all(
+        store,
+        {
+            (model, kind): requests.NewRequest(model.key(request_key, kind), kind, model.study, model.model_id, {})
+            for model in wanted
+            for kind in _ASKED
+        },
+    )
+
+
+def _promotions(
+    wanted: Sequence[ReleaseCandidate], filed: Mapping[ReleaseCandidate, _Filed], request_key: str
+) -> dict[tuple[ReleaseCandidate, RequestKind], NewRequest]:
+    """Return the promotions that have a ground and are not asked for yet."""
+    new = {}
+    for model in wanted:
+        gate, kind = filed[model].get(RequestKind.GATE), RequestKind.PROMOTE
+        if gate is None or gate.symbol not in (Symbol.PASS, Symbol.WITHHELD) or kind in filed[model]:
+            continue
+        ground = {"gate_request_id": gate.request_id}
+        new[model, kind] = requests.NewRequest(model.key(request_key, kind), kind, model.study, model.model_id, ground)
+    return new
+
+
+def _file_all(store: Store, new: Mapping[tuple[ReleaseCandidate, RequestKind], NewRequest]) -> _Refusals:
     """File what is not filed yet; return why some could not be.
 
-    All go in with one statement. A request that this leaves out (there is no such study or model) is filed by itself,
-    for the error that belongs to it.
+    All go in with one statement. A request that this leaves out (there is no such study or model, or one that is
+    archived or has lost its file) is filed by itself, for the error that belongs to it; so are all of them where one
+    study was archived at that moment, which stops no other.
     """
-    asked = [(model, kind) for model in wanted for kind in _ASKED]
-    new = [
-        requests.NewRequest(model.key(request_key, kind), kind, model.study, model.model_id, {})
-        for model, kind in asked
-    ]
+    try:
+        with store.begin() as tx:
+            requests.file_requests(tx, list(new.values()))
+    except StateError as error:
+        logger.warning("the requests of %d models are filed one by one: %s", len({m for m, _ in new}), error)
     with store.begin() as tx:
-        requests.file_requests(tx, new)
-    filed, refusals = _filed(store, wanted, request_key), {}
-    for model, kind in asked:
-        if kind not in filed[model]:
-            file = file_gate_request if kind is RequestKind.GATE else file_meter_request
-            key = model.key(request_key, kind)
+        found = requests.filed_requests(tx, [request.request_key for request in new.values()])
+    filed = {(request.request_key, request.kind, request.study, request.model_id) for request in found}
+    refusals: _Refusals = {}
+    for (model, kind), request in new.items():
+        if (request.request_key, kind, model.study, model.model_id) not in filed:
             try:
-                file(store, study=model.study, model_id=model.model_id, request_key=key)
-            except (NotFoundError, InvalidInputError) as error:
+                _FILE[kind](
+                    store,
+                    study=model.study,
+                    model_id=model.model_id,
+                    request_key=request.request_key,
+                    **request.arguments,
+                )
+            except (StateError, InvalidInputError) as error:
                 refusals[model, kind] = str(error)
     return refusals
-
-
-def _promote(
-    store: Store, wanted: Sequence[ReleaseCandidate], filed: Mapping[ReleaseCandidate, _Filed], request_key: str
-) -> bool:
-    """Ask for the promotions that have a ground and are not asked for yet; whether there were any."""
-    new = []
-    for model in wanted:
-        gate = filed[model].get(RequestKind.GATE)
-        if gate is None or gate.symbol not in (Symbol.PASS, Symbol.WITHHELD) or RequestKind.PROMOTE in filed[model]:
-            continue
-        key = model.key(request_key, RequestKind.PROMOTE)
-        ground = {"gate_request_id": gate.request_id}
-        new.append(requests.NewRequest(key, RequestKind.PROMOTE, model.study, model.model_id, ground))
-    if new:
-        with store.begin() as tx:
-            requests.file_requests(tx, new)
-    return bool(new)
 
 
 def _release(
@@ -185,7 +209,8 @@ def _release(
 ) -> Release:
     gate, meter, promotion = (filed.get(kind) for kind in _KINDS)
     last = gate if promotion is None else promotion
-    refusal, meter_refusal = (refusals.get((model, kind)) for kind in _ASKED)
+    gate_refusal, meter_refusal, promotion_refusal = (refusals.get((model, kind)) for kind in _KINDS)
+    refusal = gate_refusal or promotion_refusal
     if meter is not None and meter.refused:
         meter_refusal = meter.message
     return Release(

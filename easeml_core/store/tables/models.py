@@ -152,8 +152,10 @@ def standing_model(tx: Connection, study_id: int) -> Model:
     return baseline_model(tx, study_id) if found is None else found
 
 
-# A result that the referee has measured and that did not hold makes no model the best one.
-_HOLDS = """NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = m.trial_id AND q.outcome = 'not held')"""
+# A result that the referee has measured and that did not hold makes no model the best one. Nor is a model the best one
+# whose file retention has removed: it can be neither judged nor asked.
+_HOLDS = """m.removed_at IS NULL
+AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = m.trial_id AND q.outcome = 'not held')"""
 
 
 def best_model(tx: Connection, study_id: int) -> Model | None:

@@ -100,7 +100,7 @@ SELECT n.key, n.kind, s.id, m.id, n.arguments
 FROM unnest(CAST(:keys AS text[]), CAST(:kinds AS text[]), CAST(:studies AS text[]), CAST(:models AS bigint[]),
             CAST(:arguments AS jsonb[])) WITH ORDINALITY AS n (key, kind, study, model_id, arguments, number)
 JOIN work.studies s ON s.name = n.study AND s.state NOT IN ('REFUSED', 'ARCHIVED')
-JOIN work.models m ON m.id = n.model_id AND m.study_id = s.id
+JOIN work.models m ON m.id = n.model_id AND m.study_id = s.id AND m.removed_at IS NULL
 ORDER BY n.number
 ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id
 """
@@ -109,11 +109,14 @@ ON CONFLICT ON CONSTRAINT requests_request_key DO NOTHING RETURNING id
 def file_requests(tx: Connection, new: Sequence[NewRequest]) -> int:
     """File many requests, in the order given, and wake the referee; keys that have filed a request are passed over.
 
-    Left out are requests about a study or model that is not there, and those whose key has filed anything before:
-    ``filed_requests`` tells which there are.
+    Left out are requests about a study or model that is not there, is archived or has lost its file, and those whose
+    key has filed anything before: ``filed_requests`` tells which there are.
 
     Returns:
         How many are new.
+
+    Raises:
+        StateError: A study was archived, or a model has lost its file, while the statement ran; nothing is filed.
     """
     found = rows(
         tx,

@@ -12,7 +12,9 @@ from easeml_core.services.models.promotion import model_list
 from easeml_core.services.models.retention import prune
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.studies.archive import archive_study
+from easeml_core.store import retention
 from easeml_core.store.artifacts.references import NamedFile, named_files
+from easeml_core.store.tables import models, studies
 
 
 def aged(lab: Any, days: int = 40) -> None:
@@ -57,6 +59,30 @@ def test_a_model_about_which_a_request_is_being_filed_is_passed_over(lab: Any) -
         )
         assert "full worse" not in pruned(lab)
     assert "full worse" not in pruned(lab)
+
+
+def test_a_request_that_is_filed_between_look_and_lock_keeps_its_model(lab: Any) -> None:
+    aged(lab)
+    worse = lab.models["full"]["worse"]
+    with lab.referee.begin() as tx:
+        found = [one.model_id for one in retention.removable_models(tx, keep=1, days=30.0, most=100)]
+        file_gate_request(lab.worker, study="full", model_id=worse, request_key="meanwhile")
+        removed = retention.note_removed(tx, found, "old")
+    assert removed == set(found) - {worse}
+    assert not lab.one("SELECT removed_at IS NOT NULL FROM work.models WHERE id = :id", id=worse)
+
+
+def test_the_best_is_the_best_that_can_still_be_judged(lab: Any) -> None:
+    aged(lab)
+    pruned(lab)
+    with lab.worker.begin() as tx:
+        study_id = studies.get_study(tx, "full").id
+        best = models.best_model(tx, study_id)
+        assert best is not None
+    lab.as_superuser("UPDATE work.models SET removed_at = now(), removed_why = 'old' WHERE id = %s", best.id)
+    with lab.worker.begin() as tx:
+        assert models.best_model(tx, study_id) is None  # the others have lost their files as well
+        assert "full" not in [one.study for one in models.best_to_judge(tx)]
 
 
 def test_old_curves_of_archived_studies_go_and_the_others_stay(lab: Any) -> None:

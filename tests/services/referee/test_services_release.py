@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from easeml_core.errors import StoreUnavailableError
+from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.services.referee import release as module
 from easeml_core.services.referee.release import AnswerWatch, Release, ReleaseCandidate, release_models
+from easeml_core.services.studies.archive import archive_study
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.database import Store
 
@@ -67,6 +69,35 @@ def test_a_chunk_is_asked_promoted_and_metered_and_each_study_has_its_entry(
     assert "there is no study 'nowhere'" in messages[3]
     assert "there is no model" in messages[4]
     assert str(done["nowhere 1"]).startswith("nowhere: model 1 refused, there is no study 'nowhere'")
+
+
+@pytest.mark.parametrize("at", ["asking", "in the statement", "promotion", "a removed file"])
+def test_what_is_put_away_meanwhile_stops_no_other_study(lab: Any, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
+    models = [ReleaseCandidate(study, lab.models[study]["good"]) for study in ("full", "first")]
+    file_requests, put_away = (
+        module.requests.file_requests,
+        partial(archive_study, lab.worker, study="full", why="over"),
+    )
+
+    def late(*_: Any) -> int:
+        monkeypatch.setattr(module.requests, "file_requests", file_requests)
+        put_away()
+        raise StateError("study full is archived")  # as a statement whose look at the study came before
+
+    if at == "promotion":
+        step(lab, models)
+        lab.answer_all()
+    if at == "in the statement":
+        monkeypatch.setattr(module.requests, "file_requests", late)
+    elif at == "a removed file":
+        lab.as_superuser(
+            "UPDATE work.models SET removed_at = now(), removed_why = 'old' WHERE id = %s", models[0].model_id
+        )
+    else:
+        put_away()
+    refused, promoted = end(lab, models).values()
+    assert (refused.outcome, promoted.outcome) == ("refused", "promoted")
+    assert ("was removed: old" if at == "a removed file" else "study full is archived") in refused.message
 
 
 def test_nothing_is_asked_twice_whatever_is_killed_and_whatever_chunk_a_study_is_in(

@@ -19,6 +19,7 @@ from easeml_core.models.formats import load_predictor
 from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation, validation_report
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
+from easeml_core.services.models.retention import prune
 from easeml_core.services.referee import housekeeping
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.referee_lease import RefereeLease
@@ -104,6 +105,16 @@ def test_models_are_measured_on_the_new_set_the_best_first(replaced: Any) -> Non
     assert (again.measured, len(measured(lab))) == ((), 3)
     report = validation_report(lab.worker, lab.artifacts, "full")
     assert (report.looks["trials"], report.to_measure, report.state) == (3, 0, "used")
+
+
+@pytest.mark.usefixtures("at_home")
+def test_the_best_models_row_of_the_new_set_is_not_pruned(replaced: Any) -> None:
+    lab = replaced
+    best = remeasure(lab.referee, lab.artifacts, "full").measured[0]
+    lab.as_superuser("UPDATE work.models SET created_at = created_at - interval '40 days'")
+    removed = {one.model_id for one in prune(lab.referee, keep=1, days=30.0).models if one.study == "full"}
+    assert len(removed) == 4  # two models, each with a row of both sets
+    assert not removed & {best.model_id, lab.models["full"]["good"]}
 
 
 def test_nothing_waits_where_no_set_was_replaced(lab: Any) -> None:
