@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from opentelemetry.metrics import Counter, Histogram, UpDownCounter
 
+logger = logging.getLogger(__name__)
+
 _SUBJECT = re.compile(r"(request|trial|model|mail) %d\b")
 
 
@@ -95,15 +97,26 @@ class Instrument:
     labels: tuple[str, ...] = ()
 
     def note(self, value: float, **labels: str) -> None:
-        """Record a measurement; ``labels`` are exactly those of the quantity."""
+        """Record a measurement; ``labels`` are exactly those of the quantity.
+
+        A fault of what takes it is logged, once for each quantity: no task and no page fails for it.
+        """
         assert tuple(labels) == self.labels
-        instrument = _instrument(self)
-        if hasattr(instrument, "add"):
-            instrument.add(value, labels)
-        else:
-            instrument.record(value, labels)
-        for sink in _sinks:
-            sink(self, value, labels)
+        for sink in (_to_opentelemetry, *_sinks):
+            try:
+                sink(self, value, labels)
+            except Exception as error:  # of a library or of its configuration
+                if self.name not in _lost:
+                    _lost.add(self.name)
+                    logger.warning("%s is not measured: %s: %s", self.name, type(error).__name__, error)
+
+
+def _to_opentelemetry(measured: Instrument, value: float, labels: dict[str, str]) -> None:
+    instrument = _instrument(measured)
+    if hasattr(instrument, "add"):
+        instrument.add(value, labels)
+    else:
+        instrument.record(value, labels)
 
 
 DECISION_SECONDS = Instrument(
@@ -143,6 +156,8 @@ MEASURED = (
 """Everything that a process measures."""
 
 _sinks: list[Callable[[Instrument, float, dict[str, str]], object]] = []
+_lost: set[str] = set()
+"""Names of quantities of which the log says that they are not measured."""
 
 
 def add_sink(sink: Callable[[Instrument, float, dict[str, str]], object]) -> None:
@@ -171,7 +186,8 @@ def _instrument(measured: Instrument) -> Counter | Histogram | UpDownCounter:
 def span(name: str, **attributes: str | int) -> Iterator[None]:
     """Make a span of OpenTelemetry around the block, below the span that is current, such as that of Airflow's task.
 
-    Without a provider for traces the block runs as it is: a process that has not loaded the library has none.
+    Without a provider for traces the block runs as it is: a process that has not loaded the library has none. Of an
+    error that ends the block the span has the class alone: its text may name studies of every tenant.
 
     Args:
         name: With dots between its parts.
@@ -182,8 +198,13 @@ def span(name: str, **attributes: str | int) -> Iterator[None]:
         yield
         return
     named = {f"easeml.{key}": value for key, value in attributes.items()}
-    with trace.get_tracer(METER).start_as_current_span(name, attributes=named):
-        yield
+    quiet = {"record_exception": False, "set_status_on_exception": False}
+    with trace.get_tracer(METER).start_as_current_span(name, attributes=named, **quiet) as made:
+        try:
+            yield
+        except Exception as error:
+            made.set_status(trace.Status(trace.StatusCode.ERROR, type(error).__name__))
+            raise
 
 
 def trace_parent() -> str | None:

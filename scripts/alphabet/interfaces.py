@@ -434,6 +434,8 @@ _LOGS = (
         easeml_core.services.models.dag_bundles
         easeml_core.services.operations.mlflow_sync
         easeml_core.services.operations.monitoring
+        easeml_core.services.referee.release
+        easeml_core.services.telemetry
         easeml_core.services.selection.custom_policy
         easeml_core.services.selection.scheduler_process
         easeml_core.models.predict

@@ -93,7 +93,7 @@ def _installed(name: str) -> Any:
         raise NotFoundError(kind="installed policy", name=name, known=points, remedy=remedy)
     try:
         return points[name].load()
-    except Exception as error:  # a module of another distribution
+    except (Exception, SystemExit) as error:  # a module of another distribution
         remedy = f"its entry point is there, but loading it raised {type(error).__name__}: {error}"
         raise NotFoundError(kind="usable policy", name=name, remedy=remedy) from error
 

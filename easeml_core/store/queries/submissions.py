@@ -174,7 +174,8 @@ def submittable_models(tx: Connection, study_id: int, *, limit: int) -> list[Sub
     query = (
         f"SELECT m.id AS model_id, {_CALLED} AS called, coalesce(o.quality, 1 - m.validation_loss) AS quality "
         f"FROM work.models m {_ORIGIN} LEFT JOIN work.observations o ON o.trial_id = m.trial_id "
-        "WHERE m.study_id = :study AND (m.trial_id IS NOT NULL OR m.submitted) AND m.data_version_id = "
+        "WHERE m.study_id = :study AND m.removed_at IS NULL AND (m.trial_id IS NOT NULL OR m.submitted) "
+        "AND m.data_version_id = "
         "(SELECT id FROM work.data_versions WHERE study_id = :study ORDER BY version DESC LIMIT 1) "
         "AND NOT EXISTS (SELECT FROM work.production p WHERE p.study_id = :study AND p.model_id = m.id) "
         "AND NOT EXISTS (SELECT FROM work.quality_checks q WHERE q.trial_id = m.trial_id AND q.outcome = 'not held') "

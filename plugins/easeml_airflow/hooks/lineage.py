@@ -76,11 +76,12 @@ class EmitsLineage:
 
     def _note_lineage(self, ask: Callable[[], Lineage]) -> None:
         """Collect the facts, where events are emitted; a fault leaves them out, and the task goes on."""
-        if is_emitted():
-            try:
+        try:
+            if is_emitted():
                 self._lineage = ask()
-            except EasemlError as error:
-                log.warning("this task's lineage event has no datasets: %s", error)
+        except Exception as error:  # of the database, or of a provider that is broken or configured wrongly
+            text = "this task's lineage event has no datasets: %s: %s"
+            log.warning(text, type(error).__name__, error, exc_info=not isinstance(error, EasemlError))
 
 
 def is_emitted() -> bool:

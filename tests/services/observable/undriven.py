@@ -159,7 +159,12 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "easeml_airflow.web.server.airflow_runs",
         *("easeml_core.services.models.dag_bundles", "easeml_core.services.operations.mlflow_sync"),
         *("easeml_core.models.predict", "easeml_core.sandbox.child_start"),
-        "easeml_core.services.operations.monitoring",
+        *("easeml_core.services.operations.monitoring", "easeml_core.services.telemetry"),
+    ),
+    *_undriven(
+        Kind.LOG,
+        "The module logs that a study was archived while requests were filed, and the worlds archive none then.",
+        "easeml_core.services.referee.release",
     ),
     *_undriven(
         Kind.VALUE,

@@ -14,7 +14,7 @@ from urllib.request import Request, urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from easeml_core.errors import StoreUnavailableError
+from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.services import telemetry
 from easeml_core.services.operations.monitoring import (
     GAUGES,
@@ -122,6 +122,22 @@ def test_what_a_device_counts_is_exported_as_a_count() -> None:
     assert found["easeml_waits_pending"] == 1
 
 
+def test_a_fault_of_what_takes_a_measurement_fails_no_work_and_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        message = "statsd_port is no number"
+        raise ValueError(message)
+
+    taken: list[float] = []
+    monkeypatch.setattr(telemetry, "_sinks", [broken, lambda _, value, __: taken.append(value)])
+    monkeypatch.setattr(telemetry, "_lost", set())
+    for value in (1, 2):
+        telemetry.TRIALS_ENDED.note(value, state="SUCCEEDED")
+    assert taken == [1, 2]
+    assert caplog.text.count("easeml.trials.ended is not measured: ValueError: statsd_port is no number") == 1
+
+
 def test_a_tasks_span_has_children(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from opentelemetry import trace
     from opentelemetry.sdk.trace import TracerProvider
@@ -144,10 +160,16 @@ def test_a_tasks_span_has_children(lab: Any, monkeypatch: pytest.MonkeyPatch) ->
     }
     about = {"trial": trial.trial_id, "study": "full", "candidate": trial.candidate, "attempt": 1}
     assert dict(found["easeml.trial"].attributes) == {f"easeml.{name}": value for name, value in about.items()}
-    with telemetry.below(parent), telemetry.span("easeml.elsewhere"):  # as a process that is started with TRACEPARENT
-        pass
+    with (
+        pytest.raises(StateError),
+        telemetry.below(parent),  # as a process that is started with TRACEPARENT
+        telemetry.span("easeml.elsewhere"),
+    ):
+        raise StateError("study of-a-rival is archived")
     (elsewhere,) = (span for span in kept.get_finished_spans() if span.name == "easeml.elsewhere")
     assert elsewhere.parent.span_id == task.get_span_context().span_id
+    assert elsewhere.status.description == "StateError"
+    assert "rival" not in elsewhere.to_json()
 
 
 def named(text: str) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from importlib import metadata
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -110,6 +111,19 @@ def test_a_policy_that_is_not_installed_is_refused_by_name(
     why = f"policy {CHEAPEST} is not installed in the process that decided, so the default policy chose"
     assert why in trial.reason
     assert checked(installation).state == "warning"
+
+
+def test_a_policy_whose_module_ends_the_process_is_one_that_cannot_be_loaded(
+    installation: Any, example: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_policy(installation.owner, changes={"policy": CHEAPEST}, reason="ours")
+
+    def load() -> Any:
+        raise SystemExit(1)
+
+    monkeypatch.setattr(user_policy, "entry_points", lambda group: [SimpleNamespace(name="cheapest", load=load)])
+    custom_policy._loaded.cache_clear()
+    assert len(suggest_trials(installation.store, count=1, request_key="still").trials) == 1
 
 
 def raises(_: Any) -> Any:
