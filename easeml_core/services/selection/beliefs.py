@@ -204,10 +204,15 @@ class Watch:
             raise
 
     def _prepare(self, store: Store, memory: Memory | None) -> None:
-        """Load or refit for the callers that have an earlier answer."""
+        """Load or refit for the callers that have an earlier answer; after a fault, the next try waits."""
+        began = time.monotonic()
         try:
             with viewers.reaching(None), store.snapshot() as look:
                 self._memory = self._ready(look, memory)
+        except BaseException:  # which Python writes to the log of the process
+            took = max(time.monotonic() - began, AT_ONCE_SECONDS)
+            self._rests_until = time.monotonic() + REST * took
+            raise
         finally:
             self._is_preparing = False
             self._mutex.release()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
+from easeml_core.errors import NumericalError
 from easeml_core.selection.policies.default import DefaultScheduler
 from easeml_core.selection.surrogate.logit_normal import moments
 from easeml_core.selection.surrogate.quality_band import band, chance_above, density
@@ -181,6 +182,30 @@ def test_who_has_an_answer_keeps_it_while_the_model_is_learnt_anew(
     assert answer is not None
     assert fresh is not None
     assert answer.candidates == fresh.candidates
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_fails_is_not_started_again_by_each_look(
+    installation: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is looked at all the time, and each try may take a processor for minutes."""
+    tries: list[int] = []
+
+    def broken(_: Any) -> None:
+        tries.append(1)
+        message = "the prior is no covariance"
+        raise NumericalError(message)
+
+    watch, trial = Watch(installation.store), suggest(installation)
+    first = watch.of(trial.study)
+    watch._took, watch._rests_until = 2.0, 0.0  # as a large installation's
+    monkeypatch.setattr(DefaultScheduler, "refit", broken)
+    installation.end(trial)
+    for _ in range(5):
+        assert watch.of(trial.study) is first
+        with watch._mutex:  # the thread has ended
+            pass
+    assert len(tries) == 1
 
 
 @settings(deadline=None)
