@@ -18,6 +18,8 @@ from easeml_core.errors import InvalidInputError, counted, reason_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from easeml_core.services.evidence.notary import Notary
+
 
 REFEREE = "easeml_referee"
 MOST_SHOWN = 20
@@ -78,6 +80,25 @@ def keys_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def open_notary(database: str | None, keys: Path, *, unknown_key: bool = False) -> Notary:
+    """Return the notary of this host, and say where its first key was made.
+
+    Args:
+        database: Address of the role ``easeml_referee``; None for that of the installation.
+        keys: The host's key folder.
+        unknown_key: Whether its key may be one that the evidence does not know.
+
+    Raises:
+        StateError: Another key signs this installation's evidence; nothing was written.
+    """
+    from easeml_core.services.evidence.notary import Notary
+
+    notary = Notary(open_store(database, role=REFEREE), keys)
+    if made := notary.open_key(unknown=unknown_key):
+        click.echo(made, err=True)
+    return notary
+
+
 @click.group(epilog=example("easeml evidence verify", "easeml evidence keys"))
 def evidence() -> None:
     """Check the hash chains over answers and acts, and keep the keys that sign them: for the referee.
@@ -119,13 +140,15 @@ def verify(
 
     Exit status: 0 all is well or was acknowledged, 1 something is broken, 2 an error.
     """
+    from easeml_core.services.evidence.keys import KeyFolder
     from easeml_core.services.evidence.report import REMEDY, verify_all
 
+    is_begun = KeyFolder(keys).is_begun
     store = open_store(database, role=REFEREE)
     with reading() as on_check:
         found = verify_all(
             store,
-            keys if keys.exists() else None,
+            keys if is_begun else None,
             open_artifacts(artifacts, store),
             heads=heads,
             on_progress=lambda chain, done, of: on_check(f"{chain}: {done:,} of {of:,} entries"),
@@ -142,8 +165,10 @@ def verify(
         click.echo(found.sentence)
         if not found.sound:
             click.echo(f"to do: {REMEDY}")
-    if not keys.exists():
-        show_warnings([f"there is no key folder {keys}: signatures and high-water marks were not checked"])
+    if not is_begun:
+        show_warnings(
+            [f"there is no signing key in {keys.absolute()}: signatures and high-water marks were not checked"]
+        )
     context.exit(0 if found.sound else 1)
 
 
@@ -175,7 +200,6 @@ def acknowledge(
     the audit and the promotions. Later changes are found again. Look at `easeml evidence verify` first: no later level
     corrects what an unknown change did to a ledger; a new set is the safe way.
     """
-    from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.models.promotion import require_words
     from easeml_core.store.tables.chained_rows import AUDIT
 
@@ -183,7 +207,7 @@ def acknowledge(
     if everything == bool(names):
         message = "name the sets whose evidence you have looked at (and `audit`), or give --all"
         raise InvalidInputError(message)
-    notary = Notary(open_store(database, role=REFEREE), keys)
+    notary = open_notary(database, keys, unknown_key=True)
     found = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
     if as_json:
         show_json(found)
@@ -204,19 +228,36 @@ def _chain_name(word: str) -> str:
     return word if found is None else of_set(int(found[1]))
 
 
-@evidence.command("keys", epilog=example("easeml evidence keys", "easeml evidence keys --json"))
+@evidence.command(
+    "keys", epilog=example("easeml evidence keys", "easeml evidence keys --new", "easeml evidence keys --json")
+)
+@click.option(
+    "--new",
+    "with_new",
+    is_flag=True,
+    help="Make a signing key where the folder has none: for a further host, or in place of a lost key.",
+)
 @keys_option
 @json_option
-def list_keys(keys: Path, as_json: bool) -> None:
-    """List the keys that this host trusts; --json has them in PEM, for `easeml promotion verify --key`."""
+def list_keys(with_new: bool, keys: Path, as_json: bool) -> None:
+    """List the keys that this host trusts; --json has them in PEM, for `easeml promotion verify --key`.
+
+    The first start of an installation's referee makes its key. Where others have signed already, no command makes one
+    but this, with --new: before it signs, exchange public keys with the other hosts (`easeml evidence trust`), or,
+    where the old key is lost, run `easeml evidence acknowledge --all`.
+    """
     from easeml_core.services.evidence.keys import KeyFolder
 
     folder = KeyFolder(keys)
-    own = folder.key().public.id
+    if with_new:
+        folder.make_key()
+    own = folder.key().public.id if folder.has_key else None
     found = [
         ListedKey(one.id, signs=one.id == own, file=folder.path_of(one), pem=one.pem().decode())
         for one in folder.trusted().values()
     ]
+    if own is None:
+        show_warnings([f"there is no signing key in {keys.absolute()}"])
     if as_json:
         show_json(found)
         return
@@ -234,9 +275,7 @@ def _use_of(key: ListedKey) -> str:
 @json_option
 def rotate(keys: Path, database: str | None, as_json: bool) -> None:
     """Sign with a new key from now on; the old one signs that it is the next, and its signatures stay valid."""
-    from easeml_core.services.evidence.notary import Notary
-
-    old, new = Notary(open_store(database, role=REFEREE), keys).rotate()
+    old, new = open_notary(database, keys).rotate()
     show_json(NextKey(old, new)) if as_json else click.echo(f"key {new} signs now, after {old}")
 
 

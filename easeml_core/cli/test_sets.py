@@ -16,7 +16,7 @@ from easeml_core.cli.connection import (
     open_installation,
     open_store,
 )
-from easeml_core.cli.evidence import keys_option
+from easeml_core.cli.evidence import keys_option, open_notary
 from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.plan_options import settings_given, settings_options
@@ -227,11 +227,10 @@ def delete(
     release it where its rows shall be public. The rows of a deleted set stay known to the installation: no study opens
     them, and no set takes them again.
     """
-    from easeml_core.services.evidence.notary import Notary
     from easeml_core.services.evidence.set_deletion import delete_test_set
 
     confirm(f"delete test set {handle} for good?", yes=yes, dry_run=dry_run, as_json=as_json)
-    notary = Notary(open_store(database, role=_REFEREE), keys)
+    notary = open_notary(database, keys)
     who = getpass.getuser()
     done = delete_test_set(notary, test_set=handle, study=study, who=who, why=why, dry_run=dry_run)
     state = "would be deleted" if dry_run else "is deleted" if done.changed else "is deleted already"

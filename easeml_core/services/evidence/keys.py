@@ -98,27 +98,61 @@ class KeyFolder:
     """The key, the trusted keys and the marks of one referee's host.
 
     Args:
-        folder: Created with a new key where it does not exist.
-
-    Raises:
-        StateError: Others may read the key, or the folder cannot be used.
+        folder: May be missing; nothing is made before ``make_key`` or ``trust``.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._loaded: tuple[tuple[int, int, int], SigningKey] | None = None
         self._read: _Read | None = None
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def has_key(self) -> bool:
+        """Whether a signing key lies in it.
+
+        Raises:
+            StateError: This account may not look.
+        """
+        with self._usable():
+            return (self.folder / KEY).exists()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether this host has, or has had, a signing key here.
+
+        Raises:
+            StateError: This account may not look.
+        """
+        with self._usable():
+            return any((self.folder / name).exists() for name in (KEY, MARKS))
+
+    def make_key(self) -> bool:
+        """Make the folder and its signing key; False where it has one, which stays.
+
+        ``Notary.open_key`` says whether the installation allows it.
+
+        Raises:
+            StateError: The folder cannot be used.
+        """
+        with self._usable():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self._locked():
-                if not (folder / KEY).exists():
+                is_missing = not (self.folder / KEY).exists()
+                if is_missing:
                     self._begin()
+        return is_missing
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            message = f"the referee's key folder {folder} cannot be used: {reason_of(error)}; give its account access"
+            message = f"the referee's key folder {self.folder} cannot be used: {reason_of(error)}; give its account "
+            message += "access, or name another with --keys"
             raise StateError(message) from error
 
     def _begin(self) -> None:
-        """Make the first key, after the marks, so that a key without marks means that they were deleted."""
+        """Make the key, after the marks, so that a key without marks means that they were deleted."""
         key = SigningKey.new()
         write_durably(self.folder / f"{key.public.id}{PUBLIC}", key.public.pem(), mode=0o644)
         if not (self.folder / MARKS).exists():
@@ -147,7 +181,9 @@ class KeyFolder:
                     raise StateError(message)
                 key = SigningKey.parse(file.read(), str(path))
         except OSError as error:
-            message = f"the referee's key {path} cannot be read: {reason_of(error)}; restore it, or make a new folder"
+            message = (
+                f"the referee's key {path} cannot be read: {reason_of(error)}; name the folder that has it with --keys"
+            )
             raise StateError(message) from error
         self._loaded = (version, key)
         return key
@@ -166,7 +202,13 @@ class KeyFolder:
         return self.key().public.id in self.trusted()
 
     def trust(self, key: PublicKey) -> None:
-        """Trust entries signed by this key, of another host's referee."""
+        """Trust entries signed by this key, of another host's referee; makes the folder, and no signing key.
+
+        Raises:
+            StateError: The folder cannot be used.
+        """
+        with self._usable():
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked():
             write_durably(self.folder / f"{key.id}{PUBLIC}", key.pem(), mode=0o644)
 
@@ -257,7 +299,8 @@ class KeyFolder:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock the folder against other threads and processes of this host."""
-        number = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with self._usable():
+            number = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(number, fcntl.LOCK_EX)
             yield

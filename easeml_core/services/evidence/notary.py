@@ -57,6 +57,18 @@ LOCKED = (
 )
 
 
+NO_KEY = (
+    "the key folder {folder} holds no signing key, and key {signer} signs the evidence of this installation: name the "
+    "folder that has it with --keys (it holds {signer}.pub; by default it is .easeml/referee in the folder where the "
+    "first referee was started). Where that key is lost, or on a further host, `easeml evidence keys --new` makes one"
+)
+STRANGER = (
+    "no key of the key folder {folder} has signed anything in this installation, whose evidence key {signer} signs: "
+    "name the folder that has that key with --keys. On a further host `easeml evidence trust {signer}.pub`, on both; "
+    "where it is lost `easeml evidence acknowledge --all --why REASON`, after which the key of this folder signs"
+)
+
+
 @dataclass(slots=True)
 class _Reach:
     """The number up to which every row of a kind is in the chain, and the numbers at an earlier look."""
@@ -80,13 +92,53 @@ class Notary:
         self._store, self._audit_share = store, audit_share
         self._audit_counts_until = 0.0
         self._keys = None if folder is None else KeyFolder(folder)
+        self._is_open = folder is None
         self._examined: dict[str, Examined] = {}
         self._reach = {kind: _Reach() for kind in (PROMOTION, AUDITED)}
         self._look_due, self._left_to_look = 0.0, list[str]()
 
+    def open_key(self, *, unknown: bool = False) -> str:
+        """Require a signing key that belongs to this installation, before anything is written; make its first one.
+
+        A key that nobody trusts would break every chain that it extends, for each host that signs.
+
+        Args:
+            unknown: Whether the key may be one that the evidence does not know: of an acknowledgement, which tells it.
+
+        Returns:
+            Where the first key was made, in a sentence; empty where there was one.
+
+        Raises:
+            StateError: Another key signs this installation's evidence, or the folder cannot be used.
+        """
+        if self._is_open or self._keys is None:
+            return ""
+        said = ""
+        if not self._keys.has_key:
+            with self._store.begin() as tx:
+                signer = chains.last_signer(tx)
+            if signer is None and self._keys.make_key():
+                said = f"made this host's signing key {self._keys.key().public.id} in {self._keys.folder.absolute()}"
+                logger.info("%s", said)
+            elif not self._keys.has_key:  # else another process of this host has made it, and signed with it
+                raise StateError(NO_KEY.format(folder=self._keys.folder.absolute(), signer=signer))
+        if not unknown:
+            trusted = self._keys.trusted()
+            with self._store.begin() as tx:
+                signer = None if chains.is_signed_by(tx, trusted) else chains.last_signer(tx)
+            if signer is not None:
+                raise StateError(STRANGER.format(folder=self._keys.folder.absolute(), signer=signer))
+        self._is_open = True
+        return said
+
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
-        """Open a transaction whose entries are signed and remembered, as of ``Store.begin``."""
+        """Open a transaction whose entries are signed and remembered, as of ``Store.begin``.
+
+        Raises:
+            StateError: The key is none of this installation's (``open_key``).
+        """
+        self.open_key()
         if self._keys is None:
             with self._store.begin() as tx:
                 yield tx
@@ -169,6 +221,7 @@ class Notary:
                 lost.
         """
         assert self._keys is not None
+        self.open_key(unknown=True)
         with self._store.begin() as tx:
             there = chains.names(tx)
         for name in names or ():
@@ -239,6 +292,7 @@ class Notary:
             Ids of the old and the new key.
         """
         assert self._keys is not None
+        self.open_key()
         old, new = self._keys.key(), SigningKey.new()
         with self.begin() as tx:
             chains.append(

@@ -21,9 +21,10 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import ConfigError, EasemlError, StoreError, counted, reason_of
+from easeml_core.errors import ConfigError, EasemlError, StateError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
+from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
 from easeml_core.services.operations.checks import Check, State, check_policy, check_referee, check_scheduler
@@ -339,15 +340,18 @@ def check_evidence(url: str | None, keys: Path) -> Check:
         with store.begin() as tx:
             if requests.role(tx) != REFEREE:
                 return Check("evidence", "skipped", needed)
-        found = verify_all(store, keys if keys.exists() else None)
+        is_begun = KeyFolder(keys).is_begun
+        found = verify_all(store, keys if is_begun else None)
     except StoreError as error:
         return Check("evidence", "skipped", str(error))
+    except StateError as error:
+        return Check("evidence", "failed", str(error), "run it as the referee's account, on its host")
     finally:
         store.close()
     if not found.sound:
         return Check("evidence", "failed", found.broken[0], REMEDY)
-    if not keys.exists():
-        remedy = f"run it as the referee's account, or name its folder with --keys; {keys} is not there"
+    if not is_begun:
+        remedy = f"run it as the referee's account, or name its folder with --keys; {keys.absolute()} has no key"
         return Check("evidence", "warning", f"{found.sentence}; signatures and marks were not checked", remedy)
     return Check("evidence", "ok", found.sentence)
 

@@ -180,6 +180,8 @@ def _command(service: Service, machine: Machine) -> list[str]:
         words += ["--artifacts", quoted(machine.artifacts)]
     if service.name == "referee" and machine.data:
         words += ["--data", quoted(machine.data)]
+    if service.name == "referee":  # named, so that no change of the working folder is one of the signing key
+        words += ["--keys", "%h/.easeml/referee" if machine.is_user else "%S/easeml/referee/.easeml/referee"]
     return words
 
 

@@ -23,7 +23,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError, StoreUnavailableError
+from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError, StateError, StoreUnavailableError
 from easeml_core.services.datasets.access import Reach
 from easeml_core.services.datasets.fetching import Fetches
 from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, Turn
@@ -197,7 +197,14 @@ class Referee:
         return self._lease.is_kept
 
     def run(self, stop: threading.Event) -> None:
-        """Answer requests until ``stop`` is set; waits for the database while it is away."""
+        """Answer requests until ``stop`` is set; waits for the database while it is away.
+
+        Raises:
+            StateError: Another key than this host's signs the installation's evidence.
+        """
+        while not self._is_key_open(stop):
+            if stop.is_set():
+                return
         mailer = self._start_mailer(stop)
         with self._lease.kept():
             answers = threading.Thread(target=self._publish, args=(stop,), name="publisher", daemon=True)
@@ -213,6 +220,22 @@ class Referee:
         self._fetches.keep(())
         if mailer is not None:
             mailer.join()
+
+    def _is_key_open(self, stop: threading.Event) -> bool:
+        """Whether this host may sign, which the database says; False after a pause where it is away."""
+        refused: list[StateError] = []
+
+        def work() -> bool:
+            try:
+                self._notary.open_key()
+            except StateError as error:
+                refused.append(error)
+            return True
+
+        is_open = bool(self._safely(work, stop))
+        if refused:
+            raise refused[0]
+        return is_open
 
     def _decide(self, place: Place, stop: threading.Event) -> float | None:
         """Do one piece of what may take long, or return how long to wait for a call."""
@@ -317,7 +340,12 @@ class Referee:
             logger.error("nothing is answered, and the next look is in %g s: %s", SCHEMA_SECONDS, error)
 
     def run_once(self) -> int:
-        """Decide, publish and mail all that is possible now; return how many requests were handled."""
+        """Decide, publish and mail all that is possible now; return how many requests were handled.
+
+        Raises:
+            StateError: Another key than this host's signs the installation's evidence.
+        """
+        self._notary.open_key()
         with self._lease.kept():
             handled = self._handle_all()
         while self._notary.append_committed():

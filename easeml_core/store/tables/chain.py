@@ -21,7 +21,7 @@ from easeml_core.store.rows import as_json, change, records, row, rows, scalar
 from easeml_core.store.tables.chained_rows import AUDIT, GENESIS, HOLD, baseline, hold_with_facts, of_set
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from sqlalchemy import Connection, Row
 
@@ -95,6 +95,18 @@ def signing_key() -> SigningKey | None:
     """The key of the ``recording`` that is under way, or None."""
     recorded = _recording.get()
     return None if recorded is None else recorded.key
+
+
+def is_signed_by(tx: Connection, key_ids: Collection[str]) -> bool:
+    """Whether one of these keys has signed an entry of any chain."""
+    query = "SELECT EXISTS (SELECT FROM sealed.chain WHERE key_id = ANY(:ids))"
+    return bool(scalar(tx, query, ids=list(key_ids)))
+
+
+def last_signer(tx: Connection) -> str | None:
+    """Id of the key that has signed last, in any chain; None where no entry is signed."""
+    found = scalar(tx, "SELECT key_id FROM sealed.chain WHERE key_id IS NOT NULL ORDER BY at DESC LIMIT 1")
+    return None if found is None else str(found)
 
 
 def head(tx: Connection, chain: str) -> Head:

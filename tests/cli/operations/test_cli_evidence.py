@@ -55,6 +55,34 @@ def test_what_is_changed_is_named_and_can_be_acknowledged(ask: Any, run: Any, da
     assert "high-water marks were not checked" in away.err
 
 
+def test_no_command_makes_a_key_where_another_one_signs(ask: Any, database: Any, nowhere: Any, artifacts: Any) -> None:
+    """The referee of the day before was started in another folder; nothing is written then."""
+    (signer,) = (file.stem for file in (nowhere / ".easeml" / "referee").glob("*.pub"))
+    count = "SELECT count(*), (SELECT count(*) FROM sealed.referees) FROM sealed.chain"
+    with database.server.connect(database=database.name) as opened, opened.cursor() as cursor:
+        cursor.execute(count)
+        before = cursor.fetchone()
+    for words in (
+        ("referee", "--once", "--artifacts", str(artifacts.root)),
+        ("referee", "--artifacts", str(artifacts.root)),
+        ("evidence", "rotate"),
+        ("evidence", "acknowledge", "--all", "--why", "x"),
+        ("test-set", "delete", "1", "--why", "x", "--yes"),
+    ):
+        refused = ask(*words, "--keys", "other")
+        assert refused.status == 2, words
+        said = " ".join(refused.err.split())
+        assert f"{nowhere / 'other'} holds no signing key, and key {signer} signs the evidence" in said, words
+        assert "`easeml evidence keys --new`" in said
+    ask("evidence", "verify", "--keys", "other")
+    ask("doctor", "--keys", "other")
+    assert not (nowhere / "other").exists()
+    with database.server.connect(database=database.name) as opened, opened.cursor() as cursor:
+        cursor.execute(count)
+        assert cursor.fetchone() == before
+    assert "verify" in ask("audit", "verify").text
+
+
 def test_the_worker_cannot_look(run: Any, database: Any, ask: Any) -> None:
     refused = run("audit", "verify", "--database", database.url("easeml_worker"))
     assert refused.status == 2
@@ -63,7 +91,8 @@ def test_the_worker_cannot_look(run: Any, database: Any, ask: Any) -> None:
 
 def test_a_file_that_is_no_bundle_is_refused(run: Any, nowhere: Any) -> None:
     key = nowhere / "key.pub"
-    assert run("evidence", "keys").status == 0
+    assert "there is no signing key in" in run("evidence", "keys").err
+    assert run("evidence", "keys", "--new").status == 0
     key.write_text(run("evidence", "keys", "--json").json[0]["pem"])
     for text, words in (("{", "no JSON file"), ("{}", "no DSSE envelope"), ("[1]", "no DSSE envelope")):
         (nowhere / "file").write_text(text)

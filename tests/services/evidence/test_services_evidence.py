@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
@@ -263,6 +264,8 @@ def test_all_chains_are_checked_some_at_a_time(office: Office, monkeypatch: Any,
 def test_marks_are_read_again_once_another_process_has_written_them(tmp_path: Path) -> None:
     """The inode of the file that was read is not given to a newer one, and a key that is no longer trusted counts."""
     mine, other = KeyFolder(tmp_path / "keys"), KeyFolder(tmp_path / "keys")
+    assert mine.make_key()
+    assert not other.make_key()
     for place in range(1, 20):
         head = Head("set/1", place, bytes([place]) * 32)
         (other if place % 3 else mine).change_marks(lambda marks, head=head: marks.raised(head))
@@ -420,7 +423,17 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
     office: Office, tmp_path: Path
 ) -> None:
     second = Office(office.lab, tmp_path / "second")
-    assert second.gate("worse").refused  # it trusts no other key yet, and signs nothing in this set's chain
+    before = office.lab.one("SELECT count(*) FROM sealed.chain")
+    signer = KeyFolder(office.keys).key().public
+    with pytest.raises(StateError, match=f"second holds no signing key, and key {signer.id} signs"):
+        second.referee().run_once()
+    assert not second.keys.exists()
+    KeyFolder(second.keys).make_key()
+    for act in (second.referee().run_once, lambda: second.referee().run(threading.Event()), second.notary().rotate):
+        with pytest.raises(StateError, match=f"no key of .*second has signed anything .* key {signer.id} signs"):
+            act()
+    assert office.lab.one("SELECT count(*) FROM sealed.chain") == before
+    assert office.broken() == []
     for here, there in ((office, second), (second, office)):
         KeyFolder(here.keys).trust(KeyFolder(there.keys).key().public)
     assert second.gate("worse").symbol == "fail"
@@ -428,6 +441,19 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
     owner("DELETE FROM work.gate_verdicts WHERE step = 3")(office)
     assert office.broken()
     assert second.broken()
+
+
+def test_a_referee_whose_key_is_lost_goes_on_with_another_once_that_is_acknowledged(office: Office) -> None:
+    (office.keys / KEY).unlink()
+    with pytest.raises(StateError, match="holds no signing key"):
+        office.notary().acknowledge(None, who="ada", reason="the disk is gone")
+    shutil.rmtree(office.keys)
+    KeyFolder(office.keys).make_key()
+    with pytest.raises(StateError, match="has signed anything"):
+        office.referee().run_once()
+    assert office.notary().acknowledge(None, who="ada", reason="the disk is gone")
+    assert office.gate("worse").symbol == "fail"
+    assert office.broken() == []
 
 
 def test_a_key_is_rotated_and_what_the_old_one_has_signed_stays_valid(office: Office) -> None:

@@ -35,7 +35,8 @@ def test_what_ends_is_started_again_for_ever_with_growing_pauses_where_systemd_h
 
 def test_paths_are_quoted_and_secrets_are_files_of_their_own():
     text = lines("referee")
-    assert 'ExecStart=/bin/true referee --artifacts "/srv/two words" --data /srv/50%%' in text
+    keys = "%S/easeml/referee/.easeml/referee"
+    assert f'ExecStart=/bin/true referee --artifacts "/srv/two words" --data /srv/50%% --keys {keys}' in text
     assert "LoadCredential=database-url:/etc/easeml/referee.url" in text
     assert "EnvironmentFile=-/etc/easeml/referee.env" in text
     assert 'ReadWritePaths="/srv/two words"' in text
