@@ -5,8 +5,10 @@ Airflow itself is not imported, since that takes seconds. The entry point ``ease
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import json
+import os
 import re
 import urllib.error
 import urllib.request
@@ -36,6 +38,10 @@ VARIABLE = "AIRFLOW_CONN_EASEML_DEFAULT"
 WHOLE_EXTRA = "__extra__"
 """What Airflow calls an extra in an address that its parameters cannot say."""
 
+_METADATA, _HOME, _CONFIG = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN", "AIRFLOW_HOME", "AIRFLOW_CONFIG"
+_ELSEWHERE = ("_CMD", "_SECRET")
+"""What Airflow appends to the name of a setting that a command or a secrets backend has."""
+
 _CONNECTION, _MULTI_TEAM = "AIRFLOW_CONN_", "AIRFLOW__CORE__MULTI_TEAM"
 
 ANSWER_SECONDS = 10.0
@@ -56,16 +62,44 @@ def airflow_checks(place: Installation) -> list[Check]:
 
 
 def metadata_address(environment: Mapping[str, str]) -> str | None:
-    """Where Airflow's own tables are: the environment names them, or the embedded server has them."""
-    if given := environment.get("AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"):
+    """Where Airflow's own tables are: as its environment or its file of settings says, or on the embedded server.
+
+    Returns:
+        The address; None where a command or a secrets backend has it, or none is known.
+    """
+    if given := environment.get(_METADATA):
         return given
+    if any(environment.get(_METADATA + suffix) for suffix in _ELSEWHERE):
+        return None
     server = Server(default_home())
+    ours = (server.home.parent / "airflow").absolute()  # that of `make up`, which names its database to its processes
+    home = Path(environment.get(_HOME) or (ours if ours.is_dir() else "~/airflow")).expanduser().absolute()
+    if home != ours or environment.get(_CONFIG):
+        file = Path(environment.get(_CONFIG) or home / "airflow.cfg").expanduser()
+        if file.is_file():
+            return _address_in(file, home)
+        if environment.get(_CONFIG) or environment.get(_HOME):
+            return None
     if not server.home.exists():
         return None
     try:
         return server.url("airflow", "airflow")
     except EasemlError:  # never started, or another account's: the check of our database says so
         return None
+
+
+def _address_in(file: Path, home: Path) -> str | None:
+    """Return the address that a file of Airflow's settings gives; None where it cannot be read, or is elsewhere."""
+    settings = configparser.RawConfigParser(strict=False)
+    try:
+        settings.read(file, encoding="utf-8")
+    except (OSError, ValueError, configparser.Error):  # Airflow says so itself
+        return None
+    given = dict(settings.items("database")) if settings.has_section("database") else {}
+    if any(given.get("sql_alchemy_conn" + suffix.lower()) for suffix in _ELSEWHERE):
+        return None
+    address = given.get("sql_alchemy_conn") or f"sqlite:///{home}/airflow.db"
+    return os.path.expandvars(address.replace("%%", "%"))
 
 
 def check_connection(environment: Mapping[str, str]) -> Check:
@@ -168,7 +202,7 @@ def check_metadata(url: str | None) -> Check:
     """
     name = "Airflow tables"
     if url is None:
-        why = "no address of Airflow's metadata database: no AIRFLOW__DATABASE__SQL_ALCHEMY_CONN, no embedded server"
+        why = f"no address of Airflow's metadata database is known: no {_METADATA}, no airflow.cfg that names it"
         return Check(name, "skipped", why, "see `airflow db check-migrations` where Airflow runs")
     wanted = airflow_head()
     if wanted is None:
@@ -183,7 +217,10 @@ def check_metadata(url: str | None) -> Check:
         return Check(name, "ok", f"revision {found}, as this Airflow wants it")
     remedy = "run `airflow db migrate` with the Airflow that is installed; `make up` does it by itself"
     if found is None:
-        return Check(name, "warning", "no Airflow has used its metadata database yet", remedy)
+        where = urlsplit(url)
+        at = f"{where.hostname}:{where.port or 5432}{where.path}"
+        remedy += f"; where Airflow has another database, set {_METADATA} or AIRFLOW_HOME as it has"
+        return Check(name, "warning", f"no Airflow has used the database {at} yet", remedy)
     return Check(name, "failed", f"revision {found}, the installed Airflow wants {wanted}", remedy)
 
 

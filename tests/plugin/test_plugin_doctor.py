@@ -27,6 +27,7 @@ from easeml_airflow.doctor import (
     metadata_address,
 )
 from easeml_core.services.operations.doctor import CONTRIBUTED, ApiServer, Installation, examine
+from easeml_core.store.server.server import Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,12 +83,39 @@ def test_airflows_tables_are_looked_for_where_its_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # the account's own Airflow, if it has one, is not looked for
     assert metadata_address({}) is None
     environment = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database.url("easeml_owner")}
     assert metadata_address(environment) == database.url("easeml_owner")
     place = Installation(None, "nowhere", tmp_path / ".easeml", str(tmp_path), environment=environment)
     (check,) = [check for check in airflow_checks(place) if check.name == "Airflow tables"]
     assert (check.state, "airflow db migrate" in check.remedy) == ("warning", True)
+
+
+def test_an_airflow_with_settings_in_a_file_is_not_taken_for_that_of_the_embedded_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Server, "url", lambda _self, role, name: f"postgresql://{role}@embedded/{name}")
+    (tmp_path / ".easeml" / "postgres").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert metadata_address({}) == "postgresql://airflow@embedded/airflow"
+    assert metadata_address({"AIRFLOW_HOME": str(tmp_path / "none")}) is None
+    home = tmp_path / "airflow"
+    home.mkdir()
+    for text, wanted in (
+        ("[core]\n", f"sqlite:///{home}/airflow.db"),
+        ("[database]\nsql_alchemy_conn = postgresql://a:%%b@db/c\n", "postgresql://a:%b@db/c"),
+        ("[database]\nsql_alchemy_conn_cmd = pass show airflow\n", None),
+    ):
+        (home / "airflow.cfg").write_text(text)
+        assert metadata_address({}) == wanted
+        assert metadata_address({"AIRFLOW_HOME": str(home)}) == wanted
+        assert metadata_address({"AIRFLOW_CONFIG": str(home / "airflow.cfg"), "AIRFLOW_HOME": str(home)}) == wanted
+    (tmp_path / ".easeml" / "airflow").mkdir()  # the stack of `make up`, beside an Airflow of the account
+    assert metadata_address({}) == "postgresql://airflow@embedded/airflow"
+    assert metadata_address({"AIRFLOW_HOME": ".easeml/airflow"}) == "postgresql://airflow@embedded/airflow"
+    assert metadata_address({"AIRFLOW_HOME": str(home)}) is None
 
 
 def connection(database: Any, **changes: Any) -> str:
