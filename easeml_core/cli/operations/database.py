@@ -6,6 +6,7 @@ import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -20,7 +21,7 @@ from easeml_core.cli.connection import (
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.cli.referee import configuration_folder
 from easeml_core.encoding import row_of, typed_record
-from easeml_core.errors import StateError, counted
+from easeml_core.errors import EasemlError, StateError, counted
 
 if TYPE_CHECKING:
     from easeml_core.services.operations.backup import Beside
@@ -224,7 +225,8 @@ def create(
         message = "give --admin, or EASEML_ADMIN_URL, or --print for SQL that an administrator runs"
         raise click.UsageError(message)
     else:
-        made = create_installation(admin, artifacts, folder, host=host, port=port or 0)
+        kept = _embedded_passwords(admin)
+        made = create_installation(admin, artifacts, folder, host=host, port=port or 0, kept=kept)
     if as_json:
         show_json(made)
     elif made.sql is not None:
@@ -232,6 +234,19 @@ def create(
         click.echo(f"the passwords are in {folder}; after the SQL: {_upgrade_line(folder, made.artifacts)}", err=True)
     else:
         _tell_created(made, folder)
+
+
+def _embedded_passwords(admin: str) -> dict[str, str]:
+    """Return the passwords of this folder's embedded server, by role, where the address is its; else none."""
+    from easeml_core.store.server.cluster import SUPERUSER
+
+    server = embedded_server()
+    try:
+        known = dict(server.secrets) if server.home.exists() else {}
+        is_its = known.get(SUPERUSER) == urlsplit(admin).password and server.port == urlsplit(admin).port
+    except (EasemlError, ValueError):  # never started, or another account's; a wrong address is refused later
+        return {}
+    return known if is_its else {}
 
 
 def _upgrade_line(folder: Path, artifacts: str) -> str:

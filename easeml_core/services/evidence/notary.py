@@ -100,7 +100,7 @@ class Notary:
     def open_key(self, *, unknown: bool = False) -> str:
         """Require a signing key that belongs to this installation, before anything is written; make its first one.
 
-        A key that nobody trusts would break every chain that it extends, for each host that signs.
+        A key that no other host trusts would break every chain that it extends, for each of them.
 
         Args:
             unknown: Whether the key may be one that the evidence does not know: of an acknowledgement, which tells it.

@@ -55,7 +55,7 @@ class CreatedInstallation:
 
 
 def create_installation(
-    admin: str, artifacts: str, folder: Path, *, host: str = "", port: int = 0
+    admin: str, artifacts: str, folder: Path, *, host: str = "", port: int = 0, kept: Mapping[str, str] | None = None
 ) -> CreatedInstallation:
     """Make an installation, or bring the one that was made with this folder to what it should be.
 
@@ -65,6 +65,7 @@ def create_installation(
         folder: Of passwords; made where it is missing.
         host: By which Airflow's machines reach the server; empty for that of ``admin``.
         port: Of the server there; 0 for that of ``admin``.
+        kept: Passwords by role that the server has already, of an embedded one; they take precedence over the folder's.
 
     Raises:
         InvalidInputError: The address is none, or names no host.
@@ -80,12 +81,13 @@ def create_installation(
         message = "the administrator's address names no host: give --host, by which Airflow's machines reach the server"
         raise InvalidInputError(message)
     place = _absolute(artifacts)
-    passwords = _read_passwords(folder, at)
+    passwords = _read_passwords(folder, at) | dict(kept or {})
     present = administrator.present_roles()
     if unknown := sorted(present - passwords.keys()):
         message = (
             f"the server has the role {unknown[0]} already, and {folder / _file_of(unknown[0])} with its password is "
-            "not there: give --secrets the folder of that installation, or take a server for each installation"
+            "not there: give --secrets the folder of that installation, or take a server for each installation; "
+            "for the server of `easeml db start` run this in the folder where that was started"
         )
         raise StateError(message)
     administrator.check_installation({role: passwords[role] for role in sorted(present)}, folder)

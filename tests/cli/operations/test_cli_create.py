@@ -54,6 +54,23 @@ def addresses(folder: Path) -> dict[str, str]:
     return {role: (folder / f"{role.removeprefix('easeml_')}.url").read_text().strip() for role in LOGINS}
 
 
+def test_the_embedded_server_keeps_its_passwords_and_gets_a_connection(
+    run: Any, nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("db", "create", "--artifacts", "models", "--secrets", "own")
+    with throwaway_server() as server:
+        server.ensure_installation()
+        refused = run(*words, EASEML_ADMIN_URL=server.url("postgres", "postgres"))
+        assert (refused.status, "run this in the folder where that was started" in refused.err) == (2, True)
+        monkeypatch.setattr("easeml_core.cli.operations.database.embedded_server", lambda: server)
+        assert run(*words, EASEML_ADMIN_URL=server.url("postgres", "postgres")).status == 0
+        assert addresses(nowhere / "own") == {role: server.url(role, "easeml") for role in LOGINS}
+        server.ensure_installation()
+        told = json.loads((nowhere / "own" / "connection.json").read_text())["easeml_default"]
+        assert told["password"] == server.secrets["easeml_worker"]
+        assert connects(server.url("easeml_worker", "easeml"), "easeml")
+
+
 @pytest.mark.parametrize("is_superuser", [True, False])
 def test_a_server_of_others_gets_an_installation_and_keeps_what_it_has(
     is_superuser: bool, run: Any, foreign: Server, tmp_path: Path
