@@ -7,6 +7,7 @@ question reaches this task only.
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ from easeml_core.errors import NotFoundError, StateError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
     from airflow.sdk.execution_time.hitl import HITLUser
 
     from easeml_core.entities import GivenAnswer, JsonObject
@@ -131,6 +132,19 @@ def approval_of(answer: JsonObject) -> Approval:
         StateError: A time-out or a user who is no referee answered, or no reason was given.
     """
     return Approval(who=_who(answer.get("responded_by_user") or {}), why=_why(answer.get("params_input") or {}))
+
+
+def wait_argument(operator: type[BaseOperator]) -> str:
+    """Return which argument of Airflow's operator limits the wait for a person.
+
+    Before 1.12.2 of the standard provider this is the ``execution_timeout``. Such an operator takes no
+    ``response_timeout``, and Airflow refuses a DAG that gives it one.
+
+    Args:
+        operator: Airflow's operator that asks.
+    """
+    known = inspect.signature(operator.__init__).parameters
+    return "response_timeout" if "response_timeout" in known else "execution_timeout"
 
 
 def require_same_question(asked: Any, now: JsonObject) -> None:
@@ -242,8 +256,9 @@ class ForcePromotionOperator(_MovesProduction, ApprovalOperator):
         **kwargs: Any,
     ) -> None:
         subject = "Promote a model without the gate?"  # the study and the model are known when the task runs
-        own = {"response_timeout": response_timeout, "params": {"why": _reason()}}  # Airflow adds the DAG's to params
+        own = {wait_argument(HITLOperator): response_timeout, "params": {"why": _reason()}}  # Airflow adds the DAG's
         super().__init__(subject=subject, **kwargs | own)
+        self.response_timeout = response_timeout
         self.study = study
         self.model_id = model_id
         self.reason = reason

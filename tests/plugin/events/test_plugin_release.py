@@ -1,11 +1,12 @@
 """From a developer's model to production and back: handed in, judged by itself, promoted, forced, rolled back."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from airflow.sdk import DAG
+from airflow.providers.standard.operators.hitl import HITLOperator
+from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from easeml_airflow import operators
@@ -408,6 +409,19 @@ def test_a_time_out_promotes_nothing_and_asks_nobody_again(study):
     operator = operators.ForcePromotionOperator(task_id="f", study="cancer", model_id=1, **NOW)
     with pytest.raises(AirflowFailException, match="within 3 days"):
         operator.execute_complete(context("f"), {"error": "too late", "error_type": "timeout"})
+
+
+def test_an_airflow_operator_without_a_response_timeout_waits_as_long(monkeypatch):
+    """As of the standard provider before 1.12.2, whose ``execution_timeout`` limits the wait."""
+
+    def of_1_12_1(self, *, subject, options, params=None, multiple=False, **kwargs):
+        BaseOperator.__init__(self, **kwargs)
+        self.hitl_summary_extra = {}  # the newer ApprovalOperator above it adds to them
+
+    monkeypatch.setattr(HITLOperator, "__init__", of_1_12_1)
+    short = {"execution_timeout": timedelta(hours=1)}  # of the DAG's other tasks
+    operator = operators.ForcePromotionOperator(task_id="f", study="cancer", model_id=1, default_args=short, **NOW)
+    assert (operator.execution_timeout, operator.response_timeout) == (timedelta(days=3), timedelta(days=3))
 
 
 def test_only_referees_are_asked_where_airflow_knows_them_by_name(monkeypatch):
