@@ -36,6 +36,9 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     set that has ended other than by hand; and the model that it was compared with must still be in production. Under
     adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever is in production.
 
+    A model that is in production already stays there, and nothing is recorded: another task has promoted it, and a
+    second entry for it would leave a rollback with nothing to go back to.
+
     A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
     A promotion reads no data, so the promise covers it however the set has ended since, except by hand: a person may
     retire a set because its examples are wrong.
@@ -53,8 +56,8 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     if verdict is None or (verdict.study_id, verdict.model_id) != (study.id, model_id):
         message = f"gate request {gate_request_id} has no verdict on model {model_id} of study {study.name!r}"
         raise StateError(message)
-    if verdict.symbol != Symbol.FAIL:
-        _require_not_there(tx, study, model_id)
+    if verdict.symbol != Symbol.FAIL and _is_there(tx, study, model_id):
+        return _THERE.format(model=model_id, study=study.name) + "; nothing was changed"
     _require_ground(verdict, gate_request_id, model_id)
     if verdict.symbol == Symbol.PASS:
         _require_standing(tx, study, verdict.incumbent_id)
@@ -69,14 +72,9 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     return _moved(tx, study, model_id)
 
 
-def _require_not_there(tx: Connection, study: Study, model_id: int) -> None:
-    """Refuse a promotion of the model in production.
-
-    A second entry for it would leave a rollback with nothing to go back to.
-    """
+def _is_there(tx: Connection, study: Study, model_id: int) -> bool:
     standing = releases.production_model(tx, study.id)
-    if standing is not None and standing.id == model_id:
-        raise StateError(_THERE.format(model=model_id, study=study.name))
+    return standing is not None and standing.id == model_id
 
 
 def _require_ground(verdict: VerdictRow, gate_request_id: int, model_id: int) -> None:
@@ -187,7 +185,8 @@ def force(tx: Connection, request: Request, study: Study) -> str:
     login = requests.filed_by(tx, request.id)
     if login.startswith(LOGIN_PREFIX):  # it can name any person by SQL
         who = f"{login}, which names {who}"[:LONGEST_WORDS]
-    _require_not_there(tx, study, model_id)
+    if _is_there(tx, study, model_id):
+        raise StateError(_THERE.format(model=model_id, study=study.name))
     promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
     return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")
 

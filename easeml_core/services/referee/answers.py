@@ -51,7 +51,11 @@ class ReadingAnswer(GivenAnswer):
 
 @typed_record
 class MoveAnswer(GivenAnswer):
-    """The answer to a request that moves the production pointer; ``promoted`` is always true."""
+    """The answer to a request that moves the production pointer.
+
+    Attributes:
+        promoted: Whether it has moved the pointer; false where its model was in production already.
+    """
 
     promoted: bool
 

@@ -311,7 +311,7 @@ def _reading(tx: Connection, given: GivenAnswer) -> ReadingAnswer:
 
 
 def _move(tx: Connection, given: GivenAnswer) -> MoveAnswer:
-    return MoveAnswer(**row_of(given), promoted=True)
+    return MoveAnswer(**row_of(given), promoted=promotions.has_moved(tx, given.request_id))
 
 
 def _refreshed(tx: Connection, given: GivenAnswer) -> RefreshedAnswer:

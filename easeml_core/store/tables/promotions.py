@@ -99,6 +99,12 @@ def _record(tx: Connection, kind: RequestKind, request_id: int, study_id: int, m
     return promotion_id
 
 
+def has_moved(tx: Connection, request_id: int) -> bool:
+    """Whether this request has moved the production pointer."""
+    found = "SELECT EXISTS (SELECT FROM work.promotions WHERE request_id = :id)"
+    return bool(scalar(tx, found, id=request_id))
+
+
 def history(tx: Connection, study_id: int) -> list[Promotion]:
     """All moves of the study's production pointer, oldest first; the last one stands."""
     return records(

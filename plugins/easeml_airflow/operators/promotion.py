@@ -54,7 +54,8 @@ class PromoteModelOperator(_MovesProduction):
     """Brings a model to production, on a recorded pass of the gate; under adaptivity ``none`` on a recorded verdict.
 
     The state of a task proves nothing, so the referee's process alone moves the pointer, after looking up its own
-    record. Without such a record the task fails and says so; ``ForcePromotionOperator`` is for that.
+    record. Without such a record the task fails and says so; ``ForcePromotionOperator`` is for that. Where another task
+    has promoted this model already, nothing changes, and the task succeeds with ``promoted`` false.
 
     Args:
         study: Whose production pointer moves.

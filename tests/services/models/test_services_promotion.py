@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -93,10 +94,11 @@ def test_a_repeated_request_promotes_once(lab: Any) -> None:
     first = lab.promote(passed, request_key="night/1")
     assert lab.promote(passed, request_key="night/1") == first
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
-    # Another request for the same pass is about a model that stands already.
-    assert lab.promote(passed).message == "model 2 is in production for study 'full' already"
+    again = lab.promote(passed)  # as another DAG does, whose gate had the same pass
+    assert (again.refused, again.promoted) == (False, False)
+    assert again.message == "model 2 is in production for study 'full' already; nothing was changed"
     retire_test_set(lab.referee, test_set="1")  # nor does it matter that the verdict would be no ground any more
-    assert lab.promote(passed).message == "model 2 is in production for study 'full' already"
+    assert lab.promote(passed) == replace(again, request_id=again.request_id + 1)
     assert lab.one("SELECT count(*) FROM work.promotions") == 1
 
 

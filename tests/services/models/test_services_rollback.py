@@ -91,7 +91,7 @@ def test_what_stands_is_not_put_there_again_and_a_rollback_still_knows_the_way(l
     for request_id, name in zip(verdicts, ("good", "rare"), strict=True):
         assert lab.promote(request_id, name, "hidden").promoted
     there = f"model {model_id(lab, 'rare', 'hidden')} is in production for study 'hidden' already"
-    assert lab.promote(verdicts[1], "rare", "hidden").message == there
+    assert lab.promote(verdicts[1], "rare", "hidden").message == f"{there}; nothing was changed"
     assert force(lab, "rare", "hidden").message == there
     assert roll_back(lab, study="hidden").promoted
     assert in_production(lab, "hidden") == model_id(lab, "good", "hidden")
