@@ -26,6 +26,7 @@ from easeml_core.metrics.correctness import CLASSES
 from easeml_core.metrics.metric import METRICS, check_metric_name, metric_of, require_gate_metric
 from easeml_core.programs.demands import Demands, demands_of
 from easeml_core.programs.language import parse_program
+from easeml_core.services.registration.kept import other_candidates, other_settings
 from easeml_core.services.studies.candidates import COARSE, named_candidates
 from easeml_core.services.studies.limits import checked_study_limits
 from easeml_core.services.test_sets.planning import (
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.entities import Study
     from easeml_core.store.database import Store
 
 
@@ -154,6 +156,17 @@ class RegisteredStudy:
 
 
 @typed_record
+class KeptStudy(RegisteredStudy):
+    """A study that was there already and was kept.
+
+    Attributes:
+        differs: Sentences about candidates and settings that the call states and the study has otherwise.
+    """
+
+    differs: tuple[str, ...]
+
+
+@typed_record
 class StudyStateReport:
     """A study and the state that it has now."""
 
@@ -226,7 +239,7 @@ def register_study(
         request_key: Makes the call repeatable: the same key gives the same study.
 
     Returns:
-        The study; the request is the referee's, wait for its answer.
+        The study; the request is the referee's, wait for its answer. ``KeptStudy`` for one that was kept.
 
     Raises:
         InvalidInputError: A setting, a candidate, the source or the condition is not allowed, or the request key has
@@ -248,11 +261,24 @@ def register_study(
     named = None if candidates is None else named_candidates(candidates, grid)
     config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
     config = {**config, "split": str(check_split(split)), "grid": grid}
+    stated = {"source": source, "target": target, "task": task, "metric": metric, "hit": hit, "program": program}
+    usual = {"weight": 1.0, "priority": 0}  # not stated, as far as can be told
+    fields = {name: getattr(goal, name, value) for name, value in stated.items() if value}
+    fields |= {name: value for name, value in limits.items() if value is not None and value != usual.get(name)}
+    parts = {"gate": gate, "meter": meter, "training": training, "joint": joint, "direct": direct, "split": split}
+    parts |= {} if grid == COARSE else {"grid": grid}
+
+    def kept(tx: Connection) -> KeptStudy:
+        found = _standing(tx, tenant, study)
+        differs = other_settings(found, fields, config, {name: given for name, given in parts.items() if given})
+        differs += other_candidates(study, named or (), studies.list_candidates(tx, found.id))
+        return KeptStudy(study, found.id, requests.seal_request_of(tx, found.id), tuple(differs))
+
     try:
         with store.begin() as tx:
             # Its name is free; what a DAG registers each night would come back each night.
             if keep and studies.is_archived(tx, tenant, study):
-                return _standing(tx, tenant, study)
+                return kept(tx)
             tenant_id = studies.add_tenant(tx, name=tenant)
             study_id = studies.add_study(
                 tx,
@@ -279,16 +305,15 @@ def register_study(
         if not keep:
             raise
     with store.begin() as tx:
-        return _standing(tx, tenant, study)
+        return kept(tx)
 
 
-def _standing(tx: Connection, tenant: str, study: str) -> RegisteredStudy:
-    """Return the tenant's study that has the name already, as ``register_study`` does."""
+def _standing(tx: Connection, tenant: str, study: str) -> Study:
+    """Return the tenant's study that has the name already."""
     found = studies.get_study(tx, study)
     if found.tenant != tenant:
         raise AlreadyExistsError(kind="study", name=study, remedy="it is another tenant's; choose another name")
-    request_id = requests.seal_request_of(tx, found.id)
-    return RegisteredStudy(study, found.id, request_id)
+    return found
 
 
 def _made_before(tx: Connection, request_key: str, study: str) -> int:

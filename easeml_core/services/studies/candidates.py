@@ -165,10 +165,15 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Parameters]
     return [_shown(study, by_name[c["name"]], added=c["name"] in added) for c in wanted]
 
 
-def _require_same(study: str, wanted: Parameters, there: Candidate) -> None:
+def is_same(wanted: Parameters, there: Candidate) -> bool:
+    """Whether a candidate as ``named_candidates`` returns it is this one of a study, but for its name."""
     devices = wanted.get("devices")
-    same = (there.kind, there.parameters) == (wanted["kind"], wanted["parameters"])
-    if not same or _devices(there) != (None if devices is None else list(devices)):
+    has = (there.kind, there.parameters, _devices(there))
+    return has == (wanted["kind"], wanted.get("parameters") or {}, None if devices is None else list(devices))
+
+
+def _require_same(study: str, wanted: Parameters, there: Candidate) -> None:
+    if not is_same(wanted, there):
         message = f"candidate of study {study!r}"
         existing = row_of(_shown(study, there, added=False))
         del existing["added"]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
+    from easeml_airflow.triggers.questions import Facts
     from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
 
@@ -56,7 +57,8 @@ class RegisterStudyOperator(RefereeOperator):
             from tuning; None means no such meter.
         training: Limits of one trial (time_limit_seconds, memory_limit_mb, ...); likewise.
         keep: Let a study of this tenant and name that is there already, or is archived, stand as it is: for a DAG that
-            registers its study before each run. Else the name must be free.
+            registers its study before each run. The log and the XCom ``differs`` name candidates and settings that the
+            study has otherwise. Without ``keep`` the name must be free.
         kwargs: As of ``RefereeOperator``.
     """
 
@@ -135,10 +137,11 @@ class RegisterStudyOperator(RefereeOperator):
         self.direct = direct
         self.training = training
         self.keep = keep
+        self._differs: list[str] = []
 
     def file_request(self, store: Store, key: str) -> int:
         """Register the study; the referee's part is to seal its test sets."""
-        from easeml_core.services.registration.register import register_study
+        from easeml_core.services.registration.register import KeptStudy, register_study
 
         weight = optional_number(self.weight, "weight")
         registered = register_study(
@@ -167,8 +170,22 @@ class RegisterStudyOperator(RefereeOperator):
             keep=self.keep,
             request_key=key,
         )
-        self.log.info("study %s of tenant %s is registered; its data is being sealed", self.study, self.tenant)
+        if isinstance(registered, KeptStudy):
+            self._differs = list(registered.differs)
+            self.log.info("study %s of tenant %s is there already and stays as it is", self.study, self.tenant)
+            for sentence in self._differs:
+                self.log.warning("study %s differs from this task's arguments: %s", self.study, sentence)
+        else:
+            self.log.info("study %s of tenant %s is registered; its data is being sealed", self.study, self.tenant)
         return registered.request_id
+
+    def execute(self, context: Context) -> Facts:
+        """Register; push first how a study that is kept differs, as the task may wait in the triggerer."""
+        try:
+            return super().execute(context)
+        finally:
+            if self.keep:
+                context["ti"].xcom_push(key="differs", value=self._differs)
 
 
 class ListStudiesOperator(EasemlOperator):

@@ -101,6 +101,15 @@ def test_the_wrong_role_fails_at_once_and_is_named(study, connected, monkeypatch
             operator(task_id="task").execute(context())
 
 
+def test_a_study_that_a_dag_keeps_says_what_the_dag_has_otherwise(study, capsys):
+    given = {"tenant": "lab", "study": study, "source": "sklearn:breast_cancer", "deferrable": False}
+    ctx, line = context("register"), {"name": "linie", "kind": "function"}
+    operators.RegisterStudyOperator(task_id="r", candidates=[TREE, line], keep=True, **given).execute(ctx)
+    (told,) = ctx["ti"].pushed["differs"]
+    assert "lacks candidate 'linie'; add it: `easeml candidate add cancer --kind function --name linie`" in told
+    assert told in capsys.readouterr().out
+
+
 def test_a_device_gets_what_may_run_on_it(connected, make_study):
     make_study("cancer", candidates=[TREE | {"devices": ["gpu"]}, BAYES])
 

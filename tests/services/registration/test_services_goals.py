@@ -19,7 +19,7 @@ from easeml_core.programs.schema import Schema
 from easeml_core.services.datasets.validation_sets import ReplacedValidation, replace_validation
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.models.submission import submit_model
-from easeml_core.services.registration.register import Goal, RegisteredStudy, checked_goal, register_study
+from easeml_core.services.registration.register import Goal, checked_goal, register_study
 from easeml_core.store.tables import sealed
 from easeml_core.training.trainers import default_candidates
 
@@ -310,11 +310,33 @@ def test_a_study_that_is_there_is_kept_where_that_is_wanted(desk: Desk) -> None:
     with pytest.raises(AlreadyExistsError, match="choose another name"):
         register_study(desk.lab.worker, request_key="again", **given)
     kept = register_study(desk.lab.worker, request_key="again", keep=True, **given)
-    assert kept == RegisteredStudy("line", 1, first.request_id)
+    assert (kept.study_id, kept.request_id) == (1, first.request_id)
     assert desk.study().task == Task.CLASSIFICATION
     with pytest.raises(AlreadyExistsError, match="another tenant's"):
         register_study(desk.lab.worker, request_key="again", keep=True, **given | {"tenant": "other"})
     assert desk.lab.rows("SELECT name FROM work.tenants") == [("lab",)]
+
+
+def test_a_study_that_is_kept_says_what_it_has_otherwise(desk: Desk) -> None:
+    """A function or a setting that an author adds to the DAG is not added to the study that is there."""
+    tree = {"name": "tree", "kind": "function", "parameters": {"depth": 3}}
+    given: dict[str, Any] = {"tenant": "lab", "study": "line", "source": "csv:sign.csv", "target": "sign"}
+    given |= {"gate": {"steps": 4}, "meter": {"ranges": [0.1, 0.2]}, "candidates": [tree], "keep": True}
+    register_study(desk.lab.worker, request_key="first", **given)
+    assert register_study(desk.lab.worker, request_key="second", **given).differs == ()
+    deeper = [{**tree, "parameters": {"depth": 5}}, {"name": "linie", "kind": "function"}]
+    given |= {"candidates": deeper, "gate": {"steps": 5}, "budget_seconds": 60.0, "grid": "full"}
+    kept = register_study(desk.lab.worker, request_key="third", **given)
+    assert kept.differs == (
+        "budget_seconds is None in the study, and here 60.0",
+        "gate.steps is 4 in the study, and here 5",
+        "grid is one in the study, and here full",
+        "the study lacks candidate 'linie'; add it: `easeml candidate add line --kind function --name linie`",
+        'candidate \'tree\' is function {"depth": 3} in the study, and here function {"depth": 5}; a candidate stays '
+        "as it was added, so add another one: `easeml candidate add line --kind function --name tree-v2 --parameters "
+        "'{\"depth\": 5}'`",
+    )
+    assert desk.lab.rows("SELECT name FROM work.candidates") == [("tree",)]
 
 
 def test_spaces_and_grids_become_candidates_that_are_stored(desk: Desk) -> None:
