@@ -18,14 +18,15 @@ from easeml_core.errors import NotFoundError
 from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
 from easeml_core.services.reports.assessments import assess_changes
-from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of
-from easeml_core.services.selection.executors import waiting_sentences
+from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of, to_run
+from easeml_core.services.selection.executors import function_sentence, waiting_sentences
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments, overview
 from easeml_core.store.queries.assessments import KindOfNeed
 from easeml_core.store.tables import releases, studies, validation_sets
+from easeml_core.store.tables.retries import waiting_for_functions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import Promise, StudySummary
     from easeml_core.store.tables.releases import Alert
+    from easeml_core.store.tables.retries import WaitingFunction
 
 MOST_IN_DETAIL = 50
 """Largest number of studies whose last promise and validation set are read, too: some queries each."""
@@ -116,9 +118,13 @@ def steps_of_all(tx: Connection, entries: Sequence[StudySummary], *, in_detail: 
     promises = overview.promises(tx, [e.study for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
     waiting = waiting_sentences(tx, [e.study for e in entries])
+    functions: dict[str, list[WaitingFunction]] = {}
+    for wait in waiting_for_functions(tx, names=[e.study for e in entries if to_run(e) > 0]):
+        functions.setdefault(wait.study, []).append(wait)
     found: list[NextStep] = []
     for entry in entries:
         steps = [_with_alert(step, alerts.get(entry.study, {})) for step in steps_of(entry)]
+        steps = [_with_functions(step, entry, functions.get(entry.study, [])) for step in steps]
         if detailed:
             promise = promises.get(entry.study)
             steps = [_with_promise(step, promise, price) for step in steps] + _validation(tx, entry)
@@ -234,6 +240,16 @@ def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:
         worth = "worth it" if gain >= least else "not worth it"
         words += f", {worth} at {price:g} a second ({least:.4f})"
     return replace(step, why=f"{step.why}; {words}")
+
+
+def _with_functions(step: Step, entry: StudySummary, waits: Sequence[WaitingFunction]) -> Step:
+    """Say which candidates wait for tasks with their functions, and advise a device only where it can run one."""
+    if not waits or step.kind is not StepKind.COMPUTE or not step.command.startswith("easeml device run"):
+        return step
+    sentences = "; ".join(function_sentence(wait) for wait in waits)
+    if any(wait.has_others for wait in waits):
+        return replace(step, why=f"{step.why}; {sentences}")
+    return replace(step, why=f"{step.why}; {sentences}", command=f"easeml study show {entry.study}")
 
 
 _WAITING = "candidates wait for what executes them"

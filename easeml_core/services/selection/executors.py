@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import textwrap
 from dataclasses import dataclass, field
+from datetime import UTC
 from functools import lru_cache
 from importlib import metadata
 from types import CodeType
@@ -31,11 +32,15 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from easeml_core.store.tables.retries import WaitingFunction
+
 
 _DISTRIBUTION = "easeml-airflow"
 _FUTURE_FLAGS = 0xFFF0000
 """Flags of a code object that ``from __future__`` sets, which its source text alone does not tell."""
 _LONGEST = 300
+_FEW = 3
+"""Candidates that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +189,14 @@ def waiting_sentences(tx: Connection, names: Collection[str] | None) -> dict[str
         names: Of these studies only; None for all.
     """
     found: dict[str, list[str]] = {}
-    for waiting in retries.waiting_for_implementation(tx, names=names):
+    missing = retries.waiting_for_implementation(tx, names=names)
+    owners = {w.study for w in missing if w.implementation.startswith("function:")}
+    functions = retries.waiting_for_functions(tx, names=owners) if owners else []
+    told = {(w.study, w.implementation): function_sentence(w) for w in functions}
+    for waiting in missing:
+        if sentence := told.get((waiting.study, waiting.implementation)):
+            found.setdefault(waiting.study, []).append(sentence)
+            continue
         count, named = counted(waiting.candidates, "candidate"), implementation_text(waiting.implementation)
         verb = "waits" if waiting.candidates == 1 else "wait"
         found.setdefault(waiting.study, []).append(
@@ -197,3 +209,23 @@ def waiting_sentences(tx: Connection, names: Collection[str] | None) -> dict[str
             f"{count} {verb} since their task failed: repair it, then `easeml trial retry {failed.trials[0]}`"
         )
     return found
+
+
+def all_waits(tx: Connection, study: str) -> list[str]:
+    """Return the sentences of ``waiting_sentences``, and those about functions that no task has executed yet."""
+    functions = [function_sentence(waiting) for waiting in retries.waiting_for_functions(tx, names=[study])]
+    return list(dict.fromkeys([*waiting_sentences(tx, [study]).get(study, []), *functions]))
+
+
+def function_sentence(waiting: WaitingFunction) -> str:
+    """Return which candidates wait for a training function, when a task with it last asked, and what to do."""
+    named, names = waiting.implementation.partition(":")[2], waiting.candidates
+    listed = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
+    who = f"candidate {listed} waits" if len(names) == 1 else f"candidates {listed} wait"
+    asked = waiting.asked_at
+    last = "none has asked yet" if asked is None else f"one last asked on {asked.astimezone(UTC):%Y-%m-%d at %H:%M} UTC"
+    return (
+        f"{who} for a task that executes function {named!r} ({last}; `easeml device run` cannot): map "
+        f"`TrainTrialOperator(functions=[{named}])` or the @trial function over the trials, or "
+        f"`easeml candidate withdraw {waiting.study} {names[0]} --why 'renamed'`"
+    )

@@ -7,6 +7,7 @@ after the next start (``requests.note_attempt``).
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
@@ -112,7 +113,7 @@ CROSS JOIN LATERAL (
   SELECT CASE WHEN c.kind = 'function' THEN c.implementation END AS offered,
          CASE WHEN c.kind IN ('function', 'command', 'container') THEN c.implementation
          ELSE 'trainer:' || c.kind END AS implementation) need
-WHERE EXISTS (SELECT FROM asking a WHERE a.study IN ('', s.name))
+WHERE c.withdrawn_at IS NULL AND EXISTS (SELECT FROM asking a WHERE a.study IN ('', s.name))
 AND NOT EXISTS (
   SELECT FROM asking a WHERE a.study IN ('', s.name) AND a.implementation IS NOT DISTINCT FROM need.offered)
 AND NOT EXISTS (
@@ -121,6 +122,52 @@ AND NOT EXISTS (
   AND (t.state <> 'SUGGESTED' OR t.lease_until >= now()))
 GROUP BY s.name, need.implementation ORDER BY s.name, need.implementation
 """
+
+
+_FUNCTIONS = """
+WITH waiting AS (
+  SELECT s.name AS study, c.name, c.kind, c.implementation FROM work.studies s
+  JOIN work.candidates c ON c.study_id = s.id AND c.withdrawn_at IS NULL
+  WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
+  AND NOT EXISTS (
+    SELECT FROM work.trials t WHERE t.candidate_id = c.id
+    AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = s.id)
+    AND (t.state <> 'SUGGESTED' OR t.lease_until >= now())))
+SELECT w.study, w.implementation, array_agg(w.name ORDER BY w.name) AS candidates,
+       (SELECT max(o.asked_at) FROM work.offers o
+        WHERE o.implementation = w.implementation AND o.study IN ('', w.study)) AS asked_at,
+       EXISTS (SELECT FROM waiting x WHERE x.study = w.study AND x.kind <> 'function') AS has_others
+FROM waiting w WHERE w.kind = 'function' GROUP BY w.study, w.implementation ORDER BY w.study, w.implementation
+"""
+
+
+@typed_record
+class WaitingFunction:
+    """Candidates of a study that wait for a task that executes their training function.
+
+    Attributes:
+        study: The study.
+        implementation: ``function:NAME``.
+        candidates: Their names, in alphabetical order.
+        asked_at: When a caller with this function last asked for trials of the study; None where none has.
+        has_others: Whether candidates wait, too, that a device can run.
+    """
+
+    study: str
+    implementation: str
+    candidates: list[str]
+    asked_at: datetime | None
+    has_others: bool
+
+
+def waiting_for_functions(tx: Connection, *, names: Iterable[str] | None) -> list[WaitingFunction]:
+    """Return the training functions for which candidates of active studies wait, by study.
+
+    Args:
+        tx: Any role.
+        names: Of these studies only; None for all.
+    """
+    return records(tx, WaitingFunction, _FUNCTIONS, names=None if names is None else list(names))
 
 
 @typed_record

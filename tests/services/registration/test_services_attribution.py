@@ -19,8 +19,9 @@ from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.studies.archive import withdraw_candidate
 from easeml_core.services.studies.limits import set_study
-from easeml_core.services.trials.execution import run_trial, trial_state
+from easeml_core.services.trials.execution import cancel_trial, run_trial, trial_state
 from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store.tables import leases, trials
 
@@ -192,17 +193,42 @@ def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
     def waiting() -> list[str]:
         found: list[str] = study_details(mixed.worker, study="mixed").waiting
         (step,) = [s for s in next_steps(mixed.worker, studies_only=["mixed"]) if s.kind == "implementation"] or [None]
-        assert (step.why if step else "") == "; ".join(found)
-        return found
+        assert step is None or step.why == "; ".join(found)
+        return found if step else []
 
     assert waiting() == [], "no caller has asked"
     ask(mixed, ["const"])
-    tree_waits = "1 candidate waits for an implementation: no DAG or device that asks has the training function 'tree'"
-    assert waiting() == [f"{tree_waits} (@trial)"]
+    (tree_waits,) = waiting()
+    assert tree_waits.startswith("candidate tree waits for a task that executes function 'tree' (none has asked yet; ")
     failed = ask(mixed, ["tree"], trainers=False)["tree"]
     assert waiting() == []
     run(mixed, failed, hidden, "tree")
     assert waiting() == [f"1 candidate waits since their task failed: repair it, then `easeml trial retry {failed}`"]
+
+
+def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any) -> None:
+    """The function was renamed in the DAG: the study's candidate keeps the old name, and asks keep coming."""
+    lab.register("deep", candidates=[{"name": "netz", "kind": "function"}, NB])
+
+    def search() -> Any:
+        (step,) = [s for s in next_steps(lab.worker, studies_only=["deep"]) if s.kind == "compute"]
+        return step
+
+    assert search().command == "easeml device run --study deep --max-trials 1"  # nb
+    asked = {"studies_only": ["deep"], "functions": ["netz2"], "request_key": lab.key()}
+    for trial in suggest_trials(lab.worker, count=9, **asked).trials:
+        cancel_trial(lab.worker, trial_id=trial.trial_id)
+    long_ago = "('function:netz', 'deep', '2026-05-01 03:00+0')"
+    lab.as_superuser(f"INSERT INTO work.offers (implementation, study, asked_at) VALUES {long_ago}")
+    waits = "candidate netz waits for a task that executes function 'netz' (one last asked on 2026-05-01 at 03:00 UTC; "
+    assert waits in search().why
+    assert search().command == "easeml study show deep"
+    for told in (study_details, study_report):
+        (sentence,) = told(lab.worker, study="deep").waiting
+        assert sentence.startswith(waits)
+        assert sentence.endswith("or `easeml candidate withdraw deep netz --why 'renamed'`")
+    withdraw_candidate(lab.worker, study="deep", candidate="netz", why="renamed")
+    assert study_details(lab.worker, study="deep").waiting == []
 
 
 @pytest.mark.parametrize(

@@ -489,6 +489,6 @@ def test_what_waits_for_an_implementation_is_named(make_study, ask_as, database,
     study = make_study(candidates=[*own, {"name": "bayes", "kind": "gaussian_naive_bayes"}])
     suggest_trials(database.worker, count=1, request_key=next(_keys))
     answer = ask_as("ada").get(f"/studies/{study}")
-    told = "2 candidates wait for an implementation: no DAG or device that asks has the training function '<i>own'"
-    assert f"{told} (@trial)." in text_of(answer.text)
+    told = "candidates <i>own-1, <i>own-2 wait for a task that executes function '<i>own' (none has asked yet; "
+    assert told in text_of(answer.text)
     assert "<i>own" not in answer.text
