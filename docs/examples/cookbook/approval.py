@@ -10,7 +10,7 @@ from easeml_airflow import operators as easeml
 
 MONDAYS = CronTriggerTimetable("0 6 * * 1", timezone="UTC")
 
-THREE_DAYS = timedelta(days=3)  # for the answer, too: not each version of Airflow's operator takes a limit of its own
+THREE_DAYS = timedelta(days=3)  # for the answer, too: an older ApprovalOperator takes no limit itself
 
 with DAG("cookbook_approval", schedule=MONDAYS, catchup=False, max_active_runs=1, dagrun_timeout=THREE_DAYS):
     best = easeml.BestModelsOperator(task_id="best", studies=["flowers"])

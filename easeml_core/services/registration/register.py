@@ -262,7 +262,7 @@ def register_study(
     config = study_settings(gate=gate, meter=meter, training=training, joint=joint, direct=direct)
     config = {**config, "split": str(check_split(split)), "grid": grid}
     stated = {"source": source, "target": target, "task": task, "metric": metric, "hit": hit, "program": program}
-    usual = {"weight": 1.0, "priority": 0}  # not stated, as far as can be told
+    usual = {"weight": 1.0, "priority": 0}  # the same as where nothing is stated
     fields = {name: getattr(goal, name, value) for name, value in stated.items() if value}
     fields |= {name: value for name, value in limits.items() if value is not None and value != usual.get(name)}
     parts = {"gate": gate, "meter": meter, "training": training, "joint": joint, "direct": direct, "split": split}
