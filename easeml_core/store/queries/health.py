@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
-from easeml_core.store.logins import device_logins, is_closed
+from easeml_core.store.logins import device_logins, is_closed, is_tenant
 from easeml_core.store.roles import OWNER, PERSON, REFEREE, TENANT, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
@@ -114,7 +114,8 @@ class TenantLogins(NamedTuple):
 def logins_of_tenants(tx: Connection) -> TenantLogins:
     """Return what keeps tenants apart."""
     is_known = "coalesce(has_table_privilege(to_regclass('work.tenant_logins'), 'SELECT'), false)"
-    logins = 0 if not scalar(tx, f"SELECT {is_known}") else _count_logins(tx)
+    # A login of a tenant may not see any: it is one itself.
+    logins = max(_count_logins(tx) if scalar(tx, f"SELECT {is_known}") else 0, int(is_tenant(tx)))
     asked = (
         "SELECT "
         "(SELECT count(*) FROM pg_catalog.pg_roles v JOIN pg_catalog.pg_roles w ON pg_has_role(w.oid, v.oid, 'MEMBER') "

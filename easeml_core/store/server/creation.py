@@ -168,7 +168,8 @@ def role_statements(passwords: Mapping[str, str]) -> Iterator[Statement]:
     options = membership(FIRST_WITH_OPTIONS, inherits=False, becomes=True)
     grant = f"GRANT {VIEWER}, {PERSON} TO {WORKER}"
     is_old = f"current_setting('server_version_num')::int < {FIRST_WITH_OPTIONS}"
-    yield Statement(f"DO $$ BEGIN IF {is_old} THEN {grant}; ELSE {grant}{options}; END IF; END $$")
+    # As a text: PL/pgSQL parses every branch, and a server before 16 does not know the options.
+    yield Statement(f"DO $$ BEGIN EXECUTE '{grant}' || CASE WHEN {is_old} THEN '' ELSE '{options}' END; END $$")
     for role, limits in LIMITS.items():
         for sql in limit_statements(role, limits):
             yield Statement(sql)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
 from contextlib import closing
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg2
 import pytest
 
 from easeml_core.store.schema import REVISION
+from easeml_core.store.server.cluster import free_port
 from easeml_core.store.server.creation import LOGINS
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.throwaway import throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from easeml_core.store.server.server import Server
 
@@ -31,6 +36,42 @@ def foreign() -> Iterator[Server]:
         execute(server, "CREATE ROLE others LOGIN", "CREATE DATABASE others OWNER others")
         execute(server, f"CREATE ROLE {ADMIN} LOGIN CREATEROLE CREATEDB PASSWORD 'hunter2'")
         yield server
+
+
+DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
+
+
+@pytest.fixture
+def of_version_15(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the administrator of the oldest PostgreSQL that we allow."""
+    if not DEBIAN_15.exists():
+        pytest.skip("PostgreSQL 15 is Debian's package postgresql-15")
+    with throwaway_folder() as folder:
+        data, port = folder / "data", free_port()
+        account = () if os.getuid() else ("runuser", "-u", "postgres", "--")
+        (folder / "data").mkdir()
+        if not os.getuid():
+            shutil.chown(data, "postgres")
+        run = partial(subprocess.run, check=True, capture_output=True)
+        run([*account, DEBIAN_15 / "initdb", "-D", data, "-A", "trust", "-U", "postgres", "--no-sync"])
+        settings = f"-p {port} -c unix_socket_directories='' -c fsync=off"
+        run([*account, DEBIAN_15 / "pg_ctl", "-D", data, "-o", settings, "-l", data / "log", "-w", "start"])
+        try:
+            yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+        finally:
+            run([*account, DEBIAN_15 / "pg_ctl", "-D", data, "-m", "immediate", "-w", "stop"])
+
+
+def test_the_oldest_postgresql_gets_an_installation_with_a_login(run: Any, of_version_15: str, tmp_path: Path) -> None:
+    words = ("db", "create", "--artifacts", "models", "--secrets", str(tmp_path / "easeml"))
+    for _ in range(2):  # the same again changes nothing
+        answer = run(*words, EASEML_ADMIN_URL=of_version_15)
+        assert answer.status == 0, answer.err
+    owner = addresses(tmp_path / "easeml")["easeml_owner"]
+    shown = run("tenant", "login", "workers", "--device", "--database", owner)
+    assert shown.status == 0, shown.err
+    assert "GRANT easeml_device TO" in shown.text
+    assert "WITH INHERIT" not in shown.text
 
 
 def execute(server: Server, *statements: str, database: str = "postgres") -> list[tuple[Any, ...]]:

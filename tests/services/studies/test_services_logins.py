@@ -82,6 +82,17 @@ def test_from_postgresql_16_on_no_login_takes_the_name_of_its_group() -> None:
     assert membership(150012, inherits=True, becomes=False) == ""
 
 
+def test_a_login_itself_is_counted_where_it_sees_no_others(database: Any, administrator: Any) -> None:
+    made = make_login(administrator, name="lab", tenants=["lab"])
+    login = Store(database.owner.address_of(made.login.login, made.password))
+    try:
+        with login.begin() as tx:
+            assert health.logins_of_tenants(tx).logins == 1
+    finally:
+        login.close()
+    end_login(administrator, name="lab")
+
+
 def test_a_role_that_makes_no_roles_shows_the_sql(database: Any, administrator: Any) -> None:
     shown = make_login(database.owner, name="lab", tenants=["lab"])
     assert [s.split(" LOGIN")[0].split(" TO ")[0] for s in shown.login.sql] == [
