@@ -122,13 +122,14 @@ class Notary:
                 logger.info("%s", said)
             elif not self._keys.has_key:  # else another process of this host has made it, and signed with it
                 raise StateError(NO_KEY.format(folder=self._keys.folder.absolute(), signer=signer))
-        if not unknown:
-            trusted = self._keys.trusted()
-            with self._store.begin() as tx:
-                signer = None if chains.is_signed_by(tx, trusted) else chains.last_signer(tx)
-            if signer is not None:
-                raise StateError(STRANGER.format(folder=self._keys.folder.absolute(), signer=signer))
-        self._is_open = True
+        trusted = self._keys.trusted()
+        with self._store.begin() as tx:
+            is_known = chains.is_signed_by(tx, trusted)
+            signer = None if is_known else chains.last_signer(tx)
+        if signer is not None and not unknown:
+            raise StateError(STRANGER.format(folder=self._keys.folder.absolute(), signer=signer))
+        # Until something is signed a referee elsewhere may do so first, with another key: each transaction looks.
+        self._is_open = is_known or unknown
         return said
 
     @contextlib.contextmanager

@@ -443,6 +443,17 @@ def test_referees_on_two_hosts_extend_each_other_s_chains_once_they_trust_each_o
     assert second.broken()
 
 
+def test_of_two_first_keys_the_one_that_has_signed_first_stays(lab: Any, tmp_path: Path) -> None:
+    first, second = Notary(lab.referee, tmp_path / "first"), Notary(lab.referee, tmp_path / "second")
+    assert all("made this host's signing key" in one.open_key() for one in (first, second))
+    assert first.append_committed()
+    with lab.worker.begin() as tx:
+        tx.exec_driver_sql("UPDATE work.studies SET weight = 7 WHERE name = 'first'")
+    with pytest.raises(StateError, match=r"no key of .*second has signed anything"):
+        second.append_committed()
+    assert first.append_committed()
+
+
 def test_a_referee_whose_key_is_lost_goes_on_with_another_once_that_is_acknowledged(office: Office) -> None:
     (office.keys / KEY).unlink()
     with pytest.raises(StateError, match="holds no signing key"):
