@@ -151,7 +151,9 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
 
 
 _CATALOGUES = ("pg_catalog", "information_schema")
-_TRANSACTIONS = {"work.catalogue": "changed_by", "work.catalogue_changes": "xact"}  # columns with the number of one
+_TRANSACTIONS = {"work.catalogue": "changed_by", "work.catalogue_changes": "xact", "work.trials": "ended_xact"}
+"""Columns with the number of a transaction, which follows from the clock where answers leave on a grid; its place among
+those that wrote is compared."""
 
 
 def _neutral_value(neutral: Neutral, column: str, value: Any) -> Any:
