@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import to_json
-from easeml_core.services.studies.candidates import is_same
+from easeml_core.services.studies.candidates import adding_command, is_same
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +28,10 @@ def other_candidates(study: str, wanted: Sequence[Parameters], there: Sequence[C
     """
     by_name = {candidate.name: candidate for candidate in there}
     missing = [c for c in wanted if c["name"] not in by_name]
-    found = [f"the study lacks candidate {c['name']!r}; add it: `{_command(study, c)}`" for c in missing[:MOST_NAMED]]
+    found = [
+        f"the study lacks candidate {candidate['name']!r}; add it: `{adding_command(study, candidate)}`"
+        for candidate in missing[:MOST_NAMED]
+    ]
     changed = [c for c in wanted if c["name"] in by_name and not is_same(c, by_name[c["name"]])]
     for candidate in changed[:MOST_NAMED]:
         name, has = candidate["name"], by_name[candidate["name"]]
@@ -37,7 +39,7 @@ def other_candidates(study: str, wanted: Sequence[Parameters], there: Sequence[C
         found.append(
             f"candidate {name!r} is {_text(has.kind, has.parameters, has.devices)} in the study, and here "
             f"{_text(candidate['kind'], candidate.get('parameters'), candidate.get('devices'))}; a candidate stays as "
-            f"it was added, so add another one: `{_command(study, other)}`"
+            f"it was added, so add another one: `{adding_command(study, other)}`"
         )
     left = max(0, len(missing) - MOST_NAMED) + max(0, len(changed) - MOST_NAMED)
     return [*found, f"{left:,} more candidates differ: `easeml study show {study}`"] if left else found
@@ -68,12 +70,3 @@ def other_settings(found: Study, wanted: Mapping[str, Any], config: JsonObject, 
 def _text(kind: str, parameters: Parameters | None, devices: Sequence[str] | None) -> str:
     on = "" if devices is None else f" on {', '.join(devices)}"
     return f"{kind} {json.dumps(parameters or {})}{on}"
-
-
-def _command(study: str, candidate: Parameters) -> str:
-    words = ["easeml", "candidate", "add", study, "--kind", candidate["kind"], "--name", candidate["name"]]
-    if candidate.get("parameters"):
-        words += ["--parameters", json.dumps(candidate["parameters"])]
-    for device in candidate.get("devices") or ():
-        words += ["--device", device]
-    return shlex.join(words)

@@ -16,6 +16,7 @@ from easeml_core.config import TrainingConfig
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, StateError
 from easeml_core.services.selection.executors import code_version
+from easeml_core.services.studies.candidates import adding_command
 from easeml_core.services.studies.compute_budget import reservation
 from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
 from easeml_core.store.tables import reservations, retries, studies, trials
@@ -113,6 +114,9 @@ def _retry(tx: Connection, trial_id: int) -> int:
             f"trial {trial_id} ({trial.study}, {trial.candidate}) {what}; only a trial that failed because of its task "
             "is retried"
         )
+        if trial.state == TrialState.FAILED:
+            other = {"kind": trial.kind, "name": f"{trial.candidate}-v2", "parameters": trial.parameters}
+            message += f"; after a repair add another candidate: `{adding_command(trial.study, other)}`"
         raise StateError(message)
     if trial.data_version_id != studies.latest_data_version(tx, trial.study_id).id:
         message = (

@@ -5,6 +5,8 @@ Candidates can join a running study. A candidate's name identifies it, so calls 
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,6 +165,16 @@ def add_candidates(store: Store, *, study: str, candidates: Sequence[Parameters]
         for candidate in wanted:
             _require_same(study, candidate, by_name[candidate["name"]])
     return [_shown(study, by_name[c["name"]], added=c["name"] in added) for c in wanted]
+
+
+def adding_command(study: str, candidate: Parameters) -> str:
+    """Return the command that adds a candidate ``{"name", "kind", "parameters", "devices"}`` to a study."""
+    words = ["easeml", "candidate", "add", study, "--kind", candidate["kind"], "--name", candidate["name"]]
+    if candidate.get("parameters"):
+        words += ["--parameters", json.dumps(candidate["parameters"])]
+    for device in candidate.get("devices") or ():
+        words += ["--device", device]
+    return shlex.join(words)
 
 
 def is_same(wanted: Parameters, there: Candidate) -> bool:

@@ -6,11 +6,14 @@ import ast
 import doctest
 import json
 import re
+import tempfile
 from typing import Any
 
 import pytest
 from doc_pages import ROOT, Page, parse
 
+from easeml_airflow.hooks.training_functions import FUNCTION
+from easeml_core.testing import check_trainer
 from easeml_core.training import command_training
 from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates
 from easeml_core.training.parameters import MOST_BYTES
@@ -40,13 +43,24 @@ def test_every_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_dag_parses_and_its_candidates_are_candidates() -> None:
-    dag_code, operators_code = fenced("python")
+    dag_code, _, operators_code = fenced("python")
     names: dict[str, Any] = {}
     exec(dag_code, names)
     (entry,) = names["register"].candidates
     assert len(expand_candidates([entry])) == 12
     assert set(entry) == {"name", "kind", "space", "count"}
     ast.parse(operators_code)
+
+
+def test_the_torch_function_trains_and_its_folder_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    pytest.importorskip("torch")
+    _, code, _ = fenced("python")
+    assert code == (ROOT / "docs" / "examples" / "functions" / "torch_function.py").read_text(encoding="utf-8")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    functions: dict[str, Any] = {}
+    exec(code, functions)
+    assert len(expand_candidates(functions["register"].candidates)) == 4
+    check_trainer(vars(functions["net"].function)[FUNCTION], {"width": 32, "rate": 0.01})
 
 
 def test_the_json_is_json_and_the_container_is_a_candidate() -> None:

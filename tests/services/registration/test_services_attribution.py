@@ -123,6 +123,18 @@ def test_a_failure_of_the_task_uses_no_candidate_up_and_tells_the_scheduler_noth
     assert (counts.failed, answer.failed) == (0, 0), "its candidate has succeeded"
 
 
+def wrong(data: Any, parameters: Any, report: Any) -> Any:
+    raise ValueError("no such depth")
+
+
+def test_a_failure_of_the_candidate_is_answered_with_the_command_for_another_one(mixed: Any) -> None:
+    failed = ask(mixed, ["tree"])["tree"]
+    assert run(mixed, failed, wrong, "tree").failure_kind == "candidate"
+    added = "add another candidate: `easeml candidate add mixed --kind function --name tree-v2`"
+    with pytest.raises(StateError, match=f"failed because of its candidate; only .* is retried; .*{added}"):
+        retry_trial(mixed.worker, trial_id=failed)
+
+
 def test_a_function_that_has_changed_is_tried_again_a_few_times_at_most(mixed: Any) -> None:
     trial_id, tries = ask(mixed, {"tree": "sha256:0"})["tree"], 0
     while True:
