@@ -11,6 +11,7 @@ from patience import SECONDS
 from playwright.sync_api import expect
 
 from easeml_airflow.web import app as web
+from easeml_airflow.web.pages.study.trials_table import LONGEST_REASON
 from easeml_airflow.web.server.auth import Viewer, closed
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import SealedSetPurpose
@@ -176,6 +177,18 @@ def look(open_as: Any, path: str, width: int, mode: str) -> None:
 @pytest.mark.parametrize(("width", "mode"), [(1280, "light"), (390, "dark")])
 def test_a_page_has_no_serious_finding_and_no_complaint(open_as: Any, path: str, width: int, mode: str) -> None:
     look(open_as, path, width, mode)
+
+
+def test_the_reason_of_a_failure_wraps_in_its_table(open_as: Any) -> None:
+    """As long as a reason may be; the columns after it stay in view."""
+    page = open_as("admin", "/studies/cancer").page
+    page.set_viewport_size({"width": 1300, "height": 900})
+    table = page.locator("table.trials")
+    reason = table.locator(".two small").first
+    for text in ("the training function raised ValueError: no such depth " * 4, "/srv/models/" * 15):
+        reason.evaluate("(small, text) => { small.textContent = text }", text[:LONGEST_REASON])
+        assert overflow(page) <= 0
+        assert table.evaluate("table => table.scrollWidth - table.parentElement.clientWidth") <= 0
 
 
 @pytest.mark.nightly
