@@ -17,7 +17,7 @@ from easeml_core.data.split_spec import ROWS
 from easeml_core.data.splits import divided, with_known
 from easeml_core.data.table import content_hash
 from easeml_core.entities import Task
-from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.errors import ArtifactError, InvalidInputError, counted
 from easeml_core.files import ARCHIVE_FAULTS, written_whole
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def _check_classes(raw: RawTable, train: NDArray[np.intp], split: Split) -> None
     if missing:
         message = (
             f"split {str(split)!r} leaves no training row of class {missing[0]!r}"
-            + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
+            + (f" and {counted(len(missing) - 1, 'other')}" if len(missing) > 1 else "")
             + "; bring more rows of it, leave it out, or split otherwise"
         )
         raise InvalidInputError(message)

@@ -19,7 +19,8 @@ OF_ARCHIVE: Mapping[str, Callable[[Mapping[str, Any]], EasemlError]] = {
         f"{v['said']} and takes nothing new; restore it first (`easeml study restore`, `easeml tenant restore`)"
     ),
     "studies_production_kept": lambda v: StateError(
-        f"{v['said']}, which answers no rows any more once the study is archived; say so with --withdraw"
+        f"{v['said']}, which answers no rows any more once the study is archived; say so with --withdraw "
+        "(`withdraw=True` in Python)"
     ),
     "studies_kept": lambda v: StateError(
         f"{v['said']}, which its evidence rests on; archive it instead of deleting it"

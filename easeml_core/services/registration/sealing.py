@@ -24,7 +24,7 @@ from easeml_core.data.rows.cells import cells_of_table
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
 from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
-from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
 from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.models.formats import load_constant, save_constant
@@ -361,7 +361,7 @@ def _sealed_already(tx: Connection, study: Study, hashes: Sequence[bytes]) -> st
     known = [name for name, rows in found.items() if rows > _COINCIDENCE * len(hashes)]
     if not known:
         return ""
-    more = f" and of {len(known) - 1} others" if len(known) > 1 else ""
+    more = f" and of {counted(len(known) - 1, 'other')}" if len(known) > 1 else ""
     return (
         f"; warning: more than one row in twenty lies in a sealed set of this tenant's study {known[0]}{more} already; "
         "the data was split anew, so the open parts of each show rows that are sealed in the other: register a table "

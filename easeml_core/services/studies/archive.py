@@ -320,7 +320,7 @@ def archive_tenant(
         if before.production and not withdraw:
             message = (
                 f"studies of tenant {tenant!r} have models in production, which answer no rows any more once it is "
-                f"archived: {', '.join(before.production)}; say so with --withdraw"
+                f"archived: {', '.join(before.production)}; say so with --withdraw (`withdraw=True` in Python)"
             )
             raise StateError(message)
         owned = _logins_of(tx, tenant)

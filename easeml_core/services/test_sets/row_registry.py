@@ -25,7 +25,7 @@ from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.data.rows.screen import Screen
 from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.errors import ArtifactError, InvalidInputError, counted
 from easeml_core.store.tables import row_registry as registry
 from easeml_core.store.tables import sealed, studies, test_sets
 
@@ -358,8 +358,13 @@ def require_other_rows(tx: Connection, study: Study, found: Found) -> None:
         raise InvalidInputError(message)
     own = [name for name in found.own if name != study.name]
     if own:
-        more = f" and {len(own) - 1} others" if len(own) > 1 else ""
+        more = f" and {counted(len(own) - 1, 'other')}" if len(own) > 1 else ""
         message = f"source {study.source!r}: {OWN_WORDS} ({own[0]!r}{more}); {_WHY}; {_OWN_WAYS}"
+        archived = next((name for name in own if studies.is_archived(tx, study.tenant, name)), None)
+        if archived is not None:
+            message += (
+                f"; {archived!r} is archived and keeps its rows: `easeml study restore {archived}` brings it back"
+            )
         raise InvalidInputError(message)
 
 

@@ -28,7 +28,7 @@ from easeml_core.data.rows.encoding import (
 from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
-from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
 from easeml_core.services.studies.columns import require_one_answer
 from easeml_core.services.test_sets.lifecycle import ShownSet, shown, when_live
 from easeml_core.services.test_sets.planning import (
@@ -397,7 +397,7 @@ def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]
     given = class_indices(file, "label", class_names) if class_names else number_targets(file, "label")
     missing = sorted(set(row_of) - set(file.keys), key=row_of.__getitem__)
     if missing:
-        more = f" and {len(missing) - 1:,} others" if len(missing) > 1 else ""
+        more = f" and {counted(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
         raise refused(inputs, f"there is no label for this example{more} in {file.path}", row_of[missing[0]])
     labels = np.empty(len(inputs.keys), dtype=given.dtype)
     labels[[row_of[key] for key in file.keys]] = given

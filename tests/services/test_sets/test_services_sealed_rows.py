@@ -32,6 +32,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
+from easeml_core.services.studies.archive import archive_study
 from easeml_core.services.studies.uploads import keep_upload
 from easeml_core.services.test_sets import row_registry
 from easeml_core.services.test_sets.lifecycle import retire_overlapping, retire_test_set
@@ -167,6 +168,13 @@ def test_a_table_is_refused_for_another_target_and_another_tenant(register: Any,
     assert words in answer.message
     assert ("'one'" in answer.message) == (tenant == "lab")
     assert ("rows?part=1/2" in answer.message) == (tenant == "lab")
+
+
+def test_rows_of_an_archived_study_are_refused_with_the_way_to_restore_it(bare: Any, register: Any) -> None:
+    assert not register("oen", table(), "y").refused
+    archive_study(bare.worker, study="oen", why="a typo")
+    assert "'oen' is archived and keeps its rows: `easeml study restore oen`" in register("one", table(), "y").message
+    assert "oen" not in register("its", table(), "y", "rival").message
 
 
 @pytest.mark.parametrize("change", SAME_ROWS.values(), ids=SAME_ROWS)
