@@ -19,7 +19,7 @@ from easeml_core.store.database import Store
 
 ROOT = Path(__file__).resolve().parents[4]
 OPERATOR = Viewer("ada", frozenset({Role.OPERATOR}))
-MOST_STATEMENTS = 16
+MOST_STATEMENTS = 17
 
 
 @pytest.fixture(scope="module")
