@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
     from neutral import Neutral
 
-CHANNELS = [name for name in vars(channels) if name.endswith("CHANNEL")]
-"""Constants with the channels that the source code names: anybody can listen to these."""
+CHANNELS = [name for name in vars(channels) if name.endswith("CHANNEL")]  # anybody can listen to these
 
 EPOCH = "2020-01-01 00:00:00+00"
 """Times of the past are replaced by seconds after this one."""
@@ -152,8 +151,7 @@ def database_sights(lab: Any, neutral: Neutral, *, catalogue: bool = True) -> li
 
 _CATALOGUES = ("pg_catalog", "information_schema")
 _TRANSACTIONS = {"work.catalogue": "changed_by", "work.catalogue_changes": "xact", "work.trials": "ended_xact"}
-"""Columns with the number of a transaction, which follows from the clock where answers leave on a grid; its place among
-those that wrote is compared."""
+"""Columns with the number of a transaction, which follows from the clock: its place among the writing ones counts."""
 
 
 def _neutral_value(neutral: Neutral, column: str, value: Any) -> Any:
