@@ -98,6 +98,7 @@ def test_a_task_whose_worker_is_killed_before_it_begins_is_handed_out_again(has_
         executor.queued_tasks["task"] = workload
         executor._process_workloads([workload])
         until(lambda: any("01a22e30" in title for title in executors._titles(executor.workers)))
+        until(lambda: runs.exists() and runs.read_text().endswith("\n"))
         executor.sync()
         assert looks == []  # a worker has it
         os.kill(int(runs.read_text()), signal.SIGKILL)
