@@ -91,10 +91,22 @@ def test_without_a_database_it_is_an_error_and_says_what_to_do(path: tuple[str, 
     assert found["kind"] in ("StoreUnavailableError", "InvalidInputError", "NotFoundError", "ConfigError"), found
 
 
+def test_a_prune_that_removes_nothing_says_what_to_name(run: Any) -> None:
+    answer = run("artifacts", "prune")
+    assert (answer.status, answer.out) == (2, "")
+    assert "give --keep K for files of models, --curve-days DAYS for curves" in answer.err
+
+
 def extra(path: tuple[str, ...]) -> tuple[str, ...]:
     """Options without which the command has nothing to do, so that it does not end before the database is asked."""
     weight = ("--weight", "2")
-    return {("study", "set"): weight, ("tenant", "set"): weight, ("policy", "set"): ("--guard", "0.1")}.get(path, ())
+    named = {
+        ("artifacts", "prune"): ("--keep", "3"),
+        ("policy", "set"): ("--guard", "0.1"),
+        ("study", "set"): weight,
+        ("tenant", "set"): weight,
+    }
+    return named.get(path, ())
 
 
 ANSWER = GivenAnswer(1, RequestKind.GATE, "cancer", 1, refused=True, message="no")

@@ -9,7 +9,7 @@ import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.errors import counted
+from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -269,6 +269,9 @@ def prune(keep: int | None, days: float, curve_days: float, dry_run: bool, datab
     """
     from easeml_core.services.models.retention import prune
 
+    if keep is None and not curve_days:
+        message = "nothing is named to be removed: give --keep K for files of models, --curve-days DAYS for curves"
+        raise InvalidInputError(message)
     store = open_store(database, role="easeml_referee")
     done = prune(store, keep=keep, days=days, curve_days=curve_days, dry_run=dry_run)
     if as_json:

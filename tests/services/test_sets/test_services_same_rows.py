@@ -174,7 +174,7 @@ def test_public_data_registered_twice_is_warned_of_without_a_count(bare: Any, ca
         "split anew, so the open parts of each show rows that are sealed in the other: register a table once"
     )
     assert "of 569 rows of study two lie in sets of study one" in caplog.text
-    assert "study one and of 1 others already" in bare.register("three").message
+    assert "study one and of 1 other already" in bare.register("three").message
     assert bare.register("four", tenant="rival").refused
 
 
