@@ -40,6 +40,7 @@ def test_every_figure_is_there_and_the_database_is_empty_again(database: Any) ->
     assert is_empty(database)
 
 
+@pytest.mark.nightly
 def test_a_database_in_use_is_refused_and_left_as_it_is(database: Any, make_study: Any) -> None:
     make_study("cancer")
     with database.owner.begin() as tx:
@@ -51,12 +52,14 @@ def test_a_database_in_use_is_refused_and_left_as_it_is(database: Any, make_stud
         assert tx.exec_driver_sql("SELECT count(*) FROM work.trials").scalar_one() == 0
 
 
+@pytest.mark.nightly
 def test_the_worker_may_not_fill_a_database(database: Any) -> None:
     with pytest.raises(StoreError, match="permission denied"):
         bench_select(**SMALL, database=database.url("easeml_worker"))
     assert is_empty(database)
 
 
+@pytest.mark.nightly
 def test_rows_are_taken_out_again_when_a_decision_fails(database: Any, monkeypatch: Any) -> None:
     def fails(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
@@ -95,6 +98,7 @@ def test_wrong_arguments_are_refused_before_any_work(wrong: dict[str, Any], erro
         bench_select(**SMALL | wrong, database="postgresql://nobody@nowhere/nothing")
 
 
+@pytest.mark.nightly
 def test_a_new_process_decides_on_several_data_versions(database: Any) -> None:
     report = bench_process(tenants=8, candidates=8, observations=9, database=database.url("easeml_owner"))
     assert min(report["cold_processor_seconds"], report["cold_seconds"]) > 0
@@ -107,6 +111,7 @@ def test_a_new_process_decides_on_several_data_versions(database: Any) -> None:
 SIZES = ("--tenants", "3", "--candidates", "5", "--observations", "2", "--decisions", "4")
 
 
+@pytest.mark.nightly
 def test_the_script_measures_on_a_server_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EASEML_DATABASE_URL", "nonsense")
     done = CliRunner().invoke(selection_speed.main, [*SIZES, "--policy", "mm-gp-ei", "--json"], catch_exceptions=False)
@@ -121,6 +126,7 @@ def test_the_script_measures_on_a_server_of_its_own(monkeypatch: pytest.MonkeyPa
     assert report["protocol"]["database"].startswith("a temporary server with durable commits")
 
 
+@pytest.mark.nightly
 def test_the_script_prints_a_table(database: Any) -> None:
     asked = [*SIZES, "--policy", "roundrobin", "--database", database.url("easeml_owner")]
     text = CliRunner().invoke(selection_speed.main, asked, catch_exceptions=False).stdout
