@@ -21,14 +21,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from cells.environments import REPOSITORY, CellError, build_wheel, make_environment, release_of, run
+from cells.environments import RELEASES, REPOSITORY, CellError, build_wheel, make_environment, release_of, run
 from cells.stock_airflow import stock_airflow
 from cells.walk import steps
 from stack.failures import StackError
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "matrix.jsonl"
 PAGE, BEGIN, END = REPOSITORY / "docs" / "install.md", "<!-- matrix -->", "<!-- /matrix -->"
-CELLS = (("3.1", "3.11"), ("3.1", "3.13"), ("3.2", "3.12"), ("3.2", "3.13"), ("3.3", "3.11"), ("3.3", "3.13"))
+CELLS = tuple((release.minor, python) for release in RELEASES for python in ("3.11", "3.12", "3.13"))
 
 
 @dataclass(frozen=True, slots=True)
