@@ -100,11 +100,11 @@ def _shown(sight: Sight | None, *, without_times: bool) -> Any:
 
 
 def _unlike(ours: Any, theirs: Any, around: int = 60) -> str:
-    """The first place where two values differ."""
+    """The first place where two values differ, with the first sentences of pages."""
     a, b = repr(ours), repr(theirs)
     place = next((n for n, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
-    part = slice(max(0, place - around), place + around)
-    return f"...{a[part]}... against ...{b[part]}..."
+    said = ((one[max(0, place - around) :][: 2 * around], re.findall("<p[^>]*>([^<]+)", one)[:2]) for one in (a, b))
+    return " against ".join(f"...{part}... {sentences or ''}".rstrip() for part, sentences in said)
 
 
 # -- the database -----------------------------------------------------------------------------------------------------
