@@ -112,6 +112,27 @@ def removed_why(tx: Connection, model_id: int) -> str | None:
     return found
 
 
+def lost_candidates(tx: Connection) -> dict[int, set[int]]:
+    """First data version of a training part to the candidates whose models, trained on it, have all lost their files.
+
+    After a new validation set they cannot be measured, and are trained again.
+    """
+    of_part = "coalesce(v.same_training_as, v.id)"
+    trained = "work.models m JOIN work.trials t ON t.id = m.trial_id AND t.reevaluates IS NULL"
+    found = rows(
+        tx,
+        f"SELECT DISTINCT {of_part} AS part, t.candidate_id FROM {trained} "
+        "JOIN work.data_versions v ON v.id = t.data_version_id WHERE m.removed_at IS NOT NULL AND NOT EXISTS ("
+        "SELECT FROM work.trials k JOIN work.models f ON f.trial_id = k.id AND f.removed_at IS NULL "
+        "JOIN work.data_versions w ON w.id = k.data_version_id WHERE k.candidate_id = t.candidate_id "
+        f"AND k.reevaluates IS NULL AND coalesce(w.same_training_as, w.id) = {of_part})",
+    )
+    lost: dict[int, set[int]] = {}
+    for r in found:
+        lost.setdefault(r.part, set()).add(r.candidate_id)
+    return lost
+
+
 def forget_curves(tx: Connection, days: float) -> int:
     """Remove learning curves of a thousand trials at most; how many points that were.
 

@@ -11,7 +11,7 @@ from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull, Qu
 from easeml_core.store.tables.decisions import Menu
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Container, Iterable, Mapping, Sequence
     from datetime import datetime
 
     from easeml_core.entities import Study, Tenant
@@ -120,12 +120,14 @@ def runnable_candidates(
     results: Mapping[Version, Sequence[Result]],
     *,
     training_parts: Mapping[int, int] = MappingProxyType({}),
+    lost: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> dict[int, Menu]:
     """Return the candidates of each active study that the scheduler sees, in their order: arm k is the k-th of them.
 
     A withdrawn candidate is left out on the present data, so that it is not repeated blindly; a retry after a failure
     of the task brings it back (``retry.py``). A candidate that ran, or runs, on an earlier version with the same
-    training part is left out until its model is evaluated again: otherwise it would be trained twice.
+    training part is left out until its model is evaluated again: otherwise it would be trained twice. One whose model
+    has lost its file is trained again.
 
     Args:
         active: The studies that may get trials.
@@ -133,6 +135,7 @@ def runnable_candidates(
         versions: Study id to its newest data version.
         results: Of ``results_by_version``.
         training_parts: Of ``easeml_core.store.tables.studies.training_parts``.
+        lost: Of ``easeml_core.store.retention.lost_candidates``.
     """
     alike: dict[int, list[int]] = {}
     for version, part in training_parts.items():
@@ -146,7 +149,8 @@ def runnable_candidates(
                 r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn and not r.is_replaced
             }
             if version in training_parts:
-                gone |= _trained_before(study.id, version, results, alike[training_parts[version]])
+                part = training_parts[version]
+                gone |= _trained_before(study.id, version, results, alike[part]).difference(lost.get(part, ()))
             left = _without(menu, gone)
             if left.ids:
                 arms[study.id] = left

@@ -23,6 +23,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
+from easeml_core.store import retention
 from easeml_core.store.tables import decisions, studies
 
 if TYPE_CHECKING:
@@ -132,7 +133,8 @@ class Memory:
         menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
         names = {number: name for menu in menus.values() for number, name in zip(menu.ids, menu.names, strict=True)}
         names |= decisions.candidate_names(tx, sorted(past_candidates(active, versions, results) - names.keys()))
-        menus = runnable_candidates(active, menus, versions, results, training_parts=studies.training_parts(tx))
+        parts, lost = studies.training_parts(tx), retention.lost_candidates(tx)
+        menus = runnable_candidates(active, menus, versions, results, training_parts=parts, lost=lost)
         owners = {t.name: t for t in studies.list_tenants(tx)}
         problem = build_problem(
             active,

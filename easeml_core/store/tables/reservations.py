@@ -76,7 +76,9 @@ def reserve_open(
 _UNTRIED = """c.withdrawn_at IS NULL AND NOT EXISTS (SELECT FROM work.trials t WHERE t.candidate_id = c.id AND (
           t.data_version_id = newest.id OR t.data_version_id IN (
             SELECT id FROM work.data_versions e WHERE e.study_id = newest.study_id
-            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)))"""
+            AND coalesce(e.same_training_as, e.id) = newest.same_training_as)
+          AND NOT EXISTS (SELECT FROM work.models m
+            WHERE m.trial_id = coalesce(t.reevaluates, t.id) AND m.removed_at IS NOT NULL)))"""
 
 _CHOSEN = """
 chosen AS (

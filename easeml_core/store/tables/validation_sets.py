@@ -147,7 +147,8 @@ def split_message(tx: Connection, study_id: int) -> str | None:
 REMEASURE_TRIES = 2
 """Unrequested evaluations of a model on a validation part; after that its candidate counts as failed on it."""
 
-# Only of the newest data, only where its training part is older, and only candidates that it does not know.
+# Only of the newest data, only where its training part is older, and only candidates that it does not know. A model
+# whose file was removed cannot be measured: its candidate is trained again (``retention.lost_candidates``).
 _WAITING = """
 FROM (SELECT DISTINCT ON (study_id) id, study_id, version, artifact, same_training_as FROM work.data_versions
       ORDER BY study_id, version DESC) n
@@ -156,6 +157,7 @@ JOIN work.data_versions e ON e.study_id = n.study_id AND e.id <> n.id
 JOIN work.trials t ON t.data_version_id = e.id AND t.reevaluates IS NULL
 JOIN work.studies s ON s.id = n.study_id
 WHERE NOT EXISTS (SELECT FROM work.trials x WHERE x.candidate_id = t.candidate_id AND x.data_version_id = n.id)
+  AND NOT EXISTS (SELECT FROM work.models m WHERE m.trial_id = t.id AND m.removed_at IS NOT NULL)
   AND s.state <> 'ARCHIVED' AND (CAST(:study_id AS bigint) IS NULL OR n.study_id = :study_id)
 """
 # The quality is what a worker claims: it orders the models of a study, never the studies, which take turns. Nor can a

@@ -117,6 +117,18 @@ def test_the_best_models_row_of_the_new_set_is_not_pruned(replaced: Any) -> None
     assert not removed & {best.model_id, lab.models["full"]["good"]}
 
 
+@pytest.mark.usefixtures("at_home")
+def test_what_has_lost_its_file_is_trained_again_and_not_counted_as_failed(lab: Any, bring: Any) -> None:
+    lab.as_superuser("UPDATE work.models SET created_at = created_at - interval '40 days'")
+    prune(lab.referee, keep=1, days=30.0)
+    replace(lab, bring())
+    done = remeasure(lab.referee, lab.artifacts, "full")
+    assert ([m.candidate for m in done.measured], done.failed, done.left) == (["good"], (), 0)
+    with lab.worker.begin() as tx:
+        assert outlook(tx, ["full"]).untried == len(KINDS) + 2
+    assert set(suggested(lab)) == KINDS | {"worse", "rare"}
+
+
 def test_nothing_waits_where_no_set_was_replaced(lab: Any) -> None:
     assert measure_next(lab.referee, lab.artifacts) is None
     assert remeasure(lab.referee, lab.artifacts, "full").measured == ()
