@@ -96,6 +96,8 @@ class Site:
     queue_of: Callable[[Store], Queue] = field(default=lambda _store: NO_QUEUE)
     tabs: Sequence[Tab] = ()
     study_tabs: Sequence[Tab] = ()
+    _kept: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
+    # A field, so that what is set before `create_app` copies the site with its tabs still holds afterwards.
 
     @cached_property
     def service(self) -> Service:
@@ -113,10 +115,6 @@ class Site:
             self._kept.setdefault(kind, (make or kind)())  # of two that come at once, the first one is kept
         found: State = self._kept[kind]
         return found
-
-    @cached_property
-    def _kept(self) -> dict[type, Any]:
-        return {}
 
     def page(
         self, request: Request, viewer: Viewer, template: str, /, *, status: int = 200, **shown: Any

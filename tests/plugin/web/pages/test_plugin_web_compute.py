@@ -10,11 +10,15 @@ import pytest
 from device_rows import add_reasons, add_study, add_trial
 from hypothesis import given
 from hypothesis import strategies as st
+from page_client import Client
 
+from easeml_airflow.web.app import create_app
 from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_of
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
 from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
+from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.site import Site
 from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.errors import ConcurrentUpdateError, StateError
@@ -356,6 +360,15 @@ def test_a_history_that_is_too_long_names_the_command_and_is_not_tried_again(pas
             backtests.run(past.worker)
     kept = backtests.last()
     assert backtest_of(kept, show_policy(past.worker)).is_too_long
+
+
+def test_a_limit_that_is_set_on_the_site_holds_in_the_application(past):
+    operator = Viewer("ada", frozenset({Role.OPERATOR}), lambda _study, _tenant, *, write: True)
+    site = Site(lambda: past.worker, lambda: past.artifacts, lambda: past.referee, lambda: operator)
+    site.one(Backtests).longest_seconds = -1
+    answer = Client(create_app(site, require_login=lambda: None)).post("/compute/backtest")
+    assert answer.status_code == 409
+    assert "takes longer than -1 s to replay" in answer.text
 
 
 def test_two_do_not_replay_at_once(two):
