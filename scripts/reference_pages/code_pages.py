@@ -72,6 +72,8 @@ def classes_page() -> str:
     assets = import_module("easeml_airflow.assets")
     parts.append("## Assets\n\n`from easeml_airflow.assets import ...`")
     parts += [class_section(getattr(assets, name)) for name in ASSETS]
+    parts.append("## Pods\n\n`from easeml_airflow.operators.pods import ...`")
+    parts.append(class_section(import_module("easeml_airflow.operators.pods").device_pod))
     parts.append("## Base classes\n\nWhat operators and sensors take besides their own arguments.")
     parts += [class_section(getattr(import_module(module), name)) for module, name in BASES]
     return "\n\n".join(parts) + "\n"
