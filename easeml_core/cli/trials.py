@@ -234,5 +234,50 @@ def run(
         raise SystemExit(1)
 
 
+@device.command("list", epilog=example("easeml device list --kind gpu"))
+@click.option("--kind", help="Of this kind only, as candidates name it.")
+@database_option
+@json_option
+def list_devices(kind: str | None, database: str | None, as_json: bool) -> None:
+    """Show the live devices: host, kind, memory, and how many slots are free.
+
+    A device is listed while a task, a stream or `easeml device announce` on its host announces it, and for 90 seconds
+    after the last heartbeat. A tenant's login sees the devices of its tenants.
+    """
+    from easeml_core.services.trials import devices
+
+    found = devices.list_devices(open_store(database), kind=kind)
+    if as_json:
+        show_json(found)
+        return
+    columns = {"Host": "host", "Device": "name", "Kind": "kind", "Model": "model", "Memory MiB": "memory_mb"}
+    columns |= {"Driver": "driver", "Slots": "slots", "Held": "held", "Silent s": "silent_seconds"}
+    show_table("Devices", columns, found)
+    kinds = {one.kind: sum(d.free for d in found if d.kind == one.kind) for one in found}
+    free = ", ".join(f"{count} of kind {name}" for name, count in sorted(kinds.items()))
+    click.echo(
+        f"free slots: {free}" if free else "no device is live: one announces itself when a task or stream starts"
+    )
+
+
+@device.command(epilog=example("easeml device announce --device gpu"))
+@click.option("--device", "kind", help="Kind of the devices, as candidates name it; default: gpu or cpu.")
+@click.option("--slot", metavar="cpu|cuda|cuda:N", help="Which of this machine; default: its GPUs, else its processor.")
+@database_option
+@json_option
+def announce(kind: str | None, slot: str | None, database: str | None, as_json: bool) -> None:
+    """Announce the devices of this host until SIGINT or SIGTERM, so that they are listed also while nothing trains."""
+    from easeml_core.services.trials.devices import announce_host
+
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    found = announce_host(open_store(database), kind=kind, slot=slot, should_stop=stop.wait, log=_tell)
+    if as_json:
+        show_json(found)
+    else:
+        click.echo("the announcements have ended; the devices are listed until they were silent for 90 s")
+
+
 def _tell(line: str) -> None:
     click.echo(line, err=True)

@@ -134,6 +134,18 @@ class Client:
 
         return frame_of_records(archived_studies(self.store), ArchivedStudy)
 
+    def devices(self) -> Any:
+        """Return a pandas DataFrame with the live devices that the login may see, one row each.
+
+        Raises:
+            InvalidInputError: pandas is not installed.
+            StoreError: The database cannot be reached, or refuses the login.
+        """
+        from easeml_core.services.trials.devices import list_devices
+        from easeml_core.store.tables.devices import RegisteredDevice
+
+        return frame_of_records(list_devices(self.store), RegisteredDevice)
+
     def study(self, name: str) -> StudyClient:
         """Return one study; ``NAME@NUMBER`` is an archived one whose name another study has taken.
 

@@ -162,6 +162,7 @@ TENANTS = {
     "assessments": Access(OF_TENANT),
     "study_changes": Access(OF_STUDY),
     "audit": Access(OF_TENANT),
+    "devices": Access("{table}.tenants && (SELECT work.my_tenants())::bigint[]"),
 }
 """Table -> what a tenant's login may do with it."""
 
@@ -220,6 +221,8 @@ DEVICES = {
     "observations": Access(ALL_ROWS, adds=_OBSERVATION, adding=WITH_END),
     "models": Access(ALL_ROWS, adds=_MODEL, adding=WITH_END),
     "predictions": Access(ALL_ROWS, adds="model_id part labels", adding=_PREDICTED),
+    # The provider's; a tenant's own devices train for that tenant alone.
+    "devices": Access("{table}.tenants = '{}'"),
 }
 """Table -> what the role ``easeml_device``, and a login of one worker, may do with it."""
 
@@ -229,7 +232,7 @@ SCHEDULERS = {
     for name in (
         *_COMMON,
         *("curves", "rungs", "observations", "models", "catalogue", "catalogue_changes"),
-        *("selection_settings", "production", "tenant_logins", "change_requests"),
+        *("selection_settings", "production", "tenant_logins", "change_requests", "devices"),
     )
 } | {
     "suggestion_requests": Access(
@@ -266,6 +269,7 @@ _FUNCTIONS = {
     "queue_place(bigint, integer)": (TENANT, DEVICE, SCHEDULER, VIEWER, PERSON),
     "claim_trial(bigint, text, text, jsonb)": (TENANT, DEVICE),
     "cancel_trial(bigint)": (TENANT, PERSON),
+    "announce_device(text, text, text, text, text, integer, text, integer, integer)": (TENANT, DEVICE),
     "set_study_paused(bigint, boolean)": (TENANT, PERSON),
     "change_study(bigint, text, text)": (TENANT, PERSON),
     "set_candidate_withdrawn(bigint, text, boolean, text)": (TENANT, PERSON),

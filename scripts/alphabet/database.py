@@ -177,6 +177,13 @@ _TABLES = (
         time="started_at beat_at",
     ),
     *_table(
+        "devices",
+        Letter.INPUT,
+        "A process that trains on open rows announces the devices of its host, at a fixed interval.",
+        input="login tenants host name holder kind model memory_mb driver slots held",
+        time="announced_at beat_at",
+    ),
+    *_table(
         "meter_readings",
         Letter.SYMBOL,
         "There is one row for each released signal, with the step that it used and what the plan leaves.",

@@ -164,6 +164,8 @@ _COMMANDS = (
         """
         backtest
         costs
+        device announce
+        device list
         device run
         scheduler
         explain

@@ -75,6 +75,8 @@ TYPED = {
     "easeml db start": f"{CLI}.operations.database:ServerAddress",
     "easeml db upgrade": f"{CLI}.operations.database:Upgraded",
     "easeml db url": f"{CLI}.operations.database:RoleAddress",
+    "easeml device announce": f"list {STORE}.tables.devices:Device",
+    "easeml device list": f"list {STORE}.tables.devices:RegisteredDevice",
     "easeml device run": f"{SERVICES}.trials.worker:DeviceSummary",
     "easeml doctor": f"list {SERVICES}.operations.doctor:Check",
     "easeml evidence acknowledge": f"list {SERVICES}.evidence.verification:Finding",

@@ -55,6 +55,8 @@ def test_the_commands_are_those_of_the_manual() -> None:
         "db start",
         "db upgrade",
         "db url",
+        "device announce",
+        "device list",
         "device run",
         "doctor",
         "evidence acknowledge",

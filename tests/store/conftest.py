@@ -418,6 +418,11 @@ def world(
         row_registry.hold_rows(tx, [b"r" * 16], meter_set)
     assess_changes(database.worker)
     with database.owner.begin() as tx:
+        change(
+            tx,
+            "INSERT INTO work.devices (login, tenants, host, name, holder, kind, slots, held) "
+            "VALUES ('easeml_worker', '{}', 'gpu-1', 'cuda:0', 'k', 'gpu', 2, 1)",
+        )
         change(tx, "INSERT INTO work.study_changes SELECT id FROM work.studies")
         change(tx, "INSERT INTO work.change_requests (study_id, change) SELECT id, 'resume' FROM work.studies")
         logins.map_login(tx, "easeml_t_world", [t.id for t in studies.list_tenants(tx)])

@@ -77,6 +77,7 @@ WORKER = {
     "work.study_changes": ("", "taken"),  # triggers write it with their owner's rights, and delete what is taken
     "work.heartbeats": ("", ""),
     "work.scheduler_beats": ("", ""),
+    "work.devices": ("", ""),  # work.announce_device writes it, with the caller's login and the database's time
     "work.restarts": ("", ""),
     "work.change_requests": ("", ""),
     "work.tenant_logins": ("", ""),  # the owner alone says whose rows a login has
@@ -129,6 +130,7 @@ REFEREE = {
     "work.study_changes": ("", "taken"),
     "work.heartbeats": (ALL, "beat_at until"),
     "work.scheduler_beats": ("", ""),
+    "work.devices": ("", ""),
     "work.restarts": ("at what", ""),
     "work.tenant_logins": ("", ""),
     "work.change_requests": ("", ""),

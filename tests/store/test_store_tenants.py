@@ -128,6 +128,7 @@ CALLED = {
     "end_sessions": {SCHEDULER},
     "claim_trial": {TENANT, DEVICE},
     "cancel_trial": {TENANT, "easeml_person"},
+    "announce_device": {TENANT, DEVICE, "easeml_worker"},
     "set_study_paused": {TENANT, "easeml_person"},
     "change_study": {TENANT, "easeml_worker", "easeml_referee", "easeml_person"},
     "set_candidate_withdrawn": {TENANT, "easeml_worker", "easeml_referee", "easeml_person"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -12,9 +13,10 @@ from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables.decisions import list_settings
+from easeml_core.store.tables.devices import live_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from easeml_core.store.database import Store
     from easeml_core.store.queries.compute import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         TenantUse,
         WaitingTrial,
     )
+    from easeml_core.store.tables.devices import RegisteredDevice
 
 WINDOWS = {
     "6h": (timedelta(hours=6), 36),
@@ -119,6 +122,9 @@ class ComputeReport:
         shares: Device time by tenant, most first, that of all unseen tenants last.
         gains: Gains promised by choices, newest first.
         prices: Prices of compute, oldest first; the last one is in force.
+        devices: The live devices of the registry; None for viewers who do not see all studies, to whom the names of
+            hosts are not shown.
+        free: Free slots of the live devices by kind.
     """
 
     since: datetime
@@ -133,6 +139,8 @@ class ComputeReport:
     shares: list[Share]
     gains: list[PromisedGain]
     prices: list[Price]
+    devices: list[RegisteredDevice] | None
+    free: Mapping[str, int]
 
 
 def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None = None) -> ComputeReport:
@@ -150,6 +158,7 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
     length, buckets = WINDOWS[window]
     since = datetime.now(UTC) - length
     with store.begin() as tx:
+        registered = live_devices(tx)
         runs = store_compute.runs(tx, since=since, names=studies, limit=MOST_RUNS)
         totals = store_compute.totals(tx, since=since, names=studies)
         lanes = lanes_of(runs, now=totals.read_at)
@@ -169,7 +178,17 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
                 *(Price(s.created_at, _price(s.config)) for s in reversed(list_settings(tx))),
                 Price(totals.read_at, 3600 * current_config(tx).price_per_second),
             ],
+            devices=registered if studies is None else None,
+            free=_free(registered),
         )
+
+
+def _free(devices: Sequence[RegisteredDevice]) -> dict[str, int]:
+    """Return the free slots of the devices by kind."""
+    free: Counter[str] = Counter()
+    for device in devices:
+        free[device.kind] += device.free
+    return dict(sorted(free.items()))
 
 
 def _price(config: JsonObject) -> float:

@@ -33,6 +33,7 @@ from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.telemetry import START_SECONDS, TRIAL_SECONDS, TRIALS_ENDED, span
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
+from easeml_core.services.trials.devices import announced
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
@@ -127,7 +128,8 @@ def run_trial(
     if slot is not None:
         require_slot(slot)  # before the claim: the trial stays available for another worker
     for lease in attempts(store, artifacts, trial_id=trial_id, request_key=request_key, log=log):
-        train(store, artifacts, lease, slot=slot)
+        with announced(store, kind=lease.trial.device, holder=request_key, slot=slot, log=log):
+            train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
 
 

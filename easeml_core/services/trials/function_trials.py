@@ -16,6 +16,7 @@ from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, 
 from easeml_core.files import scratch_folder
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
+from easeml_core.services.trials.devices import announced
 from easeml_core.services.trials.execution import (
     attempts,
     explained,
@@ -94,7 +95,10 @@ def run_routed_trial(
         should_stop=should_stop,
     ):
         try:
-            with handing_back(lease, request_key, should_stop):
+            with (
+                announced(store, kind=lease.trial.device, holder=request_key, slot=slot, log=log),
+                handing_back(lease, request_key, should_stop),
+            ):
                 execute(store, artifacts, lease, executors, slot=slot)
         except TrialStateError:
             if not lease.handed_back:

@@ -32,6 +32,7 @@ from easeml_core.errors import (
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.suggestions import suggester_for
 from easeml_core.services.telemetry import LEASES_LOST
+from easeml_core.services.trials.devices import announced
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
@@ -222,7 +223,9 @@ def run_device(
         poll_seconds=poll_seconds,
         slot=slot,
     )
-    return _summary(device, stream.run(), stream)
+    with announced(store, kind=device, holder=request_key, slot=slot, log=log):
+        reason = stream.run()
+    return _summary(device, reason, stream)
 
 
 @dataclass(slots=True)

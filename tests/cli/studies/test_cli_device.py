@@ -1,12 +1,16 @@
-"""``easeml device run``: what it prints, for people and for programs, and its exit status."""
+"""``easeml device run``, ``list`` and ``announce``: what they print for people and programs, and the exit status."""
 
 from __future__ import annotations
 
 import json
 import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from easeml_core.store.tables.devices import Device, announce_device
+from easeml_core.training.device_detection import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,3 +108,25 @@ def test_what_cannot_be_is_an_error(device: Any) -> None:
         answer = device(*arguments)
         assert answer.status == 2
         assert words in answer.err
+
+
+GPU = Device("host-a", "cuda:0", "gpu", "NVIDIA L4", 23_034, "550.54", slots=3, held=1)
+
+
+def test_the_live_devices_are_listed_with_their_free_slots(ask: Any, database: Any) -> None:
+    assert "no device is live" in ask("device", "list").out
+    with database.worker.begin() as tx:
+        announce_device(tx, GPU, holder="k")
+    found = ask("device", "list").out
+    assert "host-a" in found
+    assert found.endswith("free slots: 2 of kind gpu\n")
+    (one,) = ask("device", "list", "--kind", "gpu", "--json").json
+    assert (one["host"], one["memory_mb"], one["held"], one["login"]) == ("host-a", 23_034, 1, "easeml_worker")
+    assert ask("device", "list", "--kind", "cpu", "--json").json == []
+
+
+def test_a_host_is_announced_until_a_signal_comes(ask: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(threading.Event, "wait", lambda *_: True)
+    answer = ask("device", "announce", "--slot", "cpu", "--device", "cpu-large", "--json")
+    assert f"announcing cpu of {host_name()}: cpu-large" in answer.err
+    assert [(device["name"], device["kind"]) for device in answer.json] == [("cpu", "cpu-large")]

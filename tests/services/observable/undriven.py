@@ -75,6 +75,11 @@ UNDRIVEN: tuple[Undriven, ...] = (
         "scheduler",
     ),
     *_undriven(
+        Kind.COMMAND,
+        "The process writes rows that a device of these worlds writes as well, until a signal ends it.",
+        "device announce",
+    ),
+    *_undriven(
         Kind.COLUMN,
         "The table has no rows: the role of these worlds suggests by itself and files no request.",
         "work.scheduler_beats.*",

@@ -34,6 +34,7 @@ from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
 from easeml_core.store.queries.compute import DeviceRun, WaitingTrial, history_stamp
 from easeml_core.store.rows import change
+from easeml_core.store.tables.devices import Device, announce_device
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
 
@@ -72,6 +73,18 @@ def test_an_operator_sees_who_runs_where_who_waits_and_who_got_what(two, ask_as,
     assert "rivals gets 53 % of its due share, lab 240 %" in read  # 2 of 5 hours for 3 quarters of the weight
     assert "40.0 % of 75.0" in read
     assert 'data-open="d-rivals"' in page.text
+
+
+def test_live_devices_are_shown_to_who_sees_all_studies_and_their_free_slots_to_all(two, ask_as, text_of):
+    device = Device("gpu-host-7", "cuda:1", "gpu", "NVIDIA H100", 81_559, "550.54", 3, 1)
+    with two.worker.begin() as tx:
+        announce_device(tx, device, holder="k")
+    read = text_of(ask_as("ada", "operator").get("/compute").text)
+    assert "Free slots: 2 of kind gpu" in read
+    assert "gpu-host-7 cuda:1 gpu NVIDIA H100 79.6 GiB 550.54 3 2 0 s ago" in read
+    other = text_of(ask_as("vic", rights=of_mine).get("/compute").text)
+    assert "Free slots: 2 of kind gpu" in other
+    assert "gpu-host-7" not in other
 
 
 def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as, text_of):
@@ -207,16 +220,17 @@ def test_trials_that_wait_begin_as_devices_of_their_kind_become_free():
     def wait(kind, seconds):
         return WaitingTrial(1, "mine", "lab", "tree", kind, HOUR, 1, False, None, seconds, False)
 
-    def starts(*waits):
+    def starts(*waits, free=None):
         lanes = [lane("cpu", 10), lane("cpu", None), lane("cuda", 30), lane("cuda", 5)]
-        found = expected_starts(lanes, [wait(kind, seconds) for kind, seconds in waits])
+        found = expected_starts(lanes, [wait(kind, seconds) for kind, seconds in waits], free=free, now=HOUR)
         return [None if start is None else (start - HOUR).total_seconds() / 60 for start in found]
 
     assert starts((None, 60), (None, 60), ("cuda", 60), (None, 60)) == [5, 6, 7, 8]
     assert starts(("cpu", None), ("cpu", 60), (None, 60)) == [10, None, 5]  # what takes who knows how long ends it
     assert starts(("cpu", 600), ("cpu", 600), ("tpu", 60)) == [10, 20, None]
     assert starts(("cpu", 1e300), ("cpu", 60)) == [10, None]
-    assert expected_starts([], [wait(None, 1.0)]) == [None]
+    assert starts(("cpu", 60), ("cpu", 60), ("tpu", 60), free={"tpu": 2, "cpu": 1}) == [0, 1, 0]
+    assert expected_starts([], [wait(None, 1.0)], now=HOUR) == [None]
 
 
 def test_who_sees_all_devices_is_told_when_a_trial_should_begin(two, ask_as, text_of):

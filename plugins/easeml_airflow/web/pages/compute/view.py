@@ -28,29 +28,34 @@ if TYPE_CHECKING:
     from easeml_core.services.selection.policy import PolicyReport
     from easeml_core.services.studies.limits import TenantReport
     from easeml_core.store.queries.compute import DeviceTotals, WaitingTrial
+    from easeml_core.store.tables.devices import RegisteredDevice
 
 
 LONGEST_SECONDS = 1e7
 """Of a prediction that is believed: 116 days."""
 
 
-def expected_starts(lanes: Sequence[Lane], waits: Sequence[WaitingTrial]) -> list[datetime | None]:
+def expected_starts(
+    lanes: Sequence[Lane], waits: Sequence[WaitingTrial], *, free: Mapping[str, int] | None = None, now: datetime
+) -> list[datetime | None]:
     """Return about when each should begin; None where it is unknown.
 
     A device that trains is taken to go on with the next trial of its kind when its present one should end, by the
     predicted cost. One that has taken longer than predicted may be free at any moment, and is left out; what comes
-    after a trial without a predicted cost is left open. Idle devices are unknown.
+    after a trial without a predicted cost is left open. A free slot of the registry takes a trial now.
 
     Args:
         lanes: As of ``services.reports.compute.lanes_of``, of all tenants: a lane serves every tenant.
         waits: As of ``services.reports.compute.compute``, the next first.
+        free: Free slots of the live devices by kind.
+        now: When all of this was read.
     """
-    free: dict[str, list[datetime]] = {}
+    ends = {kind: [now] * min(slots, len(waits)) for kind, slots in (free or {}).items() if slots}
     for lane in lanes:
         end = lane.jobs[-1].expected
         if end is not None:
-            heapq.heappush(free.setdefault(lane.device, []), end)
-    return [_start(wait, free) for wait in waits]
+            heapq.heappush(ends.setdefault(lane.device, []), end)
+    return [_start(wait, ends) for wait in waits]
 
 
 def _start(wait: WaitingTrial, free: dict[str, list[datetime]]) -> datetime | None:
@@ -99,6 +104,21 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Registered:
+    """A live device of the registry."""
+
+    host: str
+    name: str
+    kind: str
+    model: str
+    memory: str
+    driver: str
+    slots: int
+    free: int
+    age: str
+
+
+@dataclass(frozen=True, slots=True)
 class Silent:
     """A trial whose device fell silent."""
 
@@ -132,6 +152,8 @@ class Page:
     gains: Plot | None
     policy: Sequence[tuple[str, str]]
     policy_since: datetime | None
+    devices: Sequence[Registered] | None
+    free: str
 
 
 def keys_of(report: ComputeReport) -> list[str]:
@@ -172,6 +194,8 @@ def page_of(report: ComputeReport, policy: PolicyReport, places: Mapping[str, Pl
         gains=gains_plot(report),
         policy=_policy(policy),
         policy_since=policy.created_at,
+        devices=None if report.devices is None else [_registered(device) for device in report.devices],
+        free=", ".join(f"{slots:,} of kind {kind}" for kind, slots in report.free.items()),
     )
 
 
@@ -222,7 +246,9 @@ def _silent(report: ComputeReport, places: Mapping[str, Place]) -> list[Silent]:
 def _waits(report: ComputeReport, *, is_all: bool) -> list[Wait]:
     """Return the waiting trials, with their start for viewers who see all devices; others see too few of them."""
     rows = report.waits
-    starts = expected_starts(report.lanes, rows) if is_all else [None] * len(rows)
+    starts: list[datetime | None] = [None] * len(rows)
+    if is_all:
+        starts = expected_starts(report.lanes, rows, free=report.free, now=report.now)
     return [_wait(row, start, report.now) for row, start in zip(rows, starts, strict=True)]
 
 
@@ -237,6 +263,21 @@ def _wait(row: WaitingTrial, start: datetime | None, now: datetime) -> Wait:
         age=age_text((now - row.suggested_at).total_seconds()),
         start=start,
         is_far=start is not None and start - now > timedelta(hours=20),
+    )
+
+
+def _registered(device: RegisteredDevice) -> Registered:
+    memory = "" if device.memory_mb is None else f"{device.memory_mb / 1024:,.1f} GiB"
+    return Registered(
+        host=device.host,
+        name=device.name,
+        kind=device.kind,
+        model=device.model or "",
+        memory=memory,
+        driver=device.driver or "",
+        slots=device.slots,
+        free=device.free,
+        age=age_text(device.silent_seconds),
     )
 
 

@@ -1,0 +1,68 @@
+"""Devices of a host: what the driver's tool says, as far as CUDA_VISIBLE_DEVICES and the slot let it be used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from easeml_core.training.device_detection import detected_devices, host_name
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ANSWER = """\
+0, GPU-5a1c, NVIDIA H100 80GB HBM3, 81559, 550.54.15
+1, GPU-77de, NVIDIA H100 80GB HBM3, [N/A], 550.54.15
+2, GPU-77ff, NVIDIA L4, 23034, 550.54.15
+"""
+
+
+@pytest.fixture
+def tool(monkeypatch: Any, tmp_path: Path) -> Any:
+    """Stand in for the driver's tool, the only program on the path."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    def make(answer: str, *, status: int = 0) -> None:
+        (tmp_path / "answer").write_text(answer)
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/answer\nexit {status}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("visible", "slot", "names"),
+    [
+        (None, None, ["cuda:0", "cuda:1", "cuda:2"]),
+        (None, "cuda:2", ["cuda:2"]),
+        (None, "cpu", ["cpu"]),
+        ("2,0", None, ["cuda:2", "cuda:0"]),
+        ("2,0", "cuda:1", ["cuda:0"]),  # the second of those that this process sees
+        ("GPU-5a, 9, 1", "cuda", ["cuda:0"]),  # CUDA stops at the first name that it does not know
+        ("GPU-77", None, ["cpu"]),  # two GPUs: none
+        ("", None, ["cpu"]),
+        ("-1", None, ["cpu"]),
+    ],
+)
+def test_the_devices_are_those_that_cuda_shows(
+    tool: Any, monkeypatch: Any, visible: str | None, slot: str | None, names: list[str]
+) -> None:
+    tool(ANSWER)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert [device.name for device in detected_devices(slot)] == names
+
+
+def test_a_gpu_has_what_its_driver_says_and_a_host_without_one_its_processor(tool: Any) -> None:
+    tool(ANSWER)
+    first, second, _ = detected_devices()
+    assert (first.host, first.model, first.memory_mb) == (host_name(), "NVIDIA H100 80GB HBM3", 81559)
+    assert (first.driver, first.slots, second.memory_mb) == ("550.54.15", 1, None)
+    for answer, status in (("No devices were found\n", 0), (ANSWER, 9)):
+        tool(answer, status=status)
+        (processor,) = detected_devices()
+        assert processor.name == "cpu"
+        assert processor.slots >= 1
+        assert processor.memory_mb is not None

@@ -1,0 +1,103 @@
+"""The registry of devices: slots that are held and given back, silence by the database's clock, and who sees what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from sqlalchemy.exc import DBAPIError
+from test_store_tenants import Doors, doors
+
+from easeml_core.errors import EasemlError
+from easeml_core.store.rows import change, rows
+from easeml_core.store.tables.devices import SILENT_SECONDS, Device, announce_device, live_devices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from easeml_core.store.database import Store
+
+    Ask = Callable[..., list[tuple[Any, ...]]]
+
+__all__ = ["doors"]
+
+GPU = Device("host-a", "cuda:0", "gpu", "NVIDIA L4", 23_034, "550.54", slots=2, held=1)
+IDLE = replace(GPU, held=0)
+
+
+def announce(store: Store, device: Device, holder: str = "") -> None:
+    with store.begin() as tx:
+        announce_device(tx, device, holder=holder)
+
+
+def seen(store: Store, kind: str | None = None) -> list[tuple[str, str, int]]:
+    with store.begin() as tx:
+        return [(d.host, d.kind, d.free) for d in live_devices(tx, kind=kind)]
+
+
+def test_slots_are_held_by_each_process_once_and_given_back(database: Any) -> None:
+    store = database.worker
+    announce(store, IDLE)
+    for _ in range(2):  # a heartbeat is no second holder
+        announce(store, GPU, "night/1")
+    assert seen(store) == [("host-a", "gpu", 1)]
+    announce(store, replace(GPU, slots=3), "night/2")  # set up anew with more slots
+    assert seen(store) == [("host-a", "gpu", 1)]
+    announce(store, replace(IDLE, slots=3), "night/1")
+    assert seen(store) == [("host-a", "gpu", 2)]
+    announce(store, replace(GPU, host="host-b", kind="l4"), "night/3")
+    assert seen(store, "gpu") == [("host-a", "gpu", 2)]
+    with store.begin() as tx:  # no row is left of who has ended
+        assert [r.holder for r in rows(tx, "SELECT holder FROM work.devices ORDER BY 1")] == ["", "night/2", "night/3"]
+
+
+def test_a_silent_device_is_gone_and_takes_no_slot_of_the_others(database: Any) -> None:
+    announce(database.worker, GPU, "killed")
+    announce(database.worker, GPU, "alive")
+    assert seen(database.worker) == [("host-a", "gpu", 0)]
+
+    def silence(holder: str, seconds: float) -> None:
+        with database.owner.begin() as tx:
+            change(
+                tx,
+                "UPDATE work.devices SET announced_at = announced_at - interval '1 day', "
+                "beat_at = clock_timestamp() - make_interval(secs => :seconds) WHERE holder = :holder",
+                seconds=seconds,
+                holder=holder,
+            )
+
+    silence("killed", SILENT_SECONDS - 30)
+    assert seen(database.worker) == [("host-a", "gpu", 0)]
+    silence("killed", SILENT_SECONDS + 1)
+    assert seen(database.worker) == [("host-a", "gpu", 1)]
+    silence("alive", SILENT_SECONDS + 1)
+    assert seen(database.worker) == []
+    silence("killed", 3601)
+    announce(database.worker, GPU, "alive")
+    with database.worker.begin() as tx:
+        assert [r.holder for r in rows(tx, "SELECT holder FROM work.devices")] == ["alive"]
+
+
+@pytest.mark.own_database
+def test_a_login_sees_and_announces_for_itself_alone(doors: Doors, database: Any, ask: Ask) -> None:
+    """The victim's tenant has a device, the provider has one, and one was announced by the world of rows."""
+    ask(
+        "INSERT INTO work.devices (login, tenants, host, name, holder, kind, slots, held) "
+        "VALUES ('easeml_t_victim', ARRAY[1], 'victims-host', 'cpu', '', 'cpu', 1, 0)"
+    )
+    for store, host in ((doors.tenant, "own"), (doors.device, "providers")):
+        announce(store, replace(GPU, host=host), "same key")
+    assert seen(doors.tenant) == [("own", "gpu", 1)]
+    assert seen(doors.device) == [("gpu-1", "gpu", 1), ("providers", "gpu", 1)]
+    assert {host for host, _, _ in seen(doors.scheduler)} == {"gpu-1", "own", "providers", "victims-host"}
+    # Under another login's host, name and key it makes a separate row, and frees nothing.
+    announce(doors.tenant, replace(IDLE, host="providers"), "same key")
+    assert seen(doors.device) == [("gpu-1", "gpu", 1), ("providers", "gpu", 1)]
+    ask(
+        "INSERT INTO work.devices (login, tenants, host, name, holder, kind, slots, held) "
+        "SELECT 'easeml_t_mallory', '{}', 'h' || n, 'cpu', '', 'cpu', 1, 0 FROM generate_series(1, 5000) n"
+    )
+    with pytest.raises((DBAPIError, EasemlError), match="at most 5000 devices"):
+        announce(doors.tenant, replace(IDLE, host="one more"))
+    announce(doors.device, IDLE)
