@@ -19,6 +19,7 @@ from easeml_core.cli.connection import (
     wait_for_answer,
 )
 from easeml_core.cli.operations.archive import ARTIFACT_COMMANDS, STUDY_COMMANDS, TENANT_COMMANDS, show_archived
+from easeml_core.cli.operations.artifacts import FILE_COMMANDS
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import counted
@@ -231,10 +232,10 @@ def _show_sql(sql: tuple[str, ...]) -> None:
 
 @click.group("artifacts", epilog=example("easeml artifacts move --dry-run"))
 def artifacts_group() -> None:
-    """Files of models, programs and open data: moved to their tenants' folders."""
+    """Files of models, programs and open data: counted, checked, removed, and moved to their tenants' folders."""
 
 
-for _command in ARTIFACT_COMMANDS:
+for _command in (*ARTIFACT_COMMANDS, *FILE_COMMANDS):
     artifacts_group.add_command(_command)
 
 
@@ -279,7 +280,8 @@ def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | Non
 
     Models, data, feeds, programs of candidates, released sets and checkpoints of trials that have not ended are named.
     A program that was packed and that no candidate names for so long is removed, too; pack it again, its reference
-    stays the same.
+    stays the same. In an object store a file is put aside first, and goes with a sweep a day later, unless a row names
+    it by then; uploads that were interrupted for so long are given up.
     """
     from easeml_core.services.operations.tenant_files import sweep_files
 
@@ -291,6 +293,11 @@ def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | Non
     for one in done.orphans:
         click.echo(f"{one.path}: {one.bytes:,} bytes, {one.days:,.1f} days old")
     click.echo(f"{counted(len(done.orphans), 'file')} that no row names, {done.removed:,} removed")
+    if done.trashed or done.restored or done.uploads:
+        click.echo(
+            f"put aside earlier: {done.trashed:,} to remove, {done.restored:,} to restore; interrupted uploads: "
+            f"{done.uploads:,}"
+        )
 
 
 _MOST_COLUMNS = 20

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ArtifactError
+from easeml_core.errors import ArtifactError, counted
 from easeml_core.remote.download import download
+from easeml_core.remote.traffic import count, traffic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,13 +103,57 @@ class EntryReport:
 
 
 @typed_record
+class TrafficReport:
+    """What has gone through the cache of this machine.
+
+    Attributes:
+        hits: Uses of files that were there.
+        misses: Uses of files that were brought here first.
+        fetched_megabytes: Came over the network.
+        fetched_megabytes_per_second: How fast, waiting included; None where nothing came.
+        sent_megabytes: Went to object stores.
+        sent_megabytes_per_second: How fast; None where nothing went.
+        resumed_megabytes: Of interrupted uploads, which did not have to be sent again.
+    """
+
+    hits: int
+    misses: int
+    fetched_megabytes: float
+    fetched_megabytes_per_second: float | None
+    sent_megabytes: float
+    sent_megabytes_per_second: float | None
+    resumed_megabytes: float
+
+    def __str__(self) -> str:
+        """Say it in one line."""
+        down, up = (
+            "" if speed is None else f" at {speed:,.1f} MB/s"
+            for speed in (self.fetched_megabytes_per_second, self.sent_megabytes_per_second)
+        )
+        resumed = f", {self.resumed_megabytes:,.1f} MB resumed" if self.resumed_megabytes else ""
+        return (
+            f"{counted(self.hits, 'hit')}, {counted(self.misses, 'miss', 'misses')}; {self.fetched_megabytes:,.1f} MB "
+            f"fetched{down}, {self.sent_megabytes:,.1f} MB sent{up}{resumed}"
+        )
+
+
+@typed_record
 class CacheReport:
-    """The answer of ``easeml cache show``; sizes in megabytes."""
+    """The answer of ``easeml cache show``; sizes in megabytes.
+
+    Attributes:
+        folder: The cache.
+        megabytes: All entries together.
+        limit_megabytes: What they may take.
+        entries: The entries, the longest unused first.
+        traffic: Hits, misses, bytes and seconds since the folder was made.
+    """
 
     folder: Path
     megabytes: float
     limit_megabytes: float
     entries: list[EntryReport]
+    traffic: TrafficReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +194,11 @@ class FileCache:
             ArtifactError: The folder is not this account's alone, or the content is not what the key says.
         """
         self._make()
+        is_hit = True
         while (file := self._opened(wanted)) is None:
+            is_hit = False
             self._fill(wanted, teller)
+        self.count(hits=int(is_hit), misses=int(not is_hit))
         with file:
             os.utime(file.fileno())
             yield self.folder / wanted.key
@@ -180,7 +228,25 @@ class FileCache:
             for entry in self.entries()
         ]
         megabytes = sum(entry.megabytes for entry in entries)
-        return CacheReport(self.folder, megabytes, self.limit / 1e6, entries)
+        return CacheReport(self.folder, megabytes, self.limit / 1e6, entries, self.traffic())
+
+    def traffic(self) -> TrafficReport:
+        """Return what has gone through the cache."""
+        found = traffic_of(self.folder)
+        return TrafficReport(
+            hits=found.hits,
+            misses=found.misses,
+            fetched_megabytes=found.fetched_bytes / 1e6,
+            fetched_megabytes_per_second=_speed(found.fetched_bytes, found.fetch_seconds),
+            sent_megabytes=found.sent_bytes / 1e6,
+            sent_megabytes_per_second=_speed(found.sent_bytes, found.send_seconds),
+            resumed_megabytes=found.resumed_bytes / 1e6,
+        )
+
+    def count(self, **more: float) -> None:
+        """Add to the figures of ``traffic``, by the names of ``traffic.Traffic``."""
+        self._make()
+        count(self.folder, **more)
 
     def is_used(self, entry: CacheEntry) -> bool:
         """Whether some process uses or downloads an entry."""
@@ -230,8 +296,11 @@ class FileCache:
             if (self.folder / wanted.key).exists():  # it became whole between our look and this new, empty part
                 path.unlink()
                 return
-            resumed = part.seek(0, 2) > 0
-            download(remote, about, part, most=wanted.most, teller=teller)
+            resumed, began, before = part.seek(0, 2) > 0, time.monotonic(), teller.fetched
+            try:
+                download(remote, about, part, most=wanted.most, teller=teller)
+            finally:
+                self.count(fetched_bytes=teller.fetched - before, fetch_seconds=time.monotonic() - began)
             part.seek(0)
             if wanted.sha256 not in (None, hashlib.file_digest(part, "sha256").hexdigest()):
                 part.truncate(0)
@@ -276,6 +345,11 @@ class FileCache:
         with os.fdopen(os.open(self.folder / _LEDGER, _WRITE, 0o600), "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _speed(size: int, seconds: float) -> float | None:
+    """Megabytes a second; None where nothing went."""
+    return size / 1e6 / seconds if size and seconds else None
 
 
 def _locked(file: BufferedRandom) -> bool:

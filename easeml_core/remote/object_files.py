@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.remote.files import PERMANENT, About
+from easeml_core.remote.files import About
+from easeml_core.remote.object_faults import as_os_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from easeml_core.remote.urls import Address
 
 PIECE = 8 << 20
+_CONNECT_SECONDS = 10
 
 _VERSION = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "updated", "mtime", "created")
 """What tells versions of a file apart, as the packages behind fsspec call it."""
@@ -34,28 +36,23 @@ def filesystem(protocol: str) -> Any:
         InvalidInputError: If fsspec or the package behind the protocol is not installed.
     """
     if importlib.util.find_spec("fsspec") is None:
-        message = f"addresses of {protocol}:// need the package fsspec: pip install 'easeml-airflow[remote]'"
+        message = (
+            f"addresses of {protocol}:// need the package fsspec: pip install 'easeml-airflow[{_extra(protocol)}]'"
+        )
         raise InvalidInputError(message)
+    # Without it a host that drops packets is waited for a minute, five times.
+    options: dict[str, Any] = {"config_kwargs": {"connect_timeout": _CONNECT_SECONDS}} if protocol == "s3" else {}
     try:
-        return importlib.import_module("fsspec").filesystem(protocol, use_listings_cache=False)
+        return importlib.import_module("fsspec").filesystem(protocol, use_listings_cache=False, **options)
     except ImportError as error:
         message = f"addresses of {protocol}:// need one more package beside fsspec: {error}"
+        if protocol == "s3":
+            message += "; pip install 'easeml-airflow[s3]'"
         raise InvalidInputError(message) from error
 
 
-@contextmanager
-def as_os_errors() -> Iterator[None]:
-    """Let errors of whatever package stands behind fsspec out as OSError, told by their kind alone.
-
-    Their words may hold signed addresses.
-    """
-    try:
-        yield
-    except PERMANENT:
-        raise
-    except Exception as error:  # each package behind fsspec raises its own kinds
-        message = f"the object store answers with {type(error).__name__}"
-        raise OSError(message) from error
+def _extra(protocol: str) -> str:
+    return "s3" if protocol == "s3" else "remote"
 
 
 @dataclass(frozen=True, slots=True)

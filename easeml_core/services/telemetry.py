@@ -128,6 +128,10 @@ TRIALS_ENDED = Instrument(
 TRIAL_SECONDS = Instrument("easeml.trial.duration", "histogram", "s", "Device time of a trial, without its start.")
 START_SECONDS = Instrument("easeml.trial.start", "histogram", "s", "Time until a trial's process has its libraries.")
 LEASES_LOST = Instrument("easeml.leases.lost", "counter", "{lease}", "Trials that were taken from this process.")
+ARTIFACT_USES = Instrument(
+    "easeml.artifacts.uses", "counter", "{use}", "Data of trials: from this machine's cache, or fetched.", ("source",)
+)
+ARTIFACT_BYTES = Instrument("easeml.artifacts.fetched", "counter", "By", "Data of trials that came over the network.")
 WAITS_PENDING = Instrument(
     "easeml.waits.pending", "level", "{wait}", "Waits of tasks, and asset watchers, in this triggerer.", ("question",)
 )
@@ -150,7 +154,7 @@ PAGE_SECONDS = Instrument(
 PAGE_STREAMS = Instrument("easeml.page.streams", "level", "{stream}", "Streams of events that pages have open.")
 
 MEASURED = (
-    *(DECISION_SECONDS, TRIALS_ENDED, TRIAL_SECONDS, START_SECONDS, LEASES_LOST),
+    *(DECISION_SECONDS, TRIALS_ENDED, TRIAL_SECONDS, START_SECONDS, LEASES_LOST, ARTIFACT_USES, ARTIFACT_BYTES),
     *(WAITS_PENDING, WAITS_ENDED, RECONNECTS, PAGE_REQUESTS, PAGE_SECONDS, PAGE_STREAMS),
 )
 """Everything that a process measures."""

@@ -187,7 +187,9 @@ _COMMANDS = (
         """
         artifacts move
         artifacts prune
+        artifacts status
         artifacts sweep
+        artifacts verify
         cache clear
         cache show
         candidate add

@@ -56,6 +56,8 @@ TYPED = {
     "XCom of WaitingSubmissionsOperator": f"list {STORE}.tables.models:WaitingSubmission",
     "easeml alerts": f"list {STORE}.tables.releases:Alert",
     "easeml artifacts prune": f"{SERVICES}.models.retention:PrunedModels",
+    "easeml artifacts status": f"{SERVICES}.operations.artifact_checks:ArtifactStatus",
+    "easeml artifacts verify": f"{SERVICES}.operations.artifact_checks:VerifiedFiles",
     "easeml audit": f"list {SERVICES}.reports.audit:AuditEvent",
     "easeml backtest": f"{SERVICES}.selection.backtest:BacktestReport",
     "easeml cache clear": f"{CLI}.operations.cache:Cleared",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[2]
 TARGET = REPOSITORY / "constraints.txt"
 AIRFLOW = f"apache-airflow=={RELEASES[-1].version}"
-OF_USERS = ("boosting", "demo", "embedded", "images", "metrics", "mlflow", "parquet", "plot", "remote")
+OF_USERS = ("boosting", "demo", "embedded", "images", "metrics", "mlflow", "parquet", "plot", "remote", "s3")
 """Extras whose versions are pinned beside an older Airflow."""
 OLDEST_PYTHON = "3.11"
 FOR_TORCH = "setuptools>=77"  # torch wants it, nothing else does

@@ -43,7 +43,7 @@ class Cleared:
 @folder_option
 @json_option
 def show(folder: Path | None, as_json: bool) -> None:
-    """Show size, limit (EASEML_CACHE_LIMIT_MB) and entries, the longest unused first."""
+    """Show size, limit (EASEML_CACHE_LIMIT_MB), entries, the longest unused first, hits and bandwidth."""
     from easeml_core.remote.cache import FileCache
 
     found = FileCache(folder)
@@ -54,6 +54,7 @@ def show(folder: Path | None, as_json: bool) -> None:
     click.echo(f"{contents.folder}: {contents.megabytes:,.1f} of {contents.limit_megabytes:,.0f} MB")
     columns = {"Entry": "key", "MB": "megabytes", "Used": "used", "State": "state"}
     show_table("Entries", columns, contents.entries)
+    click.echo(str(contents.traffic))
 
 
 @cache.command(epilog=example("easeml cache clear --folder /var/cache/easeml"))

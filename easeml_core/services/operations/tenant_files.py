@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ArtifactError, InvalidInputError, StateError
+from easeml_core.errors import ArtifactError, StateError, reason_of
+from easeml_core.store.artifacts import trash
 from easeml_core.store.artifacts.orphans import DAY_SECONDS, find_orphans, remove_orphan
 from easeml_core.store.artifacts.references import claimed_files, named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.artifacts.orphans import StoredFile
     from easeml_core.store.database import Store
 
 
@@ -136,21 +138,29 @@ class SweptFiles:
 
     Attributes:
         orphans: The files that no row names, by path.
-        removed: How many of them were removed.
+        removed: How many of them were removed; in an object store, put aside for a day.
         days: How long a file must have lain unwritten.
         dry_run: Whether none was to be removed.
+        trashed: Files that were put aside a day ago, which no row names yet, and which go now; 0 in a folder.
+        restored: Files that were put aside and that a row names by now: they return; 0 in a folder.
+        uploads: Uploads in parts that were interrupted and never went on, which are given up; 0 in a folder.
     """
 
     orphans: tuple[Orphan, ...]
     removed: int
     days: float
     dry_run: bool
+    trashed: int = 0
+    restored: int = 0
+    uploads: int = 0
 
 
 def sweep_files(
     store: Store, artifacts: ArtifactStore, *, days: float = ORPHAN_DAYS, dry_run: bool = False
 ) -> SweptFiles:
     """Remove files that no row names and that nothing has written for some days.
+
+    In an object store they are put aside, and removed by a sweep a day later (``store/artifacts/trash.py``).
 
     Args:
         store: A role that sees the rows of all tenants: ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
@@ -161,22 +171,46 @@ def sweep_files(
     Raises:
         ConfigError: The days are too few.
         StateError: The role sees the rows of some tenants only.
-        InvalidInputError: The store is an address, where nothing can be locked: its orphans are only listed.
+        ArtifactError: The object store cannot be listed or written; a repetition goes on.
     """
     least = 0.0 if dry_run else 1.0
     require(least <= days <= 36_500, "days", days, f"from {least:g} to 36,500")
-    if not dry_run and isinstance(artifacts, RemoteArtifactStore):
-        message = f"{artifacts.place} has no locks, so orphans there are only listed: give --dry-run"
-        raise InvalidInputError(message)
     with store.begin() as tx:
         if needs_token(tx):
             message = "this login sees the rows of some tenants only: the files of all others would be orphans"
             raise StateError(message)
+    if isinstance(artifacts, RemoteArtifactStore):
+        return _sweep_bucket(store, artifacts, days, dry_run)
+    with store.begin() as tx:
         found = find_orphans(tx, artifacts, older_than=days * DAY_SECONDS)
     removed = sum(not dry_run and remove_orphan(artifacts, file, older_than=days * DAY_SECONDS) for file in found)
+    return SweptFiles(_shown(found), removed, days, dry_run)
+
+
+def _sweep_bucket(store: Store, artifacts: RemoteArtifactStore, days: float, dry_run: bool) -> SweptFiles:
+    try:
+        found = trash.find(store, artifacts, older_than=days * DAY_SECONDS)
+        if not dry_run:
+            trash.clear(artifacts, found)
+    except OSError as error:
+        message = f"{artifacts.place} cannot be swept: {reason_of(error)}"
+        raise ArtifactError(message) from error
+    return SweptFiles(
+        orphans=_shown(found.orphans),
+        removed=0 if dry_run else len(found.orphans),
+        days=days,
+        dry_run=dry_run,
+        trashed=len(found.trashed),
+        restored=len(found.needed),
+        uploads=len(found.uploads),
+    )
+
+
+def _shown(files: list[StoredFile]) -> tuple[Orphan, ...]:
     now = time.time()
-    shown = [Orphan(str(f.path), f.tenant, f.size, round((now - f.modified) / DAY_SECONDS, 2)) for f in sorted(found)]
-    return SweptFiles(tuple(shown), removed, days, dry_run)
+    return tuple(
+        Orphan(str(f.path), f.tenant, f.size, round((now - f.modified) / DAY_SECONDS, 2)) for f in sorted(files)
+    )
 
 
 def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:

@@ -18,7 +18,8 @@ from easeml_core.services.models.dag_bundles import sync_bundle_tags
 from easeml_core.services.models.retention import prune
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
-from easeml_core.store.artifacts.orphans import remove_orphans
+from easeml_core.store.artifacts import trash
+from easeml_core.store.artifacts.orphans import DAY_SECONDS, remove_orphans
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.tables import claims, promotions
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
@@ -219,14 +220,16 @@ class Housekeeper:
             logger.info("%d models lose their files: best %s of each study are kept", len(done.models), keep)
 
     def _remove_orphans(self) -> None:
-        """Remove files that no row names, once a day; at an address nothing can be locked, so none is removed there."""
+        """Remove files that no row names, once a day."""
         if not self._orphan_days or time.monotonic() < self._orphans_due:
             return
         self._orphans_due = time.monotonic() + _ORPHANS_SECONDS
-        if isinstance(self._artifacts, RemoteArtifactStore):
-            return
         try:
-            removed = remove_orphans(self._store, self._artifacts, days=self._orphan_days)
+            if isinstance(self._artifacts, RemoteArtifactStore):
+                older_than = self._orphan_days * DAY_SECONDS
+                removed = trash.clear(self._artifacts, trash.find(self._store, self._artifacts, older_than=older_than))
+            else:
+                removed = remove_orphans(self._store, self._artifacts, days=self._orphan_days)
         except Exception:  # as above
             logger.exception("files that no row names were not removed")
             return

@@ -31,7 +31,14 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.files import scratch_folder
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.telemetry import START_SECONDS, TRIAL_SECONDS, TRIALS_ENDED, span
+from easeml_core.services.telemetry import (
+    ARTIFACT_BYTES,
+    ARTIFACT_USES,
+    START_SECONDS,
+    TRIAL_SECONDS,
+    TRIALS_ENDED,
+    span,
+)
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.devices import announced
 from easeml_core.services.trials.lease import Lease, silent
@@ -210,6 +217,8 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
             record_failure(store, lease, str(error))
             return
         lease.staged_seconds = data.seconds
+        ARTIFACT_USES.note(1, source="network" if data.fetched else "cache")
+        ARTIFACT_BYTES.note(data.fetched)
         folder = stack.enter_context(scratch_folder("trial"))
         stack.callback(lease.finish_upload)
         resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)

@@ -182,6 +182,22 @@ class ArtifactStore:
         except OSError:
             return False
 
+    def fault_of(self, reference: str) -> str | None:
+        """Say what is wrong with the file of a reference, after it was read whole; None where nothing is.
+
+        Raises:
+            ArtifactError: The reference is malformed.
+        """
+        digest = digest_of(reference)
+        if not self.holds(reference):
+            return "it is missing"
+        try:
+            with self._opened(reference) as (file, _):
+                size = os.fstat(file.fileno()).st_size
+                return None if _sha256(file) == digest else changed(size)
+        except (ArtifactError, OSError) as error:
+            return f"it cannot be read: {error}"
+
     def _marked(self) -> str:
         found = self.identity()
         if found is None:
@@ -422,6 +438,12 @@ def identity_of(content: bytes) -> str | None:
         return None
     identity = found.get("id") if isinstance(found, dict) else None
     return identity if isinstance(identity, str) and _IDENTITY.fullmatch(identity) else None
+
+
+def changed(size: int | None) -> str:
+    """Say that a file holds something else than its reference says."""
+    there = "" if size is None else f", {size:,} bytes of it are there"
+    return f"its content is another one: it was truncated or corrupted{there}"
 
 
 def digest_of(reference: str) -> str:

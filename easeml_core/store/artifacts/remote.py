@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import shutil
-import uuid
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,9 @@ from easeml_core.files import scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
-from easeml_core.remote.object_files import PIECE, ObjectFile, as_os_errors, filesystem
+from easeml_core.remote.object_faults import MissingBucketError, as_os_errors, patiently
+from easeml_core.remote.object_files import PIECE, ObjectFile, filesystem
+from easeml_core.remote.uploads import upload
 from easeml_core.remote.urls import WEB, Address, parse_url
 from easeml_core.store import viewers
 from easeml_core.store.artifacts.local import (
@@ -25,6 +27,7 @@ from easeml_core.store.artifacts.local import (
     TENANTS_FOLDER,
     ArtifactStore,
     Staged,
+    changed,
     digest_of,
     identity_of,
     marker_text,
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
 
     from easeml_core.remote.files import About, OnProgress, RemoteFile
 
+
+TRASH = "trash"
+"""Folder beside the files of a place with those that no row named (``trash.py``); readers look there, too."""
 
 _WRITTEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 """What file systems of fsspec call the time at which a file was written."""
@@ -100,11 +106,20 @@ class RemoteArtifactStore(ArtifactStore):
         return str(self.address)
 
     def identity(self) -> str | None:
-        """As of a folder; what cannot be read has none."""
-        with contextlib.suppress(OSError), as_os_errors():
-            found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
-            return identity_of(found)
-        return None
+        """As of a folder; None where there is no marker.
+
+        Raises:
+            ArtifactError: The object store is away, or does not let this process read: not the same as no marker.
+        """
+        try:
+            with as_os_errors():
+                found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
+                return identity_of(found)
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and not isinstance(error, MissingBucketError):
+                return None
+            message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
+            raise ArtifactError(message) from error
 
     def mark(self, identity: str) -> str:
         """As of a folder. An object store has no exclusive creation: the row in the database lets one writer in."""
@@ -148,20 +163,42 @@ class RemoteArtifactStore(ArtifactStore):
             return self._own(digest_of(reference)) is not None
         return False
 
+    def fault_of(self, reference: str) -> str | None:
+        """As of a folder; the file is read from the object store, past the cache.
+
+        Raises:
+            ArtifactError: The object store is away, or does not let this process read.
+        """
+        digest = digest_of(reference)
+        try:
+            place = patiently(lambda: self._where(digest))
+            if place is None:
+                return "it is missing"
+            found = patiently(lambda: sha256_of(place))
+            return None if found == digest else changed(ObjectFile(place).about().size)
+        except FileNotFoundError:
+            return "it is missing"
+        except OSError as error:
+            message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
+            raise ArtifactError(message) from error
+
     def listed(self) -> Iterator[tuple[PurePosixPath, int, float]]:
         """Yield path, bytes and time of the last write of each file, as far as the object store says when that was."""
-        whole = self._root().address
+        whole = self.key()
         with as_os_errors():
-            found = filesystem(whole.protocol).find(_key(whole), detail=True)
+            found = filesystem(self.address.protocol).find(whole, detail=True)
         for key, about in found.items():
             written = next((about[name] for name in _WRITTEN if about.get(name) is not None), None)
             if written is not None:
                 modified = written.timestamp() if hasattr(written, "timestamp") else float(written)
-                inner = PurePosixPath(str(key).lstrip("/")).relative_to(_key(whole).strip("/"))
+                inner = PurePosixPath(str(key).lstrip("/")).relative_to(whole.strip("/"))
                 yield inner, int(about.get("size") or 0), modified
 
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.
+
+        An upload that was interrupted goes on where it stopped (``remote/uploads.py``), also in another process. While
+        the object store is away it is tried again for a minute.
 
         Raises:
             ArtifactError: The file cannot be read, or the object store cannot be written.
@@ -169,10 +206,8 @@ class RemoteArtifactStore(ArtifactStore):
         try:
             with scratch_folder("artifact") as folder:
                 copy = Path(folder) / "artifact"
-                shutil.copyfile(path, copy)  # the original may be changing
-                with copy.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
-                self._upload(copy, digest)
+                digest = _copied(Path(path), copy)  # the original may be changing
+                patiently(lambda: self._upload(copy, digest))
         except OSError as error:
             message = f"{path} cannot be kept under {self.address}: {reason_of(error)}; may this account write there?"
             raise ArtifactError(message) from error
@@ -244,8 +279,8 @@ class RemoteArtifactStore(ArtifactStore):
         with contextlib.ExitStack() as stack:
             try:
                 if self._before is not None:
-                    self._found(digest)
-                path = stack.enter_context(self.cache.entry(wanted, teller))
+                    patiently(lambda: self._found(digest))
+                path = patiently(lambda: stack.enter_context(self.cache.entry(wanted, teller)))
             except OSError as error:
                 message = (
                     f"artifact {reference} cannot be had from {self.address}: {reason_of(error)}; "
@@ -270,42 +305,57 @@ class RemoteArtifactStore(ArtifactStore):
         return None
 
     def _own(self, digest: str) -> Address | None:
-        place = self._at(digest[:2], digest)
+        files, places = filesystem(self.address.protocol), [(digest[:2], digest), (TRASH, digest[:2], digest)]
         with as_os_errors():
-            return place if filesystem(self.address.protocol).exists(_key(place)) else None
+            return next((place for one in places if files.exists(_key(place := self._at(*one)))), None)
+
+    def key(self, path: PurePosixPath | None = None) -> str:
+        """Bucket and name of a file, by its path from the store's root; without one those of the root."""
+        whole = self._root()
+        return _key(whole.address if path is None else whole._at(*path.parts))
 
     def _at(self, *segments: str) -> Address:
         return self.address._replace(segments=(*self.address.segments, *segments))
 
     def _upload(self, copy: Path, digest: str) -> None:
-        """Write under a temporary name first: file systems of fsspec other than object stores have partial files."""
-        files = filesystem(self.address.protocol)
+        files, began = filesystem(self.address.protocol), time.monotonic()
         place = self._at(digest[:2], digest)
         with as_os_errors():
             if self._is_intact(files, place, digest):
                 return
-            unfinished = _key(self._at(f"new-{uuid.uuid4().hex}"))
-            try:
-                files.put_file(str(copy), unfinished)
-                if files.size(unfinished) != copy.stat().st_size:
-                    message = "the object store kept another number of bytes than it was given"
-                    raise OSError(message)
-                files.cp_file(unfinished, _key(place))
-            finally:
-                if files.exists(unfinished):
-                    files.rm_file(unfinished)
+        done = upload(files, copy, _key(place))
+        self.cache.count(
+            sent_bytes=done.sent, resumed_bytes=done.kept, send_seconds=time.monotonic() - began if done.sent else 0.0
+        )
 
     def _is_intact(self, files: Any, place: Address, digest: str) -> bool:
-        if not files.exists(_key(place)):
-            return False
-        remote, seen = ObjectFile(place), hashlib.sha256()
-        about = remote.about()
-        if about.size is None or about.size > LARGEST_BYTES:
-            return False
-        with remote.opened(0, about) as (_, reader):
-            while piece := reader.read(PIECE):
-                seen.update(piece)
-        return seen.hexdigest() == digest
+        return bool(files.exists(_key(place))) and sha256_of(place) == digest
+
+
+def sha256_of(place: Address) -> str:
+    """Return the SHA-256 (hex) of what an object store has at a place; empty for more bytes than an artifact has.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    remote, seen = ObjectFile(place), hashlib.sha256()
+    about = remote.about()
+    if about.size is None or about.size > LARGEST_BYTES:
+        return ""
+    with remote.opened(0, about) as (_, reader):
+        while piece := reader.read(PIECE):
+            seen.update(piece)
+    return seen.hexdigest()
+
+
+def _copied(path: Path, copy: Path) -> str:
+    """Copy a file; the SHA-256 (hex) of the copy."""
+    seen = hashlib.sha256()
+    with path.open("rb") as reader, copy.open("wb") as writer:
+        while piece := reader.read(PIECE):
+            seen.update(piece)
+            writer.write(piece)
+    return seen.hexdigest()
 
 
 def _key(address: Address) -> str:

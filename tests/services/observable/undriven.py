@@ -52,6 +52,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
         Kind.COMMAND,
         "The command needs an address that sees all tenants: it gives logins their rows, or moves their files.",
         *("tenant login", "tenant logout", "artifacts move", "artifacts prune", "artifacts sweep"),
+        *("artifacts status", "artifacts verify"),
         *("tenant archive", "tenant restore", "tenant delete"),
     ),
     *_undriven(

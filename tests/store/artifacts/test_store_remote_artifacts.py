@@ -75,7 +75,7 @@ def test_a_place_is_a_folder_or_an_address(tmp_path: Path, cache: FileCache) -> 
         ("simplecache::memory://bucket/easeml", "must be PROTOCOL://HOST/PATH"),
         ("file:///var/lib/easeml", "must be PROTOCOL://HOST/PATH"),
         ("memory://key:secret@bucket/easeml", "without user, password or query"),
-        ("s3://bucket/easeml", "need one more package beside fsspec: Install s3fs"),
+        ("gs://bucket/easeml", "need one more package beside fsspec: .*gcsfs"),
     ],
 )
 def test_other_addresses_are_refused(url: str, message: str, cache: FileCache) -> None:
