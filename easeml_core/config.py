@@ -28,6 +28,8 @@ TAILS = ("hoeffding", "clopper-pearson")
 ESTIMATORS = ("exact", "paper")
 SAMPLINGS = ("fixed", "early")
 PRECISIONS = ("auto", "on", "off")
+BACKENDS = ("auto", "nccl", "gloo")
+"""Of ``torch.distributed``: ``auto`` is NCCL on GPUs and Gloo on processors."""
 OBJECTIVES = {"mean": 0.0, "maxmin": 1.0}
 """Words for the dial from the mean to the worst-served tenant."""
 COST_MODES = ("known", "predicted", "unit")
@@ -232,6 +234,8 @@ class TrainingConfig(_Stored):
         patience: Epochs without a better loss that are waited for.
         mixed_precision: Half precision in a network's products: ``auto`` (on a GPU only), ``on`` or ``off``.
         checkpoint_seconds: From one checkpoint of a network to the next, at least; 0 for one after each epoch.
+        distributed_backend: What joins the ranks of a network on several devices: ``auto`` (NCCL on GPUs, Gloo on
+            processors), ``nccl`` or ``gloo``.
         rungs: At most 20 shares of a network's epochs, rising, between 0 and 1: after each of them it is asked whether
             the rest is worth it. Empty for never.
     """
@@ -245,6 +249,7 @@ class TrainingConfig(_Stored):
     patience: int = field(default=5, validator=Range(least=1, most=1000, whole=True))
     mixed_precision: str = field(default="auto", validator=OneOf.of(*PRECISIONS))
     checkpoint_seconds: float = field(default=30.0, validator=Range(least=0, most=1e8))
+    distributed_backend: str = field(default="auto", validator=OneOf.of(*BACKENDS))
     rungs: tuple[float, ...] = field(default=(0.1, 0.3), converter=_as_tuple)
 
     def __attrs_post_init__(self) -> None:

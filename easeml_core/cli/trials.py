@@ -184,7 +184,9 @@ Examples:
 
 
 @device.command(epilog=_EXAMPLE)
-@click.option("--device", "kind", help="Kind of this device, as candidates name it; default: all are alike.")
+@click.option(
+    "--device", "kind", help="As candidates name it: KIND, KIND:N for N at once, KIND/N for a part; default: any."
+)
 @click.option("--slot", metavar="cpu|cuda|cuda:N", help="What it is on this machine; default: a GPU if there is one.")
 @click.option("--policy", help="How the next trial is chosen; default: the installation's, see `easeml policy`.")
 @click.option("--study", "studies", type=STUDY, multiple=True, help="Of this study only; may be given several times.")
@@ -261,7 +263,7 @@ def list_devices(kind: str | None, database: str | None, as_json: bool) -> None:
 
 
 @device.command(epilog=example("easeml device announce --device gpu"))
-@click.option("--device", "kind", help="Kind of the devices, as candidates name it; default: gpu or cpu.")
+@click.option("--device", "kind", help="Kind of the devices, or KIND/N where N trials share each; default: gpu or cpu.")
 @click.option("--slot", metavar="cpu|cuda|cuda:N", help="Which of this machine; default: its GPUs, else its processor.")
 @database_option
 @json_option
@@ -272,7 +274,7 @@ def announce(kind: str | None, slot: str | None, database: str | None, as_json: 
     stop = threading.Event()
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: stop.set())
-    found = announce_host(open_store(database), kind=kind, slot=slot, should_stop=stop.wait, log=_tell)
+    found = announce_host(open_store(database), device=kind, slot=slot, should_stop=stop.wait, log=_tell)
     if as_json:
         show_json(found)
     else:

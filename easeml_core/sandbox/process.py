@@ -45,11 +45,13 @@ _READER_PATIENCE_SECONDS = 2.0
 class Limits:
     """Wall seconds of a child, and resident megabytes of it and its children together.
 
-    What a fork shares with its server is not counted.
+    What a fork shares with its server is not counted, in the child and in up to ``copies`` processes that it forks
+    itself: a confined child is two copies of the server, one of which only waits.
     """
 
     time_seconds: float
     memory_mb: int
+    copies: int = 1
 
 
 def run_child(
@@ -103,8 +105,7 @@ def run_child(
         on_poll()
         family = _family(child.pid)
         seen.note(family)
-        # A confined child is two copies of the server, one of which only waits.
-        return max(_resident_mb(family) - child.shared_mb * min(2, len(family)), 0.0)
+        return max(_resident_mb(family) - child.shared_mb * min(1 + limits.copies, len(family)), 0.0)
 
     try:
         _watch(child, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from easeml_core.device_requests import fits as device_fits
+from easeml_core.device_requests import is_plain
 from easeml_core.selection.problem import Quota
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ class Limits:
     Attributes:
         charges: Predicted seconds of each arm of each study, shape ``(n_arms,)`` each; zeros while costs are unknown,
             so that a budget stops such a study only once it is used up. May be replaced when costs are learnt anew.
-        by_device: Whether any study restricts an arm to kinds of device.
         by_priority: Whether the studies have different priorities.
     """
 
@@ -55,7 +56,8 @@ class Limits:
                 out.
         """
         self.charges = list(charges)
-        self.by_device = any(kinds is not None for arms in studies for kinds in arms.devices)
+        named = {kind for arms in studies for kinds in arms.devices for kind in kinds or ()}
+        self._by_device, self._by_count = bool(named), not all(map(is_plain, named))
         self._studies = tuple(studies)
         self._quotas = {name: quota for name, quota in (quotas or {}).items() if quota != Quota()}
         self._group: dict[str, tuple[int, ...]] = {name: () for name in self._quotas}
@@ -114,7 +116,15 @@ class Limits:
         """Take in a quality that cost this study nothing: another one paid for the trial."""
         self._best[study] = max(self._best[study], quality or 0.0)
 
-    def allowed(self, study: int, *, device: str | None = None, once_free: bool = False) -> Mask | None:
+    def narrows(self, device: str | None) -> bool:
+        """Whether what is offered decides which arms may run; None is one whole device of whatever kind."""
+        if device is None:
+            return self._by_count
+        return self._by_device or not is_plain(device)
+
+    def allowed(
+        self, study: int, *, device: str | None = None, once_free: bool = False, anywhere: bool = False
+    ) -> Mask | None:
         """Which arms the limits allow now, shape ``(n_arms,)``; None when they allow all.
 
         Whether an arm has run already is not asked here. A trial may start if its predicted cost, on top of what is
@@ -123,11 +133,12 @@ class Limits:
 
         Args:
             study: Index of the study.
-            device: Kind of the free device; None when every arm runs on it.
+            device: The free device, as ``device_requests`` has it; None for one whole device of whatever kind.
+            anywhere: Asks which they allow on any device, named or not.
             once_free: Asks which they allow as soon as fewer trials are under way, where as many are as may be.
         """
         arms = self._studies[study]
-        restricted = device is not None and bool(arms.devices)
+        restricted = not anywhere and self.narrows(device)
         if not (self._limited[study] or restricted):
             return None
         charges = self.charges[study]
@@ -138,7 +149,8 @@ class Limits:
         fits = np.asarray(charges <= seconds)
         if not restricted:
             return fits
-        return np.asarray(fits & [kinds is None or device in kinds for kinds in arms.devices])
+        kinds = arms.devices or (None,) * len(charges)
+        return np.asarray(fits & [device_fits(each, device) for each in kinds])
 
     def settled(self, study: int) -> Mask | None:
         """The arms that target and budget leave when only finished trials are counted; None for all.

@@ -169,7 +169,8 @@ _MEANING: dict[str, Callable[[_Values], EasemlError]] = {
     ),
     "studies_target_check": lambda v: _outside(v, "target_quality", TARGET_QUALITY),
     "candidates_devices_check": lambda v: InvalidInputError(
-        f"the devices of candidate {v.get('name')!r} must be 1 to {MOST_DEVICES} names; each {_NAME_RULE}"
+        f"the devices of candidate {v.get('name')!r} must be 1 to {MOST_DEVICES} names, such as gpu, gpu:2 or gpu/4; "
+        f"each kind {_NAME_RULE}"
         f"{_value(v, 'devices')}"
     ),
     "trials_device_check": lambda v: InvalidInputError(f"a device's kind {_NAME_RULE}{_value(v, 'device')}"),

@@ -18,6 +18,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.data.program import program_of_data, sizes_of
+from easeml_core.device_requests import stored_devices
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.models.networks.architecture import NORMALISATIONS
@@ -93,7 +94,7 @@ def expand_candidates(entries: Sequence[Parameters]) -> list[Parameters]:
     found: dict[str, Parameters] = {}
     plain = []
     for entry in entries:
-        made = _drawn(entry) if _has_space(entry) else [dict(entry) if isinstance(entry, Mapping) else entry]
+        made = _drawn(entry) if _has_space(entry) else [_plain_entry(entry)]
         for candidate in made:
             # Overlapping spaces give the same candidate under the same name: it is one.
             if not _has_space(entry) or found.setdefault(candidate["name"], candidate) is candidate:
@@ -102,6 +103,14 @@ def expand_candidates(entries: Sequence[Parameters]) -> list[Parameters]:
             message = f"the search spaces give more than {MOST_CANDIDATES:,} candidates; lower a count"
             raise InvalidInputError(message)
     return plain
+
+
+def _plain_entry(entry: Any) -> Any:
+    """The entry itself, a mapping with its devices as they are stored."""
+    if not isinstance(entry, Mapping):
+        return entry
+    devices = stored_devices(f"candidate {entry.get('name')!r}", entry.get("devices"))
+    return dict(entry) if devices is None else {**entry, "devices": devices}
 
 
 def _has_space(entry: Any) -> bool:
@@ -116,7 +125,8 @@ def _drawn(entry: Parameters) -> list[Parameters]:
     space = _checked_space(entry)
     count = entry.get("count", MOST_CANDIDATES)
     points = [{"kind": entry.get("kind"), **point} for point in candidates_of(space, count, entry.get("seed", 0))]
-    fixed, devices = dict(entry.get("parameters") or {}), entry.get("devices")
+    fixed = dict(entry.get("parameters") or {})
+    devices = stored_devices(f"candidate {entry.get('name')!r}", entry.get("devices"))
     drawn: list[Parameters] = []
     for kind in dict.fromkeys(point["kind"] for point in points):
         own = [{k: v for k, v in point.items() if k != "kind"} for point in points if point["kind"] == kind]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import resource
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +28,15 @@ from easeml_core.errors import (
 from easeml_core.faults import Blame, blame_of
 from easeml_core.files import written_whole
 from easeml_core.sandbox import child_guard
-from easeml_core.sandbox.progress import report_to, take_stdout, tell_started
+from easeml_core.sandbox.progress import report_to, silent, take_stdout, tell_started
+from easeml_core.training.device_detection import detected_devices
+from easeml_core.training.distributed import ALONE, NPROC, Group, launch
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
@@ -50,11 +55,33 @@ def main(arguments: list[str]) -> None:
     """Run the job and end: status 0 with a result, ``guard.REASON_STATUS`` with a reason."""
     child_guard.prepare(int(arguments[0]))
     channel = take_stdout()
-    try:
+
+    def work(group: Group) -> None:
+        with _reasoned():
+            run(job, silent if group.rank else report_to(channel), group)
+
+    with _reasoned():
         job = TrainingJob.from_json(json.loads(Path(arguments[1]).read_text()))
         load_libraries(job.kind)
         tell_started(channel)
-        run(job, report_to(channel))
+    if is_distributed(job):
+        launch(work, ranks=job.devices, folder=job.output_dir)
+    else:
+        work(ALONE)
+
+
+def is_distributed(job: TrainingJob) -> bool:
+    """Whether the child forks a rank for each device; programs start their own processes."""
+    from easeml_core.training.trainers import TRAINERS
+
+    return job.devices > 1 and job.kind in TRAINERS and TRAINERS[job.kind].joins_ranks
+
+
+@contextmanager
+def _reasoned() -> Iterator[None]:
+    """End this process with a reason where the block fails in a way that is understood."""
+    try:
+        yield
     except EasemlError as error:
         of_task, passing = isinstance(error, TrainingTaskError), blame_of(error) is Blame.PASSING
         child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task, passing=passing)
@@ -81,8 +108,8 @@ def load_libraries(kind: str) -> None:
             importlib.import_module(module)
 
 
-def run(job: TrainingJob, report: Report) -> None:
-    """Train, validate, save.
+def run(job: TrainingJob, report: Report, group: Group = ALONE) -> None:
+    """Train, validate, save; of several ranks the first alone validates and saves.
 
     Raises:
         EasemlError: If the job is not allowed, its data cannot be read, or the model is broken.
@@ -94,12 +121,16 @@ def run(job: TrainingJob, report: Report) -> None:
 
     began = time.process_time()
     trainer = trainer_of(job.kind)
+    if job.devices > group.size:  # torchrun reads its arguments from such variables
+        os.environ[NPROC] = str(job.devices)
     trainer.parameters(job.parameters)  # before the data, so that a mistyped name costs nothing
     if job.metric is not None:
         metric_of(job.metric)
     parts = load_open_parts(job.data_path)
     report(0.05, f"read {len(parts.train_labels):,} training rows")
-    predictor = trainer.fit(parts, job.parameters, seed=job.seed, report=report, run=run_of(job))
+    predictor = trainer.fit(parts, job.parameters, seed=job.seed, report=report, run=run_of(job, group))
+    if group.rank:
+        return
     score, quality, predictions = score_on_validation(job.kind, predictor, parts, job.metric)
     report(0.9, "validated", quality)
     model_format = save_model(predictor, job.output_dir / MODEL)
@@ -110,7 +141,20 @@ def run(job: TrainingJob, report: Report) -> None:
     report(1.0, "saved", quality, **peaks())
 
 
-def run_of(job: TrainingJob) -> Run:
+def memory_limit_of(job: TrainingJob) -> int:
+    """Resident megabytes that a job may use: of each device, and at most its part of the host's memory on processors.
+
+    The part of a GPU's memory is the child's to keep (``network_training``).
+    """
+    import psutil
+
+    limit = job.memory_limit_mb
+    if job.memory_parts > 1 and not detected_devices(job.device)[0].is_gpu:
+        limit = min(limit, max(64, (psutil.virtual_memory().total >> 20) // job.memory_parts))
+    return limit * job.devices
+
+
+def run_of(job: TrainingJob, group: Group = ALONE) -> Run:
     """What a trainer may need to know of its job."""
     return Run(
         device=None if job.device is None else job.device.partition(":")[0],  # no other GPU is visible
@@ -120,9 +164,12 @@ def run_of(job: TrainingJob) -> Run:
         patience=job.patience,
         mixed_precision=job.mixed_precision,
         halved=job.halved,
+        group=group,
+        memory_parts=job.memory_parts,
+        distributed_backend=job.distributed_backend,
         metric=job.metric,
         files=job.files,
-        memory_limit_mb=job.memory_limit_mb,
+        memory_limit_mb=memory_limit_of(job),
         threads=job.threads,
     )
 

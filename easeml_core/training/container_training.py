@@ -28,6 +28,7 @@ from easeml_core.training.command_training import (
     working_folder,
     write_contract,
 )
+from easeml_core.training.distributed import NPROC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,7 @@ def arguments_of(runtime: str, name: str, image: str, work: Path, run: Run, *, r
     limits = {
         "memory": f"{run.memory_limit_mb}m",
         "memory-swap": f"{run.memory_limit_mb}m",
-        "cpus": str(run.threads),
+        "cpus": str(run.threads * int(os.environ.get(NPROC, "1"))),
         "pids-limit": str(_MOST_PROCESSES),
     }
     threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -108,6 +109,7 @@ def arguments_of(runtime: str, name: str, image: str, work: Path, run: Run, *, r
         *(("--userns", "keep-id") if runtime == "podman" else ()),
         *(word for limit, value in limits.items() for word in (f"--{limit}", value)),
         *(word for variable in threads for word in ("--env", f"{variable}={run.threads}")),
+        *(("--env", NPROC) if NPROC in os.environ else ()),
         *(w for source, to in mounts.items() for w in ("--mount", f"type=bind,source={work / source},target={to}")),
         *_gpus(runtime, os.environ.get("CUDA_VISIBLE_DEVICES", "")),
         *(image, "train", "--data", "/data", "--parameters", "/parameters.json", "--output", "/output"),

@@ -22,7 +22,7 @@ from easeml_core.metrics.metric import metric_of
 from easeml_core.models.networks.network import rows_of_block
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -112,9 +112,18 @@ class Precision:
         """A block in which products are computed in half precision, where that is on."""
         return torch.autocast(self._device.type, dtype=self._type, enabled=self.is_mixed)
 
-    def step(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-        """Take the gradient of a loss and let the optimiser step."""
+    def step(
+        self, loss: torch.Tensor, optimizer: torch.optim.Optimizer, share: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the gradient of a loss and let the optimiser step.
+
+        Args:
+            loss: Of this process's rows.
+            optimizer: Of the weights.
+            share: Called between the two; adds up the gradients of several processes.
+        """
         self._scaler.scale(loss).backward()
+        share()
         self._scaler.step(optimizer)
         self._scaler.update()
 

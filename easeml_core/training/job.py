@@ -78,6 +78,9 @@ class TrainingJob:
         checkpoint_seconds: Time from one checkpoint to the next, at least; 0 for one after each epoch.
         patience: Epochs without a better loss on held-out rows that end the training of a network, >= 1; None for all.
         mixed_precision: ``auto`` (on a GPU only), ``on`` or ``off``; of networks.
+        devices: How many devices train at once, >= 1: the ranks of a network; programs start their own.
+        memory_parts: Into how many parts the memory of the device is divided, >= 1; the job may use one.
+        distributed_backend: What joins the ranks: ``auto``, ``nccl`` or ``gloo``.
         halved: Whether batches are half as large as asked for, since memory did not suffice before.
         files: Name of a parameter that is an artifact's reference to the file, for kinds that bring their own code.
 
@@ -100,6 +103,9 @@ class TrainingJob:
     checkpoint_seconds: float = 30.0
     patience: int | None = None
     mixed_precision: str = "auto"
+    devices: int = 1
+    memory_parts: int = 1
+    distributed_backend: str = "auto"
     halved: bool = False
     files: Mapping[str, Path] = field(default_factory=dict)
 
@@ -108,8 +114,12 @@ class TrainingJob:
         require(0 < self.time_limit_seconds < math.inf, "time_limit_seconds", self.time_limit_seconds, "> 0 and finite")
         require(self.memory_limit_mb >= 64, "memory_limit_mb", self.memory_limit_mb, ">= 64")
         require(self.threads >= 1, "threads", self.threads, ">= 1")
+        require(self.devices >= 1, "devices", self.devices, ">= 1")
+        require(self.memory_parts >= 1, "memory_parts", self.memory_parts, ">= 1")
         if self.device is not None:
             check_slot(self.device)
+            is_one = self.devices > 1 and ":" in self.device
+            require(not is_one, "slot", self.device, f"cpu or cuda: this trial trains on {self.devices} devices")
         if self.metric is not None:
             check_metric_name(self.metric)
 
@@ -128,6 +138,9 @@ class TrainingJob:
             "patience": self.patience,
             "mixed_precision": self.mixed_precision,
             "halved": self.halved,
+            "devices": self.devices,
+            "memory_parts": self.memory_parts,
+            "distributed_backend": self.distributed_backend,
             "files": {name: str(path) for name, path in self.files.items()},
             "memory_limit_mb": self.memory_limit_mb,
             "threads": self.threads,
@@ -149,6 +162,9 @@ class TrainingJob:
             patience=values["patience"],
             mixed_precision=values["mixed_precision"],
             halved=values["halved"],
+            devices=values["devices"],
+            memory_parts=values["memory_parts"],
+            distributed_backend=values["distributed_backend"],
             files={name: Path(path) for name, path in values["files"].items()},
             memory_limit_mb=values["memory_limit_mb"],
             threads=values["threads"],

@@ -4,6 +4,10 @@ A tenth of the training part is held out: its loss says when to stop and which e
 the learning rate falls to nothing, no row is held out: the end is the best epoch, and to stop before it would forgo
 what the fall is for. What a training has done is kept in checkpoints, and another process goes on from one to the very
 weights that this one would have reached (``checkpoints``).
+
+On several devices each process trains on its share of every batch, and gradients are added up before each step:
+synchronous data parallelism, with the batches, the learning rate and, but for rounding, the weights of one device. The
+process of rank 0 alone measures, keeps the best epoch, writes checkpoints and says when it is over.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import numpy as np
 import torch
 
 from easeml_core.entities import Parameters, Task
-from easeml_core.errors import ArtifactError, TrainingError
+from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError
 from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network
 from easeml_core.training.checkpoint_format import (
     Checkpoint,
@@ -28,6 +32,7 @@ from easeml_core.training.checkpoint_format import (
     restore_moments,
     save_checkpoint,
 )
+from easeml_core.training.distributed import joined
 from easeml_core.training.epoch_rules import (
     BestEpoch,
     Precision,
@@ -40,6 +45,7 @@ from easeml_core.training.epoch_rules import (
 from easeml_core.training.run_options import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -99,7 +105,67 @@ def device_of(run: Run) -> torch.device:
     if run.device is not None and run.device.startswith("cuda") and not is_there:
         message = f"this trial's slot is {run.device}, and torch sees no such GPU here; name another slot, or cpu"
         raise TrainingError(message)
-    return torch.device(run.device or ("cuda" if is_there else "cpu"))
+    if run.device == "cpu" or not is_there:
+        return torch.device("cpu")
+    if run.group.rank >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        message = f"this trial trains on {run.group.size} GPUs, and its process sees {found}; offer as many"
+        raise TrainingTaskError(message)
+    return torch.device("cuda", run.group.rank)
+
+
+def limit_memory(run: Run, device: torch.device) -> None:
+    """Let this process allocate no more of a GPU's memory than its part, so that others find theirs.
+
+    What exceeds it is out of memory, as on a smaller GPU. On a processor the supervisor keeps the limit.
+    """
+    if device.type == "cuda" and run.memory_parts > 1:
+        torch.cuda.set_per_process_memory_fraction(1 / run.memory_parts, device)
+
+
+class Ranks:
+    """What the processes of one training tell each other; alone a process does nothing for it."""
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.rank, self.size = run.group
+        self._device = device
+        if self.size > 1:
+            assert run.folder is not None
+            self._group = joined(run.group, folder=run.folder, device=device, backend=run.distributed_backend)
+
+    def share_of(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], float]:
+        """This rank's rows of a batch, and the weight of their mean loss; of a very small batch each takes all."""
+        if len(rows) < 2 * self.size or self.size == 1:
+            return rows, 1 / self.size
+        own = rows[self.rank :: self.size]
+        return own, len(own) / len(rows)
+
+    def add(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Replace each tensor by the sum over all ranks, in one exchange."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+        self._group.all_reduce(flat)
+        start = 0
+        for tensor in tensors:
+            tensor.detach().copy_(flat[start : start + tensor.numel()].view_as(tensor))
+            start += tensor.numel()
+
+    def average(self, tensors: Iterable[torch.Tensor]) -> None:
+        """Replace each tensor by the mean over all ranks, such as the running means of a normalisation."""
+        own = list(tensors)
+        self.add(own)
+        if self.size > 1:
+            for tensor in own:
+                tensor.div_(self.size)
+
+    def agreed(self, answer: bool) -> bool:
+        """Rank 0's answer, in every rank."""
+        if self.size == 1:
+            return answer
+        told = torch.tensor([int(answer)], device=self._device)
+        self._group.broadcast(told, 0)
+        return bool(told.item())
 
 
 class _Training:
@@ -113,6 +179,9 @@ class _Training:
         is_all = run.patience is None or self.is_cycle
         self.learn, self.hold = (everything, everything[:0]) if is_all else held_out(len(everything), seed)
         # Numbers may tell where something is on an image, so only classes bear that it is moved.
+        self.device = device_of(run)
+        limit_memory(run, self.device)
+        self.ranks = Ranks(run, self.device)
         self.shift_percent: int = parameters.get("shift_percent", 0) if parts.task == Task.CLASSIFICATION else 0
         self.started = time.monotonic()
         self.begin()
@@ -121,7 +190,6 @@ class _Training:
         """At the beginning, with random weights."""
         torch.manual_seed(self.seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
-        self.device = device_of(self.run)
         parts, parameters = self.parts, self.parameters
         architecture = architecture_for(
             self.kind,
@@ -151,7 +219,7 @@ class _Training:
         """Epoch after epoch, until all are trained or held-out rows say that it is over."""
         here, begun = self.epoch, time.monotonic()
         due = begun + self.run.checkpoint_seconds
-        while self.epoch < self.epochs and not (self._is_over() or self._is_asked_to_end()):
+        while self.epoch < self.epochs and not self.ranks.agreed(self._is_over() or self._is_asked_to_end()):
             self.epoch += 1
             loss = self._one_epoch()
             if not math.isfinite(loss):
@@ -159,6 +227,8 @@ class _Training:
                 message = f"{self.kind} diverged: the loss of epoch {self.epoch} is {loss}"
                 message += f"; lower learning_rate (now {rate:g})"
                 raise TrainingError(message)
+            if self.run.group.rank:
+                continue
             self._look_at_held_out()
             quality = quality_on_validation(self.network, self.parts, self.device, self.run.metric)
             is_saved = self.run.folder is not None and self.epoch < self.epochs and time.monotonic() >= due
@@ -186,23 +256,29 @@ class _Training:
     def _one_epoch(self) -> float:
         """Train one epoch on the shuffled training rows; return the mean loss."""
         rng = np.random.default_rng([self.seed, self.epoch])
-        torch.manual_seed(int(rng.integers(2**63)))  # dropout and its like
+        torch.manual_seed((int(rng.integers(2**63)) + self.run.group.rank) % 2**63)  # dropout and its like
         order = self.learn[rng.permutation(len(self.learn))]
         self.network.train()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         for start in range(0, len(order), self.batch_size):
-            inputs, targets = self._rows(order[start : start + self.batch_size])
+            rows, share = self.ranks.share_of(order[start : start + self.batch_size])
+            inputs, targets = self._rows(rows)
             if self.shift_percent:
                 inputs = moved(inputs, self.parts.layout.shape, self.shift_percent)
             self._set_rate(start / len(order))
             self.optimizer.zero_grad()
             with self.precision.products():
                 outputs = self.network.logits(inputs)
-            loss = self.network.loss(outputs, targets)
-            self.precision.step(loss, self.optimizer)
-            total += loss.detach().double() * len(inputs)
+            loss = share * self.network.loss(outputs, targets)
+            self.precision.step(loss, self.optimizer, self._add_gradients)
+            total += loss.detach().double() * min(self.batch_size, len(order) - start)
+        self.ranks.average(buffer for buffer in self.network.body.buffers() if buffer.is_floating_point())
+        self.ranks.add([total])
         mean: float = total.item() / len(order)
         return mean
+
+    def _add_gradients(self) -> None:
+        self.ranks.add([weight.grad for weight in self.network.body.parameters() if weight.grad is not None])
 
     def _set_rate(self, of_epoch: float) -> None:
         """The rate of the next step, where this share of the epoch is done."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from easeml_core.training.distributed import ALONE, Group
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -44,6 +46,9 @@ class Run:
         patience: Epochs without a better loss on held-out rows after which training ends, >= 1; None to train all
             epochs on all rows.
         mixed_precision: ``auto`` (on a GPU only), ``on`` or ``off``.
+        group: This process among those that train together; alone by default.
+        memory_parts: Into how many parts the memory of a GPU is divided, of which this process may use one.
+        distributed_backend: What joins the processes: ``auto``, ``nccl`` or ``gloo``.
         halved: Whether batches have half the size: memory did not suffice before.
         metric: Of the quality reported after each epoch; None for accuracy, or r2 where numbers are predicted.
         files: Those of the job (``TrainingJob.files``).
@@ -57,6 +62,9 @@ class Run:
     checkpoint_seconds: float = 30.0
     patience: int | None = None
     mixed_precision: str = "auto"
+    group: Group = ALONE
+    memory_parts: int = 1
+    distributed_backend: str = "auto"
     halved: bool = False
     metric: str | None = None
     files: Mapping[str, Path] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from easeml_core.errors import TrainingCancelled, TrainingError
 from easeml_core.models.formats import FORMATS
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.sandbox.progress import STARTED, LineReader
-from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT
+from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT, is_distributed, memory_limit_of
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.run_options import END, checkpoint_name
 from easeml_core.training.trainers import TRAINERS, trainer_of
@@ -165,11 +165,12 @@ class _Watch:
 
     def _run_child(self, job: TrainingJob, job_path: Path) -> None:
         self._child_began = self.age_seconds
+        copies = 1 + job.devices if is_distributed(job) else 1
         run_child(
             "easeml_core.training.child",
             [str(job_path)],
             cwd=job.output_dir,
-            limits=Limits(job.time_limit_seconds, job.memory_limit_mb),
+            limits=Limits(job.time_limit_seconds, memory_limit_of(job), copies=copies),
             on_output=LineReader(self._take),
             on_poll=lambda: self._poll(job),
             poll_seconds=self._poll_seconds,

@@ -89,6 +89,16 @@ class Trainer:
         compiler = ("torch._dynamo",) if self.library in ("torch", "torchvision") else ()
         return (*own, *modules_of(_FORMATS.get(self.library, "")), *compiler)
 
+    @property
+    def joins_ranks(self) -> bool:
+        """Whether it trains on several devices, a process (rank) for each (``distributed``): the networks."""
+        return self.takes_run and not self.own_parameters
+
+    @property
+    def distributes(self) -> bool:
+        """Whether a trial of it may hold several devices; a program starts its own processes."""
+        return self.joins_ranks or self.own_parameters
+
     def is_available(self) -> bool:
         """Whether the library is installed; nothing is imported."""
         return importlib.util.find_spec(self.library) is not None

@@ -243,7 +243,7 @@ class Standings:
         self.shared = SharedArms([t.arms for t in self.tenants])
         self._neighbours = self._find_neighbours()
         self._confidence = np.full(n, math.nan)
-        self._open = np.array([self.left(i).any() for i in range(n)], dtype=bool)
+        self._open = np.array([self._left_anywhere(i) for i in range(n)], dtype=bool)
         self._unfinished = np.array([self._has_unsettled(i) for i in range(n)], dtype=bool)
         self._rankings: dict[str, Ranking] = {}
 
@@ -260,10 +260,15 @@ class Standings:
         free, allowed = self.tenants[tenant].free(), self.limits.allowed(tenant, device=device)
         return free if allowed is None else free & allowed
 
+    def _left_anywhere(self, tenant: int) -> bool:
+        """Whether a tenant has an arm left, on whatever device."""
+        free, allowed = self.tenants[tenant].free(), self.limits.allowed(tenant, anywhere=True)
+        return bool((free if allowed is None else free & allowed).any())
+
     def eligible(self, *, device: str | None = None) -> NDArray[np.intp]:
         """Indices of the tenants that have something left for a device, of those the highest priority."""
         waiting = self._open
-        if device is not None and self.limits.by_device:
+        if self.limits.narrows(device):
             waiting = np.array([o and self.left(i, device=device).any() for i, o in enumerate(waiting)], dtype=bool)
         return np.flatnonzero(self.limits.first_class(waiting))
 
@@ -285,7 +290,7 @@ class Standings:
             acquisition: A key of ``standings.ACQUISITIONS``.
             device: Kind of the free device.
         """
-        if device is not None and self.limits.by_device:
+        if self.limits.narrows(device):
             ranking = Ranking(len(self.tenants))
         else:
             ranking, device = self._rankings.setdefault(acquisition, Ranking(len(self.tenants))), None
@@ -344,7 +349,7 @@ class Standings:
             standing = self.tenants[i]
             self.turns[i], self.best[i], self.runs[i] = standing.turn(), standing.best, standing.runs
             self.under_way[i] = np.count_nonzero(standing.under_way)
-            self._open[i] = self.left(i).any()
+            self._open[i] = self._left_anywhere(i)
             self._unfinished[i] = self._has_unsettled(i)
         for ranking in self._rankings.values():
             ranking.stale.update(concerned)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.device_requests import weight_of
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
@@ -240,7 +241,7 @@ def at_once(lanes: Sequence[Lane], *, since: datetime) -> float | None:
 
 def _jobs(run: DeviceRun, now: datetime) -> list[Job]:
     """Return the time for which a trial held a device, and the time that was lost before."""
-    begun, lost = run.begun_at, timedelta(seconds=run.lost_seconds)
+    begun, lost = run.begun_at, timedelta(seconds=run.lost_seconds / weight_of(run.device))
     if run.state == TrialState.SUGGESTED:  # taken back: it waits again
         return [Job(JobState.LOST, begun, begun + lost, run)]
     state, end = _end(run, now)
@@ -263,7 +264,7 @@ def _expected(run: DeviceRun, now: datetime) -> datetime | None:
     if run.state != TrialState.RUNNING or run.is_lost or not run.predicted_seconds:
         return None
     left = min(run.predicted_seconds, 1e8) - run.resumed_seconds
-    end = run.begun_at + timedelta(seconds=left)
+    end = run.begun_at + timedelta(seconds=left / weight_of(run.device))
     return end if end > now else None
 
 

@@ -20,6 +20,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.config import TrainingConfig, require
+from easeml_core.device_requests import check_device_request, weight_of
 from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
@@ -28,7 +29,6 @@ from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
-from easeml_core.services.studies.limits import check_device
 from easeml_core.services.telemetry import DECISION_SECONDS, span
 from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import decisions, leases, reservations, retries, trials
@@ -164,7 +164,7 @@ class LiveScheduler:
         require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
-            check_device(device)
+            check_device_request("device", device)
         begun = time.monotonic()
         with span("easeml.suggest", count=count), self._mutex, one_thread():
             for left in reversed(range(TRIES_AHEAD + 1)):
@@ -394,7 +394,7 @@ class _Round:
             limit=trial.limit_seconds,
             lost=trial.lost_seconds,
             left=reservations.seconds_left(self.tx, trial.study_id) or 0.0,
-            time_limit_seconds=_time_limit(study),
+            time_limit_seconds=weight_of(self.device) * _time_limit(study),
         )
         if limit is None or limit == trial.limit_seconds:
             return limit is not None
@@ -434,7 +434,7 @@ class _Round:
         if study.budget_seconds is not None or owner.quota_seconds is not None:
             limit = reservation(
                 left=reservations.seconds_left(self.tx, study.id) or 0.0,
-                time_limit_seconds=_time_limit(study),
+                time_limit_seconds=weight_of(self.device) * _time_limit(study),
                 predicted_seconds=suggestion.predicted_cost_seconds if memory.costs_known else None,
             )
             if limit is None:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
+from easeml_core.device_requests import check_device_request
 from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions
 from easeml_core.services.selection.scheduler_process import FAULT
-from easeml_core.services.studies.limits import check_device
 from easeml_core.services.telemetry import trace_parent
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL
@@ -132,7 +132,7 @@ class FiledSuggester:
         require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
-            check_device(device)
+            check_device_request("device", device)
         filed = self._file(count, device, request_key)
         decided = self._wait(filed.id)
         if decided is not None and decided.refusal is not None and filed.was_there:

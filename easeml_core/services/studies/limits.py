@@ -10,13 +10,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig, require
+from easeml_core.device_requests import stored_devices
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import ConfigError, NotFoundError
-from easeml_core.limits import MAX_PARALLEL, MOST_DEVICES, NAME, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
+from easeml_core.limits import MAX_PARALLEL, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
 from easeml_core.store.database import lock, notify_pages
 from easeml_core.store.tables import reservations, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
+from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,11 +35,6 @@ _NOT_SHARED = (
     "left out: every study's data are split and sealed by themselves, so a model that was trained for one study has "
     "seen rows that another study's gate keeps sealed, and no trial can serve both"
 )
-
-
-def check_device(device: object) -> None:
-    """Raise ConfigError unless it can be the name of a kind of device."""
-    NAME.check("device", device)
 
 
 def trainable(candidates: Sequence[Parameters]) -> list[Any]:
@@ -69,11 +66,12 @@ def check_candidate_limits(candidates: Sequence[Parameters]) -> None:
     check_candidate_count(len(candidates))
     for candidate in candidates:
         owner = f"candidate {candidate.get('name')!r}"
-        devices = candidate.get("devices")
-        if devices is not None:
-            listed = isinstance(devices, list | tuple) and 1 <= len(devices) <= MOST_DEVICES
-            named = listed and all(map(NAME.holds, devices))
-            require(named, f"{owner}: devices", devices, f"1 to {MOST_DEVICES} kinds of device, each {NAME.rule}")
+        devices = stored_devices(owner, candidate.get("devices"))
+        if any(":" in device for device in devices or ()):
+            trainer = TRAINERS.get(str(candidate.get("kind")))
+            several = "one device at a time: networks, commands, containers and functions take several at once"
+            field = f"{owner}: devices of {candidate.get('kind')}"
+            require(trainer is None or trainer.distributes, field, devices, several)
         if candidate.get("shared") is not None:
             require(False, f"{owner}: shared", candidate["shared"], _NOT_SHARED)
 

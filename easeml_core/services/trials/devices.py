@@ -10,13 +10,14 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
+from easeml_core.device_requests import DeviceRequest, request_of
 from easeml_core.errors import EasemlError
 from easeml_core.services.trials.lease import silent
 from easeml_core.store.tables.devices import BEAT_SECONDS, Device, RegisteredDevice, announce_device, live_devices
 from easeml_core.training.device_detection import detected_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.database import Store
@@ -34,26 +35,53 @@ def list_devices(store: Store, *, kind: str | None = None) -> list[RegisteredDev
         return live_devices(tx, kind=kind)
 
 
-def free_devices(store: Store, *, kind: str | None = None) -> int:
-    """Return how many more trials the live devices of a kind could take now, >= 0; arguments as of ``list_devices``."""
-    return sum(device.free for device in list_devices(store, kind=kind))
+def free_devices(store: Store, *, device: str | None = None) -> int:
+    """Return how many more trials the live devices could take now, >= 0.
+
+    Args:
+        store: Any role but ``easeml_referee``.
+        device: What each trial asks for, as ``device_requests`` has it; None for one whole device of whatever kind.
+
+    Raises:
+        ConfigError: It is no such request.
+    """
+    request = request_of(device)
+    found = list_devices(store, kind=None if request is None else request.kind)
+    return free_for(found, request or DeviceRequest(""))
+
+
+def free_for(devices: Iterable[RegisteredDevice], request: DeviceRequest) -> int:
+    """Return how many trials with this request the devices take; several devices of one trial are of one host."""
+    hosts: dict[tuple[str, str], list[RegisteredDevice]] = {}
+    for device in devices:
+        hosts.setdefault((device.login, device.host), []).append(device)
+    return sum(_free_on_host(each, request) for each in hosts.values())
+
+
+def _free_on_host(devices: Sequence[RegisteredDevice], request: DeviceRequest) -> int:
+    """A processor takes a trial a core; a GPU one whole trial while it is idle, or as many parts as are free."""
+    cores = sum(device.free for device in devices if device.name == "cpu")
+    gpus = [device for device in devices if device.name != "cpu"]
+    if request.parts > 1:
+        return cores + sum(request.parts * device.free // device.slots for device in gpus)
+    return cores // request.count + sum(device.held == 0 for device in gpus) // request.count
 
 
 @contextlib.contextmanager
 def announced(
-    store: Store, *, kind: str | None, holder: str, slot: str | None = None, log: Log = silent
+    store: Store, *, device: str | None, holder: str, slot: str | None = None, log: Log = silent
 ) -> Iterator[None]:
-    """Announce the device of this process within the block, which holds one slot of it.
+    """Announce the devices that this process may use within the block, and that it holds those of its request.
 
     Args:
         store: Any role that trains.
-        kind: Kind of the device; None for ``gpu`` or ``cpu``, by what it is.
+        device: What it holds, as ``device_requests`` has it; None for one device, ``gpu`` or ``cpu`` by what it is.
         holder: Request key of the process, not empty.
         slot: The device on this machine; None for a GPU if there is one, unless the kind is ``cpu``.
         log: Receives a line where the device cannot be announced.
     """
-    found = detected_devices("cpu" if slot is None and kind == "cpu" else slot)
-    devices = [_device(found[0], kind, held=1), *(_device(each, kind) for each in found[1:])]
+    request = request_of(device) or DeviceRequest("")
+    devices = _held(_detected(request, slot), request)
     beats = _Beats(store, devices, holder, log)
     beats.beat()
     thread = threading.Thread(target=beats.run, name="easeml-device", daemon=True)
@@ -67,13 +95,13 @@ def announced(
 
 
 def announce_host(
-    store: Store, *, kind: str | None = None, slot: str | None = None, should_stop: Callable[[float], bool], log: Log
+    store: Store, *, device: str | None = None, slot: str | None = None, should_stop: Callable[[float], bool], log: Log
 ) -> list[Device]:
     """Announce the devices of this host until it must stop, and hold no slot of them.
 
     Args:
         store: Any role that trains.
-        kind: Kind of the devices; None for ``gpu`` or ``cpu``, by what they are.
+        device: Kind of the devices, or ``KIND/N`` where N trials share each; None for ``gpu`` or ``cpu``.
         slot: Which of this machine, as of ``announced``.
         should_stop: Waits up to so many seconds; True ends the announcements.
         log: Receives a line for each device, and where one cannot be announced.
@@ -81,25 +109,37 @@ def announce_host(
     Returns:
         The devices that were announced.
     """
-    devices = [_device(each, kind) for each in detected_devices("cpu" if slot is None and kind == "cpu" else slot)]
+    request = request_of(device) or DeviceRequest("")
+    devices = [_device(each, request) for each in _detected(request, slot)]
     beats = _Beats(store, devices, "", log)
-    for device in devices:
-        log(f"announcing {device.name} of {device.host}: {device.kind}, {device.slots} slots")
+    for each in devices:
+        log(f"announcing {each.name} of {each.host}: {each.kind}, {each.slots} slots")
     beats.beat()
     while not should_stop(BEAT_SECONDS):
         beats.beat()
     return devices
 
 
-def _device(found: DetectedDevice, kind: str | None, *, held: int = 0) -> Device:
+def _detected(request: DeviceRequest, slot: str | None) -> tuple[DetectedDevice, ...]:
+    return detected_devices("cpu" if slot is None and request.kind == "cpu" else slot)
+
+
+def _held(found: Sequence[DetectedDevice], request: DeviceRequest) -> list[Device]:
+    """The devices, of which the first are held: whole ones, a part of a GPU, or so many cores of a processor."""
+    if not found[0].is_gpu:
+        return [_device(found[0], request, held=min(request.count, found[0].slots))]
+    return [_device(gpu, request, held=int(number < request.count)) for number, gpu in enumerate(found)]
+
+
+def _device(found: DetectedDevice, request: DeviceRequest, *, held: int = 0) -> Device:
     return Device(
         host=found.host,
         name=found.name,
-        kind=kind or ("gpu" if found.is_gpu else "cpu"),
+        kind=request.kind or ("gpu" if found.is_gpu else "cpu"),
         model=found.model,
         memory_mb=found.memory_mb,
         driver=found.driver,
-        slots=found.slots,
+        slots=request.parts if found.is_gpu else found.slots,
         held=held,
     )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.data.parts import load_validation_labels
+from easeml_core.device_requests import DeviceRequest, request_of
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
@@ -135,7 +136,7 @@ def run_trial(
     if slot is not None:
         require_slot(slot)  # before the claim: the trial stays available for another worker
     for lease in attempts(store, artifacts, trial_id=trial_id, request_key=request_key, log=log):
-        with announced(store, kind=lease.trial.device, holder=request_key, slot=slot, log=log):
+        with announced(store, device=lease.trial.device, holder=request_key, slot=slot, log=log):
             train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
 
@@ -249,6 +250,8 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
 
 def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], slot: str | None) -> TrainingJob:
     trial, config = lease.trial, lease.config
+    request = request_of(trial.device) or DeviceRequest("")
+    slot = slot or ("cpu" if request.kind == "cpu" else None)
     return TrainingJob(
         kind=trial.kind,
         parameters=trial.parameters,
@@ -258,7 +261,10 @@ def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], s
         time_limit_seconds=lease.time_limit_seconds,
         memory_limit_mb=config.memory_limit_mb,
         metric=lease.metric,
-        device=slot or ("cpu" if trial.device == "cpu" else None),
+        device=slot,
+        devices=request.count,
+        memory_parts=request.parts,
+        distributed_backend=config.distributed_backend,
         checkpoint_seconds=config.checkpoint_seconds,
         patience=config.patience if config.early_stopping else None,
         mixed_precision=config.mixed_precision,
@@ -339,7 +345,7 @@ def record_success(store: Store, artifacts: ArtifactStore, lease: Lease, result:
             lease,
             TrialState.SUCCEEDED,
             result.cost_seconds,
-            start_seconds=result.start_seconds,
+            start_seconds=None if result.start_seconds is None else lease.weight * result.start_seconds,
             add_result=lambda: _add_model(tx, lease, result, artifact, loss),
         )
         if is_counted:
@@ -398,7 +404,7 @@ def _finish(
         if done:
             add_result()
         else:
-            _end_late(tx, lease, seconds + (start_seconds or 0.0))
+            _end_late(tx, lease, lease.weight * seconds + (start_seconds or 0.0))
         _tell(tx, lease)
     return done
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.parts import load_open_parts
+from easeml_core.device_requests import require_held
 from easeml_core.entities import FailureKind
 from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
 from easeml_core.files import scratch_folder
@@ -30,6 +31,7 @@ from easeml_core.services.trials.execution import (
     trial_state,
 )
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
+from easeml_core.store.tables import trials
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult, require_slot
@@ -59,6 +61,7 @@ def run_routed_trial(
     executors: Executors,
     log: Log = silent,
     slot: str | None = None,
+    most_devices: int | None = None,
     should_stop: Callable[[], bool] = never,
 ) -> TrialReport:
     """Run a trial with its candidate's implementation: one of some training functions, or a trainer of this package.
@@ -71,6 +74,7 @@ def run_routed_trial(
         executors: The functions, and whether the trainers are available too.
         log: Receives one line per piece of news.
         slot: What the trainers train on, as in ``run_trial``; functions choose for themselves.
+        most_devices: How many devices the caller holds; None for as many as the trial asks for.
         should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
             back, which counts as no attempt. A function ends when it calls ``report``.
 
@@ -79,12 +83,15 @@ def run_routed_trial(
         SUGGESTED.
 
     Raises:
-        ConfigError: The slot is none, or this machine has no GPU for it.
+        ConfigError: The slot is none, this machine has no GPU for it, or the trial asks for more devices.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     if slot is not None:
         require_slot(slot)  # before the claim: the trial stays available for a worker that has one
+    if most_devices is not None:
+        with store.begin() as tx:
+            require_held(trials.get_trial(tx, trial_id).device, most_devices)
     for lease in attempts(
         store,
         artifacts,
@@ -96,7 +103,7 @@ def run_routed_trial(
     ):
         try:
             with (
-                announced(store, kind=lease.trial.device, holder=request_key, slot=slot, log=log),
+                announced(store, device=lease.trial.device, holder=request_key, slot=slot, log=log),
                 handing_back(lease, request_key, should_stop),
             ):
                 execute(store, artifacts, lease, executors, slot=slot)

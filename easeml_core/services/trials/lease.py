@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.device_requests import weight_of
 from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
@@ -199,7 +200,7 @@ class Lease:
         hit: The rule of gate and meter for a right answer.
         checkpoint: Where the attempt continues; None for the beginning.
         reserved_seconds: What this attempt may take of the reservation; infinite where nothing limits the trial.
-        staged_seconds: Time of the reservation used to fetch the data.
+        staged_seconds: Wall seconds of the reservation used to fetch the data.
         cancelled: A user asked for the trial's end.
         lost: The trial is not this attempt's any more.
         ended: It was ended by this attempt.
@@ -254,17 +255,24 @@ class Lease:
     @property
     def is_cut_short(self) -> bool:
         """Whether less is reserved than the study would allow."""
-        return training_seconds(self.reserved_seconds) < self.config.time_limit_seconds - self.resumed_seconds
+        allowed = self.config.time_limit_seconds - self.resumed_seconds / self.weight
+        return training_seconds(self.reserved_seconds / self.weight) < allowed
 
     @property
     def time_limit_seconds(self) -> float:
         """Wall seconds of the training itself, > 0: the study's limit for all the work, or the reservation."""
-        allowed = self.config.time_limit_seconds - self.resumed_seconds
-        return max(_LEAST_SECONDS, min(allowed, training_seconds(self.reserved_seconds - self.staged_seconds)))
+        allowed = self.config.time_limit_seconds - self.resumed_seconds / self.weight
+        reserved = self.reserved_seconds / self.weight - self.staged_seconds
+        return max(_LEAST_SECONDS, min(allowed, training_seconds(reserved)))
+
+    @property
+    def weight(self) -> float:
+        """How many devices the trial holds, > 0."""
+        return weight_of(self.trial.device)
 
     def cost_seconds(self, seconds: float) -> float:
-        """Return the cost of the whole work when this attempt has taken so many seconds."""
-        return self.resumed_seconds + seconds
+        """Return the cost of the whole work, in device seconds, when this attempt has taken so many wall seconds."""
+        return self.resumed_seconds + self.weight * seconds
 
     @contextlib.contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -278,7 +286,7 @@ class Lease:
     def progress(self, news: JsonObject) -> None:
         """Record progress; it is stored with the next heartbeat. Of many steps a second, one is logged."""
         self.last_news = news
-        point = point_of(news, seconds=self.resumed_seconds + self.age_seconds)
+        point = point_of(news, seconds=self.cost_seconds(self.age_seconds))
         if point is not None and len(self._points) < _MOST_POINTS:
             self._points.append(point)
         if news.get("resumed") is False:
@@ -316,7 +324,7 @@ class Lease:
             progress: Of the whole training, in [0, 1].
         """
         self._upload = self._upload or CheckpointUpload(partial(files_of, artifacts, self.trial.id))
-        self._upload.start(path, seconds, progress)
+        self._upload.start(path, self.weight * seconds, progress)
 
     def finish_upload(self) -> None:
         """Wait for the present upload, and record its checkpoint unless the trial has ended."""

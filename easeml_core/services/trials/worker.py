@@ -223,7 +223,7 @@ def run_device(
         poll_seconds=poll_seconds,
         slot=slot,
     )
-    with announced(store, kind=device, holder=request_key, slot=slot, log=log):
+    with announced(store, device=device, holder=request_key, slot=slot, log=log):
         reason = stream.run()
     return _summary(device, reason, stream)
 

@@ -211,12 +211,13 @@ _BUSY = f"""
 WITH step AS (SELECT extract(epoch FROM now() - CAST(:since AS timestamptz))::double precision / :buckets AS width),
 held AS (
   SELECT greatest(0, extract(epoch FROM {_BEGUN} - CAST(:since AS timestamptz))::double precision) AS begun,
-         extract(epoch FROM {_HELD_UNTIL} - CAST(:since AS timestamptz))::double precision AS ended, {_SEEN} AS seen
+         extract(epoch FROM {_HELD_UNTIL} - CAST(:since AS timestamptz))::double precision AS ended, {_SEEN} AS seen,
+         work.device_weight(x.device) AS weight
   FROM work.trials x JOIN work.studies s ON s.id = x.study_id
   WHERE x.started_at IS NOT NULL AND x.reevaluates IS NULL AND (x.state = 'RUNNING' OR x.finished_at > :since)),
 touched AS (
-  SELECT k, sum((least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) AS devices,
-         sum((least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) FILTER (WHERE seen) AS own
+  SELECT k, sum(weight * (least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) AS devices,
+         sum(weight * (least(ended, (k + 1) * width) - greatest(begun, k * width)) / width) FILTER (WHERE seen) AS own
   FROM step, held,
     LATERAL generate_series(floor(begun / width)::int, least(:buckets - 1, floor(ended / width)::int)) k
   WHERE ended > begun GROUP BY k)
@@ -232,7 +233,7 @@ SELECT n.name AS tenant, {_SEEN} AS seen,
 FROM work.studies s JOIN work.tenants n ON n.id = s.tenant_id
 LEFT JOIN (
   SELECT x.study_id, sum(CASE WHEN x.state = 'RUNNING'
-    THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
+    THEN work.device_weight(x.device) * extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
     ELSE x.charged_seconds END) AS seconds
   FROM work.trials x WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING')
   GROUP BY x.study_id) u ON u.study_id = s.id
@@ -243,7 +244,7 @@ ORDER BY seconds DESC, tenant
 
 _SECONDS = f"""
 SELECT s.name AS study, sum(CASE WHEN x.state = 'RUNNING'
-  THEN extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
+  THEN work.device_weight(x.device) * extract(epoch FROM {_HELD_UNTIL} - greatest({_BEGUN}, :since))::double precision
   ELSE x.charged_seconds END) AS seconds
 FROM work.trials x JOIN work.studies s ON s.id = x.study_id
 WHERE x.reevaluates IS NULL AND (x.finished_at > :since OR x.state = 'RUNNING') AND {_SEEN} GROUP BY s.name

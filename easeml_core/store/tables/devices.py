@@ -84,13 +84,16 @@ def announce_device(tx: Connection, device: Device, *, holder: str) -> None:
     )
 
 
-# What was announced last is in force: a host that was set up anew may have another kind, or more slots.
+# What was announced last is in force: a host that was set up anew may have another kind. A process that holds a whole
+# device announces one slot, and holds all of those into which others divide it.
 _LIVE = """
-SELECT host, name, kind, model, memory_mb, driver, slots, least(slots, held_by_all)::integer AS held, login,
+SELECT host, name, kind, model, memory_mb, driver, most AS slots,
+  least(most, ceil(most * held_share - 1e-6))::integer AS held, login,
   greatest(0, extract(epoch FROM clock_timestamp() - beat_at))::double precision AS silent_seconds
 FROM (
   SELECT d.*, row_number() OVER (PARTITION BY login, host, name ORDER BY beat_at DESC, holder) AS place,
-    sum(d.held) OVER (PARTITION BY login, host, name) AS held_by_all
+    max(d.slots) OVER (PARTITION BY login, host, name) AS most,
+    sum(d.held::double precision / d.slots) OVER (PARTITION BY login, host, name) AS held_share
   FROM work.devices d WHERE beat_at > clock_timestamp() - make_interval(secs => :silent)) newest
 WHERE place = 1 AND (CAST(:kind AS text) IS NULL OR kind = :kind) ORDER BY host, name, login LIMIT :limit
 """

@@ -3,6 +3,8 @@
 A lease begins at ``clock_timestamp()``: the transaction may have waited long for the trial's row. Expiry is decided by
 ``now()``, the transaction's start, so that such a wait never ends a lease.
 
+Seconds of a trial are device seconds: those on the clock times the devices that it holds (``work.device_weight``).
+
 Where a trial has a reservation (``limit_seconds``), no lease outlasts it: a worker that is still at work then has lost
 the trial, so the charge never exceeds the reservation (``reservations``).
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 # column takes.
 _SAVED = "coalesce(t.checkpoint_seconds, 0)"
 _LOST = f"""least(t.limit_seconds - {_SAVED}, 1e9, t.lost_seconds + CASE WHEN t.state = 'RUNNING' THEN
-  greatest(0, extract(epoch FROM least(t.lease_until, CASE WHEN t.lease_hash IS NULL
+  greatest(0, work.device_weight(t.device) * extract(epoch FROM least(t.lease_until, CASE WHEN t.lease_hash IS NULL
     THEN coalesce(t.beat_at, clock_timestamp()) ELSE clock_timestamp() END) - t.attempt_started_at)::double precision
     - ({_SAVED} - t.resumed_seconds))
   ELSE 0 END)"""
@@ -41,7 +43,10 @@ _COUNTED = "t.attempt - t.excused - (t.excused < 10 AND work.was_restarted(t.bea
 _ARCHIVED = "EXISTS (SELECT FROM work.studies s WHERE s.id = trials.study_id AND s.state = 'ARCHIVED')"
 """An archived study cancels its trials; the row of one may have been held by another transaction then."""
 
-_END = "attempt_started_at + make_interval(secs => limit_seconds - lost_seconds - resumed_seconds)"
+_END = (
+    "attempt_started_at + make_interval(secs => (limit_seconds - lost_seconds - resumed_seconds) "
+    "/ work.device_weight(device))"
+)
 
 
 class Checkpoint(NamedTuple):
@@ -77,7 +82,7 @@ def start_trial(
         "executor = :executor, executor_details = CAST(:details AS jsonb), "
         f"lost_seconds = {_LOST}, resumed_seconds = {_SAVED}, attempt_started_at = clock_timestamp(), "
         "lease_until = clock_timestamp() + make_interval(secs => "
-        f"least(:seconds, limit_seconds - {_SAVED} - {_LOST})), "
+        f"least(:seconds, (limit_seconds - {_SAVED} - {_LOST}) / work.device_weight(device))), "
         "started_at = coalesce(started_at, clock_timestamp()) "
         "WHERE id = :id AND EXISTS (SELECT FROM work.candidates c WHERE c.id = t.candidate_id "
         "AND c.implementation = :executor) RETURNING attempt",
@@ -153,7 +158,8 @@ def extend_lease(
         "checkpoint = coalesce(CAST(:reference AS text), checkpoint), "
         "checkpoint_progress = coalesce(CAST(:share AS double precision), checkpoint_progress), "
         "checkpoint_seconds = CASE WHEN CAST(:reference AS text) IS NULL THEN checkpoint_seconds ELSE resumed_seconds "
-        "+ least(:saved, extract(epoch FROM clock_timestamp() - attempt_started_at)::double precision) END "
+        "+ least(:saved, work.device_weight(device) "
+        "* extract(epoch FROM clock_timestamp() - attempt_started_at)::double precision) END "
         f"WHERE id = :id AND state = 'RUNNING' AND attempt = :attempt AND clock_timestamp() < coalesce({_END}, "
         f"'infinity') RETURNING cancel_requested OR {_ARCHIVED} AS cancel_requested",
         id=trial_id,

@@ -61,9 +61,10 @@ def reserve_open(
     return change(
         tx,
         "UPDATE work.trials t SET limit_seconds = t.lost_seconds + greatest("
-        "coalesce((s.config -> 'training' ->> 'time_limit_seconds')::double precision, :time_limit) + :grace, "
-        "coalesce(t.checkpoint_seconds, 0) "
-        "+ coalesce(extract(epoch FROM t.lease_until - t.attempt_started_at)::double precision, 0)) "
+        "work.device_weight(t.device) "
+        "* (coalesce((s.config -> 'training' ->> 'time_limit_seconds')::double precision, :time_limit) + :grace), "
+        "coalesce(t.checkpoint_seconds, 0) + work.device_weight(t.device) "
+        "* coalesce(extract(epoch FROM t.lease_until - t.attempt_started_at)::double precision, 0)) "
         "FROM work.studies s WHERE s.id = t.study_id AND t.limit_seconds IS NULL "
         "AND t.state IN ('SUGGESTED', 'RUNNING') AND (s.id = :study_id OR s.tenant_id = :tenant_id)",
         study_id=study_id,
@@ -88,7 +89,7 @@ newest AS (
   SELECT DISTINCT ON (study_id) id, study_id, same_training_as FROM work.data_versions
   ORDER BY study_id, version DESC)"""
 
-_OFFERED = "(c.devices IS NULL OR CAST(:device AS text) IS NULL OR jsonb_exists(c.devices, :device))"
+_OFFERED = "work.device_fits(c.devices, CAST(:device AS text))"
 
 # A quota is the tenant's: a trial of any study of that tenant can free something in the studies chosen from.
 _OUTLOOK = f"""

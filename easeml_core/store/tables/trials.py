@@ -314,7 +314,7 @@ def left_over_trials(
         tx,
         Trial,
         _TRIAL + "WHERE t.state = 'SUGGESTED' AND (t.lease_until IS NULL OR t.lease_until < now()) "
-        "AND (CAST(:device AS text) IS NULL OR c.devices IS NULL OR jsonb_exists(c.devices, :device)) "
+        "AND work.device_fits(c.devices, CAST(:device AS text)) "
         f"AND {RUNS_HERE} AND t.study_id = ANY(:ids) ORDER BY s.priority DESC, t.id FOR UPDATE OF t SKIP LOCKED",
         ids=list(study_ids),
         device=device,

@@ -42,11 +42,13 @@ class SuggestTrialsOperator(EasemlOperator):
     worth running now; the message in XCom says why.
 
     Args:
-        count: How many trials at most, >= 1; usually the number of free devices.
+        count: How many trials at most, >= 1; None for as many as the live devices of this kind can take now
+            (``easeml device list``), and one where none is live.
         policy: How to choose; None means the installation's ``[easeml] policy``.
         studies: Names of the studies to choose from; None means all active ones.
-        device: Kind of the free device, such as ``gpu``: candidates that need another one are left out; None means
-            that every candidate can run.
+        device: The free device, such as ``gpu``: candidates that need another one are left out. ``gpu:4`` is for those
+            that train on four at once, ``gpu/4`` for those that use a quarter of one. None means that every candidate
+            of one device can run.
         functions: Names of the training functions (``@trial``) that what follows has: trials of others are left out.
             None means what the tasks after this one execute, or those of its DAG.
         trainers: Whether what follows has the trainers of easeml, which every other candidate needs. None means what
@@ -67,7 +69,7 @@ class SuggestTrialsOperator(EasemlOperator):
     def __init__(
         self,
         *,
-        count: int | str = 1,
+        count: int | str | None = 1,
         policy: str | None = None,
         studies: Sequence[str] | str | None = None,
         device: str | None = None,
@@ -87,14 +89,18 @@ class SuggestTrialsOperator(EasemlOperator):
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
         from easeml_core.services.selection.suggestions import suggester_for
+        from easeml_core.services.trials.devices import free_devices
 
         with airflow_outcome():
+            store, device, count = self.hook.get_store(), optional_text(self.device), self.count
+            if count is None or count in EMPTY:
+                count = max(1, free_devices(store, device=device))
             named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
             require(trainers in (None, True, False), "trainers", trainers, "true, false or None")
             suggester = suggester_for(
-                self.hook.get_store(),
+                store,
                 policy=optional_text(self.policy),
                 usual_policy=settings.policy(),
                 studies_only=optional_plain(self.studies, "studies"),
@@ -102,8 +108,8 @@ class SuggestTrialsOperator(EasemlOperator):
                 trainers=(offer.trainers or named is not None) if trainers is None else trainers,
             )
             suggested = suggester.ask(
-                count=whole(self.count, "count"),
-                device=optional_text(self.device),
+                count=whole(count, "count"),
+                device=device,
                 request_key=request_key(context),
             )
         context["ti"].xcom_push(key="policy", value=suggested.policy)
@@ -130,10 +136,12 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
             ``ignore``. The trial is recorded with its reason in any case. A cancelled trial skips the task.
         slot: What to train on, on the worker's machine: ``cpu``, ``cuda`` or ``cuda:N``. None for the CPU where the
             trial was handed out for a device of the kind ``cpu``, else for a GPU if there is one.
-        kwargs: As of ``EasemlOperator``.
+        kwargs: As of ``EasemlOperator``; ``pool_slots`` must be at least the devices of each trial: Airflow takes all
+            slots of a task at once, so that no two tasks wait for each other.
 
     Raises:
-        ConfigError: The slot is none of these; one that is a template is looked at once it is rendered.
+        ConfigError: The slot is none of these; one that is a template is looked at once it is rendered. Or the trial
+            holds more devices than the task has slots of its pool.
         InvalidInputError: One of the functions has no name, or two have the same.
 
     Example:
@@ -187,6 +195,7 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
                     executors=executors_of(named, trainers=True, dag_version=version),
                     log=self.log.info,
                     slot=optional_text(self.slot),
+                    most_devices=self.pool_slots,
                     should_stop=lambda: self._killed,
                 )
             context["ti"].xcom_push(key="trial", value=to_json(result))
@@ -207,7 +216,8 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
     that is stopped hands its running trial back, and the attempt does not count.
 
     Args:
-        device: Kind of the device, as candidates name it; None where all are alike.
+        device: The device, as candidates name it: ``gpu``, or ``gpu:4`` for candidates that train on four at once, or
+            ``gpu/4`` for those that use a quarter; None where all are alike.
         functions: Training functions, made by ``@trial`` or plain ones; each trains the candidates of its name, in
             the task's own process. Candidates of other functions are left to other tasks.
         policy: How to choose; None means the installation's ``[easeml] policy``.
@@ -216,9 +226,11 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         max_trials: How many trials at most, in all tries together; None means no limit.
         poll_interval: Seconds between two asks while it waits for trials of other devices; None means the
             installation's.
-        kwargs: As of ``EasemlOperator``.
+        kwargs: As of ``EasemlOperator``. ``pool_slots`` is the number of devices unless it is given; Airflow takes all
+            slots of a task at once, so that no two tasks wait for each other. A mapped task needs it in ``partial``.
 
     Raises:
+        ConfigError: The device is no such request, or the task has fewer slots of its pool than devices.
         InvalidInputError: One of the functions has no name, or two have the same.
     """
 
@@ -244,8 +256,15 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         poll_interval: float | None = None,
         **kwargs: Any,
     ) -> None:
+        is_literal = isinstance(device, str) and device not in EMPTY and "{" not in device
+        if is_literal:
+            from easeml_core.device_requests import devices_of
+
+            kwargs.setdefault("pool_slots", devices_of(device))
         super().__init__(**kwargs)
         self.device = device
+        if is_literal:
+            self._require_slots()
         self.functions = functions
         named_functions(functions)
         self.policy = policy
@@ -261,6 +280,7 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         from easeml_core.services.trials.worker import run_device
 
         with airflow_outcome():
+            self._require_slots()
             named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])
             store = self.hook.get_store()
             summary = run_device(
@@ -283,6 +303,12 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         self.log.info("%s", summary.message)
         settle_stream(summary)
         return to_json(summary)
+
+    def _require_slots(self) -> None:
+        """Refuse a device that is several, of which the task's pool reserves fewer."""
+        from easeml_core.device_requests import require_held
+
+        require_held(optional_text(self.device), self.pool_slots)
 
     def on_kill(self) -> None:
         """Let the device hand its running trial back, to be trained by another one; it says so in the log."""

@@ -82,10 +82,33 @@ def test_at_most_so_many_at_once():
 
 def test_an_arm_runs_only_where_it_may():
     limits = one(devices=(frozenset({"gpu"}), None, frozenset({"cpu", "gpu"}), frozenset()))
-    assert limits.by_device
+    assert limits.narrows("gpu")
+    assert not limits.narrows(None)
     assert limits.allowed(0) is None
     assert limits.allowed(0, device="gpu").tolist() == [True, True, True, False]
     assert limits.allowed(0, device="cpu").tolist() == [False, True, True, False]
+
+
+def test_what_needs_several_devices_or_a_part_is_given_to_who_offers_exactly_that():
+    limits = one(devices=(frozenset({"gpu:2"}), None, frozenset({"gpu/4", "gpu"}), frozenset({"gpu:2", "gpu:4"})))
+    allowed = {device: limits.allowed(0, device=device).tolist() for device in (None, "gpu", "gpu:2", "gpu:4", "gpu/4")}
+    assert allowed == {
+        None: [False, True, True, False],
+        "gpu": [False, True, True, False],
+        "gpu:2": [True, False, False, True],
+        "gpu:4": [False, False, False, True],
+        "gpu/4": [False, False, True, False],
+    }
+    assert limits.allowed(0, anywhere=True) is None
+    assert one().allowed(0, device="gpu:2").tolist() == [False] * 4  # no candidate that runs on any device is given two
+
+
+@pytest.mark.parametrize("policy", PUBLISHED)
+def test_a_study_with_nothing_but_several_devices_is_served_by_who_offers_them(policy):
+    scheduler = scheduler_of(Problem((Arms(1, 1.0, NAMES, devices=(frozenset({"gpu:2"}),) * 4),)), COSTS, policy)
+    assert scheduler.choose(device=None) is None
+    assert scheduler.choose(device="gpu") is None
+    assert scheduler.choose(device="gpu:2").chosen.tenant == 0
 
 
 def test_a_quota_is_shared_by_the_studies_of_a_tenant():

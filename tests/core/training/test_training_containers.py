@@ -105,9 +105,13 @@ def eventually(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
+TWO_DEVICES: dict[str, Any] = {"device": "cpu", "devices": 2, "memory_limit_mb": 450}
+"""Each with so much memory; torchrun in the image starts two processes."""
+
+
 def test_an_image_trains_and_its_output_is_the_model(runtime: Any, make_job: Any, digits: Any) -> None:
     here, news = runtime(ENTRYPOINT), list[Any]()
-    result = train(make_job("container", {"image": IMAGE, "label": 7}, memory_limit_mb=900, threads=2), news)
+    result = train(make_job("container", {"image": IMAGE, "label": 7}, threads=2, **TWO_DEVICES), news)
     assert result.validation_predictions.tolist() == [7] * 200
     assert result.quality == float((digits.validation_labels == 7).mean())
     assert (result.format, read_manifest(result.artifact_path).command) == ("command", ("python", "predict.py"))
@@ -117,7 +121,7 @@ def test_an_image_trains_and_its_output_is_the_model(runtime: Any, make_job: Any
     for part in (
         "run --rm --name easeml-", "--network none", "--read-only --tmpfs /tmp", "--log-driver none", "--cap-drop ALL",
         "--security-opt no-new-privileges", f"--user {os.getuid()}:{os.getgid()}", "--memory 900m --memory-swap 900m",
-        "--cpus 2", "--pids-limit 1024", "--env OMP_NUM_THREADS=2", "target=/data,readonly",
+        "--cpus 4", "--pids-limit 1024", "--env OMP_NUM_THREADS=2", "--env PET_NPROC_PER_NODE", "target=/data,readonly",
         "target=/parameters.json,readonly", "/output,target=/output ",
         f"{IMAGE} train --data /data --parameters /parameters.json --output /output",
     ):  # fmt: skip

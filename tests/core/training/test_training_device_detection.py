@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
+import torch
 
+from easeml_core.training.child import memory_limit_of
 from easeml_core.training.device_detection import detected_devices, host_name
+from easeml_core.training.network_training import limit_memory
+from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,3 +71,20 @@ def test_a_gpu_has_what_its_driver_says_and_a_host_without_one_its_processor(too
         assert processor.name == "cpu"
         assert processor.slots >= 1
         assert processor.memory_mb is not None
+
+
+def test_a_part_of_a_device_has_that_part_of_its_memory(tool: Any, make_job: Any, monkeypatch: Any) -> None:
+    """Of a GPU torch keeps the limit, of a processor the supervisor; several devices have the memory of each."""
+    asked: list[tuple[float, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda *given: asked.append(given))
+    gpu, processor = torch.device("cuda", 1), torch.device("cpu")
+    for parts, device in ((4, gpu), (1, gpu), (4, processor)):
+        limit_memory(Run(memory_parts=parts), device)
+    assert asked == [(0.25, gpu)]
+    total = psutil.virtual_memory().total >> 20
+    wide = {"memory_limit_mb": 2 * total}
+    assert memory_limit_of(make_job(device="cpu", memory_parts=4, **wide)) == total // 4
+    assert memory_limit_of(make_job(device="cpu", devices=3, **wide)) == 6 * total
+    assert memory_limit_of(make_job(device="cpu", memory_parts=4, memory_limit_mb=100)) == 100
+    tool(ANSWER)
+    assert memory_limit_of(make_job(memory_parts=4, **wide)) == 2 * total

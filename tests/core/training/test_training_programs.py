@@ -77,6 +77,11 @@ def train(job: TrainingJob, news: list[Any] | None = None, should_stop: Callable
     )
 
 
+def test_a_program_for_several_devices_is_started_once_and_torchrun_finds_their_number(job: Any) -> None:
+    once = "\nimport os\nassert os.environ['PET_NPROC_PER_NODE'] == '3'\n(output / 'once').touch(exist_ok=False)"
+    assert train(job(ARGUMENTS + once, device="cpu", devices=3)).format == "command"
+
+
 def test_the_shell_example_learns_digits(make_job: Any, tmp_path: Path, digits: OpenParts) -> None:
     pack_command(EXAMPLES / "awk", tmp_path / "program", command=None)
     job = make_job("command", {"program": REFERENCE, "power": 2}, files={"program": tmp_path / "program"})

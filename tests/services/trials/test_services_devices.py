@@ -40,7 +40,7 @@ def test_a_stream_and_a_task_hold_a_slot_while_they_train(lab: Any, monkeypatch:
     execution.run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="t", slot="cpu")
     assert seen == [{"big": 1}, {"cpu": 1}]  # one host, one processor: the kind is what was said last
     assert held(lab.worker) == {"cpu": 0}
-    assert free_devices(lab.worker, kind="cpu") == list_devices(lab.worker)[0].slots
+    assert free_devices(lab.worker, device="cpu") == list_devices(lab.worker)[0].slots
 
 
 def test_a_host_announces_itself_until_it_must_stop(lab: Any) -> None:

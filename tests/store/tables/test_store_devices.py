@@ -42,12 +42,15 @@ def test_slots_are_held_by_each_process_once_and_given_back(database: Any) -> No
     for _ in range(2):  # a heartbeat is no second holder
         announce(store, GPU, "night/1")
     assert seen(store) == [("host-a", "gpu", 1)]
-    announce(store, replace(GPU, slots=3), "night/2")  # set up anew with more slots
+    announce(store, replace(GPU, slots=4), "night/2")  # a quarter of it
     assert seen(store) == [("host-a", "gpu", 1)]
-    announce(store, replace(IDLE, slots=3), "night/1")
-    assert seen(store) == [("host-a", "gpu", 2)]
+    announce(store, IDLE, "night/1")
+    assert seen(store) == [("host-a", "gpu", 3)]
+    announce(store, replace(GPU, slots=1), "night/1")  # the whole of it
+    assert seen(store) == [("host-a", "gpu", 0)]
+    announce(store, IDLE, "night/1")
     announce(store, replace(GPU, host="host-b", kind="l4"), "night/3")
-    assert seen(store, "gpu") == [("host-a", "gpu", 2)]
+    assert seen(store, "gpu") == [("host-a", "gpu", 3)]
     with store.begin() as tx:  # no row is left of who has ended
         assert [r.holder for r in rows(tx, "SELECT holder FROM work.devices ORDER BY 1")] == ["", "night/2", "night/3"]
 

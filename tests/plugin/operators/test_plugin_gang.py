@@ -1,0 +1,95 @@
+"""Several devices of one trial in Airflow: a task takes all slots of its pool at once, so no two tasks deadlock."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pendulum
+import pytest
+from airflow.sdk import DAG
+from sqlalchemy import update
+
+from easeml_airflow.operators import RunDeviceOperator, TrainTrialOperator
+from easeml_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+POOL = "gang_of_three"
+
+
+def test_a_device_that_is_several_takes_as_many_slots_or_is_refused() -> None:
+    assert RunDeviceOperator(task_id="run", device="gpu:4").pool_slots == 4
+    assert RunDeviceOperator(task_id="run", device="gpu/4").pool_slots == 1
+    assert RunDeviceOperator(task_id="run", device="{{ params.device }}", pool_slots=8).pool_slots == 8
+    assert RunDeviceOperator(task_id="run").pool_slots == 1
+    with pytest.raises(ConfigError, match="pool_slots must be >= 4: a trial for gpu:4 holds 4 devices at once, got 2"):
+        RunDeviceOperator(task_id="run", device="gpu:4", pool_slots=2)
+    rendered = RunDeviceOperator(task_id="run", device="{{ params.device }}")
+    rendered.device = "gpu:2"
+    with pytest.raises(Exception, match="pool_slots must be >= 2"):
+        rendered.execute({"ti": None})
+
+
+@pytest.fixture
+def gang(airflow_db: Any) -> Iterator[Any]:
+    """A run of two tasks that each train on two devices, in a pool of three slots."""
+    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+    from airflow.models.dag import DagModel
+    from airflow.models.pool import Pool
+    from airflow.utils.session import create_session
+
+    with DAG("gang", schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC")) as dag:
+        for name in ("first", "second"):
+            RunDeviceOperator(task_id=name, device="cpu:2", pool=POOL)
+        TrainTrialOperator(task_id="single", trial=1, pool=POOL, priority_weight=-1)
+    bag = DagBag(dag_folder=os.environ["AIRFLOW__CORE__DAGS_FOLDER"], collect_dags=False)
+    bag.bag_dag(dag)
+    sync_bag_to_db(bag, "dags-folder", None)
+    with create_session() as session:
+        session.add(Pool(pool=POOL, slots=3, include_deferred=True))
+        session.get(DagModel, "gang").is_paused = False
+    yield dag
+    with create_session() as session:
+        session.query(Pool).filter(Pool.pool == POOL).delete()
+
+
+def test_two_trials_of_two_devices_on_three_slots_run_one_after_the_other(gang: Any) -> None:
+    """By Airflow's own scheduler: nobody holds one slot and waits for another; the free one is for who needs one."""
+    from airflow.jobs.job import Job
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+    from airflow.models.serialized_dag import SerializedDagModel
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from airflow.utils.state import DagRunState, TaskInstanceState
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+
+    with create_session() as session:
+        stored = SerializedDagModel.get_dag("gang", session=session)
+        run = stored.create_dagrun(
+            run_id="manual__gang",
+            run_type=DagRunType.MANUAL,
+            state=DagRunState.RUNNING,
+            triggered_by=DagRunTriggeredByType.TEST,
+            run_after=pendulum.datetime(2026, 1, 2, tz="UTC"),
+            session=session,
+        )
+        runner = SchedulerJobRunner(job=Job())
+
+        def set_state(names: Iterable[str], state: TaskInstanceState) -> None:
+            of_run = (TaskInstance.run_id == run.run_id, TaskInstance.task_id.in_(names))
+            session.execute(update(TaskInstance).where(*of_run).values(state=state))
+
+        def begun() -> set[str]:
+            found = runner._executable_task_instances_to_queued(max_tis=16, session=session)
+            return {task.task_id for task in found}
+
+        set_state(("first", "second", "single"), TaskInstanceState.SCHEDULED)
+        one = begun()
+        assert len(one & {"first", "second"}) == 1
+        assert one | begun() == one | {"single"}
+        assert begun() == set()
+        set_state(one, TaskInstanceState.SUCCESS)
+        assert one | begun() == {"first", "second", "single"}
+        session.rollback()
