@@ -80,7 +80,9 @@ class TestMap:
         self._data = CoverageData(str(folder / DATA))
         self._data.read()
         files = self._data.measured_files()
-        self._lines = {str(Path(file).relative_to(tree)): file for file in files if Path(file).is_relative_to(tree)}
+        # A file that is there no more was written by a test.
+        ours = (Path(file) for file in files if Path(file).is_relative_to(tree) and Path(file).exists())
+        self._lines = {str(file.relative_to(tree)): str(file) for file in ours}
 
     @classmethod
     def measure(cls, tree: Path, folder: Path, tests: Sequence[str], *, processes: int, marks: str) -> TestMap:
