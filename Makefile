@@ -6,6 +6,9 @@ RUN := $(VENV)/bin/python
 # Everything is installed; what the demo needs is. Installing everything makes both.
 STAMP := $(VENV)/.installed
 DEMO_STAMP := $(VENV)/.installed-demo
+CELERY_STAMP := $(VENV)/.installed-celery
+STACK_STAMP = $(if $(filter celery,$(EXECUTOR)),$(CELERY_STAMP),$(DEMO_STAMP))
+STACK_ARGS = $(if $(EXECUTOR),--executor $(EXECUTOR))
 SHELL := /bin/sh
 # Bytecode is kept, whatever the caller's shell says: without it each process compiles the product, and 600 files of
 # tests, anew.
@@ -16,6 +19,8 @@ PROCESSES ?= 4
 # Of the journeys: one runs the stories of a stack, one the pages in Chromium, one the rest; so three stacks at a time.
 JOURNEY_PROCESSES ?= 3
 DEMO_ARGS ?=
+# Of demo and up: celery for tasks on separate hosts; by default the LocalExecutor, or what runs already.
+EXECUTOR ?=
 LIFECYCLE_ARGS ?=
 FIGURES ?=
 # Of test-faults; without a SEED it goes on from the last one in build/faults/results.jsonl.
@@ -34,14 +39,14 @@ help: ## List the commands
 
 setup: $(STAMP) ## Make the virtual environment and install everything into it, what tests and checks need, too
 
-demo: $(DEMO_STAMP) ## One night for all tenants on a real Airflow; again for the next night
-	@$(RUN) scripts/demo.py $(DEMO_ARGS)
+demo: $(STACK_STAMP) ## One night for all tenants on a real Airflow; again for the next night; EXECUTOR=celery for separate hosts
+	@$(RUN) scripts/demo.py $(STACK_ARGS) $(DEMO_ARGS)
 
 demo-lifecycle: $(STAMP) browser ## The whole life of a study, played through the pages; LIFECYCLE_ARGS="--show" to watch
 	@$(RUN) scripts/demo_lifecycle.py $(LIFECYCLE_ARGS)
 
-up: $(DEMO_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions, UP_ARGS=--scheduler for easeml scheduler
-	@$(RUN) scripts/launch.py up $(UP_ARGS)
+up: $(STACK_STAMP) ## Start the same stack in the background and say where it is; UP_ARGS=--allow-forced for forced promotions, UP_ARGS=--scheduler for easeml scheduler
+	@$(RUN) scripts/launch.py up $(STACK_ARGS) $(UP_ARGS)
 
 down: ## Stop it
 	@if [ -x $(RUN) ]; then $(RUN) scripts/launch.py down; else echo "Nothing is running."; fi
@@ -147,10 +152,13 @@ clean: down ## Remove the environment and every cache; the state in .easeml stay
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # Each is made again whenever what is to be installed changes.
-$(DEMO_STAMP) $(STAMP): pyproject.toml constraints.txt scripts/install.py scripts/pip_settings.py
+$(DEMO_STAMP) $(CELERY_STAMP) $(STAMP): pyproject.toml constraints.txt scripts/install.py scripts/pip_settings.py
 
 $(DEMO_STAMP):
 	$(call install,demo)
+
+$(CELERY_STAMP):
+	$(call install,celery)
 
 $(STAMP):
 	$(call install,everything)

@@ -19,6 +19,7 @@ from demo_night.retraining import NIGHT_DAG, run_night
 from demo_night.worse_model import GATE_DAG, find_worse, hand_in
 from rich.console import Console
 from stack.failures import NightError, StackError
+from stack.hosts import EXECUTORS
 from stack.keys import ADMIN
 from stack.launcher import running_stack
 from stack.places import Places
@@ -76,15 +77,18 @@ def where_to_look(report: Report, access: Access, stays: bool, console: Console)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; everything else goes to stderr.")
 @click.option("--trials-per-round", type=click.IntRange(1, 256), help="Instead of the DAG's own figure.")
 @click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
+@click.option("--executor", type=click.Choice(EXECUTORS), help="Where tasks run; celery: on separate hosts.")
 @click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
-def main(as_json: bool, trials_per_round: int | None, home: Path | None, dags: Path | None) -> None:
+def main(
+    as_json: bool, trials_per_round: int | None, home: Path | None, executor: str | None, dags: Path | None
+) -> None:
     """Run the demo."""
     conf = {} if trials_per_round is None else {"trials_per_round": trials_per_round}
     console = make_console(as_json)
     stop_on_signals()
     try:
         with contextlib.ExitStack() as held:
-            access, check, stays = held.enter_context(running_stack(Places.of(home, dags), Progress(console)))
+            access, check, stays = held.enter_context(running_stack(Places.of(home, dags), Progress(console), executor))
             report = run(access, check, Progress(console), conf)
     except StopRequestedError as asked:
         console.print(str(asked))

@@ -63,7 +63,15 @@ class Selection:
 
 SELECTIONS = {
     "demo": Selection("what the demo needs", "boosting,demo,embedded,torch", ".installed-demo"),
-    "everything": Selection("everything", "demo,dev,embedded,torch", ".installed", (".installed-demo",)),
+    "celery": Selection(
+        "what the demo on Celery needs",
+        "boosting,celery,demo,embedded,torch",
+        ".installed-celery",
+        (".installed-demo",),
+    ),
+    "everything": Selection(
+        "everything", "celery,demo,dev,embedded,torch", ".installed", (".installed-celery", ".installed-demo")
+    ),
 }
 STAMPS = tuple(selection.stamp for selection in SELECTIONS.values())
 

@@ -17,6 +17,7 @@ from typing import Any
 import click
 from rich.console import Console
 from stack.failures import StackError, tail
+from stack.hosts import EXECUTORS, LOCAL
 from stack.keys import USERS, load_keys
 from stack.launcher import Stack
 from stack.places import Places
@@ -50,6 +51,12 @@ scheduler_option = click.option(
 )
 
 
+EXECUTOR = "--executor"
+executor_option = click.option(
+    EXECUTOR, type=click.Choice(EXECUTORS), help=f"Where tasks run: {LOCAL}, or celery for separate hosts."
+)
+
+
 @click.group(help=__doc__)
 @click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
 @click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
@@ -62,19 +69,23 @@ def main(context: click.Context, home: Path | None, dags: Path | None) -> None:
 @main.command()
 @allow_forced_option
 @scheduler_option
+@executor_option
 @click.pass_obj
-def up(places: Places, /, **options: bool) -> None:
+def up(places: Places, /, executor: str | None, **options: bool) -> None:
     """Start the stack in the background, wait until it is healthy, say where it is."""
     if is_running(places):
         console.print(f"A stack runs already: {launcher_of(places)}", markup=False)
         for name in _given(options):
             console.print(f"{name} counts where the stack is started: first `make down`")
+        record = read_record(places.record)
+        if record and executor not in (None, record.executor):
+            console.print(f"Its executor is {record.executor}, not {executor}: that counts where the stack is started")
         _follow(places, None)
     else:
         places.make()
         with (places.logs / "launcher.log").open("wb") as log:
             command = [sys.executable, __file__, "--home", str(places.home), "--dags", str(places.dags), "run"]
-            command += _given(options)
+            command += [*([EXECUTOR, executor] if executor else []), *_given(options)]
             launcher = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -90,13 +101,16 @@ def _given(options: dict[str, bool]) -> list[str]:
 @main.command(hidden=True)
 @allow_forced_option
 @scheduler_option
+@executor_option
 @click.pass_obj
-def run(places: Places, *, allow_forced: bool, scheduler: bool) -> None:
+def run(places: Places, *, allow_forced: bool, scheduler: bool, executor: str | None) -> None:
     """Be the launcher: hold the stack up until told to stop; what ends is started again, for ever."""
     stop_on_signals()
     try:
         options = [FORCED] if allow_forced else []
-        with Stack(places, Progress(), referee_options=options, with_scheduler=scheduler) as stack:
+        with Stack(
+            places, Progress(), referee_options=options, with_scheduler=scheduler, executor=executor or LOCAL
+        ) as stack:
             while True:
                 stack.check(patience_seconds=math.inf)
                 time.sleep(0.5)

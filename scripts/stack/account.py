@@ -1,11 +1,12 @@
 """Under which accounts Airflow runs: root's launcher steps down, so that no task is the account of the referee.
 
-There are two. One is that of tasks, and of what starts them. The API server has another, since it may read sealed sets
-for the referee's pages: a task must neither look into it nor put something in its way, such as a plugin that it would
-load, or in the place of a log a link to what only the API server may read.
+There are two, and one more for each of the hosts of a stack on Celery. One is that of tasks, and of what starts them.
+The API server has another, since it may read sealed sets for the referee's pages: a task must neither look into it nor
+put something in its way, such as a plugin that it would load, or in the place of a log a link to what only the API
+server may read.
 
-None is created: they are unused user ids, two for each state folder. Sandboxed models of the referee have ids
-of another range (``easeml_core.sandbox.namespaces``), so that no task may look into them either.
+None is created: they are unused user ids. Sandboxed models of the referee have ids of another range
+(``easeml_core.sandbox.namespaces``), so that no task may look into them either.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 import zlib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ import psutil
 import easeml_core
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from stack.places import Places
 
@@ -73,18 +74,27 @@ class Accounts:
     Attributes:
         tasks: Of scheduler, DAG processor, triggerer, and of what tasks run.
         api_server: Of the API server that people use.
+        hosts: Of each host, where tasks run on separate hosts.
     """
 
     tasks: Account
     api_server: Account
+    hosts: Mapping[str, Account] = field(default_factory=dict)
+
+    def uids(self) -> tuple[int, ...]:
+        """The user ids of all."""
+        return tuple(account.uid for account in (self.tasks, self.api_server, *self.hosts.values()))
 
 
-def prepare_accounts(places: Places, readable: Iterable[Path] = ()) -> Accounts | None:
+def prepare_accounts(
+    places: Places, readable: Iterable[Path] = (), hosts: Mapping[str, Iterable[tuple[Path, bool]]] | None = None
+) -> Accounts | None:
     """The accounts of this state folder's Airflow, with their folders; None where the launcher is not root.
 
     Args:
         places: Where the files lie.
         readable: What else they read; nothing that has the state folder in it, where the secrets lie.
+        hosts: For each host what it needs besides its folder and the code, and whether it may write there.
 
     Raises:
         OSError: If the machine does not let the folders be given away.
@@ -92,15 +102,26 @@ def prepare_accounts(places: Places, readable: Iterable[Path] = ()) -> Accounts 
     if os.geteuid() != 0:
         return None
     tasks = _uid_of(places.airflow, places)
-    server = _uid_of(places.api_server, places, but=tasks)
-    _give_folders(places, tasks, server)
-    needed = [(path, False) for path in _read_only(places, readable)] + [(places.artifacts, True)]
+    server = _uid_of(places.api_server, places, but=[tasks])
+    uids: dict[str, int] = {}
+    for name in hosts or {}:
+        uids[name] = _uid_of(places.host(name), places, but=[tasks, server, *uids.values()])
+    _give_folders(places, tasks, server, {places.host(name): uid for name, uid in uids.items()})
+    code = [(path, False) for path in _read_only(places, readable)]
+    needed = [*code, (places.artifacts, True)]
     of_tasks = [*needed, (places.airflow, True), (places.task_logs, True)]
     of_server = [*needed, (places.api_server, True), (places.task_logs, False)]
     return Accounts(
         _account(tasks, tasks, places.airflow, of_tasks),
         replace(_account(server, tasks, places.api_server, of_server), linkless=(str(places.task_logs),)),
+        {name: _of_host(uids[name], tasks, places, name, [*code, *more]) for name, more in (hosts or {}).items()},
     )
+
+
+def _of_host(uid: int, group: int, places: Places, name: str, needed: list[tuple[Path, bool]]) -> Account:
+    """The account of a host; only one that may write artifacts is in the group that shares them."""
+    gid = group if (places.artifacts, True) in needed else uid
+    return _account(uid, gid, places.host(name), [*needed, (places.host(name), True)])
 
 
 def _account(uid: int, gid: int, home: Path, needed: Iterable[tuple[Path, bool]]) -> Account:
@@ -110,16 +131,18 @@ def _account(uid: int, gid: int, home: Path, needed: Iterable[tuple[Path, bool]]
     return Account(uid, gid, str(home), outermost, tuple(sorted(shown.items())))
 
 
-def _give_folders(places: Places, uid: int, server: int) -> None:
+def _give_folders(places: Places, uid: int, server: int, hosts: Mapping[Path, int]) -> None:
     """Make the accounts the owners of what Airflow writes, and close what they must not read.
 
     Only for a launcher that is root, while no process of theirs lives: then none can exchange a file for another.
     A file with a second name is left as it is, since that may lead to a file of another account.
     """
-    end_processes_of(uid, server)
+    end_processes_of(uid, server, *hosts.values())
     places.task_logs.mkdir(exist_ok=True)
-    places.api_server.chmod(0o700)
-    for folder, owner in ((places.airflow, uid), (places.task_logs, uid), (places.api_server, server)):
+    for folder in (places.api_server, *hosts):
+        folder.chmod(0o700)
+    own = ((places.airflow, uid), (places.task_logs, uid), (places.api_server, server))
+    for folder, owner in (*own, *hosts.items()):
         for descriptor, files in _walk(folder):
             for name in files:
                 status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
@@ -156,20 +179,22 @@ def trial(places: Places, account: Account) -> tuple[str, ...]:
         "import importlib.util, os, sys, tempfile\n"
         "import numpy, easeml_core\n"
         "for name in ('airflow', 'easeml_airflow'): assert importlib.util.find_spec(name), name\n"
-        "for folder in sys.argv[1:3]: os.listdir(folder)\n"
-        "for folder in sys.argv[3:]: tempfile.TemporaryFile(dir=folder).close()\n"
+        "end = 2 + int(sys.argv[1])\n"
+        "for folder in sys.argv[2:end]: os.listdir(folder)\n"
+        "for folder in sys.argv[end:]: tempfile.TemporaryFile(dir=folder).close()\n"
     )
+    read = [str(path) for path in (places.dags, places.task_logs) if str(path) in dict(account.shown)]
     writable = [path for path, is_free in account.shown if is_free]
-    return (sys.executable, "-c", code, str(places.dags), str(places.task_logs), *writable)
+    return (sys.executable, "-c", code, str(len(read)), *read, *writable)
 
 
-def _uid_of(folder: Path, places: Places, but: int | None = None) -> int:
+def _uid_of(folder: Path, places: Places, but: Collection[int] = ()) -> int:
     """The id that the folder has already, else one that no account and no process has."""
     owner = folder.stat().st_uid
-    if owner in range(FIRST_UID, FIRST_UID + UIDS) and owner != but:
+    if owner in range(FIRST_UID, FIRST_UID + UIDS) and owner not in but:
         return owner
     first = zlib.crc32(bytes(places.home))
-    candidates = [uid for k in range(UIDS) if (uid := FIRST_UID + (first + k) % UIDS) != but]
+    candidates = [uid for k in range(UIDS) if (uid := FIRST_UID + (first + k) % UIDS) not in but]
     return next((uid for uid in candidates if not _is_taken(uid)), candidates[0])
 
 

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
 SUGGESTING = "easeml-scheduler"
 """What ``easeml scheduler`` is called here: ``scheduler`` is Airflow's."""
 
+_OF_TASKS = (
+    "easeml_airflow.operators.trials",
+    "easeml_core.services.models.submission",
+    "easeml_core.services.referee.requests",
+    "easeml_core.services.selection.scheduler",
+    "easeml_core.services.trials.function_trials",
+)
 FORKED = {
     "dag-processor": ("easeml_airflow.operators.trials",),
-    "scheduler": (
-        "easeml_airflow.operators.trials",
-        "easeml_core.services.models.submission",
-        "easeml_core.services.referee.requests",
-        "easeml_core.services.selection.scheduler",
-        "easeml_core.services.trials.function_trials",
-    ),
+    "scheduler": _OF_TASKS,
+    "celery": _OF_TASKS,
 }
 """Component -> what it imports before it starts, since each of its tasks or of its parsed files is a fork of it.
 
@@ -65,9 +67,17 @@ def easeml(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "easeml_core.cli", *arguments)
 
 
-def referee(environment: Mapping[str, str], places: Places, *options: str) -> Component:
-    """The referee's process, with further options of its command; answers leave at once unless these say otherwise."""
-    named = ("--artifacts", str(places.artifacts), "--data", str(places.data), "--keys", str(places.referee))
+def referee(environment: Mapping[str, str], places: Places, *options: str, artifacts: str | None = None) -> Component:
+    """The referee's process, with further options of its command; answers leave at once unless these say otherwise.
+
+    Args:
+        environment: The whole one.
+        places: Where the files lie.
+        options: The further options.
+        artifacts: Address of the object store; None for the folder.
+    """
+    kept = artifacts or str(places.artifacts)
+    named = ("--artifacts", kept, "--data", str(places.data), "--keys", str(places.referee))
     at_once = () if "--answer-hour" in options else ("--answer-delay", "0")
     return Component("referee", easeml("referee", *named, *at_once, *options), environment)
 

@@ -46,7 +46,7 @@ def database_environment(url: str) -> dict[str, str]:
     return plain_environment() | {"EASEML_DATABASE_URL": url}
 
 
-def connection_json(url: str, artifacts: Path) -> str:
+def connection_json(url: str, artifacts: Path | str) -> str:
     """Airflow's JSON form of the connection ``easeml_default`` to the database at the address."""
     parts = urlsplit(url)
     return json.dumps(
@@ -72,6 +72,7 @@ def airflow_environment(
     worker: str,
     account: Account | None = None,
     bundles: Sequence[GitBundle] = (),
+    artifacts: str | None = None,
 ) -> dict[str, str]:
     """For every Airflow component: the same settings, the metadata database, and our store as the worker's role.
 
@@ -84,6 +85,7 @@ def airflow_environment(
         worker: Address of our database for the role ``easeml_worker``.
         account: Under which it runs; None for that of the launcher.
         bundles: Whose DAGs it reads besides the folder's.
+        artifacts: Address of the object store; None for the folder.
     """
     settings = {
         **_sections(places, port, task_port or port),
@@ -93,7 +95,7 @@ def airflow_environment(
         "api_auth.jwt_secret": keys.jwt,
         "dag_processor.dag_bundle_config_list": bundle_list(bundles),
     }
-    home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, places.artifacts)}
+    home = {"AIRFLOW_HOME": str(places.airflow), CONNECTION: connection_json(worker, artifacts or places.artifacts)}
     return _of_account(plain_environment(), places, account) | home | _variables(settings)
 
 

@@ -37,6 +37,8 @@ class Keys:
         jwt: Signs the tokens of tasks, and where all is one account those of people, too.
         api: Signs what the API server hands out and gets back.
         people_jwt: Signs the tokens of people where tasks must not be able to.
+        broker: Password of Celery's broker.
+        store: Access key of the object store.
         passwords: Of the users.
     """
 
@@ -44,6 +46,8 @@ class Keys:
     jwt: str
     api: str
     people_jwt: str
+    broker: str
+    store: str
     passwords: Mapping[str, str]
 
     @property
@@ -63,6 +67,8 @@ def load_keys(path: Path) -> Keys:
         jwt=kept.get_or_make("jwt_secret", lambda: secrets.token_hex(32)),
         api=kept.get_or_make("api_secret_key", lambda: secrets.token_hex(32)),
         people_jwt=kept.get_or_make("people_jwt_secret", lambda: secrets.token_hex(32)),
+        broker=kept.get_or_make("password_of_broker", lambda: secrets.token_hex(32)),
+        store=kept.get_or_make("key_of_object_store", lambda: secrets.token_hex(32)),
         passwords={name: kept.get_or_make(f"password_of_{name}", lambda: secrets.token_urlsafe(12)) for name in USERS},
     )
 

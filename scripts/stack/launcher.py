@@ -26,6 +26,7 @@ from stack.components import SUGGESTING, airflow, airflow_components, easeml, re
 from stack.environment import airflow_environment, api_server_environment, database_environment
 from stack.failures import CommandFailedError, ComponentDiedError, StackError, UnhealthyError, last_line, tail
 from stack.git_bundles import write_trust
+from stack.hosts import CELERY, LOCAL, Hosts
 from stack.keys import ADMIN, Keys, load_keys, write_passwords
 from stack.network import remembered_port, require_loopback
 from stack.processes import Processes, begin_command, finish_command, run_command
@@ -117,6 +118,7 @@ class Stack:
         bundles: Whose DAGs Airflow reads besides those of the folder.
         referee_options: Further options of ``easeml referee``.
         with_scheduler: Whether ``easeml scheduler`` is a part, too; it is one in any case where a tenant has a login.
+        executor: Where tasks run: ``local``, or ``celery`` for separate hosts.
 
     Example::
 
@@ -133,17 +135,21 @@ class Stack:
         bundles: Sequence[GitBundle] = (),
         referee_options: Sequence[str] = (),
         with_scheduler: bool = False,
+        executor: str = LOCAL,
     ) -> None:
         self.places, self.progress, self.with_scheduler = places, progress, with_scheduler
+        self.executor = executor
         self.bundles, self.referee_options = bundles, referee_options
         self.server = Server(places.database)
         self.processes = Processes(places.logs)
         self.ended = threading.Event()
-        self.record, self.record_lock = Record(launcher=os.getpid()), threading.Lock()
+        self.record = Record(launcher=os.getpid(), executor=executor)
+        self.record_lock = threading.Lock()
         self.supervisor = Supervisor(
             DatabaseServer(self.server), is_database_up=self.server.alive, on_change=self._tell_change
         )
         self.accounts: Accounts | None = None
+        self.hosts: Hosts | None = None
         self.held = contextlib.ExitStack()
         progress.on_step = lambda title: self._note(step=title)
 
@@ -203,6 +209,7 @@ class Stack:
             self.server.ensure_installation()
         self.places.settle_referee(is_new=is_new)
         keys = load_keys(self.places.keys)
+        self.hosts = Hosts.prepare(self.places, keys) if self.executor == CELERY else None
         self.accounts = self._airflow_accounts()
         write_passwords(self.places.passwords, keys, self.accounts.api_server if self.accounts else None)
         port = remembered_port(self.places.port)
@@ -216,7 +223,9 @@ class Stack:
             worker=self.server.url("easeml_worker", "easeml"),
             account=self.accounts.tasks if self.accounts else None,
             bundles=self.bundles,
+            artifacts=self.hosts.artifacts if self.hosts else None,
         )
+        environment |= self.hosts.shared() if self.hosts else {}
         of_api_server = api_server_environment(environment, self.places, keys, self._sealed_url(), self.accounts)
         with self.progress.step("database schemas: ours and Airflow's"):
             self._migrate(environment)
@@ -225,9 +234,12 @@ class Stack:
         with self.progress.step("referee, API server, scheduler, DAG processor, triggerer") as tell:
             since = datetime.now(UTC)
             self.supervisor.start()
-            self._start_components(airflow_components(environment, of_api_server, self.accounts, task_port))
+            parts = airflow_components(environment, of_api_server, self.accounts, task_port)
+            self._start_components([*parts, *(self.hosts.workers(environment, self.accounts) if self.hosts else ())])
             self._await_health(since, tell)
             self._await_tasks_server(task_port)
+            if self.hosts:
+                self._await("workers", self.hosts.workers_ready)
         with self.progress.step("device pool; nothing listens outside loopback"):
             self.access.rest().make_pool(POOL, POOL_SLOTS, "One slot for each training device")
             self.exposed()
@@ -247,17 +259,19 @@ class Stack:
         try:
             write_trust(self.places.git_trust, self.bundles)
             repositories = [bundle.repository for bundle in self.bundles]
-            accounts = prepare_accounts(self.places, [self.places.git_trust, *repositories])
+            needs = self.hosts.needs() if self.hosts else None
+            accounts = prepare_accounts(self.places, [self.places.git_trust, *repositories], needs)
             if accounts is None:
                 return None
-            self._try(accounts.tasks)
+            for account in (accounts.tasks, *accounts.hosts.values()):
+                self._try(account)
             accounts = replace(accounts, api_server=self._confined(accounts.api_server))
         except (OSError, CommandFailedError) as error:
             reason = str(error) if isinstance(error, OSError) else last_line(self.places.logs / "account.log")
             warning = f"Airflow and the referee share root's account: what tasks run can read its secrets ({reason})."
             self._warn(warning)
             return None
-        self.held.callback(end_processes_of, accounts.tasks.uid, accounts.api_server.uid)
+        self.held.callback(end_processes_of, *accounts.uids())
         return accounts
 
     def _confined(self, account: Account) -> Account:
@@ -300,11 +314,30 @@ class Stack:
 
     def _start_components(self, components: Sequence[Component]) -> None:
         secret = database_environment(self.server.url("easeml_referee", "easeml"))
-        judge = referee(secret, self.places, *self.referee_options)
+        if self.hosts:
+            self._start_servers(self.hosts)
+            secret |= self.hosts.of_referee()
+        judge = referee(
+            secret, self.places, *self.referee_options, artifacts=self.hosts.artifacts if self.hosts else None
+        )
         own = [judge, self._scheduler()] if self._wants_scheduler() else [judge]
         for component in (*own, *components):
             self.supervisor.watch(self.processes.start(component))
         self._note_parts()
+
+    def _start_servers(self, hosts: Hosts) -> None:
+        """Start what the hosts share, and wait until it answers."""
+        for component in hosts.servers(self.accounts):
+            self.supervisor.watch(self.processes.start(component))
+        self._await("broker and object store", hosts.servers_answer)
+
+    def _await(self, what: str, answers: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + HEALTH_SECONDS
+        while not answers():
+            self.check(0)
+            if time.monotonic() > deadline:
+                raise UnhealthyError({what: "silent"}, HEALTH_SECONDS, self.places.logs)
+            time.sleep(0.25)
 
     def _scheduler(self) -> Component:
         """``easeml scheduler``: no part of Airflow gets the address of its role."""
@@ -379,13 +412,9 @@ class Stack:
 
     def _await_tasks_server(self, port: int | None) -> None:
         """Wait for the API server of tasks, where it is a separate one."""
-        rest = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
-        deadline = time.monotonic() + HEALTH_SECONDS
-        while port is not None and not rest.answers("/execution/health"):
-            self.check(0)
-            if time.monotonic() > deadline:
-                raise UnhealthyError({"task api server": "silent"}, HEALTH_SECONDS, self.places.logs)
-            time.sleep(0.25)
+        if port is not None:
+            rest = Rest(f"http://{LOOPBACK}:{port}", ADMIN, "", timeout_seconds=5)
+            self._await("task api server", lambda: rest.answers("/execution/health"))
 
     def _stop(self, error: BaseException | None) -> None:
         failed = error is not None and not isinstance(error, StopRequestedError | KeyboardInterrupt)
@@ -430,13 +459,16 @@ def _database_processes(places: Places) -> list[psutil.Process]:
 
 
 @contextlib.contextmanager
-def running_stack(places: Places, progress: Progress) -> Iterator[tuple[Access, Callable[[], None], bool]]:
+def running_stack(
+    places: Places, progress: Progress, executor: str | None = None
+) -> Iterator[tuple[Access, Callable[[], None], bool]]:
     """A stack that is up: the one that runs already, which is left running, or one of our own.
 
-    Gives how to talk to it, a function that raises when it is not well any more, and whether it stays.
+    Gives how to talk to it, a function that raises when it is not well any more, and whether it stays. With an
+    executor it must be that one; a new stack has ``local`` without one.
     """
     if not is_running(places):
-        with Stack(places, progress) as stack:
+        with Stack(places, progress, executor=executor or LOCAL) as stack:
             yield stack.access, stack.check, False
             stack.exposed()
         return
@@ -445,6 +477,9 @@ def running_stack(places: Places, progress: Progress) -> Iterator[tuple[Access, 
         message = (
             f"{launcher_of(places)} holds {places.home}, but its stack is not healthy yet; try again, or `make down`"
         )
+        raise StackError(message)
+    if executor not in (None, record.executor):
+        message = f"the stack that runs has the executor {record.executor}, not {executor}; first `make down`"
         raise StackError(message)
     worker = Server(places.database).url("easeml_worker", "easeml")
     yield Access(record.url, load_keys(places.keys), worker), Presence(places).require, True

@@ -114,6 +114,20 @@ class Places:
         """What the launcher says of itself."""
         return self.home / "stack.json"
 
+    @property
+    def hosts(self) -> Path:
+        """Where tasks run on Celery: a folder for each host."""
+        return self.home / "hosts"
+
+    @property
+    def broker_settings(self) -> Path:
+        """The settings of Celery's broker, its password among them."""
+        return self.home / "broker.conf"
+
+    def host(self, name: str) -> Path:
+        """The folder of one host, which no other host looks into."""
+        return self.hosts / name
+
     def settle_referee(self, *, is_new: bool) -> None:
         """Bring the referee's keys from below the logs, and put aside what belongs to another database.
 

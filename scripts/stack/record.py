@@ -61,6 +61,7 @@ class Record:
         failure: Why it failed.
         children: (process id, time of creation) of each component.
         parts: What became of the database server and of each component.
+        executor: Where its tasks run, ``local`` or ``celery``.
     """
 
     launcher: int
@@ -70,6 +71,7 @@ class Record:
     failure: str = ""
     children: tuple[tuple[int, float], ...] = field(default=())
     parts: tuple[PartRecord, ...] = field(default=())
+    executor: str = "local"
 
     def write(self, path: Path, **changes: object) -> Record:
         """Write a changed copy to the file, and give it."""

@@ -111,7 +111,8 @@ def test_airflow_is_set_up_to_be_quiet_and_local(environment, places):
     assert set(commands) == {"api-server", "scheduler", "dag-processor", "triggerer"}
     assert "--skip-serve-logs" in commands["scheduler"]
     assert "--skip-serve-logs" in commands["triggerer"]
-    for component, modules in FORKED.items():
+    for component in ("dag-processor", "scheduler"):
+        modules = FORKED[component]
         assert all(module in commands[component][2] and importlib.util.find_spec(module) for module in modules)
 
 
