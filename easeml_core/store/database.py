@@ -308,6 +308,7 @@ class Store:
             max_overflow=8,
             pool_pre_ping=True,
             execution_options={_NEEDS: needs, _SOURCE: source},
+            use_native_hstore=False,  # no column has that type, and each connection would ask for its number
             hide_parameters=True,  # an error's text ends up in a task's log, where values have no place
             connect_args={
                 "connect_timeout": 5,

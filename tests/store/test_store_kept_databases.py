@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import databases as kept_databases
 import psycopg2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError
 
 from easeml_core.store.database import Store
@@ -167,6 +167,19 @@ def test_a_connection_that_is_handed_on_has_forgotten_the_test_before(pool: Any,
     assert seen[0] == seen[1]
     pool.give_back(name)
     assert pool.take("easeml") == name
+
+
+def test_the_engine_of_a_store_is_handed_on_unless_a_test_listens_to_it(pool: Any, server: Any) -> None:
+    engines = []
+    for _ in range(3):
+        name = pool.take("easeml")
+        store = Store(server.url("easeml_worker", name))
+        engines.append(store._engine)
+        if len(engines) == 2:
+            event.listen(store._engine, "commit", print)
+        pool.give_back(name)
+    assert engines[1] is engines[0]
+    assert engines[2] is not engines[0]
 
 
 @pytest.mark.own_database

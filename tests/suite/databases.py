@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg2
 from psycopg2 import extensions
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, create_engine, event
+
+from easeml_core.store import database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,10 +68,16 @@ COLUMNS = (
     "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_catalog.pg_attribute"
     " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
 )
-OTHERS = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND NOT pid = ANY(%s)"
-END_OTHERS = OTHERS.replace("SELECT pid", "SELECT pg_terminate_backend(pid, 1000)")
+CONNECTED = (
+    "SELECT pid FROM pg_stat_get_activity(NULL) WHERE datid ="
+    " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
+)
+END = "SELECT pg_terminate_backend(pid, 1000) FROM unnest(%s) AS pid"
 """Each is waited for, up to a second."""
 FORGET = "UNLISTEN *; SELECT pg_advisory_unlock_all(); CLOSE ALL; DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP"
+
+PREPARED = {"kept_schema": SCHEMA, "kept_tables": TABLES, "kept_connected": CONNECTED}
+"""What is asked after each test: to plan the statements takes longer than to execute them."""
 
 _numbers = itertools.count()
 
@@ -105,6 +113,9 @@ class Kept:
     seen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """What tells that nothing has been written to them."""
     sequences: list[tuple[Any, ...]] = field(default_factory=list)
+    engines: dict[str, list[Engine]] = field(default_factory=dict)
+    """Of stores that earlier tests have closed, by what they were made with."""
+    used: list[tuple[str, Engine]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def ask(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -115,41 +126,38 @@ class Kept:
     def learn(self) -> None:
         """Remember what it holds."""
         self.ask("SET session_replication_role = replica")  # rows are put back without triggers and foreign keys
-        self.schema = self.ask(SCHEMA)
-        for oid, table, size in self.ask(TABLES):
+        for name, statement in PREPARED.items():
+            self.ask(f"PREPARE {name} AS {statement}")
+        self.schema = self.ask("EXECUTE kept_schema")
+        for oid, table, size in self.ask("EXECUTE kept_tables"):
             if size:
                 ((columns,),) = self.ask(COLUMNS, oid)
                 kept = io.StringIO()
                 with self.admin.cursor() as cursor:
                     cursor.copy_expert(f"COPY {table} ({columns}) TO STDOUT", kept)
                 self.rows[table] = (columns, kept.getvalue())
-        self._see(self.rows)
+        self.ask(f"PREPARE kept_rows AS {_signatures(self.rows)}")
+        self._see(self.ask("EXECUTE kept_rows"))
         names = [name for (name,) in self.ask(SEQUENCES)]
         self.sequences = self.ask(" UNION ALL ".join(f"SELECT '{n}', last_value, is_called FROM {n}" for n in names))
 
-    def _see(self, tables: Iterable[str]) -> None:
-        self.seen.update(self._signatures(tables))
-
-    def _signatures(self, tables: Iterable[str]) -> dict[str, tuple[Any, ...]]:
-        asked = " UNION ALL ".join(
-            f"SELECT '{table}', count(*), sum(xmin::text::bigint), sum(hashtid(ctid)) FROM {table}" for table in tables
-        )
-        return {table: found for table, *found in self.ask(asked)} if asked else {}  # type: ignore[misc]  # a star in a comprehension
+    def _see(self, found: Iterable[tuple[Any, ...]]) -> None:
+        self.seen.update((table, tuple(told)) for table, *told in found)
 
     def reset(self) -> bool:
         """Make it what it was; whether that is sure."""
+        self._keep_engines()
         for left in tuple(self.lent):  # by a store that was not closed
             left.home = None
             left.end()
         self.lent.clear()
-        mine = [c.info.backend_pid for c in (self.admin, *self.idle)]
-        if self.ask(OTHERS, mine):
-            self.ask(END_OTHERS, mine)
-        if self.ask(OTHERS, mine) or self.ask(SCHEMA) != self.schema:
+        others = self._others()
+        if others:
+            self.ask(END, others)
+        if (others and self._others()) or self.ask("EXECUTE kept_schema") != self.schema:
             return False
-        now = self._signatures(self.rows)
-        changed = [table for table in self.rows if now[table] != self.seen[table]]
-        tables = [(table, size) for _, table, size in self.ask(TABLES) if size]
+        changed = [table for table, *now in self.ask("EXECUTE kept_rows") if tuple(now) != self.seen[table]]
+        tables = [(table, size) for _, table, size in self.ask("EXECUTE kept_tables") if size]
         written = [table for table, _ in tables if table not in self.rows] + changed
         values = ", ".join(f"setval('{name}', {last}, {called})" for name, last, called in self.sequences)
         self.ask(";".join(["BEGIN", *(f"DELETE FROM {table}" for table in written), f"SELECT {values}", "COMMIT"]))
@@ -161,8 +169,30 @@ class Kept:
             columns, text = self.rows[table]
             with self.admin.cursor() as cursor:
                 cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", io.StringIO(text))
-        self._see(changed)
+        if changed:
+            self._see(self.ask(_signatures(changed)))
         return True
+
+    def _others(self) -> list[int]:
+        """Processes of connections that are not kept."""
+        mine = {c.info.backend_pid for c in (self.admin, *self.idle)}
+        return [pid for (pid,) in self.ask("EXECUTE kept_connected") if pid not in mine]
+
+    def engine(self, url: Any, named: dict[str, Any]) -> Engine:
+        """The engine of a store that an earlier test has closed, which knows server and statements, or a new one."""
+        key = f"{url.render_as_string(hide_password=False)} {named}"
+        free = self.engines.setdefault(key, [])
+        found = free.pop() if free else create_engine(url, **named)
+        self.used.append((key, found))
+        return found
+
+    def _keep_engines(self) -> None:
+        """Those that nobody listens to are as good as new."""
+        for key, engine in self.used:
+            engine.dispose()
+            if "_has_events" not in vars(engine):
+                self.engines[key].append(engine)
+        self.used.clear()
 
     def connect(self, key: tuple[Any, ...], named: dict[str, Any]) -> Warm:
         """A connection that an earlier test has left, or a new one."""
@@ -204,6 +234,12 @@ class Kept:
         return True
 
 
+def _signatures(tables: Iterable[str]) -> str:
+    return " UNION ALL ".join(
+        f"SELECT '{table}', count(*), sum(xmin::text::bigint), sum(hashtid(ctid)) FROM {table}" for table in tables
+    )
+
+
 _in_use: dict[str, Kept] = {}
 
 
@@ -214,6 +250,17 @@ def _connect(_dialect: Any, _record: Any, _given: Any, named: dict[str, Any]) ->
     if kept is None or os.getpid() != kept.pid:
         return None
     return kept.connect(tuple(sorted(named.items())), named)
+
+
+def _create_engine(url: Any, **named: Any) -> Engine:
+    """As SQLAlchemy's, for the stores of this process."""
+    kept = _in_use.get(url.database or "")
+    if kept is None or os.getpid() != kept.pid:
+        return create_engine(url, **named)
+    return kept.engine(url, named)
+
+
+vars(database)["create_engine"] = _create_engine
 
 
 class Databases:
