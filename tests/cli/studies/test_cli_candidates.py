@@ -133,7 +133,10 @@ def test_a_program_goes_where_the_workers_look_or_nowhere(
         (("--kind", "decision_tree", "--space", "max_depth: {.int: [0, 4]}"), "max_depth must be a whole number"),
         (("--name", "tree", "--kind", "linear_svm"), "it is another one"),
         (("--name", "a", "--kind", "oak"), "there is no trainer kind 'oak'"),
-        (("--name", "a", "--kind", "decision_tree", "--device", "GPU"), "'a': devices must be 1 to 20 kinds of device"),
+        (
+            ("--name", "a", "--kind", "decision_tree", "--device", "GPU"),
+            "'a': devices must be 1 to 20 devices, each a kind",
+        ),
     ],
 )
 def test_mistakes_add_nothing(options: tuple[str, ...], words: str, add: Any) -> None:

@@ -10,8 +10,9 @@ import pytest
 from airflow.sdk import DAG
 from sqlalchemy import update
 
-from easeml_airflow.operators import RunDeviceOperator, TrainTrialOperator
+from easeml_airflow.operators import RunDeviceOperator, SuggestTrialsOperator, TrainTrialOperator
 from easeml_core.errors import ConfigError
+from easeml_core.store.tables.devices import Device, announce_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -30,6 +31,31 @@ def test_a_device_that_is_several_takes_as_many_slots_or_is_refused() -> None:
     rendered.device = "gpu:2"
     with pytest.raises(Exception, match="pool_slots must be >= 2"):
         rendered.execute({"ti": None})
+
+
+def test_a_task_asks_for_as_many_trials_as_live_devices_can_take(connected: Any, make_study: Any) -> None:
+    make_study("cancer", candidates=[{"name": f"tree-{d}", "kind": "decision_tree"} for d in range(5)])
+
+    def suggested(run: str, device: str) -> int:
+        operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers="true")
+        return len(operator.execute({"ti": Instance(run)}))
+
+    with connected.worker.begin() as tx:
+        announce_device(tx, Device("a", "cpu", "cpu", None, None, None, slots=5, held=2), holder="stream")
+    assert suggested("first", "cpu") == 3
+    assert suggested("second", "gpu") == 1  # none is live: the host announces itself when its task starts
+
+
+class Instance:
+    """A task instance that keeps what is pushed."""
+
+    dag_id, task_id, map_index = "dag", "suggest", -1
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        assert key in ("policy", "message")
 
 
 @pytest.fixture

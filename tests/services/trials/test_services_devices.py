@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from easeml_core.device_requests import DeviceRequest
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import devices, execution
-from easeml_core.services.trials.devices import announce_host, free_devices, list_devices
+from easeml_core.services.trials.devices import announce_host, free_devices, free_for, list_devices
 from easeml_core.services.trials.worker import run_device
+from easeml_core.store.tables.devices import RegisteredDevice
 from easeml_core.training.device_detection import host_name
 from easeml_core.training.supervisor import run_job
 
@@ -70,3 +72,19 @@ def test_a_registry_that_is_away_stops_no_training(lab: Any, monkeypatch: pytest
     assert [line for line in lines if "not announced" in line] == [
         "this device is not announced, its trials run all the same (gone)"
     ]
+
+
+def test_what_is_free_depends_on_what_a_trial_asks_for() -> None:
+    """Two hosts with GPUs, one of which is half used, and a processor of five cores of which two are held."""
+
+    def one(host: str, name: str, slots: int, held: int) -> RegisteredDevice:
+        return RegisteredDevice(host, name, "gpu", None, None, None, slots, held, "easeml_worker", 1.0)
+
+    gpus = [*(one("a", f"cuda:{n}", 1, n // 3) for n in range(4)), one("b", "cuda:0", 4, 2), one("b", "cuda:1", 1, 0)]
+    counts = {text: free_for(gpus, DeviceRequest("gpu", *request)) for text, request in REQUESTS.items()}
+    assert counts == {"gpu": 4, "gpu:2": 1, "gpu:3": 1, "gpu:4": 0, "gpu/4": 3 * 4 + 2 + 4, "gpu/2": 3 * 2 + 1 + 2}
+    cores = [one("c", "cpu", 5, 2)]
+    assert [free_for(cores, DeviceRequest("gpu", *REQUESTS[text])) for text in ("gpu", "gpu:2", "gpu/4")] == [3, 1, 3]
+
+
+REQUESTS = {"gpu": (1, 1), "gpu:2": (2, 1), "gpu:3": (3, 1), "gpu:4": (4, 1), "gpu/4": (1, 4), "gpu/2": (1, 2)}

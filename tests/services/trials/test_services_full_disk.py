@@ -181,7 +181,7 @@ def test_the_child_says_that_the_disk_was_at_fault(
     monkeypatch.setattr(child_guard, "prepare", lambda _: None)
     monkeypatch.setattr(child, "take_stdout", lambda: os.open(os.devnull, os.O_WRONLY))
     monkeypatch.setattr(child, "report_to", lambda _: None)
-    monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: SimpleNamespace(kind="constant"))
+    monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: SimpleNamespace(kind="constant", devices=1))
     monkeypatch.setattr(child, "run", failing(error))
     with pytest.raises(SystemExit if passing else OSError):
         child.main(["1", str(job)])

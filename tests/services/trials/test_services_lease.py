@@ -94,7 +94,7 @@ def store(monkeypatch: Any, clock: Any) -> Store:
 
 
 def lease(store: Any, *, attempt: int = 1, excused: int = 0, **changes: Any) -> Lease:
-    trial: Any = SimpleNamespace(id=7, excused=excused)
+    trial: Any = SimpleNamespace(id=7, excused=excused, device=None)
     executor: Any = SimpleNamespace()
     given: dict[str, Any] = {
         "config": TrainingConfig(),
@@ -105,6 +105,16 @@ def lease(store: Any, *, attempt: int = 1, excused: int = 0, **changes: Any) -> 
     held = Lease(store, trial, attempt, executor=executor, **given)
     held.started = held._beaten = held._looked = module.time.monotonic()
     return held
+
+
+def test_the_seconds_of_a_trial_are_those_of_all_its_devices(store: Store) -> None:
+    four, quarter = (lease(store, reserved_seconds=84.0, checkpoint=FIRST) for _ in range(2))
+    four.trial.device, quarter.trial.device = "gpu:4", "gpu/4"
+    assert four.cost_seconds(5.0) == 10.0 + 20.0
+    assert four.time_limit_seconds == 20.0  # 84 s of four devices are 21 s on the clock, one of them for the start
+    assert four.is_cut_short
+    assert quarter.cost_seconds(5.0) == 10.0 + 1.25
+    assert quarter.time_limit_seconds == 4 * 84.0 - 1
 
 
 # What the training tells.
