@@ -73,6 +73,23 @@ def optional_plain(value: Any, name: str) -> Any:
     return value
 
 
+def optional_truth(value: Any, name: str) -> bool | None:
+    """True or false, given as such or as the text that a template makes of it; None for an unset field.
+
+    Example:
+        >>> optional_truth(True, "trainers"), optional_truth("False", "trainers"), optional_truth("", "trainers")
+        (True, False, None)
+
+    Raises:
+        ConfigError: If it is neither; names the argument.
+    """
+    if value in EMPTY:
+        return None
+    known = {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else value
+    require(known is True or known is False, name, value, "true, false or None")
+    return bool(known)
+
+
 def trial_id(trial: Any) -> int:
     """The id of a trial, given itself or as one of the entries that ``SuggestTrialsOperator`` returns.
 

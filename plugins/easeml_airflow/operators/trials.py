@@ -16,6 +16,7 @@ from easeml_airflow.hooks.arguments import (
     optional_number,
     optional_plain,
     optional_text,
+    optional_truth,
     optional_whole,
     trial_id,
     whole,
@@ -24,7 +25,6 @@ from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
-from easeml_core.config import require
 from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
@@ -95,10 +95,9 @@ class SuggestTrialsOperator(EasemlOperator):
             store, device, count = self.hook.get_store(), optional_text(self.device), self.count
             if count is None or count in EMPTY:
                 count = max(1, free_devices(store, device=device))
-            named, trainers = optional_plain(self.functions, "functions"), optional_plain(self.trainers, "trainers")
+            named, trainers = optional_plain(self.functions, "functions"), optional_truth(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
-            require(trainers in (None, True, False), "trainers", trainers, "true, false or None")
             suggester = suggester_for(
                 store,
                 policy=optional_text(self.policy),

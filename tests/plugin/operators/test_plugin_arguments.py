@@ -36,8 +36,18 @@ def test_anything_else_is_no_number(value):
         arguments.optional_number(value, "weight")
 
 
+@pytest.mark.parametrize("truth", [True, False])
+def test_true_and_false_survive_being_text(truth):
+    texts = (truth, str(truth), str(truth).lower())
+    assert [arguments.optional_truth(value, "trainers") for value in texts] == [truth] * 3
+    for value in ("yes", 1, 0, 1.0, []):
+        with pytest.raises(ConfigError, match="trainers must be true, false or None"):
+            arguments.optional_truth(value, "trainers")
+
+
 @pytest.mark.parametrize("value", arguments.EMPTY)
 def test_an_unset_field_is_none(value):
+    assert arguments.optional_truth(value, "trainers") is None
     assert arguments.optional_text(value) is None
     assert arguments.optional_whole(value, "model_id") is None
     assert arguments.optional_number(value, "weight") is None

@@ -37,7 +37,7 @@ def test_a_task_asks_for_as_many_trials_as_live_devices_can_take(connected: Any,
     make_study("cancer", candidates=[{"name": f"tree-{d}", "kind": "decision_tree"} for d in range(5)])
 
     def suggested(run: str, device: str) -> int:
-        operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers="true")
+        operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers=True)
         return len(operator.execute({"ti": Instance(run)}))
 
     with connected.worker.begin() as tx:
