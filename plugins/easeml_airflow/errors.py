@@ -125,6 +125,23 @@ def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], objec
         raise
 
 
+@contextmanager
+def skipped_if_taken() -> Iterator[None]:
+    """Skip a task that comes too late for its trial: another worker has it by now, and that one records the result.
+
+    So does the second try of a task whose worker was lost, where a device has taken the trial up before Airflow has
+    given the first try up.
+
+    Raises:
+        AirflowSkipException: If another worker holds the trial.
+    """
+    try:
+        yield
+    except core.TrialStateError as error:
+        message = f"{error}; the worker that has it records its result"
+        raise AirflowSkipException(message) from error
+
+
 def settle_trial(result: TrialReport, *, on_failed: str, is_stopped: bool = False) -> None:
     """Turn a trial that did not succeed into what Airflow does about it.
 

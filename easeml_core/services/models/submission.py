@@ -11,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import socket
 import stat
 from dataclasses import dataclass
 from datetime import datetime
@@ -233,6 +234,12 @@ def _take(path: Path, copy: Path, format: str, command: str | None) -> None:
             require(plain, "path", str(path), f"a plain file of at most {LARGEST_BYTES:,} bytes")
             with copy.open("wb") as writer:
                 shutil.copyfileobj(file, writer)
+    except FileNotFoundError as error:
+        message = (
+            f"{path} cannot be handed in: no such file on the host {socket.gethostname()}; a file that another task "
+            "has written is on that task's host: run both tasks there, or name a folder that all hosts mount"
+        )
+        raise InvalidInputError(message) from error
     except (OSError, ArtifactError) as error:
         message = f"{path} cannot be handed in: {error}"
         raise InvalidInputError(message) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
-from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial
+from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial, skipped_if_taken
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
@@ -60,7 +60,7 @@ class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
         with airflow_outcome():
             store = hook.get_store()
             trial = in_place_of(store, trial_id=trial_id(self._trial()), request_key=key)
-            with cancelled_by_timeout(store, trial, self.log.info):
+            with skipped_if_taken(), cancelled_by_timeout(store, trial, self.log.info):
                 result = run_function_trial(
                     store,
                     hook.get_artifacts(),

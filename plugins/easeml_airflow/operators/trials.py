@@ -10,7 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
-from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_stream, settle_trial
+from easeml_airflow.errors import (
+    airflow_outcome,
+    cancelled_by_timeout,
+    settle_stream,
+    settle_trial,
+    skipped_if_taken,
+)
 from easeml_airflow.hooks.arguments import (
     EMPTY,
     optional_number,
@@ -126,6 +132,7 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
     ``function`` is trained by that one of ``functions`` that it names, in the task's own process. A trial that nothing
     here executes is given back, and the task is skipped. A task that is stopped (a drained node, or a person who
     marks or clears it) hands its trial back: the attempt does not count, and a further try, or the next ask, trains it.
+    A task that finds its trial with another worker, since its own was lost, is skipped.
     Only ``easeml trial cancel``, the study's page and the task's ``execution_timeout`` cancel a trial.
 
     Args:
@@ -185,7 +192,7 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
             named = named_functions(self.functions).values()
             version = dag_version_of(context["ti"])
             trial = in_place_of(store, trial_id=trial_id(self.trial), request_key=key)
-            with cancelled_by_timeout(store, trial, self.log.info):
+            with skipped_if_taken(), cancelled_by_timeout(store, trial, self.log.info):
                 result = run_routed_trial(
                     store,
                     self.hook.get_artifacts(),

@@ -24,6 +24,7 @@ from waiting import at_rest
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_core.errors import ConfigError
+from easeml_core.services.trials.claiming import claim
 from easeml_core.store.tables.trials import get_trial
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
@@ -235,6 +236,16 @@ def test_a_function_that_is_told_to_stop_hands_its_trial_back_when_it_reports(co
     operator = operators.TrainTrialOperator(task_id="train", trial=found, functions=[fit])
     assert "was handed back" in str(killed(operator, context(), begun.is_set))
     assert (trial_row(store, found["trial_id"]), ended.is_set()) == (("SUGGESTED", 1, 1), False)
+
+
+def test_a_task_that_comes_late_finds_its_trial_taken_and_is_skipped(connected, make_study, store):
+    """As the second try of a task whose worker was lost: another device has the trial by then."""
+    make_study("cancer", candidates=[BAYES])
+    (found,) = suggest()[0]
+    claim(store, trial_id=found["trial_id"], request_key="of another device")
+    with pytest.raises(AirflowSkipException, match="RUNNING on another worker"):
+        operators.TrainTrialOperator(task_id="train", trial=found).execute(context())
+    assert trial_row(store, found["trial_id"]) == ("RUNNING", 1, 0)
 
 
 def test_the_timeout_of_the_task_cancels_the_trial(connected, make_study, store, monkeypatch):

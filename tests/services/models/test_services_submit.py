@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from socket import gethostname
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -196,7 +197,7 @@ def test_a_constant_is_tried_once(hand_in: Any, monkeypatch: pytest.MonkeyPatch)
         ({"bundle": "../dags", "bundle_version": VERSION}, ConfigError, "bundle must be 1 to 100 of letters"),
         ({"bundle": "dags", "bundle_version": "main"}, ConfigError, "bundle_version must be a git commit: 7 to 64"),
         ({"request_key": ""}, ConfigError, "request_key must be not empty"),
-        ({"path": "absent"}, InvalidInputError, "absent cannot be handed in: .*No such file"),
+        ({"path": "absent"}, InvalidInputError, f"handed in: no such file on the host {gethostname()};"),
         ({"path": "/dev/zero"}, ConfigError, "path must be a plain file of at most"),
         ({"path": "/tmp"}, InvalidInputError, "path must be a plain file|Is a directory"),
         (
