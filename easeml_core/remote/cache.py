@@ -244,9 +244,13 @@ class FileCache:
         )
 
     def count(self, **more: float) -> None:
-        """Add to the figures of ``traffic``, by the names of ``traffic.Traffic``."""
-        self._make()
-        count(self.folder, **more)
+        """Add to the figures of ``traffic``, by the names of ``traffic.Traffic``; they are lost where it has no folder.
+
+        Who only sends files needs no cache: its file system may be read-only.
+        """
+        with contextlib.suppress(OSError, ArtifactError):
+            self._make()
+            count(self.folder, **more)
 
     def is_used(self, entry: CacheEntry) -> bool:
         """Whether some process uses or downloads an entry."""

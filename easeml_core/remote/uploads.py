@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
+from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PART_BYTES = 32 << 20
 """Of an upload in parts; S3 allows 10,000 parts of 5 MiB to 5 GiB. One part at a time is in memory."""
+
+_UPLOADS = 3
+"""How often an upload in parts is begun, where others give it up."""
 
 
 class Unfinished(NamedTuple):
@@ -142,30 +146,40 @@ def _at_once(files: Any, path: Path, key: str) -> Uploaded:
 
 
 def _by_parts(files: Any, path: Path, key: str, size: int, part_bytes: int) -> Uploaded:
+    """Upload in parts, once more where another process has given the upload up, and no more where one has ended it."""
+    sums = Counter[str]()
+    for tries_left in reversed(range(_UPLOADS)):
+        try:
+            _one_upload(files, path, key, part_bytes, sums)
+        except OSError as error:
+            if code_of(error) != "NoSuchUpload":
+                raise
+            if not (files.exists(key) and files.size(key) == size):  # the object tells which of the two
+                if not tries_left:
+                    raise
+                continue
+        break
+    return Uploaded(sums["sent"], sums["kept"])
+
+
+def _one_upload(files: Any, path: Path, key: str, part_bytes: int, sums: Counter[str]) -> None:
     bucket, _, name = key.partition("/")
     target = {"Bucket": bucket, "Key": name}
     upload_id, known = _begun(files, key)
     if upload_id is None:
         upload_id = str(files.call_s3("create_multipart_upload", **target)["UploadId"])
     target["UploadId"] = upload_id
-    sent = kept = 0
     tags = []
     for number, piece in enumerate(_pieces(path, part_bytes), start=1):
         tag = hashlib.md5(piece, usedforsecurity=False).hexdigest()  # the store's; ours is the SHA-256 of all
         if known.get(number) == (tag, len(piece)):
-            kept += len(piece)
+            sums["kept"] += len(piece)
         else:
             given = files.call_s3("upload_part", **target, PartNumber=number, Body=piece, ContentMD5=_md5_field(piece))
             tag = str(given["ETag"])
-            sent += len(piece)
+            sums["sent"] += len(piece)
         tags.append({"PartNumber": number, "ETag": tag})
-    try:
-        files.call_s3("complete_multipart_upload", **target, MultipartUpload={"Parts": tags})
-    except OSError as error:
-        # Another process has ended the same upload, or given it up: the object tells which.
-        if code_of(error) != "NoSuchUpload" or not files.exists(key) or files.size(key) != size:
-            raise
-    return Uploaded(sent, kept)
+    files.call_s3("complete_multipart_upload", **target, MultipartUpload={"Parts": tags})
 
 
 def _begun(files: Any, key: str) -> tuple[str | None, dict[int, tuple[str, int]]]:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,6 +41,9 @@ class S3Server:
             if self.hears(call):
                 start("503 Slow Down", [("Content-Type", "application/xml"), ("Connection", "close")])
                 return [b"<Error><Code>ServiceUnavailable</Code><Message>busy</Message></Error>"]
+            if environ["REQUEST_METHOD"] == "PUT" and not _is_known(parse_qs(query).get("uploadId")):
+                start("404 Not Found", [("Content-Type", "application/xml"), ("Connection", "close")])
+                return [b"<Error><Code>NoSuchUpload</Code><Message>ended or given up</Message></Error>"]
             return inner(environ, start)
 
         self._server = make_server("127.0.0.1", 0, app, threaded=True)
@@ -61,6 +65,15 @@ class S3Server:
     def count(self, text: str) -> int:
         """How many calls have a text in them."""
         return sum(text in call for call in self.calls)
+
+
+def _is_known(upload: list[str] | None) -> bool:
+    """Whether a part belongs to an upload under way: moto breaks the connection else, S3 says what is wrong."""
+    from moto.s3.models import s3_backends
+
+    found = [backend for account in s3_backends.values() for backend in account.values()]
+    known = (bucket.multiparts for backend in found for bucket in backend.buckets.values())
+    return upload is None or any(upload[0] in each for each in known)
 
 
 @contextlib.contextmanager

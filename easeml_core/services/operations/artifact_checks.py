@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, NotFoundError, StateError, counted, reason_of
 from easeml_core.remote.cache import TrafficReport
-from easeml_core.remote.object_files import filesystem
-from easeml_core.remote.uploads import unfinished
 from easeml_core.store.artifacts.orphans import orphans_among, stored_files
 from easeml_core.store.artifacts.references import NamedFile, named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.artifacts.trash import is_trash
+from easeml_core.store.artifacts.trash import is_trash, uploads_of
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.trials import ended_trials
@@ -86,7 +84,7 @@ def artifact_status(store: Store, artifacts: ArtifactStore) -> ArtifactStatus:
     bucket = artifacts if isinstance(artifacts, RemoteArtifactStore) else None
     try:
         files = list(stored_files(artifacts))
-        uploads = [] if bucket is None else unfinished(filesystem(bucket.address.protocol), bucket.key())
+        uploads = [] if bucket is None else uploads_of(bucket)
     except OSError as error:
         message = f"{artifacts.place} cannot be listed: {reason_of(error)}"
         raise ArtifactError(message) from error

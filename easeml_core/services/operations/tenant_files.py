@@ -190,19 +190,18 @@ def sweep_files(
 def _sweep_bucket(store: Store, artifacts: RemoteArtifactStore, days: float, dry_run: bool) -> SweptFiles:
     try:
         found = trash.find(store, artifacts, older_than=days * DAY_SECONDS)
-        if not dry_run:
-            trash.clear(artifacts, found)
+        done = found if dry_run else trash.clear(store, artifacts, found)
     except OSError as error:
         message = f"{artifacts.place} cannot be swept: {reason_of(error)}"
         raise ArtifactError(message) from error
     return SweptFiles(
         orphans=_shown(found.orphans),
-        removed=0 if dry_run else len(found.orphans),
+        removed=0 if dry_run else len(done.orphans),
         days=days,
         dry_run=dry_run,
-        trashed=len(found.trashed),
-        restored=len(found.needed),
-        uploads=len(found.uploads),
+        trashed=len(done.trashed),
+        restored=len(done.needed),
+        uploads=len(done.uploads),
     )
 
 

@@ -227,7 +227,8 @@ class Housekeeper:
         try:
             if isinstance(self._artifacts, RemoteArtifactStore):
                 older_than = self._orphan_days * DAY_SECONDS
-                removed = trash.clear(self._artifacts, trash.find(self._store, self._artifacts, older_than=older_than))
+                found = trash.find(self._store, self._artifacts, older_than=older_than)
+                removed = trash.clear(self._store, self._artifacts, found).removed
             else:
                 removed = remove_orphans(self._store, self._artifacts, days=self._orphan_days)
         except Exception:  # as above

@@ -188,11 +188,19 @@ class RemoteArtifactStore(ArtifactStore):
         with as_os_errors():
             found = filesystem(self.address.protocol).find(whole, detail=True)
         for key, about in found.items():
-            written = next((about[name] for name in _WRITTEN if about.get(name) is not None), None)
-            if written is not None:
-                modified = written.timestamp() if hasattr(written, "timestamp") else float(written)
-                inner = PurePosixPath(str(key).lstrip("/")).relative_to(whole.strip("/"))
-                yield inner, int(about.get("size") or 0), modified
+            modified = _modified(about)
+            if modified is not None:
+                yield self.inner(str(key)), int(about.get("size") or 0), modified
+
+    def modified(self, path: PurePosixPath) -> float | None:
+        """Return when a file was written last, as of ``listed``; None where it is gone.
+
+        Raises:
+            OSError: The object store is away.
+        """
+        with contextlib.suppress(FileNotFoundError), as_os_errors():
+            return _modified(filesystem(self.address.protocol).info(self.key(path)))
+        return None
 
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.
@@ -314,6 +322,14 @@ class RemoteArtifactStore(ArtifactStore):
         whole = self._root()
         return _key(whole.address if path is None else whole._at(*path.parts))
 
+    def inner(self, key: str) -> PurePosixPath:
+        """Return the path from the store's root of a file below it, by bucket and name.
+
+        Raises:
+            ValueError: It lies elsewhere.
+        """
+        return PurePosixPath(key.lstrip("/")).relative_to(self.key().strip("/"))
+
     def _at(self, *segments: str) -> Address:
         return self.address._replace(segments=(*self.address.segments, *segments))
 
@@ -329,7 +345,17 @@ class RemoteArtifactStore(ArtifactStore):
         )
 
     def _is_intact(self, files: Any, place: Address, digest: str) -> bool:
-        return bool(files.exists(_key(place))) and sha256_of(place) == digest
+        with contextlib.suppress(FileNotFoundError):  # a sweep has just put it aside
+            return bool(files.exists(_key(place))) and sha256_of(place) == digest
+        return False
+
+
+def _modified(about: dict[str, Any]) -> float | None:
+    """Seconds since 1970 at which a file was written, by what the object store says of it; None where it does not."""
+    written = next((about[name] for name in _WRITTEN if about.get(name) is not None), None)
+    if written is None:
+        return None
+    return written.timestamp() if hasattr(written, "timestamp") else float(written)
 
 
 def sha256_of(place: Address) -> str:

@@ -95,7 +95,8 @@ def _sweep(
     (tmp_path / "orphan").write_bytes(b"left by a process that was killed")
     orphan = lab.put(tmp_path / "orphan")
     assert sweep_files(bare.worker, worker, days=1).orphans == ()  # too young
-    files.call_s3("create_multipart_upload", Bucket="models", Key="easeml/left")  # in 2010, says this server
+    left = f"easeml/{orphan[7:9]}/{orphan[7:]}"
+    files.call_s3("create_multipart_upload", Bucket="models", Key=left)  # in 2010, says this server
     later = time.time() + 40 * 86_400
     monkeypatch.setattr(trash.time, "time", lambda: later)
     seen = sweep_files(bare.worker, worker, dry_run=True)

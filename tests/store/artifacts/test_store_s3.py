@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,13 +18,15 @@ import s3fs
 from s3_server import SECRET, S3Server, s3_server
 
 from easeml_core.errors import ArtifactError
-from easeml_core.remote import object_faults
+from easeml_core.remote import object_faults, uploads
 from easeml_core.remote.cache import FileCache
-from easeml_core.remote.uploads import unfinished
+from easeml_core.remote.uploads import abort, unfinished
+from easeml_core.store.artifacts import trash
+from easeml_core.store.artifacts.references import NamedFile
 from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 PART = 5 << 20
@@ -69,6 +74,92 @@ def test_an_upload_that_is_killed_goes_on_in_another_process(server: S3Server, t
         (2 * PART, 100),
         (2 * PART + 100, 0),  # the part whose answer was not heard had arrived
     }
+
+
+@pytest.mark.parametrize("end", ["is ended", "is given up"])
+def test_an_upload_that_others_end_or_give_up_meanwhile_is_no_failure(
+    end: str, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(uploads.upload.__kwdefaults__, "part_bytes", PART)
+    content = np.random.default_rng(2).bytes(2 * PART + 100)
+    (tmp_path / "model").write_bytes(content)
+    store = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache"))
+    others: list[str] = []
+
+    def meanwhile(call: str) -> bool:
+        if "partNumber=2" in call and not others:
+            others.append(end)
+            if end == "is ended":
+                store.put(tmp_path / "model")
+            else:
+                abort(server.files, *unfinished(server.files, "models/easeml"))
+        return False
+
+    server.hears = meanwhile
+    reference = store.put(tmp_path / "model")
+    assert others
+    assert store.path(reference).read_bytes() == content
+    assert unfinished(server.files, "models") == []
+
+
+def test_a_file_is_kept_although_the_cache_cannot_be_written(server: S3Server, tmp_path: Path) -> None:
+    """The figures of the cache are lost, as on a root file system that is read-only."""
+    (tmp_path / "file").write_bytes(b"abc")
+    store = artifact_store("s3://models/easeml", FileCache(tmp_path / "file" / "cache"))
+    assert store.holds(store.put(tmp_path / "file"))
+
+
+@pytest.fixture
+def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """Look through the bucket as if 40 days had passed; the names of rows are those in its ``named``."""
+    named = set[NamedFile]()
+    monkeypatch.setattr(trash, "named_files", lambda _: named)
+    monkeypatch.setattr(trash, "ended_trials", lambda *_: [])
+    rows, later = SimpleNamespace(begin=contextlib.nullcontext), time.time() + 40 * 86_400
+    monkeypatch.setattr(trash.time, "time", lambda: later)
+    place = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache"))
+    look: Callable[[], trash.Found] = lambda: trash.find(rows, place, older_than=86_400.0)  # noqa: E731 - of a fixture
+    return SimpleNamespace(
+        named=named, lab=place.of_tenant("lab"), look=look, do=lambda found: trash.clear(rows, place, found)
+    )
+
+
+def test_a_sweep_removes_nothing_that_a_row_names_or_that_was_stored_since_it_looked(
+    server: S3Server, sweep: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "one").write_bytes(b"one")
+    one = sweep.lab.put(tmp_path / "one")
+    key = f"models/easeml/tenants/lab/{one[7:9]}/{one[7:]}"
+    first, second = sweep.look(), sweep.look()
+    assert len(sweep.do(first).orphans) == 1
+    assert sweep.do(second).orphans == []  # the sweep of another referee, which has seen the same
+    found = sweep.look()
+    assert len(found.trashed) == 1
+    sweep.named.add(NamedFile("lab", one))
+    assert sweep.do(found).trashed == []
+    assert sweep.lab.holds(one)
+    assert len(sweep.do(sweep.look()).needed) == 1
+    assert server.files.exists(key)
+
+    sweep.named.clear()
+    server.files.pipe_file(key, b"damaged")
+    found = sweep.look()
+    time.sleep(1.1)  # S3 keeps whole seconds
+    assert sweep.lab.put(tmp_path / "one") == one  # makes good what was damaged
+    assert sweep.do(found).orphans == []
+    assert server.files.cat_file(key) == b"one"
+
+
+def test_a_sweep_gives_up_no_upload_of_others_in_the_same_bucket(server: S3Server, sweep: Any) -> None:
+    digest = "ab" * 32
+    ours = f"easeml/tenants/lab/ab/{digest}"
+    others = ["easeml-test/ab/" + digest, "easeml/backup.tar", "easeml/ab/" + digest + ".tmp"]
+    for name in (ours, *others):
+        server.files.call_s3("create_multipart_upload", Bucket="models", Key=name)
+    found = sweep.look()
+    assert [one.key for one in found.uploads] == [f"models/{ours}"]
+    sweep.do(found)
+    assert sorted(one.key for one in unfinished(server.files, "models")) == sorted(f"models/{name}" for name in others)
 
 
 def test_a_store_that_is_away_for_a_while_is_waited_for(
