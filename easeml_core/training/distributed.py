@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,8 +66,9 @@ def launch(work: Callable[[Group], None], *, ranks: int, folder: Path) -> None:
     """
     from multiprocessing import get_context
 
-    meeting = folder / "ranks"
-    meeting.unlink(missing_ok=True)  # of an attempt before in the same folder
+    # Of an attempt before in the same folder.
+    for left in (folder / "ranks", *(_stderr_of(folder, rank) for rank in range(ranks))):
+        left.unlink(missing_ok=True)
     context = get_context("fork")
     started = [
         context.Process(target=_run_rank, args=(work, Group(rank, ranks), os.getpid(), folder), name=f"rank-{rank}")
@@ -180,7 +182,9 @@ def _stderr_of(folder: Path, rank: int) -> Path:
 
 
 def _tail(path: Path) -> str:
-    with path.open("rb") as file:
+    """The end of a rank's standard error; empty where it was killed before it had any."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
         return file.read().decode(errors="replace")
+    return ""

@@ -42,19 +42,29 @@ _GPU_DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
 """Device files of the drivers that torch knows: NVIDIA on Linux and on WSL, AMD."""
 
 
-def require_slot(name: str) -> str:
+def require_slot(name: str, *, devices: int = 1) -> str:
     """The name itself, if it is that of a slot and this machine can have one of that kind.
 
+    Args:
+        name: The name.
+        devices: How many devices train in it at once.
+
     Raises:
-        ConfigError: If it is no slot's name.
+        ConfigError: If it is no slot's name, or that of one device, and several train.
         StateError: If it is a GPU's, and there is no GPU: every trial would fail.
     """
     check_slot(name)
+    _check_holds(name, devices)
     is_gpu = name.startswith("cuda")
     if is_gpu and shutil.which("nvidia-smi") is None and not any(Path(device).exists() for device in _GPU_DEVICES):
         message = f"slot {name}: there is no GPU on this machine; name the slot cpu, or run this where there is one"
         raise StateError(message)
     return name
+
+
+def _check_holds(slot: str, devices: int) -> None:
+    is_one = devices > 1 and ":" in slot
+    require(not is_one, "slot", slot, f"cpu or cuda: this trial trains on {devices} devices")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +128,7 @@ class TrainingJob:
         require(self.memory_parts >= 1, "memory_parts", self.memory_parts, ">= 1")
         if self.device is not None:
             check_slot(self.device)
-            is_one = self.devices > 1 and ":" in self.device
-            require(not is_one, "slot", self.device, f"cpu or cuda: this trial trains on {self.devices} devices")
+            _check_holds(self.device, self.devices)
         if self.metric is not None:
             check_metric_name(self.metric)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
+from easeml_core.device_requests import weight_of
 from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, StateError
 from easeml_core.services.selection.executors import code_version
@@ -130,7 +131,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
         candidate_id=trial.candidate_id,
         data_version_id=trial.data_version_id,
         device=trial.device,
-        limit_seconds=_limit(tx, trial.study_id),
+        limit_seconds=_limit(tx, trial.study_id, weight_of(trial.device)),
         retries=trial_id,
     )
     notify(tx, f"trial:{trial_id}")
@@ -138,7 +139,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
     return added
 
 
-def _limit(tx: Connection, study_id: int) -> float | None:
+def _limit(tx: Connection, study_id: int, devices: float) -> float | None:
     """Return the reservation, as for a trial without a predicted cost; None where nothing limits it.
 
     Raises:
@@ -149,7 +150,7 @@ def _limit(tx: Connection, study_id: int) -> float | None:
         return None
     study = studies.study_by_id(tx, study_id)
     time_limit = TrainingConfig.from_json(study.config.get("training") or {}).time_limit_seconds
-    limit = reservation(left=left, time_limit_seconds=time_limit, predicted_seconds=None)
+    limit = reservation(left=left, time_limit_seconds=time_limit, predicted_seconds=None, devices=devices)
     if limit is None:
         what = f"compute budget of study {study.name!r}"
         raise BudgetExhaustedError(what, 0.0, left, "raise it with `easeml study set` or `easeml tenant set`")

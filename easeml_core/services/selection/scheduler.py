@@ -394,7 +394,8 @@ class _Round:
             limit=trial.limit_seconds,
             lost=trial.lost_seconds,
             left=reservations.seconds_left(self.tx, trial.study_id) or 0.0,
-            time_limit_seconds=weight_of(self.device) * _time_limit(study),
+            time_limit_seconds=_time_limit(study),
+            devices=weight_of(self.device),
         )
         if limit is None or limit == trial.limit_seconds:
             return limit is not None
@@ -434,8 +435,9 @@ class _Round:
         if study.budget_seconds is not None or owner.quota_seconds is not None:
             limit = reservation(
                 left=reservations.seconds_left(self.tx, study.id) or 0.0,
-                time_limit_seconds=weight_of(self.device) * _time_limit(study),
+                time_limit_seconds=_time_limit(study),
                 predicted_seconds=suggestion.predicted_cost_seconds if memory.costs_known else None,
+                devices=weight_of(self.device),
             )
             if limit is None:
                 return False

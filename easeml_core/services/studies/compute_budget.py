@@ -2,9 +2,9 @@
 
 A budget is spent in leases of a device. A trial of a study with a budget, or of a tenant with a quota, reserves
 
-    limit = min(left, min(time_limit, max(4 * predicted, left / 8, 10 s)) + grace)
+    limit = min(left, min(n * time_limit, max(4 * predicted, left / 8, n * 10 s)) + n * grace)
 
-device seconds for all its attempts together; what it does not take is returned when it ends. Where nothing was ever
+device seconds for all its attempts together, where it holds n devices, or a part n of one; what it does not take is returned when it ends. Where nothing was ever
 measured there is no prediction, and the trial reserves its full time limit. The grace is for the start, checks and stop
 of the process. No lease outlasts the reservation, so a worker that freezes, or is stopped too late, loses the trial; a
 lost attempt is charged with the time its lease held the device.
@@ -24,13 +24,16 @@ _MILLISECOND = 1e-3
 _MICROSECOND = 1e-6
 
 
-def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: float | None) -> float | None:
+def reservation(
+    *, left: float, time_limit_seconds: float, predicted_seconds: float | None, devices: float = 1.0
+) -> float | None:
     """Return the device seconds to reserve for a trial, or None when the rest is too little to finish it.
 
     Args:
-        left: Seconds that are neither used nor reserved.
-        time_limit_seconds: The study's limit for one trial, > 0.
-        predicted_seconds: Predicted cost of the trial; None when nothing was ever measured.
+        left: Device seconds that are neither used nor reserved.
+        time_limit_seconds: The study's limit for one trial, wall seconds > 0.
+        predicted_seconds: Predicted cost of the trial, device seconds; None when nothing was ever measured.
+        devices: How many devices the trial holds, > 0.
 
     Returns:
         At most ``left``, rounded down to milliseconds, so that rounding never makes a sum exceed a budget.
@@ -42,15 +45,19 @@ def reservation(*, left: float, time_limit_seconds: float, predicted_seconds: fl
         21.0
         >>> reservation(left=3.0, time_limit_seconds=600.0, predicted_seconds=5.0) is None
         True
+        >>> reservation(left=3600.0, time_limit_seconds=600.0, predicted_seconds=None, devices=4.0)
+        2404.0
     """
-    expected = 0.0 if predicted_seconds is None else min(predicted_seconds, time_limit_seconds)
-    generous = max(_FACTOR * expected, _SHARE * left, _LEAST_SECONDS) if predicted_seconds is not None else math.inf
-    wanted = min(time_limit_seconds, generous) + GRACE_SECONDS
+    longest, least = devices * time_limit_seconds, devices * _LEAST_SECONDS
+    expected = 0.0 if predicted_seconds is None else min(predicted_seconds, longest)
+    generous = max(_FACTOR * expected, _SHARE * left, least) if predicted_seconds is not None else math.inf
+    wanted = min(longest, generous) + devices * GRACE_SECONDS
     limit = wanted if wanted < left else math.floor(1000 * (left - _MILLISECOND)) / 1000
-    return limit if limit >= 2 * _MILLISECOND and training_seconds(limit) >= expected else None
+    is_enough = limit >= 2 * _MILLISECOND and devices * training_seconds(limit / devices) >= expected - _MICROSECOND
+    return limit if is_enough else None
 
 
-def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float) -> float | None:
+def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float, devices: float = 1.0) -> float | None:
     """Return the reservation of a trial that is suggested again, lost attempts included; None when it is not worth it.
 
     Another attempt gets as much as the trial had from the beginning, as far as that is left.
@@ -59,7 +66,8 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
         limit: Seconds that are reserved for it now.
         lost: Seconds of them that lost attempts took.
         left: Seconds >= 0 that are neither used nor reserved, of any trial.
-        time_limit_seconds: The study's limit for one trial.
+        time_limit_seconds: The study's limit for one trial, wall seconds.
+        devices: How many devices the trial holds, > 0.
 
     Returns:
         Exactly ``limit`` where it differs by rounding alone; more only where more is left.
@@ -76,14 +84,14 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
     """
     if lost == 0:
         return limit
-    wanted = min(limit, time_limit_seconds + GRACE_SECONDS)
+    wanted = min(limit, devices * (time_limit_seconds + GRACE_SECONDS))
     attempt = min(wanted, limit - lost if left <= _MILLISECOND else limit - lost + left - _MILLISECOND)
-    if attempt < min(wanted, 2 * GRACE_SECONDS):
+    if attempt < min(wanted, 2 * devices * GRACE_SECONDS):
         return None
     renewed = round(lost + attempt, 6)
     return limit if abs(renewed - limit) <= _MICROSECOND else renewed
 
 
 def training_seconds(limit_seconds: float) -> float:
-    """Return the longest training within a reservation: all but the grace, and at least half of a short one."""
+    """Return the longest training within a reservation, in wall seconds as that: all but the grace, and at least half of a short one."""
     return max(limit_seconds - GRACE_SECONDS, limit_seconds / 2)

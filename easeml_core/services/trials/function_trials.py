@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.parts import load_open_parts
-from easeml_core.device_requests import require_held
 from easeml_core.entities import FailureKind
 from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, TrialStateError
 from easeml_core.files import scratch_folder
@@ -27,14 +26,14 @@ from easeml_core.services.trials.execution import (
     putting_off,
     record_failure,
     record_success,
+    require_room,
     train,
     trial_state,
 )
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
-from easeml_core.store.tables import trials
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.function_models import predictor_of
-from easeml_core.training.job import TrainingResult, require_slot
+from easeml_core.training.job import TrainingResult
 from easeml_core.training.supervisor import never
 
 if TYPE_CHECKING:
@@ -87,11 +86,7 @@ def run_routed_trial(
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    if slot is not None:
-        require_slot(slot)  # before the claim: the trial stays available for a worker that has one
-    if most_devices is not None:
-        with store.begin() as tx:
-            require_held(trials.get_trial(tx, trial_id).device, most_devices)
+    require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
     for lease in attempts(
         store,
         artifacts,

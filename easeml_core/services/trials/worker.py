@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
+from easeml_core.device_requests import devices_of
 from easeml_core.encoding import typed_record
 from easeml_core.entities import TrialState
 from easeml_core.errors import (
@@ -196,7 +197,7 @@ def run_device(
     )
     require(0 < poll_seconds < math.inf, "poll_seconds", poll_seconds, "seconds, > 0")
     if slot is not None:
-        require_slot(slot)
+        require_slot(slot, devices=devices_of(device))
     runtimes = tuple(name for name in RUNTIMES if shutil.which(name) is not None)
     stream = _Stream(
         store=store,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ import pytest
 import torch
 
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled, TrainingTaskError
-from easeml_core.sandbox.child_guard import fail
+from easeml_core.sandbox.child_guard import fail, was_killed
+from easeml_core.training import distributed
 from easeml_core.training.distributed import Group, launch
 from easeml_core.training.network_training import Ranks
 from easeml_core.training.run_options import Run
@@ -133,6 +135,13 @@ def ending(status: int, reason: str) -> int:
 
     launch(work, ranks=2, folder=FOLDER[0])
     return 0
+
+
+def test_a_rank_that_is_killed_before_it_has_begun_is_named(tmp_path: Path, monkeypatch: Any, capfd: Any) -> None:
+    monkeypatch.setattr(distributed, "_run_rank", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(SystemExit):
+        launch(lambda _: None, ranks=2, folder=tmp_path)
+    assert was_killed(capfd.readouterr().err)
 
 
 FOLDER: list[Path] = []

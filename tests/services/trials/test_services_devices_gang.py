@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.errors import ConfigError
+from easeml_core.errors import ConfigError, TrainingTaskError
 from easeml_core.services.selection.executors import TRAINERS_ONLY
+from easeml_core.services.selection.retry import retry_all
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.studies.compute_budget import GRACE_SECONDS
 from easeml_core.services.trials import execution
 from easeml_core.services.trials.devices import list_devices
 from easeml_core.services.trials.function_trials import run_routed_trial
 from easeml_core.services.trials.worker import Reason, run_device
-from easeml_core.store.rows import row
+from easeml_core.store.rows import row, rows
+from easeml_core.store.tables import trials
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
@@ -72,6 +75,45 @@ def test_nobody_else_is_handed_what_wants_two_or_a_part(lab: Any) -> None:
             most_devices=1,
         )
     assert execution.trial_state(lab.worker, trial_id=trial.trial_id).state == "SUGGESTED"
+
+
+def test_what_two_devices_reserve_is_twice_the_longest_training_with_its_grace_also_when_retried(
+    lab: Any, monkeypatch: Any
+) -> None:
+    def fails(*_: Any, **__: Any) -> None:
+        message = "a package is missing"
+        raise TrainingTaskError(message)
+
+    monkeypatch.setattr(execution, "run_job", fails)
+    lab.register("gang", candidates=[WIDE], budget_seconds=1e6)
+    (trial,) = suggest_trials(lab.worker, count=1, device="cpu:2", request_key="a", studies_only=["gang"]).trials
+    failed = execution.run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="k")
+    assert failed.state == "FAILED"
+    with lab.worker.begin() as tx:
+        assert retry_all(tx, [trial.trial_id])
+        limits = rows(
+            tx,
+            "SELECT limit_seconds / ((s.config -> 'training' ->> 'time_limit_seconds')::float8 + :grace) AS devices "
+            "FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'gang' AND t.device = 'cpu:2'",
+            grace=GRACE_SECONDS,
+        )
+    assert [limit.devices for limit in limits] == [2.0, 2.0]
+
+
+def test_a_slot_that_is_one_device_is_refused_before_a_trial_of_two_is_taken(lab: Any) -> None:
+    lab.register("gang", candidates=[WIDE])
+    given: dict[str, Any] = {"studies_only": ["gang"]}
+    with pytest.raises(ConfigError, match="slot must be cpu or cuda: this trial trains on 2 devices, got 'cuda:1'"):
+        run_device(lab.worker, lab.artifacts, device="cpu:2", request_key="one", slot="cuda:1", **given)
+    (trial,) = suggest_trials(lab.worker, count=1, device="cpu:2", request_key="two", **given).trials
+    told: dict[str, Any] = {"trial_id": trial.trial_id, "request_key": "k", "slot": "cuda:1"}
+    with pytest.raises(ConfigError, match="slot must be cpu or cuda"):
+        execution.run_trial(lab.worker, lab.artifacts, **told)
+    with pytest.raises(ConfigError, match="slot must be cpu or cuda"):
+        run_routed_trial(lab.worker, lab.artifacts, executors=TRAINERS_ONLY, **told)
+    with lab.worker.begin() as tx:
+        found = trials.get_trial(tx, trial.trial_id)
+    assert (found.state, found.attempt) == ("SUGGESTED", 0)
 
 
 @pytest.mark.parametrize(
