@@ -222,7 +222,7 @@ DEVICES = {
     "models": Access(ALL_ROWS, adds=_MODEL, adding=WITH_END),
     "predictions": Access(ALL_ROWS, adds="model_id part labels", adding=_PREDICTED),
     # The provider's; a tenant's own devices train for that tenant alone.
-    "devices": Access("{table}.tenants = '{}'"),
+    "devices": Access("{table}.tenants = '{}' AND NOT starts_with({table}.login, 'easeml_t_')"),
 }
 """Table -> what the role ``easeml_device``, and a login of one worker, may do with it."""
 

@@ -184,7 +184,7 @@ def run(tx: Connection, sql: Sequence[str]) -> None:
 
 
 def map_login(tx: Connection, login: str, tenant_ids: Sequence[int]) -> None:
-    """Set the tenants of a login; with others than before it has no open requests; role ``easeml_owner``."""
+    """Set the tenants of a login; with others than before it has no requests and no devices; role ``easeml_owner``."""
     asked = "SELECT tenant_id FROM work.tenant_logins WHERE login = :login"
     before = {r.tenant_id for r in rows(tx, asked, login=login)}
     change(tx, "DELETE FROM work.tenant_logins WHERE login = :login", login=login)
@@ -195,7 +195,7 @@ def map_login(tx: Connection, login: str, tenant_ids: Sequence[int]) -> None:
         ids=sorted(set(tenant_ids)),
     )
     if before != set(tenant_ids):  # what was filed under the name is not the next tenant's
-        for table in ("change_requests", "suggestion_requests"):
+        for table in ("change_requests", "suggestion_requests", "devices"):
             change(tx, f"DELETE FROM work.{table} WHERE login = :login", login=login)
 
 

@@ -14,7 +14,7 @@ from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables.decisions import list_settings
-from easeml_core.store.tables.devices import live_devices
+from easeml_core.store.tables.devices import live_devices, usable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -125,7 +125,7 @@ class ComputeReport:
         prices: Prices of compute, oldest first; the last one is in force.
         devices: The live devices of the registry; None for viewers who do not see all studies, to whom the names of
             hosts are not shown.
-        free: Free slots of the live devices by kind.
+        free: Free slots by kind of the live devices that train for who looks.
     """
 
     since: datetime
@@ -180,7 +180,7 @@ def compute(store: Store, *, window: str = "6h", studies: Collection[str] | None
                 Price(totals.read_at, 3600 * current_config(tx).price_per_second),
             ],
             devices=registered if studies is None else None,
-            free=_free(registered),
+            free=_free(usable(tx, registered)),
         )
 
 

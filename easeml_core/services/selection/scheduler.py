@@ -110,6 +110,9 @@ TRIES_AHEAD = 2
 """How often a decision gives the lock back to load everything, or to learn anew, without it; either takes seconds, and
 every other decision would wait. The last try does both under the lock."""
 
+MOST_SUGGESTED = 1000
+"""Trials of one call."""
+
 RESERVE_SECONDS = 3600.0
 """How long a suggested trial is reserved for the caller; if it was not started, it is then suggested again."""
 
@@ -161,7 +164,8 @@ class LiveScheduler:
 
     def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
         """Suggest up to ``count`` trials, and store them with their reasons; arguments as in ``suggest_trials``."""
-        require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
+        is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
+        require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
             check_device_request("device", device)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from easeml_core.config import require
 from easeml_core.device_requests import check_device_request
 from easeml_core.errors import StateError, StoreUnavailableError
-from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions
+from easeml_core.services.selection.scheduler import MOST_SUGGESTED, LiveScheduler, Suggestions
 from easeml_core.services.selection.scheduler_process import FAULT
 from easeml_core.services.telemetry import trace_parent
 from easeml_core.store import logins
@@ -129,7 +129,8 @@ class FiledSuggester:
             StoreUnavailableError: The database cannot be reached, or the process has not decided in time or met a
                 fault; a further call with the same key goes on.
         """
-        require(type(count) is int and 1 <= count <= 1000, "count", count, "a whole number from 1 to 1000")
+        is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
+        require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
         require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
         if device is not None:
             check_device_request("device", device)

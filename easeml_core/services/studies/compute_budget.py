@@ -4,10 +4,10 @@ A budget is spent in leases of a device. A trial of a study with a budget, or of
 
     limit = min(left, min(n * time_limit, max(4 * predicted, left / 8, n * 10 s)) + n * grace)
 
-device seconds for all its attempts together, where it holds n devices, or a part n of one; what it does not take is returned when it ends. Where nothing was ever
-measured there is no prediction, and the trial reserves its full time limit. The grace is for the start, checks and stop
-of the process. No lease outlasts the reservation, so a worker that freezes, or is stopped too late, loses the trial; a
-lost attempt is charged with the time its lease held the device.
+device seconds for all its attempts together, where it holds n devices, or a part n of one; what it does not take is
+returned when it ends. Where nothing was ever measured there is no prediction, and the trial reserves its full time
+limit. The grace is for the start, checks and stop of the process. No lease outlasts the reservation, so a worker that
+freezes, or is stopped too late, loses the trial; a lost attempt is charged with the time its lease held the device.
 """
 
 from __future__ import annotations
@@ -93,5 +93,8 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
 
 
 def training_seconds(limit_seconds: float) -> float:
-    """Return the longest training within a reservation, in wall seconds as that: all but the grace, and at least half of a short one."""
+    """Return the longest training within a reservation: all but the grace, and at least half of a short one.
+
+    Both are wall seconds.
+    """
     return max(limit_seconds - GRACE_SECONDS, limit_seconds / 2)

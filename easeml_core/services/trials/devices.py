@@ -10,11 +10,20 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
-from easeml_core.device_requests import DeviceRequest, request_of
+from easeml_core.device_requests import DeviceRequest, devices_of, request_of, require_held
 from easeml_core.errors import EasemlError
 from easeml_core.services.trials.lease import silent
-from easeml_core.store.tables.devices import BEAT_SECONDS, Device, RegisteredDevice, announce_device, live_devices
+from easeml_core.store.tables import trials
+from easeml_core.store.tables.devices import (
+    BEAT_SECONDS,
+    Device,
+    RegisteredDevice,
+    announce_device,
+    live_devices,
+    usable,
+)
 from easeml_core.training.device_detection import detected_devices
+from easeml_core.training.job import require_slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +55,8 @@ def free_devices(store: Store, *, device: str | None = None) -> int:
         ConfigError: It is no such request.
     """
     request = request_of(device)
-    found = list_devices(store, kind=None if request is None else request.kind)
+    with store.begin() as tx:
+        found = usable(tx, live_devices(tx, kind=None if request is None else request.kind))
     return free_for(found, request or DeviceRequest(""))
 
 
@@ -65,6 +75,30 @@ def _free_on_host(devices: Sequence[RegisteredDevice], request: DeviceRequest) -
     if request.parts > 1:
         return cores + sum(request.parts * device.free // device.slots for device in gpus)
     return cores // request.count + sum(device.held == 0 for device in gpus) // request.count
+
+
+def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices: int | None = None) -> None:
+    """Refuse a trial before its claim where this worker cannot have its devices: it stays available for another one.
+
+    Args:
+        store: Role ``easeml_worker``.
+        trial_id: The trial.
+        slot: The device on this machine; None for any.
+        most_devices: How many devices the caller holds; None for as many as the trial asks for.
+
+    Raises:
+        ConfigError: The slot is none, or the trial asks for more devices.
+        StateError: The slot is a GPU, and there is none on this machine.
+        NotFoundError: There is no such trial.
+    """
+    if slot is None and most_devices is None:
+        return
+    with store.begin() as tx:
+        device = trials.get_trial(tx, trial_id).device
+    if most_devices is not None:
+        require_held(device, most_devices)
+    if slot is not None:
+        require_slot(slot, devices=devices_of(device))
 
 
 @contextlib.contextmanager

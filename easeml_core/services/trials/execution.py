@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.data.parts import load_validation_labels
-from easeml_core.device_requests import DeviceRequest, devices_of, request_of, require_held
+from easeml_core.device_requests import DeviceRequest, request_of
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
@@ -41,7 +41,7 @@ from easeml_core.services.telemetry import (
     span,
 )
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
-from easeml_core.services.trials.devices import announced
+from easeml_core.services.trials.devices import announced, require_room
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
@@ -52,7 +52,7 @@ from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
-from easeml_core.training.job import TrainingJob, require_slot
+from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 
@@ -138,30 +138,6 @@ def run_trial(
         with announced(store, device=lease.trial.device, holder=request_key, slot=slot, log=log):
             train(store, artifacts, lease, slot=slot)
     return trial_state(store, trial_id=trial_id)
-
-
-def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices: int | None = None) -> None:
-    """Refuse a trial before its claim where this worker cannot have its devices: it stays available for another one.
-
-    Args:
-        store: Role ``easeml_worker``.
-        trial_id: The trial.
-        slot: The device on this machine; None for any.
-        most_devices: How many devices the caller holds; None for as many as the trial asks for.
-
-    Raises:
-        ConfigError: The slot is none, or the trial asks for more devices.
-        StateError: The slot is a GPU, and there is none on this machine.
-        NotFoundError: There is no such trial.
-    """
-    if slot is None and most_devices is None:
-        return
-    with store.begin() as tx:
-        device = trials.get_trial(tx, trial_id).device
-    if most_devices is not None:
-        require_held(device, most_devices)
-    if slot is not None:
-        require_slot(slot, devices=devices_of(device))
 
 
 def attempts(

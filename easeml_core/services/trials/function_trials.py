@@ -16,7 +16,7 @@ from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, 
 from easeml_core.files import scratch_folder
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
-from easeml_core.services.trials.devices import announced
+from easeml_core.services.trials.devices import announced, require_room
 from easeml_core.services.trials.execution import (
     attempts,
     explained,
@@ -26,7 +26,6 @@ from easeml_core.services.trials.execution import (
     putting_off,
     record_failure,
     record_success,
-    require_room,
     train,
     trial_state,
 )

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
+from easeml_core.store.logins import LOGIN_PREFIX, is_tenant
 from easeml_core.store.rows import clean, records, scalar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 BEAT_SECONDS, SILENT_SECONDS = 20.0, 90.0
@@ -95,16 +98,23 @@ FROM (
     max(d.slots) OVER (PARTITION BY login, host, name) AS most,
     sum(d.held::double precision / d.slots) OVER (PARTITION BY login, host, name) AS held_share
   FROM work.devices d WHERE beat_at > clock_timestamp() - make_interval(secs => :silent)) newest
-WHERE place = 1 AND (CAST(:kind AS text) IS NULL OR kind = :kind) ORDER BY host, name, login LIMIT :limit
+WHERE place = 1 AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+ORDER BY starts_with(login, :tenants), host, name, login LIMIT :limit
 """
 
 
 def live_devices(tx: Connection, *, kind: str | None = None, limit: int = 10_000) -> list[RegisteredDevice]:
-    """Return the live devices that the role may see, by host and name.
+    """Return the live devices that the role may see, by host and name, the provider's first.
 
     Args:
         tx: A tenant's login sees the devices of its tenants, a login that trains for all tenants those of the provider.
         kind: Those of this kind; None for all.
         limit: How many at most.
     """
-    return records(tx, RegisteredDevice, _LIVE, silent=SILENT_SECONDS, kind=kind, limit=limit)
+    return records(tx, RegisteredDevice, _LIVE, silent=SILENT_SECONDS, kind=kind, limit=limit, tenants=LOGIN_PREFIX)
+
+
+def usable(tx: Connection, devices: Iterable[RegisteredDevice]) -> list[RegisteredDevice]:
+    """Return those of some devices that train for this role: a tenant's take the trials of that tenant alone."""
+    own = is_tenant(tx)
+    return [device for device in devices if own or not device.login.startswith(LOGIN_PREFIX)]

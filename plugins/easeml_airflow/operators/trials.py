@@ -49,7 +49,7 @@ class SuggestTrialsOperator(EasemlOperator):
 
     Args:
         count: How many trials at most, >= 1; None for as many as the live devices of this kind can take now
-            (``easeml device list``), and one where none is live.
+            (``easeml device list``), at most 1,000, and one where none is live.
         policy: How to choose; None means the installation's ``[easeml] policy``.
         studies: Names of the studies to choose from; None means all active ones.
         device: The free device, such as ``gpu``: candidates that need another one are left out. ``gpu:4`` is for those
@@ -94,13 +94,14 @@ class SuggestTrialsOperator(EasemlOperator):
     def execute(self, context: Context) -> Any:
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
+        from easeml_core.services.selection.scheduler import MOST_SUGGESTED
         from easeml_core.services.selection.suggestions import suggester_for
         from easeml_core.services.trials.devices import free_devices
 
         with airflow_outcome():
             store, device, count = self.hook.get_store(), optional_text(self.device), self.count
             if count is None or count in EMPTY:
-                count = max(1, free_devices(store, device=device))
+                count = min(max(1, free_devices(store, device=device)), MOST_SUGGESTED)
             named, trainers = optional_plain(self.functions, "functions"), optional_truth(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}

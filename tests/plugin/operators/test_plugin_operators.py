@@ -124,6 +124,14 @@ def test_a_device_gets_what_may_run_on_it(connected, make_study):
         names("nowhere", "GPU 0")
 
 
+def test_as_many_trials_are_asked_for_as_the_live_devices_take_and_no_more_than_may_be(study, monkeypatch):
+    for number, (free, asked) in enumerate([(0, 1), (2, 2), (5000, 1000)]):
+        monkeypatch.setattr("easeml_core.services.trials.devices.free_devices", lambda *_, free=free, **__: free)
+        trials, pushed = suggest(None, task_id=f"many_{number}")
+        assert len(trials) <= asked
+    assert pushed["policy"]
+
+
 def test_the_installations_policy_holds_where_the_task_names_none(study, monkeypatch):
     monkeypatch.setenv("AIRFLOW__EASEML__POLICY", "roundrobin")
     assert suggest(1)[1]["policy"] == "roundrobin"

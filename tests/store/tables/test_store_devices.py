@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from sqlalchemy.exc import DBAPIError
-from test_store_tenants import Doors, doors
+from test_store_tenants import TENANT, Doors, doors
 
 from easeml_core.errors import EasemlError
+from easeml_core.services.trials.devices import free_devices
+from easeml_core.store.logins import map_login
 from easeml_core.store.rows import change, rows
 from easeml_core.store.tables.devices import SILENT_SECONDS, Device, announce_device, live_devices
 
@@ -80,6 +82,24 @@ def test_a_silent_device_is_gone_and_takes_no_slot_of_the_others(database: Any) 
     announce(database.worker, GPU, "alive")
     with database.worker.begin() as tx:
         assert [r.holder for r in rows(tx, "SELECT holder FROM work.devices")] == ["alive"]
+
+
+@pytest.mark.own_database
+def test_what_tenants_announce_is_no_place_for_the_providers_trials(doors: Doors, database: Any) -> None:
+    """Also of a login that has lost its tenants, and keeps its session for as long as it is open."""
+    announce(doors.tenant, replace(IDLE, host="a-tenants", slots=1024))
+    assert free_devices(doors.tenant, device="gpu") == 1
+    for provider in (doors.device, doors.scheduler, database.worker):
+        assert free_devices(provider, device="gpu") == 0
+    announce(doors.device, replace(IDLE, host="providers"))
+    with database.worker.begin() as tx:
+        assert [device.host for device in live_devices(tx, limit=2)] == ["gpu-1", "providers"]
+    with database.owner.begin() as tx:
+        map_login(tx, TENANT, [])
+        assert TENANT not in [r.login for r in rows(tx, "SELECT login FROM work.devices")]
+    announce(doors.tenant, replace(IDLE, host="providers"))
+    assert seen(doors.device) == [("gpu-1", "gpu", 1), ("providers", "gpu", 2)]
+    assert free_devices(database.worker, device="gpu") == 1
 
 
 @pytest.mark.own_database

@@ -85,6 +85,11 @@ def test_live_devices_are_shown_to_who_sees_all_studies_and_their_free_slots_to_
     other = text_of(ask_as("vic", rights=of_mine).get("/compute").text)
     assert "Free slots: 2 of kind gpu" in other
     assert "gpu-host-7" not in other
+    with two.worker.begin() as tx:
+        for number in range(200):
+            announce_device(tx, replace(device, host=f"a-host-{number}", held=0), holder="")
+    read = text_of(ask_as("ada", "operator").get("/compute").text)
+    assert (read.count("a-host-"), "1 more: easeml device list" in read) == (200, True)
 
 
 def test_somebody_else_sees_their_own_and_sums_of_others(two, ask_as, text_of):

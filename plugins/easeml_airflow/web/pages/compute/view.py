@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.devices import RegisteredDevice
 
 
+MOST_DEVICES = 200
+"""Of the devices that are listed; the provider's come first."""
+
 LONGEST_SECONDS = 1e7
 """Of a prediction that is believed: 116 days."""
 
@@ -153,6 +156,7 @@ class Page:
     policy: Sequence[tuple[str, str]]
     policy_since: datetime | None
     devices: Sequence[Registered] | None
+    unlisted: int
     free: str
 
 
@@ -194,7 +198,8 @@ def page_of(report: ComputeReport, policy: PolicyReport, places: Mapping[str, Pl
         gains=gains_plot(report),
         policy=_policy(policy),
         policy_since=policy.created_at,
-        devices=None if report.devices is None else [_registered(device) for device in report.devices],
+        devices=None if report.devices is None else [_registered(device) for device in report.devices[:MOST_DEVICES]],
+        unlisted=max(0, len(report.devices or ()) - MOST_DEVICES),
         free=", ".join(f"{slots:,} of kind {kind}" for kind, slots in report.free.items()),
     )
 
