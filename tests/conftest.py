@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.server.server import Server
 
-pytest_plugins = ["times", "warm_children"]
+pytest_plugins = ["rewritten", "times", "warm_children"]
 property_sizes.register()
 
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
@@ -75,7 +75,10 @@ def pytest_unconfigure() -> None:
 
 
 STACKS = ("tests/stack/", "tests/browser/")
-LONG = (*STACKS, "tests/services/observable/", "tests/plugin/", "tests/services/", "tests/core/training/")
+LONG = (
+    *STACKS, "tests/services/observable/", "tests/plugin/", "tests/core/sandbox/", "tests/core/training/",
+    "tests/store/server/", "tests/cli/operations/", "tests/services/", "tests/core/models/",
+)  # fmt: skip
 """Folders whose files take longest."""
 
 
