@@ -303,8 +303,7 @@ class Store:
             create_engine,
             self._url,
             pool_size=connections,
-            # The same connection again where one is enough: where a row lands does not depend on who asked before.
-            pool_use_lifo=True,
+            pool_use_lifo=True,  # the same one again where one is enough: no row lands elsewhere for an earlier call
             max_overflow=8,
             pool_pre_ping=True,
             execution_options={_NEEDS: needs, _SOURCE: source},
