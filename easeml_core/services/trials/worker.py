@@ -40,7 +40,14 @@ from easeml_core.services.trials.lease import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import decisions, trials
-from easeml_core.store.tables.reservations import LeftCandidate, Outlook, has_candidates_for, left_candidates, outlook
+from easeml_core.store.tables.reservations import (
+    LeftCandidate,
+    Outlook,
+    has_candidates_for,
+    left_candidates,
+    next_lease_end,
+    outlook,
+)
 from easeml_core.store.tables.trials import TrialReport
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
@@ -60,6 +67,9 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 60.0
 """Longest wait of a device without a trial before it asks again; notifications wake it at once."""
+
+_AFTER_LEASE_SECONDS = 0.1
+"""After the end of another worker's lease, a waiting device looks whether it was extended."""
 
 _MOST_NAMED = 10
 """Candidates named in a message that cannot run here; the answer has all of them."""
@@ -387,7 +397,8 @@ class _Stream:
                 with self.store.begin() as tx:
                     if self._outlook(tx) != before:
                         break
-                listener.wait(left, stop)
+                    lease = next_lease_end(tx, self.studies_only)
+                listener.wait(left if lease is None else min(left, lease + _AFTER_LEASE_SECONDS), stop)
         return None
 
     def _nothing_left(self) -> Reason:

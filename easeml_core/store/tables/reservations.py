@@ -98,7 +98,7 @@ known AS (
   SELECT t.state, t.lease_until FROM work.trials t JOIN work.studies s ON s.id = t.study_id
   WHERE s.tenant_id IN (SELECT tenant_id FROM chosen))
 SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
-       count(*) FILTER (WHERE state = 'SUGGESTED' AND coalesce(lease_until < now(), true)) AS left_behind,
+       count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING') AND coalesce(lease_until < now(), true)) AS left_behind,
        count(*) FILTER (WHERE state NOT IN ('SUGGESTED', 'RUNNING')) AS ended,
        (SELECT count(*) FROM chosen JOIN newest ON newest.study_id = chosen.id
         JOIN work.candidates c ON c.study_id = chosen.id
@@ -106,6 +106,13 @@ SELECT count(*) FILTER (WHERE state IN ('SUGGESTED', 'RUNNING')) AS under_way,
 FROM known
 """
 
+
+_NEXT_LEASE_END = f"""
+WITH {_CHOSEN}
+SELECT extract(epoch FROM min(t.lease_until) - now())
+FROM work.trials t JOIN work.studies s ON s.id = t.study_id
+WHERE s.tenant_id IN (SELECT tenant_id FROM chosen) AND t.state IN ('SUGGESTED', 'RUNNING') AND t.lease_until > now()
+"""
 
 # A returned trial waits for a worker as an untried candidate does. A failed container may have lacked its runtime.
 _LEFT = f"""
@@ -154,7 +161,7 @@ class Outlook:
 
     Attributes:
         under_way: Trials that are SUGGESTED or RUNNING.
-        left_behind: Those of them that no worker holds.
+        left_behind: Those of them that no worker holds: never claimed in time, or the lease has run out.
         ended: Trials that have ended.
         untried: Candidates of the chosen active studies that can run here and have no trial on the present data, nor
             on earlier data with the same training part.
@@ -191,6 +198,15 @@ def outlook(
     given = None if studies is None else list(studies)
     (found,) = rows(tx, _OUTLOOK, names=given, device=device, **offered(functions, runtimes=runtimes))
     return Outlook(**found._mapping)
+
+
+def next_lease_end(tx: Connection, studies: Sequence[str] | None) -> float | None:
+    """Return the seconds, > 0, until the first lease of the trials of ``outlook`` ends; None where none runs.
+
+    No notification tells of a lost worker: a device that waits looks again then. A worker that lives extends its lease.
+    """
+    seconds = scalar(tx, _NEXT_LEASE_END, names=None if studies is None else list(studies))
+    return None if seconds is None else float(seconds)
 
 
 def left_candidates(tx: Connection, studies: Sequence[str] | None, *, device: str | None) -> list[LeftCandidate]:

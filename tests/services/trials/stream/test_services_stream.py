@@ -115,9 +115,9 @@ def test_no_device_waits_for_the_slowest(lab: Any, trainers: Any, make_device: A
     assert sorted(trained) == [f"tree-{d}" for d in range(1, 9)]  # each by one device
 
 
-def one_at_a_time(lab: Any) -> None:
+def one_at_a_time(lab: Any, **settings: Any) -> None:
     """A study with two candidates, of a tenant that may have one open trial."""
-    lab.register("busy", candidates=trees(1, 2))
+    lab.register("busy", candidates=trees(1, 2), **settings)
     lab.as_superuser("UPDATE work.tenants SET max_parallel = 1")
 
 
@@ -137,6 +137,20 @@ def test_a_device_waits_for_what_the_end_of_another_trial_frees(
     gates[3 - begun].set()
     assert [t.candidate for t in second.join().trials] == [f"tree-{3 - begun}"]
     assert trainers.events.index(f"end {begun}") < trainers.events.index(f"begin {3 - begun}")
+
+
+def test_a_device_that_waits_takes_a_lost_workers_trial_up_as_soon_as_its_lease_ends(
+    lab: Any, trainers: Any, make_device: Any
+) -> None:
+    """A worker that is lost notifies no device."""
+    one_at_a_time(lab, training={"lease_seconds": 2.0})
+    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k").trials
+    claim(lab.worker, trial_id=trial.trial_id, request_key="k")
+    summary = make_device("idle").start().join()
+    assert summary.trials[0].trial_id == trial.trial_id
+    assert sorted(states(lab)) == sorted(
+        (name, "SUCCEEDED", 2 if name == trial.candidate else 1) for name in ("tree-1", "tree-2")
+    )
 
 
 def test_an_idle_device_is_stopped_or_sent_home_while_it_waits(
