@@ -159,6 +159,14 @@ class Ranks:
             for tensor in own:
                 tensor.div_(self.size)
 
+    def all_have(self, answer: bool) -> bool:
+        """Whether the answer of every rank is yes."""
+        if self.size == 1:
+            return answer
+        told = torch.tensor([int(answer)], device=self._device)
+        self._group.all_reduce(told)
+        return bool(told.item() == self.size)
+
     def agreed(self, answer: bool) -> bool:
         """Rank 0's answer, in every rank."""
         if self.size == 1:
@@ -342,12 +350,15 @@ class _Training:
         return now + (max(wanted, _LEAST_RATIO * (now - began)) if wanted else 0.0)
 
     def resume(self, path: Path, report: Report) -> None:
-        """Go on from a checkpoint, or begin anew and tell why."""
+        """Go on from a checkpoint, or begin anew and tell why; all ranks do the same."""
+        fault: Exception | None = None
         try:
             self._restore(load_checkpoint(path, training=self._name(), weights=self.network.state_dict()))
         except (ArtifactError, RuntimeError, ValueError, TypeError, KeyError) as error:  # torch's own checks
+            fault = error
+        if not self.ranks.all_have(fault is None):
             self.begin()
-            report(_BEGIN, f"beginning anew: {error}", resumed=False)
+            report(_BEGIN, f"beginning anew: {fault or 'another rank cannot go on'}", resumed=False)
         else:
             report(self.progress, f"going on after epoch {self.epoch} of {self.epochs}", resumed=True)
 

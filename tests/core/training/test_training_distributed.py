@@ -13,13 +13,15 @@ import psutil
 import pytest
 import torch
 
+from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled, TrainingTaskError
 from easeml_core.sandbox.child_guard import fail, was_killed
 from easeml_core.training import distributed
 from easeml_core.training.distributed import Group, launch
-from easeml_core.training.network_training import Ranks
-from easeml_core.training.run_options import Run
+from easeml_core.training.network_training import Ranks, _Training
+from easeml_core.training.run_options import Run, checkpoint_name
 from easeml_core.training.supervisor import run_job
+from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -107,6 +109,28 @@ def test_a_killed_rank_ends_the_attempt_and_the_next_one_goes_on(
     train(going_on, on_progress=news.append, should_end=enough)
     assert news[1]["note"].startswith("going on after epoch")
     assert news[1]["resumed"] is True
+
+
+def test_ranks_go_on_together_or_begin_anew_together(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:
+    """One of them cannot restore the checkpoint that the others have, as where its device has too little memory."""
+    parameters = TRAINERS["torch_mlp"].parameters({"epochs": 3})
+    parts = load_open_parts(make_job("torch_mlp").data_path)
+
+    def work(group: Group) -> None:
+        run = Run(device="cpu", folder=tmp_path, group=group, checkpoint_seconds=0.0)
+        training = _Training("torch_mlp", parts, parameters, seed=0, run=run)
+        training.epoch = 1
+        path = checkpoint_name(1)
+        if group.rank == 0:
+            training._save()
+        training.ranks.agreed(True)
+        told: list[Any] = []
+        training.resume(tmp_path / (path if group.rank == 0 else "missing"), lambda *news, **more: told.append(more))
+        assert (training.epoch, told[-1]) == (0, {"resumed": False})
+        training.resume(tmp_path / path, lambda *news, **more: told.append(more))
+        assert (training.epoch, told[-1]) == (1, {"resumed": True})
+
+    launch(work, ranks=2, folder=tmp_path)
 
 
 def test_a_training_that_diverges_says_so_once(make_job: Callable[..., TrainingJob]) -> None:
