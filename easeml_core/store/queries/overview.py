@@ -161,7 +161,7 @@ class CountedStudy(StudySummary):
         shown: False of a refused study whose name another one has taken.
         charged: Device seconds of all its trials, those that open ones have reserved included; ``open`` counts these.
         day_seconds: Device seconds of the last day are ``day_seconds + day_running * now - day_since``, where times
-            are in seconds since 1970: ``day_running`` trials run whose attempts have begun within the day.
+            are in seconds since 1970: ``day_running`` devices train in attempts that have begun within the day.
         until: When the row changes by the passing of time alone, as far as its trials say; None for never.
     """
 
@@ -246,7 +246,8 @@ runs AS MATERIALIZED (
          sum(x.charged_seconds) AS device_seconds,
          sum(x.charged_seconds) FILTER (WHERE x.finished_at > now() - interval '1 day')
            AS ended_seconds_day,
-         extract(epoch FROM sum(now() - greatest(attempt_started_at, now() - interval '1 day'))
+         extract(epoch FROM sum(work.device_weight(x.device)
+           * (now() - greatest(attempt_started_at, now() - interval '1 day')))
            FILTER (WHERE x.state = 'RUNNING'))::double precision AS running_seconds,
          sum(limit_seconds - lost_seconds) FILTER (WHERE x.finished_at IS NULL) AS reserved_seconds,
          max(ARRAY[o.quality, -o.cost_seconds, -x.id, x.candidate_id, coalesce(reevaluates, x.id)])
@@ -255,9 +256,12 @@ runs AS MATERIALIZED (
          sum(CASE WHEN x.finished_at IS NULL THEN limit_seconds ELSE x.charged_seconds END)
            AS charged, count(*) FILTER (WHERE x.finished_at IS NULL) AS open,
          max(o.quality) FILTER (WHERE is_newest AND observed_at <= now() - interval '1 day') AS best_quality_day_ago,
-         extract(epoch FROM sum(now() - attempt_started_at) FILTER (WHERE x.state = 'RUNNING'
+         extract(epoch FROM sum(work.device_weight(x.device) * (now() - attempt_started_at))
+           FILTER (WHERE x.state = 'RUNNING'
            AND attempt_started_at > now() - interval '1 day'))::double precision AS day_run,
-         count(*) FILTER (WHERE x.state = 'RUNNING' AND attempt_started_at > now() - interval '1 day') AS day_running,
+         -- A whole number of devices, by which the sum grows until it is worked out anew.
+         round(sum(work.device_weight(x.device)) FILTER (WHERE x.state = 'RUNNING'
+           AND attempt_started_at > now() - interval '1 day'))::integer AS day_running,
          least(min(x.finished_at) FILTER (WHERE x.finished_at > now() - interval '1 day') + interval '1 day',
            min(observed_at) FILTER (WHERE observed_at > now() - interval '1 day') + interval '1 day',
            min(attempt_started_at) FILTER (WHERE x.state = 'RUNNING'
@@ -417,11 +421,12 @@ WHERE before IS NULL OR quality > before ORDER BY study, observed_at
 
 _BUSY = """
 WITH day AS MATERIALIZED (
-  SELECT x.started_at, coalesce(x.finished_at, least(now(), x.lease_until)) AS ended FROM work.trials x
+  SELECT x.started_at, coalesce(x.finished_at, least(now(), x.lease_until)) AS ended,
+         work.device_weight(x.device) AS weight FROM work.trials x
   JOIN work.studies s ON s.id = x.study_id
   WHERE x.started_at IS NOT NULL AND coalesce(x.finished_at, now()) > now() - interval '24 h'
   AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[]))))
-SELECT coalesce(sum(extract(epoch FROM least(ended, h + interval '1 h') - greatest(started_at, h)))
+SELECT coalesce(sum(weight * extract(epoch FROM least(ended, h + interval '1 h') - greatest(started_at, h)))
          FILTER (WHERE ended > h), 0)::double precision / 3600 AS devices
 FROM generate_series(now() - interval '24 h', now() - interval '1 h', interval '1 h') h
 LEFT JOIN day ON started_at < h + interval '1 h' AND ended > h GROUP BY h ORDER BY h

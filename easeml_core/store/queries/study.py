@@ -230,7 +230,8 @@ FROM before
 """
 _GUARD = """
 SELECT coalesce(sum(seconds), 0) AS seconds, coalesce(sum(seconds) FILTER (WHERE is_guarded), 0) AS guarded FROM (
-  SELECT CASE WHEN x.state = 'RUNNING' THEN extract(epoch FROM least(now(), x.lease_until) - greatest(
+  SELECT CASE WHEN x.state = 'RUNNING' THEN work.device_weight(x.device)
+           * extract(epoch FROM least(now(), x.lease_until) - greatest(
            coalesce(x.attempt_started_at, x.started_at), now() - interval '1 day'))::double precision
          ELSE x.charged_seconds END AS seconds,
          EXISTS (SELECT FROM work.suggestions g WHERE g.trial_id = x.id AND g.reasons -> 'guarded' = 'true'::jsonb)

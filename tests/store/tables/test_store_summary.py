@@ -8,7 +8,8 @@ import pytest
 
 from easeml_core.encoding import row_of
 from easeml_core.entities import Executor, Symbol, TrialState
-from easeml_core.store.queries.overview import policies_used, study_summaries
+from easeml_core.store.queries.overview import busy_devices, policies_used, study_summaries
+from easeml_core.store.queries.study import guard_of_day
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import decisions, leases, releases, requests, studies, trials
 
@@ -96,6 +97,28 @@ def test_a_fresh_study_has_zeros_and_gaps(store: Any, make_rows: Callable[..., A
         "not_held_at": None,
         "all_trials": 0,
     }
+
+
+@pytest.mark.parametrize(("device", "weight"), [("gpu", 1.0), ("gpu:4", 4.0), ("gpu/4", 0.25)])
+def test_a_running_trial_takes_seconds_of_each_of_its_devices(
+    database: Any, make_rows: Any, device: str, weight: float
+) -> None:
+    made = make_rows("iris", tenant="botany")
+    with database.owner.begin() as tx:
+        ids = {"study_id": made.study_id, "data_version_id": made.version_id}
+        trial = trials.add_trial(tx, candidate_id=made.candidates[0], device=device, **ids)
+        executor = Executor(trials.get_trial(tx, trial).implementation, "test")
+        leases.start_trial(tx, trial_id=trial, lease_key="k", lease_seconds=3600, executor=executor)
+        change(
+            tx,
+            "UPDATE work.trials SET suggested_at = now() - interval '1 day', started_at = now() - interval '2 h', "
+            "attempt_started_at = now() - interval '2 h', lease_until = now() + interval '1 h'",
+        )
+    with database.worker.begin() as tx:
+        (row,) = study_summaries(tx)
+        assert row.device_seconds_day == pytest.approx(7200 * weight, rel=1e-2)
+        assert guard_of_day(tx).seconds == pytest.approx(7200 * weight, rel=1e-2)
+        assert busy_devices(tx, None)[-1] == pytest.approx(weight)
 
 
 def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, succeed: Callable[..., Any]) -> None:
