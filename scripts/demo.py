@@ -60,12 +60,13 @@ def run(access: Access, check: Callable[[], None], progress: Progress, conf: dic
     return Report(night, tenants, worse, rejection, time.monotonic() - began, access.url)
 
 
-def where_to_look(report: Report, access: Access, stays: bool, console: Console) -> None:
+def where_to_look(report: Report, access: Access, stays: bool, console: Console, executor: str | None) -> None:
     """Say where a person can see the same in Airflow."""
+    with_executor = f" EXECUTOR={executor}" if executor else ""
     console.print()
     if not stays:
         console.print(
-            "The stack of this demo is stopped again. To look around: [b]make up[/], and afterwards make down."
+            f"The stack of this demo is stopped again. To look around: [b]make up{with_executor}[/], then make down."
         )
     console.print(f"  the tenants    {report.url}/plugin/easeml")
     console.print(f"  this night     {report.url}/dags/{NIGHT_DAG}/runs/{report.night.run_id}", soft_wrap=True)
@@ -98,7 +99,7 @@ def main(
         console.print(str(error), style="red", markup=False, soft_wrap=True)
         sys.exit(1)
     print_report(report, console)
-    where_to_look(report, access, stays, console)
+    where_to_look(report, access, stays, console, executor)
     console.print(f"Done in {report.seconds:.0f} s.")
     if as_json:
         click.echo(json.dumps(report.to_json(), indent=2))
