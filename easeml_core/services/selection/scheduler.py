@@ -400,6 +400,7 @@ class _Round:
             left=reservations.seconds_left(self.tx, trial.study_id) or 0.0,
             time_limit_seconds=_time_limit(study),
             devices=weight_of(self.device),
+            before=weight_of(trial.device),
         )
         if limit is None or limit == trial.limit_seconds:
             return limit is not None

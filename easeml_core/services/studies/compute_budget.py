@@ -57,7 +57,15 @@ def reservation(
     return limit if is_enough else None
 
 
-def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float, devices: float = 1.0) -> float | None:
+def renewal(
+    *,
+    limit: float,
+    lost: float,
+    left: float,
+    time_limit_seconds: float,
+    devices: float = 1.0,
+    before: float | None = None,
+) -> float | None:
     """Return the reservation of a trial that is suggested again, lost attempts included; None when it is not worth it.
 
     Another attempt gets as much as the trial had from the beginning, as far as that is left.
@@ -68,6 +76,7 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
         left: Seconds >= 0 that are neither used nor reserved, of any trial.
         time_limit_seconds: The study's limit for one trial, wall seconds.
         devices: How many devices the trial holds, > 0.
+        before: How many it was to hold when the limit was set; None for as many.
 
     Returns:
         Exactly ``limit`` where it differs by rounding alone; more only where more is left.
@@ -81,10 +90,13 @@ def renewal(*, limit: float, lost: float, left: float, time_limit_seconds: float
         True
         >>> renewal(limit=100.0000004, lost=40.0, left=0.0, time_limit_seconds=600.0)
         100.0000004
+        >>> renewal(limit=601.0, lost=0.0, left=1000.0, time_limit_seconds=600.0, devices=2.0, before=1.0)
+        1202.0
     """
-    if lost == 0:
+    scale = 1.0 if before is None else devices / before
+    if lost == 0 and scale == 1:
         return limit
-    wanted = min(limit, devices * (time_limit_seconds + GRACE_SECONDS))
+    wanted = min(limit * scale, devices * (time_limit_seconds + GRACE_SECONDS))
     attempt = min(wanted, limit - lost if left <= _MILLISECOND else limit - lost + left - _MILLISECOND)
     if attempt < min(wanted, 2 * devices * GRACE_SECONDS):
         return None

@@ -15,7 +15,7 @@ from easeml_core.services.trials import execution
 from easeml_core.services.trials.devices import list_devices
 from easeml_core.services.trials.function_trials import run_routed_trial
 from easeml_core.services.trials.worker import Reason, run_device
-from easeml_core.store.rows import row, rows
+from easeml_core.store.rows import change, row, rows
 from easeml_core.store.tables import trials
 from easeml_core.training.supervisor import run_job
 
@@ -98,6 +98,20 @@ def test_what_two_devices_reserve_is_twice_the_longest_training_with_its_grace_a
             grace=GRACE_SECONDS,
         )
     assert [limit.devices for limit in limits] == [2.0, 2.0]
+
+
+def test_a_trial_that_goes_to_other_devices_reserves_for_those(lab: Any) -> None:
+    lab.register("gang", candidates=[WIDE | {"devices": ["cpu", "cpu:2"]}], budget_seconds=1e6)
+
+    def reserved(device: str, key: str) -> float:
+        with lab.worker.begin() as tx:  # no worker has begun it in time
+            change(tx, "UPDATE work.trials SET lease_until = now() - interval '1 s' WHERE state = 'SUGGESTED'")
+        (trial,) = suggest_trials(lab.worker, count=1, device=device, request_key=key, studies_only=["gang"]).trials
+        with lab.worker.begin() as tx:
+            return trials.get_trial(tx, trial.trial_id).limit_seconds or 0.0
+
+    first = reserved("cpu", "a")
+    assert [reserved("cpu:2", "b") / first, reserved("cpu", "c") / first] == [2.0, 1.0]
 
 
 def test_a_slot_that_is_one_device_is_refused_before_a_trial_of_two_is_taken(lab: Any) -> None:
