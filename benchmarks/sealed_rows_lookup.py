@@ -55,7 +55,7 @@ from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.candidates import files_of
-from easeml_core.services.test_sets import row_registry
+from easeml_core.services.test_sets import compared_rows, row_registry
 from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import models, releases, sealed, studies
@@ -378,7 +378,7 @@ def look_up_in_all(at: Installation) -> float:
     before = time.process_time(), at.database_processor_ms()
     with mock.patch.object(Screen, "may_match", lambda _, parts, *cells: np.unique(parts)), at.referee.begin() as tx:
         names, cells = zip(*columns, strict=True)
-        row_registry.look_up(tx, at.artifacts, study, row_registry.new_rows(tx, Cells(names, cells)))
+        row_registry.look_up(tx, at.artifacts, study, compared_rows.new_rows(tx, Cells(names, cells)))
     return 1000 * (time.process_time() - before[0]) + at.database_processor_ms() - before[1]
 
 

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from easeml_core.data import mapped
+from easeml_core.data.array_file import mapped_arrays, write_arrays
 from easeml_core.data.layout import Layout
 from easeml_core.data.split_spec import ROWS
-from easeml_core.data.splits import divided, with_known
+from easeml_core.data.splits import TRAIN, divided, with_known
 from easeml_core.data.table import content_hash
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
@@ -41,6 +43,12 @@ __all__ = [
     "split_parts",
     "write_open_parts",
 ]
+
+LARGE_CELLS = 25_000_000
+"""Training inputs of more cells (100 MB) are mapped into the processes that use them, and not read."""
+
+MOST_CHANGED_CELLS = 200_000_000
+"""Twice the largest table that is held in memory: such a study may be fed as much again."""
 
 PART_NAMES = ("gate", "meter", "joint", "direct", "validation")
 TRAIN_ROWS_PER_CLASS = 2
@@ -167,8 +175,20 @@ def divided_rows(
 
 
 def parts_of(raw: RawTable, found: Rows) -> Parts:
-    """The parts of a table that have these rows."""
-    parts = {name: Part(raw.inputs[rows], raw.labels[rows]) for name, rows in found.items()}
+    """The parts of a table that have these rows.
+
+    The training part of a mapped table takes the place of the table, in the order of its rows: what the table held is
+    lost, and no second file of its size is written.
+    """
+    in_place = {TRAIN} if mapped.is_mapped(raw.inputs) else set()
+    parts = {
+        name: Part(mapped.taken(raw.inputs, rows), raw.labels[rows])
+        for name, rows in found.items()
+        if name not in in_place
+    }
+    for name in in_place:  # last: it overwrites the rows of the others
+        rows = np.sort(found[name])
+        parts[name] = Part(mapped.kept_in_place(raw.inputs, rows), raw.labels[rows])
     return Parts(
         **parts, classes=len(raw.class_names), layout=raw.layout, task=raw.task, target_layout=raw.target_layout
     )
@@ -190,24 +210,45 @@ def write_open_parts(path: Path, parts: OpenParts) -> None:
     of_targets: dict[str, Any] = {}
     if target is not None:
         of_targets = {"target_kind": np.array(target.kind), "target_shape": _sides(target)}
+    arrays: dict[str, NDArray[Any]] = {
+        "train_inputs": parts.train_inputs,
+        "train_labels": parts.train_labels,
+        "validation_inputs": parts.validation_inputs,
+        "validation_labels": parts.validation_labels,
+        "image_shape": np.array(parts.image_shape or (), dtype=np.int64),
+        "classes": np.array(parts.classes, dtype=np.int64),
+        "task": np.array(str(parts.task)),
+        "layout_kind": np.array(parts.layout.kind),
+        "layout_shape": _sides(parts.layout),
+        **of_targets,
+    }
     with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(
-            file,
-            train_inputs=parts.train_inputs,
-            train_labels=parts.train_labels,
-            validation_inputs=parts.validation_inputs,
-            validation_labels=parts.validation_labels,
-            image_shape=np.array(parts.image_shape or (), dtype=np.int64),
-            classes=np.array(parts.classes, dtype=np.int64),
-            task=np.array(str(parts.task)),
-            layout_kind=np.array(parts.layout.kind),
-            layout_shape=_sides(parts.layout),
-            **of_targets,
-        )
+        if parts.train_inputs.size > LARGE_CELLS:
+            write_arrays(file, arrays)
+        else:
+            np.savez(file, **arrays)  # type: ignore[arg-type]  # none has the name of its option
 
 
 def _sides(layout: Layout) -> NDArray[np.int64]:
     return np.array(layout.shape, dtype=np.int64)
+
+
+def require_in_memory(rows: int, features: int) -> None:
+    """Refuse to change a training part that is too large to be held in memory, as feeds and switches do.
+
+    Args:
+        rows: Of the training part.
+        features: Of a row.
+
+    Raises:
+        InvalidInputError: It has more than ``MOST_CHANGED_CELLS`` numbers.
+    """
+    if rows * features > MOST_CHANGED_CELLS:
+        message = (
+            f"the training part has {rows * features:,} numbers; only one of at most {MOST_CHANGED_CELLS:,} can be "
+            "changed: register the whole table anew"
+        )
+        raise InvalidInputError(message)
 
 
 def load_validation_labels(path: Path) -> Labels:
@@ -227,12 +268,16 @@ def load_validation_labels(path: Path) -> Labels:
 def load_open_parts(path: Path) -> OpenParts:
     """Read what ``save_open_parts`` wrote, now or before there were layouts; nothing in the file is unpickled.
 
+    Inputs of more than ``LARGE_CELLS`` cells stay in the file, which is mapped: such arrays are read-only, and their
+    rows come to memory when they are read.
+
     Raises:
         ArtifactError: If the file is missing, damaged, or its arrays do not fit together.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in _FIELDS}
+            found = mapped_arrays(path, file.zip) if path.stat().st_size > LARGE_CELLS * 4 else {}
+            arrays = {name: found[name] if name in found else file[name] for name in _FIELDS}
             layout, task = _layout_in(file, arrays["train_inputs"]), _task_in(file)
             target = _stated_layout(file, "target")
     except (*ARCHIVE_FAULTS, TypeError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from easeml_core.data import mapped
 from easeml_core.data.layout import MAX_TARGET_NUMBERS, Layout, table_layout
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
@@ -141,11 +142,65 @@ def make_table(
     )
 
 
+def table_of_mapped(
+    values: NDArray[np.float32],
+    labels: ArrayLike,
+    *,
+    class_names: tuple[str, ...],
+    feature_names: tuple[str, ...],
+    task: Task,
+    split_values: NDArray[Any] | None,
+    program: Program | None,
+) -> RawTable:
+    """As ``make_table``, of rows in a mapped file (``mapped.py``), which become those of the table; none is copied.
+
+    Args:
+        values: float32, shape (rows, features); changed in place.
+        labels: As of ``make_table``; the others, too.
+        class_names: As there.
+        feature_names: As there.
+        task: As there.
+        split_values: As there.
+        program: As there.
+
+    Raises:
+        ShapeError: If shapes do not fit together.
+        InvalidInputError: As ``make_table``; also if a column has no value.
+    """
+    targets = _targets(labels, task)
+    _check_shapes(values, names=len(feature_names), layout_width=values.shape[1])
+    _check_target_shape(targets, len(values), task, None)
+    _check_targets(targets, class_names)
+    has_value = np.zeros(values.shape[1], dtype=bool)
+    for part in mapped.blocks(values):
+        block = values[part] + np.float32(0)
+        missing = np.isnan(block)
+        block[missing] = np.nan
+        _check_inputs(block, before=part.start)
+        has_value |= ~missing.all(axis=0)
+        values[part] = block
+    if not has_value.all():
+        message = f"column {int(has_value.argmin()) + 1} of the inputs has no value in any row; leave the column out"
+        raise InvalidInputError(message)
+    rows = len(values)
+    order = np.random.default_rng(_SEED).permutation(rows)
+    kept = np.sort(order[np.unique(mapped.fingerprints(values)[order], return_index=True)[1]])
+    if len(kept) < rows:
+        values, targets = mapped.kept_in_place(values, kept), targets[kept]
+        split_values = _rows_of(split_values, kept)
+    _check_variety(targets)
+    layout = table_layout(values.shape[1])
+    return RawTable(
+        values, targets, class_names, feature_names, layout, duplicates=rows - len(kept), task=task,
+        split_values=split_values, program=program,
+    )  # fmt: skip
+
+
 def rows_of(table: RawTable, kept: NDArray[np.intp]) -> RawTable:
     """The table with these rows alone, in their order."""
     return replace(
         table,
-        inputs=table.inputs[kept],
+        inputs=mapped.taken(table.inputs, kept),
         labels=table.labels[kept],
         split_values=_rows_of(table.split_values, kept),
         columns={name: column[kept] for name, column in table.columns.items()},
@@ -178,7 +233,8 @@ def content_hash(table: RawTable) -> str:
     if table.target_layout is not None:
         names += [table.target_layout.kind, table.target_layout.shape]
     digest = hashlib.sha256(json.dumps(names).encode())
-    digest.update(np.ascontiguousarray(table.inputs, dtype="<f4").tobytes())
+    for part in mapped.blocks(table.inputs):
+        digest.update(np.ascontiguousarray(table.inputs[part], dtype="<f4").data)
     number = "<i8" if table.task == Task.CLASSIFICATION else "<f4"
     digest.update(np.ascontiguousarray(table.labels, dtype=number).tobytes())
     if table.split_values is not None:
@@ -225,10 +281,10 @@ def _check_target_shape(labels: Labels, rows: int, task: Task, target_layout: La
         raise InvalidInputError(message)
 
 
-def _check_inputs(values: NDArray[np.float32]) -> None:
+def _check_inputs(values: NDArray[np.float32], before: int = 0) -> None:
     infinite = np.isinf(values)
     if infinite.any():
-        row, column = np.argwhere(infinite)[0]
+        row, column = np.argwhere(infinite)[0] + (before, 0)
         message = f"row {row + 1}, column {column + 1} is infinite or beyond 3.4e38; leave missing values empty"
         raise InvalidInputError(message)
 

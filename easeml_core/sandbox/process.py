@@ -8,6 +8,7 @@ child, so that thread waits until the child has ended (``run_child``).
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -214,14 +215,27 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def _resident_mb(family: Iterable[psutil.Process]) -> float:
-    """Resident megabytes of these processes; those that are gone have none."""
-    total = 0
+    """Resident megabytes of these processes; those that are gone have none.
+
+    Pages of files do not count: the kernel takes them back when memory is short, and mapped data have many.
+    """
+    total = 0.0
     for process in family:
         try:
-            total += process.memory_info().rss
+            total += process.memory_info().rss / 2**20 - _mb_of_files(process.pid)
         except psutil.NoSuchProcess:
             continue  # ended while we were counting
-    return total / 2**20
+    return total
+
+
+def _mb_of_files(pid: int) -> float:
+    """Resident megabytes that are pages of files (proc_pid_status(5)); 0 where that cannot be read."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    found = re.search(r"^RssFile:\s*(\d+) kB$", text, re.MULTILINE)
+    return 0.0 if found is None else int(found[1]) / 1024
 
 
 def _family(pid: int) -> list[psutil.Process]:

@@ -122,10 +122,12 @@ def fit_estimator(
     rows = _rows(len(parts.train_labels), parameters.get("max_rows"), seed)
     pipeline = build_pipeline(kind, parameters, seed=seed, task=parts.task)
     report(0.1, f"fitting {kind} on {len(rows):,} rows")
-    labels = parts.train_labels[rows]
+    inputs, labels = parts.train_inputs, parts.train_labels
+    if len(rows) < len(labels):
+        inputs, labels = inputs[rows], labels[rows]
     # Numbers come as float32, in which the sums of some estimators would lose digits.
     targets = labels if parts.task == Task.CLASSIFICATION else labels.astype(np.float64)
-    pipeline.fit(parts.train_inputs[rows], targets)
+    pipeline.fit(inputs, targets)  # the first step copies: a mapped part is read-only
     report(0.8, "fitted")
     return PipelinePredictor(pipeline)
 

@@ -205,7 +205,11 @@ def _from_csv(source: Source, wish: _Wish) -> RawTable:
 def _from_parquet(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.data.columns import table_of_columns
     from easeml_core.data.sources.parquet_files import read_parquet
+    from easeml_core.data.sources.parquet_stream import is_large, read_large_parquet
 
+    path = Path(source.name)
+    if is_large(path):
+        return read_large_parquet(path, wish.target, wish.task, wish.split)
     return table_of_columns(read_parquet(Path(source.name)), wish.target, wish.task, wish.split)
 
 

@@ -41,18 +41,18 @@ def read_parquet(path: Path) -> dict[str, Column]:
             also if pyarrow is not installed.
     """
     if not path.is_absolute():
-        raise _refused(path, "must be named by an absolute path (it is read by another process)")
+        raise parquet_refusal(path, "must be named by an absolute path (it is read by another process)")
     arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
-    content = read_bytes(path, _refused, most=MAX_BYTES)
+    content = read_bytes(path, parquet_refusal, most=MAX_BYTES)
     try:
-        names, kinds = _described(path, content, arrow)
+        names, kinds = described(path, _file(content, []), most_cells=MAX_CELLS, most_unpacked=MAX_UNPACKED)
         texts = [name for name, kind in zip(names, kinds, strict=True) if kind == "text"]
         batches = _batches(path, content, texts, names)
-        return {name: _column(path, [b[i] for b in batches], kinds[i]) for i, name in enumerate(names)}
+        return {name: column_of_chunks(path, [b[i] for b in batches], kinds[i]) for i, name in enumerate(names)}
     except (arrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise _refused(path, "is no Parquet file that can be read; is it damaged?") from error
+        raise parquet_refusal(path, "is no Parquet file that can be read; is it damaged?") from error
 
 
 def _file(content: bytes, texts: list[str]) -> Any:
@@ -61,22 +61,35 @@ def _file(content: bytes, texts: list[str]) -> Any:
     return parquet.ParquetFile(io.BytesIO(content), read_dictionary=texts, pre_buffer=False, **limits)
 
 
-def _described(path: Path, content: bytes, arrow: Any) -> tuple[list[str], list[str]]:
-    """Names of the columns and what each holds, from the file's description of itself."""
-    file = _file(content, [])
+def described(path: Path, file: Any, *, most_cells: int, most_unpacked: int | None) -> tuple[list[str], list[str]]:
+    """Names of the columns and what each holds, from the file's description of itself.
+
+    Args:
+        path: For errors.
+        file: pyarrow's ``ParquetFile``.
+        most_cells: Rows times columns.
+        most_unpacked: Bytes of all row groups; None where these are looked at one by one.
+
+    Returns:
+        Names, and ``numbers``, ``text`` or ``nothing`` for each.
+
+    Raises:
+        InvalidInputError: The file is too large, or has columns that cannot be used.
+    """
+    arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
     about, schema = file.metadata, file.schema_arrow
     names = [str(name) for name in schema.names]
     if about.num_columns > MAX_COLUMNS:
-        raise _refused(path, f"has more than {MAX_COLUMNS:,} columns")
+        raise parquet_refusal(path, f"has more than {MAX_COLUMNS:,} columns")
     if not names or "" in names or len(set(names)) < len(names):
-        raise _refused(path, "needs names for its columns, each different and none empty")
-    if about.num_rows * about.num_columns > MAX_CELLS:
-        raise _refused(path, f"has more than {MAX_CELLS:,} cells")
+        raise parquet_refusal(path, "needs names for its columns, each different and none empty")
+    if about.num_rows * about.num_columns > most_cells:
+        raise parquet_refusal(path, f"has more than {most_cells:,} cells")
     if about.num_rows < 2:
-        raise _refused(path, f"has {counted(about.num_rows, 'row')}; at least 2 are needed")
+        raise parquet_refusal(path, f"has {counted(about.num_rows, 'row')}; at least 2 are needed")
     unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-    if unpacked > MAX_UNPACKED:
-        raise _refused(path, f"has {unpacked:,} bytes unpacked, at most {MAX_UNPACKED:,} are allowed")
+    if most_unpacked is not None and unpacked > most_unpacked:
+        raise parquet_refusal(path, f"has {unpacked:,} bytes unpacked, at most {most_unpacked:,} are allowed")
     return names, [_kind(path, number, field.type, arrow) for number, field in enumerate(schema, start=1)]
 
 
@@ -89,7 +102,7 @@ def _kind(path: Path, number: int, kind: Any, arrow: Any) -> str:
         return "numbers"
     if arrow.types.is_null(kind):
         return "nothing"
-    raise _refused(path, f"has a column of type {str(kind)[:40]} (number {number}); allowed: numbers and text")
+    raise parquet_refusal(path, f"has a column of type {str(kind)[:40]} (number {number}); allowed: numbers and text")
 
 
 def _batches(path: Path, content: bytes, texts: list[str], names: list[str]) -> list[list[Any]]:
@@ -98,14 +111,19 @@ def _batches(path: Path, content: bytes, texts: list[str], names: list[str]) -> 
     for batch in _file(content, texts).iter_batches(batch_size=_BATCH):
         rows += batch.num_rows
         if rows * len(names) > MAX_CELLS:
-            raise _refused(path, f"has more than {MAX_CELLS:,} cells")
+            raise parquet_refusal(path, f"has more than {MAX_CELLS:,} cells")
         batches.append(list(batch.columns))
     if rows < 2:
-        raise _refused(path, f"has {counted(rows, 'row')}; at least 2 are needed")
+        raise parquet_refusal(path, f"has {counted(rows, 'row')}; at least 2 are needed")
     return batches
 
 
-def _column(path: Path, chunks: list[Any], kind: str) -> Column:
+def column_of_chunks(path: Path, chunks: list[Any], kind: str) -> Column:
+    """Return a column of pyarrow's chunks of it.
+
+    Raises:
+        InvalidInputError: A cell is too long.
+    """
     cells = [_text(path, chunk) if kind == "text" else _numbers(chunk, kind) for chunk in chunks]
     column: Column = np.concatenate(cells)
     return column
@@ -122,12 +140,13 @@ def _text(path: Path, chunk: Any) -> Column:
     encoded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
     words = [None if word is None else word.strip() or None for word in encoded.dictionary.to_pylist()]
     if max((len(word) for word in words if word), default=0) > MAX_CELL:
-        raise _refused(path, f"has a cell of more than {MAX_CELL:,} characters")
+        raise parquet_refusal(path, f"has a cell of more than {MAX_CELL:,} characters")
     table = np.array([*words, None], dtype=object)
     indices = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
     column: Column = table[indices.astype(np.int64)]
     return column
 
 
-def _refused(path: Path, what: str) -> InvalidInputError:
+def parquet_refusal(path: Path, what: str) -> InvalidInputError:
+    """Return the error that names a Parquet file; ``what`` is the rest of the sentence."""
     return InvalidInputError(f"source of Parquet: {str(path)[-200:]!r} {what}")

@@ -122,14 +122,15 @@ class Network(Layer):
         0 has none; of each channel of series over all steps, and of trees over all nodes, but for their links; and of
         the targets where they are numbers, those of images and series likewise.
         """
-        known = torch.from_numpy(inputs)
         if self.architecture.normalisation != "identity":
+            known = torch.from_numpy(np.array(inputs))
             finite = known[known.isfinite()]
             low, high = (finite.min(), finite.max()) if len(finite) else (0.0, 0.0)
             self.low.fill_(low)
             self.high.fill_(high if high > low else low + 1)
+            inputs = self.normalised(known).numpy()
         columns = self._columns()
-        mean, scale = _mean_and_scale(self.normalised(known).numpy().reshape(-1, columns))
+        mean, scale = _mean_and_scale(inputs.reshape(-1, columns))
         if NETWORKS[self.architecture.network].layout == "tree":
             mean[-LINKS:], scale[-LINKS:] = 0, 1
         repeated = self.architecture.features // columns

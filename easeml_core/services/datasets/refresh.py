@@ -21,6 +21,7 @@ from easeml_core.data.parts import (
     TRAIN_ROWS_OF_NUMBERS,
     TRAIN_ROWS_PER_CLASS,
     load_open_parts,
+    require_in_memory,
     write_open_parts,
 )
 from easeml_core.data.rows.cells import cells_of_inputs
@@ -33,7 +34,8 @@ from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError, counted
 from easeml_core.files import scratch_folder
 from easeml_core.services.registration.sealing import keep_baseline
-from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
+from easeml_core.services.test_sets.compared_rows import new_rows
+from easeml_core.services.test_sets.row_registry import look_up, register
 from easeml_core.store.database import notify
 from easeml_core.store.tables import datasets, releases, sealed, studies, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes
@@ -91,6 +93,7 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request, study: S
     version = studies.latest_data_version(tx, study.id)
     refused, rows, warning = 0, None, ""
     if fed or switches:
+        require_in_memory(version.train_rows, version.features)
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
         pool = _pool(tx, artifacts, study, version, parts)

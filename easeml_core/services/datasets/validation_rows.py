@@ -13,9 +13,10 @@ from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.data.rows.matching import COINCIDENCE
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.studies.columns import require_one_answer
+from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import is_known, released_arrays
-from easeml_core.services.test_sets.row_registry import look_up, new_rows, register
+from easeml_core.services.test_sets.row_registry import look_up, register
 from easeml_core.services.test_sets.upload import labels_of
 from easeml_core.store.tables import studies, test_sets, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes

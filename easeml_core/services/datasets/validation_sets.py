@@ -16,7 +16,7 @@ import numpy as np
 
 from easeml_core.config import MeterConfig, require
 from easeml_core.data.layout import stored_layout
-from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, write_open_parts
+from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, require_in_memory, write_open_parts
 from easeml_core.data.table import RawTable
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
@@ -335,6 +335,7 @@ def replace_validation(
         studies.latest_data_version(tx, found.id)
         releases.hold_study(tx, found.id)  # another call waits here, and reads the data again below
         version = studies.latest_data_version(tx, found.id)
+        require_in_memory(version.train_rows, version.features)
         if from_set is not None:
             brought = rows_of_set(tx, artifacts, from_set, study, version)
         else:

@@ -23,7 +23,7 @@ GRID_SECONDS = (1.0, 3.0, 10.0, 60.0, 1200.0, 3600.0)
 * A model is run on all rows of a set and on a part of them, each twice if it fails, for 120 s each at most: 480 s, and
   a few seconds until each of the four children has ended. A reading needs that for two sets, and two attempts on the
   validation part: 1,230 s. A kill or a time-out ends all that, and one run on the open rows follows.
-* A model's file is copied for each of the five, at most 8 GiB (``store/artifacts/local.py``), which are read three
+* A model's file is copied for each of the five, at most 8 GiB (``LARGEST_COPIED_BYTES``), which are read three
   times and written once: 160 GiB together. 1,700 s suffice for that where reading and writing go at 100 MB/s and more.
   On a slower disk only files of that size can have a further time, the double of the last.
 """

@@ -20,7 +20,6 @@ from easeml_core.config import GateConfig, JointConfig, MeterConfig, TrainingCon
 from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import content_hash, divided_rows, parts_of, save_open_parts
 from easeml_core.data.program import program_of_data
-from easeml_core.data.rows.cells import cells_of_table
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import rows_of
 from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
@@ -30,6 +29,7 @@ from easeml_core.metrics.correctness import wrong
 from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
 from easeml_core.services.studies.candidates import called_for, require_fitting
+from easeml_core.services.test_sets.compared_rows import new_rows_of_table
 from easeml_core.services.test_sets.planning import (
     canonical,
     needed_examples,
@@ -42,7 +42,6 @@ from easeml_core.services.test_sets.row_registry import (
     is_public,
     label_tokens,
     look_up,
-    new_rows,
     register,
     require_few_refusals,
     require_other_rows,
@@ -64,7 +63,8 @@ if TYPE_CHECKING:
     from easeml_core.data.split_spec import Split
     from easeml_core.programs.data_type import Program
     from easeml_core.services.datasets.fetching import Fetches
-    from easeml_core.services.test_sets.row_registry import Found, NewRows
+    from easeml_core.services.test_sets.compared_rows import NewRows
+    from easeml_core.services.test_sets.row_registry import Found
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.tables.requests import Request
 
@@ -148,6 +148,9 @@ logger = logging.getLogger(__name__)
 
 # Shares of the rows, where the plans need less: more sealed examples make verdicts sharper, never weaker.
 _SHARES = {"gate": 0.2, "meter": 0.1, "joint": 0.3, "direct": 0.1, "validation": 0.15}
+_SHARE_CELLS = 30_000_000
+"""Numbers of one part beyond what its plan needs, 120 MB: the largest share of a table that is held in memory."""
+
 _CALLED = {"gate": "the gate", "meter": "the meter", "joint": "gate and meter", "direct": "the second meter"}
 _LEAST_TRAINING_SHARE = 0.2
 _COINCIDENCE = 1 / 20  # so large a share of the rows may lie in other sealed sets without an error
@@ -188,7 +191,7 @@ def seal_study(tx: Connection, artifacts: ArtifactStore, request: Request, study
     TrainingConfig.from_json(study.config["training"])  # the scheduler reads it for all studies: it must be valid
     rows = _registered_rows(tx, artifacts, study, split, raw)
     raw = rows.raw
-    sizes = part_sizes(len(raw.labels), plans)
+    sizes = part_sizes(len(raw.labels), plans, features=raw.inputs.shape[1])
     # Keyed, because the plain hash of data that includes sealed labels would let a user check guesses of them.
     digest = hmac.digest(sealed.installation_secret(tx), content_hash(raw).encode(), "sha256").hex()
     seed = hashlib.sha256(f"{digest}|{study.name}".encode()).digest()
@@ -267,7 +270,7 @@ def _registered_rows(
     if is_public(study.source) and split.part is None:
         return _Registered(raw)
     require_few_refusals(tx, study)
-    new = new_rows(tx, cells_of_table(raw))
+    new = new_rows_of_table(tx, raw)
     first: dict[bytes, int] = {}
     for place, row in enumerate(new.ids):
         first.setdefault(row, place)
@@ -392,8 +395,10 @@ def planned_sets(settings: JsonObject) -> dict[SealedSetPurpose, SetConfig]:
     return {kind: canonical(study_plan(settings, kind)) for kind in set_purposes(settings)}
 
 
-def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig]) -> dict[str, int]:
+def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig], *, features: int = 1) -> dict[str, int]:
     """Return the rows of every part but training: what the plans need, or a fixed share of the rows if that is more.
+
+    A share has at most ``_SHARE_CELLS`` numbers: sealed rows lie in the database, and models answer them in memory.
 
     Raises:
         SealedSetTooSmallError: Less than a fifth of the rows would be left for training; names the scarcest plan.
@@ -412,7 +417,8 @@ def part_sizes(n_rows: int, plans: Mapping[SealedSetPurpose, SetConfig]) -> dict
             f"{needed['validation']:,} for validation, and a fifth must be left for training",
             remedy="bring data with more rows",
         )
-    wanted = {name: max(needed[name], int(_SHARES[name] * n_rows)) for name in needed}
+    most = max(1, _SHARE_CELLS // features)
+    wanted = {name: max(needed[name], min(int(_SHARES[name] * n_rows), most)) for name in needed}
     fits = sum(wanted.values()) <= (1 - _LEAST_TRAINING_SHARE) * n_rows
     return wanted if fits else needed
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.parts import load_open_parts
-from easeml_core.data.rows.cells import Cells, cells_of_inputs, is_regular, name_tokens, row_ids, tokens_of
+from easeml_core.data.rows.cells import Cells, cells_of_inputs, name_tokens, tokens_of
 from easeml_core.data.rows.matching import CHANCE, COINCIDENCE, Rows, match_rows
 from easeml_core.data.rows.screen import Screen
 from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
+from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.store.tables import row_registry as registry
 from easeml_core.store.tables import sealed, studies, test_sets
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.rows.matching import Matches
     from easeml_core.entities import Study
+    from easeml_core.services.test_sets.compared_rows import NewRows
     from easeml_core.store.artifacts.local import ArtifactStore
 
 logger = logging.getLogger(__name__)
@@ -47,12 +49,6 @@ MOST_LIKELY = 1 / 5
 MOST_REFUSED = 5
 """Tables of a tenant that may be refused in 30 days because their rows are known: each refusal reveals one bit."""
 
-_MOST_COMPARED = 512
-"""Columns of a new table that are compared."""
-
-_MOST_KEPT = 64
-"""Columns of a table that are registered, drawn by the key of their names."""
-
 OWN_WORDS = "rows of it belong to a study of this tenant already"
 OTHERS_WORDS = "rows of it belong to another tenant's study already"
 _WHY = "a row that is sealed in one study must not be open in another"
@@ -61,27 +57,6 @@ _OWN_WAYS = (
     "the first study, `--split 'rows?part=2/2'` for the second; docs/data.md), or bring rows that no study has"
 )
 _OTHERS_WAYS = "bring rows of your own"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class NewRows:
-    """Rows to compare.
-
-    Attributes:
-        ids: Of each row, 16 bytes: equal for rows of the same cells.
-        rows: Their tokens.
-        kept: Places of the columns that are registered with them.
-    """
-
-    ids: list[bytes]
-    rows: Rows
-    kept: NDArray[np.intp]
-
-    def at(self, places: NDArray[np.intp]) -> NewRows:
-        """Return these of the rows."""
-        return NewRows(
-            [self.ids[i] for i in places.tolist()], Rows(self.rows.tokens[places], self.rows.names), self.kept
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,30 +127,6 @@ def is_public(source: str) -> bool:
     """Return whether a study's data come with a package and are public, labels included."""
     scheme = SCHEMES.get(source.partition(":")[0])
     return scheme is not None and not scheme.reads
-
-
-def new_rows(tx: Connection, cells: Cells) -> NewRows:
-    """Return the tokens of rows to compare.
-
-    Args:
-        tx: Transaction of the referee's role.
-        cells: Of ``data.rows.cells``; no label is among them.
-    """
-    key = registry.registry_key(tx)
-    names = name_tokens(cells, key)
-    compared = np.sort(np.argsort(names, kind="stable")[:_MOST_COMPARED])
-    chosen = Cells(
-        tuple(cells.names[place] for place in compared.tolist()),
-        tuple(cells.columns[place] for place in compared.tolist()),
-    )
-    tokens, names = tokens_of(chosen, key), names[compared]
-    tells = [i for i, column in enumerate(chosen.columns) if _tells(tokens[:, i]) and not is_regular(column)]
-    kept = np.array(sorted(sorted(tells, key=lambda i: int(names[i]))[:_MOST_KEPT]), dtype=np.intp)
-    return NewRows(row_ids(tokens, key), Rows(tokens, names), kept)
-
-
-def _tells(column: NDArray[np.uint64]) -> bool:
-    return bool(len(column)) and bool((column != column[0]).any())
 
 
 def look_up(tx: Connection, artifacts: ArtifactStore, study: Study, new: NewRows) -> Found:

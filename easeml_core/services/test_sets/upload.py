@@ -30,6 +30,7 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
 from easeml_core.services.studies.columns import require_one_answer
+from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import ShownSet, shown, when_live
 from easeml_core.services.test_sets.planning import (
     gate_of,
@@ -38,7 +39,7 @@ from easeml_core.services.test_sets.planning import (
     set_settings,
     study_plan,
 )
-from easeml_core.services.test_sets.row_registry import label_tokens, look_up, new_rows, register
+from easeml_core.services.test_sets.row_registry import label_tokens, look_up, register
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.services.test_sets.visible_rows import fed_hashes, validated_hashes
 from easeml_core.store.database import notify
@@ -57,7 +58,8 @@ if TYPE_CHECKING:
     from easeml_core.config import SetConfig
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import DataVersion, Study
-    from easeml_core.services.test_sets.row_registry import Found, NewRows
+    from easeml_core.services.test_sets.compared_rows import NewRows
+    from easeml_core.services.test_sets.row_registry import Found
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet

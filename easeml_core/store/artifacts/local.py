@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
     from easeml_core.remote.files import OnProgress
 
-LARGEST_BYTES = 8 << 30
+LARGEST_BYTES = 32 << 30
 """A larger file is no artifact: reading it would block the process."""
+
+LARGEST_COPIED_BYTES = 8 << 30
+"""Of one copy for one use, such as a model that the referee runs (``services/evaluation/time_padding.py``)."""
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
@@ -292,7 +295,8 @@ class ArtifactStore:
         if self._inside[:1] != (TENANTS_FOLDER,):
             yield Staged(self.path(reference), time.monotonic() - began)  # a shared folder: nothing is copied
             return
-        with self.copy(reference) as path:  # its tenant may put a link in the place of the file that was checked
+        # A copy: its tenant may put a link in the place of the file that was checked.
+        with self._copied(reference, LARGEST_BYTES) as path:
             yield Staged(path, time.monotonic() - began)
 
     @contextlib.contextmanager
@@ -300,11 +304,17 @@ class ArtifactStore:
         """Yield a private copy whose content was checked, so that no process can replace it between check and use.
 
         Raises:
-            ArtifactError: As for ``path``.
+            ArtifactError: As for ``path``; also for more than ``LARGEST_COPIED_BYTES``.
         """
+        with self._copied(reference, LARGEST_COPIED_BYTES) as path:
+            yield path
+
+    @contextlib.contextmanager
+    def _copied(self, reference: str, most: int) -> Iterator[Path]:
         with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
             with self._opened(reference) as (file, _), private.open("wb") as writer:
+                require_bytes(reference, os.fstat(file.fileno()).st_size, most)
                 # Checked before it is copied too: a file of holes costs its maker nothing, its copy fills the disk.
                 self._require(reference, _sha256(file))
                 _copy_checked(file, writer)
@@ -438,6 +448,17 @@ def identity_of(content: bytes) -> str | None:
         return None
     identity = found.get("id") if isinstance(found, dict) else None
     return identity if isinstance(identity, str) and _IDENTITY.fullmatch(identity) else None
+
+
+def require_bytes(reference: str, size: int, most: int) -> None:
+    """Refuse a file that is too large for its use.
+
+    Raises:
+        ArtifactError: It has more bytes.
+    """
+    if size > most:
+        message = f"artifact {reference} has {size:,} bytes, at most {most:,} are copied for one use"
+        raise ArtifactError(message)
 
 
 def changed(size: int | None) -> str:

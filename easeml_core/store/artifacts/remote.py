@@ -21,6 +21,7 @@ from easeml_core.remote.urls import WEB, Address, parse_url
 from easeml_core.store import viewers
 from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
+    LARGEST_COPIED_BYTES,
     MARKER,
     MARKER_BYTES,
     MOVED,
@@ -31,6 +32,7 @@ from easeml_core.store.artifacts.local import (
     digest_of,
     identity_of,
     marker_text,
+    require_bytes,
 )
 
 if TYPE_CHECKING:
@@ -269,6 +271,7 @@ class RemoteArtifactStore(ArtifactStore):
         with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
             with self.staged(reference) as found:
+                require_bytes(reference, found.path.stat().st_size, LARGEST_COPIED_BYTES)
                 shutil.copyfile(found.path, private)
             yield private
 

@@ -34,7 +34,7 @@ from easeml_core.services.registration import sealing
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.archive import archive_study
 from easeml_core.services.studies.uploads import keep_upload
-from easeml_core.services.test_sets import row_registry
+from easeml_core.services.test_sets import compared_rows, row_registry
 from easeml_core.services.test_sets.lifecycle import retire_overlapping, retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.services.test_sets.upload import seal_test_set
@@ -551,7 +551,7 @@ def test_sources_that_are_not_compared_change_no_answer(bare: Any, register: Any
         for content in tables:
             cells = Cells(tuple(content), tuple(np.array(column, dtype=object) for column in content.values()))
             with bare.referee.begin() as tx:
-                new = row_registry.new_rows(tx, cells)
+                new = compared_rows.new_rows(tx, cells)
                 found = row_registry.look_up(tx, bare.artifacts, study, new)
             answers.append([value.tolist() if isinstance(value, np.ndarray) else value for value in astuple(found)])
     assert answers[: len(tables)] == answers[len(tables) :]
