@@ -451,7 +451,8 @@ _FUNCTIONS = (
         Letter.INPUT,
         "The function computes from its arguments and from tables of schema work, as the role that calls it.",
         "add_decision, asker, audit_asker, audit_word, caller, charge, check_budget, check_parallel, check_quota, "
-        "kind_of_caller, lease, lease_seconds, look, queue_place, refuse, seen, was_restarted",
+        "device_fits, device_weight, kind_of_caller, lease, lease_seconds, look, queue_place, refuse, seen, "
+        "was_restarted",
         prefix="work.",
     ),
 )
@@ -462,7 +463,7 @@ _FUNCTIONS += (
         Letter.INPUT,
         "The function reads or changes tables of schema work, with its owner's rights; where it deletes a study or a "
         "tenant, what it calls removes the claims and turns of theirs, which hold times alone.",
-        "rival_of, change_study, change_tenant, set_candidate_withdrawn",
+        "announce_device, rival_of, change_study, change_tenant, set_candidate_withdrawn",
         prefix="work.",
     ),
 )

@@ -88,7 +88,8 @@ def test_no_function_that_a_worker_may_call_with_the_rights_of_another_reads_wha
         )
         (called,) = cursor.fetchone()
     # Look at what it reads before one joins them.
-    assert set(found) <= {"rival_of", "change_study", "change_tenant", "set_candidate_withdrawn"}
+    looked_at = {"rival_of", "change_study", "change_tenant", "set_candidate_withdrawn", "announce_device"}
+    assert set(found) <= looked_at
     assert not [name for name, text in found.items() if "sealed." in text or "EXECUTE " in text]
     # What these call to delete a study that was never sealed, or a tenant without studies.
     assert set(re.findall(r"sealed\.(\w+)", called)) == {
