@@ -16,7 +16,8 @@ import psutil
 import pytest
 from demo_night.runs import await_dag, follow
 from rich.console import Console
-from stack.hosts import CELERY, EXECUTORS, WORKERS, Hosts
+from stack.failures import StackError
+from stack.hosts import CELERY, EXECUTORS, WORKERS, Hosts, broker_program
 from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
@@ -143,6 +144,15 @@ def clock():
     with throwaway_folder() as folder:
         folder.chmod(0o755)
         yield shifted_clock(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def broker():
+    """The program that every stack here needs: with Python 3.13 there is no wheel of it."""
+    try:
+        return broker_program()
+    except StackError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="module")
