@@ -266,11 +266,11 @@ class RemoteArtifactStore(ArtifactStore):
         """A private copy, for the block.
 
         Raises:
-            ArtifactError: As for ``path``.
+            ArtifactError: As for ``path``; also for more than ``LARGEST_COPIED_BYTES``, which are not fetched.
         """
         with scratch_folder("artifact") as folder:
             private = Path(folder) / "artifact"
-            with self.staged(reference) as found:
+            with self._staged(reference, None, LARGEST_COPIED_BYTES) as found:
                 require_bytes(reference, found.path.stat().st_size, LARGEST_COPIED_BYTES)
                 shutil.copyfile(found.path, private)
             yield private
@@ -282,11 +282,16 @@ class RemoteArtifactStore(ArtifactStore):
         Raises:
             ArtifactError: As for ``path``.
         """
+        with self._staged(reference, on_progress, LARGEST_BYTES) as found:
+            yield found
+
+    @contextlib.contextmanager
+    def _staged(self, reference: str, on_progress: OnProgress | None, most: int) -> Iterator[Staged]:
         digest = digest_of(reference)
         teller = Teller(f"artifact {digest[:12]}", on_progress)
         # Of this place: else who puts an empty object at the hash here is served another tenant's file.
         key = hashlib.sha256(f"{self.address}\n{digest}".encode()).hexdigest()
-        wanted = Wanted(key, lambda: self._found(digest), most=LARGEST_BYTES, sha256=digest)
+        wanted = Wanted(key, lambda: self._found(digest), most=most, sha256=digest)
         with contextlib.ExitStack() as stack:
             try:
                 if self._before is not None:

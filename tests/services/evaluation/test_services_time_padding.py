@@ -33,7 +33,7 @@ from easeml_core.services.referee.requests import (
     file_meter_request,
     file_promotion,
 )
-from easeml_core.store.artifacts.local import LARGEST_BYTES
+from easeml_core.store.artifacts.local import LARGEST_COPIED_BYTES
 from easeml_core.store.tables import models, requests
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def test_a_run_ends_at_the_next_time_of_the_grid() -> None:
 def test_a_run_on_a_set_is_never_beyond_the_grid() -> None:
     """Two sets, two looks with two attempts each, the validation part; five copies of the largest file at 100 MB/s."""
     limit = inspect.signature(predict_in_child).parameters["time_limit_seconds"].default
-    read_or_written = 5 * 4 * LARGEST_BYTES
+    read_or_written = 5 * 4 * LARGEST_COPIED_BYTES
     assert 10 * (limit + 3) + read_or_written / 100e6 < GRID_SECONDS[-1]
 
 

@@ -107,6 +107,21 @@ def test_data_are_staged_once_and_the_second_use_costs_no_byte(remote: Any, othe
             assert (staged.path.read_bytes(), staged.fetched) == (content, 0)
 
 
+def test_a_file_that_is_too_large_to_copy_is_not_fetched(
+    remote: Any, other: Any, file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.put(file())
+    monkeypatch.setattr("easeml_core.store.artifacts.remote.LARGEST_COPIED_BYTES", 2)
+    read: list[int] = []
+    opened = ObjectFile.opened
+    monkeypatch.setattr(
+        ObjectFile, "opened", lambda self, start, about: read.append(start) or opened(self, start, about)
+    )
+    with pytest.raises(ArtifactError, match="3 bytes, at most 2"), other.copy(ABC):
+        pass
+    assert not read
+
+
 def test_of_a_folder_nothing_is_staged(artifacts: ArtifactStore, file: Any) -> None:
     with artifacts.staged(artifacts.put(file())) as staged:
         assert (staged.path, staged.fetched) == (artifacts.path(ABC), 0)
