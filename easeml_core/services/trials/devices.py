@@ -142,13 +142,16 @@ def announce_host(
 
     Returns:
         The devices that were announced.
+
+    Raises:
+        StoreError: They cannot be announced at the start; later failures are logged.
     """
     request = request_of(device) or DeviceRequest("")
     devices = [_device(each, request) for each in _detected(request, slot)]
     beats = _Beats(store, devices, "", log)
     for each in devices:
         log(f"announcing {each.name} of {each.host}: {each.kind}, {each.slots} slots")
-    beats.beat()
+    beats.announce(devices)
     while not should_stop(BEAT_SECONDS):
         beats.beat()
     return devices
@@ -200,11 +203,15 @@ class _Beats:
         freed = [Device(d.host, d.name, d.kind, d.model, d.memory_mb, d.driver, d.slots, 0) for d in self._devices]
         self._write(freed)
 
+    def announce(self, devices: Sequence[Device]) -> None:
+        """Announce these, or raise what the database says."""
+        with self._store.begin() as tx:
+            for device in devices:
+                announce_device(tx, device, holder=self._holder)
+
     def _write(self, devices: Sequence[Device]) -> None:
         try:
-            with self._store.begin() as tx:
-                for device in devices:
-                    announce_device(tx, device, holder=self._holder)
+            self.announce(devices)
         except EasemlError as error:
             if not self._has_failed:
                 self._log(f"this device is not announced, its trials run all the same ({error})")
