@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]
 
-BY_DAY = ((RELEASES[0].minor, "3.13"), (RELEASES[1].minor, "3.11"))
+BY_DAY = ((RELEASES[0].minor, "3.13"),)
 
 
 @pytest.mark.parametrize(

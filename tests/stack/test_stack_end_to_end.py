@@ -306,7 +306,7 @@ def test_a_killed_launcher_takes_all_but_the_database_along_and_down_stops_that(
 
 
 def test_a_component_that_dies_stops_the_start_with_its_last_words(stopped, monkeypatch):
-    def broken(environment, artifacts):
+    def broken(environment, *_places_and_options, **_named):
         from stack.components import Component
 
         return Component("referee", (sys.executable, "-c", "raise SystemExit('no such option')"), environment)
