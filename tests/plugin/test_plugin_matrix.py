@@ -1,4 +1,4 @@
-"""Our wheel beside other Airflows: by day the oldest that we promise and the one after it, at night every cell."""
+"""Our wheel beside other Airflows: by day the oldest that we promise, at night every cell."""
 
 from __future__ import annotations
 
