@@ -7,7 +7,7 @@ Each size gets a server that waits for its disk and a process with one scheduler
 device asks, trains for its simulated time and reports; studies come and go, devices fall away with their trial and
 come back. Measured: the first decision of a process, later ones, memory, bytes and messages a trial, and what waits for
 locks while four threads ask and report without pause. ``--fit`` fits powers of the number of arms (studies times
-candidates) to all results of a file and says what they give for the sizes of ``--at``, which nobody has run.
+candidates) to all results of a file and says what they give for the sizes of ``--at``, which were not run.
 """
 
 from __future__ import annotations

@@ -92,7 +92,8 @@ def copy_of(ask: Ask, case: Case, places: dict[str, int]) -> str:
     columns = [c for (c,) in ask(_COLUMNS, table)]
     assert set(changes) <= set(columns), f"{table} has no {set(changes) - set(columns)}"
     values = ", ".join(changes.get(c, c).format(**places) for c in columns)
-    condition = {"trials done": "state = 'SUCCEEDED'"}.get(case[0], ROWS[which[0]] if which else "true")
+    done = "state = 'SUCCEEDED' AND study_id = (SELECT min(id) FROM work.studies)"  # another study has one, too
+    condition = {"trials done": done}.get(case[0], ROWS[which[0]] if which else "true")
     return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {condition} LIMIT 1"
 
 

@@ -169,20 +169,13 @@ def test_a_connection_that_is_handed_on_has_forgotten_the_test_before(pool: Any,
     assert pool.take("easeml") == name
 
 
-def test_the_engine_of_a_store_is_handed_on_unless_a_test_listens_to_it(
-    pool: Any, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A thread that an earlier test left may start or end meanwhile, and the database would be dropped for it.
-    monkeypatch.setattr(kept_databases, "_threads", set)
-    monkeypatch.setattr(kept_databases, "_children", set)
-    engines = []
+def test_the_engine_of_a_store_is_handed_on_unless_a_test_listens_to_it(pool: Any, server: Any) -> None:
+    name, engines = pool.take("easeml"), []
     for _ in range(3):
-        name = pool.take("easeml")
-        store = Store(server.url("easeml_worker", name))
-        engines.append(store._engine)
+        engines.append(Store(server.url("easeml_worker", name))._engine)
         if len(engines) == 2:
-            event.listen(store._engine, "commit", print)
-        pool.give_back(name)
+            event.listen(engines[-1], "commit", print)
+        pool._lent[name][1]._keep_engines()  # as after a test
     assert engines[1] is engines[0]
     assert engines[2] is not engines[0]
 
