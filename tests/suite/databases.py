@@ -154,7 +154,7 @@ class Kept:
         others = self._others()
         if others:
             self.ask(END, others)
-        if (others and self._others()) or self.ask("EXECUTE kept_schema") != self.schema:
+        if (others and self._others()) or sorted(self.ask("EXECUTE kept_schema")) != sorted(self.schema):
             return False
         changed = [table for table, *now in self.ask("EXECUTE kept_rows") if tuple(now) != self.seen[table]]
         tables = [(table, size) for _, table, size in self.ask("EXECUTE kept_tables") if size]
