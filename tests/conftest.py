@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 pytest_plugins = ["rewritten", "times", "warm_children"]
 property_sizes.register()
+kept_databases.install()
 
 for name in [n for n in os.environ if n.startswith(("EASEML", "AIRFLOW__EASEML"))]:
     del os.environ[name]

@@ -43,13 +43,21 @@ _CATALOGUES = dict.fromkeys(
     ), "",
 ) | {"pg_attribute": " WHERE attrelid >= 16384"}  # fmt: skip
 
+_SHARED = ("pg_authid", "pg_auth_members", "pg_db_role_setting")
+"""Of the whole server: what tests do with other databases changes them, too."""
+
+
+def _newest(catalogues: Iterable[str]) -> str:
+    return " UNION ALL ".join(
+        f"SELECT '{name}', count(*), coalesce(max(xmin::text::bigint), 0) FROM pg_catalog.{name}{_CATALOGUES[name]}"
+        for name in catalogues
+    )
+
+
 # A changed row of a catalogue has a higher xmin than all others, a lost one is missing. pg_class changes whenever a
 # table is emptied, so that its lasting columns are compared.
 SCHEMA = (
-    " UNION ALL ".join(
-        f"SELECT '{name}', count(*), coalesce(max(xmin::text::bigint), 0) FROM pg_catalog.{name}{ours}"
-        for name, ours in _CATALOGUES.items()
-    )
+    _newest(_CATALOGUES)
     + " UNION ALL SELECT 'pg_class', count(*), coalesce(sum(hashtextextended(concat_ws(' ', oid, relname, relnamespace,"
     " relowner, relkind, relpersistence, relhastriggers, relhasrules, relrowsecurity, relforcerowsecurity, relchecks,"
     " relacl, reloptions, CASE relkind WHEN 'r' THEN reltuples END), 0)), 0)"
@@ -76,7 +84,7 @@ END = "SELECT pg_terminate_backend(pid, 1000) FROM unnest(%s) AS pid"
 """Each is waited for, up to a second."""
 FORGET = "UNLISTEN *; SELECT pg_advisory_unlock_all(); CLOSE ALL; DEALLOCATE ALL; DISCARD SEQUENCES; DISCARD TEMP"
 
-PREPARED = {"kept_schema": SCHEMA, "kept_tables": TABLES, "kept_connected": CONNECTED}
+PREPARED = {"kept_schema": SCHEMA, "kept_shared": _newest(_SHARED), "kept_tables": TABLES, "kept_connected": CONNECTED}
 """What is asked after each test: to plan the statements takes longer than to execute them."""
 
 _numbers = itertools.count()
@@ -107,7 +115,8 @@ class Kept:
     pid: int = field(default_factory=os.getpid)
     idle: list[Warm] = field(default_factory=list)
     lent: set[Warm] = field(default_factory=set)
-    schema: list[tuple[Any, ...]] = field(default_factory=list)
+    schema: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    """What tells that no definition has changed, by catalogue."""
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Columns and text of the tables that the template fills."""
     seen: dict[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -128,7 +137,7 @@ class Kept:
         self.ask("SET session_replication_role = replica")  # rows are put back without triggers and foreign keys
         for name, statement in PREPARED.items():
             self.ask(f"PREPARE {name} AS {statement}")
-        self.schema = self.ask("EXECUTE kept_schema")
+        self.schema = self._told("EXECUTE kept_schema")
         for oid, table, size in self.ask("EXECUTE kept_tables"):
             if size:
                 ((columns,),) = self.ask(COLUMNS, oid)
@@ -140,6 +149,13 @@ class Kept:
         self._see(self.ask("EXECUTE kept_rows"))
         names = [name for (name,) in self.ask(SEQUENCES)]
         self.sequences = self.ask(" UNION ALL ".join(f"SELECT '{n}', last_value, is_called FROM {n}" for n in names))
+
+    def _told(self, statement: str) -> dict[str, tuple[Any, ...]]:
+        return {name: tuple(told) for name, *told in self.ask(statement)}
+
+    def lend(self) -> None:
+        """Take in what other tests have done to the roles of the server, which is not the next test's doing."""
+        self.schema |= self._told("EXECUTE kept_shared")
 
     def _see(self, found: Iterable[tuple[Any, ...]]) -> None:
         self.seen.update((table, tuple(told)) for table, *told in found)
@@ -154,7 +170,7 @@ class Kept:
         others = self._others()
         if others:
             self.ask(END, others)
-        if (others and self._others()) or sorted(self.ask("EXECUTE kept_schema")) != sorted(self.schema):
+        if (others and self._others()) or self._told("EXECUTE kept_schema") != self.schema:
             return False
         changed = [table for table, *now in self.ask("EXECUTE kept_rows") if tuple(now) != self.seen[table]]
         tables = [(table, size) for _, table, size in self.ask("EXECUTE kept_tables") if size]
@@ -243,7 +259,15 @@ def _signatures(tables: Iterable[str]) -> str:
 _in_use: dict[str, Kept] = {}
 
 
-@event.listens_for(Engine, "do_connect")
+def install() -> None:
+    """Let every store of this process use what earlier tests have left; once, by the suite's conftest.
+
+    Not at import: pytest imports this file a second time, under another name, where it looks for doctests.
+    """
+    event.listen(Engine, "do_connect", _connect)
+    vars(database)["create_engine"] = _create_engine
+
+
 def _connect(_dialect: Any, _record: Any, _given: Any, named: dict[str, Any]) -> Warm | None:
     """Give every store of this process the connections that earlier tests have left."""
     kept = _in_use.get(named.get("dbname", ""))
@@ -260,9 +284,6 @@ def _create_engine(url: Any, **named: Any) -> Engine:
     return kept.engine(url, named)
 
 
-vars(database)["create_engine"] = _create_engine
-
-
 class Databases:
     """All databases of a test process, by the template that they are copies of."""
 
@@ -276,6 +297,8 @@ class Databases:
         """The name of a database that is as the template."""
         free = self._free.setdefault(template, [])
         kept = free.pop() if free and not self.is_own else None
+        if kept is not None:
+            kept.lend()
         name = kept.name if kept else f"test_{os.getpid()}_{next(_numbers)}"
         if kept is None:
             self.server.create_database_from_template(name, template)
