@@ -29,8 +29,8 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.files import written_whole
 from easeml_core.sandbox import child_guard
 from easeml_core.sandbox.progress import report_to, silent, take_stdout, tell_started
-from easeml_core.training.device_detection import detected_devices
-from easeml_core.training.distributed import ALONE, NPROC, Group, launch
+from easeml_core.training.devices.detection import detected_devices
+from easeml_core.training.devices.distributed import ALONE, NPROC, Group, launch
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.run_options import Run
 

@@ -28,7 +28,7 @@ from easeml_core.training.command_training import (
     working_folder,
     write_contract,
 )
-from easeml_core.training.distributed import NPROC
+from easeml_core.training.devices.distributed import NPROC
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

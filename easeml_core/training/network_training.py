@@ -32,7 +32,7 @@ from easeml_core.training.checkpoint_format import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.distributed import joined
+from easeml_core.training.devices.distributed import joined
 from easeml_core.training.epoch_rules import (
     BestEpoch,
     Precision,
@@ -163,17 +163,17 @@ class Ranks:
         """Whether the answer of every rank is yes."""
         if self.size == 1:
             return answer
-        told = torch.tensor([int(answer)], device=self._device)
-        self._group.all_reduce(told)
-        return bool(told.item() == self.size)
+        flag = torch.tensor([int(answer)], device=self._device)
+        self._group.all_reduce(flag)
+        return bool(flag.item() == self.size)
 
     def agreed(self, answer: bool) -> bool:
         """Rank 0's answer, in every rank."""
         if self.size == 1:
             return answer
-        told = torch.tensor([int(answer)], device=self._device)
-        self._group.broadcast(told, 0)
-        return bool(told.item())
+        flag = torch.tensor([int(answer)], device=self._device)
+        self._group.broadcast(flag, 0)
+        return bool(flag.item())
 
 
 class _Training:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from easeml_core.training.distributed import ALONE, Group
+from easeml_core.training.devices.distributed import ALONE, Group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -133,7 +133,7 @@ def test_a_device_has_what_it_asks_for_and_all_else_of_the_template(template: An
     assert rest[0] == rest[1]
 
 
-@pytest.mark.parametrize("wrong", [{"gpus": -1}, {"memory": "6 GB"}, {"cpus": 0}])
+@pytest.mark.parametrize("wrong", [{"gpus": -1}, {"gpus": True}, {"memory": "6 GB"}, {"cpus": 0}])
 def test_a_device_that_no_pod_can_have_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         device_pod(**wrong)

@@ -137,7 +137,7 @@ class Kept:
         self.ask("SET session_replication_role = replica")  # rows are put back without triggers and foreign keys
         for name, statement in PREPARED.items():
             self.ask(f"PREPARE {name} AS {statement}")
-        self.schema = self._told("EXECUTE kept_schema")
+        self.schema = self._signature("EXECUTE kept_schema")
         for oid, table, size in self.ask("EXECUTE kept_tables"):
             if size:
                 ((columns,),) = self.ask(COLUMNS, oid)
@@ -150,12 +150,12 @@ class Kept:
         names = [name for (name,) in self.ask(SEQUENCES)]
         self.sequences = self.ask(" UNION ALL ".join(f"SELECT '{n}', last_value, is_called FROM {n}" for n in names))
 
-    def _told(self, statement: str) -> dict[str, tuple[Any, ...]]:
+    def _signature(self, statement: str) -> dict[str, tuple[Any, ...]]:
         return {name: tuple(told) for name, *told in self.ask(statement)}
 
     def lend(self) -> None:
         """Take in what other tests have done to the roles of the server, which is not the next test's doing."""
-        self.schema |= self._told("EXECUTE kept_shared")
+        self.schema |= self._signature("EXECUTE kept_shared")
 
     def _see(self, found: Iterable[tuple[Any, ...]]) -> None:
         self.seen.update((table, tuple(told)) for table, *told in found)
@@ -170,7 +170,7 @@ class Kept:
         others = self._others()
         if others:
             self.ask(END, others)
-        if (others and self._others()) or self._told("EXECUTE kept_schema") != self.schema:
+        if (others and self._others()) or self._signature("EXECUTE kept_schema") != self.schema:
             return False
         changed = [table for table, *now in self.ask("EXECUTE kept_rows") if tuple(now) != self.seen[table]]
         tables = [(table, size) for _, table, size in self.ask("EXECUTE kept_tables") if size]

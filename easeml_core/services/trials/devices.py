@@ -22,7 +22,7 @@ from easeml_core.store.tables.devices import (
     live_devices,
     usable,
 )
-from easeml_core.training.device_detection import detected_devices
+from easeml_core.training.devices.detection import detected_devices
 from easeml_core.training.job import require_slot
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.database import Store
-    from easeml_core.training.device_detection import DetectedDevice
+    from easeml_core.training.devices.detection import DetectedDevice
 
 
 def list_devices(store: Store, *, kind: str | None = None) -> list[RegisteredDevice]:
@@ -206,7 +206,7 @@ class _Beats:
     def announce(self, devices: Sequence[Device]) -> None:
         """Announce these, or raise what the database says."""
         with self._store.begin() as tx:
-            for device in devices:
+            for device in sorted(devices, key=lambda one: one.name):  # two announcers lock them in one order
                 announce_device(tx, device, holder=self._holder)
 
     def _write(self, devices: Sequence[Device]) -> None:

@@ -49,7 +49,7 @@ def device_pod(
     except ImportError as error:
         message = f"device_pod needs a package ({error}): pip install apache-airflow-providers-cncf-kubernetes"
         raise InvalidInputError(message) from error
-    if not isinstance(gpus, int) or gpus < 0:
+    if type(gpus) is not int or gpus < 0:
         raise ConfigError(field="gpus", value=gpus, allowed="a whole number >= 0")
     requests = {"cpu": _quantity("cpus", cpus), "memory": _quantity("memory", memory)}
     limits = {"memory": requests["memory"]}

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from easeml_core.training.child import memory_limit_of
-from easeml_core.training.device_detection import detected_devices, host_name
+from easeml_core.training.devices import detection
+from easeml_core.training.devices.detection import detected_devices, host_name
 from easeml_core.training.network_training import limit_memory
 from easeml_core.training.run_options import Run
 
@@ -29,11 +30,13 @@ def tool(monkeypatch: Any, tmp_path: Path) -> Any:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def make(answer: str, *, status: int = 0) -> None:
+        detection._gpus.cache_clear()
         (tmp_path / "answer").write_text(answer)
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/answer\nexit {status}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
 
-    return make
+    yield make
+    detection._gpus.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -88,3 +91,14 @@ def test_a_part_of_a_device_has_that_part_of_its_memory(tool: Any, make_job: Any
     assert memory_limit_of(make_job(device="cpu", memory_parts=4, memory_limit_mb=100)) == 100
     tool(ANSWER)
     assert memory_limit_of(make_job(memory_parts=4, **wide)) == 2 * total
+
+
+def test_a_tool_that_hangs_is_asked_once_and_the_host_has_a_processor(
+    tool: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    tool(ANSWER)
+    monkeypatch.setattr(detection, "_QUERY_SECONDS", 0.2)
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec /bin/sleep 60\n")
+    for _ in range(2):
+        assert [device.name for device in detected_devices()] == ["cpu"]
+    assert (tmp_path / "asked").read_text() == "asked\n"

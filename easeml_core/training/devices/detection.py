@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -89,21 +90,27 @@ class _Gpu:
     device: DetectedDevice
 
 
+@cache
 def _gpus() -> tuple[_Gpu, ...]:
-    """The GPUs of this host; none where the driver's tool is missing, fails, or says something else."""
+    """The GPUs of this host; none where the driver's tool is missing, fails, hangs, or says something else.
+
+    Asked once in a process: a stream would ask before each of its trials.
+    """
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return ()
     try:
-        answer = subprocess.run(
-            [tool, *_QUERY],
-            capture_output=True,
-            text=True,
-            timeout=_QUERY_SECONDS,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+        asked = subprocess.Popen(
+            [tool, *_QUERY], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+    except OSError:
+        return ()
+    try:
+        answer, _ = asked.communicate(timeout=_QUERY_SECONDS)
+    except subprocess.TimeoutExpired:
+        asked.kill()  # not waited for: a process that hangs in the driver cannot end
+        return ()
+    if asked.returncode:
         return ()
     return tuple(found for line in answer.splitlines() if (found := _gpu_of(line)) is not None)
 
