@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 PLACE = "PODS_HERE"
 """Environment variable: a JSON file with the fields of ``Cluster``."""
 
-IMAGE = ("bin", "dev", "etc", "home", "lib", "lib64", "proc", "root", "run", "sys", "usr", "var", "work")
-"""What of the root folder an image holds; ``/tmp`` and ``/opt`` are new in each pod."""
+NEW = ("opt", "proc", "tmp")
+"""Folders of the root folder that are new in each pod; an image holds all others."""
+
+CODE = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path(sys.base_prefix)}
+"""The project and its interpreter, which an image holds wherever they lie here."""
 
 HOME = Path("/opt/airflow")
 NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--pid", "--fork", "--kill-child")
@@ -77,14 +80,14 @@ def script_of(cluster: Cluster, pod: dict[str, Any], scratch: Path) -> str:
     volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
     root = scratch / "root"
     lines = ["set -e", "mount --make-rprivate /", f"mkdir {root}", f"mount -t tmpfs tmpfs {root}"]
-    for name in IMAGE:
-        place = Path("/") / name
+    for place in sorted(Path("/").iterdir()):
         if place.is_symlink():
-            lines.append(f"ln -s {os.readlink(place)} {root}/{name}")
-        elif place.is_dir():
-            lines += [f"mkdir {root}/{name}", f"mount --rbind {place} {root}/{name}"]
-            lines += [] if name in ("dev", "proc", "sys") else [f"mount -o bind,remount,ro {root}/{name}"]
-    lines.append(f"mount -t tmpfs tmpfs {root}/dev/shm")
+            lines.append(f"ln -s {os.readlink(place)} {root}{place}")
+        elif place.is_dir() and place.name not in NEW:
+            lines += _bound(place, root, read_only=place.name not in ("dev", "sys"))
+    lines += [line for place in sorted(CODE) if place.parts[1] in NEW for line in _bound(place, root, read_only=True)]
+    # Numbers of processes are the pod's own: in the machine's /proc they would be those of others.
+    lines += [f"mkdir {root}/proc", f"mount -t proc proc {root}/proc", f"mount -t tmpfs tmpfs {root}/dev/shm"]
     lines += [f"mount -t tmpfs tmpfs {root}{folder}" for folder in cluster.hidden if Path(folder).is_dir()]
     lines += [f"mkdir -p {root}/tmp {root}{HOME}"]
     for mount in container["volumeMounts"]:
@@ -100,6 +103,11 @@ def script_of(cluster: Cluster, pod: dict[str, Any], scratch: Path) -> str:
     lines.append(f"cd {root}{HOME}")
     lines.append(f"exec chroot {root} env -i -C {HOME} {shlex.join(words)} {shlex.join(container['args'])}")
     return "\n".join(lines)
+
+
+def _bound(place: Path, root: Path, *, read_only: bool) -> list[str]:
+    lines = [f"mkdir -p {root}{place}", f"mount --rbind {place} {root}{place}"]
+    return [*lines, f"mount -o bind,remount,ro {root}{place}"] if read_only else lines
 
 
 class PodsHere(BaseExecutor):
