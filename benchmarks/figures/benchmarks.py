@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "at_scale"))
 
 import adversarial_lives
+import scale
 import soak_nights
 
 from figures.commands import ROOT
@@ -36,6 +38,16 @@ COST = "cpu_seconds"
 
 PROCESSOR = "processor_seconds"
 AT_SCALE, GROWTH = "easeml_night_at_scale", "night-growth.png"
+SCALE_CURVES = "scale.png"
+LARGER = (10**7, 10**8)
+"""Arms of 10,000 and of 100,000 studies with 1,000 candidates each, which were not run."""
+
+SCALE_WORDS = {
+    "cold_seconds": "load of everything, s",
+    "resident_mb": "memory of the scheduler, MB",
+    "decision_milliseconds": "decision, ms",
+    "filled_mb": "database before the first trial, MB",
+}
 
 SHORT = {
     "gaussian_naive_bayes": "naive Bayes",
@@ -290,6 +302,50 @@ def soaked(_: Runner | None = None) -> str:
     return f"{len(readings)} nights.\n\n" + table(["part", "what", "first", "last", "an hour (95 %)"], body)
 
 
+def scaled(runner: Runner) -> str:
+    """Simulated days by size, the powers that were fitted to them, and what these give for sizes that were not run."""
+    rows = sorted(lines_of("scale.jsonl"), key=lambda row: (arms_of(row), row["size"]["devices"]))
+    if not rows:
+        return "not measured yet"
+    header = ["studies x candidates", "devices", "load of everything, s", "decision, ms", "after a study paused, ms"]
+    header += ["memory, MB", "database, MB", "bytes a trial", "messages a trial", "trials a second, 4 threads"]
+    body = [
+        [f"{row['size']['studies']:,} x {row['size']['candidates']:,}", f"{row['size']['devices']:,}",
+         f"{row['cold_seconds']:.1f}", f"{row['decision_milliseconds']['median']:.1f}",
+         f"{row['changed_milliseconds']['median']:,.0f}", f"{row['resident_mb']:,.0f}", f"{row['filled_mb']:,.0f}",
+         f"{row['bytes_a_trial']:,.0f}", f"{row['messages_a_trial']:.2f}", f"{row['trials_a_second']:.1f}",
+         f"{row['waiting']:.2f}", f"{row['load']:.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    fits = scale.fitted(rows, LARGER)
+    figure, axes = canvas(panels=len(fits))
+    grid = [10**exponent for exponent in range(4, 9)]
+    for axis, fit, curve in zip(axes, fits, scale.fitted(rows, grid), strict=True):
+        values = [row[fit.measure] for row in rows]
+        heights = [value["median"] if isinstance(value, dict) else value for value in values]
+        axis.plot([arms_of(row) for row in rows], heights, "o")
+        axis.plot(list(curve.at), list(curve.at.values()), linestyle="--", linewidth=0.8)
+        axis.set(xscale="log", yscale="log", xlabel="arms", ylabel=SCALE_WORDS[fit.measure])
+    figure.savefig(runner.folder / FOLDER / SCALE_CURVES)
+    laws = [
+        [SCALE_WORDS[fit.measure], f"{fit.base:,.3g} + {fit.factor:.2g} arms^{fit.power:.2f}",
+         f"{100 * math.expm1(fit.largest_error):.0f}%", *(f"{fit.at[number]:,.3g}" for number in LARGER)]
+        for fit in fits
+    ]  # fmt: skip
+    return "\n\n".join(
+        [
+            table([*header, "waiting for a lock", "machine's load"], body),
+            table(["measure", "fitted", "largest error", *(f"at {number:,} arms" for number in LARGER)], laws),
+            embedded(SCALE_CURVES, "Load, memory, decision and database by number of arms, measured and fitted"),
+        ]
+    )
+
+
+def arms_of(row: Mapping[str, Any]) -> int:
+    """Studies times candidates."""
+    return int(row["size"]["studies"]) * int(row["size"]["candidates"])
+
+
 FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "binary-matrix": matrix,
     "child-start": starts,
@@ -305,5 +361,6 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "writers": writers_at_once,
     "crowds": crowds,
     "soak": soaked,
+    "scale": scaled,
 }
 """Name of the block in the page, and what makes it."""

@@ -194,7 +194,7 @@ def give_folder(name: str, group: str, artifacts: str | None, database: str | No
     Its folder in the artifact store is made where there is none, belongs to the group, and is closed to all other
     accounts (mode 2770). It gets the owner of the artifact store, and no ACL stays. What lies above it may from then
     on be written by that owner alone (the store's folder gets mode 0711), so that each tenant needs a folder, and a
-    group that no other tenant's folder has. Run it as root. In a bucket policies do it: docs/operations.md.
+    group that no other tenant's folder has. Run it as root. In a bucket policies do it: docs/production.md.
     """
     from easeml_core.store.artifacts.tenant_folders import give_folder
 

@@ -71,7 +71,7 @@ _BY_CODE: dict[str, tuple[type[OSError], int | None, str]] = {
         ("AccessDenied", "AllAccessDisabled", "403"),
         (
             PermissionError, errno.EACCES,
-            "the object store does not allow it to this process; docs/operations.md has the policy that is needed",
+            "the object store does not allow it to this process; docs/production.md has the policy that is needed",
         ),
     ),
     **dict.fromkeys(

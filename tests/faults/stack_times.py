@@ -2,7 +2,7 @@
 
     python tests/faults/stack_times.py
 
-Prints what it measured, with the load; docs/operations.md has the figures.
+Prints what it measured, with the load; docs/production.md has the figures.
 """
 
 from __future__ import annotations

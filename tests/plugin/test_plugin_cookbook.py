@@ -1,4 +1,4 @@
-"""The DAGs of docs/cookbook.md and mixed-candidates.md: they load, are short, stand there as they are, and run."""
+"""The DAGs of docs/cookbook.md and bring-your-own.md: they load, are short, stand there as they are, and run."""
 
 import ast
 import csv
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "examples" / "cookbook"
 FILES = sorted(FOLDER.glob("*.py"))
-PAGES = [ROOT / "docs" / name for name in ("cookbook.md", "mixed-candidates.md")]
+PAGES = [ROOT / "docs" / name for name in ("cookbook.md", "bring-your-own.md")]
 DAGS = [
     "cookbook_approval",
     "cookbook_backfill",

@@ -418,7 +418,7 @@ def scalar(stack, query, *values):
 @pytest.mark.nightly
 @pytest.mark.parametrize("executor", EXECUTORS)
 def test_seconds_until_a_trial_of_a_lost_worker_runs_again(executor, monkeypatch):
-    """With the lease of 60 s that studies have by default; docs/operations.md has what it prints."""
+    """With the lease of 60 s that studies have by default; docs/production.md has what it prints."""
     started = (
         "SELECT t.attempt_started_at FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = %s"
     )

@@ -74,7 +74,7 @@ def give_folder(artifacts: ArtifactStore, tenant: str, *, group: str) -> TenantF
     if isinstance(artifacts, RemoteArtifactStore):
         message = (
             f"{artifacts.place} has no groups: give each tenant's account a policy for its prefix "
-            f"{TENANTS_FOLDER}/NAME/ (docs/operations.md has one)"
+            f"{TENANTS_FOLDER}/NAME/ (docs/production.md has one)"
         )
         raise InvalidInputError(message)
     gid = _group(group)

@@ -43,7 +43,7 @@ def test_every_command_parses(command: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_dag_parses_and_its_candidates_are_candidates() -> None:
-    dag_code, _, operators_code = fenced("python")
+    dag_code, _, operators_code, *_ = fenced("python")
     names: dict[str, Any] = {}
     exec(dag_code, names)
     (entry,) = names["register"].candidates
@@ -54,7 +54,7 @@ def test_the_dag_parses_and_its_candidates_are_candidates() -> None:
 
 def test_the_torch_function_trains_and_its_folder_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     pytest.importorskip("torch")
-    _, code, _ = fenced("python")
+    _, code, *_ = fenced("python")
     assert code == (ROOT / "docs" / "examples" / "functions" / "torch_function.py").read_text(encoding="utf-8")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     functions: dict[str, Any] = {}

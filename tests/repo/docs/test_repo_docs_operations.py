@@ -18,9 +18,7 @@ from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.server.programs import PROGRAMS, installed_site
 
-PAGE = Page(
-    "operations.md", without=("Faults that are injected", "In production", "Notifications", "A mirror in MLflow")
-)
+PAGE = Page("operations.md", without=("Faults that are injected", "Notifications", "A mirror in MLflow"))
 BACKUP, BY_HAND, RESTORE = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)
 TREE = [{"name": "tree", "kind": "decision_tree"}]
 _TABLES = "SELECT schemaname || '.' || relname FROM pg_stat_user_tables ORDER BY 1"

@@ -1,4 +1,4 @@
-"""In production, in docs/operations.md: commands, manifests and cron are read; numbers are those of the code."""
+"""docs/production.md: commands, manifests and cron are read; numbers are those of the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from doc_pages import ROOT, Page, parse
 
 from easeml_core.store.database import Store
 
-PAGE = Page("operations.md", "In production")
+PAGE = Page("production.md")
 BLOCKS = [
     re.sub(r"^ {4}", "", block, flags=re.MULTILINE)
     for block in re.findall(r"(?:^\n)((?:^ {4}.*\n|^\n(?= {4}))+)", PAGE.text, re.MULTILINE)
@@ -26,8 +26,8 @@ def block(start: str) -> str:
 def test_every_block_of_the_page_is_looked_at() -> None:
     assert [b.split(maxsplit=1)[0] for b in BLOCKS] == [
         "env:",
-        "easeml",
         "cd",
+        "easeml",
         "scrape_configs:",
         "MAILTO=operations@example.org",
     ]
