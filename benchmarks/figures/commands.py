@@ -107,11 +107,13 @@ class Runner:
     def batches(
         self, source: Source, policies: Sequence[str], *, seeds: int, **options: float | str
     ) -> tuple[Command, list[dict[str, Any]]]:
-        """The same simulation with seeds 0, 1, ...: the command of seed 0, and all answers."""
+        """The same simulation with seeds 0, 1, ...: the command of seed 0, and all answers.
+
+        ``repeats`` among the options is for simulations of which a repeat takes long.
+        """
+        repeats = min(int(options.pop("repeats", self.repeats)), self.repeats)
         seeds = min(seeds, self._batches or seeds)
-        commands = [
-            simulate(source, policies, repeats=self.repeats, seed=seed, **options) for seed in range(max(1, seeds))
-        ]
+        commands = [simulate(source, policies, repeats=repeats, seed=seed, **options) for seed in range(max(1, seeds))]
         return commands[0], [self.answer(command) for command in commands]
 
     def answer(self, command: Command) -> dict[str, Any]:
