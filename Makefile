@@ -64,18 +64,14 @@ screenshots: $(STAMP) browser ## Take the pictures of docs/pictures/pages anew f
 	@$(RUN) scripts/screenshots.py
 
 test: $(STAMP) ## All tests but the journeys and the nightly ones, property tests with an eighth of their examples
-	@$(RUN) -m pytest -m "not nightly and not journey" --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not nightly and not journey" --processes $(PROCESSES) $(PYTEST_ARGS)
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
-	@$(RUN) -m pytest -m "journey and not nightly" --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "journey and not nightly" --processes $(JOURNEY_PROCESSES) $(PYTEST_ARGS)
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
-	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  -m "not journey" $(PYTEST_ARGS)
-	@$(RUN) -m pytest --hypothesis-profile=nightly --numprocesses $(JOURNEY_PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  -m journey $(PYTEST_ARGS)
+	@$(RUN) -m pytest --hypothesis-profile=nightly -m "not journey" --processes $(PROCESSES) $(PYTEST_ARGS)
+	@$(RUN) -m pytest --hypothesis-profile=nightly -m journey --processes $(JOURNEY_PROCESSES) $(PYTEST_ARGS)
 	@$(MAKE) --no-print-directory test-faults ROUNDS=200
 
 test-faults: $(STAMP) ## Kill, stop, fill, delay and cut a real installation, and see that nothing is lost; ROUNDS=900 SEED=1 for hours

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.server.server import Server
 
-pytest_plugins = ["rewritten", "times", "warm_children"]
+pytest_plugins = ["forked", "rewritten", "times", "warm_children"]
 property_sizes.register()
 kept_databases.install()
 
@@ -75,6 +75,7 @@ def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
+ROOT = Path(__file__).resolve().parents[1]
 STACKS = ("tests/stack/", "tests/browser/")
 LONG = (
     *STACKS, "tests/services/observable/", "tests/plugin/", "tests/core/sandbox/", "tests/core/training/",
@@ -102,25 +103,31 @@ AIRFLOW = re.compile(r"\b(airflow_db|airflow_app|run_dag)\b")
 """What a file names whose tests need Airflow's own database and server (``tests/plugin/conftest.py``)."""
 
 
+@functools.cache
+def group_of(file: str) -> str:
+    """What one process runs: a file; the stories of one stack after another; all pages in Chromium, which share a
+    stack; and all tests that run DAGs: Airflow's server takes each process five seconds to import and make.
+    """
+    for folder in STACKS:
+        if file.startswith(folder):
+            return folder
+    return "airflow" if AIRFLOW.search((ROOT / file).read_text(encoding="utf-8")) else file
+
+
+def pytest_group_of(item: pytest.Item) -> str:
+    return group_of(item.nodeid.partition("::")[0])
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file is run by one process, and so are the stories of one stack after another, all pages in Chromium, which
-    share a stack, and all tests that run DAGs: Airflow's server takes each process five seconds to import and make.
-    """
+    """The same groups where coverage is measured, which forks do not support (``scripts/measuring/test_map.py``)."""
     if config.getvalue("dist") != "loadfile":
         return None
     from xdist.scheduler import LoadFileScheduling
 
-    @functools.cache
-    def scope_of(file: str) -> str:
-        for folder in STACKS:
-            if file.startswith(folder):
-                return folder
-        return "airflow" if AIRFLOW.search((config.rootpath / file).read_text(encoding="utf-8")) else file
-
     class ByNeeds(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
-            return scope_of(str(super()._split_scope(nodeid)))
+            return group_of(str(super()._split_scope(nodeid)))
 
     return ByNeeds(config, log)
 

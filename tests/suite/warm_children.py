@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from property_sizes import NIGHTLY
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import pytest
 
 
@@ -20,21 +22,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class WarmChildren:
-    """One fork server for each process of tests."""
+    """One fork server for each process of tests, which starts with its first test."""
 
     def __init__(self, *, is_cold: bool) -> None:
         self._is_cold = is_cold
-
-    def pytest_sessionstart(self) -> None:
-        from easeml_core.sandbox.child_start import own_fork_server
-
-        self._server = own_fork_server()
-        self._server.__enter__()
+        self._server: AbstractContextManager[None] | None = None
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        from easeml_core.sandbox.child_start import COLD, OWN, SWITCH
+        from easeml_core.sandbox.child_start import COLD, OWN, SWITCH, own_fork_server
 
+        if self._server is None:
+            self._server = own_fork_server()
+            self._server.__enter__()
         os.environ[SWITCH] = COLD if self._is_cold or item.get_closest_marker("cold") else OWN
 
     def pytest_sessionfinish(self) -> None:
-        self._server.__exit__(None, None, None)
+        self.pytest_process_ends()
+
+    def pytest_process_ends(self) -> None:
+        if self._server is not None:
+            self._server.__exit__(None, None, None)
+            self._server = None
