@@ -13,6 +13,7 @@
     |   |-- SealedSetTooSmallError            the planner's figure
     |   |-- BudgetExhaustedError            how many uses, of how many
     |   `-- MachineError                    this machine cannot do it now: try again
+    |       `-- DevicesHeldError            others hold its devices; which, and who
     |-- NumericalError(ArithmeticError)     e.g. not positive definite after the largest jitter tried
     |-- TrainingError(RuntimeError)         a training job ended without a model
     |   |-- TrainingCancelled               by request
@@ -206,6 +207,10 @@ class BudgetExhaustedError(StateError):
 
 class MachineError(StateError):
     """Raised when this machine cannot do the work now, whatever the work is: try again."""
+
+
+class DevicesHeldError(MachineError):
+    """Raised when others hold the devices of this machine that a training needs; the trial stays available."""
 
 
 class NumericalError(EasemlError, ArithmeticError):

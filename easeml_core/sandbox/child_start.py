@@ -39,7 +39,7 @@ from easeml_core.sandbox import fork_server
 from easeml_core.sandbox.fork_server import Request, peer_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from easeml_core.entities import JsonObject
 
@@ -112,15 +112,18 @@ class Child(Protocol):
         """End it, and return its exit status; negative is the signal that ended it."""
 
 
-def clean_environment(threads: int, device: str | None = None) -> dict[str, str]:
+def clean_environment(threads: int, device: str | None = None, gpus: Sequence[str] = ()) -> dict[str, str]:
     """The environment of a child: a short list of harmless names, and ``threads`` for every numerical library.
 
-    With a device it sees that GPU alone, counted among those that this process may use; or with ``cpu`` none.
+    With ``gpus``, which are UUIDs, it sees those alone. Else with a device it sees that GPU alone, counted among those
+    that this process may use; or with ``cpu`` none.
     """
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= dict.fromkeys(_THREADS, str(threads))
     environment |= {"PYTHONUNBUFFERED": "1", "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
-    if device is not None and device != "cuda":
+    if gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    elif device is not None and device != "cuda":
         environment["CUDA_VISIBLE_DEVICES"] = _visible_gpu(device, environment.get("CUDA_VISIBLE_DEVICES"))
     # In a plugins-folder install the package lies on the parent's path only.
     root = str(Path(easeml_core.__file__).parents[1])

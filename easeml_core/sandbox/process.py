@@ -68,6 +68,7 @@ def run_child(
     poll_seconds: float = 0.2,
     threads: int = 1,
     device: str | None = None,
+    gpus: Sequence[str] = (),
     feed: Callable[[IO[bytes]], None] | None = None,
     loads: Sequence[str] = (),
     warm: bool = True,
@@ -84,6 +85,7 @@ def run_child(
         poll_seconds: How often limits are looked at, > 0.
         threads: For the numerical libraries.
         device: The only one that the child sees: ``cpu``, ``cuda:N``; ``cuda`` or None for all of this process.
+        gpus: UUIDs of the only GPUs that it sees, whatever ``device`` says; empty for those of ``device``.
         feed: Writes the child's standard input, in a separate thread.
         loads: Modules of ours that it will import; a server has imported them, and their libraries, before.
         warm: Whether it may be the fork of a server. Not where it could reach the server, and is not to be trusted.
@@ -100,7 +102,7 @@ def run_child(
     """
     started = time.monotonic()
     own = (module,) if module.partition(".")[0] in PACKAGES else ()
-    request = Request(module, tuple(arguments), str(cwd), clean_environment(threads, device), (*loads, *own))
+    request = Request(module, tuple(arguments), str(cwd), clean_environment(threads, device, gpus), (*loads, *own))
     child = start_child(request, with_input=feed is not None, warm=warm)
     pipes, seen = _Pipes(child, on_output, feed), _Seen()
 

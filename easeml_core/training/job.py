@@ -84,6 +84,8 @@ class TrainingJob:
             are predicted, r2 where numbers are.
         device: ``cpu``, ``cuda`` or ``cuda:N``, the N-th of those that this process may use; None for a GPU if there is
             one. The child sees no other.
+        gpus: UUIDs of the GPUs that the child sees, whatever ``device`` says: those that were claimed for it. Empty for
+            those of ``device``.
         resume: Checkpoint of an earlier attempt to go on from; None for the beginning.
         checkpoint_seconds: Time from one checkpoint to the next, at least; 0 for one after each epoch.
         patience: Epochs without a better loss on held-out rows that end the training of a network, >= 1; None for all.
@@ -109,6 +111,7 @@ class TrainingJob:
     threads: int = 1
     metric: str | None = None
     device: str | None = None
+    gpus: tuple[str, ...] = ()
     resume: Path | None = None
     checkpoint_seconds: float = 30.0
     patience: int | None = None

@@ -176,6 +176,7 @@ class _Watch:
             poll_seconds=self._poll_seconds,
             threads=job.threads,
             device=job.device,
+            gpus=job.gpus,
             loads=TRAINERS[job.kind].modules if job.kind in TRAINERS else (),  # the child says what is wrong
         )
 

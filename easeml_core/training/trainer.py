@@ -37,6 +37,9 @@ _FORMATS = {
     "sklearn": "skops", "lightgbm": "lightgbm", "xgboost": "xgboost", "torch": "safetensors",
     "torchvision": "safetensors",
 }  # fmt: skip
+_ON_PROCESSORS = ("sklearn", "lightgbm", "xgboost")
+"""Libraries whose trainers compute on processors alone."""
+
 _INSTEAD = {Task.CLASSIFICATION: "random_forest", Task.REGRESSION: "random_forest or ridge_regression"}
 
 
@@ -93,6 +96,11 @@ class Trainer:
     def joins_ranks(self) -> bool:
         """Whether it trains on several devices, a process (rank) for each (``distributed``): the networks."""
         return self.takes_run and not self.own_parameters
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether it may train on a GPU where one is visible: networks, and programs, of which nothing is known."""
+        return self.own_parameters or self.library not in _ON_PROCESSORS
 
     @property
     def distributes(self) -> bool:

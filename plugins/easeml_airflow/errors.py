@@ -54,6 +54,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.SealedSetTooSmallError: Outcome.FAIL,
     core.BudgetExhaustedError: Outcome.EXHAUSTED,
     core.MachineError: Outcome.RETRY,
+    core.DevicesHeldError: Outcome.RETRY,
     core.NumericalError: Outcome.FAIL,
     core.TrainingError: Outcome.FAIL,
     core.TrainingCancelled: Outcome.FAIL,

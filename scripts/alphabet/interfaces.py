@@ -382,6 +382,12 @@ _ERRORS = (
     ),
     *items(
         Kind.ERROR,
+        Letter.RETRY,
+        "Other trainings hold the GPUs of this host. The message names processes and trial ids, nothing of a study.",
+        "DevicesHeldError",
+    ),
+    *items(
+        Kind.ERROR,
         Letter.REFUSAL,
         "The message names what the caller gave and what schema work holds.",
         "InvalidInputError, ShapeError, ConfigError, ConditionSyntaxError, ProgramError, StateError, NotFoundError, "

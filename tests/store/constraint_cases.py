@@ -274,7 +274,9 @@ CASES: dict[str, list[Case]] = {
     "work.suggestion_batches_settings_fkey": each("suggestion_batches", "settings_id", "-1", request_key="'new'"),
     "work.devices_login_check": each("devices", "login", "''", "repeat('x', 64)"),
     "work.devices_host_check": each("devices", "host", "''", "repeat('x', 254)"),
-    "work.devices_name_check": each("devices", "name", "'gpu'", "'cuda'", "'cuda:'", "'cuda:1000'", "E'cpu\\n'"),
+    "work.devices_name_check": each(
+        "devices", "name", "'gpu'", "'cuda'", "'cuda:'", "'cuda:1000'", "'cuda:0:100'", "E'cpu\\n'"
+    ),
     "work.devices_holder_check": each("devices", "holder", "repeat('x', 1001)"),
     "work.devices_kind_check": each("devices", "kind", *BAD_NAMES, name="'cuda:1'"),
     "work.devices_model_check": each("devices", "model", "''", "repeat('x', 201)", name="'cuda:1'"),

@@ -11,7 +11,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from easeml_core.device_requests import DeviceRequest, devices_of, request_of, require_held
-from easeml_core.errors import EasemlError
+from easeml_core.errors import EasemlError, StateError
+from easeml_core.services.trials.claiming import FINAL
 from easeml_core.services.trials.lease import silent
 from easeml_core.store.tables import trials
 from easeml_core.store.tables.devices import (
@@ -22,12 +23,16 @@ from easeml_core.store.tables.devices import (
     live_devices,
     usable,
 )
+from easeml_core.training.devices.claims import NO_CLAIM, Claim, claimed
 from easeml_core.training.devices.detection import detected_devices
 from easeml_core.training.job import require_slot
+from easeml_core.training.supervisor import never
+from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from easeml_core.entities import Trial
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.database import Store
     from easeml_core.training.devices.detection import DetectedDevice
@@ -77,7 +82,7 @@ def _free_on_host(devices: Sequence[RegisteredDevice], request: DeviceRequest) -
     return cores // request.count + sum(device.held == 0 for device in gpus) // request.count
 
 
-def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices: int | None = None) -> None:
+def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices: int | None = None) -> Trial:
     """Refuse a trial before its claim where this worker cannot have its devices: it stays available for another one.
 
     Args:
@@ -86,24 +91,94 @@ def require_room(store: Store, *, trial_id: int, slot: str | None, most_devices:
         slot: The device on this machine; None for any.
         most_devices: How many devices the caller holds; None for as many as the trial asks for.
 
+    Returns:
+        The trial.
+
     Raises:
         ConfigError: The slot is none, or the trial asks for more devices.
         StateError: The slot is a GPU, and there is none on this machine.
         NotFoundError: There is no such trial.
     """
-    if slot is None and most_devices is None:
-        return
     with store.begin() as tx:
-        device = trials.get_trial(tx, trial_id).device
+        trial = trials.get_trial(tx, trial_id)
     if most_devices is not None:
-        require_held(device, most_devices)
+        require_held(trial.device, most_devices)
     if slot is not None:
-        require_slot(slot, devices=devices_of(device))
+        require_slot(slot, devices=devices_of(trial.device))
+    return trial
+
+
+@contextlib.contextmanager
+def claimed_of(
+    trial: Trial, *, slot: str | None, log: Log = silent, should_stop: Callable[[], bool] = never
+) -> Iterator[Claim | None]:
+    """Hold the GPUs of a trial before its lease is taken, as ``claimed_devices``; none for one that has ended.
+
+    A trial that names no device, of a trainer that computes on processors alone, holds none: many such trials run
+    beside each other on a host with few GPUs.
+    """
+    is_asked_for = slot is not None or trial.device is not None
+    uses_gpu = is_asked_for or trial.kind not in TRAINERS or TRAINERS[trial.kind].uses_gpu
+    if not uses_gpu or trial.state in FINAL:
+        yield NO_CLAIM
+        return
+    named = f"trial {trial.id}"
+    with claimed_devices(trial.device, slot=slot, holder=named, log=log, should_stop=should_stop) as claim:
+        yield claim
+
+
+@contextlib.contextmanager
+def claimed_devices(
+    device: str | None,
+    *,
+    slot: str | None,
+    holder: str,
+    log: Log = silent,
+    should_stop: Callable[[], bool] = never,
+) -> Iterator[Claim | None]:
+    """Hold the GPUs of this host that a request is for, within the block; no other training on this host has them.
+
+    Args:
+        device: What is asked for, as ``device_requests`` has it; None for one device.
+        slot: The device on this machine: that GPU and no other. None for any of the GPUs, unless the kind is ``cpu``.
+        holder: What holds them, for the messages of others.
+        log: Receives a line where it must wait.
+        should_stop: Ends the wait.
+
+    Yields:
+        The claim, of no device where there is no GPU or the kind is ``cpu``; None where ``should_stop`` ended the wait.
+
+    Raises:
+        StateError: Fewer GPUs are visible here than it asks for, or the folder of the claims cannot be used.
+        DevicesHeldError: Others hold too many of them for too long.
+    """
+    request = request_of(device) or DeviceRequest("")
+    found = _detected(request, slot)
+    if not found[0].is_gpu:
+        yield NO_CLAIM
+        return
+    gpus = found if request.count == 1 else [gpu for gpu in found if not gpu.is_partition]
+    if len(gpus) < request.count:
+        partitions = ", and CUDA shows a process one partition of a GPU at most" if len(gpus) < len(found) else ""
+        message = (
+            f"{holder} is for {request.count} GPUs, and this process sees {len(gpus)}{partitions}; offer as many "
+            "(CUDA_VISIBLE_DEVICES)"
+        )
+        raise StateError(message)
+    asked = {"count": request.count, "parts": request.parts}
+    with claimed(gpus, **asked, holder=holder, log=log, should_stop=should_stop) as claim:
+        yield claim
 
 
 @contextlib.contextmanager
 def announced(
-    store: Store, *, device: str | None, holder: str, slot: str | None = None, log: Log = silent
+    store: Store,
+    *,
+    device: str | None,
+    holder: str,
+    slot: str | None = None,
+    claim: Claim = NO_CLAIM,
+    log: Log = silent,
 ) -> Iterator[None]:
     """Announce the devices that this process may use within the block, and that it holds those of its request.
 
@@ -112,10 +187,11 @@ def announced(
         device: What it holds, as ``device_requests`` has it; None for one device, ``gpu`` or ``cpu`` by what it is.
         holder: Request key of the process, not empty.
         slot: The device on this machine; None for a GPU if there is one, unless the kind is ``cpu``.
+        claim: The GPUs that it holds; of no device for the first ones that are found.
         log: Receives a line where the device cannot be announced.
     """
     request = request_of(device) or DeviceRequest("")
-    devices = _held(_detected(request, slot), request)
+    devices = _held(_detected(request, slot), request, claim)
     beats = _Beats(store, devices, holder, log)
     beats.beat()
     thread = threading.Thread(target=beats.run, name="easeml-device", daemon=True)
@@ -161,11 +237,12 @@ def _detected(request: DeviceRequest, slot: str | None) -> tuple[DetectedDevice,
     return detected_devices("cpu" if slot is None and request.kind == "cpu" else slot)
 
 
-def _held(found: Sequence[DetectedDevice], request: DeviceRequest) -> list[Device]:
-    """The devices, of which the first are held: whole ones, a part of a GPU, or so many cores of a processor."""
+def _held(found: Sequence[DetectedDevice], request: DeviceRequest, claim: Claim) -> list[Device]:
+    """The devices, of which some are held: whole ones, a part of a GPU, or so many cores of a processor."""
     if not found[0].is_gpu:
         return [_device(found[0], request, held=min(request.count, found[0].slots))]
-    return [_device(gpu, request, held=int(number < request.count)) for number, gpu in enumerate(found)]
+    held = claim.devices or found[: request.count]
+    return [_device(gpu, request, held=int(gpu in held)) for gpu in found]
 
 
 def _device(found: DetectedDevice, request: DeviceRequest, *, held: int = 0) -> Device:

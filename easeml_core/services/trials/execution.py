@@ -41,7 +41,7 @@ from easeml_core.services.telemetry import (
     span,
 )
 from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
-from easeml_core.services.trials.devices import announced, require_room
+from easeml_core.services.trials.devices import announced, claimed_of, require_room
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
@@ -52,6 +52,7 @@ from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision
 from easeml_core.store.tables.trials import CurvePoint, TrialLife
+from easeml_core.training.devices.claims import NO_CLAIM
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport
+    from easeml_core.training.devices.claims import Claim
     from easeml_core.training.job import TrainingResult
 
 __all__ = [
@@ -129,14 +131,16 @@ def run_trial(
 
     Raises:
         ConfigError: The slot is none of these, or one device, and the trial asks for several.
-        StateError: The slot is a GPU, and there is none on this machine.
+        StateError: The slot is a GPU, and there is none on this machine, or fewer than the trial asks for.
+        DevicesHeldError: Others hold the GPUs; the trial stays as it is.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    require_room(store, trial_id=trial_id, slot=slot)
-    for lease in attempts(store, artifacts, trial_id=trial_id, request_key=request_key, log=log):
-        with announced(store, device=lease.trial.device, holder=request_key, slot=slot, log=log):
-            train(store, artifacts, lease, slot=slot)
+    trial = require_room(store, trial_id=trial_id, slot=slot)
+    with claimed_of(trial, slot=slot, log=log) as claim:
+        for lease in attempts(store, artifacts, trial_id=trial_id, request_key=request_key, log=log):
+            with announced(store, device=trial.device, holder=request_key, slot=slot, claim=claim or NO_CLAIM, log=log):
+                train(store, artifacts, lease, slot=slot, claim=claim or NO_CLAIM)
     return trial_state(store, trial_id=trial_id)
 
 
@@ -164,14 +168,16 @@ def attempts(
             return
 
 
-def train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None) -> None:
+def train(
+    store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None = None, claim: Claim = NO_CLAIM
+) -> None:
     """Train the trial of a lease in a child process and record its end.
 
     Where the process was killed from outside and another attempt is left, nothing is recorded: the next claim, possible
     at once under the same request key, continues from the last checkpoint.
     """
     with putting_off(store, lease):
-        _train(store, artifacts, lease, slot=slot)
+        _train(store, artifacts, lease, slot=slot, claim=claim)
 
 
 @contextlib.contextmanager
@@ -208,7 +214,7 @@ def _put_off(store: Store, lease: Lease, why: str) -> None:
         time.sleep(min(left, STOP_SECONDS))
 
 
-def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None) -> None:
+def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | None, claim: Claim) -> None:
     artifacts = artifacts.of_tenant(lease.tenant)
     with contextlib.ExitStack() as stack:
         try:
@@ -223,7 +229,8 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
         stack.callback(lease.finish_upload)
         resume, ladder = _resumed(stack, artifacts, lease), Ladder(lease)
         try:
-            job = _job(lease, data.path, Path(folder), files=_files_of(stack, lease.trial, artifacts), slot=slot)
+            files = _files_of(stack, lease.trial, artifacts)
+            job = _job(lease, data.path, Path(folder), files=files, slot=slot, claim=claim)
             result = run_job(
                 replace(job, resume=resume),
                 on_progress=ladder.progress,
@@ -247,10 +254,14 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
     remove_ended(store, artifacts)
 
 
-def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], slot: str | None) -> TrainingJob:
+def _job(
+    lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], slot: str | None, claim: Claim
+) -> TrainingJob:
     trial, config = lease.trial, lease.config
     request = request_of(trial.device) or DeviceRequest("")
     slot = slot or ("cpu" if request.kind == "cpu" else None)
+    if claim.gpus and slot is not None:
+        slot = "cuda"  # the child counts the GPUs that it sees, which are those of the claim
     return TrainingJob(
         kind=trial.kind,
         parameters=trial.parameters,
@@ -261,6 +272,7 @@ def _job(lease: Lease, data: Path, folder: Path, *, files: Mapping[str, Path], s
         memory_limit_mb=config.memory_limit_mb,
         metric=lease.metric,
         device=slot,
+        gpus=claim.gpus,
         devices=request.count,
         memory_parts=request.parts,
         distributed_backend=config.distributed_backend,

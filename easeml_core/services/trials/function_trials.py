@@ -16,7 +16,7 @@ from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError, 
 from easeml_core.files import scratch_folder
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.services.selection.executors import executors_of
-from easeml_core.services.trials.devices import announced, require_room
+from easeml_core.services.trials.devices import announced, claimed_of, require_room
 from easeml_core.services.trials.execution import (
     attempts,
     explained,
@@ -31,6 +31,7 @@ from easeml_core.services.trials.execution import (
 )
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
 from easeml_core.training.child import score_on_validation
+from easeml_core.training.devices.claims import NO_CLAIM, shown
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.supervisor import never
@@ -39,11 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.entities import Trial
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Lease, Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport
+    from easeml_core.training.devices.claims import Claim
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
 """Errors of a function that are its code's or its worker's fault: a package, a name, a column or a file is missing. All
@@ -81,15 +84,36 @@ def run_routed_trial(
         SUGGESTED.
 
     Raises:
-        ConfigError: The slot is none, this machine has no GPU for it, or the trial asks for more devices.
+        ConfigError: The slot is none, or the trial asks for more devices.
+        StateError: This machine has no GPU for the slot, or fewer than the trial asks for.
+        DevicesHeldError: Others hold the GPUs; the trial stays as it is.
         NotFoundError: There is no such trial.
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
-    require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
+    trial = require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
+    with claimed_of(trial, slot=slot, log=log, should_stop=should_stop) as claim:
+        if claim is not None:
+            given: dict[str, Any] = {"executors": executors, "log": log, "slot": slot, "should_stop": should_stop}
+            _run_routed(store, artifacts, trial, request_key=request_key, claim=claim, **given)
+    return trial_state(store, trial_id=trial_id)
+
+
+def _run_routed(
+    store: Store,
+    artifacts: ArtifactStore,
+    trial: Trial,
+    *,
+    request_key: str,
+    executors: Executors,
+    log: Log,
+    slot: str | None,
+    should_stop: Callable[[], bool],
+    claim: Claim,
+) -> None:
     for lease in attempts(
         store,
         artifacts,
-        trial_id=trial_id,
+        trial_id=trial.id,
         request_key=request_key,
         log=log,
         executors=executors,
@@ -97,26 +121,32 @@ def run_routed_trial(
     ):
         try:
             with (
-                announced(store, device=lease.trial.device, holder=request_key, slot=slot, log=log),
+                announced(store, device=trial.device, holder=request_key, slot=slot, claim=claim, log=log),
                 handing_back(lease, request_key, should_stop),
             ):
-                execute(store, artifacts, lease, executors, slot=slot)
+                execute(store, artifacts, lease, executors, slot=slot, claim=claim)
         except TrialStateError:
             if not lease.handed_back:
                 raise
         if lease.handed_back:
             break
-    return trial_state(store, trial_id=trial_id)
 
 
 def execute(
-    store: Store, artifacts: ArtifactStore, lease: Lease, executors: Executors, *, slot: str | None = None
+    store: Store,
+    artifacts: ArtifactStore,
+    lease: Lease,
+    executors: Executors,
+    *,
+    slot: str | None = None,
+    claim: Claim = NO_CLAIM,
 ) -> None:
     """Train the trial of a lease with its candidate's implementation, and record its end."""
     if lease.trial.function is None:
-        train(store, artifacts, lease, slot=slot)
+        train(store, artifacts, lease, slot=slot, claim=claim)
     else:
-        _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
+        with shown(claim):
+            _run_function(store, artifacts, lease, executors.functions[lease.trial.function])
 
 
 def run_function_trial(

@@ -7,6 +7,7 @@ nothing is trained twice and nothing is lost.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import threading
@@ -33,7 +34,7 @@ from easeml_core.errors import (
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.suggestions import suggester_for
 from easeml_core.services.telemetry import LEASES_LOST
-from easeml_core.services.trials.devices import announced
+from easeml_core.services.trials.devices import announced, claimed_devices, claimed_of
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, handing_back, trial_state
 from easeml_core.services.trials.function_trials import execute
 from easeml_core.services.trials.lease import silent
@@ -49,6 +50,7 @@ from easeml_core.store.tables.reservations import (
     outlook,
 )
 from easeml_core.store.tables.trials import TrialReport
+from easeml_core.training.devices.claims import NO_CLAIM, Claim
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
 from easeml_core.training.trainer_table import RUNTIMES
@@ -194,7 +196,8 @@ def run_device(
 
     Raises:
         ConfigError: An argument is outside its range.
-        StateError: The slot is a GPU, and there is none on this machine.
+        StateError: The slot is a GPU, and there is none on this machine, or fewer than the device asks for.
+        DevicesHeldError: Others hold the GPUs of this machine that the device needs.
         NotFoundError: One of the studies does not exist.
         ArtifactError, ConfigError, StoreError: Several trials in a row cannot be run here: their data cannot be read,
             or their study's settings make no sense.
@@ -234,7 +237,16 @@ def run_device(
         poll_seconds=poll_seconds,
         slot=slot,
     )
-    with announced(store, device=device, holder=request_key, slot=slot, log=log):
+    with contextlib.ExitStack() as stack:
+        claim: Claim | None = NO_CLAIM
+        if device is not None or slot is not None or executors.functions:
+            # For as long as it runs: CUDA looks at what it may use once in a process that trains with a function.
+            held = claimed_devices(device, slot=slot, holder="a stream", log=log, should_stop=should_stop)
+            claim = stack.enter_context(held)
+        if claim is None:
+            return _summary(device, Reason.STOPPED, stream)
+        stream.claim = claim
+        stack.enter_context(announced(store, device=device, holder=request_key, slot=slot, claim=claim, log=log))
         reason = stream.run()
     return _summary(device, reason, stream)
 
@@ -257,6 +269,7 @@ class _Stream:
     should_stop: Callable[[], bool]
     poll_seconds: float
     slot: str | None = None
+    claim: Claim = NO_CLAIM
     number: int = 1
     reports: list[TrialReport] = field(default_factory=list)
     handed_back: int | None = None
@@ -324,8 +337,16 @@ class _Stream:
 
     def _work(self, trial: SuggestedTrial, key: str) -> Reason | None:
         """Train the trial that was suggested under this key, and go on to the next number."""
-        trial_id, trained = trial.trial_id, False
-        self.log(f"trial {trial_id}: {trial.study}, {trial.candidate}: {trial.reason}")
+        self.log(f"trial {trial.trial_id}: {trial.study}, {trial.candidate}: {trial.reason}")
+        if self.device is not None or self.slot is not None or self.claim.devices:
+            return self._train(trial.trial_id, key, self.claim)
+        with self.store.begin() as tx:
+            found = trials.get_trial(tx, trial.trial_id)
+        with claimed_of(found, slot=self.slot, log=self.log, should_stop=self.should_stop) as claim:
+            return Reason.STOPPED if claim is None else self._train(trial.trial_id, key, claim)
+
+    def _train(self, trial_id: int, key: str, claim: Claim) -> Reason | None:
+        trained = False
         try:
             for lease in attempts(
                 self.store,
@@ -339,7 +360,7 @@ class _Stream:
                 trained = True
                 try:
                     with handing_back(lease, key, self.should_stop):
-                        execute(self.store, self.artifacts, lease, self.executors, slot=self.slot)
+                        execute(self.store, self.artifacts, lease, self.executors, slot=self.slot, claim=claim)
                 finally:
                     self.handed_back = trial_id if lease.handed_back else self.handed_back
                 if lease.handed_back:

@@ -1,7 +1,7 @@
 """The registry of devices: what each host announces, which slots are held, and which devices fell silent.
 
 Time is the database's clock. A device is live while a process has announced it within ``SILENT_SECONDS``; a row that
-was not renewed for an hour is deleted by the next announcement under its login (``work.announce_device``).
+was not renewed for an hour is deleted by the next announcement under any login (``work.announce_device``).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Device:
 
     Attributes:
         host: Name of the host.
-        name: The device on it: ``cpu``, or ``cuda:N`` by the host's own numbers.
+        name: The device on it: ``cpu``, ``cuda:N`` by the host's own numbers, or ``cuda:N:M`` for a partition of it.
         kind: Kind of the device, as candidates name it.
         model: Name of the GPU or processor; None where that is unknown.
         memory_mb: Its memory in MiB; None where that is unknown.

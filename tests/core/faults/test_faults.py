@@ -10,7 +10,7 @@ import pytest
 from easeml_core import errors, faults
 from easeml_core.faults import Blame, DatabaseFault, blame_of, database_fault, is_put_off, name_of
 
-PASSING = ("MachineError", "StoreUnavailableError", "StoreExhaustedError", "ConcurrentUpdateError")
+PASSING = ("MachineError", "DevicesHeldError", "StoreUnavailableError", "StoreExhaustedError", "ConcurrentUpdateError")
 
 
 @pytest.mark.parametrize(

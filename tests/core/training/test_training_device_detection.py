@@ -22,6 +22,16 @@ ANSWER = """\
 1, GPU-77de, NVIDIA H100 80GB HBM3, [N/A], 550.54.15
 2, GPU-77ff, NVIDIA L4, 23034, 550.54.15
 """
+DIVIDED = """\
+0, GPU-5a1c, NVIDIA A100-SXM4-40GB, 40960, 550.54.15, Enabled
+1, GPU-77de, NVIDIA A100-SXM4-40GB, 40960, 550.54.15, Disabled
+"""
+LISTED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5a1c)
+  MIG 3g.20gb     Device  0: (UUID: MIG-c738)
+  MIG 1g.5gb+me   Device  1: (UUID: MIG-a41b)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-77de)
+"""
 
 
 @pytest.fixture
@@ -29,10 +39,12 @@ def tool(monkeypatch: Any, tmp_path: Path) -> Any:
     """Stand in for the driver's tool, the only program on the path."""
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    def make(answer: str, *, status: int = 0) -> None:
+    def make(answer: str, *, status: int = 0, listed: str = "") -> None:
         detection._gpus.cache_clear()
         (tmp_path / "answer").write_text(answer)
-        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n/bin/cat {tmp_path}/answer\nexit {status}\n")
+        (tmp_path / "listed").write_text(listed)
+        which = f'file={tmp_path}/answer; [ "$1" = --list-gpus ] && file={tmp_path}/listed'
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{which}\n/bin/cat $file\nexit {status}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
 
     yield make
@@ -61,6 +73,37 @@ def test_the_devices_are_those_that_cuda_shows(
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert [device.name for device in detected_devices(slot)] == names
+
+
+@pytest.mark.parametrize(
+    ("visible", "slot", "names"),
+    [
+        (None, None, ["cuda:0:0", "cuda:0:1", "cuda:1"]),
+        ("MIG-a41b", None, ["cuda:0:1"]),
+        ("1,MIG-c738,MIG-zz,0", None, ["cuda:1", "cuda:0:0"]),
+        ("0,0", "cuda:1", ["cuda:0:1"]),
+        ("MIG", None, ["cpu"]),
+    ],
+)
+def test_a_gpu_in_mig_mode_is_its_partitions(
+    tool: Any, monkeypatch: Any, visible: str | None, slot: str | None, names: list[str]
+) -> None:
+    tool(DIVIDED, listed=LISTED)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = detected_devices(slot)
+    assert [device.name for device in found] == names
+    memory = {device.uuid: device.memory_mb for device in found if device.is_partition}
+    assert memory.items() <= {"MIG-c738": 20 << 10, "MIG-a41b": 5 << 10}.items()
+
+
+def test_a_driver_that_knows_no_partitions_is_asked_without(tool: Any, tmp_path: Path) -> None:
+    tool(ANSWER)
+    (tmp_path / "nvidia-smi").write_text(
+        f"#!/bin/sh\ncase $1 in *mig*) exit 2;; esac\nexec /bin/cat {tmp_path}/answer\n"
+    )
+    assert [device.name for device in detected_devices()] == ["cuda:0", "cuda:1", "cuda:2"]
 
 
 def test_a_gpu_has_what_its_driver_says_and_a_host_without_one_its_processor(tool: Any) -> None:

@@ -85,6 +85,30 @@ def test_a_silent_device_is_gone_and_takes_no_slot_of_the_others(database: Any) 
 
 
 @pytest.mark.own_database
+def test_rows_of_a_login_that_is_silent_for_an_hour_go_with_whoever_announces(
+    doors: Doors, database: Any, ask: Ask
+) -> None:
+    """Of a host that was taken away, and of a tenant that left; no other row goes, and no row is waited for."""
+    old = "clock_timestamp() - make_interval(secs => s)"
+    ask(
+        "INSERT INTO work.devices (login, tenants, host, name, holder, kind, slots, held, announced_at, beat_at) "
+        f"SELECT l, ARRAY[1], 'h' || s, 'cuda:0:1', '', 'gpu', 1, 0, {old}, {old} "
+        "FROM unnest(ARRAY['easeml_t_victim', 'easeml_device']) l, unnest(ARRAY[3500, 3700, 3800]) s"
+    )
+
+    def left() -> set[str]:
+        with database.owner.begin() as tx:
+            return {f"{r.login} {r.host}" for r in rows(tx, "SELECT login, host FROM work.devices WHERE host ~ '^h3'")}
+
+    with database.owner.begin() as tx:
+        change(tx, "UPDATE work.devices SET held = 0 WHERE host = 'h3800'")
+        announce(doors.tenant, IDLE)  # while another transaction holds some of them
+        assert len(left()) == 4
+    announce(doors.tenant, IDLE)
+    assert left() == {"easeml_t_victim h3500", "easeml_device h3500"}
+
+
+@pytest.mark.own_database
 def test_what_tenants_announce_is_no_place_for_the_providers_trials(doors: Doors, database: Any) -> None:
     """Also of a login that has lost its tenants, and keeps its session for as long as it is open."""
     announce(doors.tenant, replace(IDLE, host="a-tenants", slots=1024))
