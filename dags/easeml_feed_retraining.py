@@ -26,13 +26,14 @@ from easeml_airflow.operators import (
     BestModelsOperator,
     FedStudiesOperator,
     GateOperator,
+    ListDevicesOperator,
     MeterOperator,
     PromoteModelOperator,
     RefineOperator,
     RunDeviceOperator,
 )
 
-FORM = {"devices": params.devices(["cpu"])}
+FORM = {"devices": params.devices()}
 
 with DAG(
     dag_id="easeml_feed_retraining",
@@ -55,10 +56,12 @@ with DAG(
     fed = FedStudiesOperator(task_id="fed_studies")
     refresh = RefineOperator.partial(task_id="refresh", map_index_template="{{ task.study }}").expand(study=fed.output)
 
+    live = ListDevicesOperator(task_id="live_devices", devices=params.value(dag, "devices"))
+
     @task(execution_timeout=timedelta(minutes=5))
-    def devices(studies, params):
-        """The devices of the trigger form, to map one task over each; none where nothing is to be trained."""
-        return params["devices"] if studies else []
+    def devices(studies, live):
+        """The devices, to map one task over each; none where nothing is to be trained."""
+        return live if studies else []
 
     train = RunDeviceOperator.partial(
         task_id="train",
@@ -66,7 +69,7 @@ with DAG(
         studies=fed.output,
         execution_timeout=timedelta(hours=10),
         map_index_template="{{ task.device }}",
-    ).expand(device=devices(fed.output))
+    ).expand(device=devices(fed.output, live.output))
     best = BestModelsOperator(task_id="best_models", studies=fed.output)
     refresh >> train >> best
 

@@ -19,14 +19,14 @@ More: docs/operators.md (A night for thousands of studies), docs/gate.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Param
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import params
-from easeml_airflow.operators import BestModelsOperator, ReleaseModelsOperator, RunDeviceOperator
+from easeml_airflow.operators import BestModelsOperator, ListDevicesOperator, ReleaseModelsOperator, RunDeviceOperator
 
 FORM = {
-    "devices": params.devices(["cpu", "cpu"]),
+    "devices": params.devices(),
     "time_limit_minutes": Param(
         360,
         title="Time for training in minutes",
@@ -70,12 +70,7 @@ with DAG(
     doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
-
-    @task(execution_timeout=timedelta(minutes=5))
-    def devices(params):
-        """The devices of the trigger form, to map one task over each."""
-        return params["devices"]
-
+    devices = ListDevicesOperator(task_id="devices", devices=params.value(dag, "devices"), otherwise=["cpu", "cpu"])
     trained = RunDeviceOperator.partial(
         task_id="train",
         pool="easeml_devices",
@@ -84,7 +79,7 @@ with DAG(
         max_trials=params.value(dag, "max_trials"),
         map_index_template="{{ task.device }}",
         execution_timeout=timedelta(hours=12),  # longer than the longest time limit and one trial
-    ).expand(device=devices())
+    ).expand(device=devices.output)
 
     best = BestModelsOperator(
         task_id="best_models", chunk_size=params.value(dag, "chunk_size"), trigger_rule="all_done"

@@ -21,7 +21,7 @@ More: docs/operators.md (Rounds or stream), docs/selection.md, docs/gate.md.
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, Param, task_group
+from airflow.sdk import DAG, task_group
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import params
@@ -36,13 +36,12 @@ from easeml_airflow.operators import (
 
 ROUNDS = 3
 FORM = {
-    "trials_per_round": Param(
-        6,
-        title="Trials in one round",
-        type="integer",
+    "trials_per_round": params.optional(
+        "Trials in one round",
+        "How many trials each of the three rounds suggests. Empty: as many as live devices can take, at least six.",
+        "integer",
         minimum=1,
         maximum=256,
-        description="How many trials each of the three rounds suggests: as many as there are devices, or more.",
     ),
     "policy": params.policy(),
 }
@@ -69,6 +68,7 @@ with DAG(
         suggest = SuggestTrialsOperator(
             task_id=f"suggest_{number}",
             count=params.value(dag, "trials_per_round"),
+            at_least=6,
             policy=params.value(dag, "policy"),
             trigger_rule="all_done",  # a failed trial, or an empty round, must not end the night
         )

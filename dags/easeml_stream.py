@@ -19,13 +19,13 @@ More: docs/operators.md (Rounds or stream), docs/selection.md.
 from datetime import timedelta
 
 import pendulum
-from airflow.sdk import DAG, Param, task
+from airflow.sdk import DAG, Param
 
 from easeml_airflow import params
-from easeml_airflow.operators import RunDeviceOperator
+from easeml_airflow.operators import ListDevicesOperator, RunDeviceOperator
 
 FORM = {
-    "devices": params.devices(["cpu", "cpu"]),
+    "devices": params.devices(),
     "time_limit_minutes": Param(
         480,
         title="Time limit in minutes",
@@ -57,12 +57,7 @@ with DAG(
     doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],
 ) as dag:
-
-    @task(execution_timeout=timedelta(minutes=5))
-    def devices(params):
-        """The devices of the trigger form, to map one task over each."""
-        return params["devices"]
-
+    devices = ListDevicesOperator(task_id="devices", devices=params.value(dag, "devices"), otherwise=["cpu", "cpu"])
     RunDeviceOperator.partial(
         task_id="run_device",
         pool="easeml_devices",
@@ -70,4 +65,4 @@ with DAG(
         until="{{ params.time_limit_minutes * 60 }}",
         max_trials=params.value(dag, "max_trials"),
         map_index_template="{{ task.device }}",
-    ).expand(device=devices())
+    ).expand(device=devices.output)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 
 from easeml_core.entities import Parameters, Task
-from easeml_core.errors import ArtifactError, TrainingError, TrainingTaskError
+from easeml_core.errors import ArtifactError, TrainingError, TrainingMachineError, TrainingTaskError
 from easeml_core.models.networks.network import NetworkPredictor, architecture_for, build_network
 from easeml_core.training.checkpoint_format import (
     Checkpoint,
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from easeml_core.sandbox.progress import Report
 
 _VERSION = 1
+_UUIDS = ("GPU-", "MIG-")
+"""How CUDA_VISIBLE_DEVICES begins where it names what was claimed for this process."""
+
 _BEGIN, _SHARE = 0.1, 0.7
 """Progress before the first epoch, and what all epochs add to it."""
 
@@ -100,8 +104,13 @@ def device_of(run: Run) -> torch.device:
 
     Raises:
         TrainingError: If a GPU is asked for and none is there.
+        TrainingMachineError: If the one that was claimed for it has vanished.
     """
     is_there = torch.cuda.is_available()
+    claimed = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if claimed.startswith(_UUIDS) and torch.backends.cuda.is_built() and not is_there:
+        message = f"torch does not find the GPU {claimed} that the driver lists; see nvidia-smi, or name the slot cpu"
+        raise TrainingMachineError(message)
     if run.device is not None and run.device.startswith("cuda") and not is_there:
         message = f"this trial's slot is {run.device}, and torch sees no such GPU here; name another slot, or cpu"
         raise TrainingError(message)

@@ -128,11 +128,14 @@ def policy() -> Param:
     return optional("Policy", description, "string", enum=[None, *POLICIES], values_display={"None": "the usual one"})
 
 
-def devices(default: list[str]) -> Param:
-    """The devices that train, one entry each."""
-    description = "The kind of each device, one a line; candidates may name the kinds that they run on."
+def devices(default: list[str] | None = None) -> Param:
+    """The devices that train, one entry each; by default those that are live when the run begins."""
+    description = (
+        "The kind of each device, one a line; candidates may name the kinds that they run on. Empty: one for each slot "
+        "of the devices that are live (the page Compute shows them)."
+    )
     items = {"type": "string", "pattern": NAME}
-    return Param(default, title="Devices", description=description, type="array", items=items, minItems=1, maxItems=256)
+    return Param(default or [], title="Devices", description=description, type="array", items=items, maxItems=256)
 
 
 def moment(title: str, description: str) -> Param:

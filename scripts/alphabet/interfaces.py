@@ -283,8 +283,8 @@ _CLASSES = (
         Kind.CLASS,
         Letter.STATE,
         "The task returns what schema work holds, and what follows from it.",
-        "BestModelsOperator, FedStudiesOperator, InferOperator, ListStudiesOperator, MlflowSyncOperator, "
-        "WaitingSubmissionsOperator, TestSetReadySensor",
+        "BestModelsOperator, FedStudiesOperator, InferOperator, ListDevicesOperator, ListStudiesOperator, "
+        "MlflowSyncOperator, WaitingSubmissionsOperator, TestSetReadySensor",
     ),
     *items(
         Kind.CLASS,

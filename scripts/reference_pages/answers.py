@@ -36,6 +36,7 @@ TYPED = {
     "XCom of ForcePromotionOperator": f"{SERVICES}.referee.answers:MoveAnswer",
     "XCom of GateOperator": f"{SERVICES}.referee.answers:VerdictAnswer",
     "XCom of InferOperator": f"{SERVICES}.models.inference:InferenceResult",
+    "XCom of ListDevicesOperator": "list builtins:str",
     "XCom of ListStudiesOperator": "list builtins:str",
     "XCom of MeterOperator": f"{SERVICES}.referee.answers:ReadingAnswer",
     "XCom of MlflowSyncOperator": f"list {SERVICES}.operations.mlflow_sync:MirrorReport",

@@ -125,6 +125,7 @@ def test_new_pairs_retrain_only_the_studies_that_they_touch(dag_bag):
         ("fed_studies", "devices"),
         ("fed_studies", "train"),
         ("fed_studies", "best_models"),
+        ("live_devices", "devices"),
         ("devices", "train"),
         ("refresh", "train"),
         ("train", "best_models"),
@@ -136,8 +137,8 @@ def test_new_pairs_retrain_only_the_studies_that_they_touch(dag_bag):
     rules = {name: dag.task_dict[name].trigger_rule for name in ("devices", "train", "best_models", "release.promote")}
     assert rules.pop("release.promote") == "all_success"  # the gate blocks what is downstream of it
     assert set(rules.values()) == {"all_done_min_one_success"}
-    assert dag.task_dict["devices"].python_callable([], {"devices": ["gpu"]}) == []  # nothing was fed
-    assert dag.task_dict["devices"].python_callable(["digits"], {"devices": ["gpu"]}) == ["gpu"]
+    assert dag.task_dict["devices"].python_callable([], ["gpu"]) == []  # nothing was fed
+    assert dag.task_dict["devices"].python_callable(["digits"], ["gpu"]) == ["gpu"]
     assert dag.schedule == CronTriggerTimetable("30 0 * * *", timezone="UTC", run_immediately=timedelta())
 
 
@@ -237,7 +238,6 @@ def test_a_further_try_of_a_device_has_the_rest_of_the_night_s_time(dag_bag, hou
         ("easeml_register_study", {"tenant": "lab", "study": "s", "budget_seconds": 0}, "budget_seconds"),
         ("easeml_register_study", {"tenant": "lab", "study": "s", "metric": "beauty"}, "metric"),
         ("easeml_nightly_retraining", {"trials_per_round": 0}, "trials_per_round"),
-        ("easeml_stream", {"devices": []}, "devices"),
         ("easeml_stream", {"devices": ["A100!"]}, "devices"),
         ("easeml_stream", {"time_limit_minutes": 1441}, "time_limit_minutes"),
         ("easeml_stream", {"max_trials": 0}, "max_trials"),

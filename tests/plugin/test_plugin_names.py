@@ -75,6 +75,7 @@ def test_star_names_match_the_specified_ones():
         "WaitingSubmissionsOperator",
         "InferOperator",
         "MlflowSyncOperator",
+        "ListDevicesOperator",
         "ListStudiesOperator",
         "NotifyOperator",
     }

@@ -94,7 +94,7 @@ BAD = [
     ("easeml_register_study", "target_quality", 1.1),
     ("easeml_register_study", "candidates", ["small"]),
     ("easeml_register_study", "gate", "steps 4"),
-    ("easeml_stream", "devices", []),
+    ("easeml_stream", "devices", [""]),
     ("easeml_stream", "max_trials", 0),
     ("easeml_test_set_watch", "mail", "ada@lab.org,"),
 ]

@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from easeml_core.training.devices.detection import DetectedDevice
 
 
+MOST_OFFERED = 256
+"""Streams that a DAG starts without a list of its devices; a trigger form takes as many."""
+
+
 def list_devices(store: Store, *, kind: str | None = None) -> list[RegisteredDevice]:
     """Return the live devices that the role may see.
 
@@ -63,6 +67,24 @@ def free_devices(store: Store, *, device: str | None = None) -> int:
     with store.begin() as tx:
         found = usable(tx, live_devices(tx, kind=None if request is None else request.kind))
     return free_for(found, request or DeviceRequest(""))
+
+
+def offered_devices(store: Store, *, limit: int = MOST_OFFERED) -> list[str]:
+    """Return what streams would offer, one for each slot of the live devices; GPUs come first.
+
+    Args:
+        store: Any role but ``easeml_referee``.
+        limit: How many at most, >= 1.
+
+    Returns:
+        Kinds of devices, and ``KIND/N`` for each part of a GPU that N trials share. Slots that are held count as well:
+        their streams and trials end, and the pool decides who is next.
+    """
+    with store.begin() as tx:
+        found = usable(tx, live_devices(tx))
+    ordered = sorted(found, key=lambda device: device.name == "cpu")
+    each = ((d.kind, d.slots if d.name != "cpu" else 1, d.slots) for d in ordered)
+    return [str(DeviceRequest(kind, parts=parts)) for kind, parts, slots in each for _ in range(slots)][:limit]
 
 
 def free_for(devices: Iterable[RegisteredDevice], request: DeviceRequest) -> int:

@@ -17,6 +17,7 @@ from .release import RejectedModelOperator as RejectedModelOperator
 from .release import ReleaseModelsOperator as ReleaseModelsOperator
 from .studies import ListStudiesOperator as ListStudiesOperator
 from .studies import RegisterStudyOperator as RegisterStudyOperator
+from .trials import ListDevicesOperator as ListDevicesOperator
 from .trials import RunDeviceOperator as RunDeviceOperator
 from .trials import SuggestTrialsOperator as SuggestTrialsOperator
 from .trials import TrainTrialOperator as TrainTrialOperator

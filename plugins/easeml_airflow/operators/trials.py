@@ -1,5 +1,7 @@
 """Asks the scheduler which trials come next, over all tenants.
 
+Lists the devices to map a stream over.
+
 Trains one suggested trial with what its candidate names, on the device that the task's pool stands for.
 
 Lets one device train one trial after the other, so that no device waits for the slowest.
@@ -31,6 +33,7 @@ from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.hooks.training_functions import dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
+from easeml_core.config import require
 from easeml_core.encoding import to_json
 
 if TYPE_CHECKING:
@@ -49,7 +52,8 @@ class SuggestTrialsOperator(EasemlOperator):
 
     Args:
         count: How many trials at most, >= 1; None for as many as the live devices of this kind can take now
-            (``easeml device list``), at most 1,000, and one where none is live.
+            (``easeml device list``), at most 1,000.
+        at_least: Without ``count``, how many trials also where fewer devices are live, from 1 to 1,000.
         policy: How to choose; None means the installation's ``[easeml] policy``.
         studies: Names of the studies to choose from; None means all active ones.
         device: The free device, such as ``gpu``: candidates that need another one are left out. ``gpu:4`` is for those
@@ -64,6 +68,7 @@ class SuggestTrialsOperator(EasemlOperator):
 
     template_fields: Sequence[str] = (
         "count",
+        "at_least",
         "policy",
         "studies",
         "device",
@@ -76,6 +81,7 @@ class SuggestTrialsOperator(EasemlOperator):
         self,
         *,
         count: int | str | None = 1,
+        at_least: int | str = 1,
         policy: str | None = None,
         studies: Sequence[str] | str | None = None,
         device: str | None = None,
@@ -85,6 +91,7 @@ class SuggestTrialsOperator(EasemlOperator):
     ) -> None:
         super().__init__(**kwargs)
         self.count = count
+        self.at_least = at_least
         self.policy = policy
         self.studies = studies
         self.device = device
@@ -101,7 +108,9 @@ class SuggestTrialsOperator(EasemlOperator):
         with airflow_outcome():
             store, device, count = self.hook.get_store(), optional_text(self.device), self.count
             if count is None or count in EMPTY:
-                count = min(max(1, free_devices(store, device=device)), MOST_SUGGESTED)
+                least = whole(self.at_least, "at_least")
+                require(1 <= least <= MOST_SUGGESTED, "at_least", least, f"from 1 to {MOST_SUGGESTED:,}")
+                count = min(max(least, free_devices(store, device=device)), MOST_SUGGESTED)
             named, trainers = optional_plain(self.functions, "functions"), optional_truth(self.trainers, "trainers")
             offer = offer_of(self)
             sources = {name: source_hash(function)[0] for name, function in offer.functions.items()}
@@ -124,6 +133,50 @@ class SuggestTrialsOperator(EasemlOperator):
         for trial in suggested.trials:
             self.log.info("trial %s: %s, %s: %s", trial.trial_id, trial.study, trial.candidate, trial.reason)
         return to_json(suggested.trials)
+
+
+class ListDevicesOperator(EasemlOperator):
+    """Lists the devices to map ``RunDeviceOperator`` over: those that are given, else what is live.
+
+    Without a list it gives one entry for each slot of the live devices (``easeml device list``), GPUs first, 256 at
+    most. Pool and claims decide which of the tasks run at the same time.
+
+    Args:
+        devices: The kinds, such as ``["gpu", "gpu:2", "cpu"]``; None or empty for those of the live devices.
+        otherwise: What it gives where no device is live, as on hosts where nothing has trained for 90 s and no
+            ``easeml device announce`` runs.
+        kwargs: As of ``EasemlOperator``.
+
+    Raises:
+        ConfigError: One of the devices is no request, such as ``GPU``.
+    """
+
+    template_fields: Sequence[str] = ("devices", "otherwise", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        devices: Sequence[str] | str | None = None,
+        otherwise: Sequence[str] | str = ("cpu",),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.devices = devices
+        self.otherwise = otherwise
+
+    def execute(self, context: Context) -> list[str]:
+        """Return the list; nothing is held or reserved."""
+        from easeml_core.device_requests import check_device_request
+        from easeml_core.services.trials.devices import offered_devices
+
+        with airflow_outcome():
+            found = optional_plain(self.devices, "devices")
+            if not found:
+                found = offered_devices(self.hook.get_store()) or optional_plain(self.otherwise, "otherwise") or []
+            for device in found:
+                check_device_request("devices", device)
+        self.log.info("devices: %s", ", ".join(found))
+        return list(found)
 
 
 class TrainTrialOperator(EmitsLineage, EasemlOperator):

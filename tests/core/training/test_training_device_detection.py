@@ -8,10 +8,11 @@ import psutil
 import pytest
 import torch
 
+from easeml_core.errors import TrainingMachineError
 from easeml_core.training.child import memory_limit_of
 from easeml_core.training.devices import detection
 from easeml_core.training.devices.detection import detected_devices, host_name
-from easeml_core.training.network_training import limit_memory
+from easeml_core.training.network_training import device_of, limit_memory
 from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
@@ -134,6 +135,17 @@ def test_a_part_of_a_device_has_that_part_of_its_memory(tool: Any, make_job: Any
     assert memory_limit_of(make_job(device="cpu", memory_parts=4, memory_limit_mb=100)) == 100
     tool(ANSWER)
     assert memory_limit_of(make_job(memory_parts=4, **wide)) == 2 * total
+
+
+def test_a_gpu_that_vanished_is_a_fault_of_the_machine_and_no_training_on_the_processor(monkeypatch: Any) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-5a1c")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device_of(Run()) == torch.device("cpu")  # a torch that was built without CUDA
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    with pytest.raises(TrainingMachineError, match="torch does not find the GPU GPU-5a1c that the driver lists"):
+        device_of(Run())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device_of(Run()) == torch.device("cpu")
 
 
 def test_a_tool_that_hangs_is_asked_once_and_the_host_has_a_processor(

@@ -10,7 +10,7 @@ import pytest
 from airflow.sdk import DAG
 from sqlalchemy import update
 
-from easeml_airflow.operators import RunDeviceOperator, SuggestTrialsOperator, TrainTrialOperator
+from easeml_airflow.operators import ListDevicesOperator, RunDeviceOperator, SuggestTrialsOperator, TrainTrialOperator
 from easeml_core.errors import ConfigError
 from easeml_core.store.tables.devices import Device, announce_device
 
@@ -34,16 +34,31 @@ def test_a_device_that_is_several_takes_as_many_slots_or_is_refused() -> None:
 
 
 def test_a_task_asks_for_as_many_trials_as_live_devices_can_take(connected: Any, make_study: Any) -> None:
-    make_study("cancer", candidates=[{"name": f"tree-{d}", "kind": "decision_tree"} for d in range(5)])
+    make_study("cancer", candidates=[{"name": f"tree-{d}", "kind": "decision_tree"} for d in range(9)])
 
-    def suggested(run: str, device: str) -> int:
-        operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers=True)
+    def suggested(run: str, device: str, **given: Any) -> int:
+        operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers=True, **given)
         return len(operator.execute({"ti": Instance(run)}))
 
     with connected.worker.begin() as tx:
         announce_device(tx, Device("a", "cpu", "cpu", None, None, None, slots=5, held=2), holder="stream")
     assert suggested("first", "cpu") == 3
     assert suggested("second", "gpu") == 1  # none is live: the host announces itself when its task starts
+    assert suggested("third", "cpu", at_least=5) == 5
+
+
+def test_streams_are_mapped_over_the_slots_of_live_devices_unless_the_form_names_some(connected: Any) -> None:
+    def listed(**given: Any) -> list[str]:
+        return ListDevicesOperator(task_id="devices", **given).execute({})
+
+    assert listed(devices=[], otherwise=["cpu", "cpu"]) == ["cpu", "cpu"]  # none is live yet
+    assert listed(devices='["gpu:2"]') == ["gpu:2"]
+    with connected.worker.begin() as tx:
+        for name, kind, slots in (("cpu", "cpu", 300), ("cuda:0", "gpu", 4), ("cuda:1", "l4", 1)):
+            announce_device(tx, Device("a", name, kind, None, None, None, slots=slots, held=1), holder="stream")
+    assert listed(devices=None) == [*["gpu/4"] * 4, "l4", *["cpu"] * 251]
+    with pytest.raises(Exception, match="devices must be a kind of device"):
+        listed(devices=["GPU"])
 
 
 class Instance:

@@ -16,6 +16,7 @@ CASES = {
         "FedStudiesOperator": {},
         "FeedOperator": {},
         "GateOperator": {"on_fail": "skip", "deferrable": False},
+        "ListDevicesOperator": {},
         "ListStudiesOperator": {},
         "MeterOperator": {"poll_interval": 1.0},
         "MlflowSyncOperator": {},
