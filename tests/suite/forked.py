@@ -31,14 +31,11 @@ CRASHED = 70
 
 
 class Hooks:
-    """Hooks of this plugin."""
+    """The hook of this plugin."""
 
     @pytest.hookspec(firstresult=True)
     def pytest_group_of(self, item: pytest.Item) -> str | None:
         """Return the name of the group whose tests one process runs in their order; by default the test's file."""
-
-    def pytest_process_ends(self) -> None:
-        """Release what belongs to this process of tests, which ends."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -236,7 +233,6 @@ def _work_and_exit(session: pytest.Session, connection: Connection, number: int)
             _work(session, connection)
         finally:
             session._setupstate.teardown_exact(None)
-            session.config.hook.pytest_process_ends()
         status = 0
     except (EOFError, ConnectionError, KeyboardInterrupt):  # the first process ends
         pass
