@@ -9,12 +9,13 @@ import time
 from typing import Any
 
 import pytest
+from property_sizes import at_night
 
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT], ids=lambda s: s.name)
+@pytest.mark.parametrize("ending", [signal.SIGTERM, at_night(signal.SIGINT)], ids=lambda s: s.name)
 def test_the_process_works_until_it_is_asked_to_end(ending: signal.Signals, database: Any, artifacts: Any) -> None:
     address = database.url("easeml_referee")
     command = [sys.executable, "-m", "easeml_core.cli", "referee", "--artifacts", str(artifacts.root)]

@@ -178,6 +178,7 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "easeml_core.cli", "simulate", *arguments]
 
 
+@pytest.mark.nightly
 def test_processes_give_what_one_gives(tables: tuple[str, ...]) -> None:
     """As a separate program, so that processes start as they do for users; nothing but JSON on standard output."""
     answers = []

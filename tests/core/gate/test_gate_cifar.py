@@ -50,6 +50,7 @@ def test_counts_of_all_pairs_are_those_of_each(half):
         assert table.gains()[new, old] == one.wins - one.losses
 
 
+@pytest.mark.nightly
 def test_no_pass_on_a_half_contradicts_the_whole(models, half):
     """The promise is .01 for 32 verdicts; here are 870 on one half, whose true gain is that of the whole set."""
     truth, table = true_gain(models), cifar.tabulate(half)

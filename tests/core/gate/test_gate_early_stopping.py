@@ -57,7 +57,7 @@ def check_mean_labels(gain, most, runs):
     assert least - error < labels.mean() < most * least + error
 
 
-@pytest.mark.parametrize(("gain", "most"), [(0.04, 1.1), (0.05, 1.15)])
+@pytest.mark.parametrize(("gain", "most"), [at_night(0.04, 1.1), (0.05, 1.15)])
 def test_mean_labels_until_decided(gain, most):
     """n - o > .02 at d = .1, level 1e-4 / 32, and power for .04; the grid of 9.5 needs 701 and 310."""
     check_mean_labels(gain, most, runs=60)

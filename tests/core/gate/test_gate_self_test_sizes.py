@@ -144,7 +144,7 @@ def test_a_plan_for_a_weighted_left_side_lies_between_the_optimum_and_chernoffs(
     assert optimum < planned.labels < 1.35 * optimum < -log_alpha / kl(x, null)
 
 
-@pytest.mark.parametrize("k", [7, 8])
+@pytest.mark.parametrize("k", [7, at_night(8)])
 def test_early_stopping_at_every_look(k):
     runs = 100
     # At most the level: of 100 runs 10 or more would be wrong with a chance below 1e-6.

@@ -112,7 +112,7 @@ def _log_p(condition, counts):
 
 
 @pytest.mark.parametrize(("examples", "batch", "runs"), [(100, 5, 150), at_night(200, 2, 600)])
-@pytest.mark.parametrize(("source", "gain"), [("n - o > 0.05 +/- 0.3", 0.05), ("n - o < 0.05 +/- 0.3", 0.05)])
+@pytest.mark.parametrize(("source", "gain"), [("n - o > 0.05 +/- 0.3", 0.05), at_night("n - o < 0.05 +/- 0.3", 0.05)])
 def test_looking_after_every_batch_does_not_add_to_the_errors(source, gain, examples, batch, runs):
     condition, passes = parse_condition(source), 0
     rng = np.random.default_rng(43)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_oracles import deviations_automaton, ratchet_automaton
 from path_adaptive import read_meter
-from property_sizes import examples
+from property_sizes import at_night, examples
 from scipy import stats
 
 from easeml_core.config import MeterConfig
@@ -156,7 +156,9 @@ def test_no_errors_at_all_has_a_closed_form():
     assert found.labels == math.ceil(math.log(0.01 / 2 / 32) / math.log(0.95))
 
 
-@pytest.mark.parametrize(("eps", "steps", "b"), [(0.05, 1, 0), (0.05, 8, 2), (0.1, 12, 3), (0.3, 5, 2), (0.9, 7, 1)])
+@pytest.mark.parametrize(
+    ("eps", "steps", "b"), [(0.05, 1, 0), at_night(0.05, 8, 2), (0.1, 12, 3), (0.3, 5, 2), (0.9, 7, 1)]
+)
 def test_planned_without_an_error_rate_no_count_of_errors_is_too_uncertain(eps, steps, b):
     config = MeterConfig(ranges=(0.5,), tolerance=eps, reliability=0.99, steps=steps, tail="clopper-pearson")
 

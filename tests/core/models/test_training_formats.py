@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import skops.io
+from property_sizes import at_night
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.impute import SimpleImputer
@@ -50,7 +51,15 @@ DEFAULTS = default_candidates(Layout("image", (8, 8, 1)), Task.CLASSIFICATION)
 CLASSIFIERS = [c["kind"] for c in DEFAULTS]
 
 
-@pytest.mark.parametrize("candidate", DEFAULTS, ids=lambda c: c["name"])
+SLOW = ("resnet", "extra_trees")
+"""Kinds whose like is tried by day: another network of PyTorch, and a forest of scikit-learn."""
+
+
+def by_day(kind: str, *values: Any) -> Any:
+    return at_night(*values, id=kind) if kind in SLOW else pytest.param(*values, id=kind)
+
+
+@pytest.mark.parametrize("candidate", [by_day(c["kind"], c) for c in DEFAULTS])
 def test_a_default_candidate_learns_and_round_trips(candidate, digits: OpenParts, tmp_path: Path) -> None:
     predictor = fitted(candidate["kind"], digits, **candidate["parameters"])
     quality, predictions = validate(candidate["kind"], predictor, digits)
@@ -64,7 +73,7 @@ def test_a_default_candidate_learns_and_round_trips(candidate, digits: OpenParts
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 
-@pytest.mark.parametrize("kind", CLASSIFIERS)
+@pytest.mark.parametrize("kind", [by_day(k, k) for k in CLASSIFIERS])
 def test_missing_values_constant_and_empty_columns_are_no_obstacle(kind: str, digits: OpenParts) -> None:
     from dataclasses import replace
 

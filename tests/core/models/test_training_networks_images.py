@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from network_data import parts_of, tinted
+from property_sizes import at_night
 from safetensors.torch import save_file
 
 from easeml_core.data.layout import Layout
@@ -46,7 +47,7 @@ def network_of(kind: str, layout: Layout, *, classes: int = 3, **parameters: Any
     return build_network(architecture_for(kind, complete, layout=layout, classes=classes, task=Task.CLASSIFICATION))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [k if k in ("alexnet", "resnet") else at_night(k) for k in KINDS])
 def test_each_learns_colours_and_is_kept_as_it_is(kind: str, tmp_path: Path) -> None:
     parts = tinted()
     predictor = trainer_of(kind).fit(parts, {**SMALL, **QUICK.get(kind, {})}, seed=1, report=silent)
@@ -76,7 +77,7 @@ def test_eight_eighths_are_the_published_network(kind: str, published: int) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("width", [1, 3, 8])
+@pytest.mark.parametrize("width", [1, at_night(3), at_night(8)])
 def test_every_width_gives_a_score_for_each_class(kind: str, width: int) -> None:
     with torch.device("meta"):
         network = network_of(kind, Layout("image", (5, 40, 2)), classes=7, width_eighths=width)

@@ -361,6 +361,7 @@ def integrated_regret(tenants, devices, prior, rng):
         free += 1
 
 
+@pytest.mark.nightly
 def test_mm_gp_ei_has_the_shape_of_its_bound():
     """regret / ((MIU + M) N^2 / M) over N = 2..16 tenants and M = 1..8 devices: it falls with N, and is flat in M.
 

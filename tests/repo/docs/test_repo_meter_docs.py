@@ -168,6 +168,7 @@ def test_budget_rules_are_read_and_broken_as_said(row: list[str]) -> None:
     assert not rule.broken_by(keeps)
 
 
+@pytest.mark.nightly
 def test_the_validation_set_s_states_and_sizes() -> None:
 
     text = section("The validation set is used up too")

@@ -107,7 +107,7 @@ class Story:
 
 
 @pytest.mark.parametrize("seed", [0, at_night(1), at_night(2)])
-@pytest.mark.parametrize("policy", ["default", "hybrid", "mm-gp-ei", "random"])
+@pytest.mark.parametrize("policy", ["default", *map(at_night, ("hybrid", "mm-gp-ei", "random"))])
 def test_memory_is_what_would_be_loaded_anew(policy: str, seed: int, installation: Any) -> None:
     choice = {"policy": policy}
     live = LiveScheduler(installation.store, **choice)
@@ -155,7 +155,7 @@ def join_more(installation: Any, count: int) -> None:
         add_candidates(installation.store, study=f"h-{study}", candidates=more)
 
 
-@pytest.mark.parametrize("seed", [0, 1, at_night(2), at_night(3)])
+@pytest.mark.parametrize("seed", [0, *map(at_night, (1, 2, 3))])
 def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(
     seed: int, installation: Any, loads: list[int]
 ) -> None:
@@ -174,6 +174,7 @@ def test_what_the_guard_owes_follows_the_costs_that_are_predicted_now(
     assert len(loads) == 7
 
 
+@pytest.mark.nightly
 @pytest.mark.own_database  # which is copied
 def test_a_restart_gives_the_same_next_hundred_decisions(installation: Any, loads: list[int]) -> None:
     """The same history in two databases: one scheduler lives on, in the other each decision is a new one's."""

@@ -53,6 +53,7 @@ def percent_to_reach(load_table):
     return percent
 
 
+@pytest.mark.nightly
 def test_the_published_order(percent_to_reach):
     """Cost-aware HYBRID and ROUNDROBIN, then RANDOM, then both heuristics; splits are fixed, so nothing is random.
 
@@ -64,12 +65,14 @@ def test_the_published_order(percent_to_reach):
     assert 2 * max(model_based) < random < min(heuristics) / 1.5, (model_based, random, heuristics)
 
 
+@pytest.mark.nightly
 def test_the_heuristics_of_the_users_are_far_behind(percent_to_reach):
     """The published headline is up to 9.8 times; two reconstructions have 6 to 19 at loss 0.01."""
     heuristics = [percent_to_reach(policy="order", order=order) for order in (MOSTCITED, MOSTRECENT)]
     assert min(heuristics) > 5 * percent_to_reach(policy="hybrid")
 
 
+@pytest.mark.nightly
 def test_knowing_costs_is_most_of_the_gain_of_hybrid(percent_to_reach):
     """50 to 68 percent in two reconstructions when the choice ignores costs."""
     assert percent_to_reach(policy="hybrid", cost_aware=False) > 8 * percent_to_reach(policy="hybrid")
