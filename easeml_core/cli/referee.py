@@ -314,7 +314,7 @@ class WrittenUnit:
         "easeml service install device --user",
     )
 )
-@click.argument("names", nargs=-1, type=click.Choice(("referee", "scheduler", "device", "mlflow")))
+@click.argument("names", nargs=-1, type=click.Choice(("referee", "scheduler", "device", "announce", "mlflow")))
 @click.option("--print", "only_print", is_flag=True, help="Print the units; write nothing.")
 @click.option("--user", "is_user", is_flag=True, help="For your own service manager (systemctl --user).")
 @click.option("--folder", type=click.Path(file_okay=False, path_type=Path), help="Where units lie; default: systemd's.")
@@ -335,8 +335,8 @@ def install(
 ) -> None:  # fmt: skip
     """Write units of systemd that start our long-running processes again, whatever ends them.
 
-    NAMES are `referee`, `scheduler`, `device` (a template, an instance for each slot: easeml-device@cuda:0) and
-    `mlflow`; default: the referee and a device. Nothing is started, and no unit holds a password.
+    NAMES are `referee`, `scheduler`, `device` (a template, an instance for each slot: easeml-device@cuda:0), `announce`
+    and `mlflow`; default: the referee and a device. Nothing is started, and no unit holds a password.
     """
     from easeml_core.services.operations import units
 

@@ -1,4 +1,4 @@
-"""Units of systemd for what of ours runs for ever: referee, scheduler, devices, the mirror in MLflow.
+"""Units of systemd for what of ours runs for ever: referee, scheduler, devices, their announcement, MLflow's mirror.
 
 A unit holds no password: the address of the database is a credential (``LoadCredential=``), which a command reads from
 the folder that systemd names in ``CREDENTIALS_DIRECTORY``, or a line of a file that only root reads
@@ -57,6 +57,9 @@ CLOSED = (
     "ProtectProc=invisible",
     "RestrictNamespaces=yes",
 )
+OF_DEVICES = ("MemoryDenyWriteExecute=yes", "PrivateDevices=yes", "ProcSubset=pid")
+"""What hides the devices of a driver, /proc/driver and /proc/cpuinfo, or is not known to suit the driver's library."""
+
 FOR_USERS = ("LockPersonality=yes", "RestrictRealtime=yes", "SystemCallArchitectures=native", "UMask=0077")
 """What a service manager without root's rights can do as well."""
 
@@ -75,6 +78,7 @@ class Service:
         pause_seconds: The longest pause before a start. systemd counts all starts since the last one by hand, however
             long the service ran in between, so this is what most starts wait; a device ends whenever nothing is left.
         runs_models: Whether it makes sandboxes.
+        lists_devices: Whether it asks the driver of GPUs, and reads what the host has.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Service:
     stop_seconds: int
     pause_seconds: int = 15
     runs_models: bool = True
+    lists_devices: bool = False
 
 
 SERVICES = (
@@ -93,6 +98,8 @@ SERVICES = (
             runs_models=False),
     Service("device", "easeml-device@.service", "Device of Ease.ml, slot %I", ("device", "run", "--slot", "%I"),
             "easeml_worker", 120, 60),
+    Service("announce", "easeml-announce.service", "Devices of this host, announced to Ease.ml", ("device", "announce"),
+            "easeml_worker", 30, runs_models=False, lists_devices=True),
     Service("mlflow", "easeml-mlflow.service", "Mirror of Ease.ml in MLflow", ("mlflow", "sync", "--watch"),
             "easeml_worker", 120, runs_models=False),
 )  # fmt: skip
@@ -195,7 +202,8 @@ def _restart_lines(systemd: int, most_seconds: int) -> list[str]:
 def _hardening_lines(service: Service, machine: Machine) -> list[str]:
     if machine.is_user:
         return sorted(FOR_USERS)
-    lines = [*HARDENING, *(() if service.runs_models else CLOSED)]
+    closed = [line for line in CLOSED if not (service.lists_devices and line in OF_DEVICES)]
+    lines = [*HARDENING, *(() if service.runs_models else closed)]
     folders = [place for place in (machine.artifacts,) if place.startswith("/") and service.runs_models]
     lines += [f"ReadWritePaths={quoted(folder)}" for folder in folders]
     if service.name == "referee" and machine.data.startswith("/"):

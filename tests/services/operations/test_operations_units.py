@@ -56,6 +56,17 @@ def test_what_makes_sandboxes_keeps_its_namespaces_and_its_own_proc(name, is_clo
     assert {"ProtectSystem=strict", "PrivateTmp=yes"} <= set(lines(name))
 
 
+def test_what_announces_devices_sees_them_and_is_closed_otherwise():
+    text = set(lines("announce"))
+    assert "ExecStart=/bin/true device announce" in text
+    assert not {"PrivateDevices=yes", "ProcSubset=pid", "MemoryDenyWriteExecute=yes"} & text
+    assert {
+        "NoNewPrivileges=yes",
+        "RestrictNamespaces=yes",
+        "LoadCredential=database-url:/etc/easeml/announce.url",
+    } <= text
+
+
 def test_units_are_written_once_and_those_of_another_hand_are_left(tmp_path):
     units = [make_unit(service, machine()) for service in SERVICES]
     folder = tmp_path / "units"
