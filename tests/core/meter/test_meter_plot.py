@@ -30,6 +30,7 @@ def test_a_replay_says_what_was_answered(tmp_path):
     assert reported(figure) == "3 submissions answered: 2 x signal 1, 1 x signal 2; the set can go on"
     assert [text.get_text() for text in axes.texts] == ["signal 1", "signal 2", "signal 3"]
     assert axes.get_ylabel().startswith("gap: share wrong on the sealed set")
+    assert all(tick == int(tick) for tick in axes.get_xticks())  # there is no half submission
     assert "whiskers: tolerance; path-adaptive, clopper-pearson, reliability 0.99" in figure.get_supxlabel()
     path = tmp_path / "replay.png"
     save_figure(figure, path)

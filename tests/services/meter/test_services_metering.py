@@ -18,7 +18,7 @@ from easeml_core.services.meter.alerts import ClearedAlert, clear_alert, next_al
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import live_sets, overview
-from easeml_core.store.tables import sealed
+from easeml_core.store.tables import requests, sealed
 
 METER_SET = 2  # of the study "full"; its gate set is 1
 NO_SET = "study 'full' has no live meter set; the referee must seal a new one"
@@ -164,6 +164,15 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int,
     assert next_alert(lab.worker, study="full", after_id=first.alert_id) == second
     assert next_alert(lab.worker, study="full", after_id=second.alert_id) is None
     assert next_alert(lab.worker, study="first") is None
+
+
+def test_an_answer_shows_the_alert_of_its_own_reading_alone(lab: Any, flattered: int, tmp_path: Any) -> None:
+    right = constant(lab, tmp_path, int(np.bincount(lab.open_parts().train_labels).argmin()), blanks=2)
+    alert = lab.meter(flattered, request_key="over").alert
+    assert lab.meter(right, request_key="within").alert is None
+    with lab.worker.begin() as tx:
+        filed = requests.filed_requests(tx, ["over", "within"])
+    assert {request.request_key: request.alert for request in filed} == {"over": alert, "within": None}
 
 
 def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> None:
