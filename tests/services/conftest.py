@@ -446,7 +446,7 @@ class Installation:
                 return False
             new = Memory.load(tx, seen, **{"policy": None, "studies_only": None} | choice)
         assert old.open.keys() == new.open.keys()
-        assert old.costs_known == new.costs_known
+        assert (old.costs_known, old.kinds) == (new.costs_known, new.kinds)
         expected = self.next_of(new, count)
         assert self.next_of(old, count) == expected
         return True

@@ -13,7 +13,7 @@ from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, FailureKind, TrialState
 from easeml_core.errors import AlreadyExistsError, StateError, StoreError
 from easeml_core.store.actors import Actor
-from easeml_core.store.database import CHANNEL, Store
+from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, Store
 from easeml_core.store.rows import change, row, rows, scalar
 from easeml_core.store.tables import leases, models, trials
 
@@ -176,8 +176,11 @@ def test_a_lease_that_has_run_out_is_taken_back_and_others_are_not(store: Any, t
         assert started(tx, lost, key="another") == 2
 
 
-def test_after_the_last_attempt_a_lost_trial_has_failed(store: Any, trial: Callable[..., int], heard: Any) -> None:
+def test_after_the_last_attempt_a_lost_trial_has_failed(
+    store: Any, trial: Callable[..., int], heard: Any, ask: Any
+) -> None:
     trial_id = trial()
+    ask(f"LISTEN {NEWS_CHANNEL}")
     for attempt in (1, 2, 3):  # the study allows three
         with store.begin() as tx:
             assert started(tx, trial_id) == attempt
@@ -187,7 +190,8 @@ def test_after_the_last_attempt_a_lost_trial_has_failed(store: Any, trial: Calla
     with store.begin() as tx:
         failed = trials.get_trial(tx, trial_id)
         assert (failed.state, failed.failure) == (F, "its worker was lost 3 times")
-    assert heard(1) == [(CHANNEL, f"trial:{trial_id}")]
+    news = (NEWS_CHANNEL, "study:cancer")  # pages show each attempt
+    assert sorted(heard(4)) == sorted([(CHANNEL, f"trial:{trial_id}"), news, news, news])
 
 
 def test_a_cancelled_trial_whose_worker_is_lost_is_not_given_again(store: Any, trial: Callable[..., int]) -> None:
