@@ -251,3 +251,20 @@ def test_when_a_model_is_given_up_follows_from_the_power_in_the_looks_too():
     assert judge_looks_of_submission([condition], looks, power=0.9, **asked)[1:] == (UNKNOWN, False)
     with pytest.raises(InvalidInputError, match="the looks end before the verdict is clear"):
         judge_looks_of_submission([condition], looks, **asked)
+
+
+@pytest.mark.parametrize(("gain", "refuses"), [(-0.1, True), (0.1, False)])
+def test_an_open_slice_is_left_open_where_the_condition_refuses_and_nowhere_else(gain, refuses):
+    condition, asked = parse_condition("n - o > 0.02 +/- 0.01"), {"log_level": NONE, "mode": "fp-free"}
+    labels, old, new = draw(np.random.default_rng(1), 30_000, gain=gain)
+    late = Slice("late", parse_condition("n > 0.5 +/- 0.01"), np.arange(20_000, 30_000))
+    known = np.where(np.arange(30_000) < 20_000, labels, -1)
+    looks = looks_of_submission(condition, known, old, new, slices=[late], batch=50, **asked)
+    if not refuses:
+        with pytest.raises(InvalidInputError, match="the looks end before the verdict is clear"):
+            judge_looks_of_submission([condition, late.condition], looks, **asked)
+        return
+    (first, second), verdict, passed = judge_looks_of_submission([condition, late.condition], looks, **asked)
+    assert (first.refuses, second.is_open, verdict, passed) == (True, True, FAIL, False)
+    found = judge_predictions(condition, known, old, new, sampling="early", batch=50, slices=[late], **asked)
+    assert (found.verdict, found.passed) == (FAIL, False)
