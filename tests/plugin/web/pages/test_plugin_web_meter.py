@@ -223,6 +223,7 @@ def test_the_planner_answers_what_the_command_line_answers(make_study: Any, ask_
         ({"edges": "nan"}, "ranges must be"),
         ({"steps": 5000}, "steps must be from 1 to 1,024"),
         ({"tolerance": "nan"}, "tolerance must be"),
+        ({"tolerance": "0.0049"}, "tolerance must be at least 0.005"),
         ({"teams": 33}, "teams must be from 1 to 32"),
     ):
         page = ada.get("/studies/cancer/meter", params=asked | change)
