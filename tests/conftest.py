@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import re
 import shutil
 import tempfile
 import time
+import warnings
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,11 +91,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((n for n, folder in enumerate(LONG) if item.nodeid.startswith(folder)), len(LONG)))
 
 
+LAZY = ("torch._dynamo", "matplotlib.backends.backend_agg", "matplotlib.figure")
+"""What libraries import at a first use: before a fork, so that one process does it for all."""
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, Any, Any]:
+def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
     """A million objects of the collection stay to the end: none is garbage, and no later look for garbage sees them."""
     gc.disable()
     result = yield
+    if session.config.option.processes > 1 and not session.config.option.collectonly:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for module in LAZY:
+                importlib.import_module(module)
     gc.freeze()
     gc.enable()
     return result

