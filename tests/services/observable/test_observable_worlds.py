@@ -271,6 +271,7 @@ class Looks:
                 given |= {"easeml_conn_id": "easeml_default", "deferrable": True, "poll_interval": 0.1}
                 given |= {"tenant": "lab", "source": f"csv:{study}.csv", "target": "y", "reason": "because"}
                 given |= {"until": 1e-9, "max_trials": 1, "studies": [study], "count": 1, "most": 5}
+                given |= {"at_least": 1, "devices": ["cpu"], "otherwise": ["cpu"]}
                 given |= {"response_timeout": timedelta(days=1), "answers": str(self.folder / "out-answers.csv")}
                 given |= {"inputs": [{"a": 1, "b": 2, "side": "east"}]}
                 given |= {"models": [{"study": study, "model_id": self.models[study]["better"]}], "chunk_size": 1}
