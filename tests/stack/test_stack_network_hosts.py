@@ -1,4 +1,4 @@
-"""Celery workers and referee on hosts with a network of their own: nothing works only because all is on loopback.
+"""Celery workers and referee on hosts with a network each: nothing works only because all is on loopback.
 
 Hosts are network namespaces that the test makes: a bridge joins them, and each has a loopback of its own. The thread of
 the test moves into one, the hub, and so do the threads and processes that it starts: the machine's network gets no
