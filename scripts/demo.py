@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from stack.launcher import Access
 
 WIDTH = 150
+USUAL = {"trials_per_round": 6}
+"""The same night on every machine: the DAG suggests more where there are more processors."""
 
 
 def run(access: Access, check: Callable[[], None], progress: Progress, conf: dict[str, Any]) -> Report:
@@ -48,7 +50,7 @@ def run(access: Access, check: Callable[[], None], progress: Progress, conf: dic
     store, rest = Store(access.worker_url), access.rest()
     register_missing(store, rest, progress, check)
     before = ended_trials(trials_of_all(store))
-    night = run_night(rest, progress, check, conf)
+    night = run_night(rest, progress, check, conf or USUAL)
     require_nothing_repeated(before, night.suggested, trials_of_all(store))
     if night.number == 1 and not conf and not any(release.promoted for release in night.released):
         message = "the first night promoted no model, though at least one should pass its gate honestly"
@@ -76,7 +78,7 @@ def where_to_look(report: Report, access: Access, stays: bool, console: Console,
 
 @click.command(help=__doc__)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; everything else goes to stderr.")
-@click.option("--trials-per-round", type=click.IntRange(1, 256), help="Instead of the DAG's own figure.")
+@click.option("--trials-per-round", type=click.IntRange(1, 256), help="Instead of six.")
 @click.option("--home", type=click.Path(path_type=Path), help="The state folder; .easeml of the repository by default.")
 @click.option("--executor", type=click.Choice(EXECUTORS), help="Where tasks run; celery: on separate hosts.")
 @click.option("--dags", type=click.Path(path_type=Path, exists=True), hidden=True, help="Another folder of DAGs.")
