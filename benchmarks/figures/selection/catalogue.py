@@ -8,7 +8,7 @@ from easeml_core.config import PUBLISHED
 from figures.pictures import Picture
 from figures.selection.losses import PriceFigure, Section
 from figures.selection.tables import CLASSIFIER, CLASSIFIER_UNIT, DEEPLEARNING, TABZILLA_18, TABZILLA_35, synthetic
-from figures.selection.trade_offs import ablation, bench, cost_error, devices, fairness
+from figures.selection.trade_offs import ablation, bench, come_and_go, cost_error, devices, fairness
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -92,6 +92,7 @@ FIGURES: Mapping[str, Callable[[Runner], str]] = {
     "synthetic": PriceFigure(SYNTHETIC, losses=("0.05", "0.02"), commands=2),
     "cold-start": PriceFigure(COLD_START, seeds=3),
     "devices": devices,
+    "come-and-go": come_and_go,
     "costs": PriceFigure(COSTS, seeds=3, losses=("0.02", "0.01"), against=None, commands=4),
     "cost-error": cost_error,
     "ablation": ablation((DEEPLEARNING, TABZILLA_18, TABZILLA_35), seeds=3),

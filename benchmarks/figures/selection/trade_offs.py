@@ -9,7 +9,7 @@ from figures.commands import Command, simulate
 from figures.markdown import NEVER, seeds_note, shown, spread, table, three
 from figures.pictures import embedded, with_plot
 from figures.selection.losses import price
-from figures.selection.tables import DEEPLEARNING, TABZILLA_18, TABZILLA_35
+from figures.selection.tables import CLASSIFIER, DEEPLEARNING, TABZILLA_18, TABZILLA_35
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -79,32 +79,66 @@ def _worth(answers: Sequence[Sequence[Mapping[str, Any]]], policy: str) -> str:
 
 # -- several devices ---------------------------------------------------------------------------------------------------
 
-DEVICES = (1, 4, 16)
+DEVICES = (1, 4, 16, 64)
 AT_ONCE = ("default", "default:believe=false", "mm-gp-ei", "hybrid", "clairvoyant")
+CROWDS: tuple[tuple[Source, dict[str, int]], ...] = (
+    (TABZILLA_18, {"served": 50, "until": 5}),
+    (TABZILLA_18, {"served": 104, "history": 0, "until": 3, "repeats": 3}),
+    (CLASSIFIER, {"served": 100, "until": 30, "repeats": 2}),
+)
+"""Tables, and how many of their tenants are served."""
+
 SPEED_UP_TO = "0.02"
 
 
 def devices(runner: Runner) -> str:
-    """How much sooner a loss is reached with several devices."""
-    found = {
-        number: runner.batches(TABZILLA_18, AT_ONCE, seeds=3, served=50, devices=number, until=5) for number in DEVICES
-    }
-    alone = found[1][1]
-    rows = []
-    for number, (_, answers) in found.items():
-        cells = [f"{number}"]
-        for policy in AT_ONCE:
-            shares = [
-                number * price(one, policy, SPEED_UP_TO) / price(many, policy, SPEED_UP_TO)
-                for one, many in zip(alone, answers, strict=True)
-            ]
-            cells.append(spread(shares))
-        rows.append(cells)
-    last_command, last = found[DEVICES[-1]]
-    header = ["devices", *(f"`{policy}`" for policy in AT_ONCE)]
+    """How much sooner a loss is reached with several devices, by table and number of tenants served."""
+    rows, commands = [], []
+    for source, options in CROWDS:
+        found = {n: runner.batches(source, AT_ONCE, seeds=3, devices=n, **options) for n in DEVICES}
+        alone = found[1][1]
+        commands.append(found[DEVICES[-1]][0])
+        for number, (_, answers) in list(found.items())[1:]:
+            cells = [source.title, str(options["served"]), str(number)]
+            for policy in AT_ONCE:
+                shares = [
+                    number * price(one, policy, SPEED_UP_TO) / price(many, policy, SPEED_UP_TO)
+                    for one, many in zip(alone, answers, strict=True)
+                ]
+                cells.append(spread(shares))
+            rows.append(cells)
+    header = ["table", "served", "devices", *(f"`{policy}`" for policy in AT_ONCE)]
     formula = "M x percent with one device / percent with M"
-    note = f"Speed-up to {SPEED_UP_TO.removeprefix('0')} = {formula}. {seeds_note(len(last))}".strip()
-    return f"{table(header, rows)}\n\n{shown([last_command], note)}"
+    note = f"Speed-up to {SPEED_UP_TO.removeprefix('0')} = {formula}. {seeds_note(len(alone))}".strip()
+    return f"{table(header, rows)}\n\n{shown(commands, note)}"
+
+
+COMING = ("default", "hybrid", "mm-gp-ei", "roundrobin")
+COURSES = {
+    "all stay": "--tenant-stays inf --device-stays inf",
+    "tenants come and go": "--tenant-stays 0.2 --tenant-away 0.2 --device-stays inf",
+    "tenants and devices come and go": "--tenant-stays 0.2 --tenant-away 0.2 --device-stays 0.2 --device-away 0.05",
+}
+"""What a row is called, and the options of the command."""
+
+
+def come_and_go(runner: Runner) -> str:
+    """Loss of the tenants present, where tenants and devices come and go."""
+    policies = " ".join(f"--policy {policy}" for policy in COMING)
+    many = f"{policies} --devices 1 --devices 16 --until 1 --repeats {min(5, runner.repeats)} --json"
+    rows, commands = [], []
+    for label, options in COURSES.items():
+        words = (*TABZILLA_18.words, *many.split(), *options.split())
+        commands.append(Command(words, script="benchmarks/at_scale/arrivals.py"))
+        found = runner.answer(commands[-1])["found"]
+        for devices in sorted({one["devices"] for one in found}):
+            here = {one["policy"]: one for one in found if one["devices"] == devices}
+            cells = [f"{100 * here[p]['loss']:.2f} ({100 * here[p]['loss_standard_error']:.2f})" for p in COMING]
+            lost = here["default"]["lost"] / max(1.0, here["default"]["trials"] + here["default"]["lost"])
+            rows.append([label, str(devices), *cells, f"{100 * lost:.0f}%"])
+    header = ["", "devices", *(f"`{policy}`" for policy in COMING), "trials lost with their device"]
+    note = "100 x the mean loss of the tenants present, averaged over 1 % of the compute; brackets: its standard error."
+    return f"{table(header, rows)}\n\n{shown(commands[-1:], note)}"
 
 
 # -- efficiency against fairness ---------------------------------------------------------------------------------------
