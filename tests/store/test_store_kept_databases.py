@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import subprocess
 import threading
@@ -197,3 +198,20 @@ def test_the_engine_of_a_store_is_handed_on_unless_a_test_listens_to_it(pool: An
 @pytest.mark.own_database
 def test_a_test_may_have_its_own(database: Any, databases: Any) -> None:
     assert databases._lent[database.name][1] is None
+
+
+def look(store: Store) -> None:
+    with store.begin() as tx:
+        tx.execute(text("SELECT 1"))
+
+
+@pytest.mark.own_database
+def test_a_store_that_is_forgotten_holds_no_connection_of_a_warm_database(server: Any, database: Any) -> None:
+    ours = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND usename = 'easeml_worker'"
+    with kept_databases.warm(server, [database.name]):
+        for _ in range(3):
+            look(Store(database.url("easeml_worker")))
+        gc.collect()
+        with closing(server.connect()) as opened, opened.cursor() as cursor:
+            cursor.execute(ours, [database.name])
+            assert cursor.fetchone() == (0,)

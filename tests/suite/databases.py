@@ -13,7 +13,8 @@ import io
 import itertools
 import os
 import threading
-from contextlib import suppress
+import weakref
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from sqlalchemy import Engine, create_engine, event
 from easeml_core.store import database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from easeml_core.store.server.server import Server
 
@@ -114,7 +115,8 @@ class Kept:
     is_open: bool = True
     pid: int = field(default_factory=os.getpid)
     idle: list[Warm] = field(default_factory=list)
-    lent: set[Warm] = field(default_factory=set)
+    lent: weakref.WeakSet[Warm] = field(default_factory=weakref.WeakSet)
+    keeps_engines: bool = True
     schema: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     """What tells that no definition has changed, by catalogue."""
     rows: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -249,6 +251,13 @@ class Kept:
             self.idle.append(given)
         return True
 
+    def close(self) -> None:
+        """Keep no connection any more."""
+        self.is_open = False
+        for connection in self.idle:
+            connection.end()
+        self.admin.close()
+
 
 def _signatures(tables: Iterable[str]) -> str:
     return " UNION ALL ".join(
@@ -279,9 +288,25 @@ def _connect(_dialect: Any, _record: Any, _given: Any, named: dict[str, Any]) ->
 def _create_engine(url: Any, **named: Any) -> Engine:
     """As SQLAlchemy's, for the stores of this process."""
     kept = _in_use.get(url.database or "")
-    if kept is None or os.getpid() != kept.pid:
+    if kept is None or not kept.keeps_engines or os.getpid() != kept.pid:
         return create_engine(url, **named)
     return kept.engine(url, named)
+
+
+@contextmanager
+def warm(server: Server, names: Iterable[str]) -> Iterator[None]:
+    """Let the stores of these databases, which are not kept, hand their connections on up to the end of the block.
+
+    Nothing here refers to a store that is forgotten instead of closed: its connection ends with it, as elsewhere.
+    """
+    made = [Kept(name, server.connect(database=name), keeps_engines=False) for name in names]
+    _in_use.update((kept.name, kept) for kept in made)
+    try:
+        yield
+    finally:
+        for kept in made:
+            del _in_use[kept.name]
+            kept.close()
 
 
 class Databases:
@@ -321,19 +346,13 @@ class Databases:
                 if not alive and kept.uses < USES and kept.reset():
                     self._free[template].append(kept)
                     return
-            self._close(kept)
+            kept.close()
         self.server.drop_database(name)
-
-    def _close(self, kept: Kept) -> None:
-        kept.is_open = False
-        for connection in kept.idle:
-            connection.end()
-        kept.admin.close()
 
     def forget(self, template: str) -> None:
         """Drop the copies of a template that goes."""
         for kept in self._free.pop(template, []):
-            self._close(kept)
+            kept.close()
             self.server.drop_database(kept.name)
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from alphabet import ALPHABET, Basis, Kind, Letter, letter_of
 from any_tenant import AnyTenant
+from databases import warm
 from developer import (
     VIEWERS,
     Sight,
@@ -166,15 +167,16 @@ def worlds(
     for world in made.values():
         world.live()
         freeze_times(world.lab)
-    looks = Looks(made, folder)
-    looks.at_events()
-    looks.at_pages("page", "GET", looks.studies)
-    looks.at_commands()
-    looks.at_pages("form", "POST", FEW)  # before the tasks, which change something in two worlds alone
-    with pytest.MonkeyPatch.context() as patch:
-        looks.at_tasks(patch)
-    looks.at_streams()
-    looks.at_commands(options=True)
+    with warm(quiet_server, [world.lab.name for world in made.values()]):  # each look would connect anew
+        looks = Looks(made, folder)
+        looks.at_events()
+        looks.at_pages("page", "GET", looks.studies)
+        looks.at_commands()
+        looks.at_pages("form", "POST", FEW)  # before the tasks, which change something in two worlds alone
+        with pytest.MonkeyPatch.context() as patch:
+            looks.at_tasks(patch)
+        looks.at_streams()
+        looks.at_commands(options=True)
     for name in ("ours", "same"):
         made[name].sights["afterwards"] = database_sights(made[name].lab, made[name].neutral)
     made["ours"].driven = looks.driven
