@@ -227,3 +227,19 @@ def test_a_server_that_cannot_be_is_refused(given: str, sender: str, words: str)
     with pytest.raises(ConfigError) as caught:
         MailServer.parse(given, sender)
     assert words in str(caught.value)
+
+
+def test_pauses_double_up_to_a_quarter_of_an_hour_and_begin_anew_after_a_success(monkeypatch: Any) -> None:
+    failed, waited = [1] * 10 + [0, 1], []
+    sender = MailSender(None, None)  # type: ignore[arg-type]  # neither is reached
+    monkeypatch.setattr(sender, "send_waiting", lambda stop: failed.pop(0))
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            waited.append(timeout)
+            if not failed:
+                self.set()
+            return self.is_set()
+
+    sender.run(Stop())
+    assert waited == [10, 20, 40, 80, 160, 320, 640, 900, 900, 900, 5, 10]
