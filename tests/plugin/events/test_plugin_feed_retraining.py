@@ -43,7 +43,7 @@ def test_new_pairs_retrain_their_study_and_no_other(make_study, connected, artif
 
     night = run()
     assert states(night, "refresh") == ["success"]
-    assert states(night, "train") == ["success"]
+    assert set(states(night, "train")) == {"success"}  # one for each slot of the live devices
     assert [entry.state for entry in list_feeds(store, study="fed")] == ["taken"]
     assert trials_of(store, "fed") == [(1, "SUCCEEDED"), (2, "SUCCEEDED")]
     assert trials_of(store, "left") == []  # though its candidate has never run
