@@ -86,15 +86,16 @@ ROWS = {
 
 
 def copy_of(ask: Ask, case: Case, places: dict[str, int]) -> str:
-    """The statement that inserts the changed copy."""
+    """The statement that inserts the changed copy: of the oldest row, since any other order changes by itself."""
     (name, *which), changes = case[0].split(), case[1]
     table = name if "." in name else f"work.{name}"
     columns = [c for (c,) in ask(_COLUMNS, table)]
     assert set(changes) <= set(columns), f"{table} has no {set(changes) - set(columns)}"
+    ((first,),) = ask(_STORED + "ORDER BY attnum LIMIT 1", table)
     values = ", ".join(changes.get(c, c).format(**places) for c in columns)
-    done = "state = 'SUCCEEDED' AND study_id = (SELECT min(id) FROM work.studies)"  # another study has one, too
-    condition = {"trials done": done}.get(case[0], ROWS[which[0]] if which else "true")
-    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table} WHERE {condition} LIMIT 1"
+    condition = {"trials done": "state = 'SUCCEEDED'"}.get(case[0], ROWS[which[0]] if which else "true")
+    source = f"{table} WHERE {condition} ORDER BY {first} LIMIT 1"
+    return f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {source}"
 
 
 def refused_by(ask: Ask, statement: str) -> str:
