@@ -153,3 +153,9 @@ def test_where_predictions_alone_decide_no_label_is_asked_for():
 def test_counts_that_do_not_fit_are_refused(counts):
     with pytest.raises(InvalidInputError, match="judged <= 10"):
         log_differing_p_value(*counts, Differing(10, 20), threshold=0.1, log_level=-3.0)
+
+
+@pytest.mark.parametrize(("count", "examples"), [(6, 5), (-1, 5), (0, 0)])
+def test_counts_that_cannot_be_are_refused(count, examples):
+    with pytest.raises(InvalidInputError, match="need examples >= 1 and count from 0 to that"):
+        Differing(count, examples)

@@ -152,6 +152,13 @@ def test_a_server_that_is_away_gets_its_mail_later(lab: Any, box: MailBox, caplo
     assert mail["Message-ID"].startswith("<easeml.1.")
 
 
+def test_two_senders_never_wait_for_each_other(lab: Any) -> None:
+    write(lab, "a@b.example", "c@d.example")
+    with lab.referee.begin() as one, lab.referee.begin() as other:
+        held = [mails.claim_mail(tx, skip=[]) for tx in (one, other)]
+        assert [mail and mail.recipient for mail in held] == ["a@b.example", "c@d.example"]
+
+
 def test_a_refused_recipient_keeps_no_other_mail_back(lab: Any, box: MailBox) -> None:
     box.refused = ["absent"]
     write(lab, "absent@b.example", "a@b.example")
