@@ -331,3 +331,11 @@ def test_a_file_in_the_cache_is_not_given_to_a_tenant_that_names_its_hash(tmp_pa
     with pytest.raises(ArtifactError, match="cannot be had"):
         read(garden)
     assert read(homes) == b"abc"
+
+
+def test_an_account_that_is_not_root_is_refused_before_any_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ArtifactError, match="root alone; run this as root"):
+        give_folder(ArtifactStore(tmp_path), tenant="garden", group=str(os.getgid()))
