@@ -156,3 +156,10 @@ def test_sizes_at_which_the_binomial_test_has_its_power(log_alpha, log_beta, fir
 def test_wrong_input_is_named(call, message):
     with pytest.raises(InvalidInputError, match=message):
         call()
+
+
+def test_at_minus_the_bound_every_decided_example_is_a_loss():
+    """A threshold equal to minus the bound can still be the truth; then the score is minus a binomial count."""
+    found = log_paired_p_value(-3, 10, threshold=-0.5, decided_bound=0.5)
+    assert found == pytest.approx(stats.binom.logcdf(3, 10, 0.5), rel=1e-9)
+    assert log_paired_p_value(-3, 10, threshold=-0.501, decided_bound=0.5) == -math.inf
