@@ -381,7 +381,7 @@ def fitted(results: Sequence[dict[str, Any]], at: Sequence[int]) -> list[Fit]:
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Lines of JSON, appended.")
 @click.option("--fit", type=click.Path(path_type=Path, exists=True), help="Fit the results of this file; run nothing.")
-@click.option("--at", multiple=True, type=int, default=(10**7, 10**8), show_default=True, help="Arms, with --fit.")
+@click.option("--at", multiple=True, type=int, default=(10**8,), show_default=True, help="Arms, with --fit.")
 def main(
     studies: tuple[int, ...],
     candidates: tuple[int, ...],
