@@ -120,6 +120,16 @@ def test_one_success_shows_that_a_share_is_above_zero():
     assert plan("n > 0 +/- 0.1", power=0.9).labels == math.ceil(math.log(0.1) / math.log(0.8))
 
 
+@pytest.mark.parametrize(
+    ("steps", "adaptivity", "level", "missed"),
+    [(4, "none", "0.025", "0.1"), (1100, "full", "e^-764.1", "0.1")],  # ln .1 - 1,099 ln 2 has no double
+)
+def test_a_size_says_for_which_level_and_which_miss_it_is(steps, adaptivity, level, missed):
+    found = plan("n > 0 +/- 0.1", reliability=0.9, steps=steps, adaptivity=adaptivity, power=0.9)
+    assert f"at level {level}; " in found.reasons[1]
+    assert f" is missed with probability {missed} at most" in found.reasons[1]
+
+
 @pytest.mark.parametrize("mode", ["fp-free", "fn-free"])
 @pytest.mark.parametrize(
     "source",
