@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +24,9 @@ import databases as kept_databases
 import property_sizes
 import pytest
 from any_tenant import AnyTenant
-from reaper import reaper
 
-from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.server.server import MAINTENANCE_DATABASE
-from easeml_core.store.server.throwaway import PREFIX, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -37,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.server.server import Server
 
-pytest_plugins = ["forked", "rewritten", "times", "warm_children"]
+pytest_plugins = ["forked", "prepared_server", "rewritten", "times", "warm_children"]
 property_sizes.register()
 kept_databases.install()
 
@@ -78,12 +75,12 @@ def pytest_unconfigure() -> None:
 
 
 ROOT = Path(__file__).resolve().parents[1]
-STACKS = ("tests/stack/", "tests/browser/")
+PAGES = "tests/browser/"
 LONG = (
-    *STACKS, "tests/services/observable/", "tests/plugin/", "tests/core/sandbox/", "tests/core/training/",
+    PAGES, "tests/services/observable/", "tests/stack/", "tests/plugin/", "tests/core/sandbox/", "tests/core/training/",
     "tests/store/server/", "tests/cli/operations/", "tests/services/", "tests/core/models/",
 )  # fmt: skip
-"""Folders whose files take longest."""
+"""Folders whose files take longest, the longest first."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -116,12 +113,11 @@ AIRFLOW = re.compile(r"\b(airflow_db|airflow_app|run_dag)\b")
 
 @functools.cache
 def group_of(file: str) -> str:
-    """What one process runs: a file; the stories of one stack after another; all pages in Chromium, which share a
-    stack; and all tests that run DAGs: Airflow's server takes each process five seconds to import and make.
+    """What one process runs: a file; all pages in Chromium, which share a stack; and all tests that run DAGs: Airflow's
+    server takes each process five seconds to import and make.
     """
-    for folder in STACKS:
-        if file.startswith(folder):
-            return folder
+    if file.startswith(PAGES):
+        return PAGES
     return "airflow" if AIRFLOW.search((ROOT / file).read_text(encoding="utf-8")) else file
 
 
@@ -159,18 +155,17 @@ class Database:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Where the browser is; without one a person's tests are skipped, and those of CI fail."""
-    found = shutil.which("chromium")
+    """Where the browser is; without one a person's tests are skipped, and those of CI fail.
+
+    The build that has no windows takes half the processor time: it draws none of its own pages.
+    """
+    found = shutil.which("chromium-headless-shell") or shutil.which("chromium")
     if found is None:
         told = "there is no chromium on this machine; `make browser` installs it"
         if os.environ.get("CI"):
             pytest.fail(told)
         pytest.skip(told)
     return found
-
-
-SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e16"
-"""The secret of the tests' installations, from which it follows which rows are sealed, and which are like others."""
 
 
 @contextmanager
@@ -195,19 +190,12 @@ def one_administrator(server: Server) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """A running server with roles and a migrated ``easeml`` database to copy from."""
-    with throwaway_server(autovacuum="off") as running:  # no plan depends on when a vacuum came by
-        reaper().removes(next(p for p in running.data.parents if p.name.startswith(PREFIX)))
-        running.ensure_installation()
-        owner = Store(running.url("easeml_owner", "easeml"))
-        schema.upgrade(owner)
-        owner.close()
-        with closing(running.connect(database="easeml")) as opened, opened.cursor() as cursor:
-            cursor.execute("UPDATE sealed.installation SET secret = %s", [SECRET])
-            opened.commit()
-        with one_administrator(running):
-            yield running
+    from prepared_server import installed_server  # a plugin, which is not to be imported before pytest does so
+
+    with installed_server(request.config) as running, one_administrator(running):
+        yield running
 
 
 @pytest.fixture(scope="session")
