@@ -77,6 +77,18 @@ COLUMNS = (
     "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_catalog.pg_attribute"
     " WHERE attrelid = %s AND attnum > 0 AND NOT attisdropped AND attgenerated = ''"
 )
+ANALYSED = {"pg_statistic", "pg_class"}
+"""Catalogues that change when a test lets the planner learn of its rows."""
+
+UNLEARN = (
+    "SELECT pg_clear_attribute_stats(nspname::text, relname::text, attname::text, stainherit)"
+    " FROM pg_catalog.pg_statistic JOIN pg_catalog.pg_class c ON c.oid = starelid"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace"
+    " JOIN pg_catalog.pg_attribute ON attrelid = starelid AND attnum = staattnum WHERE starelid >= 16384",
+    "SELECT pg_clear_relation_stats(nspname::text, relname::text) FROM pg_catalog.pg_class c"
+    " JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace"
+    " WHERE relkind = 'r' AND c.oid >= 16384 AND reltuples >= 0",
+)
 CONNECTED = (
     "SELECT pid FROM pg_stat_get_activity(NULL) WHERE datid ="
     " (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())"
@@ -172,7 +184,7 @@ class Kept:
         others = self._others()
         if others:
             self.ask(END, others)
-        if (others and self._others()) or self._signature("EXECUTE kept_schema") != self.schema:
+        if (others and self._others()) or not self._has_its_schema():
             return False
         changed = [table for table, *now in self.ask("EXECUTE kept_rows") if tuple(now) != self.seen[table]]
         tables = [(table, size) for _, table, size in self.ask("EXECUTE kept_tables") if size]
@@ -190,6 +202,16 @@ class Kept:
         if changed:
             self._see(self.ask(_signatures(changed)))
         return True
+
+    def _has_its_schema(self) -> bool:
+        """Whether no definition has changed; what the planner has learnt of rows is forgotten."""
+        now = self._signature("EXECUTE kept_schema")
+        changed = {name for name, told in now.items() if told != self.schema[name]}
+        if changed and changed <= ANALYSED:
+            for statement in UNLEARN:
+                self.ask(statement)
+            now = self._signature("EXECUTE kept_schema")
+        return now == self.schema
 
     def _others(self) -> list[int]:
         """Processes of connections that are not kept."""
