@@ -16,8 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ARGS ?=
 # Of the tests, for a machine of two cores: while one of them waits for a server or a child, the others compute.
 PROCESSES ?= 4
-# Of the journeys: one runs the stories of a stack, one the pages in Chromium, one the rest; so three stacks at a time.
-JOURNEY_PROCESSES ?= 3
+# Of the journeys: one runs the pages in Chromium, the others a story each; so up to four stacks at a time.
+JOURNEY_PROCESSES ?= 4
 DEMO_ARGS ?=
 # Of demo and up: celery for tasks on separate hosts; by default the LocalExecutor, or what runs already.
 EXECUTOR ?=
@@ -54,11 +54,14 @@ down: ## Stop it
 status: $(DEMO_STAMP) ## Say whether the stack runs, and where
 	@$(RUN) scripts/launch.py status || [ $$? -eq 3 ]  # 3: nothing runs, which is an answer, too
 
-browser: ## Install Debian's Chromium: tests/browser and the pictures of the pages are made with it
+browser: ## Install Debian's Chromium: tests/browser and the pictures of the pages are made with it, the tests in its build without windows
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && \
 	  { apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core || { apt-get update -qq && \
 	    apt-get install -qq -y --no-install-recommends chromium fonts-dejavu-core; }; }; } || { \
 	  echo "There is no chromium here. As root: apt-get install --no-install-recommends chromium"; exit 1; }
+	@command -v chromium-headless-shell >/dev/null || [ "$$(id -u)" != 0 ] || \
+	  apt-get install -qq -y --no-install-recommends chromium-headless-shell || \
+	  echo "There is no chromium-headless-shell for this system: the tests use chromium, which takes them longer."
 
 screenshots: $(STAMP) browser ## Take the pictures of docs/pictures/pages anew from what runs: make demo up screenshots
 	@$(RUN) scripts/screenshots.py

@@ -39,7 +39,7 @@ from easeml_core.store.tables import labels, studies, test_sets
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, StorageState
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests" / "browser")]
@@ -204,23 +204,38 @@ def browser(chromium: str) -> Iterator[Browser]:
         started.close()
 
 
+@pytest.fixture(scope="session")
+def logins() -> dict[str, StorageState]:
+    """What the browser keeps of each user who has logged in; the first file that asks does so."""
+    return {}
+
+
 @pytest.fixture(scope="module")
-def people(browser: Browser, installation: Installation) -> dict[str, BrowserContext]:
+def people(browser: Browser, installation: Installation, logins: dict[str, StorageState]) -> dict[str, BrowserContext]:
     """A browser's state for each user, who logged in through Airflow's own form."""
-    return {name: _logged_in(browser, installation, name) for name in USERS}
+    for name in USERS:
+        if name not in logins:
+            logins[name] = _logged_in(browser, installation, name)
+    return {name: _context(browser, logins[name]) for name in USERS}
 
 
-def _logged_in(browser: Browser, installation: Installation, name: str) -> BrowserContext:
-    context = browser.new_context(viewport=VIEWPORT, timezone_id=str(ZONE))
+def _context(browser: Browser, login: StorageState | None = None) -> BrowserContext:
+    context = browser.new_context(storage_state=login, viewport=VIEWPORT, timezone_id=str(ZONE))
     context.set_default_timeout(SECONDS * 1000)
+    return context
+
+
+def _logged_in(browser: Browser, installation: Installation, name: str) -> StorageState:
+    context = _context(browser)
     page = context.new_page()
     page.goto(installation.url)
     page.fill("input[name=username]", name)
     page.fill("input[name=password]", installation.stack.access.keys.passwords[name])
     page.keyboard.press("Enter")
     page.wait_for_url(f"{installation.url}/")
-    page.close()
-    return context
+    login = context.storage_state()
+    context.close()
+    return login
 
 
 @dataclass
@@ -261,9 +276,7 @@ def opened(
     contexts: list[BrowserContext] = []
 
     def open_page(name: str, path: str, *, before: Callable[[Page], Any] = lambda _page: None) -> Page:
-        login = people[name].storage_state()
-        contexts.append(browser.new_context(storage_state=login, viewport=VIEWPORT, timezone_id=str(ZONE)))
-        contexts[-1].set_default_timeout(SECONDS * 1000)
+        contexts.append(_context(browser, people[name].storage_state()))
         page: Page = contexts[-1].new_page()
         before(page)
         page.goto(f"{installation.url}/easeml{installation.path(path)}", wait_until="load")
