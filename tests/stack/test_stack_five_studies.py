@@ -1,7 +1,7 @@
 """Five studies from raw files to production on a whole stack: the DAG files of ``docs/examples/studies`` as they are.
 
-A table, a folder of images, series, numbers to predict, and training functions of one's own. Nobody does anything but
-put the files there and let the DAGs run.
+A table, a folder of images, series, numbers to predict, and training functions of one's own: by day the first and the
+last. Nobody does anything but put the files there and let the DAGs run.
 """
 
 import csv
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from demo_night.runs import await_dag, follow
 from PIL import Image
+from property_sizes import at_night
 from rich.console import Console
 from sklearn.datasets import load_digits
 from stack.launcher import Stack
@@ -115,10 +116,11 @@ def story(store, study):
 
 @pytest.mark.timeout(900)
 @pytest.mark.journey
-def test_five_studies_go_from_raw_files_to_production(stack):
+@pytest.mark.parametrize("studies", [("customers", "mail"), at_night(("digits", "machines", "flats"))], ids="+".join)
+def test_studies_go_from_raw_files_to_production(stack, studies):
     rest, store = stack.access.rest(), Store(stack.access.worker_url)
     runs = {}
-    for study in TENANTS:
+    for study in studies:
         await_dag(rest, study, stack.check)
         rest.pause(study, False)  # which begins no run by itself: their timetable never runs a night that is past
         runs[study] = rest.trigger(study)
@@ -130,16 +132,17 @@ def test_five_studies_go_from_raw_files_to_production(stack):
         logs = {place: rest.log(study, run_id, place[0], map_index=place[1])[-15:] for place in places}
         assert state == "success", (story(store, study), failed, logs)
     standing = {t.study: t.production_model_id for t in overview(store).tenants}
-    for study in TENANTS:
+    for study in studies:
         trials = study_details(store, study=study).trials
         made = [t.candidate for t in trials if t.model_id == standing[study] and t.state == "SUCCEEDED"]
         assert made, f"{study}: {standing[study]}\n{story(store, study)}"
         print(f"{study}: {made[0]} is in production")
-    mixed = study_details(store, study="mail").trials  # two functions and a kind of easeml, in one mapped task
-    ran = {t.candidate.partition("-")[0]: (t.state, t.executor) for t in mixed}
-    assert ran == {
-        "line": ("SUCCEEDED", "function:line"),
-        "tree": ("SUCCEEDED", "function:tree"),
-        "bayes": ("SUCCEEDED", "trainer:gaussian_naive_bayes"),
-    }
-    assert len(mixed) == 5
+    if "mail" in studies:
+        mixed = study_details(store, study="mail").trials  # two functions and a kind of easeml, in one mapped task
+        ran = {t.candidate.partition("-")[0]: (t.state, t.executor) for t in mixed}
+        assert ran == {
+            "line": ("SUCCEEDED", "function:line"),
+            "tree": ("SUCCEEDED", "function:tree"),
+            "bayes": ("SUCCEEDED", "trainer:gaussian_naive_bayes"),
+        }
+        assert len(mixed) == 5
