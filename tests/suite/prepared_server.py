@@ -28,7 +28,7 @@ SECRET = "5eed5eed-5eed-4eed-8eed-5eed5eed5e16"
 """The secret of the tests' installations, from which it follows which rows are sealed, and which are like others."""
 
 HOME = "home"
-SETTINGS = FAST_SETTINGS | {"autovacuum": "off"}
+SETTINGS = {**FAST_SETTINGS, "autovacuum": "off"}
 """No plan depends on when a vacuum came by."""
 
 _prepared = pytest.StashKey[Path]()
