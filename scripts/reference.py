@@ -1,4 +1,4 @@
-"""Make docs/reference anew from the code: commands, answers, operators, names, errors, rights, observables.
+"""Make docs/reference anew from the code: commands, answers, operators, names, errors, the database, observables.
 
 The pages are committed, so that they are read where nothing is installed; a test makes them again and compares.
 """
@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING
 import click
 from reference_pages import answers, openapi
 from reference_pages import code_pages as code
-from reference_pages.database_pages import alphabet_page, rights_page
+from reference_pages.database_pages import alphabet_page, functions_text, rights_page
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "reference"
 MADE = "<!-- Made by scripts/reference.py (make reference); do not edit. -->\n\n"
+
+SQL_MADE = "-- Made by scripts/reference.py (make reference); do not edit. Migrations change these functions.\n\n"
 
 
 def pages(opened: connection) -> dict[str, str]:
@@ -40,6 +42,7 @@ def pages(opened: connection) -> dict[str, str]:
     return {name: MADE + text for name, text in made.items()} | {
         "answers.json": answers.document(),
         "openapi.json": openapi.document(),
+        "functions.sql": SQL_MADE + functions_text(opened),
     }
 
 

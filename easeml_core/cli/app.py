@@ -25,7 +25,7 @@ from easeml_core import __version__
 from easeml_core.cli.candidates import candidate, program
 from easeml_core.cli.connection import role_remedy
 from easeml_core.cli.datasets import feed, refine, validation
-from easeml_core.cli.evidence import evidence, promotion
+from easeml_core.cli.devices import device
 from easeml_core.cli.gate import gate
 from easeml_core.cli.labels import labels
 from easeml_core.cli.meter import meter
@@ -34,6 +34,7 @@ from easeml_core.cli.operations.cache import cache
 from easeml_core.cli.operations.dags import dags
 from easeml_core.cli.operations.database import db
 from easeml_core.cli.operations.doctor import doctor
+from easeml_core.cli.operations.evidence import evidence, promotion
 from easeml_core.cli.operations.mlflow_sync import mlflow
 from easeml_core.cli.output import example, json_option, show_json
 from easeml_core.cli.referee import referee, service
@@ -45,7 +46,7 @@ from easeml_core.cli.selection.scheduler import scheduler
 from easeml_core.cli.selection.simulate import simulate
 from easeml_core.cli.studies import artifacts_group, study, tenant
 from easeml_core.cli.test_sets import ledger, test_set
-from easeml_core.cli.trials import device, explain, trial
+from easeml_core.cli.trials import explain, trial
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
 

@@ -17,7 +17,7 @@ import click
 from click.core import ParameterSource
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
-from easeml_core.cli.evidence import keys_option
+from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ConfigError

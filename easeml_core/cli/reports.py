@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store
-from easeml_core.cli.evidence import verify
+from easeml_core.cli.operations.evidence import verify
 from easeml_core.cli.output import example, json_option, plain, print_table, show_json, show_table
 from easeml_core.encoding import row_of
 

@@ -16,8 +16,8 @@ from easeml_core.cli.connection import (
     open_installation,
     open_store,
 )
-from easeml_core.cli.evidence import keys_option, open_notary
 from easeml_core.cli.operations.archive import confirm
+from easeml_core.cli.operations.evidence import keys_option, open_notary
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.cli.plan_options import settings_given, settings_options
 from easeml_core.config import GateConfig, JointConfig, MeterConfig

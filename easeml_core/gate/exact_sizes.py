@@ -1,4 +1,7 @@
-r"""Sizes for the exact tests that judge a condition (``evidence``), or for exact intervals.
+r"""Sizes for the exact tests that judge a condition (``clause_tests``), or for exact intervals.
+
+A condition becomes questions, levels and tests here; ``stats`` counts the examples of each test (``paired_sizes``,
+``sign_test_sizes``, ``bound_sizes``, ...).
 
 ``target="test"``: the promised answer has its level alpha whatever the size is. The size sees to the other side: a
 truth beyond the threshold by twice the tolerance is missed with probability at most beta, clause by clause. Under

@@ -1,7 +1,8 @@
 """The sentences of alerts and signals: what a signal says of the gap, what to do, and when two meters show drift.
 
-``overfitting_budget`` and ``drift`` decide whether there is an alert. A sentence has nothing but what its reader may
-know: signals, the boundaries that were used, and the settings of the study.
+``overfitting_budget`` decides whether the budget is exceeded. ``drift`` bounds the drift, and ``drift_alert`` tells it
+where the bound leaves no room for equal distributions. A sentence has nothing but what its reader may know: signals,
+the boundaries that were used, and the settings of the study.
 """
 
 from __future__ import annotations

@@ -138,7 +138,7 @@ def scheduler_for(
     """
     from easeml_core.selection.blas_threads import one_thread
     from easeml_core.selection.policies.default import DefaultScheduler
-    from easeml_core.selection.policies.literature import PublishedScheduler
+    from easeml_core.selection.policies.published import PublishedScheduler
     from easeml_core.selection.policies.user_scheduler import UserScheduler
 
     with one_thread():

@@ -1,6 +1,6 @@
-"""Real training jobs in child processes: data sources, trainers, limits, and models saved without pickle.
+"""Real training jobs in child processes: trainers, limits, checkpoints and devices.
 
-Who reads in order begins with ``sources`` (where rows come from), ``parts`` (who may see which rows), ``trainers``
-(what can be trained), ``supervisor`` (one job under limits) and ``predict`` (a stored model on given rows).
-What a result means for the next choice is not here: that is ``selection``.
+Begin with ``trainers`` (what can be trained), ``job`` (one training as data) and ``supervisor`` (one job under limits,
+in a process that runs ``child``). Rows come from ``data``; ``models`` stores and reads what was trained; ``selection``
+decides what a result means for the next choice.
 """

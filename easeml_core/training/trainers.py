@@ -1,4 +1,4 @@
-"""The table of what can be trained: kind -> trainer, with the rules of its parameters.
+"""Find the trainer of a kind, and check the parameters of a candidate by its rules.
 
 Standard library only, so that a form or a DAG may list the kinds at no cost. The rows are in ``trainer_table``, and the
 code of each family elsewhere, imported when a trainer fits.

@@ -1,4 +1,4 @@
-"""The pages of the reference on the database and on what developers can observe: rights, and the alphabet."""
+"""What the reference has of the database, and of what developers can observe: rights, functions, the alphabet."""
 
 from __future__ import annotations
 
@@ -39,6 +39,32 @@ def rights_page(opened: connection) -> str:
             for name, oid in ((name, oid) for where, name, oid in found if where == schema):
                 rows.append((f"`{name}`", *(_rights(cursor, role, schema, oid) for role in ROLES)))
             parts.append(f"## Schema {schema}\n\n" + table(("table", *(f"`{role}`" for role in ROLES)), rows))
+    return "\n\n".join(parts) + "\n"
+
+
+_FUNCTIONS = """
+SELECT p.oid, pg_get_functiondef(p.oid) FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname IN ('work', 'sealed') AND p.prokind IN ('f', 'p')
+ORDER BY n.nspname DESC, p.proname, pg_get_function_identity_arguments(p.oid)
+"""
+_CALLS = "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgfoid = %s AND NOT tgisinternal ORDER BY 1"
+
+
+def functions_text(opened: connection) -> str:
+    """The present text of every function of the schemas ``work`` and ``sealed``, with the triggers that call it.
+
+    A migration replaces a function, or a part of its text: no file of them shows what is in force.
+
+    Args:
+        opened: As for ``rights_page``.
+    """
+    with opened.cursor() as cursor:
+        cursor.execute(_FUNCTIONS)
+        parts = []
+        for oid, text in cursor.fetchall():
+            cursor.execute(_CALLS, [oid])
+            calls = "".join(f"-- {call}\n" for (call,) in cursor.fetchall())
+            parts.append(f"{calls}{text.rstrip()};")
     return "\n\n".join(parts) + "\n"
 
 

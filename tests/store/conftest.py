@@ -20,7 +20,6 @@ from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
 from easeml_core.store.rows import change
 from easeml_core.store.tables import (
     chain,
-    claims,
     datasets,
     labels,
     leases,
@@ -28,6 +27,7 @@ from easeml_core.store.tables import (
     outbox,
     promotions,
     pruning,
+    referee_claims,
     releases,
     requests,
     retries,
@@ -367,9 +367,9 @@ def world(
                 **ENTRY,
             )
         _refresh(tx, study, feed_id, filed[RequestKind.REFRESH])
-        referee = claims.add_referee(tx, lease_seconds=1e-3)
-        assert claims.take(tx, gate, referee)
-        assert claims.take_duty(tx, claims.EARLIER_MODELS, referee)
+        referee = referee_claims.add_referee(tx, lease_seconds=1e-3)
+        assert referee_claims.take(tx, gate, referee)
+        assert referee_claims.take_duty(tx, referee_claims.EARLIER_MODELS, referee)
         attempt = requests.note_attempt(tx, gate).number
         requests.put_off(tx, gate, attempt, bounded=True, reason="TrainingKilled", seconds=1e-3)
         model = models.get_model(tx, study.study_id, model_id).identity

@@ -11,7 +11,7 @@ from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError, StateE
 from easeml_core.services.test_sets.row_registry import OTHERS_WORDS, OWN_WORDS
 from easeml_core.store import archive
 from easeml_core.store.rows import change
-from easeml_core.store.tables import claims, decisions, leases, requests, studies, trials
+from easeml_core.store.tables import decisions, leases, referee_claims, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -193,7 +193,9 @@ def test_what_evidence_rests_on_or_the_referee_works_on_is_not_deleted(
         turn(database.worker, make_rows(), "delete")
     study = named(registered(database))
     with database.referee.begin() as tx:
-        assert claims.take(tx, requests.claim_request(tx) or 0, claims.add_referee(tx, lease_seconds=60))
+        assert referee_claims.take(
+            tx, requests.claim_request(tx) or 0, referee_claims.add_referee(tx, lease_seconds=60)
+        )
     with pytest.raises(StateError, match="the referee works on study flwoers right now"):
         turn(database.worker, study, "delete")
     with database.worker.begin() as holder:

@@ -12,7 +12,7 @@ from easeml_core import entities, limits
 from easeml_core.errors import StoreError
 from easeml_core.limits import Name, Range
 from easeml_core.models.formats import FORMATS
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,10 +100,10 @@ def test_numbers(allows: Callable[..., bool], constraint: str) -> None:
 def test_a_referee_may_have_the_shortest_and_the_longest_lease(database: Any, lease_seconds: float) -> None:
     for _ in range(20):  # two readings of the clock may be equal by chance
         with database.referee.begin() as tx:
-            referee = claims.add_referee(tx, lease_seconds=lease_seconds)
-            claims.beat(tx, referee, lease_seconds)
+            referee = referee_claims.add_referee(tx, lease_seconds=lease_seconds)
+            referee_claims.beat(tx, referee, lease_seconds)
     with pytest.raises(StoreError), database.referee.begin() as tx:
-        claims.add_referee(tx, lease_seconds=3600.001)
+        referee_claims.add_referee(tx, lease_seconds=3600.001)
 
 
 def test_open_trials_are_counted_in_32_bits(ask: Ask) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from easeml_core.cli.connection import HOME, artifacts_option, database_option, embedded_server
-from easeml_core.cli.evidence import keys_option
+from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, plain, print_table, reading, show_json
 from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_of

@@ -5,7 +5,7 @@ all tenants, with the round robin's position, the freeze detection and each tena
 trials one by one. A trial changes one tenant (and those that share its quota or its candidates), so the next arms of
 the other tenants, and their values, are cached between decisions.
 
-An acquisition is a number for each arm of a tenant; the arm with the largest runs first. ``literature.py`` chooses
+An acquisition is a number for each arm of a tenant; the arm with the largest runs first. ``published.py`` chooses
 the tenant, unless the policy compares all pairs. A ``Ranking`` holds the best two.
 
 Source: Li et al., Ease.ml (PVLDB 11(5), 2018), section 4.

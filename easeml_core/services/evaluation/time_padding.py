@@ -2,7 +2,8 @@
 
 A submitted model decides how long it runs, and it sees sealed inputs while it does. The exact tests of a decision take
 longer or shorter by the counts of right and wrong answers. Without padding a user who can see when the referee goes on
-could read information from the duration; with it, only which time of the grid it was.
+could read information from the duration; with it, only which time of the grid it was. When an answer leaves is decided
+by ``Timetable`` in ``services/referee/publishing.py``.
 """
 
 from __future__ import annotations

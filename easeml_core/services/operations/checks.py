@@ -14,7 +14,7 @@ from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import health
-from easeml_core.store.tables import claims, suggestion_requests
+from easeml_core.store.tables import referee_claims, suggestion_requests
 from easeml_core.store.tables.decisions import may_look, replaced_lately
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def check_referee(tx: Connection) -> Check:
     """Check that the referee answers its requests."""
     waiting = health.waiting_requests(tx)
     now = health.who_and_when(tx).now
-    life = claims.referee_life(tx)
+    life = referee_claims.referee_life(tx)
     if not life.alive and life.beat_seconds is not None:
         said = f"{referee_text(life.beat_seconds)}; nothing is sealed, judged or promoted until then"
         return Check("referee", "failed" if waiting else "warning", said, "trials train on meanwhile")

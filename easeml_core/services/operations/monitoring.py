@@ -26,7 +26,7 @@ from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import monitoring
 from easeml_core.store.queries.monitoring import TenantFigures
 from easeml_core.store.queries.overview import counted_studies
-from easeml_core.store.tables import claims, studies, suggestion_requests
+from easeml_core.store.tables import referee_claims, studies, suggestion_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,7 +155,7 @@ def installation_figures(store: Store) -> InstallationFigures:
     """
     assess_changes(store)
     with store.snapshot() as tx:
-        referees, schedulers = claims.referee_life(tx), suggestion_requests.scheduler_life(tx)
+        referees, schedulers = referee_claims.referee_life(tx), suggestion_requests.scheduler_life(tx)
         return InstallationFigures(
             tenants=_counted(tx) if is_tenant(tx) else monitoring.tenant_figures(tx),
             queues=monitoring.queue_figures(tx),

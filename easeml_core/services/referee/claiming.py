@@ -1,8 +1,8 @@
 """Choose the referee's next request, and hold what belongs to a request until it is decided.
 
-Which referee works on a request is in the database (``store/tables/claims.py``), from when an attempt begins until the
-request is decided, waits for something, or the referee's lease has ended. A request is passed over after a lock
-conflict, while its data are fetched or its models run, and until its decision may be written; ``_CLAIM`` in
+Which referee works on a request is in the database (``store/tables/referee_claims.py``), from when an attempt begins
+until the request is decided, waits for something, or the referee's lease has ended. A request is passed over after a
+lock conflict, while its data are fetched or its models run, and until its decision may be written; ``_CLAIM`` in
 ``store/tables/requests.py`` has the order of the others. This state is in memory; a referee that is killed leaves every
 request as it was, except for the attempts that are recorded in the database (ADR 0025).
 """
@@ -19,7 +19,7 @@ from easeml_core.errors import ConcurrentUpdateError, StoreError
 from easeml_core.services.evaluation.backoff import Patience, PutOffs, Turn
 from easeml_core.services.evaluation.sealed_runs import Preparation
 from easeml_core.store.database import notify
-from easeml_core.store.tables import claims, requests, sealed
+from easeml_core.store.tables import referee_claims, requests, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -156,7 +156,7 @@ class Claims:
         It is committed at once: an attempt that kills this process counts.
         """
         with self._store.begin() as tx:
-            if claims.take(tx, request_id, self._lease.number()):
+            if referee_claims.take(tx, request_id, self._lease.number()):
                 return requests.note_attempt(tx, request_id)
         return None
 
@@ -168,7 +168,7 @@ class Claims:
 
     def release(self, tx: Connection, request_id: int) -> None:
         """Let other referees have the request, once the transaction is committed."""
-        claims.let_go(tx, [request_id], self._lease.number())
+        referee_claims.let_go(tx, [request_id], self._lease.number())
 
     def _preparation(self, request_id: int) -> Preparation:
         if request_id not in self._prepared:

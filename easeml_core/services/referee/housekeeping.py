@@ -21,7 +21,7 @@ from easeml_core.services.test_sets.lifecycle import reevaluation_steps
 from easeml_core.store.artifacts import trash
 from easeml_core.store.artifacts.orphans import DAY_SECONDS, remove_orphans
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.tables import claims, promotions
+from easeml_core.store.tables import promotions, referee_claims
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ class Housekeeper:
         The duty stays with the referee that has taken it while that lives.
         """
         with self._store.begin() as tx:
-            if not claims.take_duty(tx, claims.EARLIER_MODELS, self._lease.number()):
+            if not referee_claims.take_duty(tx, referee_claims.EARLIER_MODELS, self._lease.number()):
                 return False
         ran = yield from self._run_one_model()
         ran = self._measure_one_anew() if ran is None else ran

@@ -16,13 +16,13 @@ from easeml_core.durations import span
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import counted
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.claims import Ahead, RefereeLife
+    from easeml_core.store.tables.referee_claims import Ahead, RefereeLife
 
 SHORT_SECONDS = 1.0
 """About how long a request takes for which no model runs. One place of each referee is for these alone."""
@@ -55,7 +55,7 @@ class QueuePlace:
 def place_of(store: Store, request_id: int) -> QueuePlace | None:
     """Return the place of a request; None where it has an answer, or is not there."""
     with store.begin(writes=False) as tx:
-        ahead, life = claims.queue_place(tx, request_id), claims.referee_life(tx)
+        ahead, life = referee_claims.queue_place(tx, request_id), referee_claims.referee_life(tx)
     return None if ahead is None else _place(request_id, ahead, life)
 
 
@@ -76,8 +76,8 @@ _CALLED = {
 def waiting_texts(store: Store, study_id: int) -> list[str]:
     """Describe the oldest requests of a study without an answer, each with its place; empty where none waits."""
     with store.begin(writes=False) as tx:
-        waiting = claims.waiting_of_study(tx, study_id, limit=MOST_SHOWN)
-        life = claims.referee_life(tx) if waiting else None
+        waiting = referee_claims.waiting_of_study(tx, study_id, limit=MOST_SHOWN)
+        life = referee_claims.referee_life(tx) if waiting else None
     return [
         f"The {_CALLED[one.kind]} (request {one.request_id}) waits for the referee: "
         f"{place_text(_place(one.request_id, one, life))}"
@@ -103,7 +103,7 @@ def estimate(ahead: Ahead, life: RefereeLife) -> float | None:
     Answers of gate and meter leave at the next time of the referee's grid.
 
     Example:
-        >>> from easeml_core.store.tables.claims import Ahead, RefereeLife
+        >>> from easeml_core.store.tables.referee_claims import Ahead, RefereeLife
         >>> life = RefereeLife(alive=1, workers=2, answer_seconds=60.0, beat_seconds=3.0)
         >>> estimate(Ahead(is_long=True, short_ahead=0, long_ahead=35), life)
         180.0
@@ -160,7 +160,7 @@ class Queue:
 def queue(store: Store) -> Queue:
     """Return the state of the queue."""
     with store.begin(writes=False) as tx:
-        return Queue(_no_referee(tx), frozenset(claims.studies_with_open_requests(tx)))
+        return Queue(_no_referee(tx), frozenset(referee_claims.studies_with_open_requests(tx)))
 
 
 def no_referee(store: Store) -> str:
@@ -170,14 +170,14 @@ def no_referee(store: Store) -> str:
 
 
 def _no_referee(tx: Connection) -> str:
-    life = claims.referee_life(tx)
+    life = referee_claims.referee_life(tx)
     return "" if life.alive or life.beat_seconds is None else referee_text(life.beat_seconds)
 
 
 def life_text(store: Store) -> str:
     """Say whether referees run, and what to do where none does."""
     with store.begin(writes=False) as tx:
-        life = claims.referee_life(tx)
+        life = referee_claims.referee_life(tx)
     if not life.alive:
         return referee_text(life.beat_seconds)
     return f"{_at_work(QueuePlace(0, 0, None, life.alive, life.workers, life.beat_seconds))}; wait longer or start more"

@@ -41,7 +41,7 @@ from easeml_core.services.referee.referee_mail import MailSender, MailServer
 from easeml_core.services.referee.workers import Place, Workers
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
-from easeml_core.store.tables import claims, outbox, requests, retries, sealed
+from easeml_core.store.tables import outbox, referee_claims, requests, retries, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -393,7 +393,7 @@ class Referee:
             left = (
                 outbox.seconds_to_next(tx, looked_ago=ago),
                 requests.seconds_to_next_try(tx, looked_ago=ago),
-                claims.seconds_to_next_end(tx, referee, looked_ago=ago),
+                referee_claims.seconds_to_next_end(tx, referee, looked_ago=ago),
             )
         now = self._clock()
         soon = [until - now for until in self._underway.next_looks()]

@@ -1,6 +1,6 @@
 """The lease of one referee's process: its claims are valid while it lives, and others take them when it does not.
 
-The lease is extended at a fixed interval, whatever the process works on (``store/tables/claims.py``).
+The lease is extended at a fixed interval, whatever the process works on (``store/tables/referee_claims.py``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ class RefereeLease:
         with self._guard:
             if self._number is None:
                 with self._store.begin() as tx:
-                    added = claims.add_referee(
+                    added = referee_claims.add_referee(
                         tx,
                         lease_seconds=self._seconds,
                         workers=self._workers,
@@ -88,7 +88,7 @@ class RefereeLease:
         try:
             number = self.number()
             with self._store.begin() as tx:
-                claims.beat(tx, number, seconds)
+                referee_claims.beat(tx, number, seconds)
             self._extended_at = time.monotonic() if seconds else None
         except Exception as error:  # it ends by itself, and the next extension comes soon
             logger.warning("the lease of this referee was not extended by %g s: %s", seconds, error)

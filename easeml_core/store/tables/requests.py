@@ -14,7 +14,7 @@ from easeml_core.store.database import CHANNEL, NOTIFY, REFEREE_CHANNEL, known_t
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import as_json, change, clean, record, records, row, rows, scalar
 from easeml_core.store.tables import studies
-from easeml_core.store.tables.claims import HELD_BY_OTHERS, UNDECIDED
+from easeml_core.store.tables.referee_claims import HELD_BY_OTHERS, UNDECIDED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import Model, SealedSetPurpose, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
 from easeml_core.store.rows import as_json, change, clean, records, row, rows, scalar
-from easeml_core.store.tables.claims import WORKED_ON
+from easeml_core.store.tables.referee_claims import WORKED_ON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -1,4 +1,7 @@
-"""What the pod of a training task asks for on Kubernetes: GPUs, memory, the nodes that have them."""
+"""What the pod of a training task asks for on Kubernetes: GPUs, memory, the nodes that have them.
+
+It is laid over the pod template in the values of the chart (``docs/examples/kubernetes/values.yaml``).
+"""
 
 from __future__ import annotations
 

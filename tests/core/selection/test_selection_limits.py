@@ -10,7 +10,7 @@ from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.policies.literature import PublishedScheduler
+from easeml_core.selection.policies.published import PublishedScheduler
 from easeml_core.selection.problem import Arms, Problem, Pull, Quota
 
 NAMES = ("a", "b", "c", "d")

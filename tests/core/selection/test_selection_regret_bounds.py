@@ -32,7 +32,7 @@ from scipy.stats import binom
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.policies.literature import choose
+from easeml_core.selection.policies.published import choose
 from easeml_core.selection.policies.standings import Standing, Standings
 from easeml_core.selection.problem import Arms
 from easeml_core.selection.surrogate.posterior import Belief, Posterior

@@ -21,8 +21,8 @@ from easeml_core.errors import InvalidInputError
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = (
-    *("answers.json", "commands.md", "database.md", "errors.md", "observable.md", "openapi.json", "operators.md"),
-    "python.md",
+    *("answers.json", "commands.md", "database.md", "errors.md", "functions.sql", "observable.md", "openapi.json"),
+    *("operators.md", "python.md"),
 )
 MOST_UNTYPED = 96
 """Public answers that are mappings still; the number only falls."""

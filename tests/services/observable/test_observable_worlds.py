@@ -44,7 +44,7 @@ from tasks import DRIVEN as DRIVEN_ARGUMENTS
 from undriven import UNDRIVEN
 
 from easeml_core.attestation import SigningKey
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -144,8 +144,8 @@ def quiet_server() -> Iterator[Any]:
 def same_referee() -> Iterator[None]:
     """A referee that has just said that it lives: when it last did so follows from the clock of its process alone."""
     with pytest.MonkeyPatch.context() as patch:
-        life = claims.RefereeLife(alive=1, workers=1, answer_seconds=0.0, beat_seconds=0.0)
-        patch.setattr(claims, "referee_life", lambda _: life)
+        life = referee_claims.RefereeLife(alive=1, workers=1, answer_seconds=0.0, beat_seconds=0.0)
+        patch.setattr(referee_claims, "referee_life", lambda _: life)
         yield
 
 

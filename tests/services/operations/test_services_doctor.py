@@ -35,7 +35,7 @@ from easeml_core.store.logins import map_login
 from easeml_core.store.queries import health
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change, scalar
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 from easeml_core.store.tables.suggestion_requests import note_beat
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ def test_a_referee_that_has_ended_is_reported_before_anything_is_late(
 ) -> None:
     make_study("cancer")
     with database.referee.begin() as tx:
-        claims.add_referee(tx, lease_seconds=60.0)
+        referee_claims.add_referee(tx, lease_seconds=60.0)
     if waits:
         with database.owner.begin() as tx:
             filed = "INSERT INTO work.requests (request_key, kind, study_id) SELECT 'k', 'seal', id FROM work.studies"

@@ -14,7 +14,7 @@ from easeml_core.services.operations.installation_health import KeptHealth, inst
 from easeml_core.services.referee.health_endpoint import health_of, loopback_endpoint
 from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.store.rows import change
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,13 +34,13 @@ def test_health_follows_database_schema_referee_and_disk(
         return found.status, found.ready
 
     with database.referee.begin() as tx:
-        referee = claims.add_referee(tx, lease_seconds=60.0)
+        referee = referee_claims.add_referee(tx, lease_seconds=60.0)
     assert status() == ("ok", True)
     with database.referee.begin() as tx:
-        claims.beat(tx, referee, 0.0)
+        referee_claims.beat(tx, referee, 0.0)
     assert status() == ("degraded", True)  # trials train on
     with database.referee.begin() as tx:
-        claims.beat(tx, referee, 60.0)
+        referee_claims.beat(tx, referee, 60.0)
     with monkeypatch.context() as patched:
         patched.setenv("EASEML_MIN_FREE", "100%")
         assert status() == ("degraded", True)

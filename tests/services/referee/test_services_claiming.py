@@ -62,8 +62,8 @@ class World:
         underway: Any = Underway(self.fetches, self.runs, judgements, self.computed)  # type: ignore[arg-type]
         store, lease = Store(), SimpleNamespace(number=lambda: 7)
         self.claims = Claims(store, None, underway, lease, most_put_offs=2)  # type: ignore[arg-type]
-        monkeypatch.setattr(claiming.claims, "take", lambda *_: self.is_free)
-        monkeypatch.setattr(claiming.claims, "let_go", lambda _, ids, __: self.released.extend(ids))
+        monkeypatch.setattr(claiming.referee_claims, "take", lambda *_: self.is_free)
+        monkeypatch.setattr(claiming.referee_claims, "let_go", lambda _, ids, __: self.released.extend(ids))
         monkeypatch.setattr(claiming, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(claiming.requests, "claim_request", self._claim)
         monkeypatch.setattr(claiming.requests, "undecided", self._undecided)

@@ -23,7 +23,7 @@ from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion, file_gate_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.store.tables import claims
+from easeml_core.store.tables import referee_claims
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -109,7 +109,7 @@ def test_a_request_belongs_to_one_referee_until_its_lease_has_ended(lab: Any, ru
         with lab.referee.begin() as tx:
             assert alive._claims.claim(tx, None, first=first) == other
     with lab.referee.begin() as tx:
-        claims.beat(tx, frozen._lease.number(), 0.0)
+        referee_claims.beat(tx, frozen._lease.number(), 0.0)
     with lab.referee.begin() as tx:
         assert alive._claims.claim(tx, None) == asked
     answered = list[int | None]()
@@ -127,7 +127,7 @@ def test_a_referee_that_stops_gives_its_requests_away_at_once(lab: Any) -> None:
     asked = file_gate(lab, "good", "full")
     stopped, alive = (Referee(lab.referee, lab.artifacts) for _ in range(2))
     with stopped._lease.kept(), lab.referee.begin() as tx:
-        assert claims.take(tx, asked, stopped._lease.number())
+        assert referee_claims.take(tx, asked, stopped._lease.number())
     with lab.referee.begin() as tx:
         assert alive._claims.claim(tx, None) == asked
 
@@ -136,7 +136,7 @@ def test_a_referee_that_runs_takes_up_the_requests_of_a_killed_one_when_its_leas
     asked = file_gate(lab, "good", "full")
     killed = Referee(lab.referee, lab.artifacts, lease_seconds=1.0)
     with lab.referee.begin() as tx:
-        assert claims.take(tx, asked, killed._lease.number())
+        assert referee_claims.take(tx, asked, killed._lease.number())
     with at_work(lab, poll_seconds=3600.0):  # the lease ends between two looks
         wait_for(lambda: answer_of(lab.worker, asked))
 

@@ -11,7 +11,7 @@ from easeml_core.services.referee.place_in_queue import QueuePlace, late_text, l
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
-from easeml_core.store.tables.claims import Ahead, RefereeLife
+from easeml_core.store.tables.referee_claims import Ahead, RefereeLife
 
 STUDIES = ("full", "first", "hidden")
 

@@ -14,7 +14,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import claims, outbox, requests, studies
+from easeml_core.store.tables import outbox, referee_claims, requests, studies
 from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
@@ -181,16 +181,16 @@ def served(database: Any, minutes: float = 0.0, **asked: Any) -> list[int]:
     """Claim, take and answer one request after the other as one worker would: the order in which they come."""
     order = list[int]()
     with database.referee.begin() as tx:
-        referee = claims.add_referee(tx, lease_seconds=60)
+        referee = referee_claims.add_referee(tx, lease_seconds=60)
     while True:
         with database.referee.begin() as tx:
             claimed = requests.claim_request(tx, referee=referee, aged_seconds=60 * minutes or 600.0, **asked)
             if claimed is None:
                 return order
-            assert claims.take(tx, claimed, referee)
+            assert referee_claims.take(tx, claimed, referee)
         with database.referee.begin() as tx:
             requests.add_answer(tx, claimed, refused=False, message="done")
-            claims.let_go(tx, [claimed], referee)
+            referee_claims.let_go(tx, [claimed], referee)
         order.append(claimed)
 
 

@@ -12,7 +12,7 @@ from easeml_core.config import GateConfig, set_config
 from easeml_core.entities import RequestKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, StoreError
 from easeml_core.store.rows import change, rows
-from easeml_core.store.tables import claims, requests, sealed, test_sets
+from easeml_core.store.tables import referee_claims, requests, sealed, test_sets
 from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
@@ -177,20 +177,20 @@ def test_no_model_is_unseen_while_a_living_referee_works_on_a_request_of_the_stu
     found = [world.model_id, world.study.baseline_id]
     assert unseen(True) == found
     with database.referee.begin() as tx:
-        referee = claims.add_referee(tx, lease_seconds=60)
+        referee = referee_claims.add_referee(tx, lease_seconds=60)
         asked = (
             "SELECT a.request_id FROM work.answers a JOIN work.requests r ON r.id = a.request_id WHERE study_id = :id"
         )
         decided = rows(tx, asked, id=world.study.study_id)[0].request_id
         wanted = {"kind": RequestKind.METER, "study_id": world.study.study_id, "model_id": world.model_id}
         open_one = requests.file_request(tx, arguments={}, request_key="open", **wanted)
-        assert claims.take(tx, decided, referee)
+        assert referee_claims.take(tx, decided, referee)
     assert unseen(True) == found
     with database.referee.begin() as tx:
-        assert claims.take(tx, open_one, referee)
+        assert referee_claims.take(tx, open_one, referee)
     assert (unseen(True), unseen(False)) == ([], found)
     with database.referee.begin() as tx:
-        claims.beat(tx, referee, 0.0)
+        referee_claims.beat(tx, referee, 0.0)
     assert unseen(True) == found
 
 

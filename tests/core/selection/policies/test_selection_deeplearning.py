@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.policies.literature import PublishedScheduler
+from easeml_core.selection.policies.published import PublishedScheduler
 from easeml_core.selection.problem import Arms, Past, Problem
 
 NETWORKS = ("NIN", "GoogLeNet", "ResNet-50", "AlexNet", "BN-AlexNet", "ResNet-18", "VGG-16", "SqueezeNet")

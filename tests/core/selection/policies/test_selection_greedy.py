@@ -14,7 +14,7 @@ from property_sizes import examples
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.expected_improvement import Freeze, candidate_set
-from easeml_core.selection.policies.literature import choose
+from easeml_core.selection.policies.published import choose
 from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.surrogate.posterior import Belief, Posterior
 

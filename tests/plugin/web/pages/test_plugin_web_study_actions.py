@@ -28,7 +28,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import cancel_trial, claim, record_failure
 from easeml_core.store.database import CHANNEL
-from easeml_core.store.tables import claims, leases, models, requests, studies, trials
+from easeml_core.store.tables import leases, models, referee_claims, requests, studies, trials
 
 HOSTILE = '<script>alert("1")</script>'
 KINDS = ("nearest_centroid", "gaussian_naive_bayes", "decision_tree", "logistic_regression")
@@ -165,7 +165,7 @@ def test_who_waits_sees_the_place_in_the_queue_and_whether_a_referee_runs(
     assert "Trials train on" not in words
     with database.referee.begin() as tx:
         for (referee,) in tx.exec_driver_sql("SELECT id FROM sealed.referees").all():
-            claims.beat(tx, referee, 0.0)
+            referee_claims.beat(tx, referee, 0.0)
     assert "Trials train on, and all requests stay filed: no referee runs since " in (words := page())
     assert f"{waits}; no referee runs since " in words
 

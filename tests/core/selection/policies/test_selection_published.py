@@ -16,7 +16,7 @@ from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.policies.expected_improvement import expected_improvement
-from easeml_core.selection.policies.literature import PUBLISHED_POLICIES, PublishedScheduler, choose
+from easeml_core.selection.policies.published import PUBLISHED_POLICIES, PublishedScheduler, choose
 from easeml_core.selection.policies.standings import ACQUISITIONS, MARGIN
 from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
