@@ -65,16 +65,17 @@ EXECUTOR = Executor("trainer:decision_tree", KEY)
 MEAN_SECONDS, LEAST_SECONDS = 3600.0, 900.0
 """Simulated seconds of a trial, on average over all candidates before the shortest are made longer, and at least."""
 
-CHANGE_EVERY = 25
-"""Ends of trials between two changes: a study pauses or goes on, a device falls away or comes back."""
-
 THREADS, SAMPLE_SECONDS = 4, 0.02
 FITTED = ("cold_seconds", "resident_mb", "decision_milliseconds", "filled_mb")
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """What is simulated: studies of one tenant each, candidates and finished trials of each, devices, ends."""
+    """What is simulated: studies of one tenant each, candidates and finished trials of each, devices, ends.
+
+    Attributes:
+        change_every: Ends between two changes: a study pauses or goes on, a device falls away or comes back.
+    """
 
     studies: int
     candidates: int
@@ -82,6 +83,7 @@ class Size:
     observations: int
     ends: int
     seed: int
+    change_every: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +248,7 @@ def simulate(database: str, size: Size, costs: np.ndarray, names: Sequence[str])
     with Messages(database) as heard:
         for number in range(1, size.ends + 1):
             world.step()
-            if number % CHANGE_EVERY == 0:
+            if number % size.change_every == 0:
                 world.change(f"{KEY}-{int(rng.integers(size.studies))}")
     with store.begin() as tx:
         grown, log = _bytes(tx) - before[0], _log_position(tx) - before[1]
@@ -378,6 +380,7 @@ def fitted(results: Sequence[dict[str, Any]], at: Sequence[int]) -> list[Fit]:
 @click.option("--devices", multiple=True, type=int, default=(100,), show_default=True)
 @click.option("--observations", default=10, show_default=True, help="Finished trials of each study.")
 @click.option("--ends", default=1500, show_default=True, help="Trials that end in the simulation.")
+@click.option("--change-every", default=25, show_default=True, help="Ends between two changes of studies and devices.")
 @click.option("--seed", default=0, show_default=True, help="Of everything random.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Lines of JSON, appended.")
 @click.option("--fit", type=click.Path(path_type=Path, exists=True), help="Fit the results of this file; run nothing.")
@@ -388,6 +391,7 @@ def main(
     devices: tuple[int, ...],
     observations: int,
     ends: int,
+    change_every: int,
     seed: int,
     results: Path,
     fit: Path | None,
@@ -402,7 +406,8 @@ def main(
     for number in studies:
         for arms in candidates:
             for count in devices:
-                line = json.dumps(asdict(measure(Size(number, arms, count, observations, ends, seed))))
+                size = Size(number, arms, count, observations, ends, seed, change_every)
+                line = json.dumps(asdict(measure(size)))
                 click.echo(line)
                 with results.open("a", encoding="utf-8") as file:
                     file.write(line + "\n")
