@@ -1,6 +1,7 @@
 """Which row goes into which part: at random, by whole groups, or by time. Parts never share a row.
 
-The sealed parts come first in every way: what is asked for them is what the guarantees of gate and meter need.
+The sealed parts come first in every way: what is asked for them is what the guarantees of gate and meter need. How many
+rows each part gets is decided in ``services/registration/sealing.py`` (``part_sizes``).
 """
 
 from __future__ import annotations

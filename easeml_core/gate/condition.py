@@ -2,12 +2,11 @@ r"""Reads the source of a condition, such as ``n - o > 0.02 +/- 0.01 /\ d < 0.1 
 
 Recursive descent: one function per rule of the grammar, the rule in its docstring (in EBNF: braces repeat, brackets
 are optional, a full stop ends a rule). The language is that of Renggli et al. (MLSys 2019), section 3, with constants
-on both sides of ``*``. What a condition means is decided in ``planner`` and ``decision``. Standard library only, so
-that a DAG file may check its condition while it is being parsed.
+on both sides of ``*``. ``clauses`` has the normal form of what was read, ``questions`` says what a clause asks, and
+``clause_tests`` tests it. Standard library only, so that a DAG file may check its condition while it is being parsed.
 
-Cuts the source of a condition into tokens: a table of named patterns and a cursor that knows where it is.
-
-In the manner of the ``packaging`` library. Standard library only, since DAG files are read with it.
+The source is cut into tokens by a table of named patterns, and a cursor knows where it is, as in the ``packaging``
+library.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Ranges of overfitting and the signal of a gap, compared exactly.
 
 The ranges are half open, so a gap that lies on a boundary has one right answer, and floats lose it: ``.3 - .2 < .1``.
-Numbers are therefore compared as the fractions that the user meant.
+Numbers are therefore compared as the fractions that the user meant. The boundaries of a study are its setting
+``MeterConfig.ranges``.
 
-Figures for sentences, rounded to the side on which the sentence stays true; all as the decimals that floats show.
+Figures for sentences are rounded to the side on which the sentence stays true; all as the decimals that floats show.
 """
 
 from __future__ import annotations

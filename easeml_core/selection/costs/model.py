@@ -1,6 +1,6 @@
 """What a fitted cost model says: predicted seconds, how sure they are, and one tenant's effect as its trials end.
 
-How it is fitted is in ``learn.py`` and ``fit.py``.
+How it is fitted is in ``learn.py`` and ``fit.py``; the latter has what is assumed before any result (``PRIOR``).
 """
 
 from __future__ import annotations
