@@ -261,6 +261,10 @@ def helping() -> Iterator[None]:
         _helping.reset(token)
 
 
+_SNAPSHOT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+"""What ``BEGIN`` states, without a separate statement."""
+
+
 class Store:
     """The database of one installation, seen through one role.
 
@@ -338,12 +342,13 @@ class Store:
         return self._url.set(username=role, password=password).render_as_string(hide_password=False)
 
     @contextlib.contextmanager
-    def begin(self, *, check_schema: bool = True, writes: bool = True) -> Iterator[Connection]:
+    def begin(self, *, check_schema: bool = True, writes: bool = True, snapshot: bool = False) -> Iterator[Connection]:
         """One transaction: committed at the end of the block, rolled back on any error.
 
         Args:
             check_schema: Whether to look once whether the schema is the one of this code.
             writes: Whether anything may be changed; then the database receives the actor.
+            snapshot: As of the method ``snapshot``.
 
         Raises:
             StoreUnavailableError: The database cannot be reached.
@@ -354,7 +359,8 @@ class Store:
             StoreError: Any other refusal of the database; the driver's error is its cause.
         """
         try:
-            with self._pool().begin() as tx:
+            options = _SNAPSHOT if snapshot else {}
+            with self._pool().connect().execution_options(**options) as tx, tx.begin():
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
@@ -373,15 +379,9 @@ class Store:
             message = "text may hold neither the character NUL nor half of one (a lone surrogate); leave it out"
             raise InvalidInputError(message) from error
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> contextlib.AbstractContextManager[Connection]:
         """One transaction that writes nothing and sees all tables as of its first query; errors as of ``begin``."""
-        if not self._checked:
-            with self.begin():
-                pass  # the schema is checked before the transaction's kind is set
-        with self.begin(writes=False) as tx:
-            tx.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            yield tx
+        return self.begin(writes=False, snapshot=True)
 
     def close(self) -> None:
         """Give back every connection."""

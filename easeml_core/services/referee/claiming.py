@@ -110,8 +110,8 @@ class Claims:
     ) -> int | None:
         """Return the next request, locked until the transaction ends; None when there is none.
 
-        State of requests that another referee has decided is dropped. The other arguments are those of
-        ``requests.claim_request``.
+        Another referee may have decided it in this moment: ``begin`` looks again. State of requests that another
+        referee has decided is dropped. The other arguments are those of ``requests.claim_request``.
         """
         with self._guard:  # first: what a thread hands over is under way before the thread lets it go
             busy = set(self._busy)
@@ -134,7 +134,7 @@ class Claims:
 
         Returns:
             The results of its runs, and how many earlier attempts have ended with the referee's process. None where
-            another thread or referee has come first.
+            another thread or referee has come first, or has decided it.
         """
         assert turn.request_id is not None
         with self._guard:
@@ -151,7 +151,7 @@ class Claims:
         return ready, attempt.lost
 
     def resume(self, request_id: int) -> Attempt | None:
-        """Claim a request in the database, and record the attempt; None where another referee has it.
+        """Claim a request in the database, and record the attempt; None where another referee has it or has decided it.
 
         It is committed at once: an attempt that kills this process counts.
         """

@@ -78,12 +78,9 @@ class Prerequisites:
 
     def _run_in_turn(self, missing: NotRunError, ready: Preparation, request_id: int) -> Generator[None, None, None]:
         """Make a request's runs when their turn has come: from then on a killed process counts against it."""
-        with self._store.begin() as tx:
-            if not requests.undecided(tx, [request_id]):
-                return  # another referee has decided it meanwhile
         attempt = self._claims.resume(request_id)
         if attempt is None:
-            return  # another referee makes them
+            return  # another referee makes them, or has decided it meanwhile
         turn = Turn(request_id, attempt.number)
         try:
             yield from ready.steps(missing)

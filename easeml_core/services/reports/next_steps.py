@@ -19,14 +19,18 @@ from easeml_core.meter.validation_set import ValidationState, ValidationUse
 from easeml_core.meter.validation_set import validation_report as report_on
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.reports.recommendations import Severity, Step, StepKind, page_of, steps_of, to_run
-from easeml_core.services.selection.executors import function_sentence, waiting_sentences
+from easeml_core.services.reports.waiting_candidates import (
+    StudyWaits,
+    function_sentence,
+    studies_with_waits,
+    waits_of_studies,
+)
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments, overview
 from easeml_core.store.queries.assessments import KindOfNeed
 from easeml_core.store.tables import releases, studies, validation_sets
-from easeml_core.store.tables.retries import waiting_for_functions
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -35,8 +39,8 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import Promise, StudySummary
+    from easeml_core.store.queries.waiting_candidates import CandidateWait
     from easeml_core.store.tables.releases import Alert
-    from easeml_core.store.tables.retries import WaitingFunction
 
 MOST_IN_DETAIL = 50
 """Largest number of studies whose last promise and validation set are read, too: some queries each."""
@@ -117,19 +121,17 @@ def steps_of_all(tx: Connection, entries: Sequence[StudySummary], *, in_detail: 
     detailed = in_detail and len(entries) <= MOST_IN_DETAIL
     promises = overview.promises(tx, [e.study for e in entries]) if detailed else {}
     price = current_config(tx).price_per_second if promises else 0.0
-    waiting = waiting_sentences(tx, [e.study for e in entries])
-    functions: dict[str, list[WaitingFunction]] = {}
-    for wait in waiting_for_functions(tx, names=[e.study for e in entries if to_run(e) > 0]):
-        functions.setdefault(wait.study, []).append(wait)
+    waits = waits_of_studies(tx, [e.study for e in entries])
     found: list[NextStep] = []
     for entry in entries:
         steps = [_with_alert(step, alerts.get(entry.study, {})) for step in steps_of(entry)]
-        steps = [_with_functions(step, entry, functions.get(entry.study, [])) for step in steps]
+        waiting = waits.get(entry.study, StudyWaits())
+        steps = [_with_functions(step, entry, waiting.functions if to_run(entry) > 0 else []) for step in steps]
         if detailed:
             promise = promises.get(entry.study)
             steps = [_with_promise(step, promise, price) for step in steps] + _validation(tx, entry)
-        if entry.study in waiting:
-            steps.append(_waiting(entry, waiting[entry.study]))
+        if sentences := waiting.need_a_person():
+            steps.append(_waiting(entry, sentences))
         found += [NextStep(study=entry.study, tenant=entry.tenant, **row_of(step)) for step in steps]
     return sorted(found, key=_place)
 
@@ -160,9 +162,7 @@ def of_all(step: NextStep, number: int) -> NextStep:
 def kinds_of_needs(tx: Connection, names: Collection[str] | None) -> list[KindOfNeed]:
     """Return what these studies, or all, need a person for, worst first; of kept rows that are up to date."""
     found = assessments.kinds_of_needs(tx, names)
-    waiting = waiting_sentences(tx, names)
-    if waiting:
-        every = sorted(waiting)
+    if every := studies_with_waits(tx, names):
         kind = (str(StepKind.IMPLEMENTATION), str(Severity.WARN), len(every), None, _WAITING)
         found.append(KindOfNeed(*kind, names=every[: assessments.NAMED], oldest=every[0]))
     return sorted(found, key=lambda k: (_WORST[Severity(k.severity)], _ORDER[StepKind(k.kind)]))
@@ -242,7 +242,7 @@ def _with_promise(step: Step, promise: Promise | None, price: float) -> Step:
     return replace(step, why=f"{step.why}; {words}")
 
 
-def _with_functions(step: Step, entry: StudySummary, waits: Sequence[WaitingFunction]) -> Step:
+def _with_functions(step: Step, entry: StudySummary, waits: Sequence[CandidateWait]) -> Step:
     """Say which candidates wait for tasks with their functions, and advise a device only where it can run one."""
     if not waits or step.kind is not StepKind.COMPUTE or not step.command.startswith("easeml device run"):
         return step

@@ -13,7 +13,7 @@ from easeml_core.services.meter.results import ShownReading, shown_reading
 from easeml_core.services.reports.assessments import assess_changes, totals_of_all
 from easeml_core.services.reports.next_steps import count_of, kinds_of_needs, names_in_full, of_all, steps_of_all
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind, assess, steps_of
-from easeml_core.services.selection.executors import all_waits
+from easeml_core.services.reports.waiting_candidates import waits_of
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments
@@ -292,7 +292,7 @@ def study_details(store: Store, *, study: str, team: int | None = None) -> Study
             sealed_sets=releases.public_test_sets(tx, found.id),
             meter=_meter(releases.newest_reading(tx, found.id, team=team)),
             alerts=[a.message for a in releases.list_alerts(tx, found.id, open_only=True, team=team)],
-            waiting=all_waits(tx, study),
+            waiting=waits_of(tx, study),
         )
 
 

@@ -16,8 +16,8 @@ from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.reports.assessments import assess_changes, totals_of_all
 from easeml_core.services.reports.recommendations import assess
+from easeml_core.services.reports.waiting_candidates import waits_of
 from easeml_core.services.selection.beliefs import beliefs
-from easeml_core.services.selection.executors import all_waits
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.studies.columns import require_one_answer
 from easeml_core.store.queries import compute, overview
@@ -129,7 +129,7 @@ def study_report(
             data=study_queries.data_facts(tx, found.id),
             candidates=studies.list_candidates(tx, found.id),
             alerts=releases.list_alerts(tx, found.id, open_only=True) if facts.open_alerts else [],
-            waiting=all_waits(tx, study) if is_active else [],
+            waiting=waits_of(tx, study) if is_active else [],
             believed=believed,
             policy=config.policy,
             price_per_second=config.price_per_second,

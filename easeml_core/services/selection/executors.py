@@ -2,8 +2,7 @@
 
 A candidate names its implementation (``entities.implementation_of``). A worker that lacks it gives the trial back, and
 the store refuses a claim that states another one (``work.trials_executor_fkey``). Callers state what they can execute
-(``retries.note_offer``); ``waiting_sentences`` reports candidates that no caller can execute, and trials that
-wait for a repair of their task.
+(``retries.note_offer``); ``reports/waiting_candidates.py`` reports candidates that no caller can execute.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ import hashlib
 import inspect
 import textwrap
 from dataclasses import dataclass, field
-from datetime import UTC
 from functools import lru_cache
 from importlib import metadata
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.entities import Executor, implementation_of, implementation_text
-from easeml_core.errors import InvalidInputError, counted
-from easeml_core.store.tables import retries
+from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -28,19 +25,11 @@ if TYPE_CHECKING:
     from easeml_core.entities import Trial
 
     Function = Callable[..., Any]
-    from collections.abc import Collection
-
-    from sqlalchemy import Connection
-
-    from easeml_core.store.tables.retries import WaitingFunction
-
 
 _DISTRIBUTION = "easeml-airflow"
 _FUTURE_FLAGS = 0xFFF0000
 """Flags of a code object that ``from __future__`` sets, which its source text alone does not tell."""
 _LONGEST = 300
-_FEW = 3
-"""Candidates that a sentence names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,53 +168,3 @@ def _shape(code: CodeType) -> tuple[Any, ...]:
         for c in code.co_consts
     )
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars
-
-
-def waiting_sentences(tx: Connection, names: Collection[str] | None) -> dict[str, list[str]]:
-    """Return, by study, sentences about candidates that wait for an implementation or for a repair of their task.
-
-    Args:
-        tx: Any role.
-        names: Of these studies only; None for all.
-    """
-    found: dict[str, list[str]] = {}
-    missing = retries.waiting_for_implementation(tx, names=names)
-    owners = {w.study for w in missing if w.implementation.startswith("function:")}
-    functions = retries.waiting_for_functions(tx, names=owners) if owners else []
-    told = {(w.study, w.implementation): function_sentence(w) for w in functions}
-    for waiting in missing:
-        if sentence := told.get((waiting.study, waiting.implementation)):
-            found.setdefault(waiting.study, []).append(sentence)
-            continue
-        count, named = counted(waiting.candidates, "candidate"), implementation_text(waiting.implementation)
-        verb = "waits" if waiting.candidates == 1 else "wait"
-        found.setdefault(waiting.study, []).append(
-            f"{count} {verb} for an implementation: no DAG or device that asks has {named}"
-        )
-    for failed in retries.task_failures(tx, names=names):
-        count = counted(len(failed.trials), "candidate")
-        verb = "waits" if len(failed.trials) == 1 else "wait"
-        found.setdefault(failed.study, []).append(
-            f"{count} {verb} since their task failed: repair it, then `easeml trial retry {failed.trials[0]}`"
-        )
-    return found
-
-
-def all_waits(tx: Connection, study: str) -> list[str]:
-    """Return the sentences of ``waiting_sentences``, and those about functions that no task has executed yet."""
-    functions = [function_sentence(waiting) for waiting in retries.waiting_for_functions(tx, names=[study])]
-    return list(dict.fromkeys([*waiting_sentences(tx, [study]).get(study, []), *functions]))
-
-
-def function_sentence(waiting: WaitingFunction) -> str:
-    """Return which candidates wait for a training function, when a task with it last asked, and what to do."""
-    named, names = waiting.implementation.partition(":")[2], waiting.candidates
-    listed = ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW:,} more" if len(names) > _FEW else "")
-    who = f"candidate {listed} waits" if len(names) == 1 else f"candidates {listed} wait"
-    asked = waiting.asked_at
-    last = "none has asked yet" if asked is None else f"one last asked on {asked.astimezone(UTC):%Y-%m-%d at %H:%M} UTC"
-    return (
-        f"{who} for a task that executes function {named!r} ({last}; `easeml device run` cannot): map "
-        f"`TrainTrialOperator(functions=[{named}])` or the @trial function over the trials, or "
-        f"`easeml candidate withdraw {waiting.study} {names[0]} --why 'renamed'`"
-    )

@@ -104,7 +104,7 @@ class Suggestions:
 
 
 OFFER_EVERY = timedelta(minutes=1)
-"""How often a process records that it asks for trials; ``retries.ASKED_WITHIN`` is 10,000 times as long."""
+"""How often a process records that it asks for trials; ``queries/waiting_candidates.py`` counts it for a week."""
 
 TRIES_AHEAD = 2
 """How often a decision gives the lock back to load everything, or to learn anew, without it; either takes seconds, and

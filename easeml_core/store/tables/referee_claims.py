@@ -179,41 +179,41 @@ def seconds_to_next_end(tx: Connection, referee: int, *, looked_ago: float) -> f
     return None if found is None else float(found)
 
 
+# A claim is new, was given up, is the referee's own, or is one whose referee's lease has ended.
+_UNLESS_HELD = """
+DO UPDATE SET referee_id = :referee, claimed_at = clock_timestamp()
+WHERE c.referee_id IS NULL OR c.referee_id = :referee
+OR NOT EXISTS (SELECT 1 FROM sealed.referees f WHERE f.id = c.referee_id AND f.until > clock_timestamp())
+"""
+_TAKE_DUTY = f"""
+INSERT INTO sealed.claims AS c (duty, referee_id) VALUES (:duty, :referee)
+ON CONFLICT ON CONSTRAINT claims_duty_key {_UNLESS_HELD}
+"""
+_TAKE_REQUEST = f"""
+WITH taken AS (
+  INSERT INTO sealed.claims AS c (request_id, referee_id)
+  SELECT r.id, :referee FROM work.requests r WHERE r.id = :id AND {UNDECIDED}
+  ON CONFLICT ON CONSTRAINT claims_request_key {_UNLESS_HELD} RETURNING c.request_id)
+INSERT INTO sealed.turns AS t (tenant_id) SELECT s.tenant_id FROM taken
+JOIN work.requests r ON r.id = taken.request_id JOIN work.studies s ON s.id = r.study_id
+ON CONFLICT ON CONSTRAINT turns_pkey DO UPDATE SET taken_at = clock_timestamp()
+"""
+
+
 def take(tx: Connection, request_id: int, referee: int) -> bool:
-    """Claim a request; False where another living referee has it. Its own claim it has already.
+    """Claim a request; False where it is decided, or another living referee has it. Its own claim it has already.
 
     With that the tenant has had its turn: of two tenants the other one comes first next time.
     """
-    if not _take(tx, "request_id", request_id, referee):
-        return False
-    change(
-        tx,
-        "INSERT INTO sealed.turns AS t (tenant_id) SELECT s.tenant_id FROM work.requests r "
-        "JOIN work.studies s ON s.id = r.study_id WHERE r.id = :id "
-        "ON CONFLICT ON CONSTRAINT turns_pkey DO UPDATE SET taken_at = clock_timestamp()",
-        id=request_id,
-    )
-    return True
+    return bool(change(tx, _TAKE_REQUEST, id=request_id, referee=referee))
 
 
 def take_duty(tx: Connection, duty: str, referee: int) -> bool:
     """As ``take``, for a duty, which stays with the referee while it lives."""
     query = "SELECT EXISTS (SELECT 1 FROM sealed.claims WHERE duty = :duty AND referee_id = :referee)"
-    return bool(scalar(tx, query, duty=duty, referee=referee)) or _take(tx, "duty", duty, referee)
-
-
-def _take(tx: Connection, column: str, subject: int | str, referee: int) -> bool:
-    taken = change(
-        tx,
-        f"INSERT INTO sealed.claims AS c ({column}, referee_id) VALUES (:subject, :referee) "
-        f"ON CONFLICT ON CONSTRAINT claims_{'request' if column == 'request_id' else column}_key "
-        "DO UPDATE SET referee_id = :referee, claimed_at = clock_timestamp() "
-        "WHERE c.referee_id IS NULL OR c.referee_id = :referee OR NOT EXISTS (SELECT 1 FROM sealed.referees f "
-        "WHERE f.id = c.referee_id AND f.until > clock_timestamp())",
-        subject=subject,
-        referee=referee,
-    )
-    return bool(taken)
+    if scalar(tx, query, duty=duty, referee=referee):
+        return True
+    return bool(change(tx, _TAKE_DUTY, duty=duty, referee=referee))
 
 
 def let_go(tx: Connection, request_ids: Sequence[int], referee: int) -> None:

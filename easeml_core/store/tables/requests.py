@@ -298,8 +298,9 @@ def claim_request(
     those that wait (for labels, for an earlier request, or for another try). Of an archived study, for which no label
     is asked, they are taken up and refused.
 
-    A referee that dies gives the request back with its lock, and nothing of its work is written. The arguments are read
-    later (``get_request``), where hostile content can be refused.
+    A referee that dies gives the request back with its lock, and nothing of its work is written. Another one may have
+    decided or claimed the request between this statement's snapshot and its lock: ``referee_claims.take`` looks again.
+    The arguments are read later (``get_request``), where hostile content can be refused.
 
     Args:
         tx: Transaction of the referee's role.
@@ -310,18 +311,18 @@ def claim_request(
         alone: Only of a tenant that no living referee works for.
         aged_seconds: How long a request that runs models waits for short ones, >= 0.
     """
-    asked: dict[str, object] = {"kinds": None if kinds is None else [str(kind) for kind in kinds], "skip": list(skip)}
-    asked |= {"short": [str(kind) for kind in SHORT], "aged": aged_seconds}
-    while True:
-        found = scalar(tx, _CLAIM, **asked, referee=referee, first=first or 0, alone=alone)
-        if found is None:
-            return None
-        # Another referee may have decided or claimed it between this statement's snapshot and its lock: look again.
-        query = (
-            f"SELECT {UNDECIDED} AND NOT {HELD_BY_OTHERS.format(request='r.id')} FROM work.requests r WHERE r.id = :id"
-        )
-        if scalar(tx, query, id=int(found), referee=referee):
-            return int(found)
+    found = scalar(
+        tx,
+        _CLAIM,
+        skip=list(skip),
+        kinds=None if kinds is None else [str(kind) for kind in kinds],
+        short=[str(kind) for kind in SHORT],
+        aged=aged_seconds,
+        referee=referee,
+        first=first or 0,
+        alone=alone,
+    )
+    return None if found is None else int(found)
 
 
 def hold_request(tx: Connection, request_id: int) -> bool:

@@ -7,21 +7,16 @@ after the next start (``requests.note_attempt``).
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.encoding import typed_record
-from easeml_core.store.rows import change, records, rows, scalar
+from easeml_core.store.rows import change, rows, scalar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from sqlalchemy import Connection
 
-
-ASKED_WITHIN = "interval '7 days'"
-"""Callers that asked for trials within this time count as active; covers a weekly DAG."""
 
 _LAST = """
 WITH RECURSIVE place AS (
@@ -95,127 +90,6 @@ def note_offer(tx: Connection, *, functions: Iterable[str], trainers: bool, stud
         "WHERE offers.asked_at < now() - interval '1 minute'",
         named=named,
         studies=[""] if studies is None else list(studies),
-    )
-
-
-# Counted: candidates without a trial on the present data, or with one that no worker holds. Where no caller has asked
-# for trials of the study within the time, it waits for a DAG and not for an implementation.
-_WAITING = f"""
-WITH chosen AS (
-  SELECT s.id, s.name FROM work.studies s
-  WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))),
-asking AS (
-  SELECT o.study, CASE WHEN o.implementation = 'trainer' THEN NULL ELSE o.implementation END AS implementation
-  FROM work.offers o WHERE o.asked_at > now() - {ASKED_WITHIN})
-SELECT s.name AS study, need.implementation, count(*) AS candidates
-FROM chosen s JOIN work.candidates c ON c.study_id = s.id
-CROSS JOIN LATERAL (
-  SELECT CASE WHEN c.kind = 'function' THEN c.implementation END AS offered,
-         CASE WHEN c.kind IN ('function', 'command', 'container') THEN c.implementation
-         ELSE 'trainer:' || c.kind END AS implementation) need
-WHERE c.withdrawn_at IS NULL AND EXISTS (SELECT FROM asking a WHERE a.study IN ('', s.name))
-AND NOT EXISTS (
-  SELECT FROM asking a WHERE a.study IN ('', s.name) AND a.implementation IS NOT DISTINCT FROM need.offered)
-AND NOT EXISTS (
-  SELECT FROM work.trials t WHERE t.candidate_id = c.id
-  AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = s.id)
-  AND (t.state <> 'SUGGESTED' OR t.lease_until >= now()))
-GROUP BY s.name, need.implementation ORDER BY s.name, need.implementation
-"""
-
-
-_FUNCTIONS = """
-WITH waiting AS (
-  SELECT s.name AS study, c.name, c.kind, c.implementation FROM work.studies s
-  JOIN work.candidates c ON c.study_id = s.id AND c.withdrawn_at IS NULL
-  WHERE s.state = 'ACTIVE' AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[])))
-  AND NOT EXISTS (
-    SELECT FROM work.trials t WHERE t.candidate_id = c.id
-    AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = s.id)
-    AND (t.state <> 'SUGGESTED' OR t.lease_until >= now())))
-SELECT w.study, w.implementation, array_agg(w.name ORDER BY w.name) AS candidates,
-       (SELECT max(o.asked_at) FROM work.offers o
-        WHERE o.implementation = w.implementation AND o.study IN ('', w.study)) AS asked_at,
-       EXISTS (SELECT FROM waiting x WHERE x.study = w.study AND x.kind <> 'function') AS has_others
-FROM waiting w WHERE w.kind = 'function' GROUP BY w.study, w.implementation ORDER BY w.study, w.implementation
-"""
-
-
-@typed_record
-class WaitingFunction:
-    """Candidates of a study that wait for a task that executes their training function.
-
-    Attributes:
-        study: The study.
-        implementation: ``function:NAME``.
-        candidates: Their names, in alphabetical order.
-        asked_at: When a caller with this function last asked for trials of the study; None where none has.
-        has_others: Whether candidates wait, too, that a device can run.
-    """
-
-    study: str
-    implementation: str
-    candidates: list[str]
-    asked_at: datetime | None
-    has_others: bool
-
-
-def waiting_for_functions(tx: Connection, *, names: Iterable[str] | None) -> list[WaitingFunction]:
-    """Return the training functions for which candidates of active studies wait, by study.
-
-    Args:
-        tx: Any role.
-        names: Of these studies only; None for all.
-    """
-    return records(tx, WaitingFunction, _FUNCTIONS, names=None if names is None else list(names))
-
-
-@typed_record
-class WaitingCandidates:
-    """Candidates of a study, by implementation, that no active DAG or device can execute."""
-
-    study: str
-    implementation: str
-    candidates: int
-
-
-@typed_record
-class TaskFailures:
-    """Trials of a study that failed because of their task, oldest first."""
-
-    study: str
-    trials: list[int]
-
-
-def waiting_for_implementation(tx: Connection, *, names: Iterable[str] | None = None) -> list[WaitingCandidates]:
-    """Count the candidates of active studies that nothing that asks for trials can execute.
-
-    Args:
-        tx: Any role.
-        names: Of these studies only; None for all.
-
-    Returns:
-        By study.
-    """
-    return records(tx, WaitingCandidates, _WAITING, names=None if names is None else list(names))
-
-
-def task_failures(tx: Connection, *, names: Iterable[str] | None) -> list[TaskFailures]:
-    """Trials on the present data that failed because of their task and whose place nothing has taken, by study.
-
-    Args:
-        tx: Any role.
-        names: Of these studies, where they are active; None for all.
-    """
-    return records(
-        tx,
-        TaskFailures,
-        "SELECT s.name AS study, array_agg(t.id ORDER BY t.id) AS trials FROM work.trials t "
-        "JOIN work.studies s ON s.id = t.study_id WHERE s.state = 'ACTIVE' "
-        "AND (CAST(:names AS text[]) IS NULL OR s.name = ANY(CAST(:names AS text[]))) AND t.failure_kind = 'task' "
-        "AND t.data_version_id = (SELECT max(v.id) FROM work.data_versions v WHERE v.study_id = t.study_id) "
-        "AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id) GROUP BY s.name ORDER BY s.name",
-        names=None if names is None else list(names),
     )
 
 

@@ -30,7 +30,7 @@ class World:
     """Everything that is done, in its order, in ``done``; ``away`` is a database that cannot be written."""
 
     def __init__(self, monkeypatch: Any, *, padded: bool = True) -> None:
-        self.done, self.away, self.undecided = list[Any](), False, True
+        self.done, self.away = list[Any](), False
         self.asked: Any = None
         fetches = SimpleNamespace(ask=lambda *given: self._ask("fetch", given))
         runs = SimpleNamespace(
@@ -52,7 +52,6 @@ class World:
         underway: Any = Underway(fetches, runs, judgements, self.computed)  # type: ignore[arg-type]
         store: Any = SimpleNamespace(begin=self._begin)
         self.made = Prerequisites(store, claims, underway)
-        monkeypatch.setattr(prerequisites.requests, "undecided", lambda _, ids: set(ids) if self.undecided else set())
         monkeypatch.setattr(prerequisites.requests, "note_attempt", lambda *_: Attempt(9, 0, 0))
         monkeypatch.setattr(prerequisites.requests, "tenant_of", lambda *_: 12)
         monkeypatch.setattr(prerequisites, "wake", lambda _, request_id: self.done.append(("woke", request_id)))
@@ -119,13 +118,10 @@ def test_a_run_in_its_turn_is_an_attempt_of_its_own(monkeypatch: Any) -> None:
     assert world.done == ["step", ("survived", 3, 9), "settled", ("woke", 3)]
 
 
-@pytest.mark.parametrize(("undecided", "resumed"), [(False, Attempt(9, 0, 0)), (True, None)])
-def test_no_model_runs_for_a_request_that_another_referee_has_decided_or_works_on(
-    monkeypatch: Any, undecided: bool, resumed: Attempt | None
-) -> None:
+def test_no_model_runs_for_a_request_that_another_referee_has_decided_or_works_on(monkeypatch: Any) -> None:
     world = World(monkeypatch)
     world.make(NotRunError(SKOPS))
-    world.undecided, world.resumed = undecided, resumed
+    world.resumed = None
     world.done.clear()
     assert list(world.asked[1]) == []
     assert world.done == []

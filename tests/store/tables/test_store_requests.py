@@ -320,17 +320,22 @@ def test_an_answer_is_there_when_it_is_there(database: Any, make_rows: Any, file
 
 
 def answer_all(database: Any, start: threading.Barrier, pause: float) -> list[int]:
-    """What a referee does: claim, work, answer, until nothing is left."""
+    """What a referee does: choose, claim, work, answer, until nothing is left."""
     store, answered = Store(database.url("easeml_referee")), []
+    with store.begin() as tx:
+        referee = referee_claims.add_referee(tx, lease_seconds=60)
     start.wait()
     while True:
         with store.begin() as tx:
-            claimed = requests.claim_request(tx)
-            if claimed is None:
+            chosen = requests.claim_request(tx, referee=referee)
+            if chosen is None:
                 break
+            with store.begin() as aside:
+                if not referee_claims.take(aside, chosen, referee):
+                    continue
             time.sleep(pause)
-            requests.add_answer(tx, claimed, refused=False, message="done")
-        answered.append(claimed)
+            requests.add_answer(tx, chosen, refused=False, message="done")
+        answered.append(chosen)
     store.close()
     return answered
 
@@ -347,6 +352,24 @@ def test_eight_referees_answer_each_request_once(
     assert sorted(r for answered in done for r in answered) == wanted
     with database.worker.begin() as tx:
         assert scalar(tx, "SELECT count(*) FROM work.answers") == filed
+
+
+def test_a_decided_request_is_not_claimed_and_its_tenant_has_no_turn(
+    database: Any, ask: Any, make_rows: Any, file: Callable[..., int]
+) -> None:
+    """A referee that has chosen it an instant before its decision must not work on it."""
+    study = make_rows()
+    answered, held, open_one = (file(study, "seal", None, key=key) for key in ("answered", "held", "open"))
+    with database.referee.begin() as tx:
+        referee = referee_claims.add_referee(tx, lease_seconds=60)
+        requests.add_answer(tx, answered, refused=False, message="done")
+        outbox.hold(tx, request_id=held, refused=False, message="done", facts=None, leaves_at=None)
+        assert [referee_claims.take(tx, one, referee) for one in (answered, held)] == [False, False]
+    counted = "SELECT (SELECT count(*) FROM sealed.claims), (SELECT count(*) FROM sealed.turns)"
+    assert ask(counted) == [(0, 0)]
+    with database.referee.begin() as tx:
+        assert referee_claims.take(tx, open_one, referee)
+    assert ask(counted) == [(1, 1)]
 
 
 def test_a_killed_referee_gives_its_request_back_unanswered(

@@ -184,7 +184,7 @@ def test_no_model_is_unseen_while_a_living_referee_works_on_a_request_of_the_stu
         decided = rows(tx, asked, id=world.study.study_id)[0].request_id
         wanted = {"kind": RequestKind.METER, "study_id": world.study.study_id, "model_id": world.model_id}
         open_one = requests.file_request(tx, arguments={}, request_key="open", **wanted)
-        assert referee_claims.take(tx, decided, referee)
+        change(tx, "INSERT INTO sealed.claims (request_id, referee_id) VALUES (:id, :by)", id=decided, by=referee)
     assert unseen(True) == found
     with database.referee.begin() as tx:
         assert referee_claims.take(tx, open_one, referee)
