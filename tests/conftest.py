@@ -76,9 +76,10 @@ def pytest_unconfigure() -> None:
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = "tests/browser/"
+STACKS = ("tests/stack/parts/", "tests/stack/stories/")
 LONG = (
-    PAGES, "tests/services/observable/", "tests/stack/", "tests/plugin/", "tests/core/sandbox/", "tests/core/training/",
-    "tests/store/server/", "tests/cli/operations/", "tests/services/", "tests/core/models/",
+    PAGES, "tests/services/observable/", *STACKS, "tests/stack/", "tests/plugin/", "tests/core/sandbox/",
+    "tests/core/training/", "tests/store/server/", "tests/cli/operations/", "tests/services/", "tests/core/models/",
 )  # fmt: skip
 """Folders whose files take longest, the longest first."""
 
@@ -113,11 +114,12 @@ AIRFLOW = re.compile(r"\b(airflow_db|airflow_app|run_dag)\b")
 
 @functools.cache
 def group_of(file: str) -> str:
-    """What one process runs: a file; all pages in Chromium, which share a stack; and all tests that run DAGs: Airflow's
-    server takes each process five seconds to import and make.
+    """What one process runs: a file; a folder whose tests share a stack; and all tests that run DAGs: Airflow's server
+    takes each process five seconds to import and make.
     """
-    if file.startswith(PAGES):
-        return PAGES
+    for folder in (PAGES, *STACKS):
+        if file.startswith(folder):
+            return folder
     return "airflow" if AIRFLOW.search((ROOT / file).read_text(encoding="utf-8")) else file
 
 

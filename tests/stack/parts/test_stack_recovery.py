@@ -1,6 +1,6 @@
 """Each part of a real stack is killed, and the database goes away: all comes back, and a task that runs goes on.
 
-One stack for the file. What is printed are the seconds until all was healthy again: `pytest -s` shows them.
+What is printed are the seconds until all was healthy again: `pytest -s` shows them.
 """
 
 import os
@@ -13,50 +13,19 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 from demo_night.runs import await_dag
-from rich.console import Console
 from stack.components import SUGGESTING
 from stack.keys import ADMIN
-from stack.launcher import HEALTHY_PARTS, Stack
-from stack.places import Places
-from stack.progress import Progress
+from stack.launcher import HEALTHY_PARTS
 from stack.record import HEALTHY, read_record
 from stack.rest import Rest
 
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.files import locked
-from easeml_core.store.server.server import START_LOCK, Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import START_LOCK
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]
 
 AWAY_SECONDS = 15
-DAG_FILE = '''
-"""A task that runs until it is let go, as a training does, and notes each process that ran it."""
-import pendulum
-from airflow.sdk import dag, task
-
-@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"))
-def held():
-    @task
-    def hold():
-        import os, time
-        from pathlib import Path
-
-        home = Path(os.environ["AIRFLOW_HOME"])
-        with (home / "held-by").open("a") as file:
-            print(os.getpid(), file=file)
-        while not (home / "let-go").exists():
-            time.sleep(0.2)
-        return "held"
-
-    @task
-    def after(word):
-        return word
-
-    after(hold())
-
-held()
-'''
 
 
 def until(condition, seconds=240.0, pause=0.25):
@@ -68,15 +37,8 @@ def until(condition, seconds=240.0, pause=0.25):
 
 
 @pytest.fixture(scope="module")
-def stack():
-    with throwaway_folder() as folder:
-        dags = folder / "dags"
-        dags.mkdir()
-        (dags / "held.py").write_text(DAG_FILE)
-        places = Places.of(folder / "home-of-recovery", dags)
-        with Stack(places, Progress(Console(quiet=True)), with_scheduler=True) as stack:
-            yield stack
-        Server(places.database).stop()
+def stack(small_stack):
+    return small_stack
 
 
 @pytest.fixture(scope="module")

@@ -12,18 +12,12 @@ import pytest
 from demo_night.runs import await_dag, follow
 from PIL import Image
 from property_sizes import at_night
-from rich.console import Console
 from sklearn.datasets import load_digits
-from stack.launcher import Stack
-from stack.places import Places
-from stack.progress import Progress
 
 from easeml_core.services.reports.overview import overview, study_details
 from easeml_core.store.database import Store
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "docs" / "examples" / "studies"
+EXAMPLES = Path(__file__).resolve().parents[3] / "docs" / "examples" / "studies"
 STUDIES = {
     "table": "customers",
     "images": "digits",
@@ -94,14 +88,11 @@ RAW = {"customers": customers, "digits": digits, "machines": machines, "flats": 
 
 
 @pytest.fixture(scope="module")
-def stack():
-    with throwaway_folder() as folder:
-        places = Places.of(folder / "home-of-five", EXAMPLES)
-        for number, (study, write) in enumerate(RAW.items()):
-            write(places.data / TENANTS[study], np.random.default_rng(number))
-        with Stack(places, Progress(Console(quiet=True))) as running:
-            yield running
-        Server(places.database).stop()
+def stack(shared_stack):
+    """With the raw files of all five."""
+    for number, (study, write) in enumerate(RAW.items()):
+        write(shared_stack.places.data / TENANTS[study], np.random.default_rng(number))
+    return shared_stack
 
 
 def story(store, study):
