@@ -20,7 +20,6 @@ import resource
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -99,7 +98,7 @@ class Measured:
         filled_mb: Database before the first decision.
         bytes_a_trial: Growth of the database for each trial of the simulation.
         log_bytes_a_trial: Of write-ahead log.
-        messages_a_trial: Notifications.
+        messages_a_trial: Notifications; None where they were not counted.
         simulated_days: Between the first start and the last end.
         busy: Share of device time that trained.
         trials_a_second: Of ``THREADS`` threads that ask and report without pause.
@@ -116,7 +115,7 @@ class Measured:
     filled_mb: float
     bytes_a_trial: float
     log_bytes_a_trial: float
-    messages_a_trial: float
+    messages_a_trial: float | None
     simulated_days: float
     busy: float
     trials_a_second: float
@@ -307,10 +306,10 @@ class Messages:
 
     def __init__(self, database: str) -> None:
         self.count = 0
-        self._database, self._ended = database, threading.Event()
+        self._database = database
 
     def __enter__(self) -> Messages:
-        """Listen from a thread."""
+        """Listen over a separate connection."""
         import psycopg2
 
         self._connection = psycopg2.connect(self._database.replace("postgresql+psycopg2", "postgresql"))
@@ -320,8 +319,8 @@ class Messages:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Count what has come."""
-        self._connection.poll()
+        """Count what has come: the answer to a statement comes after all that waits, however much that is."""
+        self._connection.cursor().execute("SELECT")
         self.count = len(self._connection.notifies)
         self._connection.close()
 

@@ -313,7 +313,8 @@ def scaled(runner: Runner) -> str:
         [f"{row['size']['studies']:,} x {row['size']['candidates']:,}", f"{row['size']['devices']:,}",
          f"{row['cold_seconds']:.1f}", f"{row['decision_milliseconds']['median']:.1f}",
          f"{row['changed_milliseconds']['median']:,.0f}", f"{row['resident_mb']:,.0f}", f"{row['filled_mb']:,.0f}",
-         f"{row['bytes_a_trial']:,.0f}", f"{row['messages_a_trial']:.2f}", f"{row['trials_a_second']:.1f}",
+         f"{row['bytes_a_trial']:,.0f}",
+         "" if row["messages_a_trial"] is None else f"{row['messages_a_trial']:.2f}", f"{row['trials_a_second']:.1f}",
          f"{row['waiting']:.2f}", f"{row['load']:.1f}"]
         for row in rows
     ]  # fmt: skip

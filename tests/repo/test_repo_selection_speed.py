@@ -12,6 +12,7 @@ import pytest
 import selection_speed
 from click.testing import CliRunner
 from made_up_installation import make_world
+from scale import Messages
 from selection_speed import bench_process, bench_select, time_decisions, time_refits
 
 from easeml_core.config import SelectionConfig
@@ -132,3 +133,11 @@ def test_the_script_prints_a_table(database: Any) -> None:
     text = CliRunner().invoke(selection_speed.main, asked, catch_exceptions=False).stdout
     for words in ("decision in memory", "extrapolated from 3 tenants", "cold start", "committed decision", "the given"):
         assert words in text
+
+
+def test_messages_of_a_long_simulation_are_all_counted(database: Any) -> None:
+    """A server sends no more of them than the listener's socket has room for until somebody reads."""
+    with Messages(database.url("easeml_owner")) as heard, database.worker.begin() as tx:
+        sent = "SELECT pg_notify('easeml', repeat('x', 1000) || i) FROM generate_series(1, 5000) i"
+        assert len(tx.exec_driver_sql(sent).all()) == 5000
+    assert heard.count == 5000
