@@ -10,6 +10,7 @@ trial replaces it, once,
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 from easeml_core.config import TrainingConfig
@@ -19,7 +20,8 @@ from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, Stat
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.candidates import adding_command
 from easeml_core.services.studies.compute_budget import reservation
-from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
+from easeml_core.store.database import notify, notify_pages, savepoint
+from easeml_core.store.locks import lock, waiting_briefly
 from easeml_core.store.tables import reservations, retries, studies, trials
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
 
     Raises:
         NotFoundError: There is no such trial.
-        StateError: It did not fail because of its task, or there are newer data.
+        StateError: It did not fail because of its task, there are newer data, or its candidate is withdrawn.
         BudgetExhaustedError: Study or tenant has too little left for it.
     """
     with store.begin() as tx:
@@ -123,6 +125,13 @@ def _retry(tx: Connection, trial_id: int) -> int:
         message = (
             f"trial {trial_id} ({trial.study}, {trial.candidate}) ran on earlier data; its candidate is suggested on "
             "the newest data by itself"
+        )
+        raise StateError(message)
+    if retries.is_withdrawn(tx, trial.candidate_id):
+        restoring = shlex.join(["easeml", "candidate", "restore", trial.study, trial.candidate])
+        message = (
+            f"trial {trial_id} ({trial.study}): candidate {trial.candidate!r} was withdrawn; `{restoring}` lets it be "
+            "trained again"
         )
         raise StateError(message)
     added = trials.add_trial(

@@ -94,6 +94,7 @@ FROM untried u WHERE u.kind = 'function' GROUP BY u.study, u.implementation
 UNION ALL
 SELECT s.name, 'repair', NULL, count(*), '{{}}', NULL, false, array_agg(t.id ORDER BY t.id)
 FROM work.trials t JOIN chosen s ON s.id = t.study_id AND s.data = t.data_version_id
+JOIN work.candidates c ON c.id = t.candidate_id AND c.withdrawn_at IS NULL
 WHERE t.failure_kind = 'task' AND NOT EXISTS (SELECT FROM work.trials n WHERE n.retries = t.id) GROUP BY s.name
 ORDER BY study, kind DESC, implementation
 """
@@ -108,6 +109,6 @@ def candidate_waits(tx: Connection, *, names: Iterable[str] | None, functions: b
     Args:
         tx: Any role.
         names: Of these studies only; None for all.
-        functions: Whether to look for waits of kind ``function``, which reads all candidates without a trial.
+        functions: Whether to look for waits of kind ``function``, too: a second look at candidates without a trial.
     """
     return records(tx, CandidateWait, _WAITS, names=None if names is None else list(names), functions=functions)

@@ -28,7 +28,7 @@ SELECT max(id) FROM place
 # Of each candidate the failure that stands last in its place; ``tries`` counts the whole chain, which goes over one
 # candidate and one version of the data.
 _CHANGED = """
-SELECT t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id
+SELECT t.id FROM work.trials t JOIN work.candidates c ON c.id = t.candidate_id AND c.withdrawn_at IS NULL
 JOIN work.studies s ON s.id = t.study_id AND s.state = 'ACTIVE'
   AND (CAST(:studies AS text[]) IS NULL OR s.name = ANY(CAST(:studies AS text[])))
 LEFT JOIN unnest(CAST(:names AS text[]), CAST(:hashes AS text[])) AS f (name, hash) ON c.implementation = f.name
@@ -49,6 +49,11 @@ def last_in_place(tx: Connection, trial_id: int) -> int:
     return int(scalar(tx, _LAST, id=trial_id))
 
 
+def is_withdrawn(tx: Connection, candidate_id: int) -> bool:
+    """Whether the candidate is withdrawn."""
+    return bool(scalar(tx, "SELECT withdrawn_at IS NOT NULL FROM work.candidates WHERE id = :id", id=candidate_id))
+
+
 def changed_since(
     tx: Connection,
     *,
@@ -58,6 +63,8 @@ def changed_since(
     most: int,
 ) -> list[int]:
     """Trials of active studies that failed because of a task that is another one by now, oldest first.
+
+    Those of withdrawn candidates are left out.
 
     Args:
         tx: Role ``easeml_worker``.

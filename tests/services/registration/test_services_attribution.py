@@ -19,7 +19,7 @@ from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
 from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
-from easeml_core.services.studies.archive import withdraw_candidate
+from easeml_core.services.studies.archive import restore_candidate, withdraw_candidate
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import cancel_trial, run_trial, trial_state
 from easeml_core.services.trials.function_trials import run_function_trial
@@ -216,6 +216,26 @@ def test_what_nothing_that_asks_can_execute_is_named(mixed: Any) -> None:
     assert waiting() == []
     run(mixed, failed, hidden, "tree")
     assert waiting() == [f"1 candidate waits since their task failed: repair it, then `easeml trial retry {failed}`"]
+
+
+def test_a_withdrawn_candidate_is_not_tried_again_and_waits_for_nothing(mixed: Any) -> None:
+    def repairs() -> list[str]:
+        return [said for said in study_details(mixed.worker, study="mixed").waiting if "trial retry" in said]
+
+    failed = ask(mixed, {"tree": "sha256:0"})["tree"]
+    run(mixed, failed, hidden, "tree", key="dag/run/tree/0")
+    assert len(repairs()) == 1
+    withdraw_candidate(mixed.worker, study="mixed", candidate="tree", why="too deep")
+    assert repairs() == []
+    assert "tree" not in ask(mixed, {"tree": "sha256:1"}), "the function has changed"
+    refused = pytest.raises(StateError, match="candidate 'tree' was withdrawn; `easeml candidate restore mixed tree`")
+    with refused:
+        retry_trial(mixed.worker, trial_id=failed)
+    with refused:
+        in_place_of(mixed.worker, trial_id=failed, request_key="dag/run/tree/0")
+    restore_candidate(mixed.worker, study="mixed", candidate="tree")
+    assert len(repairs()) == 1
+    assert retry_trial(mixed.worker, trial_id=failed).state == "SUGGESTED"
 
 
 def test_what_only_a_task_can_execute_is_not_advised_to_a_device(lab: Any) -> None:
