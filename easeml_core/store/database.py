@@ -7,7 +7,6 @@ import contextvars
 import functools
 import json
 import re
-import zlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -62,11 +61,6 @@ if TYPE_CHECKING:
 
     from psycopg2 import OperationalError as OperationalDriverError
     from sqlalchemy import URL, Connection, Engine
-
-LOCKS = ("suggest", "assess", "row registry")
-"""Locks with a separate row in ``work.locks``."""
-
-_OTHER_LOCKS = 16
 
 CHANNEL = "easeml"
 """NOTIFY channel of everything that can be waited for; the payload is a topic such as ``answer:17``."""
@@ -261,8 +255,20 @@ def helping() -> Iterator[None]:
         _helping.reset(token)
 
 
-_SNAPSHOT: dict[str, Any] = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-"""What ``BEGIN`` states, without a separate statement."""
+@contextlib.contextmanager
+def _of_one_moment(connection: Connection) -> Iterator[None]:
+    """Let the connection's next transaction write nothing and see one moment, as its ``BEGIN`` says without a trip.
+
+    Afterwards the connection is as it was: by SQLAlchemy's options it would keep ``READ WRITE``, which overrides a
+    server that is set to read-only, and each later use would cost two statements more.
+    """
+    driver: Any = connection.connection.driver_connection
+    driver.set_session(isolation_level="REPEATABLE READ", readonly=True)
+    try:
+        yield
+    finally:
+        if not driver.closed:
+            driver.set_session(isolation_level="DEFAULT", readonly="DEFAULT")
 
 
 class Store:
@@ -358,9 +364,9 @@ class Store:
             WrongRoleError: The role lacks a right that the call needs.
             StoreError: Any other refusal of the database; the driver's error is its cause.
         """
+        moment = _of_one_moment if snapshot else contextlib.nullcontext
         try:
-            options = _SNAPSHOT if snapshot else {}
-            with self._pool().connect().execution_options(**options) as tx, tx.begin():
+            with self._pool().connect() as tx, moment(tx), tx.begin():
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
@@ -429,19 +435,6 @@ def savepoint(tx: Connection, *, ending: tuple[type[BaseException], ...] = ()) -
     except DBAPIError as failure:
         nested.close()  # otherwise the connection refuses every further statement
         raise translate(failure, tx.engine) from failure
-
-
-@contextlib.contextmanager
-def waiting_briefly(tx: Connection, milliseconds: int = 100) -> Iterator[None]:
-    """A part of a savepoint that waits for locks of other transactions no longer than this.
-
-    Raises:
-        ConcurrentUpdateError: Of the savepoint around it, which restores the limit of the transaction.
-    """
-    before = tx.exec_driver_sql("SHOW lock_timeout").scalar()
-    tx.exec_driver_sql(f"SET LOCAL lock_timeout = {int(milliseconds)}")
-    yield
-    tx.exec_driver_sql("SELECT set_config('lock_timeout', %(before)s, true)", {"before": before})
 
 
 def _shown(url: URL) -> str:
@@ -561,40 +554,3 @@ def known_topics(*topics: str) -> list[str]:
 def notify_pages(tx: Connection, *studies: str) -> None:
     """Notify the pages of these studies of a trial's new state, once this transaction commits."""
     notify(tx, *(f"study:{study}" for study in studies), channel=NEWS_CHANNEL)
-
-
-def lock(tx: Connection, name: str) -> None:
-    """Hold the installation-wide lock of this name until the transaction ends.
-
-    It is a row, on which tenants have no right: every role can take every advisory lock. Names beyond ``LOCKS`` share a
-    few rows.
-    """
-    tx.execute(text("SELECT FROM work.locks WHERE name = :name FOR UPDATE"), {"name": _row_of(name)})
-
-
-def lock_within(tx: Connection, name: str, milliseconds: int) -> bool:
-    """Hold the lock as of ``lock`` where it is free within this time; return whether it is held.
-
-    One trip to the server: between the grant and the caller's next statement lies no other one, for which all other
-    transactions that need the lock would wait.
-    """
-    try:
-        tx.exec_driver_sql(_LOCK_WITHIN, {"name": _row_of(name), "limit": str(int(milliseconds))})
-    except DBAPIError as error:
-        if not isinstance(translate(error, tx.engine), ConcurrentUpdateError):
-            raise
-        tx.exec_driver_sql("ROLLBACK TO SAVEPOINT awaited")
-        return False
-    return True
-
-
-_LOCK_WITHIN = """SAVEPOINT awaited;
-SELECT set_config('easeml.lock_timeout', current_setting('lock_timeout'), true);
-SELECT set_config('lock_timeout', %(limit)s, true);
-SELECT FROM work.locks WHERE name = %(name)s FOR UPDATE;
-SELECT set_config('lock_timeout', current_setting('easeml.lock_timeout'), true);
-RELEASE SAVEPOINT awaited"""
-
-
-def _row_of(name: str) -> str:
-    return name if name in LOCKS else f"other {zlib.crc32(name.encode()) % _OTHER_LOCKS}"

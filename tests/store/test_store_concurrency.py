@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -390,3 +391,31 @@ def test_a_batch_may_not_hold_a_trial_twice(stores: list[Store], waiting: int) -
     twice = pytest.raises(Exception, match="suggestions_trial_key")
     with twice, stores[0].begin() as tx:
         decisions.add_suggestion(tx, position=1, **given)
+
+
+@pytest.mark.parametrize("fault", [None, ValueError("in the middle")], ids=["ends", "fails"])
+def test_a_snapshot_sees_one_moment_and_leaves_its_connection_as_it_was(
+    database: Any, make_rows: Any, fault: Exception | None
+) -> None:
+    """A server that is set to read-only, as where its disk is full, must not be written by a later transaction."""
+    make_rows("first")
+    store, asked = Store(database.url("easeml_worker"), connections=1), "SELECT count(*) FROM work.studies"
+    with store.begin() as tx:
+        session = scalar(tx, "SELECT pg_backend_pid()")
+        tx.exec_driver_sql("SET default_transaction_read_only = on")
+    expected = contextlib.nullcontext() if fault is None else pytest.raises(ValueError, match="in the middle")
+    with expected, store.snapshot() as tx:
+        of_begin = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+        assert tuple(row(tx, of_begin)) == ("repeatable read", "on")
+        assert scalar(tx, asked) == 1
+        make_rows("second")
+        assert scalar(tx, asked) == 1
+        if fault is not None:
+            raise fault
+    with store.begin(writes=False) as tx:
+        assert scalar(tx, "SELECT pg_backend_pid()") == session
+        assert tuple(row(tx, of_begin)) == ("read committed", "on")
+        assert scalar(tx, asked) == 2
+        driver = tx.connection.driver_connection
+        assert (driver.isolation_level, driver.readonly) == (None, None), "BEGIN alone, and no SET before it"
+    store.close()

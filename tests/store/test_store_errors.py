@@ -29,8 +29,9 @@ from easeml_core.errors import (
     StoreUnavailableError,
     WrongRoleError,
 )
-from easeml_core.store.database import Store, lock, savepoint
+from easeml_core.store.database import Store, savepoint
 from easeml_core.store.listen import BlockingListener
+from easeml_core.store.locks import lock
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
 from easeml_core.store.tables import leases, models, promotions, sealed, studies, trials

@@ -15,7 +15,8 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.limits import MAX_PARALLEL, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
-from easeml_core.store.database import lock, notify_pages
+from easeml_core.store.database import notify_pages
+from easeml_core.store.locks import lock
 from easeml_core.store.tables import reservations, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
 from easeml_core.training.trainers import TRAINERS

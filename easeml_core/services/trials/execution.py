@@ -47,7 +47,8 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
-from easeml_core.store.database import lock_within, notify, notify_pages
+from easeml_core.store.database import notify, notify_pages
+from easeml_core.store.locks import lock_within
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
 from easeml_core.store.tables.pruning import RungDecision

@@ -203,7 +203,8 @@ ON CONFLICT ON CONSTRAINT turns_pkey DO UPDATE SET taken_at = clock_timestamp()
 def take(tx: Connection, request_id: int, referee: int) -> bool:
     """Claim a request; False where it is decided, or another living referee has it. Its own claim it has already.
 
-    With that the tenant has had its turn: of two tenants the other one comes first next time.
+    A decision that commits while this waits for its referee's claim is not seen; who holds the request's row is safe
+    from that. With a claim the tenant has had its turn: of two tenants the other one comes first next time.
     """
     return bool(change(tx, _TAKE_REQUEST, id=request_id, referee=referee))
 

@@ -335,6 +335,7 @@ def answer_all(database: Any, start: threading.Barrier, pause: float) -> list[in
                     continue
             time.sleep(pause)
             requests.add_answer(tx, chosen, refused=False, message="done")
+            referee_claims.let_go(tx, [chosen], referee)
         answered.append(chosen)
     store.close()
     return answered
