@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.server.server import Server
 
-pytest_plugins = ["forked", "prepared_server", "rewritten", "times", "warm_children"]
+pytest_plugins = ["forked", "nightly_list", "prepared_server", "rewritten", "times", "warm_children"]
 property_sizes.register()
 kept_databases.install()
 
@@ -76,9 +76,11 @@ def pytest_unconfigure() -> None:
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = "tests/browser/"
-STACKS = ("tests/stack/parts/", "tests/stack/stories/")
+SHARING = (PAGES, "tests/stack/parts/", "tests/stack/stories/", "tests/services/operations/mirror/")
+"""Folders whose tests share a server that takes long to start."""
+
 LONG = (
-    PAGES, "tests/services/observable/", *STACKS, "tests/stack/", "tests/plugin/", "tests/core/sandbox/",
+    PAGES, "tests/services/observable/", *SHARING, "tests/stack/", "tests/plugin/", "tests/core/sandbox/",
     "tests/core/training/", "tests/store/server/", "tests/cli/operations/", "tests/services/", "tests/core/models/",
 )  # fmt: skip
 """Folders whose files take longest, the longest first."""
@@ -114,10 +116,10 @@ AIRFLOW = re.compile(r"\b(airflow_db|airflow_app|run_dag)\b")
 
 @functools.cache
 def group_of(file: str) -> str:
-    """What one process runs: a file; a folder whose tests share a stack; and all tests that run DAGs: Airflow's server
+    """What one process runs: a file; a folder whose tests share a server; and all tests that run DAGs: Airflow's server
     takes each process five seconds to import and make.
     """
-    for folder in (PAGES, *STACKS):
+    for folder in SHARING:
         if file.startswith(folder):
             return folder
     return "airflow" if AIRFLOW.search((ROOT / file).read_text(encoding="utf-8")) else file
