@@ -202,16 +202,19 @@ class _Seen:
 def end_children() -> None:
     """SIGKILL to all that this process has started or adopted, however often they start others."""
     deadline = time.monotonic() + _READER_PATIENCE_SECONDS
-    while (found := [p for p in psutil.Process().children(recursive=True) if _runs(p)]) and time.monotonic() < deadline:
+    this = psutil.Process()
+    while (found := [p for p in this.children(recursive=True) if is_alive(p)]) and time.monotonic() < deadline:
         for process in found:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         time.sleep(0.005)
 
 
-def _runs(process: psutil.Process) -> bool:
+def is_alive(process: psutil.Process | int) -> bool:
+    """Whether a process, or the one of this number, runs; a zombie, which its parent has not collected, has ended."""
     try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return bool(found.is_running() and found.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

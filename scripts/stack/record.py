@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from easeml_core.files import write_durably
+from easeml_core.sandbox.process import is_alive
 from stack.failures import AlreadyRunningError
 from stack.processes import kill
 
@@ -164,7 +165,7 @@ def end_leftovers(places: Places, patience_seconds: float = 15.0) -> int:
     left = [p for p in (_same(*child) for child in record.children) if p] if record else _recognised(places)
     family = [q for p in left for q in _family(p)]
     deadline = time.monotonic() + patience_seconds
-    while time.monotonic() < deadline and any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in left):
+    while time.monotonic() < deadline and any(map(is_alive, left)):
         time.sleep(0.1)
     kill(family)
     return len(left)

@@ -26,6 +26,7 @@ from stack.processes import Processes, run_command
 from stack.progress import Progress
 from stack.rest import RestError
 
+from easeml_core.sandbox.process import is_alive
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.server.server import Server
 from easeml_core.store.server.throwaway import throwaway_folder
@@ -275,7 +276,7 @@ def test_it_dies_with_its_launcher(places, account):
         until(lambda: (places.logs / "one.log").read_text() == "up\n")
         assert child.uids().real == account.uid
         started.kill()
-    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not is_alive(child))
 
 
 def test_what_left_its_parents_does_not_outlive_the_stack(places, account):

@@ -14,6 +14,8 @@ from stack.environment import plain_environment
 from stack.failures import CommandFailedError
 from stack.processes import Processes, run_command
 
+from easeml_core.sandbox.process import is_alive
+
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER
@@ -58,7 +60,7 @@ def test_children_die_with_their_launcher(tmp_path, end):
         until(lambda: all((tmp_path / f"{name}.log").read_text() == "up\n" for name in ("one", "two")))
         launcher.send_signal(end)
     assert len(children) == 2
-    until(lambda: not any(c.is_running() and c.status() != psutil.STATUS_ZOMBIE for c in children))
+    until(lambda: not any(map(is_alive, children)))
 
 
 def test_a_child_whose_launcher_is_gone_already_does_not_start(tmp_path):
@@ -95,7 +97,7 @@ def test_a_stop_ends_the_stubborn_and_their_children(processes, tmp_path):
     began = time.monotonic()
     processes.stop(grace_seconds=1.0)
     assert time.monotonic() - began < 60
-    until(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in family))
+    until(lambda: not any(map(is_alive, family)))
 
 
 def test_ctrl_c_of_a_terminal_reaches_the_launcher_only(processes):

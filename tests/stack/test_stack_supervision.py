@@ -21,6 +21,8 @@ from stack.progress import Progress
 from stack.pulse import Pulse
 from stack.supervision import FAILING, RESTARTING, RUNNING, WAITING, Backoff, Supervisor
 
+from easeml_core.sandbox.process import is_alive
+
 PLAIN = Backoff(first_seconds=1, factor=2, most_seconds=8, jitter=0, steady_seconds=30, failing=3)
 
 
@@ -195,7 +197,7 @@ def test_a_killed_process_is_started_again_and_the_stop_ends_what_the_killed_one
     real.processes.stop(grace_seconds=1.0)
     for process in family:
         with contextlib.suppress(psutil.NoSuchProcess):
-            until(lambda process=process: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+            until(lambda process=process: not is_alive(process))
 
 
 def test_a_part_whose_heartbeat_stands_still_is_found_and_one_that_is_not_known_of_is_not():

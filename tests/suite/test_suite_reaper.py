@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from easeml_core.sandbox.process import is_alive
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -44,14 +46,6 @@ def until(holds: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether it has not ended, be it waited for or not."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_groups_servers_and_folders_end_with_a_killed_run(tmp_path: Path) -> None:
     folder = tmp_path / "easeml-throwaway-x"
     folder.mkdir()
@@ -61,6 +55,6 @@ def test_groups_servers_and_folders_end_with_a_killed_run(tmp_path: Path) -> Non
         left, server, ended = map(psutil.Process, map(int, run.stdout.readline().split()))
         run.kill()
     until(lambda: not folder.exists())
-    until(lambda: not lives(left) and not lives(server))
-    assert lives(ended)  # forgotten: another run's by now, say
+    until(lambda: not is_alive(left) and not is_alive(server))
+    assert is_alive(ended)  # forgotten: another run's by now, say
     os.kill(ended.pid, signal.SIGKILL)

@@ -23,7 +23,7 @@ from easeml_core.sandbox import child_start, fork_server
 from easeml_core.sandbox.child_start import COLD, OWN, SHARED, SWITCH, own_fork_server, runtime_folder, socket_path
 from easeml_core.sandbox.fork_server import Request
 from easeml_core.sandbox.namespaces import Confinement
-from easeml_core.sandbox.process import Limits, run_child
+from easeml_core.sandbox.process import Limits, is_alive, run_child
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,10 +95,6 @@ def eventually(holds: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -179,10 +175,10 @@ def test_a_job_whose_client_is_killed_ends(folder: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", client, str(folder)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     job, server = map(int, process.stdout.readline().split())
-    assert not gone(job)
+    assert is_alive(job)
     process.kill()
     process.wait()
-    assert eventually(lambda: gone(job) and gone(server))
+    assert eventually(lambda: not is_alive(job) and not is_alive(server))
 
 
 def test_a_killed_server_ends_its_jobs_and_is_replaced(folder: Path, shared: Path) -> None:
@@ -196,7 +192,7 @@ def test_a_killed_server_ends_its_jobs_and_is_replaced(folder: Path, shared: Pat
     with pytest.raises(TrainingKilled):
         run(folder, SLEEPS, on_poll=kill_server)
     assert seen
-    assert eventually(lambda: all(map(gone, seen)))
+    assert eventually(lambda: not any(map(is_alive, seen)))
     assert run(folder, "print('again')") == "again\n"
     assert len(servers(shared)) == 1
 
@@ -230,7 +226,7 @@ def test_a_server_that_ends_between_the_connection_and_the_request_is_replaced(
         if not ended:
             ended.extend(servers(shared))
             ended[0].kill()
-            assert eventually(lambda: gone(ended[0].pid))
+            assert eventually(lambda: not is_alive(ended[0].pid))
         return ask(*arguments, **more)
 
     monkeypatch.setattr(child_start, "_ask", ends_first)
@@ -338,7 +334,7 @@ def test_limits_hold_for_a_warm_child(folder: Path) -> None:
         run(folder, "data = bytearray(2_000_000_000)\nimport time\ntime.sleep(60)")
     left = "import os, subprocess, sys\np = subprocess.Popen(['sleep', '300'])\nprint(p.pid, flush=True)"
     pid = int(run(folder, left))
-    assert eventually(lambda: gone(pid))
+    assert eventually(lambda: not is_alive(pid))
 
 
 def test_a_fork_of_the_owner_does_not_use_its_server(folder: Path) -> None:
@@ -357,7 +353,7 @@ def test_the_end_of_a_server_ends_its_jobs(folder: Path) -> None:
         child = child_start.start_child(request, with_input=False)
         child.stdout.readline()
     assert child.wait() == -signal.SIGKILL
-    assert eventually(lambda: gone(child.pid))
+    assert eventually(lambda: not is_alive(child.pid))
 
 
 def test_a_thread_in_the_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

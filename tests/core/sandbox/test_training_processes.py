@@ -16,7 +16,7 @@ import pytest
 from easeml_core.errors import TrainingError
 from easeml_core.sandbox.child_guard import reason_in
 from easeml_core.sandbox.child_start import COLD, SWITCH
-from easeml_core.sandbox.process import Limits, clean_environment, failure_reason, kill_family, run_child
+from easeml_core.sandbox.process import Limits, clean_environment, failure_reason, is_alive, kill_family, run_child
 from easeml_core.sandbox.progress import LINE_LIMIT, LineReader
 
 if TYPE_CHECKING:
@@ -50,10 +50,22 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., bytes]
 def gone(pid: int) -> bool:
     """Whether a process ends within a few seconds; a zombie that init has not fetched yet counts as ended."""
     for _ in range(100):
-        if not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+        if not is_alive(pid):
             return True
         time.sleep(0.05)
     return False
+
+
+def test_a_process_that_ends_while_it_is_looked_at_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    this = psutil.Process()
+    assert is_alive(this)
+    assert is_alive(this.pid)
+
+    def ended(process: psutil.Process) -> str:
+        raise psutil.NoSuchProcess(process.pid)
+
+    monkeypatch.setattr(psutil.Process, "status", ended)
+    assert not is_alive(this)
 
 
 def test_output_input_and_arguments(run) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from easeml_core.sandbox.process import is_alive
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -63,12 +64,6 @@ def child_of(process: subprocess.Popen[str], module: str) -> psutil.Process | No
     return None
 
 
-def gone(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
 @pytest.fixture
 def trial_id(lab: Any) -> int:
     """A trial of a study whose leases are short."""
@@ -97,7 +92,7 @@ def test_a_worker_killed_in_the_middle_of_a_trial(lab: Any, trial_id: int, start
     trainer = wait_for(lambda: child_of(worker, "easeml_core.training.child"))
     assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"
     worker.send_signal(signal.SIGKILL)
-    wait_for(lambda: gone(trainer))  # a trainer does not outlive its worker
+    wait_for(lambda: not is_alive(trainer))  # a trainer does not outlive its worker
 
     again = wait_for(lambda: suggest(lab))  # as soon as the lease is over
     assert [t.trial_id for t in again] == [trial_id]
@@ -155,7 +150,7 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     referee = start(*command)
     model = wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
     referee.send_signal(signal.SIGKILL)
-    wait_for(lambda: gone(model))
+    wait_for(lambda: not is_alive(model))
     lab.end_leases()
 
     assert answer_of(lab.worker, asked) is None

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from easeml_core.errors import ArtifactError
+from easeml_core.sandbox.process import is_alive
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study
@@ -93,12 +94,6 @@ def children_of(pid: int) -> list[psutil.Process]:
     return found
 
 
-def gone(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return process.status() == psutil.STATUS_ZOMBIE
-    return True
-
-
 def account(lab: Any, trial_id: int) -> dict[str, Any]:
     names = (
         "state", "attempt", "cost_seconds", "start_seconds", "lost_seconds", "resumed_seconds", "limit_seconds",
@@ -162,7 +157,7 @@ def test_a_killed_task_takes_its_child_along_and_the_next_goes_on(
     saved = wait_for(lambda: lab.one(SAVED, id=trial_id))
     (child,) = children_of(task.pid)
     task.send_signal(signal.SIGKILL)
-    wait_for(lambda: gone(child))
+    wait_for(lambda: not is_alive(child))
 
     assert [t.trial_id for t in wait_for(lambda: suggest(lab))] == [trial_id]  # as soon as the lease is over
     before, lines = account(lab, trial_id), list[str]()
@@ -183,7 +178,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(lab: Any, register: Any, s
     wait_for(lambda: lab.one(SAVED, id=trial_id))
     (child,) = children_of(worker.pid)
     worker.send_signal(signal.SIGKILL)
-    wait_for(lambda: gone(child))
+    wait_for(lambda: not is_alive(child))
 
     lines = start(*command, "--slot", "cpu").communicate(timeout=90)[0].splitlines()
     resumed_after(lines)

@@ -19,6 +19,7 @@ from stack.launcher import HEALTHY_PARTS
 from stack.record import HEALTHY, read_record
 from stack.rest import Rest
 
+from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.files import locked
 from easeml_core.store.server.server import START_LOCK
@@ -115,7 +116,7 @@ def test_a_killed_part_comes_back_and_a_running_task_goes_on(stack, held, name):
         pytest.skip(f"{name} is a process of its own only where the launcher is root")
     since, began, load = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
     victim.send_signal(signal.SIGKILL)
-    until(lambda: not victim.is_running() or victim.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not is_alive(victim))
     until(lambda: is_well(stack, since))
     print(f"\n{name}: all healthy after {time.monotonic() - began:.1f} s, load {load:.1f}")
     stack.check()

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from easeml_core.errors import StateError
+from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server import account as server_account
 from easeml_core.store.server import place as server_place
 from easeml_core.store.server import programs, throwaway
@@ -52,11 +53,6 @@ def user_of(server: Server) -> str:
     postmaster = find_postmaster(server.data)
     assert postmaster is not None
     return psutil.Process(postmaster.pid).username()
-
-
-def serves(pid: int) -> bool:
-    """Whether the process is there, and has not merely not been collected yet."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def mode_of(path: Path) -> int:
@@ -287,7 +283,7 @@ def test_a_throwaway_server_leaves_nothing_even_after_an_error() -> None:
         fail()
     ((folder, pid),) = seen
     assert not folder.exists()
-    assert not serves(pid)
+    assert not is_alive(pid)
 
 
 def test_every_server_in_a_throwaway_folder_is_stopped(copy_home: Callable[[Path], Path]) -> None:
@@ -298,7 +294,7 @@ def test_every_server_in_a_throwaway_folder_is_stopped(copy_home: Callable[[Path
         pids = [postmaster.pid for server in servers if (postmaster := find_postmaster(server.data))]
     assert not folder.exists()
     assert len(pids) == 2
-    assert [pid for pid in pids if serves(pid)] == []
+    assert [pid for pid in pids if is_alive(pid)] == []
 
 
 def test_throwaways_of_dead_processes_are_swept_and_others_left_alone(

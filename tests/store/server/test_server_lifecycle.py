@@ -18,6 +18,7 @@ import psycopg2
 import pytest
 
 from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
+from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server import server as server_module
 from easeml_core.store.server.account import server_account
 from easeml_core.store.server.cluster import Postmaster, find_postmaster, free_port
@@ -314,7 +315,7 @@ def test_the_server_of_a_killed_owner_is_adopted(home: Path) -> None:
     orphan = running(Server(home))
     with Server(home).owned() as server:
         assert running(server) == orphan
-    assert not psutil.pid_exists(orphan.pid) or psutil.Process(orphan.pid).status() == psutil.STATUS_ZOMBIE
+    assert not is_alive(orphan.pid)
 
 
 def test_ctrl_c_in_the_starters_terminal_does_not_reach_the_server(home: Path) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from easeml_core.sandbox.process import is_alive
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -56,12 +58,6 @@ def trainer_of(process: subprocess.Popen[str]) -> psutil.Process | None:
     return None
 
 
-def is_gone(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        return bool(process.status() == psutil.STATUS_ZOMBIE)
-    return True
-
-
 def states(lab: Any) -> list[tuple[Any, ...]]:
     return list(lab.rows(BUSY))
 
@@ -78,7 +74,7 @@ def test_a_killed_device_takes_over_its_own_lease_and_goes_on(lab: Any, start: A
     trainer = wait_for(lambda: trainer_of(device))
     device.send_signal(signal.SIGKILL)
     device.wait(30)
-    wait_for(lambda: is_gone(trainer))  # a trainer does not outlive its device
+    wait_for(lambda: not is_alive(trainer))  # a trainer does not outlive its device
     running = [s for s in states(lab) if s[1] == "RUNNING"]
     assert [attempt for _, _, attempt, *_ in running] == [1]  # and its lease is far from over
 
@@ -102,7 +98,7 @@ def test_a_device_that_is_asked_to_end_hands_its_trial_to_the_next(
     out, log = device.communicate(timeout=60)
     summary = json.loads(out)
     assert device.returncode == 0, log
-    assert is_gone(trainer)
+    assert not is_alive(trainer)
     assert (summary["reason"], summary["trials"]) == ("stopped", [])
     assert f"trial {summary['handed_back']} is handed back" in log
     assert states(lab) == [("tree-1", "SUGGESTED", 1, 0, 0)]
