@@ -257,18 +257,20 @@ def helping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _of_one_moment(connection: Connection) -> Iterator[None]:
-    """Let the connection's next transaction write nothing and see one moment, as its ``BEGIN`` says without a trip.
+    """Let the connection's next transaction write nothing and see one moment; ``BEGIN`` states both.
 
     Afterwards the connection is as it was: by SQLAlchemy's options it would keep ``READ WRITE``, which overrides a
-    server that is set to read-only, and each later use would cost two statements more.
+    server that is set to read-only, and each later use would send two more statements.
     """
     driver: Any = connection.connection.driver_connection
-    driver.set_session(isolation_level="REPEATABLE READ", readonly=True)
     try:
+        driver.set_session(isolation_level="REPEATABLE READ", readonly=True)
         yield
     finally:
-        if not driver.closed:
+        try:
             driver.set_session(isolation_level="DEFAULT", readonly="DEFAULT")
+        except connection.dialect.loaded_dbapi.Error:  # it is closed, or an interruption has left a transaction in it
+            connection.invalidate()
 
 
 class Store:

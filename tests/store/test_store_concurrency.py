@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from easeml_core.entities import Executor, RequestKind, TrialState
-from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError
+from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.store.database import Store
+from easeml_core.store.database import Store, _of_one_moment
 from easeml_core.store.rows import row, rows, scalar
 from easeml_core.store.tables import decisions, leases, ledger, models, releases, requests, sealed, studies, trials
 
@@ -343,7 +343,7 @@ def test_without_the_lock_the_ledger_itself_refuses_a_step_twice(
 WORKER = """
 import sys, time
 from easeml_core.entities import Executor
-from easeml_core.store.database import Store
+from easeml_core.store.database import Store, _of_one_moment
 from easeml_core.store.tables import leases, trials
 store = Store(sys.argv[1])
 with store.begin() as tx:
@@ -393,6 +393,9 @@ def test_a_batch_may_not_hold_a_trial_twice(stores: list[Store], waiting: int) -
         decisions.add_suggestion(tx, position=1, **given)
 
 
+OF_BEGIN = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
+
+
 @pytest.mark.parametrize("fault", [None, ValueError("in the middle")], ids=["ends", "fails"])
 def test_a_snapshot_sees_one_moment_and_leaves_its_connection_as_it_was(
     database: Any, make_rows: Any, fault: Exception | None
@@ -405,8 +408,7 @@ def test_a_snapshot_sees_one_moment_and_leaves_its_connection_as_it_was(
         tx.exec_driver_sql("SET default_transaction_read_only = on")
     expected = contextlib.nullcontext() if fault is None else pytest.raises(ValueError, match="in the middle")
     with expected, store.snapshot() as tx:
-        of_begin = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')"
-        assert tuple(row(tx, of_begin)) == ("repeatable read", "on")
+        assert tuple(row(tx, OF_BEGIN)) == ("repeatable read", "on")
         assert scalar(tx, asked) == 1
         make_rows("second")
         assert scalar(tx, asked) == 1
@@ -414,8 +416,32 @@ def test_a_snapshot_sees_one_moment_and_leaves_its_connection_as_it_was(
             raise fault
     with store.begin(writes=False) as tx:
         assert scalar(tx, "SELECT pg_backend_pid()") == session
-        assert tuple(row(tx, of_begin)) == ("read committed", "on")
+        assert tuple(row(tx, OF_BEGIN)) == ("read committed", "on")
         assert scalar(tx, asked) == 2
         driver = tx.connection.driver_connection
         assert (driver.isolation_level, driver.readonly) == (None, None), "BEGIN alone, and no SET before it"
+    store.close()
+
+
+def test_a_snapshot_whose_session_is_ended_says_so_and_the_next_transaction_has_another(
+    database: Any, ask: Any
+) -> None:
+    store = Store(database.url("easeml_worker"), connections=1)
+    expected = pytest.raises(StoreUnavailableError)
+    with expected, store.snapshot() as tx:
+        ask("SELECT pg_terminate_backend(%s)", scalar(tx, "SELECT pg_backend_pid()"))
+        scalar(tx, "SELECT 1")
+    with store.begin(writes=False) as tx:
+        assert tuple(row(tx, OF_BEGIN)) == ("read committed", "off")
+    store.close()
+
+
+def test_a_connection_that_an_interruption_left_in_a_transaction_is_not_used_again(database: Any) -> None:
+    store = Store(database.url("easeml_worker"), connections=1)
+    with store._engine.connect() as connection:
+        with _of_one_moment(connection):
+            connection.connection.driver_connection.cursor().execute("SELECT 1")  # and no rollback follows
+        assert connection.invalidated
+    with store.begin(writes=False) as tx:
+        assert tuple(row(tx, OF_BEGIN)) == ("read committed", "off")
     store.close()

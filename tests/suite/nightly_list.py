@@ -1,7 +1,8 @@
 """Tests, and variants of tests, that are left to the night since they cost much: ``nightly.toml`` names them.
 
-By day there are cheaper ones for the same code: of every line that a test of the list runs, another one runs by day. A
-test that alone has found a change of the product (``scripts/mutants.py``) is not on the list.
+They are mathematics, and other numbers, kinds of models or policies for the same code: a test of the day runs each of
+their lines. What guards a separate condition (input, rights, tenants, sealed labels, kills) is not for this list, nor
+is a test that alone has found a change of the product (``scripts/mutants.py``).
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if is_listed(entries, item.nodeid):
             item.add_marker(pytest.mark.nightly)
-    if not any("::" in str(argument) for argument in config.args):
+    is_whole = not config.getoption("lf", default=False) and not any("::" in str(given) for given in config.args)
+    if is_whole:
         gone = unknown(entries, [item.nodeid for item in items])
         if gone:
             message = f"{LISTED.name} names tests that are not there: {', '.join(gone[:5])}"

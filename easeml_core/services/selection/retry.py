@@ -70,6 +70,11 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
         store: Role ``easeml_worker``.
         trial_id: The task's argument.
         request_key: Of the task; only the task that failed adds a retry.
+
+    Raises:
+        NotFoundError: As of ``retry_trial``, likewise the others.
+        StateError: There are newer data, or the candidate is withdrawn.
+        BudgetExhaustedError: Too little is left.
     """
     with store.begin() as tx:
         last = retries.last_in_place(tx, trial_id)

@@ -219,7 +219,7 @@ class WithdrawnCandidate:
 
 
 def withdraw_candidate(store: Store, *, study: str, candidate: str, why: str) -> WithdrawnCandidate:
-    """Leave a candidate out of all further suggestions; its results and models stay, and a running trial goes on.
+    """Leave a candidate out of all further suggestions and retries; its results stay, and a running trial goes on.
 
     Args:
         store: Role ``easeml_worker``, or a tenant's login.

@@ -68,7 +68,7 @@ def test_a_submission_is_judged_promoted_deployed_and_passed_by(shared_stack):
         (found,) = [study for study in overview(store).tenants if study.study == "cancer"]
         return found.production_model_id
 
-    before = hand_in(0)  # nobody watches yet: the DAG is not switched on
+    before = hand_in(0)  # nobody watches yet: this file is the first by name, so the DAG was never switched on
     switch_on(rest, GATE)
     until(lambda: production() == before)
     after = hand_in(1)
