@@ -105,7 +105,7 @@ class StudyClient:
         return delete_study(self._client.store, study=self.name, why=why, dry_run=dry_run)
 
     def withdraw(self, candidate: str, *, why: str) -> WithdrawnCandidate:
-        """Leave a candidate out of all further suggestions; its results and models stay.
+        """Leave a candidate out of all further suggestions and retries; its results and models stay.
 
         Raises:
             NotFoundError: The study has no such candidate.

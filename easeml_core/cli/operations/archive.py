@@ -152,7 +152,7 @@ def show_archived(database: str | None, as_json: bool) -> None:
 @database_option
 @json_option
 def withdraw_candidate(study: str, name: str, why: str, database: str | None, as_json: bool) -> None:
-    """Leave a candidate out of all further suggestions; its results and models stay.
+    """Leave a candidate out of all further suggestions and retries; its results and models stay.
 
     A trial of it that waits is cancelled. One that runs goes on: `easeml trial cancel` ends it.
     """

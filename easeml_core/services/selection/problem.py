@@ -49,7 +49,7 @@ class Result(NamedTuple):
         return self.state in (TrialState.SUGGESTED, TrialState.RUNNING)
 
     @property
-    def is_withdrawn(self) -> bool:
+    def is_void(self) -> bool:
         """Ended without anything to learn from: cancelled, lost with its workers, or failed because of its task."""
         return not self.is_open and self.cost_seconds is None
 
@@ -124,10 +124,10 @@ def runnable_candidates(
 ) -> dict[int, Menu]:
     """Return the candidates of each active study that the scheduler sees, in their order: arm k is the k-th of them.
 
-    A withdrawn candidate is left out on the present data, so that it is not repeated blindly; a retry after a failure
-    of the task brings it back (``retry.py``). A candidate that ran, or runs, on an earlier version with the same
-    training part is left out until its model is evaluated again: otherwise it would be trained twice. One whose model
-    has lost its file is trained again.
+    A candidate whose trial is void is left out on the present data, so that it is not repeated blindly; a retry after a
+    failure of the task brings it back (``retry.py``). A candidate that ran, or runs, on an earlier version with the
+    same training part is left out until its model is evaluated again: otherwise it would be trained twice. One whose
+    model has lost its file is trained again.
 
     Args:
         active: The studies that may get trials.
@@ -145,9 +145,7 @@ def runnable_candidates(
         menu = menus.get(study.id)
         if menu is not None and study.id in versions:
             version = versions[study.id]
-            gone = {
-                r.candidate_id for r in results.get((study.id, version), ()) if r.is_withdrawn and not r.is_replaced
-            }
+            gone = {r.candidate_id for r in results.get((study.id, version), ()) if r.is_void and not r.is_replaced}
             if version in training_parts:
                 part = training_parts[version]
                 gone |= _trained_before(study.id, version, results, alike[part]).difference(lost.get(part, ()))
@@ -166,8 +164,8 @@ def _trained_before(
     return before - {r.candidate_id for r in results.get((study_id, version), ())}
 
 
-def _without(menu: Menu, withdrawn: Container[int]) -> Menu:
-    kept = [arm for arm, candidate_id in enumerate(menu.ids) if candidate_id not in withdrawn]
+def _without(menu: Menu, left_out: Container[int]) -> Menu:
+    kept = [arm for arm, candidate_id in enumerate(menu.ids) if candidate_id not in left_out]
     if len(kept) == len(menu.ids):
         return menu
     devices = tuple(menu.devices[arm] for arm in kept) if menu.devices else ()
@@ -311,7 +309,7 @@ def _past(
     past = []
     for (study_id, version), found in results.items():
         if study_id not in active or versions.get(study_id) != version:
-            # Neither open nor withdrawn, with each property looked up once: most trials of an installation are past.
+            # Neither open nor void, with each property looked up once: most trials of an installation are past.
             finished = [r for r in found if r.cost_seconds is not None and not r.is_open]
             if finished:
                 past.append((study_id, finished))

@@ -136,7 +136,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
         restoring = shlex.join(["easeml", "candidate", "restore", trial.study, trial.candidate])
         message = (
             f"trial {trial_id} ({trial.study}): candidate {trial.candidate!r} was withdrawn; `{restoring}` lets it be "
-            "trained again"
+            "tried again"
         )
         raise StateError(message)
     added = trials.add_trial(

@@ -17,7 +17,7 @@ from easeml_core.services.reports.next_steps import next_steps
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.reports.study import study_report
 from easeml_core.services.selection.executors import code_version, executors_of, function_executor, source_hash
-from easeml_core.services.selection.retry import MOST_BY_ITSELF, in_place_of, retry_trial
+from easeml_core.services.selection.retry import MOST_BY_ITSELF, changed_tasks, in_place_of, retry_trial
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.archive import restore_candidate, withdraw_candidate
 from easeml_core.services.studies.limits import set_study
@@ -227,7 +227,10 @@ def test_a_withdrawn_candidate_is_not_tried_again_and_waits_for_nothing(mixed: A
     assert len(repairs()) == 1
     withdraw_candidate(mixed.worker, study="mixed", candidate="tree", why="too deep")
     assert repairs() == []
-    assert "tree" not in ask(mixed, {"tree": "sha256:1"}), "the function has changed"
+    changed = {"sources": {"tree": "sha256:1"}, "trainers": True, "studies_only": ["mixed"]}
+    with mixed.worker.begin() as tx:
+        assert changed_tasks(tx, **changed) == []
+    assert "tree" not in ask(mixed, changed["sources"]), "the function has changed"
     refused = pytest.raises(StateError, match="candidate 'tree' was withdrawn; `easeml candidate restore mixed tree`")
     with refused:
         retry_trial(mixed.worker, trial_id=failed)

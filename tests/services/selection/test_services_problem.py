@@ -111,7 +111,7 @@ def test_results_say_what_they_took_and_may_still_take() -> None:
     ended = row._replace(state="CANCELLED", cost_seconds=3.0)
     open_one, over = results_by_version([row, ended])[1, 12]
     assert (open_one.used_seconds, open_one.reserved_seconds, open_one.order) == (2.0, 7.0, 0)
-    assert (over.used_seconds, over.reserved_seconds, over.is_withdrawn, over.order) == (5.0, 0.0, False, 1)
+    assert (over.used_seconds, over.reserved_seconds, over.is_void, over.order) == (5.0, 0.0, False, 1)
 
 
 def test_who_joined_late_came_after_the_trials_that_had_ended_before() -> None:
