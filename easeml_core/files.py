@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, temporary folders that name their owner, and folders as one file.
+"""What is there whole or not at all, temporary folders that name their owner, and folders as one file.
 
 The name of a temporary folder ends with its owner's namespace of process ids, process id and start, in ticks since the
 machine started: pid_namespaces(7), proc_pid_stat(5). So those of killed processes can be recognised and removed. A
@@ -13,6 +13,8 @@ machine. Unpacked are plain files with plain names only, so many and so much.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import functools
 import lzma
 import os
@@ -75,6 +77,58 @@ def write_durably(path: Path, content: str | bytes, *, mode: int = 0o600) -> Non
     finally:
         os.close(folder)
 
+
+def rename_new(folder: int, name: str, new: str) -> None:
+    """Rename inside an open folder, and replace nothing, an empty folder neither: renameat2(2), RENAME_NOREPLACE.
+
+    Where system or file system cannot (NFS, macOS), what gets the name in between may be replaced if it is empty.
+
+    Raises:
+        FileExistsError: The new name is taken.
+        OSError: It cannot be renamed.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "made").mkdir(), (folder / "taken").mkdir()
+        (None, None)
+        >>> opened = os.open(folder, os.O_RDONLY)
+        >>> rename_new(opened, "made", "taken")
+        Traceback (most recent call last):
+        FileExistsError: [Errno 17] File exists: 'taken'
+        >>> os.close(opened)
+    """
+    error = _renamed_without_replacing(folder, name, new)
+    if error in _CANNOT:
+        error = _renamed_where_free(folder, name, new)
+    if error:
+        error = errno.EEXIST if error in _TAKEN else error
+        raise OSError(error, os.strerror(error), new)
+
+
+def _renamed_without_replacing(folder: int, name: str, new: str) -> int:
+    """Number of the error; 0 for none."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        return errno.ENOSYS
+    return ctypes.get_errno() if call(folder, os.fsencode(name), folder, os.fsencode(new), _NO_REPLACE) else 0
+
+
+def _renamed_where_free(folder: int, name: str, new: str) -> int:
+    """The same by a look first."""
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(new, dir_fd=folder, follow_symlinks=False)
+            return errno.EEXIST
+        os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+_NO_REPLACE = 1
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+_TAKEN = (errno.ENOTEMPTY, errno.ENOTDIR)
+"""What a rename without a flag says of a name that is taken."""
 
 SCRATCH_PREFIX = "easeml-"
 _NAME = re.compile(rf"{SCRATCH_PREFIX}[a-z-]+-(\d+)-(\d+)-(\d+)-\w+")

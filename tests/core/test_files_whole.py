@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import stat
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from easeml_core.files import write_durably
+from easeml_core import files
+from easeml_core.files import rename_new, write_durably
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Any
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o644])
@@ -45,7 +48,8 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from easeml_core.files import write_durably
+from easeml_core import files
+from easeml_core.files import rename_new, write_durably
 os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
 write_durably(Path(sys.argv[1]), "new")
 """
@@ -59,3 +63,25 @@ def test_a_killed_writer_leaves_the_old_file_and_stops_no_other(tmp_path: Path) 
     assert path.read_text() == "old"
     write_durably(path, "newer")
     assert path.read_text() == "newer"
+
+
+@pytest.mark.parametrize("can", [True, False], ids=["renameat2", "a file system without it"])
+def test_what_is_renamed_replaces_nothing(tmp_path: Path, monkeypatch: Any, can: bool) -> None:
+    if not can:
+        monkeypatch.setattr(files, "_renamed_without_replacing", lambda *_: errno.EINVAL)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "made").mkdir()
+    folder = os.open(tmp_path, os.O_PATH)
+    try:
+        for taken in ("empty", "file", "link"):
+            with pytest.raises(FileExistsError, match=taken):
+                rename_new(folder, "made", taken)
+        rename_new(folder, "made", "named")
+        with pytest.raises(FileNotFoundError):
+            rename_new(folder, "made", "other")
+    finally:
+        os.close(folder)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link", "named"]
+    assert (tmp_path / "file").read_text() == "kept"

@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
-from easeml_core.files import scratch_folder
+from easeml_core.files import rename_new, scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.store import viewers
 
@@ -36,6 +36,8 @@ LARGEST_COPIED_BYTES = 8 << 30
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
+_UNFINISHED_FOLDER = f".{_UNFINISHED}"
+"""Begins like no tenant's name, nor any other name that is looked for."""
 _PIECE = 1 << 20
 
 MARKER = "easeml-store.json"
@@ -403,17 +405,34 @@ class ArtifactStore:
 
 
 def _step(folder: int, name: str, *, makes: bool = False) -> int:
-    """Open a folder in an open one, and follow no link; a made one gets the mode of the one that it lies in."""
+    """Open a folder in an open one, and follow no link; one that is made gets the mode of the one that it lies in."""
     if makes and not _is_there(folder, name):
         with contextlib.suppress(FileExistsError):  # another process may be faster
-            os.mkdir(name, 0o700, dir_fd=folder)
-            made = os.open(name, _LISTED, dir_fd=folder)
-            try:
-                if os.fstat(made).st_uid == os.geteuid():  # else it is another's, who sets its mode
-                    os.fchmod(made, os.fstat(folder).st_mode & 0o7777)
-            finally:
-                os.close(made)
+            _make_folder(folder, name)
     return os.open(name, _FOLDER, dir_fd=folder)
+
+
+def _make_folder(folder: int, name: str) -> None:
+    """Make a folder, which has its mode before it has its name: others use it at once, and give its mode to theirs.
+
+    Raises:
+        FileExistsError: The name is taken.
+        OSError: It cannot be made.
+    """
+    unfinished = f"{_UNFINISHED_FOLDER}{uuid.uuid4().hex}"
+    os.mkdir(unfinished, 0o700, dir_fd=folder)
+    try:
+        made = os.open(unfinished, _LISTED, dir_fd=folder)
+        try:
+            if os.fstat(made).st_uid == os.geteuid():  # else another account has put it in the place of ours
+                os.fchmod(made, os.fstat(folder).st_mode & 0o7777)
+        finally:
+            os.close(made)
+        rename_new(folder, unfinished, name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.rmdir(unfinished, dir_fd=folder)
+        raise
 
 
 def _is_there(folder: int, name: str) -> bool:

@@ -405,6 +405,34 @@ def test_other_accounts_may_read_and_folders_are_as_open_as_the_root(
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o2775
 
 
+def test_no_process_meets_a_folder_without_its_mode(
+    artifacts: ArtifactStore, file: Callable[..., Path], monkeypatch: Any
+) -> None:
+    """What it made inside would get the wrong mode for good; and who is killed meanwhile leaves no such folder."""
+    artifacts.root.mkdir()
+    artifacts.root.chmod(0o2770)
+    change, met = os.fchmod, list[int]()
+
+    def interrupted(descriptor: int, mode: int) -> None:
+        met.append(descriptor)
+        if len(met) == 1:
+            raise KeyboardInterrupt
+        if len(met) == 2:
+            artifacts.of_tenant("kitchen").put(file(b"meanwhile", "other"))
+        change(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        artifacts.of_tenant("bank").put(file())
+    artifacts.of_tenant("bank").put(file())
+    folders = [path for path in artifacts.root.rglob("*") if path.is_dir()]
+    assert {
+        str(path.relative_to(artifacts.root)): oct(path.stat().st_mode & 0o7777) for path in folders
+    } == dict.fromkeys(
+        ["tenants", "tenants/bank", f"tenants/bank/{ABC[7:9]}", "tenants/kitchen", "tenants/kitchen/c0"], "0o2770"
+    )
+
+
 def test_a_link_in_the_place_of_an_unfinished_file_opens_no_other_file(
     artifacts: ArtifactStore, file: Callable[..., Path], tmp_path: Path, monkeypatch: Any
 ) -> None:
