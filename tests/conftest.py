@@ -129,6 +129,11 @@ def pytest_group_of(item: pytest.Item) -> str:
     return group_of(item.nodeid.partition("::")[0])
 
 
+def pytest_queue_of(item: pytest.Item) -> str:
+    """Journeys wait for servers, and the other tests compute meanwhile, where one run has both (``make test-all``)."""
+    return "journeys" if item.get_closest_marker("journey") else "tests"
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """The same groups where coverage is measured, which forks do not support (``scripts/measuring/test_map.py``)."""

@@ -2,7 +2,8 @@
 
 A process of pytest-xdist imports every test file and every library for itself, 20 s of processor time each. A fork has
 them. Each fork takes one group of tests after another, as the hook ``pytest_group_of`` divides them, and its reports go
-to the first process, which prints them.
+to the first process, which prints them. Groups stand in queues (``pytest_queue_of``): forks begin with one each by
+turns, so that tests that compute run beside those that wait for servers, and take of the others when theirs is empty.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
@@ -37,6 +38,10 @@ class Hooks:
     def pytest_group_of(self, item: pytest.Item) -> str | None:
         """Return the name of the group whose tests one process runs in their order; by default the test's file."""
 
+    @pytest.hookspec(firstresult=True)
+    def pytest_queue_of(self, item: pytest.Item) -> str | None:
+        """Return the name of the queue in which the group of this test stands, if it is the first one of it."""
+
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
     pluginmanager.add_hookspecs(Hooks)
@@ -56,13 +61,16 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
     return True
 
 
-def groups_of(session: pytest.Session) -> deque[list[int]]:
-    """The numbers of the tests of each group; groups in the order of their first tests."""
-    found: dict[str, list[int]] = {}
+def queues_of(session: pytest.Session) -> list[deque[list[int]]]:
+    """The numbers of the tests of each group, by queue; groups and queues in the order of their first tests."""
+    hook, groups, queues = session.config.hook, dict[str, list[int]](), defaultdict[str, deque[list[int]]](deque)
     for number, item in enumerate(session.items):
-        name = session.config.hook.pytest_group_of(item=item) or item.nodeid.partition("::")[0]
-        found.setdefault(name, []).append(number)
-    return deque(found.values())
+        name = hook.pytest_group_of(item=item) or item.nodeid.partition("::")[0]
+        if name not in groups:
+            groups[name] = []
+            queues[hook.pytest_queue_of(item=item) or ""].append(groups[name])
+        groups[name].append(number)
+    return list(queues.values())
 
 
 @dataclass
@@ -92,7 +100,7 @@ class First:
 
     def __init__(self, session: pytest.Session) -> None:
         self.session, self.config = session, session.config
-        self.groups = groups_of(session)
+        self.queues = queues_of(session)
         self.forks: list[Fork] = []
         self.numbers = iter(range(sys.maxsize))
         self.is_stopping = False
@@ -109,7 +117,7 @@ class First:
             terminal.showfspath = False  # files alternate
         self.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # pytest has no public way
         try:
-            for _ in range(min(count, len(self.groups))):
+            for _ in range(min(count, sum(map(len, self.queues)))):
                 self._fork()
             while self.forks:
                 self._hear()
@@ -151,16 +159,17 @@ class First:
                     self._bury(fork, status)
         if (self.session.shouldfail or self.session.shouldstop) and not self.is_stopping:
             self.is_stopping = True
-            self.groups.clear()
+            self.queues.clear()
             for fork in self.forks:
                 fork.connection.send(None)
 
     def _take(self, fork: Fork, word: str, *told: Any) -> None:
         hook = self.config.hook
         if word == "wants":
-            more = self.groups.popleft() if self.groups else []
-            fork.left += more
             if not self.is_stopping:
+                queue = self._queue_of(fork)
+                more = queue.popleft() if queue else []
+                fork.left += more
                 fork.connection.send(more)
         elif word == "report":
             report = hook.pytest_report_from_serializable(config=self.config, data=told[0])
@@ -195,9 +204,14 @@ class First:
             self.config.hook.pytest_runtest_logreport(report=report)
             self.config.hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
             if fork.left[1:]:
-                self.groups.appendleft(fork.left[1:])
-        if not self.is_stopping and self.groups:
+                self._queue_of(fork).appendleft(fork.left[1:])
+        if not self.is_stopping and any(self.queues):
             self._fork()
+
+    def _queue_of(self, fork: Fork) -> deque[list[int]]:
+        """The queue that the fork begins with, or where that is empty the next one that is not."""
+        first = fork.number % len(self.queues)
+        return next((queue for queue in self.queues[first:] + self.queues[:first] if queue), self.queues[first])
 
 
 class Sender:

@@ -24,6 +24,9 @@ def owner():
 
 def pytest_group_of(item):
     return "together" if "together" in item.nodeid else None
+
+def pytest_queue_of(item):
+    return "waiting" if "waits" in item.nodeid else None
 """
 FIRST = """
 import os, signal, warnings
@@ -73,3 +76,24 @@ def test_the_first_failure_ends_a_run_that_allows_none(project: pytest.Pytester)
     assert run.parseoutcomes()["failed"] == 1
     assert "test_comes_after_it" not in run.stdout.str()
     assert run.ret == pytest.ExitCode.TESTS_FAILED
+
+
+WAITS = """
+import time
+from pathlib import Path
+
+def test_it(pytestconfig):
+    here, end = Path(pytestconfig.rootpath), time.monotonic() + 60
+    (here / {own!r}).touch()
+    while not any(here.glob({other!r})):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+"""
+
+
+def test_groups_of_two_queues_run_side_by_side(pytester: pytest.Pytester) -> None:
+    """Two groups that wait come before the last one, which runs beside one of them all the same."""
+    pytester.makeconftest(PLUGIN)
+    waiting = {f"test_a_waits_{n}": WAITS.format(own=f"waits-{n}", other="computes") for n in range(2)}
+    pytester.makepyfile(**waiting, test_z=WAITS.format(own="computes", other="waits-*"))
+    pytester.runpytest_subprocess("--processes", "2").assert_outcomes(passed=3)
