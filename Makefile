@@ -18,6 +18,8 @@ PYTEST_ARGS ?=
 PROCESSES ?= 4
 # Of the journeys: one runs the pages in Chromium, the others a story each; so up to four stacks at a time.
 JOURNEY_PROCESSES ?= 4
+# Of both in one run: while three tell journeys, which wait for servers and browsers, two run tests.
+ALL_PROCESSES ?= 5
 DEMO_ARGS ?=
 # Of demo and up: celery for tasks on separate hosts; by default the LocalExecutor, or what runs already.
 EXECUTOR ?=
@@ -31,7 +33,7 @@ FAULTS_ARGS ?=
 FUZZ ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference notebook format lock release clean
+.PHONY: help setup demo demo-lifecycle up down status browser screenshots test test-journeys test-all test-nightly test-faults fuzz audit coverage check check-format check-lint check-types check-imports check-language check-spelling figures gate-figures meter-figures benchmark-figures docs reference notebook format lock release clean
 
 help: ## List the commands
 	@echo "Ease.ml for Apache Airflow"; echo
@@ -71,6 +73,9 @@ test: $(STAMP) ## All tests but the journeys and the nightly ones, property test
 
 test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chromium (make browser), killed processes, the tutorial
 	@$(RUN) -m pytest -m "journey and not nightly" --processes $(JOURNEY_PROCESSES) $(PYTEST_ARGS)
+
+test-all: $(STAMP) ## Both in one run, side by side, as CI does: in less time than one after the other
+	@$(RUN) -m pytest -m "not nightly" --processes $(ALL_PROCESSES) $(PYTEST_ARGS)
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
 	@$(RUN) -m pytest --hypothesis-profile=nightly -m "not journey" --processes $(PROCESSES) $(PYTEST_ARGS)
