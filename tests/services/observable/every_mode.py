@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from easeml_core.store.tables import labels as label_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from datetime import datetime
     from pathlib import Path
 
     from easeml_core.attestation import SigningKey
@@ -66,6 +68,13 @@ DELAY_SECONDS = 0.001
 
 GRID_SECONDS = (0.001,)
 """To which times decisions and models' runs are padded there: the code of a grid, without its wait."""
+
+
+class Held(Timetable):
+    """A grid on which no answer leaves with its decision, also where that falls on a time of the grid."""
+
+    def leaves_at(self, asked: datetime, now: datetime) -> datetime:
+        return super().leaves_at(asked, now + timedelta.resolution)
 
 
 @dataclass(frozen=True)
@@ -287,7 +296,7 @@ class Installation:
     def ask(self, file: Callable[..., Any], **asked: Any) -> Any:
         """File a request, let it be answered, give labels where it waits for them; the answer, or the error."""
         before = self._transaction()
-        self.timetable = Timetable(DELAY_SECONDS if asked["study"] in DELAYED else 0.0)
+        self.timetable = Held(DELAY_SECONDS) if asked["study"] in DELAYED else Timetable()
         try:
             request_id = file(self.lab.worker, request_key=self.lab.key(), **asked)
         except EasemlError as error:
