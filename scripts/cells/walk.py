@@ -65,7 +65,7 @@ def _register(cell: StockAirflow, rest: Rest) -> str:
 
 
 def _night(cell: StockAirflow, rest: Rest) -> str:
-    _run_dag(cell, rest, "easeml_nightly_retraining", {"trials_per_round": 2})
+    _run_dag(cell, rest, "easeml_nightly_retraining", {"trials_per_round": 1})
     return f"{len(_json(cell, 'model', 'list', STUDY))} models"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -31,3 +32,22 @@ class Client:
     def post(self, path: str, *, headers: dict[str, str] = OWN_PAGE, **asked: Any) -> httpx.Response:
         """``data`` is a form; the answer of a change that worked is 303 to a page."""
         return self.request("POST", path, headers=headers, **asked)
+
+
+@dataclass
+class Seat:
+    """Who asks an application now."""
+
+    viewer: Any
+
+
+class SeatedClient(Client):
+    """Asks as one person an application that several ask in turn: to make one takes a second."""
+
+    def __init__(self, app: Any, seat: Seat, viewer: Any) -> None:
+        super().__init__(app)
+        self._seat, self._viewer = seat, viewer
+
+    def request(self, method: str, path: str, **asked: Any) -> httpx.Response:
+        self._seat.viewer = self._viewer
+        return super().request(method, path, **asked)

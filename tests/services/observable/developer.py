@@ -22,13 +22,12 @@ import psycopg2
 import pytest
 from alphabet import Basis, Kind, Letter, letter_of
 from click.testing import CliRunner
-from page_client import Client
+from page_client import Client, Seat, SeatedClient
 from sqlalchemy import text
 from surfaces import RELATIONS, commands, options_of, parameters_of, routes_of, watchers
 from undriven import UNDRIVEN
 
 from easeml_airflow.web import app as web
-from easeml_airflow.web.pages.compute.backtest import Backtests
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.store import database as channels
@@ -293,12 +292,12 @@ VIEWERS = {
 """People who are no referee and no labeler: who may change studies, only see them, run the installation, or nothing."""
 
 
-def client_of(lab: Any, viewer: Viewer) -> Client:
-    """The web application of a server that holds the referee's address, too, as this person sees it."""
-    site = Site(lambda: lab.worker, lambda: lab.artifacts, lambda: lab.referee, lambda: viewer)
-    site.one(Backtests).longest_seconds = 600.0  # what else the machine does is not compared
-    app = web.create_app(site, require_login=lambda: None, rights=lambda *, write: lambda: viewer.name)
-    return Client(app)
+def clients_of(lab: Any) -> dict[str, Client]:
+    """The web application of a server that holds the referee's address, too, as each of ``VIEWERS`` sees it."""
+    seat = Seat(VIEWERS["developer"])
+    site = Site(lambda: lab.worker, lambda: lab.artifacts, lambda: lab.referee, lambda: seat.viewer)
+    app = web.create_app(site, require_login=lambda: None, rights=lambda *, write: lambda: seat.viewer.name)
+    return {name: SeatedClient(app, seat, viewer) for name, viewer in VIEWERS.items()}
 
 
 ENDLESS = "GET /events"

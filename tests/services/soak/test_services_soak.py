@@ -33,6 +33,7 @@ def answer(figures: Counter[str], fairness: Fairness) -> str:
     return f"{counts}; the guard's {fairness.guarded}; behind by {behind}, {fairness.worst_share:.0%} of the bound"
 
 
+@pytest.mark.nightly
 def test_three_hundred_decisions_over_twenty_tenants(database: Any) -> None:
     plan = Plan(decisions=300, tenants=20, candidates=18, compare=0.06, past=12, limited=0.2, audit_every=60)
     figures, fairness = soak(database, plan)

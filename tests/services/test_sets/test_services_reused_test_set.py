@@ -247,6 +247,7 @@ def require_reported(product: Product, honest: Round, rounds: list[Round], toler
     assert alerts == shown
 
 
+@pytest.mark.nightly  # by day tests/core/meter/test_meter_reused_test_set.py shows the same without a database
 @pytest.mark.journey
 def test_a_reused_validation_set_is_fooled_and_the_meter_says_so(bare: Any, tmp_path: Path) -> None:
     """2,300 rows, 1,999 attributes, models as programs.
