@@ -157,7 +157,7 @@ def _sections(places: Places, port: int, task_port: int) -> dict[str, str]:
         "api.base_url": url,
         "logging.base_log_folder": str(places.task_logs),
         "logging.colored_console_log": "False",
-        # The default of one second is paid at every step of a chain; a tenth of one costs a fifth of a core at all times.
+        # The default of one second is paid at every step of a chain, and a tenth of one costs a fifth of a core always.
         "scheduler.scheduler_idle_sleep_time": "0.3",
         # The default of five seconds is the time after which a failed task is seen as failed.
         "workers.min_heartbeat_interval": "1",
