@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -128,7 +129,8 @@ def down(places: Places) -> None:
             message = f"a process holds {places.lock}, but neither that file nor {places.record} says which; stop it"
             raise StackError(message)
         with console.status("stopping"):
-            os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(ProcessLookupError):  # it ends by itself
+                os.kill(pid, signal.SIGTERM)
             _await_end(places)
         console.print("The stack has stopped; its state stays in", str(places.home))
         return

@@ -97,13 +97,14 @@ def read_record(path: Path) -> Record | None:
 
 
 def launcher_pid(places: Places) -> int | None:
-    """The process that holds the state folder, also where the record is damaged; None if none is known."""
-    record = read_record(places.record)
-    if record is not None:
-        return record.launcher
+    """The process that holds the state folder; None if none is known.
+
+    It says so in the lock at once. What the record says may be of an earlier one, until the present one writes it.
+    """
     with contextlib.suppress(FileNotFoundError, ValueError):
         return int(places.lock.read_text(encoding="utf-8"))
-    return None
+    record = read_record(places.record)
+    return None if record is None else record.launcher
 
 
 def launcher_of(places: Places) -> str:

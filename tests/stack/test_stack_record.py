@@ -60,9 +60,14 @@ def test_a_damaged_record_stops_no_command(places, command, status):
     assert (done.returncode, done.stderr) == (status, ""), done.stdout
 
 
-def test_whose_stack_it_is_stands_in_the_lock_too(places):
+@pytest.mark.parametrize("record", ["damaged", "of the killed launcher before"])
+def test_whose_stack_it_is_stands_in_the_lock_whatever_the_record_says(places, record):
+    """A launcher that starts has not written the record yet, and another process may have the number in the old one."""
     with launcher_lock(places):
-        places.record.write_text("")
+        if record == "damaged":
+            places.record.write_text("")
+        else:
+            Record(launcher=1).write(places.record)
         assert is_running(places)
         told = launcher_of(places)
         assert f"process {os.getpid()}, since " in told
