@@ -101,7 +101,7 @@ def rename_new(folder: int, name: str, new: str) -> None:
     if error in _CANNOT:
         error = _renamed_where_free(folder, name, new)
     if error:
-        error = errno.EEXIST if error in _TAKEN else error
+        error = errno.EEXIST if _is_there(folder, new) else error
         raise OSError(error, os.strerror(error), new)
 
 
@@ -115,20 +115,26 @@ def _renamed_without_replacing(folder: int, name: str, new: str) -> int:
 
 def _renamed_where_free(folder: int, name: str, new: str) -> int:
     """The same by a look first."""
+    if _is_there(folder, new):
+        return errno.EEXIST
     try:
-        with contextlib.suppress(FileNotFoundError):
-            os.stat(new, dir_fd=folder, follow_symlinks=False)
-            return errno.EEXIST
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
         return error.errno or errno.EIO
     return 0
 
 
+def _is_there(folder: int, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 _NO_REPLACE = 1
-_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
-_TAKEN = (errno.ENOTEMPTY, errno.ENOTDIR)
-"""What a rename without a flag says of a name that is taken."""
+_CANNOT = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
+"""What system, file system, or a container's filter of system calls says where it has no such rename."""
 
 SCRATCH_PREFIX = "easeml-"
 _NAME = re.compile(rf"{SCRATCH_PREFIX}[a-z-]+-(\d+)-(\d+)-(\d+)-\w+")

@@ -48,8 +48,7 @@ def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from easeml_core import files
-from easeml_core.files import rename_new, write_durably
+from easeml_core.files import write_durably
 os.fsync = lambda number: os.kill(os.getpid(), signal.SIGKILL)
 write_durably(Path(sys.argv[1]), "new")
 """
@@ -65,10 +64,10 @@ def test_a_killed_writer_leaves_the_old_file_and_stops_no_other(tmp_path: Path) 
     assert path.read_text() == "newer"
 
 
-@pytest.mark.parametrize("can", [True, False], ids=["renameat2", "a file system without it"])
-def test_what_is_renamed_replaces_nothing(tmp_path: Path, monkeypatch: Any, can: bool) -> None:
-    if not can:
-        monkeypatch.setattr(files, "_renamed_without_replacing", lambda *_: errno.EINVAL)
+@pytest.mark.parametrize("refused", [0, errno.EINVAL, errno.EPERM], ids=["renameat2", "file system", "container"])
+def test_what_is_renamed_replaces_nothing(tmp_path: Path, monkeypatch: Any, refused: int) -> None:
+    if refused:
+        monkeypatch.setattr(files, "_renamed_without_replacing", lambda *_: refused)
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("kept")
     (tmp_path / "link").symlink_to("nowhere")

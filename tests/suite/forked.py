@@ -13,6 +13,7 @@ import sys
 import traceback
 import warnings
 from collections import defaultdict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
@@ -80,6 +81,8 @@ class Fork:
     number: int
     pid: int
     connection: Connection
+    queue: int
+    """With which it begins."""
     left: list[int] = field(default_factory=list)
     """The tests that it has taken and not reported as done."""
 
@@ -130,7 +133,12 @@ class First:
         if self.session.shouldstop:
             raise self.session.Interrupted(self.session.shouldstop)
 
-    def _fork(self) -> None:
+    def _fork(self, queue: int | None = None) -> None:
+        """Begin a process.
+
+        Args:
+            queue: With which it begins, of the process in whose place it comes; None for a further one.
+        """
         ours, theirs = Pipe()
         number = next(self.numbers)
         sys.stdout.flush()
@@ -143,7 +151,7 @@ class First:
                 connection.close()
             _work_and_exit(self.session, theirs, number)
         theirs.close()
-        self.forks.append(Fork(number, pid, ours))
+        self.forks.append(Fork(number, pid, ours, number % len(self.queues) if queue is None else queue))
 
     def _hear(self) -> None:
         ready: Iterable[Any] = wait([fork.connection for fork in self.forks], LOOK_SECONDS)
@@ -161,7 +169,8 @@ class First:
             self.is_stopping = True
             self.queues.clear()
             for fork in self.forks:
-                fork.connection.send(None)
+                with suppress(ConnectionError):  # it has just ended
+                    fork.connection.send(None)
 
     def _take(self, fork: Fork, word: str, *told: Any) -> None:
         hook = self.config.hook
@@ -206,12 +215,12 @@ class First:
             if fork.left[1:]:
                 self._queue_of(fork).appendleft(fork.left[1:])
         if not self.is_stopping and any(self.queues):
-            self._fork()
+            self._fork(fork.queue)
 
     def _queue_of(self, fork: Fork) -> deque[list[int]]:
         """The queue that the fork begins with, or where that is empty the next one that is not."""
-        first = fork.number % len(self.queues)
-        return next((queue for queue in self.queues[first:] + self.queues[:first] if queue), self.queues[first])
+        first = self.queues[fork.queue]
+        return next((queue for queue in (first, *self.queues) if queue), first)
 
 
 class Sender:

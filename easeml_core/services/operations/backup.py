@@ -314,7 +314,7 @@ def _archived(
     folder: Path,
     tell: Callable[[str], None],
     *,
-    leaves_out: Callable[[Path], bool] = lambda _: False,
+    leaves_out: Callable[..., bool] = lambda _, *, is_folder: False,
 ) -> BackupFile:
     """Put the plain files and folders of a folder into an archive; what else lies there is named, since it is lost."""
     tell(f"copying {folder} into {name}")
@@ -324,10 +324,11 @@ def _archived(
     ):
         # Through descriptors: who may write there could lead this account, which reads all, through a link elsewhere.
         for top, folders, files, held in os.fwalk(folder.resolve(), follow_symlinks=False):
-            folders.sort()
-            for path in (Path(top, inner) for inner in sorted(folders + files)):
+            folders[:] = sorted(inner for inner in folders if not leaves_out(Path(inner), is_folder=True))
+            whole = [inner for inner in files if not leaves_out(Path(inner), is_folder=False)]
+            for path in (Path(top, inner) for inner in sorted(folders + whole)):
                 inside = path.relative_to(folder.resolve())
-                if not leaves_out(path) and (what := _added(archive, held, path, str(inside))) is not None:
+                if (what := _added(archive, held, path, str(inside))) is not None:
                     tell(f"left out of {name}: {folder / inside} is {what}; back up what it stands for separately")
     return _kept(place / name)
 

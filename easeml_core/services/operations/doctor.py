@@ -8,6 +8,7 @@ that extends Ease.ml contributes further checks by an entry point of the group `
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -29,7 +30,7 @@ from easeml_core.services.evidence.report import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
 from easeml_core.services.operations.checks import Check, State, check_policy, check_referee, check_scheduler
 from easeml_core.services.operations.login_checks import crowding, strong_members
-from easeml_core.services.operations.tenant_files import open_folders
+from easeml_core.services.operations.tenant_files import closed_folders, open_folders
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
@@ -285,7 +286,7 @@ def check_artifacts(url: str | None, place: str) -> Check:
         store = Store(url, statement_timeout_seconds=STATEMENT_SECONDS, lock_timeout_seconds=0.8 * STATEMENT_SECONDS)
         with closing(store):
             known, artifacts = installed_place(store), artifact_store(place)
-            shared = open_folders(store, artifacts)
+            shared, closed = open_folders(store, artifacts), closed_folders(store, artifacts)
     except EasemlError as error:
         return Check(name, "skipped", f"not compared: {error}")
     if known is None:
@@ -295,6 +296,11 @@ def check_artifacts(url: str | None, place: str) -> Check:
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
     if shared is not None:
         return Check(name, "warning", f"files of tenants are not apart: {shared}", "`easeml tenant folder` for each")
+    if closed:
+        mode = stat.S_IMODE(closed[0].parent.stat().st_mode)
+        remedy = f"as root: find {shlex.quote(artifacts.place)}/tenants -type d -exec chmod {mode:o} {{}} +"
+        found = f"accounts that share {artifacts.place} may not use {', '.join(path.name for path in closed)} in it"
+        return Check(name, "warning", found, remedy)
     return Check(name, "ok", f"{artifacts.place} is that of the installation")
 
 

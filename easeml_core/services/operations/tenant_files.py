@@ -14,16 +14,22 @@ from easeml_core.config import require
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, StateError, reason_of
 from easeml_core.store.artifacts import trash
-from easeml_core.store.artifacts.orphans import DAY_SECONDS, find_orphans, remove_orphan
+from easeml_core.store.artifacts.orphans import (
+    DAY_SECONDS,
+    find_orphans,
+    remove_orphan,
+    remove_unfinished_folders,
+)
 from easeml_core.store.artifacts.references import claimed_files, named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.artifacts.tenant_folders import weaknesses
+from easeml_core.store.artifacts.tenant_folders import closed_to_group, weaknesses
 from easeml_core.store.logins import needs_token
 from easeml_core.store.queries import health
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.artifacts.orphans import StoredFile
@@ -183,6 +189,8 @@ def sweep_files(
         return _sweep_bucket(store, artifacts, days, dry_run)
     with store.begin() as tx:
         found = find_orphans(tx, artifacts, older_than=days * DAY_SECONDS)
+    if not dry_run:
+        remove_unfinished_folders(artifacts, older_than=days * DAY_SECONDS)
     removed = sum(not dry_run and remove_orphan(artifacts, file, older_than=days * DAY_SECONDS) for file in found)
     return SweptFiles(_shown(found), removed, days, dry_run)
 
@@ -230,3 +238,18 @@ def open_folders(store: Store, artifacts: ArtifactStore) -> str | None:
             "code that a device trains can read what the device's account can, so the folders of all its tenants"
         )
     return "; ".join(said) or None
+
+
+def closed_folders(store: Store, artifacts: ArtifactStore) -> tuple[Path, ...]:
+    """Return the tenants' folders that the group of the store's root may not use, although tenants are one team.
+
+    Args:
+        store: Any role that sees all tenants.
+        artifacts: The installation's store.
+    """
+    with store.begin() as tx:
+        logins = health.logins_of_tenants(tx)
+        tenants = [tenant.name for tenant in studies.list_tenants(tx)]
+    if logins.logins or isinstance(artifacts, RemoteArtifactStore):
+        return ()
+    return closed_to_group(artifacts, tenants)

@@ -72,9 +72,9 @@ class Staged(NamedTuple):
     fetched: int = 0
 
 
-def is_unfinished(path: PurePath) -> bool:
-    """Whether a file of a store's folder has not got its content and its name yet."""
-    return path.name.startswith(_UNFINISHED)
+def is_unfinished(path: PurePath, *, is_folder: bool = False) -> bool:
+    """Whether a file of a store's folder lacks its content and its name as yet, or a folder its mode and its name."""
+    return path.name.startswith(_UNFINISHED_FOLDER if is_folder else _UNFINISHED)
 
 
 class ArtifactStore:
@@ -378,6 +378,14 @@ class ArtifactStore:
         return self.root / digest[:2] / digest
 
     def _put(self, path: Path) -> str:
+        try:
+            return self._put_once(path)
+        except OSError as error:  # another process may have put its folder in the place of an empty one (rename_new)
+            if error.errno not in (errno.ENOENT, errno.ESTALE):
+                raise
+            return self._put_once(path)
+
+    def _put_once(self, path: Path) -> str:
         name = f"{_UNFINISHED}{uuid.uuid4().hex}"
         with self._folder(makes=True) as folder:
             try:
@@ -415,17 +423,23 @@ def _step(folder: int, name: str, *, makes: bool = False) -> int:
 def _make_folder(folder: int, name: str) -> None:
     """Make a folder, which has its mode before it has its name: others use it at once, and give its mode to theirs.
 
+    Its mode is set only where umask and the folder above have not given it the right one already: systemd's
+    ``RestrictSUIDSGID`` and some file systems refuse to set it.
+
     Raises:
         FileExistsError: The name is taken.
         OSError: It cannot be made.
     """
     unfinished = f"{_UNFINISHED_FOLDER}{uuid.uuid4().hex}"
-    os.mkdir(unfinished, 0o700, dir_fd=folder)
+    wanted = stat.S_IMODE(os.fstat(folder).st_mode)
+    os.mkdir(unfinished, wanted & 0o777, dir_fd=folder)
     try:
         made = os.open(unfinished, _LISTED, dir_fd=folder)
         try:
-            if os.fstat(made).st_uid == os.geteuid():  # else another account has put it in the place of ours
-                os.fchmod(made, os.fstat(folder).st_mode & 0o7777)
+            found = os.fstat(made)
+            # Another's: put in the place of ours, or a file system that gives root's folders to another account.
+            if stat.S_IMODE(found.st_mode) != wanted and found.st_uid == os.geteuid():
+                os.fchmod(made, wanted)
         finally:
             os.close(made)
         rename_new(folder, unfinished, name)

@@ -141,14 +141,25 @@ def remove_orphan(artifacts: ArtifactStore, file: StoredFile, *, older_than: flo
     return False
 
 
+def remove_unfinished_folders(artifacts: ArtifactStore, *, older_than: float) -> None:
+    """Remove the empty folders that a killed process has made and not given their names, of such an age in seconds."""
+    before = time.time() - older_than
+    for _, folders, _, descriptor in os.fwalk(artifacts.root, follow_symlinks=False):
+        for name in [n for n in folders if is_unfinished(PurePosixPath(n), is_folder=True)]:
+            with contextlib.suppress(OSError):  # it has just got its name, or is another account's
+                if os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mtime <= before:
+                    os.rmdir(name, dir_fd=descriptor)
+
+
 def remove_orphans(store: Store, artifacts: ArtifactStore, *, days: float) -> int:
-    """Remove the orphans of a folder; how many.
+    """Remove the orphans of a folder, and folders that have not got their names; how many orphans.
 
     Args:
         store: A role that sees the rows of all tenants.
         artifacts: The installation's store, a folder.
         days: Since nothing has written them, >= 1.
     """
+    remove_unfinished_folders(artifacts, older_than=days * DAY_SECONDS)
     with store.begin() as tx:
         found = find_orphans(tx, artifacts, older_than=days * DAY_SECONDS)
     return sum(remove_orphan(artifacts, file, older_than=days * DAY_SECONDS) for file in found)

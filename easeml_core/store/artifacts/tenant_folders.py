@@ -123,8 +123,12 @@ def _take_over(above: int, name: str, owner: int, gid: int | None = None) -> Non
             _own(folder, owner, -1, stat.S_IMODE(os.fstat(folder).st_mode) & ~_WRITABLE)
         else:
             _own(folder, owner, gid, APART)
-        for inner in _folders_in(folder):
-            _take_over(folder, inner, owner, gid)
+        done = set[str]()
+        while left := [inner for inner in _folders_in(folder) if inner not in done]:
+            for inner in left:  # one that has only now got its name is in the next list
+                with contextlib.suppress(FileNotFoundError):
+                    _take_over(folder, inner, owner, gid)
+            done.update(left)
 
 
 @contextlib.contextmanager
@@ -213,6 +217,22 @@ def weaknesses(artifacts: ArtifactStore, tenants: Sequence[str]) -> list[str]:
         groups[path.stat().st_gid].append(path.name)
     said += [f"group {_name(gid)} has folders of {', '.join(names)}" for gid, names in groups.items() if len(names) > 1]
     return said
+
+
+def closed_to_group(artifacts: ArtifactStore, tenants: Sequence[str]) -> tuple[Path, ...]:
+    """Return the folders whose group may do less than that of the root, as far as this account can look.
+
+    Args:
+        artifacts: The installation's store, in a folder.
+        tenants: All tenants.
+    """
+    found = []
+    with contextlib.suppress(FileNotFoundError, PermissionError):
+        wanted = artifacts.root.stat().st_mode & stat.S_IRWXG
+        for path in (artifacts.root / TENANTS_FOLDER, *(artifacts.of_tenant(tenant).root for tenant in tenants)):
+            if path.is_dir() and path.stat().st_mode & wanted != wanted:
+                found.append(path)
+    return tuple(found)
 
 
 def _group(given: str) -> int:

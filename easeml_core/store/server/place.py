@@ -105,9 +105,9 @@ def _move_out(home: Path) -> Path:
     """Choose a reachable place, and leave word of it in the home and, for people who tidy up, of the home in it."""
     digest = hashlib.sha256(bytes(home)).hexdigest()[:16]
     place = REACHABLE_ROOT / f"{digest}-{secrets.token_hex(4)}"
-    if not REACHABLE_ROOT.exists():
-        REACHABLE_ROOT.mkdir(parents=True, exist_ok=True)
-        REACHABLE_ROOT.chmod(0o755)
+    REACHABLE_ROOT.mkdir(parents=True, exist_ok=True)
+    if REACHABLE_ROOT.stat().st_uid == os.geteuid() and not REACHABLE_ROOT.stat().st_mode & 0o001:
+        REACHABLE_ROOT.chmod(0o755)  # it is new, or who made it was killed before this
     _make_folder(place)
     write_durably(place / "home", f"{home}\n")
     write_durably(home / POINTER, f"{place}\n")

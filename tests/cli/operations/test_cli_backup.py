@@ -75,15 +75,18 @@ def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
 ) -> None:
     """A tenant may have put a link into its folder, which leads to another tenant's; groups are not restored."""
     tenants = artifacts.root / "tenants"
-    for path, mode in ((tenants / "homes/ab", 0o2770), (tenants / "homes", 0o2770), (tenants / "garden", 0o2770)):
+    left = tenants / "homes/.new-0123"  # of a process that was killed while it made a folder
+    for path in (tenants / "homes/ab", tenants / "homes", tenants / "garden", tenants / "new-york", left):
         path.mkdir(parents=True, exist_ok=True)
-        path.chmod(mode)
+        path.chmod(0o2770)
     (tenants / "homes/ab/file").write_text("as backed up")
     (tenants / "garden/link").symlink_to("../homes")
     kept = own("backup", "kept")
     assert f"left out of artifacts.tar: {tenants}/garden/link is a symbolic link" in kept.err
     backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")
-    assert {stat.S_IMODE((nowhere / "new/tenants" / name).stat().st_mode) for name in ("homes", "homes/ab")} == {0o700}
+    closed = [nowhere / "new/tenants" / name for name in ("homes", "homes/ab", "new-york")]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in closed} == {0o700}
+    assert not (nowhere / "new/tenants/homes" / left.name).exists()
     assert (nowhere / "new/tenants/homes/ab/file").read_text() == "as backed up"
     (nowhere / "new/tenants/homes/ab/file").write_text("there")
     backup._extract(nowhere / "kept/artifacts.tar", nowhere / "new")

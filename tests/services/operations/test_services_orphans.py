@@ -82,7 +82,12 @@ def test_what_no_row_names_is_removed_and_nothing_else(trained: ArtifactStore, d
         lay(root, ".", f"{model.name[:2]}/{model.name}", content="where an earlier version has kept it"),
         lay(root, "tenants/No tenant", "new-89"),
     }
+    folders = [root / "tenants" / name for name in (".new-01", "lab/.new-23", "lab/.new-45", "new-york")]
+    for folder, days in zip(folders, (LONG_AGO, LONG_AGO, LATELY, LONG_AGO), strict=True):
+        folder.mkdir()
+        age(folder, days)
     found = sweep_files(database.worker, trained, dry_run=True)
+    assert [folder.exists() for folder in folders] == [True, True, True, True]
     assert ({root / one.path for one in found.orphans}, found.removed) == (orphans, 0)
     assert all(39 < one.days < 41 for one in found.orphans)
     assert files(root) == needed | orphans | kept
@@ -90,6 +95,7 @@ def test_what_no_row_names_is_removed_and_nothing_else(trained: ArtifactStore, d
     while idle_work.work():
         pass
     assert files(root) == needed | kept
+    assert [folder.exists() for folder in folders] == [False, False, True, True]
     assert sweep_files(database.worker, trained, days=1).removed == 1  # the young one
     (trial,) = suggest_trials(database.worker, count=1, request_key="k2").trials
     assert run_trial(database.worker, trained, trial_id=trial.trial_id, request_key="w2").state == "SUCCEEDED"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import stat
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +13,9 @@ import pytest
 
 from easeml_core.errors import ArtifactError
 from easeml_core.services.operations import tenant_files
-from easeml_core.services.operations.tenant_files import move_files, open_folders
+from easeml_core.services.operations.artifact_store import set_artifacts
+from easeml_core.services.operations.doctor import check_artifacts
+from easeml_core.services.operations.tenant_files import closed_folders, move_files, open_folders
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import run_trial
@@ -144,3 +148,23 @@ def test_doctor_names_the_folders_that_are_open(database: Any, artifacts: Any, m
         assert open_folders(database.worker, artifacts) == said
     monkeypatch.setattr(tenant_files.health, "logins_of_tenants", lambda _: SimpleNamespace(logins=1, devices=1))
     assert "code that a device trains" in str(open_folders(database.worker, artifacts))
+
+
+def test_doctor_says_how_folders_are_opened_that_the_group_of_the_store_may_not_use(
+    database: Any, artifacts: Any, make_study: Any
+) -> None:
+    """As an earlier version has left them, where several tenants were registered at once."""
+    place = ArtifactStore(artifacts.root)
+    make_study()
+    set_artifacts(database.owner, place)
+    home = place.of_tenant("lab").root
+    for folder, mode in ((place.root, 0o2770), (home.parent, 0o2770), (home, 0o2700)):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(mode)
+    assert closed_folders(database.worker, place) == (home,)
+    found = check_artifacts(database.url("easeml_worker"), str(place.root))
+    assert (found.state, found.found) == ("warning", f"accounts that share {place.place} may not use lab in it")
+    command = found.remedy.removeprefix("as root: ")
+    subprocess.run(command, shell=True, check=True)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o2770
+    assert closed_folders(database.worker, place) == ()

@@ -433,6 +433,46 @@ def test_no_process_meets_a_folder_without_its_mode(
     )
 
 
+def test_folders_are_made_where_no_mode_can_be_set(
+    artifacts: ArtifactStore, file: Callable[..., Path], monkeypatch: Any
+) -> None:
+    """As under systemd's RestrictSUIDSGID, with the umask of our units."""
+    artifacts.root.mkdir()
+    artifacts.root.chmod(0o2770)
+    change = os.fchmod
+
+    def refused(descriptor: int, mode: int) -> None:
+        if mode & stat.S_ISGID:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        change(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", refused)
+    before = os.umask(0o007)
+    try:
+        artifacts.of_tenant("bank").put(file())
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o7777 for path in artifacts.root.rglob("*") if path.is_dir()} == {0o2770}
+
+
+def test_a_file_is_kept_although_another_process_replaces_a_folder_that_is_empty(
+    artifacts: ArtifactStore, file: Callable[..., Path], monkeypatch: Any
+) -> None:
+    step, replaced = artifacts_module._step, list[str]()
+
+    def swapped(folder: int, name: str, *, makes: bool = False) -> int:
+        opened = step(folder, name, makes=makes)
+        if name == "bank" and not replaced:
+            replaced.append(name)
+            os.rmdir(name, dir_fd=folder)
+            os.mkdir(name, dir_fd=folder)
+        return opened
+
+    monkeypatch.setattr(artifacts_module, "_step", swapped)
+    bank = artifacts.of_tenant("bank")
+    assert bank.path(bank.put(file())).read_bytes() == b"abc"
+
+
 def test_a_link_in_the_place_of_an_unfinished_file_opens_no_other_file(
     artifacts: ArtifactStore, file: Callable[..., Path], tmp_path: Path, monkeypatch: Any
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.object_files import filesystem
-from easeml_core.store.artifacts import local
+from easeml_core.store.artifacts import local, tenant_folders
 from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
@@ -287,6 +287,23 @@ def test_a_folder_that_is_given_keeps_no_right_of_an_earlier_owner(
     ):
         assert as_gardener(attack) in {"PermissionError", "FileNotFoundError"}
     assert whole(store)
+
+
+@as_root
+def test_a_folder_that_gets_its_name_meanwhile_is_given_too(store: ArtifactStore, monkeypatch: Any) -> None:
+    (store.root / "tenants/homes/.new-01").mkdir(mode=0o700)
+    names = tenant_folders._folders_in
+
+    def listed(folder: int) -> list[str]:
+        found = names(folder)
+        if ".new-01" in found:
+            os.rename(".new-01", "cd", src_dir_fd=folder, dst_dir_fd=folder)
+        return found
+
+    monkeypatch.setattr(tenant_folders, "_folders_in", listed)
+    give_folder(store, "homes", group=str(GROUPS["homes"]))
+    given = (store.root / "tenants/homes/cd").stat()
+    assert (stat.S_IMODE(given.st_mode), given.st_gid) == (0o2770, GROUPS["homes"])
 
 
 @as_root
