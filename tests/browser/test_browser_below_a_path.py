@@ -67,6 +67,7 @@ def page(below: str, installation: Any, browser: Any) -> Iterator[Page]:
     assert strays == []
 
 
+@pytest.mark.nightly
 def test_the_frame_the_news_a_form_and_the_way_back_to_airflow(page: Page, below: str, installation: Any) -> None:
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Ease.ml").click()

@@ -136,6 +136,7 @@ def test_folder_with_the_core_beside(load, folder, root):
     assert found["core"] == str(folder / "easeml_core" / "__init__.py")
 
 
+@pytest.mark.nightly
 def test_folder_with_the_core_elsewhere_on_the_path(load, folder, root, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "easeml_core").symlink_to(root / "easeml_core")
@@ -149,6 +150,7 @@ def test_wheel_with_an_empty_plugins_folder(load, wheel, tmp_path):
     assert found["core"].startswith(str(tmp_path / "site"))
 
 
+@pytest.mark.nightly
 def test_both_at_once_lose_nobody(load, wheel, folder, root, tmp_path):
     """A second plugin of our name would end the loading on the worker's side: the last ones must still be there."""
     shutil.copytree(root / "easeml_core", folder / "easeml_core", ignore=shutil.ignore_patterns("__pycache__"))
@@ -160,6 +162,7 @@ def test_both_at_once_lose_nobody(load, wheel, folder, root, tmp_path):
         assert {p[0] for p in found[side]["plugins"]} >= {"aaa_first", "easeml", "zzz_last"}
 
 
+@pytest.mark.nightly
 def test_without_the_ignore_file_our_files_would_be_modules_of_their_own(load, folder, root, tmp_path):
     """What the ignore file is for; and proof that the checks above would see it."""
     (folder / ".airflowignore").unlink()

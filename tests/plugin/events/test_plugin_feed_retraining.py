@@ -32,6 +32,7 @@ def trials_of(store, study):
         return [tuple(row) for row in tx.execute(text(asked), {"study": study})]
 
 
+@pytest.mark.nightly
 @pytest.mark.journey
 def test_new_pairs_retrain_their_study_and_no_other(make_study, connected, artifacts, run, store):
     for name in ("fed", "left"):

@@ -134,6 +134,7 @@ def test_a_night_at_scale(run, store):
     assert sorted(str(request.kind) for request in asked) == ["gate", "gate", "meter", "meter", "promote"]
 
 
+@pytest.mark.nightly
 @pytest.mark.journey
 def test_by_hand_after_the_night(run, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""

@@ -122,6 +122,7 @@ def lab(shared_stack, developer):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 @pytest.mark.journey
 def test_a_version_of_a_dag_is_judged_promoted_and_served(lab, developer):
     first, worse = developer.first, developer.push(BAD, "worse")

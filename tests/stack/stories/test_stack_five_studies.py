@@ -1,7 +1,7 @@
 """Five studies from raw files to production on a whole stack: the DAG files of ``docs/examples/studies`` as they are.
 
-A table, a folder of images, series, numbers to predict, and training functions of one's own: by day the first and the
-last. Nobody does anything but put the files there and let the DAGs run.
+A table, a folder of images, series, numbers to predict, and training functions of one's own. Nobody does anything but
+put the files there and let the DAGs run.
 """
 
 import csv
@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from demo_night.runs import await_dag, follow
 from PIL import Image
-from property_sizes import at_night
 from sklearn.datasets import load_digits
 
 from easeml_core.services.reports.overview import overview, study_details
@@ -106,8 +105,9 @@ def story(store, study):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 @pytest.mark.journey
-@pytest.mark.parametrize("studies", [("customers", "mail"), at_night(("digits", "machines", "flats"))], ids="+".join)
+@pytest.mark.parametrize("studies", [("customers", "mail"), ("digits", "machines", "flats")], ids="+".join)
 def test_studies_go_from_raw_files_to_production(stack, studies):
     rest, store = stack.access.rest(), Store(stack.access.worker_url)
     runs = {}

@@ -193,6 +193,7 @@ def test_a_withheld_verdict_is_not_reported_and_a_failed_one_lets_nothing_out(la
     assert "easeml.gate" not in version
 
 
+@pytest.mark.nightly
 def test_a_forced_model_that_passes_later_says_so(lab: Any, mirrored: Mirror) -> None:
     force(lab, "good")
     sync_of(lab, mirrored)
@@ -229,6 +230,7 @@ def test_the_file_is_the_model_and_the_page_says_how_it_is_loaded(
     assert (names["labels"] == wanted).all()
 
 
+@pytest.mark.nightly
 def test_a_model_that_no_trial_made_has_a_run_of_its_own(lab: Any, mirrored: Mirror) -> None:
     baseline = lab.one("SELECT id FROM work.models WHERE study_id = 1 AND trial_id IS NULL")
     force(lab, "good")
@@ -265,6 +267,7 @@ def test_the_command_says_what_it_has_done(lab: Any, mirrored: Mirror) -> None:
     assert away.stderr.startswith("easeml: the MLflow server cannot be used")
 
 
+@pytest.mark.nightly
 def test_a_watch_mirrors_what_comes_and_ends_when_stopped(
     lab: Any, mirrored: Mirror, wait_for: Any, tmp_path: Path
 ) -> None:
