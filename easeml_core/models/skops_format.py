@@ -31,12 +31,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 EXTRA_TYPES = (
+    "_loss.CyHalfMultinomialLoss",
     "numpy.dtype",
+    "sklearn._loss.link.IdentityLink",
+    "sklearn._loss.link.Interval",
+    "sklearn._loss.link.LogitLink",
+    "sklearn._loss.link.MultinomialLogit",
+    "sklearn._loss.loss.HalfBinomialLoss",
+    "sklearn._loss.loss.HalfMultinomialLoss",
+    "sklearn._loss.loss.HalfSquaredError",
+    "sklearn.ensemble._hist_gradient_boosting.binning._BinMapper",
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 )
-"""Trusted beyond what skops trusts by itself: what the models of ``estimators`` are made of, and nothing else."""
+"""Trusted beyond what every version of skops that we allow trusts: what the models of ``estimators`` are made of.
+
+Which types skops trusts by itself grows by version: 0.13, that of Airflow 3.1, refuses losses and links of gradient
+boosting, 0.16 trusts them.
+"""
 
 _OWN_TYPES = (
     "sklearn.impute._base.SimpleImputer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stack.rest import ENDED, Rest, RestError
@@ -28,6 +29,7 @@ RUN_SECONDS = 600.0
 PAGES = ("", "/new", "/compute", "/audit", "/labels", f"/labels/{STUDY}", f"/studies/{STUDY}", "/health")
 PARTS = ("/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use")
 PASSED = ("success", "skipped")
+EACH_KIND = Path(__file__).with_name("each_kind.py")
 
 
 def steps(cell: StockAirflow) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -35,6 +37,7 @@ def steps(cell: StockAirflow) -> Iterator[tuple[str, Callable[[], str]]]:
     rest = cell.rest()
     yield "DAGs import", lambda: _import_dags(cell, rest)
     yield "registration over REST", lambda: _register(cell, rest)
+    yield "models of each kind", lambda: cell.run("python", str(EACH_KIND)).strip()
     yield "night over REST", lambda: _night(cell, rest)
     yield "triggers of each kind pending", lambda: _wait(cell, rest)
     yield "gate with missing labels", lambda: _gate(cell, rest)

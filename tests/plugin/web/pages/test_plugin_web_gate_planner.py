@@ -97,7 +97,7 @@ def test_slices_that_take_long_are_counted_bit_by_bit(monkeypatch):
     gate = GateConfig(slices=tuple((f"s{n}", f"n > 0.6 +/- 0.0{n}") for n in range(1, 10)))
     started = itertools.count()
     with monkeypatch.context() as slow:
-        slow.setattr("easeml_airflow.web.pages.gate.sizes.time.monotonic", lambda: float(next(started)))
+        slow.setattr("easeml_airflow.web.pages.gate.sizes.time.monotonic", lambda: 1000.0 * next(started))
         first = planner_of(gate, {}, study=study_of(gate), has_set=False)
     assert (first.chosen, first.least, first.is_counted) == (None, 0, False)
     assert (first.title, first.sentence) == ("Not counted yet", "Not counted yet: ask again.")
