@@ -15,7 +15,7 @@ from easeml_core.programs.templates import TABLE_CLASSIFIERS, TABLE_REGRESSORS
 from easeml_core.training.estimators import build_pipeline
 
 OF_OTHERS = ("lightgbm", "xgboost")
-"""Kinds with libraries and formats of their own."""
+"""Kinds of other libraries, with other formats."""
 
 
 @click.command(help=__doc__)

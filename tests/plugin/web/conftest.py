@@ -31,7 +31,7 @@ class _Reader(HTMLParser):
 
 
 @pytest.fixture(autouse=True)
-def time_to_count(monkeypatch):
+def time_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
     """The page of the gate leaves sizes for the next look that take long; here the machine may be full."""
     monkeypatch.setattr("easeml_airflow.web.pages.gate.sizes.BUDGET_SECONDS", 600.0)
 
