@@ -1,15 +1,16 @@
 """scikit-learn pipelines as skops files: a zip of JSON and arrays, from which only types on a list are made.
 
 skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
-name (EXTRA_TYPES), and of what comes out we take a pipeline of steps on a list only (STEP_TYPES), so that no file
-brings in an estimator that reads files or calls functions. Trees hold raw indices that scikit-learn follows unchecked;
-``tree_check`` checks them before the first prediction. What remains (other arrays of odd shape) may crash the process
-that predicts, which is a child for that reason.
+name (EXTRA_TYPES), and we take a pipeline of steps on a list only (STEP_TYPES), that holds no estimator beyond another
+list (HELD_TYPES) in any attribute, so that no file brings in one that reads files or calls functions. Trees hold raw
+indices that scikit-learn follows unchecked; ``tree_check`` checks them before the first prediction. What remains (other
+arrays of odd shape) may crash the process that predicts, which is a child for that reason.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import sys
@@ -26,12 +27,13 @@ from easeml_core.models.formats import no_class_number
 from easeml_core.models.tree_check import check_trees
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
 EXTRA_TYPES = (
     "_loss.CyHalfMultinomialLoss",
+    "sklearn._loss._loss.CyHalfMultinomialLoss",
     "numpy.dtype",
     "sklearn._loss.link.IdentityLink",
     "sklearn._loss.link.Interval",
@@ -101,6 +103,21 @@ INNER_TYPES = (
     "sklearn.neural_network._multilayer_perceptron.MLPRegressor",
 )
 """What may learn scaled targets inside of a TransformedTargetRegressor."""
+
+
+HELD_TYPES = frozenset(
+    {
+        *STEP_TYPES,
+        *INNER_TYPES,
+        *EXTRA_TYPES,
+        "sklearn.pipeline.Pipeline",
+        "sklearn.preprocessing._label.LabelBinarizer",
+        "sklearn.preprocessing._label.LabelEncoder",
+        "sklearn.tree._classes.ExtraTreeClassifier",
+        "sklearn.tree._classes.ExtraTreeRegressor",
+    }
+)
+"""What of scikit-learn's estimators may be anywhere in a file: some that skops trusts read files when they predict."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +308,7 @@ def load_pipeline(path: Path) -> PipelinePredictor:
         if untrusted:
             message = f"the model file {path.name} holds types that are not trusted: {', '.join(sorted(untrusted))}"
             raise ArtifactError(message)
+        _check_held(path)
         pipeline = skops_io.load(path, trusted=list(EXTRA_TYPES))
     except _BROKEN as error:
         message = f"the model file {path.name} is no readable skops file: {error!r}"
@@ -314,6 +332,32 @@ _BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def _check_held(path: Path) -> None:
+    """Refuse a file in which any estimator is not on the list, wherever an attribute holds it, before one is made."""
+    with zipfile.ZipFile(path) as file:
+        named = set(_named_in(json.loads(file.read(_SCHEMA))))
+    foreign = sorted(name for name in named - HELD_TYPES if name.startswith("sklearn.") and _is_estimator(name))
+    if foreign:
+        message = f"the model file {path.name} holds steps that are not trusted: {', '.join(foreign)}"
+        raise ArtifactError(message)
+
+
+def _named_in(node: Any) -> Iterator[str]:
+    """Yield the types that a part of the schema names."""
+    if isinstance(node, dict) and isinstance(node.get("__module__"), str):
+        yield f"{node['__module__']}.{node.get('__class__')}"
+    for part in _parts(node):
+        yield from _named_in(part)
+
+
+def _is_estimator(name: str) -> bool:
+    from sklearn.base import BaseEstimator
+
+    module, _, kind = name.rpartition(".")
+    found = getattr(importlib.import_module(module), kind, None)
+    return isinstance(found, type) and issubclass(found, BaseEstimator)
 
 
 def _check_steps(path: Path, pipeline: Any) -> None:

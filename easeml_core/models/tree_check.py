@@ -38,6 +38,10 @@ def check_trees(path: Path, pipeline: Any) -> None:
 
 
 def _is_closed(tree: Any, features: int) -> bool:
+    from sklearn.tree._tree import Tree
+
+    if type(tree) is not Tree:
+        return False
     inner = tree.children_left != -1  # a leaf has no left child: this is what scikit-learn stops at
     return tree.n_features == features and stays_inside(
         tree.children_left[inner], tree.children_right[inner], tree.feature[inner], np.flatnonzero(inner),
@@ -46,7 +50,11 @@ def _is_closed(tree: Any, features: int) -> bool:
 
 
 def _is_boosted_closed(tree: Any, features: int) -> bool:
+    from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+
     nodes = tree.nodes
+    if type(tree) is not TreePredictor or type(nodes) is not np.ndarray:  # a mask would hide what is read all the same
+        return False
     inner = nodes[nodes["is_leaf"] == 0]
     return not nodes["is_categorical"].any() and stays_inside(
         inner["left"], inner["right"], inner["feature_idx"], np.flatnonzero(nodes["is_leaf"] == 0),

@@ -298,7 +298,8 @@ def check_artifacts(url: str | None, place: str) -> Check:
         return Check(name, "warning", f"files of tenants are not apart: {shared}", "`easeml tenant folder` for each")
     if closed:
         mode = stat.S_IMODE(closed[0].parent.stat().st_mode)
-        remedy = f"as root: find {shlex.quote(artifacts.place)}/tenants -type d -exec chmod {mode:o} {{}} +"
+        folder = f"{shlex.quote(artifacts.place)}/tenants"
+        remedy = f"while no task and no device runs, as root: find {folder} -type d -exec chmod {mode:o} {{}} +"
         found = f"accounts that share {artifacts.place} may not use {', '.join(path.name for path in closed)} in it"
         return Check(name, "warning", found, remedy)
     return Check(name, "ok", f"{artifacts.place} is that of the installation")

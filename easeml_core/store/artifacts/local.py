@@ -38,7 +38,10 @@ _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"
 _UNFINISHED_FOLDER = f".{_UNFINISHED}"
 """Begins like no tenant's name, nor any other name that is looked for."""
+_FOLDER_NAME = re.compile(rf"{re.escape(_UNFINISHED_FOLDER)}[0-9a-f]{{32}}")
 _PIECE = 1 << 20
+_REPLACED = 3
+"""How often a file is put anew where a folder was replaced meanwhile, as by makers without ``renameat2``."""
 
 MARKER = "easeml-store.json"
 """File in the root of a store that holds its identity."""
@@ -74,7 +77,9 @@ class Staged(NamedTuple):
 
 def is_unfinished(path: PurePath, *, is_folder: bool = False) -> bool:
     """Whether a file of a store's folder lacks its content and its name as yet, or a folder its mode and its name."""
-    return path.name.startswith(_UNFINISHED_FOLDER if is_folder else _UNFINISHED)
+    if is_folder:
+        return _FOLDER_NAME.fullmatch(path.name) is not None
+    return path.name.startswith(_UNFINISHED)
 
 
 class ArtifactStore:
@@ -378,12 +383,13 @@ class ArtifactStore:
         return self.root / digest[:2] / digest
 
     def _put(self, path: Path) -> str:
-        try:
-            return self._put_once(path)
-        except OSError as error:  # another process may have put its folder in the place of an empty one (rename_new)
-            if error.errno not in (errno.ENOENT, errno.ESTALE):
-                raise
-            return self._put_once(path)
+        for _ in range(_REPLACED):
+            try:
+                return self._put_once(path)
+            except OSError as error:  # another process may have put its folder in the place of an empty one
+                if error.errno not in (errno.ENOENT, errno.ESTALE):
+                    raise
+        return self._put_once(path)
 
     def _put_once(self, path: Path) -> str:
         name = f"{_UNFINISHED}{uuid.uuid4().hex}"

@@ -222,6 +222,8 @@ def weaknesses(artifacts: ArtifactStore, tenants: Sequence[str]) -> list[str]:
 def closed_to_group(artifacts: ArtifactStore, tenants: Sequence[str]) -> tuple[Path, ...]:
     """Return the folders whose group may do less than that of the root, as far as this account can look.
 
+    None where the root is no folder of a group: it cannot write there, or an ACL gives the rights.
+
     Args:
         artifacts: The installation's store, in a folder.
         tenants: All tenants.
@@ -229,6 +231,8 @@ def closed_to_group(artifacts: ArtifactStore, tenants: Sequence[str]) -> tuple[P
     found = []
     with contextlib.suppress(FileNotFoundError, PermissionError):
         wanted = artifacts.root.stat().st_mode & stat.S_IRWXG
+        if not wanted & stat.S_IWGRP or _acls_of(artifacts.root):
+            return ()
         for path in (artifacts.root / TENANTS_FOLDER, *(artifacts.of_tenant(tenant).root for tenant in tenants)):
             if path.is_dir() and path.stat().st_mode & wanted != wanted:
                 found.append(path)

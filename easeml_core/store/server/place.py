@@ -106,8 +106,9 @@ def _move_out(home: Path) -> Path:
     digest = hashlib.sha256(bytes(home)).hexdigest()[:16]
     place = REACHABLE_ROOT / f"{digest}-{secrets.token_hex(4)}"
     REACHABLE_ROOT.mkdir(parents=True, exist_ok=True)
-    if REACHABLE_ROOT.stat().st_uid == os.geteuid() and not REACHABLE_ROOT.stat().st_mode & 0o001:
-        REACHABLE_ROOT.chmod(0o755)  # it is new, or who made it was killed before this
+    found = REACHABLE_ROOT.stat()
+    if found.st_uid == os.geteuid() and found.st_mode & 0o023 != 0o001:  # others pass, and only its owner writes
+        REACHABLE_ROOT.chmod(0o755)
     _make_folder(place)
     write_durably(place / "home", f"{home}\n")
     write_durably(home / POINTER, f"{place}\n")

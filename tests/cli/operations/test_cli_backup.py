@@ -75,7 +75,7 @@ def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
 ) -> None:
     """A tenant may have put a link into its folder, which leads to another tenant's; groups are not restored."""
     tenants = artifacts.root / "tenants"
-    left = tenants / "homes/.new-0123"  # of a process that was killed while it made a folder
+    left = tenants / f"homes/.new-{'0' * 32}"  # of a process that was killed while it made a folder
     for path in (tenants / "homes/ab", tenants / "homes", tenants / "garden", tenants / "new-york", left):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o2770)

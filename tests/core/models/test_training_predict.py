@@ -69,7 +69,8 @@ def test_wrong_width_is_the_models_failure(digits: OpenParts, tmp_path: Path) ->
 
 @pytest.mark.cold  # a warm child may have answered before the first look at its limits
 def test_limits(constant: Path) -> None:
-    with pytest.raises(MachineError, match="out of time: not finished after 1e-06 s"):  # before the child can load it
+    # The machine's, before the child can load it; the model's, where the machine is so busy that it has.
+    with pytest.raises((MachineError, TrainingStarved), match="out of time: not finished after 1e-06 s"):
         predict_in_child(constant, "constant", np.zeros((2, 3)), time_limit_seconds=1e-6)
     with pytest.raises(TrainingError, match="out of memory"):
         predict_in_child(constant, "constant", np.zeros((1_000_000, 30), np.float32), memory_limit_mb=64)

@@ -82,7 +82,10 @@ def test_what_no_row_names_is_removed_and_nothing_else(trained: ArtifactStore, d
         lay(root, ".", f"{model.name[:2]}/{model.name}", content="where an earlier version has kept it"),
         lay(root, "tenants/No tenant", "new-89"),
     }
-    folders = [root / "tenants" / name for name in (".new-01", "lab/.new-23", "lab/.new-45", "new-york")]
+    folders = [
+        root / "tenants" / name
+        for name in (f".new-{'0' * 32}", f"lab/.new-{'1' * 32}", f"lab/.new-{'2' * 32}", "new-york")
+    ]
     for folder, days in zip(folders, (LONG_AGO, LONG_AGO, LATELY, LONG_AGO), strict=True):
         folder.mkdir()
         age(folder, days)

@@ -192,15 +192,17 @@ def test_a_referee_killed_in_the_middle_of_a_run_while_another_one_is_alive(
 
 def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
     """Nothing shows yet that the model has run; the next referee runs and pads it again, and counts it once."""
-    from sklearn.naive_bayes import GaussianNB
+    from sklearn.ensemble import RandomForestClassifier
 
-    model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
+    # It takes a second to load, so that its process is seen also where every core is busy.
+    large = RandomForestClassifier(n_estimators=500, random_state=0)
+    model_id = lab.hand_in("full", "new", lab.fit(large, tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
     command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
     command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
     command = (*command, "--answer-delay", "3600", "--json")
     referee, kept = start(*command), lab.one("SELECT count(*) FROM sealed.predictions")
-    wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
+    wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"), 180)
     wait_for(lambda: child_of(referee, "easeml_core.models.predict_child") is None)
     referee.send_signal(signal.SIGKILL)
     referee.wait(60)
