@@ -156,7 +156,7 @@ def refused(thing: Any, diabetes: OpenParts, tmp_path: Path) -> str:
     [
         (TransformedTargetRegressor(Ridge(), transformer=StandardScaler()), "a sklearn.*Ridge on targets changed by a"),
         (TransformedTargetRegressor(SVR(), transformer=MinMaxScaler()), "targets changed by a sklearn.*MinMaxScaler"),
-        (TransformedTargetRegressor(SVR(), transformer=FunctionTransformer()), "changed by a .*FunctionTransformer"),
+        (TransformedTargetRegressor(SVR(), transformer=FunctionTransformer()), "trusted: .*FunctionTransformer"),
         (TransformedTargetRegressor(SVR(), func=np.log1p, inverse_func=np.expm1, check_inverse=False), "steps|log1p"),
         (TransformedTargetRegressor(Pipeline([("a", SVR())]), transformer=StandardScaler()), "a sklearn.*Pipeline on"),
     ],
