@@ -101,7 +101,7 @@ def rename_new(folder: int, name: str, new: str) -> None:
     if error in _CANNOT:
         error = _renamed_where_free(folder, name, new)
     if error:
-        error = errno.EEXIST if _is_there(folder, new) else error
+        error = errno.EEXIST if is_there(folder, new) else error
         raise OSError(error, os.strerror(error), new)
 
 
@@ -115,7 +115,7 @@ def _renamed_without_replacing(folder: int, name: str, new: str) -> int:
 
 def _renamed_where_free(folder: int, name: str, new: str) -> int:
     """The same by a look first."""
-    if _is_there(folder, new):
+    if is_there(folder, new):
         return errno.EEXIST
     try:
         os.rename(name, new, src_dir_fd=folder, dst_dir_fd=folder)
@@ -124,7 +124,8 @@ def _renamed_where_free(folder: int, name: str, new: str) -> int:
     return 0
 
 
-def _is_there(folder: int, name: str) -> bool:
+def is_there(folder: int, name: str) -> bool:
+    """Whether an open folder has anything of this name, a link that leads nowhere included."""
     try:
         os.stat(name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:

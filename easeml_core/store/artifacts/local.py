@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
-from easeml_core.files import rename_new, scratch_folder
+from easeml_core.files import is_there, rename_new, scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.store import viewers
 
@@ -420,7 +420,7 @@ class ArtifactStore:
 
 def _step(folder: int, name: str, *, makes: bool = False) -> int:
     """Open a folder in an open one, and follow no link; one that is made gets the mode of the one that it lies in."""
-    if makes and not _is_there(folder, name):
+    if makes and not is_there(folder, name):
         with contextlib.suppress(FileExistsError):  # another process may be faster
             _make_folder(folder, name)
     return os.open(name, _FOLDER, dir_fd=folder)
@@ -453,14 +453,6 @@ def _make_folder(folder: int, name: str) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(unfinished, dir_fd=folder)
         raise
-
-
-def _is_there(folder: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def _put_in_place(whole: Path, target: Path) -> None:
