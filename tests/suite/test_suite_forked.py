@@ -92,8 +92,8 @@ def test_it(pytestconfig):
 
 
 def test_groups_of_two_queues_run_side_by_side(pytester: pytest.Pytester) -> None:
-    """Two groups that wait come before the last one, which runs beside one of them all the same."""
+    """As many groups that wait as two processes take in advance come before the last one, which runs all the same."""
     pytester.makeconftest(PLUGIN)
-    waiting = {f"test_a_waits_{n}": WAITS.format(own=f"waits-{n}", other="computes") for n in range(2)}
+    waiting = {f"test_a_waits_{n}": WAITS.format(own=f"waits-{n}", other="computes") for n in range(4)}
     pytester.makepyfile(**waiting, test_z=WAITS.format(own="computes", other="waits-*"))
-    pytester.runpytest_subprocess("--processes", "2").assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("--processes", "2").assert_outcomes(passed=5)
