@@ -273,8 +273,8 @@ class ArtifactPlaceError(ArtifactError):
         else:
             message = (
                 f"{asked} is not the artifact store of this installation, which is at {installed}: workers and referee "
-                "would not find what is stored there; leave --artifacts out, or give a path to that storage; "
-                f"{change}"
+                "would not find what is stored there; leave --artifacts out, or give a path to that storage, for tasks "
+                f"in the extra `artifacts` of Airflow's connection; {change}"
             )
         super().__init__(message)
 

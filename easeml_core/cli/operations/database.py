@@ -289,7 +289,8 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
 
     All commands, tasks, pages and the referee use this store and refuse another one. It is known by the identity in its
     marker file, so other machines may reach the same storage under other paths. The first command that uses a place
-    sets it; only easeml_owner changes it. Copy the files to PLACE first, and restart what runs afterwards.
+    sets it; only easeml_owner changes it. Stop what runs and copy the files to PLACE first. The store that was copied
+    is refused afterwards: name PLACE in Airflow's connection and in services, and start what ran.
 
     Exit status: 0 there is one, 1 none was used yet, 2 any error.
     """
@@ -297,9 +298,8 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
     from easeml_core.store.artifacts.remote import artifact_store
 
     store = open_store(database, role="easeml_worker" if place is None else "easeml_owner")
-    if place is None:
-        found = installed_place(store)
-    else:
+    found = before = installed_place(store)
+    if place is not None:
         found = set_artifacts(store, artifact_store(place), unchecked=unchecked)
     if as_json:
         show_json(found)
@@ -307,6 +307,8 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
         click.echo("the installation has no artifact store yet; the first command that uses one sets it")
     else:
         click.echo(f"{found.place} (set by {found.set_by} on {found.set_at:%Y-%m-%d %H:%M} UTC, id {found.store_id})")
+        if before is not None and before.place != found.place:
+            click.echo(f"next: name it where Airflow's connection or a service names {before.place}, and restart those")
     if found is None:
         raise SystemExit(1)
 

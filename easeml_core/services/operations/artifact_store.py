@@ -78,6 +78,10 @@ def artifacts_of_installation(store: Store) -> ArtifactStore | None:
 def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = False) -> ArtifactPlace:
     """Make a place the installation's artifact store; harmless where it is.
 
+    A copy of the present store has the marker of that, so both would be taken for the installation's. Under another
+    place's name the marker is therefore written anew, with a new identity, and what still names the store that was
+    copied is refused. Where the name is another one of the same storage, every host reads the new marker there.
+
     Args:
         store: Role ``easeml_owner``.
         artifacts: The place; its marker is made where it has none.
@@ -85,7 +89,7 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
 
     Raises:
         NotFoundError: It lacks the data.
-        ArtifactError: The marker cannot be written.
+        ArtifactError: The marker cannot be read or written.
         WrongRoleError: The role is not the owner's.
     """
     with store.begin() as tx:
@@ -93,9 +97,12 @@ def set_artifacts(store: Store, artifacts: ArtifactStore, *, unchecked: bool = F
         if newest is not None and not unchecked and not _holds(artifacts, *newest):
             kind, remedy = "artifact", f"copy the artifacts to {artifacts.place} first, or give --unchecked"
             raise NotFoundError(kind, newest[1], owner=artifacts.place, remedy=remedy)
-        identity = artifacts.identity() or uuid.uuid4().hex
+        known, identity = rows.artifact_place(tx), artifacts.identity()
+        is_copy = known is not None and identity == known.store_id and artifacts.place != known.place
+        if identity is None or is_copy:
+            identity = uuid.uuid4().hex
         rows.set_place(tx, store_id=identity, place=artifacts.place)  # first: another role leaves no marker
-        _mark(artifacts, identity)
+        _mark(artifacts, identity, replaces=is_copy)
         found = rows.artifact_place(tx)
     assert found is not None  # it has just been written
     _checked.clear()
@@ -122,7 +129,7 @@ def _holds(artifacts: ArtifactStore, tenant: str, reference: str) -> bool:
     return artifacts.of_tenant(tenant).holds(reference)
 
 
-def _mark(artifacts: ArtifactStore, identity: str) -> None:
-    if artifacts.mark(identity) != identity:
+def _mark(artifacts: ArtifactStore, identity: str, *, replaces: bool = False) -> None:
+    if artifacts.mark(identity, replaces=replaces) != identity:
         message = f"{artifacts.place} was marked by another installation in this moment; try again"
         raise ArtifactError(message)

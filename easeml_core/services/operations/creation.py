@@ -24,7 +24,7 @@ from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.roles import EASEML_DATABASE, OWNER, WORKER
 from easeml_core.store.schema import upgrade
-from easeml_core.store.server.creation import LOGINS, Administrator, ServerAddress, psql_script
+from easeml_core.store.server.creation import LOGINS, Administrator, ServerAddress, address_file, psql_script
 from easeml_core.store.server.files import new_password
 
 if TYPE_CHECKING:
@@ -84,17 +84,18 @@ def create_installation(
     passwords = _read_passwords(folder, at) | dict(kept or {})
     present = administrator.present_roles()
     if unknown := sorted(present - passwords.keys()):
+        missing = folder / address_file(unknown[0])
         message = (
-            f"the server has the role {unknown[0]} already, and {folder / _file_of(unknown[0])} with its password is "
-            "not there: give --secrets the folder of that installation, or take a server for each installation; "
-            "for the server of `easeml db start` run this in the folder where that was started"
+            f"the server has the role {unknown[0]} already, and {missing} with its password is not there: give "
+            "--secrets the folder of that installation, or take a server for each installation; for the server of "
+            "`easeml db start` run this in the folder where that was started"
         )
         raise StateError(message)
     administrator.check_installation({role: passwords[role] for role in sorted(present)}, folder)
     passwords = {role: passwords.get(role) or new_password() for role in LOGINS}
     files = _write_addresses(folder, at, passwords)
     left = administrator.create(passwords)
-    owner = Store(at.url(OWNER, passwords[OWNER]), needs=OWNER, source=str(folder / _file_of(OWNER)))
+    owner = Store(at.url(OWNER, passwords[OWNER]), needs=OWNER, source=str(folder / address_file(OWNER)))
     try:
         revision = upgrade(owner)
         checked_artifacts(owner, artifact_store(place))
@@ -132,10 +133,6 @@ def _shown(at: ServerAddress) -> str:
     return f"{at.host}:{at.port}/{EASEML_DATABASE}"
 
 
-def _file_of(role: str) -> str:
-    return f"{role.removeprefix('easeml_')}.url"
-
-
 def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
     """Return the passwords that an earlier call has written, by role.
 
@@ -146,7 +143,7 @@ def _read_passwords(folder: Path, at: ServerAddress) -> dict[str, str]:
     found = {}
     _refuse_foreign(folder, forbidden=0o022, remedy="chmod go-w")
     for role in LOGINS:
-        path = folder / _file_of(role)
+        path = folder / address_file(role)
         try:
             if _refuse_foreign(path, forbidden=0o077, remedy="chmod 600"):
                 parts = urlsplit(path.read_text(encoding="utf-8").strip())
@@ -192,7 +189,7 @@ def _refuse_another(path: Path, stored: str, at: ServerAddress) -> None:
 
 
 def _write_addresses(folder: Path, at: ServerAddress, passwords: Mapping[str, str]) -> tuple[str, ...]:
-    return _write(folder, {_file_of(role): at.url(role, password) + "\n" for role, password in passwords.items()})
+    return _write(folder, {address_file(role): at.url(role, password) + "\n" for role, password in passwords.items()})
 
 
 def _write_connection(folder: Path, at: ServerAddress, password: str, place: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import ConfigError, EasemlError, StateError, StoreError, counted, reason_of
+from easeml_core.errors import ArtifactError, ConfigError, EasemlError, StateError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.keys import KeyFolder
@@ -291,7 +291,11 @@ def check_artifacts(url: str | None, place: str) -> Check:
         return Check(name, "skipped", f"not compared: {error}")
     if known is None:
         return Check(name, "warning", "no artifact store is set yet", "`easeml db artifacts PLACE` sets it")
-    if artifacts.identity() != known.store_id:
+    try:
+        is_installed = artifacts.identity() == known.store_id
+    except ArtifactError as error:
+        return Check(name, "failed", str(error), "let this account reach it, or name its path here with --artifacts")
+    if not is_installed:
         remedy = "give the place where this machine reaches it with --artifacts, or correct Airflow's connection"
         return Check(name, "failed", f"{artifacts.place} is not that of the installation, {known.place}", remedy)
     if shared is not None:

@@ -125,15 +125,29 @@ class ArtifactStore:
         return str(self.root.resolve())
 
     def identity(self) -> str | None:
-        """The identity in the store's marker; None where none can be read, as in a folder that is not mounted."""
+        """The identity in the store's marker; None where none can be read, as in a folder that is not mounted.
+
+        Raises:
+            ArtifactError: This account may not read it: not the same as no marker.
+        """
         try:
             with _open_plain(self.root / MARKER) as file:
                 return identity_of(file.read(MARKER_BYTES))
+        except PermissionError as error:
+            message = (
+                f"{self.root / MARKER} cannot be read ({error.strerror}); put this account in the group of the folder, "
+                "with mode 2770 (docs/install.md, Two accounts)"
+            )
+            raise ArtifactError(message) from error
         except OSError:
             return None
 
-    def mark(self, identity: str) -> str:
+    def mark(self, identity: str, *, replaces: bool = False) -> str:
         """Write the marker unless there is one, whole or not at all; the identity that it has.
+
+        Args:
+            identity: 32 hex digits.
+            replaces: Whether to write it also where there is one.
 
         Raises:
             ArtifactError: It cannot be written, or what is there is no marker.
@@ -147,7 +161,10 @@ class ArtifactStore:
                     os.fchmod(writer.fileno(), 0o644)
                     writer.flush()  # fsync does not know this buffer
                     os.fsync(writer.fileno())
-                _put_in_place(Path(name), self.root / MARKER)
+                if replaces:
+                    Path(name).replace(self.root / MARKER)
+                else:
+                    _put_in_place(Path(name), self.root / MARKER)
             finally:
                 Path(name).unlink(missing_ok=True)
         except OSError as error:

@@ -123,12 +123,12 @@ class RemoteArtifactStore(ArtifactStore):
             message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
             raise ArtifactError(message) from error
 
-    def mark(self, identity: str) -> str:
+    def mark(self, identity: str, *, replaces: bool = False) -> str:
         """As of a folder. An object store has no exclusive creation: the row in the database lets one writer in."""
         key, files = _key(self._at(MARKER)), filesystem(self.address.protocol)
         try:
             with as_os_errors():
-                if not files.exists(key):
+                if replaces or not files.exists(key):
                     files.pipe_file(key, marker_text(identity).encode())
         except OSError as error:
             message = f"the marker {self.address}/{MARKER} cannot be written: {reason_of(error)}"

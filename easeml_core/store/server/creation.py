@@ -128,6 +128,11 @@ class ServerAddress:
         return database_url(**given, login=role, password=password)  # type: ignore[arg-type]  # of a literal mapping
 
 
+def address_file(role: str) -> str:
+    """Name of the file with the address of a role, in the folder of passwords."""
+    return f"{role.removeprefix('easeml_')}.url"
+
+
 def scram_verifier(password: str) -> str:
     """Return what PostgreSQL stores of a password of ASCII letters, digits and signs.
 
@@ -315,7 +320,8 @@ class Administrator:
                 return
             message = (
                 f"the role {role} of {self._shown} does not log in with the password in {folder} ({said}); nothing was "
-                "changed. It is another installation's: give --secrets its folder, or take a server for each "
+                f"changed. If its password was changed, write the present address into {folder / address_file(role)}; "
+                "if the role is another installation's, give --secrets the folder of that, or take a server for each "
                 "installation"
             )
             raise StateError(message) from error

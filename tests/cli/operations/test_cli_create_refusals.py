@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +70,23 @@ def test_a_folder_of_another_installation_changes_no_password(run: Any, foreign:
     refused = run(*WORDS, str(there), EASEML_ADMIN_URL=superuser(foreign))
     assert "does not log in with the password in" in refused.err
     logs_in(here)
+
+
+def test_a_password_that_was_changed_is_written_into_its_file_and_then_into_the_connection(
+    run: Any, foreign: Server, tmp_path: Path
+) -> None:
+    folder = tmp_path / "easeml"
+    assert run(*WORDS, str(folder), EASEML_ADMIN_URL=superuser(foreign)).status == 0
+    execute(foreign, "ALTER ROLE easeml_worker PASSWORD 'another'")
+    kept = files_of(folder)
+    refused = run(*WORDS, str(folder), EASEML_ADMIN_URL=superuser(foreign))
+    assert f"write the present address into {folder}/worker.url" in refused.err
+    assert files_of(folder) == kept
+    address = folder / "worker.url"
+    address.write_text(re.sub(r":[^:@]*@", ":another@", address.read_text()))
+    assert run(*WORDS, str(folder), EASEML_ADMIN_URL=superuser(foreign)).status == 0
+    logs_in(folder)
+    assert json.loads((folder / "connection.json").read_text())["easeml_default"]["password"] == "another"
 
 
 def test_passwords_that_others_may_have_planted_are_refused(run: Any, tmp_path: Path) -> None:

@@ -118,6 +118,8 @@ def test_a_program_goes_where_the_workers_look_or_nowhere(
     assert not (nowhere / "elsewhere").exists()
     shown = run("referee", "--once", "--artifacts", "elsewhere", "--database", database.url("easeml_referee"))
     assert (shown.status, "is not the artifact store of this installation" in shown.err) == (2, True)
+    moved = run("db", "artifacts", "--unchecked", "new", *owner)
+    assert f"a service names {artifacts.root}, and restart" in moved.out
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +19,12 @@ from easeml_core.services.operations.artifact_store import (
     installed_place,
     set_artifacts,
 )
+from easeml_core.services.operations.doctor import check_artifacts
 from easeml_core.store.artifacts.local import MARKER, ArtifactStore
 from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from easeml_core.store.database import Store
@@ -64,6 +67,21 @@ def test_another_store_is_refused_with_both_places_and_the_command(database: Any
         artifacts_of_installation(database.worker)
 
 
+def test_a_store_that_this_account_may_not_read_is_not_taken_for_another_one(
+    database: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    place = ArtifactStore(tmp_path / "a")
+    checked_artifacts(database.worker, place)
+    monkeypatch.setattr("easeml_core.store.artifacts.local._open_plain", refuse)  # root may read everywhere
+    with pytest.raises(ArtifactError, match=r"a/easeml-store.json .*Permission denied.*in the group of the folder"):
+        checked_artifacts(database.worker, place)
+    check = check_artifacts(database.url("easeml_worker"), str(place.root))
+    assert (check.state, "Permission denied" in check.found) == ("failed", True)
+
+
 def test_an_installation_with_data_adopts_only_where_they_are(
     database: Any, artifacts: ArtifactStore, make_study: Any, tmp_path: Path
 ) -> None:
@@ -98,6 +116,52 @@ def test_the_owner_alone_moves_the_installation_and_to_a_place_with_its_data(
     checked_artifacts(database.worker, moved)
     with pytest.raises(ArtifactPlaceError, match=f"is at {moved.root}"):
         checked_artifacts(database.worker, artifacts)
+
+
+def at_folder(path: Path) -> ArtifactStore:
+    return ArtifactStore(path)
+
+
+def at_address(path: Path) -> ArtifactStore:
+    return artifact_store(f"memory://bucket{path}", FileCache(path.parent / "cache", limit_mb=1))
+
+
+@pytest.mark.parametrize("at", [at_folder, at_address])
+def test_a_copy_with_its_marker_takes_the_place_of_the_store_that_was_copied(
+    database: Any, tmp_path: Path, at: Callable[[Path], ArtifactStore]
+) -> None:
+    """Tasks whose connection still names the old place would store models there, where no other looks."""
+    old, new = ArtifactStore(tmp_path / "old"), at(tmp_path / "new")
+    checked_artifacts(database.worker, old)
+    identity = old.identity()
+    assert identity is not None
+    new.mark(identity)  # as any copy of all files
+    moved = set_artifacts(database.owner, new)
+    with pytest.raises(ArtifactPlaceError, match=f"old is not .*is at {new.place}"):
+        checked_artifacts(database.worker, old)
+    checked_artifacts(database.worker, at(tmp_path / "new"))
+    assert old.identity() == identity
+    assert set_artifacts(database.owner, new).store_id == moved.store_id  # a repeated call changes no identity
+    assert set_artifacts(database.owner, old).store_id == identity  # and back
+    with pytest.raises(ArtifactPlaceError):
+        checked_artifacts(database.worker, new)
+
+
+class Mounted(ArtifactStore):
+    """The same folder on a host that mounts it elsewhere."""
+
+    place = "/mnt/easeml"
+
+
+def test_a_store_that_gets_another_name_stays_in_use_under_all_of_them(database: Any, tmp_path: Path) -> None:
+    store, mounted = ArtifactStore(tmp_path / "a"), Mounted(tmp_path / "a")
+    checked_artifacts(database.worker, store)
+    moved = set_artifacts(database.owner, mounted)
+    assert moved.place == "/mnt/easeml"
+    for same in (store, mounted):
+        checked_artifacts(database.worker, same)
+    (store.root / MARKER).unlink()  # as of a copy that takes the path of what was copied
+    assert set_artifacts(database.owner, mounted).store_id != moved.store_id
 
 
 def test_eight_first_uses_at_once_give_one_store(database: Any, tmp_path: Path) -> None:
