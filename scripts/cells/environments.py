@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pip_settings import settings_of, uv_options
 
-from cells.install_page import CONSTRAINTS, DIST, page_commands
+from cells.install_page import CONSTRAINTS, DIST, VERSION, page_commands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -110,7 +110,8 @@ def make_environment(folder: Path, release: Release, python: str, wheel: Path, l
         of_time += ["--exclude-newer-package", f"{name}=2100-01-01"]
     _install(own, [*of_time, f"apache-airflow=={release.version}", "asyncpg", "psycopg2-binary"])
     before = _versions(own)
-    words = page_commands({DIST: str(wheel.parent), CONSTRAINTS: str(constraints_of(release))}).install
+    replaced = {DIST: str(wheel.parent), CONSTRAINTS: str(constraints_of(release)), VERSION: release.version}
+    words = page_commands(replaced).install
     if lowest:
         at = words.index("--constraint")
         del words[at : at + 2]

@@ -16,8 +16,8 @@ EXPECTED = (
 ADMIN, STATE, DAGS = "admin.url", "/var/lib/easeml", "/opt/airflow/dags"
 """What a reader replaces: the file with the administrator's address, a folder for state, Airflow's folder of DAGs."""
 
-DIST, CONSTRAINTS = "dist", "constraints/3.3.txt"
-"""What a reader has in the clone, and the constraints of another Airflow."""
+DIST, CONSTRAINTS, VERSION = "dist", "constraints/3.3.txt", "$(airflow version)"
+"""What a reader has in the clone, the constraints of another Airflow, and what the shell puts in: its version."""
 
 
 @dataclass(frozen=True, slots=True)

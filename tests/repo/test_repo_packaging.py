@@ -73,6 +73,14 @@ def test_every_airflow_that_is_promised_has_constraints_and_was_tried() -> None:
     assert matrix.table_of(matrix.read_outcomes()) in texts[0], "run `python scripts/matrix.py --table`"
 
 
+def test_the_ranges_that_the_page_of_installation_names_are_those_of_the_wheel() -> None:
+    groups = [PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()]
+    wanted = {f"{one.name}{one.specifier}" for group in groups for one in map(Requirement, group)}
+    named = re.findall(r"`([\w-]+>=[\d.]+)`", (ROOT / "docs" / "install.md").read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert set(named) <= wanted
+
+
 @pytest.mark.parametrize(("found", "is_refused"), [
     ("2.11.0", True), ("3.0.6", True), ("3.1.0rc1", False), ("3.3.2", False), ("3.10.0", False), ("4.0.0", False),
     ("", False), (None, False),

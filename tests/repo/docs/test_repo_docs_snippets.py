@@ -69,6 +69,9 @@ OF_THE_SYSTEM = {
     "buildah": "builds an image, whose base comes from a registry",
     "pg_dump": "run by the test of docs/operations.md",
     "groupadd": "changes accounts: tests/store/artifacts/test_store_tenant_folders.py uses numbers",
+    "useradd": "the same",
+    "usermod": "the same",
+    "install": "the same",
     "curl": "needs an Airflow that answers: tests/plugin/web asks the same routes",
 }
 """Programs that are not ours, and who runs the lines that begin with them. pip installs: its extras are looked up."""
