@@ -186,3 +186,27 @@ def test_every_test_and_file_of_tests_that_the_docs_name_is_there() -> None:
         if name not in defined | files | {"test_set", "test_sets", "test_set_id"}
     ]
     assert missing == []
+
+
+POINTER = re.compile(r'docs/([\w/-]+\.md)`*(?:, "([^"]+)"|, ([A-Z][^.,;)"`]+)| \(([A-Z][^)]+)\))?')
+"""A page that a file names, with a heading of it behind a comma, as it is or quoted, or in brackets."""
+
+
+def pointers() -> list[tuple[str, str, str]]:
+    """File, page and heading ("" for none) of what files that are no pages say of the documentation."""
+    places = ("dags", "docker", "docs/examples", "easeml_core", "plugins", "scripts")
+    files = [path for place in places for path in sorted((ROOT / place).rglob("*"))]
+    found = []
+    for path in files:
+        if path.suffix not in {".py", ".sh", ".yaml", ".yml", ".env", ".html", ".sql", ""} or not path.is_file():
+            continue
+        text = re.sub(r'"\s*\n\s*f?"|\n\s*#?\s*', lambda cut: "" if '"' in cut[0] else " ", path.read_text("utf-8"))
+        found += [(path.name, page, "".join(heading).strip()) for page, *heading in POINTER.findall(text)]
+    return found
+
+
+def test_pages_and_headings_that_other_files_name_are_there() -> None:
+    found = pointers()
+    assert sum(bool(heading) for _, _, heading in found) > 10
+    titles = {p: re.findall(r"^#+ (.+)$", read(p), re.MULTILINE) for _, p, _ in found if (DOCS / p).is_file()}
+    assert [one for one in found if one[1] not in titles or (one[2] and one[2] not in titles[one[1]])] == []
