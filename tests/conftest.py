@@ -106,6 +106,7 @@ def pytest_collection(session: pytest.Session) -> Generator[None, Any, Any]:
             for module in LAZY:
                 importlib.import_module(module)
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # looks for garbage took a twentieth of the processor time
     gc.enable()
     return result
 

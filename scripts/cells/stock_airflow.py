@@ -215,7 +215,8 @@ def _variables(folder: Path, programs: Path, metadata: str, port: int) -> dict[s
         "api.base_url": f"http://127.0.0.1:{port}",
         "api.secret_key": secrets.token_hex(16),
         "api_auth.jwt_secret": secrets.token_hex(32),
-        "dag_processor.refresh_interval": "10",
+        "dag_processor.refresh_interval": "5",
+        "dag_processor.min_file_process_interval": "600",  # a file is read again once it has changed (`switch_on`)
         "easeml.referees": USER,
         "easeml.labelers": USER,
     }

@@ -60,6 +60,14 @@ def _import_dags(cell: StockAirflow, rest: Rest) -> str:
     return f"{len(files)} files"
 
 
+def _switch_on(cell: StockAirflow, rest: Rest, dag_id: str) -> None:
+    """Switch a DAG on; the triggerer watches its assets once its file has been read again."""
+    rest.pause(dag_id, False)
+    for path in (cell.folder / "dags").rglob("*.py"):
+        if f'"{dag_id}"' in path.read_text(encoding="utf-8"):
+            path.touch()
+
+
 def _register(cell: StockAirflow, rest: Rest) -> str:
     _write_data(cell)
     conf = {"tenant": TENANT, "study": STUDY, "source": "csv:tumours.csv", "target": "malignant"}
@@ -73,7 +81,7 @@ def _night(cell: StockAirflow, rest: Rest) -> str:
 
 
 def _wait(cell: StockAirflow, rest: Rest) -> str:
-    rest.pause(WATCHING, False)
+    _switch_on(cell, rest, WATCHING)
     rest.pause(WAITING, False)
     run_id = rest.trigger(WAITING)
 
@@ -97,7 +105,7 @@ def _gate(cell: StockAirflow, rest: Rest) -> str:
     cell.run("easeml", "test-set", "retire", str(live), **owner)
     models = _json(cell, "model", "list", STUDY)
     model = next(m["model_id"] for m in models if m["origin"] != "baseline" and not m["in_production"])
-    rest.pause("easeml_commit_gate", False)
+    _switch_on(cell, rest, "easeml_commit_gate")
     run_id = rest.trigger("easeml_commit_gate", {"study": STUDY, "model": model})
     cell.until("the gate does not wait for labels", lambda: "deferred" in _states(rest, run_id))
     wanted = cell.folder / "wanted.csv"

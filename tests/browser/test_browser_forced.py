@@ -97,6 +97,7 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
     expect(forced.first).to_contain_text("admin")
 
 
+@pytest.mark.nightly
 def test_a_rejection_and_a_forged_approval_promote_nothing(open_as: Any, installation: Any, rest: Any) -> None:
     model, before = installation.models["cancer"][0], standing(installation)
     (judged,) = (found for found in model_list(installation.worker, study="cancer") if found.model_id == model)

@@ -18,11 +18,11 @@ FAST_LEAST = 20
 NIGHTLY = "nightly"
 
 
-def examples(full: int) -> int:
-    """The value of ``max_examples`` for a test that draws ``full`` examples at night."""
+def examples(full: int, least: int = FAST_LEAST) -> int:
+    """The value of ``max_examples`` for a test that draws ``full`` examples at night, and by day at least so many."""
     if settings.get_current_profile_name() == NIGHTLY:
         return full
-    return min(full, max(FAST_LEAST, full // FAST_SHARE))
+    return min(full, max(least, full // FAST_SHARE))
 
 
 def at_night(*values: Any, id: str | None = None) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 import psutil
 import pytest
 import torch
+from property_sizes import at_night
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled, TrainingTaskError
@@ -85,7 +86,7 @@ def test_gradients_of_shares_add_up_to_that_of_the_batch(tmp_path: Path) -> None
 
 
 @pytest.mark.cold  # its ranks are found by their command line
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, at_night(1)])
 def test_a_killed_rank_ends_the_attempt_and_the_next_one_goes_on(
     make_job: Callable[..., TrainingJob], number: int
 ) -> None:

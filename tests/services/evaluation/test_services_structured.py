@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from desk import Desk
+from property_sizes import at_night
 
 from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
@@ -114,7 +115,7 @@ STUDIES: dict[str, tuple[Any, dict[str, Any], str]] = {
 
 
 @pytest.mark.journey
-@pytest.mark.parametrize("what", STUDIES)
+@pytest.mark.parametrize("what", ["images", at_night("series"), at_night("rows")])
 def test_such_answers_are_trained_gated_metered_and_promoted(what: str, desk: Desk) -> None:
     write, given, program = STUDIES[what]
     write(desk.data / "lab")

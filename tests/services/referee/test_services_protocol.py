@@ -219,7 +219,7 @@ def test_any_interleaving_of_statements_keeps_the_protocol(make_lab: Any, monkey
     run_state_machine_as_test(
         type("HereAndNow", (Protocol,), {"make_lab": staticmethod(make_lab)}),
         settings=settings(
-            max_examples=examples(32),
+            max_examples=examples(32, least=10),
             stateful_step_count=50,
             deadline=None,
             derandomize=True,

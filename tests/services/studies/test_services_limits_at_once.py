@@ -82,6 +82,7 @@ def watch(lab: Any, over: threading.Event) -> tuple[int, list[str]]:
 
 
 @pytest.mark.journey
+@pytest.mark.nightly
 def test_eight_workers_under_changing_limits(lab: Any) -> None:
     tree = {"kind": "decision_tree"}
     trees = [tree | {"name": f"tree {k}", "parameters": {"max_depth": k + 1}} for k in range(CANDIDATES)]

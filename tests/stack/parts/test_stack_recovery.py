@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 from demo_night.runs import await_dag
+from property_sizes import at_night
 from stack.components import SUGGESTING
 from stack.keys import ADMIN
 from stack.launcher import HEALTHY_PARTS
@@ -109,7 +110,10 @@ PARTS = {
 }
 
 
-@pytest.mark.parametrize("name", PARTS)
+BY_DAY = ("referee", "scheduler", "api-server", "task-api-server", "postmaster")
+
+
+@pytest.mark.parametrize("name", [name if name in BY_DAY else at_night(name) for name in PARTS])
 def test_a_killed_part_comes_back_and_a_running_task_goes_on(stack, held, name):
     victim = PARTS[name](stack)
     if victim is None:

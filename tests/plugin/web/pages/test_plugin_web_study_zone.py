@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from property_sizes import at_night
 
 from easeml_core.services.studies.limits import set_study
 
@@ -57,8 +58,8 @@ def opened(chromium, pages):
     ("zone", "winter", "summer"),
     [
         ("America/New_York", "2031-01-15T18:30", "2031-07-15T06:00"),
-        ("Asia/Kolkata", "2031-01-16T05:00", "2031-07-15T15:30"),
-        ("UTC", WINTER, SUMMER),
+        at_night("Asia/Kolkata", "2031-01-16T05:00", "2031-07-15T15:30"),
+        at_night("UTC", WINTER, SUMMER),
     ],
 )
 def test_a_deadline_is_typed_in_the_viewers_zone_and_sent_in_utc_again_after_a_swap(opened, zone, winter, summer):

@@ -108,6 +108,7 @@ def test_a_device_that_is_asked_to_end_hands_its_trial_to_the_next(
     assert states(lab) == [("tree-1", "SUCCEEDED", 2, 1, 1)]
 
 
+@pytest.mark.nightly
 def test_three_devices_share_what_there_is(lab: Any, start: Any) -> None:
     """Three processes on one database: every candidate is trained once, by one of them."""
     lab.register("busy", candidates=trees(5))
