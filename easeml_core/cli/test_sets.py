@@ -159,7 +159,7 @@ def seal(artifacts: str | None, database: str | None, as_json: bool, **given: An
     type=click.Choice(["by hand", "steps", "changes", "tolerance", "signals"]),
     default="by hand",
     show_default=True,
-    help="Public.",
+    help="Public; of a set that ends by hand no pass can be promoted any more.",
 )
 @database_option
 @json_option

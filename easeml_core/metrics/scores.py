@@ -18,14 +18,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_FLOAT32, _OF_TOLERANCE = 2.0**-22, 1 / 20
+"""Room for rounding: a label is kept in 32 bits, an answer may be, and each is off by up to 2^-24 of its size for that.
+Twice the sum of both is let through, but no more than this share of the tolerance, where targets are large beside it."""
+
+
 def near(targets: NDArray[np.float64], predictions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
-    """Which predictions are at most the tolerance off, shape (rows,); of several numbers by the root mean square."""
+    """Which predictions are at most the tolerance off, shape (rows,); of several numbers by the root mean square.
+
+    What is exactly the tolerance off before numbers are rounded to 32 bits is not off by more.
+    """
     import numpy as np
 
     with np.errstate(over="ignore"):  # too far apart for a number is not within any tolerance
         if targets.ndim == 2:
-            return np.asarray(np.sqrt(np.nanmean((predictions - targets) ** 2, axis=1)) <= tolerance, dtype=np.bool_)
-        return np.asarray(np.abs(predictions - targets) <= tolerance, dtype=np.bool_)
+            off, size = (np.sqrt(np.nanmean(values**2, axis=1)) for values in (predictions - targets, targets))
+        else:
+            off, size = np.abs(predictions - targets), np.abs(targets)
+        room = np.minimum(_FLOAT32 * (size + tolerance), _OF_TOLERANCE * tolerance)
+        return np.asarray(off <= tolerance + room, dtype=np.bool_)
 
 
 def equal(targets: NDArray[np.int64], predictions: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ from easeml_core.config import require
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, RequestKind, Symbol
 from easeml_core.errors import NotFoundError, StateError
-from easeml_core.services.test_sets.lifecycle import BY_HAND
+from easeml_core.services.test_sets.lifecycle import ENDED_BY_ANSWER
 from easeml_core.store.database import notify
 from easeml_core.store.logins import LOGIN_PREFIX
 from easeml_core.store.tables import models, promotions, releases, requests, studies, trials
@@ -33,15 +33,15 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     """Answer a promotion request. The schema itself refuses a promotion without a recorded verdict.
 
     The verdict must be a pass on the set's sealed condition, of the study's live gate set, or the last such pass of a
-    set that has ended other than by hand; and the model that it was compared with must still be in production. Under
+    set that an answer has ended; and the model that it was compared with must still be in production. Under
     adaptivity ``none`` every commit counts as accepted: a verdict stands for a pass, whatever is in production.
 
     A model that is in production already stays there, and nothing is recorded: another task has promoted it, and a
     second entry for it would leave a rollback with nothing to go back to.
 
     A pass is claimed when it is given, at a level that counts it and all answers that could come before and after it.
-    A promotion reads no data, so the promise covers it however the set has ended since, except by hand: a person may
-    retire a set because its examples are wrong.
+    A promotion reads no data, so the promise covers it whichever answer has ended the set since. A person may retire a
+    set because its examples are wrong, and under ``overlap`` they were open elsewhere: there no pass can be relied on.
 
     Returns:
         The public message of the answer.
@@ -88,7 +88,7 @@ def _require_ground(verdict: VerdictRow, gate_request_id: int, model_id: int) ->
             "such a pass is advice: ask the gate again without a condition"
         )
         raise StateError(message)
-    outlives_it = verdict.was_last and verdict.retired_why not in (None, BY_HAND)
+    outlives_it = verdict.was_last and verdict.retired_why in ENDED_BY_ANSWER
     if verdict.set_state != "live" and not outlives_it:
         message = (
             f"the verdict of gate request {gate_request_id} is of a test set that is {verdict.set_state} by now; "

@@ -389,6 +389,8 @@ def _how(purpose: SealedSetPurpose) -> str:
 
 BY_HAND = "by hand"
 OVERLAP = "overlap"
+ENDED_BY_ANSWER = frozenset({"steps", "changes", "tolerance", "signals", "regulation", "failure"})
+"""Ends that follow from the set's answers. The others say, or may, that its examples are no fair test."""
 
 
 def retire_test_set(store: Store, *, test_set: str | int, study: str | None = None, why: str = BY_HAND) -> RetiredSet:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from easeml_core.errors import ConfigError, InvalidInputError, NumericalError, ShapeError, TrainingError
+from easeml_core.metrics.correctness import wrong
 from easeml_core.metrics.metric import METRICS, metric_of
 from easeml_core.metrics.quality import Affine, Decay, Exponential, Growth, Logistic, ShareExplained, Square
 
@@ -265,6 +266,24 @@ def test_targets_that_are_all_the_same_have_no_scale(name) -> None:
 def test_r2_of_targets_that_are_all_the_same_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="nothing to predict"):
         metric_of("r2").score([2.0], [2.0])
+
+
+@pytest.mark.parametrize("off", [0.5, -0.5])
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_number_exactly_at_the_tolerance_is_right_whatever_labels_and_answers_are_rounded_to(off, kind) -> None:
+    """Sealed labels are float32: 1.4 is 1.39999998 there, and 1.9 would be 0.50000002 off."""
+    ratings = np.round(np.arange(-50, 50) / 10, 1)
+    answers, further = np.round(ratings + off, 1).astype(kind), (ratings + off * 1.0001).astype(kind)
+    labels = ratings.astype(np.float32)
+    assert not wrong("within:0.5", labels, answers).any()
+    assert wrong("within:0.5", labels, further).all()
+    images = np.stack([labels, labels], axis=1), np.stack([answers, answers], axis=1)
+    assert not wrong("within:0.5", *images).any()
+
+
+def test_the_room_for_rounding_is_never_a_share_of_the_tolerance_that_counts() -> None:
+    labels = np.array([1e6, 1e6], dtype=np.float32)  # neighbours in float32 are 0.0625 apart
+    assert wrong("within:0.1", labels, labels + np.array([0.1, 0.106])).tolist() == [False, True]
 
 
 def test_numbers_too_large_are_reported_of() -> None:

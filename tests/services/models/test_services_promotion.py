@@ -89,6 +89,19 @@ def test_a_verdict_about_what_stood_before_is_stale(lab: Any) -> None:
     assert in_production(lab) == lab.models["full"]["good"]
 
 
+def test_a_pass_does_not_outlive_doubts_about_its_examples(lab: Any) -> None:
+    """By hand they may be why, under overlap they are; an answer that ends the set says nothing about them."""
+    passed = lab.gate("good").request_id
+    retire_test_set(lab.referee, test_set="1", why="overlap")
+    for why in ("overlap", "by hand"):
+        lab.as_superuser("UPDATE work.test_sets SET retired_why = %s WHERE id = 1", why)
+        answer = lab.promote(passed)
+        assert (answer.refused, "is of a test set that is retired by now" in answer.message) == (True, True), why
+    assert in_production(lab) is None
+    lab.as_superuser("UPDATE work.test_sets SET retired_why = 'changes' WHERE id = 1")
+    assert lab.promote(passed).promoted
+
+
 def test_a_repeated_request_promotes_once(lab: Any) -> None:
     passed = lab.gate("good").request_id
     first = lab.promote(passed, request_key="night/1")
