@@ -4,6 +4,7 @@
     |-- InvalidInputError(ValueError)       the caller gave something wrong
     |   |-- ShapeError                      names both shapes
     |   |-- ConfigError                     names the field and the allowed range
+    |   |-- MissingLabelsError              names the examples whose labels a verdict needs next
     |   |-- ConditionSyntaxError            source, span; prints the line with a caret
     |   `-- ProgramError                    a program, schema or template; path, line, column, caret
     |-- StateError                          the world is not in the needed state
@@ -40,7 +41,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 
 def counted(number: int, one: str, many: str = "") -> str:
@@ -101,6 +102,18 @@ class ConditionSyntaxError(InvalidInputError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Survive pickling between processes: the constructor takes more than the message."""
         return type(self), (self.message, self.source, self.start, self.end)
+
+
+class MissingLabelsError(InvalidInputError):
+    """Raised when a verdict needs labels that are not there; names their examples in the order that they are needed in."""
+
+    def __init__(self, message: str, examples: Sequence[str]) -> None:
+        self.examples = tuple(examples)
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survive pickling between processes: the constructor takes more than the message."""
+        return type(self), (str(self), self.examples)
 
 
 class ProgramError(InvalidInputError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ import click
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.config import SAMPLINGS
 from easeml_core.entities import Mode
-from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.errors import InvalidInputError, MissingLabelsError, reason_of
+from easeml_core.files import written_whole
 from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:
@@ -45,7 +47,9 @@ def plan_options(defaults: DecisionPlan) -> Callable[[Callable[..., Any]], Calla
         click.option(
             "--sampling",
             type=click.Choice(SAMPLINGS),
-            help=shown("early: go through --old in its order, stop when certain.", "sampling"),
+            help=shown(
+                "early: go through the examples in an order drawn by their names, stop when certain.", "sampling"
+            ),
         ),
         click.option(
             "--power",
@@ -139,10 +143,11 @@ def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
 @click.option(
     "--passes",
     type=int,
-    default=0,
-    help="With upTo, recycle: passes so far on this set (fn-free: fails). [default: 0]",
+    help="With firstChange, upTo, recycle: earlier verdicts on this set that passed (fn-free: that failed, but for "
+    "firstChange); needed there unless --step is 1.",
 )
 @click.option("--slices", type=_FILE, help="CSV example,slice.")
+@click.option("--wanted", type=_FILE, help="Where labels are missing: write a CSV of the examples that need them next.")
 @click.option("--slice", "slice_texts", multiple=True, help='"NAME: CONDITION" that must hold too; repeatable.')
 @json_option
 @click.pass_context
@@ -170,8 +175,9 @@ def _decide(
     old: Path,
     new: Path,
     step: int | None,
-    passes: int,
+    passes: int | None,
     slices: Path | None,
+    wanted: Path | None,
     slice_texts: Sequence[str],
     **given: Any,
 ) -> int:
@@ -179,20 +185,34 @@ def _decide(
     from easeml_core.gate.offline.verdict import judge_offline
 
     plan = plan_of(script, _PLAN, **given)
-    wanted = slice_pairs(slice_texts)
-    if bool(wanted) != (slices is not None):
+    conditions = slice_pairs(slice_texts)
+    if bool(conditions) != (slices is not None):
         message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"
         raise InvalidInputError(message)
     data = read_predictions(labels, old, new)
-    found = judge_offline(
-        plan,
-        data,
-        step=step,
-        passes=passes,
-        slice_names=None if slices is None else read_slice_names(slices, data.examples),
-        slice_conditions=wanted,
-        source=str(labels or "--labels"),
-    )
+    try:
+        found = judge_offline(
+            plan,
+            data,
+            step=step,
+            passes=passes,
+            slice_names=None if slices is None else read_slice_names(slices, data.examples),
+            slice_conditions=conditions,
+            source=str(labels or "--labels"),
+        )
+    except MissingLabelsError as missing:
+        if wanted is not None:
+            _write_wanted(wanted, missing.examples)
+        raise
     show_warnings(found.warnings)
     show_json(found.report()) if as_json else click.echo(found.symbol)
     return 0 if found.passed else 1
+
+
+def _write_wanted(path: Path, examples: Sequence[str]) -> None:
+    try:
+        with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([["example"], *([name] for name in examples)])
+    except OSError as error:
+        message = f"{path} cannot be written: {reason_of(error)}"
+        raise InvalidInputError(message) from error

@@ -71,7 +71,8 @@ def judge_predictions(
     Args:
         condition: The parsed condition.
         labels: True classes in the set's fixed order, whole numbers >= 0; negative where not known yet. Shape
-            ``(n_examples,)``.
+            ``(n_examples,)``. ``early`` and ``on_demand`` may end before the last example: for them the order must have
+            been drawn at random, from nothing that depends on labels or predictions.
         old: Predictions of the old model, same shape.
         new: Predictions of the new model, same shape.
         log_level: ln alpha of the whole verdict, finite and < 0, as the plan allots it.

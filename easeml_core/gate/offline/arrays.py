@@ -191,7 +191,7 @@ def _matched(given: list[_Given]) -> tuple[list[str], dict[str, list[Any]]]:
             )
             raise InvalidInputError(message)
     names = series[0].index if series and series[0].index is not None else range(length)
-    return [str(name) for name in names], {each.name: each.values for each in given}
+    return _texts(names), {each.name: each.values for each in given}
 
 
 def _by_index(given: list[_Given]) -> tuple[list[str], dict[str, list[Any]]]:
@@ -211,7 +211,13 @@ def _by_index(given: list[_Given]) -> tuple[list[str], dict[str, list[Any]]]:
         for label, value in zip(index, each.values, strict=True):
             found[places[label]] = value
         columns[each.name] = found
-    return [str(label) for label in base], columns
+    return _texts(base), columns
+
+
+def _texts(labels: Sequence[Hashable]) -> list[str]:
+    """Return the name of each example; as Python writes it where two labels, such as 1 and "1", have the same text."""
+    names = [str(label) for label in labels]
+    return names if len(set(names)) == len(names) else [repr(label) for label in labels]
 
 
 def _require_unique(given: _Given) -> None:

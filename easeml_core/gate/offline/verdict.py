@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.config import require, whole_of
+from easeml_core.config import parse_adaptivity, require, whole_of
 from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import from_json, typed_record
-from easeml_core.entities import Mode, Verdict
-from easeml_core.errors import ConditionSyntaxError, InvalidInputError, counted
+from easeml_core.entities import Adaptivity, Mode, Verdict
+from easeml_core.errors import ConditionSyntaxError, InvalidInputError, MissingLabelsError, counted
 from easeml_core.gate import judge
 from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import is_released
 from easeml_core.gate.offline import DecisionPlan
 from easeml_core.gate.offline.arrays import predictions_from
-from easeml_core.gate.offline.columns import some
+from easeml_core.gate.offline.columns import drawn_order, some
 from easeml_core.gate.offline.planned import PlannedGate, passes_named
 from easeml_core.gate.planner import plan_gate
 from easeml_core.gate.report import ClauseReport
@@ -169,10 +169,12 @@ def decide(
         old: Predictions of the model in production, complete.
         new: Predictions of the submitted model, complete.
         step: Which verdict of the set this is, 1 to ``plan.steps``; checked where it is given.
-        passes: Passes on this set so far (fails under ``fn-free``); matters to ``upTo``, ``firstChange`` and
-            ``recycle``. None for the number that the plan was made for.
-        sampling: ``fixed`` looks at every example that matters; ``early`` goes through ``old`` in its order and stops
-            when the verdict is certain.
+        passes: Earlier verdicts on this set that passed (under ``fn-free`` with ``upTo`` and ``recycle``: that failed).
+            Needed under ``upTo``, ``firstChange`` and ``recycle``, where each lowers the level or ends the set, but for
+            the first step; None there, or for the number above 0 that the plan was made for.
+        sampling: ``fixed`` looks at every example that matters; ``early`` goes through them in an order that a hash of
+            their names draws, of lists and arrays of their positions, and stops when the verdict is certain. So names,
+            or positions, must stay the same for every verdict on a set.
         slices: The slice of each example, as texts; matched like labels. None and NaN: in no slice.
         slice_conditions: Conditions that must hold on a slice too, by its name.
 
@@ -180,7 +182,8 @@ def decide(
         The verdict.
 
     Raises:
-        InvalidInputError: Values are no classes, do not match, or lack a label that the verdict needs.
+        InvalidInputError: Values are no classes or do not match, or passes are needed.
+        MissingLabelsError: Labels that the verdict needs are missing; names their examples.
         ShapeError: Arrays have other lengths, or more than one column.
         ConfigError: A step or a number of passes that the plan does not have.
 
@@ -215,7 +218,7 @@ def decide(
         ),
         data,
         step=None if step is None else whole_of("step", step),
-        passes=asked.changes if passes is None else whole_of("passes", passes),
+        passes=(asked.changes or None) if passes is None else whole_of("passes", passes),
         slice_names=names,
         slice_conditions=tuple(conditions.items()),
         source="labels",
@@ -233,7 +236,7 @@ def judge_offline(
     data: Predictions,
     *,
     step: int | None,
-    passes: int,
+    passes: int | None,
     slice_names: Sequence[str] | None,
     slice_conditions: Sequence[tuple[str, str]],
     source: str,
@@ -244,17 +247,19 @@ def judge_offline(
         asked: The plan.
         data: Labels and predictions.
         step: As of ``decide``.
-        passes: As of ``decide``.
+        passes: As of ``decide``; None where it is not known.
         slice_names: The slice of each example, "" for none; None without slices.
         slice_conditions: Pairs (slice, condition), each slice once.
         source: What the labels are called in messages.
 
     Raises:
-        InvalidInputError: Slices without conditions, or conditions without slices; or labels are missing.
+        InvalidInputError: Slices without conditions, or conditions without slices; or passes are needed.
+        MissingLabelsError: Labels are missing.
         ConfigError: As of ``log_level_of``.
     """
     condition = parse_condition(asked.condition)
-    with passes_named(asked.adaptivity, passes):
+    changes = passes or 0
+    with passes_named(asked.adaptivity, changes):
         log_level = log_level_of(
             reliability=asked.reliability,
             adaptivity=asked.adaptivity,
@@ -262,11 +267,17 @@ def judge_offline(
             mode=asked.mode,
             estimator=asked.estimator,
             step=step,
-            passes=passes,
+            passes=changes,
         )
+    if passes is None:
+        _require_no_passes(asked, step)
     wanted = [(name, parse_condition(text)) for name, text in slice_conditions]
     if bool(wanted) != (slice_names is not None):
         raise InvalidInputError(_UNPAIRED)
+    if asked.sampling == "early":
+        order = drawn_order(data.examples)
+        data = data.at(order)
+        slice_names = None if slice_names is None else [slice_names[place] for place in order.tolist()]
     parts = slices_of(wanted, list(slice_names)) if slice_names is not None else ()
     found = judge.judge_predictions(
         condition,
@@ -285,7 +296,7 @@ def judge_offline(
         condition,
         len(data.examples),
         parts,
-        passes=passes,
+        passes=changes,
         reliability=asked.reliability,
         adaptivity=asked.adaptivity,
         steps=asked.steps,
@@ -293,6 +304,24 @@ def judge_offline(
         power=asked.power if asked.estimator == "exact" else None,
     )
     return OfflineVerdict(str(condition), decision, (*data.mismatches, *map(str, small)))
+
+
+def _require_no_passes(asked: DecisionPlan, step: int | None) -> None:
+    """Refuse to take the number of passes for 0 where others may have come before, and each lowers the level.
+
+    Raises:
+        InvalidInputError: It is not the first step of a set whose adaptivity counts them.
+    """
+    kind, _ = parse_adaptivity(asked.adaptivity)
+    if kind in (Adaptivity.NONE, Adaptivity.FULL) or 1 in (step, asked.steps):
+        return
+    word = "fail" if asked.mode == Mode.FN_FREE and kind is not Adaptivity.FIRST_CHANGE else "pass"
+    message = (
+        f"under adaptivity {asked.adaptivity} each {word} lowers the level of the next verdict or ends the set; say with "
+        f"passes how many of the earlier verdicts on this set were a {word}: count what was answered for it, 0 where "
+        "nothing was; or say with step that this is step 1"
+    )
+    raise InvalidInputError(message)
 
 
 def log_level_of(
@@ -455,7 +484,6 @@ def _decided(found: Decision | Wanted, examples: list[str], source: str) -> Deci
     """The decision, or an error that names the examples whose labels it lacks."""
     if not isinstance(found, Wanted):
         return found
-    names = some(examples[i] for i in found.positions.tolist())
-    count = found.positions.size
-    message = f"{source} lacks {counted(count, 'label')} that the verdict needs next: {names}"
-    raise InvalidInputError(message)
+    names = [examples[i] for i in found.positions.tolist()]
+    message = f"{source} lacks {counted(len(names), 'label')} that the verdict needs next: {some(names)}"
+    raise MissingLabelsError(message, names)

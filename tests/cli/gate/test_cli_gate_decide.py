@@ -123,6 +123,32 @@ def test_early_uses_fewer_labels_for_the_same_word(run: Callable[..., Any], data
     assert early["examples"] < fixed["examples"]
 
 
+def test_labels_are_asked_for_step_by_step_whatever_the_order_of_the_files(
+    run: Callable[..., Any], data: dict[str, Any], tmp_path: Path
+) -> None:
+    """The file that names the labels that are needed next goes on where the call before it ended."""
+    plan = ("--condition", "n - o > 0 +/- 0.02", "--steps", "1", "--reliability", "0.9", "--sampling", "early")
+    whole = run("gate", "decide", *plan, *data["files"], "--json").json
+    place = {name: i for i, name in enumerate(data["names"])}
+    known: list[str] = []
+    for seed in range(20):
+        at = np.random.default_rng(seed).permutation(2000)
+        names, some = [data["names"][i] for i in at], tmp_path / "some.csv"
+        write(some, "label", data["labels"][[place[name] for name in known]], known)
+        files = ["--labels", str(some)] if known else []
+        for kind in ("old", "new"):
+            files += [f"--{kind}", write(tmp_path / f"{kind}{seed}.csv", "prediction", data[kind][at], names)]
+        answer = run("gate", "decide", *plan, *files, "--json", "--wanted", str(tmp_path / "wanted.csv"))
+        if answer.status != 2:
+            break
+        header, *wanted = (tmp_path / "wanted.csv").read_text().splitlines()
+        assert (header, len(wanted), set(wanted) & set(known)) == ("example", 200, set())
+        assert f"lacks 200 labels that the verdict needs next: {wanted[0]!r}" in answer.err
+        known += wanted
+    assert answer.json == whole | {"warnings": answer.json["warnings"]}
+    assert whole["labels"] == len(known) or whole["labels"] > len(known) - 200
+
+
 def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "slices.csv").write_text(
         "example,slice\n" + "".join(f"{name},{'young' if i % 2 else 'old'}\n" for i, name in enumerate(data["names"]))
@@ -154,6 +180,11 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "often"), "adaptivity must be"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
         (("--condition", "n > 0.5 +/- 0.1", "--passes", "2"), "passes says nothing under adaptivity full"),
+        (
+            ("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "recycle", "--step", "2"),
+            "say with passes how many of the",
+        ),
+        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "recycle"), "say with passes how many of the earlier"),
         (("--condition", "n > 0.5 +/- 0.1", "--reliability", "95"), "reliability must be > 0 and < 1, got 95.0"),
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
         (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),

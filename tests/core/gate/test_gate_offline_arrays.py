@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 import easeml_core as easeml
-from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
+from easeml_core.errors import ConfigError, InvalidInputError, MissingLabelsError, ShapeError
 from easeml_core.gate.offline.arrays import predictions_from
 
 if TYPE_CHECKING:
@@ -147,6 +148,65 @@ def test_a_set_that_is_planned_after_a_pass_is_judged_at_its_level() -> None:
     assert verdict.decision.log_level == plan.found.log_level
     first = easeml.gate.decide(plan, labels=TRUTH, old=OLD, new=TRUTH, passes=0)
     assert first.decision.log_level > plan.found.log_level
+
+
+@pytest.mark.parametrize(("adaptivity", "counts"), [("recycle", "fail"), ("upTo:1", "fail"), ("firstChange", "pass")])
+@pytest.mark.parametrize("step", [2, None])
+def test_passes_are_never_taken_for_none(adaptivity: str, counts: str, step: int | None) -> None:
+    """Each pass lowers the level of the next verdict under ``recycle``, or ends the set."""
+    plan = easeml.gate.plan("n > 0.5 +/- 0.1", reliability=0.95, steps=4, adaptivity=adaptivity, mode="fn-free")
+    data = {"labels": TRUTH, "old": OLD, "new": TRUTH}
+    with pytest.raises(
+        InvalidInputError, match=rf"passes how many of the earlier verdicts on this set were a {counts}"
+    ):
+        easeml.gate.decide(plan, **data, step=step)
+    level = easeml.gate.decide(plan, **data, step=step, passes=0).decision.log_level
+    assert easeml.gate.decide(plan, **data, step=1).decision.log_level == level == plan.found.log_level
+    once = easeml.gate.plan("n > 0.5 +/- 0.1", reliability=0.95, steps=1, adaptivity=adaptivity, mode="fn-free")
+    assert easeml.gate.decide(once, **data).passed
+
+
+WORSE_SORTED = {
+    "labels": ["cat"] * 1000 + ["dog"] * 1000,
+    "old": ["cat", "dog"] * 500 + ["dog"] * 1000,
+    "new": ["cat"] * 1000 + ["cat", "cat", "dog"] * 333 + ["cat"],
+}
+"""Sorted by class: the new model is right on all cats, but on a third of the dogs: n - o is about -.08."""
+
+
+def test_stopping_early_does_not_go_through_the_rows_of_a_sorted_file_in_their_order() -> None:
+    """By the file's order the verdict was PASS after 200 labels of cats, whatever the level.
+
+    The order is drawn by the names alone, here the positions, so nothing is random in this test; over all orders a
+    wrong pass would have a chance of 3.2e-6, the level.
+    """
+    plan = easeml.gate.plan("n - o > 0.02 +/- 0.05", reliability=0.9999, steps=32, adaptivity="recycle", power=0.9)
+    verdict = easeml.gate.decide(plan, **WORSE_SORTED, step=1, sampling="early")
+    assert (verdict.passed, verdict.verdict) == (False, "UNKNOWN")
+    assert math.exp(verdict.decision.log_level) < 3.2e-6
+
+
+@pytest.mark.parametrize("known", [2000, 900])
+def test_the_same_examples_in_another_order_have_the_same_verdict_and_want_the_same_labels(known: int) -> None:
+    plan = easeml.gate.plan("n - o > 0 +/- 0.05", reliability=0.9, steps=1, adaptivity="none", power=0.9)
+    data = {name: pd.Series(values, index=[f"img{i}" for i in range(2000)]) for name, values in WORSE_SORTED.items()}
+    slices = pd.Series(["a", "b"] * 1000, index=data["old"].index)
+    found = []
+    for seed in (None, 1, 2):
+        moved = {
+            name: values if seed is None else values.sample(frac=1, random_state=seed) for name, values in data.items()
+        }
+        asked = moved | {
+            "labels": data["labels"].head(known),
+            "slices": slices,
+            "slice_conditions": {"b": "d < 0.9 +/- 0.1"},
+        }
+        try:
+            found.append(easeml.gate.decide(plan, **asked, sampling="early").report())
+        except MissingLabelsError as error:
+            found.append(error.examples)
+    assert found[0] == found[1] == found[2]
+    assert isinstance(found[0], tuple) == (known < 2000)
 
 
 def test_slices_are_matched_like_labels() -> None:
