@@ -105,7 +105,7 @@ class ConditionSyntaxError(InvalidInputError):
 
 
 class MissingLabelsError(InvalidInputError):
-    """Raised when a verdict needs labels that are not there; names their examples in the order that they are needed in."""
+    """Raised when a verdict needs labels that are missing; names their examples in the order of need."""
 
     def __init__(self, message: str, examples: Sequence[str]) -> None:
         self.examples = tuple(examples)

@@ -361,7 +361,9 @@ def _size_line(found: ValidationSetReport) -> str:
 @click.argument("study", type=STUDY)
 @click.option("--inputs", type=_FILE, help="CSV: a column example, and the study's columns; with --labels.")
 @click.option("--labels", type=_FILE, help="CSV: example,label.")
-@click.option("--from-set", metavar="SET", help="A released test set of the study, instead of files.")
+@click.option(
+    "--from-set", metavar="SET", help="A released test set of the study that has all labels, instead of files."
+)
 @click.option("--add", is_flag=True, help="Keep the rows that are there, and add these.")
 @artifacts_option
 @database_option
@@ -385,7 +387,7 @@ def replace(artifacts: str | None, database: str | None, as_json: bool, **given:
 
 
 def _show_left_out(found: ReplacedValidation, *, add: bool) -> None:
-    why = {"duplicates": "repeat another row", "unlabelled": "have no label"}
+    why = {"duplicates": "repeat another row"}
     why |= {"already": "are there already"} if add else {}
     counts = [f"{getattr(found, name):,} {words}" for name, words in why.items() if getattr(found, name)]
     if counts:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 _FLOAT32, _OF_TOLERANCE = 2.0**-22, 1 / 20
-"""Room for rounding: a label is kept in 32 bits, an answer may be, and each is off by up to 2^-24 of its size for that.
-Twice the sum of both is let through, but no more than this share of the tolerance, where targets are large beside it."""
+"""Room for rounding: a label is kept in 32 bits, an answer may be, and each is off by up to 2^-24 of its size then.
+Twice the sum of both is let through, but no more than this share of the tolerance where targets are large beside it."""
 
 
 def near(targets: NDArray[np.float64], predictions: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:

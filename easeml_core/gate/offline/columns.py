@@ -1,7 +1,7 @@
 """Labels and predictions from CSV files: a million rows in a fraction of a second.
 
-The order of the old model's file is that in which examples are named. ``early`` goes another way, ``drawn_order``, since
-files are often sorted.
+Examples are named in the order of the old model's file. ``early`` takes another one (``drawn_order``), since files are
+often sorted.
 
 Such a file comes from outside, so everything is bounded and every refusal names file, row and column. Nothing is
 trimmed, rounded or guessed: ``1`` and ``1.0`` are two different texts.

@@ -317,9 +317,9 @@ def _require_no_passes(asked: DecisionPlan, step: int | None) -> None:
         return
     word = "fail" if asked.mode == Mode.FN_FREE and kind is not Adaptivity.FIRST_CHANGE else "pass"
     message = (
-        f"under adaptivity {asked.adaptivity} each {word} lowers the level of the next verdict or ends the set; say with "
-        f"passes how many of the earlier verdicts on this set were a {word}: count what was answered for it, 0 where "
-        "nothing was; or say with step that this is step 1"
+        f"under adaptivity {asked.adaptivity} each {word} lowers the level of the next verdict or ends the set; say "
+        f"with passes how many of the earlier verdicts on this set were a {word}: count what was answered for it, 0 "
+        "where nothing was; or say with step that this is step 1"
     )
     raise InvalidInputError(message)
 

@@ -47,7 +47,6 @@ class Brought:
         hashes: Of each row's inputs.
         columns: Names of the inputs, as they are kept with the study's data; None where they are not.
         names: The name of each row, with its line where there is one.
-        unlabelled: Rows of the set that were left out for want of a label.
     """
 
     origin: str
@@ -56,7 +55,6 @@ class Brought:
     hashes: Sequence[bytes]
     columns: Sequence[str] | None
     names: Sequence[str]
-    unlabelled: int = 0
 
 
 def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersion) -> Brought:
@@ -77,12 +75,15 @@ def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersi
 def rows_of_set(
     tx: Connection, artifacts: ArtifactStore, test_set: str | int, study: str, version: DataVersion
 ) -> Brought:
-    """Return the labelled rows of a released test set of the study.
+    """Return the rows of a released test set of the study.
+
+    A set that was labelled on demand has labels of the examples that verdicts asked for: disagreements, or those looked
+    at until one was certain. A loss on them is not that on all, so such a set is taken with all its labels only.
 
     Raises:
         NotFoundError: There is no such set in this study.
         StateError: It is not released.
-        InvalidInputError: It has another number of columns, or no labelled row.
+        InvalidInputError: It has another number of columns, or an example without a label.
         ArtifactError: The released file is missing or was changed.
     """
     found = find_set(tx, test_set, study)
@@ -95,14 +96,20 @@ def rows_of_set(
     with artifacts.copy(found.artifact) as path:
         arrays = released_arrays(path)
     inputs, known = arrays["inputs"], is_known(arrays["labels"])
-    if inputs.shape[1:] != (version.features,) or not known.any():
-        message = f"test set {found.called!r} has other columns than the study's data, or no label at all"
+    if inputs.shape[1:] != (version.features,):
+        message = f"test set {found.called!r} has other columns than the study's data"
         raise InvalidInputError(message)
-    values, labels = inputs[known], arrays["labels"][known]
-    names = [f"example {quoted(str(key))}" for key in arrays["keys"][known]]
+    if not known.all():
+        message = (
+            f"test set {found.called!r} has labels of {int(known.sum()):,} of its {len(known):,} examples alone: those "
+            "that verdicts asked for, such as disagreements of two models, which are no random sample of it. Label the "
+            f"others too (`easeml test-set fetch {found.called} --to FILE.csv` shows which) and bring all of them with "
+            "--inputs and --labels, or take a set that was sealed with its labels"
+        )
+        raise InvalidInputError(message)
+    names = [f"example {quoted(str(key))}" for key in arrays["keys"]]
     origin, columns = f"test set {found.called!r}", studies.feature_names(tx, version.id)
-    hashes = example_hashes(values, columns)
-    return Brought(origin, values, labels, hashes, columns, names, int((~known).sum()))
+    return Brought(origin, inputs, arrays["labels"], example_hashes(inputs, columns), columns, names)
 
 
 def require_open(tx: Connection, study: Study, brought: Brought, parts: OpenParts) -> None:

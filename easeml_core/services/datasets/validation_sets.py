@@ -274,7 +274,7 @@ class ReplacedValidation:
         added: Rows that were brought and are new to the last one.
         duplicates: Rows that were left out since they repeat another.
         already: Rows that were in the last one already; they are left out where that is kept.
-        unlabelled: Rows that were left out since they have no label.
+        unlabelled: Rows that were left out since they have no label: always 0, a set that lacks labels is refused.
         replaced_before: Whether this very part was in use before the call.
         to_measure: Models that wait to be measured on it.
         minimum: Rows that keep their own noise in range 1 of the meter; None where no number is enough.
@@ -320,7 +320,8 @@ def replace_validation(
     Raises:
         NotFoundError: There is no such study or set, or it has no data yet.
         StateError: The set is not released.
-        InvalidInputError: A file is invalid, a row is in the training part or sealed, or no row is new.
+        InvalidInputError: A file is invalid, the set lacks labels, a row is in the training part or sealed, or none is
+            new.
         AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
     given = (inputs is not None and labels is not None and from_set is None) or (
@@ -469,7 +470,7 @@ def _answer(tx: Connection, study: Study, brought: Brought, following: _Next, *,
         added=0 if is_there else following.added,
         duplicates=following.duplicates,
         already=following.already,
-        unlabelled=brought.unlabelled,
+        unlabelled=0,
         replaced_before=is_there,
         to_measure=validation_sets.count_waiting(tx, study.id)[0],
         minimum=validation_minimum(ranges=config.ranges, reliability=config.reliability),

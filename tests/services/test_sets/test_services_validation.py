@@ -144,8 +144,8 @@ def test_what_is_sealed_is_refused_until_it_is_released(lab: Any, bring: Any, tm
     assert {row.tobytes(): y for row, y in zip(new.validation_inputs, new.validation_labels, strict=True)} == truth
 
 
-def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> None:
-    spring = bring()
+def seal_with(lab: Any, spring: Any, *, known: int) -> None:
+    """Release a set that was sealed without labels and has those of the first examples in the file."""
     retire(lab, 1)
     set_id = seal(lab, spring, name="spring", labelled=False).test_set_id
     asked = {"study": "full", "model_id": lab.models["full"]["good"], "request_key": "k"}
@@ -153,12 +153,26 @@ def test_rows_that_nobody_has_labelled_are_left_out(lab: Any, bring: Any) -> Non
     with lab.referee.begin() as tx:
         labels.want(tx, request_id=request_id, test_set_id=set_id, positions=np.arange(300))
     some = spring.labels.with_name("some.csv")
-    write(some, [["example", "label"], *([spring.keys[i], CLASSES[spring.truth[i]]] for i in range(40))])
+    write(some, [["example", "label"], *([spring.keys[i], CLASSES[spring.truth[i]]] for i in range(known))])
     give_labels(lab.referee, study="full", labels=some, test_set="spring", labeler="ann")
     retire(lab, "spring")
     release_test_set(lab.referee, lab.artifacts, test_set="spring")
-    done = from_set(lab, "spring")
-    assert (done.rows, done.unlabelled) == (40, 260)
+
+
+def test_a_set_with_labels_of_some_examples_alone_is_no_validation_set(lab: Any, bring: Any) -> None:
+    """They are of those that verdicts asked for, such as disagreements: no random sample of the set."""
+    spring = bring()
+    seal_with(lab, spring, known=299)
+    with pytest.raises(InvalidInputError, match=r"labels of 299 of its 300 examples.*no random sample.*fetch spring"):
+        from_set(lab, "spring")
+    assert versions(lab) == [1]
+    assert replace(lab, spring).rows == 300  # the way out: all of them with all labels
+
+
+def test_a_set_whose_labels_were_all_asked_for_is_one(lab: Any, bring: Any) -> None:
+    spring = bring()
+    seal_with(lab, spring, known=300)
+    assert from_set(lab, "spring").rows == 300
 
 
 def test_another_tenant_s_sealed_rows_are_refused(lab: Any, bring: Any) -> None:
