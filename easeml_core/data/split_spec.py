@@ -56,6 +56,14 @@ class Split(NamedTuple):
         """Return the warning for a tenant who feeds such a study; empty for ``rows`` and ``group``."""
         return _FED_WARNING if self.kind == "time" else ""
 
+    @property
+    def brought_warning(self) -> str:
+        """Return the warning for a referee who brings test or validation rows later; empty for ``rows``.
+
+        Groups and times of the open parts are not kept, so nothing compares those of the rows with them.
+        """
+        return _BROUGHT_WARNINGS[self.kind].format(column=self.column)
+
     def require_feedable(self) -> None:
         """Rows that are fed say nothing of their group: of a sealed one, they would teach what models are judged by.
 
@@ -82,6 +90,18 @@ _WARNINGS = {
     "time": (
         "the sealed parts are the latest rows: gate and meter test how models do on what came after training, "
         "and their promises hold for rows of that time that are independent of each other"
+    ),
+}
+
+_BROUGHT_WARNINGS = {
+    "rows": "",
+    "group": (
+        "rows that are brought are not divided by group ({column}): models may have learnt from others of a group, and "
+        "rows of one group are not independent; bring one row of each group, and none of a group in the open parts"
+    ),
+    "time": (
+        "rows that are brought are not divided by time ({column}): only with rows later than the open parts do gate "
+        "and meter test how models do on what came after training"
     ),
 }
 

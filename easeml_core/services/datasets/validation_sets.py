@@ -17,6 +17,7 @@ import numpy as np
 from easeml_core.config import MeterConfig, require
 from easeml_core.data.layout import stored_layout
 from easeml_core.data.parts import OpenParts, content_hash, load_open_parts, require_in_memory, write_open_parts
+from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import RawTable
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
@@ -362,6 +363,7 @@ def replace_validation(
         if left_out:
             warnings.append(f"{left_out:,} rows were left out: they match rows that are sealed in a test set")
         if not is_there:
+            warnings += filter(None, [check_split(found.config.get("split")).brought_warning])
             warnings += too_few(answer.rows, answer.minimum)
             warnings += goes_on(earlier, rows, add=add)
             warnings += unlike(brought.inputs, parts, brought.columns)

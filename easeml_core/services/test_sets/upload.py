@@ -1,10 +1,12 @@
 """Seal new examples for a study: read files, encode, check and order them, in one transaction.
 
-New examples must be distinct, enough, and unknown. A killed call has sealed nothing and can be repeated.
+New examples must be enough, and unknown; rows with the same inputs are one example. A killed call has sealed nothing
+and can be repeated.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +28,7 @@ from easeml_core.data.rows.encoding import (
     refused,
 )
 from easeml_core.data.rows.encoding import shown as quoted
+from easeml_core.data.split_spec import check_split
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
@@ -73,7 +76,8 @@ _COINCIDENCE = 1 / 20
 class Content:
     """The content of a set, in its order: inputs (rows, features), labels (-1: wanted later), keys, slices.
 
-    ``columns`` are the names of the inputs as stored with the study's data, None where they are not.
+    ``columns`` are the names of the inputs as stored with the study's data, None where they are not; ``repeated`` says
+    how many rows of the file are left out, since another has the same inputs.
     """
 
     inputs: NDArray[np.float32]
@@ -82,6 +86,7 @@ class Content:
     slices: NDArray[np.int64] | None
     hashes: Sequence[bytes]
     columns: Sequence[str] | None
+    repeated: int
 
 
 @typed_record
@@ -90,29 +95,32 @@ class SealedUpload(ShownSet):
 
     Attributes:
         needed: Examples that the plan needs.
+        repeated: Rows of the file that were left out, since another has the same inputs.
         sealed_before: Whether this same call was made before.
         when_live: When a waiting set becomes live, in words; None for one that does not wait.
-        warnings: Differences of the examples from the study's open data.
+        warnings: Differences of the examples from the study's open data, and why they may be no random sample.
     """
 
     needed: int
+    repeated: int
     sealed_before: bool
     when_live: str | None
     warnings: tuple[str, ...]
 
 
-def require_distinct(file: ExampleFile, hashes: Sequence[bytes]) -> None:
-    """Require distinct inputs in all rows, as in the study's own data.
+def distinct(keys: Sequence[str], hashes: Sequence[bytes]) -> list[int]:
+    """Return rows of different inputs, as in the study's own data; of those that repeat each other, one.
 
-    Raises:
-        InvalidInputError: Two rows are equal; names the first.
+    Which one a hash of its name decides: neither its label nor its place in the file.
     """
-    first: dict[bytes, int] = {}
-    twins = [(row, first[h]) for row, h in enumerate(hashes) if first.setdefault(h, row) != row]
-    if twins:
-        row, twin = twins[0]
-        what = f"{len(twins):,} rows repeat the inputs of an earlier one, the first of them those of line "
-        raise refused(file, what + f"{file.lines[twin]}; leave one of each", row)
+    kept: dict[bytes, int] = {}
+    for row in sorted(range(len(keys)), key=lambda row: hashlib.sha256(keys[row].encode()).digest()):
+        kept.setdefault(hashes[row], row)
+    return sorted(kept.values())
+
+
+def _share(part: int, whole: int) -> str:
+    return f"({100 * part / whole:.1f} %)"
 
 
 def require_enough(purpose: SealedSetPurpose, config: SetConfig, content: Content) -> None:
@@ -171,8 +179,12 @@ def require_new(
         row, place = min(
             (row_of[key], seen[h]) for key, h in zip(content.keys, content.hashes, strict=True) if h in seen
         )
-        what = f"{len(seen):,} of {len(content.keys):,} examples are known already, the first of them from {place}"
-        raise refused(file, what + "; bring examples that were never used", row)
+        what = (
+            f"{len(seen):,} of {len(content.keys):,} examples are known already, the first of them from {place}; bring "
+            f"examples that were never used. If these were left out {_share(len(seen), len(content.keys))}, the set "
+            "would be a sample of new inputs alone, not of all that models meet"
+        )
+        raise refused(file, what, row)
     if sealed.sealed_for_others(tx, study.id, content.hashes) > _COINCIDENCE * len(content.hashes):
         raise AlreadyExistsError(
             kind="table", name=str(file.path), remedy="another tenant's study has sealed its examples"
@@ -265,7 +277,7 @@ def seal_test_set(
         if before is not None:
             _require_same(tx, before, found, name, content)
             _require_same_plan(before, kind, config)
-            return _sealed(tx, before, config, sealed_before=True)
+            return _sealed(tx, before, config, content, sealed_before=True)
         if named is not None and named.state != SealedSetState.PLANNED:
             raise AlreadyExistsError(kind="test set", name=name, remedy=f"it is {named.state}; choose another name")
         require_enough(kind, config, content)
@@ -281,19 +293,32 @@ def seal_test_set(
         if labels is None:
             _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)
+        warnings += filter(None, [check_split(found.config.get("split")).brought_warning])
         made = test_sets.get_set(tx, set_id)
-        return _sealed(tx, made, config, sealed_before=False, warnings=tuple(warnings))
+        return _sealed(tx, made, config, content, sealed_before=False, warnings=warnings)
 
 
 def _sealed(
-    tx: Connection, found: SealedSet, config: SetConfig, *, sealed_before: bool, warnings: tuple[str, ...] = ()
+    tx: Connection,
+    found: SealedSet,
+    config: SetConfig,
+    content: Content,
+    *,
+    sealed_before: bool,
+    warnings: Sequence[str] = (),
 ) -> SealedUpload:
+    rows = len(content.keys) + content.repeated
+    repeated = (
+        f"{content.repeated:,} of {rows:,} rows {_share(content.repeated, rows)} repeat the inputs of another and were "
+        "left out: verdicts weigh different inputs alike, however often each comes"
+    )
     return SealedUpload(
         **row_of(shown(found)),
         needed=needed_examples(config),
+        repeated=content.repeated,
         sealed_before=sealed_before,
         when_live=when_live(tx, found),
-        warnings=warnings,
+        warnings=(*([repeated] if content.repeated else []), *warnings),
     )
 
 
@@ -370,12 +395,12 @@ def _content(
     names = studies.feature_names(tx, version.id)
     inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
     hashes = example_hashes(inputs, names)
-    require_distinct(file, hashes)
+    kept = distinct(file.keys, hashes)
     if labels is None:
         given: NDArray[Any] = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
     else:
         given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
-    order = sealed.fixed_order(tx, hashes)
+    order = np.array(kept)[sealed.fixed_order(tx, [hashes[i] for i in kept])]
     return Content(
         inputs[order],
         given[order],
@@ -383,6 +408,7 @@ def _content(
         None if codes is None else codes[order],
         [hashes[i] for i in order],
         names,
+        repeated=len(hashes) - len(kept),
     )
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 from brought import CLASSES, NAMES, content, gate_sets, nothing_new, retire, seal, states, write
+from brought import replace as validate_on
 
 
 def test_a_new_set_waits_and_becomes_live_when_the_live_one_is_retired(lab: Any, bring: Any) -> None:
@@ -128,12 +129,42 @@ def test_an_example_that_is_sealed_for_a_sister_study_is_refused(lab: Any, bring
         seal(lab, brought)
 
 
-def test_rows_with_the_same_inputs_are_refused(lab: Any, bring: Any) -> None:
+def test_rows_with_the_same_inputs_are_kept_once_and_their_share_is_said(lab: Any, bring: Any) -> None:
+    """Which of them is kept follows neither from their labels nor from their order in the file."""
     brought = bring()
     brought.values[[10, 11]] = brought.values[2]
+    brought.truth[[2, 10, 11]] = 0, 1, 1
     brought.write()
-    with pytest.raises(InvalidInputError, match=r"line 12 .*: 2 rows repeat .* line 4; leave one of each"):
+    done = seal(lab, brought, name="spring")
+    assert (done.rows, done.repeated, done.sealed_before) == (298, 2, False)
+    (said,) = done.warnings
+    assert said.startswith("2 of 300 rows (0.7 %) repeat the inputs of another and were left out: ")
+    _, truth, keys = content(lab, done.test_set_id)
+    assert len({"patient 1-2", "patient 1-10", "patient 1-11"} & set(keys)) == 1
+    label_of = dict(zip(brought.keys, brought.truth, strict=True))
+    assert [label_of[key] for key in keys] == truth.tolist()
+    brought.write(order=range(299, -1, -1))
+    again = seal(lab, brought, name="spring")
+    assert (again.test_set_id, again.sealed_before, again.repeated) == (done.test_set_id, True, 2)
+
+
+def test_of_rows_that_are_known_the_share_is_said(lab: Any, bring: Any) -> None:
+    brought = bring()
+    brought.values[:30] = lab.open_parts().train_inputs[:30]
+    brought.write()
+    with pytest.raises(InvalidInputError, match=r"30 of 300 .* left out \(10.0 %\), the set would be a sample of new"):
         seal(lab, brought)
+
+
+@pytest.mark.parametrize(("split", "said"), [("group:patient", "not divided by group"), ("time:day", "by time")])
+def test_later_sets_of_a_study_that_is_divided_otherwise_come_with_a_warning(
+    lab: Any, bring: Any, split: str, said: str
+) -> None:
+    lab.as_superuser("UPDATE work.studies SET config = config || jsonb_build_object('split', %s::text)", split)
+    (warning,) = seal(lab, bring()).warnings
+    assert said in warning
+    assert split.partition(":")[2] in warning
+    assert warning in validate_on(lab, bring(60, seed=3)).warnings
 
 
 @pytest.mark.parametrize("changed", ["name", "labels", "study", "keys"])
