@@ -1,22 +1,24 @@
 """Read untrusted files and folders with this account's rights: no blocking, no links, bounded sizes.
 
 Inside a folder every file is opened relative to the open folder, and links are refused, so that no part of the path can
-be replaced by a link between the check and the reading. Which source reads a path follows from the folder's content,
-from a file's first bytes, or else from its ending.
+be replaced by a link between the check and the reading; what a name leads to in a folder that others may write in is
+opened step by step and read from its descriptor (``opened_beneath``). Which source reads a path follows from the
+folder's content, from a file's first bytes, or else from its ending.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Refusal = Callable[[Path, str], InvalidInputError]
     """Makes the error from the path and what is wrong with it, such as ``is not UTF-8 (byte 7)``."""
@@ -66,6 +68,95 @@ def opened_folder(path: Path, refused: Refusal, *, folder: int | None = None) ->
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+_MOST_LINKS = 40
+"""That one name may lead through, as of the kernel (path_resolution(7))."""
+
+_DEEPEST = 100
+"""Folders in each other: all on the way are open at once."""
+
+_NOTHING_THERE = (
+    errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL,
+)  # fmt: skip
+
+
+@contextmanager
+def opened_beneath(folder: Path, name: str, *, is_folder: bool) -> Iterator[Path]:
+    """Yield a path to what a name leads to in a folder, whichever process writes in the folder at the same time.
+
+    Each part of the name is opened from the one before, and the target of a link likewise, so nothing outside the
+    folder is opened. The path is that of the open descriptor: it leads to the very file or folder that was opened, also
+    when another one has its name by now. A link may leave the folder neither upwards nor by an absolute target, unless
+    that is a path into the folder.
+
+    Args:
+        folder: The folder; links on the way to it are followed.
+        name: Relative to it, or an absolute path into it.
+        is_folder: Whether a folder must lie there; else a regular file.
+
+    Raises:
+        FileNotFoundError: There is no such thing in the folder, wherever the name may lead.
+        OSError: It cannot be opened.
+    """
+    try:
+        descriptor = _opened_by_steps(folder, name)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name) from error
+        raise
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not (stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def _opened_by_steps(folder: Path, name: str) -> int:
+    """A descriptor of what a name leads to; the ones on the way are those of the folders that were gone through."""
+    way, links = [os.open(folder, _FOLDER)], 0
+    try:
+        left = _steps(folder, name)
+        while left:
+            step = left.pop(0)
+            if step == os.pardir:
+                if len(way) == 1:
+                    raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+                os.close(way.pop())
+                continue
+            if len(way) > _DEEPEST:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), name)
+            try:
+                way.append(os.open(step, _READ | os.O_NOFOLLOW, dir_fd=way[-1]))
+            except OSError as error:
+                links += 1
+                if error.errno != errno.ELOOP or links > _MOST_LINKS:
+                    raise
+                target = os.readlink(step, dir_fd=way[-1])
+                left = _steps(folder, target) + left
+                while os.path.isabs(target) and len(way) > 1:
+                    os.close(way.pop())
+        return way.pop()
+    finally:
+        for descriptor in way:
+            os.close(descriptor)
+
+
+def _steps(folder: Path, name: str) -> list[str]:
+    """The parts of a relative name, or of an absolute one below the folder.
+
+    Raises:
+        OSError: It is absolute and leads elsewhere.
+    """
+    path = Path(name)
+    if not path.is_absolute():
+        return list(path.parts)
+    above = next((one for one in (folder.absolute(), folder.resolve()) if path.is_relative_to(one)), None)
+    if above is None:
+        raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), name)
+    return list(path.relative_to(above).parts)
 
 
 def entries(path: Path, refused: Refusal, *, folder: int, most: int) -> tuple[list[str], list[str]]:

@@ -1,7 +1,9 @@
 """Columns of an untrusted Parquet file: numbers and text, bounded. Needs pyarrow (extra ``parquet``).
 
 A few bytes of Parquet can encode any number of cells. So the row and column counts are checked before any page is read,
-rows are read in batches and counted again, and text stays dictionary-encoded until its words are known.
+rows are read in batches and counted again, and text stays dictionary-encoded until its words are known. What the file
+says of its size is no bound, since nothing has to be true of it: words are measured before they become text, and
+counted. What pages take that are not that large is bounded by the process that reads a stranger's file alone.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from easeml_core.data.columns import Column
@@ -47,8 +50,7 @@ def read_parquet(path: Path) -> dict[str, Column]:
     try:
         names, kinds = described(path, _file(content, []), most_cells=MAX_CELLS, most_unpacked=MAX_UNPACKED)
         texts = [name for name, kind in zip(names, kinds, strict=True) if kind == "text"]
-        batches = _batches(path, content, texts, names)
-        return {name: column_of_chunks(path, [b[i] for b in batches], kinds[i]) for i, name in enumerate(names)}
+        return _columns(path, _file(content, texts), dict(zip(names, kinds, strict=True)))
     except (arrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -105,28 +107,59 @@ def _kind(path: Path, number: int, kind: Any, arrow: Any) -> str:
     raise parquet_refusal(path, f"has a column of type {str(kind)[:40]} (number {number}); allowed: numbers and text")
 
 
-def _batches(path: Path, content: bytes, texts: list[str], names: list[str]) -> list[list[Any]]:
-    """The columns of each batch; a file that has more rows than it says is refused."""
-    batches, rows = [], 0
-    for batch in _file(content, texts).iter_batches(batch_size=_BATCH):
+def _columns(path: Path, file: Any, kinds: Mapping[str, str]) -> dict[str, Column]:
+    """The columns, batch by batch; a file that has more rows than it says is refused."""
+    words, rows = Words(path), 0
+    cells: dict[str, list[Column]] = {name: [] for name in kinds}
+    for batch in file.iter_batches(batch_size=_BATCH):
         rows += batch.num_rows
-        if rows * len(names) > MAX_CELLS:
+        if rows * len(kinds) > MAX_CELLS:
             raise parquet_refusal(path, f"has more than {MAX_CELLS:,} cells")
-        batches.append(list(batch.columns))
+        for (name, kind), chunk in zip(kinds.items(), batch.columns, strict=True):
+            cells[name].append(cells_of_chunk(chunk, kind, words))
     if rows < 2:
         raise parquet_refusal(path, f"has {counted(rows, 'row')}; at least 2 are needed")
-    return batches
+    return {name: np.concatenate(parts) for name, parts in cells.items()}
 
 
-def column_of_chunks(path: Path, chunks: list[Any], kind: str) -> Column:
-    """Return a column of pyarrow's chunks of it.
+class Words:
+    """The different texts of a file, each held once; they are measured before Python has them.
+
+    Args:
+        path: Of the file, for errors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, MAX_UNPACKED
+        self._known: dict[str, str] = {}
+
+    def of(self, dictionary: Any) -> list[str | None]:
+        """Return what an array of pyarrow's holds, stripped; None for nothing.
+
+        Raises:
+            InvalidInputError: A cell is too long, or the file has too much text.
+        """
+        compute = optional_package("pyarrow", "pyarrow.compute", extra="parquet")
+        if (compute.max(compute.utf8_length(dictionary)).as_py() or 0) > MAX_CELL:
+            raise parquet_refusal(self._path, f"has a cell of more than {MAX_CELL:,} characters")
+        if (compute.sum(compute.binary_length(dictionary)).as_py() or 0) > self._left:
+            raise parquet_refusal(self._path, f"has more than {MAX_UNPACKED:,} bytes of different texts")
+        return [None if word is None else self._kept(word.strip()) for word in dictionary.to_pylist()]
+
+    def _kept(self, word: str) -> str | None:
+        if word not in self._known:
+            self._left -= len(word.encode())
+            self._known[word] = word
+        return self._known[word] or None
+
+
+def cells_of_chunk(chunk: Any, kind: str, words: Words) -> Column:
+    """Return some cells of a column of pyarrow's.
 
     Raises:
-        InvalidInputError: A cell is too long.
+        InvalidInputError: As ``Words``.
     """
-    cells = [_text(path, chunk) if kind == "text" else _numbers(chunk, kind) for chunk in chunks]
-    column: Column = np.concatenate(cells)
-    return column
+    return _text(chunk, words) if kind == "text" else _numbers(chunk, kind)
 
 
 def _numbers(chunk: Any, kind: str) -> Column:
@@ -136,14 +169,15 @@ def _numbers(chunk: Any, kind: str) -> Column:
     return numbers.astype(np.float64)  # a null is NaN already
 
 
-def _text(path: Path, chunk: Any) -> Column:
+def _text(chunk: Any, words: Words) -> Column:
     encoded = chunk if hasattr(chunk, "dictionary") else chunk.dictionary_encode()
-    words = [None if word is None else word.strip() or None for word in encoded.dictionary.to_pylist()]
-    if max((len(word) for word in words if word), default=0) > MAX_CELL:
-        raise parquet_refusal(path, f"has a cell of more than {MAX_CELL:,} characters")
-    table = np.array([*words, None], dtype=object)
-    indices = encoded.indices.fill_null(len(words)).to_numpy(zero_copy_only=False)
-    column: Column = table[indices.astype(np.int64)]
+    indices = encoded.indices.cast("int64").fill_null(-1).to_numpy(zero_copy_only=False)
+    dictionary = encoded.dictionary
+    if len(dictionary) > len(indices):  # which the whole row group shares: only what these cells name is looked at
+        used, indices = np.unique(np.append(indices, -1), return_inverse=True)
+        dictionary, indices = dictionary.take(used[1:]), indices[:-1] - 1
+    table = np.array([*words.of(dictionary), None], dtype=object)
+    column: Column = table[indices]
     return column
 
 

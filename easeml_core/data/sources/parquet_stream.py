@@ -18,7 +18,7 @@ from easeml_core.data import mapped
 from easeml_core.data.columns import split_values_of, target_of
 from easeml_core.data.program import InputColumn, program_of_table
 from easeml_core.data.sources.optional import optional_package
-from easeml_core.data.sources.parquet_files import column_of_chunks, described, parquet_refusal
+from easeml_core.data.sources.parquet_files import Words, cells_of_chunk, described, parquet_refusal
 from easeml_core.data.table import table_of_mapped
 from easeml_core.errors import InvalidInputError, reason_of
 
@@ -91,7 +91,8 @@ def large_columns(path: Path, rows: int) -> tuple[list[str], Iterator[dict[str, 
     def blocks() -> Iterator[dict[str, Column]]:
         with _opened(path) as again:
             for batch in again.iter_batches(batch_size=rows):
-                yield {name: column_of_chunks(path, [batch.column(i)], kinds[i]) for i, name in enumerate(names)}
+                words = Words(path)  # of this block: none is kept
+                yield {name: cells_of_chunk(batch.column(i), kinds[i], words) for i, name in enumerate(names)}
 
     return names, blocks()
 
@@ -152,13 +153,13 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _whole(path: Path, file: Any, name: str, kind: str) -> Column:
     """One column of all rows, in memory."""
-    batches = file.iter_batches(batch_size=1 << 16, columns=[name])
-    return column_of_chunks(path, [batch.column(0) for batch in batches], kind)
+    words, batches = Words(path), file.iter_batches(batch_size=1 << 16, columns=[name])
+    return np.concatenate([cells_of_chunk(batch.column(0), kind, words) for batch in batches])
 
 
 def _blocks(path: Path, file: Any, inputs: list[str], kinds: list[str], names: list[str]) -> Iterator[NDArray[Any]]:
     """The inputs, some rows at a time, float32 (rows, inputs)."""
-    size = max(1, mapped.MAPPED_BLOCK_CELLS // len(inputs))
+    size, words = max(1, mapped.MAPPED_BLOCK_CELLS // len(inputs)), Words(path)
     of_input = [kinds[names.index(name)] for name in inputs]
     order = None
     for group in range(file.metadata.num_row_groups):
@@ -170,6 +171,6 @@ def _blocks(path: Path, file: Any, inputs: list[str], kinds: list[str], names: l
                     cells = batch.column(column)
                     is_plain = str(cells.type) in ("float", "double")  # a null is NaN already
                     block[:, place] = (
-                        cells.to_numpy(zero_copy_only=False) if is_plain else column_of_chunks(path, [cells], kind)
+                        cells.to_numpy(zero_copy_only=False) if is_plain else cells_of_chunk(cells, kind, words)
                     )
             yield block

@@ -1,8 +1,9 @@
 """What the referee may read for a study. Every source is closed unless it is allowed.
 
 A file or folder must be in the tenant's folder, an address under an allowed prefix, and a query in the referee's file
-of queries. Remote sources are fetched first, outside any transaction (``fetching.py``): a file goes through the
-referee's cache, which resumes after a kill, and the rows of a query into an unnamed file. The file of queries:
+of queries. Files are read by a child process (``reading.py``). Remote sources are fetched first, outside any
+transaction (``fetching.py``): a file goes through the referee's cache, which resumes after a kill, and the rows of a
+query into an unnamed file. The file of queries:
 
     flowers:
       url_env: FLOWERS_URL          # or url_file: /etc/easeml/flowers-url
@@ -37,6 +38,7 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.download import remote_file
 from easeml_core.remote.files import Progress, Teller
 from easeml_core.remote.urls import Address, is_allowed, parse_url
+from easeml_core.services.datasets.reading import read_apart
 from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
 from easeml_core.yaml_text import YamlFaultError, compose
@@ -140,46 +142,35 @@ def study_table(study: Study, reach: Reach, split: Split, fetched: Fetched | Non
         fetched: The result of ``fetch`` for a remote source.
 
     Raises:
-        InvalidInputError: The referee may not read it, or the data are invalid.
+        InvalidInputError: The referee may not read it, or the data are invalid. A name that leads out of the tenant's
+            folder is refused as if there were nothing, whatever lies there.
+        TrainingKilled: As of ``read_apart``, likewise the next.
+        MachineError: As there.
     """
     source = check_source(study.source, study.target or None, study.task, split=split)
     if fetched is not None:
         return _read(source, fetched, study, split)
-    with contextlib.ExitStack() as held:
-        if reach.artifacts is not None and source.scheme in FILE_SCHEMES and is_upload(source.name):
-            spec = source.at(held.enter_context(opened_upload(reach.artifacts, source, tenant=study.tenant)))
-        else:
-            spec = readable_source(study, reach.data)
-        try:
-            return load_source(spec, study.target or None, study.task, split=split)
-        except InvalidInputError as error:  # the place of the referee's folder is not shown
-            place = spec.partition(":")[2].partition("?")[0]
-            raise InvalidInputError(str(error).replace(place, source.name)) from error
+    if source.scheme not in FILE_SCHEMES:  # what is installed here
+        return load_source(study.source, study.target or None, study.task, split=split)
+    if reach.artifacts is not None and is_upload(source.name):
+        with opened_upload(reach.artifacts, source, tenant=study.tenant) as path:
+            return _read_private(source, path, study, split)
+    absent = (
+        f"source {study.source!r}: there is no such {SCHEMES[source.scheme].reads} in the referee's data folder of "
+        f"tenant {study.tenant!r}; put it into FOLDER/TENANT, where FOLDER is what the referee was started with "
+        "(`easeml referee --data`)"
+    )
+    if reach.data is None:
+        raise InvalidInputError(absent)
+    return read_apart(study.source, study, split, folder=reach.data / study.tenant, absent=absent)
 
 
-def readable_source(study: Study, data: Path | None) -> str:
-    """Return the source as the referee may read it: a file or folder only from the tenant's folder.
-
-    The referee reads with its own account's rights; without this, naming a file would publish it.
-
-    Raises:
-        InvalidInputError: The file is not there; the message is the same whether it exists elsewhere or not.
-    """
-    source = check_source(study.source, study.target or None, study.task)
-    if source.scheme not in FILE_SCHEMES:
-        return study.source
-    reads = SCHEMES[source.scheme].reads
-    folder = None if data is None else Path(os.path.realpath(data / study.tenant))
-    path = None if folder is None else Path(os.path.realpath(folder / source.name))
-    is_there = path is not None and (path.is_dir() if reads == "folder" else path.is_file())
-    if folder is None or path is None or not path.is_relative_to(folder) or not is_there:
-        message = (
-            f"source {study.source!r}: there is no such {reads} in the referee's data folder of tenant "
-            f"{study.tenant!r}; put it into FOLDER/TENANT, where FOLDER is what the referee was started with "
-            "(`easeml referee --data`)"
-        )
-        raise InvalidInputError(message)
-    return source.at(path)
+def _read_private(source: Source, path: Path, study: Study, split: Split) -> RawTable:
+    """Read from where no other account writes; errors name what the user knows, and not the place."""
+    try:
+        return read_apart(source.at(path), study, split)
+    except InvalidInputError as error:
+        raise InvalidInputError(str(error).replace(str(path), source.name)) from error
 
 
 def _query(source: Source, study: Study, reach: Reach) -> NamedQuery:
@@ -256,11 +247,7 @@ def _read(source: Source, fetched: Fetched, study: Study, split: Split) -> RawTa
     if fetched.path is None:
         return load_columns(source, columns_of_lines(fetched.file), study.target, study.task, split=split)
     kept = tuple((name, value) for name, value in source.options if name != "format")
-    plain = Source(file_format(source), source.name, kept)
-    try:
-        return load_source(plain.at(fetched.path), study.target or None, study.task, split=split)
-    except InvalidInputError as error:
-        raise InvalidInputError(str(error).replace(str(fetched.path), source.name)) from error
+    return _read_private(Source(file_format(source), source.name, kept), fetched.path, study, split)
 
 
 def _wanted(address: Address, remote: RemoteFile, about: About) -> Wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import decimal
+import tracemalloc
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_regression(tmp_path: Path) -> None:
 
 
 def test_a_small_file_of_far_too_many_cells_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_files, "_batches", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(parquet_files, "_columns", lambda *_: pytest.fail("read"))
     path = put(tmp_path, {"x": np.zeros(50_000_001), "y": np.zeros(50_000_001, bool)})
     assert path.stat().st_size < 2_000_000
     with pytest.raises(InvalidInputError, match="more than 100,000,000 cells"):
@@ -107,6 +108,61 @@ def test_long_text_that_is_repeated_is_not_unpacked(tmp_path: Path) -> None:
     longer = pa.DictionaryArray.from_arrays(np.zeros(10, np.int32), ["a" * 200_000])
     with pytest.raises(InvalidInputError, match="a cell of more than 131,072 characters"):
         read_parquet(put(tmp_path, {"w": longer}))
+
+
+def forged(path: Path, claims: int = 1000) -> Path:
+    """The file, in which every size above a megabyte is said to be a small one; a number keeps its length in bytes."""
+    content, about = path.read_bytes(), pq.ParquetFile(path).metadata
+    length = int.from_bytes(content[-8:-4], "little")
+    footer, group = content[-8 - length : -8], about.row_group(0)
+    sizes = {group.total_byte_size, *(group.column(i).total_uncompressed_size for i in range(group.num_columns))}
+    for size in (size for size in sizes if size > 1 << 20):
+        true, said = varint(size), varint(claims)
+        padded = bytes([byte | 0x80 for byte in said]) + bytes([0x80] * (len(true) - len(said) - 1)) + b"\0"
+        assert true in footer
+        footer = footer.replace(true, padded)
+    path.write_bytes(content[: -8 - length] + footer + content[-8:])
+    return path
+
+
+def varint(number: int) -> bytes:
+    """As Thrift's compact protocol writes a number >= 0: zigzag, then seven bits a byte."""
+    left, found = number << 1, []
+    while left > 0x7F:
+        found.append(left & 0x7F | 0x80)
+        left >>= 7
+    return bytes([*found, left])
+
+
+def test_a_word_is_measured_before_it_is_text_whatever_the_file_says_of_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet_files, "MAX_BYTES", 1 << 20)  # so many are set aside for the file itself
+    path = put(tmp_path, {"w": ["A" * (8 << 20), "x"], "y": ["a", "b"]}, compression="zstd", write_statistics=False)
+    forged(path)
+    assert pq.ParquetFile(path).metadata.row_group(0).total_byte_size == 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInputError, match="a cell of more than 131,072 characters"):
+            read_parquet(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_words_of_all_columns_count_and_those_that_no_cell_names_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [f"{number:010d}" for number in range(1000)]
+    few = pa.DictionaryArray.from_arrays(np.arange(20, dtype=np.int32) % 2, words)
+    path = put(tmp_path, {"a": few, "b": few, "y": np.arange(20)})
+    monkeypatch.setattr(parquet_files, "MAX_UNPACKED", 3000)
+    monkeypatch.setattr(parquet_files, "described", lambda *_, **__: (["a", "b", "y"], ["text", "text", "numbers"]))
+    assert read_parquet(path)["b"].tolist() == words[:2] * 10
+    monkeypatch.setattr(parquet_files, "MAX_UNPACKED", 39)
+    other = pa.DictionaryArray.from_arrays(np.arange(20, dtype=np.int32) % 2, words[2:])
+    with pytest.raises(InvalidInputError, match="more than 39 bytes of different texts"):
+        read_parquet(put(tmp_path, {"a": few, "b": other, "y": np.arange(20)}))
 
 
 @pytest.mark.parametrize("limit", ["MAX_UNPACKED", "MAX_BYTES", "MAX_COLUMNS"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
+from easeml_core.data import mapped
+from easeml_core.data.sources import child, files
+from easeml_core.data.sources.files import opened_beneath
 from easeml_core.data.sources.load import (
     COMPLETE,
     FILE_SCHEMES,
@@ -20,7 +28,9 @@ from easeml_core.data.sources.load import (
     load_source,
 )
 from easeml_core.data.sources.spec import parse_source
+from easeml_core.data.table import RawTable, content_hash
 from easeml_core.errors import InvalidInputError, NotFoundError
+from easeml_core.sandbox import child_guard
 
 
 # Sizes as published with each set (UCI; the pages of scikit-learn and mlxtend).
@@ -191,3 +201,133 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 def test_help_lists_what_can_be_loaded() -> None:
     assert set(COMPLETE) < set(known_sources())
     assert [check_source(spec) for spec in COMPLETE] == [(*spec.split(":"), ()) for spec in COMPLETE]
+
+
+@pytest.fixture
+def garden(tmp_path: Path) -> Path:
+    """A tenant's folder with a file in a sub-folder, beside the folder of another one."""
+    for name in ("garden/sub/own.csv", "garden/own.csv", "other/own.csv"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    return tmp_path / "garden"
+
+
+def read_beneath(folder: Path, name: str) -> str:
+    with opened_beneath(folder, name, is_folder=False) as path:
+        return path.read_text()
+
+
+def test_links_that_stay_in_a_folder_are_followed(garden: Path) -> None:
+    (garden / "link").symlink_to("sub")
+    (garden / "sub" / "up").symlink_to("../link/own.csv")
+    (garden / "absolute").symlink_to(garden / "link")
+    for name in ("link/own.csv", "sub/up", "absolute/own.csv", "absolute/../sub/own.csv", str(garden / "sub/up")):
+        assert read_beneath(garden, name) == "garden/sub/own.csv"
+
+
+def test_nothing_leads_out_of_a_folder(garden: Path) -> None:
+    targets = (
+        "../other/own.csv",
+        garden.parent / "other/own.csv",
+        f"{garden}/../other/own.csv",
+        "sub/../../other/own.csv",
+    )
+    for number, target in enumerate(targets):
+        (garden / f"link{number}").symlink_to(target)
+    (garden / "loop").symlink_to("loop")
+    (garden / "above").symlink_to("..")
+    names = [
+        *map(str, targets),
+        "link0",
+        "link1",
+        "link2",
+        "link3",
+        "loop",
+        "above/other/own.csv",
+        "sub",
+        "none",
+        "own.csv/x",
+    ]
+    for name in names:
+        with pytest.raises(FileNotFoundError):
+            read_beneath(garden, name)
+
+
+def test_a_folder_that_is_exchanged_for_a_link_while_a_name_is_followed_is_not_gone_through(
+    garden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def exchanging(path: Any, flags: int, **given: Any) -> int:
+        if path == "own.csv":  # the last step: its folder is open by now
+            (garden / "sub").rename(garden / "aside")
+            (garden / "sub").symlink_to("../other")
+        return opened(path, flags, **given)
+
+    monkeypatch.setattr(files.os, "open", exchanging)
+    assert read_beneath(garden, "sub/own.csv") == "garden/sub/own.csv"
+
+
+def test_a_very_deep_name_is_refused_before_it_takes_all_descriptors(garden: Path) -> None:
+    (garden / ("d/" * 150)).mkdir(parents=True)
+    (garden / ("d/" * 150) / "own.csv").write_text("deep")
+    with pytest.raises(FileNotFoundError):
+        read_beneath(garden, "d/" * 150 + "own.csv")
+
+
+def by_child(folder: Path, asked: child.Asked) -> RawTable:
+    folder.mkdir()
+    child.write_table(asked, folder)
+    return child.load_table(folder)
+
+
+@pytest.mark.parametrize("split", ["rows", "group:group"])
+def test_the_table_that_a_child_hands_over_is_the_one_that_it_has_read(split: str, tmp_path: Path) -> None:
+    lines = [f"{row / 7},{('red', '', 'blue')[row % 3]},{row // 2},{'yn'[row % 2]}" for row in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["x,colour,group,kind", *lines, lines[0]]))
+    source = f"csv:{tmp_path}/a.csv?rows=20"
+    read = load_source(source, "kind", split=split)
+    found = by_child(tmp_path / "out", child.Asked(source, "kind", None, split, 1000))
+    for name in (field.name for field in fields(RawTable) if field.name != "columns"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(read, name), strict=True)
+    assert {name: column.tolist() for name, column in found.columns.items()} == {
+        name: column.tolist() for name, column in read.columns.items()
+    }
+
+
+def test_a_table_of_several_numbers_a_row_is_handed_over(tmp_path: Path) -> None:
+    np.save(tmp_path / "inputs.npy", np.random.default_rng(0).normal(size=(20, 3, 2)))
+    np.save(tmp_path / "targets.npy", np.random.default_rng(1).normal(size=(20, 4, 1)))
+    source = f"npy:{tmp_path}"
+    read = load_source(source, None, "regression")
+    found = by_child(tmp_path / "out", child.Asked(source, None, "regression", "rows", 1000))
+    assert (found.layout, found.target_layout, found.program) == (read.layout, read.target_layout, read.program)
+    assert content_hash(found) == content_hash(read)
+
+
+def test_a_large_table_stays_in_a_file_that_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("easeml_core.data.sources.parquet_stream.MAX_BYTES", 1)
+    monkeypatch.setattr("easeml_core.data.array_file._LEAST_MAPPED", 1)
+    pq = pytest.importorskip("pyarrow.parquet")
+    values = np.random.default_rng(0).normal(size=(50, 3))
+    table = {"x": values[:, 0], "z": values[:, 1], "kind": np.where(values[:, 2] > 0, "yes", "no")}
+    pq.write_table(pytest.importorskip("pyarrow").table(table), tmp_path / "a.parquet")
+    source = f"parquet:{tmp_path}/a.parquet"
+    found = by_child(tmp_path / "out", child.Asked(source, "kind", None, "rows", 1000))
+    shutil.rmtree(tmp_path / "out")
+    assert mapped.is_mapped(found.inputs)
+    assert content_hash(found) == content_hash(load_source(source, "kind"))
+
+
+def test_a_full_disk_is_the_reason_of_the_child_and_no_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(child, "write_arrays", full)
+    with pytest.raises(SystemExit):
+        by_child(tmp_path / "out", child.Asked("sklearn:iris", None, None, "rows", 1000))
+    assert child_guard.is_passing(capfd.readouterr().err)
+    assert not (tmp_path / "out" / child.REFUSAL).exists()

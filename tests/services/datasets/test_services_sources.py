@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from easeml_core.data.layout import Layout
+from easeml_core.data.sources import child
+from easeml_core.data.sources.load import load_source
+from easeml_core.data.split_spec import check_split
+from easeml_core.errors import (
+    InvalidInputError,
+    MachineError,
+    TrainingError,
+    TrainingKilled,
+    TrainingMachineError,
+    TrainingStarved,
+)
+from easeml_core.services.datasets import reading
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
@@ -55,10 +71,11 @@ def register(
 def test_a_tenants_own_file_is_read(absolute: bool, bare: Any, data: Path) -> None:
     source = f"csv:{data}/lab/own.csv" if absolute else "csv:own.csv"
     answer = register(bare, source, data=data)
-    assert answer.message == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
+    assert answer.message == SEALED
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["no", "yes"], 2)]
 
 
+SEALED = "study table is active; rows: train 196, validation 90, gate 254, meter 60"
 TAKEN = "; correct that and register the study again"
 ELSEWHERE = {
     "another tenant's": "csv:../other/theirs.csv",
@@ -82,9 +99,9 @@ def test_any_other_file_is_refused_as_if_it_were_not_there(what: str, bare: Any,
     assert study_state(bare.worker, study="table") == "REFUSED"
 
 
-def write_images(folder: Path, rows: int = 600) -> None:
+def write_images(folder: Path, rows: int = 600, seed: int = 5) -> None:
     """Grey images of 4 x 3, half of them with a bright left side."""
-    values = np.random.default_rng(5).integers(0, 128, (rows, 4, 3), dtype=np.uint8)
+    values = np.random.default_rng(seed).integers(0, 128, (rows, 4, 3), dtype=np.uint8)
     for row, pixels in enumerate(values):
         pixels[:, 0] += 127 * (row % 2)
         path = folder / ("dark", "bright")[row % 2] / f"{row}.png"
@@ -92,10 +109,21 @@ def write_images(folder: Path, rows: int = 600) -> None:
         Image.fromarray(pixels).save(path)
 
 
+def write_arrays(folder: Path, *, seed: int) -> None:
+    folder.mkdir()
+    np.save(folder / "inputs.npy", np.random.default_rng(seed).normal(size=(600, 2)))
+    np.save(folder / "targets.npy", np.arange(600) % 2)
+
+
+def write_parquet(path: Path, *, seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=600)
+    pq.write_table(pa.table({"a": values, "label": np.where(values > 0, "yes", "no")}), path)
+
+
 def test_a_tenants_own_folder_of_images_is_sealed(bare: Any, data: Path) -> None:
     write_images(data / "lab" / "photos")
     answer = register(bare, "images:photos", data=data, target="")
-    assert answer.message == "study table is active; rows: train 196, validation 90, gate 254, meter 60"
+    assert answer.message == SEALED
     parts = bare.open_parts("table")
     assert (parts.layout, parts.classes) == (Layout("image", (4, 3, 1)), 2)
     assert bare.rows("SELECT class_names, features FROM work.data_versions") == [(["bright", "dark"], 12)]
@@ -127,13 +155,39 @@ def test_any_other_folder_is_refused_as_if_it_were_not_there(source: str, bare: 
     assert answer.message.startswith(f"source '{source}': there is no such folder in the referee's data folder")
 
 
-def test_a_link_whose_target_reads_like_an_option_leads_nowhere(bare: Any, data: Path) -> None:
+def test_a_link_whose_target_reads_like_an_option_is_read_as_a_name(bare: Any, data: Path) -> None:
     (data / "lab" / "b").symlink_to(data.parent / "outside.csv")
     write_table(data / "lab" / "b?rows=500", seed=4)
-    (data / "lab" / "a").symlink_to(data / "lab" / "b?rows=500")  # the checked path would be read as 500 rows of b
-    answer = register(bare, "csv:a", data=data)
-    assert answer.refused
-    assert answer.message.startswith("source 'csv:a': its path holds a question mark; rename it")
+    (data / "lab" / "a").symlink_to(data / "lab" / "b?rows=500")
+    assert register(bare, "csv:a", data=data).message == SEALED
+    assert register(bare, "csv:b", data=data, study="outside").refused
+
+
+@pytest.mark.parametrize("source", ["csv:own.csv", "parquet:rows.parquet", "npy:arrays", "images:photos"])
+def test_what_takes_the_place_of_a_file_once_it_is_opened_is_not_read(
+    source: str, bare: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for tenant, seed in (("lab", 11), ("other", 12)):
+        write_arrays(data / tenant / "arrays", seed=seed)
+        write_images(data / tenant / "photos", seed=seed)
+        write_parquet(data / tenant / "rows.parquet", seed=seed)
+    write_table(data / "other" / "own.csv", seed=12)
+    name = source.partition(":")[2]
+    expected = load_source(f"{source.partition(':')[0]}:{data}/lab/{name}", "label" if "." in name else None)
+
+    def exchanged(*given: Any, **named: Any) -> Any:
+        (data / "lab" / name).rename(data / "lab" / "aside")
+        (data / "lab" / name).symlink_to(f"../other/{name}")
+        return load_source(*given, **named)
+
+    monkeypatch.setattr(child, "load_source", exchanged)
+    monkeypatch.setattr(reading, "run_child", lambda _, arguments, **__: child.main(["0", *arguments]))
+    monkeypatch.setattr(child, "child_guard", Mock())
+    answer = register(bare, source, data=data, target="label" if "." in name else "")
+    assert answer.message == SEALED
+    parts = bare.open_parts("table")
+    known = {row.tobytes() for row in expected.inputs}
+    assert {row.tobytes() for row in parts.train_inputs} < known
 
 
 def test_without_a_data_folder_no_file_is_read(bare: Any, data: Path) -> None:
@@ -170,3 +224,40 @@ def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: 
     answer = register(bare, source, data=data, target="label" if source.startswith("csv") else "")
     assert answer.refused
     assert str(data) not in answer.message
+
+
+def test_a_file_that_stands_for_more_than_memory_is_refused_and_the_referee_goes_on(
+    bare: Any, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "MEMORY_LIMIT_MB", 250)
+    text = [f"{row}{'A' * 100_000}" for row in range(3000)]
+    table = pa.table({"a": text, "b": np.arange(3000), "label": np.where(np.arange(3000) % 2, "yes", "no")})
+    pq.write_table(table, data / "lab" / "b.parquet", compression="zstd")
+    assert (data / "lab" / "b.parquet").stat().st_size < 1_000_000
+    assert "250 MB to read; bring fewer" in register(bare, "parquet:b.parquet", data=data).message
+    assert register(bare, "csv:own.csv", data=data, study="after").message == SEALED.replace("table", "after")
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "message"),
+    [
+        (
+            TrainingError("the process was ended by SIGSEGV: a secret\n1,2,3"),
+            InvalidInputError,
+            "the process that reads",
+        ),
+        (TrainingError("out of memory: 9,000 MB in use"), InvalidInputError, "take more than 60 minutes or 8,192 MB"),
+        (TrainingStarved("out of time"), InvalidInputError, "take more than 60 minutes or 8,192 MB"),
+        (TrainingMachineError("No space left on device"), MachineError, "cannot be read now: No space left on device"),
+        (TrainingKilled("the process was ended by SIGTERM"), TrainingKilled, "SIGTERM"),
+    ],
+)
+def test_whose_fault_it_is_that_the_process_has_ended_that_reads(
+    end: Exception, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "run_child", Mock(side_effect=end))
+    study: Any = SimpleNamespace(name="table", source="csv:a.csv", target="label", task=None)
+    with pytest.raises(error, match=message) as raised:
+        reading.read_apart("csv:a.csv", study, check_split(None), folder=tmp_path)
+    assert type(raised.value) is error
+    assert "secret" not in str(raised.value)

@@ -152,7 +152,7 @@ def test_a_kill_after_the_download_fetches_nothing_again(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(access, "load_source", die)
+        patch.setattr(access, "read_apart", die)
         with pytest.raises(Killed):
             ask(f"url:http://{web.host}/lab/own.csv", **allowed)
     bare.end_leases()
