@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING
 from easeml_core.errors import ArtifactError, InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 @contextlib.contextmanager
@@ -208,6 +208,10 @@ LARGEST_BYTES = 1 << 30
 """Of all files of a submission together."""
 
 MOST_FILES = 10_000
+MOST_FOLDERS = 10_000
+"""Of all files together: a name of 400 bytes can stand for 200 folders, each of which is made."""
+
+DEEPEST = 50
 LONGEST_NAME = 400
 ARCHIVE_FAULTS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -248,10 +252,10 @@ def pack_files(
     if len(names) > MOST_FILES:
         message = f"a submission may have at most {MOST_FILES:,} files, got {len(names):,}"
         raise InvalidInputError(message)
+    _check_names(names, InvalidInputError)
     left = LARGEST_BYTES
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:
         for name in names:
-            _check_name(name, InvalidInputError)
             content, runs = (extra[name], False) if name in extra else _read(files[name], beneath, left)
             left -= len(content)
             if left < 0:
@@ -293,9 +297,9 @@ def check_entries(entries: list[zipfile.ZipInfo]) -> None:
     if len(entries) > MOST_FILES:
         message = f"the archive holds {len(entries):,} entries, at most {MOST_FILES:,} are allowed"
         raise ArtifactError(message)
+    _check_names([entry.filename.removesuffix("/") for entry in entries], ArtifactError)
     seen: set[str] = set()
     for entry in entries:
-        _check_name(entry.filename.removesuffix("/"), ArtifactError)
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             message = f"the archive holds {entry.filename!r}, which is a link or no plain file; only files are unpacked"
@@ -362,9 +366,21 @@ def _opened(path: Path, beneath: Path) -> int:
         os.close(folder)
 
 
-def _check_name(name: str, error: type[ArtifactError | InvalidInputError]) -> None:
-    parts = name.split("/")
-    plain = name.isprintable() and "\\" not in name and ":" not in parts[0] and len(name.encode()) <= LONGEST_NAME
-    if not plain or any(part in ("", ".", "..") for part in parts):
-        message = f"{name!r} is no name of a file inside a folder; allowed: relative, printable, without '..'"
-        raise error(message)
+def _check_names(names: Iterable[str], error: type[ArtifactError | InvalidInputError]) -> None:
+    """Refuse names that lead out of a folder, or stand for too many folders."""
+    folders: set[str] = set()
+    for name in names:
+        parts = name.split("/")
+        plain = name.isprintable() and "\\" not in name and ":" not in parts[0] and len(name.encode()) <= LONGEST_NAME
+        if not plain or any(part in ("", ".", "..") for part in parts):
+            message = f"{name!r} is no name of a file inside a folder; allowed: relative, printable, without '..'"
+            raise error(message)
+        if len(parts) > DEEPEST:
+            message = f"{name!r} lies in {len(parts) - 1} folders, at most {DEEPEST - 1} in each other are allowed"
+            raise error(message)
+        above = name
+        while (above := above.rpartition("/")[0]) and above not in folders:
+            folders.add(above)
+        if len(folders) > MOST_FOLDERS:
+            message = f"the files lie in more than {MOST_FOLDERS:,} folders; put them into fewer"
+            raise error(message)

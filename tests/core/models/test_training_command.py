@@ -231,6 +231,26 @@ def test_a_bomb_is_stopped_while_it_unfolds(tmp_path: Path, monkeypatch: pytest.
         load_command(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([f"{'d/' * 50}f"], "lies in 50 folders, at most 49"),
+        ([f"{number}/{'d/' * 39}f" for number in range(251)], "in more than 10,000 folders"),
+    ],
+)
+def test_names_that_stand_for_very_many_folders_are_neither_packed_nor_unpacked(
+    names: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ArtifactError, match=message):
+        files.unpack(zipped(tmp_path / "model", *((name, "") for name in names)), tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+    with pytest.raises(InvalidInputError, match=message):
+        files.pack_files(tmp_path / "packed", {}, extra=dict.fromkeys(names, b""))
+    most = [f"{number}/{'d/' * 39}f" for number in range(249)]
+    files.unpack(zipped(tmp_path / "model", *((name, "") for name in most)), tmp_path / "folder")
+
+
 def test_sizes_that_an_archive_states_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = zipped(tmp_path / "model", MANIFEST, ("f", "0" * 5000))
     content = path.read_bytes().replace((5000).to_bytes(4, "little"), (10).to_bytes(4, "little"))

@@ -1,4 +1,4 @@
-"""Forms with a file, read within bounds on disk space and on the number of slow senders."""
+"""Forms with a file, read within bounds on disk space and on the number of slow senders and of works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fastapi.responses import Response
 
 AT_ONCE, OF_ONE = 8, 2
-"""Forms that are read at the same time, and those of one person among them."""
+"""Forms with files that are read or worked on at the same time, and those of one person among them."""
 
 PATIENCE_SECONDS, LEAST_BYTES_A_SECOND = 30.0, 300_000
 """How long a small form may take to come, and the pace of a large one."""
@@ -38,16 +38,16 @@ MOST_FIELDS = 2200
 
 
 class Intake:
-    """Takes forms of one server: a person who sends slowly takes no more than their own places.
+    """Takes forms of one server: a person who sends slowly, or much work, takes no more places than one person has.
 
     Args:
-        at_once: How many are read at the same time.
+        at_once: How many are read or worked on at the same time.
         of_one: How many of one person.
     """
 
     def __init__(self, at_once: int = AT_ONCE, of_one: int = OF_ONE) -> None:
         self._at_once, self._of_one = at_once, of_one
-        self._read = Counter[str]()
+        self._taken = Counter[str]()
 
     async def form(self, request: Request, *, who: str, most_bytes: int) -> FormData:
         """The fields of a form; files among them lie on disk until the request is answered.
@@ -61,34 +61,31 @@ class Intake:
             HTTPException: 400 for what is no form, 408 for one that takes too long, 413 for one that is too large.
             ConcurrentUpdateError: Enough others are being read.
         """
-        said = request.headers.get("content-length", "")
-        if said.isdecimal() and int(said) > most_bytes:
-            raise too_large(most_bytes)
-        if self._read.total() >= self._at_once or self._read[who] >= self._of_one:
-            message = "other files are being taken; try again in a minute"
-            raise ConcurrentUpdateError(message)
-        self._read[who] += 1
-        patience = PATIENCE_SECONDS + most_bytes / LEAST_BYTES_A_SECOND
-        try:
-            async with asyncio.timeout(patience):
-                return await _parsed(request, most_bytes)
-        except TimeoutError as error:
-            raise HTTPException(408, f"the file took longer than {patience:.0f} s to come; try again") from error
-        except MultiPartException as error:
-            raise HTTPException(400, f"the form cannot be read: {error.message}") from error
-        finally:
-            self._read[who] -= 1
-            self._read += Counter()  # forgets who has none
+        with self._place(who):
+            return await _read(request, most_bytes)
 
     async def answer(
         self, request: Request, work: Callable[[FormData], Response], *, who: str, most_bytes: int
     ) -> Response:
-        """Read a form as ``form`` does, work on it in a thread, and let go of its files."""
-        form = await self.form(request, who=who, most_bytes=most_bytes)
+        """Read a form as ``form`` does, work on it in a thread, and let go of its files and of its place."""
+        with self._place(who):
+            form = await _read(request, most_bytes)
+            try:
+                return await run_in_threadpool(work, form)
+            finally:
+                await form.close()
+
+    @contextmanager
+    def _place(self, who: str) -> Iterator[None]:
+        if self._taken.total() >= self._at_once or self._taken[who] >= self._of_one:
+            message = "other files are being taken; try again in a minute"
+            raise ConcurrentUpdateError(message)
+        self._taken[who] += 1
         try:
-            return await run_in_threadpool(work, form)
+            yield
         finally:
-            await form.close()
+            self._taken[who] -= 1
+            self._taken += Counter()  # forgets who has none
 
 
 class DayLimit:
@@ -147,6 +144,20 @@ def on_disk(file: UploadFile) -> Iterator[Path]:
             file.file.seek(0)
             shutil.copyfileobj(file.file, writer)
         yield path
+
+
+async def _read(request: Request, most_bytes: int) -> FormData:
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > most_bytes:
+        raise too_large(most_bytes)
+    patience = PATIENCE_SECONDS + most_bytes / LEAST_BYTES_A_SECOND
+    try:
+        async with asyncio.timeout(patience):
+            return await _parsed(request, most_bytes)
+    except TimeoutError as error:
+        raise HTTPException(408, f"the file took longer than {patience:.0f} s to come; try again") from error
+    except MultiPartException as error:
+        raise HTTPException(400, f"the form cannot be read: {error.message}") from error
 
 
 async def _parsed(request: Request, most_bytes: int) -> FormData:

@@ -8,6 +8,7 @@ import difflib
 import io
 import re
 import tempfile
+import threading
 import zipfile
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -133,6 +134,37 @@ def test_who_sends_slowly_takes_their_own_places_and_not_those_of_others():
         return await asked("eve", "eve", "eve", "ann", "bob"), await asked("eve", "eve")
 
     assert asyncio.run(crowd()) == ([False, False, True, False, True], [False, False])
+
+
+def test_who_brings_much_work_has_a_place_for_it_until_it_is_done():
+    def request():
+        async def receive():
+            return {"type": "http.request", "body": b"label=a", "more_body": False}
+
+        headers = [(b"content-type", b"application/x-www-form-urlencoded")]
+        return Request({"type": "http", "headers": headers, throttling._KEY: throttling._Allowance()}, receive)
+
+    async def crowd():
+        intake, begun, done = Intake(at_once=3, of_one=2), threading.Semaphore(0), threading.Event()
+
+        def work(_):
+            begun.release()
+            done.wait()
+
+        people = ("eve", "eve", "ann")
+        working = [asyncio.ensure_future(intake.answer(request(), work, who=w, most_bytes=1000)) for w in people]
+        try:
+            for _ in working:
+                await asyncio.to_thread(begun.acquire)
+            for who in ("eve", "bob"):
+                with pytest.raises(ConcurrentUpdateError):
+                    await intake.form(request(), who=who, most_bytes=1000)
+        finally:
+            done.set()
+        await asyncio.gather(*working)
+        return await intake.form(request(), who="eve", most_bytes=1000)
+
+    assert asyncio.run(crowd())["label"] == "a"
 
 
 def test_who_names_many_tenants_has_one_turn_at_their_data(monkeypatch):
