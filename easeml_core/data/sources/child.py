@@ -1,6 +1,6 @@
 """The child that reads a source for the referee: ``python -m`` of this module with ``PARENT_PID ASKED FOLDER``.
 
-``ASKED`` is the JSON of an ``Asked``. The child writes into the folder the table, as arrays and JSON of which nothing
+``ASKED`` is the JSON of an ``ReadJob``. The child writes into the folder the table, as arrays and JSON of which nothing
 is unpickled, or why the source is refused. What the data do to it, such as to take more memory than is allowed, ends it
 and not the process that asks.
 """
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
     from easeml_core.data.columns import Column
 
-ARRAYS, TABLE, REFUSAL = "arrays.npz", "table.json", "refusal.txt"
+_ARRAYS, _TABLE, REFUSAL = "arrays.npz", "table.json", "refusal.txt"
 """Files of the folder; the third one instead of the others."""
 
 
 @typed_record
-class Asked:
+class ReadJob:
     """What to read.
 
     Attributes:
@@ -64,12 +64,12 @@ class Asked:
 def main(arguments: list[str]) -> None:
     """Read and end; a fault of the machine is the reason on standard error."""
     child_guard.prepare(int(arguments[0]))
-    asked = from_json(json.loads(arguments[1]), Asked)
+    asked = from_json(json.loads(arguments[1]), ReadJob)
     child_guard.bound_memory(asked.memory_mb)
     write_table(asked, Path(arguments[2]))
 
 
-def write_table(asked: Asked, folder: Path) -> None:
+def write_table(asked: ReadJob, folder: Path) -> None:
     """Write the table of a source into an empty folder, or why it is refused."""
     try:
         table = _read(asked)
@@ -85,7 +85,7 @@ def write_table(asked: Asked, folder: Path) -> None:
         (folder / REFUSAL).write_text(str(error), encoding="utf-8")
 
 
-def _read(asked: Asked) -> RawTable:
+def _read(asked: ReadJob) -> RawTable:
     source, given = parse_source(asked.source), (asked.target, asked.task)
     if not asked.folder:
         return load_source(asked.source, *given, split=asked.split)
@@ -112,7 +112,7 @@ def _save(folder: Path, table: RawTable) -> None:
     for number, column in enumerate(table.columns.values()):
         known, arrays[f"column_{number}"] = _coded(column)
         words.append(known)
-    with (folder / ARRAYS).open("wb") as file:
+    with (folder / _ARRAYS).open("wb") as file:
         write_arrays(file, arrays)
     layouts = [None if layout is None else layout.to_json() for layout in (table.layout, table.target_layout)]
     about = {
@@ -126,7 +126,7 @@ def _save(folder: Path, table: RawTable) -> None:
         "words": words,
         "is_mapped": mapped.is_mapped(table.inputs),
     }
-    (folder / TABLE).write_text(json.dumps(to_json(about)), encoding="utf-8")
+    (folder / _TABLE).write_text(json.dumps(to_json(about)), encoding="utf-8")
 
 
 def load_table(folder: Path) -> RawTable:
@@ -137,9 +137,9 @@ def load_table(folder: Path) -> RawTable:
     """
     if (folder / REFUSAL).exists():
         raise InvalidInputError((folder / REFUSAL).read_text(encoding="utf-8"))
-    about = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-    with np.load(folder / ARRAYS, allow_pickle=False) as file:
-        found = mapped_arrays(folder / ARRAYS, file.zip) if about["is_mapped"] else {}
+    about = json.loads((folder / _TABLE).read_text(encoding="utf-8"))
+    with np.load(folder / _ARRAYS, allow_pickle=False) as file:
+        found = mapped_arrays(folder / _ARRAYS, file.zip) if about["is_mapped"] else {}
         arrays = {name: found[name] if name == "inputs" and name in found else file[name] for name in file.files}
     layout, target = (None if layout is None else Layout.from_json(layout) for layout in about["layouts"])
     assert layout is not None

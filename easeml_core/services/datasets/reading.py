@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.data.sources.child import Asked, load_table
+from easeml_core.data.sources.child import ReadJob, load_table
 from easeml_core.encoding import to_json
 from easeml_core.errors import (
     InvalidInputError,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHILD = "easeml_core.data.sources.child"
-TIME_LIMIT_SECONDS = 3600.0
+READING_SECONDS = 3600.0
 """Of the largest table that is allowed, from a slow disk."""
 
-MEMORY_LIMIT_MB = 8192
+READING_MB = 8192
 """Some twice what the largest table takes that is held in memory."""
 
 
@@ -57,14 +57,14 @@ def read_apart(spec: str, study: Study, split: Split, *, folder: Path | None = N
         MachineError: This machine cannot do it now.
     """
     where = "" if folder is None else str(folder.absolute())
-    asked = Asked(spec, study.target or None, study.task, str(split), MEMORY_LIMIT_MB, where, absent)
+    asked = ReadJob(spec, study.target or None, study.task, str(split), READING_MB, where, absent)
     with scratch_folder("table") as name:
         try:
             run_child(
                 CHILD,
                 [json.dumps(to_json(asked)), name],
                 cwd=Path(name),
-                limits=Limits(TIME_LIMIT_SECONDS, MEMORY_LIMIT_MB),
+                limits=Limits(READING_SECONDS, READING_MB),
                 on_output=lambda _: None,
                 on_poll=lambda: None,
                 loads=("easeml_core.data.sources.load", "easeml_core.data.columns"),
@@ -84,7 +84,7 @@ def read_apart(spec: str, study: Study, split: Split, *, folder: Path | None = N
 def _why(error: TrainingError) -> str:
     if isinstance(error, TrainingStarved) or str(error).startswith(OUT_OF_MEMORY):
         return (
-            f"the data take more than {TIME_LIMIT_SECONDS / 60:g} minutes or {MEMORY_LIMIT_MB:,} MB to read; bring "
+            f"the data take more than {READING_SECONDS / 60:g} minutes or {READING_MB:,} MB to read; bring "
             "fewer rows or columns"
         )
     return "the process that reads the data crashed on them; is the file damaged?"

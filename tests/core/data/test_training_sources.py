@@ -276,7 +276,7 @@ def test_a_very_deep_name_is_refused_before_it_takes_all_descriptors(garden: Pat
         read_beneath(garden, "d/" * 150 + "own.csv")
 
 
-def by_child(folder: Path, asked: child.Asked) -> RawTable:
+def by_child(folder: Path, asked: child.ReadJob) -> RawTable:
     folder.mkdir()
     child.write_table(asked, folder)
     return child.load_table(folder)
@@ -288,7 +288,7 @@ def test_the_table_that_a_child_hands_over_is_the_one_that_it_has_read(split: st
     (tmp_path / "a.csv").write_text("\n".join(["x,colour,group,kind", *lines, lines[0]]))
     source = f"csv:{tmp_path}/a.csv?rows=20"
     read = load_source(source, "kind", split=split)
-    found = by_child(tmp_path / "out", child.Asked(source, "kind", None, split, 1000))
+    found = by_child(tmp_path / "out", child.ReadJob(source, "kind", None, split, 1000))
     for name in (field.name for field in fields(RawTable) if field.name != "columns"):
         np.testing.assert_array_equal(getattr(found, name), getattr(read, name), strict=True)
     assert {name: column.tolist() for name, column in found.columns.items()} == {
@@ -301,7 +301,7 @@ def test_a_table_of_several_numbers_a_row_is_handed_over(tmp_path: Path) -> None
     np.save(tmp_path / "targets.npy", np.random.default_rng(1).normal(size=(20, 4, 1)))
     source = f"npy:{tmp_path}"
     read = load_source(source, None, "regression")
-    found = by_child(tmp_path / "out", child.Asked(source, None, "regression", "rows", 1000))
+    found = by_child(tmp_path / "out", child.ReadJob(source, None, "regression", "rows", 1000))
     assert (found.layout, found.target_layout, found.program) == (read.layout, read.target_layout, read.program)
     assert content_hash(found) == content_hash(read)
 
@@ -314,7 +314,7 @@ def test_a_large_table_stays_in_a_file_that_may_go(tmp_path: Path, monkeypatch: 
     table = {"x": values[:, 0], "z": values[:, 1], "kind": np.where(values[:, 2] > 0, "yes", "no")}
     pq.write_table(pytest.importorskip("pyarrow").table(table), tmp_path / "a.parquet")
     source = f"parquet:{tmp_path}/a.parquet"
-    found = by_child(tmp_path / "out", child.Asked(source, "kind", None, "rows", 1000))
+    found = by_child(tmp_path / "out", child.ReadJob(source, "kind", None, "rows", 1000))
     shutil.rmtree(tmp_path / "out")
     assert mapped.is_mapped(found.inputs)
     assert content_hash(found) == content_hash(load_source(source, "kind"))
@@ -328,6 +328,6 @@ def test_a_full_disk_is_the_reason_of_the_child_and_no_refusal(
 
     monkeypatch.setattr(child, "write_arrays", full)
     with pytest.raises(SystemExit):
-        by_child(tmp_path / "out", child.Asked("sklearn:iris", None, None, "rows", 1000))
+        by_child(tmp_path / "out", child.ReadJob("sklearn:iris", None, None, "rows", 1000))
     assert child_guard.is_passing(capfd.readouterr().err)
     assert not (tmp_path / "out" / child.REFUSAL).exists()

@@ -229,7 +229,7 @@ def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: 
 def test_a_file_that_stands_for_more_than_memory_is_refused_and_the_referee_goes_on(
     bare: Any, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "MEMORY_LIMIT_MB", 250)
+    monkeypatch.setattr(reading, "READING_MB", 250)
     text = [f"{row}{'A' * 100_000}" for row in range(3000)]
     table = pa.table({"a": text, "b": np.arange(3000), "label": np.where(np.arange(3000) % 2, "yes", "no")})
     pq.write_table(table, data / "lab" / "b.parquet", compression="zstd")
