@@ -1,6 +1,9 @@
-"""Rows of a CSV file named by a user: bounded, UTF-8, numbered by line, and trusted in nothing.
+"""Rows of a CSV file named by a user: bounded, UTF-8, numbered by line, and trusted in nothing; and files for people.
 
 What an error may repeat of the file, and how it is worded, is the caller's decision: each function takes a ``Refusal``.
+
+A spreadsheet runs a cell that begins like a formula, whoever has written it. So a file for people is written by
+``GuardedWriter``, and where names come back in such a file, ``without_guard`` gives them as they are.
 """
 
 from __future__ import annotations
@@ -8,7 +11,8 @@ from __future__ import annotations
 import csv
 import io
 import re
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -95,3 +99,56 @@ def _narrow(lines: Iterable[str], refused: Refusal, most: int) -> Iterator[str]:
                 raise refused(message)
         is_quoted ^= line.count('"') % 2 == 1
         yield line
+
+
+_BEGINS_A_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""Of spreadsheets; the last four are = + - @ in full width, which some treat alike."""
+
+
+class GuardedWriter:
+    """Writes rows of a CSV file in which a spreadsheet runs nothing of what users wrote.
+
+    Args:
+        file: Where to.
+        lineterminator: The end of a row.
+    """
+
+    def __init__(self, file: TextIO, lineterminator: str = "\n") -> None:
+        self._writer = csv.writer(file, lineterminator=lineterminator)
+
+    def row(self, cells: Iterable[object]) -> None:
+        """Write a row of ``guarded`` cells."""
+        self._writer.writerow([guarded(cell) for cell in cells])
+
+
+def guarded(value: Any) -> str:
+    """Return a value as a cell: an apostrophe stands before text that a spreadsheet would take for a formula.
+
+    A number stays one, also as text; None is empty, and times are in the form of RFC 3339.
+
+    Example:
+        >>> guarded("=1+1"), guarded("'=1"), guarded("-1.5"), guarded(None), guarded("why")
+        ("'=1+1", "''=1", '-1.5', '', 'why')
+    """
+    if value is None:
+        return ""
+    shown = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
+    return f"'{shown}" if _BEGINS_A_FORMULA.match(shown) and not _is_number(shown) else shown
+
+
+def without_guard(cell: str) -> str:
+    """Return the text that ``guarded`` has made a cell of.
+
+    Example:
+        >>> without_guard("'=1+1"), without_guard("''=1"), without_guard("'tis")
+        ('=1+1', "'=1", "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and _BEGINS_A_FORMULA.match(cell) else cell
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

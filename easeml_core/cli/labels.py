@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from easeml_core.cli.connection import STUDY, database_option, open_store
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def wanted(to: Path | None, database: str | None, as_json: bool, **given: Any) -
 
 def _show_csv(found: WantedLabels) -> None:
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["example", *found.columns])
+    writer = GuardedWriter(text)
+    writer.row(["example", *found.columns])
     for entry in found.examples:
-        writer.writerow([entry.example, *("" if value is None else value for value in entry.inputs)])
+        writer.row([entry.example, *entry.inputs])
     click.echo(plain(text.getvalue()), nl=False)
 
 

@@ -61,6 +61,19 @@ def test_nothing_is_pickled() -> None:
         assert "joblib" not in text, path
 
 
+RAW_CSV = {
+    "easeml_core/csv_text.py": "the writer that guards",
+    "easeml_core/services/models/inference.py": "answers for programs, from the rows of the same user",
+}
+"""Modules that write CSV, and why they may: all other files are for people (``csv_text.GuardedWriter``)."""
+
+
+def test_a_csv_file_for_people_is_written_by_the_guarded_writer() -> None:
+    product = [p for p in tracked("*.py") if p.relative_to(ROOT).parts[0] in ("easeml_core", "plugins", "dags")]
+    raw = [str(p.relative_to(ROOT)) for p in product if re.search(r"csv\.(Dict)?[wW]riter", p.read_text("utf-8"))]
+    assert sorted(raw) == sorted(RAW_CSV)
+
+
 @pytest.mark.parametrize(("status", "made"), [(0, 0), (3, 0), (1, 2)])
 def test_that_nothing_runs_is_an_answer_of_make_status(status: int, made: int, tmp_path: Path) -> None:
     (tmp_path / "stamp").touch()  # newer than all that would have to be installed
@@ -126,7 +139,7 @@ STILL_TWICE: Mapping[str, str] = {
     "selection": "FOLDS JITTER LEVEL OWN PSEUDO_STUDIES REPEATS expected_improvement",
     "services": (
         "Asked CHILD Goal LARGEST_BYTES LONGEST_WAIT_SECONDS LOOK_SECONDS Look MOST MOST_DRAWN MOST_SHOWN "
-        "Memory OVERLAP at_once cell examine say settle silent"
+        "Memory OVERLAP at_once examine say settle silent"
     ),
     "stats": "MOST_EXAMPLES",
     "store": (

@@ -1,7 +1,8 @@
 """Examples in CSV files that come after the registration: read within bounds, and encoded as the study's data was.
 
 The column ``example`` is the key of a row. The caller owns the file, so an error names the wrong line and cell. A cell
-is text only: one that begins like a formula stays as it is.
+is text only: one that begins like a formula stays as it is. Names of columns, keys and classes may come back as the
+product writes them for people, with an apostrophe before such a beginning.
 """
 
 from __future__ import annotations
@@ -11,16 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from easeml_core.csv_text import guarded, without_guard
 from easeml_core.data.columns import column_of_texts, hashed_names, hashed_text, text_column_of
 from easeml_core.data.sources.csv_files import MAX_CELL, read_table
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from easeml_core.data.sources.files import Refusal
 
 KEY = "example"
 """Name of the column that names the rows."""
@@ -65,7 +69,7 @@ def read_examples(path: Path) -> ExampleFile:
     if KEY not in header:
         raise _refused(path, f"needs a column {KEY!r} with the name of every row; its columns are {_listed(header)}")
     by_name = dict(zip(header, zip(*cells, strict=True), strict=True))
-    keys = tuple(key.strip() for key in by_name.pop(KEY))
+    keys = tuple(without_guard(key.strip()) for key in by_name.pop(KEY))
     file = ExampleFile(path, keys, tuple(lines), by_name)
     first: dict[str, int] = {}
     for row, key in enumerate(keys):
@@ -166,7 +170,8 @@ def shown(text: str) -> str:
 
 
 def _class_words(class_names: Sequence[str]) -> dict[str, int]:
-    named = {_word(name): label for label, name in enumerate(class_names)}
+    named = {_word(guarded(name)): label for label, name in enumerate(class_names)}
+    named |= {_word(name): label for label, name in enumerate(class_names)}
     by_number = {str(label): label for label in range(len(class_names))}
     return named if any(_is_number(name) for name in class_names) else by_number | named
 
@@ -241,9 +246,22 @@ def _numbers(file: ExampleFile, name: str) -> NDArray[np.float32]:
     return values
 
 
+def plain_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """As ``csv_files.read_table``, of a file that the product may have written: its columns have their names again.
+
+    Raises:
+        InvalidInputError: As there, or two columns have the same name then.
+    """
+    header, lines = read_table(path, refused)
+    names = [without_guard(name) for name in header]
+    if len(set(names)) < len(names):
+        raise refused(path, "needs a first line of column names, each different and none empty")
+    return names, lines
+
+
 def _table(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
     """Header, line of each row, cells of each row."""
-    header, reader = read_table(path, _refused)
+    header, reader = plain_table(path, _refused)
     lines: list[int] = []
     cells: list[list[str]] = []
     for line, row in reader:

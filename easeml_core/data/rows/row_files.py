@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.rows.encoding import KEY, ExampleFile
+from easeml_core.csv_text import without_guard
+from easeml_core.data.rows.encoding import KEY, ExampleFile, plain_table
 from easeml_core.data.rows.row_format import (
     LABEL,
     Rows,
@@ -17,7 +18,7 @@ from easeml_core.data.rows.row_format import (
     table_of_words,
 )
 from easeml_core.data.sources.arrays import read_array, refused
-from easeml_core.data.sources.csv_files import MAX_CELL, read_table
+from easeml_core.data.sources.csv_files import MAX_CELL
 from easeml_core.data.sources.files import entries, opened_folder, read_bytes
 from easeml_core.data.sources.images import (
     ENDINGS,
@@ -70,7 +71,7 @@ def read_rows(path: Path, form: RowForm, *, label: str | None = None) -> Rows:
 
 def _cells(path: Path) -> ExampleFile:
     """The table in a CSV file; rows are named by a column ``example`` where there is one, else by their number."""
-    header, reader = read_table(path, _refused_csv)
+    header, reader = plain_table(path, _refused_csv)
     lines, cells = [], []
     for line, row in reader:
         if len(row) != len(header) or max(map(len, row)) > MAX_CELL:
@@ -82,6 +83,7 @@ def _cells(path: Path) -> ExampleFile:
         raise _refused_csv(path, "has no row below the header")
     columns = dict(zip(header, zip(*cells, strict=True), strict=True))
     keys = columns.pop(KEY, tuple(str(number) for number in range(1, len(lines) + 1)))
+    keys = tuple(map(without_guard, keys))
     return ExampleFile(path, keys, tuple(lines), columns)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from easeml_core.config import require
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.encoding import KEY, class_indices, read_examples, refused
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
@@ -137,9 +137,10 @@ def wanted_labels(
     now = places[:limit]
     if to is not None:
         with written_whole(to) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([KEY, *columns])
-            writer.writerows([keys[place], *map(cell, inputs[place])] for place in now)
+            writer = GuardedWriter(file)
+            writer.row([KEY, *columns])
+            for place in now:
+                writer.row([keys[place], *map(cell, inputs[place])])
     return WantedLabels(
         test_set_id=found.id,
         study=found.study,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType
 
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import rows_of_json
 from easeml_core.encoding import row_of, typed_record
@@ -209,15 +210,21 @@ def write_answers(path: Path, answers: Inferred) -> None:
         write_answers_to(file, answers)
 
 
-def write_answers_to(file: TextIO, answers: Inferred) -> None:
-    """As ``write_answers``, into an open file."""
+def write_answers_to(file: TextIO, answers: Inferred, *, guard: bool = False) -> None:
+    """As ``write_answers``, into an open file.
+
+    Args:
+        file: The file.
+        answers: The answer.
+        guard: Whether people open the file in a spreadsheet; else the cells are as in the rows, for programs.
+    """
     columns, chances = answers.columns, answers.probabilities
     classes = list(chances[0]) if chances else []
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*columns, "answer", *(f"p({name})" for name in classes)])
+    write = GuardedWriter(file).row if guard else csv.writer(file, lineterminator="\n").writerow
+    write([*columns, "answer", *(f"p({name})" for name in classes)])
     for row, label in enumerate(answers.labels):
         shown = [f"{chances[row][name]:.6g}" for name in classes] if chances else []
-        writer.writerow([*(column[row] for column in columns.values()), label, *shown])
+        write([*(column[row] for column in columns.values()), label, *shown])
 
 
 def _model(tx: Connection, study_id: int, study: str, model: str | int) -> Model:

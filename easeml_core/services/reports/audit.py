@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import require
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.services.test_sets.display_names import WHY
 from easeml_core.store.queries import audit as store_audit
@@ -311,28 +311,12 @@ def _event(row: AuditRow) -> AuditEvent:
 COLUMNS = ("at", "act", "who", "door", "role", "tenant", "study", "detail", "reason", "started_by")
 """The last one names the user who started the DAG run of a task, where the caller can read it from Airflow."""
 
-_BEGINS_A_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-"""Of spreadsheets; the last four are = + - @ in full width, which some treat alike."""
-
 
 def as_csv(events: Iterable[AuditEvent]) -> str:
-    """Return events as a table with a heading; a spreadsheet runs nothing of what users wrote.
-
-    Example:
-        >>> cell("=1+1"), cell(None), cell("why")
-        ("'=1+1", '', 'why')
-    """
+    """Return events as a table with a heading; a spreadsheet runs nothing of what users wrote."""
     written = io.StringIO()
-    table = csv.writer(written)
-    table.writerow(COLUMNS)
+    table = GuardedWriter(written, lineterminator="\r\n")
+    table.row(COLUMNS)
     for event in events:
-        table.writerow([cell(getattr(event, column, None)) for column in COLUMNS])
+        table.row(getattr(event, column, None) for column in COLUMNS)
     return written.getvalue()
-
-
-def cell(value: Any) -> str:
-    """Return a value as text; what a spreadsheet would take for a formula gets an apostrophe in front."""
-    if value is None:
-        return ""
-    shown = value.isoformat(timespec="seconds") if isinstance(value, datetime) else str(value)
-    return f"'{shown}" if shown.startswith(_BEGINS_A_FORMULA) else shown

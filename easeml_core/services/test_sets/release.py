@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.data.rows.encoding import KEY
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
@@ -188,10 +188,10 @@ def is_known(labels: NDArray[Any]) -> NDArray[np.bool_]:
 def _write_csv(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
     inputs = arrays["inputs"]
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([KEY, *column_names(arrays["feature_names"].tolist(), inputs.shape[1]), "label"])
+        writer = GuardedWriter(file)
+        writer.row([KEY, *column_names(arrays["feature_names"].tolist(), inputs.shape[1]), "label"])
         for key, example, label in zip(arrays["keys"], inputs, _label_cells(arrays), strict=True):
-            writer.writerow([key, *map(cell, example), label])
+            writer.row([key, *map(cell, example), label])
 
 
 def _label_cells(arrays: Mapping[str, NDArray[Any]]) -> list[str]:

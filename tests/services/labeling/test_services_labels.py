@@ -113,13 +113,17 @@ def test_what_is_wanted_is_the_union_over_requests_in_the_sets_order(desk: Desk)
     }  # no model, no prediction
 
 
-def test_wanted_examples_are_written_as_csv_and_a_formula_stays_text(desk: Desk, tmp_path: Path) -> None:
+def test_wanted_examples_are_written_as_csv_without_formulas_and_their_labels_are_taken(
+    desk: Desk, tmp_path: Path
+) -> None:
     desk.ask([5, 9])
     wanted_labels(desk.lab.referee, study="full", to=tmp_path / "wanted.csv")
     rows = list(csv.reader(io.StringIO((tmp_path / "wanted.csv").read_text())))
-    assert [row[0] for row in rows] == ["example", desk.keys[5], desk.keys[9]]
-    assert rows[1][0].startswith("=p")
+    assert desk.keys[5].startswith("=p")
+    assert [row[0] for row in rows] == ["example", *(f"'{desk.keys[place]}" for place in (5, 9))]
     np.testing.assert_array_equal(np.array(rows[2][1:], dtype=np.float32), desk.inputs[9])
+    answer = desk.give("ann", {rows[1][0]: CLASSES[0], rows[2][0]: CLASSES[1]})
+    assert (answer.new, answer.wanted) == (2, 0)
 
 
 def test_a_request_waits_until_all_its_labels_are_there(desk: Desk) -> None:

@@ -5,7 +5,6 @@ A ledger as a file for spreadsheets: numbers as they are, and no text in it is r
 
 from __future__ import annotations
 
-import csv
 import io
 from itertools import count
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -13,9 +12,9 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from fastapi.responses import Response
 
 from easeml_airflow.web.server.site import HEADERS
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
-from easeml_core.services.reports.audit import cell
 from easeml_core.services.test_sets.display_names import WITHOUT
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
@@ -114,9 +113,10 @@ def ledger_file(entries: Iterable[Numbered], columns: Mapping[str, str], *, test
         test_set: Number of the set, for the file's name.
     """
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_shown(getattr(entry, name)) for name in columns.values()] for entry in entries)
+    writer = GuardedWriter(file)
+    writer.row(columns)
+    for entry in entries:
+        writer.row(getattr(entry, name) for name in columns.values())
     headers = HEADERS | {"Content-Disposition": f'attachment; filename="ledger-{test_set}.csv"'}
     return Response(file.getvalue(), media_type="text/csv", headers=headers)
 
@@ -142,8 +142,3 @@ def whole_ledger(read: Callable[[int], Sequence[N]], *, size: int) -> Iterable[N
         if len(page) < size:
             break
     return found.values()
-
-
-def _shown(value: object) -> object:
-    """Numbers stay as they are; all else may be a user's text, which a spreadsheet must not read as a formula."""
-    return value if isinstance(value, int | float) else cell(value)

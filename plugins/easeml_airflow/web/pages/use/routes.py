@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,7 +25,6 @@ from easeml_core.data.sources.images import require_few_pixels
 from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.files import scratch_folder
-from easeml_core.services.reports.audit import cell as cell_of
 from easeml_core.services.reports.study import use_of_study
 
 if TYPE_CHECKING:
@@ -246,21 +245,9 @@ def _csv(answers: Inferred) -> Response:
     from easeml_core.services.models.inference import write_answers_to
 
     text = io.StringIO()
-    columns = {_unarmed(name): [_unarmed(cell) for cell in cells] for name, cells in answers.columns.items()}
-    unarmed = replace(answers, columns=columns, labels=[_unarmed(label) for label in answers.labels])
-    write_answers_to(text, unarmed)
+    write_answers_to(text, answers, guard=True)
     named = {"Content-Disposition": 'attachment; filename="answers.csv"', "X-Model-Id": str(answers.model_id)}
     return Response(text.getvalue(), media_type="text/csv; charset=utf-8", headers=HEADERS | named)
-
-
-def _unarmed(value: Any) -> Any:
-    """Names of classes and cells are others' words, and open in a spreadsheet; a number stays one."""
-    if isinstance(value, str):
-        with suppress(ValueError):
-            float(value)
-            return value
-        return cell_of(value)
-    return value
 
 
 def _client() -> Response:
