@@ -229,12 +229,11 @@ def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: 
 def test_a_file_that_stands_for_more_than_memory_is_refused_and_the_referee_goes_on(
     bare: Any, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "READING_MB", 250)
-    text = [f"{row}{'A' * 100_000}" for row in range(3000)]
-    table = pa.table({"a": text, "b": np.arange(3000), "label": np.where(np.arange(3000) % 2, "yes", "no")})
-    pq.write_table(table, data / "lab" / "b.parquet", compression="zstd")
-    assert (data / "lab" / "b.parquet").stat().st_size < 1_000_000
-    assert "250 MB to read; bring fewer" in register(bare, "parquet:b.parquet", data=data).message
+    monkeypatch.setattr(reading, "READING_MB", 130)
+    (data / "lab" / "arrays").mkdir()
+    np.lib.format.open_memmap(data / "lab" / "arrays" / "inputs.npy", mode="w+", dtype=np.float64, shape=(600, 60_000))
+    np.save(data / "lab" / "arrays" / "targets.npy", np.arange(600) % 2)
+    assert "130 MB to read; bring fewer" in register(bare, "npy:arrays", data=data, target="").message
     assert register(bare, "csv:own.csv", data=data, study="after").message == SEALED.replace("table", "after")
 
 
