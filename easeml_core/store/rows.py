@@ -113,6 +113,24 @@ def clean(words: str) -> str:
     return words.replace("\0", "\ufffd").encode("utf-8", "replace").decode()
 
 
+_USUAL_BYTES = 4 * 1996
+"""Of a value and its filler together: four of the pieces in which PostgreSQL stores what it moves out of a row."""
+
+_LEAST_BYTES = 128
+
+
+def filler(size: str) -> str:
+    """Return SQL for the zero bytes that are stored beside a value which follows from sealed labels.
+
+    With them the value is moved out of its row whatever it says, and takes as much room as other usual ones
+    (``m0049_large_values.py``).
+
+    Args:
+        size: SQL for the length of the value in bytes.
+    """
+    return f"decode(repeat('00', greatest({_LEAST_BYTES}, {_USUAL_BYTES} - {size})), 'hex')"
+
+
 def pack(array: NDArray[Any]) -> bytes:
     """An array as ``.npy`` bytes; object arrays are refused, so that nothing is ever pickled."""
     buffer = io.BytesIO()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from sqlalchemy import Connection
 
-REVISION = "0048"
+REVISION = "0049"
 """The migration that this code was written for; a test holds it against Alembic's head."""
 
 LOCK_SECONDS, PATIENCE_SECONDS, PAUSE_SECONDS = 2.0, 300.0, 1.0

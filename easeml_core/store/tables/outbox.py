@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import from_json, to_stored_json, typed_record
-from easeml_core.store.rows import as_json, change, clean, record, row, scalar
+from easeml_core.store.rows import as_json, change, clean, filler, record, row, scalar
 from easeml_core.store.tables.releases import Reading, Verdict
 
 if TYPE_CHECKING:
@@ -109,8 +109,9 @@ def hold(
     """
     change(
         tx,
-        "INSERT INTO sealed.outbox (request_id, refused, message, facts, leaves_at, left_at) VALUES (:id, :refused, "
-        ":message, CAST(:facts AS jsonb), coalesce(:leaves_at, clock_timestamp()), "
+        "INSERT INTO sealed.outbox (request_id, refused, message, facts, filler, leaves_at, left_at) VALUES (:id, "
+        f":refused, :message, CAST(:facts AS jsonb), {filler('pg_column_size(CAST(:facts AS jsonb))')}, "
+        "coalesce(:leaves_at, clock_timestamp()), "
         "CASE WHEN CAST(:leaves_at AS timestamptz) IS NULL THEN clock_timestamp() END)",
         id=request_id,
         refused=refused,
@@ -185,7 +186,8 @@ def add_mail(tx: Connection, *, recipient: str, subject: str, body: str) -> None
     """Add a mail to send; it exists if and only if this transaction commits."""
     change(
         tx,
-        "INSERT INTO sealed.mails (recipient, subject, body) VALUES (:recipient, :subject, :body)",
+        "INSERT INTO sealed.mails (recipient, subject, body, filler) "
+        f"VALUES (:recipient, :subject, :body, {filler('pg_column_size(CAST(:body AS text))')})",
         recipient=recipient,
         subject=clean(subject),
         body=clean(body),

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from easeml_core.entities import JsonObject, SealedSetState
 from easeml_core.errors import NotFoundError, ShapeError
-from easeml_core.store.rows import as_json, change, clean, pack, row, rows, scalar, unpack
+from easeml_core.store.rows import as_json, change, clean, filler, pack, row, rows, scalar, unpack
 from easeml_core.store.tables import chain, studies
 from easeml_core.store.tables.chained_rows import LEDGER, of_set
 from easeml_core.store.tables.test_sets import example_hashes
@@ -275,17 +275,21 @@ def keep_predictions(
 ) -> None:
     """Store the artifact's predictions on the set, or why it failed, and how its process was isolated.
 
-    Existing predictions stay: of a model that is not deterministic, the first answer counts.
+    Existing predictions stay: of a model that is not deterministic, the first answer counts. A short failure is kept
+    with blanks behind it: shorter than 25 bytes, it would stay in the row.
     """
+    packed = None if labels is None else pack(labels)
+    why = None if failure is None else clean(failure).ljust(32)
     change(
         tx,
-        "INSERT INTO sealed.predictions (test_set_id, model, labels, failure, isolation) "
-        "VALUES (:id, :model, :labels, :failure, CAST(:isolation AS jsonb)) ON CONFLICT ON CONSTRAINT "
-        "predictions_pkey DO NOTHING",
+        "INSERT INTO sealed.predictions (test_set_id, model, labels, failure, isolation, filler) "
+        f"VALUES (:id, :model, :labels, :failure, CAST(:isolation AS jsonb), {filler(':size')}) ON CONFLICT ON "
+        "CONSTRAINT predictions_pkey DO NOTHING",
         id=test_set_id,
         model=model,
-        labels=None if labels is None else pack(labels),
-        failure=None if failure is None else clean(failure),
+        labels=packed,
+        failure=why,
+        size=len(packed or (why or "").encode()),
         isolation=None if isolation is None else as_json(isolation),
     )
 
@@ -335,7 +339,7 @@ def add_entry(
         "tolerance, report, is_change, open_ended, system, system_step, system_steps, filler) VALUES (:test_set_id, "
         ":step, :steps, :request_id, :cache_key, :answer, :log_level, :log_cost, :tolerance, CAST(:report AS jsonb), "
         ":is_change, :open_ended, :system, :system_step, :system_steps, "
-        "decode(repeat('00', greatest(0, 1400 - pg_column_size(CAST(:report AS jsonb)))), 'hex')) RETURNING id",
+        f"{filler('pg_column_size(CAST(:report AS jsonb))')}) RETURNING id",
         test_set_id=test_set_id,
         step=step,
         steps=steps,

@@ -127,6 +127,7 @@ class Installation:
         models: Study to name to id.
         waits: Study and kind of request to what ``look`` gave when the first one waited for labels or for its time.
         transactions: How many transactions of the server wrote something during each request, with the study.
+        large_values: How many values the server moved out of their row during each request, with the study.
     """
 
     def __init__(
@@ -138,6 +139,7 @@ class Installation:
         self.look: Callable[[Any], Any] = lambda _lab: None
         self.waits: dict[str, Any] = {}
         self.transactions: list[tuple[str, int]] = []
+        self.large_values: list[tuple[str, int]] = []
         self.timetable = Timetable()
 
     # Making it.
@@ -295,7 +297,7 @@ class Installation:
 
     def ask(self, file: Callable[..., Any], **asked: Any) -> Any:
         """File a request, let it be answered, give labels where it waits for them; the answer, or the error."""
-        before = self._transaction()
+        before, drawn = self._transaction(), self._large_value()
         self.timetable = Held(DELAY_SECONDS) if asked["study"] in DELAYED else Timetable()
         try:
             request_id = file(self.lab.worker, request_key=self.lab.key(), **asked)
@@ -315,6 +317,7 @@ class Installation:
             answer = answer_of(self.lab.worker, request_id)
         assert answer is not None, f"{waits} has no answer"
         self.transactions.append((asked["study"], self._transaction() - before))
+        self.large_values.append((asked["study"], self._large_value() - drawn))
         return answer
 
     def _let_leave(self) -> bool:
@@ -325,6 +328,14 @@ class Installation:
     def _transaction(self) -> int:
         """Number of a transaction that begins now, as every role may ask for it."""
         ((number,),) = self.lab.rows("SELECT pg_current_xact_id()::text::bigint", store=self.lab.worker)
+        return int(number)
+
+    def _large_value(self) -> int:
+        """Draw a number from the counter of large values, as every role can."""
+        with self.lab.worker.begin() as tx:
+            tx.exec_driver_sql("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO easeml_referee")
+            number = tx.exec_driver_sql("SELECT oid::bigint FROM pg_default_acl").scalar()
+            tx.exec_driver_sql("ALTER DEFAULT PRIVILEGES REVOKE SELECT ON TABLES FROM easeml_referee")
         return int(number)
 
     def live(self) -> list[Any]:

@@ -319,6 +319,12 @@ def test_the_server_has_as_many_transactions_whatever_the_labels(worlds: Mapping
     assert counts[0] == counts[1]
 
 
+def test_the_server_has_moved_as_many_large_values_whatever_the_labels(worlds: Mapping[str, World]) -> None:
+    ours, same = (worlds[name].installation.large_values for name in ("ours", "same"))
+    assert ours == same
+    assert max(drawn for study, drawn in ours if study == "hidden") >= 6  # ledger, outbox and mail: two of each
+
+
 def test_the_worlds_differ_in_the_reports_of_every_study(worlds: Mapping[str, World]) -> None:
     """A verdict uses no label of an example where the models agree, so a few reports are the same."""
     ours, same = (worlds[name].installation.reports() for name in ("ours", "same"))
