@@ -203,14 +203,31 @@ def ensure_schemas(cursor: Cursor) -> None:
 # was written; and the number of a new large object, or of a large value, comes from the counter that every large value
 # of the server moves. The catalogue says of each table, of sealed ones too, how many rows and pages it had when it was
 # last vacuumed or analyzed: columns that only the owner may read. Advisory locks share the server's table of locks,
-# which one session could fill. A role that reads them before and after an answer
-# learns how much the referee wrote for it.
+# which one session could fill. A role that reads them before and after an answer learns how much the referee wrote.
+CLOSED_FUNCTIONS = (
+    "^pg_stat_",
+    "^pg_(relation|table|total_relation|indexes|database|tablespace)_size$",
+    "^pg_control_",
+    "_wal_",  # how much log was written, and of which blocks; where it is read, too
+    "^pg_last_",
+    "_slots?(_|$)",  # a slot of replication follows the log
+    "^pg_logical_emit_message$",
+    "_commit_timestamp",
+    "^mxid_age$|^pg_get_multixact_members$",  # how many there are: a row that two transactions lock makes one
+    "^pg_lock_status$",
+    "_blocking_pids$",
+    "^pg_isolation_test_session_is_blocked$",
+    "^pg_(try_)?advisory_(xact_)?lock(_shared)?$",
+    "^pg_notification_queue_usage$",
+    "^lo_(creat|create|from_bytea)$",
+    "^pg_column_toast_chunk_id$",
+)
+"""Regular expressions for the names of PostgreSQL's functions that the owner alone may call; those that compute from
+their arguments are left. A test goes through the functions of the server that runs it."""
+
 _OPEN_FUNCTIONS = f"""
     SELECT p.oid FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'pg_catalog'::regnamespace AND p.prokind = 'f'
-    AND p.proname ~ ('^(pg_stat_|pg_(relation|table|total_relation|indexes|database|tablespace)_size$'
-                     '|pg_lock_status$|pg_current_wal_|pg_control_|pg_last_wal_|pg_logical_emit_message$'
-                     '|pg_(try_)?advisory_(xact_)?lock(_shared)?$|lo_creat$|lo_create$|lo_from_bytea$'
-                     '|pg_column_toast_chunk_id$|pg_notification_queue_usage$)')
+    AND p.provolatile <> 'i' AND p.proname ~ '{"|".join(CLOSED_FUNCTIONS)}'
     AND has_function_privilege('{WORKER}', p.oid, 'EXECUTE')
 """.strip()
 _OPEN_COLUMN = f"has_column_privilege('{WORKER}', 'pg_catalog.pg_class', 'reltuples', 'SELECT')"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from easeml_core.encoding import typed_record
 from easeml_core.store import schema
 from easeml_core.store.logins import device_logins, is_closed, is_tenant
-from easeml_core.store.roles import OWNER, PERSON, REFEREE, TENANT, VIEWER, WORKER
+from easeml_core.store.roles import OWNER, PERSON, REFEREE, STATISTICS_ARE_OPEN, TENANT, VIEWER, WORKER
 from easeml_core.store.rows import record, row, rows, scalar
 
 if TYPE_CHECKING:
@@ -23,13 +23,12 @@ WHERE n.nspname = 'sealed' AND c.relkind IN ('r', 'p', 'v', 'm')
 AND has_table_privilege(:worker, c.oid, 'SELECT, INSERT, UPDATE, DELETE') ORDER BY c.relname
 """
 
-_RIGHTS = """
+_RIGHTS = f"""
 SELECT w.rolsuper OR w.rolbypassrls AS is_super, pg_has_role(w.oid, r.oid, 'MEMBER') AS is_referee,
        pg_has_role(w.oid, o.oid, 'MEMBER') AS is_owner,
        coalesce((SELECT has_schema_privilege(w.oid, n.oid, 'USAGE') FROM pg_catalog.pg_namespace n
                  WHERE n.nspname = 'sealed'), false) AS may_enter,
-       has_function_privilege(w.oid, 'pg_catalog.pg_stat_get_tuples_inserted(oid)', 'EXECUTE')
-         OR has_column_privilege(w.oid, 'pg_catalog.pg_class', 'reltuples', 'SELECT') AS may_watch
+       {STATISTICS_ARE_OPEN} AS may_watch
 FROM pg_catalog.pg_roles w, pg_catalog.pg_roles r, pg_catalog.pg_roles o
 WHERE w.rolname = :worker AND r.rolname = :referee AND o.rolname = :owner
 """
@@ -72,7 +71,7 @@ class WorkerRights:
         is_referee: Whether it is a member of the referee's role.
         is_owner: Whether it is a member of the owner's role.
         may_enter: Whether it may use the schema ``sealed``.
-        may_watch: Whether it may read PostgreSQL's statistics of tables.
+        may_watch: Whether anything of the server is open to it that tells how much others write (``store/roles.py``).
         tables: Sealed tables with a right on them.
     """
 

@@ -226,7 +226,14 @@ def test_a_worker_that_may_reach_sealed_sets_fails(database: Any, statement: str
     assert "seal new sets" in check.remedy
 
 
-@pytest.mark.parametrize("opened", ["EXECUTE ON FUNCTION pg_stat_get_tuples_inserted(oid)", "SELECT ON pg_class"])
+@pytest.mark.parametrize(
+    "opened",
+    [
+        "EXECUTE ON FUNCTION pg_stat_get_tuples_inserted(oid)",
+        "EXECUTE ON FUNCTION pg_blocking_pids(integer)",
+        "SELECT ON pg_class",
+    ],
+)
 def test_statistics_that_are_open_are_a_warning(opened: str, database: Any) -> None:
     as_superuser(database, f"GRANT {opened} TO PUBLIC")
     check = answer(check_database(database.url("easeml_worker"), "--database"))["sealed sets"]
