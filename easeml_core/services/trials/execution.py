@@ -197,13 +197,13 @@ def putting_off(store: Store, lease: Lease) -> Iterator[None]:
         if lease.is_last_attempt or lease.cancelled:
             record_failure(store, lease, why, kind=FailureKind.TASK)
         else:
-            _put_off(store, lease, why)
+            _put_off(lease, why)
 
 
-def _put_off(store: Store, lease: Lease, why: str) -> None:
+def _put_off(lease: Lease, why: str) -> None:
     """Hand the trial back and pause, until the device is to stop or the time is over."""
-    with store.begin() as tx:
-        trial = trials.get_trial(tx, lease.trial.id, lock=True)
+    with lease.begin() as tx:
+        trial = trials.get_trial(tx, lease.trial.id, lock=lease.token is None)  # a token's role locks no row
         if trial.state != TrialState.RUNNING or trial.attempt != lease.attempt:
             return  # another attempt has it, or it has ended: the next claim finds out
         leases.release_lease(tx, trial.id, alive=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -19,14 +20,17 @@ from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.selection.suggestions import FiledSuggester
 from easeml_core.services.studies.archive import archive_study, restore_study
 from easeml_core.services.studies.limits import set_study
+from easeml_core.services.trials import execution
 from easeml_core.services.trials.execution import cancel_trial, run_trial
 from easeml_core.store import logins
+from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.own_database
 
@@ -134,3 +138,23 @@ def test_what_the_provider_shares_out_is_not_a_tenants(database: Any, artifacts:
         suggest_trials(stores["garden"], count=1, request_key="mine")
     with pytest.raises(WrongRoleError):
         suggest_trials(stores["device"], count=1, request_key="mine")
+
+
+def test_a_login_that_claims_with_a_token_hands_its_trial_back_while_its_disk_is_full(
+    database: Any, artifacts: Any, stores: dict[str, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(stores["garden"], Referee(database.referee, artifacts), "garden")
+    (found,) = suggest_trials(stores["scheduler"], count=1, request_key="s").trials
+    full = [OSError(errno.ENOSPC, "No space left on device")]
+    put = ArtifactStore._put
+
+    def full_once(store: Any, path: Path) -> str:
+        if full:
+            raise full.pop()
+        return put(store, path)
+
+    monkeypatch.setattr(execution, "PAUSES", (0.0,))
+    monkeypatch.setattr(ArtifactStore, "_put", full_once)
+    assert run_trial(stores["garden"], artifacts, trial_id=found.trial_id, request_key="t").state == "SUCCEEDED"
+    with database.worker.begin() as tx:
+        assert tuple(row(tx, "SELECT attempt, excused FROM work.trials")) == (2, 1)
