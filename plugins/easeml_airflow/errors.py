@@ -25,10 +25,12 @@ from easeml_core.entities import FailureKind, TrialState
 from easeml_core.faults import Blame, blame_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
+    from airflow.sdk import BaseOperator
+
+    from easeml_core.services.trials.interruption import TimeLimit
     from easeml_core.services.trials.worker import DeviceSummary
-    from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport
 
 
@@ -106,24 +108,13 @@ def airflow_outcome(*, on_exhausted: str = "fail") -> Iterator[None]:
 ON_FAILED = ("fail", "skip", "ignore")
 
 
-@contextmanager
-def cancelled_by_timeout(store: Store, trial_id: int, log: Callable[[str], object]) -> Iterator[None]:
-    """Cancel the trial where the task's ``execution_timeout`` ends this block: the DAG's author has set that limit.
+def time_limit_of(task: BaseOperator) -> TimeLimit | None:
+    """Return the task's ``execution_timeout``, at whose end Airflow's alarm interrupts its training; None for none."""
+    from easeml_core.services.trials.interruption import TimeLimit
 
-    A task that is stopped for any other reason hands its trial back (``on_kill``): Airflow calls that hook alike
-    when a person has marked the task and when its worker goes away.
-    """
-    try:
-        yield
-    except AirflowTaskTimeout:
-        from easeml_core.services.trials.execution import cancel_trial
-
-        log(f"cancelling trial {trial_id}: the task's execution_timeout is over")
-        try:
-            cancel_trial(store, trial_id=trial_id)
-        except core.EasemlError as error:
-            log(f"trial {trial_id} could not be cancelled, its lease will run out instead: {error}")
-        raise
+    if task.execution_timeout is None:
+        return None
+    return TimeLimit(AirflowTaskTimeout, task.execution_timeout.total_seconds(), "the task's execution_timeout")
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import tempfile
-import threading
 import time
 from dataclasses import replace
 from functools import partial
@@ -18,7 +17,6 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
-    EasemlError,
     InvalidInputError,
     TrainingCancelled,
     TrainingError,
@@ -47,7 +45,7 @@ from easeml_core.services.trials.pruning import Ladder
 from easeml_core.store import change_requests
 from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
-from easeml_core.store.database import notify, notify_pages
+from easeml_core.store.database import notify
 from easeml_core.store.locks import lock_within
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, pruning, trials
@@ -82,8 +80,6 @@ __all__ = [
     "expire_leases",
     "explained",
     "finished_trial",
-    "hand_back",
-    "handing_back",
     "is_of_machine",
     "putting_off",
     "record_failure",
@@ -232,6 +228,7 @@ def _train(store: Store, artifacts: ArtifactStore, lease: Lease, *, slot: str | 
         try:
             files = _files_of(stack, lease.trial, artifacts)
             job = _job(lease, data.path, Path(folder), files=files, slot=slot, claim=claim)
+            lease.begun = True
             result = run_job(
                 replace(job, resume=resume),
                 on_progress=ladder.progress,
@@ -525,71 +522,6 @@ def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
         notify_trial(tx, trial)
     change_requests.wait_until_made(store, study_id=trial.study_id, trial_id=trial_id)
     return trial_state(store, trial_id=trial_id)
-
-
-def hand_back(store: Store, *, trial_id: int, request_key: str, token: str | None = None) -> bool:
-    """Give up an open trial of this key, so that the next caller gets it; False when this key has lost it.
-
-    The attempt keeps its number, so that the next one can fence it off, and does not count as a lost one. A role that
-    claims with a token shows it, and can lock no trial of another lease.
-    """
-    with store.begin() as tx:
-        leases.show(tx, token)
-        trial = trials.get_trial(tx, trial_id, lock=token is None)
-        ours = trial.lease_key == request_key if trial.state == TrialState.RUNNING else True
-        if trial.state not in (TrialState.SUGGESTED, TrialState.RUNNING) or not ours:
-            return False
-        if trial.cancel_requested:  # no other caller gets it
-            leases.give_up(tx, trial_id)
-        else:
-            leases.release_lease(tx, trial_id, alive=True)
-        notify(tx, f"trial:{trial_id}")
-        notify_pages(tx, trial.study)
-    return True
-
-
-@contextlib.contextmanager
-def handing_back(lease: Lease, request_key: str, should_stop: Callable[[], bool]) -> Iterator[None]:
-    """Check from a thread whether to stop, and then hand the trial back; also when any exception is raised.
-
-    The database comes first: the ended attempt can then record nothing, not even a failure.
-
-    Args:
-        lease: Of the attempt within the block; ``handed_back`` says afterwards whether it was handed back.
-        request_key: The key that the lease was claimed with.
-        should_stop: Asked five times a second from the thread.
-    """
-    done = threading.Event()
-
-    def give() -> bool:
-        number = lease.trial.id
-        try:
-            if hand_back(lease.store, trial_id=number, request_key=request_key, token=lease.token):
-                lease.handed_back = True
-                lease.log(f"trial {number} is handed back: it is free for the next one that asks")
-        except EasemlError as error:
-            lease.log(f"trial {number} could not be handed back, its lease will run out instead: {error}")
-            return False
-        lease.lost = True
-        return True
-
-    def watch() -> None:
-        while not done.wait(STOP_SECONDS):
-            if should_stop() and give():
-                return
-
-    watcher = threading.Thread(target=watch, name="easeml-stop", daemon=True)
-    watcher.start()
-    try:
-        yield
-    except EasemlError:
-        raise
-    except BaseException:
-        give()
-        raise
-    finally:
-        done.set()
-        watcher.join()
 
 
 def expire_leases(store: Store) -> list[int]:

@@ -20,7 +20,6 @@ from easeml_core.services.trials.devices import announced, claimed_of, require_r
 from easeml_core.services.trials.execution import (
     attempts,
     explained,
-    handing_back,
     is_of_machine,
     kind_of,
     putting_off,
@@ -29,6 +28,7 @@ from easeml_core.services.trials.execution import (
     train,
     trial_state,
 )
+from easeml_core.services.trials.interruption import handing_back
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.devices.claims import NO_CLAIM, shown
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import Trial
     from easeml_core.services.selection.executors import Executors
+    from easeml_core.services.trials.interruption import TimeLimit
     from easeml_core.services.trials.lease import Lease, Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
@@ -64,6 +65,7 @@ def run_routed_trial(
     slot: str | None = None,
     most_devices: int | None = None,
     should_stop: Callable[[], bool] = never,
+    time_limit: TimeLimit | None = None,
 ) -> TrialReport:
     """Run a trial with its candidate's implementation: one of some training functions, or a trainer of this package.
 
@@ -78,6 +80,7 @@ def run_routed_trial(
         most_devices: How many devices the caller holds; None for as many as the trial asks for.
         should_stop: Asked five times a second, also from another thread; True ends the training and hands the trial
             back, which counts as no attempt. A function ends when it calls ``report``.
+        time_limit: Of the caller, which is ended by its exception; None for none.
 
     Returns:
         As ``run_trial``. A trial without an implementation here is given back, and one that is stopped is handed back:
@@ -94,7 +97,7 @@ def run_routed_trial(
     with claimed_of(trial, slot=slot, log=log, should_stop=should_stop) as claim:
         if claim is not None:
             given: dict[str, Any] = {"executors": executors, "log": log, "slot": slot, "should_stop": should_stop}
-            _run_routed(store, artifacts, trial, request_key=request_key, claim=claim, **given)
+            _run_routed(store, artifacts, trial, request_key=request_key, claim=claim, time_limit=time_limit, **given)
     return trial_state(store, trial_id=trial_id)
 
 
@@ -108,6 +111,7 @@ def _run_routed(
     log: Log,
     slot: str | None,
     should_stop: Callable[[], bool],
+    time_limit: TimeLimit | None,
     claim: Claim,
 ) -> None:
     for lease in attempts(
@@ -121,8 +125,8 @@ def _run_routed(
     ):
         try:
             with (
+                handing_back(lease, request_key, should_stop, time_limit=time_limit),
                 announced(store, device=trial.device, holder=request_key, slot=slot, claim=claim, log=log),
-                handing_back(lease, request_key, should_stop),
             ):
                 execute(store, artifacts, lease, executors, slot=slot, claim=claim)
         except TrialStateError:
@@ -159,6 +163,7 @@ def run_function_trial(
     log: Log = silent,
     dag_version: str | None = None,
     should_stop: Callable[[], bool] = never,
+    time_limit: TimeLimit | None = None,
 ) -> TrialReport:
     """Run a trial with ``function(data, parameters, report)``, if its candidate names that function.
 
@@ -176,6 +181,7 @@ def run_function_trial(
         log: Receives one line per piece of news.
         dag_version: Version of the DAG bundle that holds the function; None where it has none.
         should_stop: As in ``run_routed_trial``.
+        time_limit: Likewise.
 
     Returns:
         As ``run_trial``. An error of the function is a FAILED trial with its reason; a trial of any other candidate is
@@ -195,6 +201,7 @@ def run_function_trial(
         executors=executors,
         log=log,
         should_stop=should_stop,
+        time_limit=time_limit,
     )
 
 
@@ -203,7 +210,9 @@ def _run_function(store: Store, artifacts: ArtifactStore, lease: Lease, function
     lease.begin_anew("a training function has no checkpoints")
     with putting_off(store, lease), scratch_folder("trial") as folder, _heartbeat(lease):
         try:
-            result = _fit(lease, _data(artifacts, lease), function, Path(folder))
+            data = _data(artifacts, lease)
+            lease.begun = True
+            result = _fit(lease, data, function, Path(folder))
         except (TrainingError, ArtifactError) as error:
             if is_of_machine(error):
                 raise

@@ -202,6 +202,8 @@ class Lease:
         checkpoint: Where the attempt continues; None for the beginning.
         reserved_seconds: What this attempt may take of the reservation; infinite where nothing limits the trial.
         staged_seconds: Wall seconds of the reservation used to fetch the data.
+        begun: Its training has begun.
+        saved: It has recorded a checkpoint.
         cancelled: A user asked for the trial's end.
         lost: The trial is not this attempt's any more.
         ended: It was ended by this attempt.
@@ -222,6 +224,8 @@ class Lease:
     checkpoint: Checkpoint | None = None
     reserved_seconds: float = math.inf
     staged_seconds: float = 0.0
+    begun: bool = False
+    saved: bool = False
     cancelled: bool = False
     lost: bool = False
     ended: bool = False
@@ -343,6 +347,7 @@ class Lease:
             before, self._kept, self._saved = self._kept, kept.reference, kept
             self.beat()
             is_recorded = self._saved is None and not self.lost
+            self.saved |= is_recorded
             if is_recorded and before not in (None, self._kept):
                 upload.discard(str(before))  # of this attempt, and the row names a newer one
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
-from easeml_airflow.errors import airflow_outcome, cancelled_by_timeout, settle_trial, skipped_if_taken
+from easeml_airflow.errors import airflow_outcome, settle_trial, skipped_if_taken, time_limit_of
 from easeml_airflow.hooks.arguments import trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
@@ -60,7 +60,7 @@ class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
         with airflow_outcome():
             store = hook.get_store()
             trial = in_place_of(store, trial_id=trial_id(self._trial()), request_key=key)
-            with skipped_if_taken(), cancelled_by_timeout(store, trial, self.log.info):
+            with skipped_if_taken():
                 result = run_function_trial(
                     store,
                     hook.get_artifacts(),
@@ -70,6 +70,7 @@ class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
                     log=self.log.info,
                     dag_version=dag_version_of(context["ti"]),
                     should_stop=lambda: self._killed,
+                    time_limit=time_limit_of(self),
                 )
             context["ti"].xcom_push(key="trial", value=to_json(result))
             self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from easeml_airflow import settings
 from easeml_airflow.errors import (
     airflow_outcome,
-    cancelled_by_timeout,
     settle_stream,
     settle_trial,
     skipped_if_taken,
+    time_limit_of,
 )
 from easeml_airflow.hooks.arguments import (
     EMPTY,
@@ -187,7 +187,9 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
     here executes is given back, and the task is skipped. A task that is stopped (a drained node, or a person who
     marks or clears it) hands its trial back: the attempt does not count, and a further try, or the next ask, trains it.
     A task that finds its trial with another worker, since its own was lost, is skipped.
-    Only ``easeml trial cancel``, the study's page and the task's ``execution_timeout`` cancel a trial.
+    Only ``easeml trial cancel`` and the study's page cancel a trial. The task's ``execution_timeout`` ends an attempt,
+    from whose last checkpoint a further try, or the next ask, goes on. It counts where the training had begun and no
+    checkpoint was recorded in it; when no attempt is left, the trial has failed because of its task.
 
     Args:
         trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
@@ -246,7 +248,7 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
             named = named_functions(self.functions).values()
             version = dag_version_of(context["ti"])
             trial = in_place_of(store, trial_id=trial_id(self.trial), request_key=key)
-            with skipped_if_taken(), cancelled_by_timeout(store, trial, self.log.info):
+            with skipped_if_taken():
                 result = run_routed_trial(
                     store,
                     self.hook.get_artifacts(),
@@ -257,6 +259,7 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
                     slot=optional_text(self.slot),
                     most_devices=self.pool_slots,
                     should_stop=lambda: self._killed,
+                    time_limit=time_limit_of(self),
                 )
             context["ti"].xcom_push(key="trial", value=to_json(result))
             self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))

@@ -15,7 +15,6 @@ from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
     AirflowSkipException,
-    AirflowTaskTimeout,
     TaskDeferred,
 )
 from airflow.sdk.module_loading import import_string
@@ -254,20 +253,6 @@ def test_a_task_that_comes_late_finds_its_trial_taken_and_is_skipped(connected, 
     with pytest.raises(AirflowSkipException, match="RUNNING on another worker"):
         operators.TrainTrialOperator(task_id="train", trial=found).execute(context())
     assert trial_row(store, found["trial_id"]) == ("RUNNING", 1, 0)
-
-
-def test_the_timeout_of_the_task_cancels_the_trial(connected, make_study, store, monkeypatch):
-    make_study("cancer", candidates=[BAYES])
-    (found,) = suggest()[0]
-
-    def end(*_, **__):
-        raise AirflowTaskTimeout
-
-    monkeypatch.setattr("easeml_core.services.trials.function_trials.train", end)
-    operator = operators.TrainTrialOperator(task_id="train", trial=found)
-    with pytest.raises(AirflowTaskTimeout):
-        operator.execute(context())
-    assert trial_row(store, found["trial_id"])[0] == "CANCELLED"
 
 
 def trial_row(store, trial_id):

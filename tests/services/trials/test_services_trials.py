@@ -18,13 +18,13 @@ from easeml_core.services.trials.execution import (
     cancel_trial,
     claim,
     finished_trial,
-    hand_back,
     record_failure,
     record_success,
     run_trial,
     trial_details,
     trial_state,
 )
+from easeml_core.services.trials.interruption import hand_back
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.rows import unpack
 from easeml_core.training.job import TrainingResult
