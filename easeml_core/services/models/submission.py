@@ -351,7 +351,7 @@ def _again(earlier: SubmissionOfKey, handed: _Handed, request_key: str) -> Submi
     if not handed.same_as(earlier):
         message = (
             f"request key {request_key!r} has handed in something else (submission {earlier.submission_id} of study "
-            f"{earlier.study!r}); use a new key"
+            f"{earlier.study!r}); {requests.NEW_KEY}"
         )
         raise InvalidInputError(message)
     return Submitted(earlier.submission_id, earlier.model_id, earlier.study, 1.0 - earlier.validation_loss)

@@ -34,6 +34,26 @@ _LOOK_SECONDS, _PLACE_SECONDS = 0.2, 2.0
 """Pause between two looks at the answer, and between two at the place in the queue."""
 
 
+def key_about(store: Store, *, study: str, model_id: int | None, request_key: str) -> str:
+    """Return the key under which to ask about a study and a model: this one, or one below it that names both.
+
+    The second where the key has asked about another study or model already: the places of a mapped task have others
+    once the list that it is mapped over has changed. For kinds of requests that may be asked once more: a verdict or a
+    reading that there is costs no further step, and what was promoted or refreshed stays as it is.
+
+    Args:
+        store: Role ``easeml_worker``.
+        study: The study.
+        model_id: The model; None for the best one, which the key's first request names for good.
+        request_key: Of the place.
+    """
+    with store.begin(writes=False) as tx:
+        found, earlier = requests.study_and_earlier(tx, study, request_key)
+    if earlier is None or (earlier.study_id == found.id and model_id in (None, earlier.model_id)):
+        return request_key
+    return f"{request_key}/{study}" if model_id is None else f"{request_key}/{study}/{model_id}"
+
+
 def file_gate_request(
     store: Store,
     *,
@@ -155,7 +175,7 @@ def file_rollback(
     reason = require_words("why", why)
     with store.begin() as tx:
         found, earlier = requests.study_and_earlier(tx, study, request_key)
-        if earlier is not None:
+        if earlier is not None and earlier.study_id == found.id:
             standing, wanted = earlier.arguments.get("standing"), earlier.model_id if model_id is None else model_id
         else:
             standing, wanted = _to_restore(promotions.history(tx, found.id), model_id, study)
@@ -226,7 +246,7 @@ def _file(
             model = earlier.model_id if model_id is None else model_id
             if model != earlier.model_id:
                 message = (
-                    f"request key {request_key!r} was used for model {earlier.model_id}, not {model}; use a new key"
+                    f"request key {request_key!r} was used for model {earlier.model_id}, not {model}; {requests.NEW_KEY}"
                 )
                 raise InvalidInputError(message)
         request_id = requests.file_request(

@@ -319,7 +319,7 @@ def _standing(tx: Connection, tenant: str, study: str) -> Study:
 def _made_before(tx: Connection, request_key: str, study: str) -> int:
     found = studies.study_of_request(tx, request_key)
     if found.name != study:
-        message = f"request key {request_key!r} has made the study {found.name!r}, not {study!r}; use a new key"
+        message = f"request key {request_key!r} has made the study {found.name!r}, not {study!r}; {requests.NEW_KEY}"
         raise InvalidInputError(message)
     return found.id
 

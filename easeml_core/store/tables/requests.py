@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
 
 
+NEW_KEY = "use a new key, in Airflow a new run"
+"""What to do where a request key has asked something else."""
+
+
 @typed_record
 class Request:
     """One request: its subject, and the arguments as given."""
@@ -77,7 +81,7 @@ def file_request(
             **asked,
         )
         if found is None:
-            message = f"request key {request_key!r} was used for another request; use a new key"
+            message = f"request key {request_key!r} was used for another request; {NEW_KEY}"
             raise InvalidInputError(message)
     return int(found)
 

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
+from easeml_airflow.hooks.arguments import optional_whole
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.hooks.request_key import request_key
 from easeml_airflow.links import EasemlPageLink
@@ -153,6 +154,9 @@ class RefereeOperator(AnswerOperator):
         kwargs: As of ``AnswerOperator``.
     """
 
+    asks_by_subject: ClassVar[bool] = False
+    """Whether a task that was cleared may ask about another ``study`` or ``model_id`` than before (``key_about``)."""
+
     @abstractmethod
     def file_request(self, store: Store, key: str) -> int:
         """File the request under this request key and give its id."""
@@ -167,7 +171,7 @@ class RefereeOperator(AnswerOperator):
         """File the request; finish at once when it is answered already, else wait."""
         with airflow_outcome():
             store = self.hook.get_store()
-            request_id = self.file_request(store, request_key(context))
+            request_id = self.file_request(store, self._key(store, context))
             context["ti"].xcom_push(key="request_id", value=request_id)
             one_look = partial(look, store, "answer", str(request_id))
             if (facts := one_look()) is None:
@@ -185,6 +189,17 @@ class RefereeOperator(AnswerOperator):
         from easeml_airflow.triggers.easeml import facts_of
 
         return self._finish(context, facts_of(event))
+
+    def _key(self, store: Store, context: Context) -> str:
+        """The task's request key; below it another one where its place was about another subject."""
+        from easeml_core.services.referee.requests import key_about
+
+        key = request_key(context)
+        if not self.asks_by_subject:
+            return key
+        about: Any = self
+        model = optional_whole(getattr(self, "model_id", None), "model_id")
+        return key_about(store, study=about.study, model_id=model, request_key=key)
 
     def _defer(self, request_id: int, patience: float) -> NoReturn:
         from easeml_airflow.triggers.easeml import EasemlTrigger

@@ -102,6 +102,7 @@ class RefineOperator(RefereeOperator):
         kwargs: As of ``RefereeOperator``.
     """
 
+    asks_by_subject = True
     template_fields: Sequence[str] = ("study", "off", "on", "reason", *EasemlOperator.template_fields)
 
     def __init__(

@@ -43,6 +43,7 @@ class GateOperator(EmitsLineage, RefereeOperator):
         kwargs: As of ``RefereeOperator``.
     """
 
+    asks_by_subject = True
     page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = (
         "study",

@@ -36,6 +36,7 @@ class MeterOperator(RefereeOperator):
         kwargs: As of ``RefereeOperator``.
     """
 
+    asks_by_subject = True
     page_of_study = SUBMISSIONS
     template_fields: Sequence[str] = ("study", "model_id", "team", *EasemlOperator.template_fields)
 

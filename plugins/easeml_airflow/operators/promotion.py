@@ -64,6 +64,7 @@ class PromoteModelOperator(_MovesProduction):
         kwargs: As of ``RefereeOperator``.
     """
 
+    asks_by_subject = True
     template_fields: Sequence[str] = ("study", "model_id", "gate_request_id", *EasemlOperator.template_fields)
 
     def __init__(self, *, study: str, model_id: int | str, gate_request_id: int | str, **kwargs: Any) -> None:
