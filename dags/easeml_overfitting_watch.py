@@ -27,7 +27,6 @@ from easeml_airflow.operators import PauseOnAlertOperator
 from easeml_airflow.sensors import OverfittingMeterSensor
 
 FORM = {
-    "study": params.study("Whose meter to watch. Empty: all."),
     "pause": Param(
         True,
         title="Pause the search",
@@ -49,12 +48,10 @@ with DAG(
 ) as dag:
     watch = OverfittingMeterSensor(
         task_id="watch",
-        study=params.value(dag, "study"),
         wait_for="alert",
         kind="both",
-        # The largest number that any run has reported; as a list, since more than one of them give a list anyway.
-        after_id="{{ ((ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select "
-        "| map(attribute='alert_id') | list) + [0]) | max }}",
+        # What any run has reported; as a list, since more than one of them give a list anyway.
+        reported="{{ ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select | list | tojson }}",
         timeout=timedelta(days=1),
         soft_fail=True,
     )

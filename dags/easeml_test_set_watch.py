@@ -24,7 +24,6 @@ from easeml_airflow.notifications import MailNotifier
 from easeml_airflow.sensors import NewTestSetSensor
 
 FORM = {
-    "study": params.study("Whose test sets to watch. Empty: all."),
     "mail": params.mail("Recipients, separated by commas. Empty: no mail; the run fails in either case."),
 }
 
@@ -41,10 +40,8 @@ with DAG(
 ) as dag:
     watch = NewTestSetSensor(
         task_id="watch",
-        study=params.value(dag, "study"),
-        # The largest number that any run has reported; as a list, since more than one of them give a list anyway.
-        after_id="{{ ((ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select "
-        "| map(attribute='alert_id') | list) + [0]) | max }}",
+        # What any run has reported; as a list, since more than one of them give a list anyway.
+        reported="{{ ti.xcom_pull(task_ids=['watch'], include_prior_dates=True) | select | list | tojson }}",
         timeout=timedelta(days=1),
         soft_fail=True,
         on_success_callback=MailNotifier(to="{{ params.mail or '' }}"),

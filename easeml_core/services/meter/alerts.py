@@ -17,7 +17,8 @@ from easeml_core.store import change_requests
 from easeml_core.store.tables import releases, studies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
@@ -116,10 +117,39 @@ def next_alert(
     with store.begin() as tx:
         study_id = _study_id(tx, study, team)
         found = releases.list_alerts(tx, study_id, after_id=after_id, open_only=open_only, team=team)
-    if purpose is not None:
-        serving = _SERVING.get(purpose, (choice(SealedSetPurpose, "purpose", purpose),))
-        found = [alert for alert in found if alert.purpose in serving]
-    return next(iter(_of_kinds(found, kind)), None)
+    return next(iter(_of_kinds(_of_purpose(found, purpose), kind)), None)
+
+
+def reported_up_to(
+    store: Store,
+    *,
+    reported: Collection[tuple[int, datetime]],
+    study: str | None,
+    kind: str | Sequence[str] | None = None,
+    purpose: str | None = None,
+    team: int | None = None,
+) -> int:
+    """Return the number after which ``next_alert`` with ``cleared_too`` finds what was not reported.
+
+    An alert is known by its number and its moment: a restored database gives numbers anew. One that is closed counts
+    only where it came after the last one that was reported.
+
+    Args:
+        store: Any role.
+        reported: Number and moment of each alert that was reported.
+        study: As of ``next_alert``, likewise the others.
+        kind: Likewise.
+        purpose: Likewise.
+        team: Likewise.
+    """
+    with store.begin() as tx:
+        found = releases.list_alerts(tx, _study_id(tx, study, team), team=team)
+    known = {a.alert_id for a in found if (a.alert_id, a.created_at) in reported}
+    newest = found[-1].alert_id if found else 0
+    last = max(known, default=newest)
+    asked = _of_kinds(_of_purpose(found, purpose), kind)
+    fresh = [a.alert_id for a in asked if a.alert_id not in known and (a.is_open or a.alert_id > last)]
+    return min(fresh, default=newest + 1) - 1
 
 
 def _study_id(tx: Connection, study: str | None, team: int | None) -> int | None:
@@ -169,6 +199,14 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
         change_requests.wait_until_made(store, study_id=found.id)
     state = StudyState.PAUSED if pauses else found.state
     return PausedStudy(study=study, alert_id=alert_id, paused=pauses, state=state)
+
+
+def _of_purpose(alerts: list[Alert], purpose: str | None) -> list[Alert]:
+    """Those about a sealed set that serves for this purpose, or all."""
+    if purpose is None:
+        return alerts
+    serving = _SERVING.get(purpose, (choice(SealedSetPurpose, "purpose", purpose),))
+    return [alert for alert in alerts if alert.purpose in serving]
 
 
 def _of_kinds(alerts: list[Alert], kind: str | Sequence[str] | None) -> list[Alert]:

@@ -20,9 +20,9 @@ class OverfittingMeterSensor(AlertSensor):
     """Succeeds when the study's overfitting budget is exceeded, or is not any more; or when two meters show drift.
 
     Alerts are rows with increasing numbers, and the sensor's condition depends on rows and a number, never on a
-    notification alone. Pass the number of the last handled alert: the sensor finds the next one even if it came between
-    two polls, was cleared immediately, or came while the triggerer was restarted. Without a number the sensor considers
-    open alerts at its first poll, and every later one.
+    notification alone. Pass what was reported, or the number of the last handled alert: the sensor finds the next one
+    even if it came between two polls, was cleared immediately, or came while the triggerer was restarted. Without
+    either the sensor considers open alerts at its first poll, and every later one.
 
     Args:
         study: The study; None means any.
@@ -33,11 +33,13 @@ class OverfittingMeterSensor(AlertSensor):
             certainly differ; for studies with a second validation sample), or ``both``.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
         team: Whose alerts count, too, where several teams share a meter set; None means none of theirs.
+        reported: Alerts that this sensor has returned, such as the results of the DAG's earlier runs: every other one that
+            is open counts, and every later one. For ``alert``, without ``after_id``.
         kwargs: As of ``EasemlSensor``.
     """
 
     page_of_study = SUBMISSIONS
-    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", "team", *AlertSensor.template_fields)
+    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", "team", "reported", *AlertSensor.template_fields)
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class OverfittingMeterSensor(AlertSensor):
         kind: str = "overfitting",
         after_id: int | str = 0,
         team: int | str | None = None,
+        reported: Sequence[Any] | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,6 +58,7 @@ class OverfittingMeterSensor(AlertSensor):
         self.kind = kind
         self.after_id = after_id
         self.team = team
+        self.reported = reported
 
     def question(self) -> tuple[str, str, int]:
         """The next alert, or the end of those that are there."""
@@ -65,7 +69,9 @@ class OverfittingMeterSensor(AlertSensor):
         subject = meter_subject(study, self.kind, team)
         if after:
             return self.wait_for, subject, after
-        since = self.since(study, team)
+        allowed = "left out where wait_for is clear or any"
+        require(self.reported is None or self.wait_for == "alert", "reported", self.reported, allowed)
+        since = self.since(study, team, kind=METER_KINDS[self.kind])
         if since is None:
             return self.wait_for, subject, 0
         return ("clear" if self.wait_for == "clear" else "alert-since"), subject, since

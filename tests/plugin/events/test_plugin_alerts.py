@@ -1,6 +1,7 @@
 """A gate that needs a new test set: the sensor finds it, the DAG turns red, and a mail goes out by real SMTP."""
 
 import asyncio
+import json
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
@@ -11,10 +12,12 @@ from easeml_airflow.notifications import MailNotifier
 from easeml_airflow.notifications.mail import mail_of
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_airflow.triggers.questions import look
+from easeml_core.encoding import to_json
 from easeml_core.entities import AlertKind, RequestKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, newest_alert
 from easeml_core.services.reports.overview import study_state
 from easeml_core.services.test_sets.lifecycle import retire_test_set
+from easeml_core.store.rows import change
 from easeml_core.store.tables import models, releases, requests, studies
 
 MESSAGE = "all 3 steps are used; the next set needs 3,018 labels <script> {{ conn.smtp_default.password }}"
@@ -83,6 +86,12 @@ def alarm(connected, study, purpose):
         test_set = releases.live_test_set(tx, studies.get_study(tx, study).id, purpose)
     retire_test_set(connected.referee, test_set=str(test_set.id))
     return newest_alert(connected.worker, study=study)
+
+
+def stored(connected, number):
+    """The alert with this number, as a sensor returns it."""
+    with connected.worker.begin() as tx:
+        return to_json(next(alert for alert in releases.list_alerts(tx, None) if alert.alert_id == number))
 
 
 def found(sensor):
@@ -203,24 +212,31 @@ def test_the_meter_sensor_finds_a_teams_alert_for_that_team_alone(connected, dri
 
 @pytest.fixture
 def watch(run_dag, root, connected):
-    """Run the watch of the meters as if it had never run before; no run of another test's database counts."""
+    """Run a watch as if it had never run before; no run of another test's database counts.
+
+    It gives the states of the tasks, and the alert that was reported: study and number.
+    """
     from airflow.dag_processing.dagbag import DagBag
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
     from sqlalchemy import delete
 
-    name = "easeml_overfitting_watch"
+    names = ("easeml_overfitting_watch", "easeml_test_set_watch")
 
     def forget():
         with create_session() as session:
-            session.execute(delete(XComModel).where(XComModel.dag_id == name))
+            session.execute(delete(XComModel).where(XComModel.dag_id.in_(names)))
 
-    def run():
+    def run(name, **changes):
         dag = DagBag(dag_folder=str(root / "dags" / f"{name}.py")).dags[name]
+        # It looks for a moment only: where it finds nothing, the test shall not wait for a day.
+        for field, value in ({"deferrable": False, "timeout": 0.2, "poke_interval": 0.1} | changes).items():
+            setattr(dag.task_dict["watch"], field, value)
         done = run_dag(dag)
         (ti,) = [ti for ti in done.get_task_instances() if ti.task_id == "watch"]
-        reported = ti.xcom_pull(task_ids="watch", run_id=done.run_id)
-        return {ti.task_id: str(ti.state) for ti in done.get_task_instances()}, (reported or {}).get("alert_id")
+        reported = ti.xcom_pull(task_ids="watch", run_id=done.run_id) or {}
+        states = {ti.task_id: str(ti.state) for ti in done.get_task_instances()}
+        return states, (reported.get("study"), reported.get("alert_id"))
 
     forget()
     yield run
@@ -232,8 +248,45 @@ def test_drift_turns_the_watch_red_each_time_and_pauses_nothing(connected, drift
     ended = {"watch": "success", "may_pause": "success", "pause": "success", "raise_alert": "failed"}
     for _ in range(3):
         alert = drifting()  # nobody clears it
-        assert watch() == (ended, alert)
+        assert watch("easeml_overfitting_watch", deferrable=True) == (ended, ("cancer", alert))
     assert study_state(connected.worker, study="cancer") == "ACTIVE"
+
+
+def test_a_run_that_has_reported_a_later_alert_of_one_study_hides_no_earlier_one_of_another(connected, used_up, watch):
+    """As a copy of the DAG whose sensor once named a study, or a form of an earlier version."""
+    first, second = [(used_up(study), (study, newest_alert(connected.worker, study=study)))[1] for study in "ab"]
+    assert watch("easeml_test_set_watch", study="b")[1] == second
+    assert watch("easeml_test_set_watch")[1] == first
+    assert watch("easeml_test_set_watch")[1] == (None, None)  # each once
+
+
+def test_an_alert_whose_number_was_given_before_the_database_was_restored_is_reported(connected, used_up, watch):
+    used_up("cancer")
+    (study, number) = watch("easeml_test_set_watch")[1]
+    with connected.owner.begin() as tx:
+        change(tx, "UPDATE work.alerts SET created_at = clock_timestamp() WHERE id = :id", id=number)
+    assert watch("easeml_test_set_watch")[1] == (study, number)
+
+
+def test_what_was_cleared_before_the_first_report_is_no_news_and_what_is_cleared_after_it_is(connected, make_study):
+    make_study("cancer")
+
+    def sensor(*reported):
+        return sensors.NewTestSetSensor(task_id="s", reported=json.dumps(reported))
+
+    old = alarm(connected, "cancer", SealedSetPurpose.GATE)
+    clear_alert(connected.worker, study="cancer", alert_id=old)
+    first = sensor()
+    assert found(first) is None
+    new = alarm(connected, "cancer", SealedSetPurpose.METER)
+    alert = poke(first)
+    assert (alert["alert_id"], found(sensor(alert))) == (new, None)
+    clear_alert(connected.worker, study="cancer", alert_id=new)
+    assert found(sensor(stored(connected, old))) == new
+    with pytest.raises(AirflowFailException, match="reported must be alerts as this sensor returns them"):
+        poke(sensor({"alert_id": old}))
+    with pytest.raises(AirflowFailException, match="left out where wait_for is clear or any"):
+        poke(sensors.OverfittingMeterSensor(task_id="m", wait_for="clear", reported=[]))
 
 
 @pytest.mark.parametrize(
