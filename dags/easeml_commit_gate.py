@@ -9,7 +9,7 @@ is read before anything is asked, so that a typing mistake costs nothing.
 Afterwards: a pass is in production, and DAGs that are scheduled on `production_model(study)` run. A failure is a red
 task `gate`, and production stays as it is. A verdict may wait for labels: then `gate` waits, and nothing is lost.
 
-Needs: the connection `easeml_default`, the referee's process, and a triggerer.
+Needs: the connection of `[easeml] conn_id`, the referee's process, and a triggerer.
 
 More: docs/gate.md, docs/submissions.md, docs/operators.md.
 """
@@ -38,7 +38,7 @@ with DAG(
     catchup=False,
     max_active_runs=64,  # one that waits for labels must not keep the others from the gate
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

@@ -10,7 +10,7 @@ done.
 Afterwards: the studies stand on their new data version; what passed is in production, what failed is a red task
 `gate`.
 
-Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, the referee's process, and
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, the referee's process, and
 studies with fed rows (`easeml feed`, `FeedOperator`, or the service of the page).
 
 More: docs/feed-refine-infer.md, docs/operators.md.
@@ -43,7 +43,7 @@ with DAG(
     max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     dagrun_timeout=timedelta(hours=12),
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

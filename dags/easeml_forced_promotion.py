@@ -7,7 +7,7 @@ Afterwards: with an approval and a reason the model is in production at once; wh
 the promotion permanently, and every role can read them. A rejection, an answer of another role, or three days
 without an answer promote nothing and change nothing. `easeml model rollback` takes it back.
 
-Needs: the connection `easeml_default`, referees who are named in `[easeml] referees` of every component's
+Needs: the connection of `[easeml] conn_id`, referees who are named in `[easeml] referees` of every component's
 configuration, and a referee's process that was started with `--allow-forced`: without that it refuses.
 
 More: docs/operators.md (Promotion without the gate), docs/security.md.
@@ -38,7 +38,7 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

@@ -11,7 +11,7 @@ that one for up to some hundreds of studies, this one for more; switch on one of
 Afterwards: what passed is in production. A chunk with a rejected or refused study is a red task `release`; its log and
 its XCom `released` have a line for each study, and the page of each study has its verdict.
 
-Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, as many workers, the referee's
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, as many workers, the referee's
 process, and the studies registered once (`easeml_register_study`).
 
 More: docs/operators.md (A night for thousands of studies), docs/gate.md.
@@ -61,7 +61,7 @@ with DAG(
     max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     dagrun_timeout=timedelta(hours=18),
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

@@ -13,7 +13,7 @@ next night goes on from what was learnt.
 
 With more than some hundreds of studies take `easeml_night_at_scale`: Airflow maps over 1,024 studies at most.
 
-Needs: the connection `easeml_default`, the pool `easeml_devices`, the referee's process, and the studies registered
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices`, the referee's process, and the studies registered
 once (`easeml_register_study`).
 
 More: docs/operators.md (Rounds or stream), docs/selection.md, docs/gate.md.
@@ -54,7 +54,7 @@ with DAG(
     max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     dagrun_timeout=timedelta(hours=12),
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

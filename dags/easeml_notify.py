@@ -10,7 +10,7 @@ Afterwards: the task's result and log list the events that were sent. A server t
 the next run sends the rest. An event may be sent twice, with the same number. Delete the Variable
 `easeml_told_easeml_notify.mail` (or `.webhook`) to start again from the present: earlier events are not sent then.
 
-Needs: the connection `easeml_default`; for mails `smtp_default`.
+Needs: the connection of `[easeml] conn_id`; for mails `smtp_default`.
 
 More: docs/operations.md (Notifications).
 """
@@ -39,7 +39,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(minutes=30),

@@ -1,18 +1,19 @@
 """Watch the overfitting meters of all studies; an alert fails this DAG's run.
 
-The sensor waits in the triggerer, where it needs no worker, for the next alert after the last one that a run of this
-DAG has reported; no alert between two runs is lost. The alert's message says what to do.
+The sensor waits in the triggerer, where it needs no worker, for the next alert that no run of this DAG has reported; no
+alert between two runs is lost. The alert's message says what to do.
 
-When: leave it switched on. By hand: name one study to watch, and choose whether it is paused. This DAG does not see
-alerts of teams that share a meter set, since no team may learn the signals of another one: each team needs a separate
-sensor with `study` and `team`. `easeml_test_set_watch` watches sets that are used up.
+When: leave it switched on. By hand: choose whether a study is paused. A run watches all studies, since Airflow allows
+one at a time: to watch one alone, give the sensor of a copy its name. This DAG does not see alerts of teams that share
+a meter set, since no team may learn the signals of another one: each team needs a separate sensor with `study` and
+`team`. `easeml_test_set_watch` watches sets that are used up.
 
 Afterwards: when the alert says that the study's overfitting budget is exceeded, its search is paused: it gets no new
 trial until its developer has handled the alert and called `easeml study resume`. Drift pauses nothing: where a second
 validation sample shows that validation and test data differ, the alert says which validation data to get. A day
 without an alert ends the run as skipped, and the next run continues to watch.
 
-Needs: the connection `easeml_default`.
+Needs: the connection of `[easeml] conn_id`.
 
 More: docs/meter.md, docs/operators.md (Overfitting), docs/operations.md (Notifications).
 """
@@ -41,7 +42,11 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"easeml_conn_id": "easeml_default", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+    },
     params=FORM,
     doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],

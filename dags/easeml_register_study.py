@@ -8,7 +8,7 @@ When: once for each study. Only the first three fields are needed; every other h
 Afterwards: `easeml_nightly_retraining` and `easeml_stream` train it, and the forms offer its name. What was
 registered stays; weight, budget, deadline and priority are changed with `easeml study set`.
 
-Needs: the connection `easeml_default` and the referee's process, which must be able to read the data.
+Needs: the connection of `[easeml] conn_id` and the referee's process, which must be able to read the data.
 
 More: docs/studies.md, docs/data.md, docs/gate.md.
 """
@@ -27,7 +27,7 @@ with DAG(
     schedule=None,
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=1),

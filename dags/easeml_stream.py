@@ -10,7 +10,7 @@ When: by hand, for a day of training. Each task holds its slot of the pool until
 Afterwards: it ends when nothing is left to train, or at a limit of the form. What comes out is gated and promoted by
 `easeml_nightly_retraining`, or by hand with `easeml_commit_gate`.
 
-Needs: the connection `easeml_default`, the pool `easeml_devices` with a slot per device, as many workers, and the
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, as many workers, and the
 studies registered once (`easeml_register_study`).
 
 More: docs/operators.md (Rounds or stream), docs/selection.md.
@@ -48,7 +48,7 @@ with DAG(
     max_active_runs=1,
     max_active_tasks=1000,  # the pool is the limit; at the default of 16, the 17th device would have nothing to do
     default_args={
-        "easeml_conn_id": "easeml_default",
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
         "retries": 2,
         "retry_delay": timedelta(seconds=30),
         "execution_timeout": timedelta(hours=25),  # longer than the longest time limit and one trial

@@ -2,14 +2,15 @@
 
 A test set is used up when its steps or passes run out, or when what is left of it can no longer reach the tolerance.
 The alert says how many labels the next one needs. The sensor waits in the triggerer, where it costs no worker, for
-the next alert after the last one that a run of this DAG has reported; none is lost between two runs.
+the next alert that no run of this DAG has reported; none is lost between two runs.
 
-When: leave it switched on. By hand: name a study to watch that one alone, and whom to tell.
+When: leave it switched on. By hand: say whom to tell. A run watches all studies, since Airflow allows one at a time: to
+watch one alone, give the sensor of a copy its name.
 
 Afterwards: the run is red, and its message says which set has served and what to seal next. A day without an alert
 ends the run quietly, and the next one goes on watching. To tell other events, and by chat, see `easeml_notify`.
 
-Needs: the connection `easeml_default`; for the mail, the connection `smtp_default` and an address in `mail`.
+Needs: the connection of `[easeml] conn_id`; for the mail, the connection `smtp_default` and an address in `mail`.
 
 More: docs/test-sets.md, docs/operators.md (A new test set), docs/operations.md (Notifications).
 """
@@ -33,7 +34,11 @@ with DAG(
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
     max_active_runs=1,
-    default_args={"easeml_conn_id": "easeml_default", "retries": 2, "retry_delay": timedelta(seconds=30)},
+    default_args={
+        "easeml_conn_id": None,  # that of [easeml] conn_id; a team names the connection with its login
+        "retries": 2,
+        "retry_delay": timedelta(seconds=30),
+    },
     params=FORM,
     doc_md=params.explained(__doc__, FORM),
     tags=["easeml"],

@@ -148,7 +148,7 @@ class StackWorld(Served):
             text = text.replace("schedule=[submissions()]", "schedule=None")
             for suffix, connection in (("", "easeml_default"), (OF_LOGIN, "easeml_of_login")):
                 own = text.replace(f'dag_id="{dag_id}"', f'dag_id="{dag_id}{suffix}"')
-                own = own.replace('"easeml_default"', f'"{connection}"')
+                own = own.replace('"easeml_conn_id": None', f'"easeml_conn_id": "{connection}"')
                 (self.places.dags / f"{dag_id}{suffix}.py").write_text(own, encoding="utf-8")
 
     def _make_login(self) -> None:

@@ -13,6 +13,7 @@ from airflow.sdk.execution_time import macros
 from airflow.timetables.trigger import CronTriggerTimetable
 
 from easeml_airflow import assets, decorators, notifications, operators, sensors
+from easeml_airflow.hooks.easeml import EasemlHook
 
 NAMES = [
     "easeml_commit_gate",
@@ -89,6 +90,14 @@ def test_each_uses_public_names_only_and_is_short(root, name):
     tree = ast.parse(text)
     assert {node.module for node in tree.body if isinstance(node, ast.ImportFrom)} <= ALLOWED_IMPORTS
     assert {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names} <= ALLOWED_IMPORTS
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_uses_the_connection_that_the_installation_names(dag_bag, name, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__EASEML__CONN_ID", "other")
+    kept = [getattr(task, "partial_kwargs", vars(task)) for task in dag_bag.dags[name].tasks]
+    used = [EasemlHook(a["easeml_conn_id"]).easeml_conn_id for a in kept if "easeml_conn_id" in a]
+    assert set(used) == {"other"}
 
 
 def test_the_night_goes_in_rounds_and_then_releases_each_study_by_itself(dag_bag):
@@ -184,6 +193,7 @@ def test_the_watch_waits_in_the_triggerer(dag_bag, name):
     assert edges(dag) == {("watch", "raise_alert")} | pausing
     assert dag.task_dict["watch"].deferrable
     assert dag.max_active_runs == 1
+    assert "study" not in dag.params  # while a run waits for one study, for a day at most, none watches the others
 
 
 def test_news_are_told_by_two_tasks_that_do_not_wait_for_each_other(dag_bag):

@@ -34,7 +34,7 @@ GOOD = {
         "mail": "ada@lab.org, eve@lab.org",
         "webhook": "easeml_webhook",
     },
-    "easeml_overfitting_watch": {"study": "digits", "pause": False},
+    "easeml_overfitting_watch": {"pause": False},
     "easeml_register_study": {
         "tenant": "lab",
         "study": "digits",
@@ -58,7 +58,7 @@ GOOD = {
         "direct": {"share": 0.1},
     },
     "easeml_stream": {"devices": ["cpu"], "time_limit_minutes": 60, "max_trials": 3, "policy": None},
-    "easeml_test_set_watch": {"study": "digits", "mail": "ada@lab.org"},
+    "easeml_test_set_watch": {"mail": "ada@lab.org"},
 }
 
 BAD = [

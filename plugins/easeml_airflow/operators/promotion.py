@@ -316,7 +316,7 @@ class ForcePromotionOperator(_MovesProduction, ApprovalOperator):
     def _asked(self) -> JsonObject:
         """What an answer is to: only this may be promoted."""
         named = {"study": str(self.study), "model_id": whole(self.model_id, "model_id")}
-        return named | {"easeml_conn_id": self.easeml_conn_id}
+        return named | {"easeml_conn_id": self.hook.easeml_conn_id}
 
     def _question(self, context: Context) -> tuple[str, str]:
         from easeml_core.services.models.promotion import model_list

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from snippets import BLOCKS, Block, calls
 from easeml_core.cli.app import cli
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.sources.load import load_source
+from easeml_core.services.operations.example_dags import example_dags
 from easeml_core.services.referee.process import Referee
 from easeml_core.store.tables import studies
 
@@ -154,6 +157,22 @@ def test_the_connection_of_the_page_is_one_that_airflow_reads() -> None:
     assert name.removeprefix("AIRFLOW_CONN_").lower() == next(o.default for o in OPTIONS if o.name == "conn_id")
     assert (read.conn_type, read.login, read.port) == ("easeml", "easeml_worker", 5432)
     assert set(read.extra_dejson) == {"artifacts"}
+
+
+def test_a_teams_copy_of_the_dags_has_ids_and_a_connection_of_the_team(tmp_path: Path) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    folder = str(tmp_path / "garden")
+    for line in block("install.md", "easeml dags copy /opt/airflow/garden").text.splitlines():
+        command = line.replace("easeml ", f"{sys.executable} -m easeml_core.cli ", 1) if "dags copy" in line else line
+        subprocess.run(command.replace("/opt/airflow/garden", folder), shell=True, check=True)  # noqa: S602 - of the page
+    dags = DagBag(dag_folder=folder).dags
+    assert {name.partition("_")[0] for name in dags} == {"garden"}
+    assert len(dags) == len(example_dags())
+    kept = [getattr(task, "partial_kwargs", vars(task)) for dag in dags.values() for task in dag.tasks]
+    assert {a["easeml_conn_id"] for a in kept if "easeml_conn_id" in a} == {"easeml_garden"}
+    (asset,) = dags["garden_commit_gate"].schedule
+    assert "easeml_garden" in asset.uri
 
 
 def test_the_bundles_of_the_page_are_classes_that_airflow_can_make() -> None:

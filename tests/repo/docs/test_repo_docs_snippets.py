@@ -67,6 +67,7 @@ OF_THE_SYSTEM = {
     "tar": "run by the test of docs/operations.md",
     "cat": "run in the cells of scripts/matrix.py",
     "buildah": "builds an image, whose base comes from a registry",
+    "sed": "run by tests/repo/docs/test_repo_docs_runs.py",
     "pg_dump": "run by the test of docs/operations.md",
     "groupadd": "changes accounts: tests/store/artifacts/test_store_tenant_folders.py uses numbers",
     "useradd": "the same",
