@@ -1,11 +1,13 @@
 """Take in what was fed: retrain the studies that new pairs have touched, and release what passes.
 
-The studies are found to which pairs were fed, or in which rows were switched off or on. The referee makes a new data
-version of each. Then every device trains one candidate of these studies after the other until all have run; no other
-study gets a trial. What is better than the model in production is judged by the gate and promoted on a pass.
+The studies are found to which pairs were fed, or in which rows were switched off or on, and which are not yet trained
+and released on them. The referee makes a new data version of each. Then every device trains one candidate of these
+studies after the other until all have run, for eight hours at most; no other study gets a trial. What is better than
+the model in production is judged by the gate and promoted on a pass.
 
 When: each night at half past midnight (UTC), or by hand right after a large feed. Where nothing was fed, nothing is
-done.
+done. A study that a run did not bring to its end, since the referee was away, the time was up or a task failed, is
+taken up by the next run, or by the same one where it is cleared.
 
 Afterwards: the studies stand on their new data version; what passed is in production, what failed is a red task
 `gate`.
@@ -34,6 +36,11 @@ from easeml_airflow.operators import (
 )
 
 FORM = {"devices": params.devices()}
+
+# Seconds left of the run's time for training: a further try of a device gets no further time. The release has the rest
+# of the run's twelve hours, less the last trial.
+LEFT = """{{ [0, 8 * 3600
+    - (macros.datetime.now(dag_run.start_date.tzinfo) - dag_run.start_date).total_seconds()] | max }}"""
 
 with DAG(
     dag_id="easeml_feed_retraining",
@@ -67,7 +74,8 @@ with DAG(
         task_id="train",
         pool="easeml_devices",
         studies=fed.output,
-        execution_timeout=timedelta(hours=10),
+        until=LEFT,
+        execution_timeout=timedelta(hours=10),  # longer than the time for training and one trial
         map_index_template="{{ task.device }}",
     ).expand(device=devices(fed.output, live.output))
     best = BestModelsOperator(task_id="best_models", studies=fed.output)

@@ -228,12 +228,25 @@ def test_the_stream_is_one_task_a_device_in_their_pool(dag_bag, name, task, more
     assert run.execution_timeout > longest
 
 
-@pytest.mark.parametrize(("hours_ago", "left"), [(0, 3600), (0.75, 900), (2, 0)])
-def test_a_further_try_of_a_device_has_the_rest_of_the_night_s_time(dag_bag, hours_ago, left):
-    template = dag_bag.dags["easeml_night_at_scale"].task_dict["train"].partial_kwargs["until"]
+@pytest.mark.parametrize(
+    ("name", "hours_ago", "left"),
+    [
+        *[("easeml_night_at_scale", hours_ago, left) for hours_ago, left in ((0, 3600), (0.75, 900), (2, 0))],
+        *[("easeml_feed_retraining", hours_ago, left) for hours_ago, left in ((0, 28800), (7.75, 900), (9, 0))],
+    ],
+)
+def test_a_further_try_of_a_device_has_the_rest_of_the_night_s_time(dag_bag, name, hours_ago, left):
+    template = dag_bag.dags[name].task_dict["train"].partial_kwargs["until"]
     begun = datetime.now(UTC) - timedelta(hours=hours_ago)
     names = {"params": {"time_limit_minutes": 60}, "dag_run": SimpleNamespace(start_date=begun), "macros": macros}
     assert float(jinja2.Template(template).render(names)) == pytest.approx(left, abs=30)
+
+
+@pytest.mark.parametrize(("name", "longest"), [("easeml_night_at_scale", 10), ("easeml_feed_retraining", 8)])
+def test_a_night_leaves_time_for_a_last_trial_and_for_the_release(dag_bag, name, longest):
+    dag = dag_bag.dags[name]
+    train = dag.task_dict["train"].execution_timeout
+    assert timedelta(hours=longest) < train < dag.dagrun_timeout
 
 
 @pytest.mark.parametrize(

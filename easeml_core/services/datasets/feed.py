@@ -22,7 +22,7 @@ from easeml_core.files import scratch_folder
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.datasets.validation_rows import brought_files
 from easeml_core.services.studies.columns import row_form
-from easeml_core.store.tables import datasets, requests, studies
+from easeml_core.store.tables import datasets, models, requests, reservations, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -202,7 +202,11 @@ def require_refresh(store: Store, *, study: str, request_id: int) -> None:
 
 
 def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
-    """Return the names of the active studies with pairs or switches that no refresh has taken yet.
+    """Return the names of the active studies whose feeds and switches are not yet released.
+
+    A study is one of them while no refresh has taken a feed or a switch, while it can get a trial on the training part
+    that a refresh has made, and while the best model of that waits for a verdict. That is a state, and holds whatever
+    became of the run that has asked for it before.
 
     Args:
         store: Role ``easeml_worker``.
@@ -212,8 +216,11 @@ def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
         ConfigError: ``most`` is not positive.
     """
     require(most >= 1, "most", most, ">= 1")
-    with store.begin() as tx:
-        return datasets.studies_that_wait(tx, most=most)
+    with store.begin(writes=False) as tx:
+        found = datasets.fed_studies(tx)
+        newest = [study.name for study in found if study.is_newest]
+        left = set(reservations.studies_to_train(tx, newest)) | {b.study for b in models.best_to_judge(tx, newest)}
+    return [study.name for study in found if not study.is_newest or study.name in left][:most]
 
 
 def active_study(tx: Connection, study: str) -> tuple[Study, DataVersion]:

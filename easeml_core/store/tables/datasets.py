@@ -264,21 +264,34 @@ def hidden_in_study(tx: Connection, study_id: int, hashes: Sequence[bytes]) -> s
     return {bytes(r.hash) for r in found}
 
 
-def studies_that_wait(tx: Connection, *, most: int) -> list[str]:
-    """Return the names of studies with pairs or switches that no refresh has taken: ``most``, oldest wait first.
+class FedStudy(NamedTuple):
+    """An active study that was fed or refined; ``is_newest``: its newest training part has all of it."""
+
+    name: str
+    is_newest: bool
+
+
+# The newest version may be one that shares its training part with an earlier one: a new validation part.
+_FED = """
+SELECT s.name, NOT bool_or(w.waits) AS is_newest FROM work.studies s JOIN (
+  SELECT study_id, fed_at AS since, true AS waits FROM work.feeds WHERE state = 'waiting'
+  UNION ALL SELECT study_id, switched_at, true FROM work.switches WHERE refreshed_by IS NULL
+  UNION ALL SELECT n.study_id, n.created_at, false FROM (
+    SELECT DISTINCT ON (study_id) study_id, created_at, coalesce(same_training_as, id) AS training
+    FROM work.data_versions ORDER BY study_id, version DESC) n
+  WHERE EXISTS (SELECT FROM work.refreshes r WHERE r.data_version_id = n.training)) w ON w.study_id = s.id
+WHERE s.state = 'ACTIVE' GROUP BY s.id
+ORDER BY greatest(min(w.since), (
+  SELECT max(q.requested_at) FROM work.requests q WHERE q.study_id = s.id AND q.kind = 'refresh')), s.name
+"""
+
+
+def fed_studies(tx: Connection) -> list[FedStudy]:
+    """Return the active studies with pairs or switches, taken by their newest training part or not: oldest wait first.
 
     A study waits since the last refresh that was asked for: one that cannot be refreshed comes behind the others.
     """
-    found = rows(
-        tx,
-        "SELECT s.name FROM work.studies s JOIN (SELECT study_id, fed_at AS since FROM work.feeds "
-        "WHERE state = 'waiting' UNION ALL SELECT study_id, switched_at FROM work.switches "
-        "WHERE refreshed_by IS NULL) w ON w.study_id = s.id WHERE s.state = 'ACTIVE' "
-        "GROUP BY s.id ORDER BY greatest(min(w.since), (SELECT max(q.requested_at) FROM work.requests q "
-        "WHERE q.study_id = s.id AND q.kind = 'refresh')), s.name LIMIT :most",
-        most=most,
-    )
-    return [r.name for r in found]
+    return [FedStudy(**r._mapping) for r in rows(tx, _FED)]
 
 
 _VERSIONS = """

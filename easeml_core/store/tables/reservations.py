@@ -127,6 +127,18 @@ WHERE ({_UNTRIED}) OR EXISTS (
 ORDER BY chosen.name, c.id
 """
 
+# What ends a search ends it here, too; of a budget only that nothing at all is left.
+_TO_TRAIN = f"""
+WITH {_CHOSEN}
+SELECT s.id, s.name FROM chosen JOIN work.studies s ON s.id = chosen.id JOIN newest ON newest.study_id = s.id
+WHERE coalesce(s.deadline > now(), true) AND NOT EXISTS (
+  SELECT FROM work.trials t JOIN work.observations o ON o.trial_id = t.id
+  WHERE t.data_version_id = newest.id AND o.quality >= s.target_quality)
+AND EXISTS (SELECT FROM work.candidates c WHERE c.study_id = s.id AND (({_UNTRIED}) OR EXISTS (
+  SELECT FROM work.trials t WHERE t.candidate_id = c.id AND t.data_version_id = newest.id AND t.finished_at IS NULL)))
+ORDER BY s.name
+"""
+
 _EVER = f"""
 WITH {_CHOSEN}
 SELECT count(*) FROM chosen JOIN work.candidates c ON c.study_id = chosen.id
@@ -213,6 +225,12 @@ def left_candidates(tx: Connection, studies: Sequence[str] | None, *, device: st
     """Return the candidates without a result on the present data, whatever they need; arguments as of ``outlook``."""
     found = rows(tx, _LEFT, names=None if studies is None else list(studies), device=device)
     return [LeftCandidate(**r._mapping) for r in found]
+
+
+def studies_to_train(tx: Connection, studies: Sequence[str]) -> list[str]:
+    """Return which of these active studies have a candidate without a result on the present data, and may try it."""
+    found = rows(tx, _TO_TRAIN, names=list(studies))
+    return [str(r.name) for r in found if seconds_left(tx, r.id) != 0]
 
 
 def has_candidates_for(

@@ -141,9 +141,12 @@ class RefineOperator(RefereeOperator):
 
 
 class FedStudiesOperator(EasemlOperator):
-    """Gives the names of the active studies with pairs or switches that no refresh has taken yet.
+    """Gives the names of the active studies whose pairs and switches are not yet released.
 
-    Made to map ``RefineOperator`` over, and to retrain these studies alone. An empty list skips what is mapped over it.
+    Those with pairs or switches that no refresh has taken, with candidates to be trained on what a refresh has made, or
+    with a best model on it that waits for a verdict. Made to map ``RefineOperator`` over, and to retrain these studies
+    alone: a study that a run could not bring to its end is in the list of the next one, and in that of the same run
+    where it is cleared. An empty list skips what is mapped over it.
     Where more studies wait than one run takes, those come first that have waited longest; the next run has the others.
 
     Args:
@@ -164,5 +167,5 @@ class FedStudiesOperator(EasemlOperator):
 
         with airflow_outcome():
             found = studies_that_wait(self.hook.get_store(), most=whole(self.most, "most"))
-        self.log.info("new pairs or switches wait for: %s", ", ".join(found) or "no study")
+        self.log.info("new pairs or switches are not yet released of: %s", ", ".join(found) or "no study")
         return found

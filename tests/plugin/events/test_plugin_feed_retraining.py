@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
-from easeml_core.services.datasets.feed import feed, list_feeds
+from easeml_core.services.datasets.feed import feed, file_refresh, list_feeds
+from easeml_core.services.referee.requests import wait_for_answer
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 
@@ -55,3 +56,13 @@ def test_new_pairs_retrain_their_study_and_no_other(make_study, connected, artif
     for task in ("refresh", "train", "release.gate"):
         assert states(quiet, task) in (["skipped"], []), task
     assert trials_of(store, "left") == []
+
+    # The referee was away at night, and has answered the request of a task that had given up.
+    feed(store, artifacts, study="fed", pairs=[{"inputs": [1.0] * 30, "label": "benign"}], fed_by="ann", request_key="g")
+    late = file_refresh(store, study="fed", request_key="a night before")
+    assert wait_for_answer(store, late.request_id, timeout=60).version == 3
+    next_night = run()
+    assert states(next_night, "refresh") == ["success"]
+    assert trials_of(store, "fed")[2:] == [(3, "SUCCEEDED")]
+    assert len(states(next_night, "release.gate")) == 1
+    assert states(run(), "train") in (["skipped"], [])

@@ -59,7 +59,6 @@ def test_a_row_is_switched_off_and_on_again(lab: Any) -> None:
     ]
     assert renew(lab).train_rows == 172
     assert (lab.open_parts().train_inputs == before.train_inputs[2:]).all()
-    assert studies_that_wait(lab.worker) == []
     found = listed(lab, off=True)
     assert (found.version, found.on, found.off) == (2, 172, 2)
     assert {(p.state, p.reason, p.origin) for p in found.pairs} == {("off", "looks wrong", "registered")}

@@ -47,7 +47,6 @@ def test_new_pairs_are_in_the_next_training_part_and_nothing_else_changes(lab: A
     assert lab.one("SELECT count(*) FROM work.models WHERE data_version_id <> 1 AND study_id = 1") == 1  # a baseline
     (entry,) = list_feeds(lab.worker, study="full")
     assert (entry.state, entry.rows, entry.fed_by, entry.origin) == ("taken", 40, "ann", "pairs")
-    assert studies_that_wait(lab.worker) == []
 
 
 def test_a_run_takes_the_studies_that_have_waited_longest(lab: Any) -> None:
