@@ -12,8 +12,8 @@ taken up by the next run, or by the same one where it is cleared.
 Afterwards: the studies stand on their new data version; what passed is in production, what failed is a red task
 `gate`.
 
-Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, the referee's process, and
-studies with fed rows (`easeml feed`, `FeedOperator`, or the service of the page).
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, the referee's process,
+and studies with fed rows (`easeml feed`, `FeedOperator`, or the service of the page).
 
 More: docs/feed-refine-infer.md, docs/operators.md.
 """

@@ -11,8 +11,8 @@ that one for up to some hundreds of studies, this one for more; switch on one of
 Afterwards: what passed is in production. A chunk with a rejected or refused study is a red task `release`; its log and
 its XCom `released` have a line for each study, and the page of each study has its verdict.
 
-Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, as many workers, the referee's
-process, and the studies registered once (`easeml_register_study`).
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices` with a slot per device, as many workers, the
+referee's process, and the studies registered once (`easeml_register_study`).
 
 More: docs/operators.md (A night for thousands of studies), docs/gate.md.
 """

@@ -13,8 +13,8 @@ next night goes on from what was learnt.
 
 With more than some hundreds of studies take `easeml_night_at_scale`: Airflow maps over 1,024 studies at most.
 
-Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices`, the referee's process, and the studies registered
-once (`easeml_register_study`).
+Needs: the connection of `[easeml] conn_id`, the pool `easeml_devices`, the referee's process, and the studies
+registered once (`easeml_register_study`).
 
 More: docs/operators.md (Rounds or stream), docs/selection.md, docs/gate.md.
 """

@@ -37,7 +37,7 @@ from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import clean
-from easeml_core.store.tables import models, studies
+from easeml_core.store.tables import models, requests, studies
 from easeml_core.store.tables import models as submissions
 from easeml_core.store.tables import models as waiting
 

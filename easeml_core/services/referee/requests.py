@@ -245,9 +245,8 @@ def _file(
         else:  # "the best model" may be another one by now; the answer may not
             model = earlier.model_id if model_id is None else model_id
             if model != earlier.model_id:
-                message = (
-                    f"request key {request_key!r} was used for model {earlier.model_id}, not {model}; {requests.NEW_KEY}"
-                )
+                used = f"request key {request_key!r} was used for model {earlier.model_id}, not {model}"
+                message = f"{used}; {requests.NEW_KEY}"
                 raise InvalidInputError(message)
         request_id = requests.file_request(
             tx, kind=kind, study_id=found.id, model_id=model, arguments=arguments, request_key=request_key

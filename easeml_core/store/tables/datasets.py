@@ -15,6 +15,7 @@ from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError
 from easeml_core.store.logins import own_key
 from easeml_core.store.rows import change, record, records, rows, scalar
+from easeml_core.store.tables.requests import NEW_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +82,7 @@ def add_feed(
         same = "SELECT id FROM work.feeds WHERE request_key = :key AND study_id = :study_id AND artifact = :artifact"
         found = scalar(tx, same, **given)
     if found is None:
-        message = f"request key {request_key!r} has fed other pairs; use a new key"
+        message = f"request key {request_key!r} has fed other pairs; {NEW_KEY}"
         raise InvalidInputError(message)
     return int(found)
 
@@ -153,7 +154,7 @@ def add_switches(
         **given,
     )
     if other:
-        message = f"request key {request_key!r} has switched these rows otherwise; use a new key"
+        message = f"request key {request_key!r} has switched these rows otherwise; {NEW_KEY}"
         raise InvalidInputError(message)
     return added
 

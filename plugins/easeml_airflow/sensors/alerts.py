@@ -39,7 +39,8 @@ class AlertSensor(EasemlSensor):
 
         if self._begins is not None:
             return self._begins
-        store, about = EasemlHook(self.easeml_conn_id).get_store(), {"study": study or None, "team": team}
+        store = EasemlHook(self.easeml_conn_id).get_store()
+        about: dict[str, Any] = {"study": study or None, "team": team}
         reported = optional_plain(self.reported, "reported")
         if reported is None:
             self._begins = newest_alert(store, **about)

@@ -26,8 +26,8 @@ class NewTestSetSensor(AlertSensor):
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
         purpose: Whose set: ``gate``, ``meter`` (a shared set counts for both), ``joint`` or ``direct``, the second
             validation sample; None means any.
-        reported: Alerts that this sensor has returned, such as the results of the DAG's earlier runs: every other one that
-            is open counts, and every later one. Without ``after_id``.
+        reported: Alerts that this sensor has returned, such as the results of the DAG's earlier runs: every other one
+            that is open counts, and every later one. Without ``after_id``.
         kwargs: As of ``EasemlSensor``.
     """
 

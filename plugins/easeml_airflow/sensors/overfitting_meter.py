@@ -33,13 +33,21 @@ class OverfittingMeterSensor(AlertSensor):
             certainly differ; for studies with a second validation sample), or ``both``.
         after_id: Number of the last alert that was dealt with; 0 means that every open one counts.
         team: Whose alerts count, too, where several teams share a meter set; None means none of theirs.
-        reported: Alerts that this sensor has returned, such as the results of the DAG's earlier runs: every other one that
-            is open counts, and every later one. For ``alert``, without ``after_id``.
+        reported: Alerts that this sensor has returned, such as the results of the DAG's earlier runs: every other one
+            that is open counts, and every later one. For ``alert``, without ``after_id``.
         kwargs: As of ``EasemlSensor``.
     """
 
     page_of_study = SUBMISSIONS
-    template_fields: Sequence[str] = ("study", "wait_for", "kind", "after_id", "team", "reported", *AlertSensor.template_fields)
+    template_fields: Sequence[str] = (
+        "study",
+        "wait_for",
+        "kind",
+        "after_id",
+        "team",
+        "reported",
+        *AlertSensor.template_fields,
+    )
 
     def __init__(
         self,

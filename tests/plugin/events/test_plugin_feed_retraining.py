@@ -58,7 +58,8 @@ def test_new_pairs_retrain_their_study_and_no_other(make_study, connected, artif
     assert trials_of(store, "left") == []
 
     # The referee was away at night, and has answered the request of a task that had given up.
-    feed(store, artifacts, study="fed", pairs=[{"inputs": [1.0] * 30, "label": "benign"}], fed_by="ann", request_key="g")
+    another = [{"inputs": [1.0] * 30, "label": "benign"}]
+    feed(store, artifacts, study="fed", pairs=another, fed_by="ann", request_key="g")
     late = file_refresh(store, study="fed", request_key="a night before")
     assert wait_for_answer(store, late.request_id, timeout=60).version == 3
     next_night = run()

@@ -165,7 +165,7 @@ def test_a_teams_copy_of_the_dags_has_ids_and_a_connection_of_the_team(tmp_path:
     folder = str(tmp_path / "garden")
     for line in block("install.md", "easeml dags copy /opt/airflow/garden").text.splitlines():
         command = line.replace("easeml ", f"{sys.executable} -m easeml_core.cli ", 1) if "dags copy" in line else line
-        subprocess.run(command.replace("/opt/airflow/garden", folder), shell=True, check=True)  # noqa: S602 - of the page
+        subprocess.run(command.replace("/opt/airflow/garden", folder), shell=True, check=True)
     dags = DagBag(dag_folder=folder).dags
     assert {name.partition("_")[0] for name in dags} == {"garden"}
     assert len(dags) == len(example_dags())

@@ -102,7 +102,7 @@ from easeml_airflow.decorators import *
 from easeml_airflow.notifications import *
 from easeml_airflow.operators import *
 from easeml_airflow.sensors import *
-LAST, study, model_id = 7, "digits", 7
+study, model_id = "digits", 7
 
 @task
 def train_and_save():
