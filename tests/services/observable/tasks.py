@@ -46,6 +46,7 @@ MORE: dict[str, Any] = {
     "team": 1,
     "purpose": "gate",
     "after_id": 1,
+    "reported": [],
     "kind": "overfitting",
     "wait_for": "alert",
     "device": "cpu",
