@@ -2,7 +2,7 @@
 
 What an error may repeat of the file, and how it is worded, is the caller's decision: each function takes a ``Refusal``.
 
-A spreadsheet runs a cell that begins like a formula, whoever has written it. So a file for people is written by
+A spreadsheet runs a cell that begins like a formula, of whatever origin. So a file for people is written by
 ``GuardedWriter``, and where names come back in such a file, ``without_guard`` gives them as they are.
 """
 
