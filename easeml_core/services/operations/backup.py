@@ -215,7 +215,8 @@ def restore(
     """Check a backup and restore its database and its artifacts.
 
     The artifacts come first, and existing files stay: they are named by their content. The database follows in one
-    transaction, so an interrupted restore has changed nothing in it and can be repeated.
+    transaction, so an interrupted restore has changed nothing in it and can be repeated. It replaces the schemas
+    ``work`` and ``sealed`` as a whole, also those of a later revision than the backup's.
 
     Args:
         store: Role ``easeml_owner``, of a database that has the roles of the installation.
@@ -231,7 +232,8 @@ def restore(
     Raises:
         InvalidInputError: The backup is broken, or an archive names a file outside its folder.
         SchemaVersionError: The backup is of a newer version of this program.
-        StateError: The database has studies, and is not to be replaced; or no pg_restore suits.
+        StateError: The database has studies, and is not to be replaced; or objects of others depend on the schemas; or
+            no pg_restore or no psql suits.
         StoreError: The database refused it, and is as it was.
     """
     made, warnings = check_backup(folder, tell)
@@ -243,14 +245,22 @@ def restore(
             "be given again; restore into an empty database, or give --replace"
         )
         raise StateError(message)
+    foreign = dump.foreign_objects(store)
+    if foreign:
+        message = (
+            f"a restore replaces the schemas {' and '.join(dump.SCHEMAS)}, and would remove what others have made in "
+            f"them or on top of them: {', '.join(foreign)}; drop these first, and make them again afterwards"
+        )
+        raise StateError(message)
     server = max(made.server, dump.server_version(store))
-    dump.program("pg_restore", server=server)  # before anything is changed
+    for name in ("pg_restore", "psql"):  # before anything is changed
+        dump.program(name, server=server)
     names = {kept.name for kept in made.files}
     if artifacts is not None and ARTIFACTS in names:
         tell(f"restoring the artifacts to {artifacts.place}")
         _extract(folder / ARTIFACTS, artifacts.root)
     tell("restoring the database, in one transaction")
-    dump.restore(url, folder / DUMP, server=server)
+    dump.restore(url, folder / DUMP, server=server, replaces=replaces)
     store.close()  # connections that know the earlier tables
     if made.schema != schema.REVISION:
         warnings.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -11,14 +12,18 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from alembic import command
 
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, StoreError
 from easeml_core.services.operations import backup
-from easeml_core.store import schema
+from easeml_core.store import dump, schema
+from easeml_core.store.database import Store
+from easeml_core.store.rows import change
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,17 +113,17 @@ def test_a_restore_goes_through_no_link_and_opens_nothing_that_was_closed(
 
 def test_the_password_is_in_no_argument(own: Any, nowhere: Path, database: Any, monkeypatch: Any) -> None:
     seen: list[list[str]] = []
-    true = subprocess.run
 
-    def watched(command: Any, **options: Any) -> Any:
-        seen.append([str(word) for word in command])
-        return true(command, **options)
+    class Watched(subprocess.Popen[bytes]):
+        def __init__(self, command: Any, **options: Any) -> None:
+            seen.append([str(word) for word in command])
+            super().__init__(command, **options)
 
-    monkeypatch.setattr("easeml_core.store.dump.subprocess.run", watched)
+    monkeypatch.setattr("easeml_core.store.dump.subprocess.Popen", Watched)
     assert own("backup", "kept").status == 0
     assert own("restore", "kept", "--replace").status == 0
-    used = [words for words in seen if any("pg_" in word for word in words[:1]) and "--version" not in words]
-    assert [Path(words[0]).name for words in used] == ["pg_dump", "pg_restore"]
+    used = [words for words in seen if "--version" not in words]
+    assert [Path(words[0]).name for words in used] == ["pg_dump", "psql", "pg_restore"]
     assert database.server.secrets["easeml_owner"] not in " ".join(word for words in seen for word in words)
 
 
@@ -144,9 +149,9 @@ def test_an_interrupted_backup_leaves_no_half_file(own: Any, database: Any, nowh
     )
     (programs / "pg_dump").chmod(0o755)
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "easeml_core.cli", "db", "backup", "kept", "--artifacts", str(artifacts.root)]
+    started = [sys.executable, "-m", "easeml_core.cli", "db", "backup", "kept", "--artifacts", str(artifacts.root)]
     with subprocess.Popen(
-        [*command, "--database", database.url("easeml_owner")], env=environment, stderr=subprocess.PIPE, text=True
+        [*started, "--database", database.url("easeml_owner")], env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         deadline = time.monotonic() + 60
         while not list(nowhere.glob(".kept.partial-*/easeml.dump")) and time.monotonic() < deadline:
@@ -222,9 +227,99 @@ def test_a_database_with_studies_is_replaced_only_when_asked(
     assert run("db", "restore", "kept", "--check").status == 0  # needs no database
 
 
-def test_a_server_that_is_newer_than_every_program_is_named(own: Any, monkeypatch: Any) -> None:
-    from easeml_core.store import dump
+def as_superuser(database: Any, *statements: str) -> None:
+    with closing(database.server.connect(database=database.name)) as connection, connection.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
 
+
+def test_a_backup_of_an_earlier_schema_replaces_a_later_one_and_is_upgraded(
+    own: Any, kept: Path, ask: Any, database: Any
+) -> None:
+    """The later schema has tables and functions that depend on what the dump knows."""
+    earlier = "earlier"
+    database.server.create_database_from_template(earlier, "template0")
+    url = database.server.url("easeml_owner", earlier)
+    with closing(Store(url)) as store, store.begin(check_schema=False) as tx:
+        for name in dump.SCHEMAS:
+            change(tx, f"CREATE SCHEMA {name}")
+        config = schema.alembic_config()
+        config.attributes["connection"] = tx
+        command.upgrade(config, "0002")
+        change(tx, "INSERT INTO work.tenants (name) VALUES ('garden')")
+    dump.dump(url, kept / "easeml.dump", server=18)
+    database.server.drop_database(earlier)
+    manifest = json.loads((kept / "manifest.json").read_text())
+    content = (kept / "easeml.dump").read_bytes()
+    manifest["files"][0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (kept / "manifest.json").write_text(json.dumps(manifest | {"schema": "0002"}))
+
+    answer = own("restore", "kept", "--replace")
+    assert answer.status == 0, answer.err
+    assert "the backup has schema 0002: run `easeml db upgrade`" in answer.err
+    assert own("upgrade").status == 0
+    assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["garden"]
+
+
+@pytest.mark.parametrize("ends", ["exit 1", "kill -9 $$", "echo 'SELECT 1 / 0;'"])
+def test_a_restore_that_fails_on_its_way_leaves_the_database_as_it_was(
+    own: Any, kept: Path, ask: Any, monkeypatch: Any, ends: str
+) -> None:
+    program = kept.parent / "programs" / "pg_restore"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n[ \"$1\" = --version ] && echo 99 && exit\necho 'CREATE SCHEMA work;'\n{ends}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    answer = own("restore", "kept", "--replace")
+    assert (answer.status, answer.out) == (2, "")
+    assert " failed, and nothing is used of what it wrote: " in answer.err
+    assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["lab"]
+
+
+def test_what_others_made_is_named_and_never_removed(own: Any, kept: Path, database: Any) -> None:
+    as_superuser(
+        database,
+        "CREATE SCHEMA reports",
+        "CREATE TABLE reports.notes (study bigint REFERENCES work.studies, text text)",
+        "CREATE VIEW reports.daily AS SELECT id FROM work.trials",
+        "CREATE TABLE work.others (id int PRIMARY KEY)",
+        "CREATE EXTENSION btree_gist SCHEMA work",
+        "CREATE PUBLICATION feed FOR TABLE work.trials",
+    )
+    answer = own("restore", "kept", "--replace", "--artifacts", "back")
+    assert (answer.status, answer.out) == (2, "")
+    assert (
+        "extension btree_gist, publication relation work.trials in publication feed, "
+        "table constraint notes_study_fkey on reports.notes, table work.others, view reports.daily; drop these first"
+    ) in answer.err
+    assert not (kept.parent / "back").exists()
+    with pytest.raises(StoreError, match="objects of others would be lost: extension btree_gist, "):
+        dump.restore(database.url("easeml_owner"), kept / "easeml.dump", server=18, replaces=True)
+    as_superuser(
+        database,
+        "DROP PUBLICATION feed",
+        "DROP EXTENSION btree_gist",
+        "DROP TABLE work.others",
+        "DROP VIEW reports.daily",
+        "ALTER TABLE reports.notes DROP CONSTRAINT notes_study_fkey",
+        "INSERT INTO reports.notes VALUES (1, 'theirs')",
+    )
+    assert own("restore", "kept", "--replace").status == 0
+    with closing(database.server.connect(database=database.name)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT text FROM reports.notes")
+        assert cursor.fetchall() == [("theirs",)]
+
+
+def test_a_study_that_was_registered_meanwhile_is_not_replaced(
+    own: Any, kept: Path, ask: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(dump, "is_in_use", lambda _: False)  # as it was when the restore began
+    answer = own("restore", "kept")
+    assert (answer.status, "the database has studies by now" in answer.err) == (2, True)
+    assert [one["tenant"] for one in ask("tenant", "list", "--json").json] == ["lab"]
+
+
+def test_a_server_that_is_newer_than_every_program_is_named(own: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(dump, "server_version", lambda _: 99)
     answer = own("backup", "kept")
     assert answer.status == 2

@@ -19,7 +19,7 @@ from easeml_core.store.database import Store
 from easeml_core.store.server.programs import PROGRAMS, installed_site
 
 PAGE = Page("operations.md", without=("Faults that are injected", "Notifications", "A mirror in MLflow"))
-BACKUP, BY_HAND, RESTORE = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)
+BACKUP, BY_HAND, RESTORE, RESTORE_BY_HAND = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)
 TREE = [{"name": "tree", "kind": "decision_tree"}]
 _TABLES = "SELECT schemaname || '.' || relname FROM pg_stat_user_tables ORDER BY 1"
 
@@ -126,6 +126,8 @@ def test_a_restored_installation_goes_on(
             assert answer.symbol in ("pass", "fail")
         finally:
             referee.close()
+        run(RESTORE_BY_HAND, tmp_path, OWNER=libpq(server.url("easeml_owner", name)))
+        assert content(server, name) == content(server, database.name)
     finally:
         server.drop_database(name)
 
