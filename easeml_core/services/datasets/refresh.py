@@ -36,6 +36,7 @@ from easeml_core.files import scratch_folder
 from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.row_registry import look_up, register
+from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.database import notify
 from easeml_core.store.tables import datasets, releases, sealed, studies, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes
@@ -84,7 +85,8 @@ def refresh(tx: Connection, artifacts: ArtifactStore, request: Request, study: S
     Raises:
         StateError: The study has no data.
         InvalidInputError: Too few rows would be left for training; what was fed and switched keeps waiting.
-        ArtifactError: The file of the newest data version is missing or was changed.
+        ArtifactError: The file of the newest data version is missing or was changed; or the store cannot be asked for
+            what was fed, which keeps waiting.
     """
     artifacts = artifacts.of_tenant(study.tenant)
     releases.hold_study(tx, study.id)  # another writer of a version waits here, and reads the data again below
@@ -144,6 +146,8 @@ def _take_feeds(
             check_split(study.config.get("split")).require_feedable()
             given.append((one, _read(artifacts, one, parts, room)))
         except (InvalidInputError, StateError, ArtifactError) as error:
+            if is_of_store(error):  # no fault of the feed, which waits for the next refresh
+                raise
             datasets.settle_feed(tx, one.id, refused=str(error))
             refused += 1
         else:

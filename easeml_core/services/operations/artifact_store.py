@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 REMEMBERED_SECONDS = 60.0
 """How long a process relies on an earlier comparison."""
 
-_checked: dict[tuple[str, str], float] = {}
+_checked: dict[tuple[str, str], tuple[float, str | None]] = {}
+"""When a place was compared with a database, and the identity that it has; None for a place that was not adopted."""
 
 
 def installed_place(store: Store) -> ArtifactPlace | None:
@@ -46,17 +47,21 @@ def checked_artifacts(store: Store, artifacts: ArtifactStore, *, remembers: bool
 
     Raises:
         ArtifactPlaceError: The installation's artifacts are another store.
+        ArtifactError: The place cannot be read.
     """
     key = (store.dsn, artifacts.place)
-    if remembers and time.monotonic() - _checked.get(key, -REMEMBERED_SECONDS) < REMEMBERED_SECONDS:
-        return artifacts
-    with store.begin() as tx:
-        known = rows.artifact_place(tx)
-        if known is None:
-            known = _adopt(tx, artifacts)
-        if known is not None and artifacts.identity() != known.store_id:
-            raise ArtifactPlaceError(asked=artifacts.place, installed=known.place)
-    _checked[key] = time.monotonic()
+    compared, identity = _checked.get(key, (-REMEMBERED_SECONDS, None))
+    if not remembers or time.monotonic() - compared >= REMEMBERED_SECONDS:
+        with store.begin() as tx:
+            known = rows.artifact_place(tx)
+            if known is None:
+                known = _adopt(tx, artifacts)
+            if known is not None and artifacts.identity() != known.store_id:
+                raise ArtifactPlaceError(asked=artifacts.place, installed=known.place)
+        identity = None if known is None else known.store_id
+        _checked[key] = (time.monotonic(), identity)
+    if identity is not None:
+        artifacts.expect(identity)
     return artifacts
 
 
@@ -65,6 +70,7 @@ def artifacts_of_installation(store: Store) -> ArtifactStore | None:
 
     Raises:
         ArtifactPlaceError: That place holds another store on this machine, or nothing.
+        ArtifactError: The place cannot be read.
     """
     known = installed_place(store)
     if known is None:
@@ -72,6 +78,7 @@ def artifacts_of_installation(store: Store) -> ArtifactStore | None:
     artifacts = artifact_store(known.place)
     if artifacts.identity() != known.store_id:
         raise ArtifactPlaceError(asked=None, installed=known.place)
+    artifacts.expect(known.store_id)
     return artifacts
 
 

@@ -17,6 +17,7 @@ from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.limits import NAME
+from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.datasets import uses_of_uploads
 
@@ -58,6 +59,7 @@ def opened_upload(artifacts: ArtifactStore, source: Source, *, tenant: str) -> I
 
     Raises:
         InvalidInputError: It does not exist or was removed; or it is no zip file where a folder is needed.
+        ArtifactError: The store cannot be asked.
     """
     upload = upload_of(source.name)
     with ExitStack() as held:
@@ -113,19 +115,23 @@ def forget_uploads(store: Store, artifacts: ArtifactStore, today: date) -> tuple
 
 @contextmanager
 def _copied(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> Iterator[Path]:
-    """Yield a private copy under the file's own name, which appears in errors and notes."""
+    """Yield a private copy under the name that the user gave the file, which appears in errors and notes."""
     with ExitStack() as held:
-        try:
-            there = [place for place in _places(artifacts, upload, tenant) if place.holds(upload.reference)]
-            if not there:
-                raise ArtifactError(upload.file)
-            copy = held.enter_context(there[0].copy(upload.reference))
-        except ArtifactError as error:
+        copy, lacking = None, None
+        for place in _places(artifacts, upload, tenant):
+            try:
+                copy = held.enter_context(place.copy(upload.reference))
+                break
+            except ArtifactError as error:
+                if is_of_store(error):  # it may be there: the study waits for its store
+                    raise
+                lacking = lacking or error
+        if copy is None:
             message = (
                 f"there is no upload {upload.file!r} of {upload.day} of tenant {tenant!r}; uploads are removed once "
                 f"their study is sealed, and after {KEPT_DAYS} days: upload the file again"
             )
-            raise InvalidInputError(message) from error
+            raise InvalidInputError(message) from lacking
         yield copy.rename(copy.with_name(upload.file))
 
 
@@ -134,8 +140,7 @@ def _places(artifacts: ArtifactStore, upload: UploadName, tenant: str) -> list[A
     if not NAME.holds(tenant):
         return []
     places = [(artifacts.of_tenant(tenant), (PART, upload.day)), (artifacts, (PART, upload.day, tenant))]
-    # An invented name must not leave a folder.
-    return [place.part(*names) for place, names in places if upload.day in place.parts(PART)]
+    return [place.within(*names) for place, names in places]  # an invented name leaves no folder
 
 
 def _uploaded(source: str) -> UploadName | None:

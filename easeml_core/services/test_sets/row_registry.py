@@ -26,6 +26,7 @@ from easeml_core.data.rows.screen import Screen
 from easeml_core.data.sources.spec import SCHEMES
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, InvalidInputError, counted
+from easeml_core.faults import is_put_off
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.store.tables import row_registry as registry
 from easeml_core.store.tables import sealed, studies, test_sets
@@ -459,6 +460,8 @@ def _earlier(
             blocks += [parts.train_inputs, parts.validation_inputs]
             owners += [None, None]
         except ArtifactError as error:
+            if is_put_off(error):  # else they would count as registered, and a later study might seal them
+                raise
             logger.warning("the open rows of study %d cannot be registered: %s", one.study_id, error)
     for set_id, released in sets:
         blocks.append(sealed.sealed_inputs(tx, set_id))

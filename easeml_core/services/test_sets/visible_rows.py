@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.labeled_pairs import pairs_like
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.tables import datasets, studies, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes
 
@@ -50,7 +51,7 @@ def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) ->
 def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: OpenParts) -> set[bytes]:
     """Return the hashes of the rows of waiting feeds, and of those that the training part leaves out.
 
-    An invalid file is skipped: its own refresh will refuse it.
+    An invalid file is skipped: its own refresh will refuse it. One that cannot be read now is not.
 
     Args:
         tx: A transaction of any role.
@@ -65,7 +66,9 @@ def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: O
         try:
             with artifacts.copy(reference) as path:
                 pairs = pairs_like(path, parts)
-        except (ArtifactError, InvalidInputError):
+        except (ArtifactError, InvalidInputError) as error:
+            if is_of_store(error):
+                raise
             continue
         found.update(example_hashes(pairs.inputs, columns))
     return found

@@ -289,6 +289,8 @@ def _resumed(stack: contextlib.ExitStack, artifacts: ArtifactStore, lease: Lease
         files = files_of(artifacts, lease.trial.id)
         return stack.enter_context(files.copy(lease.checkpoint.reference))
     except ArtifactError as error:
+        if is_of_machine(error) and not lease.is_last_attempt:  # the file may be there for the next attempt
+            raise
         lease.begin_anew(str(error))
         return None
 

@@ -229,6 +229,8 @@ def _data(artifacts: ArtifactStore, lease: Lease) -> OpenParts:
         with artifacts.of_tenant(lease.tenant).staged(lease.artifact) as data:
             return load_open_parts(data.path)
     except ArtifactError as error:
+        if is_of_machine(error):  # also of the network: the store is not an address that a tenant gave
+            raise
         raise TrainingTaskError(str(error)) from error
 
 

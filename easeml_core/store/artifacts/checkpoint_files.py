@@ -7,8 +7,10 @@ may be ended where there are no files. A missing or changed file costs time and 
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
+from easeml_core.errors import ArtifactError
 from easeml_core.store.tables.trials import ended_trials
 
 if TYPE_CHECKING:
@@ -30,9 +32,12 @@ def files_of(artifacts: ArtifactStore, trial_id: int) -> ArtifactStore:
 def remove_ended(store: Store, artifacts: ArtifactStore) -> list[int]:
     """Remove the folders of trials that have ended; whose they were.
 
-    What another account keeps from us, or another worker removes meanwhile, stays or is gone: no reason to stop.
+    What another account keeps from us, or another worker removes meanwhile, stays or is gone: no reason to stop. Nor is
+    a store that cannot be asked: the next trial that ends removes them.
     """
-    there = [int(name) for name in artifacts.parts(CHECKPOINTS) if name.isdecimal() and len(name) < 19]
+    there: list[int] = []
+    with contextlib.suppress(ArtifactError):
+        there = [int(name) for name in artifacts.parts(CHECKPOINTS) if name.isdecimal() and len(name) < 19]
     if not there:
         return []
     with store.begin() as tx:

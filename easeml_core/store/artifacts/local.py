@@ -6,21 +6,21 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import stat
-import tempfile
 import time
 import uuid
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from easeml_core.errors import ArtifactError
+from easeml_core.errors import ArtifactError, reason_of
+from easeml_core.faults import is_put_off
 from easeml_core.files import is_there, rename_new, scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.store import viewers
+from easeml_core.store.artifacts.marker import MARKER, identity_in, write_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,11 +43,6 @@ _PIECE = 1 << 20
 _REPLACED = 3
 """How often a file is put anew where a folder was replaced meanwhile, as by makers without ``renameat2``."""
 
-MARKER = "easeml-store.json"
-"""File in the root of a store that holds its identity."""
-
-MARKER_BYTES = 4096
-
 MOVED = "easeml-moved"
 """File in the root of a store whose files were moved into their tenants' folders: what is left is given to none."""
 
@@ -58,7 +53,6 @@ _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 """To pass through a folder, which this account need not be able to list."""
 _FOLDER = _PASS | os.O_NOFOLLOW
 _LISTED = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_IDENTITY = re.compile(r"[0-9a-f]{32}")
 
 
 class Staged(NamedTuple):
@@ -82,6 +76,21 @@ def is_unfinished(path: PurePath, *, is_folder: bool = False) -> bool:
     return path.name.startswith(_UNFINISHED)
 
 
+@contextlib.contextmanager
+def _asked(root: Path) -> Iterator[None]:
+    """End the block where a file or folder is not there, or not for this account.
+
+    Raises:
+        ArtifactError: The store has a fault: one that cannot be asked is not an empty one.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_put_off(error):
+            message = f"the artifacts at {root} cannot be read: {reason_of(error)}"
+            raise ArtifactError(message) from error
+
+
 class ArtifactStore:
     """A folder that all workers and the referee can reach, or a folder inside it.
 
@@ -92,12 +101,27 @@ class ArtifactStore:
         root: The folder; made on the first ``put``. Folders inside get its mode, so that several accounts can share it.
         inside: Names of the folders from there to the one that is meant.
         earlier: Where files are looked for that are not here: the place of an earlier version.
+        identity: As of ``expect``; None where it is not known.
     """
 
-    def __init__(self, root: str | Path, inside: tuple[str, ...] = (), *, earlier: ArtifactStore | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        inside: tuple[str, ...] = (),
+        *,
+        earlier: ArtifactStore | None = None,
+        identity: str | None = None,
+    ) -> None:
         self._base = Path(root).absolute()  # children of ours that open its files have another working directory
-        self._inside, self._earlier = inside, earlier
+        self._inside, self._earlier, self._identity = inside, earlier, identity
         self.root = self._base.joinpath(*inside)
+
+    def expect(self, identity: str) -> None:
+        """Take the root for a store that is away, and not for an empty one, while its marker has another identity."""
+        self._identity = identity
+
+    def _inner(self, *inside: str, earlier: ArtifactStore | None = None) -> ArtifactStore:
+        return ArtifactStore(self._base, inside, earlier=earlier, identity=self._identity)
 
     def of_tenant(self, tenant: str) -> ArtifactStore:
         """Return the files of a tenant: a folder by itself, whose rights keep other tenants out.
@@ -112,12 +136,11 @@ class ArtifactStore:
         """
         NAME.check("tenant", tenant)
         viewers.require_files_of(tenant)
-        whole = ArtifactStore(self._base)
-        return ArtifactStore(self._base, (TENANTS_FOLDER, tenant), earlier=whole)
+        return self._inner(TENANTS_FOLDER, tenant, earlier=self._inner())
 
     def tenants(self) -> list[str]:
         """Names of the tenants that have a folder here; of what is there, names that no tenant has are left out."""
-        return [name for name in ArtifactStore(self._base).parts(TENANTS_FOLDER) if NAME.holds(name)]
+        return [name for name in self._inner().parts(TENANTS_FOLDER) if NAME.holds(name)]
 
     @property
     def place(self) -> str:
@@ -125,22 +148,21 @@ class ArtifactStore:
         return str(self.root.resolve())
 
     def identity(self) -> str | None:
-        """The identity in the store's marker; None where none can be read, as in a folder that is not mounted.
+        """The identity in the store's marker; None where there is none, as in a folder that is not mounted.
 
         Raises:
-            ArtifactError: This account may not read it: not the same as no marker.
+            ArtifactError: This account may not read it, or the store has a fault: not the same as no marker.
         """
-        try:
-            with _open_plain(self.root / MARKER) as file:
-                return identity_of(file.read(MARKER_BYTES))
-        except PermissionError as error:
-            message = (
-                f"{self.root / MARKER} cannot be read ({error.strerror}); put this account in the group of the folder, "
-                "with mode 2770 (docs/install.md, Two accounts)"
-            )
-            raise ArtifactError(message) from error
-        except OSError:
-            return None
+        with _asked(self.root):
+            try:
+                return identity_in(self.root)
+            except PermissionError as error:
+                message = (
+                    f"{self.root / MARKER} cannot be read ({error.strerror}); put this account in the group of the "
+                    "folder, with mode 2770 (docs/install.md, Two accounts)"
+                )
+                raise ArtifactError(message) from error
+        return None
 
     def mark(self, identity: str, *, replaces: bool = False) -> str:
         """Write the marker unless there is one, whole or not at all; the identity that it has.
@@ -153,28 +175,21 @@ class ArtifactStore:
             ArtifactError: It cannot be written, or what is there is no marker.
         """
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.root, prefix=_UNFINISHED)
-            try:
-                with open(handle, "w", encoding="utf-8") as writer:
-                    writer.write(marker_text(identity))
-                    os.fchmod(writer.fileno(), 0o644)
-                    writer.flush()  # fsync does not know this buffer
-                    os.fsync(writer.fileno())
-                if replaces:
-                    Path(name).replace(self.root / MARKER)
-                else:
-                    _put_in_place(Path(name), self.root / MARKER)
-            finally:
-                Path(name).unlink(missing_ok=True)
+            write_marker(self.root, identity, prefix=_UNFINISHED, replaces=replaces)
         except OSError as error:
             message = f"the marker {self.root / MARKER} cannot be written: {error}; may this account write there?"
             raise ArtifactError(message) from error
         return self._marked()
 
     def is_moved(self) -> bool:
-        """Whether what lies here is no tenant's any more."""
-        return os.path.isfile(self.root / MOVED)
+        """Whether what lies here is no tenant's any more.
+
+        Raises:
+            ArtifactError: The store cannot be asked.
+        """
+        with _asked(self.root), self._folder() as folder:
+            return stat.S_ISREG(os.stat(MOVED, dir_fd=folder).st_mode)
+        return False
 
     def note_moved(self) -> None:
         """Let no tenant read what lies in the root from now on: who writes a hash into a row would be given any file.
@@ -195,7 +210,11 @@ class ArtifactStore:
         return os.access(there, os.W_OK)
 
     def holds(self, reference: str) -> bool:
-        """Whether there is a file under this reference; its content is not read."""
+        """Whether there is a file under this reference that this account may look at; its content is not read.
+
+        Raises:
+            ArtifactError: The reference is malformed, or the store cannot be asked.
+        """
         return self.holds_itself(reference) or (
             self._earlier is not None and not self._earlier.is_moved() and self._earlier.holds(reference)
         )
@@ -203,17 +222,15 @@ class ArtifactStore:
     def holds_itself(self, reference: str) -> bool:
         """As ``holds``, without the earlier place."""
         digest = digest_of(reference)
-        try:
-            with self._folder(digest[:2]) as folder:
-                return stat.S_ISREG(os.stat(digest, dir_fd=folder, follow_symlinks=False).st_mode)
-        except OSError:
-            return False
+        with _asked(self.root), self._folder(digest[:2]) as folder:
+            return stat.S_ISREG(os.stat(digest, dir_fd=folder, follow_symlinks=False).st_mode)
+        return False
 
     def fault_of(self, reference: str) -> str | None:
         """Say what is wrong with the file of a reference, after it was read whole; None where nothing is.
 
         Raises:
-            ArtifactError: The reference is malformed.
+            ArtifactError: The reference is malformed, or the store cannot be asked.
         """
         digest = digest_of(reference)
         if not self.holds(reference):
@@ -261,7 +278,7 @@ class ArtifactStore:
 
     def part(self, *names: str) -> ArtifactStore:
         """Return a store in a folder inside this one, with separate references; the folder has the same mode."""
-        found = self._within(names)
+        found = self.within(*names)
         try:
             with found._folder(makes=True):
                 return found
@@ -272,14 +289,19 @@ class ArtifactStore:
             )
             raise ArtifactError(message) from error
 
-    def _within(self, names: tuple[str, ...]) -> ArtifactStore:
-        earlier = None if self._earlier is None else self._earlier._within(names)
-        return ArtifactStore(self._base, (*self._inside, *names), earlier=earlier)
+    def within(self, *names: str) -> ArtifactStore:
+        """As ``part``, and nothing is made."""
+        earlier = None if self._earlier is None else self._earlier.within(*names)
+        return self._inner(*self._inside, *names, earlier=earlier)
 
     def parts(self, name: str) -> list[str]:
-        """Names of the parts inside the part of this name; none where it cannot be looked into."""
+        """Names of the parts inside the part of this name; none where there is none, or this account may not look.
+
+        Raises:
+            ArtifactError: The store cannot be asked.
+        """
         found = [] if self._earlier is None else self._earlier.parts(name)
-        with contextlib.suppress(OSError), self._folder(name) as folder:
+        with _asked(self.root), self._folder(name) as folder:
             listed = os.open(".", _LISTED, dir_fd=folder)
             try:
                 found += os.listdir(listed)
@@ -349,7 +371,7 @@ class ArtifactStore:
     @contextlib.contextmanager
     def _opened(self, reference: str) -> Iterator[tuple[BufferedReader, Path]]:
         """Open the regular file of a reference; another account may have left a pipe, a device or a link there."""
-        digest, missing = digest_of(reference), None
+        digest, errors = digest_of(reference), list[OSError]()
         # The own folder once more at the end: a file may be moved there from the earlier place between two looks.
         for store in (self, self._earlier, self):
             if store is None or (store is self._earlier and store.is_moved()):
@@ -358,17 +380,17 @@ class ArtifactStore:
                 with store._folder(digest[:2]) as folder:
                     file = _open_plain(digest, folder)
             except OSError as error:
-                missing = missing or error
+                errors.append(error)
                 continue
             with file:
                 yield file, store._place(digest)
             return
-        assert missing is not None
+        cause = next(filter(is_put_off, errors), errors[0])  # it may lie where a look has met a fault
         message = (
-            f"artifact {reference} is missing under {self.root} ({missing.strerror}); "
-            "is this the folder that the workers use, and may this account read it?"
+            f"artifact {reference} {'cannot be read' if is_put_off(cause) else 'is missing'} under {self.root} "
+            f"({cause.strerror}); is this the folder that the workers use, and may this account read it?"
         )
-        raise ArtifactError(message) from missing
+        raise ArtifactError(message) from cause
 
     @contextlib.contextmanager
     def _folder(self, *names: str, makes: bool = False) -> Iterator[int]:
@@ -379,17 +401,30 @@ class ArtifactStore:
             makes: Whether what is missing is made.
 
         Raises:
-            OSError: A folder is missing or a link, or this account may not open it.
+            OSError: A folder is missing or a link, or this account may not open it. ESTALE: the store is not there, so
+                what it lacks is not missing, and nothing is made.
         """
-        if makes:
+        if makes and self._identity is None:
             self._base.mkdir(parents=True, exist_ok=True)
+        base = None
         with contextlib.ExitStack() as held:
-            folder = os.open(self._base, _PASS)
-            held.callback(os.close, folder)
-            for name in (*self._inside, *names):
-                folder = _step(folder, name, makes=makes)
-                held.callback(os.close, folder)
-            yield folder
+            try:
+                folder = base = os.open(self._base, _PASS)
+                held.callback(os.close, base)
+                if makes:
+                    self._require_identity(base)
+                for name in (*self._inside, *names):
+                    folder = _step(folder, name, makes=makes)
+                    held.callback(os.close, folder)
+                yield folder
+            except FileNotFoundError:
+                self._require_identity(base)
+                raise
+
+    def _require_identity(self, base: int | None) -> None:
+        """Raise ESTALE where the open root lacks the marker that is expected, or there is no root."""
+        if self._identity is not None and (base is None or identity_in(base) != self._identity):
+            raise OSError(errno.ESTALE, "it is not the installation's store: is it mounted?", str(self._base))
 
     def _require(self, reference: str, digest: str) -> None:
         if reference != f"sha256:{digest}":
@@ -470,32 +505,6 @@ def _make_folder(folder: int, name: str) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(unfinished, dir_fd=folder)
         raise
-
-
-def _put_in_place(whole: Path, target: Path) -> None:
-    """Give a file its name unless the name is taken; the row in the database lets one writer in at a time."""
-    try:
-        os.link(whole, target)
-    except FileExistsError:
-        return
-    except OSError:  # a file system without hard links
-        if not target.exists():
-            whole.rename(target)
-
-
-def marker_text(identity: str) -> str:
-    """Return the content of a marker."""
-    return json.dumps({"easeml": "artifact store", "id": identity}) + "\n"
-
-
-def identity_of(content: bytes) -> str | None:
-    """The identity in a marker; None where the content is none."""
-    try:
-        found = json.loads(content)
-    except ValueError:
-        return None
-    identity = found.get("id") if isinstance(found, dict) else None
-    return identity if isinstance(identity, str) and _IDENTITY.fullmatch(identity) else None
 
 
 def require_bytes(reference: str, size: int, most: int) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
+from easeml_core.faults import is_put_off
 from easeml_core.files import scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.remote.cache import FileCache, Wanted
@@ -22,18 +23,15 @@ from easeml_core.store import viewers
 from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     LARGEST_COPIED_BYTES,
-    MARKER,
-    MARKER_BYTES,
     MOVED,
     TENANTS_FOLDER,
     ArtifactStore,
     Staged,
     changed,
     digest_of,
-    identity_of,
-    marker_text,
     require_bytes,
 )
+from easeml_core.store.artifacts.marker import MARKER, MARKER_BYTES, identity_of, marker_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,6 +96,9 @@ class RemoteArtifactStore(ArtifactStore):
     def _root(self) -> RemoteArtifactStore:
         return self if self._before is None else self._before._root()
 
+    def expect(self, identity: str) -> None:
+        """Nothing: an object store that is away does not look empty."""
+
     def close(self) -> None:
         """Let the cache evict what ``path`` has handed out."""
         self._held.close()
@@ -113,22 +114,17 @@ class RemoteArtifactStore(ArtifactStore):
         Raises:
             ArtifactError: The object store is away, or does not let this process read: not the same as no marker.
         """
-        try:
-            with as_os_errors():
-                found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
-                return identity_of(found)
-        except OSError as error:
-            if isinstance(error, FileNotFoundError) and not isinstance(error, MissingBucketError):
-                return None
-            message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
-            raise ArtifactError(message) from error
+        with self._asked(), as_os_errors():
+            found = filesystem(self.address.protocol).cat_file(_key(self._at(MARKER)), start=0, end=MARKER_BYTES)
+            return identity_of(found)
+        return None
 
     def mark(self, identity: str, *, replaces: bool = False) -> str:
         """As of a folder. An object store has no exclusive creation: the row in the database lets one writer in."""
         key, files = _key(self._at(MARKER)), filesystem(self.address.protocol)
         try:
-            with as_os_errors():
-                if replaces or not files.exists(key):
+            if replaces or not _is_there(self._at(MARKER)):
+                with as_os_errors():
                     files.pipe_file(key, marker_text(identity).encode())
         except OSError as error:
             message = f"the marker {self.address}/{MARKER} cannot be written: {reason_of(error)}"
@@ -136,9 +132,12 @@ class RemoteArtifactStore(ArtifactStore):
         return self._marked()
 
     def is_moved(self) -> bool:
-        """As of a folder."""
-        with as_os_errors():
-            return bool(filesystem(self.address.protocol).exists(_key(self._at(MOVED))))
+        """As of a folder.
+
+        Raises:
+            OSError: The object store is away, or does not let this process read.
+        """
+        return _is_there(self._at(MOVED))
 
     def note_moved(self) -> None:
         """As of a folder."""
@@ -155,14 +154,16 @@ class RemoteArtifactStore(ArtifactStore):
 
     def holds(self, reference: str) -> bool:
         """As of a folder."""
-        with contextlib.suppress(OSError):
-            return self._where(digest_of(reference)) is not None
+        digest = digest_of(reference)
+        with self._asked(), contextlib.suppress(PermissionError):
+            return self._where(digest) is not None
         return False
 
     def holds_itself(self, reference: str) -> bool:
         """As of a folder."""
-        with contextlib.suppress(OSError):
-            return self._own(digest_of(reference)) is not None
+        digest = digest_of(reference)
+        with self._asked(), contextlib.suppress(PermissionError):
+            return self._own(digest) is not None
         return False
 
     def fault_of(self, reference: str) -> str | None:
@@ -172,17 +173,13 @@ class RemoteArtifactStore(ArtifactStore):
             ArtifactError: The object store is away, or does not let this process read.
         """
         digest = digest_of(reference)
-        try:
+        with self._asked():
             place = patiently(lambda: self._where(digest))
             if place is None:
                 return "it is missing"
             found = patiently(lambda: sha256_of(place))
             return None if found == digest else changed(ObjectFile(place).about().size)
-        except FileNotFoundError:
-            return "it is missing"
-        except OSError as error:
-            message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
-            raise ArtifactError(message) from error
+        return "it is missing"
 
     def listed(self) -> Iterator[tuple[PurePosixPath, int, float]]:
         """Yield path, bytes and time of the last write of each file, as far as the object store says when that was."""
@@ -236,13 +233,17 @@ class RemoteArtifactStore(ArtifactStore):
 
     def part(self, *names: str) -> ArtifactStore:
         """Return a part of this store with separate references, read through the same cache."""
+        return self.within(*names)
+
+    def within(self, *names: str) -> ArtifactStore:
+        """As ``part``: an object store has no folders to make."""
         earlier = None if self._before is None else RemoteArtifactStore(str(self._before._at(*names)), self.cache)
         return RemoteArtifactStore(str(self._at(*names)), self.cache, earlier=earlier)
 
     def parts(self, name: str) -> list[str]:
         """As of a folder."""
         found = [] if self._before is None else self._before.parts(name)
-        with contextlib.suppress(OSError), as_os_errors():
+        with self._asked(), contextlib.suppress(PermissionError), as_os_errors():
             keys = filesystem(self.address.protocol).ls(_key(self._at(name)), detail=False)
             found += [str(key).rstrip("/").rpartition("/")[2] for key in keys]
         return sorted(set(found))
@@ -311,19 +312,31 @@ class RemoteArtifactStore(ArtifactStore):
 
     def _where(self, digest: str) -> Address | None:
         """Return where the file of a hash is: here, in the earlier place, or moved here meanwhile."""
-        if self._before is None:
-            return self._own(digest)
+        found = self._own(digest)
+        if found is not None or self._before is None:
+            return found
         with contextlib.suppress(PermissionError):  # a tenant's account need not see the earlier place
-            found = self._own(digest)
-            if found is None and not self._before.is_moved():
+            if not self._before.is_moved():
                 found = self._before._where(digest)
-            return found or self._own(digest)
-        return None
+        return found or self._own(digest)
 
     def _own(self, digest: str) -> Address | None:
-        files, places = filesystem(self.address.protocol), [(digest[:2], digest), (TRASH, digest[:2], digest)]
-        with as_os_errors():
-            return next((place for one in places if files.exists(_key(place := self._at(*one)))), None)
+        places = [(digest[:2], digest), (TRASH, digest[:2], digest)]
+        return next((place for one in places if _is_there(place := self._at(*one))), None)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[None]:
+        """End the block where there is no such file.
+
+        Raises:
+            ArtifactError: The object store is away, or does not let this process read.
+        """
+        try:
+            yield
+        except OSError as error:
+            if not _is_missing(error):
+                message = f"the artifacts at {self.address} cannot be read: {reason_of(error)}"
+                raise ArtifactError(message) from error
 
     def key(self, path: PurePosixPath | None = None) -> str:
         """Bucket and name of a file, by its path from the store's root; without one those of the root."""
@@ -356,6 +369,37 @@ class RemoteArtifactStore(ArtifactStore):
         with contextlib.suppress(FileNotFoundError):  # a sweep has just put it aside
             return bool(files.exists(_key(place))) and sha256_of(place) == digest
         return False
+
+
+def is_of_store(error: BaseException) -> bool:
+    """Whether an error says nothing about a file: its store, or this machine, could not read it.
+
+    Example:
+        >>> lost, away = ArtifactError("it was changed"), ArtifactError("it cannot be read")
+        >>> away.__cause__ = TimeoutError(110, "Connection timed out")
+        >>> is_of_store(lost), is_of_store(away)
+        (False, True)
+    """
+    cause = error.__cause__
+    # Without a number: what an object store answers is none of the errors that are known.
+    is_unknown = type(cause) is OSError and cause.errno is None
+    return is_put_off(error) or is_unknown or isinstance(cause, PermissionError | MissingBucketError)
+
+
+def _is_missing(error: OSError) -> bool:
+    return isinstance(error, FileNotFoundError) and not isinstance(error, MissingBucketError)
+
+
+def _is_there(place: Address) -> bool:
+    """Whether an object store has a file: ``exists`` of most packages takes any error for a no."""
+    try:
+        with as_os_errors():
+            filesystem(place.protocol).info(_key(place))
+    except OSError as error:
+        if _is_missing(error):
+            return False
+        raise
+    return True
 
 
 def _modified(about: dict[str, Any]) -> float | None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.errors import ArtifactError, ArtifactPlaceError, NotFoundError, WrongRoleError
+from easeml_core.faults import is_put_off
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.operations.artifact_store import (
     artifacts_of_installation,
@@ -20,7 +21,8 @@ from easeml_core.services.operations.artifact_store import (
     set_artifacts,
 )
 from easeml_core.services.operations.doctor import check_artifacts
-from easeml_core.store.artifacts.local import MARKER, ArtifactStore
+from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.artifacts.marker import MARKER
 from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
@@ -49,6 +51,24 @@ def test_the_first_use_sets_the_store_and_every_path_to_it_is_the_same(
     assert found is not None
     assert found.root == tmp_path / "a"
     assert installed_place(store) == known
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_a_store_that_was_compared_is_known_from_its_empty_mount_point(
+    store: Store, tmp_path: Path, *, remembers: bool
+) -> None:
+    (tmp_path / "abc").write_text("abc")
+    checked_artifacts(store, ArtifactStore(tmp_path / "a"), remembers=True)
+    compared = checked_artifacts(store, ArtifactStore(tmp_path / "a"), remembers=remembers)
+    found = artifacts_of_installation(store)
+    assert found is not None
+    (tmp_path / "a").rename(tmp_path / "away")
+    (tmp_path / "a").mkdir()
+    for artifacts in (compared, found):
+        with pytest.raises(ArtifactError, match="is it mounted") as caught:
+            artifacts.of_tenant("lab").put(tmp_path / "abc")
+        assert is_put_off(caught.value)
+    assert list((tmp_path / "a").iterdir()) == []
 
 
 def test_another_store_is_refused_with_both_places_and_the_command(database: Any, tmp_path: Path) -> None:

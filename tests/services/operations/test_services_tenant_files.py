@@ -19,7 +19,8 @@ from easeml_core.services.operations.tenant_files import closed_folders, move_fi
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts.local import MARKER, MOVED, ArtifactStore
+from easeml_core.store.artifacts.local import MOVED, ArtifactStore
+from easeml_core.store.artifacts.marker import MARKER
 from easeml_core.store.artifacts.references import named_files
 from easeml_core.store.rows import rows
 

@@ -238,7 +238,7 @@ def test_a_full_disk_puts_off_as_often_as_it_takes(lab: Any, machine: Machine, m
     full = OSError(errno.ENOSPC, "No space left on device")
     asked, other = file(lab), file(lab, "rare", "first")
     with monkeypatch.context() as patch:
-        patch.setattr("easeml_core.store.artifacts.local.tempfile.TemporaryDirectory", failing(full))
+        patch.setattr("tempfile.TemporaryDirectory", failing(full))
         for n in range(MOST_PUT_OFFS + 4):
             assert try_again(lab, asked) is None
             assert pauses(lab, asked)[n] == (False, "ENOSPC", min(15 * 2**n, 600))

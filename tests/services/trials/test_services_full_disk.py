@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from easeml_core.errors import TrainingMachineError
+from easeml_core.errors import ArtifactError, TrainingMachineError
 from easeml_core.faults import is_put_off
 from easeml_core.sandbox import child_guard, process
 from easeml_core.services.referee.requests import answer_of
@@ -99,6 +99,25 @@ def test_training_and_sealing_wait_for_room_and_nothing_is_used_up(lab: Any, mon
     assert lab.answer(seal.request_id).kind == "seal"
 
 
+def test_a_checkpoint_outlives_a_store_that_is_away(lab: Any, monkeypatch: pytest.MonkeyPatch, trial: Any) -> None:
+    """It is forgotten only where its file is gone."""
+    saved, query = "sha256:" + "0" * 64, "SELECT checkpoint FROM work.trials WHERE id = :id"
+    given = "checkpoint = %s, checkpoint_seconds = 7, checkpoint_progress = 0.5"
+    lab.as_superuser(f"UPDATE work.trials SET {given} WHERE id = %s", saved, trial.trial_id)
+    files_of, seen = execution.files_of, list[Any]()
+
+    def away_once(*given: Any) -> ArtifactStore:
+        seen.append(lab.one(query, id=trial.trial_id))
+        if len(seen) == 1:
+            message = "the artifacts cannot be read"
+            raise ArtifactError(message) from OSError(errno.ESTALE, "Stale file handle")
+        return files_of(*given)
+
+    monkeypatch.setattr(execution, "files_of", away_once)
+    assert run_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w").state == "SUCCEEDED"
+    assert seen == [saved, saved]
+
+
 def test_a_disk_that_has_room_again_loses_no_trial(lab: Any, monkeypatch: pytest.MonkeyPatch, trial: Any) -> None:
     """A model could not be stored: the trial is handed back, does not count as lost, and succeeds in the end."""
     put, calls = ArtifactStore._put, list[Any]()
@@ -170,6 +189,30 @@ def test_a_training_function_that_meets_a_full_disk_is_tried_again(
     run_function_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w", function=own)
     query = "SELECT state, failure_kind, attempt FROM work.trials WHERE id = :id"
     assert lab.rows(query, id=trial.trial_id) == [ended]
+
+
+def test_a_training_function_whose_bucket_is_away_is_tried_again(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execution, "PAUSES", (0.0,))
+    lab.register("disk", candidates=[{"name": "own", "kind": "function"}])
+    asked = {"count": 1, "studies_only": ["disk"], "functions": ["own"], "request_key": lab.key()}
+    (trial,) = suggest_trials(lab.worker, **asked).trials
+    staged, calls = ArtifactStore.staged, list[str]()
+
+    def away_once(store: Any, reference: str, *given: Any) -> Any:
+        calls.append(reference)
+        if len(calls) == 1:
+            message = "the artifact cannot be had"
+            raise ArtifactError(message) from ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+        return staged(store, reference, *given)
+
+    monkeypatch.setattr(ArtifactStore, "staged", away_once)
+
+    def own(data: Any, *_: Any) -> Any:
+        return DecisionTreeClassifier(max_depth=2, random_state=0).fit(data.train_inputs, data.train_labels)
+
+    run_function_trial(lab.worker, lab.artifacts, trial_id=trial.trial_id, request_key="w", function=own)
+    query = "SELECT state, attempt, excused FROM work.trials WHERE id = :id"
+    assert lab.rows(query, id=trial.trial_id) == [("SUCCEEDED", 2, 1)]
 
 
 @pytest.mark.parametrize(("error", "passing"), [(FULL, True), (OSError(errno.ENOENT, "no such file"), None)])

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError
+from easeml_core.remote import object_faults
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.files import Progress
 from easeml_core.remote.object_files import ObjectFile
-from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store
+from easeml_core.store.artifacts.local import MOVED, ArtifactStore
+from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store, is_of_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -235,3 +236,60 @@ def test_an_artifact_is_there_from_when_it_was_put(remote: ArtifactStore, file: 
     assert remote.holds(ABC) is False
     remote.put(file())
     assert remote.holds(ABC) is True
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "refused"), OSError("what it answers is not known")])
+def test_a_store_that_is_away_is_not_empty(
+    remote: ArtifactStore, file: Callable[..., Path], bucket: Any, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    remote.put(file())
+    garden, calls = remote.of_tenant("garden"), ("info", "ls", "cat_file", "find")
+    looks = {
+        "holds": lambda: remote.holds(ABC),
+        "holds itself": lambda: remote.holds_itself(ABC),
+        "of a tenant": lambda: garden.holds(ABC),
+        "parts": lambda: remote.parts("checkpoints"),
+        "tenants": remote.tenants,
+        "identity": remote.identity,
+        "fault of": lambda: remote.fault_of(ABC),
+        "path": lambda: remote.path(ABC),
+    }
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(object_faults, "_sleep", lambda _: None)
+        for call in calls:
+            patch.setattr(type(bucket), call, fail)
+        for name, look in looks.items():
+            with pytest.raises(ArtifactError) as caught:
+                look()
+            assert is_of_store(caught.value), name
+    missing = "sha256:" + "0" * 64
+    assert [remote.holds(missing), remote.parts("checkpoints"), remote.tenants(), remote.identity()] == [
+        False,
+        [],
+        [],
+        None,
+    ]
+    with pytest.raises(ArtifactError) as caught:
+        remote.path(missing)
+    assert not is_of_store(caught.value)
+
+
+def test_a_mark_that_cannot_be_read_lets_no_tenant_read_the_root(
+    remote: ArtifactStore, file: Callable[..., Path], bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.put(file())
+    remote.note_moved()
+    info = type(bucket).info
+
+    def failing(self: Any, path: str, **more: Any) -> Any:
+        if path.endswith(MOVED):
+            raise ConnectionRefusedError(111, "refused")
+        return info(self, path, **more)
+
+    monkeypatch.setattr(type(bucket), "info", failing)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        remote.of_tenant("garden").holds(ABC)
