@@ -48,6 +48,7 @@ OUTCOMES: Mapping[type[core.EasemlError], Outcome] = {
     core.ShapeError: Outcome.FAIL,
     core.ConfigError: Outcome.FAIL,
     core.ConditionSyntaxError: Outcome.FAIL,
+    core.MissingLabelsError: Outcome.FAIL,
     core.ProgramError: Outcome.FAIL,
     core.StateError: Outcome.FAIL,
     core.NotFoundError: Outcome.FAIL,

@@ -396,6 +396,12 @@ _ERRORS = (
     *items(
         Kind.ERROR,
         Letter.REFUSAL,
+        "Offline verdicts alone raise it: the message names examples of the caller's files.",
+        "MissingLabelsError",
+    ),
+    *items(
+        Kind.ERROR,
+        Letter.REFUSAL,
         "The message holds the planner's size and the number of distinct inputs, both of which are public.",
         "SealedSetTooSmallError",
     ),
