@@ -95,7 +95,7 @@ def test_a_store_that_this_account_may_not_read_is_not_taken_for_another_one(
 
     place = ArtifactStore(tmp_path / "a")
     checked_artifacts(database.worker, place)
-    monkeypatch.setattr("easeml_core.store.artifacts.local._open_plain", refuse)  # root may read everywhere
+    monkeypatch.setattr("easeml_core.store.artifacts.local.identity_in", refuse)  # root may read everywhere
     with pytest.raises(ArtifactError, match=r"a/easeml-store.json .*Permission denied.*in the group of the folder"):
         checked_artifacts(database.worker, place)
     check = check_artifacts(database.url("easeml_worker"), str(place.root))
