@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import click
 
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.config import SAMPLINGS
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError, MissingLabelsError, reason_of
 from easeml_core.files import written_whole
@@ -212,7 +212,9 @@ def _decide(
 def _write_wanted(path: Path, examples: Sequence[str]) -> None:
     try:
         with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([["example"], *([name] for name in examples)])
+            writer = GuardedWriter(file)
+            for name in ("example", *examples):
+                writer.row([name])
     except OSError as error:
         message = f"{path} cannot be written: {reason_of(error)}"
         raise InvalidInputError(message) from error

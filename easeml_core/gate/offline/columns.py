@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.csv_text import numbered_rows, read_text
+from easeml_core.csv_text import numbered_rows, read_text, without_guard
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
@@ -343,5 +343,12 @@ def _positions(column: Column, order: Column) -> NDArray[np.int64]:
     if column.examples is order.examples:
         return np.arange(len(order.examples))
     places = {example: place for place, example in enumerate(order.examples)}
-    found = map(places.get, column.examples, repeat(-1))
-    return np.fromiter(found, dtype=np.int64, count=len(column.examples))
+    found = np.fromiter(map(places.get, column.examples, repeat(-1)), dtype=np.int64, count=len(column.examples))
+    strange = np.flatnonzero(found < 0).tolist()
+    taken = set(found.tolist()) if strange else set()
+    for row in strange:  # perhaps as a file for people has it (``--wanted``)
+        place = places.get(without_guard(column.examples[row]), -1)
+        if place not in taken:
+            taken.add(place)
+            found[row] = place
+    return found

@@ -149,6 +149,26 @@ def test_labels_are_asked_for_step_by_step_whatever_the_order_of_the_files(
     assert whole["labels"] == len(known) or whole["labels"] > len(known) - 200
 
 
+def test_names_that_a_spreadsheet_would_run_are_written_guarded_and_taken_in_either_form(
+    run: Callable[..., Any], data: dict[str, Any], tmp_path: Path
+) -> None:
+    plan = ("--condition", "n - o > 0 +/- 0.02", "--steps", "1", "--reliability", "0.9", "--sampling", "early")
+    names, truth = [f"={name}" for name in data["names"]], tmp_path / "truth.csv"
+    files = [f"--{k}={write(tmp_path / f'{k}.csv', 'prediction', data[k], names)}" for k in ("old", "new")]
+    assert run("gate", "decide", *plan, *files, "--wanted", str(tmp_path / "wanted.csv")).status == 2
+    assert all(line.startswith("'=") for line in (tmp_path / "wanted.csv").read_text().splitlines()[1:])
+    answers = []
+    for given in (names, [f"'{name}" for name in names]):
+        write(truth, "label", data["labels"], given)
+        answers.append(run("gate", "decide", *plan, *files, "--labels", str(truth), "--json").json)
+    assert answers[0] == answers[1]
+    (tmp_path / "both.csv").write_text(f"example,label\n{names[0]},dog\n'{names[0]},cat\n")
+    assert (
+        "examples without a prediction"
+        in run("gate", "decide", *plan, *files, "--labels", str(tmp_path / "both.csv")).err
+    )
+
+
 def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "slices.csv").write_text(
         "example,slice\n" + "".join(f"{name},{'young' if i % 2 else 'old'}\n" for i, name in enumerate(data["names"]))
