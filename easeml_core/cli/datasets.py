@@ -37,6 +37,7 @@ Examples:
   easeml feed flowers new.csv --refresh
   easeml feed flowers inputs.csv --labels truth.csv
   easeml feed digits more-images/
+  easeml feed digits unsorted-images/ --labels truth.csv
   easeml feed flowers --pair '{"inputs": {"length": 5.1, "width": 3.5}, "label": "setosa"}'
 """
 
@@ -74,7 +75,7 @@ def refreshed(store: Store, study: str, request_key: str, timeout: float) -> Giv
 @click.option(
     "--labels",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="CSV: example,label; then PATH has a column example.",
+    help="CSV: example,label; then PATH has rows without labels, in a table with a column example.",
 )
 @click.option("--pair", "pairs", multiple=True, metavar="JSON", help="One pair; may be given more than once.")
 @click.option("--refresh", is_flag=True, help="Make a new data version of it now, and wait for the referee's answer.")
@@ -87,7 +88,7 @@ def feed(
     study: str, pairs: tuple[str, ...], refresh: bool, timeout: float, request_key: str | None, artifacts: str | None,
     database: str | None, as_json: bool, **files: Any,
 ) -> None:  # fmt: skip
-    """Feed labelled pairs to STUDY: a CSV file, a folder of arrays or of images by class, or single pairs.
+    """Feed labelled pairs to STUDY: a CSV or Parquet file, a folder of arrays or of images by class, or single pairs.
 
     They wait for the study's next refresh: at night, with --refresh, or by `easeml refine apply`. Rows that the study
     knows already are left out then. Exit status 1: the referee refused.
@@ -271,9 +272,14 @@ def apply(study: str, timeout: float, request_key: str | None, database: str | N
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _REFEREE = "easeml_referee"
+NEW_ROWS = (
+    "CSV or Parquet with a column example and the study's columns; .npy; or a folder or zip file of images or arrays, "
+    "with labels as at registration or without."
+)
 _REPLACE_EXAMPLES = """\b
 Examples:
-  easeml validation replace digits --inputs new.csv --labels truth.csv
+  easeml validation replace flowers --inputs new.csv --labels truth.csv
+  easeml validation replace digits --inputs images-by-class/
   easeml validation replace digits --from-set spring --add
 """
 
@@ -359,8 +365,8 @@ def _size_line(found: ValidationSetReport) -> str:
 
 @validation.command(epilog=_REPLACE_EXAMPLES)
 @click.argument("study", type=STUDY)
-@click.option("--inputs", type=_FILE, help="CSV: a column example, and the study's columns; with --labels.")
-@click.option("--labels", type=_FILE, help="CSV: example,label.")
+@click.option("--inputs", type=click.Path(path_type=Path), help=NEW_ROWS)
+@click.option("--labels", type=_FILE, help="CSV: example,label. Default: the labels that the inputs have.")
 @click.option(
     "--from-set", metavar="SET", help="A released test set of the study that has all labels, instead of files."
 )

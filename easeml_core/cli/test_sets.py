@@ -16,6 +16,7 @@ from easeml_core.cli.connection import (
     open_installation,
     open_store,
 )
+from easeml_core.cli.datasets import NEW_ROWS
 from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.operations.evidence import keys_option, open_notary
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
@@ -120,12 +121,17 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
 
 
 @test_set.command(
-    epilog="\b\nExample:\n  easeml test-set seal --study flowers --name spring --inputs new.csv --labels truth.csv"
+    epilog="\b\nExamples:\n  easeml test-set seal --study flowers --name spring --inputs new.csv --labels truth.csv"
+    "\n  easeml test-set seal --study digits --inputs images-by-class/"
 )
 @click.option("--study", type=STUDY, required=True, help="Whose set it will be.")
 @click.option("--name", help="Name of the set; of a planned one, the plan is fulfilled. Default: none.")
-@click.option("--inputs", type=_FILE, required=True, help="CSV: a column example, and the study's columns.")
-@click.option("--labels", type=_FILE, help="CSV: example,label. Default: labels are asked for when they are needed.")
+@click.option("--inputs", type=click.Path(path_type=Path), required=True, help=NEW_ROWS)
+@click.option(
+    "--labels",
+    type=_FILE,
+    help="CSV: example,label. Default: those that the inputs have, else labels are asked for when they are needed.",
+)
 @click.option("--slices", "slices_column", metavar="COLUMN", help="Column of the inputs that tells the slice.")
 @settings_options
 @artifacts_option

@@ -1,4 +1,4 @@
-"""Examples in CSV files that come after the registration: read within bounds, and encoded as the study's data was.
+"""Examples in tables that come after the registration: read within bounds, and encoded as the study's data was.
 
 The column ``example`` is the key of a row. The caller owns the file, so an error names the wrong line and cell. A cell
 is text only: one that begins like a formula stays as it is. Names of columns, keys and classes may come back as the
@@ -14,17 +14,17 @@ import numpy as np
 
 from easeml_core.csv_text import guarded, without_guard
 from easeml_core.data.columns import column_of_texts, hashed_names, hashed_text, text_column_of
-from easeml_core.data.sources.csv_files import MAX_CELL, read_table
+from easeml_core.data.rows.row_tables import read_text_table
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from easeml_core.data.sources.files import Refusal
+    from easeml_core.data.rows.row_tables import TextTable
 
 KEY = "example"
 """Name of the column that names the rows."""
@@ -34,13 +34,13 @@ LONGEST_KEY = 200
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExampleFile:
-    """Rows of a CSV file with a key each.
+    """Rows of a file or folder with a key each.
 
     Attributes:
-        path: The file, for messages.
+        path: The file or folder, for messages.
         keys: Key of each row, all different.
-        lines: Line of each row in the file, from 1.
-        columns: The other columns by name, in the file's order; text as it stands there.
+        lines: Line of each row in the file, from 1; empty where rows stand in no line.
+        columns: The other columns by name, in the file's order, as text; empty where the rows come without columns.
     """
 
     path: Path
@@ -48,35 +48,54 @@ class ExampleFile:
     lines: tuple[int, ...]
     columns: Mapping[str, tuple[str, ...]]
 
+    def place(self, row: int) -> str:
+        """Where a row (index from 0) is found, for messages."""
+        key = f"example {shown(self.keys[row])}"
+        return f"line {self.lines[row]} ({key})" if self.lines else key
+
 
 def refused(file: ExampleFile, what: str, row: int | None = None) -> InvalidInputError:
     """The error that says what is wrong with a file, or with one row of it (index from 0)."""
-    place = "" if row is None else f", line {file.lines[row]} (example {shown(file.keys[row])})"
+    place = "" if row is None else f", {file.place(row)}"
     return InvalidInputError(f"{file.path}{place}: {what}")
 
 
 def read_examples(path: Path) -> ExampleFile:
-    """Read a CSV file with a column ``example``.
+    """Read a table with a column ``example``.
 
     Args:
-        path: A regular file, UTF-8, of at most 64 MB and 2,000 columns.
+        path: As of ``read_text_table``.
 
     Raises:
         InvalidInputError: It is no such file, a row has another number of cells than the header, or a key is empty,
             too long, not printable, or there twice; the message says where.
     """
-    header, lines, cells = _table(path)
-    if KEY not in header:
-        raise _refused(path, f"needs a column {KEY!r} with the name of every row; its columns are {_listed(header)}")
-    by_name = dict(zip(header, zip(*cells, strict=True), strict=True))
-    keys = tuple(without_guard(key.strip()) for key in by_name.pop(KEY))
-    file = ExampleFile(path, keys, tuple(lines), by_name)
+    return examples_of(path, read_text_table(path))
+
+
+def examples_of(path: Path, table: TextTable) -> ExampleFile:
+    """The rows of a table that has been read; as ``read_examples``."""
+    columns = dict(table.columns)
+    if KEY not in columns:
+        what = f"{path} needs a column {KEY!r} with the name of every row; its columns are {_listed(list(columns))}"
+        raise InvalidInputError(what)
+    keys = tuple(without_guard(key.strip()) for key in columns.pop(KEY))
+    return with_distinct_keys(ExampleFile(path, keys, table.lines, columns))
+
+
+def with_distinct_keys(file: ExampleFile) -> ExampleFile:
+    """The same rows, whose keys are what they must be.
+
+    Raises:
+        InvalidInputError: A key is empty, too long, not printable, or there twice; the message says where.
+    """
     first: dict[str, int] = {}
-    for row, key in enumerate(keys):
+    for row, key in enumerate(file.keys):
         if not key or len(key) > LONGEST_KEY or not key.isprintable():
             raise refused(file, f"a key must be 1 to {LONGEST_KEY} printable characters", row)
-        if first.setdefault(key, row) != row:
-            raise refused(file, f"the key is that of line {lines[first[key]]} too; every row needs its own", row)
+        if (twin := first.setdefault(key, row)) != row:
+            other = f"line {file.lines[twin]}" if file.lines else "an earlier row"
+            raise refused(file, f"the key is that of {other} too; every row needs its own", row)
     return file
 
 
@@ -244,40 +263,6 @@ def _numbers(file: ExampleFile, name: str) -> NDArray[np.float32]:
     if np.isinf(values).any():
         raise refused(file, f"column {name!r} is beyond 3.4e38", int(np.argmax(np.isinf(values))))
     return values
-
-
-def plain_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """As ``csv_files.read_table``, of a file that the product may have written: its columns have their names again.
-
-    Raises:
-        InvalidInputError: As there, or two columns have the same name then.
-    """
-    header, lines = read_table(path, refused)
-    names = [without_guard(name) for name in header]
-    if len(set(names)) < len(names):
-        raise refused(path, "needs a first line of column names, each different and none empty")
-    return names, lines
-
-
-def _table(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """Header, line of each row, cells of each row."""
-    header, reader = plain_table(path, _refused)
-    lines: list[int] = []
-    cells: list[list[str]] = []
-    for line, row in reader:
-        if len(row) != len(header):
-            raise _refused(path, f"line {line} has {len(row)} cells, the header has {len(header)}")
-        if max(map(len, row)) > MAX_CELL:
-            raise _refused(path, f"line {line} has a cell of more than {MAX_CELL:,} characters")
-        lines.append(line)
-        cells.append(row)
-    if not cells:
-        raise _refused(path, "has no row below the header")
-    return header, lines, cells
-
-
-def _refused(path: Path, what: str) -> InvalidInputError:
-    return InvalidInputError(f"{path}: {what}" if what.startswith("line") else f"{path} {what}")
 
 
 def _listed(names: Sequence[str]) -> str:

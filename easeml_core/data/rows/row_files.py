@@ -1,4 +1,7 @@
-"""Rows in an untrusted file: CSV, an array, an image, or a folder of arrays or images."""
+"""Rows in an untrusted file: a table, an array, an image, or a folder (or zip file) of arrays or images.
+
+Where the labels are: a column of a table, ``targets.npy`` beside ``inputs.npy``, a sub-folder for each class of images.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.csv_text import without_guard
-from easeml_core.data.rows.encoding import KEY, ExampleFile, plain_table
+from easeml_core.data.rows.encoding import KEY, ExampleFile
 from easeml_core.data.rows.row_format import (
     LABEL,
     Rows,
@@ -17,9 +20,10 @@ from easeml_core.data.rows.row_format import (
     table_of_numbers,
     table_of_words,
 )
-from easeml_core.data.sources.arrays import read_array, refused
-from easeml_core.data.sources.csv_files import MAX_CELL
-from easeml_core.data.sources.files import entries, opened_folder, read_bytes
+from easeml_core.data.rows.row_tables import read_text_table
+from easeml_core.data.rows.step_lines import joined_steps
+from easeml_core.data.sources.arrays import read_array, refused, require_links
+from easeml_core.data.sources.files import ARRAYS, entries, opened_folder, read_bytes
 from easeml_core.data.sources.images import (
     ENDINGS,
     MAX_BYTES,
@@ -29,6 +33,7 @@ from easeml_core.data.sources.images import (
     listed_images,
 )
 from easeml_core.data.sources.optional import optional_package
+from easeml_core.data.sources.zip_upload import unpacked
 from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError
 
@@ -41,59 +46,61 @@ if TYPE_CHECKING:
     from easeml_core.data.rows.row_format import RowForm
     from easeml_core.data.table import Labels
 
-_ARRAYS = ("inputs.npy", "targets.npy")
-
 
 def read_rows(path: Path, form: RowForm, *, label: str | None = None) -> Rows:
     """The rows of a file or folder, in a study's form.
 
     Args:
-        path: A CSV file with the study's columns; ``.npy``; an image; a folder with ``inputs.npy`` (and
-            ``targets.npy``); a folder of images, with a sub-folder for each class where they are labelled.
+        path: A table (``read_text_table``) with the study's columns; ``.npy``; an image; a folder with ``inputs.npy``
+            (and ``targets.npy``); a folder of images, with a sub-folder for each class where they are labelled; a zip
+            file of such a folder.
         form: What a row looks like.
-        label: Read labels too, in a CSV file from this column; None for rows without labels.
+        label: Read labels too, in a table from this column; None for rows without labels.
 
     Raises:
         InvalidInputError: It is none of these, or does not fit the study; the message says where.
     """
-    path = path.absolute()  # as files in folders are opened
-    ending = path.suffix.lower()
-    if path.is_dir():
-        is_arrays = (path / _ARRAYS[0]).exists()
-        return _folder_of_arrays(path, form, label) if is_arrays else _folder_of_images(path, form, label)
-    if ending in (".npy", *ENDINGS):
-        if label is not None:
-            message = f"{path}: one file has no labels; bring a folder of inputs.npy and targets.npy, or of images"
-            raise InvalidInputError(message)
-        return _array(path, form) if ending == ".npy" else _images(path.parent, [path.name], form)
-    return rows_of_cells(_cells(path), form, label=label)
+    with unpacked(path.absolute()) as place:  # absolute, as files in folders are opened
+        if place.is_dir():
+            is_arrays = (place / ARRAYS[0]).exists()
+            return _folder_of_arrays(place, form, label) if is_arrays else _folder_of_images(place, form, label)
+        if not is_table(place):
+            if label is not None:
+                message = f"{place}: one file has no labels; bring a folder of inputs.npy and targets.npy, or of images"
+                raise InvalidInputError(message)
+            return _array(place, form) if place.suffix.lower() == ".npy" else _images(place.parent, [place.name], form)
+        return rows_of_cells(_cells(place, form), form, label=label)
 
 
-def _cells(path: Path) -> ExampleFile:
-    """The table in a CSV file; rows are named by a column ``example`` where there is one, else by their number."""
-    header, reader = plain_table(path, _refused_csv)
-    lines, cells = [], []
-    for line, row in reader:
-        if len(row) != len(header) or max(map(len, row)) > MAX_CELL:
-            what = f"line {line} has {len(row)} cells, the header has {len(header)}; or one of them is too long"
-            raise _refused_csv(path, what)
-        lines.append(line)
-        cells.append(row)
-    if not cells:
-        raise _refused_csv(path, "has no row below the header")
-    columns = dict(zip(header, zip(*cells, strict=True), strict=True))
-    keys = columns.pop(KEY, tuple(str(number) for number in range(1, len(lines) + 1)))
-    keys = tuple(map(without_guard, keys))
-    return ExampleFile(path, keys, tuple(lines), columns)
+def is_table(path: Path) -> bool:
+    """Whether a path is read as a table: no folder, and neither an array nor an image by its ending."""
+    return not path.is_dir() and path.suffix.lower() not in (".npy", *ENDINGS)
+
+
+def has_labels(folder: Path) -> bool:
+    """Whether an unpacked folder tells the labels of its rows: by targets.npy, or by sub-folders of images."""
+    if (folder / ARRAYS[0]).exists():
+        return (folder / ARRAYS[1]).exists()
+    with opened_folder(folder, _refused_image) as inside:
+        return bool(entries(folder, _refused_image, folder=inside, most=MAX_FILES)[0])
+
+
+def _cells(path: Path, form: RowForm) -> ExampleFile:
+    """The table in a file; rows are named by a column ``example`` where there is one, else by their number."""
+    lines, cells = joined_steps(path, read_text_table(path), form)
+    columns = dict(cells)
+    numbers = range(1, len(next(iter(columns.values()))) + 1)
+    keys = columns.pop(KEY, tuple(map(str, numbers)))
+    return ExampleFile(path, tuple(map(without_guard, keys)), lines, columns)
 
 
 def _folder_of_arrays(folder: Path, form: RowForm, label: str | None) -> Rows:
     with opened_folder(folder, refused) as inside:
-        inputs = read_array(folder / _ARRAYS[0], inside, kinds="biuf", what="numbers")
-        rows = _rows_of_array(inputs, form)
+        inputs = read_array(folder / ARRAYS[0], inside, kinds="biuf", what="numbers")
+        rows = _rows_of_array(folder, inputs, form)
         if label is None:
             return Rows(str(folder), rows)
-        targets = read_array(folder / _ARRAYS[1], inside, kinds="biufU", what="numbers or text")
+        targets = read_array(folder / ARRAYS[1], inside, kinds="biufU", what="numbers or text")
     if len(targets) != len(rows):
         raise refused(folder, f"has {len(rows):,} inputs and {len(targets):,} targets; there must be as many")
     return Rows(str(folder), rows, _labels_of_array(folder, targets, form))
@@ -101,14 +108,16 @@ def _folder_of_arrays(folder: Path, form: RowForm, label: str | None) -> Rows:
 
 def _array(path: Path, form: RowForm) -> Rows:
     with opened_folder(path.parent, refused) as inside:
-        return Rows(str(path), _rows_of_array(read_array(path, inside, kinds="biuf", what="numbers"), form))
+        return Rows(str(path), _rows_of_array(path, read_array(path, inside, kinds="biuf", what="numbers"), form))
 
 
-def _rows_of_array(inputs: NDArray[Any], form: RowForm) -> NDArray[np.float32]:
+def _rows_of_array(path: Path, inputs: NDArray[Any], form: RowForm) -> NDArray[np.float32]:
     """Rows of any shape that has as many numbers; one row may come without the first dimension."""
     is_one = inputs.shape in (form.layout.shape, form.layout.shape[:2]) and inputs.size == form.features
     flat = inputs.reshape(1 if is_one else len(inputs), -1)
     rows = table_of_numbers(flat, form.features)
+    if form.layout.kind == "tree":
+        require_links(path, rows.reshape(-1, *form.layout.shape))
     return rows / np.float32(255) if inputs.dtype == np.uint8 and form.layout.kind == "image" else rows
 
 
@@ -116,7 +125,9 @@ def _labels_of_array(folder: Path, targets: NDArray[Any], form: RowForm) -> Labe
     if form.target is not None:
         is_grey = form.target.kind == "image" and targets.dtype == np.uint8
         numbers = targets / np.float32(255) if is_grey else targets
-        return labels_of_numbers(numbers, form.target, str(folder / _ARRAYS[1]))
+        return labels_of_numbers(numbers, form.target, str(folder / ARRAYS[1]))
+    if targets.dtype.kind == "b":
+        targets = targets.astype(np.uint8)  # whose classes are 0 and 1, as at registration
     if form.class_names and targets.ndim == 2 and targets.shape[1] == len(form.class_names):
         if not (np.isin(targets, (0, 1)).all() and (targets.sum(axis=1) == 1).all()):
             raise refused(folder, "has targets of several columns that are not one-hot")
@@ -124,7 +135,7 @@ def _labels_of_array(folder: Path, targets: NDArray[Any], form: RowForm) -> Labe
     if targets.ndim != 1:
         raise refused(folder, f"has targets of shape {targets.shape}; one a row is wanted")
     words = [str(value) for value in targets.tolist()]
-    return labels_of_words(table_of_words(str(folder / _ARRAYS[1]), {LABEL: words}), form)
+    return labels_of_words(table_of_words(str(folder / ARRAYS[1]), {LABEL: words}), form)
 
 
 def _folder_of_images(folder: Path, form: RowForm, label: str | None) -> Rows:
@@ -135,12 +146,13 @@ def _folder_of_images(folder: Path, form: RowForm, label: str | None) -> Rows:
     _require_images(folder, 1, form)
     class_names, files = listed_images(folder)
     _require_images(folder, len(files), form)
-    words = [class_names[file.label] for file in files]
-    labels = labels_of_words(table_of_words(str(folder), {LABEL: words}), form)
+    paths = tuple(str(file.path.relative_to(folder)) for file in files)
+    words = tuple(class_names[file.label] for file in files)
+    labels = labels_of_words(ExampleFile(folder, paths, (), {LABEL: words}), form)
     pixels = [
         decoded_image(folder, file.path, content, form.layout) for file, content in folder_contents(folder, files)
     ]
-    return Rows(str(folder), np.stack(pixels), labels, {"file": tuple(str(f.path.relative_to(folder)) for f in files)})
+    return Rows(str(folder), np.stack(pixels), labels, {"file": paths})
 
 
 def _images(folder: Path, names: Sequence[str], form: RowForm) -> Rows:
@@ -162,10 +174,6 @@ def _require_images(folder: Path, count: int, form: RowForm) -> None:
     if count * form.features > MAX_CELLS:
         raise _refused_image(folder, f"holds more than {MAX_CELLS:,} numbers; bring fewer images at once")
     optional_package("PIL", "PIL", extra="images")
-
-
-def _refused_csv(path: Path, what: str) -> InvalidInputError:
-    return InvalidInputError(f"{path}: {what}" if what.startswith("line") else f"{path} {what}")
 
 
 def _refused_image(path: Path, what: str) -> InvalidInputError:

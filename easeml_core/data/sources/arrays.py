@@ -68,7 +68,7 @@ def read_arrays(
         raise refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
     _check_values(folder, inputs.reshape(len(inputs), -1))
     if layout.kind == "tree":
-        _check_links(folder, inputs)
+        require_links(folder, inputs)
     rows = _flat(inputs, layout)
     names = tuple(f"input_{i}" for i in range(layout.features))
     target_layout = layout if targets is None else layout_of_targets(folder, targets, task)
@@ -244,8 +244,12 @@ def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) 
     return classes
 
 
-def _check_links(folder: Path, trees: NDArray[Any]) -> None:
-    """A node names nodes before it as its children, and is the child of one node at most."""
+def require_links(folder: Path, trees: NDArray[Any]) -> None:
+    """Require nodes that name nodes before them as their children, and are the child of one node at most.
+
+    Raises:
+        InvalidInputError: A row of ``trees``, shape (rows, nodes, channels + 2), is no such tree.
+    """
     links = trees[:, :, -LINKS:].astype(np.float64)
     unused = np.asarray(np.isnan(trees.astype(np.float64)).all(axis=2))
     own = np.arange(trees.shape[1])[None, :, None]

@@ -31,13 +31,14 @@ _BATCH = 65_536
 _HEADER = 16 * 1024 * 1024  # bytes of one string, and items of one list, in the file's own description
 
 
-def read_parquet(path: Path) -> dict[str, Column]:
+def read_parquet(path: Path, *, least_rows: int = 2) -> dict[str, Column]:
     """The columns of a Parquet file, by name.
 
     Numbers, booleans and decimals become float64, text stays text, nulls and empty text are missing.
 
     Args:
         path: An absolute path of a regular file of at most 64 MB.
+        least_rows: Fewer are refused.
 
     Raises:
         InvalidInputError: If the file cannot be read, is too large once unpacked, or has a column of another type;
@@ -48,9 +49,11 @@ def read_parquet(path: Path) -> dict[str, Column]:
     arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
     content = read_bytes(path, parquet_refusal, most=MAX_BYTES)
     try:
-        names, kinds = described(path, _file(content, []), most_cells=MAX_CELLS, most_unpacked=MAX_UNPACKED)
+        names, kinds = described(
+            path, _file(content, []), most_cells=MAX_CELLS, most_unpacked=MAX_UNPACKED, least_rows=least_rows
+        )
         texts = [name for name, kind in zip(names, kinds, strict=True) if kind == "text"]
-        return _columns(path, _file(content, texts), dict(zip(names, kinds, strict=True)))
+        return _columns(path, _file(content, texts), dict(zip(names, kinds, strict=True)), least_rows)
     except (arrow.ArrowException, OSError, ValueError, OverflowError, MemoryError) as error:
         if isinstance(error, InvalidInputError):
             raise
@@ -63,7 +66,9 @@ def _file(content: bytes, texts: list[str]) -> Any:
     return parquet.ParquetFile(io.BytesIO(content), read_dictionary=texts, pre_buffer=False, **limits)
 
 
-def described(path: Path, file: Any, *, most_cells: int, most_unpacked: int | None) -> tuple[list[str], list[str]]:
+def described(
+    path: Path, file: Any, *, most_cells: int, most_unpacked: int | None, least_rows: int = 2
+) -> tuple[list[str], list[str]]:
     """Names of the columns and what each holds, from the file's description of itself.
 
     Args:
@@ -71,6 +76,7 @@ def described(path: Path, file: Any, *, most_cells: int, most_unpacked: int | No
         file: pyarrow's ``ParquetFile``.
         most_cells: Rows times columns.
         most_unpacked: Bytes of all row groups; None where these are looked at one by one.
+        least_rows: Fewer are refused.
 
     Returns:
         Names, and ``numbers``, ``text`` or ``nothing`` for each.
@@ -87,8 +93,8 @@ def described(path: Path, file: Any, *, most_cells: int, most_unpacked: int | No
         raise parquet_refusal(path, "needs names for its columns, each different and none empty")
     if about.num_rows * about.num_columns > most_cells:
         raise parquet_refusal(path, f"has more than {most_cells:,} cells")
-    if about.num_rows < 2:
-        raise parquet_refusal(path, f"has {counted(about.num_rows, 'row')}; at least 2 are needed")
+    if about.num_rows < least_rows:
+        raise parquet_refusal(path, f"has {counted(about.num_rows, 'row')}; at least {least_rows} are needed")
     unpacked = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
     if most_unpacked is not None and unpacked > most_unpacked:
         raise parquet_refusal(path, f"has {unpacked:,} bytes unpacked, at most {most_unpacked:,} are allowed")
@@ -107,7 +113,7 @@ def _kind(path: Path, number: int, kind: Any, arrow: Any) -> str:
     raise parquet_refusal(path, f"has a column of type {str(kind)[:40]} (number {number}); allowed: numbers and text")
 
 
-def _columns(path: Path, file: Any, kinds: Mapping[str, str]) -> dict[str, Column]:
+def _columns(path: Path, file: Any, kinds: Mapping[str, str], least_rows: int) -> dict[str, Column]:
     """The columns, batch by batch; a file that has more rows than it says is refused."""
     words, rows = Words(path), 0
     cells: dict[str, list[Column]] = {name: [] for name in kinds}
@@ -117,8 +123,8 @@ def _columns(path: Path, file: Any, kinds: Mapping[str, str]) -> dict[str, Colum
             raise parquet_refusal(path, f"has more than {MAX_CELLS:,} cells")
         for (name, kind), chunk in zip(kinds.items(), batch.columns, strict=True):
             cells[name].append(cells_of_chunk(chunk, kind, words))
-    if rows < 2:
-        raise parquet_refusal(path, f"has {counted(rows, 'row')}; at least 2 are needed")
+    if rows < least_rows:
+        raise parquet_refusal(path, f"has {counted(rows, 'row')}; at least {least_rows} are needed")
     return {name: np.concatenate(parts) for name, parts in cells.items()}
 
 

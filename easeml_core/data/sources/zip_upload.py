@@ -1,16 +1,18 @@
-"""An uploaded zip file in place of a folder: images in a folder per class, or arrays."""
+"""A zip file in place of a folder: images in a folder per class, or arrays."""
 
 from __future__ import annotations
 
 import shutil
 import struct
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.files import MOST_FILES, unpack
+from easeml_core.files import MOST_FILES, scratch_folder, unpack
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 MOST_DIRECTORY_BYTES = 4 << 20
 """Of the list of entries at a zip file's end, which is read at once: 10,000 names of 400 characters."""
@@ -19,6 +21,24 @@ _END, _END_64 = b"PK\x05\x06", b"PK\x06\x07"
 _END_BYTES, _LOCATOR_BYTES, _LONGEST_COMMENT = 22, 20, 1 << 16
 _ADDED = "__MACOSX"
 """A folder that one system adds to every zip file."""
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The folder that a zip file stands for, while the block lasts; any other path as it is.
+
+    Raises:
+        InvalidInputError: As ``unpack_upload``; of the block, such an error names the file, not where it is unpacked.
+    """
+    if path.suffix.lower() != ".zip" or not path.is_file():
+        yield path
+        return
+    with scratch_folder("unpacked") as folder:
+        try:
+            yield unpack_upload(path, Path(folder))
+        except InvalidInputError as error:
+            message = str(error).replace(folder, str(path))
+            raise InvalidInputError(message) from error
 
 
 def unpack_upload(archive: Path, folder: Path, *, most_bytes: int | None = None) -> Path:

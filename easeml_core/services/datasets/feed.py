@@ -86,9 +86,10 @@ def feed(
         store: Role ``easeml_worker``.
         artifacts: Where the pairs are stored.
         study: The study; active or paused.
-        path: A CSV file with the study's columns and one of labels; a folder of ``inputs.npy`` and ``targets.npy``; a
-            folder of images by class. Or with ``labels`` a CSV file of inputs with a column ``example``.
-        labels: A CSV file ``example,label``.
+        path: A table (CSV or Parquet) with the study's columns and one of labels; a folder of ``inputs.npy`` and
+            ``targets.npy``; a folder of images by class; a zip file of such a folder. Or with ``labels`` inputs
+            without labels, as of ``read_named_rows``.
+        labels: A table ``example,label``.
         label_column: Column of the labels in ``path``.
         pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each; the label is a list
             where answers are several numbers, null in it for an unknown one.
@@ -113,7 +114,7 @@ def feed(
         check_split(found.config.get("split")).require_feedable()
         form = row_form(tx, artifacts, version)
         if path is not None and labels is not None:
-            brought = brought_files(tx, path, labels, version)
+            brought = brought_files(path, labels, form)
             origin, given = path.name, Pairs(brought.inputs, brought.labels)
         else:
             rows = rows_of_json(pairs or [], form, labelled=True, origin="pairs") if path is None else None

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.rows.cells import cells_of_inputs
-from easeml_core.data.rows.encoding import encode, read_examples
 from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.data.rows.matching import COINCIDENCE
+from easeml_core.data.rows.named_rows import read_named_rows
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
-from easeml_core.services.studies.columns import require_one_answer
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import find_set
 from easeml_core.services.test_sets.release import is_known, released_arrays
 from easeml_core.services.test_sets.row_registry import look_up, register
-from easeml_core.services.test_sets.upload import labels_of
 from easeml_core.store.tables import studies, test_sets, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes
 
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.data.parts import OpenParts
+    from easeml_core.data.rows.row_format import RowForm
     from easeml_core.entities import DataVersion, Study
     from easeml_core.store.artifacts.local import ArtifactStore
 
@@ -43,7 +42,7 @@ class Brought:
     Attributes:
         origin: Where they come from, for messages.
         inputs: float32, shape (rows, features).
-        labels: Shape (rows,): int64 classes, or numbers.
+        labels: Shape (rows,): int64 classes, or numbers; (rows, numbers) where answers are several.
         hashes: Of each row's inputs.
         columns: Names of the inputs, as they are kept with the study's data; None where they are not.
         names: The name of each row, with its line where there is one.
@@ -57,19 +56,22 @@ class Brought:
     names: Sequence[str]
 
 
-def brought_files(tx: Connection, inputs: Path, labels: Path, version: DataVersion) -> Brought:
-    """Return the rows of two CSV files, in the encoding of the study's data.
+def brought_files(inputs: Path, labels: Path | None, form: RowForm) -> Brought:
+    """Return the labelled rows of files or folders, in the encoding of the study's data.
 
     Raises:
-        InvalidInputError: A file is invalid; the message says where. Or a label would be several numbers.
+        InvalidInputError: A file is invalid, or there are no labels; the message says where.
     """
-    require_one_answer(version, "labels in a CSV file")
-    file = read_examples(inputs)
-    columns = studies.feature_names(tx, version.id)
-    values = encode(file, feature_names=columns, features=version.features)
-    given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
-    names = [f"line {line} (example {quoted(key)})" for line, key in zip(file.lines, file.keys, strict=True)]
-    return Brought(str(inputs), values, given, example_hashes(values, columns), columns, names)
+    rows = read_named_rows(inputs, labels, form)
+    if rows.labels is None:
+        message = (
+            f"{inputs} has no labels; give them with --labels, or in it: images in a sub-folder for each class, "
+            "targets.npy beside inputs.npy"
+        )
+        raise InvalidInputError(message)
+    hashes = example_hashes(rows.inputs, form.feature_names)
+    names = [rows.file.place(row) for row in range(len(rows.inputs))]
+    return Brought(str(inputs), rows.inputs, rows.labels, hashes, form.feature_names, names)
 
 
 def rows_of_set(

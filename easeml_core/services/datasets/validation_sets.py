@@ -34,6 +34,7 @@ from easeml_core.services.datasets.validation_rows import (
     rows_of_set,
 )
 from easeml_core.services.registration.sealing import keep_baseline
+from easeml_core.services.studies.columns import row_form
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.services.test_sets.upload import unlike
 from easeml_core.services.test_sets.visible_rows import part_hashes
@@ -313,8 +314,8 @@ def replace_validation(
         store: Role ``easeml_referee``.
         artifacts: Where the open parts are.
         study: The study; its training part stays as it is.
-        inputs: CSV file with a column ``example`` and the study's columns; together with ``labels``.
-        labels: CSV file ``example,label`` of the same examples.
+        inputs: As of ``read_named_rows``.
+        labels: A table ``example,label`` of the same examples; None where the inputs tell them.
         from_set: Name or number of a released test set of the study, instead of files.
         add: Keep the rows that are there, and add these.
 
@@ -325,25 +326,20 @@ def replace_validation(
             new.
         AlreadyExistsError: More than one row in twenty is sealed for other tenants.
     """
-    given = (inputs is not None and labels is not None and from_set is None) or (
-        inputs is None and labels is None and from_set is not None
-    )
-    if not given:
-        message = "give --inputs and --labels together, or --from-set alone"
+    if (inputs is None) == (from_set is None) or (inputs is None and labels is not None):
+        message = "give --inputs, with --labels where they tell none themselves, or --from-set alone"
         raise InvalidInputError(message)
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         artifacts = artifacts.of_tenant(found.tenant)
-        studies.latest_data_version(tx, found.id)
-        releases.hold_study(tx, found.id)  # another call waits here, and reads the data again below
         version = studies.latest_data_version(tx, found.id)
         require_in_memory(version.train_rows, version.features)
-        if from_set is not None:
-            brought = rows_of_set(tx, artifacts, from_set, study, version)
-        else:
-            assert inputs is not None
-            assert labels is not None
-            brought = brought_files(tx, inputs, labels, version)
+        brought = None
+        if inputs is not None:  # before others wait for the study: it takes minutes to decode many images
+            brought = brought_files(inputs, labels, row_form(tx, artifacts, version))
+        releases.hold_study(tx, found.id)  # another call waits here, and reads the data again below
+        version = studies.latest_data_version(tx, found.id)
+        brought = brought or rows_of_set(tx, artifacts, from_set or "", study, version)
         with artifacts.copy(version.artifact) as path:
             parts = load_open_parts(path)
         require_open(tx, found, brought, parts)

@@ -14,25 +14,17 @@ import numpy as np
 from attrs import evolve
 
 from easeml_core.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
-from easeml_core.data.columns import column_of_texts, nearest
+from easeml_core.data.columns import column_of_texts
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
-from easeml_core.data.rows.encoding import (
-    LONGEST_KEY,
-    ExampleFile,
-    class_indices,
-    encode,
-    input_columns,
-    number_targets,
-    read_examples,
-    refused,
-)
+from easeml_core.data.rows.encoding import LONGEST_KEY, ExampleFile, input_columns, refused
 from easeml_core.data.rows.encoding import shown as quoted
+from easeml_core.data.rows.named_rows import read_named_rows
 from easeml_core.data.split_spec import check_split
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
-from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
-from easeml_core.services.studies.columns import require_one_answer
+from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.services.studies.columns import row_form
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import ShownSet, shown, when_live
 from easeml_core.services.test_sets.planning import (
@@ -60,6 +52,7 @@ if TYPE_CHECKING:
 
     from easeml_core.config import SetConfig
     from easeml_core.data.parts import OpenParts
+    from easeml_core.data.rows.named_rows import NamedRows
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.compared_rows import NewRows
     from easeml_core.services.test_sets.row_registry import Found
@@ -210,18 +203,18 @@ def require_unknown(file: ExampleFile, content: Content, known: Found) -> None:
 
 def unlike(inputs: NDArray[np.float32], parts: OpenParts, names: Sequence[str] | None) -> list[str]:
     """Describe columns whose typical value is outside the range of the open parts: units often differ."""
-    opened = np.vstack([parts.train_inputs, parts.validation_inputs])
-    warnings = []
-    for place in range(inputs.shape[1]):
-        there, here = opened[:, place], inputs[:, place]
-        there, here = there[~np.isnan(there)], here[~np.isnan(here)]
-        if len(there) and len(here) and not there.min() <= np.median(here) <= there.max():
-            name = names[place] if names else f"x{place + 1}"
-            warnings.append(
-                f"column {quoted(name)} has the median {np.median(here):g}, the study's open data goes from "
-                f"{there.min():g} to {there.max():g}; is it in the same unit?"
-            )
-    return warnings[:8]
+    opened = parts.train_inputs, parts.validation_inputs
+    low = np.fmin(*(np.fmin.reduce(part, axis=0) for part in opened))
+    high = np.fmax(*(np.fmax.reduce(part, axis=0) for part in opened))
+    typical = np.median(inputs, axis=0)
+    for place in np.flatnonzero(np.isnan(typical)):
+        known = inputs[~np.isnan(inputs[:, place]), place]
+        typical[place] = np.median(known) if len(known) else np.nan
+    return [
+        f"column {quoted(names[place] if names else f'x{place + 1}')} has the median {typical[place]:g}, the study's "
+        f"open data goes from {low[place]:g} to {high[place]:g}; is it in the same unit?"
+        for place in np.flatnonzero((typical < low) | (typical > high))[:8]
+    ]
 
 
 def seal_test_set(
@@ -242,8 +235,9 @@ def seal_test_set(
         store: Role ``easeml_referee``.
         artifacts: Holds the study's open parts, whose examples are refused.
         study: The study.
-        inputs: CSV file with a column ``example`` and the study's columns.
-        labels: CSV file ``example,label`` of the same examples; None: labels are requested when a verdict needs them.
+        inputs: As of ``read_named_rows``: a table, a folder or zip file of images or of arrays, or ``.npy``.
+        labels: A table ``example,label`` of the same examples; None: those that the inputs tell, and where they tell
+            none, labels are requested when a verdict needs them.
         name: Name of the set; a planned one of this name is fulfilled. None for a set without a name.
         purpose: ``gate``, ``meter``, ``joint`` (both draw on it) or ``direct`` (for the second meter); None for that of
             the planned set of this name, else ``gate``.
@@ -259,20 +253,28 @@ def seal_test_set(
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         artifacts = artifacts.of_tenant(found.tenant)
-        version = studies.latest_data_version(tx, found.id)
-        require_one_answer(version, "examples that are brought to be sealed")
+        form = row_form(tx, artifacts, studies.latest_data_version(tx, found.id))
+        asked = purpose, settings or {}, slices_column
+        # Settings are looked at first, and the study is held last: to decode many images takes minutes.
+        _settings(found, _named(tx, found, name), *asked)
+        rows = read_named_rows(inputs, labels, form, beside=slices_column)
         releases.hold_study(tx, found.id)
-        named = None if name is None else test_sets.set_named(tx, found.id, name)
-        kind, config = _settings(found, purpose, settings or {}, named)
-        if labels is None and (kind != SealedSetPurpose.GATE or found.task == Task.REGRESSION):
+        version = studies.latest_data_version(tx, found.id)
+        named = _named(tx, found, name)
+        kind, config = _settings(found, named, *asked)
+        on_demand = rows.labels is None
+        if on_demand and (kind != SealedSetPurpose.GATE or found.task == Task.REGRESSION):
             whose = f"a {kind} set" if found.task == Task.CLASSIFICATION else "a set of a study that predicts numbers"
-            message = f"{whose} needs the label of every example; give them with --labels"
+            message = (
+                f"{whose} needs the label of every example; give them with --labels, or in the inputs: images in a "
+                "sub-folder for each class, targets.npy beside inputs.npy"
+            )
             raise InvalidInputError(message)
         if isinstance(config, MeterConfig) and kind == SealedSetPurpose.DIRECT:
             require_same_ranges(config, _meter_of(tx, found))
-        file = read_examples(inputs)
+        file = rows.file
         codes, config = _take_slices(file, slices_column, config)
-        content = _content(tx, file, version, labels, codes, slices_column)
+        content = _content(tx, rows, codes, form.feature_names)
         before = test_sets.set_with_fingerprint(tx, sealed.fingerprint(content.hashes))
         if before is not None:
             _require_same(tx, before, found, name, content)
@@ -287,10 +289,10 @@ def seal_test_set(
         new = _new_rows(tx, file, version, content, parts)
         known = look_up(tx, artifacts, found, new)
         require_unknown(file, content, known)
-        set_id = _seal(tx, found, version, kind, config, name, content, on_demand=labels is None)
-        label = label_tokens(tx, found, studies.class_names(tx, version.id), content.labels)
+        set_id = _seal(tx, found, version, kind, config, name, content, on_demand=on_demand)
+        label = None if form.target is not None else label_tokens(tx, found, form.class_names, content.labels)
         register(tx, found.id, new, {set_id: np.arange(len(new.ids))}, known, label)
-        if labels is None:
+        if on_demand:
             _keep_cells(tx, set_id, file, content)
         warnings = unlike(content.inputs, parts, content.columns)
         warnings += filter(None, [check_split(found.config.get("split")).brought_warning])
@@ -323,7 +325,23 @@ def _sealed(
 
 
 def _settings(
-    study: Study, purpose: str | None, settings: Mapping[str, object], named: SealedSet | None
+    study: Study,
+    named: SealedSet | None,
+    purpose: str | None,
+    settings: Mapping[str, object],
+    slices_column: str | None,
+) -> tuple[SealedSetPurpose, SetConfig]:
+    """Return purpose and settings, which fit the column of slices."""
+    kind, config = _planned(study, named, purpose, settings)
+    gate = gate_of(config)
+    if (slices_column is not None) if gate is None else (slices_column is None and len(gate.slices) > 0):
+        message = "conditions for slices and --slices COLUMN come together, for sets that a gate draws on only"
+        raise InvalidInputError(message)
+    return kind, config
+
+
+def _planned(
+    study: Study, named: SealedSet | None, purpose: str | None, settings: Mapping[str, object]
 ) -> tuple[SealedSetPurpose, SetConfig]:
     """Return purpose and settings; those of a planned set stay as planned, also when the call is repeated."""
     if named is None or (named.state != SealedSetState.PLANNED and settings):
@@ -343,6 +361,10 @@ def _settings(
     return named.purpose, named.plan
 
 
+def _named(tx: Connection, study: Study, name: str | None) -> SealedSet | None:
+    return None if name is None else test_sets.set_named(tx, study.id, name)
+
+
 def _meter_of(tx: Connection, study: Study) -> MeterConfig:
     """Return the meter that a second one is compared with: of the live set, else of the study's settings."""
     live = releases.live_test_set(tx, study.id, SealedSetPurpose.METER)
@@ -358,15 +380,9 @@ def _take_slices(
 ) -> tuple[NDArray[np.int64] | None, SetConfig]:
     """Return the code of each example's slice, and the settings with all slices."""
     gate = gate_of(config)
-    slices = () if gate is None else gate.slices
     if column is None or gate is None:
-        if slices or column is not None:
-            message = "conditions for slices and --slices COLUMN come together, for sets that a gate draws on only"
-            raise InvalidInputError(message)
         return None, config
-    if column not in file.columns:
-        near = nearest(column, file.columns)
-        raise refused(file, f"there is no column {column!r} with the slice of every example{near}")
+    slices = gate.slices
     words = [cell.strip() for cell in file.columns[column]]
     if not slices:
         found = sorted(set(words) - {""})
@@ -384,66 +400,27 @@ def _take_slices(
 
 
 def _content(
-    tx: Connection,
-    file: ExampleFile,
-    version: DataVersion,
-    labels: Path | None,
-    codes: NDArray[np.int64] | None,
-    slices_column: str | None,
+    tx: Connection, rows: NamedRows, codes: NDArray[np.int64] | None, columns: Sequence[str] | None
 ) -> Content:
     """Return inputs, labels, keys and slices in the set's order."""
-    names = studies.feature_names(tx, version.id)
-    inputs = encode(file, feature_names=names, features=version.features, beside=slices_column)
-    hashes = example_hashes(inputs, names)
-    kept = distinct(file.keys, hashes)
-    if labels is None:
-        given: NDArray[Any] = np.full(len(inputs), label_rows.UNKNOWN, dtype=np.int64)
-    else:
-        given = labels_of(read_examples(labels), file, studies.class_names(tx, version.id))
+    hashes = example_hashes(rows.inputs, columns)
+    kept = distinct(rows.file.keys, hashes)
     order = np.array(kept)[sealed.fixed_order(tx, [hashes[i] for i in kept])]
     return Content(
-        inputs[order],
-        given[order],
-        tuple(file.keys[i] for i in order),
+        rows.inputs[order],
+        np.full(len(order), label_rows.UNKNOWN) if rows.labels is None else rows.labels[order],
+        tuple(rows.file.keys[i] for i in order),
         None if codes is None else codes[order],
         [hashes[i] for i in order],
-        names,
+        columns,
         repeated=len(hashes) - len(kept),
     )
 
 
-def labels_of(file: ExampleFile, inputs: ExampleFile, class_names: Sequence[str]) -> NDArray[Any]:
-    """Return the label of every row of ``inputs``; both files must name the same examples.
-
-    Classes as int64; numbers as float32 where the study has no classes.
-    """
-    require_label_columns(file)
-    row_of = {key: row for row, key in enumerate(inputs.keys)}
-    for row, key in enumerate(file.keys):
-        if key not in row_of:
-            raise refused(file, f"there is no such example in {inputs.path}", row)
-    given = class_indices(file, "label", class_names) if class_names else number_targets(file, "label")
-    missing = sorted(set(row_of) - set(file.keys), key=row_of.__getitem__)
-    if missing:
-        more = f" and {counted(len(missing) - 1, 'other')}" if len(missing) > 1 else ""
-        raise refused(inputs, f"there is no label for this example{more} in {file.path}", row_of[missing[0]])
-    labels = np.empty(len(inputs.keys), dtype=given.dtype)
-    labels[[row_of[key] for key in file.keys]] = given
-    return labels
-
-
-def require_label_columns(file: ExampleFile) -> None:
-    """Require the columns ``example`` and ``label``.
-
-    Raises:
-        InvalidInputError: It has others.
-    """
-    if list(file.columns) != ["label"]:
-        raise refused(file, "a file of labels has the columns example and label, and no other")
-
-
 def _equal(one: NDArray[Any] | None, other: NDArray[Any] | None) -> bool:
-    return one is other if one is None or other is None else np.array_equal(one, other)
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other, equal_nan=one.dtype.kind == "f")
 
 
 def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | None, content: Content) -> None:
@@ -453,7 +430,7 @@ def _require_same(tx: Connection, before: SealedSet, study: Study, name: str | N
         before.study_id == study.id
         and before.name == name
         and tuple(sealed.sealed_keys(tx, before.id)) == content.keys
-        and np.array_equal(sealed.sealed_labels(tx, before.id), content.labels)
+        and _equal(sealed.sealed_labels(tx, before.id), content.labels)
         and _equal(slices, content.slices)
     )
     if not same:
@@ -485,7 +462,7 @@ def _keep_cells(tx: Connection, set_id: int, file: ExampleFile, content: Content
 def _new_rows(tx: Connection, file: ExampleFile, version: DataVersion, content: Content, parts: OpenParts) -> NewRows:
     """Return the rows of a file in the set's order: its cells, and the encoding where there are none."""
     encoded = cells_of_inputs(content.inputs, content.columns, parts.layout)
-    if content.columns is None or parts.layout.kind != "table":
+    if content.columns is None or parts.layout.kind != "table" or not file.columns:
         return new_rows(tx, encoded)
     place = {key: row for row, key in enumerate(file.keys)}
     order = np.array([place[key] for key in content.keys], dtype=np.intp)

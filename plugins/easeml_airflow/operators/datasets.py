@@ -32,9 +32,10 @@ class FeedOperator(EasemlOperator):
 
     Args:
         study: For which study.
-        path: On this worker: a CSV file with the study's columns and one of labels, a folder of ``inputs.npy`` and
-            ``targets.npy``, or a folder of images by class; may be another task's output.
-        labels: CSV file ``example,label``; then ``path`` is a CSV file of inputs with a column ``example``.
+        path: On this worker: a CSV or Parquet file with the study's columns and one of labels, a folder of
+            ``inputs.npy`` and ``targets.npy``, a folder of images by class, or a zip file of such a folder; may be
+            another task's output.
+        labels: CSV file ``example,label``; then ``path`` has rows without labels, in a table with a column ``example``.
         label_column: Column of the labels in ``path``.
         pairs: Instead of files: ``{"inputs": [numbers] or {column: value}, "label": ...}`` each.
         kwargs: As of ``EasemlOperator``.

@@ -167,7 +167,7 @@ def test_replacing_is_the_referee_s(ask: Any, rule: Any, files: Any, study: str,
 
 def test_errors_are_sentences(ask: Any, rule: Any, study: str) -> None:
     answer = rule("replace", study)
-    assert (answer.status, "give --inputs and --labels together, or --from-set alone" in answer.err) == (2, True)
+    assert (answer.status, "give --inputs, with --labels where they tell none themselves" in answer.err) == (2, True)
     answer = ask("validation", "show", "nothing")
     assert (answer.status, "nothing" in answer.err) == (2, True)
     answer = rule("replace", study, "--from-set", "spring")

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from easeml_core.data.layout import Layout, table_layout
 from easeml_core.data.rows.labeled_pairs import Pairs, read_pairs, write_pairs
+from easeml_core.data.rows.named_rows import read_named_rows
 from easeml_core.data.rows.row_files import read_rows
 from easeml_core.data.rows.row_format import RowForm, rows_of_json
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ShapeError
 from easeml_core.models.label_errors import rank_labels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TABLE = RowForm(4, ("size", "region=south", "region=west", "age"), ("no", "yes"), table_layout(4))
 NUMBERS = RowForm(2, ("a", "b"), (), table_layout(2))
@@ -90,6 +90,7 @@ def test_a_missing_column_of_labels_is_looked_for_under_another_name(header: str
         (np.array([1, 0]), [1, 0]),
         (np.array([1.0, 0.0]), [1, 0]),
         (np.array([[0, 1], [1, 0]]), [1, 0]),
+        (np.array([True, False]), [1, 0]),
     ],
 )
 def test_targets_of_arrays(targets: Any, expected: list[int], tmp_path: Path) -> None:
@@ -125,6 +126,63 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(one, np.ones((1, 5)))
     with pytest.raises(ShapeError, match=r"inputs must have shape \(n >= 1, 4\), got \(1, 5\)"):
         read_rows(one, TABLE)
+
+
+def test_a_zip_file_stands_for_the_folder_in_it(tmp_path: Path) -> None:
+    folder = tmp_path / "new"
+    folder.mkdir()
+    np.save(folder / "inputs.npy", np.ones((2, 4)))
+    np.save(folder / "targets.npy", np.array(["yes", "no"]))
+    packed = Path(shutil.make_archive(str(folder), "zip", tmp_path, "new"))
+    rows = read_rows(packed, TABLE, label="label")
+    assert rows.labels is not None
+    assert rows.labels.tolist() == [1, 0]
+    np.save(folder / "targets.npy", np.array(["yes", "perhaps"]))
+    packed = Path(shutil.make_archive(str(folder), "zip", tmp_path, "new"))
+    with pytest.raises(InvalidInputError, match=f"^{packed}/new/targets.npy.*'perhaps' is no class"):
+        read_rows(packed, TABLE, label="label")
+    assert list(folder.parent.glob("easeml-*")) == []
+
+
+def test_series_come_with_a_line_for_each_step_as_at_registration(tmp_path: Path) -> None:
+    words = ("no", "yes")
+    lines = [f"{i},{s},{i + s / 8},{-i},{words[i % 2]}" for i in range(6) for s in (3, 1, 2)[: 1 + i % 3]]
+    path = tmp_path / "study.csv"
+    path.write_text("\n".join(["id,step,heat,dust,label", *lines]))
+    raw = load_source(f"series:{path}", "label")
+    form = RowForm(6, raw.feature_names, raw.class_names, raw.layout)
+    path.write_text("\n".join(["example,step,heat,dust,label", *reversed(lines)]))
+    rows = read_rows(path, form, label="label")
+    assert rows.labels is not None
+    known = {row.tobytes(): label for row, label in zip(raw.inputs, raw.labels, strict=True)}
+    assert [known[row.tobytes()] for row in rows.inputs] == rows.labels.tolist() == [1, 0, 1, 0, 1, 0]
+    path.write_text("example,step,heat,dust\nb,0,1,2\na,2,3,4\na,1,5,\n")
+    found = read_named_rows(path, None, form)
+    assert (found.file.keys, found.file.place(1)) == (("b", "a"), "line 3 (example 'a')")
+    expected = np.array([[1, 2, *[np.nan] * 4], [5, np.nan, 3, 4, np.nan, np.nan]], np.float32)
+    np.testing.assert_array_equal(found.inputs, expected)
+    for more, said in {
+        "c,1,1,1\nc,1.0,1,1\n": r"line 6 \(example 'c'\): repeats a step",
+        "c,x,1,1\n": r"line 5 \(example 'c'\): column 'step' must be a number",
+        "".join(f"c,{step},1,1\n" for step in range(4)): r"line 5 .*: the series has 4 steps, one of .* at most 3",
+    }.items():
+        path.write_text("example,step,heat,dust\nb,0,1,2\na,2,3,4\na,1,5,\n" + more)
+        with pytest.raises(InvalidInputError, match=said):
+            read_named_rows(path, None, form)
+    path.write_text("example,step,heat,dust,label\na,2,3,4,yes\na,1,5,,no\n")
+    with pytest.raises(InvalidInputError, match=r"line 2 .*: column 'label' has another value than in a line"):
+        read_rows(path, form, label="label")
+
+
+def test_nodes_of_trees_name_nodes_before_them(tmp_path: Path) -> None:
+    form = RowForm(9, None, ("no", "yes"), Layout("tree", (3, 3)))
+    tree = np.array([[1, -1, -1], [2, -1, -1], [3, 0, 1]], np.float32)
+    np.save(tmp_path / "rows.npy", tree[None])
+    assert read_rows(tmp_path / "rows.npy", form).inputs.shape == (1, 9)
+    tree[0, 1] = 2
+    np.save(tmp_path / "rows.npy", tree[None])
+    with pytest.raises(InvalidInputError, match="has no tree in row 1"):
+        read_rows(tmp_path / "rows.npy", form)
 
 
 def test_images_become_as_large_as_those_of_the_study(tmp_path: Path) -> None:

@@ -105,6 +105,34 @@ def test_new_rows_are_encoded_as_the_studys_table_was(tmp_path_factory: Any, dat
     assert {row.tobytes() for row in table.inputs} == {row.tobytes() for row in found}
 
 
+def test_a_parquet_file_is_read_as_a_csv_file_of_the_same_cells(put: Any, tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet").write_table(
+        pyarrow.table(
+            {
+                "example": pyarrow.array([7, 8, 9]),
+                "n": pyarrow.array([0.1, None, 1e30], pyarrow.float32()),
+                "c": ["red", None, " blue"],
+                "b": [True, False, None],
+            }
+        ),
+        tmp_path / "new.parquet",
+    )
+    found, expected = (
+        read_examples(tmp_path / "new.parquet"),
+        read_examples(put("example,n,c,b\n7,0.1,red,1\n8,,,0\n9,1e+30,blue,\n")),
+    )
+    assert (found.keys, dict(found.columns)) == (expected.keys, dict(expected.columns))
+    assert found.place(1) == "example '8'"
+    encoded = [encode(file, feature_names=("b", "n", "c=red", "c=blue"), features=4) for file in (found, expected)]
+    np.testing.assert_array_equal(*encoded)
+    with pytest.raises(InvalidInputError, match=r"parquet, example '7': 'red' is no class of the study"):
+        class_indices(found, "c", ("green", "blue"))
+    (tmp_path / "no.parquet").write_bytes(b"example,x\na,1\n")
+    with pytest.raises(InvalidInputError, match="is no Parquet file that can be read"):
+        read_examples(tmp_path / "no.parquet")
+
+
 def test_words_come_as_words_or_as_columns_and_unknown_ones_are_zeros(put: Any) -> None:
     names = ("n", "c=red", "c=blue")
     words = read_examples(put("example,c,n\na,red,1\nb,green,\nc, blue ,3\n"))

@@ -208,16 +208,16 @@ def test_data_that_are_not_what_was_said_are_refused(what: str, desk: Desk) -> N
     assert re.search(why, answer.message), answer.message
 
 
-def test_what_brings_one_class_or_number_a_row_says_that_it_cannot(desk: Desk, tmp_path: Any) -> None:
+def test_labels_in_a_table_are_refused_where_an_answer_is_several_numbers(desk: Desk, tmp_path: Any) -> None:
     rows(desk.data / "lab")
     desk.register(source="npy:rows?target=inputs", hit="within:0.5", task="regression")
-    lab, file = desk.lab, tmp_path / "x.csv"
-    file.write_text("example,label\n1,2\n")
-    why = "have one class or number for each row, and the targets of this study are 8 numbers a row"
-    with pytest.raises(InvalidInputError, match=f"labels in a CSV file {why}"):
-        replace_validation(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
-    with pytest.raises(InvalidInputError, match=f"examples that are brought to be sealed {why}"):
-        seal_test_set(lab.referee, lab.artifacts, study="s", inputs=file, labels=file)
+    lab, labels = desk.lab, tmp_path / "x.csv"
+    labels.write_text("example,label\n1,2\n")
+    np.save(tmp_path / "x.npy", np.ones((1, 8)))
+    given: dict[str, Any] = {"study": "s", "inputs": tmp_path / "x.npy", "labels": labels}
+    for bring in (replace_validation, seal_test_set):
+        with pytest.raises(InvalidInputError, match=r"is 8 numbers \(table\), .*; bring a folder of inputs.npy"):
+            bring(lab.referee, lab.artifacts, **given)
 
 
 @pytest.mark.journey

@@ -17,8 +17,9 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
 from easeml_airflow.web.server.throttling import allow, too_large
+from easeml_core.data.rows.row_tables import PARQUET
 from easeml_core.data.sources.spec import plain_file_name
-from easeml_core.errors import ConcurrentUpdateError, StateError
+from easeml_core.errors import ConcurrentUpdateError, InvalidInputError, StateError
 from easeml_core.files import scratch_folder
 
 if TYPE_CHECKING:
@@ -136,10 +137,22 @@ def file_of(form: FormData, name: str) -> UploadFile | None:
 
 
 @contextmanager
-def on_disk(file: UploadFile) -> Iterator[Path]:
-    """Yield the file under its plain name in a separate folder."""
+def on_disk(file: UploadFile, *, takes_parquet: bool = False) -> Iterator[Path]:
+    """Yield the file under its plain name in a separate folder.
+
+    Args:
+        file: What came.
+        takes_parquet: Whether it may be Parquet: not where it is read in the server's own process, since few bytes of
+            it can stand for very many.
+
+    Raises:
+        InvalidInputError: It is Parquet, and may not be.
+    """
     with scratch_folder("brought") as folder:
         path = Path(folder) / plain_file_name(file.filename or "")
+        if path.suffix.lower() in PARQUET and not takes_parquet:
+            message = f"{path.name}: no Parquet file is read here; bring CSV, or give it to a command of `easeml`"
+            raise InvalidInputError(message)
         with path.open("wb") as writer:
             file.file.seek(0)
             shutil.copyfileobj(file.file, writer)

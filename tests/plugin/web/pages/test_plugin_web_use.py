@@ -87,6 +87,7 @@ def test_a_file_is_answered_on_the_page_and_as_a_file(ask_as, study, text_of, da
         ("rows.zip", b"no zip", "rows.zip is no zip file"),
         ("rows.npy", b"\x80\x04cos\nsystem\n", "rows.npy"),
         ("rows.csv", b"", "file must be not empty"),
+        ("rows.Parquet", b"PAR1", "rows.parquet: no Parquet file is read here"),
     ):
         refused = client.post(USE, data=BASELINE, files={"file": (name, content)})
         assert refused.status_code == 400

@@ -206,7 +206,7 @@ class _Pages:
         return self._site.page(request, viewer, "new_study_settings.html", status=400 if problem else 200, **shown)
 
     def _kept(self, who: str, tenant: str, file: UploadFile) -> str:
-        with on_disk(file) as path:
+        with on_disk(file, takes_parquet=True) as path:
             require(path.stat().st_size > 0, "file", path.name, "not empty")
             today = datetime.now(UTC).date()
             self._site.one(DayLimit, lambda: DayLimit(MOST_UPLOADS)).take(who, tenant, today)
