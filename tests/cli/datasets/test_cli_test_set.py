@@ -81,6 +81,17 @@ def test_a_set_from_plan_to_release(
     assert np.load(nowhere / "spring.npz")["inputs"].shape == (200, 30)
 
 
+def test_a_folder_brings_its_labels(rule: Any, make_study: Any, nowhere: Path) -> None:
+    make_study("cancer")
+    table = load_source("sklearn:breast_cancer")
+    (nowhere / "new").mkdir()
+    np.save(nowhere / "new" / "inputs.npy", table.inputs[:200] * 1.01)
+    np.save(nowhere / "new" / "targets.npy", np.array(CLASSES)[table.labels[:200]])
+    given = ("test-set", "seal", "--study", "cancer", "--purpose", "joint", *SMALL)
+    answer = rule(*given, "--inputs", "new", "--json").json
+    assert (answer["rows"], answer["labels_on_demand"]) == (200, False)
+
+
 def test_a_plan_and_a_release_are_the_referees(ask: Any, files: Any, make_study: Any, artifacts: Any) -> None:
     make_study("cancer")
     answer = ask("test-set", "plan", "--study", "cancer", "--name", "spring")
