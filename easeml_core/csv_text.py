@@ -69,13 +69,17 @@ def text_of(content: bytes, refused: Refusal) -> str:
     return text
 
 
-def numbered_rows(text: str, refused: Refusal, *, most_columns: int | None = None) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row ends, counted from 1, and its cells; blank lines are rows without cells.
+def numbered_rows(
+    text: str | Iterable[str], refused: Refusal, *, most_columns: int | None = None
+) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row of a text, or of its lines, ends, counted from 1, and its cells.
+
+    Blank lines are rows without cells.
 
     Raises:
         InvalidInputError: It is not well-formed CSV (RFC 4180), or a row has more than ``most_columns`` cells.
     """
-    lines: Iterable[str] = io.StringIO(text, newline="")
+    lines: Iterable[str] = io.StringIO(text, newline="") if isinstance(text, str) else text
     reader = csv.reader(lines if most_columns is None else _narrow(lines, refused, most_columns), strict=True)
     try:
         for row in reader:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from easeml_core.cli.output import Columns
     from easeml_core.entities import GivenAnswer
-    from easeml_core.services.models.inference import Inferred
+    from easeml_core.services.models.inference import InferenceResult, Inferred
     from easeml_core.services.models.submission import Submitted
     from easeml_core.services.referee.answers import ReadingAnswer
     from easeml_core.services.referee.place_in_queue import QueuePlace
@@ -282,6 +282,7 @@ def _answer(store: Store, request_id: int, timeout: float) -> GivenAnswer:
 _EXAMPLES = """\b
 Examples:
   easeml infer flowers new.csv --output answers.csv
+  easeml infer flowers lake.parquet --output answers.csv
   easeml infer flowers --row "5.1,3.5,1.4,0.2" --model best
   easeml infer digits photo.png --probabilities
   head -1 values.csv | easeml infer flowers
@@ -304,19 +305,25 @@ def infer(
     path: Path | None, rows: tuple[str, ...], output: Path | None, artifacts: str | None, database: str | None,
     as_json: bool, **asked: Any,
 ) -> None:  # fmt: skip
-    """Answer the rows of PATH (CSV, .npy, an image, or a folder), those of --row, or those on standard input.
+    """Answer the rows of PATH (CSV, Parquet, .npy, an image, or a folder), those of --row, or those on standard input.
 
-    Columns of a CSV file that are no inputs of the study are written beside the answers. The last line on standard
-    error names the model that has answered, and the duration.
+    Columns of a table that are no inputs of the study are written beside the answers. The last line on standard error
+    names the model that has answered, and the duration. A CSV or Parquet file may be larger than memory with --output
+    and without --json: it is answered in blocks of rows.
     """
     from easeml_core.services.models.inference import infer as ask
-    from easeml_core.services.models.inference import public_answers, write_answers, write_answers_to
+    from easeml_core.services.models.inference import infer_into, public_answers, write_answers, write_answers_to
 
     if path is not None and rows:
         message = "give a PATH or --row, not both"
         raise InvalidInputError(message)
+    place = open_installation(database, artifacts)
+    if path is not None and output is not None and not as_json:
+        done = infer_into(*place, **asked, path=path, answers=output)
+        click.echo(plain(_by_whom(done, done.rows)), err=True)
+        return
     given = None if path is not None else [_numbers(row) for row in (rows or _lines(sys.stdin))]
-    found = ask(*open_installation(database, artifacts), **asked, inputs=given, path=path)
+    found = ask(*place, **asked, inputs=given, path=path)
     if output is not None:
         write_answers(output, found)
     if as_json:
@@ -324,14 +331,14 @@ def infer(
         return
     if output is None:
         write_answers_to(sys.stdout, found)
-    click.echo(plain(_by_whom(found)), err=True)
+    click.echo(plain(_by_whom(found, len(found.labels))), err=True)
 
 
-def _by_whom(found: Inferred) -> str:
-    latency, count = found.latency, len(found.labels)
+def _by_whom(found: Inferred | InferenceResult, rows: int) -> str:
+    latency = found.latency
     who = f"{found.model}, {found.candidate or 'handed in'}, data version {found.data_version}"
     took = f"{latency.total_ms:,.0f} ms, {latency.ms_per_row:,.2f} ms a row, the start of the model included"
-    return f"answered by model {found.model_id} ({who}): {counted(count, 'row')} in {took}"
+    return f"answered by model {found.model_id} ({who}): {counted(rows, 'row')} in {took}"
 
 
 def _lines(stream: TextIO) -> list[str]:

@@ -10,6 +10,8 @@ import numpy as np
 import pendulum
 import pytest
 
+from easeml_core.data.sources.load import load_source
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "examples" / "cookbook"
 FILES = sorted(FOLDER.glob("*.py"))
@@ -17,6 +19,7 @@ PAGES = [ROOT / "docs" / name for name in ("cookbook.md", "bring-your-own.md")]
 DAGS = [
     "cookbook_approval",
     "cookbook_backfill",
+    "cookbook_batch_inference",
     "cookbook_botany",
     "cookbook_gpu_pool",
     "cookbook_harbour",
@@ -101,8 +104,6 @@ def test_a_team_s_night_asks_the_gate_a_person_says_no_and_the_next_night_promot
 
 def rows_of(path):
     """New rows in the form that the recipes read: the study's columns, and ``species``."""
-    from easeml_core.data.sources.load import load_source
-
     table = load_source("sklearn:breast_cancer")
     names = ("malignant", "benign")
     moved = table.inputs[:8] * np.random.default_rng(3).uniform(0.99, 1.01, (8, 30))
@@ -121,6 +122,29 @@ def test_new_rows_make_a_new_version_and_train_on_it(run_dag, recipe, flowers, t
     assert states(run_dag(dag)) == {"feed": "success", "refine": "success", "train": "success"}
     (study,) = overview(store).tenants
     assert study.trials == 1
+
+
+def test_each_file_of_a_table_is_answered_by_the_same_model(run_dag, recipe, flowers, tmp_path, store):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = load_source("sklearn:breast_cancer").feature_names
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "answers").mkdir()
+    for part in range(2):
+        columns = {"patient": [f"{part}-{i}" for i in range(3)]} | {name: [1.0, None, 3.0] for name in names}
+        parquet.write_table(pyarrow.table(columns), tmp_path / "rows" / f"part-{part}.parquet")
+    with store.begin() as tx:
+        baseline = tx.exec_driver_sql("SELECT min(id) FROM work.models").scalar()
+    dag = recipe("cookbook_batch_inference")
+    asks, lists = (dag.task_dict[name].python_callable for name in ("model", "files"))
+    lists.__globals__.update(ROWS=str(tmp_path / "rows"), ANSWERS=str(tmp_path / "answers"))
+    dag.task_dict["model"].python_callable = lambda: baseline
+    assert asks() == "production"  # there is none yet
+    run = run_dag(dag)
+    assert set(states(run).values()) == {"success"}
+    for part in range(2):
+        with (tmp_path / "answers" / f"part-{part}.csv").open(encoding="utf-8") as file:
+            found = list(csv.DictReader(file))
+        assert [(row["patient"], row["answer"]) for row in found] == [(f"{part}-{i}", "benign") for i in range(3)]
 
 
 def test_a_day_that_is_run_again_feeds_nothing_twice(run_dag, recipe, flowers, tmp_path):

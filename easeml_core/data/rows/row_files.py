@@ -20,7 +20,7 @@ from easeml_core.data.rows.row_format import (
     table_of_numbers,
     table_of_words,
 )
-from easeml_core.data.rows.row_tables import read_text_table
+from easeml_core.data.rows.row_tables import read_text_table, text_blocks
 from easeml_core.data.rows.step_lines import joined_steps
 from easeml_core.data.sources.arrays import read_array, refused, require_links
 from easeml_core.data.sources.files import ARRAYS, entries, opened_folder, read_bytes
@@ -38,13 +38,17 @@ from easeml_core.data.table import MAX_CELLS
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from easeml_core.data.rows.row_format import RowForm
+    from easeml_core.data.rows.row_tables import TextTable
     from easeml_core.data.table import Labels
+
+_BLOCK_CELLS = 2_000_000
+"""Cells of a table that are in memory at a time: some 100 MB as text."""
 
 
 def read_rows(path: Path, form: RowForm, *, label: str | None = None) -> Rows:
@@ -69,7 +73,29 @@ def read_rows(path: Path, form: RowForm, *, label: str | None = None) -> Rows:
                 message = f"{place}: one file has no labels; bring a folder of inputs.npy and targets.npy, or of images"
                 raise InvalidInputError(message)
             return _array(place, form) if place.suffix.lower() == ".npy" else _images(place.parent, [place.name], form)
-        return rows_of_cells(_cells(place, form), form, label=label)
+        return rows_of_cells(_named(place, joined_steps(place, read_text_table(place), form)), form, label=label)
+
+
+def rows_in_blocks(path: Path, form: RowForm) -> Iterator[Rows]:
+    """The rows of a path without labels: of a table of any size some at a time, of anything else all at once.
+
+    A table of series is read at once, since a series may be a line for each step.
+
+    Args:
+        path: As of ``read_rows``.
+        form: What a row looks like.
+
+    Raises:
+        InvalidInputError: As of ``read_rows``, where the block that is wrong is read.
+    """
+    if path.suffix.lower() == ".zip" or not is_table(path) or form.layout.kind == "series":
+        yield read_rows(path, form)
+        return
+    before = 0
+    for table in text_blocks(path.absolute(), most_cells=_BLOCK_CELLS, width=form.features):
+        file = _named(path, table, before)
+        before += len(file.keys)
+        yield rows_of_cells(file, form, label=None)
 
 
 def is_table(path: Path) -> bool:
@@ -85,13 +111,12 @@ def has_labels(folder: Path) -> bool:
         return bool(entries(folder, _refused_image, folder=inside, most=MAX_FILES)[0])
 
 
-def _cells(path: Path, form: RowForm) -> ExampleFile:
-    """The table in a file; rows are named by a column ``example`` where there is one, else by their number."""
-    lines, cells = joined_steps(path, read_text_table(path), form)
-    columns = dict(cells)
-    numbers = range(1, len(next(iter(columns.values()))) + 1)
+def _named(path: Path, table: TextTable, before: int = 0) -> ExampleFile:
+    """Rows that are named by a column ``example`` where there is one, else by their number after so many others."""
+    columns = dict(table.columns)
+    numbers = range(before + 1, before + len(next(iter(columns.values()))) + 1)
     keys = columns.pop(KEY, tuple(map(str, numbers)))
-    return ExampleFile(path, tuple(map(without_guard, keys)), lines, columns)
+    return ExampleFile(path, tuple(map(without_guard, keys)), table.lines, columns)
 
 
 def _folder_of_arrays(folder: Path, form: RowForm, label: str | None) -> Rows:

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.data.columns import column_of_texts
-from easeml_core.data.sources.csv_files import MAX_CELL, MAX_COLUMNS, read_table
+from easeml_core.data.sources.csv_files import MAX_CELL, read_table
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def parquet_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
     from easeml_core.data.sources.parquet_stream import is_large, large_columns
 
     if is_large(path):
-        names, found = large_columns(path, _block_rows(MAX_COLUMNS))
+        names, found = large_columns(path, _block_rows)
         return names, ({name: Cells(column) for name, column in block.items()} for block in found)
     columns = read_parquet(path)
     rows, size = len(next(iter(columns.values()))), _block_rows(len(columns))

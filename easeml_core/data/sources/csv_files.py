@@ -6,12 +6,13 @@ counts and the caller's arguments: naming another user's file must not show its 
 
 from __future__ import annotations
 
+import io
 from functools import partial
 from typing import TYPE_CHECKING
 
 from easeml_core.csv_text import MAX_BYTES, numbered_rows, text_of
 from easeml_core.data.columns import column_of_texts
-from easeml_core.data.sources.files import read_bytes
+from easeml_core.data.sources.files import opened_file, read_bytes
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
@@ -27,19 +28,22 @@ MAX_CELL = 131_072
 """Characters of a cell. The limit of ``csv`` belongs to the whole process; this one does not."""
 
 
-def read_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def read_table(
+    path: Path, refused: Refusal, *, is_streamed: bool = False
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a CSV file, and number and cells of every further line that is not blank.
 
     Args:
         path: A regular file of at most ``MAX_BYTES``; a pipe is never waited for.
         refused: Makes the error from the path and what is wrong with it, such as ``is not UTF-8 (byte 7)``.
+        is_streamed: The file may be of any size, and is read while the lines are taken.
 
     Raises:
         InvalidInputError: If the file cannot be read or is not well-formed, or the header is empty, repeats a name or
             has more than ``MAX_COLUMNS``; also while the lines are taken.
     """
     said = partial(refused, path)
-    text = text_of(read_bytes(path, refused, most=MAX_BYTES), said)
+    text = _lines_of(path, refused) if is_streamed else text_of(read_bytes(path, refused, most=MAX_BYTES), said)
     lines = (line for line in numbered_rows(text, said, most_columns=MAX_COLUMNS) if line[1])
     header = [name.strip() for _, name in zip(range(MAX_COLUMNS + 1), next(lines, (0, []))[1], strict=False)]
     if len(header) > MAX_COLUMNS:
@@ -47,6 +51,18 @@ def read_table(path: Path, refused: Refusal) -> tuple[list[str], Iterator[tuple[
     if not header or "" in header or len(set(header)) < len(header):
         raise refused(path, "needs a first line of column names, each different and none empty")
     return header, lines
+
+
+def _lines_of(path: Path, refused: Refusal) -> Iterator[str]:
+    """The lines of a file, each with its end; none of them is longer than a file that is read at once."""
+    with opened_file(path, refused) as raw, io.TextIOWrapper(raw, "utf-8-sig", newline="") as file:
+        try:
+            while line := file.readline(MAX_BYTES):
+                if len(line) == MAX_BYTES or "\0" in line:
+                    raise refused(path, "is not text: it holds a zero byte, or a line without an end")
+                yield line
+        except UnicodeDecodeError as error:
+            raise refused(path, "is not UTF-8") from error
 
 
 def read_csv(path: Path) -> dict[str, Column]:

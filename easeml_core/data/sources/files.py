@@ -19,6 +19,7 @@ from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import BinaryIO
 
     Refusal = Callable[[Path, str], InvalidInputError]
     """Makes the error from the path and what is wrong with it, such as ``is not UTF-8 (byte 7)``."""
@@ -41,16 +42,23 @@ def read_bytes(path: Path, refused: Refusal, *, most: int, folder: int | None = 
     Raises:
         InvalidInputError: If it cannot be read, is not a regular file, or is larger.
     """
+    with opened_file(path, refused, folder=folder) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise refused(path, f"is larger than {most // 1024**2} MB")
+    return content
+
+
+@contextmanager
+def opened_file(path: Path, refused: Refusal, *, folder: int | None = None) -> Iterator[BinaryIO]:
+    """A regular file, open; as ``read_bytes``, also for what goes wrong while it is read."""
     try:
         with os.fdopen(_opened(path, folder, _READ), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise refused(path, "is not a regular file")
-            content = file.read(most + 1)
+            yield file
     except (OSError, ValueError) as error:
         raise _reworded(path, refused, error) from error
-    if len(content) > most:
-        raise refused(path, f"is larger than {most // 1024**2} MB")
-    return content
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from easeml_core.data.table import table_of_mapped
 from easeml_core.errors import InvalidInputError, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -58,16 +58,8 @@ def read_large_parquet(path: Path, target: str, task: Task | None, split: Split)
         InvalidInputError: The file cannot be read, is too large, has a column of text beside the target, or its rows do
             not make a table.
     """
-    arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
-    try:
-        with _opened(path) as file:
-            return _table(path, file, target, task, split)
-    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        if isinstance(error, InvalidInputError):
-            raise
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # a fault of this machine, such as a full disk
-        raise parquet_refusal(path, f"is no Parquet file that can be read: {reason_of(error)}") from error
+    with _opened(path) as file:
+        return _table(path, file, target, task, split)
 
 
 def is_large(path: Path) -> bool:
@@ -75,22 +67,26 @@ def is_large(path: Path) -> bool:
     return path.is_absolute() and path.is_file() and path.stat().st_size > MAX_BYTES
 
 
-def large_columns(path: Path, rows: int) -> tuple[list[str], Iterator[dict[str, Column]]]:
-    """Return the names of the columns of a large file, and its cells, so many rows at a time.
+def large_columns(
+    path: Path, rows_of: Callable[[int], int], *, least_rows: int = 2
+) -> tuple[list[str], Iterator[dict[str, Column]]]:
+    """Return the names of the columns of a file, which may be large, and its cells, some rows at a time.
 
     Args:
-        path: Of a file that ``is_large``.
-        rows: Of a block, >= 1.
+        path: Of the file.
+        rows_of: Gives the rows of a block, >= 1, for so many columns.
+        least_rows: A file of fewer rows is refused.
 
     Raises:
         InvalidInputError: It cannot be read, or is too large.
     """
     with _opened(path) as file:
-        names, kinds = described(path, file, most_cells=MOST_STREAMED_CELLS, most_unpacked=None)
+        names, kinds = described(path, file, most_cells=MOST_STREAMED_CELLS, most_unpacked=None, least_rows=least_rows)
+        _require_small_groups(path, file)
 
     def blocks() -> Iterator[dict[str, Column]]:
         with _opened(path) as again:
-            for batch in again.iter_batches(batch_size=rows):
+            for batch in again.iter_batches(batch_size=rows_of(len(names))):
                 words = Words(path)  # of this block: none is kept
                 yield {name: cells_of_chunk(batch.column(i), kinds[i], words) for i, name in enumerate(names)}
 
@@ -104,10 +100,7 @@ def _table(path: Path, file: Any, target: str, task: Task | None, split: Split) 
         raise parquet_refusal(
             path, f"has {rows:,} rows, at most {MOST_STREAMED_ROWS:,} are allowed in a file of this size"
         )
-    largest = max(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
-    if largest > MAX_GROUP_BYTES:
-        what = f"has a row group of {largest:,} bytes, at most {MAX_GROUP_BYTES:,} are allowed in a file of this size"
-        raise parquet_refusal(path, what + "; write it in smaller row groups (row_group_size)")
+    _require_small_groups(path, file)
     wanted = [name for name in names if name in (target, target.partition(">")[0].strip(), split.column)]
     few = {name: _whole(path, file, name, kinds[names.index(name)]) for name in wanted}
     found = target_of(few if few else dict.fromkeys(names, np.zeros(0)), target, task)
@@ -139,16 +132,38 @@ def _table(path: Path, file: Any, target: str, task: Task | None, split: Split) 
     )
 
 
+def _require_small_groups(path: Path, file: Any) -> None:
+    largest = max(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+    if largest > MAX_GROUP_BYTES:
+        what = f"has a row group of {largest:,} bytes, at most {MAX_GROUP_BYTES:,} are allowed in a file of this size"
+        raise parquet_refusal(path, what + "; write it in smaller row groups (row_group_size)")
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """Open a regular file as Parquet, page by page, without waiting for the other end of a pipe."""
+    """Open a regular file as Parquet, page by page, without waiting for the other end of a pipe.
+
+    Raises:
+        InvalidInputError: What pyarrow says while the file is read.
+    """
+    arrow = optional_package("pyarrow", "pyarrow", extra="parquet")
     parquet = optional_package("pyarrow", "pyarrow.parquet", extra="parquet")
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as raw:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise parquet_refusal(path, "is not a regular file")
-        limits = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 16 << 20}
-        yield parquet.ParquetFile(raw, pre_buffer=False, buffer_size=_BUFFER, **limits)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise parquet_refusal(path, f"cannot be read: {reason_of(error)}") from error
+    try:
+        with os.fdopen(descriptor, "rb") as raw:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise parquet_refusal(path, "is not a regular file")
+            limits = {"thrift_string_size_limit": 16 << 20, "thrift_container_size_limit": 16 << 20}
+            yield parquet.ParquetFile(raw, pre_buffer=False, buffer_size=_BUFFER, **limits)
+    except (arrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # a fault of this machine, such as a full disk
+        raise parquet_refusal(path, f"is no Parquet file that can be read: {reason_of(error)}") from error
 
 
 def _whole(path: Path, file: Any, name: str, kind: str) -> Column:

@@ -9,14 +9,14 @@ import csv
 import threading
 import time
 from collections import OrderedDict
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import UNSET, UnsetType
 
 from easeml_core.csv_text import GuardedWriter
-from easeml_core.data.rows.row_files import read_rows
+from easeml_core.data.rows.row_files import read_rows, rows_in_blocks
 from easeml_core.data.rows.row_format import rows_of_json
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import StudyState
@@ -31,7 +31,7 @@ from easeml_core.store.retention import removed_why
 from easeml_core.store.tables import models, releases, studies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import TextIO
 
@@ -39,10 +39,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
+    from easeml_core.data.rows.row_format import RowForm, Rows
     from easeml_core.entities import Model
     from easeml_core.models.answers import WantedAnswers
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.models import Origin
 
 
 PRODUCTION, BEST = "production", "best"
@@ -140,8 +142,8 @@ def infer(
         study: The study.
         inputs: Rows, at least one: numbers in the order of the study's data, None or NaN for a missing one; or
             ``{column: value}``.
-        path: Instead of them a file: CSV with the study's columns (others are kept beside the answers), ``.npy``, an
-            image, or a folder of one of the last two.
+        path: Instead of them a file: CSV or Parquet with the study's columns (others are kept beside the answers), of
+            at most 64 MB; ``.npy``; an image; or a folder or zip file of one of the last two.
         model: ``production``, ``best`` (the best so far by validation quality), or the id of a model of the study.
         probabilities: Ask for the probability of each class as well.
         warm: Models that stay loaded; None starts a child for this call alone.
@@ -158,6 +160,84 @@ def infer(
     if (inputs is None) == (path is None):
         message = "give inputs, or the path of a file"
         raise InvalidInputError(message)
+    asked = _asked(store, artifacts, study, model, probabilities=probabilities)
+    if apart:
+        _require_apart(asked.model)
+    form = asked.form
+    rows = rows_of_json(inputs or [], form, labelled=False, origin="inputs") if path is None else read_rows(path, form)
+    asked_numbers = len(rows.inputs) * max(1, asked.wanted.numbers, len(form.class_names) if probabilities else 0)
+    if most_answers is not None and asked_numbers > most_answers:
+        message = (
+            f"the answer would have {asked_numbers:,} numbers, more than {most_answers:,}; send fewer rows at once"
+        )
+        raise InvalidInputError(message)
+    if warm is not None:
+        return _answered(asked, rows, partial(warm.answer, asked.artifacts, asked.model), began)
+    with asked.artifacts.copy(asked.model.artifact) as file:
+        return _answered(asked, rows, _in_child(asked, file), began)
+
+
+def infer_into(
+    store: Store,
+    artifacts: ArtifactStore,
+    *,
+    study: str,
+    path: Path,
+    answers: Path,
+    model: str | int = PRODUCTION,
+    probabilities: bool = False,
+) -> InferenceResult:
+    """Write the answers of one model to the rows of a file or folder into a CSV file, whole or not at all.
+
+    A table of any size is read, answered and written some rows at a time (``rows_in_blocks``); a new process answers
+    each block. The model is chosen once.
+
+    Args:
+        store: As of ``infer``.
+        artifacts: As there.
+        study: As there.
+        path: As there; a CSV or Parquet file may be larger than memory.
+        answers: The CSV file to write.
+        model: As there.
+        probabilities: As there.
+
+    Raises:
+        NotFoundError: As of ``infer``, and so are the other errors.
+    """
+    began, rows = time.perf_counter(), 0
+    asked = _asked(store, artifacts, study, model, probabilities=probabilities)
+    with (
+        asked.artifacts.copy(asked.model.artifact) as file,
+        written_whole(answers) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as written,
+    ):
+        for block in rows_in_blocks(path, asked.form):
+            found = _answered(asked, block, _in_child(asked, file), began)
+            write_answers_to(written, found, is_first=rows == 0)
+            rows += len(found.labels)
+    facts = row_of(public_answers(found)) | {"labels": UNSET, "probabilities": UNSET, "latency": _latency(began, rows)}
+    return InferenceResult(**facts, rows=rows, answers=str(answers))
+
+
+_Ask: TypeAlias = "Callable[[WantedAnswers, NDArray[np.float32]], NDArray[Any]]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Who answers what: a model of a study, and the form of inputs and answers; ``word`` is how it was asked for."""
+
+    study: str
+    word: str
+    model: Model
+    origin: Origin
+    artifacts: ArtifactStore
+    form: RowForm
+    wanted: WantedAnswers
+    probabilities: bool
+
+
+def _asked(store: Store, artifacts: ArtifactStore, study: str, model: str | int, *, probabilities: bool) -> _Asked:
+    """Return the model that is asked, whose file is there; errors as of ``infer``."""
     with store.begin() as tx:
         found = studies.get_study(tx, study)
         if found.state is StudyState.ARCHIVED:
@@ -170,38 +250,40 @@ def infer(
         if (why := removed_why(tx, chosen.id)) is not None:
             message = f"the file of model {chosen.id} was removed on {why}; train it again, or ask another model"
             raise StateError(message)
-        named = models.origin(tx, chosen.id)
-    if apart:
-        _require_apart(chosen)
+        origin = models.origin(tx, chosen.id)
     if probabilities and not form.class_names:
         message = f"study {study!r} predicts numbers, which have no probabilities"
         raise InvalidInputError(message)
-    rows = rows_of_json(inputs or [], form, labelled=False, origin="inputs") if path is None else read_rows(path, form)
-    asked_numbers = len(rows.inputs) * max(1, wanted.numbers, len(form.class_names) if probabilities else 0)
-    if most_answers is not None and asked_numbers > most_answers:
-        message = (
-            f"the answer would have {asked_numbers:,} numbers, more than {most_answers:,}; send fewer rows at once"
-        )
-        raise InvalidInputError(message)
-    answers = _ask(artifacts, chosen, wanted, rows.inputs, warm)
-    chances = None
-    if probabilities:
-        chances = _ask(artifacts, chosen, probabilities_of(len(form.class_names)), rows.inputs, warm)
-    asked = model if model in (PRODUCTION, BEST) else "named"
-    names = form.class_names
+    word = str(model) if model in (PRODUCTION, BEST) else "named"
+    return _Asked(study, word, chosen, origin, artifacts, form, wanted, probabilities)
+
+
+def _in_child(asked: _Asked, file: Path) -> _Ask:
+    """Return how a model in a file is asked, with a process for each question."""
+    return lambda wanted, inputs: predict_in_child(file, asked.model.format, inputs, wanted=wanted)
+
+
+def _answered(asked: _Asked, rows: Rows, ask: _Ask, began: float) -> Inferred:
+    names = asked.form.class_names
+    answers = ask(asked.wanted, rows.inputs)
+    chances = ask(probabilities_of(len(names)), rows.inputs) if asked.probabilities else None
     labels = [_name(names, int(label)) for label in answers] if names else answers.tolist()
-    total = 1000 * (time.perf_counter() - began)
     return Inferred(
-        study=study,
-        model_id=chosen.id,
-        model=asked,
-        candidate=named.candidate,
-        data_version=named.data_version,
+        study=asked.study,
+        model_id=asked.model.id,
+        model=asked.word,
+        candidate=asked.origin.candidate,
+        data_version=asked.origin.data_version,
         labels=labels,
         columns={name: list(cells) for name, cells in rows.columns.items()},
         probabilities=None if chances is None else [dict(zip(names, map(float, row), strict=True)) for row in chances],
-        latency=Latency(round(total, 1), round(total / len(labels), 4)),
+        latency=_latency(began, len(labels)),
     )
+
+
+def _latency(began: float, rows: int) -> Latency:
+    total = 1000 * (time.perf_counter() - began)
+    return Latency(round(total, 1), round(total / rows, 4))
 
 
 def write_answers(path: Path, answers: Inferred) -> None:
@@ -210,18 +292,20 @@ def write_answers(path: Path, answers: Inferred) -> None:
         write_answers_to(file, answers)
 
 
-def write_answers_to(file: TextIO, answers: Inferred, *, guard: bool = False) -> None:
+def write_answers_to(file: TextIO, answers: Inferred, *, guard: bool = False, is_first: bool = True) -> None:
     """As ``write_answers``, into an open file.
 
     Args:
         file: The file.
         answers: The answer.
         guard: Whether people open the file in a spreadsheet; else the cells are as in the rows, for programs.
+        is_first: Whether a header is written before them.
     """
     columns, chances = answers.columns, answers.probabilities
     classes = list(chances[0]) if chances else []
     write = GuardedWriter(file).row if guard else csv.writer(file, lineterminator="\n").writerow
-    write([*columns, "answer", *(f"p({name})" for name in classes)])
+    if is_first:
+        write([*columns, "answer", *(f"p({name})" for name in classes)])
     for row, label in enumerate(answers.labels):
         shown = [f"{chances[row][name]:.6g}" for name in classes] if chances else []
         write([*(column[row] for column in columns.values()), label, *shown])
@@ -261,15 +345,6 @@ def _require_apart(model: Model) -> None:
             f"run it ({found}); ask it elsewhere with `easeml infer`, or allow user namespaces here"
         )
         raise StateError(message)
-
-
-def _ask(
-    artifacts: ArtifactStore, model: Model, wanted: WantedAnswers, inputs: NDArray[np.float32], warm: WarmModels | None
-) -> NDArray[Any]:
-    if warm is not None:
-        return warm.answer(artifacts, model, wanted, inputs)
-    with artifacts.copy(model.artifact) as file:
-        return predict_in_child(file, model.format, inputs, wanted=wanted)
 
 
 def _name(names: Sequence[str], label: int) -> str:

@@ -127,13 +127,16 @@ class SubmitModelOperator(EasemlOperator):
 class InferOperator(EasemlOperator):
     """Gives the answer to each row, and names the model that has answered.
 
-    Rows given as ``inputs`` travel through XCom, so they should be few; a file may be large, with ``answers``.
+    Rows given as ``inputs`` travel through XCom, so they should be few. A CSV or Parquet file may be larger than memory
+    with ``answers``, into which it is answered in blocks of 2 million cells; all else is held in memory: tables of at
+    most 64 MB, 100 million numbers of arrays or images. A process with 120 s and 4 GB answers each block, or all.
 
     Args:
         study: Whose model answers.
         inputs: Rows: numbers, one per feature of the study's data, or ``{column: value}``.
-        path: Instead of them a file on this worker: CSV, ``.npy``, an image, or a folder of one of the last two.
-        answers: A CSV file for the answers; they are left out of the result then.
+        path: Instead of them a file on this worker: CSV or Parquet (of at most 2,000 columns), ``.npy``, an image, or a
+            folder or zip file of one of the last two.
+        answers: A CSV file for the answers, there whole or not at all; they are left out of the result then.
         model: ``production``, ``best`` or the id of a model of the study.
         probabilities: Give the probability of each class too.
         kwargs: As of ``EasemlOperator``.
@@ -164,29 +167,31 @@ class InferOperator(EasemlOperator):
         """Predict."""
         from msgspec import UNSET
 
-        from easeml_core.services.models.inference import InferenceResult, infer, public_answers, write_answers
+        from easeml_core.services.models.inference import (
+            InferenceResult,
+            infer,
+            infer_into,
+            public_answers,
+            write_answers,
+        )
 
         path, file = optional_text(self.path), optional_text(self.answers)
         with airflow_outcome():
             require(type(self.probabilities) is bool, "probabilities", self.probabilities, "True or False")
-            hook = self.hook
-            answers = infer(
-                hook.get_store(),
-                hook.get_artifacts(),
-                study=self.study,
-                inputs=optional_plain(self.inputs, "inputs"),
-                path=None if path is None else Path(path),
-                model=self.model,
-                probabilities=self.probabilities,
-            )
-        rows = len(answers.labels)
-        self.log.info("model %s of study %s answered %d rows", answers.model_id, self.study, rows)
-        if file is None:
-            public = public_answers(answers)
-        else:
-            write_answers(Path(file), answers)
-            public = replace(public_answers(answers), labels=UNSET, probabilities=UNSET)
-        return to_json(InferenceResult(**row_of(public), rows=rows, answers=file))
+            place = self.hook.get_store(), self.hook.get_artifacts()
+            asked: dict[str, Any] = {"study": self.study, "model": self.model, "probabilities": self.probabilities}
+            inputs = optional_plain(self.inputs, "inputs")
+            if path is not None and file is not None and inputs is None:
+                result = infer_into(*place, path=Path(path), answers=Path(file), **asked)
+            else:
+                answers = infer(*place, inputs=inputs, path=None if path is None else Path(path), **asked)
+                public = public_answers(answers)
+                if file is not None:
+                    write_answers(Path(file), answers)
+                    public = replace(public, labels=UNSET, probabilities=UNSET)
+                result = InferenceResult(**row_of(public), rows=len(answers.labels), answers=file)
+        self.log.info("model %s of study %s answered %d rows", result.model_id, self.study, result.rows)
+        return to_json(result)
 
 
 class BestModelsOperator(EasemlOperator):

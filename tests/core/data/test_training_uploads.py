@@ -14,6 +14,7 @@ from property_sizes import examples
 from easeml_core.data.columns import column_of_texts, table_of_columns
 from easeml_core.data.rows import encoding
 from easeml_core.data.rows.encoding import class_indices, encode, read_examples
+from easeml_core.data.rows.row_tables import text_blocks
 from easeml_core.data.sources import csv_files
 from easeml_core.errors import InvalidInputError
 
@@ -81,6 +82,31 @@ def test_only_plain_files_of_bounded_size_are_read(tmp_path: Path, put: Any, mon
     monkeypatch.setattr(csv_files, "MAX_BYTES", 10)
     with pytest.raises(InvalidInputError, match="is larger than"):
         read_examples(put("example,x\na,1\n"))
+
+
+def test_a_file_of_any_size_is_read_in_blocks_of_whole_rows(tmp_path: Path, put: Any, monkeypatch: Any) -> None:
+    path = put("a,b\n" + "".join(f'{i},"{i}\n"\n' for i in range(11)))
+    monkeypatch.setattr(csv_files, "MAX_BYTES", 40)
+    found = list(text_blocks(path, most_cells=8, width=1))
+    assert [len(block.lines) for block in found] == [4, 4, 3]
+    assert [line for block in found for line in block.lines] == list(range(3, 25, 2))
+    assert [cell for block in found for cell in block.columns["b"]] == [f"{i}\n" for i in range(11)]
+    assert [len(block.lines) for block in text_blocks(path, most_cells=8, width=100)] == [1] * 11
+    for content, message in (
+        ("a,b\n1,2\n3\n", "line 3 has 1 cells, the header has 2"),
+        (b"a,b\n1,2\n\xff,1\n", "is not UTF-8"),
+        ("a,b\n1,2\n\0,1\n", "holds a zero byte"),
+        ("a,b\n1,2\n1," + "1" * 50, "a line without an end"),
+        ("a,b\n", "has no row below the header"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            list(text_blocks(put(content), most_cells=2, width=1))
+    for name in ("none.csv", "none.parquet"):
+        with pytest.raises(InvalidInputError, match=r"none.* cannot be read"):
+            list(text_blocks(tmp_path / name, most_cells=2, width=1))
+    (tmp_path / "x.parquet").write_bytes(b"no Parquet")
+    with pytest.raises(InvalidInputError, match="is no Parquet file"):
+        list(text_blocks(tmp_path / "x.parquet", most_cells=2, width=1))
 
 
 @given(st.data())

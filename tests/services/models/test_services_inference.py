@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from easeml_core.data.rows import row_files
+from easeml_core.data.sources import csv_files
 from easeml_core.data.sources.load import load_source
 from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import InvalidInputError, NotFoundError, ShapeError, StateError, TrainingError
 from easeml_core.models.formats import load_predictor
-from easeml_core.services.models.inference import infer, public_answers
+from easeml_core.services.models import inference
+from easeml_core.services.models.inference import infer, infer_into, public_answers, write_answers
 from easeml_core.services.registration.register import register_study
 
 if TYPE_CHECKING:
@@ -103,6 +106,42 @@ def test_a_file_is_asked_about_and_its_other_columns_are_kept(lab: Any, tmp_path
     assert not answers.keys() & {"columns", "probabilities"}
     with pytest.raises(InvalidInputError, match="give inputs, or the path of a file"):
         infer(lab.worker, lab.artifacts, study="full", model="best")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_table_of_any_size_is_answered_in_blocks(ending: str, lab: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    names, rows = load_source("sklearn:breast_cancer").feature_names, lab.open_parts().validation_inputs[:12]
+    table, keys = tmp_path / f"rows.{ending}", [f"p{i}" for i in range(12)]
+    if ending == "csv":
+        lines = [",".join([key, *map(str, row)]) for key, row in zip(keys, rows, strict=True)]
+        table.write_text("\n".join([",".join(["patient", *names]), *lines]))
+    else:
+        parquet, columns = pytest.importorskip("pyarrow.parquet"), dict(zip(names, rows.T, strict=True))
+        parquet.write_table(pytest.importorskip("pyarrow").table({"patient": keys, **columns}), table, row_group_size=7)
+    asked = {"study": "full", "model": "best", "path": table}
+    write_answers(tmp_path / "whole.csv", infer(lab.worker, lab.artifacts, **asked))
+    blocks, predict = [], inference.predict_in_child
+    monkeypatch.setattr(inference, "predict_in_child", lambda *a, **k: blocks.append(len(a[2])) or predict(*a, **k))
+    monkeypatch.setattr(row_files, "_BLOCK_CELLS", 5 * 31)
+    monkeypatch.setattr(csv_files, "MAX_BYTES", 2000)
+    told = infer_into(lab.worker, lab.artifacts, **asked, answers=tmp_path / "blocks.csv")
+    assert table.stat().st_size > 2000
+    assert (tmp_path / "blocks.csv").read_text() == (tmp_path / "whole.csv").read_text()
+    assert max(blocks) == 5
+    assert (sum(blocks), told.rows, told.answers) == (12, 12, str(tmp_path / "blocks.csv"))
+    assert told.model_id == lab.models["full"]["good"]
+    assert "labels" not in to_json(told)
+
+
+def test_where_a_row_cannot_be_answered_no_answers_are_left(lab: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    names, table = load_source("sklearn:breast_cancer").feature_names, tmp_path / "rows.csv"
+    table.write_text("\n".join([",".join(names), *[",".join("1" * 30)] * 4, ",".join("x" * 30)]))
+    monkeypatch.setattr(row_files, "_BLOCK_CELLS", 2 * 30)
+    monkeypatch.setattr(inference, "predict_in_child", lambda _, __, rows, **___: np.zeros(len(rows), np.int64))
+    asked = {"study": "full", "model": "best", "path": table, "answers": tmp_path / "answers.csv"}
+    with pytest.raises(InvalidInputError, match=r"line 6 \(example '5'\): column 'mean radius' must be a number"):
+        infer_into(lab.worker, lab.artifacts, **asked)
+    assert [path.name for path in tmp_path.glob("*answers*")] == []
 
 
 @pytest.mark.parametrize(
