@@ -1,6 +1,6 @@
 """The child that reads a source for the referee: ``python -m`` of this module with ``PARENT_PID ASKED FOLDER``.
 
-``ASKED`` is the JSON of an ``ReadJob``. The child writes into the folder the table, as arrays and JSON of which nothing
+``ASKED`` is the JSON of a ``ReadJob``. The child writes into the folder the table, as arrays and JSON of which nothing
 is unpickled, or why the source is refused. What the data do to it, such as to take more memory than is allowed, ends it
 and not the process that asks.
 """
