@@ -386,9 +386,10 @@ class ArtifactStore:
                 yield file, store._place(digest)
             return
         cause = next(filter(is_put_off, errors), errors[0])  # it may lie where a look has met a fault
+        found = "cannot be read under" if is_put_off(cause) else "is missing under"
         message = (
-            f"artifact {reference} {'cannot be read' if is_put_off(cause) else 'is missing'} under {self.root} "
-            f"({cause.strerror}); is this the folder that the workers use, and may this account read it?"
+            f"artifact {reference} {found} {self.root} ({cause.strerror}); "
+            "is this the folder that the workers use, and may this account read it?"
         )
         raise ArtifactError(message) from cause
 

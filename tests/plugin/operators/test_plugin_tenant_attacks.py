@@ -1,6 +1,6 @@
 """Attacks as DAG code has the means for: its tenant's connection, our operators, and its own SQL.
 
-What each role may do by SQL is in ``tests/store/test_store_tenants.py``; this is the way that a task has.
+What each role may do by SQL is in ``tests/store/rights/test_store_tenants.py``; this is the way that a task has.
 """
 
 from __future__ import annotations

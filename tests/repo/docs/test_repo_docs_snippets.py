@@ -65,6 +65,8 @@ OF_THE_SYSTEM = {
     "export": "the shell's own",
     "umask": "the shell's own",
     "tar": "run by the test of docs/operations.md",
+    "pg_restore": "the same",
+    "psql": "the same",
     "cat": "run in the cells of scripts/matrix.py",
     "buildah": "builds an image, whose base comes from a registry",
     "sed": "run by tests/repo/docs/test_repo_docs_runs.py",
