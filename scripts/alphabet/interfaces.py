@@ -426,6 +426,7 @@ _LOGS = (
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff
         easeml_core.services.datasets.access
+        easeml_core.services.datasets.reading
         easeml_core.services.referee.dispatch
         easeml_core.services.referee.prerequisites
         easeml_core.services.referee.process
