@@ -63,7 +63,7 @@ SELECT l.id AS subject, l.test_set_id, l.step, l.steps, l.system, l.system_step,
         FROM sealed.predictions p WHERE p.test_set_id = l.test_set_id
         AND p.model IN (l.report ->> 'model', l.report ->> 'incumbent')
         AND (p.model = l.report ->> 'incumbent' OR l.report ->> 'failure' IS NULL
-          OR p.failure IS NOT DISTINCT FROM l.report ->> 'failure')) AS predictions
+          OR rtrim(p.failure) IS NOT DISTINCT FROM rtrim(l.report ->> 'failure'))) AS predictions
 FROM sealed.ledger l WHERE l.test_set_id = :set AND (:all OR l.id = ANY (CAST(:ids AS bigint[])))
 """,
     VERDICT: f"""

@@ -257,7 +257,8 @@ def known_predictions(tx: Connection, test_set_id: int, *models: str) -> dict[st
     """Return models' predictions on the set, by ``Model.identity``; one that was not run yet is left out."""
     found = rows(
         tx,
-        "SELECT model, labels, failure FROM sealed.predictions WHERE test_set_id = :id AND model = ANY (:models)",
+        "SELECT model, labels, rtrim(failure) AS failure FROM sealed.predictions "
+        "WHERE test_set_id = :id AND model = ANY (:models)",
         id=test_set_id,
         models=list(models),
     )
