@@ -316,6 +316,17 @@ def test_a_chain_that_left_the_database_is_a_finding_of_its_own_and_nothing_is_j
     assert office.gate("worse").symbol == "fail"
 
 
+def test_why_a_model_could_not_be_run_is_signed_with_its_fail(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sealed_runs, "run_model", lambda *_: (None, "no luck"))  # as short as is kept with blanks
+    not_run_yet = "WHERE test_set_id = 1 AND model = (SELECT format || ' ' || artifact FROM work.models WHERE id = %s)"
+    office.lab.as_superuser(f"DELETE FROM sealed.predictions {not_run_yet}", office.lab.models["full"]["worse"])
+    assert office.gate("worse").symbol == "fail"
+    assert office.broken() == []
+    owner("UPDATE sealed.predictions SET failure = 'bad luck' WHERE failure IS NOT NULL")(office)
+    (broken,) = office.broken()
+    assert "ledger 3 is not what" in broken
+
+
 class Killed(BaseException):
     """The process ends here."""
 
