@@ -85,9 +85,8 @@ def get_provider_info() -> dict[str, Any]:
             "release",
             "datasets",
             "notify",
-            "mlflow_sync",
         ),
-        "sensors": _modules("sensors", "new_test_set", "overfitting_meter", "trial_finished", "test_set_ready"),
+        "sensors": _modules("sensors", "alerts", "states"),
         "hooks": _modules("hooks", "easeml"),
         "triggers": _modules("triggers", "easeml", "answers", "submissions", "alerts", "production"),
         "bundles": [{"integration-name": NAME, "python-modules": ["easeml_airflow.bundles"]}],
@@ -95,9 +94,9 @@ def get_provider_info() -> dict[str, Any]:
         "extra-links": ["easeml_airflow.links.EasemlPageLink"],
         "notifications": [
             "easeml_airflow.notifications.base.EasemlNotifier",
-            "easeml_airflow.notifications.function.FunctionNotifier",
-            "easeml_airflow.notifications.mail.MailNotifier",
-            "easeml_airflow.notifications.webhook.WebhookNotifier",
+            "easeml_airflow.notifications.channels.FunctionNotifier",
+            "easeml_airflow.notifications.channels.MailNotifier",
+            "easeml_airflow.notifications.channels.WebhookNotifier",
         ],
         "asset-uris": [
             {

@@ -54,7 +54,7 @@ BASES = (
     ("easeml_airflow.operators.base", "EasemlOperator"),
     ("easeml_airflow.operators.base", "AnswerOperator"),
     ("easeml_airflow.operators.base", "RefereeOperator"),
-    ("easeml_airflow.sensors.base", "EasemlSensor"),
+    ("easeml_airflow.sensors.states", "EasemlSensor"),
 )
 ASSETS = ("submissions", "alerts", "production_model", "evidence")
 CLASSES_INTRODUCTION = """\

@@ -10,12 +10,12 @@ import sys
 CODE = """
 from airflow.sdk._shared.observability.metrics import stats
 from airflow.sdk.observability.metrics import stats_utils
-from easeml_airflow.hooks import measurements
+from easeml_airflow.hooks import easeml
 from easeml_core.services.telemetry import TRIAL_SECONDS, TRIALS_ENDED, WAITS_PENDING
 
 stats.initialize(factory=stats_utils.get_stats_factory(), export_legacy_names=True)  # as a task's process does
-measurements.connect()
-measurements.connect()
+easeml.connect_metrics()
+easeml.connect_metrics()
 TRIALS_ENDED.note(1, state="SUCCEEDED")
 TRIAL_SECONDS.note(1.5)
 for change in (1, 1, -1):

@@ -18,9 +18,7 @@ PACKAGES = [
     [
         "easeml_airflow.hooks.arguments",
         "easeml_airflow.notifications.base",
-        "easeml_airflow.notifications.mail",
-        "easeml_airflow.notifications.subjects",
-        "easeml_airflow.notifications.webhook",
+        "easeml_airflow.notifications.channels",
         "easeml_airflow.web.server.marks",
     ],
 )

@@ -11,7 +11,7 @@ from airflow.sdk.exceptions import ParamValidationError
 from airflow.serialization.serialized_objects import DagSerialization
 
 from easeml_airflow import params
-from easeml_airflow.notifications.subjects import SUBJECTS
+from easeml_airflow.notifications.base import SUBJECTS
 from easeml_core.config import POLICIES, parse_adaptivity
 from easeml_core.gate.condition import parse_condition
 from easeml_core.services.operations.notifications import EventKind

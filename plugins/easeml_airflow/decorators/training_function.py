@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from easeml_airflow.errors import airflow_outcome, settle_trial, skipped_if_taken, time_limit_of
-from easeml_airflow.hooks.arguments import trial_id
-from easeml_airflow.hooks.easeml import EasemlHook
+from easeml_airflow.hooks.arguments import FUNCTION, dag_version_of, trial_id
+from easeml_airflow.hooks.easeml import EasemlHook, request_key
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
-from easeml_airflow.hooks.request_key import request_key
-from easeml_airflow.hooks.training_functions import FUNCTION, dag_version_of
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
 from easeml_core.encoding import to_json

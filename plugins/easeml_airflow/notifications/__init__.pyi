@@ -1,4 +1,4 @@
 from .base import EasemlNotifier as EasemlNotifier
-from .function import FunctionNotifier as FunctionNotifier
-from .mail import MailNotifier as MailNotifier
-from .webhook import WebhookNotifier as WebhookNotifier
+from .channels import FunctionNotifier as FunctionNotifier
+from .channels import MailNotifier as MailNotifier
+from .channels import WebhookNotifier as WebhookNotifier

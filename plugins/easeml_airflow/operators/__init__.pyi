@@ -4,9 +4,9 @@ from .datasets import RefineOperator as RefineOperator
 from .gate import GateOperator as GateOperator
 from .meter import MeterOperator as MeterOperator
 from .meter import PauseOnAlertOperator as PauseOnAlertOperator
-from .mlflow_sync import MlflowSyncOperator as MlflowSyncOperator
 from .models import BestModelsOperator as BestModelsOperator
 from .models import InferOperator as InferOperator
+from .models import MlflowSyncOperator as MlflowSyncOperator
 from .models import SubmitModelOperator as SubmitModelOperator
 from .models import WaitingSubmissionsOperator as WaitingSubmissionsOperator
 from .notify import NotifyOperator as NotifyOperator

@@ -13,8 +13,7 @@ from airflow.sdk import BaseOperator
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_whole
-from easeml_airflow.hooks.easeml import EasemlHook
-from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.easeml import EasemlHook, request_key
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, TaskDeferralTimeout

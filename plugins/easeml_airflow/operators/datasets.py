@@ -1,9 +1,4 @@
-"""Brings labelled pairs to a study.
-
-Switches rows of a study's training part, and makes a data version of all that was fed and switched.
-
-Lists the studies that new pairs have touched.
-"""
+"""Brings labelled pairs to studies, switches rows, and makes data versions of what was fed and switched."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, whole
-from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.operators.base import EasemlOperator, RefereeOperator
 from easeml_core.encoding import to_json
 

@@ -1,7 +1,4 @@
-"""Asks the referee how much a model is overfitted to its validation data.
-
-Pauses the search of a study whose overfitting budget is broken.
-"""
+"""Asks how much a model is overfitted to its validation data; pauses a study whose overfitting budget is broken."""
 
 from __future__ import annotations
 

@@ -1,11 +1,4 @@
-"""Hands a model in, so that the gate judges it.
-
-Predicts with a model of a study: that in production, the best so far, or a named one.
-
-Lists the studies that have something better than what is in production.
-
-Lists the models that were handed in and wait for the gate.
-"""
+"""Hands models in, predicts with them, lists those that wait for the gate, and mirrors them in MLflow."""
 
 from __future__ import annotations
 
@@ -17,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow.assets import SUBMITTED, alias, submissions, tell
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, optional_whole
-from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.links import SUBMISSIONS
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
@@ -274,3 +267,47 @@ class WaitingSubmissionsOperator(EasemlOperator):
         if not found:
             self.log.info("no submission waits for the gate")
         return [row_of(submission) for submission in found]
+
+
+class MlflowSyncOperator(EasemlOperator):
+    """Adds to MLflow what it has not yet: a run a trial, a version a model that was let out, the alias of production.
+
+    It may be run as often as one likes. Nothing waits for it, so where MLflow is away only this task fails.
+
+    Args:
+        tracking_uri: The server; None means MLflow's own ``MLFLOW_TRACKING_URI``. Credentials are MLflow's own
+            variables, in the environment of the workers.
+        studies: Names of the studies to mirror; None means all.
+        prefix: Experiments are ``PREFIX/TENANT/STUDY``, registered models ``PREFIX.STUDY``.
+        alias: Of the version in production.
+        kwargs: As of ``EasemlOperator``.
+    """
+
+    template_fields: Sequence[str] = ("tracking_uri", "studies", "prefix", "alias", *EasemlOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        tracking_uri: str | None = None,
+        studies: Sequence[str] | str | None = None,
+        prefix: str = "easeml",
+        alias: str = "production",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.tracking_uri = tracking_uri
+        self.studies = studies
+        self.prefix = prefix
+        self.alias = alias
+
+    def execute(self, context: Context) -> Any:
+        """Sync, log, hand on."""
+        from easeml_core.services.operations.mlflow_sync import Mirror, sync
+
+        with airflow_outcome():
+            mirrored = Mirror(optional_text(self.tracking_uri), str(self.prefix), str(self.alias))
+            wanted = optional_plain(self.studies, "studies")
+            done = sync(self.hook.get_store(), self.hook.get_artifacts(), mirrored, studies_only=wanted)
+        for entry in done:
+            self.log.info("%s: %d runs and %d versions added", entry.experiment, entry.runs, entry.versions)
+        return to_json(done)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Variable
 
 from easeml_airflow.errors import airflow_outcome
-from easeml_airflow.lookups import require_missing
+from easeml_airflow.hooks.easeml import require_missing
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.encoding import to_json, typed_record
 

@@ -1,7 +1,4 @@
-"""Releases the best models of many studies in one task.
-
-Shows one of the studies that were rejected as a separate task.
-"""
+"""Releases the best models of many studies in one task; shows one that was rejected as a separate task."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from easeml_airflow import settings
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, whole
+from easeml_airflow.hooks.easeml import key_of_all
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_models
-from easeml_airflow.hooks.request_key import key_of_all
 from easeml_airflow.links import SUBMISSIONS, page_url
 from easeml_airflow.operators.base import AnswerOperator, EasemlOperator
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, AirflowSkipException

@@ -1,7 +1,4 @@
-"""Registers a study: a tenant's data, metric, candidates and budgets.
-
-Keeps the list of studies that trigger forms offer.
-"""
+"""Registers a study: data, metric, candidates, budgets; keeps the list of studies that trigger forms offer."""
 
 from __future__ import annotations
 

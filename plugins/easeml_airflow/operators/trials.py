@@ -1,11 +1,4 @@
-"""Asks the scheduler which trials come next, over all tenants.
-
-Lists the devices to map a stream over.
-
-Trains one suggested trial with what its candidate names, on the device that the task's pool stands for.
-
-Lets one device train one trial after the other, so that no device waits for the slowest.
-"""
+"""Asks for the next trials over all tenants and trains them: a trial a task, or one after the other on a device."""
 
 from __future__ import annotations
 
@@ -21,6 +14,9 @@ from easeml_airflow.errors import (
 )
 from easeml_airflow.hooks.arguments import (
     EMPTY,
+    dag_version_of,
+    named_functions,
+    offer_of,
     optional_number,
     optional_plain,
     optional_text,
@@ -29,9 +25,8 @@ from easeml_airflow.hooks.arguments import (
     trial_id,
     whole,
 )
+from easeml_airflow.hooks.easeml import request_key
 from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
-from easeml_airflow.hooks.request_key import request_key
-from easeml_airflow.hooks.training_functions import dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
 from easeml_core.encoding import to_json

@@ -1,4 +1,4 @@
-from .new_test_set import NewTestSetSensor as NewTestSetSensor
-from .overfitting_meter import OverfittingMeterSensor as OverfittingMeterSensor
-from .test_set_ready import TestSetReadySensor as TestSetReadySensor
-from .trial_finished import TrialFinishedSensor as TrialFinishedSensor
+from .alerts import NewTestSetSensor as NewTestSetSensor
+from .alerts import OverfittingMeterSensor as OverfittingMeterSensor
+from .states import TestSetReadySensor as TestSetReadySensor
+from .states import TrialFinishedSensor as TrialFinishedSensor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import sync_to_async
 
 from easeml_airflow.errors import Outcome, outcome_of
-from easeml_airflow.hooks.easeml import WORKER, EasemlHook
+from easeml_airflow.hooks.easeml import WORKER, EasemlHook, connect_metrics, watch_listeners
 from easeml_airflow.triggers.questions import QUESTIONS, Facts, look
 from easeml_airflow.version_compat import AirflowException, AirflowFailException, BaseTrigger, TriggerEvent
 from easeml_core.errors import EasemlError
@@ -145,10 +145,9 @@ async def open_waiting(conn_id: str | None) -> tuple[Store, Callable[..., Awaita
 
 
 def _open(conn_id: str | None) -> tuple[Store, Callable[..., Awaitable[Any]]]:
-    from easeml_airflow.hooks.measurements import connect, watch_listeners
     from easeml_core.store.listen import until
 
-    connect()
+    connect_metrics()
     watch_listeners()
     hook = EasemlHook(conn_id)
     return _shared_store(hook.url, hook.source), until

@@ -9,7 +9,7 @@ from airflow.sdk.module_loading import import_string
 
 from easeml_airflow import operators, sensors
 from easeml_airflow.notifications import MailNotifier
-from easeml_airflow.notifications.mail import mail_of
+from easeml_airflow.notifications.channels import mail_of
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_airflow.triggers.questions import look
 from easeml_core.encoding import to_json

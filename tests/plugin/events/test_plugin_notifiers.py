@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_airflow import operators, params
-from easeml_airflow.notifications import EasemlNotifier, FunctionNotifier, MailNotifier, WebhookNotifier, webhook
-from easeml_airflow.notifications.subjects import SUBJECTS, event_of, subject_of
-from easeml_airflow.notifications.webhook import address_of, text_of
+from easeml_airflow.notifications import EasemlNotifier, FunctionNotifier, MailNotifier, WebhookNotifier, channels
+from easeml_airflow.notifications.base import SUBJECTS, event_of, subject_of
+from easeml_airflow.notifications.channels import address_of, text_of
 from easeml_airflow.provider_info import get_provider_info
 from easeml_airflow.version_compat import AirflowException
 from easeml_core.entities import SealedSetPurpose
@@ -56,7 +56,7 @@ class Chat(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def chat(monkeypatch):
     """A server, with a connection ``chat`` to it; without pauses between tries."""
-    monkeypatch.setattr(webhook, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(channels, "PAUSE_SECONDS", 0.0)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Chat) as server:
         server.posts, server.answers, server.awake = [], [], threading.Event()
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -134,7 +134,7 @@ def test_what_cannot_be_told_is_raised_and_the_secret_stays_one(chat, capsys, ca
 
 
 def test_a_server_that_is_not_there(monkeypatch, capsys, caplog):
-    monkeypatch.setattr(webhook, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(channels, "PAUSE_SECONDS", 0.0)
     connect(monkeypatch, "http://127.0.0.1:1/services")
     with caplog.at_level(logging.DEBUG), pytest.raises(AirflowException, match="cannot be reached") as raised:
         chat_notifier().tell(EVENT)

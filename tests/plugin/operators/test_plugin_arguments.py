@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_airflow.hooks import arguments
-from easeml_airflow.hooks.request_key import request_key
+from easeml_airflow.hooks.easeml import request_key
 from easeml_core.errors import ConfigError
 
 

@@ -8,7 +8,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
-from easeml_airflow.hooks.training_functions import offer_of
+from easeml_airflow.hooks.arguments import offer_of
 from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.candidates import expand_candidates

@@ -23,7 +23,7 @@ from undriven import UNDRIVEN
 
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.notifications import FunctionNotifier
-from easeml_airflow.notifications.subjects import SUBJECTS
+from easeml_airflow.notifications.base import SUBJECTS
 from easeml_airflow.triggers.answers import AnswersTrigger
 from easeml_airflow.triggers.questions import look
 from easeml_airflow.version_compat import AirflowException, TaskAwaitingInput, TaskDeferred

@@ -66,7 +66,7 @@ def parts_of(key: str | None) -> list[str] | None:
 
 
 def task_of(actor: str) -> tuple[str, str, str] | None:
-    """DAG, run and task of who acts in a task, as ``hooks/request_key.py`` names them.
+    """DAG, run and task of who acts in a task, as ``hooks/easeml.py`` names them.
 
     Example:
         >>> task_of("nightly/manual__2026-01-02/release.promote"), task_of("ada")

@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from easeml_airflow.hooks.measurements import connect, watch_listeners
+from easeml_airflow.hooks.easeml import connect_metrics, watch_listeners
 from easeml_core.services.telemetry import PAGE_REQUESTS, PAGE_SECONDS
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Measured:
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        connect()
+        connect_metrics()
         watch_listeners()
         self._app = app
 

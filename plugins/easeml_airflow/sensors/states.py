@@ -1,4 +1,7 @@
-"""What our sensors share: one look, made here while poking or in the triggerer while deferred."""
+"""Waits until a trial has ended or a sealed test set can be asked, and what all our sensors share.
+
+One look is made here while poking, or in the triggerer while deferred.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseSensorOperator, PokeReturnValue
 
 from easeml_airflow import settings
-from easeml_airflow.errors import airflow_outcome
+from easeml_airflow.errors import airflow_outcome, settle_trial
+from easeml_airflow.hooks.arguments import optional_text, trial_id
 from easeml_airflow.hooks.easeml import EasemlHook
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.triggers.questions import look
+from easeml_airflow.version_compat import AirflowFailException
+from easeml_core.config import choice
+from easeml_core.encoding import from_json
+from easeml_core.entities import SealedSetPurpose, StudyState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from easeml_airflow.triggers.questions import Facts
+    from easeml_core.entities import Parameters
 
 
 class EasemlSensor(BaseSensorOperator):
@@ -86,3 +95,64 @@ class EasemlSensor(BaseSensorOperator):
             poll_interval=min(self.poke_interval, settings.poll_interval_seconds()),
         )
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+
+
+class TrialFinishedSensor(EasemlSensor):
+    """Succeeds when the trial has SUCCEEDED, whichever worker ran it.
+
+    Args:
+        trial: An entry of what ``SuggestTrialsOperator`` returned, or a trial's id.
+        on_failed: What a FAILED trial does to this task: ``fail``, ``skip`` or ``ignore``.
+        kwargs: As of ``EasemlSensor``.
+    """
+
+    template_fields: Sequence[str] = ("trial", *EasemlSensor.template_fields)
+
+    def __init__(self, *, trial: Parameters | int | str, on_failed: str = "fail", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.trial = trial
+        self.on_failed = on_failed
+
+    def question(self) -> tuple[str, str, int]:
+        """The end of this trial."""
+        return "trial", str(trial_id(self.trial)), 0
+
+    def settle(self, facts: Facts) -> None:
+        """A failed trial fails the task, unless told otherwise."""
+        from easeml_core.store.tables.trials import TrialReport
+
+        settle_trial(from_json(facts, TrialReport), on_failed=self.on_failed)
+
+
+class TestSetReadySensor(EasemlSensor):
+    """Succeeds when the study has a live sealed set; fails when the referee refused the study.
+
+    Args:
+        study: The study.
+        purpose: ``gate``, ``meter`` (a shared set is ready for both), ``joint`` or ``direct``; None means any.
+        kwargs: As of ``EasemlSensor``.
+    """
+
+    __test__ = False  # the name begins like a test; pytest would collect it wherever it is imported
+
+    template_fields: Sequence[str] = ("study", "purpose", *EasemlSensor.template_fields)
+
+    def __init__(self, *, study: str, purpose: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.study = study
+        self.purpose = purpose
+
+    def question(self) -> tuple[str, str, int]:
+        """Whether there is a live set."""
+        purpose = optional_text(self.purpose)
+        wanted = "" if purpose is None else f"/{choice(SealedSetPurpose, 'purpose', purpose)}"
+        return "test-set", f"{self.study}{wanted}", 0
+
+    def settle(self, facts: Facts) -> None:
+        """A refused or archived study gets no sealed set; waiting on would not help."""
+        if facts["state"] == StudyState.ARCHIVED:
+            message = f"study {self.study!r} is archived; restore it with `easeml study restore {self.study}`"
+            raise AirflowFailException(message)
+        if facts["state"] == StudyState.REFUSED:
+            message = f"study {self.study!r} was refused by the referee; see `easeml study show {self.study}` for why"
+            raise AirflowFailException(message)
