@@ -30,8 +30,8 @@ from easeml_core.entities import Adaptivity, Mode
 from easeml_core.gate import clause_tests, early_stopping
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision, decide_counts
+from easeml_core.gate.exact_sizes import labels_of_submission
 from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.on_demand import labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.binomial_bounds import clopper_pearson

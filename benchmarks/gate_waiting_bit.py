@@ -26,8 +26,7 @@ from installation import STUDY, Installation, installation
 
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Decision
-from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.slices import Slice
+from easeml_core.gate.judge import Slice, judge_predictions
 from easeml_core.services.labeling.requests import give_labels
 from easeml_core.services.referee.answers import VerdictAnswer
 from easeml_core.services.referee.requests import answer_of, file_gate_request

@@ -157,8 +157,7 @@ def check_policy(name: str) -> None:
         AssertionError: One of these does not hold.
     """
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.simulate.contestants import parse_contestants
-    from easeml_core.selection.simulate.protocol import Protocol
+    from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
     from easeml_core.selection.simulate.run import run_repeat
     from easeml_core.selection.simulate.tables import results_table
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import Adaptivity, Mode, SealedSetPurpose
-from easeml_core.meter.promises import promised_sides
+from easeml_core.meter.sentences import promised_sides
 from easeml_core.services.test_sets.planning import gate_of, needed_examples
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -25,7 +25,7 @@ import numpy as np
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
-from easeml_core.selection.simulate.contestants import parse_contestants
+from easeml_core.selection.simulate.protocol import parse_contestants
 from easeml_core.selection.simulate.run import ClairvoyantScheduler
 from easeml_core.selection.simulate.tables import read_table
 from easeml_core.selection.suggestion import scheduler_for
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.selection.scheduler_interface import Scheduler
-    from easeml_core.selection.simulate.contestants import Contestant
+    from easeml_core.selection.simulate.protocol import Contestant
     from easeml_core.selection.simulate.tables import Table
 
 END, TENANT, DEVICE = range(3)

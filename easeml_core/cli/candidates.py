@@ -304,7 +304,7 @@ def _show(found: Matched) -> None:
 
 def _match_module(file: Path, module: Path, as_json: bool) -> bool:
     """Match one side, or both, against those of a module."""
-    from easeml_core.programs.pattern_match import as_schema
+    from easeml_core.programs.pattern import as_schema
     from easeml_core.programs.schema_match import Match, match_schema
 
     wanted, given = _sides(module), _sides(file)

@@ -213,7 +213,7 @@ def json_of(option: str, value: str | None) -> Any:
 
 def read_program(path: Path) -> str:
     """Return the text of a program's file; InvalidInputError if it cannot be read."""
-    from easeml_core.programs.bounds import MAX_LENGTH
+    from easeml_core.programs.schema import MAX_LENGTH
 
     try:
         with path.open(encoding="utf-8") as file:

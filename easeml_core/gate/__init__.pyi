@@ -1,7 +1,8 @@
-from .clauses import Condition as Condition
+from .condition import Condition as Condition
 from .condition import parse_condition as parse_condition
 from .decision import Decision as Decision
 from .decision import decide_counts as decide_counts
+from .judge import Slice as Slice
 from .judge import judge_predictions as judge_predictions
 from .offline.planned import PlannedGate as PlannedGate
 from .offline.planned import plan as plan
@@ -15,4 +16,3 @@ from .script import Script as Script
 from .script import read_script as read_script
 from .self_test import SelfTest as SelfTest
 from .self_test import run_self_test as run_self_test
-from .slices import Slice as Slice

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from easeml_core.gate.clauses import DIFFERENCE, DIFFERING, LINEAR, claim_of, values_of
+from easeml_core.gate.condition import DIFFERENCE, DIFFERING, LINEAR, claim_of, values_of
 from easeml_core.stats.binomial_bounds import (
     LOG_REST,
     LOG_SHARE,
@@ -28,7 +28,7 @@ from easeml_core.stats.weighted import AtMost, log_weighted_p_value
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.gate.clauses import Claim, Clause
+    from easeml_core.gate.condition import Claim, Clause
     from easeml_core.gate.outcomes import Outcomes
 
 _RESOLUTION = 1e-6
@@ -88,7 +88,7 @@ def gather_evidence(
         disagreement_bound: A in (0, 1], where the condition itself claims d < A; None where it does not.
 
     Returns:
-        The evidence, in the unit of the clause's quantity (``clauses``).
+        The evidence, in the unit of the clause's quantity (``condition``).
     """
     claim = claim_of(clause)
     levels = (log_level_for, log_level_against) if claim.above else (log_level_against, log_level_for)

@@ -23,16 +23,17 @@ import numpy as np
 
 from easeml_core.entities import JsonObject, Mode, Verdict
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.awaited_labels import Judged, wanted_of
 from easeml_core.gate.clause_tests import Evidence, Side
-from easeml_core.gate.clauses import claim_of, values_of
+from easeml_core.gate.condition import claim_of, values_of
 from easeml_core.gate.decision import (
     ClauseDecision,
+    Judged,
     Levels,
     clause_decision,
     conjunction,
     decide_counts,
     is_released,
+    wanted_of,
 )
 from easeml_core.gate.outcomes import Outcomes, count_outcomes
 from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin_wealth
@@ -40,7 +41,7 @@ from easeml_core.stats.betting import bet_times, betting_lower_bound, log_plugin
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.gate.clauses import Clause, Condition
+    from easeml_core.gate.condition import Clause, Condition
     from easeml_core.gate.decision import Decision
 
 _BEFORE_ALL = -1

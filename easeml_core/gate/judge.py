@@ -2,12 +2,16 @@
 
 Labels are dear, so only those are asked for that can change the released symbol: none for a condition about d, those
 of disagreements for one about d and n - o, and none where predictions alone refuse, as a clause on d can. On a set
-that is labelled on demand, as many disagreements are asked about as the submission needs (``on_demand``).
+that is labelled on demand, as many disagreements are asked about as the submission needs (``exact_sizes``).
 
 Under ``fixed`` no label is looked at before the labels of all clauses and slices are there. So what is asked for, and
 whether a request waits, depends on predictions and on which labels are known, never on what they are (docs/gate.md,
 "Labels"). Under ``early`` it also depends on the labels before, at the boundaries of the plan, so the number of labels
 asked for must stay with the referee, as the decision must.
+
+Conditions on slices, which are parts of the set, must hold too, and all conditions share the level. Which example
+belongs to which slice must be known from its input, or be fixed before the labels are looked at. Given which examples
+are in a slice, they are a random sample of it; so its condition is judged as any other.
 """
 
 from __future__ import annotations
@@ -22,10 +26,9 @@ import numpy as np
 from easeml_core.config import SAMPLINGS, choice, require
 from easeml_core.entities import Mode, Verdict
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.awaited_labels import Judged, Wanted, wanted_of
-from easeml_core.gate.decision import Decision, conjunction, decide_counts, is_released
+from easeml_core.gate.decision import Decision, Judged, Wanted, conjunction, decide_counts, is_released, wanted_of
 from easeml_core.gate.early_stopping import EarlyRules, LookedUp, Looks, decide_early, judge_looks, looks_of
-from easeml_core.gate.on_demand import can_sample, labels_of_submission
+from easeml_core.gate.exact_sizes import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import count_outcomes, predictions_of
 from easeml_core.stats.paired_differing import Differing
 
@@ -34,8 +37,52 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from easeml_core.gate.clauses import Condition
-    from easeml_core.gate.slices import Slice
+    from easeml_core.gate.condition import Condition
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slice:
+    """A part of the set and the condition that must hold on it.
+
+    Attributes:
+        name: As in the column that tells the slices.
+        condition: The parsed condition.
+        members: Positions of its examples in the set's order, rising, shape ``(n_members,)``.
+    """
+
+    name: str
+    condition: Condition
+    members: NDArray[np.int64]
+
+
+def slices_of(conditions: Sequence[tuple[str, Condition]], names: ArrayLike) -> tuple[Slice, ...]:
+    """Find the examples of each slice.
+
+    Args:
+        conditions: Pairs (slice, condition), each slice once.
+        names: The slice of every example, text, shape ``(n_examples,)``; other names than those asked for are allowed.
+
+    Returns:
+        The slices, in the order given.
+
+    Raises:
+        InvalidInputError: If a slice has no example: a condition that cannot be measured must not pass.
+
+    Example:
+        >>> from easeml_core.gate.condition import parse_condition
+        >>> slices_of([("young", parse_condition("n > 0.8 +/- 0.1"))], ["old", "young", "young"])[0].members
+        array([1, 2])
+    """
+    column = np.asarray(names)
+    found = []
+    for name, condition in conditions:
+        members = np.flatnonzero(column == name)
+        if not members.size:
+            known = ", ".join(repr(str(n)) for n in np.unique(column)[:8])
+            message = f"slice {name!r} has no examples; slices of this set: {known or 'none'}"
+            raise InvalidInputError(message)
+        found.append(Slice(name, condition, members))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +132,7 @@ def judge_predictions(
             PASS; for a FAIL the level is divided over all of them (``decision``).
         batch: Labels asked for at a time under ``early``, >= 1.
         on_demand: Whether labels of the set are given when they are asked for, which is fixed when it is sealed. Then
-            ``fixed`` asks for no more disagreements than a submission needs, and counts no others (``on_demand``).
+            ``fixed`` asks for no more disagreements than a submission needs, and counts no others.
 
     Returns:
         The decision once it can be made, else the positions whose labels are needed next.

@@ -25,7 +25,7 @@ class Outcomes:
         old_correct: Examples that the old model has right; known exactly when ``new_correct`` is.
         disagreements: Examples on which the predictions differ, right or wrong. Needs no label.
         judged: How many of these the wins and losses are counted among, the first in the set's order; None for all.
-            Only where predictions alone have chosen that number (``on_demand``).
+            Only where predictions alone have chosen that number (``sampling="on-demand"``).
     """
 
     examples: int

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from easeml_core.gate.clauses import DIFFERENCE, claim_of, disagreement_bound
-from easeml_core.stats.bennett import bennett_disagreement_labels, bennett_sample_size
-from easeml_core.stats.hoeffding import hoeffding_sample_size
+from easeml_core.gate.condition import DIFFERENCE, claim_of, disagreement_bound
+from easeml_core.stats.concentration import bennett_disagreement_labels, bennett_sample_size, hoeffding_sample_size
 
 if TYPE_CHECKING:
-    from easeml_core.gate.clauses import Claim, Clause, Condition
+    from easeml_core.gate.condition import Claim, Clause, Condition
 
 
 @dataclass(frozen=True, slots=True)

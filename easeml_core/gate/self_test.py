@@ -15,7 +15,7 @@ from easeml_core.config import require
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Mode
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.clauses import claim_of, values_of
+from easeml_core.gate.condition import claim_of, values_of
 from easeml_core.gate.decision import Decision
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.stats.binomial_bounds import clopper_pearson
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
     from easeml_core.gate.outcomes import Outcomes
 
 LOG_MISS = math.log(1e-3)

@@ -12,7 +12,7 @@ from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, counted
 from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_config, plan_meter
-from easeml_core.meter.promises import promise
+from easeml_core.meter.sentences import promise
 from easeml_core.meter.tree_size import METHODS
 
 if TYPE_CHECKING:

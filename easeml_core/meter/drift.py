@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from easeml_core.config import require
-from easeml_core.meter.alert_text import drift_sentence
-from easeml_core.meter.promises import promised_sides
 from easeml_core.meter.ranges import decimal_of, exact
+from easeml_core.meter.sentences import drift_sentence, promised_sides
 
 if TYPE_CHECKING:
     from fractions import Fraction

@@ -17,10 +17,10 @@ from easeml_core.display.tables import data_frame, html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.meter.alternatives import PlannedMeter
-from easeml_core.meter.dither import late_shift
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.overfitting_budget import budget_breach
 from easeml_core.meter.planner import plan_config
+from easeml_core.meter.ranges import late_shift
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

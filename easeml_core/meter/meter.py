@@ -1,8 +1,12 @@
 """The meter at run time, for every method: the answers so far and one submission in, one reading out.
 
 The state is the list of earlier answers, read from the ledger. Only the signal and the edges of a dithered meter may
-reach the developer. The caller answers a repeated artifact from its log, at no cost. ``promises.py`` has the promise of
-each method, ``levels.py`` the division of the level, ``regulation.py`` the rules.
+reach the developer. The caller answers a repeated artifact from its log, at no cost. ``sentences.py`` has the promise
+of each method, ``tree_size.py`` the rules.
+
+The level of the next submission is what is left of delta for one node of the tree. Path-adaptive meters pay for what
+has happened; all others give each node the same share of delta, decided before the first answer. In both cases the
+levels of the nodes that can be reached add up to at most delta.
 
 A model of the developer gives likely histories more of the level: any probabilities over signal histories add up to at
 most 1 in each level of the developer's tree, so a node may have the failure probability (delta / T) P(history). They
@@ -17,20 +21,66 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
-from easeml_core.meter.dither import shifted
-from easeml_core.meter.levels import next_log_level
-from easeml_core.meter.planner import check_ranges
+from easeml_core.meter import tree_size
+from easeml_core.meter.planner import check_ranges, log_paid, log_share, tree_of
+from easeml_core.meter.ranges import shifted
 from easeml_core.meter.reading import Reading, measurement, read
-from easeml_core.meter.regulation import changes, rule_of
-from easeml_core.meter.tree_size import team_steps
+from easeml_core.meter.tree_size import METHODS, changes, rule_of, team_steps
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
+
+COUNTS_REACHABLE = ("path-adaptive", "pruned", "dithered")
+"""Methods that count the ranges near the measured gap as possible answers, and not all of them.
+
+Whether a model could be run at all is no such range, and may be any function of the sealed inputs: where it could not,
+no answer is given, and the set ends. All other methods count every history of answers, so that its signal may be the
+last range.
+"""
+
+
+def next_log_level(config: MeterConfig, *, step: int, log_weight: float, worst: int) -> float:
+    """Ln a of the next submission.
+
+        path-adaptive      delta / T exp(-log_weight),  open end: delta / K 6 / (pi^2 t^2) exp(-log_weight)
+        nonuniform         by the worst earlier signal, see ``tree_size.py``
+        any other          delta / N,                   open end: delta 6 / (pi^2 t^2) / (nodes of level t)
+
+    Args:
+        config: What the set was planned for.
+        step: t >= 1, which submission this is (of its team).
+        log_weight: Sum of the log costs of the earlier answers (to its team).
+        worst: Worst earlier signal; 1 if there is none.
+
+    Returns:
+        A number < 0.
+
+    Raises:
+        ConfigError: If boundaries must be the same distance apart and are not. Whether a count is right for the
+            ranges is checked by ``planner.check_ranges``.
+    """
+    log_delta = math.log1p(-config.reliability)
+    if config.method == "path-adaptive":
+        share = math.log(config.teams) + log_share(step) if config.open_ended else math.log(config.steps)
+        return log_delta - share - log_weight
+    if config.method == "nonuniform":
+        sides = 1 if config.one_sided else 2
+        return tree_size.log_sides(config.tolerances, config.steps, log_delta, sides)[worst - 1] + math.log(sides)
+    level = METHODS[config.method].log_level
+    if config.open_ended and level is not None:
+        return log_delta - log_share(step) - level(tree_of(config), step)
+    return log_delta - _log_nodes(config)
+
+
+@lru_cache(maxsize=512)
+def _log_nodes(config: MeterConfig) -> float:
+    return log_paid(config, config.method)
 
 
 def next_signal_probabilities(developer: str, signals: int, answers: Sequence[int]) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The overfitting budget of a study: its rules, and whether signals break one; ``alert_text`` has the sentences.
+"""The overfitting budget of a study: its rules, and whether signals break one; ``sentences`` has the sentences.
 
 A budget is a list of rules in words. Nothing but signals and retirements is looked at, so an alert tells the developer
 nothing that the signals did not.
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.alert_text import breach_sentence, check_signal
+from easeml_core.meter.sentences import breach_sentence, check_signal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

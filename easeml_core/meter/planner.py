@@ -1,7 +1,7 @@
 """How many labelled examples a sealed meter set needs, for each way of paying for the developer's reactions.
 
 What the methods count is in ``tree_size.py``; how an answer is given, in ``meter.py``; what it promises, in
-``promises.py``. The size of the validation set that keeps pure sampling noise in range 1 is given along.
+``sentences.py``. The size of the validation set that keeps pure sampling noise in range 1 is given along.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.config import METER_METHODS, MeterConfig, require
 from easeml_core.encoding import typed_record
 from easeml_core.meter import tree_size
-from easeml_core.meter.dither import mean_branches
-from easeml_core.meter.interval_sizes import interval_size
-from easeml_core.meter.promises import caveats
-from easeml_core.meter.ranges import exact, narrowest_inner_range
-from easeml_core.meter.regulation import Automaton
-from easeml_core.meter.tree_size import METHODS, Tree, team_steps
-from easeml_core.stats.hoeffding import hoeffding_sample_size
+from easeml_core.meter.ranges import exact, mean_branches, narrowest_inner_range
+from easeml_core.meter.reading import interval_size
+from easeml_core.meter.sentences import caveats
+from easeml_core.meter.tree_size import METHODS, Automaton, Tree, team_steps
+from easeml_core.stats.concentration import hoeffding_sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

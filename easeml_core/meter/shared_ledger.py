@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from easeml_core.config import MeterConfig, parse_adaptivity, require
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import InvalidInputError
-from easeml_core.meter.interval_sizes import interval_size
+from easeml_core.meter.reading import interval_size
 
 if TYPE_CHECKING:
     from easeml_core.config import JointConfig

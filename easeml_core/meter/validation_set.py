@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.errors import counted
 from easeml_core.meter.planner import validation_minimum
-from easeml_core.stats.hoeffding import hoeffding_sample_size
+from easeml_core.stats.concentration import hoeffding_sample_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence, Set

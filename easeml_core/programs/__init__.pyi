@@ -6,9 +6,9 @@ from .language import parse_program as parse_program
 from .schema import Schema as Schema
 from .schema_match import match_schema as match_schema
 from .schema_reader import read_schema as read_schema
+from .search_space.reader import SearchSpace as SearchSpace
 from .search_space.reader import read_space as read_space
 from .search_space.sampling import candidates_of as candidates_of
-from .search_space.space import SearchSpace as SearchSpace
 from .templates import Template as Template
 from .templates import load_templates as load_templates
 from .templates import match_program as match_program

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import ProgramError
-from easeml_core.programs.bounds import FIELD_NAME, MAX_DIMS, check_count, check_name, check_size
+from easeml_core.programs.schema import FIELD_NAME, MAX_DIMS, check_count, check_name, check_size
 
 if TYPE_CHECKING:
     from easeml_core.programs.schema import Schema

@@ -2,7 +2,7 @@
 
 One function per rule of the grammar, the rule in its docstring (in EBNF: braces repeat, brackets are optional, a full
 stop ends a rule). The rules do not nest, so no text can exhaust the stack. Schemas are read by ``schema_reader``; the
-bounds on both are in ``bounds``.
+bounds on both are in ``schema``.
 
 A cursor over the text of the paper's form: takes words and signs, and fails with a caret under what it finds.
 """
@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal, NoReturn, TypeVar, overload
 
 from easeml_core.errors import ProgramError
-from easeml_core.programs.bounds import FIELD_NAME, MAX_SIZE, check_name, check_text, short
 from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.pattern import Anything, FieldPattern, Pattern, TypePattern, check_letters
+from easeml_core.programs.schema import FIELD_NAME, MAX_SIZE, check_name, check_text, short
 from easeml_core.programs.schema_reader import read_program, read_schema
 
 if TYPE_CHECKING:

@@ -13,9 +13,19 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import yaml
 
 from easeml_core.errors import ProgramError
-from easeml_core.programs.bounds import check_name, check_text, short
 from easeml_core.programs.data_type import Program
-from easeml_core.programs.schema import LONE_FIELD, CategoryClass, CategoryField, Link, Node, Schema, TensorField
+from easeml_core.programs.schema import (
+    LONE_FIELD,
+    CategoryClass,
+    CategoryField,
+    Link,
+    Node,
+    Schema,
+    TensorField,
+    check_name,
+    check_text,
+    short,
+)
 from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:

@@ -130,16 +130,15 @@ def scheduler_for(
         problem: Studies, finished trials, trials under way, the past.
         config: Policy and its settings.
         known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
-        ask: As of ``policies.user_scheduler.UserScheduler``, where the policy is an installed one.
+        ask: As of ``policies.default.UserScheduler``, where the policy is an installed one.
 
     Raises:
         NumericalError: If the prior is no covariance.
         NotFoundError: The policy is not installed, and ``ask`` is None.
     """
     from easeml_core.selection.blas_threads import one_thread
-    from easeml_core.selection.policies.default import DefaultScheduler
+    from easeml_core.selection.policies.default import DefaultScheduler, UserScheduler
     from easeml_core.selection.policies.published import PublishedScheduler
-    from easeml_core.selection.policies.user_scheduler import UserScheduler
 
     with one_thread():
         scheduler: Scheduler

@@ -4,7 +4,7 @@ from .betting import betting_lower_bound as betting_lower_bound
 from .binomial_bounds import clopper_pearson as clopper_pearson
 from .binomial_bounds import lower_bound as lower_bound
 from .binomial_bounds import upper_bound as upper_bound
-from .hoeffding import hoeffding_sample_size as hoeffding_sample_size
+from .concentration import hoeffding_sample_size as hoeffding_sample_size
 from .paired import log_paired_p_value as log_paired_p_value
 from .paired import log_sign_test as log_sign_test
-from .trinomial import log_trinomial_tail as log_trinomial_tail
+from .paired import log_trinomial_tail as log_trinomial_tail

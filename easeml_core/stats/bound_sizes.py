@@ -3,8 +3,8 @@
 They hold always and are never too small for the exact tests, whose p-values are below these bounds. They serve where
 no exact law is known (a weighted left side) and where an exact search would be long.
 
-Sources: Hoeffding (1963), Theorems 1 and 2. Bennett (1962), in the form of ``bennett``: values at most 1 with second
-moment at most p (not centred), one side, P(mean - truth >= eps) <= exp(-N p h(eps / p)).
+Sources: Hoeffding (1963), Theorems 1 and 2. Bennett (1962), in the form of ``concentration``: values at most 1 with
+second moment at most p (not centred), one side, P(mean - truth >= eps) <= exp(-N p h(eps / p)).
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 from scipy.special import rel_entr
 
 from easeml_core.config import require
-from easeml_core.stats.bennett import bennett_h
-from easeml_core.stats.binomial_sizes import check_log_levels
-from easeml_core.stats.size_search import first_at_most
+from easeml_core.stats.binomial_sizes import check_log_levels, first_at_most
+from easeml_core.stats.concentration import bennett_h
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,8 +22,13 @@ import numpy as np
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.stats.binomial_bounds import LOG_REST, LOG_SHARE, lower_bound, upper_bound
-from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
-from easeml_core.stats.paired_sizes import MOST_EXAMPLES, paired_test_size
+from easeml_core.stats.paired import (
+    MOST_EXAMPLES,
+    log_paired_p_value,
+    log_sign_test,
+    paired_lower_bound,
+    paired_test_size,
+)
 from easeml_core.stats.sign_test_sizes import MOST_EXAMPLES as MOST_OF_SIGN_TEST
 from easeml_core.stats.sign_test_sizes import sign_test_size
 

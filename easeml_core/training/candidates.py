@@ -22,9 +22,7 @@ from easeml_core.device_requests import stored_devices
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import ConfigError, InvalidInputError
 from easeml_core.models.networks.architecture import NORMALISATIONS
-from easeml_core.programs.demands import demands_of
-from easeml_core.programs.search_space.reader import read_space, space_of
-from easeml_core.programs.search_space.space import (
+from easeml_core.programs.search_space.reader import (
     Choice,
     Constant,
     Group,
@@ -34,8 +32,10 @@ from easeml_core.programs.search_space.space import (
     WholeRange,
     data_of,
     parts_of,
+    read_space,
+    space_of,
 )
-from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, match_program
+from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, demands_of, match_program
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 
 if TYPE_CHECKING:

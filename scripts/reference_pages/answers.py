@@ -68,7 +68,7 @@ TYPED = {
     "easeml candidate restore": f"{SERVICES}.studies.archive:WithdrawnCandidate",
     "easeml candidate withdraw": f"{SERVICES}.studies.archive:WithdrawnCandidate",
     "easeml completion": f"{CLI}.app:CompletionScript",
-    "easeml costs": "easeml_core.selection.costs.report:CostReport",
+    "easeml costs": "easeml_core.selection.costs.learn:CostReport",
     "easeml dags copy": f"{SERVICES}.operations.example_dags:CopiedDags",
     "easeml db artifacts": f"{STORE}.artifacts.location:ArtifactPlace | None",
     "easeml db backup": f"{SERVICES}.operations.backup:WrittenBackup",
@@ -92,7 +92,9 @@ TYPED = {
     "easeml gate ask": f"{SERVICES}.referee.filed_requests:AskedGate",
     "easeml gate attack": "easeml_core.gate.attack:AttackReport",
     "easeml gate decide": "easeml_core.gate.offline.verdict:DecisionReport",
-    "easeml gate plan": f"easeml_core.gate.alternatives:GatePlanReport | {SERVICES}.test_sets.planning:JointPlanReport",
+    "easeml gate plan": (
+        f"easeml_core.gate.offline.planned:GatePlanReport | {SERVICES}.test_sets.planning:JointPlanReport"
+    ),
     "easeml gate selftest": "easeml_core.gate.self_test:SelfTestReport",
     "easeml infer": f"{SERVICES}.models.inference:InferredAnswers",
     "easeml labels conflicts": f"{SERVICES}.labeling.requests:Conflicts",

@@ -91,7 +91,6 @@ CROWDED: Mapping[str, tuple[int, str]] = {
     "benchmarks": (24, "one script a measurement, and what several of them use"),
     "docs": (30, "at most 25 pages, and five folders"),
     "easeml_core": (33, "the packages of the layers, and the modules that several layers use"),
-    "easeml_core/gate": (23, "one file a subject, and the stub of its face"),
     "easeml_core/training": (25, "five modules keep their former names for processes that run during an upgrade"),
     "tests/services": (27, "a folder a subject, and what their tests share"),
 }
@@ -136,7 +135,7 @@ STILL_TWICE: Mapping[str, str] = {
         "SORTS STEPS Slider TICKS WAITS Wanted Word page_of rows_of spark_of"
     ),
     "programs": "MAX_LENGTH MAX_NAME Node",
-    "selection": "FOLDS JITTER LEVEL OWN PSEUDO_STUDIES REPEATS expected_improvement",
+    "selection": "FOLDS JITTER LEVEL OWN REPEATS expected_improvement",
     "services": (
         "Asked CHILD Goal LARGEST_BYTES LONGEST_WAIT_SECONDS LOOK_SECONDS Look MOST MOST_DRAWN MOST_SHOWN "
         "Memory OVERLAP at_once examine say settle silent"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
 
 PREDICTIONS = "meter/cifar10.1/predictions.csv"
 TRUTH = "TRUE_LABELS"

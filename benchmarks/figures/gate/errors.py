@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.entities import Verdict
-from easeml_core.gate.clauses import OUTCOMES, disagreement_bound
-from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.condition import OUTCOMES, disagreement_bound, parse_condition
 from easeml_core.gate.decision import Decision, decide_counts
 from easeml_core.gate.judge import judge_predictions
 from easeml_core.gate.outcomes import Outcomes
@@ -18,7 +17,7 @@ from easeml_core.gate.outcomes import Outcomes
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
 
 ALPHA = 0.01
 SHOWN = np.array([(0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 1, 2)])

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import norm
 
-from easeml_core.gate.clauses import DIFFERING, values_of
-from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.exact_sizes import exact_sizes
-from easeml_core.gate.on_demand import labels_of_submission
+from easeml_core.gate.condition import DIFFERING, parse_condition, values_of
+from easeml_core.gate.exact_sizes import exact_sizes, labels_of_submission
 from easeml_core.gate.planner import plan_gate
 from easeml_core.stats.betting import bet_times, log_plugin_wealth, log_wealth
 from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.stats.bound_sizes import chernoff_test_size
 from easeml_core.stats.paired_differing import Differing
-from easeml_core.stats.weighted import AtMost, log_weighted_p_value
-from easeml_core.stats.weighted_sizes import weighted_test_size
+from easeml_core.stats.weighted import AtMost, log_weighted_p_value, weighted_test_size
 from figures.gate.plans import BOTH, GAIN, RELIABILITY, SIMPLE, STEPS
 from figures.markdown import table
 

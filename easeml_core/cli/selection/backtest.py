@@ -16,8 +16,7 @@ from easeml_core.errors import InvalidInputError, counted
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from easeml_core.selection.simulate.backtest import CostToLoss, PolicyFigures
-    from easeml_core.selection.simulate.calibration import CalibrationReport
+    from easeml_core.selection.simulate.backtest import CalibrationReport, CostToLoss, PolicyFigures
     from easeml_core.services.selection.backtest import Backtest, BacktestAnswer
 
 

@@ -13,7 +13,7 @@ from easeml_core.encoding import row_of
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from easeml_core.selection.costs.report import CostReport
+    from easeml_core.selection.costs.learn import CostReport
 
 _COLUMNS = {
     "Own trials": "own",

@@ -14,8 +14,7 @@ from easeml_core.errors import InvalidInputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.selection.simulate.compare import ComparedPolicies
-    from easeml_core.selection.simulate.fairness import FairnessCurve
+    from easeml_core.selection.simulate.compare import ComparedPolicies, FairnessCurve
     from easeml_core.selection.simulate.report import LossPrice, SimulatedPolicy
 
 FILE = click.Path(path_type=Path)

@@ -17,25 +17,24 @@ from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, MissingLabelsError, counted
 from easeml_core.gate import judge
-from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import is_released
+from easeml_core.gate.decision import Wanted, is_released
+from easeml_core.gate.judge import slices_of
 from easeml_core.gate.offline import DecisionPlan
 from easeml_core.gate.offline.arrays import predictions_from
 from easeml_core.gate.offline.columns import drawn_order, some
 from easeml_core.gate.offline.planned import PlannedGate, passes_named
 from easeml_core.gate.planner import plan_gate
 from easeml_core.gate.report import ClauseReport
-from easeml_core.gate.slices import slices_of
 from easeml_core.stats.adaptivity import allocate, level_of_test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
     from easeml_core.gate.decision import ClauseDecision, Decision
+    from easeml_core.gate.judge import Slice
     from easeml_core.gate.offline.columns import Predictions
-    from easeml_core.gate.slices import Slice
 
 
 @dataclass(frozen=True, slots=True, repr=False)

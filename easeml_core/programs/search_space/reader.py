@@ -1,12 +1,20 @@
-"""Reads search spaces from plain data, and checks them: every error names the path to what is wrong.
+"""Search spaces: which parameters a candidate may have, as in the earlier Ease.ml.
 
-The bounds keep the work small whatever the data are, mappings that contain themselves included.
+    .int [low, high]      whole numbers, both ends included; .scale linear (default), log or exp
+    .float [low, high]    numbers; .scale linear (default), log or exp
+    .choice [...]         one of a list of values, mappings or further domains; may nest
+    anything else         a constant; domains inside its mappings and lists are replaced
 
-Reads search spaces from YAML or JSON, by one set of rules for both.
+With ``log`` the bounds are values and each order of magnitude is as likely as the next. With ``exp`` the bounds are
+powers of ten: ``.float: [-4, -1]`` is from .0001 to .1, and ``.int: [0, 3]`` is 1, 10, 100 or 1000. A parameter that
+only makes sense under one option stands inside that option's mapping. Spaces are
+made into finite candidates by ``sampling``.
 
-Words mean what they say: only ``true``, ``false`` and ``null`` are no text (``no``, ``on`` and dates are), and ``1e-5``
-is a number, which YAML's older rules take for text. Anchors, aliases and tags are refused, nothing is ever built from
-one, and length and nesting are bounded before anything that could exhaust memory or the stack.
+Spaces are read from plain data, and from YAML or JSON by one set of rules for both; every error names the path to what
+is wrong. The bounds keep the work small whatever the data are, mappings that contain themselves included. Words mean
+what they say: only ``true``, ``false`` and ``null`` are no text (``no``, ``on`` and dates are), and ``1e-5`` is a
+number, which YAML's older rules take for text. Anchors, aliases and tags are refused, nothing is ever built from one,
+and length and nesting are bounded before anything that could exhaust memory or the stack.
 """
 
 from __future__ import annotations
@@ -14,28 +22,138 @@ from __future__ import annotations
 import json
 import math
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import yaml
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.search_space.space import (
-    Choice,
-    Constant,
-    Group,
-    Node,
-    RealRange,
-    Row,
-    SearchSpace,
-    WholeRange,
-    data_of,
-)
 from easeml_core.yaml_text import Fault, YamlFaultError, compose, without_tabs
 
 if TYPE_CHECKING:
     from easeml_core.entities import Parameters
 
     pass
+
+MANY = 10**15
+"""Sizes are counted up to here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value that is always the same: text, a number, true, false or null."""
+
+    value: bool | int | float | str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WholeRange:
+    """Whole numbers in [low, high]; with ``exp`` 10 to the power of each."""
+
+    low: int
+    high: int
+    scale: str = "linear"
+
+
+@dataclass(frozen=True, slots=True)
+class RealRange:
+    """Numbers in [low, high]; with ``exp`` 10 to the power of each."""
+
+    low: float
+    high: float
+    scale: str = "linear"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of the options, each as likely as the next."""
+
+    options: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A mapping: every entry is there."""
+
+    entries: tuple[tuple[str, Node], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A list: every item is there."""
+
+    items: tuple[Node, ...]
+
+
+Node: TypeAlias = Constant | WholeRange | RealRange | Choice | Group | Row
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """A space whose every point is a mapping of parameters.
+
+    Attributes:
+        root: A mapping, or a choice between such.
+    """
+
+    root: Node
+
+    @property
+    def size(self) -> float:
+        """How many points there are, up to ``MANY``; infinite with a range of ``.float``. Equal ones count each."""
+        return size_of(self.root)
+
+    def to_data(self) -> Any:
+        """The space as plain data, as JSON has it."""
+        return data_of(self.root)
+
+    def __str__(self) -> str:
+        """JSON in one line; reading it gives an equal space."""
+        return json.dumps(self.to_data(), ensure_ascii=False)
+
+
+def size_of(node: Node) -> float:
+    """How many values a node can have, as ``SearchSpace.size``; an int unless it is infinite."""
+    if isinstance(node, Constant):
+        return 1
+    if isinstance(node, WholeRange):
+        return min(MANY, node.high - node.low + 1)
+    if isinstance(node, RealRange):
+        return math.inf if node.low < node.high else 1
+    sizes = [size_of(part) for part in parts_of(node)]
+    if isinstance(node, Choice):
+        return _bounded(sum(sizes))
+    product: float = 1
+    for size in sizes:
+        product = _bounded(product * size)
+    return product
+
+
+def parts_of(node: Node) -> tuple[Node, ...]:
+    """The nodes directly inside a node."""
+    if isinstance(node, Choice):
+        return node.options
+    if isinstance(node, Group):
+        return tuple(entry for _, entry in node.entries)
+    return node.items if isinstance(node, Row) else ()
+
+
+def data_of(node: Node) -> Any:
+    """A node as plain data."""
+    if isinstance(node, Constant):
+        return node.value
+    if isinstance(node, WholeRange | RealRange):
+        kind = ".int" if isinstance(node, WholeRange) else ".float"
+        scale = {} if node.scale == "linear" else {".scale": node.scale}
+        return {kind: [node.low, node.high], **scale}
+    if isinstance(node, Group):
+        return {name: data_of(entry) for name, entry in node.entries}
+    inner = [data_of(part) for part in parts_of(node)]
+    return {".choice": inner} if isinstance(node, Choice) else inner
+
+
+def _bounded(size: float) -> float:
+    return size if size == math.inf else min(MANY, size)
 
 
 SCALES = ("linear", "log", "exp")

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.config import require
-from easeml_core.programs.search_space.space import (
+from easeml_core.programs.search_space.reader import (
     MANY,
     Choice,
     Constant,

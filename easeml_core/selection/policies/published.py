@@ -23,7 +23,7 @@ import numpy as np
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.policies.expected_improvement import candidate_set
+from easeml_core.selection.policies.acquisition import candidate_set
 from easeml_core.selection.policies.standings import ACQUISITIONS, UNTRIED, WAITING, Standing, Standings
 from easeml_core.selection.problem import Pull
 from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, next_refit

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.policies.expected_improvement import Freeze, candidate_set, expected_improvement
-from easeml_core.selection.policies.ucb import BetaSchedule, ucb
-from easeml_core.selection.shared_arms import SharedArms
+from easeml_core.selection.policies.acquisition import BetaSchedule, Freeze, candidate_set, expected_improvement, ucb
+from easeml_core.selection.problem import SharedArms
 from easeml_core.selection.surrogate.posterior import Posterior
 
 if TYPE_CHECKING:

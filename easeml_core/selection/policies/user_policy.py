@@ -6,7 +6,7 @@ runs there, and no request can name other code.
 
     chosen = policy(Seen)      one tenant's index, and one of its arms that are free
 
-``user_scheduler.py`` has the scheduler that asks it.
+``default.py`` has the scheduler that asks it.
 """
 
 from __future__ import annotations

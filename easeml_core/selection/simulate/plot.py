@@ -12,9 +12,8 @@ from easeml_core.display.figures import COLOURS, empty_figure, entitle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.simulate.fairness import FairnessCurve, FairnessPoint
-    from easeml_core.selection.simulate.metrics import Curve
-    from easeml_core.selection.simulate.report import Simulation
+    from easeml_core.selection.simulate.compare import FairnessCurve, FairnessPoint
+    from easeml_core.selection.simulate.report import Curve, Simulation
     from easeml_core.selection.surrogate.posterior import Array
 
 STEPS = 600

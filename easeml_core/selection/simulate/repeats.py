@@ -24,8 +24,8 @@ from threadpoolctl import threadpool_limits
 from easeml_core.errors import EasemlError, NumericalError, StateError
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtest import LEAST_TENANTS, protocol_of, rule, telling
-from easeml_core.selection.simulate.metrics import compute_shares, first_models, loss_curve, regret
 from easeml_core.selection.simulate.protocol import scene
+from easeml_core.selection.simulate.report import PERCENTAGES, compute_shares, first_models, loss_curve, regret
 from easeml_core.selection.simulate.run import run_repeat
 from easeml_core.selection.simulate.tables import Table
 
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from easeml_core.selection.problem import Past
-    from easeml_core.selection.simulate.contestants import Contestant
-    from easeml_core.selection.simulate.metrics import Curve
-    from easeml_core.selection.simulate.protocol import Protocol
+    from easeml_core.selection.simulate.protocol import Contestant, Protocol
+    from easeml_core.selection.simulate.report import Curve
     from easeml_core.selection.surrogate.posterior import Array
 
 REPEATS = 8
@@ -81,10 +80,6 @@ def table_of(history: Sequence[Past]) -> Table:
             if reached is not None and seconds is not None:
                 quality[row, column[name]], cost[row, column[name]] = reached, seconds
     return Table(tuple(str(past.study_id) for past in history), tuple(names), quality, cost)
-
-
-PERCENTAGES = (1.0, 10.0, 50.0)
-"""Percentages of the cost at which worst losses and shares of the compute are reported."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -20,8 +20,8 @@ from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import conjunction, decide_counts, is_released
 from easeml_core.gate.early_stopping import Looks
+from easeml_core.gate.exact_sizes import can_sample, labels_of_submission
 from easeml_core.gate.judge import judge_looks_of_submission
-from easeml_core.gate.on_demand import can_sample, labels_of_submission
 from easeml_core.gate.outcomes import Outcomes
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan
 from easeml_core.services.evidence.bundle import FULL, REDACTED, follows_from_earlier
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from easeml_core.attestation import PublicKey
     from easeml_core.entities import JsonObject
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
 
 _CLOSE = 1e-9
 """Relative difference that another processor may compute in the logarithm of a level."""

@@ -18,10 +18,9 @@ from attrs import evolve
 from easeml_core.config import GateConfig, require
 from easeml_core.entities import Adaptivity, SealedSetPurpose, Symbol, Verdict
 from easeml_core.errors import InvalidInputError, SealedSetTooSmallError, StateError
-from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.slices import Slice
+from easeml_core.gate.decision import Wanted
+from easeml_core.gate.judge import Slice, judge_predictions
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan, planned_gate_log_weight
 from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import SealedSetPurpose, SealedSetState
 from easeml_core.meter.overfitting_budget import parse_budget
-from easeml_core.meter.promises import promised_sides
+from easeml_core.meter.sentences import promised_sides
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.test_sets.lifecycle import shown
 from easeml_core.services.test_sets.shared_set import meter_settings_of

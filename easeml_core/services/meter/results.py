@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from easeml_core.encoding import typed_record
-from easeml_core.meter.alert_text import claim, drift_sentence
 from easeml_core.meter.drift import both_reliability
+from easeml_core.meter.sentences import claim, drift_sentence
 from easeml_core.services.test_sets.shared_set import meter_settings_of
 from easeml_core.store.tables import test_sets
 

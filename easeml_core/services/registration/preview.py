@@ -13,9 +13,8 @@ from easeml_core.encoding import from_json
 from easeml_core.entities import Parameters, Task
 from easeml_core.errors import InvalidInputError, TrainingError, TrainingKilled
 from easeml_core.files import scratch_folder
-from easeml_core.programs.demands import demands_of
 from easeml_core.programs.language import parse_program
-from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, match_program
+from easeml_core.programs.templates import NUMBERS, ONE_HOT, SEVERAL, demands_of, match_program
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.registration.register import study_settings
 from easeml_core.services.registration.sealing import part_sizes, planned_sets

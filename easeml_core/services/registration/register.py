@@ -24,8 +24,8 @@ from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.metrics.correctness import CLASSES
 from easeml_core.metrics.metric import METRICS, check_metric_name, metric_of, require_gate_metric
-from easeml_core.programs.demands import Demands, demands_of
 from easeml_core.programs.language import parse_program
+from easeml_core.programs.templates import Demands, demands_of
 from easeml_core.services.registration.kept import other_candidates, other_settings
 from easeml_core.services.studies.candidates import COARSE, named_candidates
 from easeml_core.services.studies.limits import checked_study_limits

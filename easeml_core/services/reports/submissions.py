@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.entities import SealedSetPurpose, SealedSetState
-from easeml_core.meter.promises import promised_sides
+from easeml_core.meter.sentences import promised_sides
 from easeml_core.services.meter.reading import HAS_NO_ANSWER_LEFT
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import before_standing

@@ -22,7 +22,10 @@ from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtest import (
     LEAST_RESULTS,
     LEAST_TENANTS,
+    OWN,
+    CalibrationReport,
     PolicyFigures,
+    calibration_report,
     contestants_of,
     figures_of,
     past_of,
@@ -31,7 +34,6 @@ from easeml_core.selection.simulate.backtest import (
     telling,
     totals_of,
 )
-from easeml_core.selection.simulate.calibration import OWN, CalibrationReport, calibration_report
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import Simulation

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from easeml_core.encoding import typed_record
 from easeml_core.selection.blas_threads import one_thread
-from easeml_core.selection.surrogate.quality_band import band, chance_above
+from easeml_core.selection.surrogate.logit_normal import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.store import viewers

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from easeml_core.csv_text import numbered_rows, read_text
 from easeml_core.entities import TrialState
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.costs.learn import Measured
-from easeml_core.selection.costs.report import CostReport, cost_report
+from easeml_core.selection.costs.learn import CostReport, Measured, cost_report
 from easeml_core.store.tables import studies, trials
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from easeml_core.encoding import typed_record
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import InvalidInputError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.on_demand import labels_in_words
+from easeml_core.gate.exact_sizes import labels_in_words
 from easeml_core.gate.planner import plan_gate
 from easeml_core.meter.drift import split_meters
 from easeml_core.meter.overfitting_budget import parse_budget
@@ -27,7 +27,7 @@ from easeml_core.meter.shared_ledger import (
     planned_gate_log_weight,
     planned_meter_log_weight,
 )
-from easeml_core.stats.size_search import first_at_most
+from easeml_core.stats.binomial_sizes import first_at_most
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def joint_weight_limit(config: JointConfig, condition: str, examples: int) -> fl
     """Return the log weight up to which so many examples suffice for a verdict on a condition of a shared set.
 
     It follows from the plan and the size alone, so that its duration reveals no answer; the need at the weight of the
-    answers would. The need rises with the weight but for small steps back (``stats/size_search.py``): the examples
+    answers would. The need rises with the weight but for small steps back (``stats/binomial_sizes.py``): the examples
     suffice at the limit, and do not a thousandth of a nat above; a planned weight at which they do is never beyond it.
 
     Args:

@@ -14,8 +14,7 @@ from inference_data import FLOWERS, arrays, picture, row_of, written
 
 from easeml_core.data.inference.infer import infer_program
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.programs.bounds import MAX_LENGTH
-from easeml_core.programs.schema import Schema
+from easeml_core.programs.schema import MAX_LENGTH, Schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

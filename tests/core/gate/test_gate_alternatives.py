@@ -6,8 +6,8 @@ import pytest
 
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError
-from easeml_core.gate.alternatives import alternatives_to
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.offline.planned import alternatives_to
 from easeml_core.gate.planner import PlannedFor, plan_gate
 
 PATTERN = "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01"

@@ -16,8 +16,8 @@ from easeml_core.entities import Verdict
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes
-from easeml_core.stats.bentkus import log_bentkus_tail
-from easeml_core.stats.trinomial import log_trinomial_tail
+from easeml_core.stats.paired import log_trinomial_tail
+from easeml_core.stats.weighted import log_bentkus_tail
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
 

@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import ConditionSyntaxError
-from easeml_core.gate.clauses import Claim, claim_of, contradiction, disagreement_bound
-from easeml_core.gate.condition import MAX_LENGTH, MOST_CLAUSES, Clause, Condition, grammar, parse_condition
+from easeml_core.gate.condition import (
+    MAX_LENGTH,
+    MOST_CLAUSES,
+    Claim,
+    Clause,
+    Condition,
+    claim_of,
+    contradiction,
+    disagreement_bound,
+    grammar,
+    parse_condition,
+)
 
 ACCEPTED = [
     ("n > 0.8 +/- 0.05", "n > 0.8 +/- 0.05"),

@@ -15,11 +15,10 @@ from property_sizes import at_night, examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import InvalidInputError
-from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.decision import Wanted
 from easeml_core.gate.early_stopping import Looks
-from easeml_core.gate.judge import judge_looks_of_submission, judge_predictions, looks_of_submission
-from easeml_core.gate.slices import Slice
+from easeml_core.gate.judge import Slice, judge_looks_of_submission, judge_predictions, looks_of_submission
 
 NONE = math.log(1e-4 / 32)
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

@@ -12,13 +12,11 @@ from property_sizes import examples
 
 from easeml_core.entities import Verdict
 from easeml_core.errors import ConfigError, InvalidInputError, ShapeError
-from easeml_core.gate.awaited_labels import Wanted
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.decision import Decision, decide_counts
-from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.on_demand import labels_in_words
+from easeml_core.gate.decision import Decision, Wanted, decide_counts
+from easeml_core.gate.exact_sizes import labels_in_words
+from easeml_core.gate.judge import Slice, judge_predictions, slices_of
 from easeml_core.gate.outcomes import count_outcomes
-from easeml_core.gate.slices import Slice, slices_of
 
 LEVEL = math.log(0.01)
 PASS, FAIL, UNKNOWN = Verdict.PASS, Verdict.FAIL, Verdict.UNKNOWN

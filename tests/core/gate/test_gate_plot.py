@@ -7,10 +7,9 @@ import io
 from PIL import Image
 
 from easeml_core.display.figures import CHOSEN, OTHER
-from easeml_core.gate.alternatives import alternatives_to
 from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.offline.planned import alternatives_to, draw_gate_plan
 from easeml_core.gate.planner import PlannedFor, plan_gate
-from easeml_core.gate.plot import draw_gate_plan
 
 ASKED = {"reliability": 0.9999, "steps": 32, "adaptivity": "full", "mode": "fp-free"}
 

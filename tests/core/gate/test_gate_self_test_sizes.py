@@ -156,7 +156,7 @@ def test_a_weighted_left_side():
 
 
 def test_every_law_lies_on_the_threshold_of_its_clause():
-    from easeml_core.gate.clauses import OUTCOMES
+    from easeml_core.gate.condition import OUTCOMES
 
     for null in errors.NULLS:
         assert sum(null.law) == pytest.approx(1)

@@ -15,7 +15,7 @@ from property_sizes import at_night
 from scipy.special import gammaln, xlogy
 
 from easeml_core.entities import Verdict
-from easeml_core.gate.clauses import OUTCOMES as EXAMPLE_VALUES
+from easeml_core.gate.condition import OUTCOMES as EXAMPLE_VALUES
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import decide_counts
 from easeml_core.gate.outcomes import Outcomes

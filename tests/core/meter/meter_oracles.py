@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from easeml_core.config import MeterConfig, require
 from easeml_core.meter.drift import Said, TwoSignals, combine
-from easeml_core.meter.regulation import Arrow, Automaton
+from easeml_core.meter.tree_size import Arrow, Automaton
 
 
 def ratchet_automaton(signals: int) -> Automaton:

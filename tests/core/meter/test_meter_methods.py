@@ -17,13 +17,11 @@ from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.dither import late_shift, mean_branches
 from easeml_core.meter.meter import Answered, next_signal_probabilities, read_submission
 from easeml_core.meter.planner import plan_config
-from easeml_core.meter.promises import promise
-from easeml_core.meter.ranges import exact
-from easeml_core.meter.regulation import changes
-from easeml_core.meter.tree_size import team_steps
+from easeml_core.meter.ranges import exact, late_shift, mean_branches
+from easeml_core.meter.sentences import promise
+from easeml_core.meter.tree_size import changes, team_steps
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

@@ -12,10 +12,9 @@ from meter_oracles import ratchet_automaton
 from scipy import stats
 
 from easeml_core.config import METER_METHODS, MeterConfig
-from easeml_core.meter.dither import late_shift, mean_branches, shifted
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import plan_config
-from easeml_core.meter.ranges import exact, signal_of
+from easeml_core.meter.ranges import exact, late_shift, mean_branches, shifted, signal_of
 
 if TYPE_CHECKING:
     from easeml_core.meter.reading import Reading

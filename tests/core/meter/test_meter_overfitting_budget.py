@@ -8,8 +8,8 @@ from meter_oracles import capped_rise_automaton, combine_signals, ratchet_automa
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.meter.alert_text import advice
 from easeml_core.meter.overfitting_budget import budget_breach
+from easeml_core.meter.sentences import advice
 
 
 @pytest.mark.parametrize("budget", [1, 2, 3, 4, 9])

@@ -14,8 +14,6 @@ from property_sizes import examples
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
-from easeml_core.meter.alert_text import drift_alert, drift_sentence
-from easeml_core.meter.dither import shifted
 from easeml_core.meter.drift import (
     Said,
     TwoSignals,
@@ -23,7 +21,8 @@ from easeml_core.meter.drift import (
     combine,
     split_meters,
 )
-from easeml_core.meter.ranges import exact, signal_of
+from easeml_core.meter.ranges import exact, shifted, signal_of
+from easeml_core.meter.sentences import drift_alert, drift_sentence
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 

@@ -13,10 +13,10 @@ from program_strategies import PROGRAMS, data_types, type_patterns
 from property_sizes import examples
 
 from easeml_core.errors import ProgramError
-from easeml_core.programs.bounds import MAX_DIMS, MAX_LENGTH, MAX_NAME, MAX_PARTS, MAX_SIZE
 from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.language import grammar, parse_any, parse_data_type, parse_pattern, parse_program
 from easeml_core.programs.pattern import Anything, FieldPattern, TypePattern
+from easeml_core.programs.schema import MAX_DIMS, MAX_LENGTH, MAX_NAME, MAX_PARTS, MAX_SIZE
 
 IMAGES = Program(DataType((Tensor((256, 256, 3)),)), DataType((Tensor((3,)),)))
 SERIES = DataType((Tensor((10,)),), ("next",))

@@ -16,10 +16,9 @@ from program_strategies import dim_lists, schemas
 from property_sizes import examples
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.programs.backtracking import MAX_STEPS, Steps
 from easeml_core.programs.language import parse_data_type
 from easeml_core.programs.schema import CategoryClass, CategoryField, Link, Node, Schema, TensorField
-from easeml_core.programs.schema_match import Match, Mismatch, match_schema, unifications
+from easeml_core.programs.schema_match import MAX_STEPS, Match, Mismatch, Steps, match_schema, unifications
 
 # Dimensions of the module, of the data, and whether the module takes the data.
 DIMS = [

@@ -15,9 +15,17 @@ from program_strategies import schemas
 from property_sizes import examples
 
 from easeml_core.errors import ProgramError
-from easeml_core.programs.bounds import MAX_LENGTH
 from easeml_core.programs.language import parse_data_type, parse_program
-from easeml_core.programs.schema import CategoryClass, CategoryField, Link, Node, Schema, TensorField, to_mapping
+from easeml_core.programs.schema import (
+    MAX_LENGTH,
+    CategoryClass,
+    CategoryField,
+    Link,
+    Node,
+    Schema,
+    TensorField,
+    to_mapping,
+)
 
 
 def tensor(*dims, name="field"):

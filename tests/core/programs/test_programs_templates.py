@@ -15,11 +15,10 @@ from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, ProgramError
 from easeml_core.programs import templates as module
-from easeml_core.programs.backtracking import MAX_STEPS, Steps
 from easeml_core.programs.data_type import Category, DataType, Program, Tensor
 from easeml_core.programs.language import parse_data_type, parse_pattern, parse_program
-from easeml_core.programs.pattern_match import as_schema, as_seen, match_patterns
-from easeml_core.programs.schema_match import Match, Mismatch, match_schema
+from easeml_core.programs.pattern import as_schema, as_seen, match_patterns
+from easeml_core.programs.schema_match import MAX_STEPS, Match, Mismatch, Steps, match_schema
 from easeml_core.programs.templates import TEMPLATES, Template, Workload, load_templates, match_program
 from easeml_core.training.trainers import NOT_TRAINED, TRAINERS, trainer_of
 

@@ -114,7 +114,7 @@ def gp_ucb_bound(*, total_cost: float, beta: float, gain: float, noise_variance:
 
     Args:
         total_cost: Sum of the costs of the T runs; T for unit costs.
-        beta: beta_T of the last run, c* included (``ucb.beta_multi_tenant`` of one tenant).
+        beta: beta_T of the last run, c* included (``beta_multi_tenant`` of one tenant).
         gain: Inf(T).
         noise_variance: sigma^2 > 0.
     """
@@ -131,7 +131,7 @@ def round_robin_bound(*, tenants: int, rounds: int, beta: float, gain: float, no
     Args:
         tenants: n.
         rounds: T.
-        beta: The largest beta of any tenant (``ucb.beta_multi_tenant``).
+        beta: The largest beta of any tenant (``beta_multi_tenant``).
         gain: Inf( ceil(T / n) ), the largest of any tenant.
         noise_variance: sigma^2 > 0.
     """

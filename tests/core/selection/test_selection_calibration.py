@@ -12,7 +12,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.encoding import from_json, to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.problem import Past
-from easeml_core.selection.simulate.calibration import COVERAGE, CalibrationReport, calibration_report
+from easeml_core.selection.simulate.backtest import COVERAGE, CalibrationReport, calibration_report
 
 CONFIG = SelectionConfig()
 
@@ -78,8 +78,8 @@ def test_predictions_get_better_with_results_and_compare_the_same_candidates():
 
 def test_by_hand():
     """Two tenants, two candidates, no past but the other one: the posterior of a prior of one row, worked out apart."""
-    from easeml_core.selection.policies.expected_improvement import expected_improvement
-    from easeml_core.selection.surrogate.transfer_prior import transfer_prior
+    from easeml_core.selection.policies.acquisition import expected_improvement
+    from easeml_core.selection.surrogate.prior import transfer_prior
 
     rows = np.array([[0.6, 0.7], [0.5, 0.8]])
     config = SelectionConfig(link="identity", tenant_scale=False, noise_variance=0.01)

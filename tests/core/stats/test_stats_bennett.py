@@ -8,9 +8,13 @@ from decimal import Decimal, localcontext
 import pytest
 
 from easeml_core.errors import ConfigError
-from easeml_core.stats.bennett import bennett_disagreement_labels, bennett_h, bennett_sample_size
-from easeml_core.stats.hoeffding import hoeffding_sample_size
-from easeml_core.stats.trinomial import log_trinomial_tail
+from easeml_core.stats.concentration import (
+    bennett_disagreement_labels,
+    bennett_h,
+    bennett_sample_size,
+    hoeffding_sample_size,
+)
+from easeml_core.stats.paired import log_trinomial_tail
 
 LN_HALF_DELTA = math.log(1e-4 / 2)
 NONE, FULL = math.log(32), 32 * math.log(2)

@@ -11,7 +11,7 @@ from property_sizes import examples
 from scipy import stats
 
 from easeml_core.errors import ConfigError
-from easeml_core.stats.hoeffding import hoeffding_half_width, hoeffding_sample_size
+from easeml_core.stats.concentration import hoeffding_half_width, hoeffding_sample_size
 
 LEVELS = st.floats(-4000, -1e-3)
 TOLERANCES = st.floats(1e-3, 0.9)

@@ -13,8 +13,13 @@ from scipy import stats
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.stats.binomial_bounds import log_lower_tail, log_upper_tail
-from easeml_core.stats.paired import log_paired_p_value, log_sign_test, paired_lower_bound
-from easeml_core.stats.trinomial import log_trinomial_tail, log_trinomial_tails
+from easeml_core.stats.paired import (
+    log_paired_p_value,
+    log_sign_test,
+    log_trinomial_tail,
+    log_trinomial_tails,
+    paired_lower_bound,
+)
 
 NONE = math.log(1e-4 / 32)
 FULL = math.log(1e-4) - 32 * math.log(2)

@@ -16,6 +16,7 @@ from easeml_core.stats.binomial_sizes import (
     MOST_EXAMPLES,
     binomial_deviation_size,
     binomial_test_size,
+    first_at_most,
     log_binomial_miss,
     log_largest_deviation,
 )
@@ -26,10 +27,8 @@ from easeml_core.stats.bound_sizes import (
     hoeffding_test_size,
     sign_test_bound_size,
 )
-from easeml_core.stats.paired import log_paired_p_value
-from easeml_core.stats.paired_sizes import log_paired_miss, paired_test_size
+from easeml_core.stats.paired import log_paired_miss, log_paired_p_value, paired_test_size
 from easeml_core.stats.sign_test_sizes import CriticalWins, log_sign_miss, sign_test_size
-from easeml_core.stats.size_search import first_at_most
 
 DELTA = {0.9999: 1e-4, 0.99: 1e-2}
 

@@ -15,7 +15,7 @@ from property_sizes import examples
 from scipy import special, stats
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.stats.trinomial import log_trinomial_tail, log_trinomial_tails
+from easeml_core.stats.paired import log_trinomial_tail, log_trinomial_tails
 
 
 def exact_tail(score: int, n: int, decided: float, mean: float) -> Fraction:

@@ -13,10 +13,15 @@ from property_sizes import examples
 from scipy.stats import beta, binom, multinomial
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.stats import bentkus
-from easeml_core.stats.bentkus import log_bentkus_tail
-from easeml_core.stats.weighted import AtMost, log_weighted_p_value, second_moment_bound
-from easeml_core.stats.weighted_sizes import weighted_test_size, widest_law
+from easeml_core.stats import weighted
+from easeml_core.stats.weighted import (
+    AtMost,
+    log_bentkus_tail,
+    log_weighted_p_value,
+    second_moment_bound,
+    weighted_test_size,
+    widest_law,
+)
 
 VALUES = (-0.1, 1.0, -1.1, 0.0, 0.0)  # n - 1.1 o, in the order of clauses.OUTCOMES
 DIFFERING = (1, 2, 4)
@@ -175,7 +180,7 @@ def test_what_lies_beyond_the_counts_that_are_added_up_is_never_left_out():
     """A window that ends three counts behind the point: the series bounds the rest, by less than a fifth too much."""
     n, p, point = 400, 0.3, 150.0
     counts, below = np.arange(60, 154), np.array([1.0, 5.0, 20.0])
-    found = bentkus._log_ratios(point, below, counts, binom.logpmf(counts, n, p), n, p)
+    found = weighted._log_ratios(point, below, counts, binom.logpmf(counts, n, p), n, p)
     k = np.arange(n + 1)
     exact = [binom.pmf(k, n, p) @ np.maximum(k - (point - b), 0) ** 2 / b**2 for b in below]
     assert (np.exp(found) >= exact).all()

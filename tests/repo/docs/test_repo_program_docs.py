@@ -9,7 +9,7 @@ from doc_pages import Page, parse
 
 from easeml_core.errors import ProgramError
 from easeml_core.models.networks.architecture import NORMALISATIONS
-from easeml_core.programs import backtracking, bounds
+from easeml_core.programs import schema, schema_match
 from easeml_core.programs.language import grammar, parse_data_type, parse_pattern, parse_program
 from easeml_core.programs.schema import Schema
 from easeml_core.programs.schema_match import Match, Mismatch, match_schema
@@ -104,7 +104,7 @@ def test_the_rows_of_another_distribution_are_rows() -> None:
 
 
 def test_the_bounds_of_the_page_are_the_bounds() -> None:
-    numbers = (bounds.MAX_LENGTH, bounds.MAX_PARTS, bounds.MAX_DIMS, bounds.MAX_NAME, bounds.MAX_SIZE)
+    numbers = (schema.MAX_LENGTH, schema.MAX_PARTS, schema.MAX_DIMS, schema.MAX_NAME, schema.MAX_SIZE)
     section = TEXT.split("## Bounds")[1]
-    for number in (*numbers, backtracking.MAX_STEPS):
+    for number in (*numbers, schema_match.MAX_STEPS):
         assert re.search(rf"(?<![\d,]){number:,}(?![\d,])", section)

@@ -37,7 +37,7 @@ def test_every_policy_says_what_it_promises(policy: str) -> None:
 def test_settings_of_the_ablation_are_parts_of_the_default_policy() -> None:
 
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.simulate.contestants import parse_contestants
+    from easeml_core.selection.simulate.protocol import parse_contestants
 
     parsed = parse_contestants(list(PARTS.values()), base=SelectionConfig(), candidates=CANDIDATES)
     assert len({contestant.config for contestant in parsed}) == len(PARTS)
@@ -54,7 +54,7 @@ def test_there_are_commands() -> None:
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
 def test_every_command_of_the_page_parses(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from easeml_core.config import SelectionConfig
-    from easeml_core.selection.simulate.contestants import parse_contestants
+    from easeml_core.selection.simulate.protocol import parse_contestants
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pictures").mkdir()  # where the plots go

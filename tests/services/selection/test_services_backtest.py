@@ -14,7 +14,7 @@ import pytest
 
 from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
-from easeml_core.selection.simulate.contestants import RIVALS
+from easeml_core.selection.simulate.protocol import RIVALS
 from easeml_core.services.selection.backtest import (
     BacktestAnswer,
     BacktestSettings,

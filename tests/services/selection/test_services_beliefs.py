@@ -16,8 +16,7 @@ from easeml_core.config import POLICIES
 from easeml_core.entities import TrialState
 from easeml_core.errors import NumericalError
 from easeml_core.selection.policies.default import DefaultScheduler
-from easeml_core.selection.surrogate.logit_normal import moments
-from easeml_core.selection.surrogate.quality_band import band, chance_above, density
+from easeml_core.selection.surrogate.logit_normal import band, chance_above, density, moments
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection import beliefs as module
 from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_prices

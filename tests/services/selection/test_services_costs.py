@@ -9,8 +9,7 @@ import made_up_installation
 import pytest
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.costs.learn import Measured
-from easeml_core.selection.costs.report import cost_report
+from easeml_core.selection.costs.learn import Measured, cost_report
 from easeml_core.services.selection.costs import read_costs, report_cost_table, report_costs
 
 

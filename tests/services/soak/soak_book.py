@@ -225,7 +225,7 @@ class Ledger:
 
 
 class Fairness:
-    """The guard's bound (``selection/policies/fairness_guard.py``), for studies that may run at a decision.
+    """The guard's bound (``selection/policies/default_choice.py``), for studies that may run at a decision.
 
     While a tenant is owed a trial every decision is the guard's. Since the last one that was not, no runnable tenant is
     behind by more than

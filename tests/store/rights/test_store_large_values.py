@@ -14,8 +14,7 @@ import pytest
 
 from easeml_core.entities import Symbol
 from easeml_core.gate.condition import parse_condition
-from easeml_core.gate.judge import judge_predictions
-from easeml_core.gate.slices import Slice
+from easeml_core.gate.judge import Slice, judge_predictions
 from easeml_core.services.gate.judge import verdict_mail
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import outbox, releases, sealed

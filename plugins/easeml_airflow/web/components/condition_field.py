@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from easeml_airflow.web.server.formats import sentence_case
 from easeml_core.errors import ConditionSyntaxError, counted
-from easeml_core.gate.clauses import DIFFERENCE, claim_of
-from easeml_core.gate.condition import RULES, parse_condition
+from easeml_core.gate.condition import DIFFERENCE, RULES, claim_of, parse_condition
 from easeml_core.gate.planner import plan_gate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from easeml_core.gate.clauses import Condition
+    from easeml_core.gate.condition import Condition
 
 _LOOKS = {"NAME": "v", "TOLERANCE": "o", "AND": "k"}
 

@@ -22,7 +22,7 @@ NARROWEST_DEGREES = 11.0
 """Edges that lie closer are not both written: the text beside the gauge has them all."""
 
 BOTH = ("lower", "upper")
-"""Ends of the answered range that most methods promise of a model's own gap (``meter.promises.promised_sides``)."""
+"""Ends of the answered range that most methods promise of a model's own gap (``meter.sentences.promised_sides``)."""
 
 COLOURS = 4
 """Sectors above the fourth share its colour; each carries its number."""

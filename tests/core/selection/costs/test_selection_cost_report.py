@@ -10,8 +10,7 @@ import pytest
 
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.costs.learn import Measured, fit_costs
-from easeml_core.selection.costs.report import cost_report
+from easeml_core.selection.costs.learn import Measured, cost_report, fit_costs
 
 DATA = Path(__file__).resolve().parents[5] / "shared" / "data" / "selection"
 

@@ -12,9 +12,8 @@ from property_sizes import examples
 from scipy.optimize import minimize
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.costs.fit import SLOPE
+from easeml_core.selection.costs.fit import SLOPE, CostModel, TenantEffect
 from easeml_core.selection.costs.learn import Measured, fit_costs, learn_costs
-from easeml_core.selection.costs.model import CostModel, TenantEffect
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.suggestion import suggest
 

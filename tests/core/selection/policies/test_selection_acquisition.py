@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.policies.expected_improvement import expected_improvement, tau
-from easeml_core.selection.policies.ucb import (
+from easeml_core.selection.policies.acquisition import (
     BetaSchedule,
     beta_multi_tenant,
     beta_of_theorem,
+    expected_improvement,
+    tau,
     ucb,
 )
 

@@ -9,8 +9,8 @@ import pytest
 from closed_form import closed_form
 
 from easeml_core.config import SelectionConfig
+from easeml_core.selection.policies.acquisition import beta_multi_tenant
 from easeml_core.selection.policies.published import choose
-from easeml_core.selection.policies.ucb import beta_multi_tenant
 
 RULES = ("variance-drop", "maximal-variance", "ucb-drop", "information-gain", "above-average-bonus")
 TENANTS, ARMS = 4, 7

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.policies.expected_improvement import Freeze, candidate_set
+from easeml_core.selection.policies.acquisition import Freeze, beta_multi_tenant, candidate_set
 from easeml_core.selection.policies.published import choose
-from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.surrogate.posterior import Belief, Posterior
 
 

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.selection.policies.fairness_guard import Guard
+from easeml_core.selection.policies.default_choice import Guard
 
 ALL = np.array([True, True])
 

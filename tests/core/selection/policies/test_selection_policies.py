@@ -13,7 +13,7 @@ from closed_form import closed_form
 
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.encoding import to_json
-from easeml_core.selection.policies.expected_improvement import expected_improvement
+from easeml_core.selection.policies.acquisition import expected_improvement
 from easeml_core.selection.policies.published import choose
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import suggest

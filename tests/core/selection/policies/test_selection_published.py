@@ -15,10 +15,9 @@ from property_sizes import at_night, examples
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
-from easeml_core.selection.policies.expected_improvement import expected_improvement
+from easeml_core.selection.policies.acquisition import beta_multi_tenant, expected_improvement
 from easeml_core.selection.policies.published import PUBLISHED_POLICIES, PublishedScheduler, choose
 from easeml_core.selection.policies.standings import ACQUISITIONS, MARGIN
-from easeml_core.selection.policies.ucb import beta_multi_tenant
 from easeml_core.selection.problem import Arms, Past, Problem, Pull
 from easeml_core.selection.scheduler_interface import next_refit
 from easeml_core.selection.suggestion import scheduler_for

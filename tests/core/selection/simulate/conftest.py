@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.simulate.contestants import parse_contestants
-from easeml_core.selection.simulate.protocol import Protocol
+from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
 from easeml_core.selection.simulate.run import run_repeat
 from easeml_core.selection.simulate.tables import Table
 

@@ -25,10 +25,9 @@ from easeml_core.selection.simulate.backtest import (
     telling,
     totals_of,
 )
-from easeml_core.selection.simulate.contestants import RIVALS, Contestant, parse_contestants
-from easeml_core.selection.simulate.metrics import Curve
-from easeml_core.selection.simulate.protocol import Protocol
+from easeml_core.selection.simulate.protocol import RIVALS, Contestant, Protocol, parse_contestants
 from easeml_core.selection.simulate.repeats import chosen_by_backtest, outcome, table_of
+from easeml_core.selection.simulate.report import Curve
 from easeml_core.selection.simulate.tables import Table
 
 

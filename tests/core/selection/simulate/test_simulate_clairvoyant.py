@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from easeml_core.selection.scheduler_interface import Forecast
-from easeml_core.selection.simulate.metrics import loss_curve
-from easeml_core.selection.simulate.report import percent_to_loss
+from easeml_core.selection.simulate.report import loss_curve, percent_to_loss
 from easeml_core.selection.simulate.run import ClairvoyantScheduler
 
 

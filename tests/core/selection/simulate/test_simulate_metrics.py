@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from easeml_core.selection.simulate.metrics import (
+from easeml_core.selection.simulate.report import (
     Curve,
     compute_shares,
     drops,

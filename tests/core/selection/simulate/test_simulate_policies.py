@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.config import POLICIES
-from easeml_core.selection.simulate.metrics import loss_curve, mean_curve
+from easeml_core.selection.simulate.report import loss_curve, mean_curve
 from easeml_core.selection.simulate.tables import Table
 
 RUNNABLE = tuple(policy for policy in POLICIES if policy != "order")

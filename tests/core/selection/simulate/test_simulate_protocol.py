@@ -7,8 +7,7 @@ import pytest
 
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError
-from easeml_core.selection.simulate.contestants import Contestant, parse_contestants
-from easeml_core.selection.simulate.protocol import Protocol, scene
+from easeml_core.selection.simulate.protocol import Contestant, Protocol, parse_contestants, scene
 
 
 def test_a_draw_depends_on_seed_and_repeat_alone():

@@ -15,11 +15,11 @@ import pytest
 from easeml_core.encoding import row_of, to_json
 from easeml_core.errors import ConfigError, NumericalError, StateError
 from easeml_core.selection.simulate import repeats
-from easeml_core.selection.simulate.fairness import KNOBS, fairness_curve, points_of
-from easeml_core.selection.simulate.metrics import Curve
+from easeml_core.selection.simulate.compare import KNOBS, fairness_curve, points_of
 from easeml_core.selection.simulate.protocol import Protocol
 from easeml_core.selection.simulate.repeats import run_repeats
 from easeml_core.selection.simulate.report import (
+    Curve,
     FirstModel,
     LossPrice,
     Regret,

@@ -13,8 +13,7 @@ from property_sizes import examples
 from easeml_core.config import POLICIES, SelectionConfig
 from easeml_core.selection.scheduler_interface import Choice, Pair
 from easeml_core.selection.simulate import run as run_module
-from easeml_core.selection.simulate.contestants import parse_contestants
-from easeml_core.selection.simulate.protocol import Protocol
+from easeml_core.selection.simulate.protocol import Protocol, parse_contestants
 from easeml_core.selection.simulate.run import run_repeat
 
 EVERYBODY = (*(p for p in POLICIES if p != "order"), "clairvoyant")

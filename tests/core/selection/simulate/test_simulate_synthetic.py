@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ConfigError, InvalidInputError
-from easeml_core.selection.simulate.synthetic import Synthetic, parse_synthetic
+from easeml_core.selection.simulate.tables import Synthetic, parse_synthetic
 
 
 def silent(correlation_length=0.5, **changes):

@@ -14,12 +14,11 @@ from property_sizes import examples
 from scipy.special import expit
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.policies import expected_improvement
+from easeml_core.selection.policies import acquisition
 from easeml_core.selection.problem import Arms, Past, Problem
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.selection.surrogate import logit_normal
-from easeml_core.selection.surrogate.prior import quality_rows
-from easeml_core.selection.surrogate.transfer_prior import DEGREES_OF_FREEDOM, transfer_prior
+from easeml_core.selection.surrogate.prior import DEGREES_OF_FREEDOM, quality_rows, transfer_prior
 
 NAMES = ("bayes", "knn", "tree", "forest", "boosting")
 PLAIN = SelectionConfig(guard=0.0)
@@ -86,7 +85,7 @@ class Reference:
         promised = belief.mean[under_way]
         promised = expit(promised) if self.config.link == "logit" else promised
         best = max([best, *promised.tolist()])
-        rule = logit_normal if self.config.link == "logit" else expected_improvement
+        rule = logit_normal if self.config.link == "logit" else acquisition
         return rule.expected_improvement(belief.mean, np.maximum(std, 1e-5), best=best)
 
     def rates(self):

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import NumericalError
-from easeml_core.selection.surrogate.latent_posterior import CAPACITY, LatentPosterior
-from easeml_core.selection.surrogate.posterior import Belief
+from easeml_core.selection.surrogate.posterior import CAPACITY, Belief, LatentPosterior
 
 ARMS, NOISE = 12, 0.01
 

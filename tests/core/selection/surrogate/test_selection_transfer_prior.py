@@ -12,23 +12,21 @@ from scipy.stats import multivariate_t
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.surrogate.prior import (
-    JITTER,
-    UNINFORMED,
-    Exchangeable,
-    empirical,
-    fit_exchangeable,
-    squared_exponential,
-)
-from easeml_core.selection.surrogate.transfer_prior import (
     DEGREES_OF_FREEDOM,
     EFFECTIVE_RESULTS,
     FEWER_PSEUDO_STUDIES,
+    JITTER,
+    LOGIT_PSEUDO_STUDIES,
     PSEUDO_RESULTS,
-    PSEUDO_STUDIES,
     TELLING,
+    UNINFORMED,
     UNINFORMED_LOGIT,
+    Exchangeable,
+    empirical,
+    fit_exchangeable,
     likeliest_shrinkage,
     row_weights,
+    squared_exponential,
     transfer_prior,
 )
 
@@ -162,8 +160,8 @@ def test_blend_goes_from_one_covariance_to_the_other():
     rows = rows_of(20)
     raw, half, smooth = (transfer_prior(rows, config_of(blend=b, tenant_scale=False)) for b in (0.0, 0.5, 1.0))
     target = fit_exchangeable(rows, UNINFORMED_LOGIT)
-    np.testing.assert_allclose(raw.cov, empirical(rows, target, pseudo_studies=PSEUDO_STUDIES).cov, rtol=1e-12)
-    expected = squared_exponential(rows, target, pseudo_studies=PSEUDO_STUDIES).cov
+    np.testing.assert_allclose(raw.cov, empirical(rows, target, pseudo_studies=LOGIT_PSEUDO_STUDIES).cov, rtol=1e-12)
+    expected = squared_exponential(rows, target, pseudo_studies=LOGIT_PSEUDO_STUDIES).cov
     np.testing.assert_allclose(smooth.cov, expected, rtol=1e-12)
     np.testing.assert_allclose(half.cov, (raw.cov + smooth.cov) / 2, rtol=1e-12)
     assert np.abs(raw.cov - smooth.cov).max() > 0.05
@@ -174,7 +172,7 @@ def test_blend_goes_from_one_covariance_to_the_other():
 def test_pseudo_studies_count_as_rows():
     rows = rows_of(12)
     few, default, many = (transfer_prior(rows, config_of(pseudo_studies=nu, blend=0.0)).cov for nu in (1e-3, None, 1e6))
-    same = transfer_prior(rows, config_of(pseudo_studies=PSEUDO_STUDIES, blend=0.0)).cov
+    same = transfer_prior(rows, config_of(pseudo_studies=LOGIT_PSEUDO_STUDIES, blend=0.0)).cov
     np.testing.assert_array_equal(default, same)
     off = ~np.eye(5, dtype=bool)
     assert np.ptp(many[off]) < 1e-3 < np.ptp(default[off]) < np.ptp(few[off])
@@ -234,7 +232,7 @@ def test_the_shrinkage_is_the_likeliest_one(variance):
     def likelihood(nu):
         return multivariate_t(shape=nu / (nu + 2) * np.eye(14), df=nu + 2).logpdf(np.full(14, size))
 
-    likeliest = max((*FEWER_PSEUDO_STUDIES, PSEUDO_STUDIES), key=likelihood)
+    likeliest = max((*FEWER_PSEUDO_STUDIES, LOGIT_PSEUDO_STUDIES), key=likelihood)
     assert likeliest_shrinkage(rows, Exchangeable(0.0, 1.0, 0.0)) == likeliest
 
 
@@ -249,7 +247,7 @@ def test_little_shrinkage_where_candidates_are_copies():
     gap = rows.copy()
     gap[3, 2] = np.nan
     assert likeliest_shrinkage(rows, target) == likeliest_shrinkage(gap, target) == min(FEWER_PSEUDO_STUDIES)
-    assert likeliest_shrinkage(rows[1:], target) == PSEUDO_STUDIES  # too few to tell
+    assert likeliest_shrinkage(rows[1:], target) == LOGIT_PSEUDO_STUDIES  # too few to tell
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.server.formats import chance_text, quality_text
-from easeml_core.selection.surrogate.quality_band import chance_above, density
+from easeml_core.selection.surrogate.logit_normal import chance_above, density
 
 if TYPE_CHECKING:
     from easeml_core.entities import Study

@@ -28,7 +28,7 @@ from easeml_airflow.web.server.formats import (
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import counted
 from easeml_core.selection.suggestion import OF_OTHER_TENANT
-from easeml_core.selection.surrogate.quality_band import band, chance_above
+from easeml_core.selection.surrogate.logit_normal import band, chance_above
 from easeml_core.services.trials.pruning import sentence_of
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from easeml_airflow.web.server.formats import sentence_text
 from easeml_core.config import GateConfig, JointConfig, parse_adaptivity
 from easeml_core.entities import Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, EasemlError, counted
-from easeml_core.gate.clauses import Condition, disagreement_bound
-from easeml_core.gate.condition import MAX_LENGTH, parse_condition
+from easeml_core.gate.condition import MAX_LENGTH, Condition, disagreement_bound, parse_condition
 from easeml_core.gate.planner import on_average
 from easeml_core.services.test_sets.planning import plan_joint, set_settings
 

@@ -12,14 +12,13 @@ from easeml_airflow.web.server.formats import MINUS, power_text, signed
 from easeml_airflow.web.server.marks import VERDICTS, Mark
 from easeml_core.entities import Mode, Symbol, Verdict
 from easeml_core.errors import counted
-from easeml_core.gate.clauses import claim_of
-from easeml_core.gate.condition import parse_condition
+from easeml_core.gate.condition import claim_of, parse_condition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from easeml_core.gate.clauses import Claim
+    from easeml_core.gate.condition import Claim
     from easeml_core.gate.report import ClauseReport, SliceReport, VerdictReport
     from easeml_core.services.reports.gate import NamedEntry
 

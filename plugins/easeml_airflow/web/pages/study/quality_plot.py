@@ -9,7 +9,7 @@ from easeml_airflow.web.components.charts import Dot, Interval, Line, Note, Plot
 from easeml_airflow.web.server.formats import seconds_text
 from easeml_core.entities import TrialState
 from easeml_core.errors import counted
-from easeml_core.selection.surrogate.quality_band import band
+from easeml_core.selection.surrogate.logit_normal import band
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
