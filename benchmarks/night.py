@@ -34,8 +34,7 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.store.database import Store
 from easeml_core.store.server.cluster import find_postmaster
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

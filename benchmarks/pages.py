@@ -36,7 +36,7 @@ from easeml_core.services.reports.overview import overview
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

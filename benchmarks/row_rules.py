@@ -24,7 +24,7 @@ from easeml_core.services.studies.logins import make_login
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import rows
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -37,8 +37,7 @@ from easeml_core.errors import StateError
 from easeml_core.selection.suggestion import scheduler_for
 from easeml_core.services.selection.scheduler import LiveScheduler, uncollected
 from easeml_core.store import schema
-from easeml_core.store.database import Store
-from easeml_core.store.locks import lock
+from easeml_core.store.database import Store, lock
 from easeml_core.store.server.server import Server
 from easeml_core.store.tables import leases, models
 

@@ -47,7 +47,7 @@ AREAS = {
     ),
     "store": ("easeml_core/store/*.py", "easeml_core/store/tables/*.py", "easeml_core/store/queries/*.py"),
     "leases": ("easeml_core/services/trials/lease.py", "easeml_core/store/tables/leases.py"),
-    "promotion": ("easeml_core/services/models/promotion.py", "easeml_core/store/tables/promotions.py"),
+    "promotion": ("easeml_core/services/models/promotion.py", "easeml_core/store/tables/model_life.py"),
     "artifacts": ("easeml_core/store/artifacts/*.py",),
     "publishing": ("easeml_core/services/referee/publishing.py", "easeml_core/store/tables/outbox.py"),
     "claiming": (

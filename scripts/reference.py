@@ -51,7 +51,7 @@ def main() -> None:
     """Write the pages."""
     from easeml_core.store import schema
     from easeml_core.store.database import Store
-    from easeml_core.store.server.throwaway import throwaway_server
+    from easeml_core.store.server.server import throwaway_server
 
     with tempfile.TemporaryDirectory() as home, throwaway_server() as server:
         os.environ.setdefault("AIRFLOW_HOME", home)  # Airflow makes one where it is imported

@@ -41,7 +41,7 @@ from easeml_core.store import schema
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
 from easeml_core.store.rows import rows
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 from easeml_core.store.tables import labels, models, sealed, studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))

@@ -30,8 +30,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.candidates import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 from easeml_core.store.tables import studies
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))

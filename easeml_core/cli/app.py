@@ -173,7 +173,7 @@ def cli(context: click.Context, by: str | None, reason: str) -> None:
     The database is --database URL, else EASEML_DATABASE_URL, else the embedded server of ./.easeml. Every command
     takes --json. Exit status: 0 done, 1 the answer is no, 2 an error.
     """
-    from easeml_core.store.actors import acting
+    from easeml_core.store.callers import acting
 
     process = context.invoked_subcommand if context.invoked_subcommand in PROCESSES else None
     context.with_resource(acting(by or process or _user(), door=process or "command line", reason=reason))

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from easeml_core.services.referee.place_in_queue import QueuePlace
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.promotions import ListedModel
+    from easeml_core.store.tables.model_life import ListedModel
 
 
 _REFEREE = "easeml_referee"

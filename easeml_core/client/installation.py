@@ -142,7 +142,7 @@ class Client:
             StoreError: The database cannot be reached, or refuses the login.
         """
         from easeml_core.services.trials.devices import list_devices
-        from easeml_core.store.tables.devices import RegisteredDevice
+        from easeml_core.store.tables.capacity import RegisteredDevice
 
         return frame_of_records(list_devices(self.store), RegisteredDevice)
 

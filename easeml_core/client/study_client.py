@@ -49,7 +49,7 @@ class StudyClient:
     def models(self) -> Any:
         """Return a pandas DataFrame of the models with their released verdicts, the newest first."""
         from easeml_core.services.models.promotion import model_list
-        from easeml_core.store.tables.promotions import ListedModel
+        from easeml_core.store.tables.model_life import ListedModel
 
         return frame_of_records(model_list(self._client.store, study=self.name), ListedModel)
 

@@ -1,66 +1,38 @@
-"""The door to PostgreSQL: one engine, one way to begin a transaction, one table from driver errors to ours."""
+"""The door to PostgreSQL: one engine, one way to begin a transaction, locks and notifications of the installation."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
 import functools
-import json
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+import zlib
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from easeml_core.errors import (
-    AlreadyExistsError,
-    BudgetExhaustedError,
     ConcurrentUpdateError,
-    EasemlError,
     InvalidInputError,
-    StateError,
-    StoreError,
-    StoreExhaustedError,
     StoreUnavailableError,
-    WrongRoleError,
 )
-from easeml_core.faults import DatabaseFault, database_fault
 from easeml_core.limits import (
-    ATTEMPTS,
-    COST_SECONDS,
-    DURATION,
-    LABELER,
-    LONGEST_CANDIDATE,
-    LONGEST_TARGET,
-    LONGEST_TEXT,
-    MAX_PARALLEL,
-    MOST_DEVICES,
-    MOST_JSON_BYTES,
     NAME,
-    PRIORITY,
-    SECONDS,
-    TARGET_QUALITY,
-    WEIGHT,
-    Limit,
 )
-from easeml_core.store import actors, logins, schema, viewers
-from easeml_core.store.refusals import OF_ARCHIVE
+from easeml_core.store import callers, schema
+from easeml_core.store.refusals import NEEDS, SOURCE, shown, translate
 from easeml_core.store.roles import limits_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from psycopg2 import OperationalError as OperationalDriverError
-    from sqlalchemy import URL, Connection, Engine
+    from sqlalchemy import Connection, Engine
 
 CHANNEL = "easeml"
 """NOTIFY channel of everything that can be waited for; the payload is a topic such as ``answer:17``."""
@@ -77,24 +49,6 @@ DECISIONS_CHANNEL = "easeml_decisions"
 NEWS_CHANNEL = "easeml_news"
 """NOTIFY channel of what only a page that stands open wants to know: no device that waits is woken by it."""
 
-AWAY_ERRORS = (OperationalError, InterfaceError, PoolTimeoutError)
-"""Errors of the driver, and of the pool, where a database is away: also of databases that others open."""
-
-LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE of a wait for a lock that has reached its limit."""
-
-INSUFFICIENT_PRIVILEGE = "42501"
-"""SQLSTATE of what a role may not do."""
-
-_NO_ENTRY = "permission denied for database"
-"""PostgreSQL's message to a role that may not connect; the driver gives no SQLSTATE of a refused connection."""
-
-_REFUSED_LOGIN = "password authentication failed"
-"""PostgreSQL's message to a role with another password, or none."""
-
-_NEEDS, _SOURCE = "easeml_needs", "easeml_source"
-"""Execution options of an engine: what the error of a refused role names."""
-
 # No payload beyond an id or a name (or * for any name): every role may listen.
 _TOPIC = re.compile(
     rf"(answer|labels|request|suggestions|trial):[0-9]+|(alert|evidence|production|study|submission):({NAME.pattern}|\*)"
@@ -102,141 +56,6 @@ _TOPIC = re.compile(
 
 _NO_NUL = "cannot contain NUL"
 """In the driver's words."""
-
-_NAME_RULE = f"must be {NAME.rule}"
-_MAPPING = f"a mapping of at most {MOST_JSON_BYTES} bytes as JSON"
-_JSON_RULE = f"must be {_MAPPING}, with all numbers written out"
-_DISJOINT = "gate and meter need disjoint sets; seal other examples"
-
-
-_Values: TypeAlias = Mapping[str, Any]
-"""The values of a statement by the names of its parameters, and the database's own words as ``said`` and ``detail``."""
-
-
-def _value(values: _Values, *names: str) -> str:
-    return next((f", got {values[n]!r}" for n in names if n in values), "")
-
-
-def _outside(values: _Values, name: str, limit: Limit, column: str = "") -> EasemlError:
-    return InvalidInputError(f"{name} must be {limit.allowed}{_value(values, column or name)}")
-
-
-def _live_already(values: _Values, system: str) -> EasemlError:
-    return AlreadyExistsError(
-        f"live sealed set of this study for the {system}",
-        values.get("study_id"),
-        remedy="retire it before sealing another",
-    )
-
-
-def _exceeded(values: _Values, what: str, remedy: str) -> EasemlError:
-    """A limit that the database keeps; a trial without a bound met a limit that was set in the same moment."""
-    found = json.loads(values["detail"])
-    if found["taken"] is None:
-        return ConcurrentUpdateError(f"the {what} {found['owner']!r} has just been set; try again")
-    return BudgetExhaustedError(f"{what} {found['owner']!r}", found["taken"], found["allowed"], remedy)
-
-
-# Violations whose cause is the caller's input: constraint -> our error.
-_MEANING: dict[str, Callable[[_Values], EasemlError]] = {
-    "studies_name_key": lambda v: AlreadyExistsError("study", v.get("name"), remedy="choose another name"),
-    "tenants_name_check": lambda v: InvalidInputError(f"a tenant's name {_NAME_RULE}{_value(v, 'name')}"),
-    "studies_name_check": lambda v: InvalidInputError(f"a study's name {_NAME_RULE}{_value(v, 'name')}"),
-    "tenants_weight_check": lambda v: _outside(v, "weight", WEIGHT),
-    "studies_weight_check": lambda v: _outside(v, "weight", WEIGHT),
-    "tenants_max_parallel_check": lambda v: _outside(v, "max_parallel", MAX_PARALLEL),
-    "tenants_quota_check": lambda v: _outside(v, "quota_seconds", SECONDS),
-    "studies_budget_check": lambda v: _outside(v, "budget_seconds", SECONDS),
-    "studies_priority_check": lambda v: _outside(v, "priority", PRIORITY),
-    "studies_deadline_check": lambda v: InvalidInputError(
-        f"deadline must be a point in time of the years 2000 to 2999{_value(v, 'deadline')}"
-    ),
-    "candidates_name_check": lambda v: InvalidInputError(
-        f"a candidate's name must be 1 to {LONGEST_CANDIDATE} characters without control characters{_value(v, 'name')}"
-    ),
-    "data_sets_source_check": lambda v: InvalidInputError(
-        f"a source must be at most {LONGEST_TEXT} characters, and its target at most {LONGEST_TARGET}"
-    ),
-    "studies_config_check": lambda _: InvalidInputError(
-        f"a study's settings must be {_MAPPING}, with max_attempts {ATTEMPTS.rule}, "
-        f"and time_limit_seconds {DURATION.rule}"
-    ),
-    "studies_target_check": lambda v: _outside(v, "target_quality", TARGET_QUALITY),
-    "candidates_devices_check": lambda v: InvalidInputError(
-        f"the devices of candidate {v.get('name')!r} must be 1 to {MOST_DEVICES} names, such as gpu, gpu:2 or gpu/4; "
-        f"each kind {_NAME_RULE}"
-        f"{_value(v, 'devices')}"
-    ),
-    "trials_device_check": lambda v: InvalidInputError(f"a device's kind {_NAME_RULE}{_value(v, 'device')}"),
-    "studies_budget_kept": lambda v: _exceeded(
-        v,
-        "compute budget of study",
-        "raise it with `easeml study set`, or wait for what open trials give back",
-    ),
-    "tenants_quota_kept": lambda v: _exceeded(
-        v, "quota of tenant", "raise it with `easeml tenant set`, or wait for what open trials give back"
-    ),
-    "tenants_parallel_kept": lambda v: _exceeded(
-        v, "open trials of tenant", "wait until some have ended, cancel some, or raise --max-parallel"
-    ),
-    "observations_quality_check": lambda v: InvalidInputError(
-        f"quality must be a number in [0, 1], which NaN is not{_value(v, 'quality')}"
-    ),
-    "observations_cost_check": lambda v: _outside(v, "cost_seconds", COST_SECONDS, "cost"),
-    "trials_cost_check": lambda v: _outside(v, "cost_seconds", COST_SECONDS, "cost"),
-    "trials_once_per_data_key": lambda v: AlreadyExistsError(
-        "trial of this candidate on this data version",
-        v.get("candidate_id"),
-        remedy="no candidate runs twice on it, and one trial at most takes the same place",
-    ),
-    "candidates_parameters_check": lambda v: InvalidInputError(
-        f"the parameters of candidate {v.get('name')!r} {_JSON_RULE}"
-    ),
-    "requests_arguments_check": lambda _: InvalidInputError(f"a request's arguments {_JSON_RULE}"),
-    "studies_forward_check": lambda v: StateError(
-        f"{v['said']}; only the referee activates or refuses a new study, and nothing makes it new again"
-    ),
-    **OF_ARCHIVE,
-    "trials_forward_check": lambda v: StateError(f"{v['said']}; states only move forward, start from its present one"),
-    "test_sets_fingerprint_key": lambda v: AlreadyExistsError("sealed set", "with these examples", remedy=_DISJOINT),
-    "examples_pkey": lambda v: AlreadyExistsError("sealed set", "with some of these examples", remedy=_DISJOINT),
-    "test_sets_live_gate_key": lambda v: _live_already(v, "gate"),
-    "test_sets_live_meter_key": lambda v: _live_already(v, "meter"),
-    "test_sets_live_direct_key": lambda v: _live_already(v, "second meter"),
-    "test_sets_name_key": lambda v: AlreadyExistsError(
-        "test set of this study", v.get("name"), remedy="choose another name"
-    ),
-    "suggestion_requests_open_check": lambda v: StateError(
-        f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has decided"
-    ),
-    "change_requests_open_check": lambda v: StateError(
-        f"{v['said']}; see that `easeml scheduler` runs with this database, and ask again once it has made some"
-    ),
-    "rows_of_tenants_check": lambda v: StateError(
-        f"{v['said']}; wait until the referee has answered what is open, or ask the provider for another tenant"
-    ),
-    "audit_rate_check": lambda v: StateError(f"{v['said']}; the rest is made in an hour, or by another login"),
-    "test_sets_name_check": lambda v: InvalidInputError(f"a test set's name {_NAME_RULE}{_value(v, 'name')}"),
-    "test_sets_forward_check": lambda v: StateError(
-        f"{v['said']}; a set goes from planned over sealed, live and retired to released, and never back"
-    ),
-    "labels_labeler_check": lambda v: InvalidInputError(
-        f"a labeler's name must be {LABELER.rule}{_value(v, 'labeler')}"
-    ),
-    "ledger_step_check": lambda v: BudgetExhaustedError(
-        "steps of the sealed set", v.get("step", 1) - 1, v.get("steps", 0), "the referee must seal a new set"
-    ),
-    "ledger_system_step_check": lambda v: BudgetExhaustedError(
-        f"{v.get('system', 'system')} steps of the sealed set",
-        v.get("system_step", 1) - 1,
-        v.get("system_steps", 0),
-        "the referee must seal a new set",
-    ),
-    "promotions_verdict_fkey": lambda v: StateError(
-        f"there is no recorded pass of this model{_value(v, 'model_id')}; ask the gate first, promote after a pass"
-    ),
-}
-
 
 _helping = contextvars.ContextVar("helping", default=False)
 
@@ -282,7 +101,7 @@ class Store:
         url: ``postgresql+psycopg2://role:password@host:port/database``.
         statement_timeout_seconds: Upper bound of one statement, 0 for none; None for that of the role (``LIMITS``).
         lock_timeout_seconds: Likewise of waiting for a lock of another transaction.
-        actor: Whose name its changes bear in the audit where ``actors.acting`` says nothing else.
+        actor: Whose name its changes bear in the audit where ``callers.acting`` says nothing else.
         needs: Role that this store's work needs, for the error where the address names another one.
         source: Who gave the address, for the same error.
         connections: How many are kept open once they were needed, >= 1; up to 8 more are opened for a moment.
@@ -294,7 +113,7 @@ class Store:
         *,
         statement_timeout_seconds: float | None = None,
         lock_timeout_seconds: float | None = None,
-        actor: actors.Actor | None = None,
+        actor: callers.Actor | None = None,
         needs: str | None = None,
         source: str = "",
         connections: int = 2,
@@ -318,7 +137,7 @@ class Store:
             pool_use_lifo=True,  # the same one again where one is enough: no row lands elsewhere for an earlier call
             max_overflow=8,
             pool_pre_ping=True,
-            execution_options={_NEEDS: needs, _SOURCE: source},
+            execution_options={NEEDS: needs, SOURCE: source},
             use_native_hstore=False,  # no column has that type, and each connection would ask for its number
             hide_parameters=True,  # an error's text ends up in a task's log, where values have no place
             connect_args={
@@ -338,7 +157,7 @@ class Store:
 
     def __repr__(self) -> str:
         """The address without its password."""
-        return f"Store({_shown(self._url)!r})"
+        return f"Store({shown(self._url)!r})"
 
     @property
     def dsn(self) -> str:
@@ -372,9 +191,9 @@ class Store:
                 if check_schema and not self._checked:
                     schema.check(tx)
                     self._checked = True
-                viewers.take_role(tx, self._url.username or "")
+                callers.take_role(tx, self._url.username or "")
                 if writes:
-                    actors.tell(tx, self._actor)
+                    callers.tell(tx, self._actor)
                 yield tx
         except DBAPIError as error:
             raise translate(error, self._engine) from error
@@ -439,89 +258,60 @@ def savepoint(tx: Connection, *, ending: tuple[type[BaseException], ...] = ()) -
         raise translate(failure, tx.engine) from failure
 
 
-def _shown(url: URL) -> str:
-    """The address for messages: without its password, and without options, since one of them may be the password."""
-    return url.set(query={}).render_as_string(hide_password=True)
+LOCKS = ("suggest", "assess", "row registry")
+"""Locks with a separate row in ``work.locks``."""
+
+_OTHER_LOCKS = 16
 
 
-def translate(error: DBAPIError, engine: Engine) -> EasemlError:
-    """Our error for a driver's error; the meaning of a violated constraint lies in its name."""
-    code, address = getattr(error.orig, "pgcode", None), _shown(engine.url)
-    if code == INSUFFICIENT_PRIVILEGE or (code is None and _NO_ENTRY in str(error.orig)):
-        given = engine.get_execution_options()
-        return _wrong_role(_first_line(error), engine.url, given.get(_NEEDS), given.get(_SOURCE, ""))
-    if isinstance(error, IntegrityError):
-        return _refusal(error)
-    fault = database_fault(code)
-    if code == LOCK_NOT_AVAILABLE:
-        return ConcurrentUpdateError(_lock_message(error))
-    if fault is DatabaseFault.CONCURRENT:
-        return ConcurrentUpdateError("another transaction was in the way; try again")
-    if fault is DatabaseFault.EXHAUSTED:
-        return StoreExhaustedError(
-            f"the database at {address} cannot do this now ({_first_line(error)}); "
-            "give it what it lacks (disk, memory, time, the right to write), and try again"
-        )
-    if code is None and _REFUSED_LOGIN in str(error.orig):
-        return StoreUnavailableError(
-            f"the database at {address} refuses the login ({_first_line(error)}); correct the password where the "
-            f"address stands ({engine.get_execution_options().get(_SOURCE) or 'EASEML_DATABASE_URL or --database'})"
-        )
-    if fault is DatabaseFault.AWAY or (code is None and isinstance(error, OperationalError | InterfaceError)):
-        return StoreUnavailableError(
-            f"the database at {address} cannot be reached ({_first_line(error)}); "
-            "start it with `make up` or `easeml db start`, or correct the address"
-        )
-    return StoreError(f"the database failed: {_first_line(error)}")
+def lock(tx: Connection, name: str) -> None:
+    """Hold the installation-wide lock of this name until the transaction ends.
 
-
-def _lock_message(error: DBAPIError) -> str:
-    """Say which lock was waited for; who holds it only an administrator of the server may see."""
-    context = str(getattr(getattr(error.orig, "diag", None), "context", "") or "").split("\n")[0]
-    return (
-        f"another transaction was in the way; try again. It holds a lock{f' ({context})' if context else ''} for "
-        "longer than this may wait; where that stays so, an administrator of the server finds its session with "
-        "pg_blocking_pids() and pg_stat_activity, and ends it with pg_terminate_backend()"
-    )
-
-
-def refused_connection(error: OperationalDriverError, dsn: str) -> StoreError:
-    """Our error for a connection of the listener that the server did not open.
-
-    Args:
-        error: The driver's.
-        dsn: As of ``Store.dsn``.
+    It is a row, on which tenants have no right: every role can take every advisory lock. Names beyond ``LOCKS`` share a
+    few rows.
     """
-    if _NO_ENTRY in str(error):
-        return _wrong_role(str(error).strip(), make_url(dsn), None, "")
-    return StoreUnavailableError(str(error).strip())
+    tx.execute(text("SELECT FROM work.locks WHERE name = :name FOR UPDATE"), {"name": _row_of(name)})
 
 
-def _wrong_role(said: str, url: URL, needed: str | None, source: str) -> StoreError:
-    if _NO_ENTRY in said and logins.is_login(url.username or ""):  # `schema.upgrade` closes the database to them
-        return StoreUnavailableError(f"{said}; an upgrade may be under way: try again")
-    return WrongRoleError(said, role=url.username or "", address=_shown(url), source=source, needed=needed)
+def lock_within(tx: Connection, name: str, milliseconds: int) -> bool:
+    """Hold the lock as of ``lock`` where it is free within this time; return whether it is held.
+
+    One trip to the server: between the grant and the caller's next statement lies no other one, for which all other
+    transactions that need the lock would wait.
+    """
+    try:
+        tx.exec_driver_sql(_LOCK_WITHIN, {"name": _row_of(name), "limit": str(int(milliseconds))})
+    except DBAPIError as error:
+        if not isinstance(translate(error, tx.engine), ConcurrentUpdateError):
+            raise
+        tx.exec_driver_sql("ROLLBACK TO SAVEPOINT awaited")
+        return False
+    return True
 
 
-def _refusal(error: IntegrityError) -> EasemlError:
-    meaning = _MEANING.get(violated(error))
-    if meaning is not None:
-        values = error.params if isinstance(error.params, dict) else {}
-        detail = getattr(getattr(error.orig, "diag", None), "message_detail", None)
-        return meaning({**values, "said": _first_line(error), "detail": detail})
-    return StoreError(
-        f"the database refuses this, and nothing was written: {_first_line(error)}; correct what was given, "
-        "or report it as a fault of easeml with this line"
-    )
+_LOCK_WITHIN = """SAVEPOINT awaited;
+SELECT set_config('easeml.lock_timeout', current_setting('lock_timeout'), true);
+SELECT set_config('lock_timeout', %(limit)s, true);
+SELECT FROM work.locks WHERE name = %(name)s FOR UPDATE;
+SELECT set_config('lock_timeout', current_setting('easeml.lock_timeout'), true);
+RELEASE SAVEPOINT awaited"""
 
 
-def violated(error: IntegrityError) -> str:
-    """Name of the constraint that was violated, or the empty string."""
-    return str(getattr(getattr(error.orig, "diag", None), "constraint_name", "") or "")
+def _row_of(name: str) -> str:
+    return name if name in LOCKS else f"other {zlib.crc32(name.encode()) % _OTHER_LOCKS}"
 
 
-def _first_line(error: DBAPIError) -> str:
-    return (str(error.orig).strip().splitlines() or ["no reason given"])[0]
+@contextlib.contextmanager
+def waiting_briefly(tx: Connection, milliseconds: int = 100) -> Iterator[None]:
+    """A part of a savepoint that waits for locks of other transactions no longer than this.
+
+    Raises:
+        ConcurrentUpdateError: Of the savepoint around it, which restores the limit of the transaction.
+    """
+    before = tx.exec_driver_sql("SHOW lock_timeout").scalar()
+    tx.exec_driver_sql(f"SET LOCAL lock_timeout = {int(milliseconds)}")
+    yield
+    tx.exec_driver_sql("SELECT set_config('lock_timeout', %(before)s, true)", {"before": before})
 
 
 def notify(tx: Connection, *topics: str, channel: str = CHANNEL) -> None:

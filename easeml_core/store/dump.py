@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 
 from easeml_core.errors import StateError, StoreError
 from easeml_core.store.rows import rows, scalar
-from easeml_core.store.server.programs import PROGRAMS, installed_site
+from easeml_core.store.server.place import PROGRAMS, installed_site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 import psycopg2
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, refused_connection
+from easeml_core.store.database import CHANNEL, NEWS_CHANNEL
+from easeml_core.store.refusals import refused_connection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence

@@ -12,9 +12,9 @@ from psycopg2.extensions import encrypt_password
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import NAME
+from easeml_core.store.callers import is_viewer, role_taken
 from easeml_core.store.roles import DEVICE, LOGIN_LIMITS, RIGHTS, TENANT, WORKER, limit_statements, membership
 from easeml_core.store.rows import change, row, rows, scalar
-from easeml_core.store.viewers import is_viewer, role_taken
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

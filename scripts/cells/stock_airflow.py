@@ -24,7 +24,7 @@ from stack.rest import Rest
 
 from cells.environments import REPOSITORY, CellError, Environment, run
 from cells.install_page import ADMIN, DAGS, STATE, page_commands
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,7 @@ from easeml_core.files import sweep_scratch
 from easeml_core.sandbox.child_start import end_shared_servers
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
 from easeml_core.store.server.place import DATA, place_of
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import sweep_throwaways
+from easeml_core.store.server.server import Server, sweep_throwaways
 from stack.account import end_processes_of, prepare_accounts, product_folders, trial
 from stack.components import SUGGESTING, airflow, airflow_components, easeml, referee, suggesting_scheduler
 from stack.environment import airflow_environment, api_server_environment, database_environment

@@ -32,8 +32,7 @@ from easeml_core.services.test_sets.upload import seal_test_set
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 from easeml_core.store.tables import labels, studies, test_sets
 
 if TYPE_CHECKING:

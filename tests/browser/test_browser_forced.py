@@ -17,7 +17,7 @@ from easeml_core.services.models.promotion import model_list
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-    from easeml_core.store.tables.promotions import ListedModel
+    from easeml_core.store.tables.model_life import ListedModel
 
 FORCED = "easeml_forced_promotion"
 ASKED, ANSWERED = "the old one [crashes](http://127.0.0.1/) **today**", "seen on the line"

@@ -18,8 +18,7 @@ from easeml_core.services.evidence.report import verify_all
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes, out_of_step
 from easeml_core.store.artifacts.local import ArtifactStore, is_unfinished
-from easeml_core.store.artifacts.orphans import orphans_among, stored_files
-from easeml_core.store.artifacts.references import NAMED_FILES, NamedFile
+from easeml_core.store.artifacts.orphans import NAMED_FILES, NamedFile, orphans_among, stored_files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -26,8 +26,7 @@ from easeml_core.errors import EasemlError
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.server.cluster import find_postmaster
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 if TYPE_CHECKING:
     import signal

@@ -19,7 +19,7 @@ from stack_work import StackWork
 from stack_world import StackWorld, since_now
 
 from easeml_core.errors import EasemlError
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,8 +28,7 @@ from stack.rest import RestError
 
 from easeml_core.sandbox.process import is_alive
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's launcher can step down to another account")
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"

@@ -29,8 +29,7 @@ from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import trial_details
 from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(900)]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from easeml_core.store.server.programs import PROGRAMS, installed_site
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.place import PROGRAMS, installed_site
+from easeml_core.store.server.server import throwaway_server
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKER = ROOT / "docker"

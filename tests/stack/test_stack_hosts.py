@@ -18,7 +18,7 @@ from stack.places import Places
 from stack.processes import run_command
 from werkzeug.test import Client
 
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import throwaway_folder
 
 METADATA = "postgresql+psycopg2://airflow:meta-secret@127.0.0.1:5999/airflow"
 WORKER = "postgresql+psycopg2://easeml_worker:worker-secret@127.0.0.1:5999/easeml"

@@ -15,8 +15,7 @@ from lifecycle.story import Story
 from rich.console import Console
 from stack.failures import LifecycleError
 
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTERS = 5

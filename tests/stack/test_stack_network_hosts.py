@@ -44,8 +44,7 @@ from test_stack_celery import (
 
 from easeml_core.services.trials.execution import trial_details
 from easeml_core.store.database import Store
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 pytestmark = [pytest.mark.journey, pytest.mark.nightly, pytest.mark.timeout(900)]
 

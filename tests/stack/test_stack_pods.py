@@ -19,7 +19,7 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import throwaway_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = re.compile("SQL_ALCHEMY|FERNET|SECRET|PASSWORD|CONN_|PLUGINS_FOLDER|EXECUTOR")

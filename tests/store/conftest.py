@@ -23,18 +23,16 @@ from easeml_core.store.tables import (
     datasets,
     labels,
     leases,
+    model_life,
     models,
     outbox,
-    promotions,
-    pruning,
     referee_claims,
     releases,
     requests,
-    retries,
     row_registry,
+    scheduler_requests,
     sealed,
     studies,
-    suggestion_requests,
     trials,
 )
 from easeml_core.store.tables import decisions as selection_settings
@@ -319,7 +317,7 @@ def world(
     ids: dict[str, Any] = {"study_id": study.study_id, "data_version_id": study.version_id}
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
-        suggestion_requests.note_beat(tx, None)
+        scheduler_requests.note_beat(tx, None)
     with database.worker.begin() as tx:
         location.adopt_place(tx, store_id="a" * 32, place="/srv/easeml")
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], **ids)
@@ -337,11 +335,11 @@ def world(
             executor=Executor(trials.get_trial(tx, running).implementation, "test"),
         )
         trials.add_points(tx, running, [trials.CurvePoint(1, 8, 0.5, 1.5, 2.0)])
-        decision = pruning.RungDecision(1, 1, 8, 0.5, hoped=0.8, needed=0.7, known=9, rule="gains", goes_on=True)
-        pruning.add_decision(tx, trial_id=running, attempt=1, decision=decision)
+        decision = trials.RungDecision(1, 1, 8, 0.5, hoped=0.8, needed=0.7, known=9, rule="gains", goes_on=True)
+        trials.add_decision(tx, trial_id=running, attempt=1, decision=decision)
         feed_id = _feed(tx, study)
-        retries.note_offer(tx, functions=["tree"], trainers=True, studies=None)
-        suggestion_requests.file_suggestion_request(
+        leases.note_offer(tx, functions=["tree"], trainers=True, studies=None)
+        scheduler_requests.file_suggestion_request(
             tx,
             request_key="asks",
             requested=1,
@@ -384,7 +382,7 @@ def world(
         reading = releases.Reading(test_set_id=meter_set, signal=2, signals=2, **answer)
         releases.add_reading(tx, request_id=meter, study_id=study.study_id, reading=reading)
         releases.add_alert(tx, study_id=study.study_id, study=study.name, request_id=meter, message="overfitted")
-        promotion_id = promotions.add_promotion(
+        promotion_id = model_life.add_promotion(
             tx, request_id=filed[RequestKind.PROMOTE], gate_request_id=gate, **of_model
         )
         outbox.hold(tx, request_id=gate, refused=False, message="done", facts=None, leaves_at=outbox.times(tx, gate)[1])

@@ -29,12 +29,11 @@ from easeml_core.errors import (
     StoreUnavailableError,
     WrongRoleError,
 )
-from easeml_core.store.database import Store, savepoint
+from easeml_core.store.database import Store, lock, savepoint
 from easeml_core.store.listen import BlockingListener
-from easeml_core.store.locks import lock
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.server.cluster import free_port
-from easeml_core.store.tables import leases, models, promotions, sealed, studies, trials
+from easeml_core.store.tables import leases, model_life, models, sealed, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -269,7 +268,7 @@ def test_a_promotion_without_a_recorded_pass_is_refused(world: Any, database: An
     of_model = {"study_id": world.study.study_id, "model_id": world.model_id}
     unjudged = pytest.raises(StateError, match=f"no recorded pass of this model, got {world.model_id}; ask the gate")
     with unjudged, database.referee.begin() as tx:
-        promotions.add_promotion(tx, request_id=promote, gate_request_id=gate, **of_model)
+        model_life.add_promotion(tx, request_id=promote, gate_request_id=gate, **of_model)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from easeml_core.errors import SchemaVersionError, StoreError
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import as_json, change, pack, rows, scalar
-from easeml_core.store.tables import leases, reservations, row_registry, trials
+from easeml_core.store.tables import capacity, leases, row_registry, trials
 from easeml_core.store.tables.sealed import fingerprint
 from easeml_core.store.tables.test_sets import example_hashes
 
@@ -106,11 +106,11 @@ def test_an_installation_of_the_first_schema_is_upgraded_with_its_trials_under_w
         # 7 of 10 s are used: the two that are open share the rest, and a third has no room.
         shares = "SELECT limit_seconds FROM work.trials WHERE finished_at IS NULL"
         assert [r.limit_seconds for r in rows(tx, shares)] == pytest.approx([1.5, 1.5], rel=1e-5)
-        assert 0 <= reservations.seconds_left(tx, 1) < 1e-4
+        assert 0 <= capacity.seconds_left(tx, 1) < 1e-4
         ended = {"trial_id": 2, "attempt": 1, "state": TrialState.SUCCEEDED, "cost_seconds": 1.0}
         assert leases.finish_trial(tx, **ended)
         trials.request_cancel(tx, 3)
-        assert reservations.seconds_left(tx, 1) == 2.0
+        assert capacity.seconds_left(tx, 1) == 2.0
 
 
 def test_a_budget_that_was_exceeded_under_the_first_schema_is_raised_to_what_was_used(
@@ -124,7 +124,7 @@ def test_a_budget_that_was_exceeded_under_the_first_schema_is_raised_to_what_was
     schema.upgrade(owner)
     with empty("worker").begin() as tx:
         assert scalar(tx, "SELECT budget_seconds FROM work.studies WHERE id = 1") == 9.0  # 7 used, and 1 s for each
-        assert 0 <= reservations.seconds_left(tx, 1) < 1e-4
+        assert 0 <= capacity.seconds_left(tx, 1) < 1e-4
 
 
 def test_sets_of_an_earlier_schema_are_hashed_anew(empty: Callable[[str], Store]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from easeml_core.store.database import _MEANING
+from easeml_core.store.refusals import MEANING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,6 +99,6 @@ def test_every_trigger_is_known(ask: Ask) -> None:
 def test_every_translated_constraint_is_there(ask: Ask) -> None:
     """A renamed constraint would lose its message silently."""
     names = {name for (name,) in ask(_NAMES)}
-    assert set(_MEANING) - names - RAISED == set()
+    assert set(MEANING) - names - RAISED == set()
     bodies = " ".join(body for (body,) in ask(_FUNCTIONS))
     assert {name for name in RAISED if f"'{name}'" not in bodies} == set()

@@ -18,8 +18,7 @@ from reaper import reaper
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.server.place import place_of
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder
+from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -40,7 +40,7 @@ def installation() -> Iterator[str]:
     from easeml_core.services.trials.worker import run_device
     from easeml_core.store import schema
     from easeml_core.store.database import Store
-    from easeml_core.store.server.throwaway import throwaway_server
+    from easeml_core.store.server.server import throwaway_server
 
     with tempfile.TemporaryDirectory() as folder, throwaway_server() as server:
         server.ensure_installation()

@@ -341,7 +341,7 @@ def note_restart(reason: str, database: str | None, as_json: bool) -> None:
     A start of the database server and an upgrade of the schema count without it. The address must be that of the role
     that owns the schemas (easeml_owner).
     """
-    from easeml_core.store.tables.retries import state_restart
+    from easeml_core.store.tables.leases import state_restart
 
     with open_store(database, role="easeml_owner").begin() as tx:
         state_restart(tx, reason=reason)

@@ -22,7 +22,7 @@ from easeml_core.files import scratch_folder
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.datasets.validation_rows import brought_files
 from easeml_core.services.studies.columns import row_form
-from easeml_core.store.tables import datasets, models, requests, reservations, studies
+from easeml_core.store.tables import capacity, datasets, models, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,7 +220,7 @@ def studies_that_wait(store: Store, *, most: int = 1000) -> list[str]:
     with store.begin(writes=False) as tx:
         found = datasets.fed_studies(tx)
         newest = [study.name for study in found if study.is_newest]
-        left = set(reservations.studies_to_train(tx, newest)) | {b.study for b in models.best_to_judge(tx, newest)}
+        left = set(capacity.studies_to_train(tx, newest)) | {b.study for b in models.best_to_judge(tx, newest)}
     return [study.name for study in found if not study.is_newest or study.name in left][:most]
 
 

@@ -21,8 +21,7 @@ from easeml_core.metrics.metric import METRICS, metric_of
 from easeml_core.models.answers import probabilities_of
 from easeml_core.models.predict import predict_in_child
 from easeml_core.services.evaluation.sealed_runs import NotRunError, Preparation, Run
-from easeml_core.store.database import notify
-from easeml_core.store.locks import lock
+from easeml_core.store.database import lock, notify
 from easeml_core.store.tables import models, studies, validation_sets
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ from easeml_core.config import choice, require
 from easeml_core.encoding import typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, StudyState
 from easeml_core.errors import NotFoundError
-from easeml_core.store import change_requests
-from easeml_core.store.tables import releases, studies
+from easeml_core.store.tables import releases, scheduler_requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -196,7 +195,7 @@ def pause_on_alert(store: Store, *, study: str, alert_id: int, team: int | None 
         if pauses:
             studies.set_study_state(tx, found.id, StudyState.PAUSED)
     if pauses:
-        change_requests.wait_until_made(store, study_id=found.id)
+        scheduler_requests.wait_until_made(store, study_id=found.id)
     state = StudyState.PAUSED if pauses else found.state
     return PausedStudy(study=study, alert_id=alert_id, paused=pauses, state=state)
 

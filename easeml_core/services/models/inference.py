@@ -27,8 +27,8 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.warm_model import ModelGoneError, WarmModel
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.studies.columns import answers_of_study, row_form
-from easeml_core.store.retention import removed_why
 from easeml_core.store.tables import models, releases, studies
+from easeml_core.store.tables.model_life import removed_why
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from easeml_core.errors import NotFoundError, StateError
 from easeml_core.services.test_sets.lifecycle import ENDED_BY_ANSWER
 from easeml_core.store.database import notify
 from easeml_core.store.logins import LOGIN_PREFIX
-from easeml_core.store.tables import models, promotions, releases, requests, studies, trials
+from easeml_core.store.tables import model_life, models, releases, requests, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import Study
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.promotions import ListedModel, Promotion, Standing
+    from easeml_core.store.tables.model_life import ListedModel, Promotion, Standing
     from easeml_core.store.tables.releases import VerdictRow
     from easeml_core.store.tables.requests import Request
 
@@ -61,7 +61,7 @@ def promote(tx: Connection, request: Request, study: Study) -> str:
     _require_ground(verdict, gate_request_id, model_id)
     if verdict.symbol == Symbol.PASS:
         _require_standing(tx, study, verdict.incumbent_id)
-    promotions.add_promotion(
+    model_life.add_promotion(
         tx,
         request_id=request.id,
         study_id=study.id,
@@ -120,7 +120,7 @@ def roll_back(tx: Connection, request: Request, study: Study) -> str:
         StateError: The model was never in production, is there already, or production has changed since the request.
     """
     releases.hold_study(tx, study.id)
-    history, model_id = promotions.history(tx, study.id), request.model_id or 0
+    history, model_id = model_life.history(tx, study.id), request.model_id or 0
     expected = request.arguments.get("standing")
     if history and expected not in (None, history[-1].id):
         message = (
@@ -130,7 +130,7 @@ def roll_back(tx: Connection, request: Request, study: Study) -> str:
     restored = restorable(history, model_id, study.name)
     why = request.arguments.get("why")
     ids = {"request_id": request.id, "study_id": study.id, "model_id": model_id}
-    promotions.add_rollback(tx, restores=restored.id, why=None if why is None else str(why), **ids)
+    model_life.add_rollback(tx, restores=restored.id, why=None if why is None else str(why), **ids)
     return _moved(tx, study, model_id, "again")
 
 
@@ -187,7 +187,7 @@ def force(tx: Connection, request: Request, study: Study) -> str:
         who = f"{login}, which names {who}"[:LONGEST_WORDS]
     if _is_there(tx, study, model_id):
         raise StateError(_THERE.format(model=model_id, study=study.name))
-    promotions.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
+    model_life.add_forced(tx, request_id=request.id, study_id=study.id, model_id=model_id, who=who, why=why)
     return _moved(tx, study, model_id, f"without a verdict, forced by {who}: {why}")
 
 
@@ -255,7 +255,7 @@ def model_list(store: Store, *, study: str) -> list[ListedModel]:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
-        return promotions.list_models(tx, studies.get_study(tx, study).id)
+        return model_life.list_models(tx, studies.get_study(tx, study).id)
 
 
 def model_record(store: Store, *, study: str, model_id: int) -> ShownModel:
@@ -328,7 +328,7 @@ def in_production(store: Store, *, study: str | None = None) -> list[Standing]:
         NotFoundError: There is no such study.
     """
     with store.begin() as tx:
-        return promotions.standing(tx, None if study is None else studies.get_study(tx, study).id)
+        return model_life.standing(tx, None if study is None else studies.get_study(tx, study).id)
 
 
 MOVES: dict[RequestKind, Callable[[Connection, Request, Study], str]] = {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from easeml_core.config import require
 from easeml_core.encoding import typed_record
-from easeml_core.store import retention
-from easeml_core.store.retention import RemovableModel
+from easeml_core.store.tables import model_life
+from easeml_core.store.tables.model_life import RemovableModel
 
 if TYPE_CHECKING:
     from easeml_core.store.database import Store
@@ -67,18 +67,18 @@ def prune(
     found: list[RemovableModel] = []
     if keep is not None and dry_run:
         with store.begin(writes=False) as tx:
-            found = retention.removable_models(tx, keep=keep, days=days, most=10**6)
+            found = model_life.removable_models(tx, keep=keep, days=days, most=10**6)
     while keep is not None and not dry_run:
         with store.begin() as tx:
-            part = retention.removable_models(tx, keep=keep, days=days, most=MODELS_AT_ONCE, holds=True)
-            removed = retention.note_removed(tx, [one.model_id for one in part], why)
+            part = model_life.removable_models(tx, keep=keep, days=days, most=MODELS_AT_ONCE, holds=True)
+            removed = model_life.note_removed(tx, [one.model_id for one in part], why)
         found += [one for one in part if one.model_id in removed]
         if len(part) < MODELS_AT_ONCE:
             break
     points = 0
     while curve_days and not dry_run:
         with store.begin() as tx:
-            gone = retention.forget_curves(tx, curve_days)
+            gone = model_life.forget_curves(tx, curve_days)
         points += gone
         if not gone:
             break

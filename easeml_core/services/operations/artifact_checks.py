@@ -9,10 +9,15 @@ from typing import TYPE_CHECKING
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, NotFoundError, StateError, counted, reason_of
 from easeml_core.remote.cache import TrafficReport
-from easeml_core.store.artifacts.orphans import orphans_among, stored_files
-from easeml_core.store.artifacts.references import NamedFile, named_files
+from easeml_core.store.artifacts.orphans import (
+    NamedFile,
+    is_trash,
+    named_files,
+    orphans_among,
+    stored_files,
+    uploads_of,
+)
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.artifacts.trash import is_trash, uploads_of
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import studies
 from easeml_core.store.tables.trials import ended_trials

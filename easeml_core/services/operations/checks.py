@@ -14,7 +14,7 @@ from easeml_core.services.referee.place_in_queue import referee_text
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import health
-from easeml_core.store.tables import referee_claims, suggestion_requests
+from easeml_core.store.tables import referee_claims, scheduler_requests
 from easeml_core.store.tables.decisions import may_look, replaced_lately
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def check_scheduler(tx: Connection, logins: int) -> Check:
         tx: Any role that reads the requests.
         logins: How many logins of tenants there are.
     """
-    name, life = "scheduler", suggestion_requests.scheduler_life(tx)
+    name, life = "scheduler", scheduler_requests.scheduler_life(tx)
     if not logins and not life.waiting and not life.alive:
         return Check(name, "ok", "`easeml scheduler` is not needed: no tenant has a login")
     waiting = counted(life.waiting, "request for suggestions waits", "requests for suggestions wait")

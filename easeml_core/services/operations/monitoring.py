@@ -1,7 +1,7 @@
 """Metrics of the installation and of this process, for Prometheus and for OpenTelemetry's collectors.
 
 The figures of the installation are sums for each tenant and each kind of request of what any role may read
-(``store/queries/monitoring.py``): a metric says nothing that the pages do not say, and their number grows with the
+(``store/queries/health.py``): a metric says nothing that the pages do not say, and their number grows with the
 tenants, not with the studies. Quality, symbols and times of the referee's work are left out on purpose.
 """
 
@@ -23,10 +23,10 @@ from easeml_core.services.reports.assessments import assess_changes, kept_of
 from easeml_core.services.reports.recommendations import Standing
 from easeml_core.services.telemetry import METER, below
 from easeml_core.store.logins import is_tenant
-from easeml_core.store.queries import monitoring
-from easeml_core.store.queries.monitoring import TenantFigures
+from easeml_core.store.queries import health
+from easeml_core.store.queries.health import TenantFigures
 from easeml_core.store.queries.overview import counted_studies
-from easeml_core.store.tables import referee_claims, studies, suggestion_requests
+from easeml_core.store.tables import referee_claims, scheduler_requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.monitoring import QueueFigures
+    from easeml_core.store.queries.health import QueueFigures
     from easeml_core.store.queries.overview import CountedStudy
 
 logger = logging.getLogger(__name__)
@@ -155,10 +155,10 @@ def installation_figures(store: Store) -> InstallationFigures:
     """
     assess_changes(store)
     with store.snapshot() as tx:
-        referees, schedulers = referee_claims.referee_life(tx), suggestion_requests.scheduler_life(tx)
+        referees, schedulers = referee_claims.referee_life(tx), scheduler_requests.scheduler_life(tx)
         return InstallationFigures(
-            tenants=_counted(tx) if is_tenant(tx) else monitoring.tenant_figures(tx),
-            queues=monitoring.queue_figures(tx),
+            tenants=_counted(tx) if is_tenant(tx) else health.tenant_figures(tx),
+            queues=health.queue_figures(tx),
             processes=[
                 ProcessFigures("referee", referees.alive, referees.beat_seconds),
                 ProcessFigures("scheduler", schedulers.alive, schedulers.beat_seconds),

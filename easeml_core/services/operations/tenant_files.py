@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, StateError, reason_of
-from easeml_core.store.artifacts import trash
 from easeml_core.store.artifacts.orphans import (
     DAY_SECONDS,
+    claimed_files,
+    clear_bucket,
+    find_in_bucket,
     find_orphans,
+    named_files,
     remove_orphan,
     remove_unfinished_folders,
 )
-from easeml_core.store.artifacts.references import claimed_files, named_files
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.artifacts.tenant_folders import closed_to_group, weaknesses
 from easeml_core.store.logins import needs_token
@@ -166,7 +168,7 @@ def sweep_files(
 ) -> SweptFiles:
     """Remove files that no row names and that nothing has written for some days.
 
-    In an object store they are put aside, and removed by a sweep a day later (``store/artifacts/trash.py``).
+    In an object store they are put aside, and removed by a sweep a day later (``store/artifacts/orphans.py``).
 
     Args:
         store: A role that sees the rows of all tenants: ``easeml_worker``, ``easeml_referee`` or ``easeml_owner``.
@@ -197,8 +199,8 @@ def sweep_files(
 
 def _sweep_bucket(store: Store, artifacts: RemoteArtifactStore, days: float, dry_run: bool) -> SweptFiles:
     try:
-        found = trash.find(store, artifacts, older_than=days * DAY_SECONDS)
-        done = found if dry_run else trash.clear(store, artifacts, found)
+        found = find_in_bucket(store, artifacts, older_than=days * DAY_SECONDS)
+        done = found if dry_run else clear_bucket(store, artifacts, found)
     except OSError as error:
         message = f"{artifacts.place} cannot be swept: {reason_of(error)}"
         raise ArtifactError(message) from error

@@ -18,10 +18,10 @@ from easeml_core.services.models.dag_bundles import sync_bundle_tags
 from easeml_core.services.models.retention import prune
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
-from easeml_core.store.artifacts import trash
+from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.orphans import DAY_SECONDS, remove_orphans
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
-from easeml_core.store.tables import promotions, referee_claims
+from easeml_core.store.tables import model_life, referee_claims
 from easeml_core.store.tables.validation_sets import REMEASURE_TRIES
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Housekeeper:
         if not self._repositories:
             return
         with self._store.begin() as tx:
-            last = promotions.last_id(tx)
+            last = model_life.last_id(tx)
         if last == self._tags_stand_for and time.monotonic() < self._tags_due:
             return
         self._tags_stand_for, self._tags_due = last, time.monotonic() + _AGAIN_SECONDS
@@ -227,8 +227,8 @@ class Housekeeper:
         try:
             if isinstance(self._artifacts, RemoteArtifactStore):
                 older_than = self._orphan_days * DAY_SECONDS
-                found = trash.find(self._store, self._artifacts, older_than=older_than)
-                removed = trash.clear(self._store, self._artifacts, found).removed
+                found = orphans.find_in_bucket(self._store, self._artifacts, older_than=older_than)
+                removed = orphans.clear_bucket(self._store, self._artifacts, found).removed
             else:
                 removed = remove_orphans(self._store, self._artifacts, days=self._orphan_days)
         except Exception:  # as above

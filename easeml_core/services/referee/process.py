@@ -41,7 +41,7 @@ from easeml_core.services.referee.referee_mail import MailSender, MailServer
 from easeml_core.services.referee.workers import Place, Workers
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
-from easeml_core.store.tables import outbox, referee_claims, requests, retries, sealed
+from easeml_core.store.tables import leases, outbox, referee_claims, requests, sealed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -315,7 +315,7 @@ class Referee:
     def _listener(self) -> BlockingListener:
         with self._store.begin() as tx:
             private = sealed.private_channel(tx)
-            retries.note_server_start(tx)
+            leases.note_server_start(tx)
         return BlockingListener(self._store.dsn, REFEREE_CHANNEL, private)
 
     def _safely(self, work: Callable[[], T], stop: threading.Event) -> T | None:

@@ -17,7 +17,7 @@ from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, Refr
 from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
 from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
 from easeml_core.services.test_sets.shared_set import gate_settings
-from easeml_core.store.tables import datasets, models, promotions, releases, requests, studies
+from easeml_core.store.tables import datasets, model_life, models, releases, requests, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.promotions import Promotion
+    from easeml_core.store.tables.model_life import Promotion
 
 T = TypeVar("T")
 
@@ -178,7 +178,7 @@ def file_rollback(
         if earlier is not None and earlier.study_id == found.id:
             standing, wanted = earlier.arguments.get("standing"), earlier.model_id if model_id is None else model_id
         else:
-            standing, wanted = _to_restore(promotions.history(tx, found.id), model_id, study)
+            standing, wanted = _to_restore(model_life.history(tx, found.id), model_id, study)
     arguments = {"why": reason, "standing": standing}
     return _file(store, RequestKind.ROLLBACK, study, wanted, arguments, request_key, directly=directly)
 
@@ -330,7 +330,7 @@ def _reading(tx: Connection, given: GivenAnswer) -> ReadingAnswer:
 
 
 def _move(tx: Connection, given: GivenAnswer) -> MoveAnswer:
-    return MoveAnswer(**row_of(given), promoted=promotions.has_moved(tx, given.request_id))
+    return MoveAnswer(**row_of(given), promoted=model_life.has_moved(tx, given.request_id))
 
 
 def _refreshed(tx: Connection, given: GivenAnswer) -> RefreshedAnswer:

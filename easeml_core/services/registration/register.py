@@ -37,8 +37,7 @@ from easeml_core.services.test_sets.planning import (
     set_purposes,
     study_plan,
 )
-from easeml_core.store import change_requests
-from easeml_core.store.tables import requests, studies
+from easeml_core.store.tables import requests, scheduler_requests, studies
 from easeml_core.training.candidates import GRIDS
 
 if TYPE_CHECKING:
@@ -407,7 +406,7 @@ def pause_study(store: Store, *, study: str, paused: bool) -> StudyStateReport:
                 f"{'paused' if paused else 'resumed'}; `easeml study show {study}` says what to do"
             )
             raise StateError(message)
-    change_requests.wait_until_made(store, study_id=found.id)
+    scheduler_requests.wait_until_made(store, study_id=found.id)
     return StudyStateReport(study, wanted)
 
 

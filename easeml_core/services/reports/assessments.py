@@ -21,7 +21,7 @@ from easeml_core.services.reports.recommendations import (
     standing,
     steps_of,
 )
-from easeml_core.store import viewers
+from easeml_core.store import callers
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments
 from easeml_core.store.queries.assessments import KeptAssessment, KeptNeed
@@ -53,7 +53,7 @@ def assess_changes(store: Store) -> None:
         store: Role ``easeml_worker`` or ``easeml_referee``. A tenant's login writes no row, and reads what the looks of
             others have written; the pages write them with the role of their connection.
     """
-    with viewers.reaching(None), store.begin() as tx:
+    with callers.reaching(None), store.begin() as tx:
         if is_tenant(tx) or not assessments.has_changed(tx):
             return
         changed = assessments.take_changed(tx)
@@ -77,9 +77,9 @@ def totals_of_all(store: Store, tx: Connection) -> InstallationTotals:
         store: The store.
         tx: Its transaction.
     """
-    if not viewers.is_viewer(tx):
+    if not callers.is_viewer(tx):
         return assessments.totals(tx)
-    with viewers.reaching(None), store.snapshot() as whole:
+    with callers.reaching(None), store.snapshot() as whole:
         return assessments.totals(whole)
 
 

@@ -13,8 +13,8 @@ from easeml_core.device_requests import weight_of
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.services.selection.policy import current_config
 from easeml_core.store.queries import compute as store_compute
+from easeml_core.store.tables.capacity import live_devices, usable
 from easeml_core.store.tables.decisions import list_settings
-from easeml_core.store.tables.devices import live_devices, usable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         TenantUse,
         WaitingTrial,
     )
-    from easeml_core.store.tables.devices import RegisteredDevice
+    from easeml_core.store.tables.capacity import RegisteredDevice
 
 WINDOWS = {
     "6h": (timedelta(hours=6), 36),

@@ -15,8 +15,8 @@ from easeml_core.entities import JsonObject, TrialState
 from easeml_core.limits import PLUGIN
 from easeml_core.selection.suggestion import RunnerUp, seconds_text
 from easeml_core.services.trials.pruning import sentence_of
-from easeml_core.store.tables import decisions, pruning, trials
-from easeml_core.store.tables.pruning import RungDecision
+from easeml_core.store.tables import decisions, trials
+from easeml_core.store.tables.trials import RungDecision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -193,7 +193,7 @@ def explain_trial(store: Store, *, trial_id: int) -> TrialExplanation:
         trial = trials.get_trial(tx, trial_id)
         batches = [_batch(found) for found in decisions.suggestions_of_trial(tx, trial_id)]
         result = decisions.outcome_of_trial(tx, trial_id)
-        decided = pruning.decisions_of(tx, trial_id)
+        decided = trials.decisions_of(tx, trial_id)
     outcome = _outcome(trial, result, batches)
     return TrialExplanation(
         trial_id=trial.id,

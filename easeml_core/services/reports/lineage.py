@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from easeml_core.store.queries import lineage
+from easeml_core.store.queries import external
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.lineage import ModelLineage, TrialLineage
+    from easeml_core.store.queries.external import ModelLineage, TrialLineage
 
 
 def lineage_of_trials(store: Store, trial_ids: Sequence[int]) -> list[TrialLineage]:
@@ -21,7 +21,7 @@ def lineage_of_trials(store: Store, trial_ids: Sequence[int]) -> list[TrialLinea
         trial_ids: The trials.
     """
     with store.begin(writes=False) as tx:
-        return lineage.trial_lineage(tx, trial_ids)
+        return external.trial_lineage(tx, trial_ids)
 
 
 def lineage_of_models(store: Store, model_ids: Sequence[int]) -> list[ModelLineage]:
@@ -32,4 +32,4 @@ def lineage_of_models(store: Store, model_ids: Sequence[int]) -> list[ModelLinea
         model_ids: The models; those that there are not are left out.
     """
     with store.begin(writes=False) as tx:
-        return lineage.model_lineage(tx, model_ids)
+        return external.model_lineage(tx, model_ids)

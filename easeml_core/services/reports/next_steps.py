@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from easeml_core.store.database import Store
     from easeml_core.store.queries.overview import Promise, StudySummary
-    from easeml_core.store.queries.waiting_candidates import CandidateWait
+    from easeml_core.store.queries.study import CandidateWait
     from easeml_core.store.tables.releases import Alert
 
 MOST_IN_DETAIL = 50

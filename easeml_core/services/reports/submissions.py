@@ -19,7 +19,7 @@ from easeml_core.services.referee.requests import file_gate_request, file_meter_
 from easeml_core.services.test_sets.lifecycle import HAS_NO_LIVE_SET, steps_by_system
 from easeml_core.services.test_sets.shared_set import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
 from easeml_core.store.queries import submissions
-from easeml_core.store.tables import promotions, releases, studies, test_sets
+from easeml_core.store.tables import model_life, releases, studies, test_sets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -272,7 +272,7 @@ def newest_set(sets: list[SealedSet], purpose: SealedSetPurpose) -> SealedSet | 
 
 def production_of(tx: Connection, study_id: int) -> Production:
     """Return the model in production, and the one before it."""
-    moves = promotions.history(tx, study_id)
+    moves = model_life.history(tx, study_id)
     pair = (moves[-1] if moves else None, before_standing(moves))
     called = submissions.names_of(tx, [move.model_id for move in pair if move is not None])
     now, before = (

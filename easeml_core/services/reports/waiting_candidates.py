@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from easeml_core.entities import implementation_text
 from easeml_core.errors import counted
-from easeml_core.store.queries.waiting_candidates import CandidateWait, WaitKind, candidate_waits
+from easeml_core.store.queries.study import CandidateWait, WaitKind, candidate_waits
 
 if TYPE_CHECKING:
     from collections.abc import Collection

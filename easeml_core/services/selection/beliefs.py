@@ -20,7 +20,7 @@ from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.surrogate.logit_normal import band, chance_above
 from easeml_core.services.selection.scheduler import uncollected
 from easeml_core.services.selection.scheduler_state import Memory
-from easeml_core.store import viewers
+from easeml_core.store import callers
 from easeml_core.store.queries import compute as store_compute
 from easeml_core.store.tables import decisions
 from easeml_core.store.tables import studies as store_studies
@@ -172,8 +172,8 @@ class Watch:
             return self._answers.get(question)
         is_handed_over = False
         try:
-            own = tx if tx is not None and not viewers.is_viewer(tx) else None
-            with viewers.reaching(None), store.snapshot() if own is None else nullcontext(own) as look:
+            own = tx if tx is not None and not callers.is_viewer(tx) else None
+            with callers.reaching(None), store.snapshot() if own is None else nullcontext(own) as look:
                 memory, self._memory = self._memory, None  # thrown away unless it could catch up
                 memory = self._caught_up(look, memory)
                 if memory is None and is_known and time.monotonic() < self._rests_until:
@@ -207,7 +207,7 @@ class Watch:
         """Load or refit for the callers that have an earlier answer; after a fault, the next try waits."""
         began = time.monotonic()
         try:
-            with viewers.reaching(None), store.snapshot() as look:
+            with callers.reaching(None), store.snapshot() as look:
                 self._memory = self._ready(look, memory)
         except BaseException:  # which Python writes to the log of the process
             took = max(time.monotonic() - began, AT_ONCE_SECONDS)
@@ -376,7 +376,7 @@ def stopping_prices(store: Store, *, studies: Collection[str] | None = None) -> 
         return None
     prices, every = found
     with store.begin(writes=False) as tx:  # what the page has asked for, and the database lets it know
-        seen = {name for name, _ in store_studies.names_and_tenants(tx)} if viewers.is_viewer(tx) else None
+        seen = {name for name, _ in store_studies.names_and_tenants(tx)} if callers.is_viewer(tx) else None
     if studies is not None:
         seen = set(studies) if seen is None else seen & set(studies)
     limits = {study: limit for study, limit in every.items() if seen is None or study in seen}

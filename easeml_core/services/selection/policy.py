@@ -17,7 +17,7 @@ from easeml_core.entities import JsonObject, Parameters
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.limits import LONGEST_TEXT
 from easeml_core.services.selection.custom_policy import require_policy
-from easeml_core.store.locks import lock
+from easeml_core.store.database import lock
 from easeml_core.store.tables.decisions import add_settings, list_settings, newest_settings
 
 if TYPE_CHECKING:

@@ -135,7 +135,7 @@ def runnable_candidates(
         versions: Study id to its newest data version.
         results: Of ``results_by_version``.
         training_parts: Of ``easeml_core.store.tables.studies.training_parts``.
-        lost: Of ``easeml_core.store.retention.lost_candidates``.
+        lost: Of ``easeml_core.store.tables.model_life.lost_candidates``.
     """
     alike: dict[int, list[int]] = {}
     for version, part in training_parts.items():

@@ -20,9 +20,8 @@ from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, Stat
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.candidates import adding_command
 from easeml_core.services.studies.compute_budget import reservation
-from easeml_core.store.database import notify, notify_pages, savepoint
-from easeml_core.store.locks import lock, waiting_briefly
-from easeml_core.store.tables import reservations, retries, studies, trials
+from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
+from easeml_core.store.tables import capacity, leases, studies, trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,7 +54,7 @@ def retry_trial(store: Store, *, trial_id: int) -> TrialReport:
     """
     with store.begin() as tx:
         lock(tx, "suggest")  # trials are made under it alone
-        last = retries.last_in_place(tx, trial_id)
+        last = leases.last_in_place(tx, trial_id)
         if last == trial_id or trials.get_trial(tx, last).failure_kind == FailureKind.TASK:
             last = _retry(tx, last)
         return trials.trial_report(tx, last)
@@ -77,12 +76,12 @@ def in_place_of(store: Store, *, trial_id: int, request_key: str) -> int:
         BudgetExhaustedError: Too little is left.
     """
     with store.begin() as tx:
-        last = retries.last_in_place(tx, trial_id)
+        last = leases.last_in_place(tx, trial_id)
         trial = trials.get_trial(tx, last)
         if trial.failure_kind != FailureKind.TASK or trial.last_key != request_key:
             return last
         lock(tx, "suggest")
-        again = retries.last_in_place(tx, last)  # another process may have come first
+        again = leases.last_in_place(tx, last)  # another process may have come first
         return _retry(tx, last) if again == last else again
 
 
@@ -98,7 +97,7 @@ def changed_tasks(
         studies_only: Names of the studies that the caller chooses from; None for all.
     """
     version = code_version() if trainers else None
-    return retries.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
+    return leases.changed_since(tx, sources=sources, code_version=version, studies=studies_only, most=MOST_BY_ITSELF)
 
 
 def retry_all(tx: Connection, failed: Sequence[int]) -> bool:
@@ -132,7 +131,7 @@ def _retry(tx: Connection, trial_id: int) -> int:
             "the newest data by itself"
         )
         raise StateError(message)
-    if retries.is_withdrawn(tx, trial.candidate_id):
+    if leases.is_withdrawn(tx, trial.candidate_id):
         restoring = shlex.join(["easeml", "candidate", "restore", trial.study, trial.candidate])
         message = (
             f"trial {trial_id} ({trial.study}): candidate {trial.candidate!r} was withdrawn; `{restoring}` lets it be "
@@ -159,7 +158,7 @@ def _limit(tx: Connection, study_id: int, devices: float) -> float | None:
     Raises:
         BudgetExhaustedError: Too little is left.
     """
-    left = reservations.seconds_left(tx, study_id)
+    left = capacity.seconds_left(tx, study_id)
     if left is None:
         return None
     study = studies.study_by_id(tx, study_id)

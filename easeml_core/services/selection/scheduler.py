@@ -31,7 +31,7 @@ from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.compute_budget import renewal, reservation
 from easeml_core.services.telemetry import DECISION_SECONDS, span
 from easeml_core.store.database import notify, notify_pages, savepoint
-from easeml_core.store.tables import decisions, leases, reservations, retries, trials
+from easeml_core.store.tables import capacity, decisions, leases, trials
 from easeml_core.store.tables.decisions import Batch, SuggestedTrial
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Suggestions:
 
 
 OFFER_EVERY = timedelta(minutes=1)
-"""How often a process records that it asks for trials; ``queries/waiting_candidates.py`` counts it for a week."""
+"""How often a process records that it asks for trials; ``queries/study.py`` counts it for a week."""
 
 TRIES_AHEAD = 2
 """How often a decision gives the lock back to load everything, or to learn anew, without it; either takes seconds, and
@@ -240,7 +240,7 @@ class LiveScheduler:
         offered_at = seen.now if memory is None else memory.offered_at
         is_due = memory is None or seen.now - offered_at > OFFER_EVERY
         if is_due:
-            retries.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
+            leases.note_offer(tx, functions=self.functions, trainers=self.trainers, studies=self._only)
             offered_at = seen.now
         failed = self._failed_tasks(tx, memory, seen)
         if retry_all(tx, failed):
@@ -397,7 +397,7 @@ class _Round:
         limit = renewal(
             limit=trial.limit_seconds,
             lost=trial.lost_seconds,
-            left=reservations.seconds_left(self.tx, trial.study_id) or 0.0,
+            left=capacity.seconds_left(self.tx, trial.study_id) or 0.0,
             time_limit_seconds=_time_limit(study),
             devices=weight_of(self.device),
             before=weight_of(trial.device),
@@ -406,7 +406,7 @@ class _Round:
             return limit is not None
         try:
             with savepoint(self.tx):
-                reservations.reserve(self.tx, trial.id, limit)
+                capacity.reserve(self.tx, trial.id, limit)
         except BudgetExhaustedError:
             return False
         self._is_stale = True
@@ -439,7 +439,7 @@ class _Round:
         owner = memory.owners[study.tenant]
         if study.budget_seconds is not None or owner.quota_seconds is not None:
             limit = reservation(
-                left=reservations.seconds_left(self.tx, study.id) or 0.0,
+                left=capacity.seconds_left(self.tx, study.id) or 0.0,
                 time_limit_seconds=_time_limit(study),
                 predicted_seconds=suggestion.predicted_cost_seconds if memory.costs_known else None,
                 devices=weight_of(self.device),

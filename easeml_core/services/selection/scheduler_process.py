@@ -24,16 +24,16 @@ from easeml_core.faults import Blame, blame_of
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.telemetry import below
-from easeml_core.store import change_requests, logins
+from easeml_core.store import logins
 from easeml_core.store.database import SCHEDULER_CHANNEL
 from easeml_core.store.listen import BlockingListener
-from easeml_core.store.tables import suggestion_requests
+from easeml_core.store.tables import scheduler_requests
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.suggestion_requests import SuggestionRequest
+    from easeml_core.store.tables.scheduler_requests import SuggestionRequest
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class SchedulerProcess:
     @property
     def is_alive(self) -> bool:
         """Whether it has written lately that it lives."""
-        return time.monotonic() - self._beat_at < suggestion_requests.SILENT_SECONDS
+        return time.monotonic() - self._beat_at < scheduler_requests.SILENT_SECONDS
 
     def run(self, stop: threading.Event) -> None:
         """Decide requests until ``stop`` is set; waits for the database, and for its schema to be upgraded.
@@ -130,7 +130,7 @@ class SchedulerProcess:
                     self._beat()
                 self._forget()
                 stop.wait(REST_SECONDS)
-                longest = min(self._poll_seconds, suggestion_requests.BEAT_SECONDS)
+                longest = min(self._poll_seconds, scheduler_requests.BEAT_SECONDS)
                 listener.wait(1.0 if self._rests or self._is_change_open else longest, stop)
 
     def _watch(self, done: threading.Event) -> None:
@@ -158,8 +158,8 @@ class SchedulerProcess:
         """
         try:
             with self._store.begin() as tx:
-                made = change_requests.apply_changes(tx)
-                self._is_change_open = change_requests.is_any_open(tx)
+                made = scheduler_requests.apply_changes(tx)
+                self._is_change_open = scheduler_requests.is_any_open(tx)
         except SchemaVersionError:
             raise
         except Exception as error:
@@ -172,9 +172,9 @@ class SchedulerProcess:
 
     def _beat(self) -> None:
         """Write that this process lives, not more often than every ``BEAT_SECONDS``."""
-        if time.monotonic() - self._beat_at >= suggestion_requests.BEAT_SECONDS:
+        if time.monotonic() - self._beat_at >= scheduler_requests.BEAT_SECONDS:
             with self._store.begin() as tx:
-                self._number = suggestion_requests.note_beat(tx, self._number)
+                self._number = scheduler_requests.note_beat(tx, self._number)
             self._beat_at = time.monotonic()
 
     def _end(self) -> None:
@@ -182,14 +182,14 @@ class SchedulerProcess:
         if self._number is not None:
             try:
                 with self._store.begin() as tx:
-                    suggestion_requests.end_beats(tx, self._number)
+                    scheduler_requests.end_beats(tx, self._number)
             except StoreError as error:
                 logger.warning("its last beat stays: %s", error)
 
     def decide_open(self, stop: threading.Event | None = None) -> int:
         """Decide the oldest open request of each login; return how many were closed."""
         with self._store.begin(writes=False) as tx:
-            found = suggestion_requests.open_suggestion_requests(tx)
+            found = scheduler_requests.open_suggestion_requests(tx)
         now = time.monotonic()
         self._rests = {number: until for number, until in self._rests.items() if until > now}
         decided = 0
@@ -203,19 +203,17 @@ class SchedulerProcess:
     def _decide(self, number: int) -> bool:
         """Decide one request or refuse it; False where another process has it, or it rests after a fault."""
         with self._store.begin() as tx:
-            tries = suggestion_requests.begin_decision(tx, number)
+            tries = scheduler_requests.begin_decision(tx, number)
         if tries is None:
             return False
         try:
             with self._store.begin() as tx:
-                if not suggestion_requests.hold_open(tx, number):
+                if not scheduler_requests.hold_open(tx, number):
                     return False
                 refusal = (
-                    FAULT
-                    if tries > MOST_TRIES
-                    else self._answer(suggestion_requests.get_suggestion_request(tx, number))
+                    FAULT if tries > MOST_TRIES else self._answer(scheduler_requests.get_suggestion_request(tx, number))
                 )
-                suggestion_requests.note_decided(tx, number, refusal=refusal)
+                scheduler_requests.note_decided(tx, number, refusal=refusal)
         except Exception as error:  # one request must not end the decisions on all others; the log has the traceback
             logger.error("request %d rests after a fault, try %d", number, tries, exc_info=error)
             self._rests[number] = time.monotonic() + 2.0 ** min(tries - 1, 6)
@@ -280,7 +278,7 @@ class SchedulerProcess:
     def _studies_of(self, request: SuggestionRequest) -> tuple[str, ...] | None:
         """Return the names of the studies to choose from; None for all active ones."""
         with self._store.begin(writes=False) as tx:
-            own = suggestion_requests.studies_of_login(tx, request.login)
+            own = scheduler_requests.studies_of_login(tx, request.login)
         wanted = None if request.studies is None else tuple(dict.fromkeys(request.studies))
         if own is None:
             return wanted
@@ -296,7 +294,7 @@ class SchedulerProcess:
         """Delete old requests, once an hour."""
         if time.monotonic() - self._forgot_at > FORGET_SECONDS:
             with self._store.begin() as tx:
-                suggestion_requests.forget_old_requests(tx)
+                scheduler_requests.forget_old_requests(tx)
             self._forgot_at = time.monotonic()
 
 
@@ -307,6 +305,6 @@ def require_scheduler(store: Store) -> None:
         StoreError: It may not.
     """
     with store.begin(writes=False) as tx:
-        if not suggestion_requests.may_suggest(tx):
+        if not scheduler_requests.may_suggest(tx):
             message = "the role of this address may not suggest; `easeml scheduler` needs that of easeml_scheduler"
             raise StoreError(message)

@@ -23,8 +23,7 @@ from easeml_core.services.selection.problem import (
     results_by_version,
     runnable_candidates,
 )
-from easeml_core.store import retention
-from easeml_core.store.tables import decisions, studies
+from easeml_core.store.tables import decisions, model_life, studies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -133,7 +132,7 @@ class Memory:
         menus = decisions.menus(tx, [s.id for s in active], functions=functions, trainers=trainers, runtimes=runtimes)
         names = {number: name for menu in menus.values() for number, name in zip(menu.ids, menu.names, strict=True)}
         names |= decisions.candidate_names(tx, sorted(past_candidates(active, versions, results) - names.keys()))
-        parts, lost = studies.training_parts(tx), retention.lost_candidates(tx)
+        parts, lost = studies.training_parts(tx), model_life.lost_candidates(tx)
         menus = runnable_candidates(active, menus, versions, results, training_parts=parts, lost=lost)
         owners = {t.name: t for t in studies.list_tenants(tx)}
         problem = build_problem(

@@ -18,13 +18,13 @@ from easeml_core.services.telemetry import trace_parent
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL
 from easeml_core.store.listen import wait_here
-from easeml_core.store.tables import decisions, suggestion_requests
+from easeml_core.store.tables import decisions, scheduler_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.suggestion_requests import FiledSuggestionRequest, SuggestionRequest
+    from easeml_core.store.tables.scheduler_requests import FiledSuggestionRequest, SuggestionRequest
 
 WAIT_SECONDS = 300.0
 """How long a caller waits for the scheduler's process; a further call with the same key goes on waiting."""
@@ -66,7 +66,7 @@ def suggester_for(
         ConfigError: There is no such policy, or the role may choose none.
     """
     with store.begin(writes=False) as tx:
-        decides_here = suggestion_requests.may_suggest(tx)
+        decides_here = scheduler_requests.may_suggest(tx)
     if not decides_here:
         require(
             policy is None, "policy", policy, "left out: the scheduler's process (`easeml scheduler`) has one for all"
@@ -155,7 +155,7 @@ class FiledSuggester:
 
     def _file(self, count: int, device: str | None, request_key: str) -> FiledSuggestionRequest:
         with self._store.begin() as tx:
-            return suggestion_requests.file_suggestion_request(
+            return scheduler_requests.file_suggestion_request(
                 tx,
                 request_key=request_key,
                 requested=count,
@@ -174,7 +174,7 @@ class FiledSuggester:
             if self._should_stop():
                 return (None,)
             with self._store.begin(writes=False) as tx:
-                found = suggestion_requests.get_suggestion_request(tx, number)
+                found = scheduler_requests.get_suggestion_request(tx, number)
             return None if found.decided_at is None else (found,)
 
         waiting = {"seconds": self._wait_seconds, "poll_seconds": _LOOK_SECONDS}

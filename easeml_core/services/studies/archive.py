@@ -15,10 +15,10 @@ from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.services.studies.limits import MOST_REASON
 from easeml_core.services.studies.logins import end_login
-from easeml_core.store import archive, change_requests, logins
+from easeml_core.store import archive, logins
 from easeml_core.store.archive import ArchivedStudy as ArchivedStudy  # noqa: TC001  # for the callers of this module
 from easeml_core.store.database import notify, notify_pages, savepoint
-from easeml_core.store.tables import studies, trials
+from easeml_core.store.tables import scheduler_requests, studies, trials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -149,7 +149,7 @@ def _change(store: Store, study: str, wanted: str, why: str, *, dry_run: bool) -
         )  # fmt: skip
         is_filed = logins.is_tenant(tx)
     if is_filed and not dry_run:
-        change_requests.wait_until_made(store, study_id=found.id)
+        scheduler_requests.wait_until_made(store, study_id=found.id)
     state = found.state if dry_run else _state_of(store, found.id)
     changed = (done and state != found.state) if not dry_run else False
     return _shown(found, before, state, wanted, changed=changed, dry_run=dry_run)

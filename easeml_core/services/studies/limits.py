@@ -15,9 +15,8 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import ConfigError, NotFoundError
 from easeml_core.limits import MAX_PARALLEL, PRIORITY, SECONDS, TARGET_QUALITY, WEIGHT
 from easeml_core.services.studies.compute_budget import GRACE_SECONDS
-from easeml_core.store.database import notify_pages
-from easeml_core.store.locks import lock
-from easeml_core.store.tables import reservations, studies
+from easeml_core.store.database import lock, notify_pages
+from easeml_core.store.tables import capacity, studies
 from easeml_core.training.candidates import MOST_CANDIDATES
 from easeml_core.training.trainers import TRAINERS
 
@@ -205,7 +204,7 @@ def set_study(store: Store, *, study: str, **changes: Any) -> StudyLimits:
         lock(tx, "suggest")
         found = studies.get_study(tx, study)
         if checked.get("budget_seconds") is not None:
-            reservations.reserve_open(tx, study_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
+            capacity.reserve_open(tx, study_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         studies.change_study(tx, found.id, checked)
         return _study_limits(studies.get_study(tx, study), studies.own_weight(tx, found.id))
 
@@ -238,7 +237,7 @@ def set_tenant(store: Store, *, tenant: str, **changes: Any) -> TenantReport:
         lock(tx, "suggest")
         found = studies.get_tenant(tx, tenant)
         if checked.get("quota_seconds") is not None:
-            reservations.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
+            capacity.reserve_open(tx, tenant_id=found.id, time_limit=_TIME_LIMIT, grace=GRACE_SECONDS)
         studies.change_tenant(tx, found.id, checked)
         return _shown(studies.get_tenant(tx, tenant))
 

@@ -15,7 +15,7 @@ from easeml_core.errors import EasemlError, StateError
 from easeml_core.services.trials.claiming import FINAL
 from easeml_core.services.trials.lease import silent
 from easeml_core.store.tables import trials
-from easeml_core.store.tables.devices import (
+from easeml_core.store.tables.capacity import (
     BEAT_SECONDS,
     Device,
     RegisteredDevice,

@@ -42,15 +42,12 @@ from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.devices import announced, claimed_of, require_room
 from easeml_core.services.trials.lease import Lease, silent
 from easeml_core.services.trials.pruning import Ladder
-from easeml_core.store import change_requests
-from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
 from easeml_core.store.artifacts.disk import await_room
-from easeml_core.store.database import notify
-from easeml_core.store.locks import lock_within
+from easeml_core.store.artifacts.orphans import files_of, remove_ended
+from easeml_core.store.database import lock_within, notify
 from easeml_core.store.logins import needs_token
-from easeml_core.store.tables import leases, models, pruning, trials
-from easeml_core.store.tables.pruning import RungDecision
-from easeml_core.store.tables.trials import CurvePoint, TrialLife
+from easeml_core.store.tables import leases, models, scheduler_requests, trials
+from easeml_core.store.tables.trials import CurvePoint, RungDecision, TrialLife
 from easeml_core.training.devices.claims import NO_CLAIM
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
@@ -502,7 +499,7 @@ def trial_details(store: Store, *, trial_id: int) -> TrialDetails:
     """Return the trial's report with its attempts, its last progress, its curve, and the decisions at its rungs."""
     with store.begin() as tx:
         life = row_of(trials.trial_life(tx, trial_id))
-        return TrialDetails(**life, curve=trials.curve_of(tx, trial_id), rungs=pruning.decisions_of(tx, trial_id))
+        return TrialDetails(**life, curve=trials.curve_of(tx, trial_id), rungs=trials.decisions_of(tx, trial_id))
 
 
 def finished_trial(store: Store, *, trial_id: int) -> TrialReport | None:
@@ -522,7 +519,7 @@ def cancel_trial(store: Store, *, trial_id: int) -> TrialReport:
         trial = trials.get_trial(tx, trial_id)
         trials.request_cancel(tx, trial_id)
         notify_trial(tx, trial)
-    change_requests.wait_until_made(store, study_id=trial.study_id, trial_id=trial_id)
+    scheduler_requests.wait_until_made(store, study_id=trial.study_id, trial_id=trial_id)
     return trial_state(store, trial_id=trial_id)
 
 

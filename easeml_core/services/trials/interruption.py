@@ -17,7 +17,7 @@ from easeml_core.errors import EasemlError
 from easeml_core.services.trials.execution import STOP_SECONDS, record_failure
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.tables import leases, trials
-from easeml_core.store.tables.retries import MOST_EXCUSED
+from easeml_core.store.tables.leases import MOST_EXCUSED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

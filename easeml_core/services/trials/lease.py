@@ -30,7 +30,7 @@ from easeml_core.errors import (
 )
 from easeml_core.files import scratch_folder
 from easeml_core.services.studies.compute_budget import training_seconds
-from easeml_core.store.artifacts.checkpoint_files import files_of
+from easeml_core.store.artifacts.orphans import files_of
 from easeml_core.store.tables import leases, trials
 from easeml_core.store.tables.leases import Checkpoint
 from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint

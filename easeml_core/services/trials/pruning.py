@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.pruning import Reached, decide, rung_step
 from easeml_core.services.trials.lease import point_of
-from easeml_core.store.tables import pruning
-from easeml_core.store.tables.pruning import RungDecision
+from easeml_core.store.tables import trials
+from easeml_core.store.tables.trials import RungDecision
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Ladder:
         lease = self._lease
         try:
             with lease.begin() as tx:
-                decided = pruning.decision_at(tx, lease.trial.id, rung)
+                decided = trials.decision_at(tx, lease.trial.id, rung)
                 decided = decided or self._decided(tx, rung, point.step, of=of, quality=quality)
         except (StoreUnavailableError, ConcurrentUpdateError) as error:
             lease.log(f"trial {lease.trial.id}: rung {rung} is passed without a decision, training goes on ({error})")
@@ -74,11 +74,11 @@ class Ladder:
     def _decided(self, tx: Connection, rung: int, step: int, *, of: int, quality: float) -> RungDecision:
         """Decide by the trials that have ended, and store the decision."""
         trial = self._lease.trial
-        ended = pruning.ended_after(tx, study_id=trial.study_id, kinds=NETWORKS, share=self._shares[rung - 1])
-        best = pruning.best_of_study(tx, study_id=trial.study_id, data_version_id=trial.data_version_id)
+        ended = trials.ended_after(tx, study_id=trial.study_id, kinds=NETWORKS, share=self._shares[rung - 1])
+        best = trials.best_of_study(tx, study_id=trial.study_id, data_version_id=trial.data_version_id)
         found = decide(quality, [Reached(*trial) for trial in ended], best)
         decision = RungDecision(rung=rung, step=step, of=of, quality=quality, **found._asdict())
-        pruning.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, decision=decision)
+        trials.add_decision(tx, trial_id=trial.id, attempt=self._lease.attempt, decision=decision)
         return decision
 
 

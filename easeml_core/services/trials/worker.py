@@ -42,7 +42,7 @@ from easeml_core.services.trials.lease import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import decisions, trials
-from easeml_core.store.tables.reservations import (
+from easeml_core.store.tables.capacity import (
     LeftCandidate,
     Outlook,
     has_candidates_for,

@@ -19,8 +19,8 @@ from easeml_core.errors import ArtifactError, reason_of
 from easeml_core.faults import is_put_off
 from easeml_core.files import is_there, rename_new, scratch_folder
 from easeml_core.limits import NAME
-from easeml_core.store import viewers
-from easeml_core.store.artifacts.marker import MARKER, identity_in, write_marker
+from easeml_core.store import callers
+from easeml_core.store.artifacts.location import MARKER, identity_in, write_marker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +135,7 @@ class ArtifactStore:
             NotFoundError: A page asks for a person who may not see the tenant.
         """
         NAME.check("tenant", tenant)
-        viewers.require_files_of(tenant)
+        callers.require_files_of(tenant)
         return self._inner(TENANTS_FOLDER, tenant, earlier=self._inner())
 
     def tenants(self) -> list[str]:

@@ -19,7 +19,7 @@ from easeml_core.remote.object_faults import MissingBucketError, as_os_errors, p
 from easeml_core.remote.object_files import PIECE, ObjectFile, filesystem
 from easeml_core.remote.uploads import upload
 from easeml_core.remote.urls import WEB, Address, parse_url
-from easeml_core.store import viewers
+from easeml_core.store import callers
 from easeml_core.store.artifacts.local import (
     LARGEST_BYTES,
     LARGEST_COPIED_BYTES,
@@ -31,7 +31,7 @@ from easeml_core.store.artifacts.local import (
     digest_of,
     require_bytes,
 )
-from easeml_core.store.artifacts.marker import MARKER, MARKER_BYTES, identity_of, marker_text
+from easeml_core.store.artifacts.location import MARKER, MARKER_BYTES, identity_of, marker_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 TRASH = "trash"
-"""Folder beside the files of a place with those that no row named (``trash.py``); readers look there, too."""
+"""Folder beside the files of a place with those that no row named (``orphans.py``); readers look there, too."""
 
 _WRITTEN = ("LastModified", "mtime", "updated", "last_modified", "created")
 """What file systems of fsspec call the time at which a file was written."""
@@ -85,7 +85,7 @@ class RemoteArtifactStore(ArtifactStore):
     def of_tenant(self, tenant: str) -> ArtifactStore:
         """As of a folder: a prefix, which the policies of a bucket can keep other tenants from."""
         NAME.check("tenant", tenant)
-        viewers.require_files_of(tenant)
+        callers.require_files_of(tenant)
         whole = self if self._before is None else self._root()
         return RemoteArtifactStore(str(whole._at(TENANTS_FOLDER, tenant)), self.cache, earlier=whole)
 

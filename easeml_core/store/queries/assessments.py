@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import from_json, to_json, typed_record
-from easeml_core.store.locks import lock
+from easeml_core.store.database import lock
 from easeml_core.store.queries.overview import InstallationTotals, StudySummary
 from easeml_core.store.rows import change, record, records, rows
 

@@ -25,8 +25,7 @@ from easeml_core.store.server.place import DATA
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from easeml_core.store.server.account import Account, Finished
-    from easeml_core.store.server.programs import Programs
+    from easeml_core.store.server.place import Account, Finished, Programs
 
 LOOPBACK = "127.0.0.1"
 SUPERUSER = "postgres"

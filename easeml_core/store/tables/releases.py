@@ -1,6 +1,6 @@
 """What the referee has released: test sets' public side, verdicts, readings and alerts, as symbols only.
 
-Counts, levels and intervals are in ``sealed`` (``sealed.py``), promotions in ``promotions.py``.
+Counts, levels and intervals are in ``sealed`` (``sealed.py``), promotions in ``model_life.py``.
 
 ``IS_OPEN`` says, as SQL over ``work.alerts a``, whether an alert still asks for something: until a user clears it, or
 until the study's state shows that it was resolved. Resolved alerts remain in the study's history.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.store.locks import lock
+from easeml_core.store.database import lock
 from easeml_core.store.rows import change, pack, rows, scalar, unpack
 from easeml_core.store.tables.sealed import installation_secret
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.encoding import typed_record
 from easeml_core.entities import Candidate, DataVersion, JsonObject, Parameters, Study, StudyState, Task, Tenant
 from easeml_core.errors import AlreadyExistsError, NotFoundError
+from easeml_core.store.callers import is_viewer, own_rights
 from easeml_core.store.logins import is_tenant, own_key
 from easeml_core.store.rows import as_json, change, record, row, rows, scalar
-from easeml_core.store.viewers import is_viewer, own_rights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

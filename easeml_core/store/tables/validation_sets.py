@@ -148,7 +148,7 @@ REMEASURE_TRIES = 2
 """Unrequested evaluations of a model on a validation part; after that its candidate counts as failed on it."""
 
 # Only of the newest data, only where its training part is older, and only candidates that it does not know. A model
-# whose file was removed cannot be measured: its candidate is trained again (``retention.lost_candidates``).
+# whose file was removed cannot be measured: its candidate is trained again (``model_life.lost_candidates``).
 _WAITING = """
 FROM (SELECT DISTINCT ON (study_id) id, study_id, version, artifact, same_training_as FROM work.data_versions
       ORDER BY study_id, version DESC) n

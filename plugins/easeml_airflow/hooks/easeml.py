@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from easeml_core.client.installation import Client
     from easeml_core.entities import JsonObject
     from easeml_core.services.telemetry import Instrument
-    from easeml_core.store.actors import Actor
     from easeml_core.store.artifacts.local import ArtifactStore
+    from easeml_core.store.callers import Actor
     from easeml_core.store.database import Store
 
 WORKER = "easeml_worker"
@@ -203,7 +203,7 @@ def task_actor() -> Actor | None:
 
     Airflow puts the three into the environment of every task before it executes, and the number of its try.
     """
-    from easeml_core.store.actors import Actor
+    from easeml_core.store.callers import Actor
 
     found = [os.environ.get(f"AIRFLOW_CTX_{part}", "") for part in ("DAG_ID", "DAG_RUN_ID", "TASK_ID")]
     tried = os.environ.get("AIRFLOW_CTX_TRY_NUMBER", "")

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.lineage import TrialLineage
+    from easeml_core.store.queries.external import TrialLineage
 
 log = logging.getLogger(__name__)
 

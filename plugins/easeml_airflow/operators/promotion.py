@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import GivenAnswer, JsonObject
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.promotions import ListedModel
+    from easeml_core.store.tables.model_life import ListedModel
 
 
 class _MovesProduction(EmitsLineage, RefereeOperator):

@@ -42,9 +42,9 @@ from easeml_airflow.web.server.measuring import Measured, note_sealed
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
 from easeml_core.errors import EasemlError, StoreUnavailableError
-from easeml_core.store import logins, viewers
-from easeml_core.store.actors import acting
-from easeml_core.store.database import AWAY_ERRORS
+from easeml_core.store import callers, logins
+from easeml_core.store.callers import acting
+from easeml_core.store.refusals import AWAY_ERRORS
 from easeml_core.store.roles import PERSON, VIEWER
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def with_their_rights(site: Site) -> Callable[..., Any]:
                 return
             only_looks = request.method in ("GET", "HEAD")
             reach = await run_in_threadpool(reach_of, site, viewer, VIEWER if only_looks else PERSON)
-            with viewers.reaching(reach):
+            with callers.reaching(reach):
                 yield
         finally:
             _may_read_sealed.reset(token)
@@ -113,7 +113,7 @@ def sealed_of(site: Site) -> Callable[[], Store]:
     return opened
 
 
-def reach_of(site: Site, viewer: Viewer, role: str) -> viewers.Reach | None:
+def reach_of(site: Site, viewer: Viewer, role: str) -> callers.Reach | None:
     """Return what a request of the viewer may touch; None where the database keeps no tenants apart.
 
     Args:
@@ -136,7 +136,7 @@ def reach_of(site: Site, viewer: Viewer, role: str) -> viewers.Reach | None:
     }
     reads = tuple(sorted({*may[False], *may[True]}))
     hidden = frozenset(tenant for number, tenant in known if number not in reads)
-    return viewers.Reach(reads, may[True] if role == PERSON else None, hidden)
+    return callers.Reach(reads, may[True] if role == PERSON else None, hidden)
 
 
 PAGES: tuple[Any, ...] = (

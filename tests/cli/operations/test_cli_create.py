@@ -17,7 +17,7 @@ import pytest
 from easeml_core.store.schema import REVISION
 from easeml_core.store.server.cluster import free_port
 from easeml_core.store.server.creation import LOGINS
-from easeml_core.store.server.throwaway import throwaway_folder, throwaway_server
+from easeml_core.store.server.server import throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import pytest
 
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.store import schema
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from easeml_core.cli.app import cli
 from easeml_core.config import SelectionConfig
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure
-from easeml_core.store.tables import suggestion_requests
+from easeml_core.store.tables import scheduler_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,7 +243,7 @@ def test_the_scheduler_decides_what_was_filed_and_refuses_another_role(run: Any,
     fill(database, 2)
     given = {"requested": 1, "device": None, "studies": None, "functions": {}, "trainers": True, "runtimes": None}
     with database.worker.begin() as tx:
-        suggestion_requests.file_suggestion_request(tx, request_key="night", **given)
+        scheduler_requests.file_suggestion_request(tx, request_key="night", **given)
     decided = [run("scheduler", "--once", "--database", database.url("easeml_owner")) for _ in range(2)]
     assert [(d.status, d.out) for d in decided] == [(0, "1 requests decided\n"), (0, "0 requests decided\n")]
     refused = run("scheduler", "--once", "--json", "--database", database.url("easeml_referee"))

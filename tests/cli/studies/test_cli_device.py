@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from easeml_core.store.tables.devices import Device, announce_device
+from easeml_core.store.tables.capacity import Device, announce_device
 from easeml_core.training.devices.detection import host_name
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from easeml_core.encoding import row_of
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim
 from easeml_core.services.trials.pruning import Ladder
-from easeml_core.store.tables import pruning
+from easeml_core.store.tables import trials
 
 
 def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, database: Any) -> None:
@@ -16,9 +16,9 @@ def test_decisions_are_shown_in_words_and_as_numbers(ask: Any, make_study: Any, 
     (trial,) = suggest_trials(database.worker, count=1, request_key="s").trials
     lease = claim(database.worker, trial_id=trial.trial_id, request_key="w")
     Ladder(lease).progress({"step": 1, "of": 8, "quality": 0.5})
-    decision = pruning.RungDecision(2, 3, 8, 0.5, hoped=0.6, needed=0.9, known=12, rule="gains", goes_on=False)
+    decision = trials.RungDecision(2, 3, 8, 0.5, hoped=0.6, needed=0.9, known=12, rule="gains", goes_on=False)
     with database.worker.begin() as tx:
-        pruning.add_decision(tx, trial_id=trial.trial_id, attempt=1, decision=decision)
+        trials.add_decision(tx, trial_id=trial.trial_id, attempt=1, decision=decision)
     number = str(trial.trial_id)
     text = ask("trial", "show", number).text
     assert "It goes on at rung 1, epoch 1 of 8, at 0.5000: there are too few trials to tell." in text

@@ -14,7 +14,7 @@ from easeml_airflow.assets import submissions
 from easeml_airflow.operators.promotion import question, referees_asked
 from easeml_airflow.version_compat import TaskAwaitingInput, TaskDeferred
 from easeml_core.store.rows import scalar
-from easeml_core.store.tables import promotions, studies
+from easeml_core.store.tables import model_life, studies
 
 NOW = {"deferrable": False, "poll_interval": 0.05}
 EASY = {"condition": "n > 0.2 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 6}
@@ -190,7 +190,7 @@ def rollback(task_id, **more):
 
 def standing(store):
     with store.begin() as tx:
-        return promotions.history(tx, studies.get_study(tx, "cancer").id)[-1]
+        return model_life.history(tx, studies.get_study(tx, "cancer").id)[-1]
 
 
 @pytest.mark.journey
@@ -351,7 +351,7 @@ def test_an_answer_is_to_the_question_that_was_asked(
     now = another if template == "model_id" else read
     assert f"{template} was {told[template]!r} then and is {now!r} now" in force.refusal
     with store.begin() as tx:
-        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+        assert model_life.history(tx, studies.get_study(tx, "cancer").id) == []
         assert scalar(tx, "SELECT count(*) FROM work.requests WHERE kind = 'force'") == 0
 
 
@@ -388,7 +388,7 @@ REFUSALS = [
 def test_without_a_person_and_a_reason_nothing_is_forced(force, forcible_referee, store):
     assert [force(**changes)[0] for changes, _ in REFUSALS] == [state for _, state in REFUSALS]
     with store.begin() as tx:
-        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+        assert model_life.history(tx, studies.get_study(tx, "cancer").id) == []
 
 
 def test_a_referee_that_was_not_told_to_refuses(force, referee):
@@ -402,7 +402,7 @@ def test_nobody_is_asked_for_a_model_that_is_not_there(study, connected, run_dag
     (ended,) = done.get_task_instances()
     assert str(ended.state) == "failed"
     with store.begin() as tx:
-        assert promotions.history(tx, studies.get_study(tx, "cancer").id) == []
+        assert model_life.history(tx, studies.get_study(tx, "cancer").id) == []
 
 
 def test_a_time_out_promotes_nothing_and_asks_nobody_again(study):

@@ -8,7 +8,7 @@ import pytest
 from airflow.sdk.execution_time.context import context_to_airflow_vars
 
 from easeml_airflow.hooks.easeml import task_actor
-from easeml_core.store.actors import Actor
+from easeml_core.store.callers import Actor
 
 PARTS = ("AIRFLOW_CTX_DAG_ID", "AIRFLOW_CTX_DAG_RUN_ID", "AIRFLOW_CTX_TASK_ID")
 

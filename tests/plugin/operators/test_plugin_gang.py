@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from easeml_airflow.operators import ListDevicesOperator, RunDeviceOperator, SuggestTrialsOperator, TrainTrialOperator
 from easeml_core.errors import ConfigError
-from easeml_core.store.tables.devices import Device, announce_device
+from easeml_core.store.tables.capacity import Device, announce_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -111,7 +111,7 @@ def test_two_nights(run, store, artifacts):
 def test_a_night_at_scale(run, store):
     """Two studies in one chunk: one passes, one is rejected. The chunk is deferred, promotes, and ends red."""
     from easeml_core.services.reports.overview import overview
-    from easeml_core.store.queries.dag_runs import requests_of
+    from easeml_core.store.queries.timeline import requests_of
 
     run("easeml_register_study", **FORM)
     run("easeml_register_study", **FORM | {"study": "strict", "gate": HARD})

@@ -16,7 +16,7 @@ from reference_pages.database_pages import rights_page
 from easeml_core.store import roles
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-from easeml_core.store.server.programs import PROGRAMS, installed_site
+from easeml_core.store.server.place import PROGRAMS, installed_site
 
 PAGE = Page("operations.md", without=("Faults that are injected", "Notifications", "A mirror in MLflow"))
 BACKUP, BY_HAND, RESTORE, RESTORE_BY_HAND = re.findall(r"```sh\n(.*?)```", PAGE.text, re.DOTALL)

@@ -18,7 +18,7 @@ from easeml_core.services.referee.requests import (
 )
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.store.rows import rows
-from easeml_core.store.tables import promotions, releases, requests, studies
+from easeml_core.store.tables import model_life, releases, requests, studies
 
 
 def in_production(lab: Any, study: str = "full") -> int | None:
@@ -156,7 +156,7 @@ def test_the_schema_itself_refuses_a_promotion_without_a_pass(lab: Any) -> None:
         pytest.raises(StateError, match="there is no recorded pass of this model, got 4; ask the gate first"),
         lab.referee.begin() as tx,  # even the referee's own code
     ):
-        promotions.add_promotion(tx, **ids)
+        model_life.add_promotion(tx, **ids)
     assert in_production(lab) is None
 
 

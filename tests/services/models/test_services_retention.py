@@ -12,9 +12,8 @@ from easeml_core.services.models.promotion import model_list
 from easeml_core.services.models.retention import prune
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.studies.archive import archive_study
-from easeml_core.store import retention
-from easeml_core.store.artifacts.references import NamedFile, named_files
-from easeml_core.store.tables import models, studies
+from easeml_core.store.artifacts.orphans import NamedFile, named_files
+from easeml_core.store.tables import model_life, models, studies
 
 
 def aged(lab: Any, days: int = 40) -> None:
@@ -65,9 +64,9 @@ def test_a_request_that_is_filed_between_look_and_lock_keeps_its_model(lab: Any)
     aged(lab)
     worse = lab.models["full"]["worse"]
     with lab.referee.begin() as tx:
-        found = [one.model_id for one in retention.removable_models(tx, keep=1, days=30.0, most=100)]
+        found = [one.model_id for one in model_life.removable_models(tx, keep=1, days=30.0, most=100)]
         file_gate_request(lab.worker, study="full", model_id=worse, request_key="meanwhile")
-        removed = retention.note_removed(tx, found, "old")
+        removed = model_life.note_removed(tx, found, "old")
     assert removed == set(found) - {worse}
     assert not lab.one("SELECT removed_at IS NOT NULL FROM work.models WHERE id = :id", id=worse)
 

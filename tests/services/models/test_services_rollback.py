@@ -20,8 +20,8 @@ from easeml_core.services.referee.requests import (
     file_promotion,
     file_rollback,
 )
-from easeml_core.store.tables import promotions, releases, requests, studies
-from easeml_core.store.tables.promotions import Promotion
+from easeml_core.store.tables import model_life, releases, requests, studies
+from easeml_core.store.tables.model_life import Promotion
 
 REASON = {"who": "Ada Lovelace", "why": "the old one fails on holidays"}
 
@@ -159,7 +159,7 @@ def test_what_came_meanwhile_is_not_rolled_back_unasked(lab: Any) -> None:
     filed = file_rollback(lab.worker, study="full", why="it got worse", request_key="k")
     with lab.referee.begin() as tx:
         forced = file_in(lab, "force")
-        promotions.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
+        model_life.add_forced(tx, request_id=forced, study_id=1, model_id=4, **REASON)
     answer = lab.answer(filed)
     assert answer.refused
     assert answer.message == "model 4 came into production meanwhile; ask again if it shall be taken back too"

@@ -131,7 +131,7 @@ def quiet_server() -> Iterator[Any]:
     """A server without autovacuum: what it counts, and its numbers of transactions, then follow from requests alone."""
     from easeml_core.store import schema
     from easeml_core.store.database import Store
-    from easeml_core.store.server.throwaway import throwaway_server
+    from easeml_core.store.server.server import throwaway_server
 
     with throwaway_server(autovacuum="off") as running:
         running.ensure_installation()

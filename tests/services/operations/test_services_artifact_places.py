@@ -22,7 +22,7 @@ from easeml_core.services.operations.artifact_store import (
 )
 from easeml_core.services.operations.doctor import check_artifacts
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.artifacts.marker import MARKER
+from easeml_core.store.artifacts.location import MARKER
 from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ from easeml_core.store.queries import health
 from easeml_core.store.queries.health import WorkerRights
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import referee_claims
-from easeml_core.store.tables.suggestion_requests import note_beat
+from easeml_core.store.tables.scheduler_requests import note_beat
 
 if TYPE_CHECKING:
     from pathlib import Path

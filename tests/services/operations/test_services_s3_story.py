@@ -14,7 +14,7 @@ from easeml_core.services.operations.artifact_checks import artifact_status, ver
 from easeml_core.services.operations.tenant_files import sweep_files
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.artifacts import trash
+from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _sweep(
     left = f"easeml/{orphan[7:9]}/{orphan[7:]}"
     files.call_s3("create_multipart_upload", Bucket="models", Key=left)  # in 2010, says this server
     later = time.time() + 40 * 86_400
-    monkeypatch.setattr(trash.time, "time", lambda: later)
+    monkeypatch.setattr(orphans.time, "time", lambda: later)
     seen = sweep_files(bare.worker, worker, dry_run=True)
     assert ([one.path[-64:] for one in seen.orphans], seen.removed, seen.uploads) == ([orphan[7:]], 0, 1)
     assert lab.holds(orphan)
@@ -109,9 +109,9 @@ def _sweep(
     with lab.copy(orphan) as copy:  # as for one that a row has named meanwhile
         assert copy.read_bytes() == (tmp_path / "orphan").read_bytes()
     with monkeypatch.context() as patch:
-        rows = trash.named_files
+        rows = orphans.named_files
         tenant = lab.place.rpartition("/")[2]
-        patch.setattr(trash, "named_files", lambda tx: rows(tx) | {trash.NamedFile(tenant, orphan)})
+        patch.setattr(orphans, "named_files", lambda tx: rows(tx) | {orphans.NamedFile(tenant, orphan)})
         assert sweep_files(bare.worker, worker).restored == 1
     assert artifact_status(bare.worker, worker).put_aside == 0
     assert sweep_files(bare.worker, worker).removed == 1

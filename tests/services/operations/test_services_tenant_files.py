@@ -20,8 +20,8 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import bring_program
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import MOVED, ArtifactStore
-from easeml_core.store.artifacts.marker import MARKER
-from easeml_core.store.artifacts.references import named_files
+from easeml_core.store.artifacts.location import MARKER
+from easeml_core.store.artifacts.orphans import named_files
 from easeml_core.store.rows import rows
 
 AWK = Path(__file__).parents[3] / "docs" / "examples" / "awk"

@@ -17,7 +17,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim, record_failure, trial_state
 from easeml_core.store import schema
 from easeml_core.store.database import Store
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

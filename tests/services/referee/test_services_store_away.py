@@ -22,7 +22,7 @@ from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import forget_uploads, keep_upload
 from easeml_core.services.test_sets.visible_rows import fed_hashes
 from easeml_core.store.artifacts import local
-from easeml_core.store.artifacts.checkpoint_files import files_of, remove_ended
+from easeml_core.store.artifacts.orphans import files_of, remove_ended
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.audit import ACTS, AuditPart, Group, act_in_words, as_csv, audit, recent_figures
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
-from easeml_core.store.actors import acting, because
+from easeml_core.store.callers import acting, because
 from easeml_core.store.rows import change, rows
 
 

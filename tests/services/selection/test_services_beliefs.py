@@ -23,7 +23,7 @@ from easeml_core.services.selection.beliefs import Watch, beliefs, stopping_pric
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import set_study, set_tenant
-from easeml_core.store.locks import lock
+from easeml_core.store.database import lock
 from easeml_core.store.rows import scalar
 
 

@@ -20,7 +20,7 @@ from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.selection.suggestions import FiledSuggester
-from easeml_core.store.tables import decisions, suggestion_requests
+from easeml_core.store.tables import decisions, scheduler_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +157,7 @@ def test_where_it_fails_the_default_policy_chooses_and_says_so(
     usual = default_choice(installation)
     with installation.store.begin() as tx:
         given = {"device": None, "studies": None, "functions": {}, "trainers": True, "runtimes": None}
-        suggestion_requests.file_suggestion_request(tx, request_key="night", requested=3, **given)
+        scheduler_requests.file_suggestion_request(tx, request_key="night", requested=3, **given)
     assert SchedulerProcess(installation.owner).decide_open() == 1
     FREE.set()
     FREE.clear()

@@ -13,8 +13,7 @@ from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
-from easeml_core.store.database import Store
-from easeml_core.store.locks import lock
+from easeml_core.store.database import Store, lock
 from easeml_core.store.tables.decisions import add_settings
 
 if TYPE_CHECKING:

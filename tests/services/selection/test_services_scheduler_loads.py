@@ -26,7 +26,7 @@ from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import set_study, set_tenant
 from easeml_core.services.trials import execution
 from easeml_core.services.trials.execution import cancel_trial
-from easeml_core.store.locks import lock, lock_within, waiting_briefly
+from easeml_core.store.database import lock, lock_within, waiting_briefly
 from easeml_core.store.tables import decisions, leases, studies, trials
 from easeml_core.store.tables.decisions import SuggestedTrial
 

@@ -15,7 +15,7 @@ from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.selection.suggestions import FiledSuggester, suggester_for
 from easeml_core.store import logins
 from easeml_core.store.database import Store
-from easeml_core.store.tables import suggestion_requests
+from easeml_core.store.tables import scheduler_requests
 
 LOGIN = "easeml_t_garden"
 
@@ -30,12 +30,12 @@ def file(installation: Any, key: str, **asked: Any) -> int:
         "runtimes": None,
     } | asked
     with installation.store.begin() as tx:
-        return suggestion_requests.file_suggestion_request(tx, request_key=key, **given).id
+        return scheduler_requests.file_suggestion_request(tx, request_key=key, **given).id
 
 
-def found(installation: Any, number: int) -> suggestion_requests.SuggestionRequest:
+def found(installation: Any, number: int) -> scheduler_requests.SuggestionRequest:
     with installation.store.begin() as tx:
-        return suggestion_requests.get_suggestion_request(tx, number)
+        return scheduler_requests.get_suggestion_request(tx, number)
 
 
 def of_login(installation: Any, login: str, *numbers: int) -> None:
@@ -90,7 +90,7 @@ def test_a_process_that_ends_between_decision_and_note_decides_nothing_twice(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(suggestion_requests, "note_decided", killed)
+        patched.setattr(scheduler_requests, "note_decided", killed)
         process = SchedulerProcess(installation.owner)
         with pytest.raises(KeyboardInterrupt):
             process.decide_open()
@@ -112,7 +112,7 @@ def test_a_login_that_files_many_requests_delays_no_other(installation: Any) -> 
     process = SchedulerProcess(installation.owner)
     while True:
         with installation.owner.begin() as tx:
-            looks.append(suggestion_requests.open_suggestion_requests(tx))
+            looks.append(scheduler_requests.open_suggestion_requests(tx))
         if not process.decide_open():
             break
     assert looks == [[many[0], few[0]], [many[1], few[1]], [many[2]], []]
@@ -122,7 +122,7 @@ def test_two_processes_share_the_requests(installation: Any) -> None:
     first, second = file(installation, "first"), file(installation, "second")
     of_login(installation, LOGIN, second)
     with installation.owner.begin() as tx:
-        assert suggestion_requests.hold_open(tx, first)  # another process decides it
+        assert scheduler_requests.hold_open(tx, first)  # another process decides it
         assert SchedulerProcess(installation.owner).decide_open() == 1
     assert [found(installation, n).decided_at is None for n in (first, second)] == [True, False]
     assert SchedulerProcess(installation.owner).decide_open() == 1
@@ -263,7 +263,7 @@ def test_decided_requests_are_forgotten_and_their_keys_still_answered(installati
     process.decide_open()
     installation.sql("UPDATE work.suggestion_requests SET decided_at = decided_at - interval '8 days'")
     with installation.owner.begin() as tx:
-        assert suggestion_requests.forget_old_requests(tx) == 1
+        assert scheduler_requests.forget_old_requests(tx) == 1
     file(installation, "key", requested=2)
     assert process.decide_open() == 1
     assert installation.sql("SELECT count(*) FROM work.trials WHERE state = 'SUGGESTED'") == [(2,)]
@@ -351,7 +351,7 @@ def test_the_roles_can_do_what_they_must_and_each_login_gets_its_own(installatio
         with pytest.raises(StateError, match="study of this login 'h-1'"):
             suggester_for(tenant, studies_only=["h-1"]).ask(request_key="night/2")
         with scheduler.begin() as tx:
-            assert suggestion_requests.forget_old_requests(tx) == 0
+            assert scheduler_requests.forget_old_requests(tx) == 0
     finally:
         stop.set()
         thread.join(30)
@@ -365,9 +365,9 @@ def test_the_roles_can_do_what_they_must_and_each_login_gets_its_own(installatio
 
 
 def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silent(installation: Any) -> None:
-    def life() -> suggestion_requests.SchedulerLife:
+    def life() -> scheduler_requests.SchedulerLife:
         with installation.store.begin() as tx:
-            return suggestion_requests.scheduler_life(tx)
+            return scheduler_requests.scheduler_life(tx)
 
     def check(logins: int = 1) -> tuple[str, str]:
         with installation.store.begin() as tx:
@@ -391,13 +391,13 @@ def test_a_process_that_runs_is_known_to_every_role_until_it_ends_or_falls_silen
         thread.join(30)
     assert life().alive == 0
     with installation.owner.begin() as tx:
-        number = suggestion_requests.note_beat(tx, None)
+        number = scheduler_requests.note_beat(tx, None)
     installation.sql(
         "UPDATE work.scheduler_beats SET started_at = now() - interval '2 h', beat_at = now() - interval '1 h'"
     )
     assert (life().alive, check()[0]) == (0, "warning")
     with installation.owner.begin() as tx:
-        assert suggestion_requests.note_beat(tx, number) == number
+        assert scheduler_requests.note_beat(tx, number) == number
     assert life().alive == 1
 
 

@@ -30,7 +30,7 @@ from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.trials.execution import cancel_trial, claim
 from easeml_core.store.database import Store
 from easeml_core.store.tables import decisions, leases, models
-from easeml_core.store.tables.reservations import outlook
+from easeml_core.store.tables.capacity import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

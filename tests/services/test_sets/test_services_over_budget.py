@@ -13,7 +13,7 @@ from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import remeasure
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import list_tenants, set_study, set_tenant
-from easeml_core.store.tables import leases, reservations, studies, trials
+from easeml_core.store.tables import capacity, leases, studies, trials
 
 USED = "SELECT sum(work.charge(t)) FROM work.trials t JOIN work.studies s ON s.id = t.study_id WHERE s.name = 'full'"
 TRIAL = "SELECT state, limit_seconds, lost_seconds FROM work.trials WHERE id = :id"
@@ -66,7 +66,7 @@ def test_a_lost_trial_of_a_study_over_its_budget_keeps_what_it_has(lab: Any, bri
     reserved = lab.one("SELECT limit_seconds FROM work.trials WHERE id = :id", id=trial_id)
     measured_anew(lab, bring)
     with lab.worker.begin() as tx:
-        assert reservations.seconds_left(tx, studies.get_study(tx, "full").id) == 0.0
+        assert capacity.seconds_left(tx, studies.get_study(tx, "full").id) == 0.0
     given = ask(lab)
     assert ("full", given[0][1]) == given[0]  # what is left over comes first
     assert {study for study, _ in given[1:]} <= {"first", "hidden"}
@@ -87,7 +87,7 @@ def test_a_trial_that_has_too_little_left_is_given_up_and_others_go_on(lab: Any,
 def test_what_the_database_refuses_to_renew_is_given_up_alone(lab: Any, monkeypatch: Any) -> None:
     """As when a user lowers the budget with SQL between the look and the reservation."""
     trial_id = lost(lab, 9.0)
-    monkeypatch.setattr(reservations, "seconds_left", lambda tx, study_id: 1000.0)
+    monkeypatch.setattr(capacity, "seconds_left", lambda tx, study_id: 1000.0)
     given = ask(lab)
     assert {study for study, _ in given} == {"first", "hidden"}
     assert len(given) == 3

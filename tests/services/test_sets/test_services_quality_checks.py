@@ -34,11 +34,12 @@ from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.reports.recommendations import StepKind, assess
 from easeml_core.services.studies.limits import acknowledge_results, list_tenants
 from easeml_core.services.trials.execution import trial_details
-from easeml_core.store.actors import acting
+from easeml_core.store.callers import acting
 from easeml_core.store.queries import health
 from easeml_core.store.queries import study as query
 from easeml_core.store.queries.assessments import kept_summaries
-from easeml_core.store.tables import decisions, models, pruning, studies, validation_sets
+from easeml_core.store.tables import decisions, models, studies, validation_sets
+from easeml_core.store.tables import trials as stored_trials
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +122,7 @@ def test_false_results_are_found_and_not_used_any_more(stated: Any) -> None:
         assert models.best_model(tx, study.id).id not in {stated.models["full"][name] for name in false}
         assert not {b.model_id for b in models.best_to_judge(tx)} & {stated.models["full"][name] for name in false}
         version = studies.latest_data_version(tx, study.id).id
-        assert 0 < pruning.best_of_study(tx, study_id=study.id, data_version_id=version) < 1.0  # the liar's
+        assert 0 < stored_trials.best_of_study(tx, study_id=study.id, data_version_id=version) < 1.0  # the liar's
         flagged = health.tenants_with_false_results(tx)
     shown = {name: trial_of[stated.models["full"][name]] for name in ("honest", "liar", "gone")}
     assert {name: trial_details(stated.worker, trial_id=number).checked for name, number in shown.items()} == {

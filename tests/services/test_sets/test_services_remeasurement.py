@@ -29,11 +29,10 @@ from easeml_core.services.selection.costs import report_costs
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.store.database import Store
-from easeml_core.store.locks import lock
+from easeml_core.store.database import Store, lock
 from easeml_core.store.queries.overview import study_summaries
 from easeml_core.store.tables import leases, models, releases, studies, trials, validation_sets
-from easeml_core.store.tables.reservations import outlook
+from easeml_core.store.tables.capacity import outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,7 @@ from easeml_core.services.trials.execution import cancel_trial, claim, trial_sta
 from easeml_core.services.trials.function_trials import run_function_trial, run_routed_trial
 from easeml_core.services.trials.interruption import TimeLimit
 from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.tables.leases import checkpoint_of
-from easeml_core.store.tables.retries import MOST_EXCUSED
+from easeml_core.store.tables.leases import MOST_EXCUSED, checkpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_core.services.trials.lease import Lease
-    from easeml_core.store.tables.pruning import RungDecision
+    from easeml_core.store.tables.trials import RungDecision
 
 SETTINGS = {"rungs": [0.01, 0.3], "early_stopping": False, "checkpoint_seconds": 1e6}
 SMALL = {"hidden_width": 8, "batch_size": 4}

@@ -13,8 +13,7 @@ from stack.launcher import Stack
 from stack.places import Places
 from stack.progress import Progress
 
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import throwaway_folder
+from easeml_core.store.server.server import Server, throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

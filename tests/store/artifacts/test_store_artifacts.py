@@ -26,7 +26,7 @@ from property_sizes import examples
 from easeml_core.errors import ArtifactError
 from easeml_core.store.artifacts import local as artifacts_module
 from easeml_core.store.artifacts.local import LARGEST_BYTES, ArtifactStore
-from easeml_core.store.artifacts.marker import MARKER, marker_text
+from easeml_core.store.artifacts.location import MARKER, marker_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

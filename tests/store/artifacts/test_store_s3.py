@@ -21,8 +21,8 @@ from easeml_core.errors import ArtifactError
 from easeml_core.remote import object_faults, uploads
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.uploads import abort, unfinished
-from easeml_core.store.artifacts import trash
-from easeml_core.store.artifacts.references import NamedFile
+from easeml_core.store.artifacts import orphans
+from easeml_core.store.artifacts.orphans import NamedFile
 from easeml_core.store.artifacts.remote import artifact_store
 
 if TYPE_CHECKING:
@@ -113,14 +113,14 @@ def test_a_file_is_kept_although_the_cache_cannot_be_written(server: S3Server, t
 def sweep(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Look through the bucket as if 40 days had passed; the names of rows are those in its ``named``."""
     named = set[NamedFile]()
-    monkeypatch.setattr(trash, "named_files", lambda _: named)
-    monkeypatch.setattr(trash, "ended_trials", lambda *_: [])
+    monkeypatch.setattr(orphans, "named_files", lambda _: named)
+    monkeypatch.setattr(orphans, "ended_trials", lambda *_: [])
     rows, later = SimpleNamespace(begin=contextlib.nullcontext), time.time() + 40 * 86_400
-    monkeypatch.setattr(trash.time, "time", lambda: later)
+    monkeypatch.setattr(orphans.time, "time", lambda: later)
     place = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache"))
-    look: Callable[[], trash.Found] = lambda: trash.find(rows, place, older_than=86_400.0)  # noqa: E731 - of a fixture
+    look: Callable[[], orphans.Sweep] = lambda: orphans.find_in_bucket(rows, place, older_than=86_400.0)  # noqa: E731 - of a fixture
     return SimpleNamespace(
-        named=named, lab=place.of_tenant("lab"), look=look, do=lambda found: trash.clear(rows, place, found)
+        named=named, lab=place.of_tenant("lab"), look=look, do=lambda found: orphans.clear_bucket(rows, place, found)
     )
 
 

@@ -18,8 +18,8 @@ from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.object_files import filesystem
 from easeml_core.store.artifacts import local, tenant_folders
-from easeml_core.store.artifacts.checkpoint_files import files_of
 from easeml_core.store.artifacts.local import ArtifactStore
+from easeml_core.store.artifacts.orphans import files_of
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.artifacts.tenant_folders import folder_of, give_folder, weaknesses
 

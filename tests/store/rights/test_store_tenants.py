@@ -11,11 +11,11 @@ from sqlalchemy.exc import DBAPIError
 
 from easeml_core.entities import Executor
 from easeml_core.services.selection.retry import retry_all
-from easeml_core.store import archive, change_requests, logins, viewers
+from easeml_core.store import archive, callers, logins
 from easeml_core.store.database import Store
 from easeml_core.store.grants import KINDS
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import leases, models, trials
+from easeml_core.store.tables import leases, models, scheduler_requests, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -159,8 +159,8 @@ def test_the_pages_add_nothing_while_they_look_and_change_what_the_person_may(
     """A person may see more than they may change."""
     ((own,),) = ask("SELECT tenant_id FROM work.studies WHERE name = 'mallory'")
 
-    def done_for(reach: viewers.Reach, sql: str, study: int) -> int:
-        with viewers.reaching(reach):
+    def done_for(reach: callers.Reach, sql: str, study: int) -> int:
+        with callers.reaching(reach):
             return done(database.worker, sql, id=study)
 
     key = "'k@easeml_person'"
@@ -171,7 +171,7 @@ def test_the_pages_add_nothing_while_they_look_and_change_what_the_person_may(
         f"repeat('h', 32)::bytea, false, 'x', 'ann', {key})",
     )
     paused = "SELECT 1 WHERE work.set_study_paused(:id, true)"
-    looks, changes = viewers.Reach((1, own)), viewers.Reach((1, own), (own,))
+    looks, changes = callers.Reach((1, own)), callers.Reach((1, own), (own,))
     for sql in filed:
         assert done_for(looks, sql.replace("easeml_person", "easeml_viewer"), doors.own.study_id) == -1
         assert done_for(changes, sql, doors.own.study_id) == 1, sql
@@ -384,7 +384,7 @@ def test_an_open_transaction_of_a_tenant_stops_nobody(doors: Doors, database: An
             change(tx, "SELECT FROM work.requests FOR UPDATE")
         with doors.scheduler.begin() as tx:
             change(tx, "SET LOCAL lock_timeout = '1s'")
-            change_requests.apply_changes(tx)
+            scheduler_requests.apply_changes(tx)
         with database.worker.begin() as tx:
             change(tx, "SET LOCAL lock_timeout = '1s'")
             assert archive.apply_study_change(tx, doors.own.study_id, "mallory", "archive", "it is over")

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder
+from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

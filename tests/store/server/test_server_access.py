@@ -17,7 +17,7 @@ from sqlalchemy.engine import make_url
 from easeml_core.errors import AlreadyExistsError, NotFoundError, StateError, StoreUnavailableError
 from easeml_core.store.roles import PERSON, ROLES, VIEWER, WATCHING
 from easeml_core.store.server.cluster import find_postmaster
-from easeml_core.store.server.throwaway import throwaway_server
+from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

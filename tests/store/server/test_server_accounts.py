@@ -17,18 +17,16 @@ import pytest
 
 from easeml_core.errors import StateError
 from easeml_core.sandbox.process import is_alive
-from easeml_core.store.server import account as server_account
 from easeml_core.store.server import place as server_place
-from easeml_core.store.server import programs, throwaway
+from easeml_core.store.server import server as server_module
 from easeml_core.store.server.cluster import find_postmaster
 from easeml_core.store.server.files import owner_lock
-from easeml_core.store.server.server import Server
-from easeml_core.store.server.throwaway import FAST_SETTINGS, throwaway_folder, throwaway_server
+from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from easeml_core.store.server.account import Account
+    from easeml_core.store.server.place import Account
 
 FAST = dict(FAST_SETTINGS)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another account")
@@ -60,7 +58,7 @@ def mode_of(path: Path) -> int:
 
 
 def lesser_account() -> Account:
-    return server_account.server_account(Path("/nonexistent/data"))
+    return server_place.server_account(Path("/nonexistent/data"))
 
 
 @as_root
@@ -76,16 +74,16 @@ def test_root_steps_down_and_creates_no_account(folder: Path) -> None:
 
 @as_root
 def test_data_keep_their_account_when_a_better_one_appears(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_account, "STEP_DOWN_TO", ("nobody",))
+    monkeypatch.setattr(server_place, "STEP_DOWN_TO", ("nobody",))
     server = Server(folder / "home", **FAST).start()
     server.stop()
-    monkeypatch.setattr(server_account, "STEP_DOWN_TO", ("daemon",))
+    monkeypatch.setattr(server_place, "STEP_DOWN_TO", ("daemon",))
     assert user_of(server.start()) == "nobody"
 
 
 @as_root
 def test_no_account_to_step_down_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_account, "STEP_DOWN_TO", ("easeml-no-such-account",))
+    monkeypatch.setattr(server_place, "STEP_DOWN_TO", ("easeml-no-such-account",))
     with pytest.raises(StateError, match="one of the accounts easeml-no-such-account"):
         lesser_account()
 
@@ -93,7 +91,7 @@ def test_no_account_to_step_down_to(monkeypatch: pytest.MonkeyPatch) -> None:
 @as_root
 def test_data_of_root_are_refused(folder: Path) -> None:
     with pytest.raises(StateError, match="belongs to root"):
-        server_account.server_account(folder)
+        server_place.server_account(folder)
 
 
 @as_root
@@ -156,11 +154,11 @@ def test_data_that_became_unreachable_are_not_abandoned(closed_home: Path) -> No
 def test_a_closed_environment_is_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = folder / "environment"
     closed.mkdir(mode=0o700)
-    site = programs.installed_site()
-    for part in programs.PARTS:
+    site = server_place.installed_site()
+    for part in server_place.PARTS:
         shutil.copytree(site / part, closed / part)
-    (closed / programs.PROGRAMS / "postgres").chmod(0o700)
-    monkeypatch.setattr(programs, "installed_site", lambda: closed)
+    (closed / server_place.PROGRAMS / "postgres").chmod(0o700)
+    monkeypatch.setattr(server_place, "installed_site", lambda: closed)
 
     server = Server(folder / "home", **FAST).start()
     (copy,) = server.place.glob("programs-*")
@@ -195,13 +193,13 @@ def test_an_ordinary_user_runs_it_as_itself_and_cannot_use_roots(
     os.chown(theirs, account.uid, account.gid)
     Server(roots, **FAST).start()
     # Interpreter and programs may lie in a closed folder: all is loaded before the step down, and these are copied.
-    copied = programs._copy(programs.installed_site(), folder / "programs")
+    copied = server_place._copy(server_place.installed_site(), folder / "programs")
     code = (
         "import os, pathlib, stat, sys\n"
         "from easeml_core.errors import StateError\n"
-        "from easeml_core.store.server import programs\n"
+        "from easeml_core.store.server import place as server_place\n"
         "from easeml_core.store.server.server import Server\n"
-        "programs.installed_site = lambda: pathlib.Path(sys.argv[5])\n"
+        "server_place.installed_site = lambda: pathlib.Path(sys.argv[5])\n"
         "os.setgroups([]); os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[1]))\n"
         "with Server(pathlib.Path(sys.argv[3]) / 'home', fsync='off').owned() as server:\n"
         "    server.ensure_installation()\n"
@@ -227,17 +225,17 @@ def test_a_home_that_cannot_be_made_says_so(tmp_path: Path) -> None:
 
 
 def test_a_missing_wheel_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "PACKAGE", "easeml_no_such_wheel")
+    monkeypatch.setattr(server_place, "PACKAGE", "easeml_no_such_wheel")
     with pytest.raises(StateError, match=r"pip install easeml-airflow\[embedded\]"):
         Server(folder / "home").start()
 
 
 def test_programs_that_do_not_run_here_say_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = folder / "site" / programs.PROGRAMS / "postgres"
+    program = folder / "site" / server_place.PROGRAMS / "postgres"
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\necho wrong machine; exit 1\n")
     program.chmod(0o755)
-    monkeypatch.setattr(programs, "installed_site", lambda: folder / "site")
+    monkeypatch.setattr(server_place, "installed_site", lambda: folder / "site")
     with pytest.raises(StateError, match=r"does not run as .*: wrong machine"):
         Server(folder / "home").start()
 
@@ -300,10 +298,10 @@ def test_every_server_in_a_throwaway_folder_is_stopped(copy_home: Callable[[Path
 def test_throwaways_of_dead_processes_are_swept_and_others_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throwaway, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(throwaway, "ROOMY_BYTES", 0)
+    monkeypatch.setattr(server_module, "SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr(server_module, "ROOMY_BYTES", 0)
     old = time.time() - 3600
-    dead, used, young = (tmp_path / f"{throwaway.PREFIX}{name}" for name in ("dead", "used", "young"))
+    dead, used, young = (tmp_path / f"{server_module.PREFIX}{name}" for name in ("dead", "used", "young"))
     foreign = tmp_path / "foreign"
     for folder in (dead, used, young, foreign):
         folder.mkdir()

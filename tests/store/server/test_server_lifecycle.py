@@ -20,10 +20,9 @@ import pytest
 from easeml_core.errors import InvalidInputError, StateError, StoreUnavailableError
 from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server import server as server_module
-from easeml_core.store.server.account import server_account
 from easeml_core.store.server.cluster import Postmaster, find_postmaster, free_port
-from easeml_core.store.server.server import Server, default_home
-from easeml_core.store.server.throwaway import FAST_SETTINGS
+from easeml_core.store.server.place import server_account
+from easeml_core.store.server.server import FAST_SETTINGS, Server, default_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

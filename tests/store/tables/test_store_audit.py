@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.entities import StudyState
-from easeml_core.store import actors
+from easeml_core.store import callers
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
 from easeml_core.store.tables import releases, requests, studies, trials
@@ -43,7 +43,7 @@ def test_what_is_done_to_a_whole_study_is_in_the_audit_once_each(database: Any, 
 
 def test_a_change_of_limits_says_from_what_to_what_by_whom_and_why(database: Any, make_rows: Any) -> None:
     study = make_rows()
-    with actors.acting("ada", door="page"), actors.because("  storm season "), database.worker.begin() as tx:
+    with callers.acting("ada", door="page"), callers.because("  storm season "), database.worker.begin() as tx:
         studies.change_study(tx, study.study_id, {"budget_seconds": 30.0, "weight": 2.0})  # the weight is 2 already
         studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, {"max_parallel": 4})
         studies.set_study_state(tx, study.study_id, StudyState.PAUSED)
@@ -71,7 +71,7 @@ def test_a_change_that_changes_nothing_leaves_no_row(database: Any, make_rows: A
 
 def test_the_name_ends_with_its_block_and_its_transaction(database: Any, make_rows: Any) -> None:
     study = make_rows()
-    with actors.acting("ada", door="page"), database.worker.begin() as tx:
+    with callers.acting("ada", door="page"), database.worker.begin() as tx:
         studies.set_study_state(tx, study.study_id, StudyState.PAUSED)
     with database.worker.begin() as tx:  # the same connection of the pool
         studies.set_study_state(tx, study.study_id, StudyState.ACTIVE)
@@ -80,7 +80,7 @@ def test_the_name_ends_with_its_block_and_its_transaction(database: Any, make_ro
 
 def test_a_store_can_act_in_a_name_of_its_own(database: Any, make_rows: Any) -> None:
     study = make_rows()
-    store = Store(database.url("easeml_worker"), actor=actors.Actor("nightly/run-1/pause", "task"))
+    store = Store(database.url("easeml_worker"), actor=callers.Actor("nightly/run-1/pause", "task"))
     with store.begin() as tx:
         studies.set_study_state(tx, study.study_id, StudyState.PAUSED)
     with store.snapshot() as tx:
@@ -92,7 +92,7 @@ def test_a_store_can_act_in_a_name_of_its_own(database: Any, make_rows: Any) -> 
 @pytest.mark.parametrize("name", ["", "\0\n", "a\nb\x1b[2J" + "x" * 900, "\ud800", "'; DROP TABLE work.audit; --"])
 def test_no_name_and_no_reason_keeps_a_change_from_being_made(database: Any, make_rows: Any, name: str) -> None:
     study = make_rows()
-    with actors.acting(name, door=name, reason=name * 9), database.worker.begin() as tx:
+    with callers.acting(name, door=name, reason=name * 9), database.worker.begin() as tx:
         studies.change_study(tx, study.study_id, {"priority": 7})
     (row,) = audit_of(database, "study changed")
     assert row.after == {"priority": 7}
@@ -118,7 +118,7 @@ def test_a_candidate_that_joins_later_is_reported_and_a_cancel_once(database: An
 def test_who_asked_stands_beside_what_the_referee_wrote(database: Any, make_rows: Any, succeed: Any, file: Any) -> None:
     study = make_rows()
     _, model_id = succeed(study, 0)
-    with actors.acting("ann", door="page"):
+    with callers.acting("ann", door="page"):
         request = file(study, "promote", model_id)
     with database.referee.begin() as tx:
         requests.add_answer(tx, request, refused=True, message="there is no recorded pass")

@@ -14,11 +14,11 @@ from property_sizes import examples
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ArtifactError
 from easeml_core.remote.cache import FileCache
-from easeml_core.store.artifacts import checkpoint_files
+from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore
 from easeml_core.store.rows import change, row, scalar
-from easeml_core.store.tables import leases, reservations, trials
+from easeml_core.store.tables import capacity, leases, trials
 from easeml_core.store.tables.leases import Checkpoint
 from easeml_core.store.tables.trials import CurvePoint
 
@@ -206,7 +206,7 @@ def test_a_limit_that_comes_later_has_room_for_saved_work(store: Any, new_trial:
     with store.begin() as tx:
         save(tx, trial_id, start(tx, trial_id, ran=900.0), 890.0)
         study_id = trials.get_trial(tx, trial_id).study_id
-        assert reservations.reserve_open(tx, study_id=study_id, time_limit=1.0, grace=1.0) == 1
+        assert capacity.reserve_open(tx, study_id=study_id, time_limit=1.0, grace=1.0) == 1
         limit = float(scalar(tx, "SELECT limit_seconds FROM work.trials WHERE id = :id", id=trial_id))
         assert limit >= 890.0 + 900.0
 
@@ -277,31 +277,31 @@ def test_trials_share_no_file_and_ended_ones_leave_none(
     first, second = new_trial(), new_trial()
     path = tmp_path / "checkpoint"
     path.write_bytes(b"the same")
-    references = {i: checkpoint_files.files_of(artifacts, i).put(path) for i in (first, second)}
+    references = {i: orphans.files_of(artifacts, i).put(path) for i in (first, second)}
     assert references[first] == references[second]
-    checkpoint_files.files_of(artifacts, first).discard(references[first])
-    checkpoint_files.files_of(artifacts, first).discard(references[first])
+    orphans.files_of(artifacts, first).discard(references[first])
+    orphans.files_of(artifacts, first).discard(references[first])
     with pytest.raises(ArtifactError, match="is missing"):
-        checkpoint_files.files_of(artifacts, first).path(references[first])
-    assert checkpoint_files.files_of(artifacts, second).path(references[second]).read_bytes() == b"the same"
+        orphans.files_of(artifacts, first).path(references[first])
+    assert orphans.files_of(artifacts, second).path(references[second]).read_bytes() == b"the same"
 
-    assert checkpoint_files.remove_ended(store, artifacts) == []
+    assert orphans.remove_ended(store, artifacts) == []
     with store.begin() as tx:
         trials.request_cancel(tx, second)
     (artifacts.root / "checkpoints" / "not a trial").mkdir()
-    assert checkpoint_files.remove_ended(store, artifacts) == [second]
+    assert orphans.remove_ended(store, artifacts) == [second]
     assert sorted(p.name for p in (artifacts.root / "checkpoints").iterdir()) == sorted([str(first), "not a trial"])
     assert artifacts.put(path) == references[first]  # another artifact
 
 
 def test_where_there_are_no_checkpoints_nothing_is_removed(store: Any, tmp_path: Path) -> None:
-    assert checkpoint_files.remove_ended(store, ArtifactStore(tmp_path / "nowhere")) == []
+    assert orphans.remove_ended(store, ArtifactStore(tmp_path / "nowhere")) == []
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "7").mkdir(parents=True)
     root = tmp_path / "root"
     root.mkdir()
     (root / "checkpoints").symlink_to(elsewhere)
-    assert checkpoint_files.remove_ended(store, ArtifactStore(root)) == []
+    assert orphans.remove_ended(store, ArtifactStore(root)) == []
     assert (elsewhere / "7").exists()
 
 
@@ -309,7 +309,7 @@ def test_a_folder_of_checkpoints_has_the_mode_of_the_whole(tmp_path: Path) -> No
     root = tmp_path / "root"
     root.mkdir()
     root.chmod(0o2770)
-    made = checkpoint_files.files_of(ArtifactStore(root), 7).root
+    made = orphans.files_of(ArtifactStore(root), 7).root
     assert [p.stat().st_mode & 0o7777 for p in (made, made.parent)] == [0o2770, 0o2770]
 
 
@@ -318,12 +318,12 @@ def test_checkpoints_in_a_bucket_go_with_their_trials(store: Any, new_trial: Any
     files.store.clear()
     first, second = new_trial(), new_trial()
     artifacts = RemoteArtifactStore("memory://bucket/easeml", FileCache(tmp_path / "cache", limit_mb=1))
-    assert checkpoint_files.remove_ended(store, artifacts) == []
+    assert orphans.remove_ended(store, artifacts) == []
     (tmp_path / "checkpoint").write_bytes(b"saved")
     for trial_id in (first, second):
-        checkpoint_files.files_of(artifacts, trial_id).put(tmp_path / "checkpoint")
+        orphans.files_of(artifacts, trial_id).put(tmp_path / "checkpoint")
     with store.begin() as tx:
         trials.request_cancel(tx, second)
-    assert checkpoint_files.remove_ended(store, artifacts) == [second]
+    assert orphans.remove_ended(store, artifacts) == [second]
     assert [key.split("/")[4] for key in files.store] == [str(first)]
     files.store.clear()

@@ -13,7 +13,7 @@ from easeml_core.errors import EasemlError
 from easeml_core.services.trials.devices import free_devices
 from easeml_core.store.logins import map_login
 from easeml_core.store.rows import change, rows
-from easeml_core.store.tables.devices import SILENT_SECONDS, Device, announce_device, live_devices
+from easeml_core.store.tables.capacity import SILENT_SECONDS, Device, announce_device, live_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, scalar
-from easeml_core.store.tables import leases, reservations, studies, trials
+from easeml_core.store.tables import capacity, leases, studies, trials
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -71,17 +71,17 @@ def limit_tenant(tx: Connection, **changes: Any) -> None:
 def test_reservations_add_up_to_the_budget_and_no_further(store: Any, make_rows: Any) -> None:
     study = make_rows()
     with store.begin() as tx:
-        assert reservations.seconds_left(tx, study.study_id) is None
+        assert capacity.seconds_left(tx, study.study_id) is None
         limit(tx, study, 100.0)
         add(tx, study, 0, 60.0)
-        assert reservations.seconds_left(tx, study.study_id) == 40.0
+        assert capacity.seconds_left(tx, study.study_id) == 40.0
     words = "compute budget of study 'cancer': 100.5 of 100 used; raise it with `easeml study set`, or wait"
     with pytest.raises(BudgetExhaustedError, match=words) as caught, store.begin() as tx:
         add(tx, study, 1, 40.5)
     assert (caught.value.used, caught.value.allowed) == (100.5, 100.0)
     with store.begin() as tx:
         add(tx, study, 1, 40.0)
-        assert reservations.seconds_left(tx, study.study_id) == 0.0
+        assert capacity.seconds_left(tx, study.study_id) == 0.0
 
 
 def test_what_a_trial_does_not_take_comes_back(store: Any, make_rows: Any) -> None:
@@ -91,10 +91,10 @@ def test_what_a_trial_does_not_take_comes_back(store: Any, make_rows: Any) -> No
         trial_id = add(tx, study, 0, 100.0)
         assert not finish(tx, trial_id, attempt := start(tx, trial_id), 10.0, 90.1)  # more than was reserved
         assert finish(tx, trial_id, attempt, 10.0, 2.5)  # the start of the process is charged
-        assert reservations.seconds_left(tx, study.study_id) == 87.5
+        assert capacity.seconds_left(tx, study.study_id) == 87.5
         cancelled = add(tx, study, 1, 87.5)
         trials.request_cancel(tx, cancelled)
-        assert reservations.seconds_left(tx, study.study_id) == 87.5
+        assert capacity.seconds_left(tx, study.study_id) == 87.5
 
 
 def test_a_quota_counts_all_studies_of_the_tenant_and_no_other(store: Any, make_rows: Any) -> None:
@@ -104,8 +104,8 @@ def test_a_quota_counts_all_studies_of_the_tenant_and_no_other(store: Any, make_
         limit(tx, second, 45.0)
         add(tx, other, 0)
         add(tx, first, 0, 20.0)
-        assert reservations.seconds_left(tx, second.study_id) == 30.0
-        assert reservations.seconds_left(tx, other.study_id) is None
+        assert capacity.seconds_left(tx, second.study_id) == 30.0
+        assert capacity.seconds_left(tx, other.study_id) is None
     words = "quota of tenant 'lab': 55 of 50 used; raise it with `easeml tenant set`"
     with pytest.raises(BudgetExhaustedError, match=words), store.begin() as tx:
         add(tx, second, 0, 35.0)
@@ -157,10 +157,10 @@ def test_a_trial_without_a_bound_and_a_budget_do_not_go_together(store: Any, mak
     with pytest.raises(ConcurrentUpdateError, match=again), store.begin() as tx:
         limit(tx, study, 1e6)
     with store.begin() as tx:
-        assert reservations.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 1
+        assert capacity.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 1
         assert trials.get_trial(tx, open_one).limit_seconds == 601.0
         limit(tx, study, 1000.0)
-        assert reservations.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 0
+        assert capacity.reserve_open(tx, study_id=study.study_id, time_limit=600.0, grace=1.0) == 0
     with pytest.raises(ConcurrentUpdateError, match=again), store.begin() as tx:
         add(tx, study, 1)
 
@@ -170,9 +170,9 @@ def test_a_reservation_grows_only_within_the_budget(store: Any, make_rows: Any) 
     with store.begin() as tx:
         limit(tx, study, 100.0)
         trial_id = add(tx, study, 0, 60.0)
-        reservations.reserve(tx, trial_id, 100.0)
+        capacity.reserve(tx, trial_id, 100.0)
     with pytest.raises(BudgetExhaustedError), store.begin() as tx:
-        reservations.reserve(tx, trial_id, 100.5)
+        capacity.reserve(tx, trial_id, 100.5)
     with store.begin() as tx:
         assert trials.get_trial(tx, trial_id).limit_seconds == 100.0
 
@@ -214,7 +214,7 @@ def test_who_took_more_than_was_reserved_has_lost_the_trial(store: Any, make_row
         assert leases.end_overrun(tx, trial_id=trial_id, attempt=attempt, why="took too long")
         ended = trials.get_trial(tx, trial_id)
         assert (ended.state, ended.failure, ended.lost_seconds) == (TrialState.FAILED, "took too long", 20.0)
-        assert reservations.seconds_left(tx, study.study_id) == 0.0
+        assert capacity.seconds_left(tx, study.study_id) == 0.0
         assert scalar(tx, BROKEN) == 0
 
 
@@ -239,7 +239,7 @@ def test_a_lost_attempt_is_charged_with_the_time_of_its_lease(store: Any, make_r
         lost = trials.get_trial(tx, trial_id)
         assert lost.lost_seconds == pytest.approx(6.0, abs=0.01)
         left = 44.0 if lose == "give up" else 30.0
-        assert reservations.seconds_left(tx, study.study_id) == pytest.approx(left, abs=0.01)
+        assert capacity.seconds_left(tx, study.study_id) == pytest.approx(left, abs=0.01)
         if lose != "give up":
             attempt = lost.attempt if lose == "take over" else start(tx, trial_id)
             bound = scalar(tx, "SELECT extract(epoch FROM lease_until - attempt_started_at)::float8 FROM work.trials")
@@ -270,7 +270,7 @@ def test_a_trial_that_runs_when_a_budget_is_set_gets_what_it_may_still_take(
         start(tx, trial_id)
     lease(ask, trial_id, started=7000, until=60)  # a function of a tenant's own has no limit but its task's
     with store.begin() as tx:
-        reservations.reserve_open(tx, tenant_id=studies.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
+        capacity.reserve_open(tx, tenant_id=studies.get_tenant(tx, "lab").id, time_limit=600.0, grace=1.0)
         assert trials.get_trial(tx, trial_id).limit_seconds == pytest.approx(7060, abs=1)
 
 
@@ -287,7 +287,7 @@ def test_two_writers_cannot_both_have_the_last_seconds(database: Any, make_rows:
 
     def reserve(number: int, round_: int) -> str:
         with stores[number].begin() as tx:
-            assert reservations.seconds_left(tx, study.study_id) == 10.0
+            assert capacity.seconds_left(tx, study.study_id) == 10.0
             meet.wait()
             add(tx, study, 2 * round_ + number, 6.0)
         return "reserved"
@@ -323,11 +323,11 @@ def act(tx: Connection, studies_: list[Any], rng: random.Random) -> None:
         elif not finish(tx, trial.id, attempt, cost):
             leases.end_overrun(tx, trial_id=trial.id, attempt=attempt, why="late")
     elif what < 0.9:
-        reservations.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
+        capacity.reserve_open(tx, study_id=study.study_id, time_limit=20.0, grace=1.0)
         limit(tx, study, rng.choice([None, rng.uniform(1.0, 300.0)]))
     else:
         owner = studies.get_tenant(tx, rng.choice(["lab", "other"]))
-        reservations.reserve_open(tx, tenant_id=owner.id, time_limit=20.0, grace=1.0)
+        capacity.reserve_open(tx, tenant_id=owner.id, time_limit=20.0, grace=1.0)
         quota, most = rng.choice([None, rng.uniform(1.0, 600.0)]), rng.choice([None, rng.randint(1, 12)])
         studies.change_tenant(tx, owner.id, {"quota_seconds": quota, "max_parallel": most})
 
@@ -421,5 +421,5 @@ def test_workers_killed_at_any_moment_leave_no_budget_exceeded(database: Any, ma
         for trial in trials.left_over_trials(tx, [study.study_id]):
             trials.request_cancel(tx, trial.id)
         spent = scalar(tx, "SELECT sum(lost_seconds + coalesce(cost_seconds, 0)) FROM work.trials")
-        assert reservations.seconds_left(tx, study.study_id) == pytest.approx(120.0 - spent, abs=1e-6)
+        assert capacity.seconds_left(tx, study.study_id) == pytest.approx(120.0 - spent, abs=1e-6)
         assert scalar(tx, BROKEN) == 0

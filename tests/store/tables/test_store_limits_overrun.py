@@ -9,7 +9,7 @@ import pytest
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError
 from easeml_core.store.rows import scalar
-from easeml_core.store.tables import leases, reservations, studies, trials
+from easeml_core.store.tables import capacity, leases, studies, trials
 
 MEASURED = (
     "INSERT INTO work.trials (study_id, candidate_id, data_version_id, state, started_at, finished_at, cost_seconds, "
@@ -44,17 +44,17 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
 def test_nothing_is_left_and_never_less(overrun: Any, store: Any) -> None:
     with store.begin() as tx:
         assert scalar(tx, "SELECT sum(work.charge(t)) FROM work.trials t") == 65.0
-        assert reservations.seconds_left(tx, overrun[0].study_id) == 0.0
+        assert capacity.seconds_left(tx, overrun[0].study_id) == 0.0
 
 
 def test_a_reservation_may_shrink_and_may_not_grow(overrun: Any, store: Any) -> None:
     _, waiting = overrun
     with store.begin() as tx:
-        reservations.reserve(tx, waiting, 4.0)
+        capacity.reserve(tx, waiting, 4.0)
     with pytest.raises(BudgetExhaustedError), store.begin() as tx:
-        reservations.reserve(tx, waiting, 4.000001)
+        capacity.reserve(tx, waiting, 4.000001)
     with pytest.raises(ConcurrentUpdateError), store.begin() as tx:  # as if the budget were new
-        reservations.reserve(tx, waiting, None)
+        capacity.reserve(tx, waiting, None)
 
 
 def test_no_trial_is_added(overrun: Any, store: Any) -> None:

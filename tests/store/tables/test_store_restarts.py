@@ -15,8 +15,8 @@ from easeml_core.services.trials.interruption import hand_back
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.server.throwaway import throwaway_server
-from easeml_core.store.tables import requests, retries, trials
+from easeml_core.store.server.server import throwaway_server
+from easeml_core.store.tables import leases, requests, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ class Trial:
 
     def restart(self) -> None:
         with self.database.owner.begin() as tx:
-            retries.state_restart(tx, reason="the whole stack")
+            leases.state_restart(tx, reason="the whole stack")
 
     def row(self) -> Any:
         with self.store.begin() as tx:
@@ -117,11 +117,11 @@ def test_a_worker_that_has_outlived_the_restart_is_not_excused_by_it(trial: Tria
 
 
 def test_a_training_that_takes_the_machine_down_each_time_is_excused_ten_times(trial: Trial) -> None:
-    for n in range(retries.MOST_EXCUSED + MOST):
+    for n in range(leases.MOST_EXCUSED + MOST):
         assert trial.claim() is not None
         trial.restart()
         state, _, excused, failure, _ = trial.lose()
-        assert excused == min(n + 1, retries.MOST_EXCUSED)
+        assert excused == min(n + 1, leases.MOST_EXCUSED)
     assert (state, failure) == (TrialState.FAILED, "its worker was lost 3 times")
 
 
@@ -142,12 +142,12 @@ def test_a_lost_attempt_is_charged_until_its_last_heartbeat(trial: Trial, second
 
 
 def test_an_attempt_that_its_living_worker_hands_back_does_not_count(trial: Trial) -> None:
-    for n in range(retries.MOST_EXCUSED + 1):
+    for n in range(leases.MOST_EXCUSED + 1):
         assert trial.claim() is not None
         assert hand_back(trial.store, trial_id=trial.id, request_key="worker")
-        assert trial.row()[:3] == (TrialState.SUGGESTED, n + 1, min(n + 1, retries.MOST_EXCUSED))
+        assert trial.row()[:3] == (TrialState.SUGGESTED, n + 1, min(n + 1, leases.MOST_EXCUSED))
     trial.claim()
-    assert trial.lose()[2] == retries.MOST_EXCUSED  # a worker that falls silent is not excused
+    assert trial.lose()[2] == leases.MOST_EXCUSED  # a worker that falls silent is not excused
 
 
 def test_who_claims_for_the_role_of_tasks_cannot_excuse_itself(trial: Trial, database: Any) -> None:
@@ -174,14 +174,14 @@ def test_the_start_of_the_server_is_recorded_once(database: Any) -> None:
     noted = []
     for _ in range(2):
         with database.referee.begin() as tx:
-            noted.append(retries.note_server_start(tx))
+            noted.append(leases.note_server_start(tx))
     assert noted == [True, False]
 
 
 @pytest.mark.parametrize("reason", ["", " ", "two\nlines", "x" * 201])
 def test_a_restart_is_stated_with_a_reason(database: Any, reason: str) -> None:
     with pytest.raises(ConfigError, match="reason must be a line of 1 to 200 characters"), database.owner.begin() as tx:
-        retries.state_restart(tx, reason=reason)
+        leases.state_restart(tx, reason=reason)
 
 
 def test_an_upgrade_of_the_schema_is_a_restart_of_the_stack(trial: Trial) -> None:
@@ -202,7 +202,7 @@ def test_referees_that_a_restart_has_ended_are_no_deaths_of_their_request(databa
             lost.append(requests.note_attempt(tx, request_id).lost)
         if n != 3:
             with database.owner.begin() as tx:
-                retries.state_restart(tx, reason="again")
+                leases.state_restart(tx, reason="again")
     # Of the 8 before the ninth one was not followed by a restart, and every fourth counts at least.
     assert lost == [0, 0, 0, 0, 1, 1, 1, 1, 2]
 

@@ -19,11 +19,11 @@ from easeml_core.errors import NotFoundError, StateError, StoreError, StoreUnava
 from easeml_core.services.selection import scheduler_process
 from easeml_core.services.selection.scheduler_process import SchedulerProcess
 from easeml_core.services.studies.logins import end_login, make_login
-from easeml_core.store import change_requests, logins
+from easeml_core.store import logins
 from easeml_core.store.database import Store
 from easeml_core.store.roles import FIRST_WITH_OPTIONS
 from easeml_core.store.rows import change, rows, scalar
-from easeml_core.store.tables import decisions, leases, trials
+from easeml_core.store.tables import decisions, leases, scheduler_requests, trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +152,7 @@ def test_the_audit_names_the_login_whatever_it_says_of_itself(doors: Doors, ask:
         for sql in said:
             change(tx, sql)
     with doors.scheduler.begin() as tx:
-        assert change_requests.apply_changes(tx) == 1
+        assert scheduler_requests.apply_changes(tx) == 1
     found = ask("SELECT act, who, door, after ->> 'approved_by' FROM work.audit WHERE id > %s ORDER BY id", last)
     assert len(found) == len(said)
     asker = f"{TENANT} (ann)"
@@ -226,8 +226,8 @@ def test_what_a_tenant_wants_changed_the_scheduler_changes(doors: Doors, ask: As
         assert scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
     assert ask("SELECT state FROM work.studies WHERE name = 'mallory'") == [("ACTIVE",)]
     with doors.scheduler.begin() as tx:
-        assert change_requests.apply_changes(tx) == 2
-        assert not change_requests.is_any_open(tx)
+        assert scheduler_requests.apply_changes(tx) == 2
+        assert not scheduler_requests.is_any_open(tx)
     assert ask("SELECT state FROM work.studies WHERE name = 'mallory'") == [("PAUSED",)]
     assert ask("SELECT state FROM work.trials WHERE id = %s", doors.own_trial) == [("CANCELLED",)]
     acts = "SELECT DISTINCT who FROM work.audit WHERE act IN ('study paused', 'trial cancelled')"
@@ -244,11 +244,11 @@ def test_changes_are_made_in_the_order_of_asking_and_a_held_row_delays_its_own_a
         leases.show(held, claimed(held, doors.own_trial))
         with doors.scheduler.begin() as tx:
             tx.exec_driver_sql("SET LOCAL lock_timeout = '1s'")
-            assert change_requests.apply_changes(tx) == 1  # of a study's changes the newest alone
-            assert change_requests.is_any_open(tx)
+            assert scheduler_requests.apply_changes(tx) == 1  # of a study's changes the newest alone
+            assert scheduler_requests.is_any_open(tx)
     assert ask("SELECT state FROM work.studies WHERE name = 'mallory'") == [("PAUSED",)]
     with doors.scheduler.begin() as tx:
-        assert change_requests.apply_changes(tx) == 1
+        assert scheduler_requests.apply_changes(tx) == 1
     assert ask("SELECT state, cancel_requested FROM work.trials WHERE id = %s", doors.own_trial) == [("RUNNING", True)]
 
 
@@ -260,12 +260,12 @@ def test_a_change_that_fails_is_refused_and_the_others_are_made(doors: Doors, as
         scalar(tx, "SELECT work.cancel_trial(:id)", id=doors.own_trial)
     with doors.scheduler.begin() as tx:
         tx.exec_driver_sql("SET LOCAL easeml.actor = 'the scheduler'")
-        assert change_requests.apply_changes(tx) == 1
-        assert not change_requests.is_any_open(tx)
+        assert scheduler_requests.apply_changes(tx) == 1
+        assert not scheduler_requests.is_any_open(tx)
         assert scalar(tx, "SELECT current_setting('easeml.actor')") == "the scheduler"
-    change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
+    scheduler_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
     with pytest.raises(StateError, match="was not made"):
-        change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id)
+        scheduler_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id)
 
 
 def test_a_change_whose_row_stays_held_is_given_up_after_an_hour_and_its_caller_learns_it(
@@ -278,10 +278,10 @@ def test_a_change_whose_row_stays_held_is_given_up_after_an_hour_and_its_caller_
     with doors.device.begin() as held:
         leases.show(held, claimed(held, doors.own_trial))
         with doors.scheduler.begin() as tx:
-            assert change_requests.apply_changes(tx) == 0
+            assert scheduler_requests.apply_changes(tx) == 0
     assert ask("SELECT state FROM work.trials WHERE id = %s", doors.own_trial) == [("RUNNING",)]
     with pytest.raises(StateError, match="held its row for an hour"):
-        change_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
+        scheduler_requests.wait_until_made(doors.tenant, study_id=doors.own.study_id, trial_id=doors.own_trial)
 
 
 def test_a_study_is_paused_and_resumed_once_a_second_at_most(doors: Doors, ask: Ask) -> None:
@@ -291,10 +291,10 @@ def test_a_study_is_paused_and_resumed_once_a_second_at_most(doors: Doors, ask: 
             scalar(tx, "SELECT work.set_study_paused(:id, :paused)", id=doors.own.study_id, paused=paused)
         ask("UPDATE work.change_requests SET ended_at = ended_at + interval '1 hour'")
         with doors.scheduler.begin() as tx:
-            assert change_requests.apply_changes(tx) == made
+            assert scheduler_requests.apply_changes(tx) == made
     ask("UPDATE work.change_requests SET ended_at = ended_at - interval '2 hours'")
     with doors.scheduler.begin() as tx:
-        assert change_requests.apply_changes(tx) == 1
+        assert scheduler_requests.apply_changes(tx) == 1
 
 
 def test_no_transaction_of_a_tenant_holds_the_row_of_the_catalogue(doors: Doors, ask: Ask) -> None:

@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from test_store_tenants import KEY, NEW_STUDY, Doors, doors
 
-from easeml_core.store import archive, change_requests
+from easeml_core.store import archive
 from easeml_core.store.rows import change, scalar
+from easeml_core.store.tables import scheduler_requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +35,10 @@ def test_a_deletion_waits_for_no_candidate_that_its_tenant_holds(doors: Doors, a
         assert scalar(held, f"SELECT work.set_candidate_withdrawn({ADDED}, 'mine', true, 'x')")
         with doors.scheduler.begin() as tx:
             change(tx, "SET LOCAL statement_timeout = '5s'")
-            change_requests.apply_changes(tx)
+            scheduler_requests.apply_changes(tx)
         assert ask(outcome) == [(None,)]  # it is left for the next look
     with doors.scheduler.begin() as tx:
-        change_requests.apply_changes(tx)
+        scheduler_requests.apply_changes(tx)
     assert ask(outcome) == [("made",)]
 
 

@@ -12,7 +12,7 @@ import pytest
 from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, FailureKind, TrialState
 from easeml_core.errors import AlreadyExistsError, StateError, StoreError
-from easeml_core.store.actors import Actor
+from easeml_core.store.callers import Actor
 from easeml_core.store.database import CHANNEL, NEWS_CHANNEL, Store
 from easeml_core.store.rows import change, row, rows, scalar
 from easeml_core.store.tables import leases, models, trials

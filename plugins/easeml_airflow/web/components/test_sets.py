@@ -18,7 +18,7 @@ from easeml_core.errors import counted
 from easeml_core.services.test_sets.display_names import WITHOUT
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
-from easeml_core.store.actors import because
+from easeml_core.store.callers import because
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -11,7 +11,7 @@ from device_rows import add_study
 from easeml_core.services.reports.audit import audit
 from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.studies.limits import set_study, set_tenant
-from easeml_core.store.actors import acting
+from easeml_core.store.callers import acting
 from easeml_core.store.rows import change
 
 HOSTILE = "<script>alert(1)</script>"

@@ -34,7 +34,7 @@ from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.studies.limits import list_tenants
 from easeml_core.store.queries.compute import DeviceRun, WaitingTrial, history_stamp
 from easeml_core.store.rows import change
-from easeml_core.store.tables.devices import Device, announce_device
+from easeml_core.store.tables.capacity import Device, announce_device
 
 LIMITS = {"weight": "2", "max_parallel": "4", "quota_hours": "10", "reason": "quarter end"}
 

@@ -11,7 +11,7 @@ from device_rows import add_study, add_trial
 
 from easeml_airflow.web.pages.dag_run.page import Place
 from easeml_core.entities import Executor, RequestKind, TrialState
-from easeml_core.store.queries import dag_runs
+from easeml_core.store.queries import timeline
 from easeml_core.store.rows import change, rows, scalar
 from easeml_core.store.tables import leases, models, requests, studies, trials
 
@@ -156,15 +156,15 @@ def test_a_trial_of_another_run_is_of_the_run_that_trained_it(done, database, as
 
 def test_the_newest_trials_are_looked_through_and_no_more(done, database, monkeypatch):
     """Who trains what another run has asked for is found without an index: of that many."""
-    assert f"max(id) FROM work.trials) - {dag_runs.NEWEST}" in dag_runs._TRIALS
-    monkeypatch.setattr(dag_runs, "_TRIALS", dag_runs._TRIALS.replace(str(dag_runs.NEWEST), "2"))
+    assert f"max(id) FROM work.trials) - {timeline.NEWEST}" in timeline._TRIALS
+    monkeypatch.setattr(timeline, "_TRIALS", timeline._TRIALS.replace(str(timeline.NEWEST), "2"))
     late = [waiting(database) for _ in range(3)]
     for index, trial in enumerate(late):
         train(database, f"other/run/again/{index}", trial)
     with database.worker.begin() as tx:
-        found = dag_runs.trials_of(tx, run="other/run", key="other/run", studies=None)
+        found = timeline.trials_of(tx, run="other/run", key="other/run", studies=None)
         assert [trial.trial_id for trial in found] == [late[2], late[1]]
-        assert len(dag_runs.trials_of(tx, run=KEY, key=KEY, studies=None)) == 4
+        assert len(timeline.trials_of(tx, run=KEY, key=KEY, studies=None)) == 4
 
 
 def plan_of(tx, query, **values):
@@ -174,7 +174,7 @@ def plan_of(tx, query, **values):
 def test_what_was_asked_is_found_by_indexes(database):
     with database.owner.begin() as tx:
         change(tx, "SET LOCAL enable_seqscan = off")
-        asked, trials = plan_of(tx, dag_runs._ASKED, key=KEY), plan_of(tx, dag_runs._TRIALS, run=KEY, key=KEY)
+        asked, trials = plan_of(tx, timeline._ASKED, key=KEY), plan_of(tx, timeline._TRIALS, run=KEY, key=KEY)
     for plan, index in (
         *((asked, name) for name in ("requests_request_key", "submissions_request_key", "feeds_request_key")),
         (trials, "suggestion_batches_request_key"),

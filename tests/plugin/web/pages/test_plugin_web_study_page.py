@@ -18,7 +18,7 @@ from easeml_core.services.selection.policy import set_policy
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.trials.execution import claim, expire_leases, record_failure
-from easeml_core.store.actors import Actor
+from easeml_core.store.callers import Actor
 from easeml_core.store.database import Store
 from easeml_core.store.tables import datasets, leases, models, studies, trials
 

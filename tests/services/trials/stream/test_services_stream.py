@@ -18,7 +18,7 @@ from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, trial_state
 from easeml_core.services.trials.interruption import hand_back
 from easeml_core.services.trials.worker import DeviceSummary, run_device
-from easeml_core.store.tables.reservations import Outlook, outlook
+from easeml_core.store.tables.capacity import Outlook, outlook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from easeml_airflow.web.server.formats import MINUS
 from easeml_airflow.web.server.throttling import Turns
 from easeml_core.errors import StateError, counted
 from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
-from easeml_core.store import viewers
+from easeml_core.store import callers
 from easeml_core.store.queries.compute import history_stamp
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Backtests:
 
     def last(self) -> Kept | None:
         """The newest, whatever has happened since; None for a person who may not see all rows."""
-        if not viewers.reaches_all():
+        if not callers.reaches_all():
             return None
         with self._lock:
             return self._kept
@@ -76,7 +76,7 @@ class Backtests:
                 all rows.
             ConcurrentUpdateError: Another one is under way.
         """
-        if not viewers.reaches_all():
+        if not callers.reaches_all():
             message = "a backtest replays the studies of all tenants; ask an operator for it"
             raise StateError(message)
         with store.begin() as tx:

@@ -20,7 +20,7 @@ from easeml_core.services.selection.beliefs import stopping_prices
 from easeml_core.services.selection.policy import show_policy
 from easeml_core.services.studies.limits import list_tenants, set_tenant
 from easeml_core.services.trials.execution import expire_leases
-from easeml_core.store.actors import because
+from easeml_core.store.callers import because
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from easeml_core.services.selection.policy import PolicyReport
     from easeml_core.services.studies.limits import TenantReport
     from easeml_core.store.queries.compute import DeviceTotals, WaitingTrial
-    from easeml_core.store.tables.devices import RegisteredDevice
+    from easeml_core.store.tables.capacity import RegisteredDevice
 
 
 MOST_DEVICES = 200

@@ -21,7 +21,7 @@ from easeml_airflow.web.server.site import moved, path_of_study
 from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import counted
 from easeml_core.store.queries import submissions
-from easeml_core.store.queries.dag_runs import MOST, requests_of, trials_of
+from easeml_core.store.queries.timeline import MOST, requests_of, trials_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, Response
 
     from easeml_airflow.web.server.site import Site
-    from easeml_core.store.queries.dag_runs import DagRunRequest, DagRunTrial
+    from easeml_core.store.queries.timeline import DagRunRequest, DagRunTrial
 
 
 UNMAPPED = "-1"
@@ -171,8 +171,8 @@ def page_of(
 
     Args:
         place: What it is about.
-        trials: As of ``store.queries.dag_runs.trials_of``.
-        asked: As of ``store.queries.dag_runs.requests_of``.
+        trials: As of ``store.queries.timeline.trials_of``.
+        asked: As of ``store.queries.timeline.requests_of``.
         names: What people call the models, by their ids.
         viewer: Who looks; each line leads where they may go.
     """

@@ -17,7 +17,7 @@ from easeml_core.services.studies.archive import archive_study, delete_study, re
 from easeml_core.services.studies.candidates import add_candidates
 from easeml_core.services.studies.limits import MOST_REASON, set_study
 from easeml_core.services.trials.execution import cancel_trial
-from easeml_core.store.actors import because
+from easeml_core.store.callers import because
 
 if TYPE_CHECKING:
     from fastapi.responses import HTMLResponse, RedirectResponse
