@@ -27,7 +27,7 @@ from easeml_core.errors import counted
 if TYPE_CHECKING:
     from easeml_core.cli.output import Columns
     from easeml_core.config import SetConfig
-    from easeml_core.services.test_sets.ledger import ShownEntry
+    from easeml_core.services.test_sets.answers import ShownEntry
     from easeml_core.services.test_sets.lifecycle import ShownSet
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -72,7 +72,7 @@ def list_(study: str | None, database: str | None, as_json: bool) -> None:
 
 def _end(found: ShownSet) -> str:
     """Return why the set gives no further answer; empty while it may."""
-    from easeml_core.services.test_sets.display_names import WHY
+    from easeml_core.services.test_sets.lifecycle import WHY
 
     why = found.retired_why
     return f"; ended: {WHY.get(why, why)}" if why else ""
@@ -233,7 +233,7 @@ def delete(
     release it where its rows shall be public. The rows of a deleted set stay known to the installation: no study opens
     them, and no set takes them again.
     """
-    from easeml_core.services.evidence.set_deletion import delete_test_set
+    from easeml_core.services.test_sets.release import delete_test_set
 
     confirm(f"delete test set {handle} for good?", yes=yes, dry_run=dry_run, as_json=as_json)
     notary = open_notary(database, keys)
@@ -270,7 +270,7 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
     what later steps lose, changes, times, and the "isolation": the account that the model ran under and what it was
     "kept_from".
     """
-    from easeml_core.services.test_sets.ledger import study_ledger
+    from easeml_core.services.test_sets.answers import study_ledger
 
     found = study_ledger(open_store(database, role="easeml_referee"), study=study)
     if as_json:

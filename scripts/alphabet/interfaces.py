@@ -426,14 +426,12 @@ _LOGS = (
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff
         easeml_core.services.datasets.access
-        easeml_core.services.datasets.reading
         easeml_core.services.referee.dispatch
         easeml_core.services.referee.prerequisites
         easeml_core.services.referee.process
         easeml_core.services.referee.publishing
         easeml_core.services.datasets.refresh
         easeml_core.services.test_sets.row_registry
-        easeml_core.services.evaluation.quality_checks
         easeml_core.services.evaluation.reevaluation
         easeml_core.services.registration.sealing
         easeml_core.services.test_sets.lifecycle

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fault_people import KEYS, key_of
 
 from easeml_core.errors import EasemlError
-from easeml_core.services.evidence.report import verify_all
+from easeml_core.services.evidence.notary import verify_all
 from easeml_core.services.operations import doctor
 from easeml_core.services.reports.assessments import assess_changes, out_of_step
 from easeml_core.store.artifacts.local import ArtifactStore, is_unfinished

@@ -267,7 +267,7 @@ def prune(keep: int | None, days: float, curve_days: float, dry_run: bool, datab
     waits to be measured on new validation data. Results stay in any case. Curves go of archived studies, and of trials
     on earlier training data. The address is that of the role easeml_referee.
     """
-    from easeml_core.services.models.retention import prune
+    from easeml_core.services.studies.archive import prune
 
     if keep is None and not curve_days:
         message = "nothing is named to be removed: give --keep K for files of models, --curve-days DAYS for curves"

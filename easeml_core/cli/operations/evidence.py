@@ -141,7 +141,7 @@ def verify(
     Exit status: 0 all is well or was acknowledged, 1 something is broken, 2 an error.
     """
     from easeml_core.services.evidence.keys import KeyFolder
-    from easeml_core.services.evidence.report import REMEDY, verify_all
+    from easeml_core.services.evidence.notary import REMEDY, verify_all
 
     is_begun = KeyFolder(keys).is_begun
     store = open_store(database, role=REFEREE)

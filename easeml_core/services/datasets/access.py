@@ -1,7 +1,9 @@
 """What the referee may read for a study. Every source is closed unless it is allowed.
 
 A file or folder must be in the tenant's folder, an address under an allowed prefix, and a query in the referee's file
-of queries. Files are read by a child process (``reading.py``). Remote sources are fetched first, outside any
+of queries. Files are read by a child process (``read_apart``), since a few bytes of a
+tenant's content can stand for very much, and what reading it does to a process must not happen to the referee, which
+works for all tenants. Remote sources are fetched first, outside any
 transaction (``fetching.py``): a file goes through the referee's cache, which resumes after a kill, and the rows of a
 query into an unnamed file. The file of queries:
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import logging
 import os
 import tempfile
@@ -31,14 +34,26 @@ import yaml
 
 from easeml_core.config import require
 from easeml_core.csv_text import MAX_BYTES
+from easeml_core.data.sources.child import ReadJob, load_table
 from easeml_core.data.sources.load import FILE_SCHEMES, SCHEMES, Source, check_source, load_columns, load_source
 from easeml_core.data.sources.spec import file_format, is_upload
-from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.encoding import to_json
+from easeml_core.errors import (
+    InvalidInputError,
+    MachineError,
+    TrainingError,
+    TrainingKilled,
+    TrainingMachineError,
+    TrainingStarved,
+    reason_of,
+)
+from easeml_core.files import scratch_folder
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.download import remote_file
 from easeml_core.remote.files import Progress, Teller
 from easeml_core.remote.urls import Address, is_allowed, parse_url
-from easeml_core.services.datasets.reading import read_apart
+from easeml_core.sandbox.child_guard import OUT_OF_MEMORY
+from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines
 from easeml_core.yaml_text import YamlFaultError, compose
@@ -320,3 +335,61 @@ def _text(path: Path, what: str) -> str:
         message = f"{what}: {path} is larger than 1 MB"
         raise InvalidInputError(message)
     return text
+
+
+CHILD = "easeml_core.data.sources.child"
+READING_SECONDS = 3600.0
+"""Of the largest table that is allowed, from a slow disk."""
+
+READING_MB = 8192
+"""Some twice what the largest table takes that is held in memory."""
+
+
+def read_apart(spec: str, study: Study, split: Split, *, folder: Path | None = None, absent: str = "") -> RawTable:
+    """Return the table of a source, which a child process reads.
+
+    Args:
+        spec: The source; its name is a path, where no folder is given.
+        study: Whose it is.
+        split: How the rows will be divided.
+        folder: The tenant's, in which the name must lie; None where the path is the referee's.
+        absent: The refusal where it does not lie there.
+
+    Raises:
+        InvalidInputError: It is not there, or the data are invalid, take too much time or memory, or end the process
+            that reads them.
+        TrainingKilled: The process was killed from outside, or by the kernel for want of memory.
+        MachineError: This machine cannot do it now.
+    """
+    where = "" if folder is None else str(folder.absolute())
+    asked = ReadJob(spec, study.target or None, study.task, str(split), READING_MB, where, absent)
+    with scratch_folder("table") as name:
+        try:
+            run_child(
+                CHILD,
+                [json.dumps(to_json(asked)), name],
+                cwd=Path(name),
+                limits=Limits(READING_SECONDS, READING_MB),
+                on_output=lambda _: None,
+                on_poll=lambda: None,
+                loads=("easeml_core.data.sources.load", "easeml_core.data.columns"),
+            )
+        except TrainingKilled:
+            raise
+        except TrainingMachineError as error:
+            message = f"the data of study {study.name} cannot be read now: {error}"
+            raise MachineError(message) from error
+        except TrainingError as error:  # what a crash has written may repeat the data, so it goes to the log
+            logger.warning("the process that read the data of study %s ended: %s", study.name, error)
+            message = f"source {study.source!r}: {_why(error)}"
+            raise InvalidInputError(message) from error
+        return load_table(Path(name))
+
+
+def _why(error: TrainingError) -> str:
+    if isinstance(error, TrainingStarved) or str(error).startswith(OUT_OF_MEMORY):
+        return (
+            f"the data take more than {READING_SECONDS / 60:g} minutes or {READING_MB:,} MB to read; bring "
+            "fewer rows or columns"
+        )
+    return "the process that reads the data crashed on them; is the file damaged?"

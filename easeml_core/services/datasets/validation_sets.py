@@ -35,9 +35,8 @@ from easeml_core.services.datasets.validation_rows import (
 )
 from easeml_core.services.registration.sealing import keep_baseline
 from easeml_core.services.studies.columns import row_form
-from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.services.test_sets.upload import unlike
-from easeml_core.services.test_sets.visible_rows import part_hashes
+from easeml_core.services.test_sets.answers import meter_settings_of
+from easeml_core.services.test_sets.upload import part_hashes, unlike
 from easeml_core.store.database import REFEREE_CHANNEL, notify
 from easeml_core.store.tables import releases, sealed, studies, test_sets, validation_sets
 from easeml_core.store.tables.test_sets import example_hashes

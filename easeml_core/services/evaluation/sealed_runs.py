@@ -48,7 +48,7 @@ from easeml_core.models.predict import predict_in_child
 from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
-from easeml_core.services.evaluation.time_padding import Computed
+from easeml_core.services.evaluation.model_runs import Computed
 from easeml_core.store.tables import sealed, studies
 from easeml_core.store.tables.sealed import Predictions
 

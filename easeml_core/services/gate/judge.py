@@ -24,10 +24,18 @@ from easeml_core.gate.judge import Slice, judge_predictions
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan, planned_gate_log_weight
 from easeml_core.metrics.correctness import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions
-from easeml_core.services.test_sets.answer import BLOCKING_REFUSED, Answer, Asked, Waiting
+from easeml_core.services.test_sets.answers import (
+    BLOCKING_REFUSED,
+    Answer,
+    Asked,
+    Waiting,
+    gate_settings,
+    joint_config,
+    joint_end,
+    require_joint_goes_on,
+)
 from easeml_core.services.test_sets.lifecycle import no_live_set
 from easeml_core.services.test_sets.planning import examples_for_gate, examples_for_joint_gate
-from easeml_core.services.test_sets.shared_set import gate_settings, joint_config, joint_end, require_joint_goes_on
 from easeml_core.stats.adaptivity import Allocation, allocate, level_of_test
 from easeml_core.store.rows import as_json
 from easeml_core.store.tables import labels, ledger, models, sealed

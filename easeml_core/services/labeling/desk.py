@@ -17,14 +17,15 @@ from easeml_core.config import require
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.limits import LABELER
-from easeml_core.services.labeling.adjudication import unsure_examples, where_labelers_differ
-from easeml_core.services.labeling.annotations import (
+from easeml_core.services.labeling.adjudication import (
     Progress,
     held_set,
     keep_word,
     labelled_set,
     read_words,
     require_asked,
+    unsure_examples,
+    where_labelers_differ,
 )
 from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
@@ -36,8 +37,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.services.labeling.adjudication import Difference, Passed
-    from easeml_core.services.labeling.annotations import Kept, Words
+    from easeml_core.services.labeling.adjudication import Difference, Kept, Passed, Words
     from easeml_core.store.database import Store
     from easeml_core.store.tables.labels import ExampleLayout
     from easeml_core.store.tables.test_sets import SealedSet

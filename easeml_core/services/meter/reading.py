@@ -31,9 +31,15 @@ from easeml_core.meter.tree_size import team_steps
 from easeml_core.metrics.correctness import wrong
 from easeml_core.services.evaluation.sealed_runs import Run, sealed_predictions, validation_loss
 from easeml_core.services.meter.results import data_version_of
-from easeml_core.services.test_sets.answer import Answer, Asked
+from easeml_core.services.test_sets.answers import (
+    Answer,
+    Asked,
+    is_joint,
+    joint_end,
+    meter_settings_of,
+    require_joint_goes_on,
+)
 from easeml_core.services.test_sets.lifecycle import no_live_set
-from easeml_core.services.test_sets.shared_set import is_joint, joint_end, meter_settings_of, require_joint_goes_on
 from easeml_core.store.tables import ledger, models, sealed, studies
 from easeml_core.store.tables.ledger import RETIRED, MeterEntry
 from easeml_core.store.tables.outbox import MeterFacts

@@ -26,7 +26,7 @@ from easeml_core.errors import ArtifactError, ConfigError, EasemlError, StateErr
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.keys import KeyFolder
-from easeml_core.services.evidence.report import REMEDY, verify_all
+from easeml_core.services.evidence.notary import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
 from easeml_core.services.operations.checks import Check, State, check_policy, check_referee, check_scheduler
 from easeml_core.services.operations.login_checks import crowding, strong_members

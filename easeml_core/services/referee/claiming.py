@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import RequestKind
     from easeml_core.services.datasets.fetching import Fetches
-    from easeml_core.services.evaluation.model_runs import ModelRuns
-    from easeml_core.services.evaluation.time_padding import Computed
+    from easeml_core.services.evaluation.model_runs import Computed, ModelRuns
     from easeml_core.services.referee.referee_lease import RefereeLease
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store

@@ -21,7 +21,7 @@ from easeml_core.services.referee.claiming import wake
 from easeml_core.services.referee.prerequisites import MISSING
 from easeml_core.services.referee.publishing import say
 from easeml_core.services.registration.sealing import seal_study
-from easeml_core.services.test_sets.answer import Answer, Asked, Waiting
+from easeml_core.services.test_sets.answers import Answer, Asked, Waiting
 from easeml_core.store.artifacts.disk import require_room
 from easeml_core.store.database import savepoint
 from easeml_core.store.tables import labels, outbox, releases, requests

@@ -11,11 +11,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from easeml_core.errors import EasemlError
-from easeml_core.services.evaluation.quality_checks import check_next
-from easeml_core.services.evaluation.reevaluation import measure_next
+from easeml_core.services.evaluation.reevaluation import check_next, measure_next
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.models.dag_bundles import sync_bundle_tags
-from easeml_core.services.models.retention import prune
+from easeml_core.services.studies.archive import prune
 from easeml_core.services.studies.uploads import forget_uploads
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps
 from easeml_core.store.artifacts import orphans
@@ -53,7 +52,7 @@ class Housekeeper:
 
     A request that needs a model's run meanwhile waits for one run at most: on a validation set up to 240 seconds (two
     attempts of 120), on a sealed set up to 480; where answers have fixed times, for the padded time
-    (``time_padding.GRID_SECONDS``). Other requests do not wait (``services/evaluation/model_runs.py``).
+    (``model_runs.GRID_SECONDS``). Other requests do not wait (``services/evaluation/model_runs.py``).
 
     Args:
         store: Role ``easeml_referee``.
@@ -62,7 +61,7 @@ class Housekeeper:
         repositories: Name of a git bundle to its repository, whose tag follows production.
         check_share: Probability with which a trial's result is measured anew, in [0, 1].
         orphan_days: For how many days nothing has written a file that no row names when it is removed; 0 for never.
-        retention: As ``keep``, ``days`` and ``curve_days`` of ``services.models.retention``; None in the first place
+        retention: As ``keep``, ``days`` and ``curve_days`` of ``studies.archive.prune``; None in the first place
             where all models keep their files.
         upkeep: Called with the store once a minute, whether there are requests or not; None for nothing.
     """

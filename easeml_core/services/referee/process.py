@@ -27,8 +27,7 @@ from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError, StateE
 from easeml_core.services.datasets.access import Reach
 from easeml_core.services.datasets.fetching import Fetches
 from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, Turn
-from easeml_core.services.evaluation.model_runs import ModelRuns
-from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Computed, Pace
+from easeml_core.services.evaluation.model_runs import DECISION_GRID_SECONDS, GRID_SECONDS, Computed, ModelRuns, Pace
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import Claims, Underway
@@ -95,7 +94,7 @@ class Duties:
         lease_seconds: How long others leave alone the requests of a referee that has ended, > 0 and at most 3600.
         poll_seconds: Longest pause between two looks when no notification comes.
         grid_seconds: Where answers have fixed times: the times to which runs of models are padded
-            (``services/evaluation/time_padding.py``).
+            (``services/evaluation/model_runs.py``).
         decision_grid_seconds: Likewise the times after which a decision of gate or meter is written, so that no time
             follows from labels; the referee answers others meanwhile. Empty for at once.
         upkeep: Called with the store once a minute, whether there are requests or not; None for nothing.

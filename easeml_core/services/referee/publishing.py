@@ -3,7 +3,7 @@
 A request is decided in one transaction (ledger, predictions, and the answer in ``sealed.outbox``), and the answer
 leaves in another one, at a time that follows from the time of the request. A referee that is killed in between has
 decided, and publishes later. Only answers of gate and meter are delayed. How long a run of a model seems to take is
-padded elsewhere (``services/evaluation/time_padding.py``).
+padded elsewhere (``services/evaluation/model_runs.py``).
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
 from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, RefreshedAnswer, VerdictAnswer
 from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
-from easeml_core.services.test_sets.answer import BLOCKING_REFUSED
-from easeml_core.services.test_sets.shared_set import gate_settings
+from easeml_core.services.test_sets.answers import BLOCKING_REFUSED, gate_settings
 from easeml_core.store.tables import datasets, model_life, models, releases, requests, studies
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from easeml_core.services.reports.waiting_candidates import (
     waits_of_studies,
 )
 from easeml_core.services.selection.policy import current_config
-from easeml_core.services.test_sets.shared_set import meter_settings_of
+from easeml_core.services.test_sets.answers import meter_settings_of
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments, overview
 from easeml_core.store.queries.assessments import KindOfNeed

@@ -16,8 +16,8 @@ from easeml_core.services.meter.reading import HAS_NO_ANSWER_LEFT
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import before_standing
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
+from easeml_core.services.test_sets.answers import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
 from easeml_core.services.test_sets.lifecycle import HAS_NO_LIVE_SET, steps_by_system
-from easeml_core.services.test_sets.shared_set import SHARED_SET_HAS_ENDED, gate_settings, meter_settings_of
 from easeml_core.store.queries import submissions
 from easeml_core.store.tables import model_life, releases, studies, test_sets
 

@@ -19,7 +19,7 @@ from easeml_core.entities import FailureKind, TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, StateError
 from easeml_core.services.selection.executors import code_version
 from easeml_core.services.studies.candidates import adding_command
-from easeml_core.services.studies.compute_budget import reservation
+from easeml_core.services.studies.limits import reservation
 from easeml_core.store.database import lock, notify, notify_pages, savepoint, waiting_briefly
 from easeml_core.store.tables import capacity, leases, studies, trials
 

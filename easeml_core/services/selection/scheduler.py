@@ -28,7 +28,7 @@ from easeml_core.selection.suggestion import OF_OTHER_TENANT, RIVAL_WORDS, Runne
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
-from easeml_core.services.studies.compute_budget import renewal, reservation
+from easeml_core.services.studies.limits import renewal, reservation
 from easeml_core.services.telemetry import DECISION_SECONDS, span
 from easeml_core.store.database import notify, notify_pages, savepoint
 from easeml_core.store.tables import capacity, decisions, leases, trials
@@ -527,7 +527,7 @@ def suggest_trials(
     Trials that an earlier run left behind come first, while their tenant has less than its share of the trials under
     way by weight; others come where the policy chooses their study. No candidate is suggested twice for the same data,
     also none that failed or was cancelled on it, except after a failure of its task (``retry.py``). Where a budget or a
-    quota holds, a trial reserves device seconds: see ``services/studies/compute_budget.py``.
+    quota holds, a trial reserves device seconds: see ``services/studies/limits.py``.
 
     Args:
         store: Role ``easeml_worker``.

@@ -1,8 +1,12 @@
-"""Archive, restore and delete studies and tenants; withdraw candidates (ADR 0035).
+"""Archive, restore and delete studies and tenants; withdraw candidates; retention of models and curves (ADR 0035).
 
 An archived study keeps everything and does nothing: it gets no trial, takes no request, and is in no overview, alert
 or metric. A study without sealed data, trials and models can be deleted. Every verb may be repeated, and is in the
 audit with who did it and why.
+
+Retention removes files of models and points of learning curves: once a day where the referee's options say so
+(``--keep-models``), and at once by ``easeml artifacts prune``. The audit, ledgers, verdicts, results and the models'
+rows always stay.
 """
 
 from __future__ import annotations
@@ -18,7 +22,8 @@ from easeml_core.services.studies.logins import end_login
 from easeml_core.store import archive, logins
 from easeml_core.store.archive import ArchivedStudy as ArchivedStudy  # noqa: TC001  # for the callers of this module
 from easeml_core.store.database import notify, notify_pages, savepoint
-from easeml_core.store.tables import scheduler_requests, studies, trials
+from easeml_core.store.tables import model_life, scheduler_requests, studies, trials
+from easeml_core.store.tables.model_life import RemovableModel
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,6 +31,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.store.archive import Dependents
     from easeml_core.store.database import Store
+
 
 MOST_ARCHIVED = 1000
 """Archived studies that are listed."""
@@ -413,3 +419,72 @@ def delete_tenant(store: Store, *, tenant: str, why: str, dry_run: bool = False)
         except _DryRunError:
             archived = archive.of_tenant(tx, found.id).archived_at is not None
             return ChangedTenant(tenant, archived, False, False, True, [], [], [])
+
+
+MODELS_AT_ONCE = 1000
+"""Models whose rows one transaction holds."""
+
+
+@typed_record
+class PrunedModels:
+    """The answer of ``easeml artifacts prune``.
+
+    Attributes:
+        models: Whose files are removed, or would be, by number.
+        curve_points: Points of learning curves that were removed.
+        keep: How many of the best models of each study stay; None for all models.
+        days: Age in days from which on a model may go.
+        curve_days: Age of curves likewise; 0 for no limit.
+        dry_run: Whether nothing was changed.
+    """
+
+    models: tuple[RemovableModel, ...]
+    curve_points: int
+    keep: int | None
+    days: float
+    curve_days: float
+    dry_run: bool
+
+
+def prune(
+    store: Store, *, keep: int | None, days: float, curve_days: float = 0.0, dry_run: bool = False
+) -> PrunedModels:
+    """Note which models lose their files, whatever is killed meanwhile; the sweep removes the files themselves.
+
+    A model stays that is or was in production, that a request, a verdict or a meter reading names, that was submitted,
+    that is a baseline, or that waits to be measured on new validation data.
+
+    Args:
+        store: Role ``easeml_referee``.
+        keep: How many of the best models of each study stay, 1 to 1,000,000; None for all models.
+        days: Age of a model in days from which on it may go, 1 to 36,500.
+        curve_days: Learning curves of archived studies, and on earlier training data, go after so many days; 0: never.
+        dry_run: List the models, change nothing; curves are not counted.
+
+    Raises:
+        ConfigError: A number is out of range.
+        WrongRoleError: The role is not the referee's.
+    """
+    require(keep is None or 1 <= keep <= 10**6, "keep", keep, "from 1 to 1,000,000")
+    require(1 <= days <= 36_500, "days", days, "from 1 to 36,500")
+    require(curve_days == 0 or 1 <= curve_days <= 36_500, "curve_days", curve_days, "0, or from 1 to 36,500")
+    why = f"not among the best {keep} of its study after {days:g} days"
+    found: list[RemovableModel] = []
+    if keep is not None and dry_run:
+        with store.begin(writes=False) as tx:
+            found = model_life.removable_models(tx, keep=keep, days=days, most=10**6)
+    while keep is not None and not dry_run:
+        with store.begin() as tx:
+            part = model_life.removable_models(tx, keep=keep, days=days, most=MODELS_AT_ONCE, holds=True)
+            removed = model_life.note_removed(tx, [one.model_id for one in part], why)
+        found += [one for one in part if one.model_id in removed]
+        if len(part) < MODELS_AT_ONCE:
+            break
+    points = 0
+    while curve_days and not dry_run:
+        with store.begin() as tx:
+            gone = model_life.forget_curves(tx, curve_days)
+        points += gone
+        if not gone:
+            break
+    return PrunedModels(tuple(found), points, keep, days, curve_days, dry_run)

@@ -16,10 +16,9 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.errors import ArtifactError, StateError, TrainingKilled, TrainingStarved
 from easeml_core.services.evaluation.sealed_runs import sealed_run_steps
-from easeml_core.services.test_sets.display_names import CALLED, WHY, WITHOUT
+from easeml_core.services.test_sets.answers import gate_settings
 from easeml_core.services.test_sets.planning import needed_examples, set_settings
 from easeml_core.services.test_sets.row_registry import Overlap, overlapping_sets
-from easeml_core.services.test_sets.shared_set import gate_settings
 from easeml_core.store.database import notify
 from easeml_core.store.tables import labels, outbox, releases, studies, test_sets
 
@@ -32,6 +31,34 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
+
+
+CALLED = {
+    SealedSetPurpose.GATE: "gate set",
+    SealedSetPurpose.METER: "meter set",
+    SealedSetPurpose.JOINT: "gate and meter set",
+    SealedSetPurpose.DIRECT: "second validation sample",
+}
+"""A set by its purpose."""
+
+WHY = {
+    "steps": "all its steps are used",
+    "changes": "as many answers as its adaptivity allows were of the kind that ends it",
+    "tolerance": "it has too few examples for another test at the level that is left",
+    "by hand": "the referee has retired it",
+    "overlap": "rows of it are open in another study",
+    "signals": "its promise would not hold for another answer",
+    "regulation": "its rule allows no further answer",
+    "failure": "a model could not be run on it, which the meter's promise does not cover",
+}
+"""The meaning of ``retired_why``, as part of a sentence."""
+
+WITHOUT = {
+    SealedSetPurpose.GATE: "the gate gives no verdict",
+    SealedSetPurpose.METER: "the meter gives no signal",
+    SealedSetPurpose.DIRECT: "readings go on without it and cannot tell tuning from drift",
+}
+"""The state of a system without a live set."""
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +94,7 @@ class ShownSet:
         steps_used: Answers that were released so far, of all systems.
         systems: Likewise of each system that draws on it: ``gate``, ``meter``, ``direct``.
         labels_on_demand: Whether labels are requested when a verdict needs them.
-        retired_why: A key of ``display_names.WHY``, or None.
+        retired_why: A key of ``WHY``, or None.
         artifact: The released examples, or None.
         plan: What was fixed before its first answer.
     """
@@ -333,7 +360,7 @@ def end_set(tx: Connection, study: Study, test_set_id: int, why: str) -> None:
         tx: Transaction of the referee's role, which holds the study's sets.
         study: Whose set it is.
         test_set_id: The set; nothing happens if it is not live.
-        why: A key of ``display_names.WHY``.
+        why: A key of ``WHY``.
     """
     if not releases.retire_test_set(tx, test_set_id, why):
         return
@@ -373,7 +400,7 @@ def _message(tx: Connection, study: Study, ended: SealedSet, why: str) -> str:
 
 
 def _why(ended: SealedSet, why: str) -> str:
-    """As of ``display_names.WHY``; of a shared set, which system's steps are used."""
+    """As of ``WHY``; of a shared set, which system's steps are used."""
     if why == "steps" and ended.purpose == _JOINT:
         for system, count in steps_by_system(ended).items():
             if count.steps_used >= count.steps:

@@ -19,12 +19,14 @@ from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
 from easeml_core.data.rows.encoding import LONGEST_KEY, ExampleFile, input_columns, refused
 from easeml_core.data.rows.encoding import shown as quoted
+from easeml_core.data.rows.labeled_pairs import pairs_like
 from easeml_core.data.rows.named_rows import read_named_rows
 from easeml_core.data.split_spec import check_split
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
-from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError
+from easeml_core.errors import AlreadyExistsError, ArtifactError, InvalidInputError, SealedSetTooSmallError
 from easeml_core.services.studies.columns import row_form
+from easeml_core.services.test_sets.answers import meter_settings_of
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import ShownSet, shown, when_live
 from easeml_core.services.test_sets.planning import (
@@ -35,16 +37,15 @@ from easeml_core.services.test_sets.planning import (
     study_plan,
 )
 from easeml_core.services.test_sets.row_registry import label_tokens, look_up, register
-from easeml_core.services.test_sets.shared_set import meter_settings_of
-from easeml_core.services.test_sets.visible_rows import fed_hashes, validated_hashes
+from easeml_core.store.artifacts.remote import is_of_store
 from easeml_core.store.database import notify
+from easeml_core.store.tables import datasets, releases, sealed, studies, test_sets, validation_sets
 from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
-from easeml_core.store.tables import releases, sealed, studies, test_sets
 from easeml_core.store.tables.test_sets import example_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
+    from easeml_core.store.tables.validation_sets import ValidationPart
 
 
 _COINCIDENCE = 1 / 20
@@ -501,3 +503,56 @@ def _seal(
     notify(tx, f"study:{study.name}")
     label_rows.announce(tx, set_id)  # a live set wakes the referee: earlier models are run on it
     return set_id
+
+
+MOST_WAITING = 10_000
+"""Largest number of waiting feeds that are read."""
+
+
+def part_hashes(tx: Connection, artifacts: ArtifactStore, parts: Iterable[ValidationPart]) -> list[set[bytes]]:
+    """Return the hashes of the rows of each of these validation parts.
+
+    Raises:
+        ArtifactError: The file of a data version is missing or was changed.
+    """
+    found = []
+    for part in parts:
+        with artifacts.copy(part.artifact) as path:
+            inputs = load_open_parts(path).validation_inputs
+        found.append(set(example_hashes(inputs, studies.feature_names(tx, part.id))))
+    return found
+
+
+def validated_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int) -> set[bytes]:
+    """Return the hashes of all rows that are or were in a validation part of the study.
+
+    Raises:
+        ArtifactError: The file of a data version is missing or was changed.
+    """
+    return set[bytes]().union(*part_hashes(tx, artifacts, validation_sets.validation_parts(tx, study_id)))
+
+
+def fed_hashes(tx: Connection, artifacts: ArtifactStore, study_id: int, parts: OpenParts) -> set[bytes]:
+    """Return the hashes of the rows of waiting feeds, and of those that the training part leaves out.
+
+    An invalid file is skipped: its own refresh will refuse it. One that cannot be read now is not.
+
+    Args:
+        tx: A transaction of any role.
+        artifacts: Holds them.
+        study_id: The study.
+        parts: Its newest open parts, whose form they have.
+    """
+    columns = studies.feature_names(tx, studies.latest_data_version(tx, study_id).id)
+    waiting = [feed.artifact for feed in datasets.waiting_feeds(tx, study_id, limit=MOST_WAITING)]
+    found = set[bytes]()
+    for reference in filter(None, [datasets.switched_off(tx, study_id), *waiting]):
+        try:
+            with artifacts.copy(reference) as path:
+                pairs = pairs_like(path, parts)
+        except (ArtifactError, InvalidInputError) as error:
+            if is_of_store(error):
+                raise
+            continue
+        found.update(example_hashes(pairs.inputs, columns))
+    return found

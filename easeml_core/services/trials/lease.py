@@ -29,7 +29,7 @@ from easeml_core.errors import (
     TrainingCancelled,
 )
 from easeml_core.files import scratch_folder
-from easeml_core.services.studies.compute_budget import training_seconds
+from easeml_core.services.studies.limits import training_seconds
 from easeml_core.store.artifacts.orphans import files_of
 from easeml_core.store.tables import leases, trials
 from easeml_core.store.tables.leases import Checkpoint

@@ -32,7 +32,7 @@ LARGEST_BYTES = 32 << 30
 """A larger file is no artifact: reading it would block the process."""
 
 LARGEST_COPIED_BYTES = 8 << 30
-"""Of one copy for one use, such as a model that the referee runs (``services/evaluation/time_padding.py``)."""
+"""Of one copy for one use, such as a model that the referee runs (``services/evaluation/model_runs.py``)."""
 
 _REFERENCE = re.compile(r"sha256:([0-9a-f]{64})")
 _UNFINISHED = "new-"

@@ -24,7 +24,7 @@ from easeml_core.errors import (
     TrainingMachineError,
     TrainingStarved,
 )
-from easeml_core.services.datasets import reading
+from easeml_core.services.datasets import access
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
@@ -181,7 +181,7 @@ def test_what_takes_the_place_of_a_file_once_it_is_opened_is_not_read(
         return load_source(*given, **named)
 
     monkeypatch.setattr(child, "load_source", exchanged)
-    monkeypatch.setattr(reading, "run_child", lambda _, arguments, **__: child.main(["0", *arguments]))
+    monkeypatch.setattr(access, "run_child", lambda _, arguments, **__: child.main(["0", *arguments]))
     monkeypatch.setattr(child, "child_guard", Mock())
     answer = register(bare, source, data=data, target="label" if "." in name else "")
     assert answer.message == SEALED
@@ -229,7 +229,7 @@ def test_an_answer_tells_nobody_where_the_referees_folder_is(source: str, bare: 
 def test_a_file_that_stands_for_more_than_memory_is_refused_and_the_referee_goes_on(
     bare: Any, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "READING_MB", 130)
+    monkeypatch.setattr(access, "READING_MB", 130)
     (data / "lab" / "arrays").mkdir()
     np.lib.format.open_memmap(data / "lab" / "arrays" / "inputs.npy", mode="w+", dtype=np.float64, shape=(600, 60_000))
     np.save(data / "lab" / "arrays" / "targets.npy", np.arange(600) % 2)
@@ -254,9 +254,9 @@ def test_a_file_that_stands_for_more_than_memory_is_refused_and_the_referee_goes
 def test_whose_fault_it_is_that_the_process_has_ended_that_reads(
     end: Exception, error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "run_child", Mock(side_effect=end))
+    monkeypatch.setattr(access, "run_child", Mock(side_effect=end))
     study: Any = SimpleNamespace(name="table", source="csv:a.csv", target="label", task=None)
     with pytest.raises(error, match=message) as raised:
-        reading.read_apart("csv:a.csv", study, check_split(None), folder=tmp_path)
+        access.read_apart("csv:a.csv", study, check_split(None), folder=tmp_path)
     assert type(raised.value) is error
     assert "secret" not in str(raised.value)

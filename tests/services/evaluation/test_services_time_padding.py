@@ -16,8 +16,7 @@ from easeml_core.entities import RequestKind
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.models.predict import predict_in_child
 from easeml_core.services.evaluation import model_runs, sealed_runs
-from easeml_core.services.evaluation.model_runs import ModelRuns
-from easeml_core.services.evaluation.time_padding import DECISION_GRID_SECONDS, GRID_SECONDS, Pace, padded
+from easeml_core.services.evaluation.model_runs import DECISION_GRID_SECONDS, GRID_SECONDS, ModelRuns, Pace, padded
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.gate import judge
 from easeml_core.services.meter import reading

@@ -17,8 +17,7 @@ from easeml_core.errors import NotFoundError, StateError, TrainingKilled
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evidence import notary
 from easeml_core.services.evidence.keys import KEY, MARKS, KeyFolder
-from easeml_core.services.evidence.notary import Notary
-from easeml_core.services.evidence.report import verify_all
+from easeml_core.services.evidence.notary import Notary, verify_all
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request

@@ -17,7 +17,7 @@ from easeml_core.errors import InvalidInputError
 from easeml_core.services.evidence.bundle import evidence_of, newest_heads
 from easeml_core.services.evidence.bundle_check import check_bundle
 from easeml_core.services.evidence.keys import KeyFolder
-from easeml_core.services.evidence.report import verify_all
+from easeml_core.services.evidence.notary import verify_all
 from easeml_core.services.operations.notifications import look
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request
 

@@ -16,7 +16,7 @@ from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services.evidence.bundle_check import _Work
 from easeml_core.services.labeling import adjudication, desk
-from easeml_core.services.labeling.annotations import Kept
+from easeml_core.services.labeling.adjudication import Kept
 from easeml_core.services.labeling.requests import give_labels, wanted_labels
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_gate_request

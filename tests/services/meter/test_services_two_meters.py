@@ -19,7 +19,7 @@ from metered import METER as STRICT
 from easeml_core.config import set_config
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, next_alert, open_alerts, pause_on_alert
-from easeml_core.services.meter.history import meter_history
+from easeml_core.services.meter.results import meter_history
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request

@@ -9,9 +9,8 @@ import pytest
 from easeml_core.errors import ConfigError, StateError
 from easeml_core.services.models.inference import infer
 from easeml_core.services.models.promotion import model_list
-from easeml_core.services.models.retention import prune
 from easeml_core.services.referee.requests import file_gate_request
-from easeml_core.services.studies.archive import archive_study
+from easeml_core.services.studies.archive import archive_study, prune
 from easeml_core.store.artifacts.orphans import NamedFile, named_files
 from easeml_core.store.tables import model_life, models, studies
 

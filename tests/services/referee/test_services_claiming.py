@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.errors import ConcurrentUpdateError, StateError, StoreUnavailableError, TrainingKilled
 from easeml_core.services.evaluation.backoff import Patience, Turn
-from easeml_core.services.evaluation.time_padding import Computed
+from easeml_core.services.evaluation.model_runs import Computed
 from easeml_core.services.referee import claiming, publishing
 from easeml_core.services.referee.claiming import POSTPONE_SECONDS, Claims, Underway
 from easeml_core.services.referee.publishing import release_due

@@ -15,8 +15,7 @@ from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.feed import file_refresh
 from easeml_core.services.evaluation import model_runs, sealed_runs
 from easeml_core.services.evaluation.backoff import Turn
-from easeml_core.services.evaluation.model_runs import ModelRuns
-from easeml_core.services.evaluation.time_padding import Pace
+from easeml_core.services.evaluation.model_runs import ModelRuns, Pace
 from easeml_core.services.referee.dispatch import Dispatcher
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable

@@ -12,8 +12,8 @@ from easeml_core.entities import Model, Task
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.datasets.fetching import NotFetchedError
 from easeml_core.services.evaluation.backoff import Turn
+from easeml_core.services.evaluation.model_runs import Computed
 from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError, Run
-from easeml_core.services.evaluation.time_padding import Computed
 from easeml_core.services.referee import prerequisites
 from easeml_core.services.referee.claiming import Underway
 from easeml_core.services.referee.prerequisites import Prerequisites

@@ -20,7 +20,7 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.studies.uploads import forget_uploads, keep_upload
-from easeml_core.services.test_sets.visible_rows import fed_hashes
+from easeml_core.services.test_sets.upload import fed_hashes
 from easeml_core.store.artifacts import local
 from easeml_core.store.artifacts.orphans import files_of, remove_ended
 

@@ -17,7 +17,7 @@ from easeml_core.models import predict
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.evaluation import sealed_runs
-from easeml_core.services.evaluation.quality_checks import (
+from easeml_core.services.evaluation.reevaluation import (
     SHARE,
     chance_to_find,
     check_next,

@@ -8,11 +8,10 @@ import pytest
 from brought import content, gate_sets, retire, seal, states
 
 from easeml_core.errors import InvalidInputError, NotFoundError, StateError
-from easeml_core.services.evidence import set_deletion
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.referee.requests import file_gate_request
 from easeml_core.services.reports.assessments import out_of_step
-from easeml_core.services.test_sets import lifecycle
+from easeml_core.services.test_sets import lifecycle, release
 from easeml_core.store.tables import chain
 from easeml_core.store.tables.chained_rows import of_set
 
@@ -22,9 +21,9 @@ if TYPE_CHECKING:
 SEALED = ("predictions", "labels", "cells", "examples", "wanted")
 
 
-def delete(lab: Any, keys: Path | None, test_set: str | int, **more: Any) -> set_deletion.DeletedSet:
+def delete(lab: Any, keys: Path | None, test_set: str | int, **more: Any) -> release.DeletedSet:
     notary = Notary(lab.referee, keys)
-    return set_deletion.delete_test_set(notary, test_set=test_set, who="ruth", why="the wrong file", **more)
+    return release.delete_test_set(notary, test_set=test_set, who="ruth", why="the wrong file", **more)
 
 
 def broken(lab: Any, keys: Path) -> list[str]:

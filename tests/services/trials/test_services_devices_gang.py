@@ -10,7 +10,7 @@ from easeml_core.errors import ConfigError, TrainingTaskError
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.retry import retry_all
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.studies.compute_budget import GRACE_SECONDS
+from easeml_core.services.studies.limits import GRACE_SECONDS
 from easeml_core.services.trials import execution
 from easeml_core.services.trials.devices import list_devices
 from easeml_core.services.trials.function_trials import run_routed_trial

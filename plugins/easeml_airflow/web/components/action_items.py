@@ -21,7 +21,7 @@ from easeml_core.services.meter.alerts import clear_alert, open_alerts
 from easeml_core.services.reports.next_steps import NextStep
 from easeml_core.services.reports.next_steps import count_needs as count_of_steps
 from easeml_core.services.reports.recommendations import Severity, StepKind
-from easeml_core.services.test_sets.display_names import CALLED
+from easeml_core.services.test_sets.lifecycle import CALLED
 from easeml_core.store.callers import because
 from easeml_core.store.tables import studies
 

@@ -15,8 +15,7 @@ from easeml_airflow.web.server.site import HEADERS
 from easeml_core.csv_text import GuardedWriter
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import counted
-from easeml_core.services.test_sets.display_names import WITHOUT
-from easeml_core.services.test_sets.lifecycle import retire_test_set
+from easeml_core.services.test_sets.lifecycle import WITHOUT, retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
 from easeml_core.store.callers import because
 

@@ -31,7 +31,7 @@ from easeml_core.services.meter.alerts import open_alerts
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.gate import LabelWork, gate_report
-from easeml_core.services.test_sets.ledger import study_ledger
+from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.planning import plan_joint
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import labels, releases, studies

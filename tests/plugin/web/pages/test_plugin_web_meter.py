@@ -31,12 +31,12 @@ from easeml_core.entities import AlertKind, SealedSetPurpose, SealedSetState
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
 from easeml_core.services.meter.alerts import open_alerts
-from easeml_core.services.meter.history import MeterAnswer, MeterHistory, meter_history
-from easeml_core.services.meter.planning import meter_plans
+from easeml_core.services.meter.results import MeterAnswer, MeterHistory, meter_history
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import file_meter_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.test_sets.lifecycle import ShownSet, plan_test_set
+from easeml_core.services.test_sets.planning import meter_plans
 from easeml_core.store.rows import rows
 from easeml_core.store.tables import models, releases, studies, trials
 

@@ -20,8 +20,8 @@ from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.reports.overview import live_sets
-from easeml_core.services.test_sets import shared_set
-from easeml_core.services.test_sets.ledger import study_ledger
+from easeml_core.services.test_sets import answers
+from easeml_core.services.test_sets.answers import study_ledger
 from easeml_core.services.test_sets.lifecycle import SystemSteps, list_test_sets
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, plan_joint
 from easeml_core.store.database import Store
@@ -218,7 +218,7 @@ def test_nobody_is_answered_between_the_last_answer_and_its_publication(last: st
     assert len(shared.ledger()) == used
     ended = pytest.raises(StateError, match="the set that gate and meter share has ended, for both; the referee must")
     with ended, lab.referee.begin() as tx:
-        shared_set.require_joint_goes_on(tx, releases.live_test_set(tx, 1, SealedSetPurpose.METER))
+        answers.require_joint_goes_on(tx, releases.live_test_set(tx, 1, SealedSetPurpose.METER))
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")
     Referee(lab.referee, lab.artifacts).run_once()
     assert shared.state() == ("retired", "steps")
@@ -232,7 +232,7 @@ def test_a_meter_that_could_not_answer_has_ended_the_set_before_it_is_said(share
     Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600.0)).run_once()
     assert shared.state() == ("live", None)
     with lab.referee.begin() as tx:
-        assert shared_set.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
+        assert answers.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
 
 
 def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(bare: Any, tmp_path: Any) -> None:

@@ -19,7 +19,7 @@ from easeml_core.meter.shared_ledger import joint_plan, planned_gate_log_weight
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import file_meter_request
-from easeml_core.services.test_sets import planning, shared_set
+from easeml_core.services.test_sets import answers, planning
 from easeml_core.services.test_sets.planning import examples_for_joint_gate, joint_weight_limit, plan_joint
 from easeml_core.store.tables import releases
 
@@ -136,7 +136,7 @@ def test_the_limit_is_found_whatever_the_answers_were(shared: Shared, searches: 
     joint_weight_limit.cache_clear()
     searches.clear()
     with lab.referee.begin() as tx:
-        assert shared_set.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
+        assert answers.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
     assert searches != []
 
 
@@ -149,10 +149,10 @@ def test_the_smallest_slice_ends_the_set(bare: Any, tmp_path: Any, monkeypatch: 
     config = JointConfig.from_json(shared.lab.one("SELECT plan FROM work.test_sets"))
     small = examples_for_joint_gate(evolve(config.gate, condition=condition), 1.5 * LN2)
     codes = np.repeat([0, 1], [small, rows - small])
-    monkeypatch.setattr(shared_set.sealed, "sealed_slices", lambda *_: codes)
+    monkeypatch.setattr(answers.sealed, "sealed_slices", lambda *_: codes)
     ends = []
     for weight in (LN2, 2 * LN2):
-        monkeypatch.setattr(shared_set.ledger, "joint_log_weight", lambda *_, weight=weight: weight)
+        monkeypatch.setattr(answers.ledger, "joint_log_weight", lambda *_, weight=weight: weight)
         with shared.lab.referee.begin() as tx:
-            ends.append(shared_set.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)))
+            ends.append(answers.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)))
     assert ends == [None, "tolerance"]

@@ -18,7 +18,7 @@ from easeml_core.errors import StoreUnavailableError, counted
 from easeml_core.meter.validation_set import ValidationState
 from easeml_core.services.datasets.report import sealed_sets, study_data
 from easeml_core.services.datasets.validation_sets import replace_validation
-from easeml_core.services.test_sets.display_names import WHY
+from easeml_core.services.test_sets.lifecycle import WHY
 from easeml_core.store.callers import because
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
 from easeml_core.config import GateConfig, JointConfig
 from easeml_core.services.referee.requests import file_promotion, file_rollback
 from easeml_core.services.reports.gate import MOST, gate_ledger, gate_report
+from easeml_core.services.test_sets.answers import gate_settings, joint_config
 from easeml_core.services.test_sets.lifecycle import plan_test_set
 from easeml_core.services.test_sets.planning import set_purposes, study_plan
-from easeml_core.services.test_sets.shared_set import gate_settings, joint_config
 
 if TYPE_CHECKING:
     from fastapi.responses import RedirectResponse, Response

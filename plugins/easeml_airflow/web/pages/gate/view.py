@@ -16,8 +16,8 @@ from easeml_core.config import parse_adaptivity
 from easeml_core.entities import Adaptivity, SealedSetState, Symbol, Verdict
 from easeml_core.errors import counted
 from easeml_core.services.reports.gate import GateNeed
-from easeml_core.services.test_sets.display_names import WHY
-from easeml_core.services.test_sets.shared_set import gate_settings
+from easeml_core.services.test_sets.answers import gate_settings
+from easeml_core.services.test_sets.lifecycle import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -15,15 +15,14 @@ from easeml_airflow.web.pages.gate.commands import whose
 from easeml_core.config import MeterConfig
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import counted
-from easeml_core.services.meter.planning import AMBIGUOUS, ERROR_RATE
-from easeml_core.services.test_sets.planning import needed_examples, set_settings, study_plan
+from easeml_core.services.test_sets.planning import AMBIGUOUS, ERROR_RATE, needed_examples, set_settings, study_plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.entities import Study
     from easeml_core.meter.planner import MeterPlan
-    from easeml_core.services.meter.planning import MeterPlans
+    from easeml_core.services.test_sets.planning import MeterPlans
 
 
 METHODS = {

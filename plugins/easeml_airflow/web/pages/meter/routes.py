@@ -15,8 +15,9 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
 from easeml_core.encoding import row_of
 from easeml_core.errors import EasemlError, NotFoundError
-from easeml_core.services.meter.history import MOST_ANSWERS, meter_history
-from easeml_core.services.meter.planning import (
+from easeml_core.services.meter.results import MOST_ANSWERS, meter_history
+from easeml_core.services.test_sets.lifecycle import WHY
+from easeml_core.services.test_sets.planning import (
     ERROR_RATE,
     LEAST_TOLERANCE,
     MOST_STEPS,
@@ -24,7 +25,6 @@ from easeml_core.services.meter.planning import (
     MeterPlans,
     meter_plans,
 )
-from easeml_core.services.test_sets.display_names import WHY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from easeml_airflow.web.pages.meter.view import MeterPicture
     from easeml_airflow.web.server.site import Site
     from easeml_core.entities import Study
-    from easeml_core.services.meter.history import MeterAnswer, MeterHistory
+    from easeml_core.services.meter.results import MeterAnswer, MeterHistory
 
 STUDY_TAB = Tab("/meter", "Meter", frozenset({Role.REFEREE}))
 

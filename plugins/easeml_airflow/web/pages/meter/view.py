@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
-    from easeml_core.services.meter.history import MeterAnswer, MeterHistory
+    from easeml_core.services.meter.results import MeterAnswer, MeterHistory
 
 TICKS = 9
 
