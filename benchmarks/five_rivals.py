@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
-from five_data import GRID
-from five_race import clock
+from five_data import GRID, clock
 
 from easeml_core.data.parts import write_open_parts
 from easeml_core.data.sources.optional import optional_package
@@ -22,7 +21,7 @@ from easeml_core.training.supervisor import run_job
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from five_race import Contest, Race
+    from five_data import Contest, Race
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts

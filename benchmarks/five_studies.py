@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from five_data import KINDS, cut, write_source
-from five_race import METRICS, POINT, Contest, Race
+from five_data import KINDS, METRICS, POINT, Contest, Race, cut, write_source
 from five_rivals import PATIENCE, baseline, flaml, random_search
 from installation import GATE, TENANT, installation
 from threadpoolctl import threadpool_limits

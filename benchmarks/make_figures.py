@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from figures import benchmarks
-from figures.commands import ROOT, Runner
+from figures.blocks import FOLDER, splice, take_pictures
+from figures.commands import ROOT, Runner, SessionRunner
 from figures.gate import catalogue as gate_page
-from figures.markdown import splice
 from figures.meter import catalogue as meter_page
-from figures.pictures import FOLDER, take_pictures
 from figures.selection import catalogue as selection_page
 from figures.selection.tables import prepare
-from figures.sessions import SessionRunner
 
 from easeml_core.cli.gate import gate as gate_group
 from easeml_core.cli.meter import meter as meter_group

@@ -18,8 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import click
-from measuring.interface import snapshot, without_times
-from measuring.pictures import share_that_differs
+from measuring.interface import share_that_differs, snapshot, without_times
 from measuring.source_tree import WORKING_TREE, import_roots, source_tree
 
 FEW_PIXELS = 0.002

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from demo_night.registration import register_missing
 from demo_night.report import Report, ended_trials, print_report, require_nothing_repeated, trials_of_all
-from demo_night.retraining import NIGHT_DAG, run_night
-from demo_night.worse_model import GATE_DAG, find_worse, hand_in
+from demo_night.retraining import GATE_DAG, NIGHT_DAG, find_worse, hand_in, run_night
 from rich.console import Console
 from stack.failures import NightError, StackError
 from stack.hosts import EXECUTORS

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from lifecycle import attack, competition, developer, material, newcomer, published, renewal
-from lifecycle.stage import Stage, ending, times_played
-from lifecycle.story import Story
+from lifecycle.chapters import CHAPTERS, register_others
+from lifecycle.material import load_published, load_table
+from lifecycle.stage import Stage, Story, ending, times_played
 from lifecycle.window import Windows, chromium
 from rich.console import Console
 from stack.failures import LifecycleError, StackError
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from stack.launcher import Access
 
-CHAPTERS = (newcomer, competition, developer, attack, renewal)
 WIDTH = 120
 
 
@@ -49,12 +48,12 @@ def play(places: Places, access: Access, check: Callable[[], None], windows: Win
         contextlib.closing(Store(access.worker_url)) as store,
     ):
         number = times_played(store) + 1
-        digits, names = material.load(number), ending(number)
-        stage = Stage(places, access, check, store, windows, Path(folder), digits, names, published.load(number))
-        competition.register_others(stage)
-        for part in CHAPTERS:
-            with story.chapter(part.TITLE) as chapter:
-                part.play(stage, chapter)
+        digits, names = load_table(number), ending(number)
+        stage = Stage(places, access, check, store, windows, Path(folder), digits, names, load_published(number))
+        register_others(stage)
+        for title, play_chapter in CHAPTERS:
+            with story.chapter(title) as chapter:
+                play_chapter(stage, chapter)
 
 
 @click.command(help=__doc__)

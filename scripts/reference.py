@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from reference_pages import answers, openapi
+from reference_pages import answers
 from reference_pages import code_pages as code
 from reference_pages.database_pages import alphabet_page, functions_text, rights_page
 
@@ -41,7 +41,7 @@ def pages(opened: connection) -> dict[str, str]:
     }
     return {name: MADE + text for name, text in made.items()} | {
         "answers.json": answers.document(),
-        "openapi.json": openapi.document(),
+        "openapi.json": answers.openapi_document(),
         "functions.sql": SQL_MADE + functions_text(opened),
     }
 

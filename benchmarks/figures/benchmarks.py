@@ -15,9 +15,8 @@ import adversarial_lives
 import scale
 import soak_nights
 
+from figures.blocks import FOLDER, canvas, embedded, table
 from figures.commands import ROOT
-from figures.markdown import table
-from figures.pictures import FOLDER, canvas, embedded
 from figures.selection.losses import PriceFigure, Section
 from figures.selection.tables import Source
 

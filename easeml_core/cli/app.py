@@ -11,7 +11,6 @@ Only a command itself ends with 1: no error may look like an answer.
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import signal
@@ -23,30 +22,24 @@ import click
 
 from easeml_core import __version__
 from easeml_core.cli.candidates import candidate, program
-from easeml_core.cli.connection import role_remedy
+from easeml_core.cli.connection import account_name, role_remedy
 from easeml_core.cli.datasets import feed, refine, validation
-from easeml_core.cli.devices import device
 from easeml_core.cli.gate import gate
-from easeml_core.cli.labels import labels
 from easeml_core.cli.meter import meter
 from easeml_core.cli.models import infer, model, promote, rollback, submissions, submit
-from easeml_core.cli.operations.cache import cache
-from easeml_core.cli.operations.dags import dags
+from easeml_core.cli.operations.artifacts import artifacts_group, cache
 from easeml_core.cli.operations.database import db
 from easeml_core.cli.operations.doctor import doctor
 from easeml_core.cli.operations.evidence import evidence, promotion
-from easeml_core.cli.operations.mlflow_sync import mlflow
+from easeml_core.cli.operations.integrations import dags, mlflow
 from easeml_core.cli.output import example, json_option, show_json
+from easeml_core.cli.policy import policy, scheduler
 from easeml_core.cli.referee import referee, service
 from easeml_core.cli.reports import alerts, audit, metrics, next_, status
-from easeml_core.cli.selection.backtest import backtest
-from easeml_core.cli.selection.costs import costs
-from easeml_core.cli.selection.policy import policy
-from easeml_core.cli.selection.scheduler import scheduler
-from easeml_core.cli.selection.simulate import simulate
-from easeml_core.cli.studies import artifacts_group, study, tenant
-from easeml_core.cli.test_sets import ledger, test_set
-from easeml_core.cli.trials import explain, trial
+from easeml_core.cli.simulation import backtest, costs, simulate
+from easeml_core.cli.studies import study, tenant
+from easeml_core.cli.test_sets import labels, ledger, test_set
+from easeml_core.cli.trials import device, explain, trial
 from easeml_core.encoding import typed_record
 from easeml_core.errors import EasemlError
 
@@ -176,19 +169,11 @@ def cli(context: click.Context, by: str | None, reason: str) -> None:
     from easeml_core.store.callers import acting
 
     process = context.invoked_subcommand if context.invoked_subcommand in PROCESSES else None
-    context.with_resource(acting(by or process or _user(), door=process or "command line", reason=reason))
+    context.with_resource(acting(by or process or account_name(), door=process or "command line", reason=reason))
 
 
 PROCESSES = ("referee", "scheduler")
 """Commands that are separate processes, which answer requests: the audit names them."""
-
-
-def _user() -> str:
-    """Return the user of the operating system; one without a name by number."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
 
 
 for command in (

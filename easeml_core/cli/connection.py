@@ -1,10 +1,13 @@
-"""Find a command's database and artifacts, complete study names in shells, and wait for the referee's answers."""
+"""What commands share: their database and artifacts, values of options, and the wait for the referee's answers."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import signal
 import threading
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.server.server import Server
 
+
+OWNER, REFEREE = "easeml_owner", "easeml_referee"
 
 CREDENTIAL = "database-url"
 """Name of the credential of a service of systemd (LoadCredential=) that holds the address of the database."""
@@ -119,6 +124,30 @@ def open_installation(
     return store, open_artifacts(place, store)
 
 
+key_option = click.option("--request-key", help="Makes the call repeatable; default: a new one.")
+
+
+def new_key(given: str | None) -> str:
+    """Return the given request key, else a new one."""
+    return given or f"cli/{uuid.uuid4()}"
+
+
+def account_name() -> str:
+    """Return the user of the operating system; one without a name by number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def asked_to_end() -> threading.Event:
+    """Return an event that SIGINT and SIGTERM set from now on, instead of what they did."""
+    stop = threading.Event()
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: stop.set())
+    return stop
+
+
 PATIENCE_SECONDS = 1.5
 """Time limit of completion; after it no name is offered."""
 MOST_NAMES = 1000
@@ -191,6 +220,19 @@ def tell_gate_answer(answer: GivenAnswer) -> None:
         click.echo(f"promote it with `easeml model promote {answer.study} {answer.model_id}`")
 
 
+def numbers(option: str, text: str, allowed: str = "numbers separated by commas, such as 0.1,0.3") -> tuple[float, ...]:
+    """Return ``"0.1,0.3"`` as numbers.
+
+    Raises:
+        InvalidInputError: One of them is no number; ``allowed`` says what is.
+    """
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        message = f"{option} must be {allowed}; got {text!r}"
+        raise InvalidInputError(message) from error
+
+
 def mapping_of(option: str, value: str) -> JsonObject:
     """Return the JSON object of an option; InvalidInputError if it is none."""
     found = json_of(option, value)
@@ -215,9 +257,18 @@ def read_program(path: Path) -> str:
     """Return the text of a program's file; InvalidInputError if it cannot be read."""
     from easeml_core.programs.schema import MAX_LENGTH
 
+    return read_text(path, MAX_LENGTH)
+
+
+def read_text(path: Path, most: int | None = None) -> str:
+    """Return the text of a file; of a longer one than ``most`` characters one more, so that its reader refuses it.
+
+    Raises:
+        InvalidInputError: It cannot be read, or is no text.
+    """
     try:
         with path.open(encoding="utf-8") as file:
-            return file.read(MAX_LENGTH + 1)
+            return file.read(-1 if most is None else most + 1)
     except (OSError, UnicodeDecodeError) as error:
         message = f"{path} cannot be read: {reason_of(error)}"
         raise InvalidInputError(message) from error

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import (
+    REFEREE,
     STUDY,
+    account_name,
     artifacts_option,
     database_option,
+    key_option,
+    new_key,
     open_artifacts,
     open_installation,
     open_store,
@@ -24,8 +26,6 @@ from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from easeml_core.cli.output import Columns
     from easeml_core.entities import GivenAnswer
     from easeml_core.services.datasets.validation_sets import ReplacedValidation, ValidationSetReport
@@ -40,24 +40,6 @@ Examples:
   easeml feed digits unsorted-images/ --labels truth.csv
   easeml feed flowers --pair '{"inputs": {"length": 5.1, "width": 3.5}, "label": "setosa"}'
 """
-
-
-def key_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--request-key``."""
-    return click.option("--request-key", help="Makes the call repeatable; default: a new one.")(command)
-
-
-def account_name() -> str:
-    """Return the name of the account that runs the command."""
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # an account without a name
-        return "unknown"
-
-
-def new_key(given: str | None) -> str:
-    """Return the given request key, else a new one."""
-    return given or f"cli/{uuid.uuid4()}"
 
 
 def refreshed(store: Store, study: str, request_key: str, timeout: float) -> GivenAnswer:
@@ -271,7 +253,6 @@ def apply(study: str, timeout: float, request_key: str | None, database: str | N
 
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_REFEREE = "easeml_referee"
 NEW_ROWS = (
     "CSV or Parquet with a column example and the study's columns; .npy; or a folder or zip file of images or arrays, "
     "with labels as at registration or without."
@@ -378,7 +359,7 @@ def replace(artifacts: str | None, database: str | None, as_json: bool, **given:
     """Give a study another validation set; its training part and its models stay."""
     from easeml_core.services.datasets.validation_sets import replace_validation
 
-    found = replace_validation(*open_installation(database, artifacts, role=_REFEREE), **given)
+    found = replace_validation(*open_installation(database, artifacts, role=REFEREE), **given)
     if as_json:
         show_json(found)
         return
@@ -412,7 +393,7 @@ def remeasure(study: str, artifacts: str | None, database: str | None, as_json: 
     """
     from easeml_core.services.evaluation.reevaluation import remeasure as measure
 
-    store = open_store(database, role=_REFEREE)
+    store = open_store(database, role=REFEREE)
     found = measure(store, open_artifacts(artifacts, store), study, log=lambda line: click.echo(plain(line), err=True))
     if as_json:
         show_json(found)

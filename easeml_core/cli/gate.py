@@ -1,12 +1,11 @@
-"""``easeml gate``: ask the referee about a model, test the gate with identical models, and attack it.
+"""``easeml gate``: ask the referee, judge files of predictions, test the gate with identical models, and attack it.
 
-``gate_plan.py`` and ``gate_decide.py`` hold the commands ``plan`` and ``decide``.
+``gate_plan.py`` holds the command ``plan``, and the options of a plan.
 """
 
 from __future__ import annotations
 
 import math
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +17,119 @@ from easeml_core.cli.connection import (
     STUDY,
     database_option,
     gate_passes,
+    new_key,
     open_store,
     tell_gate_answer,
     wait_for_answer,
 )
-from easeml_core.cli.gate_decide import decide, plan_of, plan_options
-from easeml_core.cli.gate_plan import plan
+from easeml_core.cli.gate_plan import plan, plan_of, plan_options, slice_pairs
 from easeml_core.cli.output import example, json_option, progress, show_json, show_warnings
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.encoding import row_of
-from easeml_core.errors import InvalidInputError
+from easeml_core.errors import InvalidInputError, MissingLabelsError, reason_of
+from easeml_core.files import written_whole
 from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from easeml_core.store.database import Store
+
+
+_FILE = click.Path(path_type=Path)
+_DECIDE_PLAN = DecisionPlan()
+
+
+@click.command(
+    epilog=example(
+        "easeml gate decide --condition 'n - o > 0 +/- 0.02' --labels labels.csv --old old.csv --new new.csv"
+    )
+)
+@plan_options(_DECIDE_PLAN)
+@click.option("--labels", type=_FILE, help="CSV example,label; may lack examples that cannot matter.")
+@click.option("--old", type=_FILE, required=True, help="CSV example,prediction of the model that stands now.")
+@click.option("--new", type=_FILE, required=True, help="CSV example,prediction of the model handed in.")
+@click.option("--step", type=int, help="Which verdict of the set this is, 1 to --steps.")
+@click.option(
+    "--passes",
+    type=int,
+    help="With firstChange, upTo, recycle: earlier verdicts on this set that passed (fn-free: that failed, but for "
+    "firstChange); needed there unless --step is 1.",
+)
+@click.option("--slices", type=_FILE, help="CSV example,slice.")
+@click.option("--wanted", type=_FILE, help="Where labels are missing: write a CSV of the examples that need them next.")
+@click.option("--slice", "slice_texts", multiple=True, help='"NAME: CONDITION" that must hold too; repeatable.')
+@json_option
+@click.pass_context
+def decide(context: click.Context, /, as_json: bool, **options: Any) -> None:
+    """Judge a new model against an old one on labelled examples. Needs no database.
+
+    Prints the one word that may be released, pass or fail. What --json prints is for the referee: submitters of models
+    must not read it. No state is kept: take no more than --steps verdicts from one set. Under adaptivity none
+    submitters of models must see neither the word nor the exit status.
+
+    Standard error names why the verdict behind the word may be UNKNOWN, which is released as fail (--mode fp-free) or
+    as pass (fn-free): fewer examples than the plan needs, labels that no model predicts. It does not tell FAIL from
+    UNKNOWN; --json does, with the same warnings.
+
+    Exit status: 0 pass, 1 fail, 2 any error.
+    """
+    context.exit(_decide(as_json, **options))
+
+
+def _decide(
+    as_json: bool,
+    *,
+    script: Path | None,
+    labels: Path | None,
+    old: Path,
+    new: Path,
+    step: int | None,
+    passes: int | None,
+    slices: Path | None,
+    wanted: Path | None,
+    slice_texts: Sequence[str],
+    **given: Any,
+) -> int:
+    from easeml_core.gate.offline.columns import read_predictions, read_slice_names
+    from easeml_core.gate.offline.verdict import judge_offline
+
+    plan = plan_of(script, _DECIDE_PLAN, **given)
+    conditions = slice_pairs(slice_texts)
+    if bool(conditions) != (slices is not None):
+        message = "--slices and --slice belong together: the file tells the slices, the options what must hold on them"
+        raise InvalidInputError(message)
+    data = read_predictions(labels, old, new)
+    try:
+        found = judge_offline(
+            plan,
+            data,
+            step=step,
+            passes=passes,
+            slice_names=None if slices is None else read_slice_names(slices, data.examples),
+            slice_conditions=conditions,
+            source=str(labels or "--labels"),
+        )
+    except MissingLabelsError as missing:
+        if wanted is not None:
+            _write_wanted(wanted, missing.examples)
+        raise
+    show_warnings(found.warnings)
+    show_json(found.report()) if as_json else click.echo(found.symbol)
+    return 0 if found.passed else 1
+
+
+def _write_wanted(path: Path, examples: Sequence[str]) -> None:
+    try:
+        with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = GuardedWriter(file)
+            for name in ("example", *examples):
+                writer.row([name])
+    except OSError as error:
+        message = f"{path} cannot be written: {reason_of(error)}"
+        raise InvalidInputError(message) from error
 
 
 @click.command(epilog=example("easeml gate ask flowers 7 --wait 60 --request-key nightly-7"))
@@ -66,7 +163,7 @@ def ask(
     Exit status: 0 a pass or a verdict that is withheld (with --wait 0: asked), 1 a fail or a refusal, 2 any error,
     130 interrupted.
     """
-    key = request_key or f"cli/{uuid.uuid4()}"
+    key = new_key(request_key)
     context.exit(_ask(open_store(database), study, model_id, condition, key, wait=wait, as_json=as_json))
 
 
@@ -94,13 +191,12 @@ def _ask(
     return 0 if gate_passes(answer) else 1
 
 
-_FILE = click.Path(path_type=Path)
 _LOOSE = 2.0  # an interval that reaches further beyond the promise says little about it
-_PLAN = DecisionPlan(condition="n - o > 0 +/- 0.02", reliability=0.95, steps=1, adaptivity="none")
+_SELFTEST_PLAN = DecisionPlan(condition="n - o > 0 +/- 0.02", reliability=0.95, steps=1, adaptivity="none")
 
 
 @click.command(epilog=example("easeml gate selftest --accuracy 0.9 --disagreement 0.05 --runs 500"))
-@plan_options(_PLAN)
+@plan_options(_SELFTEST_PLAN)
 @click.option("--labels", type=_FILE, help="CSV example,label: take two real models, with --old and --new.")
 @click.option("--old", type=_FILE, help="CSV example,prediction.")
 @click.option("--new", type=_FILE, help="CSV example,prediction; at every example a coin says which is the new one.")
@@ -138,7 +234,7 @@ def _selftest(
     from easeml_core.gate.offline.verdict import log_level_of
     from easeml_core.gate.self_test import SelfTestReport, identical_models, run_self_test
 
-    plan = plan_of(script, _PLAN, **given)
+    plan = plan_of(script, _SELFTEST_PLAN, **given)
     condition, mode = parse_condition(plan.condition), plan.mode
     log_level = log_level_of(
         reliability=plan.reliability,

@@ -1,26 +1,124 @@
-"""``easeml gate plan``: how many examples a condition needs, and alternatives; ``--joint`` for a shared set."""
+"""``easeml gate plan``: how many examples a condition needs, and alternatives; and the settings of a new test set."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.gate_decide import SAME, power_of
-from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, write_plot
-from easeml_core.cli.plan_options import settings_of_json
-from easeml_core.config import ESTIMATORS
+from easeml_core.cli.connection import mapping_of, read_text
+from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, with_options, write_plot
+from easeml_core.config import ESTIMATORS, SAMPLINGS
 from easeml_core.encoding import row_of
 from easeml_core.entities import Mode
-from easeml_core.errors import InvalidInputError, reason_of
+from easeml_core.errors import InvalidInputError
+from easeml_core.gate.offline import DecisionPlan
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from easeml_core.config import JointConfig
+    from easeml_core.entities import JsonObject
     from easeml_core.gate.offline.planned import PlannedGate
     from easeml_core.gate.planner import PlannedFor
     from easeml_core.gate.script import Script
+
+
+_FILE = click.Path(path_type=Path)
+SAME = "same"
+"""Power as high as the level requires of the other side."""
+
+
+def plan_options(defaults: DecisionPlan) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Add the options of a set's plan; without defaults in click, so that options beside a script are noticed."""
+
+    def shown(text: str, key: str) -> str:
+        usual = SAME if key == "power" else getattr(defaults, key)
+        return f"{text} [default: {usual}]" if usual else text
+
+    options = (
+        click.option("--condition", help=shown('E.g. "n - o > 0.02 +/- 0.01 /\\ d < 0.1 +/- 0.01".', "condition")),
+        click.option("--reliability", type=float, help=shown("1 - delta, over all steps.", "reliability")),
+        click.option("--steps", type=int, help=shown("Verdicts that one set must serve.", "steps")),
+        click.option("--adaptivity", help=shown("none, full, firstChange, upTo:K or recycle.", "adaptivity")),
+        click.option(
+            "--mode",
+            type=click.Choice([m.value for m in Mode]),
+            help=shown("Which error is promised not to happen.", "mode"),
+        ),
+        click.option(
+            "--sampling",
+            type=click.Choice(SAMPLINGS),
+            help=shown(
+                "early: go through the examples in an order drawn by their names, stop when certain.", "sampling"
+            ),
+        ),
+        click.option(
+            "--power",
+            callback=lambda *given: power_of(given[-1]),
+            help=shown("With early: chance not to give up a model twice the tolerance above, or same.", "power"),
+        ),
+        click.option("--script", type=_FILE, help="An ml.yml that holds all of these instead."),
+    )
+    return with_options(*options)
+
+
+def power_of(text: str | None) -> float | str | None:
+    """Return ``same`` (as the level requires), or a number; None where nothing is given.
+
+    Raises:
+        InvalidInputError: It is neither.
+    """
+    if text is None or text == SAME:
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        message = f"--power must be '{SAME}' or a number > 0 and < 1, got {text!r}"
+        raise InvalidInputError(message) from None
+
+
+def plan_of(script: Path | None, defaults: DecisionPlan, **given: Any) -> DecisionPlan:
+    """Return the condition and the settings of ``defaults``, from a script or from options, never from both.
+
+    Raises:
+        InvalidInputError: Both or neither have the condition, or the script cannot be read.
+    """
+    named = {key: value for key, value in given.items() if value is not None}
+    if script is None:
+        if named.get("power") == SAME:
+            named["power"] = None
+        asked = replace(defaults, **named)
+        if not asked.condition:
+            message = "give --condition, or --script with a file that holds one"
+            raise InvalidInputError(message)
+        return asked
+    if named:
+        message = f"--script holds the whole plan; leave out --{', --'.join(named)}"
+        raise InvalidInputError(message)
+    found = _read(script)
+    return DecisionPlan(**{field.name: getattr(found, field.name) for field in fields(DecisionPlan)})
+
+
+def slice_pairs(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Return ``"NAME: CONDITION"`` as pairs of texts.
+
+    Raises:
+        InvalidInputError: One has no colon or name, or a slice comes twice.
+    """
+    pairs = []
+    for text in texts:
+        name, colon, source = text.partition(":")
+        if not colon or not name.strip():
+            message = f'--slice must be "NAME: CONDITION", got {text!r}'
+            raise InvalidInputError(message)
+        pairs.append((name.strip(), source.strip()))
+    if len(dict(pairs)) < len(pairs):
+        message = "--slice names a slice twice; join its conditions with /\\"
+        raise InvalidInputError(message)
+    return pairs
 
 
 SHARE = 0.5
@@ -94,7 +192,7 @@ def _config(condition: str, asked: PlannedFor, meter: str | None, share: float) 
         message = f"{', '.join(useless)} plan a set for the gate alone; leave them out with --joint"
         raise InvalidInputError(message)
     gate = {"condition": condition} | {name: getattr(asked, name) for name in _OF_THE_GATE}
-    settings = settings_of_json(meter or "{}")
+    settings = mapping_of("meter", meter or "{}")
     refuse_own_reliability("meter", settings)
     parts = {"gate": gate, "meter": settings, "reliability": asked.reliability, "gate_share": share}
     return JointConfig.from_json(parts)
@@ -207,12 +305,7 @@ def _asked(script: Path | None, passes: int, **options: Any) -> tuple[str, Plann
 def _read(path: Path) -> Script:
     from easeml_core.gate.script import MAX_LENGTH, read_script
 
-    try:
-        with path.open(encoding="utf-8") as file:
-            return read_script(file.read(MAX_LENGTH + 1))
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{path} cannot be read: {reason_of(error)}"
-        raise InvalidInputError(message) from error
+    return read_script(read_text(path, MAX_LENGTH))
 
 
 def _show(planned: PlannedGate) -> None:
@@ -238,3 +331,94 @@ def _show(planned: PlannedGate) -> None:
     click.echo("\nor instead:")
     for other in planned.alternatives:
         click.echo(f"  {other.change}")
+
+
+GATE_SETTINGS = ("condition", "reliability", "steps", "adaptivity", "mode", "power", "estimator", "sampling", "mail")
+
+
+settings_options = with_options(
+    click.option("--purpose", help="gate, meter, joint (both) or direct. [default: that of the plan, else gate]"),
+    click.option("--condition", help='What must hold, e.g. "n - o > 0.02 +/- 0.01".'),
+    click.option("--reliability", type=float, help="Chance that all answers of the set are right."),
+    click.option("--steps", type=int, help="Answers that the set must serve."),
+    click.option("--adaptivity", help="none, full, firstChange, recycle or upTo:K."),
+    click.option("--mode", help="fp-free or fn-free."),
+    click.option(
+        "--power",
+        callback=lambda *given: power_of(given[-1]),
+        help="Chance that a model beyond the threshold by two tolerances passes, or same (as the level asks).",
+    ),
+    click.option("--estimator", help=" or ".join(ESTIMATORS) + ": how the size is planned."),
+    click.option("--sampling", help=" or ".join(SAMPLINGS) + ": whether labelling stops as soon as it is certain."),
+    click.option("--mail", help="Where verdicts go under none, and the alert for a new set."),
+    click.option(
+        "--other-conditions",
+        type=int,
+        help="Answers about other conditions, beside its steps; each halves the level of every test. [default: 0]",
+    ),
+    click.option(
+        "--slice",
+        "slices",
+        multiple=True,
+        help='"NAME: CONDITION" that must hold on a slice too; repeatable.',
+    ),
+    click.option(
+        "--script",
+        type=click.Path(dir_okay=False, exists=True, path_type=Path),
+        help="YAML script (ml.yml) that says all of this instead, but for slices and other conditions.",
+    ),
+    click.option("--meter", metavar="JSON", help='Settings of the meter, e.g. {"tolerance": 0.05, "steps": 16}.'),
+    click.option("--gate-share", type=float, help="With joint: the gate's part of what may fail, > 0 and < 1."),
+)
+"""Adds ``--purpose`` and every setting, as keywords for ``settings_given``."""
+
+
+def settings_given(**given: Any) -> JsonObject:
+    """Return the settings among a command's keywords, those of the script included.
+
+    Raises:
+        InvalidInputError: Settings of gate and meter, or of options and a script, are mixed, or one cannot be read.
+    """
+    gate = {name: given[name] for name in GATE_SETTINGS if given[name] is not None}
+    if gate.get("power") == SAME:
+        gate["power"] = None
+    if given["other_conditions"] is not None:
+        gate["other_conditions"] = given["other_conditions"]
+    if given["slices"]:
+        gate["slices"] = tuple(slice_pairs(given["slices"]))
+    if given["script"]:
+        gate = dict(_of_script(given["script"], gate))
+    purpose, share = given["purpose"] or "gate", given["gate_share"]
+    if share is not None and purpose != "joint":
+        message = "--gate-share is for --purpose joint"
+        raise InvalidInputError(message)
+    if purpose == "joint":
+        return _of_both(gate, given["meter"], share)
+    if purpose not in ("meter", "direct"):
+        if given["meter"] is not None:
+            message = "--meter is for --purpose meter, joint and direct"
+            raise InvalidInputError(message)
+        return gate
+    if gate:
+        message = f"{', '.join(gate)} are settings of a gate set; a {purpose} set takes --meter JSON"
+        raise InvalidInputError(message)
+    return mapping_of("meter", given["meter"] or "{}")
+
+
+def _of_both(gate: JsonObject, meter: str | None, share: float | None) -> JsonObject:
+    """Return the settings of a shared set: the reliability is that of both together."""
+    whole = {"reliability": gate.get("reliability"), "gate_share": share}
+    own = {name: value for name, value in gate.items() if name != "reliability"}
+    parts = {"gate": own, "meter": mapping_of("meter", meter or "{}")}
+    return {name: value for name, value in (whole | parts).items() if value not in (None, {})}
+
+
+def _of_script(path: Path, gate: JsonObject) -> JsonObject:
+    """Return the settings of a script, with those that no script has."""
+    both = [name for name in gate if name not in ("slices", "other_conditions")]
+    if both:
+        message = f"--script holds the whole plan; leave out --{', --'.join(both)}"
+        raise InvalidInputError(message)
+    script = _read(path)
+    found = {name: getattr(script, name) for name in GATE_SETTINGS}
+    return dict(gate) | {name: value for name, value in found.items() if value not in (None, "")}

@@ -7,16 +7,67 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.output import example, json_option, plot_option, show_json, show_table, show_warnings, write_plot
-from easeml_core.cli.plan_options import meter_options, meter_settings
+from easeml_core.cli.connection import numbers
+from easeml_core.cli.output import (
+    example,
+    json_option,
+    plot_option,
+    show_json,
+    show_table,
+    show_warnings,
+    with_options,
+    write_plot,
+)
+from easeml_core.config import DEVELOPERS, TAILS
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from easeml_core.config import MeterConfig
     from easeml_core.meter.history import Replay
     from easeml_core.meter.planner import MeterPlan
+
+
+meter_options = with_options(
+    click.option("--ranges", default="0.1,0.3,0.5,0.7", show_default=True, help="Inner boundaries, comma-separated."),
+    click.option("--tolerance", type=float, default=0.05, show_default=True, help="How far a boundary may be off."),
+    click.option("--reliability", type=float, default=0.99, show_default=True, help="1 - delta, over all submissions."),
+    click.option("--steps", type=int, default=32, show_default=True, help="Submissions that one set must serve."),
+    click.option(
+        "--method", default="path-adaptive", show_default=True, help="How the developer's reactions are paid."
+    ),
+    click.option(
+        "--ambiguous", type=int, default=5, show_default=True, help="path-adaptive: ambiguous answers planned."
+    ),
+    click.option("--deviations", type=int, default=3, show_default=True, help="deviations: how many the set survives."),
+    click.option("--teams", type=int, default=1, show_default=True, help="multitenant, path-adaptive: separate teams."),
+    click.option("--tolerances", help="nonuniform: one for each worst signal so far, comma-separated."),
+    click.option(
+        "--tail", type=click.Choice(TAILS), default="hoeffding", show_default=True, help="Which inequality is used."
+    ),
+    click.option("--one-sided", is_flag=True, help="Promise only that the gap is not above the answered range."),
+    click.option("--open-ended", is_flag=True, help="Serve more than --steps submissions while the set lasts."),
+    click.option(
+        "--developer",
+        type=click.Choice(DEVELOPERS),
+        default="any",
+        show_default=True,
+        help="path-adaptive: which histories are made cheap.",
+    ),
+)
+"""Adds every setting of a meter, as keywords for ``meter_settings``."""
+
+
+def meter_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of ``plan_meter`` and ``MeterConfig``.
+
+    Raises:
+        InvalidInputError: A list of numbers is invalid.
+    """
+    lists = {"ranges": numbers("--ranges", given["ranges"])}
+    lists["tolerances"] = numbers("--tolerances", given["tolerances"]) if given["tolerances"] else ()
+    return {**given, **lists}
 
 
 _BAR = 40

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,22 +12,24 @@ import click
 
 from easeml_core.cli.connection import (
     GATE_MAY_WAIT,
+    REFEREE,
     STUDY,
     artifacts_option,
     database_option,
     gate_passes,
+    key_option,
+    new_key,
     open_artifacts,
     open_installation,
     open_store,
     tell_gate_answer,
     wait_for_answer,
 )
-from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table
+from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table, with_options
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, StateError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import TextIO
 
     from easeml_core.cli.output import Columns
@@ -42,9 +43,6 @@ if TYPE_CHECKING:
     from easeml_core.store.tables.model_life import ListedModel
 
 
-_REFEREE = "easeml_referee"
-
-
 @click.group(epilog=example("easeml model list flowers", "easeml model promote flowers 7"))
 def model() -> None:
     """Models of a study: list, show, meter, promote, roll back.
@@ -54,14 +52,11 @@ def model() -> None:
     """
 
 
-def _waiting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of every command that requests a change."""
-    for option in (
-        click.option("--request-key", help="Makes the call repeatable; default: a new one."),
-        click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer."),
-    ):
-        command = option(command)
-    return command
+_waiting = with_options(
+    click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer."),
+    key_option,
+)
+"""Adds the options of every command that requests a change."""
 
 
 @model.command("list", epilog=example("easeml model list flowers"))
@@ -165,7 +160,7 @@ def promote(
     from easeml_core.services.referee.requests import file_forced_promotion, file_promotion
 
     store = open_store(database)
-    key = request_key or f"cli/{uuid.uuid4()}"
+    key = new_key(request_key)
     if force:
         if gate_request_id is not None:
             message = "--force goes without --request: it stands on a person's word"
@@ -201,7 +196,7 @@ def rollback(request_key: str | None, timeout: float, database: str | None, as_j
     """Return a model to production that was there before."""
     from easeml_core.services.referee.requests import file_rollback
 
-    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    store, key = open_store(database), new_key(request_key)
     filed = file_rollback(store, **given, request_key=key, directly=_is_referee(store))
     _show_answer(store, filed, timeout, as_json)
 
@@ -235,7 +230,7 @@ def meter(
     from easeml_core.services.referee.answers import ReadingAnswer
     from easeml_core.services.referee.requests import file_meter_request
 
-    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    store, key = open_store(database), new_key(request_key)
     filed = file_meter_request(store, **asked, request_key=key)
     answer = wait_for_answer(store, filed, timeout)
     if as_json:
@@ -263,7 +258,7 @@ def _is_referee(store: Store) -> bool:
     from easeml_core.store.tables.requests import role
 
     with store.begin() as tx:
-        return role(tx) == _REFEREE
+        return role(tx) == REFEREE
 
 
 def _show_answer(store: Store, request_id: int, timeout: float, as_json: bool) -> None:
@@ -377,7 +372,7 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 @click.option("--gate/--no-gate", "asks_gate", default=True, show_default=True, help="Also ask the gate about it.")
 @click.option("--wait", "waits", is_flag=True, help="Wait for the gate's answer; exit status 1 unless it passes.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait at most.")
-@click.option("--request-key", help="Makes the call repeatable; default: a new one.")
+@key_option
 @artifacts_option
 @database_option
 @json_option
@@ -400,7 +395,7 @@ def submit(
     if not handed["path"].exists():
         message = f"{handed['path']} cannot be handed in: there is no such file or folder"
         raise InvalidInputError(message)
-    store, key = open_store(database), request_key or f"cli/{uuid.uuid4()}"
+    store, key = open_store(database), new_key(request_key)
     asked = (asks_gate, timeout if waits else None)
     context.exit(_submit(store, open_artifacts(artifacts, store), key, asked, as_json, **handed))
 

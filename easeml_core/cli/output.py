@@ -37,6 +37,17 @@ def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")(command)
 
 
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds the options to a command, in the order that its help shows."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def process_options(alive: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Add what a process that keeps running tells others: ``--health-port``, ``--metrics-port`` and ``--log-format``.
 
@@ -63,13 +74,7 @@ def process_options(alive: str) -> Callable[[Callable[..., Any]], Callable[..., 
             help="Form of the log's lines on standard error; json has the numbers of requests as fields.",
         ),
     )
-
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
+    return with_options(*options)
 
 
 def show_json(value: Any) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import HOME, REFEREE, artifacts_option, database_option, open_artifacts, open_store
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.encoding import typed_record
@@ -168,9 +168,7 @@ def referee(
     start_log(as_json=log_format == "json")
     options["workers"] = options["workers"] or len(os.sched_getaffinity(0))
     # Each worker holds a request with one connection and notes its attempt with another; the last are of other threads.
-    store = open_store(
-        database, role="easeml_referee", lock_timeout_seconds=5, connections=2 * (options["workers"] + 1) + 4
-    )
+    store = open_store(database, role=REFEREE, lock_timeout_seconds=5, connections=2 * (options["workers"] + 1) + 4)
     worker = Referee(store, open_artifacts(artifacts, store), _duties(**options))
     if once:
         with own_fork_server():

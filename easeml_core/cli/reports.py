@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, database_option, open_store
+from easeml_core.cli.connection import STUDY, asked_to_end, database_option, open_store
 from easeml_core.cli.operations.evidence import verify
 from easeml_core.cli.output import example, json_option, plain, print_table, show_json, show_table
 from easeml_core.encoding import row_of
@@ -296,9 +294,7 @@ def metrics(port: int | None, database: str | None, as_json: bool) -> None:
         else:
             click.echo(metrics_text(store).decode(), nl=False)
         return
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    stop = asked_to_end()
     with (
         exporting("easeml", look=lambda: installation_figures(store), for_prometheus=True) as text,
         answering("port", port, metrics_of(text)),

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import (
+    OWNER,
     STUDY,
     artifacts_option,
     database_option,
     json_of,
+    key_option,
+    new_key,
     open_installation,
     open_store,
     read_program,
     wait_for_answer,
 )
-from easeml_core.cli.operations.archive import ARTIFACT_COMMANDS, STUDY_COMMANDS, TENANT_COMMANDS, show_archived
-from easeml_core.cli.operations.artifacts import FILE_COMMANDS
+from easeml_core.cli.operations.archive import STUDY_COMMANDS, TENANT_COMMANDS, show_archived
 from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import counted
@@ -164,7 +165,7 @@ def make_login(
     if device and tenants:
         message = "--device and --tenant exclude each other: a worker trains for all tenants"
         raise click.UsageError(message)
-    store = open_store(database, role="postgres" if database is None else "easeml_owner")
+    store = open_store(database, role="postgres" if database is None else OWNER)
     of = () if device else tenants or (name.removeprefix("easeml_t_"),)
     made = make_login(store, name=name, tenants=of, device=device)
     address = store.address_of(made.login.login, made.password)
@@ -213,7 +214,7 @@ def end_login(name: str, device: bool, database: str | None, as_json: bool) -> N
     """Take a tenant's login away and end its sessions; needs the same role as `easeml tenant login`."""
     from easeml_core.services.studies.logins import end_login
 
-    store = open_store(database, role="postgres" if database is None else "easeml_owner")
+    store = open_store(database, role="postgres" if database is None else OWNER)
     ended = end_login(store, name=name, device=device)
     if as_json:
         show_json(ended)
@@ -228,76 +229,6 @@ def _show_sql(sql: tuple[str, ...]) -> None:
         click.echo("this role cannot make or end roles; an administrator of the server runs, in the database easeml:")
         for statement in sql:
             click.echo(f"  {statement};")
-
-
-@click.group("artifacts", epilog=example("easeml artifacts move --dry-run"))
-def artifacts_group() -> None:
-    """Files of models, programs and open data: counted, checked, removed, and moved to their tenants' folders."""
-
-
-for _command in (*ARTIFACT_COMMANDS, *FILE_COMMANDS):
-    artifacts_group.add_command(_command)
-
-
-@artifacts_group.command(epilog=example("easeml artifacts move --dry-run"))
-@click.option("--dry-run", is_flag=True, help="Count the files; move none.")
-@artifacts_option
-@database_option
-@json_option
-def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    """Move the files that an earlier version has kept in one place into the folders of their tenants.
-
-    Until then they are read where they are, afterwards in the folders alone. Upgrade all processes first: those of an
-    earlier version do not look into the folders. May be repeated. Needs the address of easeml_owner or easeml_referee.
-
-    Exit status: 0 done, 1 a file that a row names is missing or was not copied, 2 any error.
-    """
-    from easeml_core.services.operations.tenant_files import move_files
-
-    store, place = open_installation(database, artifacts, role="easeml_owner")
-    done = move_files(store, place, dry_run=dry_run, tell=lambda line: None if as_json else click.echo(line))
-    if as_json:
-        show_json(done)
-    else:
-        verb = "would be moved" if dry_run else "moved"
-        click.echo(f"{counted(done.moved, 'file')} {verb}, {counted(done.copies, 'copy', 'copies')} for their tenants")
-        for line in done.missing:
-            click.echo(f"missing: {line}", err=True)
-        for line in done.claimed:
-            click.echo(f"not copied, since another tenant names it too: {line}; hand it in again", err=True)
-    if done.missing or done.claimed:
-        raise SystemExit(1)
-
-
-@artifacts_group.command(epilog=example("easeml artifacts sweep --dry-run"))
-@click.option("--days", type=float, default=30.0, show_default=True, help="Only what nothing has written for so long.")
-@click.option("--dry-run", is_flag=True, help="List the files; remove none.")
-@artifacts_option
-@database_option
-@json_option
-def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
-    """Remove files that no row names: what was left by processes that were killed between a file and its row.
-
-    Models, data, feeds, programs of candidates, released sets and checkpoints of trials that have not ended are named.
-    A program that was packed and that no candidate names for so long is removed, too; pack it again, its reference
-    stays the same. In an object store a file is put aside first, and goes with a sweep a day later, unless a row names
-    it by then; uploads that were interrupted for so long are given up.
-    """
-    from easeml_core.services.operations.tenant_files import sweep_files
-
-    store, place = open_installation(database, artifacts)
-    done = sweep_files(store, place, days=days, dry_run=dry_run)
-    if as_json:
-        show_json(done)
-        return
-    for one in done.orphans:
-        click.echo(f"{one.path}: {one.bytes:,} bytes, {one.days:,.1f} days old")
-    click.echo(f"{counted(len(done.orphans), 'file')} that no row names, {done.removed:,} removed")
-    if done.trashed or done.restored or done.uploads:
-        click.echo(
-            f"put aside earlier: {done.trashed:,} to remove, {done.restored:,} to restore; interrupted uploads: "
-            f"{done.uploads:,}"
-        )
 
 
 _MOST_COLUMNS = 20
@@ -475,7 +406,7 @@ def _limits(summary: StudyEntry) -> list[str]:
     metavar="JSON",
     help='[{"name", "kind", "parameters" or "space", "devices"}]; default: by program or data.',
 )
-@click.option("--request-key", help="Makes the call repeatable; default: a new one.")
+@key_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
 @database_option
@@ -498,7 +429,7 @@ def register(
     settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}
     given["program"] = None if given["program"] is None else read_program(Path(given["program"]))
     store = open_store(database)
-    filed = register_study(store, study=name, request_key=request_key or f"cli/{uuid.uuid4()}", **given, **settings)
+    filed = register_study(store, study=name, request_key=new_key(request_key), **given, **settings)
     if wait:
         click.echo(f"request {filed.request_id} waits for the referee, at most {timeout:g} s", err=True)
     answer = wait_for_answer(store, filed.request_id, timeout) if wait else None

@@ -1,15 +1,17 @@
-"""``easeml test-set`` and ``easeml ledger``: plan, seal, retire, release, list and fetch test sets; show ledgers."""
+"""``easeml test-set``, ``ledger`` and ``labels``: sealed sets from plan to release, their answers, their labels."""
 
 from __future__ import annotations
 
-import getpass
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from easeml_core.cli.connection import (
+    REFEREE,
     STUDY,
+    account_name,
     artifacts_option,
     database_option,
     open_artifacts,
@@ -17,21 +19,23 @@ from easeml_core.cli.connection import (
     open_store,
 )
 from easeml_core.cli.datasets import NEW_ROWS
+from easeml_core.cli.gate_plan import settings_given, settings_options
 from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.operations.evidence import keys_option, open_notary
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.cli.plan_options import settings_given, settings_options
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
+from easeml_core.csv_text import GuardedWriter
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from easeml_core.cli.output import Columns
     from easeml_core.config import SetConfig
+    from easeml_core.services.labeling.requests import Conflict, WantedLabels
     from easeml_core.services.test_sets.answers import ShownEntry
     from easeml_core.services.test_sets.lifecycle import ShownSet
 
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_REFEREE = "easeml_referee"
 _study_option = click.option("--study", type=STUDY, help="Its study, where several have a set of this name.")
 
 
@@ -111,7 +115,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
     from easeml_core.services.test_sets.lifecycle import plan_test_set
     from easeml_core.services.test_sets.planning import labels_of_submissions
 
-    store = open_store(database, role=_REFEREE)
+    store = open_store(database, role=REFEREE)
     settings = settings_given(**given)
     found = plan_test_set(store, study=study, name=name, purpose=given["purpose"] or "gate", settings=settings)
     text = f"set {name} of {study} is planned: at least {counted(found.rows, 'example')} for {_steps(found)}"
@@ -141,7 +145,7 @@ def seal(artifacts: str | None, database: str | None, as_json: bool, **given: An
     """Seal new examples for a study; live at once, or after the set that is live now."""
     from easeml_core.services.test_sets.upload import seal_test_set
 
-    place = open_installation(database, artifacts, role=_REFEREE)
+    place = open_installation(database, artifacts, role=REFEREE)
     own = {name: given.pop(name) for name in ("study", "name", "inputs", "labels", "slices_column")}
     found = seal_test_set(*place, **own, purpose=given["purpose"], settings=settings_given(**given))
     if as_json:
@@ -173,7 +177,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
     """Retire a set; the oldest one that waits becomes live."""
     from easeml_core.services.test_sets.lifecycle import retire_test_set
 
-    found = retire_test_set(open_store(database, role=_REFEREE), test_set=handle, study=study, why=why)
+    found = retire_test_set(open_store(database, role=REFEREE), test_set=handle, study=study, why=why)
     live = "no set is live now" if found.live is None else f"set {found.live} is live now"
     show_json(found) if as_json else click.echo(f"set {handle} is {found.state}; {live}")
 
@@ -187,7 +191,7 @@ def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_jso
     """List sets in use whose rows are open in another study: of databases from before rows were registered."""
     from easeml_core.services.test_sets.lifecycle import retire_overlapping
 
-    store = open_store(database, role=_REFEREE)
+    store = open_store(database, role=REFEREE)
     found = retire_overlapping(store, open_artifacts(artifacts, store), retire=is_asked)
     if as_json:
         show_json(found)
@@ -209,7 +213,7 @@ def release(handle: str, study: str | None, artifacts: str | None, database: str
     """Release the examples of a retired set to all users."""
     from easeml_core.services.test_sets.release import release_test_set
 
-    store = open_store(database, role=_REFEREE)
+    store = open_store(database, role=REFEREE)
     found = release_test_set(store, open_artifacts(artifacts, store), test_set=handle, study=study)
     text = f"set {handle} is {found.state}; `easeml test-set fetch {handle} --to FILE.npz` brings its examples"
     show_json(found) if as_json else click.echo(text)
@@ -237,8 +241,7 @@ def delete(
 
     confirm(f"delete test set {handle} for good?", yes=yes, dry_run=dry_run, as_json=as_json)
     notary = open_notary(database, keys)
-    who = getpass.getuser()
-    done = delete_test_set(notary, test_set=handle, study=study, who=who, why=why, dry_run=dry_run)
+    done = delete_test_set(notary, test_set=handle, study=study, who=account_name(), why=why, dry_run=dry_run)
     state = "would be deleted" if dry_run else "is deleted" if done.changed else "is deleted already"
     show_json(done) if as_json else click.echo(plain(f"set {handle} of {done.study} {state}: {done.rows:,} examples"))
 
@@ -272,7 +275,7 @@ def ledger(study: str, database: str | None, as_json: bool) -> None:
     """
     from easeml_core.services.test_sets.answers import study_ledger
 
-    found = study_ledger(open_store(database, role="easeml_referee"), study=study)
+    found = study_ledger(open_store(database, role=REFEREE), study=study)
     if as_json:
         show_json(found)
         return
@@ -301,3 +304,107 @@ def _ran(entry: ShownEntry) -> str:
     if not entry.isolation.account:
         reached.insert(0, "the referee's account")
     return f"reaches {', '.join(reached)}" if reached else "cut off"
+
+
+_set_option = click.option("--set", "test_set", metavar="SET", help="Name or number; default: the live gate set.")
+
+
+@click.group(epilog=example("easeml labels wanted flowers --to wanted.csv"))
+def labels() -> None:
+    """Labels of sealed examples, requested when a verdict needs them.
+
+    The address is that of the role easeml_referee.
+    """
+
+
+@labels.command(epilog=example("easeml labels wanted flowers --to wanted.csv"))
+@click.argument("study", type=STUDY)
+@_set_option
+@click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what any has.")
+@click.option("--limit", default=200, show_default=True, help="Examples at most.")
+@click.option("--to", type=_FILE, help="CSV file to write; default: CSV on standard output.")
+@database_option
+@json_option
+def wanted(to: Path | None, database: str | None, as_json: bool, **given: Any) -> None:
+    """Write the examples whose labels are wanted, in the set's fixed order."""
+    from easeml_core.services.labeling.requests import wanted_labels
+
+    found = wanted_labels(open_store(database, role=REFEREE), **given, to=to)
+    if as_json:
+        show_json(found)
+    elif to is not None:
+        click.echo(f"{to}: {len(found.examples):,} of {found.wanted:,} examples whose labels are wanted")
+    else:
+        _show_csv(found)
+
+
+def _show_csv(found: WantedLabels) -> None:
+    text = io.StringIO()
+    writer = GuardedWriter(text)
+    writer.row(["example", *found.columns])
+    for entry in found.examples:
+        writer.row([entry.example, *entry.inputs])
+    click.echo(plain(text.getvalue()), nl=False)
+
+
+@labels.command(epilog=example("easeml labels give --study flowers --labeler ann ann.csv"))
+@click.option("--study", type=STUDY, required=True, help="Whose test set is labelled.")
+@click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
+@_set_option
+@click.argument("file", type=_FILE)
+@database_option
+@json_option
+def give(study: str, labeler: str, test_set: str | None, file: Path, database: str | None, as_json: bool) -> None:
+    """Give the labels of FILE, a CSV example,label with class names or indices; all of them or none."""
+    from easeml_core.services.labeling.requests import give_labels
+
+    store = open_store(database, role=REFEREE)
+    found = give_labels(store, study=study, labeler=labeler, labels=file, test_set=test_set)
+    if as_json:
+        show_json(found)
+        return
+    click.echo(
+        f"labels: {found.new:,} new, {found.replaced:,} replaced, {found.unchanged:,} known; "
+        f"{found.wanted:,} still wanted, {found.conflicts:,} in conflict"
+    )
+    if found.conflicts:
+        click.echo("what is in conflict waits for the labeler referee; see `easeml labels conflicts`")
+
+
+@labels.command(epilog=example("easeml labels conflicts flowers"))
+@click.argument("study", type=STUDY)
+@_set_option
+@database_option
+@json_option
+def conflicts(study: str, test_set: str | None, database: str | None, as_json: bool) -> None:
+    """List the examples on which two labelers differ; the labeler referee decides them."""
+    from easeml_core.services.labeling.requests import label_conflicts
+
+    found = label_conflicts(open_store(database, role=REFEREE), study=study, test_set=test_set)
+    if as_json:
+        show_json(found)
+        return
+    show_table("Conflicts", {"Example": "example", "Said": _said}, found.conflicts)
+
+
+def _said(conflict: Conflict) -> str:
+    return ", ".join(f"{who}: {said}" for who, said in conflict.labels.items())
+
+
+@labels.command(epilog=example("easeml labels unsure flowers", "easeml labels unsure flowers --again"))
+@click.argument("study", type=STUDY)
+@_set_option
+@click.option("--again", is_flag=True, help="Ask about all of them once more, those who could not tell included.")
+@database_option
+@json_option
+def unsure(study: str, test_set: str | None, again: bool, database: str | None, as_json: bool) -> None:
+    """List examples that labelers passed and that have no label; the referee adjudicates them."""
+    from easeml_core.services.labeling.adjudication import list_unsure
+
+    found = list_unsure(open_store(database, role=REFEREE), study=study, test_set=test_set, again=again)
+    if as_json:
+        show_json(found)
+        return
+    show_table("Unsure", {"Example": "example", "Labelers who passed": lambda e: str(e.passed)}, found.unsure)
+    if again:
+        click.echo(f"asked again: {counted(found.asked, 'word')} taken back")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rich.table import Table
 from stack.failures import NightError
 
-from demo_night.worse_model import BASELINE
+from demo_night.retraining import BASELINE
 from easeml_core.encoding import to_json
 from easeml_core.entities import TrialState
 from easeml_core.services.reports.overview import overview, study_details
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from demo_night.retraining import Night
+    from demo_night.retraining import Night, Worse
     from demo_night.runs import Release
-    from demo_night.worse_model import Worse
     from easeml_core.services.reports.overview import StudyEntry
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialEntry

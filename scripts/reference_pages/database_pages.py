@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from alphabet import ALPHABET, Kind, Letter
 
-from reference_pages.docstring import table
+from reference_pages.code_pages import table
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection

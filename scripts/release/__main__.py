@@ -10,22 +10,96 @@ of an installation with ``constraints.txt`` (``.cdx.json``, a CycloneDX SBOM), a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
 import tomllib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from cells.environments import REPOSITORY, UV, CellError, run
 from pip_settings import settings_of, uv_options
 
-from easeml_core.attestation import SigningKey, seal_envelope
+from easeml_core.attestation import STATEMENT_TYPE, SigningKey, seal_envelope
 from easeml_core.errors import EasemlError
-from release.provenance import Build, provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+BUILD_TYPE = "urn:easeml:build:python-distributions:v1"
+"""`python -m release` on an export of a commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """One build.
+
+    Attributes:
+        source: Address of the repository, for readers; empty where there is none to name.
+        commit: From which it was built.
+        builder: URI of what has built it, such as that of a CI job's definition.
+        tools: Versions of the installed build tools by package name.
+        inputs: Files of the commit that decide versions, by their path in the repository.
+        started: When, UTC.
+        finished: When, UTC.
+    """
+
+    source: str
+    commit: str
+    builder: str
+    tools: Mapping[str, str]
+    inputs: Mapping[str, Path]
+    started: datetime
+    finished: datetime
+
+
+def provenance(files: Sequence[Path], build: Build) -> dict[str, Any]:
+    """Return the statement about these files.
+
+    Args:
+        files: Distributions, and what was made about them.
+        build: Their build.
+    """
+    repository = f"git+{build.source}" if build.source else "git+local"
+    materials = [
+        {"uri": f"{repository}@{build.commit}", "digest": {"gitCommit": build.commit}},
+        *({"uri": path, "digest": {"sha256": sha256(file)}} for path, file in build.inputs.items()),
+        *({"uri": f"pkg:pypi/{name}@{version}"} for name, version in sorted(build.tools.items())),
+    ]
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": file.name, "digest": {"sha256": sha256(file)}} for file in sorted(files)],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"source": repository, "commit": build.commit},
+                "internalParameters": {},
+                "resolvedDependencies": materials,
+            },
+            "runDetails": {
+                "builder": {"id": build.builder},
+                "metadata": {
+                    "startedOn": f"{build.started:%Y-%m-%dT%H:%M:%SZ}",
+                    "finishedOn": f"{build.finished:%Y-%m-%dT%H:%M:%SZ}",
+                },
+            },
+        },
+    }
+
+
+def sha256(file: Path) -> str:
+    """Return the digest of a file in hexadecimal."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
 
 TOOLS = ("build>=1.2,<2", "cyclonedx-bom>=7.5,<8", "hatchling>=1.27,<2", "twine>=6,<8")
 """Taken for a release only, and so in no extra."""

@@ -69,7 +69,7 @@ def test_a_cell_that_fails_is_left_out_and_said(script: Any, tmp_path: Path, mon
 
 
 def test_a_race_counts_improvements_until_its_time_is_over(script: Any) -> None:
-    race = script("five_race").Race(1000.0)
+    race = script("five_data").Race(1000.0)
     assert race.top == -math.inf
     for score in (0.5, 0.4, 0.9):
         race.note(score, lambda rows, answer=score: answer)

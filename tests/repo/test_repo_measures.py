@@ -94,7 +94,7 @@ def test_a_trace_counts_calls_between_our_modules_and_what_they_send(script: Any
     exec(compile(CALLED, "called.py", "exec"), vars(called))
     vars(caller)["called"] = called
     exec(compile(CALLER, "caller.py", "exec"), vars(caller))
-    tracing = script("measuring.tracing")
+    tracing = script("trace_journeys")
     with sqlalchemy.create_engine("sqlite://").connect() as connection, tracing.tracing() as trace:
         caller.run(connection)
         sqlalchemy.create_engine("sqlite://")  # a library's own work is no call of ours

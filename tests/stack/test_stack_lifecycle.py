@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lifecycle import developer, material, published
-from lifecycle.stage import ending
-from lifecycle.story import Story
+from lifecycle import chapters, material
+from lifecycle.stage import Story, ending
 from rich.console import Console
 from stack.failures import LifecycleError
 
@@ -31,20 +30,20 @@ def test_a_chapter_that_breaks_off_is_named():
 
 
 def test_each_time_the_digits_are_others_but_as_many_and_with_the_same_labels():
-    played = [material.load(time) for time in range(1, material.WAYS + 1)]
+    played = [material.load_table(time) for time in range(1, material.WAYS + 1)]
     rows = np.concatenate([digits.pixels for digits in played])
     assert len(np.unique(rows, axis=0)) >= 0.999 * len(rows)
     assert all((digits.digits == played[0].digits).all() for digits in played)
     assert played[0].held_back == 397
     with pytest.raises(LifecycleError, match="8 times"):
-        material.load(material.WAYS + 1)
+        material.load_table(material.WAYS + 1)
 
 
 def test_models_are_handed_in_from_the_worst_to_the_best():
-    models = [developer.Offered(k, f"model {k}", k / 10) for k in range(7)]
-    assert [m.model_id for m in developer.rising(models, 3)] == [0, 3, 6]
+    models = [chapters.Offered(k, f"model {k}", k / 10) for k in range(7)]
+    assert [m.model_id for m in chapters.rising(models, 3)] == [0, 3, 6]
     with pytest.raises(LifecycleError, match="8 models are to be handed in, but 7"):
-        developer.rising(models, 8)
+        chapters.rising(models, 8)
 
 
 def test_names_tell_how_often_it_was_played():
@@ -54,26 +53,26 @@ def test_names_tell_how_often_it_was_played():
 def write_published(folder, rng):
     """A file of recorded answers of the form of the real one: 90 pictures of one set, 30 of the other."""
     rows = ["model,split,n,labels_or_predictions"]
-    for model in ("TRUE_LABELS", "another", *published.HANDED_IN):
+    for model in ("TRUE_LABELS", "another", *material.HANDED_IN):
         for split, n in (("original", 90), ("v4", 30), ("v6", 20)):
             rows.append(f"{model},{split},{n},{''.join(map(str, rng.integers(0, 10, n)))}")
-    (folder / published.PREDICTIONS).parent.mkdir(parents=True)
-    (folder / published.PREDICTIONS).write_text("\n".join(rows) + "\n")
+    (folder / material.PREDICTIONS).parent.mkdir(parents=True)
+    (folder / material.PREDICTIONS).write_text("\n".join(rows) + "\n")
 
 
 def test_what_is_handed_in_for_a_published_model_answers_as_it_did(tmp_path):
-    assert published.load(1, tmp_path) is None  # where the file is not at hand, the story goes on without it
+    assert material.load_published(1, tmp_path) is None  # where the file is not at hand, the story goes on without it
     write_published(tmp_path, np.random.default_rng(5))
-    model = published.HANDED_IN[1]
-    first, second = (published.load(time, tmp_path) for time in (1, 2))
+    model = material.HANDED_IN[1]
+    first, second = (material.load_published(time, tmp_path) for time in (1, 2))
     assert (first.sizes, len(first.labels), first.said) == ((90, 30), 120, second.said)
     table = second.write_table(tmp_path / "photos.csv").read_text().splitlines()
-    assert table[:2] == ["picture,object", f"{published.APART},{second.labels[0]}"]
+    assert table[:2] == ["picture,object", f"{material.APART},{second.labels[0]}"]
     inputs, labels = second.write_examples(tmp_path)
     assert len(inputs.read_text().splitlines()) == len(labels.read_text().splitlines()) == 31
     folder = second.write_program(tmp_path / model, model)
     asked = [3, 118, 90]
-    np.save(folder / "inputs.npy", np.array([[published.APART + k] for k in asked], dtype=np.float32))
+    np.save(folder / "inputs.npy", np.array([[material.APART + k] for k in asked], dtype=np.float32))
     said = subprocess.run((sys.executable, "predict.py"), cwd=folder, capture_output=True, text=True, check=True).stdout
     assert [int(line) for line in said.split()] == [first.said[model][k] for k in asked]
 
@@ -98,7 +97,7 @@ def test_the_whole_story_is_played(tmp_path):
     assert not list(tmp_path.glob("failed*"))
     told = " ".join(played.stdout.split())
     assert "signal 2 of 3" in told
-    if published.load() is not None:
-        worst, best = published.HANDED_IN[0], published.HANDED_IN[-1]
+    if material.load_published() is not None:
+        worst, best = material.HANDED_IN[0], material.HANDED_IN[-1]
         assert re.search(rf"{worst} with 0\.8\d+ on the validation data: fail, signal [23] of 3", told)
         assert re.search(rf"{best} with 0\.9\d+ on the validation data: pass, signal [12] of 3", told)

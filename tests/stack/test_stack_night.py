@@ -7,12 +7,11 @@ from dataclasses import fields, replace
 from types import SimpleNamespace
 
 import pytest
-from demo_night import worse_model
+from demo_night import retraining
+from demo_night.registration import BY_FORM, WISHES
 from demo_night.report import Report, ended_trials, print_report, repeated, require_nothing_repeated
-from demo_night.retraining import Night
+from demo_night.retraining import Night, Worse, compares, find_worse
 from demo_night.runs import Release, broken_tasks, title
-from demo_night.tenants import BY_FORM, WISHES
-from demo_night.worse_model import Worse, compares, find_worse
 from property_sizes import at_night
 from rich.console import Console
 from stack.failures import NightError
@@ -92,9 +91,9 @@ def studies(monkeypatch):
             ]
             for name, (_, models) in made.items()
         }
-        monkeypatch.setattr(worse_model, "overview", lambda _: tenants)
-        monkeypatch.setattr(worse_model, "study_details", lambda _, study: settings[study])
-        monkeypatch.setattr(worse_model, "model_list", lambda _, study: listed[study])
+        monkeypatch.setattr(retraining, "overview", lambda _: tenants)
+        monkeypatch.setattr(retraining, "study_details", lambda _, study: settings[study])
+        monkeypatch.setattr(retraining, "model_list", lambda _, study: listed[study])
         return find_worse(None)
 
     return pretend

@@ -16,8 +16,8 @@ from easeml_core.stats.binomial_bounds import clopper_pearson
 from easeml_core.stats.bound_sizes import chernoff_test_size
 from easeml_core.stats.paired_differing import Differing
 from easeml_core.stats.weighted import AtMost, log_weighted_p_value, weighted_test_size
-from figures.gate.plans import BOTH, GAIN, RELIABILITY, SIMPLE, STEPS
-from figures.markdown import table
+from figures.blocks import table
+from figures.gate.sizes import BOTH, GAIN, RELIABILITY, SIMPLE, STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.gate.planner import GatePlan
-    from figures.sessions import SessionRunner
+    from figures.commands import SessionRunner
 
 NONE = math.log1p(-RELIABILITY) - math.log(STEPS)
 WEIGHTED, LEVEL, MISS = "n - 1.1 * o > 0.01 +/- 0.01", math.log(0.005), math.log(0.1)

@@ -17,16 +17,15 @@ from easeml_core.gate.attack import CONDITION, DELTA, EXAMPLES, STEPS, Attack, c
 from easeml_core.gate.condition import parse_condition
 from easeml_core.stats.adaptivity import Allocation, allocate
 from easeml_core.stats.binomial_bounds import clopper_pearson
+from figures.blocks import canvas, saved, shown, table
 from figures.gate.cifar import early, fixed, read_models, tabulate
 from figures.gate.errors import ALPHA, NULLS, wrong_verdicts
-from figures.gate.plans import plan
-from figures.markdown import shown, table
-from figures.pictures import canvas, saved
+from figures.gate.sizes import plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from figures.sessions import SessionRunner
+    from figures.commands import SessionRunner
 
 __all__ = [
     "CONDITION",

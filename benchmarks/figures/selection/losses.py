@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from figures.markdown import NEVER, seeds_note, shown, spread, table, three
+from figures.blocks import NEVER, seeds_note, shown, spread, table, three
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

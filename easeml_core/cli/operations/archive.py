@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, database_option, open_store
+from easeml_core.cli.connection import OWNER, STUDY, database_option, open_store
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
-from easeml_core.errors import InvalidInputError, counted
+from easeml_core.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -207,7 +207,7 @@ def archive_tenant(
     from easeml_core.services.studies.archive import archive_tenant
 
     confirm(f"archive tenant {name} with all its studies?", yes=yes, dry_run=dry_run, as_json=as_json)
-    store = open_store(database, role="postgres" if database is None else "easeml_owner")
+    store = open_store(database, role="postgres" if database is None else OWNER)
     done = archive_tenant(store, tenant=name, why=why, withdraw=withdraw, dry_run=dry_run)
     _show_tenant(done, "archived", as_json)
 
@@ -251,41 +251,6 @@ def _show_tenant(done: ChangedTenant, verb: str, as_json: bool) -> None:
         _show_names("archived with it" if what == "study" else "ended with it", names)
     for statement in done.sql:
         click.echo(f"  an administrator of the server runs: {statement};")
-
-
-@click.command(epilog=example("easeml artifacts prune --keep 5 --days 30 --dry-run"))
-@click.option("--keep", type=int, metavar="K", help="Keep the files of the best K models of each study; default: all.")
-@click.option("--days", type=float, default=30.0, show_default=True, help="Only of models that are older.")
-@click.option("--curve-days", type=float, default=0.0, show_default=True, help="Remove old curves, too; 0: none.")
-@_dry_run_option
-@database_option
-@json_option
-def prune(keep: int | None, days: float, curve_days: float, dry_run: bool, database: str | None, as_json: bool) -> None:
-    """Let models that nothing needs lose their files; `easeml artifacts sweep` then removes them.
-
-    A model keeps its file that is or was in production, that a request or a verdict names, that was submitted, or that
-    waits to be measured on new validation data. Results stay in any case. Curves go of archived studies, and of trials
-    on earlier training data. The address is that of the role easeml_referee.
-    """
-    from easeml_core.services.studies.archive import prune
-
-    if keep is None and not curve_days:
-        message = "nothing is named to be removed: give --keep K for files of models, --curve-days DAYS for curves"
-        raise InvalidInputError(message)
-    store = open_store(database, role="easeml_referee")
-    done = prune(store, keep=keep, days=days, curve_days=curve_days, dry_run=dry_run)
-    if as_json:
-        show_json(done)
-        return
-    for one in done.models:
-        click.echo(plain(f"model {one.model_id} of {one.study}, {one.candidate}, of {one.created_at:%Y-%m-%d}"))
-    verb = "would lose" if dry_run else "lose"
-    click.echo(
-        f"{counted(len(done.models), 'model')} {verb} their files; {done.curve_points:,} points of curves removed"
-    )
-
-
-ARTIFACT_COMMANDS = (prune,)
 
 
 def _show_names(what: str, names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,7 +11,9 @@ import click
 
 from easeml_core.cli.connection import (
     HOME,
+    OWNER,
     artifacts_option,
+    asked_to_end,
     database_option,
     embedded_server,
     open_artifacts,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from easeml_core.services.operations.backup import Beside
     from easeml_core.services.operations.creation import CreatedInstallation
 
-_OWNER = "easeml_owner"
 _FOLDER = click.Path(path_type=Path)
 
 
@@ -53,7 +53,7 @@ def backup(folder: Path, without_artifacts: bool, artifacts: str | None, databas
     from easeml_core.services.operations.backup import NOTHING_BESIDE, WrittenBackup, back_up
 
     _end_by_interrupt()
-    store = open_store(database, role=_OWNER)
+    store = open_store(database, role=OWNER)
     made = back_up(
         store,
         store.dsn,
@@ -101,7 +101,7 @@ def restore(
     if check:
         made, warnings = check_backup(folder, _tell)
     else:
-        store = open_store(database, role=_OWNER)
+        store = open_store(database, role=OWNER)
         place = None if artifacts is None else ArtifactStore(artifacts)
         made, warnings = bring_back(store, store.dsn, folder, artifacts=place, replaces=replace, tell=_tell)
     show_warnings(warnings)
@@ -272,7 +272,7 @@ def upgrade(artifacts: str | None, database: str | None, as_json: bool) -> None:
     """
     from easeml_core.store.schema import upgrade as upgrade_schema
 
-    store = open_store(database, role="easeml_owner")
+    store = open_store(database, role=OWNER)
     revision = upgrade_schema(store)
     if artifacts is not None:
         open_artifacts(artifacts, store)
@@ -297,7 +297,7 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
     from easeml_core.services.operations.artifact_store import installed_place, set_artifacts
     from easeml_core.store.artifacts.remote import artifact_store
 
-    store = open_store(database, role="easeml_worker" if place is None else "easeml_owner")
+    store = open_store(database, role="easeml_worker" if place is None else OWNER)
     found = before = installed_place(store)
     if place is not None:
         found = set_artifacts(store, artifact_store(place), unchecked=unchecked)
@@ -317,9 +317,7 @@ def artifacts(place: str | None, unchecked: bool, database: str | None, as_json:
 @json_option
 def start(as_json: bool) -> None:
     """Run the embedded server of ./.easeml in the foreground until interrupted."""
-    stop = threading.Event()
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, lambda *_: stop.set())
+    stop = asked_to_end()
     with embedded_server().owned() as server:
         server.ensure_installation()
         where = ServerAddress("127.0.0.1", server.port)
@@ -343,7 +341,7 @@ def note_restart(reason: str, database: str | None, as_json: bool) -> None:
     """
     from easeml_core.store.tables.leases import state_restart
 
-    with open_store(database, role="easeml_owner").begin() as tx:
+    with open_store(database, role=OWNER).begin() as tx:
         state_restart(tx, reason=reason)
     show_json(NotedRestart(reason)) if as_json else click.echo("recorded")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import threading
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from easeml_core.cli.connection import HOME, artifacts_option, database_option, embedded_server
+from easeml_core.cli.connection import HOME, artifacts_option, asked_to_end, database_option, embedded_server, read_text
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, plain, print_table, reading, show_json
 from easeml_core.encoding import to_json
-from easeml_core.errors import EasemlError, InvalidInputError, counted, reason_of
+from easeml_core.errors import EasemlError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,9 +79,7 @@ def doctor(
         keys=keys,
     )
     if watch is not None:
-        stop = threading.Event()
-        for name in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(name, lambda *_: stop.set())
+        stop = asked_to_end()
         tell = partial(_tell_change, as_json=as_json)
         context.exit(1 if watch_changes(partial(examine, place), tell, stop, seconds=watch) else 0)
     with reading() as on_check:
@@ -150,12 +146,7 @@ def _api_server(url: str | None, user: str, password_file: Path | None, pool: st
     if password_file is None:
         message = "--airflow needs --airflow-password-file: every user here can see a password on the command line"
         raise click.UsageError(message)
-    try:
-        password = password_file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{password_file} cannot be read: {reason_of(error)}"
-        raise InvalidInputError(message) from error
-    return ApiServer(url.rstrip("/"), user, password, pool)
+    return ApiServer(url.rstrip("/"), user, read_text(password_file).strip(), pool)
 
 
 def _show_checks(found: Sequence[Check]) -> None:

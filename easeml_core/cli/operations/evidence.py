@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import re
 from pathlib import Path
@@ -10,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import HOME, artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import (
+    HOME,
+    REFEREE,
+    account_name,
+    artifacts_option,
+    database_option,
+    open_artifacts,
+    open_store,
+)
 from easeml_core.cli.output import example, json_option, reading, show_json, show_table, show_warnings
 from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, counted, reason_of
@@ -21,7 +28,6 @@ if TYPE_CHECKING:
     from easeml_core.services.evidence.notary import Notary
 
 
-REFEREE = "easeml_referee"
 MOST_SHOWN = 20
 """Largest number of shown findings; ``--json`` has all of them."""
 
@@ -208,7 +214,7 @@ def acknowledge(
         message = "name the sets whose evidence you have looked at (and `audit`), or give --all"
         raise InvalidInputError(message)
     notary = open_notary(database, keys, unknown_key=True)
-    found = notary.acknowledge(None if everything else names, who=getpass.getuser(), reason=require_words("why", why))
+    found = notary.acknowledge(None if everything else names, who=account_name(), reason=require_words("why", why))
     if as_json:
         show_json(found)
         return

@@ -230,8 +230,8 @@ def test_an_embedded_installation_is_entered_with_the_role_that_is_needed(
         asked.append(role)
         return database.owner
 
-    for module in ("backtest", "policy"):
-        monkeypatch.setattr(f"easeml_core.cli.selection.{module}.open_store", open_store)
+    for module in ("simulation", "policy"):
+        monkeypatch.setattr(f"easeml_core.cli.{module}.open_store", open_store)
     assert run(*arguments).status == 0
     assert asked == [role]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from attrs import evolve
-from figures.meter import validation
-from figures.meter.validation import exact_validation_minimum
+from figures.meter import promises as validation
+from figures.meter.promises import exact_validation_minimum
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

@@ -11,10 +11,9 @@ from unittest.mock import Mock
 import jsonschema
 import pytest
 import reference
-from reference_pages import answers, openapi
-from reference_pages.code_pages import CLASS_PACKAGES, arguments
+from reference_pages import answers
+from reference_pages.code_pages import CLASS_PACKAGES, arguments, read_docstring
 from reference_pages.database_pages import letters
-from reference_pages.docstring import read_docstring
 
 from easeml_airflow.web.server.service import Service
 from easeml_core.errors import InvalidInputError
@@ -41,9 +40,9 @@ def test_answers_get_schemas_and_never_lose_them() -> None:
     assert len(answers.untyped()) <= MOST_UNTYPED
 
 
-@pytest.mark.parametrize("name", openapi.BODIES)
+@pytest.mark.parametrize("name", answers.BODIES)
 def test_the_service_takes_exactly_the_bodies_that_openapi_describes(name: str) -> None:
-    schema = openapi.BODIES[name]
+    schema = answers.BODIES[name]
     for example in schema["examples"]:
         jsonschema.Draft202012Validator(schema).validate(example)
     work = getattr(Service(open_store=Mock(), open_artifacts=Mock()), name)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from doc_pages import MOST_BYTES, Page, parse
 from figures.meter import catalogue as catalogue
 from figures.meter import sizes
-from figures.meter.validation import exact_validation_minimum
+from figures.meter.promises import exact_validation_minimum
 from meter_oracles import combine_signals
 
 from easeml_core.cli.app import cli

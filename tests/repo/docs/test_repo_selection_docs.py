@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 from doc_pages import MOST_BYTES, Page, parse
-from figures import markdown
+from figures import blocks as markdown
 from figures.selection import catalogue, tables
-from figures.selection.trade_offs import PARTS
+from figures.selection.catalogue import PARTS
 
 from easeml_core import config
 

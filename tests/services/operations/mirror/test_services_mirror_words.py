@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from easeml_core.cli.operations.mlflow_sync import keep_in_sync
+from easeml_core.cli.operations.integrations import keep_in_sync
 from easeml_core.errors import ConfigError, InvalidInputError, StoreUnavailableError
 from easeml_core.services.operations.mlflow_sync import Mirror, open_client, server_address
 

@@ -1,1 +1,0 @@
-"""Commands on model selection: the policy, backtests, simulations, and the error of predicted costs."""
