@@ -227,7 +227,7 @@ def router() -> Any:
     """The router of the API, without anything behind it."""
     from unittest.mock import Mock
 
-    from easeml_airflow.web.api import create_router
+    from easeml_airflow.web.server.service import create_router
 
     return create_router(service=Mock(), rights=lambda **_: lambda: None)
 

@@ -19,7 +19,6 @@ PACKAGES = [
         "easeml_airflow.hooks.arguments",
         "easeml_airflow.notifications.base",
         "easeml_airflow.notifications.channels",
-        "easeml_airflow.web.server.marks",
     ],
 )
 def test_the_examples_in_docstrings_hold(path):

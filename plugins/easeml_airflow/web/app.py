@@ -5,43 +5,55 @@ routes, since those would answer without it. Static files come through a route o
 a mount would not ask for the login either.
 
 In whose name a change is made: every change that comes in by a page or the service bears its asker's name.
+
+``/health`` says one word, and is the one route without a login, since a load balancer has none; what was found is for
+operators.
+
+Requests are counted and timed. A measurement names the route as it was declared, such as ``/studies/{study}``, never
+what a viewer asked for. The time of a request that opened the sealed rows is not measured, since it could tell of them.
 """
 
 from __future__ import annotations
 
+import time
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException as AnyHTTPException
 
+from easeml_airflow.hooks.easeml import connect_metrics, watch_listeners
 from easeml_airflow.web import live
-from easeml_airflow.web.api import create_router
-from easeml_airflow.web.pages.audit import routes as audit
-from easeml_airflow.web.pages.compute import routes as compute
-from easeml_airflow.web.pages.dag_run import page as of_run
-from easeml_airflow.web.pages.datasets import routes as data
-from easeml_airflow.web.pages.decision import routes as decision
-from easeml_airflow.web.pages.gate import routes as gate
-from easeml_airflow.web.pages.labeling import routes as labels
-from easeml_airflow.web.pages.meter import routes as meter
-from easeml_airflow.web.pages.new_study import routes as new_study
-from easeml_airflow.web.pages.overview import routes as overview
+from easeml_airflow.web.pages import (
+    audit,
+    dag_run,
+    datasets,
+    decision,
+    labeling,
+    meter,
+    new_study,
+    submissions,
+    timeline,
+    use,
+)
+from easeml_airflow.web.pages.compute import page as compute
+from easeml_airflow.web.pages.gate import page as gate
+from easeml_airflow.web.pages.overview import page as overview
 from easeml_airflow.web.pages.study import routes as study
-from easeml_airflow.web.pages.submissions import routes as submissions
-from easeml_airflow.web.pages.timeline import page as lifecycle
-from easeml_airflow.web.pages.use import routes as use
-from easeml_airflow.web.server import health
 from easeml_airflow.web.server.auth import Role, Viewer, has_token
-from easeml_airflow.web.server.measuring import Measured, note_sealed
+from easeml_airflow.web.server.request_limits import BoundedBodies, few_of_each
+from easeml_airflow.web.server.service import create_router
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
-from easeml_airflow.web.server.throttling import BoundedBodies, few_of_each
+from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, StoreUnavailableError
+from easeml_core.services.operations.installation_health import KeptHealth, installation_health
+from easeml_core.services.telemetry import PAGE_REQUESTS, PAGE_SECONDS
 from easeml_core.store import callers, logins
 from easeml_core.store.callers import acting
 from easeml_core.store.refusals import AWAY_ERRORS
@@ -51,8 +63,106 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from fastapi.responses import Response
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+    from easeml_core.services.operations.installation_health import Health
     from easeml_core.store.database import Store
+
+
+COUNTED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+STREAM = "/events"
+"""A stream's time is that of the page that has it open."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a request; one object for all threads that work on it."""
+
+    status: int = 500
+    has_read_sealed: bool = False
+
+
+_request: ContextVar[_Known | None] = ContextVar("easeml_measured_request", default=None)
+
+
+def note_sealed() -> None:
+    """Say that the request at hand opens the sealed rows."""
+    if (known := _request.get()) is not None:
+        known.has_read_sealed = True
+
+
+class Measured:
+    """An application whose answers are counted and timed.
+
+    Args:
+        app: The application.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        connect_metrics()
+        watch_listeners()
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on a request, and note its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        known, begun = _Known(), time.monotonic()
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                known.status = message["status"]
+            await send(message)
+
+        token = _request.set(known)
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            _request.reset(token)
+            seconds = time.monotonic() - begun
+            route = getattr(scope.get("route"), "path", "") or "other"
+            method = scope["method"] if scope["method"] in COUNTED_METHODS else "other"
+            PAGE_REQUESTS.note(1, route=route, method=method, status=f"{known.status // 100}xx")
+            if not (known.has_read_sealed or route == STREAM):
+                PAGE_SECONDS.note(seconds, route=route, method=method)
+
+
+_HEALTH_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def health_details(site: Site) -> APIRouter:
+    """Return ``/health/details``: what was found, for operators."""
+    router, who = APIRouter(), Depends(site.viewer)
+
+    @router.get("/health/details")
+    def details(viewer: Viewer = who) -> JSONResponse:
+        viewer.require(Role.OPERATOR)
+        found = _kept_health(site)()
+        return JSONResponse(to_json(found), status_code=_health_status(found), headers=_HEALTH_HEADERS)
+
+    return router
+
+
+def health_route(site: Site) -> APIRoute:
+    """Return ``/health``: 200 with ``ok`` or ``degraded``, 503 with ``failed``, and nothing else, without a login."""
+
+    def health() -> JSONResponse:
+        found = _kept_health(site)()
+        return JSONResponse({"status": found.status}, status_code=_health_status(found), headers=_HEALTH_HEADERS)
+
+    return APIRoute("/health", health, methods=["GET"])
+
+
+def _health_status(found: Health) -> int:
+    return 200 if found.ready else 503
+
+
+def _kept_health(site: Site) -> KeptHealth:
+    def look() -> Health:
+        return installation_health(site.open_store, lambda: site.open_artifacts().place)
+
+    return site.one(KeptHealth, lambda: KeptHealth(look))
 
 
 def in_their_name(site: Site) -> Callable[..., Any]:
@@ -142,18 +252,18 @@ def reach_of(site: Site, viewer: Viewer, role: str) -> callers.Reach | None:
 PAGES: tuple[Any, ...] = (
     overview,
     new_study,
-    labels,
+    labeling,
     compute,
     audit,
     study,
-    lifecycle,
+    timeline,
     submissions,
     gate,
     meter,
-    data,
+    datasets,
     use,
     decision,
-    of_run,
+    dag_run,
 )
 """The modules of the pages, in the order of their tabs."""
 
@@ -180,7 +290,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
         site: Where the pages' facts come from, and who asks.
         require_login: FastAPI dependency that answers 401 or 403 to a user who may see no page.
         rights: Of programs on a study, as ``rights.airflow_rights`` gives them; None for an application without the
-            service of ``web/api.py``, which asks for the same login, and for more.
+            service of ``server/service.py``, which asks for the same login, and for more.
     """
     site = replace(
         site,
@@ -202,8 +312,8 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     for page in PAGES:
         app.include_router(page.routes(site), dependencies=[Depends(own_page), few, named, apart])
     app.include_router(live.routes(site), dependencies=[apart])
-    app.include_router(health.routes(site), dependencies=[few])
-    app.router.routes.append(health.open_route(site))  # the application's login is a dependency of what it includes
+    app.include_router(health_details(site), dependencies=[few])
+    app.router.routes.append(health_route(site))  # the application's login is a dependency of what it includes
     app.add_api_route("/static/{name}", static, methods=["GET"], response_class=FileResponse)
     if rights is not None:
         service = create_router(service=site.service, rights=rights)

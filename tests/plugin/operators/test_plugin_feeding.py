@@ -11,10 +11,9 @@ import pytest
 
 from easeml_airflow import operators
 from easeml_airflow.version_compat import AirflowFailException
-from easeml_airflow.web import api
 from easeml_airflow.web.server import service
 from easeml_airflow.web.server.auth import closed
-from easeml_airflow.web.server.throttling import Turns
+from easeml_airflow.web.server.request_limits import Turns
 from easeml_core.data.sources.load import load_source
 from easeml_core.encoding import to_json
 from easeml_core.errors import ConcurrentUpdateError
@@ -236,7 +235,7 @@ def test_programs_learn_no_names_of_other_studies_and_tenants(ask, study, monkey
 
 
 def test_bodies_are_bounded_and_json(ask, study, monkeypatch):
-    monkeypatch.setattr(api, "MOST_BYTES", 1000)
+    monkeypatch.setattr(service, "MOST_BYTES", 1000)
     large = ask("POST", "cancer/feed", {"pairs": ["x" * 2000]})
     assert (large.status_code, large.json()["error"][:32]) == (413, "the body may have at most 1,000 ")
     json_kind = {"Content-Type": "application/json"}

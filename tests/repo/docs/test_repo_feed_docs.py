@@ -47,9 +47,15 @@ def test_the_operators_of_the_page_are_made_as_it_says() -> None:
 
 
 def test_the_routes_of_the_page_are_those_of_the_service() -> None:
-    from easeml_airflow.web.api import MOST_BYTES, create_router
-    from easeml_airflow.web.server.service import MOST_ANSWERS, MOST_CELLS, MOST_ROWS, Service
-    from easeml_airflow.web.server.throttling import Turns
+    from easeml_airflow.web.server.request_limits import Turns
+    from easeml_airflow.web.server.service import (
+        MOST_ANSWERS,
+        MOST_BYTES,
+        MOST_CELLS,
+        MOST_ROWS,
+        Service,
+        create_router,
+    )
 
     router = create_router(service=Service(lambda: None, lambda: None), rights=lambda write: lambda: "ann")
     there = {

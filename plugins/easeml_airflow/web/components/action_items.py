@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from easeml_airflow.web.server.airflow_runs import questions
-from easeml_airflow.web.server.formats import age_text, sentence_case
-from easeml_airflow.web.server.marks import ACTS, STEPS
+from easeml_airflow.web.server.formats import ACTS, STEPS, age_text, sentence_case
 from easeml_airflow.web.server.site import path_of_study
 from easeml_core.entities import AlertKind, SealedSetPurpose
 from easeml_core.services.meter.alerts import clear_alert, open_alerts

@@ -1,6 +1,6 @@
 """What every page has: its frame, its viewer, its sources of facts, and its error page.
 
-A page is a module with ``routes(site)`` and ``TAB`` or ``STUDY_TAB``, a template in ``pages/``, and frozen views. The
+A page is a module in ``pages/`` with ``routes(site)``, ``TAB`` or ``STUDY_TAB``, and frozen views, and a template. The
 developer's page has a different module and template than the referee's, never the same one with parts hidden.
 """
 
@@ -20,7 +20,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from easeml_airflow import settings
 from easeml_airflow.web.server import formats
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.service import Service
+from easeml_airflow.web.server.service import STATUS, Service
 from easeml_core import limits
 from easeml_core.entities import StudyState
 from easeml_core.errors import EasemlError, NotFoundError
@@ -236,8 +236,6 @@ def error_page(site: Site, request: Request, status: int, message: str) -> HTMLR
 
 def status_of(error: EasemlError) -> int:
     """The status of an answer for an error of ours; what is in no list is a state that does not allow it."""
-    from easeml_airflow.web.api import STATUS
-
     return next((status for kind, status in STATUS if isinstance(error, kind)), 409)
 
 
@@ -245,7 +243,7 @@ def status_of(error: EasemlError) -> int:
 def templates() -> Environment:
     """The templates; every text in them is escaped, and an undefined name is an error."""
     made = Environment(
-        loader=FileSystemLoader([HERE / "templates", *sorted((HERE / "pages").iterdir())]),
+        loader=FileSystemLoader([HERE / "templates", *(page for page in (HERE / "pages").iterdir() if page.is_dir())]),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

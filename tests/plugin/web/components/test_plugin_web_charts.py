@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from easeml_airflow.web.components.charts import ROOM, WIDTHS, Axis, Dot, Line, Note, Plot, _box, _drawn
-from easeml_airflow.web.pages.study.forest_plot import BEST_ROOM, forest_of
+from easeml_airflow.web.pages.study.plots import BEST_ROOM, forest_of
 from easeml_core.entities import TrialState
 from easeml_core.store.queries.study import EndedPoint
 

@@ -10,7 +10,7 @@ from device_rows import add_study
 from study_facts import next_step_of
 
 from easeml_airflow.web.components import action_items
-from easeml_airflow.web.pages.overview.view import lines_of
+from easeml_airflow.web.pages.overview.page import lines_of
 from easeml_airflow.web.server import airflow_runs
 from easeml_airflow.web.server.airflow_runs import Question, questions
 from easeml_airflow.web.server.auth import Role, Viewer
@@ -103,7 +103,7 @@ def looks(monkeypatch):
         asked.append(1)
         return list(found)
 
-    for place in ("components.action_items", "pages.audit.routes"):
+    for place in ("components.action_items", "pages.audit"):
         monkeypatch.setattr(f"easeml_airflow.web.{place}.questions", say)
     asked.append(found)
     return asked

@@ -75,7 +75,7 @@ def test_where_a_task_runs_is_told_to_operators_alone(database, ask_as, text_of,
     """A worker writes the key freely, and so could name a task of anybody's."""
     asked = []
     monkeypatch.setattr(
-        "easeml_airflow.web.pages.compute.routes.places",
+        "easeml_airflow.web.pages.compute.page.places",
         lambda keys: asked.append(keys) or {key: Place("rivals-box-3", "rivals_pool") for key in keys},
     )
     add_study(database, "mine")

@@ -98,8 +98,8 @@ def test_the_table_has_no_end_but_the_last_act(done, ask_as, monkeypatch, most):
         asked.append(wanted["offset"])
         return audit(store, **wanted)
 
-    monkeypatch.setattr("easeml_airflow.web.pages.audit.routes.audit", look)
-    monkeypatch.setattr("easeml_airflow.web.pages.audit.routes.MOST_ROWS", most)
+    monkeypatch.setattr("easeml_airflow.web.pages.audit.audit", look)
+    monkeypatch.setattr("easeml_airflow.web.pages.audit.MOST_ROWS", most)
     answer = operator.get("/audit.csv?since=all")
     rows = table_of(answer)
     assert len(rows) == total
@@ -164,7 +164,7 @@ def test_who_started_the_run_in_which_a_task_acts(done, ask_as, text_of, monkeyp
         asked.extend(wanted)
         return known
 
-    monkeypatch.setattr("easeml_airflow.web.pages.audit.routes.starters", say)
+    monkeypatch.setattr("easeml_airflow.web.pages.audit.starters", say)
     operator = ask_as("ada", "operator")
     page = operator.get("/audit").text
     read = text_of(page)
@@ -188,7 +188,7 @@ def test_who_started_a_run_is_told_to_operators_alone(done, ask_as, text_of, mon
         asked.extend(wanted)
         return {("rival-dag", "manual__1"): "carol"}
 
-    monkeypatch.setattr("easeml_airflow.web.pages.audit.routes.starters", say)
+    monkeypatch.setattr("easeml_airflow.web.pages.audit.starters", say)
     for viewer in (ask_as("vic", rights=of_mine), ask_as("rita", "referee")):
         page, table = viewer.get("/audit").text, viewer.get("/audit.csv").text
         assert "rival-dag, task act the run it names , started by hand" in text_of(page)

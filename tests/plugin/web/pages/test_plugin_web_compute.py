@@ -14,8 +14,8 @@ from page_client import Client
 
 from easeml_airflow.web.app import create_app
 from easeml_airflow.web.pages.compute.backtest import Backtests, Kept, backtest_of
+from easeml_airflow.web.pages.compute.page import expected_starts
 from easeml_airflow.web.pages.compute.price import price_text, pricing_of
-from easeml_airflow.web.pages.compute.view import expected_starts
 from easeml_airflow.web.server.airflow_runs import Place
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
@@ -176,7 +176,7 @@ def test_where_a_trial_runs_is_what_airflow_says(two, ask_as, text_of, monkeypat
             key=key,
         )
     monkeypatch.setattr(
-        "easeml_airflow.web.pages.compute.routes.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")}
+        "easeml_airflow.web.pages.compute.page.places", lambda keys: {key: Place("gpu-box-3", "easeml_devices")}
     )
     page = ask_as("ada", "operator").get("/compute").text
     assert "on gpu-box-3, pool easeml_devices" in text_of(page)

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 import pytest
 from device_rows import add_study, add_trial
 
-from easeml_airflow.web.pages.dag_run.page import Place
+from easeml_airflow.web.pages.dag_run import Place
 from easeml_core.entities import Executor, RequestKind, TrialState
 from easeml_core.store.queries import timeline
 from easeml_core.store.rows import change, rows, scalar

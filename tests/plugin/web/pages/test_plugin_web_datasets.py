@@ -10,8 +10,8 @@ import pytest
 from asked import Asked
 from attrs import evolve
 
-from easeml_airflow.web.pages.datasets import routes as data
-from easeml_airflow.web.pages.datasets.routes import lives
+from easeml_airflow.web.pages import datasets as data
+from easeml_airflow.web.pages.datasets import lives
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 import pytest
 from sqlalchemy import text
 
-from easeml_airflow.web.pages.decision.view import worth_text
+from easeml_airflow.web.pages.decision import worth_text
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.decision import Chosen, explain_trial
 from easeml_core.services.reports.overview import study_state

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from easeml_airflow.web.pages.labeling.view import specimen_of
-from easeml_airflow.web.png import data_uri
+from easeml_airflow.web.pages.labeling import data_uri, specimen_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.services.labeling.desk import DeskExample
 from easeml_core.store.tables.labels import ExampleLayout

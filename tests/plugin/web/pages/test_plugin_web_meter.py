@@ -22,8 +22,7 @@ from shown_commands import parse
 
 from easeml_airflow.web.components.gauge import gauge_of
 from easeml_airflow.web.components.test_sets import ledger_file
-from easeml_airflow.web.pages.meter.planner import plan_picture
-from easeml_airflow.web.pages.meter.view import finding_of, picture_of
+from easeml_airflow.web.pages.meter import finding_of, picture_of, plan_picture
 from easeml_airflow.web.server.formats import gain_text
 from easeml_core.cli.app import cli
 from easeml_core.config import MeterConfig

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import numpy as np
 import pytest
 
-from easeml_airflow.web.pages.new_study import routes as new_study
+from easeml_airflow.web.pages import new_study
 from easeml_core.entities import StudyState
 from easeml_core.services.referee.process import Referee
 from easeml_core.store.tables import studies

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from study_facts import NOW, next_step_of, study_facts
 
-from easeml_airflow.web.pages.overview import charts, view
-from easeml_airflow.web.pages.overview import routes as page_module
+from easeml_airflow.web.pages.overview import charts
+from easeml_airflow.web.pages.overview import page as page_module
 from easeml_airflow.web.pages.overview.charts import map_of
-from easeml_airflow.web.pages.overview.routes import Query
+from easeml_airflow.web.pages.overview.page import Query
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.marks import STEPS
+from easeml_airflow.web.server.formats import STEPS
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, StudyState, Symbol, TrialState
 from easeml_core.errors import StoreUnavailableError
@@ -312,7 +312,7 @@ def test_small_charts_share_their_scales(client):
         "a": [(NOW - timedelta(days=20), 0.5), (NOW - timedelta(days=7), 0.7)],
         "b": [(NOW - timedelta(days=1), 0.9)],
     }
-    rows = view.rows_of(replace(board_of(ROWS, ()), improvements=found))
+    rows = page_module.rows_of(replace(board_of(ROWS, ()), improvements=found))
     first, second, third = (row.spark for row in rows)
     assert third is None
     assert (first.x, first.y) == (second.x, second.y)
@@ -336,7 +336,7 @@ def test_the_mean_never_falls_where_a_study_has_its_first_result():
 def test_shares_of_nothing_are_no_division_by_zero():
     nothing = InstallationTotals(0.0, 0.0)
     assert (ROWS[0].used_share(nothing), ROWS[0].due_share(nothing)) == (0.0, 0.0)
-    assert view.rows_of(replace(board_of(ROWS, ()), totals=nothing))[0].share_bar <= 100
+    assert page_module.rows_of(replace(board_of(ROWS, ()), totals=nothing))[0].share_bar <= 100
 
 
 # -- very many --------------------------------------------------------------------------------------------------------

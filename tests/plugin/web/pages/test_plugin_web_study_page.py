@@ -11,7 +11,7 @@ from sqlalchemy import text
 from study_facts import study_facts
 
 from easeml_airflow.web.pages.study.view import _alarms, _state
-from easeml_airflow.web.server.marks import mark_of
+from easeml_airflow.web.server.formats import mark_of
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.recommendations import Assessment, Severity, Step, StepKind, standing
 from easeml_core.services.selection.policy import set_policy

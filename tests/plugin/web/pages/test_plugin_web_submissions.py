@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from judged import Judged
 from shown_commands import parse
 
-from easeml_airflow.web.pages.submissions.view import submissions_view
+from easeml_airflow.web.pages.submissions import submissions_view
 from easeml_core.services.referee.requests import file_gate_request, file_meter_request, file_promotion
 from easeml_core.services.reports.submissions import (
     GateState,

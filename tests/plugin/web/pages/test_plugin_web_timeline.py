@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from easeml_airflow.web.pages.timeline.page import time_line
+from easeml_airflow.web.pages.timeline import time_line
 from easeml_core.data.parts import load_open_parts
 from easeml_core.entities import Executor, TrialState
 from easeml_core.models.formats import save_constant
@@ -102,7 +102,7 @@ def test_a_strange_page_is_a_page(ask_as, lively, page):
 
 def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
     total = lifecycle(database.worker, study="cancer").total
-    monkeypatch.setattr("easeml_airflow.web.pages.timeline.page.PAGE_SIZE", 3)
+    monkeypatch.setattr("easeml_airflow.web.pages.timeline.PAGE_SIZE", 3)
     words = [text_of(ask_as("dev").get(PAGE, params={"page": n}).text) for n in (1, 2, 99)]
     assert f"1 to 3 of {total} Older" in words[0]
     assert f"4 to 6 of {total} Newer" in words[1]

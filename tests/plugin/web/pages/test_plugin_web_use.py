@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_airflow.web.pages.use.view import CELL, MOST_FIELDS, RowField, inputs_of, row_fields
+from easeml_airflow.web.pages.use import CELL, MOST_FIELDS, RowField, inputs_of, row_fields
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import ConfigError
 from easeml_core.services.datasets.feed import list_feeds

@@ -23,17 +23,15 @@ from PIL import Image
 from starlette.requests import Request
 
 from easeml_airflow.web import live
-from easeml_airflow.web.pages.new_study import routes as new_study
-from easeml_airflow.web.pages.new_study.form import Draft
-from easeml_airflow.web.pages.overview.view import nearest
-from easeml_airflow.web.pages.use import routes as use
-from easeml_airflow.web.server import throttling
+from easeml_airflow.web.pages import new_study, use
+from easeml_airflow.web.pages.new_study import Draft
+from easeml_airflow.web.pages.overview.page import nearest
+from easeml_airflow.web.server import request_limits
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.connections import REFEREE_VARIABLE
+from easeml_airflow.web.server.request_limits import MOST_OF_ONE, Intake, Turns, few_of_each
 from easeml_airflow.web.server.service import Service
 from easeml_airflow.web.server.site import Site
-from easeml_airflow.web.server.throttling import MOST_OF_ONE, Turns, few_of_each
-from easeml_airflow.web.server.uploads import Intake
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.sandbox import child_start, process
 from easeml_core.sandbox.isolation import Isolation
@@ -115,7 +113,7 @@ def slow_request():
         await asyncio.sleep(3600)
 
     headers = [(b"content-type", b"application/x-www-form-urlencoded")]
-    return Request({"type": "http", "headers": headers, throttling._KEY: throttling._Allowance()}, receive)
+    return Request({"type": "http", "headers": headers, request_limits._KEY: request_limits._Allowance()}, receive)
 
 
 def test_who_sends_slowly_takes_their_own_places_and_not_those_of_others():
@@ -142,7 +140,7 @@ def test_who_brings_much_work_has_a_place_for_it_until_it_is_done():
             return {"type": "http.request", "body": b"label=a", "more_body": False}
 
         headers = [(b"content-type", b"application/x-www-form-urlencoded")]
-        return Request({"type": "http", "headers": headers, throttling._KEY: throttling._Allowance()}, receive)
+        return Request({"type": "http", "headers": headers, request_limits._KEY: request_limits._Allowance()}, receive)
 
     async def crowd():
         intake, begun, done = Intake(at_once=3, of_one=2), threading.Semaphore(0), threading.Event()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from easeml_airflow.web.client import easeml_client
-from easeml_airflow.web.client.easeml_client import EasemlError, Study, login
+from easeml_airflow.web import easeml_client
+from easeml_airflow.web.easeml_client import EasemlError, Study, login
 from easeml_core.data.sources.load import load_source
 from easeml_core.services.referee.process import Referee
 

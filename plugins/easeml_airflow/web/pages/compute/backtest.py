@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from easeml_airflow.web.pages.compute.view import Bar
+from easeml_airflow.web.pages.compute.charts import Bar
 from easeml_airflow.web.server.formats import MINUS
-from easeml_airflow.web.server.throttling import Turns
+from easeml_airflow.web.server.request_limits import Turns
 from easeml_core.errors import StateError, counted
 from easeml_core.services.selection.backtest import Replay, backtest_installation, stored_backtest
 from easeml_core.store import callers

@@ -3,20 +3,25 @@
 The text is the truth: moving the tolerance rewrites it. While it cannot be read, the plan is that of the last text
 that could.
 
-The gate page's planner for one set that gate and meter share: what it needs, beside a set for each.
+A set that gate and meter share is planned beside a set for each. What is planned is shown as commands, too:
+size, plan and seal a set.
 """
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from easeml_airflow.web.components.condition_field import check_of, read_condition
-from easeml_airflow.web.pages.gate.commands import gate_commands, joint_commands
 from easeml_airflow.web.pages.gate.sizes import NOT_COUNTED, POWER, Asked, baseline_of, changes_of, plan_rows, plan_set
 from easeml_airflow.web.server.formats import sentence_text
-from easeml_core.config import GateConfig, JointConfig, parse_adaptivity
+from easeml_core.config import GateConfig, JointConfig, MeterConfig, parse_adaptivity
+from easeml_core.encoding import row_of
 from easeml_core.entities import Mode, SealedSetPurpose
 from easeml_core.errors import ConfigError, EasemlError, counted
 from easeml_core.gate.condition import MAX_LENGTH, Condition, disagreement_bound, parse_condition
@@ -30,6 +35,68 @@ if TYPE_CHECKING:
     from easeml_airflow.web.pages.gate.sizes import PlanRow, SetPlan
     from easeml_core.entities import Study
     from easeml_core.errors import ConditionSyntaxError
+
+
+_NAMES = ("condition", "reliability", "steps", "adaptivity", "mode")
+
+
+def gate_commands(study: str, settings: Asked, passes: int, estimator: str) -> dict[str, str]:
+    """The commands for a set of the gate's own.
+
+    Args:
+        study: Name of the study, whose other settings ``test-set plan`` takes.
+        settings: The planner's.
+        passes: Before the size is asked for.
+        estimator: The study's; ``gate plan`` knows no study, so it needs the option.
+    """
+    more = f" --passes {passes}" if changes_of(settings.adaptivity, passes) else ""
+    return {
+        "size": f"easeml gate plan {_sized(settings, estimator)}{more}",
+        "plan": f"easeml test-set plan {whose(study)} {_options(settings)}{_power(settings)}",
+        "seal": f"easeml test-set seal {whose(study)} --inputs new.csv",
+    }
+
+
+def joint_commands(study: str, settings: Asked, config: JointConfig) -> dict[str, str]:
+    """The commands for a set that gate and meter share; of the meter's settings those that are not a new study's."""
+    usual = row_of(evolve(MeterConfig(), reliability=config.meter.reliability))
+    own = {name: value for name, value in row_of(config.meter).items() if value != usual[name]}
+    meter = f" --meter {shlex.quote(json.dumps(own))}" if own else ""
+    sized = _sized(settings, config.gate.estimator)
+    return {
+        "size": f"easeml gate plan --joint --gate-share {config.gate_share:.6g} {sized}{meter}",
+        "plan": f"easeml test-set plan {whose(study)} --purpose joint {_options(settings)}{_power(settings)}"
+        " --sampling fixed",
+        "seal": f"easeml test-set seal {whose(study)} --inputs new.csv --labels truth.csv",
+    }
+
+
+def selftest_command(plan: GateConfig, examples: int) -> str:
+    """The A/A test of a set's plan, on sets as large as it that are made up.
+
+    Args:
+        plan: The gate's part of the set's plan.
+        examples: Of the set.
+    """
+    return f"easeml gate selftest {_options(plan)} --examples {examples}"
+
+
+def whose(study: str) -> str:
+    """Options that say whose set it is and what it is called; the user replaces NAME."""
+    return f"--study {shlex.quote(study)} --name NAME"
+
+
+def _options(settings: Asked | GateConfig) -> str:
+    return " ".join(f"--{name} {shlex.quote(str(getattr(settings, name)))}" for name in _NAMES)
+
+
+def _sized(settings: Asked, estimator: str) -> str:
+    """The options of a size; the published ones have no power."""
+    return _options(settings) + (" --estimator paper" if estimator == "paper" else _power(settings))
+
+
+def _power(settings: Asked) -> str:
+    return " --power same" if settings.power is None else f" --power {settings.power:g}"
 
 
 RELIABILITIES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 0.99995, 0.99999, 0.999999)

@@ -8,8 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, nice_axis
-from easeml_airflow.web.server.formats import MINUS, power_text, signed
-from easeml_airflow.web.server.marks import VERDICTS, Mark
+from easeml_airflow.web.server.formats import MINUS, VERDICTS, Mark, power_text, signed
 from easeml_core.entities import Mode, Symbol, Verdict
 from easeml_core.errors import counted
 from easeml_core.gate.condition import claim_of, parse_condition

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from easeml_airflow.web.components.charts import Axis, Dot, Line, Plot, nice_axis
 from easeml_airflow.web.server.airflow_runs import is_of_stream, run_address, task_address
-from easeml_airflow.web.server.formats import quality_text, seconds_text
-from easeml_airflow.web.server.marks import Mark
+from easeml_airflow.web.server.formats import Mark, quality_text, seconds_text
 from easeml_core.entities import TrialState
 
 if TYPE_CHECKING:

@@ -10,12 +10,14 @@ from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from easeml_airflow.web.pages.study.forest_plot import Forest, forest_of
-from easeml_airflow.web.pages.study.quality_plot import plot_of
+from easeml_airflow.web.pages.study.plots import Forest, forest_of, plot_of
 from easeml_airflow.web.pages.study.trials_table import TrialRow, cost_of, curves_text, rows_of
 from easeml_airflow.web.server.formats import (
+    VERDICTS,
+    Mark,
     chance_text,
     expected_text,
+    mark_of,
     number_text,
     percent_text,
     quality_text,
@@ -23,7 +25,6 @@ from easeml_airflow.web.server.formats import (
     sentence_case,
     unit_of,
 )
-from easeml_airflow.web.server.marks import VERDICTS, Mark, mark_of
 from easeml_core.entities import AlertKind, StudyState, TrialState
 from easeml_core.errors import EasemlError, counted
 from easeml_core.services.registration.preview import match_of

@@ -1,20 +1,24 @@
-"""What the page of a decision shows, as frozen values: from what was stored when the trial was chosen, and its end.
+"""The page of a decision: why this trial and not another, what would have changed it, and how it turned out.
 
-What stood around a decision: the guard for the least served, the cost, and what had been observed by then.
+The extra link of a trial's task leads here. The name of a runner-up is shown to viewers who may see its study.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING
 
 import attrs
+from fastapi import APIRouter, Depends, HTTPException, Request
 
-from easeml_airflow.web.pages.decision.charts import belief_plot, curve_plot
+from easeml_airflow.web.components.action_items import visible
+from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
 from easeml_airflow.web.pages.study.trials_table import cost_of, log_of, state_of, why_of
 from easeml_airflow.web.pages.study.view import Bar
 from easeml_airflow.web.server.airflow_runs import run_address
+from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.formats import (
     chance_text,
     expected_text,
@@ -25,21 +29,67 @@ from easeml_airflow.web.server.formats import (
     seconds_text,
     unit_of,
 )
+from easeml_airflow.web.server.site import moved, path_of_study
 from easeml_core.config import SelectionConfig
 from easeml_core.errors import counted
 from easeml_core.selection.suggestion import OF_OTHER_TENANT
-from easeml_core.selection.surrogate.logit_normal import band, chance_above
+from easeml_core.selection.surrogate.logit_normal import band, chance_above, density
+from easeml_core.services.reports.decision import explain_trial
+from easeml_core.services.reports.study import facts_of_decision, guard_of_day, study_of_trial
 from easeml_core.services.trials.pruning import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from easeml_airflow.web.components.charts import Plot
-    from easeml_airflow.web.server.marks import Mark
+    from fastapi.responses import HTMLResponse, RedirectResponse
+
+    from easeml_airflow.web.server.formats import Mark
+    from easeml_airflow.web.server.site import Site
     from easeml_core.entities import JsonObject, Study
     from easeml_core.services.reports.decision import Chosen, HandedOut, TrialEnding, TrialExplanation
     from easeml_core.services.reports.study import DecisionFacts, GuardReport
     from easeml_core.store.queries.study import KnownThen, StudyTrial
+
+
+def belief_plot(chosen: Chosen, study: Study, outcome: TrialEnding) -> Plot | None:
+    """The density, what of it lies above the best so far, and what was reached; None where there was no doubt."""
+    curve = density(chosen.mean, chosen.std)
+    if not curve:
+        return None
+    best, reached = chosen.best, outcome.quality
+    ends = [curve[0][0], curve[-1][0], *([best] if best else []), *([reached] if reached is not None else [])]
+    x = nice_axis(ends, title=f"{study.metric} on validation data", most=5)
+    above = [(place, 0.0, height) for place, height in curve if best and place >= best]
+    marks = [(chosen.mean, "ln thin k1"), *([(best, "ln thin dash kf")] if best else [])]
+    beside, other = (("end", -8), ("start", 8))[:: 1 if (best or 0.0) > chosen.mean else -1]
+    notes = [Note(chosen.mean, 1.0, f"mean {chosen.mean:.4f}", "t", *beside, -4, free=True)]
+    if best:
+        notes.append(Note(best, 1.2, f"best {best:.4f}", "t", *other, 8, free=True))
+    dots = [] if reached is None else [Dot(reached, 0.0, f"it reached {reached:.4f}", "f1")]
+    if reached is not None:
+        notes.append(Note(reached, 0.0, f"reached {reached:.4f}", "h w", "middle", 0, -10, free=True))
+    chance = f", {chance_text(chance_above(best, chosen.mean, chosen.std))} chance to beat it" if best else ""
+    sentence = f"Belief before it ran: mean {chosen.mean:.4f}, best so far {quality_text(best or None)}{chance}."
+    bands = [Band(above, "a3")] if len(above) > 1 else []
+    title = "What was believed about it before it ran"
+    y = Axis(0.0, 1.25)
+    return Plot(title, sentence, x, y, bands, [Line(curve)], marks, dots, notes, height=190)
+
+
+def curve_plot(facts: DecisionFacts, chosen: Chosen | None, study: Study) -> Plot | None:
+    """Quality over the share of the steps, with the best so far; None where no quality was reported."""
+    curve = [(100 * share, quality) for share, quality in facts.trial.learning_curve]
+    if not curve:
+        return None
+    best = (chosen.best if chosen else None) or facts.best_before
+    y = nice_axis([q for _, q in curve] + ([best] if best else []), title=study.metric)
+    x = nice_axis([0.0, 100.0], title="% of its steps")
+    lines = [Line(curve), *([Line([(0.0, best), (100.0, best)], "ln thin dash kf")] if best else [])]
+    at, reached = curve[-1]
+    title = f"What it told while it trained: {reached:.4f} after {at:.0f} % of its steps"
+    note = Note(at, reached, f"{reached:.4f}", "t", "end", -8, 18, free=True)
+    sentence = f"Learning curve of trial {facts.trial.trial_id}: {reached:.4f} after {at:.0f} per cent of its steps."
+    return Plot(title, sentence, x, y, lines=lines, dots=[Dot(at, reached, f"{reached:.4f}")], notes=[note], height=150)
 
 
 def guard_of(chosen: Chosen, day: GuardReport) -> list[tuple[str, str]]:
@@ -412,3 +462,36 @@ def _change(outcome: TrialEnding) -> str:
     if outcome.best_before is None:
         return "the first result"
     return gain_text(outcome.improvement) if outcome.improvement and outcome.improved else "none"
+
+
+def routes(site: Site) -> APIRouter:
+    """``/studies/{study}/decisions/{trial_id}``, and ``/trials/{trial_id}`` for who knows no more than the trial."""
+    router, who = APIRouter(), Depends(site.viewer)
+
+    @router.get("/studies/{study}/decisions/{trial_id}")
+    def show(request: Request, study: str, trial_id: int, viewer: Viewer = who) -> HTMLResponse:
+        found = site.study(viewer, study)
+        if study_of_trial(site.open_store(), trial_id=trial_id) != found.name:
+            raise HTTPException(status_code=404, detail=f"study {found.name!r} has no trial {trial_id}")
+        explained = explain_trial(site.open_store(), trial_id=trial_id)
+        facts = facts_of_decision(site.open_store(), trial_id=trial_id)
+        guard = guard_of_day(site.open_store(), studies_seen=visible(site.open_store(), viewer))
+        shown = page_of(explained, facts, guard, study=found, sees=cache(lambda name: _sees(site, viewer, name)))
+        return site.page(request, viewer, "decision.html", study=found, shown=shown)
+
+    @router.get("/trials/{trial_id}")
+    def find(request: Request, trial_id: int, viewer: Viewer = who) -> RedirectResponse:
+        name = study_of_trial(site.open_store(), trial_id=trial_id)
+        if name is None or not _sees(site, viewer, name):
+            raise HTTPException(status_code=404, detail=f"there is no trial {trial_id} that you may see")
+        return moved(request, f"{path_of_study(name)}/decisions/{trial_id}")
+
+    return router
+
+
+def _sees(site: Site, viewer: Viewer, study: str) -> bool:
+    try:
+        site.study(viewer, study)
+    except HTTPException:
+        return False
+    return True

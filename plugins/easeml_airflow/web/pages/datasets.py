@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Form, Request
 
 from easeml_airflow.web.components.test_sets import acts_of, called, release_set, retire_set, track_of
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.marks import Mark
+from easeml_airflow.web.server.formats import Mark
 from easeml_airflow.web.server.site import Reason, Tab, moved, path_of_study
 from easeml_core.config import JointConfig, MeterConfig
 from easeml_core.entities import SealedSetState
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Study
     from easeml_core.services.datasets.report import StudyData
     from easeml_core.services.test_sets.lifecycle import ShownSet
+
 
 VALIDATION = {
     ValidationState.FRESH: Mark("ok", "pass", "fresh"),

@@ -1,22 +1,31 @@
 """The labelling desk: which batches wait, and one example after another; for labelers and referees only.
 
 The page is fed by the referee's address, but shows what a labeler may see: examples, classes, and their own progress.
+
+An example is shown as a picture, as lines over time, or as names with values.
 """
 
 from __future__ import annotations
 
+import base64
+import struct
+import zlib
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, Form, HTTPException, Request
 from fastapi.responses import Response
 
 from easeml_airflow import settings
-from easeml_airflow.web.pages.labeling.view import KEYS, specimen_of
+from easeml_airflow.web.components.charts import Axis, Line, Plot
 from easeml_airflow.web.server.auth import Role, Viewer
+from easeml_airflow.web.server.request_limits import Intake, file_of, on_disk
 from easeml_airflow.web.server.site import HEADERS, Tab, desk_path, moved
-from easeml_airflow.web.server.uploads import Intake, file_of, on_disk
 from easeml_core.config import require
+from easeml_core.data.columns import text_column_of
 from easeml_core.errors import InvalidInputError
 from easeml_core.files import scratch_folder
 from easeml_core.services.labeling import adjudication
@@ -26,10 +35,163 @@ from easeml_core.store.database import Store  # noqa: TC001 - FastAPI reads anno
 from easeml_core.store.tables.labels import REFEREE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from fastapi.responses import HTMLResponse, RedirectResponse
+    from numpy.typing import NDArray
     from starlette.datastructures import FormData
 
     from easeml_airflow.web.server.site import Site
+    from easeml_core.services.labeling.desk import DeskExample
+    from easeml_core.store.tables.labels import ExampleLayout
+
+
+MOST_PIXELS = 4_000_000
+COLOURS = {1: 0, 3: 2, 4: 6}
+"""Channels to PNG's kind of colour: grey, red-green-blue, and that with transparency."""
+
+
+def data_uri(picture: NDArray[np.float32]) -> str:
+    """The picture as an address that holds it.
+
+    Values in [0, 1] or [0, 255] keep their brightness; others are stretched from their least to their greatest. Of a
+    number of channels that is no colour, the first is shown in grey.
+
+    Args:
+        picture: Shape (height, width, channels); NaN is shown as the least value.
+
+    Raises:
+        InvalidInputError: It has more than ``MOST_PIXELS`` pixels.
+
+    Example:
+        >>> data_uri(np.zeros((1, 1, 1), dtype=np.float32))[:32]
+        'data:image/png;base64,iVBORw0KGg'
+    """
+    height, width, channels = picture.shape
+    if height * width > MOST_PIXELS:
+        message = f"a picture of {height:,} by {width:,} pixels is too large to be shown; at most {MOST_PIXELS:,} are"
+        raise InvalidInputError(message)
+    shown = picture if channels in COLOURS else picture[:, :, :1]
+    return "data:image/png;base64," + base64.b64encode(encoded(_bytes(shown))).decode()
+
+
+def encoded(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file of these pixels, shape (height, width, channels) with 1, 3 or 4 channels."""
+    height, width, channels = pixels.shape
+    head = struct.pack(">IIBBBBB", width, height, 8, COLOURS[channels], 0, 0, 0)
+    lines = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, width * channels)], axis=1)
+    parts = [(b"IHDR", head), (b"IDAT", zlib.compress(lines.tobytes(), 6)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(kind, data) for kind, data in parts)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _bytes(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
+    held = picture[np.isfinite(picture)]
+    low, high = (float(held.min()), float(held.max())) if held.size else (0.0, 0.0)
+    if low >= 0 and (high <= 1 or 64 < high <= 255):
+        low, high = 0.0, 1.0 if high <= 1 else 255.0
+    values = np.nan_to_num((picture - low) / (high - low or 1.0), nan=0.0, posinf=1.0, neginf=0.0)
+    return np.asarray(np.clip(np.rint(values * 255), 0, 255), dtype=np.uint8)
+
+
+MOST_PAIRS = 200
+MOST_LINES = 8
+LONG_TEXT = 80
+"""Characters from which a cell is text to read, not a value."""
+
+KEYS = 10
+"""Classes that have a key: 1 to 9, and 0 for the tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One channel of a series: a line, and the range of its values."""
+
+    name: str
+    low: str
+    high: str
+    plot: Plot
+
+
+@dataclass(frozen=True, slots=True)
+class Specimen:
+    """One example as people see it; what does not apply is empty.
+
+    Attributes:
+        picture: Address that holds the picture.
+        sentence: What the picture is, for who cannot see it.
+        series: Lines over time.
+        texts: Names and texts to read.
+        pairs: Names and values.
+        left_out: Pairs that there is no room for.
+    """
+
+    picture: str = ""
+    sentence: str = ""
+    series: Sequence[Series] = ()
+    texts: Sequence[tuple[str, str]] = ()
+    pairs: Sequence[tuple[str, str]] = ()
+    left_out: int = 0
+
+
+def specimen_of(example: DeskExample, layout: ExampleLayout | None) -> Specimen:
+    """The example on the desk, by what its numbers stand for."""
+    values = np.array([np.nan if value is None else value for value in example.inputs], dtype=np.float32)
+    if layout is not None and layout.kind == "image":
+        height, width, channels = layout.shape
+        sentence = f"Example {example.example}: picture of {height} by {width} pixels"
+        return Specimen(picture=data_uri(values.reshape(height, width, channels)), sentence=sentence)
+    if layout is not None and layout.kind == "series":
+        return Specimen(series=list(_lines(values.reshape(layout.shape))))
+    cells = example.cells or _decoded(example.columns, values)
+    texts = [(name, text) for name, text in cells if len(text) > LONG_TEXT]
+    pairs = [(name, text or "missing") for name, text in cells if len(text) <= LONG_TEXT]
+    return Specimen(texts=texts, pairs=pairs[:MOST_PAIRS], left_out=max(0, len(pairs) - MOST_PAIRS))
+
+
+def _lines(steps: NDArray[np.float32]) -> Iterator[Series]:
+    """The channels of a series, shape (steps, channels), without the steps after its end."""
+    for channel in range(min(steps.shape[1], MOST_LINES)):
+        values = steps[:, channel]
+        points = [(float(place), float(value)) for place, value in enumerate(values) if np.isfinite(value)]
+        low, high = min((y for _, y in points), default=0.0), max((y for _, y in points), default=0.0)
+        axes = Axis(0, max(len(values) - 1, 1)), Axis(low, high if high > low else low + 1)
+        plot = Plot("", "", *axes, lines=[Line(points)])
+        yield Series(f"channel {channel + 1}, {len(points):,} steps", f"{low:g}", f"{high:g}", plot)
+
+
+def _decoded(columns: Sequence[str] | None, values: NDArray[np.float32]) -> list[tuple[str, str]]:
+    """Names and values as they were before words became columns of 0 and 1.
+
+    Example:
+        >>> _decoded(["carat", "color=E", "color=F"], np.array([0.3, 0, 1], dtype=np.float32))
+        [('carat', '0.3'), ('color', 'F')]
+    """
+    names = columns or [f"x{place}" for place in range(1, len(values) + 1)]
+    shown = []
+    for name, group in groupby(zip(names, values, strict=True), key=lambda pair: _origin(pair[0])):
+        cells = list(group)
+        if "=" in cells[0][0]:
+            shown.append((name, _word(cells)))
+        elif text_column_of(cells[0][0]) and len(cells) > 1:
+            shown.append((name, "text that was not kept, only numbers made of it"))
+        else:
+            shown += [(column, "" if np.isnan(value) else f"{value:.6g}") for column, value in cells]
+    return shown
+
+
+def _origin(column: str) -> str:
+    """The column of the file that an encoded column was made of."""
+    return text_column_of(column) or column.partition("=")[0]
+
+
+def _word(cells: Sequence[tuple[str, np.float32]]) -> str:
+    said = [column.partition("=")[2] for column, value in cells if value == 1]
+    return said[0] if said else "missing or rare"
+
 
 ROLES = (Role.LABELER, Role.REFEREE)
 TAB = Tab("/labels", "Labels", frozenset(ROLES))

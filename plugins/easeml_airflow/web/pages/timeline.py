@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Request
 from easeml_airflow.web.components.action_items import need_of
 from easeml_airflow.web.components.charts import Axis, Dot
 from easeml_airflow.web.server.auth import Viewer
-from easeml_airflow.web.server.marks import VERDICTS
+from easeml_airflow.web.server.formats import VERDICTS
 from easeml_airflow.web.server.site import Tab
 from easeml_core.entities import Symbol
 from easeml_core.errors import counted

@@ -15,8 +15,7 @@ from easeml_airflow.web.components.action_items import allowed, visible
 from easeml_airflow.web.pages.study.trials_table import cost_of, result_of, state_of, why_of
 from easeml_airflow.web.server.airflow_runs import DOTS
 from easeml_airflow.web.server.auth import Viewer
-from easeml_airflow.web.server.formats import quality_text
-from easeml_airflow.web.server.marks import REFUSED, VERDICTS, WAITS, Mark
+from easeml_airflow.web.server.formats import REFUSED, VERDICTS, WAITS, Mark, quality_text
 from easeml_airflow.web.server.site import moved, path_of_study
 from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import counted

@@ -1,1 +1,0 @@
-"""The page audit: routes, view and templates."""

@@ -1,1 +1,0 @@
-"""The page dag_run: routes, view and templates."""

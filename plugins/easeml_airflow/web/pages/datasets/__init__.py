@@ -1,1 +1,0 @@
-"""The page datasets: routes, view and templates."""

@@ -1,1 +1,0 @@
-"""The page decision: routes, view and templates."""

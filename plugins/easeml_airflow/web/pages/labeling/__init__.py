@@ -1,1 +1,0 @@
-"""The page labeling: routes, view and templates."""

@@ -1,1 +1,0 @@
-"""The page meter: routes, view and templates."""

@@ -1,1 +1,0 @@
-"""The page new_study: routes, view and templates."""

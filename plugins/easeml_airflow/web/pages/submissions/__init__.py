@@ -1,1 +1,0 @@
-"""The page submissions: routes, view and templates."""

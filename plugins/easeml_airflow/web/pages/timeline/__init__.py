@@ -1,1 +1,0 @@
-"""The page timeline: routes, view and templates."""

@@ -1,1 +1,0 @@
-"""The page use: routes, view and templates."""
