@@ -11,7 +11,7 @@ import numpy as np
 from five_data import GRID, clock
 
 from easeml_core.data.parts import write_open_parts
-from easeml_core.data.sources.optional import optional_package
+from easeml_core.data.sources.spec import optional_package
 from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
 from easeml_core.models.formats import load_predictor

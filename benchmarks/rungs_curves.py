@@ -26,7 +26,7 @@ from easeml_core.data.parts import OpenParts, split_parts
 from easeml_core.data.sources.load import load_source
 from easeml_core.errors import TrainingError
 from easeml_core.training.candidates import RATES
-from easeml_core.training.run_options import Run
+from easeml_core.training.job import Run
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from . import stats as stats
 from . import testing as testing
 from .client.installation import Client as Client
 from .client.installation import connect as connect
-from .client.referee_request import RefereeRequest as RefereeRequest
+from .client.study_client import RefereeRequest as RefereeRequest
 from .client.study_client import StudyClient as StudyClient
 from .config import GateConfig as GateConfig
 from .config import MeterConfig as MeterConfig

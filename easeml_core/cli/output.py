@@ -204,7 +204,7 @@ def plot_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | None) -> Path | None:
     if path is not None:
-        from easeml_core.display.figures import check_plot
+        from easeml_core.display import check_plot
 
         check_plot(path)
     return path
@@ -212,7 +212,7 @@ def _checked(_context: click.Context, _parameter: click.Parameter, path: Path | 
 
 def write_plot(figure: Any, path: Path) -> None:
     """Write the drawing, and report it on standard error."""
-    from easeml_core.display.figures import save_figure
+    from easeml_core.display import save_figure
 
     save_figure(figure, path)
     click.echo(f"plot: {path}", err=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.client.study_client import StudyClient
-from easeml_core.display.tables import frame_of_records
+from easeml_core.display import frame_of_records
 from easeml_core.errors import ConfigError, InvalidInputError, StoreUnavailableError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from easeml_core.data import mapped
-from easeml_core.data.array_file import mapped_arrays, write_arrays
 from easeml_core.data.layout import Layout
+from easeml_core.data.mapped import mapped_arrays, write_arrays
 from easeml_core.data.split_spec import ROWS
 from easeml_core.data.splits import TRAIN, divided, with_known
 from easeml_core.data.table import content_hash

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from easeml_core.config import METER_METHODS, MeterConfig, numbers_of, require, whole_of
-from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.display import data_frame, html_page, html_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, counted
 from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_config, plan_meter

@@ -13,7 +13,7 @@ from msgspec import UNSET, UnsetType
 
 from easeml_core.config import require
 from easeml_core.csv_text import numbered_rows, read_text
-from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.display import data_frame, html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.meter.alternatives import PlannedMeter

@@ -9,7 +9,7 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.display.figures import COLOURS, Bar, draw_bars, empty_figure, entitle
+from easeml_core.display import COLOURS, Bar, draw_bars, empty_figure, entitle
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:

@@ -1,7 +1,13 @@
-"""What is asked of a model for each row: a class, numbers, or the probability of each class; and the check of it."""
+"""What is asked of a model for each row: a class, numbers, or the probability of each class; its check, and its bytes.
+
+Questions and answers go through pipes as arrays in numpy's own format; numpy's functions for files want one that can
+seek.
+"""
 
 from __future__ import annotations
 
+import io
+import tokenize
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +21,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.layout import Layout
     from easeml_core.models.formats import Predictor
+
 
 _NUMBER, _PROBABILITIES = "number", "probabilities"
 
@@ -111,3 +118,37 @@ def wanted_of(task: Task, target: Layout | None = None) -> WantedAnswers:
 def probabilities_of(classes: int) -> WantedAnswers:
     """The probability of each of so many classes, >= 2."""
     return WantedAnswers(_PROBABILITIES, classes)
+
+
+_UNREADABLE = (
+    ValueError, EOFError, TypeError, LookupError, AttributeError, SyntaxError, RecursionError, MemoryError,
+    OverflowError, tokenize.TokenError,
+)  # fmt: skip
+"""What numpy raises on headers that were made by hand."""
+
+
+def array_to_bytes(array: NDArray[Any]) -> bytes:
+    """The array in .npy form; an array of Python objects is refused (ValueError), since it would be a pickle."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def array_from_bytes(content: bytes) -> NDArray[Any]:
+    """Return the array in .npy bytes, without unpickling.
+
+    The bytes may be hostile: a header that claims more than memory holds, or that numpy cannot parse, is refused.
+
+    Raises:
+        ValueError: If the bytes are no array, or one of Python objects, or fewer than its shape says.
+
+    Example:
+        >>> array_from_bytes(array_to_bytes(np.array([1, 2, 3]))).tolist()
+        [1, 2, 3]
+    """
+    try:
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    except _UNREADABLE as error:
+        message = f"the bytes are no array: {type(error).__name__}"
+        raise ValueError(message) from error
+    return array

@@ -32,7 +32,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 from easeml_core import files
 from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError, TrainingKilled, TrainingTaskError
 from easeml_core.models.formats import no_class_number, no_number
-from easeml_core.sandbox.child_guard import FROM_OUTSIDE, names_missing_package
+from easeml_core.sandbox.child_protocol import FROM_OUTSIDE, names_missing_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -338,7 +338,7 @@ def pack_command(source: Path, target: Path, *, command: str | None, train: str 
 def _labels(answer: bytes, rows: int) -> NDArray[np.int64]:
     import numpy as np
 
-    from easeml_core.sandbox.array_pipe import array_from_bytes
+    from easeml_core.models.answers import array_from_bytes
 
     message = f"the command must answer with {rows:,} whole numbers, one a line or as .npy"
     try:
@@ -365,7 +365,7 @@ def _whole(word: bytes) -> int:
 def _numbers(answer: bytes, rows: int) -> NDArray[np.float64]:
     import numpy as np
 
-    from easeml_core.sandbox.array_pipe import array_from_bytes
+    from easeml_core.models.answers import array_from_bytes
 
     message = f"the command must answer with {rows:,} numbers, one a line or as .npy"
     found: NDArray[Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from easeml_core.errors import EasemlError
 from easeml_core.files import written_whole
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 
 
 def main(arguments: list[str]) -> None:
     """Rank and end; a reason on standard error where it cannot be done."""
-    child_guard.prepare(int(arguments[0]))
+    child_protocol.prepare(int(arguments[0]))
     import numpy as np
 
     from easeml_core.data.parts import load_open_parts
@@ -24,12 +24,12 @@ def main(arguments: list[str]) -> None:
     try:
         parts = load_open_parts(Path(arguments[1]))
         if parts.train_labels.ndim > 1:
-            child_guard.fail("a label of many numbers cannot be ranked; classes and single numbers can")
+            child_protocol.fail("a label of many numbers cannot be ranked; classes and single numbers can")
         found = rank_labels(parts.train_inputs, parts.train_labels, task=parts.task)
     except EasemlError as error:
-        child_guard.fail(str(error))
+        child_protocol.fail(str(error))
     except MemoryError as error:
-        child_guard.fail(f"out of memory: {error or 'an array did not fit'}")
+        child_protocol.fail(f"out of memory: {error or 'an array did not fit'}")
     with written_whole(Path(arguments[2])) as temporary, temporary.open("wb") as file:
         np.savez(file, **found._asdict())
 

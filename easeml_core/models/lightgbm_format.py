@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.errors import ArtifactError, TrainingError
-from easeml_core.models.boosted_trees import BoostedModel, BoostedPredictor
-from easeml_core.models.tree_check import is_one_tree
+from easeml_core.models.trees import BoostedModel, BoostedPredictor, is_one_tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,31 +12,30 @@ import sys
 from pathlib import Path
 
 from easeml_core.errors import EasemlError, TrainingKilled
-from easeml_core.sandbox import child_guard, namespaces, seccomp
-from easeml_core.sandbox.progress import take_stdout
+from easeml_core.sandbox import child_protocol, confinement
+from easeml_core.sandbox.child_protocol import take_stdout
 
 
 def main(arguments: list[str]) -> None:
-    """Load, predict, answer; a reason on standard error and ``guard.REASON_STATUS`` if the model is not to be used."""
-    child_guard.prepare(int(arguments[0]))
+    """Load, predict, answer; a reason on standard error and ``REASON_STATUS`` if the model is not to be used."""
+    child_protocol.prepare(int(arguments[0]))
     model = Path(arguments[1])
     if arguments[4:]:
-        model = namespaces.enter(namespaces.Confinement.from_json(json.loads(arguments[4])), model) or model
-        seccomp.forbid()
+        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[4])), model) or model
+        confinement.forbid()
     channel = take_stdout()
-    os.write(channel, namespaces.MADE)  # nothing that a model does from here on can take it back
-    from easeml_core.models.answers import WantedAnswers
+    os.write(channel, confinement.MADE)  # nothing that a model does from here on can take it back
+    from easeml_core.models.answers import WantedAnswers, array_from_bytes, array_to_bytes
     from easeml_core.models.formats import load_predictor
-    from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
 
     try:
         predictor = load_predictor(model, arguments[2])
         inputs = array_from_bytes(sys.stdin.buffer.read())
         answers = WantedAnswers.from_json(json.loads(arguments[3])).asked(predictor, inputs)
     except EasemlError as error:
-        child_guard.fail(str(error), killed=isinstance(error, TrainingKilled))
+        child_protocol.fail(str(error), killed=isinstance(error, TrainingKilled))
     except MemoryError as error:
-        child_guard.fail(f"{child_guard.OUT_OF_MEMORY}: {error or 'an array did not fit'}")
+        child_protocol.fail(f"{child_protocol.OUT_OF_MEMORY}: {error or 'an array did not fit'}")
     with os.fdopen(channel, "wb") as answer:
         answer.write(array_to_bytes(answers))
 

@@ -3,7 +3,7 @@
 skops trusts the public estimators of scikit-learn and refuses what it does not know. To its list we add a few types by
 name (EXTRA_TYPES), and we take a pipeline of steps on a list only (STEP_TYPES), that holds no estimator beyond another
 list (HELD_TYPES) in any attribute, so that no file brings in one that reads files or calls functions. Trees hold raw
-indices that scikit-learn follows unchecked; ``tree_check`` checks them before the first prediction. What remains (other
+indices that scikit-learn follows unchecked; ``trees`` checks them before the first prediction. What remains (other
 arrays of odd shape) may crash the process that predicts, which is a child for that reason.
 """
 
@@ -24,7 +24,7 @@ import numpy as np
 
 from easeml_core.errors import ArtifactError
 from easeml_core.models.formats import no_class_number
-from easeml_core.models.tree_check import check_trees
+from easeml_core.models.trees import check_trees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

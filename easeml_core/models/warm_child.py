@@ -12,24 +12,23 @@ import sys
 from pathlib import Path
 
 from easeml_core.errors import EasemlError
-from easeml_core.sandbox import child_guard, namespaces, seccomp
-from easeml_core.sandbox.progress import take_stdout
+from easeml_core.sandbox import child_protocol, confinement
+from easeml_core.sandbox.child_protocol import take_stdout
 
 LENGTH_BYTES = 8
 
 
 def main(arguments: list[str]) -> None:
     """Load, then answer until there is no further question; the first failure ends this process with its reason."""
-    child_guard.prepare(int(arguments[0]))
+    child_protocol.prepare(int(arguments[0]))
     model = Path(arguments[1])
     if arguments[4:]:
-        model = namespaces.enter(namespaces.Confinement.from_json(json.loads(arguments[4])), model) or model
-        seccomp.forbid()
+        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[4])), model) or model
+        confinement.forbid()
     channel = take_stdout()
-    os.write(channel, namespaces.MADE)
-    from easeml_core.models.answers import WantedAnswers
+    os.write(channel, confinement.MADE)
+    from easeml_core.models.answers import WantedAnswers, array_from_bytes, array_to_bytes
     from easeml_core.models.formats import load_predictor
-    from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
 
     try:
         predictor, wanted = load_predictor(model, arguments[2]), WantedAnswers.from_json(json.loads(arguments[3]))
@@ -40,9 +39,9 @@ def main(arguments: list[str]) -> None:
                 out.write(len(answer).to_bytes(LENGTH_BYTES, "big") + answer)
                 out.flush()
     except EasemlError as error:
-        child_guard.fail(str(error))
+        child_protocol.fail(str(error))
     except MemoryError as error:
-        child_guard.fail(f"out of memory: {error or 'an array did not fit'}")
+        child_protocol.fail(f"out of memory: {error or 'an array did not fit'}")
 
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ import numpy as np
 
 from easeml_core.errors import EasemlError, StateError, TrainingError
 from easeml_core.files import scratch_folder
+from easeml_core.models.answers import array_from_bytes, array_to_bytes
 from easeml_core.models.formats import modules_of
 from easeml_core.models.warm_child import LENGTH_BYTES
-from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
+from easeml_core.sandbox.confinement import FAILED, MADE
 from easeml_core.sandbox.isolation import Sandbox, confinement_of
-from easeml_core.sandbox.namespaces import FAILED, MADE
 from easeml_core.sandbox.process import Limits, run_child
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class WarmModel:
             on_poll=self._look,
             poll_seconds=_POLL_SECONDS,
             feed=self._feed,
-            loads=(*modules_of(self._format), "easeml_core.sandbox.array_pipe"),
+            loads=(*modules_of(self._format), "easeml_core.models.answers"),
             warm=confinement is not None and confinement.is_apart,
         )
 

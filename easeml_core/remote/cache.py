@@ -3,6 +3,9 @@
 An entry is a file named by a key of 64 hex digits. During the download it is named ``KEY.SIZE.part`` and locked; a
 killed download resumes. A reader holds a shared lock on its entry, and locked entries are never evicted. The folder
 belongs to one account, which does not check its files again.
+
+Beside the entries lie the sums of what has gone through the cache: bytes, seconds and hits, over all processes, in a
+file that is replaced as a whole under a lock. They are figures for people: one that is damaged begins anew.
 """
 
 from __future__ import annotations
@@ -11,11 +14,12 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -23,13 +27,69 @@ from typing import TYPE_CHECKING, NamedTuple
 from easeml_core.encoding import typed_record
 from easeml_core.errors import ArtifactError, counted
 from easeml_core.remote.download import download
-from easeml_core.remote.traffic import count, traffic_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from io import BufferedRandom, BufferedReader
 
     from easeml_core.remote.files import About, RemoteFile, Teller
+
+
+_SUMS, _LOCK = "traffic.json", ".traffic.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Sums since the folder was made, or since its figures were lost.
+
+    Attributes:
+        hits: Uses of files that were in the cache.
+        misses: Uses of files that were brought here first.
+        fetched_bytes: Came over the network.
+        fetch_seconds: That took, waiting included.
+        sent_bytes: Went to object stores.
+        send_seconds: That took, reading what is there included.
+        resumed_bytes: Of uploads that were interrupted, which did not have to be sent again.
+    """
+
+    hits: int = 0
+    misses: int = 0
+    fetched_bytes: int = 0
+    fetch_seconds: float = 0.0
+    sent_bytes: int = 0
+    send_seconds: float = 0.0
+    resumed_bytes: int = 0
+
+
+def traffic_of(folder: Path) -> Traffic:
+    """Return the sums of a cache; zeros where there are none, or none that can be read."""
+    try:
+        found = json.loads((folder / _SUMS).read_text())
+        none = asdict(Traffic())
+        return Traffic(**{name: type(zero)(found[name]) for name, zero in none.items()})
+    except (OSError, ValueError, TypeError, KeyError):
+        return Traffic()
+
+
+def count(folder: Path, **more: float) -> None:
+    """Add to the sums of a cache; a full disk loses figures and never a transfer.
+
+    Args:
+        folder: Of the cache; it exists.
+        more: Names of ``Traffic``'s attributes and what is added to them.
+    """
+    with contextlib.suppress(OSError), open(folder / _LOCK, "w", opener=_private) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = traffic_of(folder)
+        after = replace(before, **{name: getattr(before, name) + value for name, value in more.items()})
+        whole = folder / f"{_SUMS}.new"  # one writer at a time
+        whole.write_text(json.dumps(asdict(after)))
+        whole.replace(folder / _SUMS)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
 
 LIMIT_MB = 20_000
 WAIT_SECONDS = 0.2
@@ -244,7 +304,7 @@ class FileCache:
         )
 
     def count(self, **more: float) -> None:
-        """Add to the figures of ``traffic``, by the names of ``traffic.Traffic``; they are lost where it has no folder.
+        """Add to the figures of ``traffic``, by the names of ``Traffic``; they are lost where it has no folder.
 
         Who only sends files needs no cache: its file system may be read-only.
         """

@@ -101,6 +101,6 @@ def remote_file(address: Address, until: float = math.inf) -> RemoteFile:
         from easeml_core.remote.web_files import WebFile
 
         return WebFile(address, until)
-    from easeml_core.remote.object_files import ObjectFile
+    from easeml_core.remote.object_stores import ObjectFile
 
     return ObjectFile(address)

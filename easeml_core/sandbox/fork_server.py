@@ -41,7 +41,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> None:
     name = _Name(Path(arguments[1]), arguments[2]) if arguments[1:] else None
     if name is not None and os.fork():
         os._exit(0)  # the starter waits for this one alone
-    child_guard.keep_to_itself()
+    child_protocol.keep_to_itself()
     _title()
     request = _Server(control, name).serve()
     if request is not None:
@@ -300,7 +300,7 @@ class _Server:
             _send(line, {"pid": pid, "shared_mb": shared})
             return False
         try:
-            child_guard.die_with_parent(server)
+            child_protocol.die_with_parent(server)
             os.setsid()
             for target, file in enumerate(standard):
                 os.dup2(file, target)
@@ -405,7 +405,7 @@ def _load(modules: tuple[str, ...]) -> None:
 
 def _become(request: Request) -> None:
     """Be ``python -P -m MODULE SERVER ARGUMENTS`` from here on, with a fresh state of random numbers."""
-    child_guard.show_to_account()
+    child_protocol.show_to_account()
     os.chdir(request.cwd)
     os.environ.clear()
     os.environ.update(request.environment)

@@ -1,7 +1,7 @@
 """The parts of a submitted model's sandbox, and which of them this machine allows.
 
 The parent's side: ``probe_isolation`` tries the parts once with a child that runs nothing of a submission; later
-children make exactly these parts or end. ``namespaces`` is the child's side.
+children make exactly these parts or end. ``confinement`` is the child's side.
 
     account     a dedicated user id, no supplementary groups; needs root
     network     an empty network namespace, without even a loopback that is up
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from easeml_core.config import require
 from easeml_core.errors import MachineError, TrainingError, TrainingKilled, TrainingStarved
 from easeml_core.files import scratch_folder
-from easeml_core.sandbox.namespaces import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
+from easeml_core.sandbox.confinement import FAILED, NAMESPACES, OWN_ACCOUNT, PARTS, Confinement
 from easeml_core.sandbox.process import Limits, run_child
 
 if TYPE_CHECKING:

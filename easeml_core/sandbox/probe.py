@@ -12,14 +12,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from easeml_core.sandbox import child_guard, namespaces, seccomp
+from easeml_core.sandbox import child_protocol, confinement
 
 
 def main(arguments: list[str]) -> None:
     """End with status 0 if all parts were made and the runtime can be used in them."""
-    child_guard.prepare(int(arguments[0]))
-    namespaces.enter(namespaces.Confinement.from_json(json.loads(arguments[1])))
-    seccomp.forbid()
+    child_protocol.prepare(int(arguments[0]))
+    confinement.enter(confinement.Confinement.from_json(json.loads(arguments[1])))
+    confinement.forbid()
     for module in ("numpy", "easeml_core.models.formats"):
         found = importlib.import_module(module)
         Path(str(found.__file__)).read_bytes()  # a fork of a server has imported it before it was confined

@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 import psutil
 
 from easeml_core.errors import TrainingError, TrainingKilled, TrainingMachineError, TrainingStarved, TrainingTaskError
-from easeml_core.sandbox.child_guard import (
+from easeml_core.sandbox.child_protocol import (
     FROM_OUTSIDE,
     OUT_OF_MEMORY,
     REASON_STATUS,
@@ -76,7 +76,7 @@ def run_child(
     """Run ``python -m module PARENT_PID *arguments`` until it ends, as a fork of a warm server where there can be one.
 
     Args:
-        module: A module of ours that calls ``guard.prepare`` first.
+        module: A module of ours that calls ``child_protocol.prepare`` first.
         arguments: Strings after the parent's process id.
         cwd: Working directory.
         limits: The child is ended when it exceeds one.

@@ -14,6 +14,7 @@ from easeml_core.errors import (
     AlreadyExistsError,
     BudgetExhaustedError,
     ConcurrentUpdateError,
+    DatabaseFault,
     EasemlError,
     InvalidInputError,
     StateError,
@@ -21,8 +22,8 @@ from easeml_core.errors import (
     StoreExhaustedError,
     StoreUnavailableError,
     WrongRoleError,
+    database_fault,
 )
-from easeml_core.faults import DatabaseFault, database_fault
 from easeml_core.limits import (
     ATTEMPTS,
     COST_SECONDS,

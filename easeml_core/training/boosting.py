@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.models.boosted_trees import BoostedPredictor
     from easeml_core.models.formats import Predictor
-    from easeml_core.sandbox.progress import Report
+    from easeml_core.models.trees import BoostedPredictor
+    from easeml_core.sandbox.child_protocol import Report
 
 _REPORTS = 10
 """Number of progress reports of one training."""

@@ -18,21 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.errors import (
+    Blame,
     EasemlError,
     InvalidInputError,
     TrainingError,
     TrainingKilled,
     TrainingTaskError,
+    blame_of,
     reason_of,
 )
-from easeml_core.faults import Blame, blame_of
 from easeml_core.files import written_whole
-from easeml_core.sandbox import child_guard
-from easeml_core.sandbox.progress import report_to, silent, take_stdout, tell_started
-from easeml_core.training.devices.detection import detected_devices
-from easeml_core.training.devices.distributed import ALONE, NPROC, Group, launch
-from easeml_core.training.job import TrainingJob
-from easeml_core.training.run_options import Run
+from easeml_core.sandbox import child_protocol
+from easeml_core.sandbox.child_protocol import report_to, silent, take_stdout, tell_started
+from easeml_core.training.devices import detected_devices
+from easeml_core.training.distributed import ALONE, NPROC, Group, launch
+from easeml_core.training.job import Run, TrainingJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import JsonObject
     from easeml_core.models.formats import Predictor
-    from easeml_core.sandbox.progress import Report
+    from easeml_core.sandbox.child_protocol import Report
 
 MODEL, PREDICTIONS, RESULT = "model", "predictions.npy", "result.json"
-OUT_OF_MEMORY = child_guard.OUT_OF_MEMORY
+OUT_OF_MEMORY = child_protocol.OUT_OF_MEMORY
 """How the reason of a job begins whose memory did not suffice."""
 
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|failed to allocate", re.IGNORECASE)
 
 
 def main(arguments: list[str]) -> None:
-    """Run the job and end: status 0 with a result, ``guard.REASON_STATUS`` with a reason."""
-    child_guard.prepare(int(arguments[0]))
+    """Run the job and end: status 0 with a result, ``REASON_STATUS`` with a reason."""
+    child_protocol.prepare(int(arguments[0]))
     channel = take_stdout()
 
     def work(group: Group) -> None:
@@ -84,16 +84,16 @@ def _reasoned() -> Iterator[None]:
         yield
     except EasemlError as error:
         of_task, passing = isinstance(error, TrainingTaskError), blame_of(error) is Blame.PASSING
-        child_guard.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task, passing=passing)
+        child_protocol.fail(str(error), killed=isinstance(error, TrainingKilled), of_task=of_task, passing=passing)
     except OSError as error:
         if blame_of(error) is not Blame.PASSING:
             raise
-        child_guard.fail(reason_of(error), passing=True)
+        child_protocol.fail(reason_of(error), passing=True)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         said = (str(error).strip() or "an array did not fit").splitlines()[0]
-        child_guard.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
+        child_protocol.fail(f"{OUT_OF_MEMORY}: {said.rstrip('.')}")
 
 
 def load_libraries(kind: str) -> None:

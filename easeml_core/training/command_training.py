@@ -1,12 +1,14 @@
-"""Training by a command, in any language; ``docs/bring-your-own.md`` has the contract.
+"""Training by a command or in a container image, in any language; ``docs/bring-your-own.md`` has the contract.
 
-The command is run in the unpacked folder of its program::
+The command is run in the unpacked folder of its program; an image is run with docker or podman on the worker::
 
     COMMAND --data DIR --parameters FILE.json --output DIR [--resume DIR]
+    ENTRYPOINT train --data /data --parameters /parameters.json --output /output [--resume /resume]
 
 The output folder joins the program as ``model/``; both together are a model that is a program (``command_model``). Its
 quality is measured here on the validation part, in a sandboxed child as the referee does on sealed sets. What the
-program reports about itself does not count.
+program reports about itself does not count. An image trains, and that is all: the referee has no containers. So what it
+leaves in ``/output`` must be a model that is a program, which runs with what the referee has.
 
 A training program reports on its standard output, one JSON object a line; other lines are dropped.
 
@@ -19,11 +21,15 @@ checkpoint of the job, and a resumed training receives it as a folder.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -33,24 +39,26 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core import files
-from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError
+from easeml_core.errors import ArtifactError, InvalidInputError, TrainingError, TrainingTaskError
 from easeml_core.files import written_whole
 from easeml_core.models.answers import wanted_of
-from easeml_core.models.command_model import MODEL_FOLDER, pack_command, read_program, run_command
-from easeml_core.models.predict import predict_in_child
-from easeml_core.models.repeatability import require_same, rows_to_repeat
-from easeml_core.sandbox import child_guard
+from easeml_core.models.command_model import MANIFEST, MODEL_FOLDER, pack_command, read_program, run_command
+from easeml_core.models.predict import predict_in_child, require_same, rows_to_repeat
+from easeml_core.sandbox import child_protocol
+from easeml_core.sandbox.child_protocol import LineReader
 from easeml_core.sandbox.process import end_children
-from easeml_core.sandbox.progress import LineReader
-from easeml_core.training.run_options import checkpoint_name, remove_older
+from easeml_core.training.distributed import NPROC
+from easeml_core.training.job import checkpoint_name, remove_older
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import JsonObject, Parameters, Task
-    from easeml_core.sandbox.progress import Report
-    from easeml_core.training.run_options import Run
+    from easeml_core.sandbox.child_protocol import Report
+    from easeml_core.training.job import Run
 
 
 CHECKPOINTS = "checkpoints"
@@ -225,8 +233,8 @@ def fit_command(
     resume = resumed_folder(work, report, run)
     arguments += [] if resume is None else ["--resume", str(resume)]
     news = ProgramNews(report, output, run)
-    child_guard.adopt_orphans()
-    child_guard.keep_to_itself()
+    child_protocol.adopt_orphans()
+    child_protocol.keep_to_itself()
     try:
         run_command([*command, *arguments], cwd=folder, take=news, shown=" ".join(command))
     finally:
@@ -282,3 +290,109 @@ def packed_model(folder: Path, target: Path, parts: OpenParts) -> ProgramPredict
         message = f"no gate would judge this model: {error}; let each answer come from its own row alone"
         raise TrainingError(message) from error
     return predictor
+
+
+_MOST_PROCESSES = 1024
+_GPUS = re.compile(r"[A-Za-z0-9-]+(,[A-Za-z0-9-]+)*")
+_WATCH = "easeml_core.training.container_watch"
+
+
+def fit_container(
+    kind: str, parts: OpenParts, parameters: Parameters, *, seed: int, report: Report, run: Run
+) -> ProgramPredictor:
+    """Run the image on the data, pack what it leaves.
+
+    Args:
+        kind: ``container``.
+        parts: The open parts of the data.
+        parameters: ``image``, ``runtime``, and the tenant's own.
+        seed: Told to the program in ``data.json``.
+        report: Told what the program tells.
+        run: Knows the limits.
+
+    Raises:
+        TrainingTaskError: If there is no such runtime here.
+        TrainingError: If the image fails, or what it leaves is no model that runs without it.
+    """
+    runtime, image = parameters["runtime"], parameters["image"]
+    found = shutil.which(runtime)
+    if found is None:
+        message = f"{runtime} is not installed on this worker; give the candidate a device that only such workers offer"
+        raise TrainingTaskError(message)
+    work, name = working_folder(), f"easeml-{secrets.token_hex(8)}"
+    output = work / "output"
+    output.mkdir()
+    own = {key: value for key, value in parameters.items() if key not in ("image", "runtime")}
+    write_contract(work, parts, own, seed)
+    report(BEGUN, f"training in {image.partition('@')[0]}")
+    resume = resumed_folder(work, report, run)
+    command = [found, *arguments_of(runtime, name, image, work, run, resumes=resume is not None)]
+    with _watched(found, name):
+        run_command(command, cwd=work, take=ProgramNews(report, output, run), shown=f"{runtime} run {image}")
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)
+    if not (output / MANIFEST).is_file():
+        message = (
+            f"the image left no {MANIFEST} in /output; the referee runs models without their image, so the output must "
+            "hold a program that answers without it, and say how it is run"
+        )
+        raise TrainingError(message)
+    return packed_model(output, work / "model", parts)
+
+
+def arguments_of(runtime: str, name: str, image: str, work: Path, run: Run, *, resumes: bool) -> list[str]:
+    """Return the arguments of the container runtime.
+
+    The container has the data, no network, a writable output folder only, no capabilities, and the job's limits, since
+    the container is no child process whose memory could be counted.
+    """
+    mounts = {"data": "/data,readonly", "parameters.json": "/parameters.json,readonly", "output": "/output"}
+    mounts |= {"resume": "/resume,readonly"} if resumes else {}
+    limits = {
+        "memory": f"{run.memory_limit_mb}m",
+        "memory-swap": f"{run.memory_limit_mb}m",
+        "cpus": str(run.threads * int(os.environ.get(NPROC, "1"))),
+        "pids-limit": str(_MOST_PROCESSES),
+    }
+    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return [
+        *("run", "--rm", "--name", name, "--network", "none", "--read-only", "--tmpfs", "/tmp"),  # noqa: S108 - in the container
+        *("--log-driver", "none"),  # what it says is read here; the runtime would keep all of it on the disk as well
+        *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{os.getuid()}:{os.getgid()}"),
+        *(("--userns", "keep-id") if runtime == "podman" else ()),
+        *(word for limit, value in limits.items() for word in (f"--{limit}", value)),
+        *(word for variable in threads for word in ("--env", f"{variable}={run.threads}")),
+        *(("--env", NPROC) if NPROC in os.environ else ()),
+        *(w for source, to in mounts.items() for w in ("--mount", f"type=bind,source={work / source},target={to}")),
+        *_gpus(runtime, os.environ.get("CUDA_VISIBLE_DEVICES", "")),
+        *(image, "train", "--data", "/data", "--parameters", "/parameters.json", "--output", "/output"),
+        *(("--resume", "/resume") if resumes else ()),
+    ]
+
+
+def _gpus(runtime: str, visible: str) -> list[str]:
+    """The GPUs of the job's slot, as its environment names them; none where it names none."""
+    if not _GPUS.fullmatch(visible):
+        return []
+    if runtime == "docker":
+        return ["--gpus", f'"device={visible}"']  # in quotes, since a comma would end the value
+    return [word for gpu in visible.split(",") for word in ("--device", f"nvidia.com/gpu={gpu}")]
+
+
+@contextlib.contextmanager
+def _watched(runtime: str, name: str) -> Iterator[None]:
+    """Remove the container when this process ends in any way; killing the runtime's command would leave it running.
+
+    A separate process waits for the end of a pipe that only this one holds, and then removes the container.
+    """
+    watch = subprocess.Popen(
+        [sys.executable, "-P", "-m", _WATCH, runtime, name],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    if watch.wait() != 0:  # it is ready, in a process that is no child of ours any more
+        message = f"the process that watches the container did not start: exit status {watch.returncode}"
+        raise TrainingError(message)
+    try:
+        yield
+    finally:
+        assert watch.stdin is not None  # PIPE was asked for
+        watch.stdin.close()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.parts import OpenParts
     from easeml_core.models.networks.network import Network
-    from easeml_core.training.run_options import Run
+    from easeml_core.training.job import Run
 
 
 _SHARE = 0.1

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.sandbox.progress import Report
+    from easeml_core.sandbox.child_protocol import Report
 
 
 class _Recipe(NamedTuple):

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import OpenParts
     from easeml_core.entities import Parameters
     from easeml_core.models.formats import Predictor
-    from easeml_core.sandbox.progress import Report
+    from easeml_core.sandbox.child_protocol import Report
 
 _ALLOWED = (
     "a fitted scikit-learn classifier, or regressor where numbers are predicted; a fitted model of LightGBM or "

@@ -33,7 +33,7 @@ from easeml_core.training.checkpoint_format import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.devices.distributed import joined
+from easeml_core.training.distributed import joined
 from easeml_core.training.epoch_rules import (
     BestEpoch,
     Precision,
@@ -43,7 +43,7 @@ from easeml_core.training.epoch_rules import (
     quality_on_validation,
     share_of_rate,
 )
-from easeml_core.training.run_options import END, Run, checkpoint_name, remove_older
+from easeml_core.training.job import END, Run, checkpoint_name, remove_older
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.sandbox.progress import Report
+    from easeml_core.sandbox.child_protocol import Report
 
 _VERSION = 1
 _UUIDS = ("GPU-", "MIG-")

@@ -16,11 +16,10 @@ import numpy as np
 
 from easeml_core.errors import TrainingCancelled, TrainingError
 from easeml_core.models.formats import FORMATS
+from easeml_core.sandbox.child_protocol import STARTED, LineReader
 from easeml_core.sandbox.process import Limits, run_child
-from easeml_core.sandbox.progress import STARTED, LineReader
 from easeml_core.training.child import OUT_OF_MEMORY, PREDICTIONS, RESULT, is_distributed, memory_limit_of
-from easeml_core.training.job import TrainingResult
-from easeml_core.training.run_options import END, checkpoint_name
+from easeml_core.training.job import END, TrainingResult, checkpoint_name
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:

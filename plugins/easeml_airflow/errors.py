@@ -22,7 +22,7 @@ from easeml_airflow.version_compat import (
 from easeml_core import errors as core
 from easeml_core.config import require
 from easeml_core.entities import FailureKind, TrialState
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import Blame, blame_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

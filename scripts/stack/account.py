@@ -6,7 +6,7 @@ put something in its way, such as a plugin that it would load, or in the place o
 server may read.
 
 None is created: they are unused user ids. Sandboxed models of the referee have ids of another range
-(``easeml_core.sandbox.namespaces``), so that no task may look into them either.
+(``easeml_core.sandbox.confinement``), so that no task may look into them either.
 """
 
 from __future__ import annotations

@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from easeml_core.data import mapped, parts
-from easeml_core.data.array_file import mapped_arrays
-from easeml_core.data.sources import parquet_stream
-from easeml_core.data.sources.blocks import parquet_blocks
+from easeml_core.data.inference.column_stats import parquet_blocks
+from easeml_core.data.mapped import mapped_arrays
+from easeml_core.data.sources import parquet_files
 from easeml_core.data.sources.load import load_source
-from easeml_core.data.sources.parquet_stream import read_large_parquet
+from easeml_core.data.sources.parquet_files import read_large_parquet
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import RawTable, content_hash
 from easeml_core.errors import InvalidInputError
@@ -87,8 +87,8 @@ def test_a_file_of_too_many_rows_or_too_large_groups_is_refused_unread(
         "MAX_GROUP_BYTES": r"has a row group of [\d,]+ bytes, at most 10 are .*\(row_group_size\)",
     }.items():
         with monkeypatch.context() as patch:
-            patch.setattr(parquet_stream, name, 10)
-            patch.setattr(parquet_stream, "_blocks", None)
+            patch.setattr(parquet_files, name, 10)
+            patch.setattr(parquet_files, "_blocks", None)
             with pytest.raises(InvalidInputError, match=message):
                 read(path)
     (tmp_path / "b.parquet").write_bytes(path.read_bytes()[:-200])
@@ -112,7 +112,7 @@ def test_the_parts_of_a_large_table_are_mapped_where_they_are_read(
     )
     parts.save_open_parts(tmp_path / "small.npz", cut)
     monkeypatch.setattr(parts, "LARGE_CELLS", 1000)
-    monkeypatch.setattr("easeml_core.data.array_file._LEAST_MAPPED", 4000)
+    monkeypatch.setattr("easeml_core.data.mapped._LEAST_MAPPED", 4000)
     parts.save_open_parts(tmp_path / "large.npz", cut)
     parts.save_open_parts(tmp_path / "again.npz", cut)
     assert (tmp_path / "large.npz").read_bytes() == (tmp_path / "again.npz").read_bytes()
@@ -136,7 +136,7 @@ def described(path: Path) -> dict[str, Any]:
 def test_a_large_file_is_read_and_described_by_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.parquet", columns_of())
     small, small_columns = load_source(f"parquet:{path}", "kind"), described(path)
-    monkeypatch.setattr(parquet_stream, "MAX_BYTES", 100)
+    monkeypatch.setattr(parquet_files, "MAX_BYTES", 100)
     large = load_source(f"parquet:{path}", "kind")
     assert mapped.is_mapped(large.inputs)
     assert content_hash(large) == content_hash(small)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.display.figures import COLOURS
+from easeml_core.display import COLOURS
 from easeml_core.entities import Verdict
 from easeml_core.gate.attack import CONDITION, DELTA, EXAMPLES, STEPS, Attack, critical_count, false_answers
 from easeml_core.gate.condition import parse_condition

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from easeml_core.config import MeterConfig, require
-from easeml_core.display.figures import COLOURS
+from easeml_core.display import COLOURS
 from easeml_core.meter.meter import Answered, read_submission
 from easeml_core.meter.planner import validation_minimum
 from easeml_core.meter.validation_set import rows_for_looks

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 
 if TYPE_CHECKING:
     from easeml_core.data.inference.result import DataPreview
@@ -26,14 +26,14 @@ MOST_ROWS, MOST_COLUMNS, MOST_CHARACTERS = 5, 12, 40
 
 def main(arguments: list[str]) -> None:
     """Look and end; a reason on standard error where it cannot be done."""
-    child_guard.prepare(int(arguments[0]))
+    child_protocol.prepare(int(arguments[0]))
     asked = json.loads(arguments[1])
     try:
         found = _of_path(asked) if "path" in asked else _of_source(asked)
     except EasemlError as error:
-        child_guard.fail(str(error))
+        child_protocol.fail(str(error))
     except MemoryError as error:
-        child_guard.fail(f"out of memory: {error or 'a table did not fit'}")
+        child_protocol.fail(f"out of memory: {error or 'a table did not fit'}")
     Path(arguments[2]).write_text(json.dumps(to_json(found)), encoding="utf-8")
 
 
@@ -81,7 +81,7 @@ def _of_source(asked: JsonObject) -> DataPreview:
 
 def _table(path: Path, scheme: str) -> tuple[list[str], list[list[str]]]:
     """Return the columns and the first rows."""
-    from easeml_core.data.sources.blocks import csv_blocks, parquet_blocks
+    from easeml_core.data.inference.column_stats import csv_blocks, parquet_blocks
 
     header, blocks = parquet_blocks(path) if scheme == "parquet" else csv_blocks(path)
     shown = header[:MOST_COLUMNS]

@@ -1,6 +1,8 @@
-"""What a column holds, told block by block: numbers or text, how much is missing, which words if they are few.
+"""What the columns of a table hold, told block by block, and which of them is the target.
 
-What is kept of a table of which a program is to be inferred, and how that is said in notes.
+A CSV or Parquet file is read in blocks of rows, so that its columns are described without being kept: numbers or text,
+how much is missing, which words if they are few. It refuses what the sources refuse, with the same messages. At most
+``MOST_CELLS`` cells are read. The target is inferred where none is given, and whether it holds classes or numbers.
 """
 
 from __future__ import annotations
@@ -8,23 +10,112 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from easeml_core.data.columns import MAX_CATEGORIES, TEXT_WIDTH, WORD_WIDTH, column_of_texts
+from easeml_core.data.columns import MAX_CATEGORIES, TEXT_WIDTH, WORD_WIDTH, Target, column_of_texts, target_of
 from easeml_core.data.inference.result import class_note, listed, shown
+from easeml_core.data.sources.csv_files import MAX_CELL, read_table
 from easeml_core.data.table import MAX_CELLS
+from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from easeml_core.data.columns import Column
-    from easeml_core.data.sources.blocks import Block, Cells
     from easeml_core.data.split_spec import Split
+
+
+MOST_CELLS = 10_000_000
+"""Cells of a file that are looked at: some ten seconds of work."""
+
+BLOCK_CELLS = 200_000
+
+
+class Cells(NamedTuple):
+    """One column in one block.
+
+    Attributes:
+        column: As the sources would read these cells alone: float64, or text.
+        texts: The cells as they stand in a CSV file; empty where the file itself says what a column holds.
+    """
+
+    column: Column
+    texts: Sequence[str] = ()
+
+    def first(self, rows: int) -> Cells:
+        """The first so many cells."""
+        return Cells(self.column[:rows], self.texts[:rows])
+
+
+Block = dict[str, Cells]
+
+
+def csv_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
+    """The header of a CSV file, and its rows.
+
+    Args:
+        path: See ``csv_files.read_table``.
+
+    Raises:
+        InvalidInputError: As ``csv_files.read_csv``; a wrong line raises when its block is read.
+    """
+    header, lines = read_table(path, _refused)
+    return header, _blocks_of_lines(path, header, lines)
+
+
+def parquet_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
+    """The names of the columns of a Parquet file, and its rows.
+
+    Args:
+        path: An absolute path, see ``parquet_source.read_parquet``.
+
+    Raises:
+        InvalidInputError: As ``read_parquet``.
+    """
+    from easeml_core.data.sources.parquet_files import is_large, large_columns, read_parquet
+
+    if is_large(path):
+        names, found = large_columns(path, _block_rows)
+        return names, ({name: Cells(column) for name, column in block.items()} for block in found)
+    columns = read_parquet(path)
+    rows, size = len(next(iter(columns.values()))), _block_rows(len(columns))
+    starts = range(0, rows, size)
+    return list(columns), (
+        {name: Cells(column[start : start + size]) for name, column in columns.items()} for start in starts
+    )
+
+
+def most_rows(columns: int) -> int:
+    """Rows of so many columns that are looked at."""
+    return max(MOST_CELLS // columns, 2)
+
+
+def _block_rows(columns: int) -> int:
+    return max(BLOCK_CELLS // columns, 1)
+
+
+def _blocks_of_lines(path: Path, header: list[str], lines: Iterator[tuple[int, list[str]]]) -> Iterator[Block]:
+    while rows := [_checked(path, header, *line) for line in islice(lines, _block_rows(len(header)))]:
+        texts = zip(*rows, strict=True)
+        yield {name: Cells(column_of_texts(cells), cells) for name, cells in zip(header, texts, strict=True)}
+
+
+def _checked(path: Path, header: list[str], number: int, row: list[str]) -> list[str]:
+    if len(row) != len(header):
+        raise _refused(path, f"line {number} has {len(row)} cells, the header has {len(header)}")
+    if max(map(len, row)) > MAX_CELL:
+        raise _refused(path, f"is not well-formed CSV at line {number}: field larger than {MAX_CELL:,} characters")
+    return row
+
+
+def _refused(path: Path, what: str) -> InvalidInputError:
+    return InvalidInputError(f"source 'csv:{path}': the file {what}")
 
 
 _LARGEST = float(np.finfo(np.float32).max)
@@ -223,3 +314,98 @@ def notes_of_names(names: Mapping[str, str]) -> list[str]:
     """Columns whose name a program does not allow."""
     other = [f"{name} is {shown(column)}" for column, name in names.items() if column != name]
     return [f"names in the program: {listed(other)}"] if other else []
+
+
+TARGET_NAMES = ("target", "label", "class", "y")
+"""Names of columns that say what they are, in any case of letters; the first of these wins."""
+
+MOST_NUMBERS = 20
+"""Different whole numbers that are taken as classes."""
+
+
+def choose_target(columns: Sequence[str], target: str | None) -> tuple[str, str]:
+    """The target, and a note of what decided.
+
+    Args:
+        columns: At least one, those that may be predicted.
+        target: What was asked for.
+    """
+    if target:
+        return target, f"target {shown(target)}: as asked for"
+    for name in TARGET_NAMES:
+        for column in columns:
+            if column.lower() == name:
+                return column, f"target {shown(column)}: by its name; --target COLUMN names another"
+    rule = f"the last column, since none is called {', '.join(TARGET_NAMES)}; --target COLUMN names another"
+    return columns[-1], f"target {shown(columns[-1])}: {rule}"
+
+
+def infer_target(columns: Mapping[str, Column], target: str, task: Task | None) -> tuple[Target, str]:
+    """Labels of all rows, and a note of what decided between classes and numbers.
+
+    Without a task, text and thresholds are classes; so are at most 20 different numbers, all of them whole, each of
+    which comes twice or more on average. All other numbers are a regression.
+
+    Args:
+        columns: As for ``targets.target_of``.
+        target: As for ``targets.target_of``.
+        task: What was asked for.
+
+    Raises:
+        InvalidInputError: As ``targets.target_of``.
+
+    Example:
+        >>> infer_target({"y": np.array([0.0, 1, 1, 0])}, "y", None)[1]
+        'task classification: the target has 2 different numbers, all whole; --task regression takes it as numbers'
+        >>> infer_target({"y": np.array([0.0, 1, 1, 0.5])}, "y", None)[1]
+        'task regression: the target has numbers that are not whole; --task classification makes classes of them'
+    """
+    if task is not None:
+        return target_of(columns, target, task), f"task {task}: as asked for"
+    if target not in columns:
+        return target_of(columns, target), "task classification: the target is a threshold"
+    column = columns[target]
+    if column.dtype == object:
+        return target_of(columns, target), "task classification: the target holds words"
+    why_not = _why_no_classes(column[~np.isnan(column)])
+    if why_not:
+        note = f"task regression: the target has {why_not}; --task classification makes classes of them"
+        return target_of(columns, target, Task.REGRESSION), note
+    found = target_of(columns, target)
+    what = f"the target has {len(found.class_names)} different numbers, all whole"
+    return found, f"task classification: {what}; --task regression takes it as numbers"
+
+
+def sizes_of_classes(found: Target, labels: NDArray[Any], *, partial: bool) -> tuple[tuple[str, int], ...]:
+    """Each class and how many labels it has; none for regression.
+
+    Args:
+        found: What the labels are.
+        labels: Those that are there.
+        partial: Whether only a part of the data was looked at.
+
+    Raises:
+        InvalidInputError: If the labels are all the same, or a number is too large.
+    """
+    if found.task == Task.REGRESSION and bool((np.abs(labels) > _LARGEST).any()):
+        message = f"target {shown(found.column)} holds a number that is infinite or beyond 3.4e38"
+        raise InvalidInputError(message)
+    if len(np.unique(labels)) < 2:
+        read = "in the part that was read" if partial else "in all rows"
+        message = (
+            f"target {shown(found.column)} has {'the same value' if len(labels) else 'no value'} {read}; there is "
+            "nothing to predict, name another column with --target"
+        )
+        raise InvalidInputError(message)
+    counts = np.bincount(labels, minlength=len(found.class_names)).tolist() if found.class_names else []
+    return tuple(zip(found.class_names, counts, strict=True))
+
+
+def _why_no_classes(numbers: NDArray[Any]) -> str:
+    """Why numbers are not taken as classes; empty if they are."""
+    if not bool((numbers == np.round(numbers)).all()):
+        return "numbers that are not whole"
+    different = len(np.unique(numbers))
+    if different > MOST_NUMBERS:
+        return f"{different:,} different numbers, more than {MOST_NUMBERS}"
+    return f"{different} different numbers in {len(numbers)} rows" if 2 * different > len(numbers) else ""

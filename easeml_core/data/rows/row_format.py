@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from easeml_core.data.rows.encoding import (
+from easeml_core.data.rows.row_tables import (
     ExampleFile,
     class_indices,
     encode,

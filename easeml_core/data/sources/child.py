@@ -16,18 +16,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data import mapped
-from easeml_core.data.array_file import mapped_arrays, write_arrays
 from easeml_core.data.layout import Layout
+from easeml_core.data.mapped import mapped_arrays, write_arrays
 from easeml_core.data.sources.files import opened_beneath
 from easeml_core.data.sources.load import load_source
 from easeml_core.data.sources.spec import SCHEMES, parse_source
 from easeml_core.data.table import RawTable
 from easeml_core.encoding import from_json, to_json, typed_record
 from easeml_core.entities import Task
-from easeml_core.errors import InvalidInputError, reason_of
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import Blame, InvalidInputError, blame_of, reason_of
 from easeml_core.programs.language import parse_program
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,9 +62,9 @@ class ReadJob:
 
 def main(arguments: list[str]) -> None:
     """Read and end; a fault of the machine is the reason on standard error."""
-    child_guard.prepare(int(arguments[0]))
+    child_protocol.prepare(int(arguments[0]))
     asked = from_json(json.loads(arguments[1]), ReadJob)
-    child_guard.bound_memory(asked.memory_mb)
+    child_protocol.bound_memory(asked.memory_mb)
     write_table(asked, Path(arguments[2]))
 
 
@@ -77,9 +76,9 @@ def write_table(asked: ReadJob, folder: Path) -> None:
     except (InvalidInputError, OSError, MemoryError) as error:
         blame = blame_of(error)
         if blame is Blame.BOUNDED:  # also where a library took a lack of memory for a damaged file
-            child_guard.fail(f"{child_guard.OUT_OF_MEMORY}: {error}")
+            child_protocol.fail(f"{child_protocol.OUT_OF_MEMORY}: {error}")
         if blame is Blame.PASSING:
-            child_guard.fail(reason_of(error), passing=True)
+            child_protocol.fail(reason_of(error), passing=True)
         if not isinstance(error, InvalidInputError):
             raise
         (folder / REFUSAL).write_text(str(error), encoding="utf-8")

@@ -1,26 +1,37 @@
-"""Columns of an untrusted CSV file: a regular file, UTF-8, one header line, bounded.
+"""Columns of an untrusted CSV file: a regular file, UTF-8, one header line, bounded; and series in such a file.
 
 The referee reads the file with its account's rights. An error therefore never repeats content of the file, only lines,
-counts and the caller's arguments: naming another user's file must not show its content.
+counts and the caller's arguments: naming another user's file must not show its content. Series have a line for each
+step of each, and a target for each series.
 """
 
 from __future__ import annotations
 
 import io
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from easeml_core.csv_text import MAX_BYTES, numbered_rows, text_of
-from easeml_core.data.columns import column_of_texts
+from easeml_core.data.columns import column_of_texts, nearest, require_values, split_values_of, target_of
+from easeml_core.data.layout import Layout
+from easeml_core.data.program import program_of_data
 from easeml_core.data.sources.files import opened_file, read_bytes
+from easeml_core.data.split_spec import ROWS
+from easeml_core.data.table import MAX_CELLS, MAX_FEATURES, RawTable, make_table
 from easeml_core.errors import InvalidInputError, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from easeml_core.data.columns import Column
+    from numpy.typing import NDArray
+
+    from easeml_core.data.columns import Column, Target
     from easeml_core.data.sources.files import Refusal
+    from easeml_core.data.split_spec import Split
+    from easeml_core.entities import Task
 
 
 MAX_COLUMNS = 2000
@@ -92,3 +103,154 @@ def read_csv(path: Path) -> dict[str, Column]:
 
 def _refused(path: Path, what: str) -> InvalidInputError:
     return InvalidInputError(f"source 'csv:{path}': the file {what}")
+
+
+def read_series(
+    path: Path,
+    target: str,
+    task: Task | None = None,
+    *,
+    id_column: str = "id",
+    step_column: str = "step",
+    split: Split = ROWS,
+) -> RawTable:
+    """One row for each series, of layout (steps, channels); the channels are the remaining columns, all numeric.
+
+    Steps are put in the order of the step column, whose gaps do not count; series shorter than the longest end in NaN.
+
+    Args:
+        path: An absolute path, see ``read_csv``.
+        target: The column to predict, or ``COLUMN>NUMBER``. Each series has one value in it, in at least one line.
+        task: ``regression`` predicts the numbers of the target; None makes classes of it.
+        id_column: Which series a line belongs to.
+        step_column: When, as a number.
+        split: What the series will be divided by: a column that has one value in all lines of a series.
+
+    Returns:
+        Series in the order of their first lines, without those that have no target.
+
+    Raises:
+        InvalidInputError: If a column is missing or of the wrong kind, a step occurs twice in a series, a series has
+            two targets or two groups, or the padded table would grow too large.
+    """
+    columns = read_csv(path)
+    keys = series_key(columns, id_column), series_key(columns, step_column)
+    if keys[1].dtype == object:
+        raise _wrong(what=f"step column {step_column!r} has words; steps are numbers")
+    series, starts = series_of_lines(keys[0])
+    order, position, lengths = places_of_steps(series, keys[1], len(starts))
+    targets = {name: column for name, column in columns.items() if name not in (id_column, step_column)}
+    found = target_of(targets, target, task)
+    labels, present = target_of_series(series, found.labels, found.present, len(starts))
+    divided_by = split_values_of_series(columns, split, found, series, starts)
+    no_channels = {id_column, step_column, found.column} | (set() if split.keep else {split.column})
+    channels = [(n, c) for n, c in enumerate(columns, start=1) if c not in no_channels]
+    if not channels:
+        raise _wrong(what=f"no column is left beside {id_column!r}, {step_column!r} and the target {found.column!r}")
+    steps = int(lengths[present].max(initial=1))
+    layout = Layout("series", (steps, len(channels)))
+    if int(present.sum()) * layout.features > MAX_CELLS or layout.features > MAX_FEATURES:
+        what = f"{int(present.sum()):,} series of up to {steps:,} steps and {len(channels):,} values a step"
+        most = f"{MAX_CELLS:,} numbers once they are padded, or {MAX_FEATURES:,} in one of them"
+        raise _wrong(what=f"{what} are more than {most}; cut the longest")
+    kept = present[series[order]]
+    place = (np.cumsum(present) - 1)[series[order][kept]], position[kept]
+    padded = np.full((int(present.sum()), *layout.shape), np.nan, dtype=np.float32)
+    for channel, (number, name) in enumerate(channels):
+        padded[(*place, channel)] = _values(columns[name], number)[order][kept]
+    names = tuple(f"{name}_{step}" for step in range(steps) for _, name in channels)
+    return make_table(
+        padded.reshape(len(padded), layout.features),
+        labels[present],
+        class_names=found.class_names,
+        feature_names=names,
+        layout=layout,
+        task=found.task,
+        split_values=None if divided_by is None else divided_by[present],
+        program=program_of_data(layout, found.task, len(found.class_names), name=found.column),
+    )
+
+
+def series_key(columns: Mapping[str, Column], name: str) -> Column:
+    """The column that names series or steps.
+
+    Raises:
+        InvalidInputError: If there is no such column, or it is empty in some row.
+    """
+    if name not in columns:
+        near = nearest(name, columns)
+        raise _wrong(what=f"there is no column {name!r}{near}; name the columns with ?id=COLUMN&step=COLUMN")
+    column = columns[name]
+    missing = np.array([v is None for v in column]) if column.dtype == object else np.isnan(column)
+    if missing.any():
+        raise _wrong(what=f"column {name!r} is empty in row {int(missing.argmax()) + 1} below the header")
+    return column
+
+
+def series_of_lines(ids: Column) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """For each line the number of its series, and for each series its first line; numbers rise with first lines."""
+    _, firsts, inverse = np.unique(ids, return_index=True, return_inverse=True)
+    rank = np.empty(len(firsts), dtype=np.intp)
+    rank[np.argsort(firsts)] = np.arange(len(firsts))
+    return rank[inverse], np.sort(firsts)
+
+
+def places_of_steps(
+    series: NDArray[np.intp], steps: Column, count: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Lines by series and step; position of each of them in its series; length of each series."""
+    order = np.lexsort((steps, series))
+    same = (np.diff(series[order]) == 0) & (np.diff(steps[order]) == 0)
+    if same.any():
+        line = int(order[1:][same].min()) + 1
+        raise _wrong(what=f"row {line} below the header repeats a step of its series; each step occurs once")
+    lengths = np.bincount(series, minlength=count)
+    begins = np.cumsum(lengths) - lengths
+    return order, np.arange(len(order)) - begins[series[order]], lengths
+
+
+def target_of_series(
+    series: NDArray[np.intp], labels: NDArray[Any], present: NDArray[np.bool_], count: int
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Label of each series, and whether it has one."""
+    lines = np.flatnonzero(present)
+    of_series = np.zeros(count, dtype=labels.dtype)
+    of_series[series[lines][::-1]] = labels[lines][::-1]  # the first line wins
+    differs = of_series[series[lines]] != labels[lines]
+    if differs.any():
+        raise _wrong(
+            what=f"row {int(lines[differs][0]) + 1} below the header has another target than its series before"
+        )
+    has_one = np.zeros(count, dtype=bool)
+    has_one[series[lines]] = True
+    return of_series, has_one
+
+
+def split_values_of_series(
+    columns: Mapping[str, Column], split: Split, target: Target, series: NDArray[np.intp], starts: NDArray[np.intp]
+) -> NDArray[Any] | None:
+    """Group or time of each series; None where chance divides them.
+
+    Raises:
+        InvalidInputError: As ``columns.split_values_of``, or lines of a series have different ones.
+    """
+    lines = split_values_of(columns, split, target._replace(present=np.ones(len(series), dtype=bool)))
+    if lines is None:
+        return None
+    differs = lines != lines[starts][series]
+    if differs.any():
+        row = int(differs.argmax()) + 1
+        raise _wrong(what=f"row {row} below the header has another {split.kind} than its series before")
+    return lines[starts]
+
+
+def _values(column: Column, number: int) -> NDArray[np.float32]:
+    if column.dtype == object:
+        raise _wrong(what=f"column {number} holds words; the values of a series are numbers")
+    require_values(column, number)
+    with np.errstate(over="ignore"):  # make_table refuses what became infinite
+        return column.astype(np.float32)
+
+
+def _wrong(*, what: str) -> InvalidInputError:
+    return InvalidInputError(f"source of series: {what}")

@@ -17,8 +17,7 @@ import numpy as np
 from easeml_core.data.layout import Layout
 from easeml_core.data.program import program_of_data
 from easeml_core.data.sources.files import entries, opened_folder, read_bytes
-from easeml_core.data.sources.optional import optional_package
-from easeml_core.data.sources.spec import MAX_SIDE
+from easeml_core.data.sources.spec import MAX_SIDE, optional_package
 from easeml_core.data.table import MAX_CELLS, MAX_CLASSES, RawTable, make_table
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError

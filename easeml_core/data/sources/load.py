@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.data.layout import Layout
-from easeml_core.data.sources.optional import optional_package
 from easeml_core.data.sources.spec import (
     COMPLETE,
     COMPLETE_NUMBERS,
@@ -36,6 +35,7 @@ from easeml_core.data.sources.spec import (
     checked_split,
     checked_task,
     known_sources,
+    optional_package,
 )
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError, NotFoundError
@@ -204,8 +204,7 @@ def _from_csv(source: Source, wish: _Wish) -> RawTable:
 
 def _from_parquet(source: Source, wish: _Wish) -> RawTable:
     from easeml_core.data.columns import table_of_columns
-    from easeml_core.data.sources.parquet_files import read_parquet
-    from easeml_core.data.sources.parquet_stream import is_large, read_large_parquet
+    from easeml_core.data.sources.parquet_files import is_large, read_large_parquet, read_parquet
 
     path = Path(source.name)
     if is_large(path):
@@ -214,7 +213,7 @@ def _from_parquet(source: Source, wish: _Wish) -> RawTable:
 
 
 def _from_series(source: Source, wish: _Wish) -> RawTable:
-    from easeml_core.data.sources.series import read_series
+    from easeml_core.data.sources.csv_files import read_series
 
     keys = {"id_column": source.option("id") or "id", "step_column": source.option("step") or "step"}
     return read_series(Path(source.name), wish.target, wish.task, split=wish.split, **keys)

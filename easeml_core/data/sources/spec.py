@@ -1,17 +1,20 @@
 """Names of data sets: ``SCHEME:NAME`` with options behind a question mark, checked without reading any data.
 
 An uploaded file is ``SCHEME:upload:DAY/HASH/FILE``: the scheme says how to read it, the rest identifies it by day, hash
-of the content, and file name. The owner is not named: only the uploads of the study's tenant are searched. Standard
-library only, so that a form or a DAG checks a name at no cost.
+of the content, and file name. The owner is not named: only the uploads of the study's tenant are searched. Packages
+that only some schemes need are imported when such a source is read. Standard library only, so that a form or a DAG
+checks a name at no cost.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import re
 from dataclasses import dataclass, field
 from datetime import date
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.data.split_spec import Split, check_split
 from easeml_core.entities import Task
@@ -333,3 +336,20 @@ def _check_options(bare: str, scheme: Scheme, given: list[tuple[str, str]]) -> N
         if name == "size" and max(map(int, value.split("x"))) > MAX_SIDE:
             message = f"option '{name}={value}' of source {bare!r}: a side must be at most {MAX_SIDE} pixels"
             raise InvalidInputError(message)
+
+
+def optional_package(name: str, module: str, *, extra: str) -> Any:
+    """A module of a package that may be absent.
+
+    Args:
+        name: The package as it is imported.
+        module: The module of it.
+        extra: The extra of our distribution that brings it.
+
+    Raises:
+        InvalidInputError: If it is not installed; says how to install it.
+    """
+    if importlib.util.find_spec(name) is None:
+        message = f"sources of {name!r} need the package {name}: pip install 'easeml-airflow[{extra}]'"
+        raise InvalidInputError(message)
+    return importlib.import_module(module)

@@ -13,8 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import number_of, parse_adaptivity, whole_of
-from easeml_core.display.figures import Bar, draw_bars
-from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.display import Bar, data_frame, draw_bars, html_page, html_table
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import Adaptivity
 from easeml_core.errors import ConfigError, InvalidInputError, counted

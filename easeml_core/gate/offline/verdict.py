@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import parse_adaptivity, require, whole_of
-from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.display import data_frame, html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import Adaptivity, Mode, Verdict
 from easeml_core.errors import ConditionSyntaxError, InvalidInputError, MissingLabelsError, counted

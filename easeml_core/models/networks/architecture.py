@@ -75,9 +75,9 @@ def _series(maker: str) -> Kind:
 
 
 NETWORKS: Mapping[str, Kind] = {
-    "mlp": Kind("small:mlp"),
-    "cnn": Kind("small:cnn", "image"),
-    "cnn_blocks": Kind("small:cnn_blocks", "image"),
+    "mlp": Kind("layers:mlp"),
+    "cnn": Kind("layers:cnn", "image"),
+    "cnn_blocks": Kind("layers:cnn_blocks", "image"),
     "alexnet": _image("alexnet", 64),
     "alexnet_batch_norm": _image("alexnet_batch_norm", 64),
     "resnet": _image("resnet"),
@@ -92,7 +92,7 @@ NETWORKS: Mapping[str, Kind] = {
     "bi_lstm": _series("bi_lstm"),
     "gru": _series("gru"),
     "cnn_1d": _series("cnn_1d"),
-    "rocket": Kind("minirocket:Rocket", "series", takes_missing=True),
+    "rocket": Kind("series:Rocket", "series", takes_missing=True),
     "bit_rnn": Kind("structured:BitRnn", takes_missing=True),
     "auto_encoder": Kind("structured:auto_encoder", "image", answer="image"),
     "u_net": Kind("structured:u_net", "image", answer="image"),

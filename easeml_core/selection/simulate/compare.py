@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import evolve
 
 from easeml_core.config import OBJECTIVES, SelectionConfig, number_of, numbers_of, require, whole_of
-from easeml_core.display.tables import data_frame, html_page, html_table
+from easeml_core.display import data_frame, html_page, html_table
 from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.selection.simulate.protocol import Contestant, Protocol, parse_contestants

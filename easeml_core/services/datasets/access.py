@@ -52,7 +52,7 @@ from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.download import remote_file
 from easeml_core.remote.files import Progress, Teller
 from easeml_core.remote.urls import Address, is_allowed, parse_url
-from easeml_core.sandbox.child_guard import OUT_OF_MEMORY
+from easeml_core.sandbox.child_protocol import OUT_OF_MEMORY
 from easeml_core.sandbox.process import Limits, run_child
 from easeml_core.services.studies.uploads import opened_upload
 from easeml_core.store.external_query import NamedQuery, columns_of_lines, query_lines

@@ -25,9 +25,8 @@ from easeml_core.data.parts import (
     write_open_parts,
 )
 from easeml_core.data.rows.cells import cells_of_inputs
-from easeml_core.data.rows.labeled_pairs import Pairs, pairs_like, write_pairs
+from easeml_core.data.rows.labeled_pairs import Pairs, Pool, pairs_like, write_pairs
 from easeml_core.data.rows.matching import COINCIDENCE
-from easeml_core.data.rows.row_pool import Pool
 from easeml_core.data.split_spec import check_split
 from easeml_core.data.table import MAX_CELLS, RawTable, content_hash
 from easeml_core.entities import Task

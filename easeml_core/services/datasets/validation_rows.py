@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from easeml_core.data.rows.cells import cells_of_inputs
-from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.data.rows.matching import COINCIDENCE
-from easeml_core.data.rows.named_rows import read_named_rows
+from easeml_core.data.rows.row_files import read_named_rows
+from easeml_core.data.rows.row_tables import shown as quoted
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.test_sets.compared_rows import new_rows
 from easeml_core.services.test_sets.lifecycle import find_set

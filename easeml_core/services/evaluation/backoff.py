@@ -2,7 +2,7 @@
 
 A postponed request keeps its place: later ones of its kind and study wait for it, those of other studies go on. Faults
 that the request may have caused (a kill, a time-out, no memory) postpone it a limited number of times; faults of the
-database, the disk or the system as often as needed (``faults.Blame``). See ADR 0025.
+database, the disk or the system as often as needed (``errors.Blame``). See ADR 0025.
 
 That an attempt has stopped for such a fault must be recorded, or it counts as one that has killed the referee. While
 the database itself is at fault, this process remembers it.
@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import SchemaVersionError, StoreExhaustedError, StoreUnavailableError
-from easeml_core.faults import Blame, blame_of, name_of
+from easeml_core.errors import Blame, SchemaVersionError, StoreExhaustedError, StoreUnavailableError, blame_of, name_of
 from easeml_core.store.roles import REFEREE
 from easeml_core.store.tables import requests
 

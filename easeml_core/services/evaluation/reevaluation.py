@@ -24,8 +24,16 @@ from typing import TYPE_CHECKING, Any
 from easeml_core.data.layout import stored_target
 from easeml_core.data.parts import load_open_parts
 from easeml_core.encoding import typed_record
-from easeml_core.errors import ArtifactError, EasemlError, StateError, TrainingError, TrainingKilled, TrainingStarved
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import (
+    ArtifactError,
+    Blame,
+    EasemlError,
+    StateError,
+    TrainingError,
+    TrainingKilled,
+    TrainingStarved,
+    blame_of,
+)
 from easeml_core.limits import Range
 from easeml_core.metrics.metric import METRICS, metric_of
 from easeml_core.models.answers import probabilities_of, wanted_of

@@ -8,7 +8,7 @@ run: the decision postpones the request (``backoff.py``). The open validation ro
 with the same limits, distinguish this from a model that cannot run: one that fails there too has failed. Where the open
 rows end by such a fault as well, the same must have happened once before, a pause ago. None of this reads a label.
 
-A part of the sealed rows is run a second time (``models/repeatability.py``): a model whose answers differ from those of
+A part of the sealed rows is run a second time (``models/predict.py``): a model whose answers differ from those of
 the single rows counts as one that could not be run.
 """
 
@@ -39,13 +39,12 @@ from easeml_core.errors import (
     TrainingError,
     TrainingKilled,
     TrainingStarved,
+    is_put_off,
 )
-from easeml_core.faults import is_put_off
-from easeml_core.metrics.correctness import wrong
+from easeml_core.metrics.metric import wrong
 from easeml_core.models.answers import wanted_of
 from easeml_core.models.formats import load_constant
-from easeml_core.models.predict import predict_in_child
-from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
+from easeml_core.models.predict import predict_in_child, require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 from easeml_core.services.evaluation.backoff import Patience
 from easeml_core.services.evaluation.model_runs import Computed

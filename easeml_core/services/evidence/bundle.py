@@ -19,7 +19,7 @@ from easeml_core.entities import Adaptivity
 from easeml_core.errors import NotFoundError, StateError
 from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.judge import Slice, looks_of_submission
-from easeml_core.metrics.correctness import as_classes
+from easeml_core.metrics.metric import as_classes
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.store.roles import REFEREE
 from easeml_core.store.tables import chain as chains

@@ -22,7 +22,7 @@ from easeml_core.gate.condition import parse_condition
 from easeml_core.gate.decision import Wanted
 from easeml_core.gate.judge import Slice, judge_predictions
 from easeml_core.meter.shared_ledger import gate_log_level, joint_plan, planned_gate_log_weight
-from easeml_core.metrics.correctness import as_classes
+from easeml_core.metrics.metric import as_classes
 from easeml_core.services.evaluation.sealed_runs import sealed_predictions
 from easeml_core.services.test_sets.answers import (
     BLOCKING_REFUSED,

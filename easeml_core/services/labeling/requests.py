@@ -8,8 +8,8 @@ import numpy as np
 
 from easeml_core.config import require
 from easeml_core.csv_text import GuardedWriter
-from easeml_core.data.rows.encoding import KEY, class_indices, read_examples, refused
-from easeml_core.data.rows.named_rows import require_label_columns
+from easeml_core.data.rows.row_files import require_label_columns
+from easeml_core.data.rows.row_tables import KEY, class_indices, read_examples, refused
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetPurpose
 from easeml_core.errors import StateError
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from sqlalchemy import Connection
 
-    from easeml_core.data.rows.encoding import ExampleFile
+    from easeml_core.data.rows.row_tables import ExampleFile
     from easeml_core.store.database import Store
     from easeml_core.store.tables.test_sets import SealedSet
 

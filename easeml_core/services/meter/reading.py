@@ -28,7 +28,7 @@ from easeml_core.meter.ranges import late_shift
 from easeml_core.meter.reading import Reading
 from easeml_core.meter.sentences import drift_alert
 from easeml_core.meter.tree_size import team_steps
-from easeml_core.metrics.correctness import wrong
+from easeml_core.metrics.metric import wrong
 from easeml_core.services.evaluation.sealed_runs import Run, sealed_predictions, validation_loss
 from easeml_core.services.meter.results import data_version_of
 from easeml_core.services.test_sets.answers import (

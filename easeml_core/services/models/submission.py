@@ -27,12 +27,11 @@ from easeml_core.entities import Study, StudyState, Task
 from easeml_core.errors import ArtifactError, ConcurrentUpdateError, InvalidInputError, StateError, TrainingError
 from easeml_core.files import scratch_folder
 from easeml_core.limits import LONGEST_TEXT
-from easeml_core.metrics.correctness import wrong
+from easeml_core.metrics.metric import wrong
 from easeml_core.models.answers import wanted_of
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import FORMATS, NUMBER_WANTED
-from easeml_core.models.predict import predict_in_child
-from easeml_core.models.repeatability import require_same, right_within, rows_to_repeat
+from easeml_core.models.predict import predict_in_child, require_same, right_within, rows_to_repeat
 from easeml_core.sandbox.isolation import Sandbox
 from easeml_core.services.studies.columns import class_numbers
 from easeml_core.store.database import savepoint

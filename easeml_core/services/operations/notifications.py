@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.durations import device_time
+from easeml_core.display import device_time
 from easeml_core.encoding import typed_record
 from easeml_core.services.reports.assessments import assess_changes, events_of
 from easeml_core.services.reports.recommendations import best_words, steps_of

@@ -11,8 +11,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import RequestKind, StudyState
-from easeml_core.errors import InvalidInputError, StateError
-from easeml_core.faults import is_put_off
+from easeml_core.errors import InvalidInputError, StateError, is_put_off
 from easeml_core.services.datasets.refresh import refresh
 from easeml_core.services.gate.judge import judge
 from easeml_core.services.meter.reading import meter

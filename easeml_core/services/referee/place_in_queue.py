@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from easeml_core.durations import span
+from easeml_core.display import span
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
 from easeml_core.errors import counted

@@ -23,8 +23,7 @@ from easeml_core.encoding import to_json, typed_record
 from easeml_core.entities import JsonObject, Parameters, RequestKind, StudyState, Task
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
-from easeml_core.metrics.correctness import CLASSES
-from easeml_core.metrics.metric import METRICS, check_metric_name, metric_of, require_gate_metric
+from easeml_core.metrics.metric import CLASSES, METRICS, check_metric_name, metric_of, require_gate_metric
 from easeml_core.programs.language import parse_program
 from easeml_core.programs.templates import Demands, demands_of
 from easeml_core.services.studies.candidates import COARSE, adding_command, is_same, named_candidates

@@ -25,7 +25,7 @@ from easeml_core.data.table import rows_of
 from easeml_core.entities import JsonObject, SealedSetPurpose, Study, StudyState
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, SealedSetTooSmallError, counted
 from easeml_core.files import scratch_folder
-from easeml_core.metrics.correctness import wrong
+from easeml_core.metrics.metric import wrong
 from easeml_core.models.formats import load_constant, save_constant
 from easeml_core.programs.language import parse_program
 from easeml_core.services.studies.candidates import called_for, require_fitting

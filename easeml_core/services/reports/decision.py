@@ -9,7 +9,7 @@ from attrs import evolve
 from msgspec import UNSET, UnsetType
 
 from easeml_core.config import SelectionConfig
-from easeml_core.display.tables import html_page, html_table
+from easeml_core.display import html_page, html_table
 from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.limits import PLUGIN

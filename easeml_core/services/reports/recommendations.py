@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from easeml_core.durations import device_time, span
+from easeml_core.display import device_time, span
 from easeml_core.entities import AlertKind, StudyState, Symbol
 
 if TYPE_CHECKING:

@@ -19,8 +19,15 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from easeml_core.config import require
-from easeml_core.errors import EasemlError, InvalidInputError, NotFoundError, SchemaVersionError, StoreError
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import (
+    Blame,
+    EasemlError,
+    InvalidInputError,
+    NotFoundError,
+    SchemaVersionError,
+    StoreError,
+    blame_of,
+)
 from easeml_core.services.selection.custom_policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.telemetry import below

@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from easeml_core.data.sources.files import unpack_upload
 from easeml_core.data.sources.spec import SCHEMES, UploadName, is_upload, parse_source, plain_file_name, upload_of
-from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.entities import StudyState
 from easeml_core.errors import ArtifactError, InvalidInputError
 from easeml_core.limits import NAME

@@ -13,7 +13,7 @@ import numpy as np
 
 from easeml_core.config import require
 from easeml_core.csv_text import GuardedWriter
-from easeml_core.data.rows.encoding import KEY
+from easeml_core.data.rows.row_tables import KEY
 from easeml_core.encoding import typed_record
 from easeml_core.entities import SealedSetState
 from easeml_core.errors import ArtifactError, InvalidInputError, StateError

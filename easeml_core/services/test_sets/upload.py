@@ -17,10 +17,10 @@ from easeml_core.config import MOST_SLICES, GateConfig, JointConfig, MeterConfig
 from easeml_core.data.columns import column_of_texts
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import cells_of_columns, cells_of_inputs
-from easeml_core.data.rows.encoding import LONGEST_KEY, ExampleFile, input_columns, refused
-from easeml_core.data.rows.encoding import shown as quoted
 from easeml_core.data.rows.labeled_pairs import pairs_like
-from easeml_core.data.rows.named_rows import read_named_rows
+from easeml_core.data.rows.row_files import read_named_rows
+from easeml_core.data.rows.row_tables import LONGEST_KEY, ExampleFile, input_columns, refused
+from easeml_core.data.rows.row_tables import shown as quoted
 from easeml_core.data.split_spec import check_split
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import SealedSetPurpose, SealedSetState, Task
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from easeml_core.config import SetConfig
     from easeml_core.data.parts import OpenParts
-    from easeml_core.data.rows.named_rows import NamedRows
+    from easeml_core.data.rows.row_files import NamedRows
     from easeml_core.entities import DataVersion, Study
     from easeml_core.services.test_sets.compared_rows import NewRows
     from easeml_core.services.test_sets.row_registry import Found

@@ -23,8 +23,7 @@ from easeml_core.store.tables.capacity import (
     live_devices,
     usable,
 )
-from easeml_core.training.devices.claims import NO_CLAIM, Claim, claimed
-from easeml_core.training.devices.detection import detected_devices
+from easeml_core.training.devices import NO_CLAIM, Claim, claimed, detected_devices
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
 from easeml_core.training.trainers import TRAINERS
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from easeml_core.entities import Trial
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.database import Store
-    from easeml_core.training.devices.detection import DetectedDevice
+    from easeml_core.training.devices import DetectedDevice
 
 
 MOST_OFFERED = 256

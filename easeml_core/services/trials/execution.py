@@ -17,6 +17,7 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import FailureKind, Trial, TrialState
 from easeml_core.errors import (
     ArtifactError,
+    Blame,
     InvalidInputError,
     TrainingCancelled,
     TrainingError,
@@ -24,11 +25,11 @@ from easeml_core.errors import (
     TrainingMachineError,
     TrainingTaskError,
     TrialStateError,
+    blame_of,
     reason_of,
 )
-from easeml_core.faults import Blame, blame_of
 from easeml_core.files import scratch_folder
-from easeml_core.metrics.correctness import wrong
+from easeml_core.metrics.metric import wrong
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.telemetry import (
     ARTIFACT_BYTES,
@@ -48,7 +49,7 @@ from easeml_core.store.database import lock_within, notify
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, models, scheduler_requests, trials
 from easeml_core.store.tables.trials import CurvePoint, RungDecision, TrialLife
-from easeml_core.training.devices.claims import NO_CLAIM
+from easeml_core.training.devices import NO_CLAIM
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
@@ -63,7 +64,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport
-    from easeml_core.training.devices.claims import Claim
+    from easeml_core.training.devices import Claim
     from easeml_core.training.job import TrainingResult
 
 __all__ = [

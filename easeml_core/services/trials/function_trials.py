@@ -31,7 +31,7 @@ from easeml_core.services.trials.execution import (
 from easeml_core.services.trials.interruption import handing_back
 from easeml_core.services.trials.lease import LOOK_SECONDS, silent
 from easeml_core.training.child import score_on_validation
-from easeml_core.training.devices.claims import NO_CLAIM, shown
+from easeml_core.training.devices import NO_CLAIM, shown
 from easeml_core.training.function_models import predictor_of
 from easeml_core.training.job import TrainingResult
 from easeml_core.training.supervisor import never
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.trials import TrialReport
-    from easeml_core.training.devices.claims import Claim
+    from easeml_core.training.devices import Claim
 
 OF_TASK = (ImportError, SyntaxError, NameError, AttributeError, KeyError, OSError)
 """Errors of a function that are its code's or its worker's fault: a package, a name, a column or a file is missing. All

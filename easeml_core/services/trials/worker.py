@@ -51,10 +51,10 @@ from easeml_core.store.tables.capacity import (
     outlook,
 )
 from easeml_core.store.tables.trials import TrialReport
-from easeml_core.training.devices.claims import NO_CLAIM, Claim
+from easeml_core.training.devices import NO_CLAIM, Claim
 from easeml_core.training.job import require_slot
 from easeml_core.training.supervisor import never
-from easeml_core.training.trainer_table import RUNTIMES
+from easeml_core.training.trainers import RUNTIMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

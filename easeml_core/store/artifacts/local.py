@@ -15,8 +15,7 @@ import uuid
 from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from easeml_core.errors import ArtifactError, reason_of
-from easeml_core.faults import is_put_off
+from easeml_core.errors import ArtifactError, is_put_off, reason_of
 from easeml_core.files import is_there, rename_new, scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.store import callers

@@ -33,9 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from easeml_core.errors import ArtifactError
 from easeml_core.limits import NAME
-from easeml_core.remote.object_faults import as_os_errors
-from easeml_core.remote.object_files import filesystem
-from easeml_core.remote.uploads import abort, unfinished
+from easeml_core.remote.object_stores import abort, as_os_errors, filesystem, unfinished
 from easeml_core.store.artifacts.local import TENANTS_FOLDER, ArtifactStore, is_unfinished
 from easeml_core.store.artifacts.remote import TRASH, RemoteArtifactStore
 from easeml_core.store.rows import rows
@@ -46,7 +44,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.remote.uploads import Unfinished
+    from easeml_core.remote.object_stores import Unfinished
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 

@@ -9,15 +9,20 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from easeml_core.errors import ArtifactError, InvalidInputError, reason_of
-from easeml_core.faults import is_put_off
+from easeml_core.errors import ArtifactError, InvalidInputError, is_put_off, reason_of
 from easeml_core.files import scratch_folder
 from easeml_core.limits import NAME
 from easeml_core.remote.cache import FileCache, Wanted
 from easeml_core.remote.files import Teller
-from easeml_core.remote.object_faults import MissingBucketError, as_os_errors, patiently
-from easeml_core.remote.object_files import PIECE, ObjectFile, filesystem
-from easeml_core.remote.uploads import upload
+from easeml_core.remote.object_stores import (
+    PIECE,
+    MissingBucketError,
+    ObjectFile,
+    as_os_errors,
+    filesystem,
+    patiently,
+    upload,
+)
 from easeml_core.remote.urls import WEB, Address, parse_url
 from easeml_core.store import callers
 from easeml_core.store.artifacts.local import (
@@ -204,8 +209,8 @@ class RemoteArtifactStore(ArtifactStore):
     def put(self, path: str | Path) -> str:
         """As of a folder. What is there already under the same hash is read, and made good if it was changed.
 
-        An upload that was interrupted goes on where it stopped (``remote/uploads.py``), also in another process. While
-        the object store is away it is tried again for a minute.
+        An upload that was interrupted goes on where it stopped (``remote/object_stores.py``), also in another process.
+        While the object store is away it is tried again for a minute.
 
         Raises:
             ArtifactError: The file cannot be read, or the object store cannot be written.

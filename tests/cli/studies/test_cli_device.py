@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.store.tables.capacity import Device, announce_device
-from easeml_core.training.devices.detection import host_name
+from easeml_core.training.devices import host_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from easeml_core.data.columns import MAX_CATEGORIES
-from easeml_core.data.inference import folders, target
-from easeml_core.data.sources import blocks, spec
+from easeml_core.data.inference import column_stats, infer
+from easeml_core.data.sources import spec
 from easeml_core.data.table import MAX_CLASSES
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
@@ -85,12 +85,12 @@ def test_the_bounds_of_the_page_are_the_bounds() -> None:
     text = " ".join(section().split())
     for words in (
         f"text of at most {MAX_CATEGORIES} words",
-        f"at most {target.MOST_NUMBERS} different numbers",
+        f"at most {column_stats.MOST_NUMBERS} different numbers",
         f"At most {MAX_CLASSES} classes",
-        f"up to {blocks.MOST_CELLS:,} cells",
-        f"the headers of up to {folders.MOST_IMAGES:,}",
+        f"up to {column_stats.MOST_CELLS:,} cells",
+        f"the headers of up to {infer.MOST_IMAGES:,}",
         f"at most {spec.MAX_SIDE} pixels",
     ):
         assert words in text
     assert "the column called target, label, class or y, in this order" in text
-    assert target.TARGET_NAMES == ("target", "label", "class", "y")
+    assert column_stats.TARGET_NAMES == ("target", "label", "class", "y")

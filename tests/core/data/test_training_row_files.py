@@ -11,8 +11,7 @@ import pytest
 
 from easeml_core.data.layout import Layout, table_layout
 from easeml_core.data.rows.labeled_pairs import Pairs, read_pairs, write_pairs
-from easeml_core.data.rows.named_rows import read_named_rows
-from easeml_core.data.rows.row_files import read_rows
+from easeml_core.data.rows.row_files import read_named_rows, read_rows
 from easeml_core.data.rows.row_format import RowForm, rows_of_json
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task

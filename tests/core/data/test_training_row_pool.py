@@ -8,8 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from easeml_core.data.rows.labeled_pairs import Pairs
-from easeml_core.data.rows.row_pool import Pool
+from easeml_core.data.rows.labeled_pairs import Pairs, Pool
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

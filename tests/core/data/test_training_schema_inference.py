@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from inference_data import FLOWERS, arrays, loaded, loaded_or_why, picture, row_of, width, written
 from property_sizes import examples
 
-from easeml_core.data.inference import folders
+from easeml_core.data.inference import column_stats, infer
 from easeml_core.data.inference.infer import infer_program
 from easeml_core.data.layout import Layout
-from easeml_core.data.sources import blocks
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
@@ -122,7 +121,7 @@ def test_columns_of_the_same_words_share_a_class_in_the_schema_form(tmp_path: Pa
 
 
 def test_a_large_number_among_words_is_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_CELLS", 2)
+    monkeypatch.setattr(column_stats, "BLOCK_CELLS", 2)
     found = infer_program(written(tmp_path, "x,y\n1e39,a\nred,b\n"))
     assert str(found.program.input) == "{[x :: Category[2]], []}"
 
@@ -164,13 +163,13 @@ def test_large_images_become_what_the_source_takes(tmp_path: Path) -> None:
     assert loaded(tmp_path / "photos", found).layout.shape == (384, 512, 1)
     assert any("made 384 x 512, since larger ones are refused" in note for note in found.notes)
     # 1,000,000 images of 100 pixels would be 100 million numbers; ten times as many pixels are too many.
-    assert folders._fitting((10, 10), 1, 1_000_000) == (10, 10)
-    height, wide = folders._fitting((20, 50), 1, 1_000_000)
+    assert infer._fitting((10, 10), 1, 1_000_000) == (10, 10)
+    height, wide = infer._fitting((20, 50), 1, 1_000_000)
     assert 60 < height * wide <= 100
 
 
 def test_of_many_images_some_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "MOST_IMAGES", 2)
+    monkeypatch.setattr(infer, "MOST_IMAGES", 2)
     for kind, count in (("cat", 3), ("dog", 2)):
         for n in range(count):
             picture(tmp_path / "pets" / kind / f"{n}.png", (4, 4))
@@ -236,24 +235,24 @@ def test_parquet_is_a_table_like_the_same_csv(tmp_path: Path) -> None:
 def test_a_bounded_part_is_read_and_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "x,kind\n" + "".join(f"{n},{'ab'[n % 2] if n < 50 else 'c'}\n" for n in range(100))
     path = written(tmp_path, text)
-    monkeypatch.setattr(blocks, "BLOCK_CELLS", 20)
+    monkeypatch.setattr(column_stats, "BLOCK_CELLS", 20)
     reported: list[str] = []
     whole = infer_program(path, report=reported.append)
     assert reported == [f"{n} rows read" for n in range(10, 101, 10)]
     assert (len(whole.classes), whole.partial, whole.rows) == (3, False, 100)
-    monkeypatch.setattr(blocks, "MOST_CELLS", 90)
+    monkeypatch.setattr(column_stats, "MOST_CELLS", 90)
     reported.clear()
     part = infer_program(path, report=reported.append)
     assert reported == [f"{n} rows read" for n in (10, 20, 30, 40, 45)]
     assert (part.classes, part.partial, part.rows) == ((("a", 23), ("b", 22)), True, 45)
     note = "read: the first 45 rows, not the rest; classes and words that come later are not counted"
     assert note in part.notes
-    monkeypatch.setattr(blocks, "MOST_CELLS", 200)
+    monkeypatch.setattr(column_stats, "MOST_CELLS", 200)
     assert not infer_program(path).partial  # exactly as many as there are
 
 
 def test_blocks_that_hold_different_things_make_one_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_CELLS", 4)
+    monkeypatch.setattr(column_stats, "BLOCK_CELLS", 4)
     path = written(tmp_path, "x,y\n1,1\n2 ,1.0\n2,2\nred,2\n,1\n1.0,01\n")
     found = infer_program(path)
     assert str(found.program.input) == "{[x :: Category[4]], []}"
@@ -300,7 +299,7 @@ def test_a_random_table_is_reported_as_its_source_makes_it(
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, quoting=csv.QUOTE_ALL).writerows([names, *rows])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "BLOCK_CELLS", block)
+        patch.setattr(column_stats, "BLOCK_CELLS", block)
         try:
             found = infer_program(path, target=names[-1], task=task)
         except InvalidInputError:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.data.layout import Layout
-from easeml_core.data.sources import series as series_source
+from easeml_core.data.sources import csv_files
 from easeml_core.data.sources.load import load_source
 from easeml_core.entities import Task
 from easeml_core.errors import InvalidInputError
@@ -125,9 +125,9 @@ def test_one_long_series_among_many_short_ones_is_refused_before_padding(tmp_pat
 
 
 def test_a_series_of_more_than_a_million_numbers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(series_source, "MAX_FEATURES", 6)
+    monkeypatch.setattr(csv_files, "MAX_FEATURES", 6)
     assert load_source(spec_of(tmp_path, TEXT), "kind").layout.features == 6
-    monkeypatch.setattr(series_source, "MAX_FEATURES", 5)
+    monkeypatch.setattr(csv_files, "MAX_FEATURES", 5)
     with pytest.raises(InvalidInputError, match="or 5 in one of them; cut the longest"):
         load_source(spec_of(tmp_path, TEXT), "kind")
 
@@ -140,4 +140,4 @@ def test_no_content_raises_anything_else(tmp_path_factory, text) -> None:
     except InvalidInputError:
         return
     assert table.inputs.shape[1] == table.layout.features
-    assert table.inputs.size <= series_source.MAX_CELLS
+    assert table.inputs.size <= csv_files.MAX_CELLS

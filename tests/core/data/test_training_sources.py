@@ -30,7 +30,7 @@ from easeml_core.data.sources.load import (
 from easeml_core.data.sources.spec import parse_source
 from easeml_core.data.table import RawTable, content_hash
 from easeml_core.errors import InvalidInputError, NotFoundError
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 
 
 # Sizes as published with each set (UCI; the pages of scikit-learn and mlxtend).
@@ -307,8 +307,8 @@ def test_a_table_of_several_numbers_a_row_is_handed_over(tmp_path: Path) -> None
 
 
 def test_a_large_table_stays_in_a_file_that_may_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("easeml_core.data.sources.parquet_stream.MAX_BYTES", 1)
-    monkeypatch.setattr("easeml_core.data.array_file._LEAST_MAPPED", 1)
+    monkeypatch.setattr("easeml_core.data.sources.parquet_files.MAX_BYTES", 1)
+    monkeypatch.setattr("easeml_core.data.mapped._LEAST_MAPPED", 1)
     pq = pytest.importorskip("pyarrow.parquet")
     values = np.random.default_rng(0).normal(size=(50, 3))
     table = {"x": values[:, 0], "z": values[:, 1], "kind": np.where(values[:, 2] > 0, "yes", "no")}
@@ -329,5 +329,5 @@ def test_a_full_disk_is_the_reason_of_the_child_and_no_refusal(
     monkeypatch.setattr(child, "write_arrays", full)
     with pytest.raises(SystemExit):
         by_child(tmp_path / "out", child.ReadJob("sklearn:iris", None, None, "rows", 1000))
-    assert child_guard.is_passing(capfd.readouterr().err)
+    assert child_protocol.is_passing(capfd.readouterr().err)
     assert not (tmp_path / "out" / child.REFUSAL).exists()

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from easeml_core.data.sources.files import unpack_upload
 from easeml_core.data.sources.spec import UploadName, parse_source, plain_file_name, upload_of
-from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import InvalidInputError
 
 HASH = "ab" * 32
@@ -86,7 +86,7 @@ def test_what_is_no_zip_file_or_lists_too_much_is_refused_before_it_is_read(tmp_
     def never(*_):
         raise AssertionError
 
-    monkeypatch.setattr("easeml_core.data.sources.zip_upload.unpack", never)
+    monkeypatch.setattr("easeml_core.data.sources.files.unpack", never)
     plain = tmp_path / "a.zip"
     plain.write_bytes(b"no zip at all")
     with pytest.raises(InvalidInputError, match=r"a\.zip is no zip file, or not a whole one"):

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.data.columns import column_of_texts, table_of_columns
-from easeml_core.data.rows import encoding
-from easeml_core.data.rows.encoding import class_indices, encode, read_examples
-from easeml_core.data.rows.row_tables import text_blocks
+from easeml_core.data.rows import row_tables
+from easeml_core.data.rows.row_tables import class_indices, encode, read_examples, text_blocks
 from easeml_core.data.sources import csv_files
 from easeml_core.errors import InvalidInputError
 
@@ -200,7 +199,7 @@ def test_without_names_the_columns_count_in_their_order(put: Any) -> None:
 
 
 def test_too_many_cells_are_refused_before_they_are_made(put: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(encoding, "MAX_CELLS", 3)
+    monkeypatch.setattr(row_tables, "MAX_CELLS", 3)
     with pytest.raises(InvalidInputError, match="has more than 3 cells"):
         encode(read_examples(put("example,a,b\nx,1,2\ny,1,2\n")), feature_names=None, features=2)
 

@@ -7,8 +7,8 @@ import inspect
 
 import pytest
 
-from easeml_core import errors, faults
-from easeml_core.faults import Blame, DatabaseFault, blame_of, database_fault, is_put_off, name_of
+from easeml_core import errors
+from easeml_core.errors import Blame, DatabaseFault, blame_of, database_fault, is_put_off, name_of
 
 PASSING = ("MachineError", "DevicesHeldError", "StoreUnavailableError", "StoreExhaustedError", "ConcurrentUpdateError")
 
@@ -107,4 +107,4 @@ def test_the_name_of_a_fault_holds_none_of_its_words() -> None:
 def test_a_circle_of_causes_ends() -> None:
     first, second = ValueError("a"), ValueError("b")
     first.__cause__, second.__cause__ = second, first
-    assert faults.blame_of(first) is Blame.OURS
+    assert errors.blame_of(first) is Blame.OURS

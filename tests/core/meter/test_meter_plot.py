@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from easeml_core.config import MeterConfig
-from easeml_core.display.figures import save_figure
+from easeml_core.display import save_figure
 from easeml_core.meter.alternatives import alternatives_to
 from easeml_core.meter.history import Submitted, replay_submissions
 from easeml_core.meter.planner import plan_meter

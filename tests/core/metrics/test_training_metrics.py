@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from easeml_core.errors import ConfigError, InvalidInputError, NumericalError, ShapeError, TrainingError
-from easeml_core.metrics.correctness import wrong
-from easeml_core.metrics.metric import METRICS, metric_of
+from easeml_core.metrics.metric import METRICS, metric_of, wrong
 from easeml_core.metrics.quality import Affine, Decay, Exponential, Growth, Logistic, ShareExplained, Square
 
 LABELS = [0, 0, 1, 1, 1, 2]

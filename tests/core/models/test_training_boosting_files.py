@@ -13,7 +13,7 @@ import xgboost
 
 from easeml_core.errors import ArtifactError
 from easeml_core.models.formats import load_predictor, save_model
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

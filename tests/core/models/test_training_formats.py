@@ -26,7 +26,7 @@ from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.models import skops_format
 from easeml_core.models.formats import FORMATS, load_predictor, save_constant, save_model
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import validate
 from easeml_core.training.estimators import _CLASSIFIERS, _REGRESSORS, build_pipeline
 from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of

@@ -16,7 +16,7 @@ from easeml_core.errors import ArtifactError, TrainingError
 from easeml_core.metrics.metric import metric_of
 from easeml_core.models.networks.network import Architecture, NetworkPredictor, build_network, load_network
 from easeml_core.models.networks.structured import Bits
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import validate
 from easeml_core.training.trainers import trainer_of
 

@@ -27,7 +27,7 @@ from easeml_core.models.networks.network import (
     build_network,
     load_network,
 )
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:

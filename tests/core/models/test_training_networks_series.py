@@ -17,10 +17,9 @@ from easeml_core.data.layout import Layout
 from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.networks.architecture import NETWORKS
 from easeml_core.models.networks.layers import as_series
-from easeml_core.models.networks.minirocket import Rocket
 from easeml_core.models.networks.network import Architecture, NetworkPredictor, build_network
-from easeml_core.models.networks.series import backwards
-from easeml_core.sandbox.progress import silent
+from easeml_core.models.networks.series import Rocket, backwards
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import validate
 from easeml_core.training.trainers import trainer_of
 

@@ -12,11 +12,11 @@ from sklearn.pipeline import Pipeline
 
 from easeml_core.errors import MachineError, ShapeError, TrainingError, TrainingKilled, TrainingStarved
 from easeml_core.models import predict
+from easeml_core.models.answers import array_from_bytes, array_to_bytes
 from easeml_core.models.formats import save_constant, save_model
 from easeml_core.models.predict import predict_in_child
 from easeml_core.sandbox import isolation
-from easeml_core.sandbox.array_pipe import array_from_bytes, array_to_bytes
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def test_limits(constant: Path) -> None:
 )
 def test_any_other_answer_is_refused(answer: bytes, message: str, constant: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "liar.py").write_text(
-        "import sys\nfrom easeml_core.sandbox import child_guard\nchild_guard.prepare(int(sys.argv[1]))\n"
+        "import sys\nfrom easeml_core.sandbox import child_protocol\nchild_protocol.prepare(int(sys.argv[1]))\n"
         f"sys.stdin.buffer.read()\nsys.stdout.buffer.write({answer!r})\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -101,8 +101,8 @@ def test_any_other_answer_is_refused(answer: bytes, message: str, constant: Path
 
 def test_an_array_of_objects_is_not_unpickled(constant: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "liar.py").write_text(
-        "import sys\nimport numpy as np\nfrom easeml_core.sandbox import child_guard\n"
-        "child_guard.prepare(int(sys.argv[1]))\n"
+        "import sys\nimport numpy as np\nfrom easeml_core.sandbox import child_protocol\n"
+        "child_protocol.prepare(int(sys.argv[1]))\n"
         "class Bomb:\n    def __reduce__(self):\n        return (print, ('unpickled',))\n"
         "sys.stdin.buffer.read()\n"
         "np.lib.format.write_array(sys.stdout.buffer, np.array([Bomb()] * 4), allow_pickle=True)\n"

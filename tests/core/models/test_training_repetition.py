@@ -10,9 +10,8 @@ import pytest
 from easeml_core.errors import TrainingError
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import save_model
-from easeml_core.models.predict import predict_in_child
-from easeml_core.models.repeatability import require_same, rows_to_repeat
-from easeml_core.sandbox.progress import silent
+from easeml_core.models.predict import predict_in_child, require_same, rows_to_repeat
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

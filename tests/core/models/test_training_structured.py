@@ -20,14 +20,12 @@ from easeml_core.data.sources.load import load_source
 from easeml_core.data.table import content_hash, make_table, sample_rows
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError, InvalidInputError, ShapeError, TrainingError
-from easeml_core.metrics.correctness import as_classes
-from easeml_core.metrics.metric import metric_of
+from easeml_core.metrics.metric import as_classes, metric_of
 from easeml_core.models.answers import WantedAnswers, wanted_of
 from easeml_core.models.formats import load_constant, load_predictor, save_constant, save_model
 from easeml_core.models.networks.architecture import Architecture
-from easeml_core.models.predict import predict_in_child
-from easeml_core.models.repeatability import require_same, rows_to_repeat
-from easeml_core.sandbox.progress import silent
+from easeml_core.models.predict import predict_in_child, require_same, rows_to_repeat
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.trainers import TRAINERS, default_candidates, trainer_of
 

@@ -21,8 +21,8 @@ import pytest
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled
 from easeml_core.sandbox import child_start, fork_server
 from easeml_core.sandbox.child_start import COLD, OWN, SHARED, SWITCH, own_fork_server, runtime_folder, socket_path
+from easeml_core.sandbox.confinement import Confinement
 from easeml_core.sandbox.fork_server import Request
-from easeml_core.sandbox.namespaces import Confinement
 from easeml_core.sandbox.process import Limits, is_alive, run_child
 
 if TYPE_CHECKING:
@@ -365,10 +365,10 @@ def test_a_thread_in_the_server_is_noticed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_task_of_airflow_which_may_not_be_traced_knows_its_namespaces() -> None:
     """Without them it would find no server, and each of its children would start cold."""
     code = (
-        "import os; from easeml_core.sandbox import child_guard, child_start; from pathlib import Path\n"
+        "import os; from easeml_core.sandbox import child_protocol, child_start; from pathlib import Path\n"
         "entries = sorted(os.readlink(entry) for entry in Path('/proc/self/ns').iterdir())\n"
         "if os.geteuid() == 0: os.setresuid(65534, 65534, 65534)\n"
-        "child_guard.keep_to_itself()\n"
+        "child_protocol.keep_to_itself()\n"
         "assert sorted(child_start.own_namespaces()) == entries, entries"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

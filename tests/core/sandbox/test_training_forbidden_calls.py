@@ -14,11 +14,11 @@ import pytest
 import easeml_core
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.predict import predict_in_child
-from easeml_core.sandbox import seccomp
+from easeml_core.sandbox import confinement
 from easeml_core.sandbox.isolation import Sandbox, probe_isolation
 
 ROOT = str(Path(easeml_core.__file__).parents[1])
-pytestmark = pytest.mark.skipif(os.uname().machine not in seccomp._KINDS, reason="no table for this machine")
+pytestmark = pytest.mark.skipif(os.uname().machine not in confinement._KINDS, reason="no table for this machine")
 
 # Numbers of add_key and keyctl; 22 is KEYCTL_GET_PERSISTENT, kept for days by the account's number, 10 KEYCTL_SEARCH.
 TRIES = """
@@ -68,5 +68,5 @@ def test_without_the_filter_the_same_program_makes_namespaces(tries: Path, tmp_p
 
 
 def test_a_machine_without_a_table_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seccomp, "_KINDS", {})
-    assert not seccomp.forbid()
+    monkeypatch.setattr(confinement, "_KINDS", {})
+    assert not confinement.forbid()

@@ -14,16 +14,17 @@ import psutil
 import pytest
 
 from easeml_core.errors import TrainingError
-from easeml_core.sandbox.child_guard import reason_in
+from easeml_core.sandbox.child_protocol import LINE_LIMIT, LineReader, reason_in
 from easeml_core.sandbox.child_start import COLD, SWITCH
 from easeml_core.sandbox.process import Limits, clean_environment, failure_reason, is_alive, kill_family, run_child
-from easeml_core.sandbox.progress import LINE_LIMIT, LineReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-GUARDED = "import os, sys, time\nfrom easeml_core.sandbox import child_guard\nchild_guard.prepare(int(sys.argv[1]))\n"
+GUARDED = (
+    "import os, sys, time\nfrom easeml_core.sandbox import child_protocol\nchild_protocol.prepare(int(sys.argv[1]))\n"
+)
 
 pytestmark = pytest.mark.cold
 
@@ -188,7 +189,7 @@ def test_a_signal_is_named(run) -> None:
 
 def test_a_child_that_knows_why_says_so(run) -> None:
     with pytest.raises(TrainingError) as caught:
-        run("print('a warning', file=sys.stderr)\nchild_guard.fail('the data\\nare gone')")
+        run("print('a warning', file=sys.stderr)\nchild_protocol.fail('the data\\nare gone')")
     assert str(caught.value) == "the data\nare gone"
 
 
@@ -234,7 +235,7 @@ def test_a_parent_killed_with_9_takes_a_silent_child_with_it(tmp_path: Path) -> 
 
 def test_what_libraries_print_does_not_get_between_the_lines(run) -> None:
     code = (
-        "from easeml_core.sandbox.progress import report_to, take_stdout\n"
+        "from easeml_core.sandbox.child_protocol import report_to, take_stdout\n"
         "report = report_to(take_stdout())\nprint('noise')\nos.system('echo more noise')\n"
         "report(0.5, 'half')\nreport(1, 'done', float('nan'))\n"
     )

@@ -130,7 +130,7 @@ print(json.dumps({"uid": os.getuid(), "found": found.tolist(), "left": left, "is
 
 # What an ordinary user is here: root's interpreter may be where other users cannot reach it, so it is mounted for them.
 ORDINARY = """
-from easeml_core.sandbox.namespaces import Confinement, enter
+from easeml_core.sandbox.confinement import Confinement, enter
 enter(Confinement(("files", "account"), None, None, 2048))
 """
 
@@ -423,7 +423,7 @@ def test_what_a_kernel_forbids_is_said_and_the_rest_is_made(
 CONFINED = """
 import ctypes
 from pathlib import Path
-from easeml_core.sandbox.namespaces import Confinement, enter
+from easeml_core.sandbox.confinement import Confinement, enter
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as it would be after a program was started
 Path("inner").mkdir()
 Path("inner/model.bin").write_bytes(b"content")

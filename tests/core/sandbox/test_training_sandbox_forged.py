@@ -40,7 +40,7 @@ from easeml_core.errors import EasemlError
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.predict import predict_in_child
 if os.geteuid() == 0:
-    from easeml_core.sandbox.namespaces import Confinement, enter
+    from easeml_core.sandbox.confinement import Confinement, enter
     enter(Confinement(("files", "account"), None, None, 2048))  # an ordinary user
 Path("predict.py").write_text(FORGER)
 pack_command(Path("predict.py"), Path("model"), command="python predict.py")

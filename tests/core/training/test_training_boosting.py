@@ -17,7 +17,7 @@ from easeml_core.entities import Task
 from easeml_core.errors import TrainingError
 from easeml_core.models import lightgbm_format, xgboost_format
 from easeml_core.models.formats import load_predictor, save_model
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import validate
 from easeml_core.training.trainers import trainer_of
 

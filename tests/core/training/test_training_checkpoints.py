@@ -15,7 +15,7 @@ from property_sizes import examples
 from safetensors.torch import load_file, save_file
 
 from easeml_core.errors import ArtifactError
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training import network_training
 from easeml_core.training.checkpoint_format import (
     Checkpoint,
@@ -25,7 +25,7 @@ from easeml_core.training.checkpoint_format import (
     restore_moments,
     save_checkpoint,
 )
-from easeml_core.training.run_options import Run, checkpoint_name
+from easeml_core.training.job import Run, checkpoint_name
 from easeml_core.training.trainers import TRAINERS, trainer_of
 
 if TYPE_CHECKING:

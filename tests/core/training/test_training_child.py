@@ -16,8 +16,8 @@ from easeml_core.data.parts import OpenParts
 from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, TrainingError
 from easeml_core.metrics.metric import metric_of
 from easeml_core.models.formats import ConstantPredictor, load_predictor
-from easeml_core.sandbox import child_guard
-from easeml_core.sandbox.progress import report_to, silent
+from easeml_core.sandbox import child_protocol
+from easeml_core.sandbox.child_protocol import report_to, silent
 from easeml_core.training import child
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.trainers import trainer_of
@@ -175,6 +175,6 @@ def test_news_are_lines_of_json() -> None:
 
 def test_last_words(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        child_guard.fail('a "reason"\nof two lines')
-    assert caught.value.code == child_guard.REASON_STATUS
-    assert child_guard.reason_in(capsys.readouterr().err) == 'a "reason"\nof two lines'
+        child_protocol.fail('a "reason"\nof two lines')
+    assert caught.value.code == child_protocol.REASON_STATUS
+    assert child_protocol.reason_in(capsys.readouterr().err) == 'a "reason"\nof two lines'

@@ -17,8 +17,8 @@ import pytest
 
 from easeml_core.errors import TrainingCancelled, TrainingError
 from easeml_core.models.command_model import read_manifest
-from easeml_core.training.container_training import arguments_of
-from easeml_core.training.run_options import Run
+from easeml_core.training.command_training import arguments_of
+from easeml_core.training.job import Run
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:

@@ -13,9 +13,8 @@ import pytest
 
 from easeml_core.errors import DevicesHeldError, StateError
 from easeml_core.sandbox.child_start import clean_environment
-from easeml_core.training.devices import claims
-from easeml_core.training.devices.claims import claimed, described, path_of
-from easeml_core.training.devices.detection import DetectedDevice
+from easeml_core.training import devices
+from easeml_core.training.devices import DetectedDevice, claimed, described, path_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,8 +23,8 @@ if TYPE_CHECKING:
 GPUS = tuple(DetectedDevice("h", f"cuda:{n}", "L4", 23_034, "550", 1, f"GPU-{n}{n}") for n in range(4))
 HOLD = """
 import sys, time
-from easeml_core.training.devices.claims import claimed
-from easeml_core.training.devices.detection import DetectedDevice
+from easeml_core.training.devices import claimed
+from easeml_core.training.devices import DetectedDevice
 
 gpu = DetectedDevice("h", "cuda:0", None, None, None, 1, "GPU-00")
 with claimed([gpu], holder="trial 7", should_stop=lambda: False, log=print, wait_seconds=0):
@@ -40,7 +39,7 @@ def folder(monkeypatch: Any, tmp_path: Path) -> Path:
     place = tmp_path / "shared"
     place.mkdir()
     place.chmod(0o1777)
-    monkeypatch.setenv(claims.FOLDER_VARIABLE, str(place))
+    monkeypatch.setenv(devices.FOLDER_VARIABLE, str(place))
     return place
 
 
@@ -178,6 +177,6 @@ def test_the_child_sees_the_claimed_gpus_whatever_else_is_said(monkeypatch: Any)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,2,1")
     for device in (None, "cuda", "cuda:1"):
         assert clean_environment(1, device, ("GPU-11", "GPU-22"))["CUDA_VISIBLE_DEVICES"] == "GPU-11,GPU-22"
-    with claims.shown(claims.Claim(GPUS[:2])):
+    with devices.shown(devices.Claim(GPUS[:2])):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-00,GPU-11"
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,2,1"

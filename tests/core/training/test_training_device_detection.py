@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from easeml_core.errors import TrainingMachineError
+from easeml_core.training import devices
 from easeml_core.training.child import memory_limit_of
-from easeml_core.training.devices import detection
-from easeml_core.training.devices.detection import detected_devices, host_name
+from easeml_core.training.devices import detected_devices, host_name
+from easeml_core.training.job import Run
 from easeml_core.training.network_training import device_of, limit_memory
-from easeml_core.training.run_options import Run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def tool(monkeypatch: Any, tmp_path: Path) -> Any:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     def make(answer: str, *, status: int = 0, listed: str = "") -> None:
-        detection._gpus.cache_clear()
+        devices._gpus.cache_clear()
         (tmp_path / "answer").write_text(answer)
         (tmp_path / "listed").write_text(listed)
         which = f'file={tmp_path}/answer; [ "$1" = --list-gpus ] && file={tmp_path}/listed'
@@ -49,7 +49,7 @@ def tool(monkeypatch: Any, tmp_path: Path) -> Any:
         (tmp_path / "nvidia-smi").chmod(0o755)
 
     yield make
-    detection._gpus.cache_clear()
+    devices._gpus.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_tool_that_hangs_is_asked_once_and_the_host_has_a_processor(
     tool: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     tool(ANSWER)
-    monkeypatch.setattr(detection, "_QUERY_SECONDS", 0.2)
+    monkeypatch.setattr(devices, "_QUERY_SECONDS", 0.2)
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\nexec /bin/sleep 60\n")
     for _ in range(2):
         assert [device.name for device in detected_devices()] == ["cpu"]

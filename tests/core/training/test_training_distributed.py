@@ -16,11 +16,11 @@ from property_sizes import at_night
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled, TrainingTaskError
-from easeml_core.sandbox.child_guard import fail, was_killed
-from easeml_core.training.devices import distributed
-from easeml_core.training.devices.distributed import Group, launch
+from easeml_core.sandbox.child_protocol import fail, was_killed
+from easeml_core.training import distributed
+from easeml_core.training.distributed import Group, launch
+from easeml_core.training.job import Run, checkpoint_name
 from easeml_core.training.network_training import Ranks, _Training
-from easeml_core.training.run_options import Run, checkpoint_name
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import TRAINERS
 

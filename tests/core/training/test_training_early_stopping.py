@@ -16,11 +16,11 @@ from easeml_core.data.parts import OpenParts
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, TrainingError
 from easeml_core.models.networks.network import NetworkPredictor
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import score_on_validation
 from easeml_core.training.epoch_rules import BestEpoch, Precision, held_out, loss_on, quality_on_validation
+from easeml_core.training.job import Run
 from easeml_core.training.network_training import device_of
-from easeml_core.training.run_options import Run
 from easeml_core.training.trainers import trainer_of
 
 CPU = torch.device("cpu")

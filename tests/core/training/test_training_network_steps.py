@@ -16,9 +16,9 @@ from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.models.networks.architecture import architecture_for
 from easeml_core.models.networks.network import build_network
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.epoch_rules import moved, share_of_rate
-from easeml_core.training.run_options import Run
+from easeml_core.training.job import Run
 from easeml_core.training.trainers import trainer_of
 
 if TYPE_CHECKING:

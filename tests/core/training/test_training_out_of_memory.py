@@ -16,12 +16,11 @@ from safetensors import safe_open
 
 from easeml_core.errors import ConfigError, TrainingError, TrainingKilled
 from easeml_core.models.formats import save_constant
-from easeml_core.sandbox import child_guard
+from easeml_core.sandbox import child_protocol
 from easeml_core.sandbox.process import clean_environment
 from easeml_core.training import child, supervisor
 from easeml_core.training.checkpoint_format import load_checkpoint
-from easeml_core.training.job import check_slot
-from easeml_core.training.run_options import checkpoint_name
+from easeml_core.training.job import check_slot, checkpoint_name
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def test_other_errors_of_a_library_stay_crashes(
 ) -> None:
     path = tmp_path / "job.json"
     path.write_text(json.dumps(make_job().to_json()))
-    monkeypatch.setattr(child_guard, "prepare", lambda _: None)
+    monkeypatch.setattr(child_protocol, "prepare", lambda _: None)
     monkeypatch.setattr(child, "take_stdout", lambda: 1)
 
     def run_and_raise(error: Exception) -> None:
@@ -190,7 +189,7 @@ def test_other_errors_of_a_library_stay_crashes(
         run_and_raise(RuntimeError("shapes do not fit"))
     with pytest.raises(SystemExit):
         run_and_raise(MemoryError())
-    assert child_guard.reason_in(capsys.readouterr().err) == "out of memory: an array did not fit"
+    assert child_protocol.reason_in(capsys.readouterr().err) == "out of memory: an array did not fit"
 
 
 # -- checkpoints on the way out ----------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from easeml_core.errors import (
 from easeml_core.models.command_model import load_command, pack_command, read_program
 from easeml_core.models.formats import load_predictor
 from easeml_core.training.command_training import ProgramNews
-from easeml_core.training.run_options import Run
+from easeml_core.training.job import Run
 from easeml_core.training.trainers import TRAINERS
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"

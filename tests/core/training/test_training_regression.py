@@ -23,7 +23,7 @@ from sklearn.tree import DecisionTreeRegressor
 from easeml_core.entities import Task
 from easeml_core.errors import ArtifactError
 from easeml_core.models.formats import load_predictor, save_model
-from easeml_core.sandbox.progress import silent
+from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.child import score_on_validation, validate
 from easeml_core.training.trainers import TRAINERS, trainer_of
 

@@ -8,7 +8,7 @@ import pytest
 
 from easeml_core.config import TrainingConfig
 from easeml_core.errors import ConfigError
-from easeml_core.training.run_options import END, Run, checkpoint_name
+from easeml_core.training.job import END, Run, checkpoint_name
 from easeml_core.training.supervisor import run_job
 from easeml_core.training.trainers import trainer_of
 

@@ -16,8 +16,8 @@ from property_sizes import examples
 from easeml_core.data.layout import Layout
 from easeml_core.entities import Task
 from easeml_core.errors import ConfigError, InvalidInputError, TrainingError
-from easeml_core.sandbox.progress import silent
-from easeml_core.training.parameters import Choice, Real, Whole, complete
+from easeml_core.sandbox.child_protocol import silent
+from easeml_core.training.trainer import Choice, Real, Whole, complete
 from easeml_core.training.trainers import TRAINERS, check_candidates, default_candidates, trainer_of
 
 HEAVY = (

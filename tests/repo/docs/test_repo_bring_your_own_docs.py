@@ -16,7 +16,7 @@ from easeml_airflow.hooks.arguments import FUNCTION
 from easeml_core.testing import check_trainer
 from easeml_core.training import command_training
 from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates
-from easeml_core.training.parameters import MOST_BYTES
+from easeml_core.training.trainer import MOST_BYTES
 from easeml_core.training.trainers import TRAINERS
 
 PAGE = Page("bring-your-own.md")

@@ -182,7 +182,7 @@ def test_what_takes_the_place_of_a_file_once_it_is_opened_is_not_read(
 
     monkeypatch.setattr(child, "load_source", exchanged)
     monkeypatch.setattr(access, "run_child", lambda _, arguments, **__: child.main(["0", *arguments]))
-    monkeypatch.setattr(child, "child_guard", Mock())
+    monkeypatch.setattr(child, "child_protocol", Mock())
     answer = register(bare, source, data=data, target="label" if "." in name else "")
     assert answer.message == SEALED
     parts = bare.open_parts("table")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from easeml_core.models import repeatability
+from easeml_core.models import predict
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import save_constant
 from easeml_core.services.evaluation import sealed_runs
@@ -111,7 +111,7 @@ def run_good(lab: Any) -> tuple[Any, Any]:
 
 def test_the_first_answers_count(lab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a change is small enough to be rounding."""
-    monkeypatch.setattr(repeatability, "ROWS_PER_CHANGE", 10)
+    monkeypatch.setattr(predict, "ROWS_PER_CHANGE", 10)
     asked = scripted(monkeypatch, zeros, first_is_one)
     labels, failure = run_good(lab)
     assert (labels.any(), failure) == (False, None)

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 from fed_rows import as_pairs, bring, new_rows
 
-from easeml_core.errors import ArtifactError
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import ArtifactError, Blame, blame_of
 from easeml_core.services.datasets.feed import file_refresh, list_feeds
 from easeml_core.services.operations.artifact_store import checked_artifacts
 from easeml_core.services.referee.process import Referee

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from easeml_core.data import mapped, parts
-from easeml_core.data.sources import parquet_stream
+from easeml_core.data.sources import parquet_files
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
@@ -41,9 +41,9 @@ def test_a_table_in_a_file_is_sealed_trained_on_and_known_again(
     bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mapped, "MAPPED_BLOCK_CELLS", 1_000)
-    monkeypatch.setattr(parquet_stream, "MAX_BYTES", 1_000)
+    monkeypatch.setattr(parquet_files, "MAX_BYTES", 1_000)
     monkeypatch.setattr(parts, "LARGE_CELLS", 1_000)
-    monkeypatch.setattr("easeml_core.data.array_file._LEAST_MAPPED", 1_000)
+    monkeypatch.setattr("easeml_core.data.mapped._LEAST_MAPPED", 1_000)
     monkeypatch.setattr("easeml_core.services.test_sets.compared_rows._MOST_TOKENS", 1)
     rng = np.random.default_rng(0)
     columns: dict[str, Any] = {f"x{i}": rng.normal(size=ROWS) for i in range(8)}

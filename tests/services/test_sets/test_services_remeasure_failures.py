@@ -14,7 +14,7 @@ from easeml_core.errors import StateError
 from easeml_core.models import predict
 from easeml_core.models.command_model import pack_command
 from easeml_core.models.formats import load_predictor
-from easeml_core.sandbox.namespaces import FAILED
+from easeml_core.sandbox.confinement import FAILED
 from easeml_core.services.datasets.validation_sets import replace_validation, validation_report
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import measure_next, remeasure

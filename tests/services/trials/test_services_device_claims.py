@@ -20,8 +20,8 @@ from easeml_core.services.trials.devices import free_devices, list_devices
 from easeml_core.services.trials.execution import run_trial, trial_details
 from easeml_core.services.trials.function_trials import run_routed_trial
 from easeml_core.services.trials.worker import run_device
-from easeml_core.training.devices import claims, detection
-from easeml_core.training.devices.detection import detected_devices
+from easeml_core.training import devices
+from easeml_core.training.devices import detected_devices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,12 +53,12 @@ def host(monkeypatch: Any, tmp_path: Path) -> Iterator[None]:
     tool.write_text(TOOL)
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
-    monkeypatch.setenv(claims.FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.setenv(devices.FOLDER_VARIABLE, str(tmp_path))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(claims, "WAIT_SECONDS", 0.5)
-    detection._gpus.cache_clear()
+    monkeypatch.setattr(devices, "WAIT_SECONDS", 0.5)
+    devices._gpus.cache_clear()
     yield
-    detection._gpus.cache_clear()
+    devices._gpus.cache_clear()
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_parts_slots_and_functions_see_what_they_have_claimed_and_processors_cla
 
     def holding(number: int, **more: Any) -> Any:
         stopless: dict[str, Any] = {"should_stop": lambda: False, "log": lambda _: None}
-        return claims.claimed([detected_devices()[number]], holder="another", **stopless, **more)
+        return devices.claimed([detected_devices()[number]], holder="another", **stopless, **more)
 
     with holding(1, parts=2):
         assert trained("gpu/4") == "GPU-11"  # beside the half that is held

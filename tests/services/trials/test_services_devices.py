@@ -11,7 +11,7 @@ from easeml_core.services.trials import devices, execution
 from easeml_core.services.trials.devices import announce_host, free_devices, free_for, list_devices
 from easeml_core.services.trials.worker import run_device
 from easeml_core.store.tables.capacity import RegisteredDevice
-from easeml_core.training.devices.detection import host_name
+from easeml_core.training.devices import host_name
 from easeml_core.training.supervisor import run_job
 
 if TYPE_CHECKING:

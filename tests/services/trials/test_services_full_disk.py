@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sklearn.tree import DecisionTreeClassifier
 
-from easeml_core.errors import ArtifactError, TrainingMachineError
-from easeml_core.faults import is_put_off
-from easeml_core.sandbox import child_guard, process
+from easeml_core.errors import ArtifactError, TrainingMachineError, is_put_off
+from easeml_core.sandbox import child_protocol, process
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -221,7 +220,7 @@ def test_the_child_says_that_the_disk_was_at_fault(
 ) -> None:
     job = tmp_path / "job.json"
     job.write_text("{}")
-    monkeypatch.setattr(child_guard, "prepare", lambda _: None)
+    monkeypatch.setattr(child_protocol, "prepare", lambda _: None)
     monkeypatch.setattr(child, "take_stdout", lambda: os.open(os.devnull, os.O_WRONLY))
     monkeypatch.setattr(child, "report_to", lambda _: None)
     monkeypatch.setattr(child.TrainingJob, "from_json", lambda _: SimpleNamespace(kind="constant", devices=1))
@@ -231,6 +230,6 @@ def test_the_child_says_that_the_disk_was_at_fault(
     if passing:
         said = capsys.readouterr().err
         assert json.loads(said.splitlines()[-1]) == {"reason": "no space left on device", "passing": True}
-        found = process._failure(child_guard.REASON_STATUS, said)
+        found = process._failure(child_protocol.REASON_STATUS, said)
         assert isinstance(found, TrainingMachineError)
         assert not is_put_off(found)  # the referee believes no child

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pytest
 
-from easeml_core.remote import object_files
+from easeml_core.remote import object_stores
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import cancel_trial, run_trial
@@ -30,7 +30,7 @@ def staged(bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     bare.artifacts = artifact_store("memory://bucket/easeml", FileCache(tmp_path / "referee", limit_mb=50))
     assert not bare.register("cancer", candidates=[{"name": "tree", "kind": "decision_tree"}]).refused
     (suggested,) = suggest_trials(bare.worker, count=1, request_key="s").trials
-    opened = object_files.ObjectFile.opened
+    opened = object_stores.ObjectFile.opened
 
     @contextlib.contextmanager
     def slowly(*given: Any) -> Iterator[Any]:
@@ -38,7 +38,7 @@ def staged(bare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         with opened(*given) as found:
             yield found
 
-    monkeypatch.setattr(object_files.ObjectFile, "opened", slowly)
+    monkeypatch.setattr(object_stores.ObjectFile, "opened", slowly)
     yield artifact_store("memory://bucket/easeml", FileCache(tmp_path / "worker", limit_mb=50)), suggested.trial_id
     files.store.clear()
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from easeml_core.errors import ConfigError
-from easeml_core.faults import Blame, blame_of
+from easeml_core.errors import Blame, ConfigError, blame_of
 from easeml_core.store.artifacts import disk
 from easeml_core.store.artifacts.disk import await_room, least_free, require_room
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from easeml_core.errors import ArtifactError, InvalidInputError
-from easeml_core.remote import object_faults
+from easeml_core.remote import object_stores
 from easeml_core.remote.cache import FileCache
 from easeml_core.remote.files import Progress
-from easeml_core.remote.object_files import ObjectFile
+from easeml_core.remote.object_stores import ObjectFile
 from easeml_core.store.artifacts.local import MOVED, ArtifactStore
 from easeml_core.store.artifacts.remote import RemoteArtifactStore, artifact_store, is_of_store
 
@@ -259,7 +259,7 @@ def test_a_store_that_is_away_is_not_empty(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(object_faults, "_sleep", lambda _: None)
+        patch.setattr(object_stores, "_sleep", lambda _: None)
         for call in calls:
             patch.setattr(type(bucket), call, fail)
         for name, look in looks.items():

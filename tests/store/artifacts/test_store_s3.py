@@ -18,9 +18,9 @@ import s3fs
 from s3_server import SECRET, S3Server, s3_server
 
 from easeml_core.errors import ArtifactError
-from easeml_core.remote import object_faults, uploads
+from easeml_core.remote import object_stores
 from easeml_core.remote.cache import FileCache
-from easeml_core.remote.uploads import abort, unfinished
+from easeml_core.remote.object_stores import abort, unfinished
 from easeml_core.store.artifacts import orphans
 from easeml_core.store.artifacts.orphans import NamedFile
 from easeml_core.store.artifacts.remote import artifact_store
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 PART = 5 << 20
 _PUT = """
 import sys
-from easeml_core.remote import uploads
+from easeml_core.remote import object_stores
 from easeml_core.remote.cache import FileCache
 from easeml_core.store.artifacts.remote import artifact_store
-uploads.upload.__kwdefaults__["part_bytes"] = int(sys.argv[3])
+object_stores.upload.__kwdefaults__["part_bytes"] = int(sys.argv[3])
 print(artifact_store("s3://models/easeml", FileCache(sys.argv[1])).put(sys.argv[2]))
 """
 
@@ -80,7 +80,7 @@ def test_an_upload_that_is_killed_goes_on_in_another_process(server: S3Server, t
 def test_an_upload_that_others_end_or_give_up_meanwhile_is_no_failure(
     end: str, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(uploads.upload.__kwdefaults__, "part_bytes", PART)
+    monkeypatch.setitem(object_stores.upload.__kwdefaults__, "part_bytes", PART)
     content = np.random.default_rng(2).bytes(2 * PART + 100)
     (tmp_path / "model").write_bytes(content)
     store = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache"))
@@ -166,7 +166,7 @@ def test_a_store_that_is_away_for_a_while_is_waited_for(
     server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rests: list[float] = []
-    monkeypatch.setattr(object_faults, "_sleep", rests.append)
+    monkeypatch.setattr(object_stores, "_sleep", rests.append)
     server.hears = lambda _: len(rests) < 3
     (tmp_path / "model").write_bytes(b"abc")
     store = artifact_store("s3://models/easeml", FileCache(tmp_path / "cache"))
@@ -202,7 +202,7 @@ def _away(_: pytest.MonkeyPatch, server: S3Server) -> str:
 def test_errors_say_what_to_do_and_show_no_secret(
     prepare: Any, message: str, server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(object_faults, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(object_stores, "PATIENCE_SECONDS", 0.0)
     place = prepare(monkeypatch, server)
     s3fs.S3FileSystem.clear_instance_cache()
     store = artifact_store(place, FileCache(tmp_path / "cache"))

@@ -16,7 +16,7 @@ import pytest
 
 from easeml_core.errors import ArtifactError, ConfigError, InvalidInputError
 from easeml_core.remote.cache import FileCache
-from easeml_core.remote.object_files import filesystem
+from easeml_core.remote.object_stores import filesystem
 from easeml_core.store.artifacts import local, tenant_folders
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.artifacts.orphans import files_of

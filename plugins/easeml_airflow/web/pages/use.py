@@ -22,8 +22,8 @@ from easeml_airflow.web.server.request_limits import Intake, file_of, on_disk, t
 from easeml_airflow.web.server.site import HEADERS, Tab, moved, path_of_study
 from easeml_core.config import require
 from easeml_core.data.columns import text_column_of
+from easeml_core.data.sources.files import unpack_upload
 from easeml_core.data.sources.images import require_few_pixels
-from easeml_core.data.sources.zip_upload import unpack_upload
 from easeml_core.errors import EasemlError, InvalidInputError
 from easeml_core.files import scratch_folder
 from easeml_core.services.reports.study import use_of_study

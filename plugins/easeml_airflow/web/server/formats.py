@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from easeml_core.durations import span
+from easeml_core.display import span
 from easeml_core.entities import Symbol
 from easeml_core.errors import counted
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind

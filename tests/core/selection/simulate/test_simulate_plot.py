@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from easeml_core.display.figures import check_plot, save_figure
+from easeml_core.display import check_plot, save_figure
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.simulate.compare import FairnessCurve, FairnessPoint
 from easeml_core.selection.simulate.plot import draw_fairness, draw_losses

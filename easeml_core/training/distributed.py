@@ -1,10 +1,4 @@
-"""One training on several devices of a host: a process (rank) for each, joined by ``torch.distributed``.
-
-The child that trains forks the ranks after it has imported the libraries, waits for them, and speaks for them: rank 0
-alone reports, validates and saves. Ranks have the environment that ``torchrun`` gives (RANK, LOCAL_RANK, WORLD_SIZE,
-LOCAL_WORLD_SIZE) and meet through a file in the job's folder, so that no port is needed. What ends one rank ends all:
-the reason is that of the rank which failed first, not those of the ranks that lost their peer.
-"""
+"""One training on several devices of a host: a process (rank) for each, joined by ``torch.distributed``."""
 
 from __future__ import annotations
 
@@ -18,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from easeml_core.config import BACKENDS, require
 from easeml_core.errors import TrainingTaskError
-from easeml_core.sandbox import child_guard
-from easeml_core.sandbox.child_guard import FROM_OUTSIDE, REASON_STATUS
+from easeml_core.sandbox import child_protocol
+from easeml_core.sandbox.child_protocol import FROM_OUTSIDE, REASON_STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
 
 NPROC = "PET_NPROC_PER_NODE"
 """Variable from which ``torchrun`` takes the number of its processes, for programs that start it."""
@@ -118,7 +113,7 @@ def joined(group: Group, *, folder: Path, device: torch.device, backend: str) ->
 
 def _run_rank(work: Callable[[Group], None], group: Group, parent: int, folder: Path) -> None:
     """In a rank: its own standard error, torchrun's variables, and an exit status that says what ended it."""
-    child_guard.die_with_parent(parent)
+    child_protocol.die_with_parent(parent)
     with _stderr_of(folder, group.rank).open("wb") as own:
         os.dup2(own.fileno(), 2)
     number, size = str(group.rank), str(group.size)
@@ -159,21 +154,21 @@ def _end_like(rank: int, process: ForkProcess, ranks: int, folder: Path) -> None
     status, who = process.exitcode or 0, f"rank {rank} of {ranks}"
     tail = _tail(_stderr_of(folder, rank))
     if status == _PEER_LOST:
-        child_guard.fail(f"the ranks of this training have lost each other, {who} first", killed=True)
+        child_protocol.fail(f"the ranks of this training have lost each other, {who} first", killed=True)
     if status < 0:
         name = signal.Signals(-status).name
         hint = ", from outside or because the machine ran out of memory" if name == "SIGKILL" else ""
-        child_guard.fail(f"{who} was ended by {name}{hint}", killed=-status in FROM_OUTSIDE)
-    reason = child_guard.reason_in(tail) if status == REASON_STATUS else None
+        child_protocol.fail(f"{who} was ended by {name}{hint}", killed=-status in FROM_OUTSIDE)
+    reason = child_protocol.reason_in(tail) if status == REASON_STATUS else None
     if reason is None:
         sys.stderr.write(tail)
         sys.exit(status)
     first, _, rest = reason.partition("\n")
-    child_guard.fail(
+    child_protocol.fail(
         f"{first} ({who})" + (f"\n{rest}" if rest else ""),
-        killed=child_guard.was_killed(tail),
-        of_task=child_guard.is_of_task(tail),
-        passing=child_guard.is_passing(tail),
+        killed=child_protocol.was_killed(tail),
+        of_task=child_protocol.is_of_task(tail),
+        passing=child_protocol.is_passing(tail),
     )
 
 

@@ -1,1 +1,0 @@
-"""Devices of a host: which there are, and one training on several of them."""
