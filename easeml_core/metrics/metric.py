@@ -24,8 +24,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from easeml_core.config import require
 from easeml_core.errors import InvalidInputError, NotFoundError, NumericalError
 from easeml_core.metrics import scores
