@@ -8,7 +8,7 @@ The child's file system holds the runtime, read only, and an empty folder in mem
 or shared folder; what the child writes lies in memory and ends with it.
 
 System calls that no model needs are closed for good: keyrings, namespaces, and doors into the kernel. The kernel keeps
-keys for a user id, for days: a model could leave there what it has seen. And in a user namespace of its own it would
+keys for a user id, for days: a model could leave there what it has seen. And in a separate user namespace it would
 have every capability again. A filter of the kernel's (seccomp(2), a program of classic BPF) answers such calls with an
 error; it holds for all programs that the child starts, and nothing takes it away.
 """
