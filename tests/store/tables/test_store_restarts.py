@@ -236,8 +236,9 @@ class TestRealRestarts:
             for store in stores:
                 store.close()
 
-    def test_more_of_them_than_attempts(self, database: Any, trial: Trial) -> None:
-        for n in range(MOST + 1):
+    def test_more_of_them_than_attempts(self, database: Any, make_rows: Callable[..., Any]) -> None:
+        trial = Trial(database, make_rows("cancer", max_attempts=1))
+        for n in range(2):
             assert trial.claim() is not None
             database.restart()
             assert trial.lose()[:3] == (TrialState.SUGGESTED, n + 1, n + 1)
