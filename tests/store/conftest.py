@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import select
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyS
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.store import logins
 from easeml_core.store.artifacts import location
-from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL
+from easeml_core.store.database import CHANNEL, REFEREE_CHANNEL, Store
 from easeml_core.store.rows import change
 from easeml_core.store.tables import (
     chain,
@@ -40,7 +42,7 @@ from easeml_core.store.tables import decisions as suggestions
 from easeml_core.store.tables import labels as examples
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from psycopg2.extensions import connection
 
@@ -111,8 +113,7 @@ def heard(superuser: Any) -> Callable[[int], list[tuple[str, str]]]:
     return so_far
 
 
-@pytest.fixture
-def make_rows(database: Any) -> Callable[..., StudyRows]:
+def rows_of(database: Any) -> Callable[..., StudyRows]:
     """Write an active study with data and candidates, as worker and referee would. Name only what matters."""
 
     def make(
@@ -180,8 +181,7 @@ def add_data(database: Any) -> Callable[[StudyRows], int]:
     return add
 
 
-@pytest.fixture
-def succeed(database: Any) -> Callable[..., tuple[int, int]]:
+def ended_of(database: Any) -> Callable[..., tuple[int, int]]:
     """Run one candidate to the end, as rows; ids of trial and model."""
 
     def run(study: StudyRows, candidate: int, *, quality: float = 0.8, cost: float = 3.0) -> tuple[int, int]:
@@ -217,8 +217,7 @@ def succeed(database: Any) -> Callable[..., tuple[int, int]]:
     return run
 
 
-@pytest.fixture
-def seal(database: Any) -> Callable[..., int]:
+def sealed_of(database: Any) -> Callable[..., int]:
     """Seal a small set for a purpose; its id. Another ``start`` gives other examples."""
 
     def make(study: StudyRows, purpose: str, *, start: float = 0, steps: int = 3, examples: int = 5) -> int:
@@ -237,8 +236,7 @@ def seal(database: Any) -> Callable[..., int]:
     return make
 
 
-@pytest.fixture
-def file(database: Any) -> Callable[..., int]:
+def filed_of(database: Any) -> Callable[..., int]:
     """File a request of the worker; its id."""
 
     def make(study: StudyRows, kind: str, model_id: int | None, *, key: str | None = None) -> int:
@@ -303,17 +301,11 @@ def _hand_in(database: Any, study: StudyRows) -> None:
         )
 
 
-@pytest.fixture
-def world(
-    database: Any,
-    make_rows: Callable[..., StudyRows],
-    succeed: Callable[..., tuple[int, int]],
-    seal: Callable[..., int],
-    file: Callable[..., int],
-) -> World:
+def world_of(database: Any) -> World:
     """Every table has a row: one trial done, one waiting, one running; the model gated, metered and in production."""
-    study = make_rows()
-    done, model_id = succeed(study, 0)
+    seal, file = sealed_of(database), filed_of(database)
+    study = rows_of(database)()
+    done, model_id = ended_of(database)(study, 0)
     ids: dict[str, Any] = {"study_id": study.study_id, "data_version_id": study.version_id}
     with database.owner.begin() as tx:
         selection_settings.add_settings(tx, config={"policy": "default"}, reason="as it was")
@@ -425,3 +417,56 @@ def world(
         change(tx, "INSERT INTO work.change_requests (study_id, change) SELECT id, 'resume' FROM work.studies")
         logins.map_login(tx, "easeml_t_world", [t.id for t in studies.list_tenants(tx)])
     return World(study, done, waiting, running, model_id, batch_id, gate_set, meter_set, filed, promotion_id)
+
+
+make_rows, succeed, seal, file, world = map(pytest.fixture, (rows_of, ended_of, sealed_of, filed_of, world_of))
+
+
+@dataclass
+class BesideAWorld:
+    """A database to copy: a ``World``, and beside it a tenant ``mallory`` with an active study and a trial of it."""
+
+    name: str
+    victim: World
+    own: StudyRows
+    own_trial: int
+
+
+@pytest.fixture(scope="session")
+def beside_a_world(server: Any) -> Iterator[BesideAWorld]:
+    """Made once, since its rows take longer than most tests; their times are those of its beginning."""
+    name = f"beside_a_world_{os.getpid()}"
+    server.create_database_from_template(name, "easeml")
+    stores = {role: Store(server.url(f"easeml_{role}", name)) for role in ("owner", "worker", "referee")}
+    database = SimpleNamespace(**stores)
+    victim, own = world_of(database), rows_of(database)("mallory", tenant="mallory")
+    ids = {"study_id": own.study_id, "data_version_id": own.version_id}
+    with database.worker.begin() as tx:
+        trial = trials.add_trial(tx, candidate_id=own.candidates[0], **ids)
+    for store in stores.values():
+        store.close()
+    yield BesideAWorld(name, victim, own, trial)
+    server.drop_database(name)
+
+
+@dataclass
+class CopiesOf:
+    """Databases of a test of its own, as copies of another template."""
+
+    databases: Any
+    template: str
+
+    def take(self, _: str) -> str:
+        self.databases.is_own = True
+        return str(self.databases.take(self.template))
+
+    def give_back(self, name: str) -> None:
+        self.databases.give_back(name)
+
+
+@pytest.fixture
+def databases(databases: Any, request: pytest.FixtureRequest) -> Any:
+    """Those of tests with ``doors`` begin with the rows of ``beside_a_world``."""
+    if "doors" not in request.fixturenames:
+        return databases
+    return CopiesOf(databases, request.getfixturevalue("beside_a_world").name)

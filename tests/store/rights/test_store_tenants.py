@@ -44,12 +44,8 @@ class Doors:
 
 
 @pytest.fixture
-def doors(database: Any, world: Any, make_rows: Any, ask: Ask) -> Iterator[Doors]:
-    own = make_rows("mallory", tenant="mallory")
-    with database.worker.begin() as tx:
-        trial = trials.add_trial(
-            tx, study_id=own.study_id, candidate_id=own.candidates[0], data_version_id=own.version_id
-        )
+def doors(database: Any, beside_a_world: Any, ask: Ask) -> Iterator[Doors]:
+    ask("UPDATE work.trials SET lease_until = now() + interval '60 s', beat_at = now() WHERE state = 'RUNNING'")
     ask(f"DROP ROLE IF EXISTS {TENANT}")
     administrator = Store(database.url("postgres"))
     with administrator.begin() as tx:
@@ -59,7 +55,8 @@ def doors(database: Any, world: Any, make_rows: Any, ask: Ask) -> Iterator[Doors
         Store(database.owner.address_of(TENANT, "secret")),
         *(Store(database.url(role)) for role in (DEVICE, SCHEDULER)),
     ]
-    yield Doors(world, own, trial, *stores)
+    rows = beside_a_world
+    yield Doors(rows.victim, rows.own, rows.own_trial, *stores)
     for store in (*stores, administrator):
         store.close()
 
