@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from attempts import begin_attempt
 
 from easeml_core.config import GateConfig, MeterConfig
-from easeml_core.entities import Executor, RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
+from easeml_core.entities import RequestKind, SealedSetPurpose, StudyState, Symbol, TrialState
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.store import logins
 from easeml_core.store.artifacts import location
@@ -192,13 +193,7 @@ def ended_of(database: Any) -> Callable[..., tuple[int, int]]:
                 candidate_id=study.candidates[candidate],
                 data_version_id=study.version_id,
             )
-            attempt = leases.start_trial(
-                tx,
-                trial_id=trial_id,
-                lease_key="key",
-                lease_seconds=60,
-                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-            )
+            attempt = begin_attempt(tx, trial_id)
             ended: dict[str, Any] = {"trial_id": trial_id, "attempt": attempt, "cost_seconds": cost}
             assert leases.finish_trial(tx, state=TrialState.SUCCEEDED, **ended)
             models.add_observation(tx, trial_id=trial_id, quality=quality, cost_seconds=cost)
@@ -319,13 +314,7 @@ def world_of(database: Any) -> World:
             tx, batch_id=batch_id, position=0, trial_id=waiting, reasons={"sentence": "new"}, reserve_seconds=60
         )
         running = trials.add_trial(tx, candidate_id=study.candidates[2], **ids)
-        leases.start_trial(
-            tx,
-            trial_id=running,
-            lease_key="worker-1",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, running).implementation, "test"),
-        )
+        begin_attempt(tx, running, key="worker-1")
         trials.add_points(tx, running, [trials.CurvePoint(1, 8, 0.5, 1.5, 2.0)])
         decision = trials.RungDecision(1, 1, 8, 0.5, hoped=0.8, needed=0.7, known=9, rule="gains", goes_on=True)
         trials.add_decision(tx, trial_id=running, attempt=1, decision=decision)

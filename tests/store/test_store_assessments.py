@@ -193,9 +193,8 @@ def three(database: Any, make_rows: Callable[..., Any]) -> Any:
     return database.worker
 
 
-@pytest.mark.parametrize(
-    ("asked", "order"),
-    [
+def test_a_page_selects_and_orders(three: Any) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"order": "needs"}, "bac"),
         ({"order": "name"}, "abc"),
         ({"order": "rise"}, "abc"),
@@ -210,26 +209,22 @@ def three(database: Any, make_rows: Callable[..., Any]) -> Any:
         ({"text": "%"}, ""),
         ({"names": ["c", "a", "gone"]}, "ac"),
         ({"names": []}, ""),
-    ],
-)
-def test_a_page_selects_and_orders(three: Any, asked: dict[str, Any], order: str) -> None:
-    choice = replace(ALL, **asked)
-    with three.begin() as tx:
-        page = assessments.chosen_page(tx, choice, SUMS, first=0, size=50)
-        assert ("".join(page.names), page.found, page.first) == (order, len(order), 0)
-        assert assessments.count_chosen(tx, choice) == len(order)
+    ]
+    for asked, order in cases:
+        choice = replace(ALL, **asked)
+        with three.begin() as tx:
+            page = assessments.chosen_page(tx, choice, SUMS, first=0, size=50)
+            assert ("".join(page.names), page.found, page.first) == (order, len(order), 0), asked
+            assert assessments.count_chosen(tx, choice) == len(order), asked
 
 
-@pytest.mark.parametrize(
-    ("first", "marked", "begins", "names"),
-    [(0, "", 0, "ab"), (2, "", 2, "c"), (900, "", 2, "c"), (0, "c", 2, "c"), (2, "a", 0, "ab"), (2, "gone", 2, "c")],
-)
-def test_a_page_begins_where_it_is_asked_to_or_where_the_marked_study_is(
-    three: Any, first: int, marked: str, begins: int, names: str
-) -> None:
-    with three.begin() as tx:
-        page = assessments.chosen_page(tx, ALL, SUMS, first=first, size=2, marked=marked)
-    assert (page.first, "".join(page.names), page.found) == (begins, names, 3)
+def test_a_page_begins_where_it_is_asked_to_or_where_the_marked_study_is(three: Any) -> None:
+    for first, marked, begins, names in (
+        (0, "", 0, "ab"), (2, "", 2, "c"), (900, "", 2, "c"), (0, "c", 2, "c"), (2, "a", 0, "ab"), (2, "gone", 2, "c"),
+    ):  # fmt: skip
+        with three.begin() as tx:
+            page = assessments.chosen_page(tx, ALL, SUMS, first=first, size=2, marked=marked)
+        assert (page.first, "".join(page.names), page.found) == (begins, names, 3), (first, marked)
 
 
 def test_sums_of_all_are_those_of_their_rows(three: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attempts import begin_attempt
 
-from easeml_core.entities import Executor, StudyState, TrialState
+from easeml_core.entities import StudyState, TrialState
 from easeml_core.store.database import savepoint
 from easeml_core.store.rows import change, scalar
 from easeml_core.store.tables import decisions, leases, studies, trials
@@ -87,13 +88,7 @@ def test_trials_and_what_is_undone_leave_no_stamp(store: Any, make_rows: Any) ->
     with store.begin() as tx:
         studies.add_tenant(tx, name="lab")  # is there already
         trial_id = add(tx, study, 0)
-        attempt = leases.start_trial(
-            tx,
-            trial_id=trial_id,
-            lease_key="k",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-        )
+        attempt = begin_attempt(tx, trial_id, key="k")
         leases.finish_trial(tx, trial_id=trial_id, attempt=attempt, state=TrialState.SUCCEEDED, cost_seconds=1.0)
         with pytest.raises(ZeroDivisionError), savepoint(tx):
             stumble_over_a_new_tenant(tx)

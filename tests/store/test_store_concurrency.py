@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pytest
+from attempts import begin_attempt
 
-from easeml_core.entities import Executor, RequestKind, TrialState
+from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import AlreadyExistsError, ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store, _of_one_moment
@@ -58,13 +59,7 @@ def run_trial(store: Store, trial_id: int, key: str) -> None:
     with store.begin() as tx:
         trial = trials.get_trial(tx, trial_id, lock=True)
         assert trial.state == TrialState.SUGGESTED
-        attempt = leases.start_trial(
-            tx,
-            trial_id=trial_id,
-            lease_key=key,
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-        )
+        attempt = begin_attempt(tx, trial_id, key=key)
     with store.begin() as tx:
         assert leases.extend_lease(tx, trial_id=trial_id, attempt=attempt, lease_seconds=60, progress=None) is False
     with store.begin() as tx:
@@ -178,16 +173,7 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
         with stores[number].begin() as tx:
             if trials.get_trial(tx, waiting, lock=True).state != TrialState.SUGGESTED:
                 return False
-            assert (
-                leases.start_trial(
-                    tx,
-                    trial_id=waiting,
-                    lease_key=f"{number}",
-                    lease_seconds=60,
-                    executor=Executor(trials.get_trial(tx, waiting).implementation, "test"),
-                )
-                == 1
-            )
+            assert begin_attempt(tx, waiting, key=f"{number}") == 1
         return True
 
     claimed = together(work)
@@ -198,13 +184,7 @@ def test_one_of_eight_claims_a_trial(stores: list[Store], waiting: int) -> None:
 
 def test_one_of_eight_ends_an_attempt_and_one_observation_is_made(stores: list[Store], waiting: int) -> None:
     with stores[0].begin() as tx:
-        attempt = leases.start_trial(
-            tx,
-            trial_id=waiting,
-            lease_key="key",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, waiting).implementation, "test"),
-        )
+        attempt = begin_attempt(tx, waiting)
 
     def work(number: int) -> bool:
         with stores[number].begin() as tx:
@@ -229,13 +209,7 @@ def test_a_beat_and_a_take_back_do_not_both_win(stores: list[Store], make_rows: 
         with stores[0].begin() as tx:
             ids = {"study_id": study.study_id, "data_version_id": study.version_id}
             trial_id = trials.add_trial(tx, candidate_id=candidate, **ids)
-            leases.start_trial(
-                tx,
-                trial_id=trial_id,
-                lease_key="key",
-                lease_seconds=-1,
-                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-            )
+            begin_attempt(tx, trial_id, seconds=-1)
 
         def work(number: int, trial_id: int = trial_id) -> Any:
             with stores[number].begin() as tx:

@@ -199,7 +199,9 @@ def test_the_audit_of_an_earlier_installation_begins_with_what_its_tables_knew(e
     assert {(r.who, r.door, r.tenant_id) for r in found} == {("not recorded", "before the audit", 1)}
 
 
-def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Store]) -> None:
+def test_eight_first_upgrades_at_once_give_one_schema_with_a_secret_of_its_own(
+    empty: Callable[[str], Store], database: Any
+) -> None:
     stores, start = [empty("owner") for _ in range(WRITERS)], Barrier(WRITERS)
 
     def upgrade(store: Store) -> str:
@@ -210,17 +212,11 @@ def test_eight_first_upgrades_at_once_give_one_schema(empty: Callable[[str], Sto
         assert list(pool.map(upgrade, stores)) == [schema.REVISION] * WRITERS
     with empty("worker").begin() as tx:
         assert scalar(tx, "SELECT count(*) FROM work.trials") == 0
-    with empty("referee").begin() as tx:
-        assert scalar(tx, "SELECT count(*) FROM sealed.installation") == 1
-
-
-def test_every_installation_has_its_own_secret(empty: Callable[[str], Store], database: Any) -> None:
-    schema.upgrade(empty("owner"))
-    secrets = set()
+    secrets = []
     for store in (empty("referee"), database.referee):
         with store.begin() as tx:
-            secrets.add(scalar(tx, "SELECT secret FROM sealed.installation"))
-    assert len(secrets) == 2
+            secrets += [r.secret for r in rows(tx, "SELECT secret FROM sealed.installation")]
+    assert len(set(secrets)) == len(secrets) == 2
 
 
 def test_an_empty_database_is_refused_with_the_command_that_helps(empty: Callable[[str], Store]) -> None:
@@ -248,10 +244,10 @@ def test_an_upgrade_does_not_touch_a_database_that_is_ahead(database: Any) -> No
         assert schema.current(tx) == "9999"
 
 
-@pytest.mark.parametrize("role", ["worker", "referee"])
-def test_only_the_owner_upgrades(empty: Callable[[str], Store], role: str) -> None:
-    with pytest.raises(StoreError, match="this role may not do that: permission denied for database"):
-        schema.upgrade(empty(role))
+def test_only_the_owner_upgrades(empty: Callable[[str], Store]) -> None:
+    for role in ("worker", "referee"):
+        with pytest.raises(StoreError, match="this role may not do that: permission denied for database"):
+            schema.upgrade(empty(role))
 
 
 def test_the_schema_is_checked_once_a_store_not_once_a_transaction(database: Any) -> None:

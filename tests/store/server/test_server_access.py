@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -58,22 +59,20 @@ def test_it_listens_on_loopback_only_and_on_no_socket(server: Server) -> None:
     assert [c for c in process.net_connections("unix") if c.laddr] == []
 
 
-@pytest.mark.parametrize("database", DOORS)
-@pytest.mark.parametrize("role", ROLES)
-def test_a_role_enters_its_own_database_only(server: Server, role: str, database: str) -> None:
-    if role in DOORS[database]:
-        assert execute(server, role, "SELECT current_user, current_database()", database) == [(role, database)]
-    else:
-        with pytest.raises(StoreUnavailableError, match=f'permission denied for database "{database}"'):
-            server.connect(role, database)
+def test_a_role_enters_its_own_database_only(server: Server) -> None:
+    for role, database in itertools.product(ROLES, DOORS):
+        if role in DOORS[database]:
+            assert execute(server, role, "SELECT current_user, current_database()", database) == [(role, database)]
+        else:
+            with pytest.raises(StoreUnavailableError, match=f'permission denied for database "{database}"'):
+                server.connect(role, database)
 
 
-@pytest.mark.parametrize("password", ["", "wrong", "postgres"])
-@pytest.mark.parametrize("role", ["postgres", WORKER])
-def test_wrong_and_missing_passwords_are_refused(server: Server, role: str, password: str) -> None:
-    where = make_dsn(host="127.0.0.1", port=server.port, user=role, dbname="easeml", passfile="/dev/null")
-    with pytest.raises(psycopg2.OperationalError, match="password"):
-        psycopg2.connect(make_dsn(where, password=password) if password else where)
+def test_wrong_and_missing_passwords_are_refused(server: Server) -> None:
+    for role, password in itertools.product(("postgres", WORKER), ("", "wrong", "postgres")):
+        where = make_dsn(host="127.0.0.1", port=server.port, user=role, dbname="easeml", passfile="/dev/null")
+        with pytest.raises(psycopg2.OperationalError, match="password"):
+            psycopg2.connect(make_dsn(where, password=password) if password else where)
 
 
 def test_the_password_of_another_role_is_refused(server: Server) -> None:
@@ -96,22 +95,19 @@ def test_only_scram_verifiers_are_stored(server: Server) -> None:
     assert all(str(verifier).startswith("SCRAM-SHA-256$") for (verifier,) in stored)
 
 
-@pytest.mark.parametrize("role", ROLES)
-def test_no_role_has_a_right_over_the_server(server: Server, role: str) -> None:
-    rights = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
-    rows = execute(server, "postgres", f"SELECT {rights} FROM pg_roles WHERE rolname = '{role}'", "postgres")
-    assert rows == [(False,) * 5]
-    query = f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{role}'::regrole"
-    # The pages take a role for each person, with none of its rights before; the owner ends logins' sessions.
-    member_of = {WORKER: {VIEWER, PERSON}, OWNER: set(WATCHING)}.get(role, set())
-    assert {name for (name,) in execute(server, "postgres", query, "postgres")} == member_of
-    inherits = execute(server, "postgres", f"SELECT rolinherit FROM pg_roles WHERE rolname = '{role}'", "postgres")
-    assert inherits == [(role != WORKER,)]
+def test_no_role_has_a_right_over_the_server(server: Server) -> None:
+    for role in ROLES:
+        rights = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit"
+        rows = execute(server, "postgres", f"SELECT {rights} FROM pg_roles WHERE rolname = '{role}'", "postgres")
+        assert rows == [(*(False,) * 5, role != WORKER)]
+        query = f"SELECT roleid::regrole::text FROM pg_auth_members WHERE member = '{role}'::regrole"
+        # The pages take a role for each person, with none of its rights before; the owner ends logins' sessions.
+        member_of = {WORKER: {VIEWER, PERSON}, OWNER: set(WATCHING)}.get(role, set())
+        assert {name for (name,) in execute(server, "postgres", query, "postgres")} == member_of
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_what_the_worker_may_not(server: Server) -> None:
+    for statement in (
         "SELECT * FROM sealed.labels",
         "INSERT INTO sealed.labels VALUES (0)",
         "SELECT * FROM work.trials",  # a schema's door opens no table: migrations grant each
@@ -127,11 +123,9 @@ def test_no_role_has_a_right_over_the_server(server: Server, role: str) -> None:
         "COPY (SELECT 1) TO PROGRAM 'true'",
         "SELECT * FROM pg_authid",
         "ALTER SYSTEM SET listen_addresses = '*'",
-    ],
-)
-def test_what_the_worker_may_not(server: Server, statement: str) -> None:
-    with pytest.raises(errors.InsufficientPrivilege):
-        execute(server, WORKER, statement)
+    ):
+        with pytest.raises(errors.InsufficientPrivilege):
+            execute(server, WORKER, statement)
 
 
 def test_grants_open_tables_behind_open_doors_only(server: Server) -> None:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pytest
+from attempts import begin_attempt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
 
-from easeml_core.entities import Executor, TrialState
+from easeml_core.entities import TrialState
 from easeml_core.errors import ArtifactError
 from easeml_core.remote.cache import FileCache
 from easeml_core.store.artifacts import orphans
@@ -48,13 +49,7 @@ def new_trial(store: Any, make_rows: Callable[..., Any]) -> Iterator[Callable[..
 
 def start(tx: Connection, trial_id: int, *, ran: float = 0.0) -> int:
     """An attempt that began so many seconds ago."""
-    attempt = leases.start_trial(
-        tx,
-        trial_id=trial_id,
-        lease_key="k",
-        lease_seconds=60,
-        executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-    )
+    attempt = begin_attempt(tx, trial_id, key="k")
     change(
         tx,
         "UPDATE work.trials SET attempt_started_at = clock_timestamp() - make_interval(secs => :ran) WHERE id = :id",

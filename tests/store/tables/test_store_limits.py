@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attempts import begin_attempt
 from property_sizes import at_night
 
-from easeml_core.entities import Executor, TrialState
+from easeml_core.entities import TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError, EasemlError
 from easeml_core.store.database import Store
 from easeml_core.store.rows import row, scalar
@@ -48,13 +49,7 @@ def add(tx: Connection, study: Any, candidate: int, limit: float | None = None) 
 
 
 def start(tx: Connection, trial_id: int, *, seconds: float = 60) -> int:
-    return leases.start_trial(
-        tx,
-        trial_id=trial_id,
-        lease_key="k",
-        lease_seconds=seconds,
-        executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-    )
+    return begin_attempt(tx, trial_id, key="k", seconds=seconds)
 
 
 def finish(tx: Connection, trial_id: int, attempt: int, cost: float, start: float | None = None) -> bool:

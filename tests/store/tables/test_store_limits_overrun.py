@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attempts import begin_attempt
 
-from easeml_core.entities import Executor, TrialState
+from easeml_core.entities import TrialState
 from easeml_core.errors import BudgetExhaustedError, ConcurrentUpdateError
 from easeml_core.store.rows import scalar
 from easeml_core.store.tables import capacity, leases, studies, trials
@@ -27,13 +28,7 @@ def overrun(store: Any, make_rows: Any, ask: Any) -> tuple[Any, int]:
         studies.change_study(tx, study.study_id, {"budget_seconds": 20.0})
         studies.change_tenant(tx, studies.get_tenant(tx, "lab").id, {"quota_seconds": 30.0, "max_parallel": 3})
         done = trials.add_trial(tx, candidate_id=study.candidates[0], limit_seconds=10.0, **ids)
-        attempt = leases.start_trial(
-            tx,
-            trial_id=done,
-            lease_key="k",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, done).implementation, "test"),
-        )
+        attempt = begin_attempt(tx, done, key="k")
         ended = {"attempt": attempt, "state": TrialState.SUCCEEDED, "cost_seconds": 10.0}
         assert leases.finish_trial(tx, trial_id=done, **ended)
         waiting = trials.add_trial(tx, candidate_id=study.candidates[1], limit_seconds=5.0, **ids)

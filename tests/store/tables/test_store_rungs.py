@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attempts import begin_attempt
 
-from easeml_core.entities import Executor, TrialState
+from easeml_core.entities import TrialState
 from easeml_core.store.tables import leases, models, trials
 
 if TYPE_CHECKING:
@@ -37,13 +38,7 @@ def begin(database: Any, study: Any) -> Callable[..., int]:
         ids = {"study_id": study.study_id, "data_version_id": study.version_id}
         with database.worker.begin() as tx:
             trial_id = trials.add_trial(tx, candidate_id=study.candidates[candidate], **ids)
-            leases.start_trial(
-                tx,
-                trial_id=trial_id,
-                lease_key="w",
-                lease_seconds=60,
-                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-            )
+            begin_attempt(tx, trial_id, key="w")
             points = [
                 trials.CurvePoint(step=step, of=of, quality=quality, loss=1.0, seconds=float(step))
                 for step, quality in enumerate(qualities, start=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attempts import begin_attempt
 
 from easeml_core.encoding import row_of
 from easeml_core.entities import Executor, Symbol, TrialState
@@ -134,13 +135,7 @@ def test_the_numbers_of_a_lively_study(database: Any, store: Any, world: Any, su
         change(tx, "UPDATE work.trials SET limit_seconds = 700 WHERE finished_at IS NULL")
     with store.begin() as tx:
         failed = trials.add_trial(tx, candidate_id=study.candidates[5], **ids)
-        attempt = leases.start_trial(
-            tx,
-            trial_id=failed,
-            lease_key="k",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, failed).implementation, "test"),
-        )
+        attempt = begin_attempt(tx, failed, key="k")
         ended = {"state": TrialState.FAILED, "failure": "out of memory", "cost_seconds": 10.0}
         leases.finish_trial(tx, trial_id=failed, attempt=attempt, **ended)
         cancelled = trials.add_trial(tx, candidate_id=study.candidates[6], **ids)

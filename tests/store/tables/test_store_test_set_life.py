@@ -63,20 +63,21 @@ def test_the_one_that_was_sealed_first_comes_next(database: Any, make_rows: Any,
         assert test_sets.live_sets(tx) == []
 
 
-@pytest.mark.parametrize(("before", "after"), list(itertools.product(LIFE, LIFE)))
-def test_states_lead_forward_only(before: str, after: str, ask: Any, make_rows: Any, add: Any, database: Any) -> None:
+def test_states_lead_forward_only(ask: Any, make_rows: Any, add: Any, database: Any) -> None:
     set_id = add(make_rows(), "planned")
+    ask("SET session_replication_role = replica")  # each state is put there past the rule
     extra = {"retired": ", retired_at = now()", "released": f", retired_at = now(), artifact = '{ARTIFACT}'"}
-    if before != "planned":
-        ask(f"UPDATE work.test_sets SET state = '{before}'{extra.get(before, '')} WHERE id = %s", set_id)
-    move = f"UPDATE work.test_sets SET state = '{after}'{extra.get(after, '')} WHERE id = :id"
-    if LIFE.index(after) >= LIFE.index(before):
-        with database.referee.begin() as tx:
-            assert change(tx, move, id=set_id) == 1
-        return
-    refused = pytest.raises(StateError, match=f"cannot go from {before} to {after}; a set goes from planned over")
-    with refused, database.referee.begin() as tx:
-        change(tx, move, id=set_id)
+    for before, after in itertools.product(LIFE, LIFE):
+        put = extra.get(before, ", retired_at = NULL") + (", artifact = NULL" if before != "released" else "")
+        ask(f"UPDATE work.test_sets SET state = '{before}'{put} WHERE id = %s", set_id)
+        move = f"UPDATE work.test_sets SET state = '{after}'{extra.get(after, '')} WHERE id = :id"
+        if LIFE.index(after) >= LIFE.index(before):
+            with database.referee.begin() as tx:
+                assert change(tx, move, id=set_id) == 1, (before, after)
+            continue
+        refused = pytest.raises(StateError, match=f"cannot go from {before} to {after}; a set goes from planned over")
+        with refused, database.referee.begin() as tx:
+            change(tx, move, id=set_id)
 
 
 def test_only_what_is_released_has_an_artifact(database: Any, make_rows: Any, add: Any) -> None:

@@ -8,6 +8,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attempts import begin_attempt
 
 from easeml_core.encoding import to_json
 from easeml_core.entities import Executor, FailureKind, TrialState
@@ -88,29 +89,14 @@ def test_what_has_ended_stays_as_it_is(store: Any, trial: Callable[..., int]) ->
 def test_attempts_never_go_back(store: Any, trial: Callable[..., int]) -> None:
     trial_id = trial()
     with store.begin() as tx:
-        assert (
-            leases.start_trial(
-                tx,
-                trial_id=trial_id,
-                lease_key="k",
-                lease_seconds=60,
-                executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-            )
-            == 1
-        )
+        assert begin_attempt(tx, trial_id, key="k") == 1
     back = pytest.raises(StateError, match=r"from RUNNING \(attempt 1\) to RUNNING \(attempt 0\)")
     with back, store.begin() as tx:
         change(tx, "UPDATE work.trials SET attempt = 0")
 
 
 def started(tx: Any, trial_id: int, *, key: str = "key", seconds: float = 60) -> int:
-    return leases.start_trial(
-        tx,
-        trial_id=trial_id,
-        lease_key=key,
-        lease_seconds=seconds,
-        executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-    )
+    return begin_attempt(tx, trial_id, key=key, seconds=seconds)
 
 
 def ended(tx: Any, trial_id: int, attempt: int, **changes: Any) -> bool:
@@ -365,13 +351,7 @@ def test_an_attempt_of_decades_without_a_bound_is_charged_with_what_a_column_tak
     with store.begin() as tx:
         added = {"study_id": study.study_id, "candidate_id": study.candidates[0], "data_version_id": study.version_id}
         trial_id = trials.add_trial(tx, **added)
-        leases.start_trial(
-            tx,
-            trial_id=trial_id,
-            lease_key="k",
-            lease_seconds=60,
-            executor=Executor(trials.get_trial(tx, trial_id).implementation, "test"),
-        )
+        begin_attempt(tx, trial_id, key="k")
         past = "attempt_started_at = '2000-01-02', lost_seconds = 9e8, lease_until = now() - interval '1 s'"
         change(tx, f"UPDATE work.trials SET {past} WHERE id = :id", id=trial_id)
         assert leases.expire_leases(tx) == [trial_id]
