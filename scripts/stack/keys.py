@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from easeml_core.files import write_durably
-from easeml_core.store.server.files import SecretFile
+from easeml_core.store.server.place import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

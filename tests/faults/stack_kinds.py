@@ -25,7 +25,7 @@ from stack.components import SUGGESTING
 from stack_world import PARTS
 
 from easeml_core.errors import EasemlError
-from easeml_core.store.server.files import locked
+from easeml_core.store.server.place import locked
 from easeml_core.store.server.server import START_LOCK
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from stack_world import TENANT, since_now
 
 from easeml_core.services.referee.requests import answer_of, file_gate_request, file_meter_request
 from easeml_core.services.registration.register import register_study
-from easeml_core.store.server.files import locked
+from easeml_core.store.server.place import locked
 from easeml_core.store.server.server import START_LOCK
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from easeml_core.store.database import Store
 from easeml_core.store.roles import EASEML_DATABASE, OWNER, WORKER
 from easeml_core.store.schema import upgrade
 from easeml_core.store.server.creation import LOGINS, Administrator, ServerAddress, address_file, psql_script
-from easeml_core.store.server.files import new_password
+from easeml_core.store.server.place import new_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,8 +19,7 @@ import psutil
 
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.files import write_durably
-from easeml_core.store.server.files import PRIVATE
-from easeml_core.store.server.place import DATA
+from easeml_core.store.server.place import DATA, PRIVATE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,8 +2,8 @@
 
 It listens on loopback only, on a free port, without a Unix socket, and requires a generated password.
 ``Server.owned`` is for the launcher, which starts it and stops it; all other processes connect by ``Server.url``. The
-parts lie beside: ``place.py`` (where, who runs it, the wheel), ``cluster.py`` (data directory and process),
-``files.py`` (locks, secrets), ``roles.py`` (who may what).
+parts lie beside: ``place.py`` (where, its locks and secrets, who runs it, the wheel), ``cluster.py`` (data directory and
+process), ``roles.py`` (who may what).
 
 ``throwaway_server`` starts one for tests and trials: fast, in memory where there is room, gone at the end of a block.
 """
@@ -36,13 +36,16 @@ from easeml_core.store.server.cluster import (
     find_postmaster,
     free_port,
 )
-from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock
 from easeml_core.store.server.place import (
     DATA,
+    SecretFile,
     checked_home,
     default_home,
     find_programs,
+    locked,
     make_home,
+    new_password,
+    owner_lock,
     place_of,
     server_account,
     settle,

@@ -22,7 +22,7 @@ from stack.rest import Rest
 
 from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server.cluster import LOOPBACK, find_postmaster
-from easeml_core.store.server.files import locked
+from easeml_core.store.server.place import locked
 from easeml_core.store.server.server import START_LOCK
 
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1800)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from easeml_core.store.server.cluster import Cluster
-from easeml_core.store.server.files import SecretFile
+from easeml_core.store.server.place import SecretFile
 from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder
 
 if TYPE_CHECKING:

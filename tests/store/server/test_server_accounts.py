@@ -20,7 +20,7 @@ from easeml_core.sandbox.process import is_alive
 from easeml_core.store.server import place as server_place
 from easeml_core.store.server import server as server_module
 from easeml_core.store.server.cluster import find_postmaster
-from easeml_core.store.server.files import owner_lock
+from easeml_core.store.server.place import owner_lock
 from easeml_core.store.server.server import FAST_SETTINGS, Server, throwaway_folder, throwaway_server
 
 if TYPE_CHECKING:

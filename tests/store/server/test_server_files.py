@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_core.errors import NotFoundError, StateError
-from easeml_core.store.server.files import SecretFile, locked, new_password, owner_lock
+from easeml_core.store.server.place import SecretFile, locked, new_password, owner_lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,7 @@ def test_ownership_ends_with_a_killed_process(tmp_path: Path) -> None:
     path = tmp_path / "owner.lock"
     code = (
         "import pathlib, sys, time\n"
-        "from easeml_core.store.server.files import owner_lock\n"
+        "from easeml_core.store.server.place import owner_lock\n"
         "with owner_lock(pathlib.Path(sys.argv[1]), 'it'):\n"
         "    print('mine', flush=True); time.sleep(60)\n"
     )
