@@ -2,7 +2,7 @@
 
 It listens on loopback only, on a free port, without a Unix socket, and requires a generated password.
 ``Server.owned`` is for the launcher, which starts it and stops it; all other processes connect by ``Server.url``. The
-parts lie beside: ``place.py`` (where, its locks and secrets, who runs it, the wheel), ``cluster.py`` (data directory and
+parts lie beside: ``place.py`` (where, locks and secrets, who runs it, the wheel), ``cluster.py`` (data directory and
 process), ``roles.py`` (who may what).
 
 ``throwaway_server`` starts one for tests and trials: fast, in memory where there is room, gone at the end of a block.
