@@ -429,7 +429,7 @@ def beside_a_world(server: Any) -> Iterator[BesideAWorld]:
     stores = {role: Store(server.url(f"easeml_{role}", name)) for role in ("owner", "worker", "referee")}
     database = SimpleNamespace(**stores)
     victim, own = world_of(database), rows_of(database)("mallory", tenant="mallory")
-    ids = {"study_id": own.study_id, "data_version_id": own.version_id}
+    ids: dict[str, Any] = {"study_id": own.study_id, "data_version_id": own.version_id}
     with database.worker.begin() as tx:
         trial = trials.add_trial(tx, candidate_id=own.candidates[0], **ids)
     for store in stores.values():
@@ -440,7 +440,7 @@ def beside_a_world(server: Any) -> Iterator[BesideAWorld]:
 
 @dataclass
 class CopiesOf:
-    """Databases of a test of its own, as copies of another template."""
+    """Databases that one test alone has, as copies of another template."""
 
     databases: Any
     template: str
