@@ -393,7 +393,7 @@ def _fits(tx: Connection, plan: GateConfig, test_set: PlannedSet, changes: int) 
     """Return whether the set, and each of its slices, is large enough for a test of its plan after so many changes.
 
     The duration of the search follows from the plan and the number of changes: no more than the symbols show, which
-    ``recycle`` releases. (On a shared set the level follows from more than that: ``joint_sets.joint_end``.)
+    ``recycle`` releases. (On a shared set the level follows from more than that: ``answers.joint_end``.)
     """
     parts = {part.name: part.members.size for part in _slices(tx, plan, test_set.id)}
     sizes = [(plan.condition, test_set.rows), *((source, parts.get(name, 0)) for name, source in plan.slices)]

@@ -27,7 +27,6 @@ from easeml_core.services.labeling.adjudication import (
     unsure_examples,
     where_labelers_differ,
 )
-from easeml_core.store.tables import labels as examples
 from easeml_core.store.tables import labels as label_rows
 from easeml_core.store.tables import studies, test_sets
 from easeml_core.store.tables.labels import UNKNOWN, UNSURE
@@ -191,7 +190,7 @@ def _batch(tx: Connection, test_set_id: int, labeler: str) -> Batch:
         study=found.study,
         test_set_id=found.id,
         test_set=found.called,
-        kind=_kind(examples.example_layout(tx, found.data_version_id)),
+        kind=_kind(label_rows.example_layout(tx, found.data_version_id)),
     )
 
 
@@ -228,7 +227,7 @@ def desk(
         found = labelled_set(tx, study)
         words = read_words(tx, found, labeler)
         classes = studies.class_names(tx, found.data_version_id)
-        layout = examples.example_layout(tx, found.data_version_id)
+        layout = label_rows.example_layout(tx, found.data_version_id)
         both, same = words.agreement(labeler)
         return Desk(
             **row_of(words.progress()),
@@ -265,11 +264,11 @@ def _example(tx: Connection, found: SealedSet, words: Words, at: int | None, set
     place = settles if why else _next_place(words, at)
     if place is None:
         return None
-    inputs = examples.example_inputs(tx, found.id, place)
+    inputs = label_rows.example_inputs(tx, found.id, place)
     return DeskExample(
         place=place,
-        example=examples.example_key(tx, found.id, place),
-        cells=examples.example_cells(tx, found.id, place),
+        example=label_rows.example_key(tx, found.id, place),
+        cells=label_rows.example_cells(tx, found.id, place),
         columns=studies.feature_names(tx, found.data_version_id),
         inputs=[None if np.isnan(value) else float(value) for value in inputs.reshape(-1)],
         settles=why,
@@ -298,7 +297,7 @@ def _last(tx: Connection, found: SealedSet, words: Words, place: int, classes: S
     said = int(words.mine[place])
     return LastWord(
         place=place,
-        example=examples.example_key(tx, found.id, place),
+        example=label_rows.example_key(tx, found.id, place),
         label=None if said == UNSURE else classes[said],
         may_undo=said == UNSURE or not bool(words.used[place]),
     )

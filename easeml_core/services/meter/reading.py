@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import logging
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,6 @@ from easeml_core.meter.sentences import drift_alert
 from easeml_core.meter.tree_size import team_steps
 from easeml_core.metrics.metric import wrong
 from easeml_core.services.evaluation.sealed_runs import Run, sealed_predictions, validation_loss
-from easeml_core.services.meter.results import data_version_of
 from easeml_core.services.test_sets.answers import (
     Answer,
     Asked,
@@ -64,6 +64,9 @@ HAS_NO_ANSWER_LEFT = "has no answer left on this meter set"
 
 FAILURE = "failure"
 """Why a set ends on which a model could not be run."""
+
+_DATA = re.compile(r".* data (\d+)", re.DOTALL)
+"""A key of a repeated submission on data of another version than 1."""
 
 _USUAL = {"edges": [], "why": "", "team": 1, "promised_tolerance": None, "ends": False}
 """Fields that an entry of the ledger leaves out, since they follow from the plan (``store/tables/ledger.py``)."""
@@ -159,6 +162,12 @@ def cache_key(config: MeterConfig, submission: Submission) -> str:
     team = "" if config.teams == 1 else f" team {submission.team}"
     data = "" if submission.version.version == 1 else f" data {submission.version.version}"
     return submission.model.identity + team + data
+
+
+def data_version_of(entry: MeterEntry) -> int:
+    """Return the number of the data version on whose validation part the loss of an entry was measured."""
+    found = _DATA.fullmatch(entry.cache_key)
+    return 1 if found is None else int(found[1])
 
 
 def require_runs(tx: Connection, ready: Preparation, submission: Submission, sets: Sequence[PlannedSet]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,12 +25,11 @@ if TYPE_CHECKING:
     from easeml_core.config import MeterConfig
     from easeml_core.services.test_sets.lifecycle import ShownSet
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.ledger import LedgerEntry, MeterEntry
+    from easeml_core.store.tables.ledger import LedgerEntry
     from easeml_core.store.tables.releases import Reading, ReadingRow
     from easeml_core.store.tables.test_sets import SealedSet
 
 
-_DATA = re.compile(r".* data (\d+)", re.DOTALL)
 _NO_SECOND_ANSWER = (
     "the second validation sample is retired and gave no answer: this reading cannot tell tuning from drift"
 )
@@ -114,16 +112,6 @@ def whose_alert(tx: Connection, reading: Reading) -> int | None:
     """Return the team that alone may be shown what follows from a reading; None for all, where there is one team."""
     teams = meter_settings_of(test_sets.get_set(tx, reading.test_set_id)).teams
     return reading.team if teams > 1 else None
-
-
-def data_version_of(entry: MeterEntry) -> int:
-    """Return the number of the data version on whose validation part the loss of an entry was measured.
-
-    It is in the key of a repeated submission (``services/meter/reading.py``), unless it is 1.
-    1.
-    """
-    found = _DATA.fullmatch(entry.cache_key)
-    return 1 if found is None else int(found[1])
 
 
 MOST_ANSWERS = 1000
