@@ -276,6 +276,38 @@ def template_maker() -> Callable[[Any, str, ArtifactStore], Lab]:
     return make_template
 
 
+@pytest.fixture(scope="module")
+def templates(server: Any, all_databases: Any) -> Iterator[Callable[[str, ArtifactStore], Lab]]:
+    """Open laboratories that the tests of a file have copies of: ``templates(template, artifacts)``."""
+    made: list[Lab] = []
+
+    def make(template: str, artifacts: ArtifactStore) -> Lab:
+        made.append(make_template(server, template, artifacts))
+        return made[-1]
+
+    yield make
+    for lab in made:
+        lab.close()
+        all_databases.forget(lab.name)
+        server.drop_database(lab.name)
+
+
+@pytest.fixture
+def copied(databases: Any) -> Iterator[Callable[[Lab], Lab]]:
+    """Copy a laboratory of ``templates``."""
+    made: list[Lab] = []
+
+    def copy_of(original: Lab) -> Lab:
+        original.close()
+        made.append(open_lab(databases, original.name, original.artifacts))
+        made[-1].models, made[-1]._keys = original.models, original._keys  # no key is used twice
+        return made[-1]
+
+    yield copy_of
+    for lab in made:
+        lab.end()
+
+
 @pytest.fixture(scope="session")
 def furnished(
     server: Any, all_databases: Any, tmp_path_factory: Any
@@ -288,6 +320,19 @@ def furnished(
     yield lab, lab.models
     all_databases.forget(lab.name)
     server.drop_database(lab.name)
+
+
+@pytest.fixture(scope="module")
+def own_template(furnished: Any, templates: Any) -> Callable[[], Lab]:
+    """Open a laboratory that the tests of a file have copies of, once it holds what they begin with."""
+
+    def make() -> Lab:
+        original, handed = furnished
+        lab: Lab = templates(original.name, original.artifacts)
+        lab.models = handed
+        return lab
+
+    return make
 
 
 @pytest.fixture

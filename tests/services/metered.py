@@ -6,12 +6,14 @@ their loss on the validation part.
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from typing import Self
 
 # Far enough apart that the outer signals leave no room for equal distributions: .3 + .2 - 2 * .19 = .12.
 METER = {"ranges": (-0.2, 0.3), "tolerance": 0.19, "reliability": 0.8, "steps": 4, "ambiguous": 4}
@@ -31,6 +33,12 @@ class Metered:
         self.frequent = int(np.bincount(parts.train_labels).argmax())
         self.loss = float(np.mean(parts.validation_labels != self.frequent))
         self.models: dict[int, int] = {}
+
+    def within(self, lab: Any, folder: Path) -> Self:
+        """Return the same study in a copy of its laboratory."""
+        found = copy(self)
+        found.lab, found.folder, found.sets, found.models = lab, folder, dict(self.sets), dict(self.models)
+        return found
 
     def gap(self, purpose: str, gap: float) -> None:
         """Let the models have this gap on the set, as nearly as its size allows."""

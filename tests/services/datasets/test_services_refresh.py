@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from fed_rows import CLASSES, NAMES, as_pairs, bring, new_rows, renew
+from killed import die, killed_in
 
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 from easeml_core.services.datasets import refresh
@@ -21,6 +20,7 @@ from easeml_core.services.models.inference import infer
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 from easeml_core.services.test_sets.release import release_test_set
+from easeml_core.store.database import Store
 from easeml_core.store.tables import sealed
 from easeml_core.store.tables.test_sets import example_hashes
 
@@ -213,49 +213,18 @@ def test_a_refresh_looks_at_so_many_feeds_and_says_that_there_are_more(lab: Any,
     assert renew(lab).train_rows == 177
 
 
-class Killed(BaseException):
-    """As abrupt as an exception can be."""
-
-
-def test_a_referee_that_dies_in_the_middle_has_taken_nothing(lab: Any, monkeypatch: Any) -> None:
+def test_a_referee_that_is_killed_has_taken_nothing(lab: Any) -> None:
     bring(lab, as_pairs(*new_rows(5)))
     filed = file_refresh(lab.worker, study="full", request_key="r").request_id
-    with monkeypatch.context() as patched:
-        patched.setattr(refresh.datasets, "add_refresh", lambda *_, **__: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            Referee(lab.referee, lab.artifacts).answer_one()
+
+    def referee() -> None:
+        vars(refresh.datasets)["add_refresh"] = die
+        Referee(Store(lab.url("easeml_referee")), lab.artifacts).answer_one()
+
+    killed_in(referee)
     lab.end_leases()
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
     assert list_feeds(lab.worker, study="full")[0].state == "waiting"
-    assert lab.answer(filed).train_rows == 179
-    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
-
-
-REFEREE = """
-import sys, time
-from easeml_core.services.datasets import refresh
-from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.database import Store
-url, artifacts = sys.argv[1:]
-def stuck(*_, **__):
-    print("in the middle", flush=True)
-    time.sleep(600)
-refresh.datasets.add_refresh = stuck
-Referee(Store(url), ArtifactStore(artifacts)).answer_one()
-"""
-
-
-def test_a_referees_process_that_is_killed_has_taken_nothing(lab: Any) -> None:
-    bring(lab, as_pairs(*new_rows(5)))
-    filed = file_refresh(lab.worker, study="full", request_key="r").request_id
-    command = [sys.executable, "-c", REFEREE, lab.url("easeml_referee"), str(lab.artifacts.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "in the middle\n"
-        process.kill()
-    lab.end_leases()
-    assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 1
     assert lab.answer(filed).train_rows == 179
     assert lab.one("SELECT count(*) FROM work.data_versions WHERE study_id = 1") == 2
     assert lab.one("SELECT count(*) FROM work.fed_examples") == 5

@@ -52,10 +52,18 @@ def kept(lab: Any, model_id: int) -> tuple[Any, Any]:
     ids=["ranks", "number of rows", "place", "chance"],
 )
 def test_answers_by_the_other_rows_are_a_failure_and_look_like_any_other(
-    expression: str, hand_in: Any, lab: Any
+    expression: str, hand_in: Any, lab: Any, request: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """One of the programs runs in the sandbox, the others' expressions are evaluated here."""
     rows = lab.one("SELECT rows FROM work.test_sets WHERE id = :id", id=GATE_SET)
-    model_id = hand_in(expression.replace("ROWS", str(rows)))
+    expression = expression.replace("ROWS", str(rows))
+    model_id = hand_in(expression)
+    if request.node.callspec.id != "ranks":
+
+        def answer_here(_: Any, __: Any, inputs: Any, **___: Any) -> Any:
+            return np.asarray(eval(expression, {"np": np, "x": inputs})).astype(np.int64)
+
+        monkeypatch.setattr(sealed_runs, "predict_in_child", answer_here)
     answer = lab.gate(model_id)
     labels, failure = kept(lab, model_id)
     assert labels is None

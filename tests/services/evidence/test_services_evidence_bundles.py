@@ -66,6 +66,15 @@ def test_the_head_leaves_with_the_answer_and_no_sooner(office: Office) -> None:
     assert verify_all(office.lab.referee, office.keys, heads=[result[0].head, later.head]).sound
 
 
+@pytest.fixture(scope="module")
+def signed(furnished_office: Office) -> tuple[bytes, SigningKey]:
+    """The statement of a full bundle, and the key that has signed it."""
+    lab, keys = furnished_office.lab, furnished_office.keys
+    envelope, _ = evidence_of(lab.referee, model_id=lab.models["full"]["good"], keys=keys)
+    lab.close()
+    return base64.b64decode(envelope["payload"]), KeyFolder(keys).key()
+
+
 def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     def alter(statement: dict[str, Any]) -> None:
         *steps, last = [int(step) if step.isdigit() else step for step in path.split(".")]
@@ -100,12 +109,11 @@ def _altered(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     ],
 )
 def test_a_bundle_whose_parts_do_not_agree_is_named_although_it_is_signed(
-    office: Office, alter: Callable[[dict[str, Any]], None], fault: str
+    signed: tuple[bytes, SigningKey], alter: Callable[[dict[str, Any]], None], fault: str
 ) -> None:
     """By the referee's own key: who signs must not be able to state a level or verdict that does not follow."""
-    key = KeyFolder(office.keys).key()
-    envelope, _ = evidence_of(office.lab.referee, model_id=office.lab.models["full"]["good"], keys=office.keys)
-    found = json.loads(base64.b64decode(envelope["payload"]))
+    payload, key = signed
+    found = json.loads(payload)
     alter(found)
     assert any(fault in one for one in check_bundle(seal_envelope(found, key), [key.public]).faults)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +41,13 @@ class Labelled:
         assert answer_of(lab.worker, request).symbol == "pass"
         assert self.office.broken() == []
 
+    def within(self, lab: Any, folder: Path) -> Labelled:
+        """The same in a copy of the laboratory, on a host with the same keys."""
+        found, found_desk = copy(self), copy(self.desk)
+        found_desk.lab, found_desk.path = lab, folder / "file.csv"
+        found.office, found.desk = Office(lab, shutil.copytree(self.office.keys, folder / "keys")), found_desk
+        return found
+
     def truth(self, place: int) -> int:
         return int(self.desk.truth[self.desk.keys[place]])
 
@@ -57,9 +66,14 @@ class Labelled:
         )
 
 
+@pytest.fixture(scope="module")
+def judged(own_template: Any, tmp_path_factory: Any) -> Labelled:
+    return Labelled(own_template(), tmp_path_factory.mktemp("labelled"))
+
+
 @pytest.fixture
-def labelled(lab: Any, tmp_path: Path) -> Labelled:
-    return Labelled(lab, tmp_path)
+def labelled(judged: Labelled, copied: Any, tmp_path: Path) -> Labelled:
+    return judged.within(copied(judged.office.lab), tmp_path)
 
 
 LABEL_TAMPERING = {

@@ -154,7 +154,9 @@ def test_a_model_that_memorised_the_validation_set_raises_the_alert(lab: Any, me
     assert live_sets(lab.worker, study="full") == ["gate", "meter"]  # an alert ends no set
 
 
-def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int, also_flattered: int) -> None:
+def test_a_sensor_finds_each_alert_once_and_loses_none_that_was_cleared(
+    lab: Any, flattered: int, also_flattered: int
+) -> None:
     assert next_alert(lab.worker, study="full") is None
     for model in (flattered, also_flattered):
         lab.meter(model)
@@ -164,6 +166,16 @@ def test_a_sensor_finds_each_alert_once_and_loses_none(lab: Any, flattered: int,
     assert next_alert(lab.worker, study="full", after_id=first.alert_id) == second
     assert next_alert(lab.worker, study="full", after_id=second.alert_id) is None
     assert next_alert(lab.worker, study="first") is None
+    one, two = first.alert_id, second.alert_id
+    with pytest.raises(NotFoundError):
+        clear_alert(lab.worker, study="first", alert_id=one)
+    assert clear_alert(lab.worker, study="full", alert_id=two) == ClearedAlert(two, cleared=True)
+    assert [a.alert_id for a in open_alerts(lab.worker, study="full")] == [one]
+    late = next_alert(lab.worker, study="full", after_id=one)
+    assert late.alert_id == two  # clearing it early hides it from no listener
+    assert late.cleared_at is not None
+    with pytest.raises(NotFoundError, match=f"study 'full' has no open alert {two}; known: '{one}'"):
+        clear_alert(lab.worker, study="full", alert_id=two)
 
 
 def test_an_answer_shows_the_alert_of_its_own_reading_alone(lab: Any, flattered: int, tmp_path: Any) -> None:
@@ -185,32 +197,11 @@ def test_the_same_artifact_raises_no_second_alert(lab: Any, flattered: int) -> N
     assert open_alerts(lab.worker, study=None) == []
 
 
-def test_a_cleared_alert_is_dealt_with_but_not_forgotten(lab: Any, flattered: int, also_flattered: int) -> None:
-    for model in (flattered, also_flattered):
-        lab.meter(model)
-    first, second = (a.alert_id for a in open_alerts(lab.worker, study="full"))
-    assert clear_alert(lab.worker, study="full", alert_id=second) == ClearedAlert(second, cleared=True)
-    assert [a.alert_id for a in open_alerts(lab.worker, study="full")] == [first]
-    late = next_alert(lab.worker, study="full", after_id=first)
-    assert late.alert_id == second  # clearing it early hides it from no listener
-    assert late.cleared_at is not None
-    with pytest.raises(NotFoundError, match=f"study 'full' has no open alert {second}; known: '{first}'"):
-        clear_alert(lab.worker, study="full", alert_id=second)
-
-
 def test_a_larger_budget_raises_no_alert(lab: Any, flattered: int) -> None:
     lab.as_superuser("UPDATE work.test_sets SET plan = plan || '{\"overfitting_budget\": 3}' WHERE id = 2")
     answer = lab.meter(flattered)
     assert (answer.signal > 1, answer.alert) == (True, None)
     assert open_alerts(lab.worker, study="full") == []
-
-
-def test_an_alert_of_another_study_cannot_be_cleared_from_here(lab: Any, flattered: int) -> None:
-    lab.meter(flattered)
-    (alert,) = open_alerts(lab.worker, study="full")
-    with pytest.raises(NotFoundError):
-        clear_alert(lab.worker, study="first", alert_id=alert.alert_id)
-    assert open_alerts(lab.worker, study="full") == [alert]
 
 
 def test_the_same_artifact_is_answered_from_the_ledger(lab: Any, tmp_path: Any) -> None:
@@ -221,12 +212,8 @@ def test_the_same_artifact_is_answered_from_the_ledger(lab: Any, tmp_path: Any) 
         again = lab.meter(model)
         assert (again.signal, again.submissions_left, again.cached) == (first.signal, 3, True)
     assert len(ledger(lab)) == 1
-
-
-def test_equal_predictions_of_another_artifact_are_a_submission_of_their_own(lab: Any, tmp_path: Any) -> None:
-    left = [lab.meter(constant(lab, tmp_path, 0, blanks=b)).submissions_left for b in (1, 2)]
-    assert left == [3, 2]
-    assert len(ledger(lab)) == 2
+    equal = lab.meter(constant(lab, tmp_path, 0, blanks=2))  # equal predictions of another artifact
+    assert (equal.submissions_left, equal.cached, len(ledger(lab))) == (2, False, 2)
 
 
 def test_every_ambiguous_answer_is_paid_for_by_the_next_level(lab: Any, tmp_path: Any) -> None:

@@ -74,10 +74,19 @@ def make(lab: Any, tmp_path: Any) -> Callable[..., Study]:
 # Two meters.
 
 
+@pytest.fixture(scope="module")
+def with_second_sample(own_template: Any, tmp_path_factory: Any) -> Study:
+    return Study(own_template(), tmp_path_factory.mktemp("two"))
+
+
 @pytest.fixture
-def drifted(make: Any) -> Study:
+def study(with_second_sample: Study, copied: Any, tmp_path: Any) -> Study:
+    return with_second_sample.within(copied(with_second_sample.lab), tmp_path)
+
+
+@pytest.fixture
+def drifted(study: Study) -> Study:
     """Validation data are easier than test data, and the model is not tuned to them."""
-    study: Study = make()
     study.gap("meter", 0.5)
     study.gap("direct", -0.3)
     return study
@@ -155,8 +164,7 @@ def test_the_same_artifact_costs_neither_set_anything_and_raises_no_second_alert
     assert len(drifted.alerts()) == 1
 
 
-def test_easier_test_data_are_drift_too(make: Any) -> None:
-    study = make()
+def test_easier_test_data_are_drift_too(study: Study) -> None:
     study.gap("meter", -0.3)
     study.gap("direct", 0.5)
     assert "renew the validation set" in study.submit(1).sentence
@@ -164,8 +172,7 @@ def test_easier_test_data_are_drift_too(make: Any) -> None:
     assert (kind, message.endswith("(easier by at least 0.12, with probability 0.8)")) == ("drift", True)
 
 
-def test_equal_signals_are_no_drift_and_neighbours_only_likely(make: Any) -> None:
-    study = make()
+def test_equal_signals_are_no_drift_and_neighbours_only_likely(study: Study) -> None:
     study.gap("direct", 0.0)
     for number, gap, drift in ((1, 0.0, "none seen"), (2, 0.5, "likely")):
         study.gap("meter", gap)
@@ -173,8 +180,7 @@ def test_equal_signals_are_no_drift_and_neighbours_only_likely(make: Any) -> Non
     assert study.alerts() == []
 
 
-def test_readings_go_on_without_a_second_sample_that_has_served(make: Any) -> None:
-    study = make()
+def test_readings_go_on_without_a_second_sample_that_has_served(study: Study) -> None:
     study.gap("meter", 0.6)  # always wrong: its interval is the narrowest
     study.gap("direct", 0.0)
     first = study.submit(1)
@@ -197,8 +203,7 @@ def test_readings_go_on_without_a_second_sample_that_has_served(make: Any) -> No
     assert live_sets(study.lab.worker, study="study") == ["gate", "meter"]
 
 
-def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(make: Any) -> None:
-    study = make()
+def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(study: Study) -> None:
     study.gap("meter", 0.0)
     study.gap("direct", 0.6)
     assert study.submit(1).signal == 2
@@ -208,8 +213,7 @@ def test_where_the_meter_set_gives_no_answer_the_second_one_is_not_asked(make: A
     assert (study.state("meter"), study.state("direct")) == (("retired", "signals"), ("live", None))
 
 
-def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_reported(make: Any, caplog: Any) -> None:
-    study = make()
+def test_a_second_sample_with_other_ranges_is_left_alone_and_the_referee_reported(study: Study, caplog: Any) -> None:
     plan = "UPDATE work.test_sets SET plan = plan || '{\"ranges\": [0.1, 0.3]}' WHERE id = %s"
     study.lab.as_superuser(plan, study.sets["direct"])
     with caplog.at_level(logging.WARNING, logger="easeml_core"):
@@ -276,8 +280,7 @@ def test_a_team_hears_nothing_of_another_teams_end(make: Any) -> None:
     assert [kind for kind, _ in study.alerts()] == ["new-test-set"]
 
 
-def test_a_set_that_is_retired_by_hand_raises_the_alarm(make: Any) -> None:
-    study = make()
+def test_a_set_that_is_retired_by_hand_raises_the_alarm(study: Study) -> None:
     for purpose in ("meter", "direct"):
         retire_test_set(study.lab.referee, test_set=str(study.sets[purpose]))
     assert [kind for kind, _ in study.alerts()] == ["new-test-set"] * 2
@@ -307,11 +310,16 @@ JOINT = {
 }
 
 
+@pytest.fixture(scope="module")
+def with_one_set(own_template: Any, tmp_path_factory: Any) -> Study:
+    return Study(own_template(), tmp_path_factory.mktemp("one"), **JOINT)
+
+
 @pytest.fixture
-def shared(make: Any) -> Study:
-    study: Study = make(**JOINT)
-    study.gap("joint", 0.0)
-    return study
+def shared(with_one_set: Study, copied: Any, tmp_path: Any) -> Study:
+    found = with_one_set.within(copied(with_one_set.lab), tmp_path)
+    found.gap("joint", 0.0)
+    return found
 
 
 def test_a_signal_on_a_shared_set_pays_for_verdicts_and_signals(shared: Study) -> None:
@@ -382,8 +390,7 @@ def test_the_end_of_a_shared_set_shows_in_nothing_before_it_is_said(shared: Stud
     assert "no live gate set" in answer_of(lab.worker, verdict).message
 
 
-def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(make: Any) -> None:
-    study = make()
+def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(study: Study) -> None:
     study.gap("meter", 0.6)
     study.gap("direct", 0.0)
     study.submit(1)
@@ -398,8 +405,7 @@ def test_the_end_of_the_second_sample_holds_the_next_reading_until_it_is_said(ma
     assert decided == asked[:1]
 
 
-def test_a_cleared_alarm_is_found_by_its_number(make: Any) -> None:
-    study = make()
+def test_a_cleared_alarm_is_found_by_its_number(study: Study) -> None:
     retire_test_set(study.lab.referee, test_set=str(study.sets["direct"]))
     (alert,) = open_alerts(study.lab.worker, study="study")
     clear_alert(study.lab.worker, study="study", alert_id=alert.alert_id)

@@ -21,8 +21,7 @@ from easeml_core.services.models.dag_bundles import (
     sync_bundle_tags,
     tag_target,
 )
-from easeml_core.services.models.submission import submit_model
-from easeml_core.services.referee.requests import file_gate_request
+from easeml_core.store.tables import models, studies
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,17 +62,25 @@ def commits(git: Any) -> list[str]:
 
 @pytest.fixture
 def promote(lab: Any, tmp_path: Path) -> Callable[..., int]:
-    """Hand a program in with a version of the bundle, and promote it; its id. Each is better than the one before."""
+    """Let a model that was handed in with a version of the bundle be in production, whatever a gate says; its id."""
 
-    def run(version: str | None, *, bundle: str = "dags", cut: float) -> int:
-        (tmp_path / "predict.py").write_text(
-            f"import numpy as np\nprint(*np.where(np.load('inputs.npy')[:, 20] < {cut}, 1, 0))"
-        )
-        named = {"bundle": bundle, "bundle_version": version} if version else {}
-        model_id = submit_model(
-            lab.worker, lab.artifacts, study="full", path=tmp_path / "predict.py", format="command", message="better",
-            command="python predict.py", request_key=lab.key(), **named,
-        ).model_id  # fmt: skip
+    def run(version: str | None, *, bundle: str = "dags") -> int:
+        path, number = tmp_path / "model", lab.one("SELECT max(id) FROM work.models")
+        path.write_text('{"label": 0}' + " " * number)
+        artifact = lab.artifacts.of_tenant("lab").put(path)
+        with lab.worker.begin() as tx:
+            version_id = studies.latest_data_version(tx, 1).id
+            given = {"format": "constant", "artifact": artifact, "validation_loss": 0.5, "submitted": True}
+            model_id = models.add_model(tx, study_id=1, data_version_id=version_id, trial_id=None, **given)
+            said = {
+                "kind": "bundle" if version else "artifact",
+                "message": "better",
+                "bundle": bundle if version else None,
+            }
+            said |= {"bundle_version": version, "study": "full", "request_key": lab.key()}
+            models.add_submission(tx, study_id=1, model_id=model_id, **said)
+        if not lab.rows("SELECT 1 FROM work.production"):
+            assert lab.promote(lab.gate("good").request_id).promoted
         stand(lab, model_id)
         return int(model_id)
 
@@ -81,12 +88,6 @@ def promote(lab: Any, tmp_path: Path) -> Callable[..., int]:
 
 
 def stand(lab: Any, model_id: int) -> None:
-    """Let a model be in production, whatever a gate says of it: these tests are about what comes afterwards."""
-    if not lab.rows("SELECT 1 FROM work.production"):
-        asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key=lab.key())
-        assert lab.answer(asked).symbol == "pass"
-        assert lab.promote(asked, model_id).promoted
-        return
     lab.as_superuser("SET session_replication_role = replica; UPDATE work.production SET model_id = %s", model_id)
 
 
@@ -95,7 +96,7 @@ def test_the_tag_follows_promotion_and_rollback(
 ) -> None:
     caplog.set_level(logging.INFO, "easeml_core")
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
-    first = promote(commits[0], cut=16.8)
+    first = promote(commits[0])
     (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
     entry = {"study": "full", "bundle": "dags", "version": commits[0], "tag": TAG, "error": None}
     assert found == SyncedTag(**entry, moved=True)
@@ -103,7 +104,7 @@ def test_the_tag_follows_promotion_and_rollback(
     assert f"tag {TAG} of bundle dags: {commits[0]}, model {first} of study full is in production" in caplog.text
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == [SyncedTag(**entry, moved=False)]
 
-    promote(commits[2], cut=16.7)
+    promote(commits[2])
     assert sync_bundle_tags(lab.referee, {"dags": dags})[0].moved
     assert tag_target(dags, TAG) == commits[2]
     stand(lab, first)
@@ -112,7 +113,7 @@ def test_the_tag_follows_promotion_and_rollback(
 
 
 def test_a_hand_that_moved_the_tag_is_made_good(lab: Any, dags: Path, git: Any, commits: list[str], promote: Any):
-    promote(commits[1][:9], cut=16.8)
+    promote(commits[1][:9])
     git("tag", "-a", "-m", "by hand", TAG, commits[2])
     (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
     assert (found.moved, found.version) == (True, commits[1])
@@ -124,12 +125,12 @@ def test_a_hand_that_moved_the_tag_is_made_good(lab: Any, dags: Path, git: Any, 
 def test_other_bundles_and_models_without_one_are_left_alone(
     lab: Any, dags: Path, commits: list[str], promote: Any
 ) -> None:
-    promote(commits[0], bundle="others", cut=16.8)
+    promote(commits[0], bundle="others")
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
     assert sync_bundle_tags(lab.referee, {}) == []
-    promote(commits[1], cut=16.7)
+    promote(commits[1])
     sync_bundle_tags(lab.referee, {"dags": dags})
-    promote(None, cut=16.6)
+    promote(None)
     assert sync_bundle_tags(lab.referee, {"dags": dags}) == []
     assert tag_target(dags, TAG) == commits[1]
 
@@ -138,7 +139,7 @@ def test_a_version_that_is_not_there_is_named_and_stops_nothing(
     lab: Any, dags: Path, commits: list[str], promote: Any, caplog: Any, tmp_path: Path
 ) -> None:
     absent = "0123456789abcdef0123456789abcdef01234567"
-    promote(absent, cut=16.8)
+    promote(absent)
     (found,) = sync_bundle_tags(lab.referee, {"dags": dags})
     assert not found.moved
     assert f"there is no commit {absent} in {dags}" in found.error
@@ -150,7 +151,7 @@ def test_a_version_that_is_not_there_is_named_and_stops_nothing(
 
 
 def test_the_database_can_be_read_by_any_role(lab: Any, dags: Path, commits: list[str], promote: Any) -> None:
-    promote(commits[0], cut=16.8)
+    promote(commits[0])
     assert sync_bundle_tags(lab.worker, {"dags": dags})[0].moved
 
 

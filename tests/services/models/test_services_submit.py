@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from property_sizes import at_night
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
@@ -109,8 +110,7 @@ def test_a_program_is_judged_promoted_and_asked(hand_in: Any, lab: Any, tmp_path
         ("print(*[2] * 10_000)", "cannot be run on the open validation part of study 'full': .* nothing was spent"),
         ("raise SystemExit('no luck')", "open validation part of study 'full': .*exit status 1: no luck; nothing"),
         ("import numpy as np\nprint(*[-1] * len(np.load('inputs.npy')))", "classes from 0 to 1; row 0 .* got -1"),
-        ("import numpy as np\nprint(*[1, 2] * 500)", "nothing was spent"),
-        ("import numpy as np\nn = len(np.load('inputs.npy'))\nprint(*[1] * (n - 1), 2)", "classes from 0 to 1; row"),
+        at_night("import numpy as np\nn = len(np.load('inputs.npy'))\nprint(*[1] * (n - 1), 2)", "from 0 to 1; row"),
     ],
 )
 def test_what_cannot_be_run_on_open_data_is_refused(
@@ -148,7 +148,7 @@ def test_words_for_classes_are_answered_with_the_numbers(hand_in: Any, lab: Any,
 
 @pytest.mark.parametrize(
     "answers",
-    ["x[:, 20] < np.median(x[:, 20])", "np.random.default_rng().integers(0, 2, len(x))"],
+    ["x[:, 20] < np.median(x[:, 20])", at_night("np.random.default_rng().integers(0, 2, len(x))")],
     ids=["ranks", "chance"],
 )
 def test_answers_by_the_other_rows_are_refused_with_what_to_do(

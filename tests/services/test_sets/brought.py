@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 CLASSES = ("malignant", "benign")  # scikit-learn's order
-NAMES = load_source("sklearn:breast_cancer").feature_names
+TABLE = load_source("sklearn:breast_cancer")
+NAMES = TABLE.feature_names
 
 
 @dataclass

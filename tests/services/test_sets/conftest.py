@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from brought import NAMES, Brought
-
-from easeml_core.data.sources.load import load_source
+from brought import NAMES, TABLE, Brought
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,12 +20,12 @@ def bring(tmp_path: Path) -> Callable[..., Brought]:
     """Write files with new examples: rows of the table, each moved a little."""
 
     def make(rows: int = 300, *, seed: int = 1, **more: Any) -> Brought:
-        table, rng = load_source("sklearn:breast_cancer"), np.random.default_rng(seed)
-        chosen = rng.choice(len(table.labels), rows, replace=rows > len(table.labels))
-        values = (table.inputs[chosen] * rng.uniform(0.99, 1.01, (rows, len(NAMES)))).astype(np.float32)
+        rng = np.random.default_rng(seed)
+        chosen = rng.choice(len(TABLE.labels), rows, replace=rows > len(TABLE.labels))
+        values = (TABLE.inputs[chosen] * rng.uniform(0.99, 1.01, (rows, len(NAMES)))).astype(np.float32)
         keys = [f"patient {seed}-{i}" for i in range(rows)]
         paths = tmp_path / f"inputs-{seed}.csv", tmp_path / f"labels-{seed}.csv"
-        brought = Brought(*paths, keys, values, table.labels[chosen])
+        brought = Brought(*paths, keys, values, TABLE.labels[chosen])
         brought.write(**more)
         return brought
 

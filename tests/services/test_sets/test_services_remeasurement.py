@@ -5,13 +5,11 @@ The laboratory's study ``full`` has the models good, worse and rare, and the can
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
+from killed import die, killed_in
 
 from easeml_core.entities import Executor, TrialState
 from easeml_core.errors import ConcurrentUpdateError
@@ -33,9 +31,6 @@ from easeml_core.store.database import Store, lock
 from easeml_core.store.queries.overview import study_summaries
 from easeml_core.store.tables import leases, models, releases, studies, trials, validation_sets
 from easeml_core.store.tables.capacity import outlook
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 KINDS = {"nearest_centroid", "gaussian_naive_bayes", "decision_tree"}
 HANDED_IN = ("good", "worse", "rare")
@@ -379,47 +374,18 @@ def test_an_error_of_measuring_keeps_the_referee_from_nothing(replaced: Any, mon
     assert caplog.text.count("a model was not measured on its study's new validation set") == 1
 
 
-REMEASURER = """
-import sys, time
-from easeml_core.services.evaluation import reevaluation, sealed_runs
-from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.database import Store
-from easeml_core.store.tables import models
-url, artifacts, where = sys.argv[1:]
-def stop(*_, **__):
-    print("there", flush=True)
-    time.sleep(600)
-if where == "running":
-    sealed_runs.run_model = stop
-else:
-    models.add_model = stop
-reevaluation.remeasure(Store(url), ArtifactStore(artifacts), "full")
-"""
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    running: list[subprocess.Popen[str]] = []
-
-    def launch(*arguments: str) -> subprocess.Popen[str]:
-        running.append(subprocess.Popen([sys.executable, "-c", *arguments], stdout=subprocess.PIPE, text=True))
-        return running[-1]
-
-    yield launch
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
 @pytest.mark.parametrize("where", ["running", "writing"])
-@pytest.mark.journey
-def test_whoever_is_killed_loses_nothing(replaced: Any, start: Any, where: str) -> None:
+@pytest.mark.usefixtures("at_home")
+def test_whoever_is_killed_loses_nothing(replaced: Any, where: str) -> None:
     lab = replaced
     measure_next(lab.referee, lab.artifacts)
-    process = start(REMEASURER, lab.url("easeml_referee"), str(lab.artifacts.root), where)
-    assert process.stdout.readline() == "there\n"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+
+    def referee() -> None:
+        module, name = {"running": (sealed_runs, "run_model"), "writing": (models, "add_model")}[where]
+        setattr(module, name, die)
+        remeasure(Store(lab.url("easeml_referee")), lab.artifacts, "full")
+
+    killed_in(referee)
     assert [name for name, _, _ in measured(lab)] == ["good"]
     done = remeasure(lab.referee, lab.artifacts, "full")
     assert [m.candidate for m in done.measured] == ["worse", "rare"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from any_tenant import AnyTenant
 
 from easeml_core.errors import AlreadyExistsError, InvalidInputError, StateError
 from easeml_core.services.datasets.validation_sets import replace_validation
@@ -19,7 +20,6 @@ from easeml_core.services.test_sets.row_registry import OTHERS_WORDS
 from easeml_core.store.tables import studies
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
 from brought import retire, seal, write
@@ -44,22 +44,24 @@ def table(seed: int, words: tuple[str, ...], rows: int = 600) -> dict[str, list[
     }
 
 
-@pytest.fixture
-def register(bare: Any, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def register(
+    lab: Any,
+    place: Path,
+    study: str,
+    content: dict[str, list[Any]],
+    order: str = "region age dose",
+    tenant: str = "lab",
+) -> Any:
     """Register a table of a tenant as a study, its columns in an order."""
-
-    def make(study: str, content: dict[str, list[Any]], order: str = "region age dose", tenant: str = "lab") -> Any:
-        folder = tmp_path / "data" / tenant
-        folder.mkdir(parents=True, exist_ok=True)
-        names = [*order.split(), "label"]
-        write(folder / f"{study}.csv", [names, *zip(*(content[name] for name in names), strict=True)])
-        asked = SETTINGS | {"tenant": tenant, "source": f"csv:{study}.csv", "request_key": bare.key()}
-        filed = register_study(bare.worker, study=study, **asked)
-        while Referee(bare.referee, bare.artifacts, data=tmp_path / "data").answer_one() is not None:
-            pass
-        return answer_of(bare.worker, filed.request_id)
-
-    return make
+    folder = place / "data" / tenant
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [*order.split(), "label"]
+    write(folder / f"{study}.csv", [names, *zip(*(content[name] for name in names), strict=True)])
+    asked = SETTINGS | {"tenant": tenant, "source": f"csv:{study}.csv", "request_key": lab.key()}
+    filed = register_study(lab.worker, study=study, **asked)
+    while Referee(lab.referee, lab.artifacts, data=place / "data").answer_one() is not None:
+        pass
+    return answer_of(lab.worker, filed.request_id)
 
 
 def names_of(lab: Any, study: str) -> list[str] | None:
@@ -67,14 +69,21 @@ def names_of(lab: Any, study: str) -> list[str] | None:
         return studies.feature_names(tx, studies.latest_data_version(tx, studies.get_study(tx, study).id).id)
 
 
-@pytest.fixture
-def two(bare: Any, register: Any) -> Any:
+@pytest.fixture(scope="module")
+def with_both(templates: Any, tmp_path_factory: Any) -> Any:
     """Two studies of one tenant on other rows, whose words and columns come in other orders."""
-    assert not register("one", table(1, WORDS)).refused
-    assert not register("two", table(2, WORDS[::-1]), order="dose region age").refused
-    assert names_of(bare, "one") == ["region=south", "region=west", "region=north", "age", "dose"]
-    assert names_of(bare, "two") == ["dose", "region=north", "region=west", "region=south", "age"]
-    return bare
+    folder = tmp_path_factory.mktemp("two")
+    lab = templates("easeml", AnyTenant(folder / "artifacts"))
+    assert not register(lab, folder, "one", table(1, WORDS)).refused
+    assert not register(lab, folder, "two", table(2, WORDS[::-1]), order="dose region age").refused
+    assert names_of(lab, "one") == ["region=south", "region=west", "region=north", "age", "dose"]
+    assert names_of(lab, "two") == ["dose", "region=north", "region=west", "region=south", "age"]
+    return lab
+
+
+@pytest.fixture
+def two(with_both: Any, copied: Any) -> Any:
+    return copied(with_both)
 
 
 @pytest.fixture
@@ -125,11 +134,11 @@ def test_rows_of_a_set_are_nothing_to_validate_on_in_another_study(two: Any, new
     assert 0.97 * 300 < replace_validation(two.referee, two.artifacts, study="two", **new).added <= 300
 
 
-def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, register: Any) -> None:
+def test_a_table_is_known_for_another_tenants_in_any_order(two: Any, tmp_path: Path) -> None:
     """A few rows more of the rarest word let the words come otherwise."""
     content, more = table(1, WORDS), table(4, ("north",) * 3, rows=300)
     both = {name: content[name] + more[name] for name in content}
-    answer = register("theirs", both, order="dose age region", tenant="rival")
+    answer = register(two, tmp_path, "theirs", both, order="dose age region", tenant="rival")
     assert answer.refused
     assert OTHERS_WORDS in answer.message
 
@@ -152,11 +161,11 @@ def test_rows_of_this_studys_open_parts_are_refused(two: Any, new: Any) -> None:
         seal(two, files, study="two")
 
 
-def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, register: Any, monkeypatch: Any) -> None:
+def test_names_too_long_to_be_kept_are_too_long_for_both_times(bare: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(sealing, "_LONGEST_NAMES", 20)
-    assert not register("one", table(1, WORDS)).refused
+    assert not register(bare, tmp_path, "one", table(1, WORDS)).refused
     assert names_of(bare, "one") is None
-    answer = register("two", table(1, WORDS), tenant="rival")
+    answer = register(bare, tmp_path, "two", table(1, WORDS), tenant="rival")
     assert OTHERS_WORDS in answer.message
 
 

@@ -33,11 +33,8 @@ def open_kinds(lab: Any, study: str = "full") -> list[str]:
 
 
 def needs(lab: Any, study: str = "full") -> list[str]:
-    """What needs a person: the pages' list and the command line's are the same."""
-    asked = ["next", study, "--needs", "--database", lab.url("easeml_worker"), "--json"]
-    found = json.loads(CliRunner().invoke(cli, asked, catch_exceptions=False).stdout)
-    assert found == to_json(next_steps(lab.worker, studies_only=[study], needs_only=True))
-    return [step["kind"] for step in found]
+    """What needs a person."""
+    return [step.kind for step in next_steps(lab.worker, studies_only=[study], needs_only=True)]
 
 
 def answer(lab: Any, study: str = "full") -> list[str]:
@@ -46,17 +43,27 @@ def answer(lab: Any, study: str = "full") -> list[str]:
     return [e.title for e in reversed(events) if e.kind == "alert"]
 
 
-@pytest.fixture
-def overfitted(lab: Any, tmp_path: Path) -> Metered:
+@pytest.fixture(scope="module")
+def read(own_template: Any, tmp_path_factory: Any) -> Metered:
     """The gap of what was handed in is in the last range."""
-    study = Metered(lab, tmp_path, "study", gate=GATE, meter=METER | {"overfitting_budget": 2})
+    given = {"gate": GATE, "meter": METER | {"overfitting_budget": 2}}
+    study = Metered(own_template(), tmp_path_factory.mktemp("read"), "study", **given)
     study.gap("meter", 0.6)
     assert study.submit(1).signal == 3
     return study
 
 
-def test_overfitting_goes_with_the_validation_set_that_it_is_about(lab: Any, bring: Any, overfitted: Metered) -> None:
+@pytest.fixture
+def overfitted(read: Metered, copied: Any, tmp_path: Path) -> Metered:
+    return read.within(copied(read.lab), tmp_path)
+
+
+def test_overfitting_goes_with_the_validation_set_that_it_is_about(bring: Any, overfitted: Metered) -> None:
+    lab = overfitted.lab
     assert open_kinds(lab, "study") == needs(lab, "study") == ["overfitting"]
+    asked = ["next", "study", "--needs", "--database", lab.url("easeml_worker"), "--json"]
+    listed = json.loads(CliRunner().invoke(cli, asked, catch_exceptions=False).stdout)
+    assert listed == to_json(next_steps(lab.worker, studies_only=["study"], needs_only=True))
     (alert,) = open_alerts(lab.worker, study="study")
     overfitted.gap("meter", -0.3)
     assert overfitted.submit(2).signal == 1
@@ -69,9 +76,8 @@ def test_overfitting_goes_with_the_validation_set_that_it_is_about(lab: Any, bri
     assert answer(lab, "study") == ["alert: overfitting, cleared"]
 
 
-def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(
-    lab: Any, bring: Any, overfitted: Metered
-) -> None:
+def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(bring: Any, overfitted: Metered) -> None:
+    lab = overfitted.lab
     replace(lab, bring(), study="study")
     overfitted.gap("meter", 0.6)
     assert overfitted.submit(3).signal == 3
@@ -80,15 +86,17 @@ def test_overfitting_of_the_new_validation_set_is_an_alert_of_its_own(
 
 
 def test_an_answer_that_leaves_late_is_about_the_validation_set_it_was_measured_on(
-    lab: Any, bring: Any, overfitted: Metered
+    bring: Any, overfitted: Metered
 ) -> None:
+    lab = overfitted.lab
     lab.as_superuser("UPDATE work.alerts SET created_at = now() + interval '1 h'")
     replace(lab, bring(), study="study")
     assert open_kinds(lab, "study") == []
 
 
-def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered) -> None:
+def test_a_few_new_rows_serve_no_alert(bring: Any, overfitted: Metered) -> None:
     """The set goes on with what was seen on the earlier one, until as many rows are new."""
+    lab = overfitted.lab
     (alert,) = open_alerts(lab.worker, study="study")
     kept = len(lab.open_parts("study").validation_labels)
     replace(lab, bring(order=[0]), study="study", add=True)
@@ -101,8 +109,9 @@ def test_a_few_new_rows_serve_no_alert(lab: Any, bring: Any, overfitted: Metered
     assert open_kinds(lab, "study") == []
 
 
-def test_another_training_part_serves_no_alert(lab: Any, bring: Any, overfitted: Metered) -> None:
+def test_another_training_part_serves_no_alert(bring: Any, overfitted: Metered) -> None:
     """A refresh leaves the validation part as it was."""
+    lab = overfitted.lab
     with lab.referee.begin() as tx:
         study = studies.get_study(tx, "study")
         version = studies.latest_data_version(tx, study.id)
@@ -124,7 +133,8 @@ def test_another_training_part_serves_no_alert(lab: Any, bring: Any, overfitted:
     assert open_kinds(lab, "study") == []
 
 
-def test_the_old_rows_brought_again_make_the_alert_open_again(lab: Any, bring: Any, overfitted: Metered) -> None:
+def test_the_old_rows_brought_again_make_the_alert_open_again(bring: Any, overfitted: Metered) -> None:
+    lab = overfitted.lab
     first = bring()
     replace(lab, first, study="study")
     overfitted.gap("meter", 0.6)

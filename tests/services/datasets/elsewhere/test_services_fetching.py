@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
-import subprocess
-import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from killed import die, killed_in
 from tables_elsewhere import ACTIVE, GATE, METER, prefixes, table
 
 from easeml_core.remote.cache import FileCache
@@ -18,6 +16,8 @@ from easeml_core.services.datasets import access, fetching
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
+from easeml_core.store.database import Store
+from easeml_core.store.external_query import NamedQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,32 +192,19 @@ def test_a_server_that_is_slow_in_its_headers_is_cut_off(office: Office, monkeyp
     assert "the file cannot be fetched: it took longer than 0.5 s; register the study again" in str(office.said(asked))
 
 
-KILLED = """
-import os, signal, sys
-from easeml_core.remote.cache import FileCache
-from easeml_core.remote.urls import parse_prefix
-from easeml_core.services.datasets import fetching
-from easeml_core.services.referee.process import Referee
-from easeml_core.store.artifacts.local import ArtifactStore
-from easeml_core.store.database import Store
-from easeml_core.store.external_query import NamedQuery
-url, artifacts, cache, prefix, place = sys.argv[1:]
-setattr(fetching, place, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
-queries = {"rows": NamedQuery("rows", url, "SELECT 1")}
-given = {"cache": FileCache(cache, limit_mb=100), "prefixes": (parse_prefix(prefix),), "queries": queries}
-Referee(Store(url), ArtifactStore(artifacts), **given).answer_one()
-"""
-
-
 @pytest.fixture
 def kill(office: Office) -> Callable[[str], None]:
     """Let a referee be killed, by a signal that cannot be caught, where it would call this function; its lease ends."""
 
     def run(place: str) -> None:
-        artifacts, prefix = str(office.lab.artifacts.root), f"http://{office.web.host}"
-        arguments = [office.lab.url("easeml_referee"), artifacts, str(office.cache), prefix, place]
-        done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == -signal.SIGKILL, done.stderr
+        def referee() -> None:
+            setattr(fetching, place, die)
+            url = office.lab.url("easeml_referee")
+            reach = prefixes(f"http://{office.web.host}") | {"queries": {"rows": NamedQuery("rows", url, "SELECT 1")}}
+            given = {"cache": FileCache(office.cache, limit_mb=100)} | reach
+            Referee(Store(url), office.lab.artifacts, **given).answer_one()
+
+        killed_in(referee)
         office.lab.end_leases()
 
     return run

@@ -67,24 +67,36 @@ def test_each_answer_lowers_the_levels_of_both(shared: Shared) -> None:
     assert weight >= 3 * LN2
 
 
-def test_the_developer_counts_the_answers_of_one_system(shared: Shared) -> None:
+def test_the_developer_counts_the_answers_of_one_system_and_the_referee_those_of_both(shared: Shared) -> None:
     shared.meter(shared.model(0.1))
-    shared.meter(shared.model(0.2))
     verdict = shared.gate(shared.model(0.0))
     assert (verdict.step, verdict.steps, verdict.message) == (1, 3, "step 1 of 3: pass")
-    used = {"gate": SystemSteps(steps_used=1, steps=3), "meter": SystemSteps(steps_used=2, steps=4)}
+    used = {"gate": SystemSteps(steps_used=1, steps=3), "meter": SystemSteps(steps_used=1, steps=4)}
     assert [entry.systems for entry in list_test_sets(shared.lab.worker, study="shared")] == [used]
-    reading = shared.meter(shared.model(0.3))
-    assert reading.submissions_left == 1
+    found = study_ledger(shared.lab.referee, study="shared")
+    assert [(e.system, e.purpose, e.step, e.system_step, e.system_steps) for e in found] == [
+        ("meter", "joint", 1, 1, 4),
+        ("gate", "joint", 2, 1, 3),
+    ]
+    assert (found[0].verdict, found[1].verdict) == ("1", "PASS")
+    assert found[1].log_level == pytest.approx(math.log(DELTA_GATE / 3) - found[0].log_cost, abs=1e-9)
+    assert shared.meter(shared.model(0.3)).submissions_left == 2
     sql = "SELECT max(step) FROM work.{}"
-    assert [shared.lab.one(sql.format(table)) for table in ("gate_verdicts", "meter_readings")] == [1, 3]
+    assert [shared.lab.one(sql.format(table)) for table in ("gate_verdicts", "meter_readings")] == [1, 2]
 
 
-@pytest.mark.parametrize(("system", "steps"), [("gate", 3), ("meter", 4)])
-def test_the_alarm_says_whose_steps_are_used(system: str, steps: int, shared: Shared) -> None:
+@pytest.mark.parametrize(("system", "other", "steps"), [("gate", "meter", 3), ("meter", "gate", 4)])
+def test_the_last_step_of_either_system_ends_the_set_for_both(
+    system: str, other: str, steps: int, shared: Shared
+) -> None:
+    ask = {"gate": shared.gate, "meter": shared.meter}
     for place in range(steps):
-        shared.gate(shared.model(0.5 + place / 50)) if system == "gate" else shared.meter(shared.model(place / 50))
+        assert shared.state() == ("live", None)
+        ask[system](shared.model(place / 50))
     assert shared.state() == ("retired", "steps")
+    assert live_sets(shared.lab.worker, study="shared") == []
+    assert f"no live {other} set" in ask[other](shared.model(0.1)).message
+    assert len(shared.ledger()) == steps
     (message,) = (a[0] for a in shared.lab.rows("SELECT message FROM work.alerts WHERE kind = 'new-test-set'"))
     assert message.startswith(f"shared: gate and meter set {shared.set_id} is retired, the {system}'s {steps} steps")
 
@@ -95,18 +107,6 @@ def test_what_was_answered_is_answered_again_for_nothing(shared: Shared) -> None
     assert (shared.gate(model).cached, shared.meter(model).cached) == (True, True)
     assert (shared.gate(model).step, shared.meter(model).signal) == (first.step, signal.signal)
     assert len(shared.ledger()) == 2
-
-
-def test_the_ledger_tells_the_referee_who_has_answered(shared: Shared) -> None:
-    shared.meter(shared.model(0.1))
-    shared.gate(shared.model(0.0))
-    found = study_ledger(shared.lab.referee, study="shared")
-    assert [(e.system, e.purpose, e.step, e.system_step, e.system_steps) for e in found] == [
-        ("meter", "joint", 1, 1, 4),
-        ("gate", "joint", 2, 1, 3),
-    ]
-    assert (found[0].verdict, found[1].verdict) == ("1", "PASS")
-    assert found[1].log_level == pytest.approx(math.log(DELTA_GATE / 3) - found[0].log_cost, abs=1e-9)
 
 
 def test_a_hidden_verdict_costs_nothing_and_pays_for_every_signal(hidden: Shared) -> None:
@@ -126,24 +126,6 @@ def test_under_none_models_are_compared_with_the_last_judged_whatever_the_meter_
     hidden.gate(second)
     named = hidden.lab.rows("SELECT model_id, incumbent_id FROM work.gate_verdicts ORDER BY step")
     assert named[1] == (second, first)
-
-
-def test_the_gates_last_step_ends_the_set_for_both(shared: Shared) -> None:
-    for share in (0.1, 0.0, 0.05):
-        assert shared.state() == ("live", None)
-        shared.gate(shared.model(share))
-    assert shared.state() == ("retired", "steps")
-    assert live_sets(shared.lab.worker, study="shared") == []
-    assert "no live meter set" in shared.meter(shared.model(0.1)).message
-    assert len(shared.ledger()) == 3
-
-
-def test_the_meters_last_step_ends_the_set_for_both(shared: Shared) -> None:
-    for share in (0.1, 0.0, 0.05, 0.2):
-        assert shared.state() == ("live", None)
-        shared.meter(shared.model(share))
-    assert shared.state() == ("retired", "steps")
-    assert "no live gate set" in shared.gate(shared.model(0.1)).message
 
 
 def test_a_meter_that_cannot_answer_ends_the_set_for_both(shared: Shared) -> None:
@@ -182,11 +164,10 @@ def condition_that_needs(examples: int, log_weight: float, config: JointConfig) 
     )
 
 
-def test_the_planned_answers_fit_into_the_planned_set(bare: Any, tmp_path: Any) -> None:
+def test_the_planned_answers_fit_into_the_planned_set(shared: Shared) -> None:
     """All verdicts, and as many ambiguous signals as planned, before the last verdict and the last signal."""
-    shared = register(bare, tmp_path)
-    config = JointConfig.from_json(bare.one("SELECT plan FROM work.test_sets"))
-    bare.as_superuser("UPDATE work.test_sets SET rows = %s", plan_joint(config).labels)
+    config = JointConfig.from_json(shared.lab.one("SELECT plan FROM work.test_sets"))
+    shared.lab.as_superuser("UPDATE work.test_sets SET rows = %s", plan_joint(config).labels)
     parked(shared)
     answers = [shared.meter(shared.model(0.5)), shared.meter(shared.model(0.5))]
     answers += [shared.gate(shared.model(share)) for share in (0.0, 0.1)]
@@ -225,19 +206,9 @@ def test_nobody_is_answered_between_the_last_answer_and_its_publication(last: st
     assert f"no live {'meter' if last == 'gate' else 'gate'} set" in answer_of(lab.worker, asked).message
 
 
-def test_a_meter_that_could_not_answer_has_ended_the_set_before_it_is_said(shared: Shared) -> None:
-    lab, model = shared.lab, shared.model(0.1)
-    lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,tolerance}', '0.01')")
-    file_meter_request(lab.worker, study="shared", model_id=model, request_key=lab.key())
-    Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600.0)).run_once()
-    assert shared.state() == ("live", None)
-    with lab.referee.begin() as tx:
-        assert answers.joint_end(tx, releases.live_test_set(tx, 1, SealedSetPurpose.GATE)) == "signals"
-
-
-def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(bare: Any, tmp_path: Any) -> None:
+def test_a_refusal_for_too_few_examples_tells_nothing_of_the_signals(shared: Shared) -> None:
     """What the condition needs is figured at the planned weight: ambiguous signals do not change the answer."""
-    shared = register(bare, tmp_path)
+    bare = shared.lab
     config = JointConfig.from_json(bare.one("SELECT plan FROM work.test_sets"))
     rows = bare.one("SELECT rows FROM work.test_sets")
     fits = next(

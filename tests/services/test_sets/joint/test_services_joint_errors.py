@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from joint_lab import LN2, Shared, register
+from joint_lab import LN2, Shared
 
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.gate import judge
@@ -18,10 +18,10 @@ class _OddError(RuntimeError):
 
 @pytest.mark.parametrize(("adaptivity", "said"), [("full", "fail"), ("none", "withheld")])
 def test_an_error_while_judging_spends_the_step_and_looks_like_a_fail(
-    adaptivity: str, said: str, bare: Any, tmp_path: Any, monkeypatch: Any
+    adaptivity: str, said: str, request: Any, monkeypatch: Any
 ) -> None:
     """Answered as refused and free, an error that depends on labels would be a question that costs nothing."""
-    shared = register(bare, tmp_path, gate={"adaptivity": adaptivity})
+    shared = request.getfixturevalue("shared" if adaptivity == "full" else "hidden")
 
     def fail(*_: Any, **__: Any) -> Any:
         raise _OddError("17 of 40")
@@ -31,7 +31,7 @@ def test_an_error_while_judging_spends_the_step_and_looks_like_a_fail(
     answer = shared.gate(model)
     assert (answer.refused, answer.symbol, answer.step) == (False, said, 1)
     assert "17" not in answer.message
-    ((report, cost),) = bare.rows("SELECT report, log_cost FROM sealed.ledger")
+    ((report, cost),) = shared.lab.rows("SELECT report, log_cost FROM sealed.ledger")
     assert (report["verdict"], report["symbol"], report["error"]) == ("FAIL", "fail", "_OddError: 17 of 40")
     assert cost == (LN2 if adaptivity == "full" else 0.0)
     assert shared.gate(model).cached

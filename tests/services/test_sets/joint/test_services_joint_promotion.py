@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-from joint_lab import register
-
 from easeml_core.services.test_sets.lifecycle import retire_test_set
 
 
@@ -23,25 +20,18 @@ def promoted(shared: Any, request_id: int, model: int) -> Any:
 
 
 def end_by_steps_of_the_meter(shared: Any) -> None:
-    for wrong in (0.0, 0.1, 0.2, 0.3):
-        shared.meter(shared.model(wrong))
+    shared.lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,steps}', '1')")
+    shared.meter(shared.model(0.1))
+    assert shared.state() == ("retired", "steps")
 
 
-def end_by_a_meter_that_cannot_answer(shared: Any) -> None:
+def test_the_pass_stands_where_the_meter_could_not_answer(shared: Any) -> None:
+    ground = passed(shared)
     shared.lab.as_superuser(
         "UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,tolerance}', '0.05') WHERE purpose = 'joint'"
     )
     shared.meter(shared.model(0.5))
-
-
-ENDS = [("steps", end_by_steps_of_the_meter), ("signals", end_by_a_meter_that_cannot_answer)]
-
-
-@pytest.mark.parametrize(("why", "end"), ENDS, ids=[why for why, _ in ENDS])
-def test_the_pass_stands_whichever_way_the_meter_ends_the_set(shared: Any, why: str, end: Any) -> None:
-    ground = passed(shared)
-    end(shared)
-    assert shared.state() == ("retired", why)
+    assert shared.state() == ("retired", "signals")
     assert promoted(shared, *ground).promoted
 
 
@@ -77,8 +67,7 @@ def test_a_pass_that_no_longer_stands_against_what_stands_is_stale_whatever_ende
     assert "stands now, but the verdict compared with" in promoted(shared, *last).message
 
 
-def test_what_is_withheld_follows_the_same_rule(bare: Any, tmp_path: Any) -> None:
-    hidden = register(bare, tmp_path, gate={"adaptivity": "none"})
+def test_what_is_withheld_follows_the_same_rule(hidden: Any) -> None:
     first, last = hidden.model(0.0), hidden.model(0.02)
     asked = [hidden.gate(model).request_id for model in (first, last)]
     end_by_steps_of_the_meter(hidden)

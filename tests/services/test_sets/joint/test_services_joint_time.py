@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from attrs import evolve
-from joint_lab import LN2, Shared, costs, parked, register
+from joint_lab import LN2, Shared, costs, parked
 
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.entities import SealedSetPurpose
@@ -133,6 +133,7 @@ def test_the_limit_is_found_whatever_the_answers_were(shared: Shared, searches: 
     lab.as_superuser("UPDATE work.test_sets SET plan = jsonb_set(plan, '{meter,tolerance}', '0.01')")
     file_meter_request(lab.worker, study="shared", model_id=model, request_key=lab.key())
     Referee(lab.referee, lab.artifacts, timetable=Timetable(delay_seconds=3600.0)).run_once()
+    assert shared.state() == ("live", None)  # publicly
     joint_weight_limit.cache_clear()
     searches.clear()
     with lab.referee.begin() as tx:
@@ -140,8 +141,7 @@ def test_the_limit_is_found_whatever_the_answers_were(shared: Shared, searches: 
     assert searches != []
 
 
-def test_the_smallest_slice_ends_the_set(bare: Any, tmp_path: Any, monkeypatch: Any) -> None:
-    shared = register(bare, tmp_path)
+def test_the_smallest_slice_ends_the_set(shared: Shared, monkeypatch: Any) -> None:
     rows = shared.lab.one("SELECT rows FROM work.test_sets")
     condition = "n > 0.5 +/- 0.2"
     sliced = f'[["small", "{condition}"], ["rest", "n > 0.1 +/- 0.3"]]'
