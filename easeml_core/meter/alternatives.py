@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from easeml_core.config import METER_METHODS, MeterConfig, numbers_of, require, whole_of
-from easeml_core.display import data_frame, html_page, html_table
+from easeml_core.display import Bar, data_frame, draw_bars, html_page, html_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, counted
 from easeml_core.meter.planner import MeterAlternative, MeterPlanReport, plan_config, plan_meter
@@ -18,6 +18,7 @@ from easeml_core.meter.tree_size import METHODS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from easeml_core.entities import JsonObject
     from easeml_core.meter.planner import MeterPlan
 
 _PLAN_ONLY = tuple(method for method in METHODS if method not in METER_METHODS)
@@ -122,8 +123,6 @@ class PlannedMeter:
         Raises:
             InvalidInputError: matplotlib is not installed.
         """
-        from easeml_core.meter.plot import draw_meter_plan
-
         return draw_meter_plan(self.found, self.alternatives, self.config.to_json())
 
     def report(self) -> MeterPlanReport:
@@ -225,3 +224,33 @@ def plan(
     config = MeterConfig(**settings, method=method if method in METER_METHODS else "full")
     others = alternatives_to(config, error_rate=error_rate, method=method, teams=teams, tolerances=tuple(tolerances))
     return PlannedMeter(config, found, others)
+
+
+def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: JsonObject) -> Any:
+    """Bars of the labels that each method needs for the same promise.
+
+    Args:
+        found: The plan that was asked for.
+        others: The same by all other methods.
+        settings: Ranges, tolerance, reliability and steps.
+
+    Returns:
+        The figure, for ``display.figures.save_figure``.
+
+    Raises:
+        InvalidInputError: If matplotlib is missing.
+    """
+    bars = [Bar(plan.method, plan.labels, chosen=plan is found) for plan in (found, *others)]
+    least = min(others, key=lambda plan: plan.labels, default=found)
+    finding = (
+        f"{found.method} needs {counted(found.labels, 'labelled example')} for "
+        f"{counted(settings['steps'], 'submission')}"
+    )
+    if least.labels < found.labels:
+        finding += f"; the fewest are {least.labels:,} by {least.method}, on other terms"
+    ranges = ", ".join(f"{boundary:g}" for boundary in settings["ranges"])
+    how = (
+        f"boundaries {ranges}; tolerance {settings['tolerance']:g}, reliability {settings['reliability']:g}, "
+        f"{found.tail}; blue: as asked; grey: other methods, whose promises differ (docs/meter.md)"
+    )
+    return draw_bars(bars, unit="labelled examples of the sealed set", finding=finding, how=how)

@@ -135,7 +135,7 @@ def combine(total: Said, direct: Said) -> TwoSignals:
         drift = gap on the test set - gap on the second sample, so it lies between
         low(total) - high(direct)   and   high(total) - low(direct)
 
-    A side that a method does not promise (``promises.promised_sides``) is no ground for anything: then drift is never
+    A side that a method does not promise (``promised_sides``) is no ground for anything: then drift is never
     certain on it. Nor is it where the two failure probabilities leave no reliability. Shifted boundaries may be other
     ones for each answer, where one of them is from the ledger: then signals differ by the shifts alone, and what is
     compared are the ranges that they stand for.

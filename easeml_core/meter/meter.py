@@ -170,7 +170,7 @@ def read_submission(
 ) -> Reading:
     """Answer one submission, by the method that the set was planned for.
 
-        a = level of this step (``levels.next_log_level``); interval, radius and range as in ``reading.read``
+        a = level of this step (``next_log_level``); interval, radius and range as in ``reading.read``
         no answer when the radius exceeds the tolerance, the steps are used, the rule has ended the set, or it is
         retired already
         cost = ln of how many ranges could have been answered, with path-adaptive; 0 with a level fixed before
@@ -182,7 +182,7 @@ def read_submission(
         config: What the set was planned for.
         earlier: All earlier submissions on this set, oldest first, repeated artifacts left out.
         team: Whose submission this is, 1..K; a team's readings depend on its own answers only.
-        shift: With ``dithered``: of ``dither.late_shift``, drawn after this submission and independent of the set.
+        shift: With ``dithered``: of ``ranges.late_shift``, drawn after this submission and independent of the set.
         log_weight: With ``path-adaptive``: what all earlier answers on the set have cost, where a gate shares it and
             its verdicts count too (``shared_ledger.py``); None for the sum of the team's own readings.
 

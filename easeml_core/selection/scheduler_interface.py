@@ -1,4 +1,4 @@
-"""The interface of a scheduler.
+"""The interface of a scheduler, and what all schedulers do alike: they keep the trials, and learn anew from them.
 
 A scheduler holds the state of all tenants after the trials so far. Its caller reports which trials start and end, and
 requests the next one; the live service and the simulator use the same object:
@@ -16,9 +16,13 @@ order.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+
+from easeml_core.selection.blas_threads import one_thread
+from easeml_core.selection.problem import Pull
 
 if TYPE_CHECKING:
+    from easeml_core.selection.problem import Problem
     from easeml_core.selection.surrogate.posterior import Array
 
 
@@ -139,3 +143,124 @@ def next_refit(results: int) -> int:
         [1, 2, 18, 112, 1025, 20500]
     """
     return results + max(1, min(REFIT_AFTER, results // 8), results // 40)
+
+
+class State(Protocol):
+    """What a policy makes of the trials: made from what was learnt so far, then changed by each start and end."""
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way."""
+
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
+        """Take in a finished trial, started before or not."""
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """As of ``Scheduler``."""
+
+    def charge(self, tenant: int, seconds: float) -> None:
+        """As of ``Scheduler``."""
+
+
+StateT = TypeVar("StateT", bound=State)
+
+
+class ReplayingScheduler(Generic[StateT]):
+    """What is reported to a scheduler, and the state of its policy, which is made anew where it must be.
+
+    What is learnt is learnt again at fixed numbers of results (``next_refit``), and all trials are then replayed: what
+    was computed in between would otherwise depend on when. So a scheduler that is rebuilt from the same finished trials
+    in the order of their end, and those under way in the order of their start, is the same, bit for bit.
+
+    For the methods see ``Scheduler``; a policy adds ``make_state`` and the questions.
+    """
+
+    def __init__(self, problem: Problem, *, refits: bool) -> None:
+        """Start before any trial.
+
+        Args:
+            problem: Studies, history, quotas. Its finished trials are only counted: a quota leaves them out already.
+            refits: Whether results change what is learnt.
+        """
+        self.problem, self._refits = problem, refits
+        self._pulls: list[tuple[int, Pull]] = []
+        self._started: dict[tuple[int, int], str | None] = {}
+        self._seconds_left: dict[int, float] = {}
+        self._charged: dict[int, float] = {}
+        # What is learnt anew is learnt when it is first needed: with trials to replay, not before the first of them.
+        self._fitted, self._is_stale = 0, refits
+        if not refits:
+            self._state = self.make_state([])
+
+    def make_state(self, fitted: list[tuple[int, Pull]]) -> StateT:
+        """The state before any trial, with what is learnt from results: pairs of a tenant and its finished trial."""
+        raise NotImplementedError
+
+    @property
+    def state(self) -> StateT:
+        """The state after all trials."""
+        self.refit()
+        return self._state
+
+    @property
+    def needs_refit(self) -> bool:
+        """Whether results have come in that must be learnt from anew."""
+        return self._is_stale
+
+    def refit(self) -> None:
+        """Learn anew from the results up to the last refit point and replay all trials, where that must be."""
+        if self._is_stale:
+            with one_thread():
+                self._replay()
+
+    def _replay(self) -> None:
+        self._state, self._is_stale = self.make_state(self._pulls[: self._fitted]), False
+        for tenant, pull in self._pulls:
+            self._state.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
+        for (tenant, arm), device in self._started.items():
+            self._state.start(tenant, arm, device=device)
+        for tenant, seconds in self._charged.items():
+            self._state.charge(tenant, seconds)
+        for tenant, seconds in self._seconds_left.items():
+            self._state.set_seconds_left(tenant, seconds)
+
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in that a trial is under way, on a device of this kind."""
+        self._started[tenant, arm] = device
+        if not self._is_stale:
+            self._state.start(tenant, arm, device=device)
+
+    def record(
+        self,
+        tenant: int,
+        arm: int,
+        quality: float | None,
+        cost_seconds: float,
+        *,
+        device: str | None = None,
+        later: int = 0,
+    ) -> None:
+        """Take in a finished trial, started before or not, in its place before the ``later`` last ones."""
+        started_on = self._started.pop((tenant, arm), None)
+        device = started_on if device is None else device
+        if self._refits:
+            pull = Pull(self.problem.studies[tenant].study_id, arm, quality, cost_seconds, device=device)
+            self._pulls.insert(len(self._pulls) - later, (tenant, pull))
+            if len(self._pulls) >= next_refit(self._fitted):
+                self._fitted, self._is_stale = len(self._pulls), True
+            self._is_stale |= later > 0
+        if not self._is_stale:
+            self._state.record(tenant, arm, quality, cost_seconds, device=device)
+
+    def set_seconds_left(self, tenant: int, seconds: float) -> None:
+        """Take in how long it is now to the deadline of a tenant that has one."""
+        self._seconds_left[tenant] = seconds
+        if not self._is_stale:
+            self._state.set_seconds_left(tenant, seconds)
+
+    def charge(self, tenant: int, seconds: float) -> None:
+        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
+        self._charged[tenant] = self._charged.get(tenant, 0.0) + seconds
+        if not self._is_stale:
+            self._state.charge(tenant, seconds)

@@ -28,15 +28,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from attrs import evolve
 
-from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import StudyCosts
 from easeml_core.selection.policies.default_choice import DefaultChoice
 from easeml_core.selection.policies.user_policy import Seen, choice_of, policy_function
 from easeml_core.selection.problem import Past, Pull, SharedArms
-from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, next_refit
+from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, ReplayingScheduler
 from easeml_core.selection.surrogate.logit_normal import logit
-from easeml_core.selection.surrogate.posterior import Belief
-from easeml_core.selection.surrogate.prior import MOST_TOGETHER, quality_rows, transfer_prior
+from easeml_core.selection.surrogate.prior import priors_of, quality_rows, transfer_prior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,19 +44,17 @@ if TYPE_CHECKING:
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.policies.user_policy import Asked
     from easeml_core.selection.problem import Problem
-    from easeml_core.selection.surrogate.posterior import Array
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
 ENOUGH_PAST = 10
 MOST_LIVE = 100
 """As many live tenants, those with most results, are enough for a prior."""
 
 
-class DefaultScheduler:
+class DefaultScheduler(ReplayingScheduler[DefaultChoice]):
     """The ``default`` policy after the trials so far; see ``scheduler_interface.Scheduler`` for the methods.
 
-    Costs, and the prior where there is no past, depend on the results of all tenants. They are learnt again at fixed
-    numbers of results (``next_refit``), and all trials are then replayed; in between a result changes its tenant only.
-    So a scheduler that is rebuilt from the same trials is the same, bit for bit.
+    Costs, and the prior where there is no past, depend on the results of all tenants.
     """
 
     def __init__(
@@ -71,167 +67,68 @@ class DefaultScheduler:
             config: Settings of the policy.
             known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
         """
-        self._problem, self._config = problem, config
-        self._known = known_costs
+        self._config, self._known = config, known_costs
         past = sum(any(quality is not None for quality in past.qualities) for past in problem.history)
         self._is_cold = config.cold_start and past < ENOUGH_PAST
-        self._refits = self._is_cold or self._known is None
         self._priors: list[Belief] | None = None
-        self._pulls: list[tuple[int, Pull]] = []
-        self._started: dict[tuple[int, int], str | None] = {}
-        self._seconds_left: dict[int, float] = {}
-        self._charged: dict[int, float] = {}
-        # What is learnt anew is learnt when it is first needed: with trials to replay, not before the first of them.
-        self._fitted, self._is_stale = 0, self._refits
-        if not self._is_stale:
-            self._choice = self._before_any_trial()
-
-    @property
-    def choice(self) -> DefaultChoice:
-        """Return the current values of all tenants' candidates."""
-        self.refit()
-        return self._choice
-
-    @property
-    def needs_refit(self) -> bool:
-        """Whether results have come in that costs and priors must be learnt from anew."""
-        return self._is_stale
-
-    def refit(self) -> None:
-        """Learn costs and priors anew and replay all trials, where results have come in that ask for it."""
-        if self._is_stale:
-            with one_thread():
-                self._refit()
-
-    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
-        """Take in that a trial is under way, on a device of this kind."""
-        self._started[tenant, arm] = device
-        if not self._is_stale:
-            self._choice.start(tenant, arm, device=device)
-
-    def record(
-        self,
-        tenant: int,
-        arm: int,
-        quality: float | None,
-        cost_seconds: float,
-        *,
-        device: str | None = None,
-        later: int = 0,
-    ) -> None:
-        """Take in a finished trial, started before or not, in its place before the ``later`` last ones."""
-        started_on = self._started.pop((tenant, arm), None)
-        device = started_on if device is None else device
-        if self._refits:
-            study_id = self._problem.studies[tenant].study_id
-            pull = Pull(study_id, arm, quality, cost_seconds, device=device)
-            self._pulls.insert(len(self._pulls) - later, (tenant, pull))
-            if len(self._pulls) >= next_refit(self._fitted):
-                self._fitted, self._is_stale = len(self._pulls), True
-            self._is_stale |= later > 0
-        if not self._is_stale:
-            self._choice.record(tenant, arm, quality, cost_seconds, device=device)
+        super().__init__(problem, refits=self._is_cold or known_costs is None)
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
         """The next trial for a free device, or None when nothing is left to run; nothing here is random."""
-        return self.choice.choose(device)
+        return self.state.choose(device)
 
     def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
-        return self.choice.forecast(tenant, arm, device=device)
+        return self.state.forecast(tenant, arm, device=device)
 
     def worth(self, tenant: int, *, device: str | None = None) -> Array:
         """Weighted improvement per second of each arm of a tenant; -inf where it may not run."""
-        return self.choice.worth(tenant, device=device)
+        return self.state.worth(tenant, device=device)
 
     def stops_above(self, tenant: int, *, device: str | None = None) -> float:
         """The highest price of a second at which a trial of the tenant would still run."""
-        return self.choice.stops_above(tenant, device=device)
+        return self.state.stops_above(tenant, device=device)
 
-    def set_seconds_left(self, tenant: int, seconds: float) -> None:
-        """Take in how long it is now to the deadline of a tenant that has one."""
-        self._seconds_left[tenant] = seconds
-        if not self._is_stale:
-            self._choice.set_seconds_left(tenant, seconds)
-
-    def charge(self, tenant: int, seconds: float) -> None:
-        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
-        self._charged[tenant] = self._charged.get(tenant, 0.0) + seconds
-        if not self._is_stale:
-            self._choice.charge(tenant, seconds)
-
-    def _refit(self) -> None:
-        """Learn anew from the results up to the last refit point, and replay all of them."""
-        if self._is_cold:
-            self._priors = None
-        self._choice, self._is_stale = self._before_any_trial(), False
-        for tenant, pull in self._pulls:
-            self._choice.record(tenant, pull.arm, pull.quality, pull.cost_seconds, device=pull.device)
-        for (tenant, arm), device in self._started.items():
-            self._choice.start(tenant, arm, device=device)
-        for tenant, seconds in self._charged.items():
-            self._choice.charge(tenant, seconds)
-        for tenant, seconds in self._seconds_left.items():
-            self._choice.set_seconds_left(tenant, seconds)
-
-    def _before_any_trial(self) -> DefaultChoice:
-        if self._priors is None:
-            self._priors = self._learn_priors((*self._problem.history, *(self._live() if self._is_cold else ())))
-        fitted = [pull for _, pull in self._pulls[: self._fitted]]
+    def make_state(self, fitted: list[tuple[int, Pull]]) -> DefaultChoice:
+        """The values of all tenants' candidates before any trial, with costs and priors learnt from results."""
+        if self._priors is None or self._is_cold:
+            live = self._live(fitted) if self._is_cold else []
+            past = (*self.problem.history, *live)
+            menus = dict.fromkeys(arms.names for arms in self.problem.studies)
+            names = {name for results in past for name in results.names}.union(*menus)
+            priors = priors_of(menus, names, lambda menu: self._learn_prior(menu, past))
+            self._priors = [priors[arms.names] for arms in self.problem.studies]
         return DefaultChoice(
-            self._problem,
+            self.problem,
             config=self._config,
             priors=self._priors,
-            costs=StudyCosts(self._problem, known=self._known, fitted=fitted),
+            costs=StudyCosts(self.problem, known=self._known, fitted=[pull for _, pull in fitted]),
             learning=self._is_cold and self._config.cost_aware,
         )
-
-    def _learn_priors(self, past: Sequence[Past]) -> list[Belief]:
-        """The prior of each study: from one covariance over all names, or one for each list of candidates.
-
-        Together, what a past study says of other candidates helps to fill its gaps. With very many names, such as
-        tenants have that all call their candidates otherwise, one covariance would not fit into memory and says
-        nothing, since hardly any two names have a past study in common.
-        """
-        menus = dict.fromkeys(arms.names for arms in self._problem.studies)
-        names = {name for results in past for name in results.names}.union(*menus)
-        if len(names) <= MOST_TOGETHER:
-            together = tuple(sorted(names))
-            column = {name: i for i, name in enumerate(together)}
-            whole = transfer_prior(self._latent(together, past), self._config, has_live=self._is_cold)
-            indices = {menu: [column[name] for name in menu] for menu in menus}
-            priors = {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
-        else:
-            priors = {menu: self._learn_prior(menu, past) for menu in menus}
-        return [priors[arms.names] for arms in self._problem.studies]
 
     def _learn_prior(self, menu: tuple[str, ...], past: Sequence[Past]) -> Belief:
         """The prior of one list of candidates, from the past of these alone."""
         wanted = set(menu)
-        related = [results for results in past if not wanted.isdisjoint(results.names)]
-        return transfer_prior(self._latent(menu, related), self._config, has_live=self._is_cold)
+        rows = quality_rows(menu, [results for results in past if not wanted.isdisjoint(results.names)])
+        latent = logit(rows) if self._config.link == "logit" else rows
+        return transfer_prior(latent, self._config, has_live=self._is_cold)
 
-    def _live(self) -> list[Past]:
+    def _live(self, fitted: list[tuple[int, Pull]]) -> list[Past]:
         """Results of the live tenants up to the last refit point, of those with most of them."""
         found: dict[int, list[Pull]] = {}
-        for tenant, pull in self._pulls[: self._fitted]:
+        for tenant, pull in fitted:
             if pull.quality is not None:
                 found.setdefault(tenant, []).append(pull)
         most = sorted(sorted(found), key=lambda tenant: -len(found[tenant]))[:MOST_LIVE]
         return [
             Past(
                 study_id=tenant,
-                names=tuple(self._problem.studies[tenant].names[pull.arm] for pull in found[tenant]),
+                names=tuple(self.problem.studies[tenant].names[pull.arm] for pull in found[tenant]),
                 qualities=tuple(pull.quality for pull in found[tenant]),
                 costs=(None,) * len(found[tenant]),
             )
             for tenant in most
         ]
-
-    def _latent(self, names: Sequence[str], past: Sequence[Past]) -> Array:
-        """Latent qualities of past results, shape ``(n_past, n_names)``, NaN where unknown."""
-        rows = quality_rows(names, past)
-        return logit(rows) if self._config.link == "logit" else rows
 
 
 class UserScheduler(DefaultScheduler):
@@ -293,7 +190,7 @@ class UserScheduler(DefaultScheduler):
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
         """The function's choice, or that of the default policy where it makes none; None when nothing may run."""
-        free = self.choice.free(device)
+        free = self.state.free(device)
         if not any(mask.any() for mask in free):
             return None
         answer = self._ask(self._seen(free, seed, device))
@@ -304,7 +201,7 @@ class UserScheduler(DefaultScheduler):
 
     def _seen(self, free: tuple[NDArray[np.bool_], ...], seed: tuple[int, ...], device: str | None) -> Seen:
         """Return copies of what is known, so that the function cannot change it."""
-        costs = (np.array(self.choice.costs(tenant, device)) for tenant in range(len(free)))
+        costs = (np.array(self.state.costs(tenant, device)) for tenant in range(len(free)))
         return Seen(
             quality=tuple(quality.copy() for quality in self._observed),
             cost=tuple(cost if self._is_cost_aware else np.ones_like(cost) for cost in costs),
@@ -315,7 +212,7 @@ class UserScheduler(DefaultScheduler):
 
     def worth(self, tenant: int, *, device: str | None = None) -> Array:
         """Return 0 for each arm of a tenant that may run, since the function states no worth; -inf for the others."""
-        return np.where(self.choice.left(tenant, device), 0.0, -np.inf)
+        return np.where(self.state.left(tenant, device), 0.0, -np.inf)
 
     def stops_above(self, tenant: int, *, device: str | None = None) -> float:
         """Infinite, since the function asks for no price; -inf where nothing may run."""

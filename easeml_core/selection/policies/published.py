@@ -20,25 +20,22 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.costs.learn import learn_costs
 from easeml_core.selection.limits import Limits
 from easeml_core.selection.policies.acquisition import candidate_set
 from easeml_core.selection.policies.standings import ACQUISITIONS, UNTRIED, WAITING, Standing, Standings
-from easeml_core.selection.problem import Pull
-from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, next_refit
-from easeml_core.selection.surrogate.posterior import Belief
-from easeml_core.selection.surrogate.prior import MOST_TOGETHER, PSEUDO_STUDIES, learn_prior
+from easeml_core.selection.scheduler_interface import Choice, Forecast, Pair, ReplayingScheduler
+from easeml_core.selection.surrogate.prior import PSEUDO_STUDIES, learn_prior, priors_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.policies.standings import Ranking
-    from easeml_core.selection.problem import Problem
-    from easeml_core.selection.surrogate.posterior import Array
+    from easeml_core.selection.problem import Past, Problem, Pull
+    from easeml_core.selection.surrogate.posterior import Array, Belief
 
     Tenants: TypeAlias = NDArray[np.intp]
     TenantPolicy: TypeAlias = Callable[["Round"], int]
@@ -296,13 +293,8 @@ PLAIN, ENOUGH_PAST = 0.01, 30
 """Pseudo-studies that leave the empirical covariance as the paper has it, and past studies that are always enough."""
 
 
-class PublishedScheduler:
-    """A published policy after the trials so far; see ``scheduler_interface.Scheduler`` for the methods.
-
-    A scheduler rebuilt from the same finished trials in the order of completion, and the trials under way in the order
-    of their start, chooses the same. Learnt costs are learnt again at fixed numbers of results (``next_refit``), and
-    all standings are then replayed with them: old bounds would otherwise depend on when they were computed.
-    """
+class PublishedScheduler(ReplayingScheduler[Standings]):
+    """A published policy after the trials so far; see ``scheduler_interface.Scheduler`` for the methods."""
 
     def __init__(
         self, problem: Problem, *, config: SelectionConfig, known_costs: Mapping[int, Array] | None = None
@@ -310,91 +302,32 @@ class PublishedScheduler:
         """Start before any trial: the problem's own are fed in by ``scheduler_for``.
 
         Args:
-            problem: Studies, history, quotas. Its finished trials are only counted: a quota leaves them out already.
+            problem: Studies, history, quotas.
             config: Policy and its settings.
             known_costs: Study id to the cost of each arm, shape ``(n_arms,)``; None when costs are to be learnt.
         """
-        self._problem, self._config, self._known = problem, config, known_costs
-        self._priors = self._learn_priors()
-        self._pulls: list[Pull] = []
-        self._started: dict[tuple[int, int], str | None] = {}
-        self._seconds_left: dict[int, float] = {}
-        self._charged: dict[int, float] = {}
-        self._fitted, self._is_stale = 0, False
-        self._standings = self._stand()
+        self._config, self._known = config, known_costs
+        menus = dict.fromkeys(arms.names for arms in problem.studies)
+        self._priors = priors_of(menus, set().union(*menus), lambda names: self._prior(names, problem.history))
+        super().__init__(problem, refits=known_costs is None)
 
-    def _learn_priors(self) -> dict[tuple[str, ...], Belief]:
-        """The prior of every list of candidates: learnt once over all names, or, of very many, list by list."""
-        menus = dict.fromkeys(arms.names for arms in self._problem.studies)
-        together = tuple(sorted(set().union(*menus)))
-        if len(together) > MOST_TOGETHER:
-            return {menu: self._prior(menu) for menu in menus}
-        column, whole = {name: i for i, name in enumerate(together)}, self._prior(together)
-        indices = {menu: [column[name] for name in menu] for menu in menus}
-        return {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
-
-    def _prior(self, names: tuple[str, ...]) -> Belief:
+    def _prior(self, names: tuple[str, ...], past: Sequence[Past]) -> Belief:
         """The paper's plain covariance where the past can carry it, a shrunk one where it would be singular."""
-        past, config = self._problem.history, self._config
         plain = len(past) > min(len(names), ENOUGH_PAST - 1)
-        nu = config.pseudo_studies or (PLAIN if plain else PSEUDO_STUDIES)
-        return learn_prior(names, past, kernel=config.kernel, pseudo_studies=nu)
-
-    @property
-    def standings(self) -> Standings:
-        """Where all tenants stand."""
-        self.refit()
-        return self._standings
-
-    @property
-    def needs_refit(self) -> bool:
-        """Whether results have come in that costs must be learnt from anew."""
-        return self._is_stale
-
-    def refit(self) -> None:
-        """Learn costs anew and replay all trials, where results have come in that ask for it."""
-        if self._is_stale:
-            with one_thread():
-                self._replay()
-
-    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
-        """Take in that a trial is under way, on a device of this kind."""
-        self._started[tenant, arm] = device
-        if not self._is_stale:
-            self._standings.start(tenant, arm)
-
-    def record(
-        self,
-        tenant: int,
-        arm: int,
-        quality: float | None,
-        cost_seconds: float,
-        *,
-        device: str | None = None,
-        later: int = 0,
-    ) -> None:
-        """Take in a finished trial, started before or not, in its place before the ``later`` last ones."""
-        device = self._started.pop((tenant, arm), None) or device
-        if self._known is None:
-            pull = Pull(self._problem.studies[tenant].study_id, arm, quality, cost_seconds, device=device)
-            self._pulls.insert(len(self._pulls) - later, pull)
-            if len(self._pulls) >= next_refit(self._fitted):
-                self._fitted, self._is_stale = len(self._pulls), True
-            self._is_stale |= later > 0
-        if not self._is_stale:
-            self._standings.record(tenant, arm, quality, cost_seconds)
+        nu = self._config.pseudo_studies or (PLAIN if plain else PSEUDO_STUDIES)
+        return learn_prior(names, past, kernel=self._config.kernel, pseudo_studies=nu)
 
     def choose(self, *, seed: tuple[int, ...] = (0,), device: str | None = None) -> Choice | None:
         """The next trial for a free device, or None when nothing is left to run.
 
         The number of trials given so far joins the seed, so that one seed serves a whole schedule.
         """
-        standings = self.standings
+        standings = self.state
         return choose(standings, self._config.policy, seed=(*seed, standings.given), device=device)
 
     def forecast(self, tenant: int, arm: int, *, device: str | None = None) -> Forecast:
         """What is expected of one trial now."""
-        standing = self.standings.tenants[tenant]
+        standing = self.state.tenants[tenant]
         return Forecast(
             mean=float(standing.posterior.mean[arm]),
             std=float(standing.posterior.std[arm]),
@@ -406,42 +339,17 @@ class PublishedScheduler:
 
     def worth(self, tenant: int, *, device: str | None = None) -> Array:
         """The policy's acquisition of each arm of a tenant; -inf where it may not run."""
-        standings = self.standings
+        standings = self.state
         values = ACQUISITIONS[PUBLISHED_POLICIES[self._config.policy].acquisition](standings, tenant)
         return np.where(standings.left(tenant, device=device), values, -np.inf)
 
     def stops_above(self, tenant: int, *, device: str | None = None) -> float:
         """Infinite, since these policies ask for no price; -inf where nothing may run."""
-        return math.inf if self.standings.left(tenant, device=device).any() else -math.inf
+        return math.inf if self.state.left(tenant, device=device).any() else -math.inf
 
-    def set_seconds_left(self, tenant: int, seconds: float) -> None:
-        """Take in how long it is now to the deadline of a tenant that has one."""
-        self._seconds_left[tenant] = seconds
-        if not self._is_stale:
-            self._standings.set_seconds_left(tenant, seconds)
-
-    def charge(self, tenant: int, seconds: float) -> None:
-        """Take in what a tenant has used beside the costs of its trials, such as the starts of their processes."""
-        self._charged[tenant] = self._charged.get(tenant, 0.0) + seconds
-        if not self._is_stale:
-            self._standings.charge(tenant, seconds)
-
-    def _replay(self) -> None:
-        """The standings with costs learnt anew."""
-        self._standings, self._is_stale = self._stand(), False
-        index = {arms.study_id: i for i, arms in enumerate(self._problem.studies)}
-        for pull in self._pulls:
-            self._standings.record(index[pull.study_id], pull.arm, pull.quality, pull.cost_seconds)
-        for tenant, arm in self._started:
-            self._standings.start(tenant, arm)
-        for tenant, seconds in self._charged.items():
-            self._standings.charge(tenant, seconds)
-        for tenant, seconds in self._seconds_left.items():
-            self._standings.set_seconds_left(tenant, seconds)
-
-    def _stand(self) -> Standings:
+    def make_state(self, fitted: list[tuple[int, Pull]]) -> Standings:
         """The standings before any trial, with the costs known or learnt by now."""
-        costs, known = self._costs()
+        costs, known = self._costs(fitted)
         tenants = [
             Standing(
                 arms,
@@ -451,21 +359,20 @@ class PublishedScheduler:
                 noise_variance=self._config.noise_variance,
                 cost_aware=self._config.cost_aware,
             )
-            for arms, cost in zip(self._problem.studies, costs, strict=True)
+            for arms, cost in zip(self.problem.studies, costs, strict=True)
         ]
         limits = Limits(
-            self._problem.studies,
+            self.problem.studies,
             charges=[tenant.charges() for tenant in tenants],
-            quotas=self._problem.quotas,
-            pulls=self._problem.pulls,
+            quotas=self.problem.quotas,
+            pulls=self.problem.pulls,
         )
         return Standings(tenants, config=self._config, limits=limits)
 
-    def _costs(self) -> tuple[list[Array], bool]:
+    def _costs(self, fitted: list[tuple[int, Pull]]) -> tuple[list[Array], bool]:
         """The cost of each arm of each study, and whether that rests on any measurement."""
-        studies = self._problem.studies
+        studies = self.problem.studies
         if self._known is not None:
             return [np.asarray(self._known[arms.study_id], dtype=np.float64) for arms in studies], True
-        pulls = tuple(self._pulls[: self._fitted])
-        model = learn_costs(replace(self._problem, pulls=pulls, pending=()))
+        model = learn_costs(replace(self.problem, pulls=tuple(pull for _, pull in fitted), pending=()))
         return [model.predict(arms.study_id, arms.names) for arms in studies], model.known

@@ -299,8 +299,11 @@ class Standings:
         ranking.stale.clear()
         return ranking
 
-    def start(self, tenant: int, arm: int) -> None:
-        """Take in a trial under way: its arm is taken, also where it is shared; its outcome is not imagined."""
+    def start(self, tenant: int, arm: int, *, device: str | None = None) -> None:
+        """Take in a trial under way: its arm is taken, also where it is shared; its outcome is not imagined.
+
+        Its kind of device matters to learnt costs only, which the scheduler learns.
+        """
         if (tenant, arm) in self._started:
             return
         self._started[tenant, arm] = None
@@ -311,7 +314,9 @@ class Standings:
             self.tenants[i].under_way[k] = True
         self._refresh(*(i for i, _ in served))
 
-    def record(self, tenant: int, arm: int, quality: float | None, cost_seconds: float) -> None:
+    def record(
+        self, tenant: int, arm: int, quality: float | None, cost_seconds: float, *, device: str | None = None
+    ) -> None:
         """Take in a finished trial, started before or not: one round of the schedule.
 
         All tenants that share the candidate learn its quality; the tenant of the trial pays for it.

@@ -54,11 +54,6 @@ class Seen:
     seed: tuple[int, ...]
 
 
-def installed_policies() -> list[str]:
-    """Return the names of the policies that distributions of this environment register, such as ``plugin:cheapest``."""
-    return sorted({f"{PLUGIN}{point.name}" for point in entry_points(group=GROUP)})
-
-
 def policy_function(name: str) -> UserPolicy:
     """Return the function of ``plugin:NAME`` or ``module:function``; imports its module.
 

@@ -128,7 +128,7 @@ def draw_fairness(curve: FairnessCurve) -> Any:
     """Total regret against the regret of the worst-off tenant, a point for each value of the knob.
 
     Args:
-        curve: Of ``fairness.fairness_curve``.
+        curve: Of ``compare.fairness_curve``.
 
     Returns:
         The figure, for ``display.figures.save_figure``.

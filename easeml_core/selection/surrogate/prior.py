@@ -52,7 +52,7 @@ from easeml_core.errors import ConfigError
 from easeml_core.selection.surrogate.posterior import Belief
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence, Set
 
     from easeml_core.config import SelectionConfig
     from easeml_core.selection.problem import Past
@@ -131,6 +131,23 @@ def learn_prior(
     rows = quality_rows(names, history)
     learn = empirical if kernel == "empirical" else squared_exponential
     return learn(rows, target, pseudo_studies=pseudo_studies)
+
+
+def priors_of(
+    menus: Iterable[tuple[str, ...]], names: Set[str], learn: Callable[[tuple[str, ...]], Belief]
+) -> dict[tuple[str, ...], Belief]:
+    """The prior of each list of candidates: from one covariance over all names, or one for each list.
+
+    Together, what a past study says of other candidates helps to fill its gaps. With very many names, such as tenants
+    have that all call their candidates otherwise, one covariance would not fit into memory and says nothing, since
+    hardly any two names have a past study in common.
+    """
+    if len(names) > MOST_TOGETHER:
+        return {menu: learn(menu) for menu in menus}
+    together = tuple(sorted(names))
+    column, whole = {name: i for i, name in enumerate(together)}, learn(together)
+    indices = {menu: [column[name] for name in menu] for menu in menus}
+    return {menu: Belief(whole.mean[i], whole.cov[np.ix_(i, i)]) for menu, i in indices.items()}
 
 
 def quality_rows(names: Sequence[str], history: Sequence[Past]) -> Array:

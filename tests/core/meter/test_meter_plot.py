@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from easeml_core.config import MeterConfig
 from easeml_core.display import save_figure
-from easeml_core.meter.alternatives import alternatives_to
-from easeml_core.meter.history import Submitted, replay_submissions
+from easeml_core.meter.alternatives import alternatives_to, draw_meter_plan
+from easeml_core.meter.history import Submitted, draw_replay, replay_submissions
 from easeml_core.meter.planner import plan_meter
-from easeml_core.meter.plot import draw_meter_plan, draw_replay
 
 SETTINGS = {"ranges": (0.1, 0.3), "tolerance": 0.05, "reliability": 0.99, "steps": 8}
 

@@ -30,7 +30,7 @@ def test_trials_under_way_are_charged_with_the_costs_that_are_predicted_now() ->
     ended = Pull(tenant, arm, quality, cost, order=1e9)
     pending = tuple(Pending(i, k) for i, k in others)
     rebuilt = scheduler_for(replace(before, pulls=(*before.pulls, ended), pending=pending), config=config)
-    kept, expected = (s.choice._guard._committed for s in (lasting, rebuilt))
+    kept, expected = (s.state._guard._committed for s in (lasting, rebuilt))
     np.testing.assert_array_equal(kept, expected)
     assert lasting.choose() == rebuilt.choose()
 
@@ -43,7 +43,7 @@ def test_what_a_board_keeps_of_every_tenant_is_what_holds_now() -> None:
     scheduler = scheduler_for(replace(before, studies=studies), config=SelectionConfig(guard=0.3))
     under_way: list[tuple[int, int]] = []
     while (choice := scheduler.choose()) is not None:
-        kept = scheduler.choice
+        kept = scheduler.state
         board = kept._boards[None]
         for tenant, rates in enumerate(board.rates):
             costs = np.where(rates > 0, kept._costs.of(tenant), np.inf)
