@@ -235,7 +235,7 @@ def draw_meter_plan(found: MeterPlan, others: Sequence[MeterPlan], settings: Jso
         settings: Ranges, tolerance, reliability and steps.
 
     Returns:
-        The figure, for ``display.figures.save_figure``.
+        The figure, for ``display.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.

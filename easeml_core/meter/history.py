@@ -456,7 +456,7 @@ def draw_replay(found: Replay, config: MeterConfig) -> Any:
     """The measured gaps of the answered submissions, each with its tolerance, and the ranges behind them.
 
     Returns:
-        The figure, for ``display.figures.save_figure``.
+        The figure, for ``display.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.

@@ -416,7 +416,7 @@ def draw_gate_plan(condition: str, found: GatePlan, others: Sequence[Alternative
         asked: What the plan is for.
 
     Returns:
-        The figure, for ``display.figures.save_figure``.
+        The figure, for ``display.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is not installed.

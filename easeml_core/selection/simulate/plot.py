@@ -38,7 +38,7 @@ def draw_losses(report: Simulation) -> Any:
     losses whose price is reported are dotted lines; less than half the smallest is not shown.
 
     Returns:
-        The figure, for ``display.figures.save_figure``.
+        The figure, for ``display.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.
@@ -131,7 +131,7 @@ def draw_fairness(curve: FairnessCurve) -> Any:
         curve: Of ``compare.fairness_curve``.
 
     Returns:
-        The figure, for ``display.figures.save_figure``.
+        The figure, for ``display.save_figure``.
 
     Raises:
         InvalidInputError: If matplotlib is missing.

@@ -68,7 +68,7 @@ def test_so_much_is_known_that_a_question_can_be_made_to_pass(
 
 @pytest.mark.parametrize(
     ("examples", "steps"),
-    [(examples, steps) for examples in (1, 9, 10**9) for steps in (1, 3, 32)] + [at_night(10**9, 1024)],
+    [(1, 32), (9, 3), (10**9, 1), at_night(10**9, 1024)],
 )
 def test_any_plan_is_attacked_at_a_bounded_size(examples: int, steps: int) -> None:
     found = attack_plan(examples=examples, adaptivity="full", **PLAN | {"steps": steps})

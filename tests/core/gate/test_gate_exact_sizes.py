@@ -180,9 +180,8 @@ def outcomes_of(wins, losses, both, n):
     ("source", "mode", "gain", "shares"),
     [
         ("n - o > 0.1 +/- 0.2 /\\ d < 0.6 +/- 1", "fp-free", 0.5, (0.5, 0.55, 0.6)),
-        ("n - o > 0 +/- 0.25", "fp-free", 0.5, (0.5, 0.75, 1.0)),
+        ("n - o > 0 +/- 0.3", "fp-free", 0.6, (0.6, 0.8, 1.0)),
         ("n - o < 0.1 +/- 0.3", "fn-free", 0.7, (0.7, 0.85, 1.0)),
-        ("o - n < -0.2 +/- 0.25", "fp-free", 0.7, (0.7, 0.85, 1.0)),
     ],
 )
 def test_the_judge_keeps_what_the_plan_says(source, mode, gain, shares):
@@ -272,7 +271,7 @@ SOURCES = st.sampled_from(
 )
 
 
-@settings(deadline=None, max_examples=examples(40))
+@settings(deadline=None, max_examples=examples(40, least=10))
 @given(SOURCES, st.floats(0.05, 0.4), st.floats(0.5, 0.99999), st.integers(1, 60), st.sampled_from(["none", "full"]))
 def test_more_promise_never_needs_fewer_examples(source, tolerance, reliability, steps, adaptivity):
     def size(*, t=tolerance, r=reliability, h=steps, a=adaptivity, **more):

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from attrs import evolve
-from path_adaptive import read_meter
 from scipy import stats
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError, InvalidInputError
+from easeml_core.meter.meter import read_submission
 from easeml_core.meter.shared_ledger import JointPlan, check_joint_meter, gate_log_cost, gate_log_level
 from easeml_core.stats.binomial_bounds import log_upper_tail
 
@@ -99,7 +99,7 @@ def attacked_gate(rng: np.random.Generator, n: int) -> tuple[int, list[float]]:
     costs: list[float] = []
     votes = np.zeros(n, dtype=np.int64)
     for wrong in rng.integers(0, 2, size=(31, n)):
-        reading = read_meter(
+        reading = read_submission(
             errors=int(wrong.sum()),
             examples=n,
             validation_loss=0.3,

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from attrs import evolve
 from meter_oracles import capped_rise_automaton, deviations_automaton, ratchet_automaton
-from path_adaptive import read_meter
 
 from easeml_core.config import METER_METHODS, MeterConfig
 from easeml_core.errors import ConfigError
@@ -183,7 +182,7 @@ def test_one_label_less_is_too_few_with_a_level_fixed_before(method):
     assert "tolerance" in {short.why, deep.why}
 
 
-def test_path_adaptive_is_the_same_through_both_doors():
+def test_a_path_adaptive_meter_needs_only_the_sum_of_what_was_paid():
     rng = np.random.default_rng(5)
     for tail in ("hoeffding", "clopper-pearson"):
         config = evolve(BASE, tail=tail, tolerance=0.3, steps=20)
@@ -191,19 +190,12 @@ def test_path_adaptive_is_the_same_through_both_doors():
         for _ in range(15):
             errors = int(rng.integers(0, 400))
             log_weight = math.fsum(entry.log_cost for entry in earlier)
-            one = read_meter(errors=errors, examples=800, validation_loss=0.2, config=config, log_weight=log_weight)
+            one = read_submission(
+                errors=errors, examples=800, validation_loss=0.2, config=config, log_weight=log_weight
+            )
             other = read_submission(errors=errors, examples=800, validation_loss=0.2, config=config, earlier=earlier)
             assert one == other
             earlier.append(Answered(one.signal, one.log_cost))
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"method": "full"}, {"teams": 2}, {"developer": "kt"}, {"open_ended": True}],
-)
-def test_the_short_door_is_for_the_plain_path_adaptive_meter(change):
-    with pytest.raises(ConfigError, match=next(iter(change))):
-        read_meter(errors=1, examples=9, validation_loss=0.1, config=evolve(BASE, **change), log_weight=0.0)
 
 
 def signals_of(config: MeterConfig, gaps: list[float], n: int = 10**6) -> list[int | None]:

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_oracles import deviations_automaton, ratchet_automaton
-from path_adaptive import read_meter
 from property_sizes import at_night, examples
 from scipy import stats
 
 from easeml_core.config import MeterConfig
 from easeml_core.encoding import to_json
 from easeml_core.errors import ConfigError
+from easeml_core.meter.meter import read_submission
 from easeml_core.meter.planner import MeterPlan, plan_meter, validation_minimum
 from easeml_core.meter.tree_size import METHODS
 
@@ -167,7 +167,7 @@ def test_planned_without_an_error_rate_no_count_of_errors_is_too_uncertain(eps, 
         return [
             k
             for k in range(n + 1)
-            if read_meter(errors=k, examples=n, validation_loss=0.5, config=config, log_weight=log_weight).retired
+            if read_submission(errors=k, examples=n, validation_loss=0.5, config=config, log_weight=log_weight).retired
         ]
 
     n = plan(eps=eps, steps=steps, m=2, ambiguous=b, tail="clopper-pearson").labels

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
 from easeml_core.meter.meter import Answered, read_submission
@@ -74,7 +73,7 @@ def test_a_recollected_test_set_leaves_range_one_for_every_model(mistakes, tail)
     original, again = mistakes["original"], mistakes["v4"]
     log_weight, gaps = 0.0, []
     for seen, fresh in zip(original, again, strict=True):
-        reading = read_meter(
+        reading = read_submission(
             errors=int(fresh.sum()),
             examples=fresh.size,
             validation_loss=float(seen.mean()),

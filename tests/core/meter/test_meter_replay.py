@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from attrs import evolve
-from path_adaptive import read_meter
 
 from easeml_core.config import MeterConfig
 from easeml_core.errors import InvalidInputError
@@ -30,7 +29,7 @@ def test_a_replay_is_the_meter_step_by_step():
     found = replay_submissions(rows(*gaps), examples=5_000, config=CONFIG)
     log_weight = 0.0
     for (row, reading), gap in zip(found.readings, gaps, strict=True):
-        alone = read_meter(
+        alone = read_submission(
             errors=round((0.2 + gap) * 5_000), examples=5_000, validation_loss=0.2, config=CONFIG, log_weight=log_weight
         )
         assert replace(alone, ends=reading.ends) == reading

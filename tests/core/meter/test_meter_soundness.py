@@ -11,15 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from path_adaptive import Reading, read_meter
 from scipy import stats
 
 from easeml_core.config import MeterConfig
+from easeml_core.meter.meter import read_submission
 from easeml_core.meter.planner import plan_meter
 from easeml_core.meter.ranges import signal_of
+
+if TYPE_CHECKING:
+    from easeml_core.meter.reading import Reading
 
 RANGES = (0.2, 0.4, 0.6, 0.8)
 EPSILON = 0.05
@@ -74,7 +78,7 @@ class PathAdaptive:
         self.log_weight = 0.0
         self.log: list[Reading] = []
         self.read = lru_cache(maxsize=None)(
-            lambda errors, loss, log_weight: read_meter(
+            lambda errors, loss, log_weight: read_submission(
                 errors=errors, examples=n, validation_loss=loss, config=config, log_weight=log_weight
             )
         )

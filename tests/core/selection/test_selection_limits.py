@@ -10,8 +10,8 @@ from property_sizes import examples
 
 from easeml_core.config import PUBLISHED, SelectionConfig
 from easeml_core.selection.limits import Limits
-from easeml_core.selection.policies.published import PublishedScheduler
 from easeml_core.selection.problem import Arms, Problem, Pull, Quota
+from easeml_core.selection.suggestion import scheduler_for
 
 NAMES = ("a", "b", "c", "d")
 COSTS = np.array([1.0, 2.0, 4.0, 8.0])
@@ -166,7 +166,7 @@ def test_the_highest_priority_that_waits_is_served():
 
 def scheduler_of(problem, costs, policy):
     config = SelectionConfig(policy=policy, order=("c", "a"))
-    return PublishedScheduler(problem, config=config, known_costs={s.study_id: costs for s in problem.studies})
+    return scheduler_for(problem, config=config, known_costs={s.study_id: costs for s in problem.studies})
 
 
 def optional(strategy):
@@ -190,7 +190,7 @@ quota = st.builds(Quota, max_parallel=optional(st.integers(1, 3)), seconds_left=
 @given(
     st.lists(studies, min_size=1, max_size=4),
     st.dictionaries(st.sampled_from(("t", "u")), quota),
-    st.sampled_from(PUBLISHED),
+    st.sampled_from(("default", *PUBLISHED)),
     st.lists(st.tuples(st.sampled_from(("cpu", "gpu")), st.booleans(), st.floats(0, 1)), max_size=30),
 )
 def test_no_policy_breaks_a_limit(made, quotas, policy, steps):

@@ -13,11 +13,8 @@ from property_sizes import at_night, examples
 from threadpoolctl import threadpool_limits
 
 from easeml_core.config import SelectionConfig
-from easeml_core.selection.costs.learn import StudyCosts
-from easeml_core.selection.policies.default_choice import DefaultChoice
 from easeml_core.selection.problem import Arms, Past, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for
-from easeml_core.selection.surrogate.posterior import Belief
 
 NAMES = tuple(f"candidate-{k}" for k in range(9))
 TENANTS = 12
@@ -92,7 +89,7 @@ def shared_keys(seed):
     return tuple(f"key-{k}" if k % 3 == seed % 3 else None for k in range(9))
 
 
-@settings(deadline=None, max_examples=examples(30))
+@settings(deadline=None, max_examples=examples(30, least=4))
 @given(
     seed=st.integers(0, 2**32 - 1),
     past=st.sampled_from((0, 3, 12)),
@@ -106,7 +103,6 @@ def shared_keys(seed):
         ({}, {"guard": 0.4}, {"objective": 0.7}, {"price_per_second": 1e-3}, {"believe": False}, {"cost_aware": False})
     ),
 )
-@pytest.mark.journey
 def test_the_next_decisions_are_the_same(seed, past, learnt, kinds, devices, steps, limited, shares, switches):
     """Learnt costs and known ones, a cold start and a long past, several devices, failures, limits, shared trials."""
     arms = {"budget_seconds": 8.0, "max_parallel": 2} if limited else {}
@@ -118,7 +114,7 @@ def test_the_next_decisions_are_the_same(seed, past, learnt, kinds, devices, ste
     world.drive([first, world.build(config)], 60, devices=devices)
 
 
-BY_DAY = [(0, True, 1, 0.1), (12, False, 1, 0.1), (3, True, 4, 0.1), (0, False, 4, 0.1), (12, True, 4, 0.8)]
+BY_DAY = [(0, True, 1, 0.1), (12, False, 4, 0.1), (3, True, 4, 0.8)]
 """Each past, each device count and each guard at least once; at night every combination."""
 
 
@@ -144,40 +140,6 @@ def test_a_hundred_decisions_after_a_restart(past, learnt, devices, guard):
         schedulers.append(world.build(config))
     assert len(decisions) == 9 * TENANTS
     assert schedulers[0].choose() is None
-
-
-def test_a_trial_under_way_is_charged_with_the_cost_that_is_predicted_now():
-    """Study 0 turns out slow while another trial of it is under way; a restarted scheduler knows only its new price.
-
-    The guard's books are compared, since results that few refit the costs after each, which hides the difference.
-    """
-    rng, names = np.random.default_rng(3), ("a", "b", "c")
-    history = tuple(Past(100 + j, names, (0.5,) * 3, (float(np.exp(rng.normal(0, 3))),) * 3) for j in range(30))
-    problem, prior = (
-        Problem((Arms(0, 1.0, names), Arms(1, 1.0, names)), history=history),
-        Belief(np.zeros(3), np.eye(3)),
-    )
-    reported, rebuilt = (
-        DefaultChoice(
-            problem,
-            config=SelectionConfig(guard=0.9),
-            priors=[prior, prior],
-            costs=StudyCosts(problem),
-            learning=False,
-        )
-        for _ in range(2)
-    )
-    reported.start(0, 0)
-    reported.start(0, 1)
-    reported.record(0, 0, 0.5, 1e4)
-    rebuilt.record(0, 0, 0.5, 1e4)
-    rebuilt.start(0, 1)
-    owed = [
-        [p._guard.owed(np.array([False, True]), np.array([1.0, cost])) for cost in np.geomspace(1e2, 1e5, 200)]
-        for p in (reported, rebuilt)
-    ]
-    assert owed[0] == owed[1]
-    assert {1, None} == set(owed[0])
 
 
 def test_what_was_asked_and_when_does_not_matter():

@@ -168,3 +168,16 @@ def test_at_minus_the_bound_every_decided_example_is_a_loss():
     found = log_paired_p_value(-3, 10, threshold=-0.5, decided_bound=0.5)
     assert found == pytest.approx(stats.binom.logcdf(3, 10, 0.5), rel=1e-9)
     assert log_paired_p_value(-3, 10, threshold=-0.501, decided_bound=0.5) == -math.inf
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha"),
+    [(20, 0.3), (20, 1e-4), (51, 0.01), (376, 0.01)]
+    + [at_night(n, alpha) for n, alpha in ((20, 0.01), (51, 0.3), (51, 1e-4), (376, 0.3), (376, 1e-4))],
+)
+def test_a_lower_bound_is_rejected_by_the_whole_search_and_nothing_above_it_is(n, alpha):
+    """The tail at q = 1 alone would put the bound higher, by up to .02, where just one of n and the score is even."""
+    for score in (1, 3, 7):
+        low = paired_lower_bound(score, n, decided_bound=1.0, log_level=math.log(alpha))
+        assert log_paired_p_value(score, n, threshold=low, decided_bound=1.0) <= math.log(alpha)
+        assert log_paired_p_value(score, n, threshold=low + 2.1e-6, decided_bound=1.0) > math.log(alpha)

@@ -35,9 +35,8 @@ def test_curves_never_rise_and_end_at_zero(play, make_table, seed, policy, gaps,
 
 
 @pytest.mark.parametrize("policy", RUNNABLE)
-@pytest.mark.parametrize("devices", [1, 3])
-def test_same_seed_same_schedule(play, make_table, policy, devices):
-    one, two = (schedule(play(make_table(seed=1), policy, served=5, devices=devices)) for _ in range(2))
+def test_same_seed_same_schedule(play, make_table, policy):
+    one, two = (schedule(play(make_table(seed=1), policy, served=5, devices=3)) for _ in range(2))
     assert one == two
 
 
@@ -109,13 +108,6 @@ def percent_to_reach(play, published, policy, *, repeats, loss=0.01, first=0):
     return mean_curve(curves).percent_to(loss)
 
 
-def test_order_of_policies_on_deeplearning(play, published):
-    """Cost-aware HYBRID and ROUNDROBIN reach loss 0.01 long before RANDOM; draws are fixed, so nothing is random."""
-    names = ("hybrid", "roundrobin", "default", "random")
-    needed = {policy: percent_to_reach(play, published, policy, repeats=10) for policy in names}
-    assert max(needed["hybrid"], needed["roundrobin"], needed["default"]) < 0.7 * needed["random"], needed
-
-
 ORDERS = {
     "MOSTCITED": "AlexNet VGG-16 GoogLeNet ResNet-50 ResNet-18 BN-AlexNet NIN SqueezeNet",
     "MOSTRECENT": "SqueezeNet BN-AlexNet ResNet-50 ResNet-18 VGG-16 GoogLeNet NIN AlexNet",
@@ -123,14 +115,20 @@ ORDERS = {
 COLUMNS = ["NIN", "GoogLeNet", "ResNet-50", "AlexNet", "BN-AlexNet", "ResNet-18", "VGG-16", "SqueezeNet"]
 
 
-def test_old_habits_come_last_on_deeplearning(play, published, tmp_path):
-    """HYBRID < RANDOM < both fixed orders at loss 0.01, the published ordering."""
-    needed = {policy: percent_to_reach(play, published, policy, repeats=10) for policy in ("hybrid", "random")}
+def test_order_of_policies_on_deeplearning(play, published, tmp_path):
+    """Cost-aware HYBRID and ROUNDROBIN reach loss 0.01 long before RANDOM, and that before both fixed orders.
+
+    This is the published ordering, whose headline is up to 9.8 times less than a fixed order. Draws are fixed.
+    """
+    names = ("hybrid", "roundrobin", "default", "random")
+    needed = {policy: percent_to_reach(play, published, policy, repeats=10) for policy in names}
+    assert max(needed["hybrid"], needed["roundrobin"], needed["default"]) < 0.7 * needed["random"], needed
     for habit, order in ORDERS.items():
         file = tmp_path / habit
         file.write_text("\n".join(f"c{COLUMNS.index(name)}" for name in order.split()))
         needed[habit] = percent_to_reach(play, published, f"order:{file}", repeats=10)
-    assert needed["hybrid"] < needed["random"] < min(needed["MOSTCITED"], needed["MOSTRECENT"]), needed
+    habits = min(needed["MOSTCITED"], needed["MOSTRECENT"])
+    assert max(needed["random"], 5 * needed["hybrid"]) < habits, needed
 
 
 @pytest.mark.nightly

@@ -71,8 +71,8 @@ def test_the_report_has_the_promised_form(simulate):
 
 def test_same_seed_same_report_on_any_number_of_processes(simulate):
     names = ("hybrid", "random", "mm-gp-ei", "clairvoyant")
-    one, again, two = (timeless(simulate(*names, processes=n)) for n in (1, 1, 2))
-    assert one == again == two
+    one, two = (timeless(simulate(*names, processes=n)) for n in (1, 2))
+    assert one == two
     other = timeless(simulate(*names, protocol=Protocol(served=3, repeats=4, seed=6, losses=(0.3, 0.1)), processes=1))
     assert other["policies"] != one["policies"]
 

@@ -134,7 +134,7 @@ def test_time_is_that_of_the_clock(table_of):
     assert course.decision_seconds == 2.0
 
 
-@settings(deadline=None, max_examples=examples(60))
+@settings(deadline=None, max_examples=examples(60, least=10))
 @given(
     seed=st.integers(0, 2**32 - 1),
     policy=st.sampled_from(EVERYBODY),
