@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -227,11 +228,11 @@ def _context(browser: Browser, login: StorageState | None = None) -> BrowserCont
 def _logged_in(browser: Browser, installation: Installation, name: str) -> StorageState:
     context = _context(browser)
     page = context.new_page()
-    page.goto(installation.url)
+    page.goto(f"{installation.url}/api/v2/auth/login?next={quote(f'{installation.url}/', safe='')}")
     page.fill("input[name=username]", name)
     page.fill("input[name=password]", installation.stack.access.keys.passwords[name])
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{installation.url}/")
+    page.wait_for_url(f"{installation.url}/", wait_until="commit")  # no need to wait for Airflow's first page
     login = context.storage_state()
     context.close()
     return login
@@ -239,10 +240,16 @@ def _logged_in(browser: Browser, installation: Installation, name: str) -> Stora
 
 @dataclass
 class Watched:
-    """A page and what its browser complained of."""
+    """A page and what its browser complained of since the last address."""
 
     page: Page
-    complaints: list[str]
+    installation: Installation
+    complaints: list[str] = field(default_factory=list)
+
+    def visit(self, path: str) -> None:
+        """Open a page of ours by its own address."""
+        self.complaints.clear()
+        self.page.goto(f"{self.installation.url}/easeml{self.installation.path(path)}", wait_until="load")
 
 
 @pytest.fixture
@@ -253,10 +260,13 @@ def open_as(people: dict[str, BrowserContext], installation: Installation) -> It
     def open_page(name: str, path: str, *, frame: bool = True) -> Watched:
         page = people[name].new_page()
         opened.append(page)
-        watched = Watched(page, [])
+        watched = Watched(page, installation)
         page.on("console", lambda said: watched.complaints.extend([said.text] if said.type == "error" else []))
         page.on("pageerror", lambda error: watched.complaints.append(str(error)))
-        page.goto(f"{installation.url}{'/easeml' if frame else ''}{installation.path(path)}", wait_until="load")
+        if frame:
+            watched.visit(path)
+        else:
+            page.goto(f"{installation.url}{path}", wait_until="load")
         return watched
 
     yield open_page

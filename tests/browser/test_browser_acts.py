@@ -28,12 +28,17 @@ def framed(page: Page) -> FrameLocator:
     return page.frame_locator("iframe[title='Ease.ml']")
 
 
-def test_the_navigation_leads_to_the_overview_in_airflows_own_frame(open_as: Any) -> None:
-    watched = open_as("user", "/", frame=False)
-    watched.page.get_by_role("button", name="Browse").click()
-    watched.page.get_by_role("menuitem", name="Ease.ml").click()
-    expect(framed(watched.page).get_by_role("heading", level=1)).to_have_text("Overview")
-    assert watched.page.url.startswith(watched.page.url.split("/plugin/")[0] + page_url())
+def test_the_navigation_leads_to_the_overview_in_airflows_own_frame_and_in_its_theme(open_as: Any) -> None:
+    page = open_as("user", "/", frame=False).page
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="Ease.ml").click()
+    expect(framed(page).get_by_role("heading", level=1)).to_have_text("Overview")
+    assert page.url.startswith(page.url.split("/plugin/")[0] + page_url())
+    for mode in ("dark", "light"):
+        page.evaluate("mode => localStorage.setItem('theme', mode)", mode)
+        page.reload()
+        expect(page.locator("html")).to_have_class(re.compile(rf"\b{mode}\b"))
+        expect(framed(page).locator("html")).to_have_class(re.compile(rf"\b{mode}\b"))
 
 
 def test_a_tasks_link_leads_to_its_study_inside_the_frame_and_the_address_follows(open_as: Any) -> None:
@@ -42,15 +47,6 @@ def test_a_tasks_link_leads_to_its_study_inside_the_frame_and_the_address_follow
     expect(inner.get_by_role("heading", level=1)).to_contain_text("cancer")
     inner.get_by_label("Pages of this study").get_by_role("link", name="Submissions").click()
     expect(watched.page).to_have_url(re.compile(re.escape(page_url("cancer", below="submissions")) + "$"))
-
-
-def test_the_theme_is_airflows(open_as: Any) -> None:
-    page = open_as("viewer", page_url(), frame=False).page
-    for mode in ("dark", "light"):
-        page.evaluate("mode => localStorage.setItem('theme', mode)", mode)
-        page.reload()
-        expect(page.locator("html")).to_have_class(re.compile(rf"\b{mode}\b"))
-        expect(framed(page).locator("html")).to_have_class(re.compile(rf"\b{mode}\b"))
 
 
 def test_a_study_is_registered_from_the_form_of_its_dag(open_as: Any, installation: Any) -> None:

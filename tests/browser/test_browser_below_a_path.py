@@ -88,6 +88,7 @@ def test_the_frame_the_news_a_form_and_the_way_back_to_airflow(page: Page, below
     expect(page.get_by_role("button", name="Trigger")).to_be_visible()
 
 
+@pytest.mark.nightly  # by day tests/plugin/web/server/test_plugin_web_app.py mounts the pages below a path
 def test_every_address_on_a_page_begins_with_the_path(page: Page, below: str, installation: Any) -> None:
     for place in PLACES:
         page.goto(f"{below}/easeml{installation.path(place)}", wait_until="load")

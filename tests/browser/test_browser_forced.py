@@ -53,6 +53,15 @@ def question(page: Page, model: int) -> None:
     expect(page.get_by_text(ASKED, exact=True)).to_be_visible()  # as it was typed: no link and no bold word
 
 
+def question_from_the_audit(page: Page, model: int) -> None:
+    """From our audit in Airflow's frame to the question about this model, the only one that waits."""
+    frame = page.frame_locator("iframe[title='Ease.ml']")
+    expect(frame.get_by_text("1 forced promotion waits for an answer of a referee in Airflow.")).to_be_visible()
+    frame.get_by_role("link", name="Answer in Airflow").click()
+    expect(page).to_have_url(re.compile(r"/tasks/promote/required_actions$"))
+    expect(page.get_by_text(f"Promote model {model} of study cancer without the gate?").first).to_be_visible()
+
+
 def told(page: Page, words: str) -> Locator:
     """The point of the question that has these words."""
     return page.get_by_role("listitem").filter(has_text=words)
@@ -79,9 +88,15 @@ def test_a_referee_approves_what_a_user_asks_for_and_nobody_else_can(
     expect(page.get_by_text("You do not have permission")).to_be_visible()
     assert rest.call("GET", path_of(run))["state"] in WAITING
 
+    for person in ("op", "user"):
+        other = open_as(person, "/audit").page
+        expect(other.get_by_role("heading", name="Audit")).to_be_visible()
+        expect(other.get_by_text("waits for an answer of a referee")).to_have_count(0)
+    needed = open_as("admin", "/?needs=all").page  # each has its own line there, however many they are
+    expect(needed.get_by_text("cancer: a promotion without the gate waits for a referee")).to_be_visible()
     before = standing(installation)
-    page = open_as("admin", "/required_actions", frame=False).page
-    question(page, model)
+    page = open_as("admin", "/plugin/easeml/easeml/audit", frame=False).page
+    question_from_the_audit(page, model)
     goes = f"in place of model {before[0]['model_id']}" if before else "where nothing is now"
     expect(told(page, f"model {model} of study cancer goes to production")).to_contain_text(goes)
     expect(told(page, "The gate's last word on it:")).to_contain_text("none, it was never judged")

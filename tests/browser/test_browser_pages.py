@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from looks import NARROW_DARK, NARROW_LIGHT, WIDE_DARK, WIDE_LIGHT, findings, overflow, wrong_with
 from patience import SECONDS
 from playwright.sync_api import expect
 
@@ -74,7 +74,6 @@ PAGES = [
     "/studies/cancer/decisions/{trial}",
 ]
 PAGES += [f"/studies/cancer{part}" for part in ("", "/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use")]
-GRAVE = ("serious", "critical")
 pytestmark = [pytest.mark.journey, pytest.mark.timeout(1200)]  # whoever comes first waits for the stack
 
 
@@ -154,29 +153,20 @@ def test_no_change_is_taken_from_a_page_of_somebody_elses(installation: Any, peo
             assert people["admin"].request.fetch(address, **foreign).status == 403, route.path
 
 
-def findings(page: Any) -> list[tuple[str, str, str]]:
-    """What axe calls serious: rule, how grave, the first place."""
-    found = Axe().run(page).response["violations"]
-    return [(v["id"], v["impact"], v["nodes"][0]["html"][:200]) for v in found if v["impact"] in GRAVE]
-
-
-def overflow(page: Any) -> int:
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
-
-
-def look(open_as: Any, path: str, width: int, mode: str) -> None:
-    watched = open_as("admin", path)
-    watched.page.emulate_media(color_scheme=mode)
-    watched.page.set_viewport_size({"width": width, "height": 900})
-    assert findings(watched.page) == []
-    assert overflow(watched.page) <= 0
-    assert watched.complaints == []
-
-
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "mode"), [(1280, "light"), (390, "dark")])
-def test_a_page_has_no_serious_finding_and_no_complaint(open_as: Any, path: str, width: int, mode: str) -> None:
-    look(open_as, path, width, mode)
+@pytest.mark.parametrize(
+    "looks",
+    [(WIDE_LIGHT, NARROW_DARK), pytest.param((WIDE_DARK, NARROW_LIGHT), marks=pytest.mark.nightly)],
+    ids=["wide and light, narrow and dark", "the other way round"],
+)
+def test_no_page_has_a_serious_finding_or_a_complaint(open_as: Any, looks: Any) -> None:
+    watched, wrong = open_as("admin", "/"), {}
+    for path in PAGES:
+        watched.page.emulate_media(color_scheme="light")
+        watched.page.set_viewport_size({"width": 1280, "height": 900})
+        watched.visit(path)
+        if (found := (wrong_with(watched.page, looks), list(watched.complaints))) != ({}, []):
+            wrong[path] = found
+    assert wrong == {}
 
 
 def test_the_reason_of_a_failure_wraps_in_its_table(open_as: Any) -> None:
@@ -191,28 +181,21 @@ def test_the_reason_of_a_failure_wraps_in_its_table(open_as: Any) -> None:
         assert table.evaluate("table => table.scrollWidth - table.parentElement.clientWidth") <= 0
 
 
-@pytest.mark.nightly
-@pytest.mark.parametrize("path", PAGES)
-@pytest.mark.parametrize(("width", "mode"), [(1280, "dark"), (390, "light")])
-def test_nor_the_other_way_round(open_as: Any, path: str, width: int, mode: str) -> None:
-    look(open_as, path, width, mode)
-
-
 def who_may(path: str) -> tuple[str, ...]:
     """Of a page by its address, from the table of routes."""
     route = re.sub("/(cancer|digits)", "/{study}", path.partition("?")[0]).replace("{trial}", "{trial_id}")
     return WHO_MAY[f"GET {route}"]
 
 
-@pytest.mark.parametrize(
-    ("person", "path"), [(person, path) for person in EVERYBODY[1:] for path in PAGES if person in who_may(path)]
-)
-def test_what_somebody_sees_has_no_complaint_and_nothing_of_the_referees(open_as: Any, person: str, path: str) -> None:
-    watched = open_as(person, path)
-    assert watched.complaints == []
-    tabs = watched.page.locator("nav.tabs").all_inner_texts()
-    assert not re.search(r"\bGate\b|\bMeter\b", " ".join(tabs))
-    assert ("Labels" in " ".join(tabs)) == (person == "op")
+@pytest.mark.parametrize("person", EVERYBODY[1:])
+def test_what_somebody_sees_has_no_complaint_and_nothing_of_the_referees(open_as: Any, person: str) -> None:
+    watched = open_as(person, "/")
+    for path in (path for path in PAGES if person in who_may(path)):
+        watched.visit(path)
+        assert watched.complaints == [], path
+        tabs = " ".join(watched.page.locator("nav.tabs").all_inner_texts())
+        assert not re.search(r"\bGate\b|\bMeter\b", tabs), path
+        assert ("Labels" in tabs) == (person == "op"), path
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Ways between Airflow's pages and ours: the tabs of a run and of a task, and a question that waits for a referee."""
+"""Ways between Airflow's pages and ours: the tabs of a run and of a task."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from looks import NARROW_DARK, WIDE_LIGHT, wrong_with
 from patience import until
 from playwright.sync_api import expect
 
-from easeml_airflow.web.server.airflow_runs import WAITING
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from playwright.sync_api import FrameLocator, Page
 
-REGISTER, FORCED = "easeml_register_study", "easeml_forced_promotion"
+REGISTER = "easeml_register_study"
 STUDY = {
     **{"tenant": "lab", "study": "tabs", "source": "sklearn:breast_cancer"},
     "candidates": [{"name": kind, "kind": kind} for kind in ("nearest_centroid", "decision_tree")],
@@ -74,55 +71,6 @@ def test_a_task_has_a_tab_that_leads_to_what_it_was_about(open_as: Any, run: str
 
 
 def test_the_list_itself_has_no_serious_finding_and_no_complaint(open_as: Any, run: str) -> None:
-    for width, mode in ((1280, "light"), (390, "dark")):
-        watched = open_as("admin", f"/of-run?dag={REGISTER}&run={quote(run, safe='')}")
-        watched.page.emulate_media(color_scheme=mode)
-        watched.page.set_viewport_size({"width": width, "height": 900})
-        found = Axe().run(watched.page).response["violations"]
-        assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert watched.page.evaluate(wide) <= 0
-        assert watched.complaints == []
-
-
-@pytest.fixture
-def question(installation: Any) -> Iterator[None]:
-    """The only forced promotion that waits for a referee in Airflow; it ends with the test."""
-    client = installation.stack.access.rest()
-    until(lambda: client.has_dag(FORCED), "the reading of the DAG")
-    client.pause(FORCED, False)
-    unended = f"/dags/{FORCED}/dagRuns?state=queued&state=running&limit=100"
-    for left in client.call("GET", unended)["dag_runs"]:  # of a test that failed half-way
-        _end(client, left["dag_run_id"])
-    model = installation.models["cancer"][0]
-    name = client.trigger(FORCED, {"study": "cancer", "model": model, "reason": "the line stands still"})
-    task = f"{_path_of(name)}/taskInstances/promote"
-    until(lambda: client.call("GET", task)["state"] in WAITING, "the question")
-    yield
-    _end(client, name)
-
-
-def _path_of(run: str) -> str:
-    return f"/dags/{FORCED}/dagRuns/{quote(run, safe='')}"
-
-
-def _end(client: Any, run: str) -> None:
-    client.call("PATCH", _path_of(run), {"state": "failed"})
-
-
-def test_a_referee_goes_from_the_audit_to_the_question_in_airflow(
-    open_as: Any, installation: Any, question: None
-) -> None:
-    title = f"Promote model {installation.models['cancer'][0]} of study cancer without the gate?"
-    page = open_as("admin", "/plugin/easeml/easeml/audit", frame=False).page
-    frame = page.frame_locator("iframe[title='Ease.ml']")
-    expect(frame.get_by_text("1 forced promotion waits for an answer of a referee in Airflow.")).to_be_visible()
-    frame.get_by_role("link", name="Answer in Airflow").click()
-    expect(page).to_have_url(re.compile(r"/tasks/promote/required_actions$"))
-    expect(page.get_by_text(title).first).to_be_visible()
-    needed = open_as("admin", "/?needs=all").page  # each has its own line there, however many they are
-    expect(needed.get_by_text("cancer: a promotion without the gate waits for a referee")).to_be_visible()
-    for person in ("op", "user"):
-        other = open_as(person, "/audit").page
-        expect(other.get_by_role("heading", name="Audit")).to_be_visible()
-        expect(other.get_by_text("waits for an answer of a referee")).to_have_count(0)
+    watched = open_as("admin", f"/of-run?dag={REGISTER}&run={quote(run, safe='')}")
+    assert wrong_with(watched.page, (WIDE_LIGHT, NARROW_DARK)) == {}
+    assert watched.complaints == []

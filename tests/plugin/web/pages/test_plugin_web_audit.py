@@ -122,12 +122,10 @@ def test_filters_hold_on_the_page_and_in_the_table(done, ask_as, text_of):
     assert "Clear" in read
 
 
-@pytest.mark.parametrize(
-    "query", ["show=<b>", "since=1y", "page=-3", "page=9999999", "q=%00%ff", "who=%00", "study=%0a"]
-)
-def test_an_address_may_hold_anything(done, ask_as, query):
-    for path in ("/audit", "/audit.csv"):
-        assert ask_as("ada", "operator").get(f"{path}?{query}").status_code == 200
+def test_an_address_may_hold_anything(done, ask_as):
+    for query in ("show=<b>", "since=1y", "page=-3", "page=9999999", "q=%00%ff", "who=%00", "study=%0a"):
+        for path in ("/audit", "/audit.csv"):
+            assert ask_as("ada", "operator").get(f"{path}?{query}").status_code == 200, query
 
 
 def test_pages_follow_each_other(done, ask_as, text_of):

@@ -115,24 +115,21 @@ def test_what_would_have_changed_it_is_in_proportion(two, run, ask_as, database,
         assert fact in words, fact
 
 
-@pytest.mark.parametrize(
-    ("worth", "cost", "facts"),
-    [
+def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of):
+    run(0.7), run(0.6)
+    trial = run(0.7).trial_id
+    for worth, cost, facts in (
         (0.0002, 15.3, ("was worth as much", "anything about it were worse the runner-up is worth as much; the first")),
         (0.0001999, 15.3, ("was worth about as much", "a little worse the runner-up is worth about as much")),
         (0.0001996, 15.3, ("was worth 0.2 % less", "above 0.2 % more than 15.3 s", "promised 0.2 % more for its cost")),
         (0.000199, 1530.0, ("was worth 0.5 % less", "were above 25.6 min (was 25.5 min)", "0.0199 (was 0.0200)")),
         (0.0002, 1.0, ("was worth as much", "the first of equals was taken")),
-    ],
-)
-def test_ties_and_near_ties_read_as_such(two, run, ask_as, database, text_of, worth, cost, facts):
-    run(0.7), run(0.6)
-    trial = run(0.7).trial_id
-    reason(database, trial, rival=worth, cost=cost)
-    page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
-    words = text_of(page)
-    for fact in facts:
-        assert fact in words, (fact, words[words.find("It would have lost") :][:300])
+    ):
+        reason(database, trial, rival=worth, cost=cost)
+        page = ask_as("ada", "operator").get(f"/studies/{study_of(database, trial)}/decisions/{trial}").text
+        words = text_of(page)
+        for fact in facts:
+            assert fact in words, (fact, words[words.find("It would have lost") :][:300])
 
 
 def study_of(database, trial):

@@ -17,7 +17,6 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.formats import STEPS
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, StudyState, Symbol, TrialState
-from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.reports.overview import MOST_DRAWN, Board
 from easeml_core.services.reports.recommendations import Assessment, Severity, Standing, Step, StepKind
@@ -259,15 +258,6 @@ def test_an_empty_installation_says_what_to_do(client, text_of):
     words = text_of(client().get("/").text)
     assert "No study yet" in words
     assert "easeml_register_study" in words
-
-
-def test_an_absent_database_is_told_and_not_hidden(client_of, text_of):
-    def away():
-        raise StoreUnavailableError("the database at h cannot be reached; start it with `make up`")
-
-    page = client_of(Site(away, away, away, lambda: Viewer("ada", frozenset({Role.OPERATOR})))).get("/")
-    assert page.status_code == 503
-    assert "cannot be reached; start it with `make up`" in text_of(page.text)
 
 
 # -- search, pages; what is selected and in which order is in tests/store/test_store_assessments.py -----------

@@ -3,7 +3,6 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,9 +94,9 @@ def test_what_next_follows_the_state(ask_as, lively, database, text_of):
     assert "easeml study resume cancer" in words
 
 
-@pytest.mark.parametrize("page", ["0", "-1", "x", "9" * 5000, "²"])
-def test_a_strange_page_is_a_page(ask_as, lively, page):
-    assert ask_as("dev").get(PAGE, params={"page": page}).status_code == 200
+def test_a_strange_page_is_a_page(ask_as, lively):
+    for page in ("0", "-1", "x", "9" * 5000, "²"):
+        assert ask_as("dev").get(PAGE, params={"page": page}).status_code == 200, page
 
 
 def test_it_is_paged(ask_as, lively, database, monkeypatch, text_of):
@@ -118,9 +117,3 @@ def test_a_single_moment_and_a_year_are_drawn():
         assert all(0 <= place.left <= 100 for lane in line.lanes for place in lane.places)
         assert [lane.name for lane in line.lanes] == ["data"]
     assert line.style == "day"
-
-
-def test_the_style_file_holds_no_address():
-    import easeml_airflow.web.app as web
-
-    assert "http" not in (Path(web.__file__).parent / "static" / "lifecycle.css").read_text()

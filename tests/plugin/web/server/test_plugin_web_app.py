@@ -4,12 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
-from fastapi import HTTPException
+from fastapi import FastAPI, HTTPException
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.errors import StoreUnavailableError
+from easeml_core.services.selection.scheduler import suggest_trials
 
 HERE = Path(web.__file__).parent
 
@@ -130,18 +131,30 @@ def test_the_refresh_is_a_setting(client_of, monkeypatch):
     assert 'data-refresh="7"' in client_of(site()).get("/").text
 
 
-def test_every_address_begins_with_the_path_that_airflow_is_served_under(client_of):
+def test_every_address_begins_with_the_path_that_airflow_is_served_under(
+    client_of, database, artifacts, make_study, monkeypatch
+):
     """Airflow mounts the application below its own base path; an address that forgets it leads nowhere."""
-    from fastapi import FastAPI
-
-    client = client_of(site(Role.OPERATOR, Role.REFEREE))
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://example.org/airflow")
+    study = make_study("cancer")
+    (trial,) = suggest_trials(database.worker, count=1, request_key="nightly/run-1/suggest/-1").trials
+    viewer = Viewer("ada", frozenset(Role), lambda _study, _tenant, *, write: True)
+    client = client_of(Site(lambda: database.worker, lambda: artifacts, lambda: database.referee, lambda: viewer))
     outer = FastAPI(root_path="/airflow")
     outer.mount("/easeml", client.app)
     client.app = outer
-    page = client.get("/airflow/easeml/").text
-    addresses = re.findall(r'(?:href|src|action|data-events)="([^"#][^"]*)"', page)
-    assert len(addresses) > 5
-    assert [a for a in addresses if not a.startswith("/airflow/easeml/")] == []
+    of_study = ("", "/lifecycle", "/submissions", "/gate", "/meter", "/data", "/use", f"/decisions/{trial.trial_id}")
+    places = ["/", "/new", "/compute", "/audit", "/labels", "/archived", "/nothing"]
+    found = set()
+    for path in places + [f"/studies/{study}{part}" for part in of_study]:
+        page = client.get(f"/airflow/easeml{path}")
+        assert page.status_code == (404 if path == "/nothing" else 200), path
+        addresses = re.findall(r'(?:href|src|action|data-events)="([^"#?][^"]*)"', page.text)
+        assert len(addresses) > 5, path
+        found |= {(path, a) for a in addresses if not a.startswith(("/airflow/easeml/", "data:"))}
+    run, forced = "/airflow/dags/nightly/runs/run-1", "/airflow/dags/easeml_forced_promotion"  # Airflow's own pages
+    of_airflow = (("", run), (of_study[-1], run), ("/gate", forced))
+    assert found == {(f"/studies/{study}{part}", address) for part, address in of_airflow}
 
 
 def test_health_says_one_word_without_a_login_and_more_to_operators(client_of):
