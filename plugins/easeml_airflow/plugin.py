@@ -26,20 +26,19 @@ class EasemlPlugin(AirflowPlugin):
         """The page and the service; made only in the API server, which alone reads this."""
         from easeml_airflow.web.app import create_app
         from easeml_airflow.web.components.action_items import count_needs
-        from easeml_airflow.web.server import connections
         from easeml_airflow.web.server.auth import airflow_rights, airflow_viewer
-        from easeml_airflow.web.server.site import Site
+        from easeml_airflow.web.server.site import Site, open_artifacts, open_sealed, open_store, tenant_of
         from easeml_core.services.referee.place_in_queue import queue
 
         site = Site(
-            connections.open_store,
-            connections.open_artifacts,
-            connections.open_sealed,
+            open_store,
+            open_artifacts,
+            open_sealed,
             airflow_viewer(),
             needs_of=count_needs,
             queue_of=queue,
         )
-        app = create_app(site, require_login=login(), rights=airflow_rights(connections.tenant_of))
+        app = create_app(site, require_login=login(), rights=airflow_rights(tenant_of))
         return [{"app": app, "url_prefix": URL_PREFIX, "name": "Ease.ml"}]
 
     @property

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]  # it has none
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,7 +39,7 @@ def wrong_with(page: Page, looks: Iterable[tuple[int, str]]) -> dict[str, Any]:
     """What is wrong with a page in these widths and modes: findings, and what lies outside; empty for nothing."""
     wrong: dict[str, Any] = {}
     for width, mode in looks:
-        page.emulate_media(color_scheme=mode)
+        page.emulate_media(color_scheme="dark" if mode == "dark" else "light")
         page.set_viewport_size({"width": width, "height": 900})
         found, outside = findings(page), overflow(page)
         if found or outside > 0:

@@ -28,10 +28,9 @@ from easeml_airflow.web.pages.new_study import Draft
 from easeml_airflow.web.pages.overview.page import nearest
 from easeml_airflow.web.server import request_limits
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.connections import REFEREE_VARIABLE
 from easeml_airflow.web.server.request_limits import MOST_OF_ONE, Intake, Turns, few_of_each
 from easeml_airflow.web.server.service import Service
-from easeml_airflow.web.server.site import Site
+from easeml_airflow.web.server.site import REFEREE_VARIABLE, Site
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError
 from easeml_core.sandbox import child_start, process
 from easeml_core.sandbox.isolation import Isolation
