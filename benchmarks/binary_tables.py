@@ -13,19 +13,19 @@ less so.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
+from result_files import FOLDER, read_rows, write_rows
 
 from easeml_core.data.columns import column_of_texts, table_of_columns
 from easeml_core.data.parts import save_open_parts, split_parts
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.table import RawTable
 
-RESULTS = Path(__file__).with_name("results") / "binary_tables.csv"
+RESULTS = FOLDER / "binary_tables.csv"
 CANDIDATES: Mapping[str, Mapping[str, Any]] = {
     "gaussian_naive_bayes": {},
     "logistic_regression": {},
@@ -158,33 +158,25 @@ class Cell:
 
 def read_cells(path: Path) -> list[Cell]:
     """The cells of a file; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Cell(
-                row["table"],
-                row["candidate"],
-                quality=float(row["quality"]),
-                cost_seconds=float(row["cost_seconds"]),
-                cpu_seconds=float(row["cpu_seconds"]),
-                rows=int(row["rows"]),
-                features=int(row["features"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    return [
+        Cell(
+            row["table"],
+            row["candidate"],
+            quality=float(row["quality"]),
+            cost_seconds=float(row["cost_seconds"]),
+            cpu_seconds=float(row["cpu_seconds"]),
+            rows=int(row["rows"]),
+            features=int(row["features"]),
+        )
+        for row in read_rows(path)
+    ]
 
 
 def write_cells(path: Path, cells: Iterable[Cell]) -> None:
     """All cells in the order of tables and candidates, whole or not at all."""
     tables, kinds = [table.name for table in TABLES], list(CANDIDATES)
     ordered = sorted(cells, key=lambda cell: (tables.index(cell.table), kinds.index(cell.candidate)))
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Cell)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(cell) for cell in ordered)
-    temporary.replace(path)
+    write_rows(path, ordered, [field.name for field in fields(Cell)])
 
 
 def measure(table: BinaryTable, candidates: Sequence[str]) -> Iterator[Cell | str]:

@@ -11,7 +11,6 @@ descriptors are read in between: both must be flat.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import statistics
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
+from result_files import FOLDER, write_rows
 
 from easeml_core.sandbox.child_start import COLD, OWN, SWITCH, own_fork_server
 from easeml_core.sandbox.process import Limits, run_child
@@ -30,7 +30,7 @@ from easeml_core.training.trainers import TRAINERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-RESULTS = Path(__file__).parent / "results" / "child_start.csv"
+RESULTS = FOLDER / "child_start.csv"
 KINDS = {"scikit-learn": "nearest_neighbors", "PyTorch": "torch_mlp"}
 CODE = """
 import importlib, json, sys, time
@@ -130,10 +130,7 @@ def main() -> None:
         else:
             rows = [asdict(start) for library in KINDS for start in measure(folder, library, asked.repeats)]
     if asked.save and not asked.jobs:
-        with RESULTS.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(RESULTS, rows, [*rows[0]])
     if asked.json:
         print(json.dumps(rows, indent=1))
         return

@@ -9,7 +9,6 @@ child process for each trial, no past. Random search has its candidates and its 
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
 import os
@@ -23,6 +22,7 @@ import click
 from five_data import KINDS, METRICS, POINT, Contest, Race, cut, write_source
 from five_rivals import PATIENCE, baseline, flaml, random_search
 from installation import GATE, TENANT, installation
+from result_files import FOLDER, read_rows, write_rows
 from threadpoolctl import threadpool_limits
 
 from easeml_core.data.parts import load_open_parts
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from easeml_core.data.parts import Part
     from easeml_core.data.table import RawTable
 
-RESULTS = Path(__file__).with_name("results") / "five_studies.csv"
+RESULTS = FOLDER / "five_studies.csv"
 INTERRUPTED = 130
 METER = {"ranges": (0.5,), "tolerance": 0.3, "reliability": 0.5, "steps": 1, "ambiguous": 0}
 """Small sealed sets: a fifth and a tenth of the rows are sealed anyway."""
@@ -181,15 +181,10 @@ def _line(contest: Contest, method: str, race: Race, test: Part, goal: float) ->
 def keep(path: Path, lines: Iterable[Line]) -> None:
     """Put the lines into the file in place of those of the same studies, in the order of ``KINDS``."""
     fresh = [{k: "" if v is None else str(v) for k, v in asdict(line).items()} for line in lines]
-    replaced, old = {row["study"] for row in fresh}, []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            old = [row for row in csv.DictReader(file) if row["study"] not in replaced]
-    order = list(KINDS)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Line)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(sorted([*old, *fresh], key=lambda row: order.index(row["study"])))
+    replaced, order = {row["study"] for row in fresh}, list(KINDS)
+    old = [row for row in read_rows(path) if row["study"] not in replaced]
+    rows = sorted([*old, *fresh], key=lambda row: order.index(row["study"]))
+    write_rows(path, rows, [field.name for field in fields(Line)])
 
 
 def warm() -> None:

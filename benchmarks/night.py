@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import csv
 import os
 import platform
 import sys
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 import psutil
+from result_files import FOLDER, read_rows, write_rows
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +54,7 @@ EVERY_SECONDS = 0.5
 SEAL_SECONDS = 60.0
 """Patience with the referee for each study that it seals."""
 
-RESULTS = Path(__file__).resolve().parent / "results" / "night.csv"
+RESULTS = FOLDER / "night.csv"
 NIGHT = ("dag", "studies", "trials", "devices")
 """What makes two nights the same one."""
 
@@ -320,21 +320,14 @@ def show(found: Mapping[str, Any], console: Console) -> None:
 
 def keep(found: Mapping[str, Any], path: Path = RESULTS) -> None:
     """Write the stages into the file of results; those of another number of studies, or another DAG, stay."""
-    kept: list[dict[str, Any]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = list(csv.DictReader(file))
     night = {name: str(found[name]) for name in NIGHT}
-    kept = [row for row in kept if any(row[name] != value for name, value in night.items())]
+    kept = [row for row in read_rows(path) if any(row[name] != value for name, value in night.items())]
     for stage in found["stages"]:
         parts = {part: f"{stage['parts'].get(part, 0.0):.1f}" for part in PARTS}
         seconds = {"wall_seconds": f"{stage['wall_seconds']:.1f}", "cpu_seconds": f"{stage['cpu_seconds']:.1f}"}
         kept.append(night | {"stage": stage["name"]} | seconds | parts | {"load": f"{found['machine']['load']:.1f}"})
     kept.sort(key=lambda row: (row["dag"], int(row["studies"])))  # stages stay in their order
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*NIGHT, "stage", "wall_seconds", "cpu_seconds", *PARTS, "load"])
-        writer.writeheader()
-        writer.writerows(kept)
+    write_rows(path, kept, [*NIGHT, "stage", "wall_seconds", "cpu_seconds", *PARTS, "load"])
 
 
 @click.command(help=__doc__)

@@ -10,19 +10,18 @@ assesses all studies; further ones those that have changed.
 from __future__ import annotations
 
 import asyncio
-import csv
 import random
 import statistics
 import time
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 import httpx
 import made_up_installation
 import psutil
+from result_files import FOLDER, read_rows, write_rows
 
 from easeml_airflow.web.app import create_app
 from easeml_airflow.web.components.action_items import count_needs
@@ -40,8 +39,9 @@ from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
-RESULTS = Path(__file__).resolve().parent / "results" / "pages.csv"
+RESULTS = FOLDER / "pages.csv"
 FIELDS = ("view", "studies", "trials", "median_ms", "worst_ms", "processor_ms", "load")
 
 PAGES = {
@@ -184,17 +184,11 @@ def measure(owner: Store, worker: Store, postmaster: int, repeats: int) -> list[
 def keep(found: list[dict[str, Any]], path: Path = RESULTS) -> None:
     """Write the rows into the file of results, in place of those of the same numbers of studies and trials."""
     new = {(str(row["studies"]), str(row["trials"])) for row in found}
-    kept: list[dict[str, Any]] = []
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            kept = [row for row in csv.DictReader(file) if (row["studies"], row["trials"]) not in new]
+    kept: list[dict[str, Any]] = [row for row in read_rows(path) if (row["studies"], row["trials"]) not in new]
     numbers = ("median_ms", "worst_ms", "processor_ms", "load")
     kept += [row | {name: f"{row[name]:.1f}" for name in numbers} for row in found]
     kept.sort(key=lambda row: (int(row["studies"]), int(row["trials"])))  # views stay in their order
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        writer.writeheader()
-        writer.writerows(kept)
+    write_rows(path, kept, FIELDS)
 
 
 def _no_artifacts() -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import hashlib
 import json
 import multiprocessing
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import psutil
 from installation import TARGET, Installation, installation
+from result_files import FOLDER, write_rows
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 LARGE = "large"
 COLUMNS = 8
-RESULTS = Path(__file__).resolve().parent / "results" / "referee_throughput.csv"
+RESULTS = FOLDER / "referee_throughput.csv"
 GATE = {"condition": "n - o > 0 +/- 0.5", "reliability": 0.5, "steps": 16}
 LARGE_GATE = {"condition": "n - o > 0 +/- 0.13", "reliability": 0.9, "steps": 16, "estimator": "paper"}
 METER = {"ranges": (0.2, 0.6), "tolerance": 0.3, "reliability": 0.5, "steps": 16}
@@ -323,10 +323,7 @@ def keep(rounds: list[Round], singles: dict[str, float]) -> None:
         for one in rounds
     ]
     lines += [{"kind": kind, "wall_seconds": f"{seconds:.4f}", "load": load} for kind, seconds in singles.items()]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [*lines[0], "wall_seconds"])
-        writer.writeheader()
-        writer.writerows(lines)
+    write_rows(RESULTS, lines, [*lines[0], "wall_seconds"])
 
 
 def _seconds(processes: list[psutil.Process]) -> float:

@@ -8,17 +8,16 @@ device, and each rule learns only from what it has trained itself: a trial that 
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
-from dataclasses import asdict, astuple, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from itertools import product
-from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
+from result_files import FOLDER, write_rows
 from rungs_curves import read_points
 
 from easeml_core.config import TrainingConfig
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     Curves = Mapping[str, Mapping[str, Sequence[Point]]]
 
-RESULTS = Path(__file__).with_name("results") / "rungs.csv"
+RESULTS = FOLDER / "rungs.csv"
 SHARES = (0.1, 0.3)
 ORDERS = 100
 CLOSE = 0.01
@@ -242,21 +241,13 @@ def measure_all(curves: Curves, orders: int = ORDERS) -> list[Line]:
     ]
 
 
-def write_lines(path: Path, lines: Sequence[Line]) -> None:
-    """The file, whole."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([each.name for each in fields(Line)])
-        writer.writerows(astuple(line) for line in lines)
-
-
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--orders", type=click.IntRange(min=1), default=ORDERS, show_default=True, help="Random orders.")
 @click.option("--json", "as_json", is_flag=True, help="Print the lines as JSON.")
 def main(orders: int, as_json: bool) -> None:
     """Replay the recorded curves with every rule, and write rungs.csv."""
     lines = measure_all(curves_of(read_points()), orders)
-    write_lines(RESULTS, lines)
+    write_rows(RESULTS, lines, [field.name for field in fields(Line)])
     if as_json:
         click.echo(json.dumps([asdict(line) for line in lines], indent=2))
         return

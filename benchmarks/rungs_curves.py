@@ -9,9 +9,8 @@ processor, one thread. Curves that are in the file already are kept.
 
 from __future__ import annotations
 
-import csv
 import time
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ import click
 import numpy as np
 from binary_tables import load_keel
 from five_data import waves
+from result_files import FOLDER, read_rows, write_rows
 
 from easeml_core.data.parts import OpenParts, split_parts
 from easeml_core.data.sources.load import load_source
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from easeml_core.data.table import RawTable
 
-RESULTS = Path(__file__).with_name("results") / "rungs_curves.csv"
+RESULTS = FOLDER / "rungs_curves.csv"
 EPOCHS = 27
 SEED = 0
 VALIDATION_SHARE = 0.3
@@ -135,30 +135,22 @@ def curve(study: str, network: tuple[str, str, Mapping[str, Any]], rate: str, pa
 
 def read_points(path: Path = RESULTS) -> list[Point]:
     """The points of a file; none if there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            Point(
-                row["study"],
-                row["candidate"],
-                int(row["epoch"]),
-                float(row["quality"]),
-                float(row["held_out_loss"]),
-                float(row["seconds"]),
-            )
-            for row in csv.DictReader(file)
-        ]
+    return [
+        Point(
+            row["study"],
+            row["candidate"],
+            int(row["epoch"]),
+            float(row["quality"]),
+            float(row["held_out_loss"]),
+            float(row["seconds"]),
+        )
+        for row in read_rows(path)
+    ]
 
 
 def write_points(path: Path, points: Iterable[Point]) -> None:
     """All of them, whole or not at all."""
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([field.name for field in fields(Point)])
-        writer.writerows(astuple(point) for point in points)
-    temporary.replace(path)
+    write_rows(path, points, [field.name for field in fields(Point)])
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})

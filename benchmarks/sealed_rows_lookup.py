@@ -34,13 +34,13 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 from installation import Installation, installation
 from night import GATE, METER, write_table
+from result_files import FOLDER, read_rows, write_rows
 
 from easeml_core.data.parts import load_open_parts
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
@@ -62,6 +62,7 @@ from easeml_core.store.tables import models, releases, sealed, studies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -78,7 +79,7 @@ KEYS = "dose", "weight"
 """By these two columns a row is looked up."""
 REPEATS = 4
 """Registrations that are measured at each number of studies."""
-RESULTS = Path(__file__).parent / "results" / "sealing.csv"
+RESULTS = FOLDER / "sealing.csv"
 
 
 def table(rng: np.random.Generator, rows: int) -> Table:
@@ -384,13 +385,10 @@ def look_up_in_all(at: Installation) -> float:
 
 def save(costs: list[Cost]) -> None:
     """Write the costs into the file of results; those of other tables stay."""
-    with RESULTS.open(newline="", encoding="utf-8") if RESULTS.exists() else Path(os.devnull).open() as file:
-        kept = [row for row in csv.DictReader(file) if row["tables"] != costs[0].tables]
+    kept = [row for row in read_rows(RESULTS) if row["tables"] != costs[0].tables]
     new = [{n: f"{v:.1f}" if isinstance(v, float) else v for n, v in asdict(cost).items()} for cost in costs]
-    with RESULTS.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Cost)])
-        writer.writeheader()
-        writer.writerows(sorted([*kept, *new], key=lambda row: str(row["tables"]), reverse=True))
+    rows = sorted([*kept, *new], key=lambda row: str(row["tables"]), reverse=True)
+    write_rows(RESULTS, rows, [field.name for field in fields(Cost)])
 
 
 # -- counts ------------------------------------------------------------------------------------------------------------

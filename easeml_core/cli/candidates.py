@@ -10,8 +10,7 @@ import click
 
 from easeml_core.cli.connection import (
     STUDY,
-    artifacts_option,
-    database_option,
+    installation_options,
     mapping_of,
     open_installation,
     open_store,
@@ -88,9 +87,7 @@ def _program_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("program", type=click.Path(exists=True, path_type=Path))
 @_program_options
 @click.option("--tenant", required=True, help="Whose studies may train it.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def pack(
     program: Path, train: str | None, command: str | None, tenant: str, artifacts: str | None,
     database: str | None, as_json: bool,
@@ -118,9 +115,7 @@ def pack(
 @click.option("--seed", type=int, help="Of the space's sample; default 0.")
 @click.option("--device", "devices", multiple=True, help="Kind of device that they may run on; repeat for several.")
 @click.option("--dry-run", is_flag=True, help="Show the candidates, add none.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def add(
     study: str, program: Path | None, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool,
     **given: Any,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from easeml_core.cli.output import reading
+from easeml_core.cli.output import json_option, reading, with_options
 from easeml_core.client.installation import ADDRESS, WORKER, open_database
 from easeml_core.client.installation import HOME as HOME
 from easeml_core.client.installation import open_artifacts as open_artifacts
@@ -89,6 +89,13 @@ def artifacts_option(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Folder or address (s3://BUCKET/PATH) of models and data, where this machine reaches it; default: the "
         "installation's, see `easeml db artifacts`.",
     )(command)
+
+
+store_options = with_options(database_option, json_option)
+"""Adds ``--database`` and ``--json``."""
+
+installation_options = with_options(artifacts_option, database_option, json_option)
+"""Adds ``--artifacts``, ``--database`` and ``--json``."""
 
 
 def embedded_server() -> Server:

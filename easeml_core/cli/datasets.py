@@ -12,16 +12,16 @@ from easeml_core.cli.connection import (
     REFEREE,
     STUDY,
     account_name,
-    artifacts_option,
-    database_option,
+    installation_options,
     key_option,
     new_key,
     open_artifacts,
     open_installation,
     open_store,
+    store_options,
     wait_for_answer,
 )
-from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.cli.output import example, plain, show_json, show_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, counted
 
@@ -63,9 +63,7 @@ def refreshed(store: Store, study: str, request_key: str, timeout: float) -> Giv
 @click.option("--refresh", is_flag=True, help="Make a new data version of it now, and wait for the referee's answer.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for that answer.")
 @key_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def feed(
     study: str, pairs: tuple[str, ...], refresh: bool, timeout: float, request_key: str | None, artifacts: str | None,
     database: str | None, as_json: bool, **files: Any,
@@ -122,9 +120,7 @@ def refine() -> None:
 @click.option("--off", is_flag=True, help="Only rows that are switched off, or will be.")
 @click.option("--suspicious", is_flag=True, help="The rows whose labels look wrong, as `easeml refine rank`.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows, the last first.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def list_(
     study: str, off: bool, suspicious: bool, limit: int, artifacts: str | None, database: str | None, as_json: bool
 ) -> None:
@@ -150,9 +146,7 @@ def list_(
 @refine.command(epilog=example("easeml refine rank flowers --limit 20"))
 @click.argument("study", type=STUDY)
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many rows.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def rank(study: str, limit: int, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Rank the training rows of STUDY by doubt in their labels, from models that have not seen them.
 
@@ -178,9 +172,7 @@ def _show_ranking(study: str, limit: int, artifacts: str | None, database: str |
 @click.argument("hashes", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why; kept with the rows.")
 @key_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def off(**given: Any) -> None:
     """Switch the rows HASHES of STUDY off; the same pairs fed with another label then replace them."""
     _switch(**given, on=False)
@@ -191,9 +183,7 @@ def off(**given: Any) -> None:
 @click.argument("hashes", nargs=-1, required=True)
 @click.option("--reason", required=True, help="Why; kept with the rows.")
 @key_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def on(**given: Any) -> None:
     """Switch the rows HASHES of STUDY on again."""
     _switch(**given, on=True)
@@ -218,8 +208,7 @@ def _switch(
 
 @refine.command(epilog=example("easeml refine feeds flowers"))
 @click.argument("study", type=STUDY)
-@database_option
-@json_option
+@store_options
 def feeds(study: str, database: str | None, as_json: bool) -> None:
     """List what was fed to STUDY, by whom, and with which result."""
     from easeml_core.services.datasets.feed import list_feeds
@@ -236,8 +225,7 @@ def feeds(study: str, database: str | None, as_json: bool) -> None:
 @click.argument("study", type=STUDY)
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the referee's answer.")
 @key_option
-@database_option
-@json_option
+@store_options
 def apply(study: str, timeout: float, request_key: str | None, database: str | None, as_json: bool) -> None:
     """Make a new data version of all that was fed to STUDY and switched in it, if anything of it is new.
 
@@ -276,9 +264,7 @@ def validation() -> None:
 @validation.command(epilog=example("easeml validation show digits"))
 @click.argument("study", type=STUDY)
 @click.option("--team", type=int, help="Whose signals count, where the meter serves several teams.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def show(study: str, team: int | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Show how often the validation set was used, what that means, and what to do."""
     from easeml_core.services.datasets.validation_sets import validation_report
@@ -352,9 +338,7 @@ def _size_line(found: ValidationSetReport) -> str:
     "--from-set", metavar="SET", help="A released test set of the study that has all labels, instead of files."
 )
 @click.option("--add", is_flag=True, help="Keep the rows that are there, and add these.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def replace(artifacts: str | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Give a study another validation set; its training part and its models stay."""
     from easeml_core.services.datasets.validation_sets import replace_validation
@@ -383,9 +367,7 @@ def _show_left_out(found: ReplacedValidation, *, add: bool) -> None:
 
 @validation.command(epilog=example("easeml validation remeasure digits"))
 @click.argument("study", type=STUDY)
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def remeasure(study: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Evaluate trained models on the new validation set now, instead of when the referee has time.
 

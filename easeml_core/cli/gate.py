@@ -15,10 +15,10 @@ import click
 from easeml_core.cli.connection import (
     GATE_MAY_WAIT,
     STUDY,
-    database_option,
     gate_passes,
     new_key,
     open_store,
+    store_options,
     tell_gate_answer,
     wait_for_answer,
 )
@@ -148,8 +148,7 @@ def _write_wanted(path: Path, examples: Sequence[str]) -> None:
     help="How long to wait for the answer; 0: only ask.",
 )
 @click.option("--request-key", metavar="K", help="The same key gives the same answer; default: a new one.")
-@database_option
-@json_option
+@store_options
 @click.pass_context
 def ask(
     context: click.Context, study: str, model_id: int | None, condition: str | None, wait: float,

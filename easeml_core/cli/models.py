@@ -14,18 +14,18 @@ from easeml_core.cli.connection import (
     GATE_MAY_WAIT,
     REFEREE,
     STUDY,
-    artifacts_option,
-    database_option,
     gate_passes,
+    installation_options,
     key_option,
     new_key,
     open_artifacts,
     open_installation,
     open_store,
+    store_options,
     tell_gate_answer,
     wait_for_answer,
 )
-from easeml_core.cli.output import cell, example, json_option, plain, show_json, show_table, with_options
+from easeml_core.cli.output import cell, example, plain, show_json, show_table, with_options
 from easeml_core.encoding import row_of
 from easeml_core.errors import InvalidInputError, StateError, counted
 
@@ -61,8 +61,7 @@ _waiting = with_options(
 
 @model.command("list", epilog=example("easeml model list flowers"))
 @click.argument("study", type=STUDY)
-@database_option
-@json_option
+@store_options
 def list_(study: str, database: str | None, as_json: bool) -> None:
     """List the models of STUDY with their verdicts, and how they came into production.
 
@@ -91,8 +90,7 @@ def list_(study: str, database: str | None, as_json: bool) -> None:
 @model.command(epilog=example("easeml model show flowers 7", "easeml model show flowers 7 --json"))
 @click.argument("study", type=STUDY)
 @click.argument("model_id", type=int)
-@database_option
-@json_option
+@store_options
 def show(study: str, model_id: int, database: str | None, as_json: bool) -> None:
     """Show model MODEL_ID of STUDY: its file, and what trained it.
 
@@ -141,8 +139,7 @@ def _move(entry: ListedModel) -> str:
 @click.option("--who", help="Who takes the responsibility for a forced promotion.")
 @click.option("--why", help="The reason of a forced promotion, kept for good.")
 @_waiting
-@database_option
-@json_option
+@store_options
 def promote(
     study: str,
     model_id: int,
@@ -190,8 +187,7 @@ def promote(
 @click.option("--to", "model_id", type=int, help="The model; default: what stood before the one that is there now.")
 @click.option("--why", required=True, help="The reason, kept for good.")
 @_waiting
-@database_option
-@json_option
+@store_options
 def rollback(request_key: str | None, timeout: float, database: str | None, as_json: bool, **given: Any) -> None:
     """Return a model to production that was there before."""
     from easeml_core.services.referee.requests import file_rollback
@@ -208,8 +204,7 @@ def rollback(request_key: str | None, timeout: float, database: str | None, as_j
     "--team", type=int, default=1, show_default=True, help="Whose submission it is, where K teams share a set."
 )
 @_waiting
-@database_option
-@json_option
+@store_options
 @click.pass_context
 def meter(
     context: click.Context,
@@ -293,9 +288,7 @@ Examples:
 @click.option("--model", default="production", show_default=True, help="production, best, or the id of a model.")
 @click.option("--probabilities", is_flag=True, help="The probability of each class too.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="CSV file for the answers.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def infer(
     path: Path | None, rows: tuple[str, ...], output: Path | None, artifacts: str | None, database: str | None,
     as_json: bool, **asked: Any,
@@ -373,9 +366,7 @@ FORMATS = ("skops", "lightgbm", "xgboost", "safetensors", "constant", "command")
 @click.option("--wait", "waits", is_flag=True, help="Wait for the gate's answer; exit status 1 unless it passes.")
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait at most.")
 @key_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 @click.pass_context
 def submit(
     context: click.Context, /, asks_gate: bool, waits: bool, timeout: float, request_key: str | None,
@@ -449,8 +440,7 @@ def _tell(submitted: Submitted, request_id: int | None, place: QueuePlace | None
 
 @click.command(epilog=example("easeml submissions --study flowers"))
 @click.option("--study", type=STUDY, help="Of this study only.")
-@database_option
-@json_option
+@store_options
 def submissions(study: str | None, database: str | None, as_json: bool) -> None:
     """List submissions, the newest first, and what was released about each."""
     from easeml_core.services.models.submission import list_submissions

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from easeml_core.cli.connection import OWNER, asked_to_end, database_option, open_store
-from easeml_core.cli.output import example, json_option, process_options, show_json, show_table
+from easeml_core.cli.connection import OWNER, asked_to_end, open_store, store_options
+from easeml_core.cli.output import example, process_options, show_json, show_table
 from easeml_core.config import OBJECTIVES, POLICIES, SelectionConfig
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.errors import InvalidInputError, counted, reason_of
@@ -67,8 +67,7 @@ def policy() -> None:
 
 
 @policy.command(epilog=example("easeml policy show"))
-@database_option
-@json_option
+@store_options
 def show(database: str | None, as_json: bool) -> None:
     """Show the settings that hold now, and why they were chosen."""
     from easeml_core.services.selection.policy import show_policy
@@ -80,8 +79,7 @@ def show(database: str | None, as_json: bool) -> None:
 @_settings_options
 @click.option("--defaults", "from_defaults", is_flag=True, help="Settings that are not named become the defaults.")
 @click.option("--reason", required=True, help="Why; shown in the history.")
-@database_option
-@json_option
+@store_options
 def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, **given: Any) -> None:
     """Change the settings; what is not named stays. The address must be that of easeml_owner.
 
@@ -102,8 +100,7 @@ def set_(reason: str, from_defaults: bool, database: str | None, as_json: bool, 
 
 
 @policy.command(epilog=example("easeml policy history"))
-@database_option
-@json_option
+@store_options
 def history(database: str | None, as_json: bool) -> None:
     """List the latest changes, newest first."""
     from easeml_core.services.selection.policy import policy_history
@@ -192,8 +189,7 @@ class DecidedRequests:
 @click.option("--policy", help="How to choose, as in `easeml policy set`; default: the installation's policy.")
 @click.option("--poll", default=10.0, show_default=True, help="Seconds between two looks when nothing is notified.")
 @process_options("writes that it lives")
-@database_option
-@json_option
+@store_options
 def scheduler(
     once: bool,
     policy: str | None,

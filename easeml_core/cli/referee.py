@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from easeml_core.cli.connection import HOME, REFEREE, artifacts_option, database_option, open_artifacts, open_store
+from easeml_core.cli.connection import (
+    HOME,
+    REFEREE,
+    installation_options,
+    open_artifacts,
+    open_store,
+)
 from easeml_core.cli.operations.evidence import keys_option
 from easeml_core.cli.output import example, json_option, process_options, show_json
 from easeml_core.encoding import typed_record
@@ -138,9 +144,7 @@ class AnsweredRequests:
 )
 @process_options("extends its lease")
 @keys_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def referee(
     once: bool,
     health_port: int | None,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, asked_to_end, database_option, open_store
+from easeml_core.cli.connection import STUDY, asked_to_end, open_store, store_options
 from easeml_core.cli.operations.evidence import verify
-from easeml_core.cli.output import example, json_option, plain, print_table, show_json, show_table
+from easeml_core.cli.output import example, plain, print_table, show_json, show_table
 from easeml_core.encoding import row_of
 
 if TYPE_CHECKING:
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("easeml status"))
-@database_option
-@json_option
+@store_options
 def status(database: str | None, as_json: bool) -> None:
     """Show every study: quality, trials, verdict, signal, model in production, and what to do next.
 
@@ -101,8 +100,7 @@ _MARKS = {"bad": ("!!", "bold red"), "warn": ("! ", "yellow"), "info": ("  ", "d
 @click.argument("study", required=False)
 @click.option("--needs", is_flag=True, help="Only what needs a person.")
 @click.option("--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Steps at most.")
-@database_option
-@json_option
+@store_options
 def next_(study: str | None, needs: bool, limit: int, database: str | None, as_json: bool) -> None:
     """Show the next steps for STUDY, or for all studies, and why; worst first.
 
@@ -144,8 +142,7 @@ def _show(steps: list[NextStep]) -> None:
 @click.option(
     "--team", type=int, metavar="K", help="Which team is asking, where several share a meter set: its alerts, too."
 )
-@database_option
-@json_option
+@store_options
 def alerts(study: str, clear: int | None, team: int | None, database: str | None, as_json: bool) -> None:
     """List the open alerts of STUDY, or clear one of them.
 
@@ -211,8 +208,7 @@ GROUPS = ("promotions", "sets", "limits", "studies", "refused")
 @click.option("--who", metavar="NAME", help="Acts of this person or task.")
 @click.option("--limit", type=click.IntRange(1, 20_000), default=50, show_default=True, help="The newest so many.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table that other programs read.")
-@database_option
-@json_option
+@store_options
 def audit(
     study: str | None, since: datetime | None, only: str | None, database: str | None, as_json: bool, **given: Any
 ) -> None:
@@ -275,8 +271,7 @@ def _where(event: AuditEvent) -> str:
     type=click.IntRange(1, 65535),
     help="Answer Prometheus on this port of 127.0.0.1, GET /metrics, until interrupted; default: print them once.",
 )
-@database_option
-@json_option
+@store_options
 def metrics(port: int | None, database: str | None, as_json: bool) -> None:
     """Print or export figures of the installation, in Prometheus' text format.
 

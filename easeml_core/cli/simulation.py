@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import OWNER, database_option, numbers, open_store
+from easeml_core.cli.connection import OWNER, numbers, open_store, store_options
 from easeml_core.cli.output import example, json_option, plot_option, progress, show_json, show_table, write_plot
 from easeml_core.config import COST_MODES, OBJECTIVES
 from easeml_core.encoding import row_of
@@ -220,8 +220,7 @@ def _show_curve(curve: FairnessCurve) -> None:
 )
 @plot_option
 @click.option("--processes", type=click.IntRange(min=1), help="Default: one for each core.")
-@database_option
-@json_option
+@store_options
 def backtest(as_json: bool, plot: Path | None, database: str | None, **options: Any) -> None:
     """Replay the past under several policies, show what each would have saved, and which one to follow.
 
@@ -375,8 +374,7 @@ _COST_COLUMNS = {
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="CSV of costs in seconds, tenants x candidates, instead of the database.",
 )
-@database_option
-@json_option
+@store_options
 def costs(history: Path | None, database: str | None, as_json: bool) -> None:
     """Report the error of predicted costs, for tenants that the model has not seen.
 

@@ -10,18 +10,18 @@ import click
 from easeml_core.cli.connection import (
     OWNER,
     STUDY,
-    artifacts_option,
-    database_option,
+    installation_options,
     json_of,
     key_option,
     new_key,
     open_installation,
     open_store,
     read_program,
+    store_options,
     wait_for_answer,
 )
 from easeml_core.cli.operations.archive import STUDY_COMMANDS, TENANT_COMMANDS, show_archived
-from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
+from easeml_core.cli.output import cell, example, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
 from easeml_core.errors import counted
 from easeml_core.limits import PRIORITY
@@ -80,8 +80,7 @@ for _command in TENANT_COMMANDS:
 
 @tenant.command("list", epilog=example("easeml tenant list"))
 @click.option("--archived", is_flag=True, help="Those that are archived, in place of all others.")
-@database_option
-@json_option
+@store_options
 def list_tenants(archived: bool, database: str | None, as_json: bool) -> None:
     """List the tenants with their limits and what they use now."""
     from easeml_core.services.studies.limits import list_tenants
@@ -111,8 +110,7 @@ def list_tenants(archived: bool, database: str | None, as_json: bool) -> None:
 @click.option("--no-max-parallel", is_flag=True, help="As many as there are.")
 @click.option("--quota-seconds", type=float, help="Device seconds, over all its studies, > 0.")
 @click.option("--no-quota", is_flag=True, help="No limit of device seconds.")
-@database_option
-@json_option
+@store_options
 def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Set what a tenant may use; settings that are not named stay.
 
@@ -128,8 +126,7 @@ def set_tenant(name: str, database: str | None, as_json: bool, **given: Any) -> 
 @click.argument("name")
 @click.option("--why", required=True, help="The reason, of at most 500 characters; the audit has it.")
 @click.option("--trial", "trials", type=int, multiple=True, help="Only this trial; repeatable. Default: all of them.")
-@database_option
-@json_option
+@store_options
 def acknowledge_results(name: str, why: str, trials: tuple[int, ...], database: str | None, as_json: bool) -> None:
     """Acknowledge results of a tenant that did not hold when the referee measured them anew.
 
@@ -149,8 +146,7 @@ def acknowledge_results(name: str, why: str, trials: tuple[int, ...], database: 
 @click.option(
     "--to", type=click.Path(dir_okay=False, path_type=Path), help="Write the address to this file, mode 0600."
 )
-@database_option
-@json_option
+@store_options
 def make_login(
     name: str, tenants: tuple[str, ...], device: bool, to: Path | None, database: str | None, as_json: bool
 ) -> None:
@@ -186,9 +182,7 @@ def make_login(
 @click.option(
     "--group", required=True, help="Of the accounts of the tenant's workers, devices, referee and API server."
 )
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def give_folder(name: str, group: str, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Keep a tenant's models, checkpoints and data from the accounts of other tenants.
 
@@ -208,8 +202,7 @@ def give_folder(name: str, group: str, artifacts: str | None, database: str | No
 @tenant.command("logout", epilog=example("easeml tenant logout garden"))
 @click.argument("name")
 @click.option("--device", is_flag=True, help="A login of workers that train for all tenants.")
-@database_option
-@json_option
+@store_options
 def end_login(name: str, device: bool, database: str | None, as_json: bool) -> None:
     """Take a tenant's login away and end its sessions; needs the same role as `easeml tenant login`."""
     from easeml_core.services.studies.logins import end_login
@@ -255,8 +248,7 @@ for _command in STUDY_COMMANDS:
 
 @study.command("list", epilog=example("easeml study list --json", "easeml study list --archived"))
 @click.option("--archived", is_flag=True, help="Those that are archived, in place of all others.")
-@database_option
-@json_option
+@store_options
 def list_(archived: bool, database: str | None, as_json: bool) -> None:
     """List the studies."""
     from easeml_core.services.reports.overview import overview
@@ -277,8 +269,7 @@ def list_(archived: bool, database: str | None, as_json: bool) -> None:
 
 @study.command(epilog=example("easeml study show flowers"))
 @click.argument("name", type=STUDY)
-@database_option
-@json_option
+@store_options
 def show(name: str, database: str | None, as_json: bool) -> None:
     """Show one study: input columns, classes, candidates, trials, sealed sets (public side), alerts, limits.
 
@@ -409,8 +400,7 @@ def _limits(summary: StudyEntry) -> list[str]:
 @key_option
 @click.option("--wait/--no-wait", default=True, show_default=True, help="Wait for the referee's answer.")
 @click.option("--timeout", default=300.0, show_default=True, help="Seconds to wait at most.")
-@database_option
-@json_option
+@store_options
 def register(
     name: str, database: str | None, as_json: bool, wait: bool, timeout: float, request_key: str | None, **given: Any
 ) -> None:
@@ -455,8 +445,7 @@ def register(
 @click.option("--no-deadline", is_flag=True, help="No deadline.")
 @click.option("--target-quality", "--target", type=float, help="The study ends once a trial reaches it, > 0 and <= 1.")
 @click.option("--no-target", is_flag=True, help="Run every candidate.")
-@database_option
-@json_option
+@store_options
 def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Set a study's weight, priority and limits, also while it runs; settings that are not named stay.
 
@@ -471,8 +460,7 @@ def set_(name: str, database: str | None, as_json: bool, **given: Any) -> None:
 
 @study.command(epilog=example("easeml study pause flowers"))
 @click.argument("name", type=STUDY)
-@database_option
-@json_option
+@store_options
 def pause(name: str, database: str | None, as_json: bool) -> None:
     """Give the study no new trials until it is resumed."""
     _set_paused(name, database, as_json, paused=True)
@@ -480,8 +468,7 @@ def pause(name: str, database: str | None, as_json: bool) -> None:
 
 @study.command(epilog=example("easeml study resume flowers"))
 @click.argument("name", type=STUDY)
-@database_option
-@json_option
+@store_options
 def resume(name: str, database: str | None, as_json: bool) -> None:
     """Let a paused study have trials again."""
     _set_paused(name, database, as_json, paused=False)

@@ -12,17 +12,17 @@ from easeml_core.cli.connection import (
     REFEREE,
     STUDY,
     account_name,
-    artifacts_option,
-    database_option,
+    installation_options,
     open_artifacts,
     open_installation,
     open_store,
+    store_options,
 )
 from easeml_core.cli.datasets import NEW_ROWS
 from easeml_core.cli.gate_plan import settings_given, settings_options
 from easeml_core.cli.operations.archive import confirm
 from easeml_core.cli.operations.evidence import keys_option, open_notary
-from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.cli.output import example, plain, show_json, show_table
 from easeml_core.config import GateConfig, JointConfig, MeterConfig
 from easeml_core.csv_text import GuardedWriter
 from easeml_core.errors import counted
@@ -49,8 +49,7 @@ def test_set() -> None:
 
 @test_set.command("list", epilog=example("easeml test-set list --study flowers"))
 @click.option("--study", type=STUDY, help="Of this study only.")
-@database_option
-@json_option
+@store_options
 def list_(study: str | None, database: str | None, as_json: bool) -> None:
     """List test sets, newest first, without sealed facts."""
     from easeml_core.services.test_sets.lifecycle import list_test_sets
@@ -108,8 +107,7 @@ def _plan_words(plan: SetConfig, *, labels_on_demand: bool) -> str:
 @click.option("--study", type=STUDY, required=True, help="Whose set it will be.")
 @click.option("--name", required=True, help="Name of the set; sealing examples under it fulfils the plan.")
 @settings_options
-@database_option
-@json_option
+@store_options
 def plan(study: str, name: str, database: str | None, as_json: bool, **given: Any) -> None:
     """Announce publicly which set a study needs next, and how many examples."""
     from easeml_core.services.test_sets.lifecycle import plan_test_set
@@ -138,9 +136,7 @@ def plan(study: str, name: str, database: str | None, as_json: bool, **given: An
 )
 @click.option("--slices", "slices_column", metavar="COLUMN", help="Column of the inputs that tells the slice.")
 @settings_options
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def seal(artifacts: str | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Seal new examples for a study; live at once, or after the set that is live now."""
     from easeml_core.services.test_sets.upload import seal_test_set
@@ -171,8 +167,7 @@ def seal(artifacts: str | None, database: str | None, as_json: bool, **given: An
     show_default=True,
     help="Public; of a set that ends by hand no pass can be promoted any more.",
 )
-@database_option
-@json_option
+@store_options
 def retire(handle: str, study: str | None, why: str, database: str | None, as_json: bool) -> None:
     """Retire a set; the oldest one that waits becomes live."""
     from easeml_core.services.test_sets.lifecycle import retire_test_set
@@ -184,9 +179,7 @@ def retire(handle: str, study: str | None, why: str, database: str | None, as_js
 
 @test_set.command(epilog=example("easeml test-set overlaps --retire"))
 @click.option("--retire", "is_asked", is_flag=True, help="End the life of each set that is listed.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """List sets in use whose rows are open in another study: of databases from before rows were registered."""
     from easeml_core.services.test_sets.lifecycle import retire_overlapping
@@ -206,9 +199,7 @@ def overlaps(is_asked: bool, artifacts: str | None, database: str | None, as_jso
 @test_set.command(epilog=example("easeml test-set release spring"))
 @click.argument("handle", metavar="SET")
 @_study_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def release(handle: str, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Release the examples of a retired set to all users."""
     from easeml_core.services.test_sets.release import release_test_set
@@ -226,8 +217,7 @@ def release(handle: str, study: str | None, artifacts: str | None, database: str
 @click.option("--dry-run", is_flag=True, help="Check it; change nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask for a confirmation.")
 @keys_option
-@database_option
-@json_option
+@store_options
 def delete(
     handle: str, study: str | None, why: str, dry_run: bool, yes: bool, keys: Path, database: str | None, as_json: bool
 ) -> None:
@@ -250,9 +240,7 @@ def delete(
 @click.argument("handle", metavar="SET")
 @click.option("--to", type=_FILE, required=True, help="File to write: .npz with arrays, or .csv.")
 @_study_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def fetch(handle: str, to: Path, study: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Write a released set into a file, as data to validate on."""
     from easeml_core.services.test_sets.release import fetch_test_set
@@ -264,8 +252,7 @@ def fetch(handle: str, to: Path, study: str | None, artifacts: str | None, datab
 
 @click.command(epilog=example('easeml ledger flowers --database "$(easeml db url --role easeml_referee)"'))
 @click.argument("study", type=STUDY)
-@database_option
-@json_option
+@store_options
 def ledger(study: str, database: str | None, as_json: bool) -> None:
     """Show every answer of STUDY's sealed sets: step, models, verdict, price in nats, isolation of the run.
 
@@ -323,8 +310,7 @@ def labels() -> None:
 @click.option("--labeler", metavar="NAME", help="Leave out what this labeler has given; default: what any has.")
 @click.option("--limit", default=200, show_default=True, help="Examples at most.")
 @click.option("--to", type=_FILE, help="CSV file to write; default: CSV on standard output.")
-@database_option
-@json_option
+@store_options
 def wanted(to: Path | None, database: str | None, as_json: bool, **given: Any) -> None:
     """Write the examples whose labels are wanted, in the set's fixed order."""
     from easeml_core.services.labeling.requests import wanted_labels
@@ -352,8 +338,7 @@ def _show_csv(found: WantedLabels) -> None:
 @click.option("--labeler", required=True, metavar="NAME", help="Who says so; referee settles conflicts.")
 @_set_option
 @click.argument("file", type=_FILE)
-@database_option
-@json_option
+@store_options
 def give(study: str, labeler: str, test_set: str | None, file: Path, database: str | None, as_json: bool) -> None:
     """Give the labels of FILE, a CSV example,label with class names or indices; all of them or none."""
     from easeml_core.services.labeling.requests import give_labels
@@ -374,8 +359,7 @@ def give(study: str, labeler: str, test_set: str | None, file: Path, database: s
 @labels.command(epilog=example("easeml labels conflicts flowers"))
 @click.argument("study", type=STUDY)
 @_set_option
-@database_option
-@json_option
+@store_options
 def conflicts(study: str, test_set: str | None, database: str | None, as_json: bool) -> None:
     """List the examples on which two labelers differ; the labeler referee decides them."""
     from easeml_core.services.labeling.requests import label_conflicts
@@ -395,8 +379,7 @@ def _said(conflict: Conflict) -> str:
 @click.argument("study", type=STUDY)
 @_set_option
 @click.option("--again", is_flag=True, help="Ask about all of them once more, those who could not tell included.")
-@database_option
-@json_option
+@store_options
 def unsure(study: str, test_set: str | None, again: bool, database: str | None, as_json: bool) -> None:
     """List examples that labelers passed and that have no label; the referee adjudicates them."""
     from easeml_core.services.labeling.adjudication import list_unsure

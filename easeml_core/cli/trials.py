@@ -9,14 +9,14 @@ import click
 
 from easeml_core.cli.connection import (
     STUDY,
-    artifacts_option,
     asked_to_end,
-    database_option,
+    installation_options,
     new_key,
     open_installation,
     open_store,
+    store_options,
 )
-from easeml_core.cli.output import cell, example, json_option, plain, short, show_json, show_table
+from easeml_core.cli.output import cell, example, plain, short, show_json, show_table
 from easeml_core.encoding import row_of
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def trial() -> None:
 
 @trial.command(epilog=example("easeml trial show 12"))
 @click.argument("trial_id", type=int)
-@database_option
-@json_option
+@store_options
 def show(trial_id: int, database: str | None, as_json: bool) -> None:
     """Show one trial: its result, its attempts, the decisions at its rungs, and its learning curve."""
     from easeml_core.services.trials.execution import trial_details
@@ -60,8 +59,7 @@ def show(trial_id: int, database: str | None, as_json: bool) -> None:
 
 @trial.command(epilog=example("easeml trial cancel 12"))
 @click.argument("trial_id", type=int)
-@database_option
-@json_option
+@store_options
 def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
     """Cancel a trial: at once when it waits, within two seconds when it runs."""
     from easeml_core.services.trials.execution import cancel_trial
@@ -71,8 +69,7 @@ def cancel(trial_id: int, database: str | None, as_json: bool) -> None:
 
 @trial.command(epilog=example("easeml trial retry 12"))
 @click.argument("trial_id", type=int)
-@database_option
-@json_option
+@store_options
 def retry(trial_id: int, database: str | None, as_json: bool) -> None:
     """Replace a trial that failed because of its task, after a repair of the task.
 
@@ -112,8 +109,7 @@ _CHOSEN = {
 
 @click.command(epilog=example("easeml explain 12"))
 @click.argument("trial_id", type=int)
-@database_option
-@json_option
+@store_options
 def explain(trial_id: int, database: str | None, as_json: bool) -> None:
     """Explain a trial: its prediction, the runner-up, and its result."""
     from easeml_core.services.reports.decision import explain_trial
@@ -199,9 +195,7 @@ Examples:
 @click.option("--max-trials", type=int, help="End after so many trials; default: no limit.")
 @click.option("--poll", default=60.0, show_default=True, help="Seconds between two asks while there is nothing to do.")
 @click.option("--request-key", help="Give it again to go on after a crash; default: a new one, which is logged.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def run(
     kind: str | None, studies: tuple[str, ...], poll: float, request_key: str | None, artifacts: str | None,
     database: str | None, as_json: bool, **given: Any,
@@ -241,8 +235,7 @@ def run(
 
 @device.command("list", epilog=example("easeml device list --kind gpu"))
 @click.option("--kind", help="Of this kind only, as candidates name it.")
-@database_option
-@json_option
+@store_options
 def list_devices(kind: str | None, database: str | None, as_json: bool) -> None:
     """Show the live devices: host, kind, memory, and how many slots are free.
 
@@ -268,8 +261,7 @@ def list_devices(kind: str | None, database: str | None, as_json: bool) -> None:
 @device.command(epilog=example("easeml device announce --device gpu"))
 @click.option("--device", "kind", help="Kind of the devices, or KIND/N where N trials share each; default: gpu or cpu.")
 @click.option("--slot", metavar="cpu|cuda|cuda:N", help="Which of this machine; default: its GPUs, else its processor.")
-@database_option
-@json_option
+@store_options
 def announce(kind: str | None, slot: str | None, database: str | None, as_json: bool) -> None:
     """Announce the devices of this host until SIGINT or SIGTERM, so that they are listed also while nothing trains."""
     from easeml_core.services.trials.devices import announce_host

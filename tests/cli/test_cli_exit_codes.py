@@ -15,7 +15,8 @@ import pytest
 
 from easeml_core.cli import app
 from easeml_core.cli.app import cli
-from easeml_core.entities import GivenAnswer, RequestKind
+from easeml_core.entities import GivenAnswer, RequestKind, Symbol
+from easeml_core.services.referee.answers import VerdictAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,11 +59,11 @@ def file(nowhere: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_an_unknown_option_is_an_error(path: tuple[str, ...], run: Any, file: Path) -> None:
-    answer = run(*filled(path), "--no-such-option")
+def test_an_unknown_option_is_an_error(run: Any, file: Path) -> None:
+    answer = run("study", "list", "--no-such-option")
     assert (answer.status, answer.out) == (2, "")
     assert "No such option" in answer.err
+    assert "Usage: easeml study list" in answer.err
     assert "Traceback" not in answer.err
 
 
@@ -137,6 +138,21 @@ def test_a_refusal_to_a_question_is_a_no(words: tuple[str, ...], ask: Callable[.
     assert ask(*words).status == 1
     answer = ask(*words, "--json")
     assert (answer.status, json.loads(answer.out).get("refused", True)) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "planned", "status", "advises"),
+    [("pass", True, 0, True), ("pass", False, 0, False), ("withheld", True, 0, False), ("fail", True, 1, False)],
+)
+def test_only_a_fail_is_a_no_and_a_pass_on_the_sets_condition_says_how_to_promote(
+    symbol: str, planned: bool, status: int, advises: bool, ask: Any, refuse: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A withheld verdict ends as a pass does: the status would tell it otherwise."""
+    verdict = {"symbol": Symbol(symbol), "planned": planned, "step": 1, "steps": 3, "cached": False}
+    answer = VerdictAnswer(1, RequestKind.GATE, "cancer", 7, refused=False, message="its answer", **verdict)
+    monkeypatch.setattr("easeml_core.services.referee.requests.answer_of", lambda *_: answer)
+    told = ask("gate", "ask", "cancer", "7")
+    assert (told.status, "model promote cancer 7" in told.out, "its answer" in told.out) == (status, advises, True)
 
 
 @pytest.mark.parametrize("words", REFUSED_CHANGE, ids=" ".join)

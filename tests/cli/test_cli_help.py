@@ -30,140 +30,41 @@ ALL = dict(commands(cli))
 LEAVES = {path: command for path, command in ALL.items() if not isinstance(command, click.Group)}
 
 
+MANUAL = {
+    "": (
+        "alerts audit backtest completion costs doctor explain feed infer ledger metrics next promote referee "
+        "scheduler rollback simulate status submissions submit"
+    ),
+    "artifacts": "move prune status sweep verify",
+    "cache": "clear show",
+    "candidate": "add pack restore withdraw",
+    "dags": "copy",
+    "db": "artifacts backup create note-restart restore start upgrade url",
+    "device": "announce list run",
+    "evidence": "acknowledge keys rotate trust verify",
+    "gate": "ask attack decide plan selftest",
+    "labels": "conflicts give unsure wanted",
+    "meter": "plan replay",
+    "mlflow": "sync",
+    "model": "list meter promote rollback show",
+    "policy": "history set show",
+    "program": "check infer match",
+    "promotion": "evidence verify",
+    "refine": "apply feeds list off on rank",
+    "service": "install",
+    "study": "archive delete list pause register restore resume set show",
+    "tenant": "acknowledge archive delete folder list login logout restore set",
+    "test-set": "delete fetch list overlaps plan release retire seal",
+    "trial": "cancel retry show",
+    "validation": "remeasure replace show",
+}
+"""Commands of each group, and without one."""
+
+
 def test_the_commands_are_those_of_the_manual() -> None:
     assert {" ".join(path) for path in LEAVES} == {
-        "alerts",
-        "artifacts move",
-        "artifacts prune",
-        "artifacts status",
-        "artifacts sweep",
-        "artifacts verify",
-        "audit",
-        "backtest",
-        "cache clear",
-        "cache show",
-        "candidate add",
-        "candidate pack",
-        "candidate restore",
-        "candidate withdraw",
-        "completion",
-        "costs",
-        "dags copy",
-        "db artifacts",
-        "db backup",
-        "db create",
-        "db note-restart",
-        "db restore",
-        "db start",
-        "db upgrade",
-        "db url",
-        "device announce",
-        "device list",
-        "device run",
-        "doctor",
-        "evidence acknowledge",
-        "evidence keys",
-        "evidence rotate",
-        "evidence trust",
-        "evidence verify",
-        "explain",
-        "feed",
-        "gate ask",
-        "gate attack",
-        "gate plan",
-        "gate decide",
-        "gate selftest",
-        "infer",
-        "labels conflicts",
-        "labels give",
-        "labels unsure",
-        "labels wanted",
-        "ledger",
-        "meter plan",
-        "meter replay",
-        "metrics",
-        "mlflow sync",
-        "model list",
-        "model meter",
-        "model promote",
-        "model rollback",
-        "model show",
-        "next",
-        "policy history",
-        "policy set",
-        "policy show",
-        "program check",
-        "program infer",
-        "program match",
-        "promote",
-        "promotion evidence",
-        "promotion verify",
-        "referee",
-        "scheduler",
-        "refine apply",
-        "refine feeds",
-        "refine list",
-        "refine off",
-        "refine on",
-        "refine rank",
-        "rollback",
-        "service install",
-        "simulate",
-        "status",
-        "study archive",
-        "study delete",
-        "study list",
-        "study pause",
-        "study register",
-        "study restore",
-        "study resume",
-        "study set",
-        "study show",
-        "submissions",
-        "submit",
-        "tenant acknowledge",
-        "tenant archive",
-        "tenant delete",
-        "tenant folder",
-        "tenant list",
-        "tenant login",
-        "tenant logout",
-        "tenant restore",
-        "tenant set",
-        "test-set delete",
-        "test-set fetch",
-        "test-set list",
-        "test-set overlaps",
-        "test-set plan",
-        "test-set release",
-        "test-set retire",
-        "test-set seal",
-        "trial cancel",
-        "trial retry",
-        "trial show",
-        "validation remeasure",
-        "validation replace",
-        "validation show",
+        f"{group} {name}".strip() for group, names in MANUAL.items() for name in names.split()
     }
-
-
-@pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_every_command_explains_itself(path: tuple[str, ...], run: Any) -> None:
-    for option in ("--help", "-h"):
-        answer = run(*path, option)
-        assert (answer.status, answer.err) == (0, "")
-        assert (ALL[path].help or "").splitlines()[0] in " ".join(answer.out.split())
-
-
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_every_command_answers_in_json_if_asked(path: tuple[str, ...]) -> None:
-    assert "--json" in [option for parameter in LEAVES[path].params for option in parameter.opts]
-
-
-@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
-def test_every_option_is_explained(path: tuple[str, ...]) -> None:
-    options = [p for p in LEAVES[path].params if isinstance(p, click.Option)]
-    assert [p.name for p in options if not p.help] == []
 
 
 def examples(path: tuple[str, ...]) -> list[str]:
@@ -173,12 +74,19 @@ def examples(path: tuple[str, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
-def test_every_command_has_an_example_that_parses(path: tuple[str, ...], run: Any, nowhere: Path) -> None:
+def test_every_command_explains_itself_and_its_options_and_has_examples_that_parse(
+    path: tuple[str, ...], run: Any, nowhere: Path
+) -> None:
+    answer = run(*path, "--help")
+    assert (answer.status, answer.err) == (0, "")
+    assert (ALL[path].help or "").splitlines()[0] in " ".join(answer.out.split())
+    assert [p.name for p in ALL[path].params if isinstance(p, click.Option) and not p.help] == []
+    assert path not in LEAVES or "--json" in [option for p in ALL[path].params for option in p.opts]
     (nowhere / "my_net").mkdir()  # a path that must be there
     for name in ("other-host.pub", "ID.pub", "old.pub", "new.pub", "model-7.json"):
         (nowhere / name).touch()
     assert examples(path), f"the help of {' '.join(path)} has no example"
-    assert "Example" in run(*path, "--help").out
+    assert "Example" in answer.out
     for line in examples(path):
         words = list(itertools.takewhile(lambda word: word != ">", shlex.split(line)))[1:]
         command: click.Command = cli
@@ -195,6 +103,7 @@ def test_the_first_page_says_where_the_database_is_and_what_a_status_means(run: 
     text = run("--help").text
     for word in ("--database URL", "EASEML_DATABASE_URL", "./.easeml", "--json", "1 the answer is no, 2 an error"):
         assert word in text
+    assert run("gate", "plan", "-h").out == run("gate", "plan", "--help").out
     assert run("--version").text == f"easeml, version {easeml_core.__version__}"
 
 

@@ -23,7 +23,7 @@ from easeml_core.store.database import Store
 from easeml_core.store.tables.trials import TrialEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 INPUTS, CLASSES = load_breast_cancer(return_X_y=True, as_frame=True)
 CANDIDATES = [{"name": "<b>tree", "kind": "decision_tree", "parameters": {}}]
@@ -146,23 +146,23 @@ def test_what_is_no_address_is_refused_without_its_password(given: tuple[Any, ..
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda study: study.submit("gone.skops", message="x"), "format must be given with a path"),
-        (lambda study: study.submit("gone.skops", format="skops", message="x"), "gone.skops"),
-        (lambda study: study.submit({"a": 1}, message="x"), "a fitted estimator of scikit-learn, LightGBM or XGBoost"),
-        (lambda study: study.submit(LogisticRegression(), message="x"), "not fitted"),
-        (lambda study: study.submit(LogisticRegression(), format="skops", message="x"), "format must be left out"),
-        (lambda study: study.gate("7"), "model must be a whole number, its id, got '7'"),
-        (lambda study: study.gate(condition="n >"), "condition: "),
-        (lambda study: study.promote(99), "there is no model of study 'cancer' 99"),
-        (lambda study: study.explain(True), "trial must be a whole number"),
-        (lambda study: study.predict([]), "has no model in production yet"),
-        (lambda study: study.predict(INPUTS, model="best"), "has no trained model yet"),
-    ],
+REFUSED: tuple[tuple[Callable[[easeml.Study], object], str], ...] = (
+    (lambda study: study.submit("gone.skops", message="x"), "format must be given with a path"),
+    (lambda study: study.submit("gone.skops", format="skops", message="x"), "gone.skops"),
+    (lambda study: study.submit({"a": 1}, message="x"), "a fitted estimator of scikit-learn, LightGBM or XGBoost"),
+    (lambda study: study.submit(LogisticRegression(), message="x"), "not fitted"),
+    (lambda study: study.submit(LogisticRegression(), format="skops", message="x"), "format must be left out"),
+    (lambda study: study.gate("7"), "model must be a whole number, its id, got '7'"),
+    (lambda study: study.gate(condition="n >"), "condition: "),
+    (lambda study: study.promote(99), "there is no model of study 'cancer' 99"),
+    (lambda study: study.explain(True), "trial must be a whole number"),
+    (lambda study: study.predict([]), "has no model in production yet"),
+    (lambda study: study.predict(INPUTS, model="best"), "has no trained model yet"),
 )
-def test_what_a_study_cannot_do_is_refused(client: easeml.Client, make_study: Any, call: Any, message: str) -> None:
+
+
+def test_what_a_study_cannot_do_is_refused(client: easeml.Client, make_study: Any) -> None:
     make_study()
-    with pytest.raises(EasemlError, match=re.escape(message)):
-        call(client.study("cancer"))
+    for call, message in REFUSED:
+        with pytest.raises(EasemlError, match=re.escape(message)):
+            call(client.study("cancer"))

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import OWNER, STUDY, database_option, open_store
-from easeml_core.cli.output import example, json_option, plain, show_json, show_table
+from easeml_core.cli.connection import OWNER, STUDY, open_store, store_options
+from easeml_core.cli.output import example, plain, show_json, show_table
 from easeml_core.errors import counted
 
 if TYPE_CHECKING:
@@ -46,8 +46,7 @@ def confirm(question: str, *, yes: bool, dry_run: bool, as_json: bool) -> None:
 @_withdraw_option
 @_dry_run_option
 @_yes_option
-@database_option
-@json_option
+@store_options
 def archive_study(
     name: str, why: str, withdraw: bool, dry_run: bool, yes: bool, database: str | None, as_json: bool
 ) -> None:
@@ -67,8 +66,7 @@ def archive_study(
 @click.argument("name", type=STUDY)
 @_why_option(required=False)
 @_dry_run_option
-@database_option
-@json_option
+@store_options
 def restore_study(name: str, why: str, dry_run: bool, database: str | None, as_json: bool) -> None:
     """Restore an archived study to the state that it had; trials that were cancelled stay cancelled.
 
@@ -85,8 +83,7 @@ def restore_study(name: str, why: str, dry_run: bool, database: str | None, as_j
 @_why_option(required=True)
 @_dry_run_option
 @_yes_option
-@database_option
-@json_option
+@store_options
 def delete_study(name: str, why: str, dry_run: bool, yes: bool, database: str | None, as_json: bool) -> None:
     """Delete a study without sealed data, trials and models: one that was refused, or waits to be sealed.
 
@@ -149,8 +146,7 @@ def show_archived(database: str | None, as_json: bool) -> None:
 @click.argument("study", type=STUDY)
 @click.argument("name")
 @_why_option(required=True)
-@database_option
-@json_option
+@store_options
 def withdraw_candidate(study: str, name: str, why: str, database: str | None, as_json: bool) -> None:
     """Leave a candidate out of all further suggestions and retries; its results and models stay.
 
@@ -166,8 +162,7 @@ def withdraw_candidate(study: str, name: str, why: str, database: str | None, as
 @click.argument("study", type=STUDY)
 @click.argument("name")
 @_why_option(required=False)
-@database_option
-@json_option
+@store_options
 def restore_candidate(study: str, name: str, why: str, database: str | None, as_json: bool) -> None:
     """Let a withdrawn candidate be suggested again, on data for which it has no trial."""
     from easeml_core.services.studies.archive import restore_candidate
@@ -194,8 +189,7 @@ def _show_candidate(done: WithdrawnCandidate, verb: str, as_json: bool) -> None:
 @_withdraw_option
 @_dry_run_option
 @_yes_option
-@database_option
-@json_option
+@store_options
 def archive_tenant(
     name: str, why: str, withdraw: bool, dry_run: bool, yes: bool, database: str | None, as_json: bool
 ) -> None:
@@ -215,8 +209,7 @@ def archive_tenant(
 @click.command("restore", epilog=example("easeml tenant restore garden"))
 @click.argument("name")
 @_why_option(required=False)
-@database_option
-@json_option
+@store_options
 def restore_tenant(name: str, why: str, database: str | None, as_json: bool) -> None:
     """Let an archived tenant register studies again; its studies are restored one by one, its logins made anew."""
     from easeml_core.services.studies.archive import restore_tenant
@@ -229,8 +222,7 @@ def restore_tenant(name: str, why: str, database: str | None, as_json: bool) -> 
 @_why_option(required=True)
 @_dry_run_option
 @_yes_option
-@database_option
-@json_option
+@store_options
 def delete_tenant(name: str, why: str, dry_run: bool, yes: bool, database: str | None, as_json: bool) -> None:
     """Delete a tenant that has no study, not even an archived one, and no login."""
     from easeml_core.services.studies.archive import delete_tenant

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import OWNER, REFEREE, artifacts_option, database_option, open_installation, open_store
+from easeml_core.cli.connection import (
+    OWNER,
+    REFEREE,
+    installation_options,
+    open_installation,
+    open_store,
+    store_options,
+)
 from easeml_core.cli.output import example, json_option, plain, show_json, show_table
 from easeml_core.encoding import typed_record
 from easeml_core.errors import InvalidInputError, counted
@@ -22,9 +29,7 @@ def artifacts_group() -> None:
 
 
 @artifacts_group.command("status", epilog=example("easeml artifacts status", "easeml artifacts status --json"))
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def show_files(artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Show what lies in the artifact store, and what this machine has fetched from it and sent to it.
 
@@ -55,9 +60,7 @@ def show_files(artifacts: str | None, database: str | None, as_json: bool) -> No
     "verify", epilog=example("easeml artifacts verify", "easeml artifacts verify --tenant garden --json")
 )
 @click.option("--tenant", help="Only the files of this tenant.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def check_files(tenant: str | None, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Read every file that a row names, where it is kept, and compare its content with its hash.
 
@@ -83,9 +86,7 @@ def check_files(tenant: str | None, artifacts: str | None, database: str | None,
 
 @artifacts_group.command(epilog=example("easeml artifacts move --dry-run"))
 @click.option("--dry-run", is_flag=True, help="Count the files; move none.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Move the files that an earlier version has kept in one place into the folders of their tenants.
 
@@ -114,9 +115,7 @@ def move(dry_run: bool, artifacts: str | None, database: str | None, as_json: bo
 @artifacts_group.command(epilog=example("easeml artifacts sweep --dry-run"))
 @click.option("--days", type=float, default=30.0, show_default=True, help="Only what nothing has written for so long.")
 @click.option("--dry-run", is_flag=True, help="List the files; remove none.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Remove files that no row names: what was left by processes that were killed between a file and its row.
 
@@ -147,8 +146,7 @@ def sweep(days: float, dry_run: bool, artifacts: str | None, database: str | Non
 @click.option("--days", type=float, default=30.0, show_default=True, help="Only of models that are older.")
 @click.option("--curve-days", type=float, default=0.0, show_default=True, help="Remove old curves, too; 0: none.")
 @click.option("--dry-run", is_flag=True, help="Check it and say what would change; change nothing.")
-@database_option
-@json_option
+@store_options
 def prune(keep: int | None, days: float, curve_days: float, dry_run: bool, database: str | None, as_json: bool) -> None:
     """Let models that nothing needs lose their files; `easeml artifacts sweep` then removes them.
 

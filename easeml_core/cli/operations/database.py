@@ -12,12 +12,12 @@ import click
 from easeml_core.cli.connection import (
     HOME,
     OWNER,
-    artifacts_option,
     asked_to_end,
-    database_option,
     embedded_server,
+    installation_options,
     open_artifacts,
     open_store,
+    store_options,
 )
 from easeml_core.cli.output import example, json_option, show_json, show_warnings
 from easeml_core.cli.referee import configuration_folder
@@ -39,9 +39,7 @@ _FOLDER = click.Path(path_type=Path)
 )
 @click.argument("folder", type=_FOLDER)
 @click.option("--without-artifacts", is_flag=True, help="Leave the artifacts out: a copy of them is made elsewhere.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def backup(folder: Path, without_artifacts: bool, artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Back the installation up into FOLDER, which is made, while everything runs.
 
@@ -80,8 +78,7 @@ def backup(folder: Path, without_artifacts: bool, artifacts: str | None, databas
 @click.option("--check", is_flag=True, help="Only read every file again and compare it; needs no database.")
 @click.option("--replace", is_flag=True, help="Also where the database has studies: they are lost.")
 @click.option("--artifacts", metavar="FOLDER", help="Unpack the artifacts there, and let the installation use them.")
-@database_option
-@json_option
+@store_options
 def restore(
     folder: Path, check: bool, replace: bool, artifacts: str | None, database: str | None, as_json: bool
 ) -> None:
@@ -263,8 +260,7 @@ def _tell_created(made: CreatedInstallation, folder: Path) -> None:
 
 @db.command(epilog=example("easeml db upgrade", "easeml db upgrade --artifacts /srv/easeml/artifacts"))
 @click.option("--artifacts", metavar="PLACE", help="Make it the installation's artifact store if it has none yet.")
-@database_option
-@json_option
+@store_options
 def upgrade(artifacts: str | None, database: str | None, as_json: bool) -> None:
     """Bring the schema to the version of this program; harmless when it is there already.
 
@@ -282,8 +278,7 @@ def upgrade(artifacts: str | None, database: str | None, as_json: bool) -> None:
 @db.command(epilog=example("easeml db artifacts", "easeml db artifacts /srv/easeml/artifacts"))
 @click.argument("place", required=False)
 @click.option("--unchecked", is_flag=True, help="Also where PLACE lacks the newest data of the installation.")
-@database_option
-@json_option
+@store_options
 def artifacts(place: str | None, unchecked: bool, database: str | None, as_json: bool) -> None:
     """Show where the installation keeps models and data, or make PLACE its artifact store.
 
@@ -331,8 +326,7 @@ def start(as_json: bool) -> None:
 
 @db.command(epilog=example('easeml db note-restart --reason "node gpu-3 drained"'))
 @click.option("--reason", required=True, help="Why, 1 to 200 characters; kept for good.")
-@database_option
-@json_option
+@store_options
 def note_restart(reason: str, database: str | None, as_json: bool) -> None:
     """Record that workers were restarted or taken away: attempts lost to that do not count against their trials.
 

@@ -11,9 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from easeml_core.cli.connection import HOME, artifacts_option, asked_to_end, database_option, embedded_server, read_text
+from easeml_core.cli.connection import (
+    HOME,
+    asked_to_end,
+    embedded_server,
+    installation_options,
+    read_text,
+)
 from easeml_core.cli.operations.evidence import keys_option
-from easeml_core.cli.output import example, json_option, plain, print_table, reading, show_json
+from easeml_core.cli.output import example, plain, print_table, reading, show_json
 from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, counted
 
@@ -50,9 +56,7 @@ _SKIPPED = ("skipped", "dim")
     help="Repeat the checks after so many seconds until it is interrupted, and print what has changed.",
 )
 @keys_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 @click.pass_context
 def doctor(
     context: click.Context, airflow: str | None, airflow_user: str, password_file: Path | None, pool: str,

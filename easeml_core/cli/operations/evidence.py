@@ -13,10 +13,10 @@ from easeml_core.cli.connection import (
     HOME,
     REFEREE,
     account_name,
-    artifacts_option,
-    database_option,
+    installation_options,
     open_artifacts,
     open_store,
+    store_options,
 )
 from easeml_core.cli.output import example, json_option, reading, show_json, show_table, show_warnings
 from easeml_core.encoding import typed_record
@@ -127,9 +127,7 @@ def evidence() -> None:
     help="A head that left with an answer (a notification, a git tag): it must be in a chain. Repeatable.",
 )
 @keys_option
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 @click.pass_context
 def verify(
     context: click.Context,
@@ -189,8 +187,7 @@ def verify(
 @click.option("--all", "everything", is_flag=True, help="Every chain.")
 @click.option("--why", required=True, help="The reason, kept for good.")
 @keys_option
-@database_option
-@json_option
+@store_options
 def acknowledge(
     chosen: tuple[str, ...],
     with_audit: bool,
@@ -277,8 +274,7 @@ def _use_of(key: ListedKey) -> str:
 
 @evidence.command(epilog=example("easeml evidence rotate"))
 @keys_option
-@database_option
-@json_option
+@store_options
 def rotate(keys: Path, database: str | None, as_json: bool) -> None:
     """Sign with a new key from now on; the old one signs that it is the next, and its signatures stay valid."""
     old, new = open_notary(database, keys).rotate()
@@ -328,8 +324,7 @@ def promotion() -> None:
 )
 @click.option("--request", "request_id", type=int, help="The gate request; default: the last verdict on the model.")
 @keys_option
-@database_option
-@json_option
+@store_options
 def write_bundle(
     model_id: int, target: Path, request_id: int | None, keys: Path, database: str | None, as_json: bool
 ) -> None:

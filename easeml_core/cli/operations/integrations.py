@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from easeml_core.cli.connection import STUDY, artifacts_option, asked_to_end, database_option, open_installation
+from easeml_core.cli.connection import (
+    STUDY,
+    asked_to_end,
+    installation_options,
+    open_installation,
+)
 from easeml_core.cli.output import example, json_option, show_json, show_table
 from easeml_core.config import require
 from easeml_core.errors import EasemlError, InvalidInputError, counted
@@ -89,9 +94,7 @@ def mlflow() -> None:
 @click.option("--alias", default="production", show_default=True, help="Alias of the version in production.")
 @click.option("--watch", is_flag=True, help="Go on until SIGINT or SIGTERM; one sync is the default.")
 @click.option("--poll", default=60.0, show_default=True, help="Seconds between two syncs with --watch.")
-@artifacts_option
-@database_option
-@json_option
+@installation_options
 def sync(
     tracking_uri: str | None,
     studies: tuple[str, ...],

@@ -210,16 +210,6 @@ def test_power_same_is_what_the_level_asks_whatever_the_study_has(rule: Any, mak
     assert "--power must be 'same' or a number" in rule(*given, "winter", "--power", "high").err
 
 
-def test_a_set_that_is_sealed_keeps_its_plan_whatever_is_asked(rule: Any, make_study: Any, files: Any) -> None:
-    make_study("cancer")
-    given = ("test-set", "seal", "--study", "cancer", "--name", "winter", "--inputs", str(files[0]))
-    assert "winter of cancer is sealed" in rule(*given, *SMALL).text
-    answer = rule(*given, *SMALL[:-4], "--steps", "5", "--reliability", "0.8")
-    assert answer.status == 2
-    assert "'winter' already exists; sealed with other settings: steps 2 there, 5 here" in answer.err
-    assert "was sealed before" in rule(*given, *SMALL).text
-
-
 JOINT = ("--purpose", "joint", "--reliability", "0.8", "--meter", '{"tolerance": 0.3, "steps": 3}', "--steps", "2")
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from easeml_core.data.sources.load import load_source
+from easeml_core.models.formats import save_constant
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.trials.execution import run_trial
+from easeml_core.services.trials.execution import claim, record_success
+from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,11 +50,13 @@ def rule(run: Any, database: Any, artifacts: Any) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def study(make_study: Any, database: Any, artifacts: Any) -> str:
-    """A study of which one candidate has run."""
+def study(make_study: Any, database: Any, artifacts: Any, nowhere: Path) -> str:
+    """A study of which one candidate has run; its model names one class."""
     make_study("cancer", candidates=CANDIDATES)
     (trial,) = suggest_trials(database.worker, count=1, request_key="k").trials
-    run_trial(database.worker, artifacts, trial_id=trial.trial_id, request_key="w")
+    save_constant(nowhere / "model", 1)
+    result = TrainingResult(0.4, 1.0, nowhere / "model", "constant", np.ones(85, dtype=np.int64))
+    record_success(database.worker, artifacts, claim(database.worker, trial_id=trial.trial_id, request_key="w"), result)
     return "cancer"
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -253,38 +251,6 @@ def test_as_a_program_of_its_own_without_a_database(data: dict[str, Any], tmp_pa
         )
         assert (done.returncode, done.stdout, "warning: too few" in done.stderr) == (status, word, status == 1)
     assert not (tmp_path / ".easeml").exists()
-    done = subprocess.run(
-        [*command, *data["files"][2:]], capture_output=True, cwd=tmp_path, env=environment, check=False
-    )
-    assert (done.returncode, done.stdout) == (2, b"")
-
-
-def test_an_answer_that_nobody_reads_is_an_error(data: dict[str, Any], tmp_path: Path) -> None:
-    """A closed standard output must not look like the answer fail, or pass."""
-    command = [sys.executable, "-m", "easeml_core.cli", "gate", "decide", *BETTER, *data["files"]]
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
-    os.close(writer)
-    assert (done.returncode, done.stderr) == (2, b"")
-
-
-def test_interrupted_while_it_waits_for_a_pipe(data: dict[str, Any], tmp_path: Path) -> None:
-    pipe = tmp_path / "labels.pipe"
-    os.mkfifo(pipe)
-    # A shell's background job has SIGINT ignored, and so have its children: set it as in a terminal.
-    program = "import signal; signal.signal(2, signal.default_int_handler); from easeml_core.cli import main; main()"
-    command = [sys.executable, "-c", program, "gate", "decide", *BETTER, *data["files"], "--old", str(pipe)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
-        descriptor = os.open(pipe, os.O_WRONLY)  # returns once the command has opened its end
-        for _ in range(60):  # one that comes in the moment before the wait begins is not heard: people press again
-            time.sleep(0.5)
-            if process.poll() is not None:
-                break
-            process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
-        os.close(descriptor)
-    assert (process.returncode, out, err.strip()) == (130, b"", b"easeml: interrupted")
 
 
 SCRIPT = """\

@@ -129,14 +129,13 @@ def test_a_past_is_judged_applied_and_plotted(ask: Any, order: Any, database: An
     fill(database, 9)
     shown = ask("backtest", *QUICK, "--json").json
     assert (shown["tenants"], shown["protocol"]["repeats"], shown["protocol"]["served"]) == (9, 2, 3)
-    assert ask("backtest", *QUICK, "--seed", "1", "--json").json["policies"] != shown["policies"]
-    assert ask("backtest", *QUICK, "--served", "2", "--json").json["protocol"]["served"] == 2
+    other = ask("backtest", *QUICK, "--seed", "1", "--served", "2", "--json").json["protocol"]
+    assert (other["seed"], other["served"]) == (1, 2)
     answer = order("backtest", *QUICK, "--apply", "--plot", "past.png")
     assert (nowhere / "past.png").read_bytes().startswith(b"\x89PNG")
     for words in ("27 results of 9 tenants with 3 candidates", "Against default", "hybrid@0.01", "Calibration"):
         assert words in answer.text
     assert f"{shown['message']} applied: change 1, see `easeml policy show`" in answer.text
-    assert order("backtest", *QUICK, "--apply", "--json").json["applied"] == 1
     assert ask("policy", "show", "--json").json["report"]["policies"] == shown["policies"]
     assert "9 tenants" in ask("policy", "history").text
 
