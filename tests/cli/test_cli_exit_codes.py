@@ -63,7 +63,7 @@ def test_an_unknown_option_is_an_error(run: Any, file: Path) -> None:
     answer = run("study", "list", "--no-such-option")
     assert (answer.status, answer.out) == (2, "")
     assert "No such option" in answer.err
-    assert "Usage: easeml study list" in answer.err
+    assert "study list [OPTIONS]" in answer.err
     assert "Traceback" not in answer.err
 
 

@@ -194,18 +194,8 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
     ("arguments", "message"),
     [
         (("--condition", "n - o > 0.02"), "expected a tolerance"),
-        (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
-        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "often"), "adaptivity must be"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
-        (("--condition", "n > 0.5 +/- 0.1", "--passes", "2"), "passes says nothing under adaptivity full"),
-        (
-            ("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "recycle", "--step", "2"),
-            "say with passes how many of the",
-        ),
-        (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "recycle"), "say with passes how many of the earlier"),
-        (("--condition", "n > 0.5 +/- 0.1", "--reliability", "95"), "reliability must be > 0 and < 1, got 95.0"),
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
-        (("--condition", "n > 0.5 +/- 0.1", "--power", "2"), "power must be > 0 and < 1"),
         (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot be read"),
         (("--condition", "n > 0.5 +/- 0.1", "--labels", "/dev/zero"), "/dev/zero is larger than 256 MB"),
         (("--condition", "n > 0.5 +/- 0.1", "--colour", "red"), "No such option"),
