@@ -103,11 +103,6 @@ def evidence(study: str | None = None, *, easeml_conn_id: str | None = None) -> 
     return _watched("evidence", f"Ease.ml: evidence of {study or 'any study'}", EvidenceTrigger, study, easeml_conn_id)
 
 
-def alias(name: str) -> AssetAlias:
-    """The outlet of an operator that learns its study when it runs."""
-    return AssetAlias(name)
-
-
 def tell(context: Any, name: str, asset: Asset, extra: JsonObject) -> None:
     """Add an event; Airflow records it when the task succeeds.
 
@@ -117,7 +112,7 @@ def tell(context: Any, name: str, asset: Asset, extra: JsonObject) -> None:
         asset: What changed.
         extra: Plain JSON that comes with the event.
     """
-    context["outlet_events"][alias(name)].add(Asset(name=asset.name, uri=asset.uri), extra=extra)
+    context["outlet_events"][AssetAlias(name)].add(Asset(name=asset.name, uri=asset.uri), extra=extra)
 
 
 def _watched(

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
-from easeml_airflow.errors import airflow_outcome, settle_trial, skipped_if_taken, time_limit_of
-from easeml_airflow.hooks.arguments import FUNCTION, dag_version_of, trial_id
-from easeml_airflow.hooks.easeml import EasemlHook, request_key
-from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
+from easeml_airflow.hooks.trials import FUNCTION, TrainingTask, dag_version_of
 from easeml_airflow.links import EasemlPageLink
 from easeml_airflow.version_compat import DecoratedOperator, TaskDecorator, task_decorator_factory
-from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -27,7 +23,7 @@ CANDIDATES = "candidates"
 _OF_CANDIDATES = ("space", "count", "seed", "devices")
 
 
-class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
+class TrialFunctionOperator(TrainingTask, DecoratedOperator):
     """Runs one trial with the decorated function, if its candidate names that function; else gives it back.
 
     Args:
@@ -47,37 +43,13 @@ class TrialFunctionOperator(EmitsLineage, DecoratedOperator):
         super().__init__(**kwargs)
         self.easeml_conn_id = easeml_conn_id
         self.on_failed = on_failed
-        self._killed = False
 
     def execute(self, context: Context) -> Any:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
-        from easeml_core.services.selection.retry import in_place_of
         from easeml_core.services.trials.function_trials import run_function_trial
 
-        hook, key = EasemlHook(self.easeml_conn_id), request_key(context)
-        with airflow_outcome():
-            store = hook.get_store()
-            trial = in_place_of(store, trial_id=trial_id(self._trial()), request_key=key)
-            with skipped_if_taken():
-                result = run_function_trial(
-                    store,
-                    hook.get_artifacts(),
-                    trial_id=trial,
-                    request_key=key,
-                    function=self.python_callable.__dict__[FUNCTION],
-                    log=self.log.info,
-                    dag_version=dag_version_of(context["ti"]),
-                    should_stop=lambda: self._killed,
-                    time_limit=time_limit_of(self),
-                )
-            context["ti"].xcom_push(key="trial", value=to_json(result))
-            self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))
-            settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
-        return to_json(result)
-
-    def on_kill(self) -> None:
-        """Let the task hand its trial back, for another one; the function ends when it calls ``report``."""
-        self._killed = True  # no more than a flag: the signal may come in the middle of a transaction
+        function, version = self.python_callable.__dict__[FUNCTION], dag_version_of(context["ti"])
+        return self.run_trial(context, self._trial(), run_function_trial, function=function, dag_version=version)
 
     def _trial(self) -> Any:
         return self.op_kwargs["trial"] if "trial" in self.op_kwargs else next(iter(self.op_args))

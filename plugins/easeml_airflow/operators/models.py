@@ -7,7 +7,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from easeml_airflow.assets import SUBMITTED, alias, submissions, tell
+from airflow.sdk import AssetAlias
+
+from easeml_airflow.assets import SUBMITTED, submissions, tell
 from easeml_airflow.errors import airflow_outcome
 from easeml_airflow.hooks.arguments import optional_plain, optional_text, optional_whole
 from easeml_airflow.hooks.easeml import request_key
@@ -74,7 +76,7 @@ class SubmitModelOperator(EasemlOperator):
         self.message = message
         self.bundle = bundle
         self.bundle_version = bundle_version
-        self.outlets = [*self.outlets, alias(SUBMITTED)]
+        self.outlets = [*self.outlets, AssetAlias(SUBMITTED)]
 
     def execute(self, context: Context) -> dict[str, object]:
         """Hand in; a retry gives the first try's submission."""

@@ -5,28 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
-from easeml_airflow.errors import (
-    airflow_outcome,
-    settle_stream,
-    settle_trial,
-    skipped_if_taken,
-    time_limit_of,
-)
+from easeml_airflow.errors import airflow_outcome, settle_stream
 from easeml_airflow.hooks.arguments import (
     EMPTY,
-    dag_version_of,
-    named_functions,
-    offer_of,
     optional_number,
     optional_plain,
     optional_text,
     optional_truth,
     optional_whole,
-    trial_id,
     whole,
 )
 from easeml_airflow.hooks.easeml import request_key
-from easeml_airflow.hooks.lineage import EmitsLineage, lineage_of_trials
+from easeml_airflow.hooks.lineage import lineage_of_trials
+from easeml_airflow.hooks.trials import TrainingTask, dag_version_of, named_functions, offer_of
 from easeml_airflow.operators.base import EasemlOperator
 from easeml_core.config import require
 from easeml_core.encoding import to_json
@@ -174,7 +165,7 @@ class ListDevicesOperator(EasemlOperator):
         return list(found)
 
 
-class TrainTrialOperator(EmitsLineage, EasemlOperator):
+class TrainTrialOperator(TrainingTask, EasemlOperator):
     """Runs one trial with the implementation that its candidate names: progress to the log, quality to the store.
 
     A candidate of easeml's own kinds, of a command or of a container is trained in a child process. A candidate of kind
@@ -230,43 +221,24 @@ class TrainTrialOperator(EmitsLineage, EasemlOperator):
             from easeml_core.training.job import check_slot
 
             check_slot(slot)
-        self._killed = False
 
     def execute(self, context: Context) -> Any:
         """Run the trial and tell what came of it, before a failed one fails the task."""
         from easeml_core.services.selection.executors import executors_of
-        from easeml_core.services.selection.retry import in_place_of
         from easeml_core.services.trials.function_trials import run_routed_trial
 
-        with airflow_outcome():
-            store, key = self.hook.get_store(), request_key(context)
-            named = named_functions(self.functions).values()
-            version = dag_version_of(context["ti"])
-            trial = in_place_of(store, trial_id=trial_id(self.trial), request_key=key)
-            with skipped_if_taken():
-                result = run_routed_trial(
-                    store,
-                    self.hook.get_artifacts(),
-                    trial_id=trial,
-                    request_key=key,
-                    executors=executors_of(named, trainers=True, dag_version=version),
-                    log=self.log.info,
-                    slot=optional_text(self.slot),
-                    most_devices=self.pool_slots,
-                    should_stop=lambda: self._killed,
-                    time_limit=time_limit_of(self),
-                )
-            context["ti"].xcom_push(key="trial", value=to_json(result))
-            self._note_lineage(lambda: lineage_of_trials(store, [result.trial_id]))
-            settle_trial(result, on_failed=self.on_failed, is_stopped=self._killed)
-        return to_json(result)
-
-    def on_kill(self) -> None:
-        """Let the task hand its trial back, to be trained by another one, whether a person or the machine stops it."""
-        self._killed = True  # no more than a flag: the signal may come in the middle of a transaction
+        named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])
+        return self.run_trial(
+            context,
+            self.trial,
+            run_routed_trial,
+            executors=executors_of(named, trainers=True, dag_version=version),
+            slot=optional_text(self.slot),
+            most_devices=self.pool_slots,
+        )
 
 
-class RunDeviceOperator(EmitsLineage, EasemlOperator):
+class RunDeviceOperator(TrainingTask, EasemlOperator):
     """Asks for a trial, trains it, and asks again, until nothing is left to train or a limit is reached.
 
     The task stands for one device and holds its slot of the pool all the time. A failed trial is recorded with its
@@ -330,7 +302,6 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         self.until = until
         self.max_trials = max_trials
         self.poll_interval = poll_interval
-        self._killed = False
 
     def execute(self, context: Context) -> Any:
         """Run the device and tell what it did, before a stream that did not end by itself fails the task."""
@@ -353,7 +324,7 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
                 max_trials=optional_whole(self.max_trials, "max_trials"),
                 log=self.log.info,
                 executors=executors_of(named, trainers=True, dag_version=version),
-                should_stop=lambda: self._killed,
+                should_stop=lambda: self.is_stopped,
                 poll_seconds=settings.poll_interval_seconds() if self.poll_interval is None else self.poll_interval,
             )
         context["ti"].xcom_push(key="stream", value=to_json(summary))
@@ -367,7 +338,3 @@ class RunDeviceOperator(EmitsLineage, EasemlOperator):
         from easeml_core.device_requests import require_held
 
         require_held(optional_text(self.device), self.pool_slots)
-
-    def on_kill(self) -> None:
-        """Let the device hand its running trial back, to be trained by another one; it says so in the log."""
-        self._killed = True  # no more than a flag: the signal may come in the middle of a transaction

@@ -8,6 +8,7 @@ between two looks is not lost: the next look finds its row.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from easeml_core.encoding import to_json, typed_record
@@ -109,14 +110,6 @@ def _meter_alert(store: Store, subject: str, after: int, *, cleared_too: bool | 
     return next_alert(store, **_of_the_meter(subject), after_id=after, cleared_too=cleared_too)
 
 
-def _alert(store: Store, subject: str, after: int) -> Alert | None:
-    return _meter_alert(store, subject, after)
-
-
-def _alert_since(store: Store, subject: str, after: int) -> Alert | None:
-    return _meter_alert(store, subject, after, cleared_too=True)
-
-
 def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool | None = None) -> Alert | None:
     from easeml_core.services.meter.alerts import next_alert
 
@@ -125,24 +118,17 @@ def _new_test_set(store: Store, subject: str, after: int, *, cleared_too: bool |
     return next_alert(store, study=study, after_id=after, kind=kind, cleared_too=cleared_too, purpose=wanted)
 
 
-def _new_test_set_since(store: Store, subject: str, after: int) -> Alert | None:
-    return _new_test_set(store, subject, after, cleared_too=True)
-
-
 def _clear(store: Store, subject: str, after: int) -> NoAlert | None:
     from easeml_core.services.meter.alerts import open_alerts
 
     about = _of_the_meter(subject)
     still_open = open_alerts(store, **about, up_to_id=after or None)
-    return None if still_open else NoAlert(about["study"], after, _cleared(after))
-
-
-def _cleared(after: int) -> str:
-    return f"no alert up to number {after} is open" if after else "no alert is open"
+    message = f"no alert up to number {after} is open" if after else "no alert is open"
+    return None if still_open else NoAlert(about["study"], after, message)
 
 
 def _any(store: Store, subject: str, after: int) -> object:
-    return _alert(store, subject, after) or (_clear(store, subject, after) if after else None)
+    return _meter_alert(store, subject, after) or (_clear(store, subject, after) if after else None)
 
 
 def _alert_topic(subject: str) -> str:
@@ -153,12 +139,12 @@ QUESTIONS: Mapping[str, Question] = {
     "answer": Question(lambda subject: f"answer:{subject}", _answer),
     "trial": Question(lambda subject: f"trial:{subject}", _trial),
     "test-set": Question(lambda subject: f"study:{subject.partition('/')[0]}", _test_set),
-    "alert": Question(_alert_topic, _alert),
-    "alert-since": Question(_alert_topic, _alert_since),
+    "alert": Question(_alert_topic, _meter_alert),
+    "alert-since": Question(_alert_topic, partial(_meter_alert, cleared_too=True)),
     "clear": Question(_alert_topic, _clear),
     "any": Question(_alert_topic, _any),
     "new-test-set": Question(_alert_topic, _new_test_set),
-    "new-test-set-since": Question(_alert_topic, _new_test_set_since),
+    "new-test-set-since": Question(_alert_topic, partial(_new_test_set, cleared_too=True)),
 }
 
 

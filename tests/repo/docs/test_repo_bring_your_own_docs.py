@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from doc_pages import ROOT, Page, parse
 
-from easeml_airflow.hooks.arguments import FUNCTION
+from easeml_airflow.hooks.trials import FUNCTION
 from easeml_core.testing import check_trainer
 from easeml_core.training import command_training
 from easeml_core.training.candidates import MOST_CANDIDATES, expand_candidates
