@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 from cells.environments import RELEASES, REPOSITORY, CellError, build_wheel, make_environment, release_of, run
 from cells.stock_airflow import stock_airflow
-from cells.walk import steps
+from cells.walk import models_of_each_kind, steps
 from stack.failures import StackError
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "matrix.jsonl"
@@ -63,6 +63,8 @@ def try_cell(airflow: str, python: str, wheel: Path, *, lowest: bool, keep: bool
         environment = make_environment(home / "venv", release, python, wheel, lowest)
         version = environment.python_version()
         found[step] = f"{len(environment.versions)} packages"
+        step = "models of each kind"
+        found[step] = models_of_each_kind(environment)
         step = "start"
         with stock_airflow(environment, home / "airflow") as cell:
             for step, do in steps(cell):

@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING
 from stack.environment import plain_environment
 from stack.rest import Rest
 
-from cells.environments import REPOSITORY, CellError, Environment, run
-from cells.install_page import ADMIN, DAGS, STATE, page_commands
+from cells.environments import ADMIN, DAGS, REPOSITORY, STATE, CellError, Environment, page_commands, run
 from easeml_core.store.server.server import throwaway_server
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ PARTS = {
 }
 PARTS_WITH_HEARTBEAT = ("scheduler", "triggerer", "dag_processor")
 PATIENCE_SECONDS = 180.0
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 
 
 @dataclass
