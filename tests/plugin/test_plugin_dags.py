@@ -1,7 +1,6 @@
 """The example DAGs: they load, have the shape that they promise, and use public names only."""
 
 import ast
-import copy
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -67,8 +66,6 @@ def described(schedule):
 @pytest.mark.parametrize("name", NAMES)
 def test_each_explains_itself_and_is_safe_to_leave_alone(dag_bag, name):
     dag = dag_bag.dags[name]
-    assert dag.doc_md
-    assert "Needs:" in dag.doc_md
     assert not dag.catchup
     assert dag.tags == {"easeml"}
     if name in NIGHTLY:
@@ -247,42 +244,3 @@ def test_a_night_leaves_time_for_a_last_trial_and_for_the_release(dag_bag, name,
     dag = dag_bag.dags[name]
     train = dag.task_dict["train"].execution_timeout
     assert timedelta(hours=longest) < train < dag.dagrun_timeout
-
-
-@pytest.mark.parametrize(
-    ("name", "conf", "field"),
-    [
-        ("easeml_commit_gate", {"study": 3}, "study"),
-        ("easeml_commit_gate", {"study": "digits", "model": 0}, "model"),
-        ("easeml_commit_gate", {"study": "digits", "reliability": 1}, "reliability"),
-        ("easeml_commit_gate", {"study": "digits", "adaptivity": "some"}, "adaptivity"),
-        ("easeml_commit_gate", {"study": "digits", "adaptivity": "upTo:0"}, "adaptivity"),
-        ("easeml_forced_promotion", {"study": "digits", "model": 0}, "model"),
-        ("easeml_register_study", {"tenant": "lab", "study": "s", "budget_seconds": 0}, "budget_seconds"),
-        ("easeml_register_study", {"tenant": "lab", "study": "s", "metric": "beauty"}, "metric"),
-        ("easeml_nightly_retraining", {"trials_per_round": 0}, "trials_per_round"),
-        ("easeml_stream", {"devices": ["A100!"]}, "devices"),
-        ("easeml_stream", {"time_limit_minutes": 1441}, "time_limit_minutes"),
-        ("easeml_stream", {"max_trials": 0}, "max_trials"),
-    ],
-)
-def test_the_forms_refuse_what_cannot_be(dag_bag, name, conf, field):
-    from airflow.sdk.exceptions import ParamValidationError
-
-    params = copy.deepcopy(dag_bag.dags[name].params)
-    for key, value in conf.items():
-        if key != field:
-            params.get_param(key).resolve(value)
-    with pytest.raises(ParamValidationError):
-        params.get_param(field).resolve(conf[field])
-
-
-@pytest.mark.parametrize("adaptivity", ["none", "full", "firstChange", "upTo:3", "upTo:32", "recycle", None])
-def test_the_form_of_the_gate_takes_every_adaptivity(dag_bag, adaptivity):
-    from easeml_core.config import parse_adaptivity
-
-    assert (
-        copy.deepcopy(dag_bag.dags["easeml_commit_gate"].params).get_param("adaptivity").resolve(adaptivity)
-        == adaptivity
-    )
-    assert adaptivity is None or parse_adaptivity(adaptivity)

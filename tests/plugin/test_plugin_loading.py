@@ -102,7 +102,7 @@ def load(libraries, tmp_path):
 def folder(root, tmp_path):
     """A plugins folder as a person would copy it, without the core."""
     copied = tmp_path / "plugins"
-    shutil.copytree(root / "plugins", copied, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "plugins", copied)  # with its bytecode, which need not be compiled anew
     return copied
 
 
@@ -130,7 +130,7 @@ def check(found, *, source):
 
 
 def test_folder_with_the_core_beside(load, folder, root):
-    shutil.copytree(root / "easeml_core", folder / "easeml_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "easeml_core", folder / "easeml_core")
     found = load(folder)
     check(found, source="easeml_plugin.py")
     assert found["core"] == str(folder / "easeml_core" / "__init__.py")
@@ -153,7 +153,7 @@ def test_wheel_with_an_empty_plugins_folder(load, wheel, tmp_path):
 @pytest.mark.nightly
 def test_both_at_once_lose_nobody(load, wheel, folder, root, tmp_path):
     """A second plugin of our name would end the loading on the worker's side: the last ones must still be there."""
-    shutil.copytree(root / "easeml_core", folder / "easeml_core", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(root / "easeml_core", folder / "easeml_core")
     for name in ("aaa_first", "zzz_last"):
         (folder / f"{name}.py").write_text(OTHER.format(name=name))
     found = load(folder, unpacked(wheel, tmp_path))

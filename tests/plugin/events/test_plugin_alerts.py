@@ -1,11 +1,10 @@
 """A gate that needs a new test set: the sensor finds it, the DAG turns red, and a mail goes out by real SMTP."""
 
-import asyncio
 import json
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
-from airflow.sdk.module_loading import import_string
+from task_doubles import first_event
 
 from easeml_airflow import operators, sensors
 from easeml_airflow.notifications import MailNotifier
@@ -52,8 +51,7 @@ def test_the_sensor_finds_each_alert_once_and_only_those_for_a_new_set(connected
         anybody.execute({})
     assert deferred.value.timeout.total_seconds() == 90
     used_up("cancer")
-    path, arguments = deferred.value.trigger.serialize()
-    alert = facts_of(asyncio.run(anext(import_string(path)(**arguments).run())).payload)
+    alert = facts_of(first_event(deferred.value.trigger))
     assert (alert["study"], alert["kind"], alert["message"]) == ("cancer", "new-test-set", MESSAGE)
     assert poke(anybody) == poke(sensors.NewTestSetSensor(task_id="s", study="cancer", after_id="0")) == alert
     assert poke(sensors.NewTestSetSensor(task_id="s", after_id=alert["alert_id"])) is None
@@ -120,10 +118,8 @@ def test_an_alarm_that_is_cleared_between_two_looks_is_found(connected, make_stu
         sensor.execute({})  # an old one that somebody has dealt with is no news
     new = alarm(connected, "cancer", SealedSetPurpose.METER)
     clear_alert(connected.worker, study="cancer", alert_id=new)
-    path, arguments = deferred.value.trigger.serialize()
     for _ in range(2):
-        event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
-        assert facts_of(event.payload)["alert_id"] == new
+        assert facts_of(first_event(deferred.value.trigger))["alert_id"] == new
     assert found(sensor) == new  # and by one that pokes
 
 
@@ -170,9 +166,7 @@ def test_the_meter_sensor_waits_for_drift_where_it_is_asked_to(connected, drifti
     with pytest.raises(TaskDeferred) as deferred:
         waiting.execute({})
     alert = drifting()
-    path, arguments = deferred.value.trigger.serialize()
-    event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
-    assert facts_of(event.payload)["message"] == DRIFT
+    assert facts_of(first_event(deferred.value.trigger))["message"] == DRIFT
     for kind, number in (("overfitting", None), ("drift", alert), ("both", alert)):
         assert found(sensor(kind)) == number
         assert (poke(sensor(kind, wait_for="clear")) is None) is (number is not None)
@@ -195,9 +189,8 @@ def test_the_meter_sensor_finds_a_teams_alert_for_that_team_alone(connected, dri
         with pytest.raises(TaskDeferred) as deferred:
             wait.execute({})
     alert = drifting(team=2)  # the trigger is that of team 2
-    path, arguments = deferred.value.trigger.serialize()
-    event = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
-    assert (facts_of(event.payload)["alert_id"], facts_of(event.payload)["team"]) == (alert, 2)
+    told = facts_of(first_event(deferred.value.trigger))
+    assert (told["alert_id"], told["team"]) == (alert, 2)
     assert [found(wait) for wait in waiting.values()] == [None, alert]
     asked = ({}, {"study": None}, {"team": 1}, {"team": "None"}, {"team": 2})
     assert [found(sensor(**given)) for given in asked] == [None] * 4 + [alert]

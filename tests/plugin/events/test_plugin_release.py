@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import DAG, BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from task_doubles import Instance
 
 from easeml_airflow import operators
 from easeml_airflow.assets import submissions
@@ -41,18 +42,6 @@ class Events:
         return Event(self.told)
 
 
-class Instance:
-    """A task instance that keeps what is pushed."""
-
-    dag_id, run_id, map_index = "dag", "run", -1
-
-    def __init__(self, task_id):
-        self.task_id, self.pushed = task_id, {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
 def context(task_id):
     return {"ti": Instance(task_id), "outlet_events": Events()}
 
@@ -66,12 +55,6 @@ def study(connected, make_study):
 def strict(connected, make_study):
     """A study whose gate nothing passes."""
     return make_study("cancer", gate=EASY | {"condition": "n > 0.9 +/- 0.2"})
-
-
-@pytest.fixture
-def withheld(connected, make_study):
-    """The same under adaptivity none."""
-    return make_study("cancer", gate=EASY | {"condition": "n > 0.9 +/- 0.2", "adaptivity": "none"})
 
 
 @pytest.fixture(scope="session")
@@ -173,14 +156,14 @@ def test_the_version_that_a_task_runs_from_is_handed_in_with_its_model(study, mo
         run("without", bundle="models")
 
 
-def judge(model_id, task_id="gate", **more):
-    gate = operators.GateOperator(task_id=task_id, study="cancer", model_id=model_id, **NOW, **more)
+def judge(model_id, task_id="gate", *, study="cancer", **more):
+    gate = operators.GateOperator(task_id=task_id, study=study, model_id=model_id, **NOW, **more)
     return gate.execute(context(task_id))
 
 
-def promote(task_id, **more):
+def promote(task_id, *, study="cancer", **more):
     ctx = context(task_id)
-    return operators.PromoteModelOperator(task_id=task_id, study="cancer", **NOW, **more).execute(ctx), ctx
+    return operators.PromoteModelOperator(task_id=task_id, study=study, **NOW, **more).execute(ctx), ctx
 
 
 def rollback(task_id, **more):
@@ -224,15 +207,21 @@ def test_a_refused_promotion_fails(study, model, referee):
         promote("p", model_id=model_id, gate_request_id=9)
 
 
-def test_under_adaptivity_none_nothing_may_hang_on_the_verdict(withheld, model, referee):
-    """The default succeeds and promotes whatever the verdict; a choice of what a failure does is refused."""
-    model_id = submit(model)[0]["model_id"]
-    for on_fail in ("fail", "skip"):
-        with pytest.raises(AirflowFailException, match=r"study 'cancer'.*none"):
-            judge(model_id, on_fail=on_fail)
-    judged = judge(model_id, task_id="g")
-    assert judged["symbol"] == "withheld"
-    assert promote("p", model_id=model_id, gate_request_id=judged["request_id"])[0]["promoted"] is True
+def test_under_adaptivity_none_nothing_may_hang_on_the_verdict(make_study, connected, model, referee):
+    """A model that holds the condition and one that does not: the same facts, and both may be promoted."""
+    facts = []
+    for study, condition in (("easy", "n > 0.2 +/- 0.2"), ("hard", "n > 0.9 +/- 0.2")):
+        make_study(study, gate=EASY | {"condition": condition, "adaptivity": "none"})
+        model_id = submit(model, task_id=study, study=study)[0]["model_id"]
+        for on_fail in ("fail", "skip"):  # what follows would tell the verdict
+            with pytest.raises(AirflowFailException, match=f"study '{study}'.*none"):
+                judge(model_id, study=study, on_fail=on_fail)
+        judged = judge(model_id, task_id=f"gate_{study}", study=study)
+        promoted, _ = promote(study, study=study, model_id=model_id, gate_request_id=judged["request_id"])
+        assert promoted["promoted"] is True
+        facts.append({name: said for name, said in judged.items() if name not in ("request_id", "study", "model_id")})
+    assert facts[0] == facts[1]
+    assert facts[0]["symbol"] == "withheld"
 
 
 def test_a_failure_fails_unless_told_to_skip(strict, model, referee):

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from property_sizes import examples
 
 from easeml_airflow.hooks import arguments
-from easeml_airflow.hooks.easeml import request_key
 from easeml_core.errors import ConfigError
 
 
@@ -69,16 +68,3 @@ def test_a_trial_is_known_by_itself_or_by_its_id():
     assert arguments.trial_id({"trial_id": 7, "study": "digits"}) == arguments.trial_id("7") == arguments.trial_id(7)
     with pytest.raises(ConfigError, match="trial must be a whole number"):
         arguments.trial_id({"study": "digits"})
-
-
-class Instance:
-    """What a task instance tells of itself."""
-
-    dag_id, run_id, task_id, map_index = "nightly", "scheduled__1", "train_1", 4
-
-
-def test_the_request_key_names_the_task_instance_and_not_the_try():
-    assert request_key({"ti": Instance()}) == "nightly/scheduled__1/train_1/4"
-    unmapped = Instance()
-    unmapped.map_index = None
-    assert request_key({"ti": unmapped}) == "nightly/scheduled__1/train_1/-1"

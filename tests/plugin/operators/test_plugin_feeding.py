@@ -8,6 +8,7 @@ import time
 import httpx
 import numpy as np
 import pytest
+from task_doubles import context
 
 from easeml_airflow import operators
 from easeml_airflow.version_compat import AirflowFailException
@@ -39,40 +40,24 @@ def study(connected, make_study):
     return make_study("cancer", candidates=TREE)
 
 
-class Task:
-    """What an operator asks its task instance."""
-
-    dag_id, run_id, task_id, map_index = "d", "r", "t", -1
-
-    def __init__(self, number=0):
-        self.task_id, self.pushed = f"t{number}", {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
-def context(number=0):
-    return {"ti": Task(number)}
-
-
 def refine(referee, artifacts, number, **given):
     """Run the operator up to its wait, let the referee answer, and let it end."""
     operator = operators.RefineOperator(task_id="refine", study="cancer", **given)
     request_id = operator.file_request(operator.hook.get_store(), f"key/{number}")
     Referee(referee, artifacts).run_once()
-    return operator._finish(context(number), to_json(answer_of(referee, request_id)))
+    return operator._finish(context(f"t{number}"), to_json(answer_of(referee, request_id)))
 
 
 def test_pairs_are_fed_and_taken_in_by_operators(study, connected, artifacts, tmp_path):
     inputs, given = pairs(12)
     assert operators.FedStudiesOperator(task_id="f").execute(context()) == []
     fed = operators.FeedOperator(task_id="feed", study="cancer", pairs=given[:6])
-    first = fed.execute(context(1))
-    assert first == fed.execute(context(1))  # a retry
+    first = fed.execute(context("t1"))
+    assert first == fed.execute(context("t1"))  # a retry
     assert first["rows"] == 6
     for name, values in (("inputs", inputs[6:]), ("targets", np.array([p["label"] for p in given[6:]]))):
         np.save(tmp_path / f"{name}.npy", values)
-    second = operators.FeedOperator(task_id="feed", study="cancer", path=str(tmp_path)).execute(context(2))
+    second = operators.FeedOperator(task_id="feed", study="cancer", path=str(tmp_path)).execute(context("t2"))
     assert second["feed_id"] != first["feed_id"]
     assert operators.FedStudiesOperator(task_id="f").execute(context()) == ["cancer"]
     facts = refine(connected.referee, artifacts, 1)
@@ -86,7 +71,7 @@ def test_pairs_are_fed_and_taken_in_by_operators(study, connected, artifacts, tm
     assert refine(connected.referee, artifacts, 4)["version"] is None
     wrong = [{"inputs": [0.0] * 30, "label": "fine"}]
     with pytest.raises(AirflowFailException, match="is no class of the study"):
-        operators.FeedOperator(task_id="feed", study="cancer", pairs=wrong).execute(context(3))
+        operators.FeedOperator(task_id="feed", study="cancer", pairs=wrong).execute(context("t3"))
 
 
 def test_a_file_is_answered_into_a_file(study, connected, artifacts, tmp_path):

@@ -9,6 +9,7 @@ import pendulum
 import pytest
 from airflow.sdk import DAG
 from sqlalchemy import update
+from task_doubles import context
 
 from easeml_airflow.operators import ListDevicesOperator, RunDeviceOperator, SuggestTrialsOperator, TrainTrialOperator
 from easeml_core.errors import ConfigError
@@ -38,7 +39,7 @@ def test_a_task_asks_for_as_many_trials_as_live_devices_can_take(connected: Any,
 
     def suggested(run: str, device: str, **given: Any) -> int:
         operator = SuggestTrialsOperator(task_id="suggest", count=None, device=device, trainers=True, **given)
-        return len(operator.execute({"ti": Instance(run)}))
+        return len(operator.execute(context("suggest", run_id=run)))
 
     with connected.worker.begin() as tx:
         announce_device(tx, Device("a", "cpu", "cpu", None, None, None, slots=5, held=2), holder="stream")
@@ -59,18 +60,6 @@ def test_streams_are_mapped_over_the_slots_of_live_devices_unless_the_form_names
     assert listed(devices=None) == [*["gpu/4"] * 4, "l4", *["cpu"] * 251]
     with pytest.raises(Exception, match="devices must be a kind of device"):
         listed(devices=["GPU"])
-
-
-class Instance:
-    """A task instance that keeps what is pushed."""
-
-    dag_id, task_id, map_index = "dag", "suggest", -1
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        assert key in ("policy", "message")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from airflow.sdk import DAG
 
 from easeml_airflow.assets import production_model
+from easeml_airflow.hooks import lineage
 from easeml_airflow.operators import (
     BestModelsOperator,
     GateOperator,
@@ -18,6 +19,7 @@ from easeml_airflow.operators import (
     SuggestTrialsOperator,
     TrainTrialOperator,
 )
+from easeml_core.errors import StateError
 from easeml_core.services.reports.lineage import lineage_of_trials
 
 if TYPE_CHECKING:
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from easeml_airflow.hooks.lineage import Lineage
-
-pytest.importorskip("airflow.providers.openlineage", reason="Airflow's OpenLineage provider is an option")
 
 TREES = [{"name": f"tree-{n}", "kind": "decision_tree", "parameters": {"max_depth": n}} for n in (1, 2, 4)]
 PASSES = {"condition": "n > 0.5 +/- 0.2", "reliability": 0.9, "adaptivity": "full", "steps": 3}
@@ -36,6 +36,7 @@ FAILS = {"condition": "n > 0.95 +/- 0.2", "reliability": 0.9, "adaptivity": "ful
 @pytest.fixture
 def sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[Any]]]:
     """Have the provider's listener in this process, sending to a file; a function that reads what was sent."""
+    pytest.importorskip("airflow.providers.openlineage", reason="Airflow's OpenLineage provider is an option")
     from airflow.providers.openlineage import conf
     from airflow.providers.openlineage.plugins.listener import OpenLineageListener
     from airflow.sdk.listener import get_listener_manager
@@ -140,9 +141,35 @@ def test_an_asset_is_the_dataset_that_events_name(sent: Any) -> None:
 
 
 def test_without_a_place_to_send_to_nothing_is_asked_of_the_database() -> None:
+    pytest.importorskip("airflow.providers.openlineage")
+
     def ask() -> Lineage:
         raise AssertionError
 
     task = GateOperator(task_id="gate", study="good")
     task._note_lineage(ask)
     assert task.get_openlineage_facets_on_complete(None).inputs == []
+
+
+# A provider that is broken, or configured wrongly, leaves its events out and fails no task.
+
+
+def broken(*_: Any) -> Any:
+    message = "cannot import name 'Dataset' from 'openlineage.client'"
+    raise ImportError(message)
+
+
+def away(*_: Any) -> Any:
+    message = "the database is away"
+    raise StateError(message)
+
+
+@pytest.mark.parametrize(("is_emitted", "ask"), [(broken, away), (lambda: True, broken), (lambda: True, away)])
+def test_a_fault_leaves_the_event_without_datasets(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, is_emitted: Any, ask: Any
+) -> None:
+    monkeypatch.setattr(lineage, "is_emitted", is_emitted)
+    task = GateOperator(task_id="gate", study="good")
+    task._note_lineage(ask)
+    assert task._lineage is None
+    assert "this task's lineage event has no datasets: " in caplog.text

@@ -7,7 +7,6 @@ import logging
 import os
 import threading
 import time
-from unittest.mock import MagicMock
 
 import pytest
 from airflow.sdk import DAG
@@ -17,7 +16,7 @@ from airflow.sdk.exceptions import (
     AirflowSkipException,
     TaskDeferred,
 )
-from airflow.sdk.module_loading import import_string
+from task_doubles import context, first_event, made_anew
 from waiting import at_rest
 
 from easeml_airflow import operators, sensors
@@ -29,29 +28,13 @@ from easeml_core.store.tables.trials import get_trial
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}
 BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
 CENTROID = {"name": "centroid", "kind": "nearest_centroid", "parameters": {}}
-DIVERGING = {"name": "diverging", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 1}}
-
-
-class Instance:
-    """A task instance that keeps what is pushed."""
-
-    dag_id, run_id, map_index = "dag", "run", -1
-
-    def __init__(self, task_id):
-        self.task_id, self.pushed = task_id, {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
-def context(task_id="task"):
-    return {"ti": Instance(task_id), "outlet_events": MagicMock()}
+FAILING = {"name": "failing", "kind": "nearest_neighbors", "parameters": {"n_neighbors": 1000}}
 
 
 @pytest.fixture
 def study(connected, make_study):
-    """A study with four candidates, one of which diverges."""
-    return make_study("cancer", candidates=[DIVERGING, TREE, BAYES, CENTROID])
+    """A study with four candidates, one of which fails."""
+    return make_study("cancer", candidates=[FAILING, TREE, BAYES, CENTROID])
 
 
 def suggest(count=4, task_id="suggest"):
@@ -172,23 +155,23 @@ def test_a_trial_is_trained_on_the_slot_that_its_task_names(study, store, monkey
     assert train(of(trials, "bayes"), slot="None")[0]["state"] == "SUCCEEDED"
     monkeypatch.setattr("easeml_core.training.job._GPU_DEVICES", ())
     monkeypatch.setenv("PATH", "/nonexistent")
-    diverging = of(trials, "diverging")
+    failing = of(trials, "failing")
     with pytest.raises(AirflowFailException, match="slot cuda:200: there is no GPU on this machine"):
-        train(diverging, slot="cuda:200", on_failed="ignore")
+        train(failing, slot="cuda:200", on_failed="ignore")
     with store.begin() as tx:  # said before the claim: the trial waits for a worker that has one
-        assert get_trial(tx, diverging["trial_id"]).state == "SUGGESTED"
+        assert get_trial(tx, failing["trial_id"]).state == "SUGGESTED"
 
 
 def test_a_failed_trial_fails_its_task_with_the_reason_and_tells_it_first(study):
     trials, _ = suggest()
     ctx = context()
-    operator = operators.TrainTrialOperator(task_id="train", trial=of(trials, "diverging"))
-    with pytest.raises(AirflowFailException, match=r"\(cancer, diverging\) failed: .*torch_mlp diverged"):
+    operator = operators.TrainTrialOperator(task_id="train", trial=of(trials, "failing"))
+    with pytest.raises(AirflowFailException, match=r"\(cancer, failing\) failed: .*Expected n_neighbors <="):
         operator.execute(ctx)
     assert ctx["ti"].pushed["trial"]["state"] == "FAILED"
-    with pytest.raises(AirflowSkipException, match="torch_mlp diverged"):
-        train(of(trials, "diverging"), on_failed="skip")
-    assert train(of(trials, "diverging"), on_failed="ignore")[0]["state"] == "FAILED"
+    with pytest.raises(AirflowSkipException, match="Expected n_neighbors <= n_samples_fit"):
+        train(of(trials, "failing"), on_failed="skip")
+    assert train(of(trials, "failing"), on_failed="ignore")[0]["state"] == "FAILED"
 
 
 def killed(operator, ctx, until):
@@ -291,10 +274,8 @@ def test_a_gate_is_filed_once_and_deferred_until_the_answer(trained, connected, 
     assert first.timeout.total_seconds() == 604800  # people may have to give labels first
     assert first.trigger.poll_interval == 60
 
-    path, arguments = first.trigger.serialize()
-
     async def wait():
-        waiting = asyncio.create_task(anext(import_string(path)(**arguments).run()))
+        waiting = asyncio.create_task(anext(made_anew(first.trigger).run()))
         await at_rest()
         assert not waiting.done()
         await asyncio.to_thread(Referee(connected.referee, artifacts).answer_one)
@@ -418,18 +399,17 @@ def test_the_trial_sensor_in_both_ways(study):
     assert waiting.timeout.total_seconds() == 90
     result, _ = train(trial)
     assert poke(poking) == poking.execute(context()) == result
-    path, arguments = waiting.trigger.serialize()
-    event = asyncio.run(anext(import_string(path)(**arguments).run()))
-    assert sensors.TrialFinishedSensor(task_id="s", trial=trial).execute_complete(context(), event.payload) == result
-    assert facts_of(event.payload) == result
+    event = first_event(waiting.trigger)
+    assert sensors.TrialFinishedSensor(task_id="s", trial=trial).execute_complete(context(), event) == result
+    assert facts_of(event) == result
 
 
 def test_the_trial_sensor_fails_with_a_failed_trial(study):
     trials, _ = suggest()
-    train(of(trials, "diverging"), on_failed="ignore")
-    with pytest.raises(AirflowFailException, match="torch_mlp diverged"):
-        sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "diverging")).execute(context())
-    result = sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "diverging"), on_failed="ignore")
+    train(of(trials, "failing"), on_failed="ignore")
+    with pytest.raises(AirflowFailException, match="Expected n_neighbors <= n_samples_fit"):
+        sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "failing")).execute(context())
+    result = sensors.TrialFinishedSensor(task_id="s", trial=of(trials, "failing"), on_failed="ignore")
     assert result.execute(context())["state"] == "FAILED"
 
 
@@ -485,8 +465,7 @@ def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, art
     reading = read(models[0], "one")
     assert (reading["signal"], reading["signals"], reading["submissions_left"]) == (2, 3, 3)
     assert "budget" in reading["alert"]
-    path, arguments = waiting.trigger.serialize()
-    alert = facts_of(asyncio.run(anext(import_string(path)(**arguments).run())).payload)
+    alert = facts_of(first_event(waiting.trigger))
     assert (alert["study"], alert["model_id"]) == ("cancer", models[0])
     assert poke(sensor("alert")) == poke(sensor("any")) == poke(sensor("alert", study="None")) == alert
     assert poke(sensor("clear")) is None
@@ -499,21 +478,19 @@ def test_the_meter_sensor_sees_each_alert_and_its_end(connected, make_study, art
     # A wait that began when nothing was open finds an alert that was raised and cleared between two looks, also after
     # the triggerer was restarted with it.
     looking = {w: sensor(w) for w in ("alert", "any")}
-    waits = {w: deferral(looking[w], context()).trigger.serialize() for w in looking}
+    waits = {w: deferral(looking[w], context()).trigger for w in looking}
     read(models[1], "two")
     assert poke(sensor("clear", alert["alert_id"]))["alert_id"] == alert["alert_id"]  # the later one is another story
     ending = sensor("clear")
-    end = deferral(ending, context()).trigger.serialize()
+    end = deferral(ending, context()).trigger
     second = poke(sensor("alert", str(alert["alert_id"])))
     assert poke(ending) is None
     clear_alert(store, study="cancer", alert_id=second["alert_id"])
     assert poke(sensor("alert", alert["alert_id"]))["alert_id"] == second["alert_id"]
-    for wait_for, (path, arguments) in waits.items():
-        found = facts_of(asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60)).payload)
+    for wait_for, trigger in waits.items():
+        found = facts_of(first_event(trigger))
         assert found["alert_id"] == poke(looking[wait_for])["alert_id"] == second["alert_id"]
-    path, arguments = end
-    ended = asyncio.run(asyncio.wait_for(anext(import_string(path)(**arguments).run()), 60))
-    assert facts_of(ended.payload)["study"] == "cancer"
+    assert facts_of(first_event(end))["study"] == "cancer"
     assert poke(sensor("clear"))["study"] == poke(ending)["study"] == "cancer"
 
     # The alert pauses the study while nobody has dealt with it, and not any more.

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from airflow.sdk import DAG, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferred
-from airflow.sdk.module_loading import import_string
+from task_doubles import context, made_anew
 
 from easeml_airflow.operators import RejectedModelOperator, ReleaseModelsOperator
 from easeml_airflow.operators.models import _chunks
@@ -25,16 +25,6 @@ def release(number, outcome, **more):
     return Release(f"s{number:02}", number, outcome, waits_for=more.pop("waits_for", ()), **facts | more)
 
 
-class Instance:
-    dag_id, run_id, task_id, map_index = "dag", "run", "release", 3
-
-    def __init__(self):
-        self.pushed = {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
 @pytest.fixture
 def execute(monkeypatch):
     """Execute the operator with these results of the service; what it gives, and what it pushed."""
@@ -45,12 +35,12 @@ def execute(monkeypatch):
             return releases, patience
 
         monkeypatch.setattr(ReleaseModelsOperator, "_advance", advance)
-        ti = Instance()
+        given_to = context("release", map_index=3)
         try:
-            given = ReleaseModelsOperator(task_id="release", models=MODELS, **arguments).execute({"ti": ti})
+            given = ReleaseModelsOperator(task_id="release", models=MODELS, **arguments).execute(given_to)
         except (AirflowException, TaskDeferred) as error:
             given = error
-        return given, ti.pushed["released"]
+        return given, given_to["ti"].pushed["released"]
 
     return go
 
@@ -122,7 +112,7 @@ def test_a_chunk_waits_for_all_open_requests_by_one_trigger(execute):
 def test_what_is_no_chunk_is_refused_before_anything_is_asked(monkeypatch, arguments, message):
     monkeypatch.setattr(ReleaseModelsOperator, "hook", type("Hook", (), {"get_store": staticmethod(lambda: None)}))
     with pytest.raises(AirflowFailException, match=message):
-        ReleaseModelsOperator(task_id="release", **{"models": MODELS} | arguments).execute({"ti": Instance()})
+        ReleaseModelsOperator(task_id="release", **{"models": MODELS} | arguments).execute(context())
 
 
 def test_the_trigger_of_many_requests_listens_for_each_and_looks_at_all(monkeypatch):
@@ -138,10 +128,10 @@ def test_the_trigger_of_many_requests_listens_for_each_and_looks_at_all(monkeypa
         return store, until
 
     monkeypatch.setattr(answers, "open_waiting", opened)
-    path, arguments = AnswersTrigger(request_ids=(4, 7), poll_interval=60.0).serialize()
 
     async def run():
-        return [event async for event in import_string(path)(**arguments).run()]
+        trigger = made_anew(AnswersTrigger(request_ids=(4, 7), poll_interval=60.0))
+        return [event async for event in trigger.run()]
 
     (event,) = asyncio.run(run())
     assert event.payload == {"status": "done", "facts": {"answered": 2}}

@@ -2,6 +2,7 @@
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from task_doubles import context
 
 from easeml_airflow import operators
 from easeml_core.services.models.submission import submit_model
@@ -9,24 +10,12 @@ from easeml_core.services.referee.requests import file_forced_promotion, file_ga
 from easeml_core.store.tables import models, studies
 
 
-class Instance:
-    """A task instance of a mapped task, which keeps what is pushed."""
-
-    dag_id, run_id = "nightly", "scheduled__1"
-
-    def __init__(self, task_id, map_index):
-        self.task_id, self.map_index, self.pushed = task_id, map_index, {}
-
-    def xcom_push(self, key, value):
-        self.pushed[key] = value
-
-
 def asked(task_id, place, operator):
     """The request that the operator waits for in this place of its mapped task."""
-    ti = Instance(task_id, place)
+    given = context(task_id, dag_id="nightly", run_id="scheduled__1", map_index=place)
     with pytest.raises(TaskDeferred):
-        operator.execute({"ti": ti})
-    return ti.pushed["request_id"]
+        operator.execute(given)
+    return given["ti"].pushed["request_id"]
 
 
 @pytest.fixture

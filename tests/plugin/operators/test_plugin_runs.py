@@ -4,7 +4,7 @@ import pytest
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 4}}
 BAYES = {"name": "bayes", "kind": "gaussian_naive_bayes", "parameters": {}}
-DIVERGING = {"name": "diverging", "kind": "torch_mlp", "parameters": {"learning_rate": 1e30, "epochs": 1}}
+FAILING = {"name": "failing", "kind": "nearest_neighbors", "parameters": {"n_neighbors": 1000}}
 FORM = {
     "tenant": "lab",
     "study": "cancer",
@@ -44,6 +44,12 @@ def run(run_dag, root, referee):
     return go
 
 
+@pytest.fixture
+def registered(make_study):
+    """Register a study as the form would, without a DAG."""
+    return lambda **changes: make_study(**FORM | changes)
+
+
 def test_a_study_is_registered_by_its_form(run, store):
     from easeml_core.services.reports.overview import live_sets, study_state
     from easeml_core.store.tables import studies
@@ -70,10 +76,10 @@ def test_a_study_is_registered_by_its_form(run, store):
 
 
 @pytest.mark.journey
-def test_two_nights(run, store, artifacts):
+def test_two_nights(run, registered, store):
     """A failed trial, a rejected model and an empty round stop nobody else; the second night trains nothing."""
-    run("easeml_register_study", **FORM | {"candidates": [DIVERGING, TREE, BAYES]})
-    run("easeml_register_study", **FORM | {"study": "strict", "gate": HARD, "candidates": [TREE]})
+    registered(candidates=[FAILING, TREE, BAYES])
+    registered(study="strict", gate=HARD, candidates=[TREE])
     first = run("easeml_nightly_retraining", trials_per_round=2)
 
     assert [tally(first, f"suggest_{n}") for n in (1, 2, 3)] == [{"success": 1}] * 3
@@ -108,13 +114,13 @@ def test_two_nights(run, store, artifacts):
 
 
 @pytest.mark.journey
-def test_a_night_at_scale(run, store):
+def test_a_night_at_scale(run, registered, store):
     """Two studies in one chunk: one passes, one is rejected. The chunk is deferred, promotes, and ends red."""
     from easeml_core.services.reports.overview import overview
     from easeml_core.store.queries.timeline import requests_of
 
-    run("easeml_register_study", **FORM)
-    run("easeml_register_study", **FORM | {"study": "strict", "gate": HARD})
+    registered()
+    registered(study="strict", gate=HARD)
     night = run("easeml_night_at_scale", devices=["cpu"], max_trials=4)
     assert states(night, "train", "release") == {("train", 0): "success", ("release", 0): "failed"}
     assert [[m["study"] for m in chunk] for chunk in xcom(night, "best_models")] == [["cancer", "strict"]]
@@ -136,7 +142,7 @@ def test_a_night_at_scale(run, store):
 
 @pytest.mark.nightly
 @pytest.mark.journey
-def test_by_hand_after_the_night(run, store):
+def test_by_hand_after_the_night(run, registered, store):
     """A night that promotes, an idle night, commits judged by hand, and the watch over the meter."""
     from easeml_core.services.registration.register import pause_study
     from easeml_core.services.reports.overview import study_state
@@ -144,7 +150,7 @@ def test_by_hand_after_the_night(run, store):
     gate = FORM["gate"] | {"steps": 4}
     # Signal 2 means a gap above -0.5, which every model has: the budget of 1 is exceeded by every reading.
     meter = FORM["meter"] | {"ranges": [-0.5, 0.6], "overfitting_budget": 1}
-    run("easeml_register_study", **FORM | {"gate": gate, "meter": meter})
+    registered(gate=gate, meter=meter)
     night = run("easeml_nightly_retraining", trials_per_round=2)
     assert str(night.state) == "success"
     promoted = xcom(night, "release.promote", "model_id", 0)
@@ -192,21 +198,3 @@ def test_by_hand_after_the_night(run, store):
     good = run("easeml_commit_gate", study="cancer", model=other)
     assert states(good, *JUDGE) == dict.fromkeys([(t, 0) for t in JUDGE], "success")
     assert xcom(good, "judge.promote", "model_id", 0) == other
-
-
-@pytest.mark.journey
-def test_under_adaptivity_none_the_gate_tells_nothing(run):
-    """Both a model that holds the condition and one that does not: the same state, the same XCom."""
-    told = []
-    for study, condition in (("easy", "n > 0.5 +/- 0.2"), ("hard", "n > 0.95 +/- 0.2")):
-        gate = FORM["gate"] | {"adaptivity": "none", "condition": condition}
-        run("easeml_register_study", **FORM | {"study": study, "gate": gate, "candidates": [TREE]})
-    night = run("easeml_nightly_retraining", trials_per_round=2)
-    assert tally(night, "release.gate") == {"success": 2}
-    for index in (0, 1):
-        facts = xcom(night, "release.gate", map_index=index)
-        told.append({k: v for k, v in facts.items() if k not in ("request_id", "study", "model_id")})
-    assert told[0] == told[1]
-    assert told[0]["symbol"] == "withheld"
-    # What follows is unconditional: the verdict went to the referee alone.
-    assert tally(night, "release.promote") == {"success": 2}

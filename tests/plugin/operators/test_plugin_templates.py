@@ -5,6 +5,10 @@ import inspect
 
 import pytest
 from airflow.sdk import DAG
+from airflow.serialization.serialized_objects import DagSerialization
+
+from easeml_airflow.operators import GateOperator
+from easeml_core.errors import ConditionSyntaxError
 
 CASES = {
     "easeml_airflow.operators": {
@@ -48,46 +52,25 @@ def test_no_operator_is_forgotten():
 
 
 @pytest.mark.parametrize(("package", "name", "more"), EVERY)
-def test_a_template_in_every_field(package, name, more):
-    kind = getattr(importlib.import_module(package), name)
-    given = {field: "{{ params." + field + " }}" for field in kind.template_fields}
-    with DAG("templates", schedule=None):
-        operator = kind(task_id="t", **given, **more)
-    for field, template in given.items():
-        assert getattr(operator, field) == template
-    for field, value in more.items():
-        assert getattr(operator, field) == value
-    operator.render_template_fields({"params": dict.fromkeys(given, "42")})
-    assert all(getattr(operator, field) == "42" for field in given)
-
-
-@pytest.mark.parametrize(("package", "name", "more"), EVERY)
-def test_arguments_are_keyword_only_and_our_connection_has_a_name_of_its_own(package, name, more):
+def test_a_template_in_every_field_is_kept_stored_and_rendered(package, name, more):
     kind = getattr(importlib.import_module(package), name)
     parameters = [p for p in inspect.signature(kind.__init__).parameters.values() if p.name != "self"]
     assert all(p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) for p in parameters)
     assert "easeml_conn_id" in kind.template_fields
     assert "mode" not in {p.name for p in parameters}
-
-
-@pytest.mark.parametrize(("package", "name", "more"), EVERY)
-def test_an_operator_survives_serialisation(package, name, more):
-    from airflow.serialization.serialized_objects import DagSerialization
-
-    kind = getattr(importlib.import_module(package), name)
     given = {field: "{{ params." + field + " }}" for field in kind.template_fields}
-    with DAG("round_trip", schedule=None) as dag:
-        kind(task_id="t", **given, **more)
+    with DAG("templates", schedule=None) as dag:
+        operator = kind(task_id="t", **given, **more)
+    assert {field: getattr(operator, field) for field in given | more} == given | more
     back = DagSerialization.from_dict(DagSerialization.to_dict(dag)).task_dict["t"]
     assert back.task_type == name
     assert {field: getattr(back, field) for field in given} == given
     assert back.operator_extra_links
+    operator.render_template_fields({"params": dict.fromkeys(given, "42")})
+    assert all(getattr(operator, field) == "42" for field in given)
 
 
 def test_a_literal_condition_is_read_while_the_dag_is_parsed():
-    from easeml_airflow.operators import GateOperator
-    from easeml_core.errors import ConditionSyntaxError
-
     with DAG("literal", schedule=None):
         GateOperator(task_id="good", study="digits", condition="n - o > 0.02 +/- 0.01")
         with pytest.raises(ConditionSyntaxError, match=r"\^"):
@@ -96,6 +79,4 @@ def test_a_literal_condition_is_read_while_the_dag_is_parsed():
 
 @pytest.mark.parametrize("condition", ["{{ params.condition }}", "n > {% if true %}0.8{% endif %}", "", None])
 def test_a_templated_or_absent_condition_waits_for_execute(condition):
-    from easeml_airflow.operators import GateOperator
-
     assert GateOperator(task_id="gate", study="digits", condition=condition).condition == condition

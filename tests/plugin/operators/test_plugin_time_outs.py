@@ -3,13 +3,13 @@
 import signal
 from datetime import timedelta
 from types import SimpleNamespace
-from unittest.mock import MagicMock
 
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from airflow.sdk.execution_time.timeout import timeout
 from sklearn.naive_bayes import GaussianNB
+from task_doubles import context
 
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
@@ -33,12 +33,11 @@ def ring(*_):
 
 def run(operator):
     """Execute the task as Airflow does: what it pushed and returned, or what it raised."""
-    pushed = {}
-    task = MagicMock(dag_id="dag", run_id="run", task_id="train", map_index=-1)
-    task.xcom_push.side_effect = lambda key, value: pushed.__setitem__(key, value)
+    given = context("train")
+    pushed = given["ti"].pushed
     with timeout(LIMIT.total_seconds()):
         try:
-            operator.execute({"ti": task, "outlet_events": MagicMock()})
+            operator.execute(given)
         except (AirflowTaskTimeout, AirflowFailException, AirflowSkipException) as error:
             return pushed, error
     return pushed, None

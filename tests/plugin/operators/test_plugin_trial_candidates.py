@@ -1,24 +1,17 @@
 """``@trial`` with a search space: its candidates, checked while the DAG is parsed, and a DAG that registers them."""
 
-from unittest.mock import MagicMock
-
 import pytest
 from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowSkipException
+from task_doubles import context
 
 from easeml_airflow import operators
 from easeml_airflow.decorators import trial
-from easeml_airflow.hooks.arguments import offer_of
+from easeml_airflow.hooks.trials import offer_of
 from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError
 from easeml_core.training.candidates import expand_candidates
 from easeml_core.training.trainers import check_candidates
-
-
-def context(task_id):
-    """What a task is given, as far as it is asked for."""
-    task = MagicMock(dag_id="dag", run_id="run", task_id=task_id, map_index=-1)
-    return {"ti": task, "outlet_events": MagicMock()}
 
 
 def test_a_function_carries_its_candidates():
