@@ -31,8 +31,8 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import LiveScheduler
 from easeml_core.services.studies.candidates import files_of
+from easeml_core.services.trials.attempts import run_function_trial
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store.tables import models, studies
 from easeml_core.training.trainers import default_candidates
 

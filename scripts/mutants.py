@@ -52,7 +52,7 @@ AREAS = {
     "publishing": ("easeml_core/services/referee/publishing.py", "easeml_core/store/tables/outbox.py"),
     "claiming": (
         "easeml_core/services/trials/execution.py",
-        "easeml_core/services/trials/interruption.py",
+        "easeml_core/services/trials/attempts.py",
         "easeml_core/services/referee/*.py",
         "easeml_core/store/tables/requests.py",
     ),

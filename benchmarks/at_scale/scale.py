@@ -39,7 +39,7 @@ from easeml_core.config import TrainingConfig
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.registration.register import pause_study
 from easeml_core.services.selection.scheduler import LiveScheduler
-from easeml_core.services.trials.interruption import hand_back
+from easeml_core.services.trials.attempts import hand_back
 from easeml_core.store import schema
 from easeml_core.store.database import (
     CHANNEL,

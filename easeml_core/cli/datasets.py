@@ -87,7 +87,7 @@ def feed(
     )
     answer = refreshed(store, study, f"{key}/refresh", timeout) if refresh else None
     if as_json:
-        from easeml_core.services.referee.filed_requests import FedPairs
+        from easeml_core.services.referee.requests import FedPairs
 
         show_json(FedPairs(**row_of(fed), refresh=answer))
     else:

@@ -169,9 +169,8 @@ def ask(
 def _ask(
     store: Store, study: str, model_id: int | None, condition: str | None, key: str, *, wait: float, as_json: bool
 ) -> int:
-    from easeml_core.services.referee.filed_requests import AskedGate
     from easeml_core.services.referee.place_in_queue import place_of, place_text
-    from easeml_core.services.referee.requests import file_gate_request
+    from easeml_core.services.referee.requests import AskedGate, file_gate_request
 
     request_id = file_gate_request(store, study=study, model_id=model_id, condition=condition, request_key=key)
     request = AskedGate(study, request_id, key)

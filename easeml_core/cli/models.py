@@ -396,8 +396,8 @@ def _submit(
 ) -> int:
     """Submit, ask the gate, wait; ``asked`` says whether the gate is asked and how long to wait for its answer."""
     from easeml_core.services.models.submission import submit_model
-    from easeml_core.services.referee.filed_requests import JudgedSubmission
     from easeml_core.services.referee.place_in_queue import place_of
+    from easeml_core.services.referee.requests import JudgedSubmission
 
     submitted = submit_model(store, artifacts, request_key=key, **handed)
     asks_gate, timeout = asked

@@ -205,8 +205,7 @@ def scheduler(
     An installation of one team needs no such process: its role easeml_worker suggests by itself. The address is that of
     the role easeml_scheduler; give it to no component of Airflow.
     """
-    from easeml_core.services.operations.monitoring import exporting
-    from easeml_core.services.referee.health_endpoint import answering, health_of, metrics_of
+    from easeml_core.services.operations.monitoring import answering, exporting, health_of, metrics_of
     from easeml_core.services.selection.scheduler_process import SchedulerProcess, require_scheduler
     from easeml_core.services.telemetry import start_log
 

@@ -164,8 +164,13 @@ def referee(
     """
     from easeml_core.sandbox.child_start import own_fork_server
     from easeml_core.sandbox.isolation import Sandbox, probe_isolation
-    from easeml_core.services.operations.monitoring import exporting, installation_figures
-    from easeml_core.services.referee.health_endpoint import answering, health_of, metrics_of
+    from easeml_core.services.operations.monitoring import (
+        answering,
+        exporting,
+        health_of,
+        installation_figures,
+        metrics_of,
+    )
     from easeml_core.services.referee.process import Referee
     from easeml_core.services.telemetry import start_log
 
@@ -228,7 +233,7 @@ def _duties(
     from easeml_core.remote.urls import parse_prefix
     from easeml_core.services.datasets.access import read_queries
     from easeml_core.services.referee.process import Duties
-    from easeml_core.services.referee.referee_mail import MailServer
+    from easeml_core.services.referee.publishing import MailServer
     from easeml_core.services.reports.assessments import shorten_log
 
     return Duties(

@@ -279,8 +279,14 @@ def metrics(port: int | None, database: str | None, as_json: bool) -> None:
     also sent to the collector of OTEL_EXPORTER_OTLP_ENDPOINT, where that is set. --json prints them as records, without
     the extra `metrics`.
     """
-    from easeml_core.services.operations.monitoring import exporting, installation_figures, metrics_text, readings
-    from easeml_core.services.referee.health_endpoint import answering, metrics_of
+    from easeml_core.services.operations.monitoring import (
+        answering,
+        exporting,
+        installation_figures,
+        metrics_of,
+        metrics_text,
+        readings,
+    )
 
     store = open_store(database)
     if port is None:

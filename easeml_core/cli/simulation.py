@@ -380,7 +380,7 @@ def costs(history: Path | None, database: str | None, as_json: bool) -> None:
 
     Each tenant is predicted from the others alone, then after 1, 2 and 5 of its finished trials.
     """
-    from easeml_core.services.selection.costs import report_cost_table, report_costs
+    from easeml_core.services.selection.backtest import report_cost_table, report_costs
 
     report = report_cost_table(history) if history else report_costs(open_store(database))
     if as_json:

@@ -412,8 +412,8 @@ def register(
     """
     from msgspec import UNSET
 
-    from easeml_core.services.referee.filed_requests import Registration
     from easeml_core.services.referee.place_in_queue import place_of, place_text
+    from easeml_core.services.referee.requests import Registration
     from easeml_core.services.registration.register import register_study
 
     settings = {k: json_of(k, given.pop(k)) for k in ("gate", "meter", "joint", "direct", "training", "candidates")}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import BaseOperator
 
-    from easeml_core.services.trials.interruption import TimeLimit
+    from easeml_core.services.trials.attempts import TimeLimit
     from easeml_core.services.trials.worker import DeviceSummary
     from easeml_core.store.tables.trials import TrialReport
 
@@ -111,7 +111,7 @@ ON_FAILED = ("fail", "skip", "ignore")
 
 def time_limit_of(task: BaseOperator) -> TimeLimit | None:
     """Return the task's ``execution_timeout``, at whose end Airflow's alarm interrupts its training; None for none."""
-    from easeml_core.services.trials.interruption import TimeLimit
+    from easeml_core.services.trials.attempts import TimeLimit
 
     if task.execution_timeout is None:
         return None

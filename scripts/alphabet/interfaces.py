@@ -420,16 +420,13 @@ _LOGS = (
         easeml_core.services.referee.housekeeping
         easeml_core.services.gate.judge
         easeml_core.services.referee.claiming
-        easeml_core.services.referee.referee_lease
-        easeml_core.services.referee.referee_mail
+        easeml_core.services.referee.publishing
         easeml_core.services.meter.reading
         easeml_core.services.evaluation.model_runs
         easeml_core.services.evaluation.backoff
         easeml_core.services.datasets.access
         easeml_core.services.referee.dispatch
-        easeml_core.services.referee.prerequisites
         easeml_core.services.referee.process
-        easeml_core.services.referee.publishing
         easeml_core.services.datasets.refresh
         easeml_core.services.test_sets.row_registry
         easeml_core.services.evaluation.reevaluation
@@ -451,7 +448,7 @@ _LOGS = (
         easeml_core.services.operations.monitoring
         easeml_core.services.referee.release
         easeml_core.services.telemetry
-        easeml_core.services.selection.custom_policy
+        easeml_core.services.selection.policy
         easeml_core.services.selection.scheduler_process
         easeml_core.models.predict
         easeml_core.sandbox.child_start

@@ -21,7 +21,7 @@ _OF_TASKS = (
     "easeml_core.services.models.submission",
     "easeml_core.services.referee.requests",
     "easeml_core.services.selection.scheduler",
-    "easeml_core.services.trials.function_trials",
+    "easeml_core.services.trials.attempts",
 )
 FORKED = {
     "dag-processor": ("easeml_airflow.operators.trials",),

@@ -38,7 +38,7 @@ def show_files(artifacts: str | None, database: str | None, as_json: bool) -> No
 
     Exit status: 0 fine, 1 a file that a row names is missing, 2 any error.
     """
-    from easeml_core.services.operations.artifact_checks import artifact_status
+    from easeml_core.services.operations.artifact_store import artifact_status
 
     found = artifact_status(*open_installation(database, artifacts))
     if as_json:
@@ -68,7 +68,7 @@ def check_files(tenant: str | None, artifacts: str | None, database: str | None,
 
     Exit status: 0 all are whole, 1 some are not, 2 any error.
     """
-    from easeml_core.services.operations.artifact_checks import verify_files
+    from easeml_core.services.operations.artifact_store import verify_files
 
     store, place = open_installation(database, artifacts)
     found = verify_files(store, place, tenant=tenant, tell=lambda line: click.echo(line, err=True))

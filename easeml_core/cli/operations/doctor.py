@@ -68,8 +68,8 @@ def doctor(
     server, or --database. Exit status: 0 all well, or warnings only; 1 a check failed; 2 an error. With --watch it is
     that of the last look when the process is asked to end; --json then prints a line for each changed check.
     """
+    from easeml_core.services.operations.checks import watch_changes
     from easeml_core.services.operations.doctor import Installation, examine
-    from easeml_core.services.operations.installation_health import watch_changes
 
     url, url_from = _address(database)
     place = Installation(

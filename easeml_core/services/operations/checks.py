@@ -1,28 +1,45 @@
-"""The checks of what decides (referee, scheduler, policy), and the form of a check of ``easeml doctor``."""
+"""The quick checks of ``easeml doctor``: of what decides, the logins, the schema and the disks; and the health of them.
+
+An installation's health is for load balancers and supervisors. Nothing in it depends on sealed data: the schema's
+version, the age of requests without an answer, the referee's lease, and free space.
+"""
 
 from __future__ import annotations
 
+import math
+import threading
+import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from easeml_core.display import span
 from easeml_core.encoding import typed_record
 from easeml_core.entities import RequestKind
-from easeml_core.errors import EasemlError, counted
+from easeml_core.errors import ConfigError, EasemlError, counted, reason_of
 from easeml_core.limits import PLUGIN
 from easeml_core.services.referee.place_in_queue import referee_text
-from easeml_core.services.selection.custom_policy import require_policy
-from easeml_core.services.selection.policy import current_config
+from easeml_core.services.selection.policy import current_config, require_policy
+from easeml_core.services.selection.scheduler_process import MOST_LOCKS
+from easeml_core.store import schema
+from easeml_core.store.artifacts import disk
+from easeml_core.store.artifacts.disk import room_at
 from easeml_core.store.queries import health
 from easeml_core.store.tables import referee_claims, scheduler_requests
 from easeml_core.store.tables.decisions import may_look, replaced_lately
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
     from sqlalchemy import Connection
+
+    from easeml_core.store.database import Store
+
 
 State = Literal["ok", "warning", "failed", "skipped"]
 
 SLOW_SECONDS, DEAD_SECONDS = 60.0, 600.0
+LITTLE_BYTES = 5_000_000_000
 _MAY_WAIT = {RequestKind.GATE, RequestKind.METER}
 """Requests whose answers may be delayed on purpose: for labels, or until the hour of publication."""
 
@@ -106,3 +123,188 @@ def check_scheduler(tx: Connection, logins: int) -> Check:
         found = f"{waiting}, the oldest {span(timedelta(seconds=life.oldest_seconds))}"
         return Check(name, "warning", found, "see what the log of `easeml scheduler` says")
     return Check(name, "ok", f"{counted(life.alive, 'process', 'processes')} of `easeml scheduler` at work; {waiting}")
+
+
+def check_schema(revision: str | None) -> Check:
+    """Compare the schema's revision with the code's."""
+    if revision == schema.REVISION:
+        return Check("schema", "ok", f"revision {revision}")
+    found = f"revision {revision or 'none'}, this version needs {schema.REVISION}"
+    remedy = "run `easeml db upgrade` as easeml_owner; of a revision that is newer, upgrade this program instead"
+    return Check("schema", "failed", found, remedy)
+
+
+def check_rooms(places: dict[str, str | Path]) -> list[Check]:
+    """Check the free space at each place, by the name of what lies there."""
+    return [check_room(f"disk: {name}", place) for name, place in places.items()]
+
+
+def check_room(name: str, place: str | Path) -> Check:
+    """Check the free space at one place."""
+    if "://" in str(place):
+        return Check(name, "skipped", f"{str(place).partition('://')[0]}:// has no disk of this machine")
+    try:
+        room = room_at(place)
+    except ConfigError as error:
+        return Check(name, "failed", str(error), f"correct {disk.VARIABLE}, or leave it out")
+    except OSError as error:
+        return Check(name, "failed", f"{place} cannot be looked at: {reason_of(error)}", "give this account access")
+    remedy = "make room, or name another place (--artifacts, EASEML_CACHE)"
+    if not room.suffices:
+        return Check(name, "failed", f"{room}: trainings and sealing wait", f"{remedy}; they go on by themselves")
+    found = f"{room.free / 1e9:,.1f} GB free at {place}"
+    is_plenty = room.free >= max(LITTLE_BYTES, 2 * room.least)
+    return Check(name, "ok", found) if is_plenty else Check(name, "warning", found, remedy)
+
+
+KEPT_CONNECTIONS = 50
+"""For the processes of the installation itself, beside all logins."""
+
+
+def strong_members(found: Sequence[tuple[str, str]]) -> tuple[bool, str]:
+    """Say which roles can become another one that they must not; empty for none.
+
+    Args:
+        found: Of ``health.too_strong``.
+
+    Returns:
+        Whether one of them is a role of ours, and the sentence.
+    """
+    said = "; ".join(f"{member} is a member of {strong}" for member, strong in found)
+    return any(member.startswith("easeml_") for member, _ in found), said
+
+
+def crowding(room: health.Capacity) -> tuple[str, str]:
+    """Say what the logins could use up together, and what to do; two empty texts for nothing.
+
+    Args:
+        room: Of the server.
+    """
+    if room.unlimited:
+        return (
+            f"no limit of connections: {', '.join(room.unlimited)}",
+            "make them anew with `easeml tenant login`, or ALTER ROLE ... CONNECTION LIMIT 50",
+        )
+    if room.connections + KEPT_CONNECTIONS > room.most_connections and room.logins:
+        return (
+            f"logins may open {room.connections} of the server's {room.most_connections} connections",
+            f"set max_connections to {room.connections + KEPT_CONNECTIONS} or more, or lower their CONNECTION LIMIT",
+        )
+    if room.logins * MOST_LOCKS > room.locks:
+        return (
+            f"logins may hold {room.logins * MOST_LOCKS:,} locks, and the server has room for {room.locks:,}",
+            f"set max_locks_per_transaction to {math.ceil(room.logins * MOST_LOCKS / room.sessions)} or more",
+        )
+    return "", ""
+
+
+KEPT_SECONDS = 5.0
+"""How long an answer is kept: callers without a login cause one look in that time."""
+
+
+@typed_record
+class Health:
+    """The health of an installation.
+
+    Attributes:
+        status: ``failed`` where pages and tasks cannot work; ``degraded`` where a part does not, e.g. the referee.
+        ready: Whether the database can be reached and its schema is current.
+        checks: What was found.
+    """
+
+    status: Literal["ok", "degraded", "failed"]
+    ready: bool
+    checks: list[Check]
+
+
+def installation_health(open_store: Callable[[], Store], place: Callable[[], str]) -> Health:
+    """Look at database, schema, referee, scheduler and disk.
+
+    Args:
+        open_store: The database, with limits of time.
+        place: Gives folder or address of models and data.
+    """
+    checks = [*_of_database(open_store), *_of_disk(place)]
+    ready = all(check.state == "ok" for check in checks if check.name in ("database", "schema"))
+    sound = all(check.state in ("ok", "skipped") for check in checks)
+    return Health("failed" if not ready else "ok" if sound else "degraded", ready, checks)
+
+
+def _of_database(open_store: Callable[[], Store]) -> list[Check]:
+    try:
+        with open_store().begin(check_schema=False, writes=False) as tx:
+            revision = health.revision(tx)
+            if revision != schema.REVISION:
+                return [Check("database", "ok", "it answers"), check_schema(revision)]
+            return [
+                Check("database", "ok", "it answers"),
+                check_schema(revision),
+                check_referee(tx),
+                check_scheduler(tx, health.logins_of_tenants(tx)[0]),
+            ]
+    except EasemlError as error:
+        return [Check("database", "failed", str(error))]
+
+
+def _of_disk(place: Callable[[], str]) -> list[Check]:
+    try:
+        places: dict[str, str | Path] = {"artifacts": place()}
+        checks = check_rooms(places)
+    except EasemlError as error:
+        return [Check("disk: artifacts", "skipped", str(error))]
+    return [Check(c.name, "ok", "there is room") if c.state == "warning" else c for c in checks]
+
+
+T = TypeVar("T")
+
+
+class KeptLook(Generic[T]):
+    """Keeps what a look has found for a few seconds. Safe to share between threads.
+
+    Args:
+        look: Finds it.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(self, look: Callable[[], T], clock: Callable[[], float] = time.monotonic) -> None:
+        self._look, self._clock = look, clock
+        self._kept: tuple[float, T] | None = None
+        self._guard = threading.Lock()
+
+    def __call__(self) -> T:
+        """Return what was found, at most ``KEPT_SECONDS`` ago."""
+        with self._guard:
+            now = self._clock()
+            if self._kept is None or now >= self._kept[0] + KEPT_SECONDS:
+                self._kept = now, self._look()
+            return self._kept[1]
+
+
+class KeptHealth(KeptLook[Health]):
+    """Keeps the health of an installation."""
+
+
+def watch_changes(
+    look: Callable[[], list[Check]], tell: Callable[[Check], object], stop: threading.Event, *, seconds: float
+) -> bool:
+    """Repeat checks until ``stop`` is set; tell each check whose state has changed, and at first those that are not ok.
+
+    Args:
+        look: Makes the checks.
+        tell: Receives a changed check.
+        stop: Ends the watch after the present look.
+        seconds: Pause between two looks.
+
+    Returns:
+        Whether a check had failed at the last look.
+    """
+    states: dict[str, str] = {}
+    while True:
+        found = look()
+        for check in found:
+            before = states.get(check.name, "skipped" if check.state == "skipped" else "ok")
+            if check.state != before:
+                tell(check)
+        states = {check.name: check.state for check in found}
+        if stop.wait(seconds):
+            return "failed" in states.values()

@@ -22,20 +22,28 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from easeml_core.errors import ArtifactError, ConfigError, EasemlError, StateError, StoreError, counted, reason_of
+from easeml_core.errors import ArtifactError, EasemlError, StateError, StoreError, counted, reason_of
 from easeml_core.remote.cache import default_folder
 from easeml_core.services.evaluation.backoff import list_put_off, sentence
 from easeml_core.services.evidence.keys import KeyFolder
 from easeml_core.services.evidence.notary import REMEDY, verify_all
 from easeml_core.services.operations.artifact_store import installed_place
-from easeml_core.services.operations.checks import Check, State, check_policy, check_referee, check_scheduler
-from easeml_core.services.operations.login_checks import crowding, strong_members
+from easeml_core.services.operations.checks import (
+    Check,
+    State,
+    check_policy,
+    check_referee,
+    check_room,
+    check_rooms,
+    check_scheduler,
+    check_schema,
+    crowding,
+    strong_members,
+)
 from easeml_core.services.operations.tenant_files import closed_folders, open_folders
 from easeml_core.services.reports.assessments import out_of_step
 from easeml_core.services.test_sets.row_registry import overlapping_sets
 from easeml_core.store import schema
-from easeml_core.store.artifacts import disk
-from easeml_core.store.artifacts.disk import room_at
 from easeml_core.store.artifacts.remote import artifact_store
 from easeml_core.store.database import Store
 from easeml_core.store.queries import health
@@ -58,7 +66,6 @@ _NOT_FOR_USERS = ("dev", "benchmarks", "demo")
 SKEW_SECONDS, BAD_SKEW_SECONDS = 5.0, 300.0
 _NAMES = ("clock", "roles", "sealed sets", "schema", "referee", "tenants", "scheduler", "policy")
 STATEMENT_SECONDS, CUDA_SECONDS = 10.0, 120.0
-LITTLE_BYTES = 5_000_000_000
 _CUDA = (
     "import torch; n = torch.cuda.device_count(); print(*[torch.cuda.get_device_name(i) for i in range(n)], sep=', ')"
 )
@@ -493,15 +500,6 @@ def check_sealed(rights: health.WorkerRights) -> Check:
     return Check("sealed sets", "ok", "closed to easeml_worker")
 
 
-def check_schema(revision: str | None) -> Check:
-    """Compare the schema's revision with the code's."""
-    if revision == schema.REVISION:
-        return Check("schema", "ok", f"revision {revision}")
-    found = f"revision {revision or 'none'}, this version needs {schema.REVISION}"
-    remedy = "run `easeml db upgrade` as easeml_owner; of a revision that is newer, upgrade this program instead"
-    return Check("schema", "failed", found, remedy)
-
-
 # -- this machine ----------------------------------------------------------------------------------------------------
 
 
@@ -515,28 +513,6 @@ def check_disk(artifacts: str, home: Path) -> list[Check]:
     return check_rooms(places)
 
 
-def check_rooms(places: dict[str, str | Path]) -> list[Check]:
-    """Check the free space at each place, by the name of what lies there."""
-    return [_room(f"disk: {name}", place) for name, place in places.items()]
-
-
-def _room(name: str, place: str | Path) -> Check:
-    if "://" in str(place):
-        return Check(name, "skipped", f"{str(place).partition('://')[0]}:// has no disk of this machine")
-    try:
-        room = room_at(place)
-    except ConfigError as error:
-        return Check(name, "failed", str(error), f"correct {disk.VARIABLE}, or leave it out")
-    except OSError as error:
-        return Check(name, "failed", f"{place} cannot be looked at: {reason_of(error)}", "give this account access")
-    remedy = "make room, or name another place (--artifacts, EASEML_CACHE)"
-    if not room.suffices:
-        return Check(name, "failed", f"{room}: trainings and sealing wait", f"{remedy}; they go on by themselves")
-    found = f"{room.free / 1e9:,.1f} GB free at {place}"
-    is_plenty = room.free >= max(LITTLE_BYTES, 2 * room.least)
-    return Check(name, "ok", found) if is_plenty else Check(name, "warning", found, remedy)
-
-
 def check_temporary_folder() -> Check:
     """Check the folder for temporary files of trainings and uploads."""
     try:
@@ -546,7 +522,7 @@ def check_temporary_folder() -> Check:
     except OSError as error:
         remedy = "set TMPDIR to a folder that this account may write to"
         return Check("TMPDIR", "failed", f"nothing can be written: {reason_of(error)}", remedy)
-    found = _room("TMPDIR", folder)
+    found = check_room("TMPDIR", folder)
     remedy = "set TMPDIR to a folder with more room" if found.state != "ok" else ""
     return Check("TMPDIR", found.state, found.found, remedy)
 

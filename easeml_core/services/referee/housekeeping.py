@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from pathlib import Path
 
-    from easeml_core.services.referee.referee_lease import RefereeLease
+    from easeml_core.services.referee.claiming import RefereeLease
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 

@@ -4,12 +4,9 @@ It loads no DAG code and alone holds the sealed role's address. Some threads dec
 publishes due answers and moves production, a third kind sends mail or extends the lease. Any number of such processes
 share the requests. Each step of a request is a module:
 
-    referee_lease.py  says to other referees that this one lives, and so has its requests
-    workers.py        are the threads that decide
-    claiming.py       chooses the next request, and holds its state until it is decided
-    prerequisites.py  prepares what its decision needs outside transactions: fetched data, model runs, computations
-    dispatch.py       makes its decision, in one transaction
-    publishing.py     publishes its answer, in the same transaction, or later where answers have fixed times
+    claiming.py    chooses the next request, says to other referees that this one lives, and so has its requests
+    dispatch.py    prepares what its decision needs (fetched data, model runs, computations), and makes the decision
+    publishing.py  publishes its answer, in the same transaction, or later where answers have fixed times
 
 A fault of the machine decides nothing (``services/evaluation/backoff.py``).
 """
@@ -21,6 +18,7 @@ import math
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from easeml_core.errors import ConcurrentUpdateError, SchemaVersionError, StateError, StoreUnavailableError
@@ -30,14 +28,10 @@ from easeml_core.services.evaluation.backoff import MOST_PUT_OFFS, Turn
 from easeml_core.services.evaluation.model_runs import DECISION_GRID_SECONDS, GRID_SECONDS, Computed, ModelRuns, Pace
 from easeml_core.services.evidence.notary import Notary
 from easeml_core.services.models.promotion import MOVES
-from easeml_core.services.referee.claiming import Claims, Underway
-from easeml_core.services.referee.dispatch import RUNS, WAITS, WITHOUT_MODELS, Dispatcher
+from easeml_core.services.referee.claiming import LEASE_SECONDS, Claims, RefereeLease, Underway
+from easeml_core.services.referee.dispatch import MISSING, RUNS, WAITS, WITHOUT_MODELS, Dispatcher, Prerequisites
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.prerequisites import MISSING, Prerequisites
-from easeml_core.services.referee.publishing import Timetable, release_due
-from easeml_core.services.referee.referee_lease import LEASE_SECONDS, RefereeLease
-from easeml_core.services.referee.referee_mail import MailSender, MailServer
-from easeml_core.services.referee.workers import Place, Workers
+from easeml_core.services.referee.publishing import MailSender, MailServer, Timetable, release_due
 from easeml_core.store.database import REFEREE_CHANNEL
 from easeml_core.store.listen import BlockingListener
 from easeml_core.store.tables import leases, outbox, referee_claims, requests, sealed
@@ -53,7 +47,69 @@ if TYPE_CHECKING:
     from easeml_core.store.database import Store
     from easeml_core.store.external_query import NamedQuery
 
+
 logger = logging.getLogger(__name__)
+
+
+class Place(Enum):
+    """What a thread decides.
+
+    Attributes:
+        ANY: Any request.
+        ALONE: Requests of a tenant that no thread works for: the tenant whose models take long holds back no other.
+        SHORT: Requests for which no model runs: they wait for no model.
+    """
+
+    ANY = "any"
+    ALONE = "alone"
+    SHORT = "short"
+
+
+class Workers:
+    """The deciding threads of one referee.
+
+    Args:
+        work: Does one piece of work, or returns the seconds until it should look again without being called.
+        count: Threads for any request, >= 1. One more is for short requests, and from two on one works ``ALONE``.
+        stop: When set, each thread ends after its present piece.
+    """
+
+    def __init__(self, work: Callable[[Place], float | None], count: int, stop: threading.Event) -> None:
+        self._work, self._stop = work, stop
+        self._calls = 0
+        self._called = threading.Condition()
+        kinds = [Place.ANY] * count + [Place.ALONE] * (count > 1) + [Place.SHORT]
+        self._threads = [
+            threading.Thread(target=self._keep_at, args=(place,), name=f"worker-{number}", daemon=True)
+            for number, place in enumerate(kinds)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def call(self) -> None:
+        """Let every idle thread look for work."""
+        with self._called:
+            self._calls += 1
+            self._called.notify_all()
+
+    def join(self) -> None:
+        """Wait for the end of the threads, once ``stop`` is set."""
+        self.call()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep_at(self, place: Place) -> None:
+        while not self._stop.is_set():
+            with self._called:
+                seen = self._calls
+            pause = self._work(place)
+            if pause is not None:
+                self._wait_for_call(seen, pause)
+
+    def _wait_for_call(self, seen: int, seconds: float) -> None:
+        with self._called:
+            self._called.wait_for(lambda: self._calls != seen or self._stop.is_set(), seconds)
+
 
 T = TypeVar("T")
 

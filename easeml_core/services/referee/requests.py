@@ -6,15 +6,20 @@ import math
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import UNSET, UnsetType
+
 from easeml_core.config import parse_adaptivity, require
-from easeml_core.encoding import row_of
-from easeml_core.entities import Adaptivity, RequestKind, SealedSetPurpose
+from easeml_core.encoding import row_of, typed_record
+from easeml_core.entities import Adaptivity, GivenAnswer, RequestKind, SealedSetPurpose
 from easeml_core.errors import InvalidInputError, StateError
 from easeml_core.gate.condition import parse_condition
+from easeml_core.services.datasets.feed import FeedReceipt
 from easeml_core.services.meter.results import shown_reading
 from easeml_core.services.models.promotion import MOVES, before_standing, require_words, restorable, settle
+from easeml_core.services.models.submission import Submitted
 from easeml_core.services.referee.answers import MoveAnswer, ReadingAnswer, RefreshedAnswer, VerdictAnswer
-from easeml_core.services.referee.place_in_queue import late_text, place_of, place_text
+from easeml_core.services.referee.place_in_queue import QueuePlace, late_text, place_of, place_text
+from easeml_core.services.registration.register import RegisteredStudy
 from easeml_core.services.test_sets.answers import BLOCKING_REFUSED, gate_settings
 from easeml_core.store.tables import datasets, model_life, models, releases, requests, studies
 
@@ -23,9 +28,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from easeml_core.entities import GivenAnswer, JsonObject
+    from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
     from easeml_core.store.tables.model_life import Promotion
+
 
 T = TypeVar("T")
 
@@ -350,3 +356,46 @@ _WITH_FACTS: dict[RequestKind, Callable[[Connection, GivenAnswer], GivenAnswer]]
     **dict.fromkeys(MOVES, _move),
     RequestKind.REFRESH: _refreshed,
 }
+
+
+@typed_record
+class AskedGate:
+    """A question to the gate; ``answer`` is left out where the command does not wait for it, and else ``place``."""
+
+    study: str
+    request_id: int
+    request_key: str
+    answer: VerdictAnswer | GivenAnswer | UnsetType = UNSET
+    place: QueuePlace | UnsetType | None = UNSET
+
+
+@typed_record
+class JudgedSubmission(Submitted):
+    """A model that was handed in, with the request to the gate and its answer; left out where there is none.
+
+    ``place`` is the request's place in the queue, where the command does not wait.
+    """
+
+    request_id: int | UnsetType = UNSET
+    answer: VerdictAnswer | GivenAnswer | UnsetType = UNSET
+    place: QueuePlace | UnsetType | None = UNSET
+
+
+@typed_record
+class FedPairs(FeedReceipt):
+    """Pairs that were fed, and the answer to the refresh; None where none was requested."""
+
+    refresh: RefreshedAnswer | GivenAnswer | None
+
+
+@typed_record
+class Registration(RegisteredStudy):
+    """A study that was registered, and the referee's answer; None where the command does not wait for it.
+
+    Attributes:
+        answer: The answer.
+        place: The request's place in the queue where the command does not wait; else left out.
+    """
+
+    answer: GivenAnswer | None
+    place: QueuePlace | UnsetType | None = UNSET

@@ -11,9 +11,15 @@ from easeml_core.encoding import row_of, typed_record
 from easeml_core.entities import JsonObject, Task
 from easeml_core.services.meter.results import ShownReading, shown_reading
 from easeml_core.services.reports.assessments import assess_changes, totals_of_all
-from easeml_core.services.reports.next_steps import count_of, kinds_of_needs, names_in_full, of_all, steps_of_all
+from easeml_core.services.reports.next_steps import (
+    count_of,
+    kinds_of_needs,
+    names_in_full,
+    of_all,
+    steps_of_all,
+    waits_of,
+)
 from easeml_core.services.reports.recommendations import Severity, Standing, StepKind, assess, steps_of
-from easeml_core.services.reports.waiting_candidates import waits_of
 from easeml_core.services.test_sets.answers import meter_settings_of
 from easeml_core.store.logins import is_tenant
 from easeml_core.store.queries import assessments

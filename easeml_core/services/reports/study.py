@@ -15,8 +15,8 @@ from easeml_core.entities import StudyState
 from easeml_core.errors import InvalidInputError, NotFoundError
 from easeml_core.services.datasets.refresh import MOST_FEEDS
 from easeml_core.services.reports.assessments import assess_changes, totals_of_all
+from easeml_core.services.reports.next_steps import waits_of
 from easeml_core.services.reports.recommendations import assess
-from easeml_core.services.reports.waiting_candidates import waits_of
 from easeml_core.services.selection.beliefs import beliefs
 from easeml_core.services.selection.policy import current_config
 from easeml_core.services.studies.columns import require_one_answer

@@ -2,7 +2,7 @@
 
 A candidate names its implementation (``entities.implementation_of``). A worker that lacks it gives the trial back, and
 the store refuses a claim that states another one (``work.trials_executor_fkey``). Callers state what they can execute
-(``leases.note_offer``); ``reports/waiting_candidates.py`` reports candidates that no caller can execute.
+(``leases.note_offer``); ``reports/next_steps.py`` reports candidates that no caller can execute.
 """
 
 from __future__ import annotations

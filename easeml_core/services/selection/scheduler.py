@@ -25,7 +25,7 @@ from easeml_core.encoding import row_of, to_stored_json, typed_record
 from easeml_core.errors import BudgetExhaustedError, counted
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.suggestion import OF_OTHER_TENANT, RIVAL_WORDS, RunnerUp
-from easeml_core.services.selection.custom_policy import require_policy
+from easeml_core.services.selection.policy import require_policy
 from easeml_core.services.selection.retry import changed_tasks, retry_all
 from easeml_core.services.selection.scheduler_state import Memory
 from easeml_core.services.studies.limits import renewal, reservation

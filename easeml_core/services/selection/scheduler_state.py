@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from easeml_core.entities import StudyState
 from easeml_core.errors import NotFoundError
 from easeml_core.selection.suggestion import scheduler_for, suggestion_of
-from easeml_core.services.selection.custom_policy import asker_of
-from easeml_core.services.selection.policy import current_config
+from easeml_core.services.selection.policy import asker_of, current_config
 from easeml_core.services.selection.problem import (
     arm_of,
     build_problem,

@@ -39,10 +39,9 @@ from easeml_core.services.telemetry import (
     TRIALS_ENDED,
     span,
 )
-from easeml_core.services.trials.claiming import FINAL, claim, notify_trial
 from easeml_core.services.trials.devices import announced, claimed_of, require_room
-from easeml_core.services.trials.lease import Lease, silent
-from easeml_core.services.trials.pruning import Ladder
+from easeml_core.services.trials.lease import FINAL, Lease, claim, notify_trial, silent
+from easeml_core.services.trials.progress import Ladder
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.artifacts.orphans import files_of, remove_ended
 from easeml_core.store.database import lock_within, notify

@@ -1,10 +1,12 @@
-"""The lease of one attempt at a trial, kept by heartbeats, and the upload of its checkpoints.
+"""The lease of one attempt at a trial: how it is taken, kept by heartbeats, and the upload of its checkpoints.
+
+The role ``easeml_worker`` decides on a claim here, with the trial's row locked. A tenant's login or a device cannot
+lock it: the database decides by the same rules (``work.claim_trial``), and grants a token.
 
 A heartbeat stores progress, points of the learning curve, and the newest checkpoint in one transaction, and only for
 the attempt that holds the lease. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat
-and no cancel; one that comes during an upload is skipped, since a newer one will follow. Progress comes from the
-training process, which may run a tenant's code: invalid values are dropped. A lease that is no longer extended ends in
-``store/tables/leases.py`` (``expire_leases``).
+and no cancel; one that comes during an upload is skipped, since a newer one will follow. A lease that is no longer
+extended ends in ``store/tables/leases.py`` (``expire_leases``).
 """
 
 from __future__ import annotations
@@ -15,38 +17,45 @@ import os
 import queue
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from easeml_core.config import TrainingConfig
 from easeml_core.device_requests import weight_of
+from easeml_core.entities import StudyState, TrialState, implementation_text
 from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
     InvalidInputError,
     StoreUnavailableError,
     TrainingCancelled,
+    TrialStateError,
 )
 from easeml_core.files import scratch_folder
+from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.studies.limits import training_seconds
+from easeml_core.services.trials.progress import is_last_step, line_of, point_of
 from easeml_core.store.artifacts.orphans import files_of
-from easeml_core.store.tables import leases, trials
+from easeml_core.store.database import notify, notify_pages
+from easeml_core.store.logins import needs_token
+from easeml_core.store.tables import leases, studies, trials
 from easeml_core.store.tables.leases import Checkpoint
-from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from sqlalchemy import Connection
 
-    from easeml_core.config import TrainingConfig
     from easeml_core.entities import Executor, JsonObject, Trial
     from easeml_core.remote.files import Progress
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
+    from easeml_core.store.tables.trials import CurvePoint
 
     Log = Callable[[str], None]
+    from easeml_core.services.selection.executors import Executors
 
 
 class CheckpointUpload:
@@ -96,78 +105,6 @@ class CheckpointUpload:
         """Wait for the present upload."""
         if self._thread is not None:
             self._thread.join()
-
-
-_UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note has them
-_LONGEST = 500
-
-
-def line_of(news: JsonObject) -> str:
-    """Return progress as a line for a log.
-
-    Example:
-        >>> line_of({"progress": 0.3, "note": "epoch 2 of 8", "quality": 0.91, "step": 2, "seconds_left": 61.7})
-        'epoch 2 of 8, quality 0.91, about 62 s left'
-        >>> line_of({"step": 1.0, "quality": 0.5})
-        'step 1.0, quality 0.5'
-    """
-    if "note" not in news:
-        return ", ".join(f"{name} {_short(value)}" for name, value in news.items())
-    words = [str(news["note"])[:_LONGEST]]
-    for name, value in news.items():
-        if name == "seconds_left":
-            words += [f"about {value:,.0f} s left"] if _is_number(value) and value > 0 else []
-        elif name == "checkpoint":
-            words += ["checkpoint written"] if value else []
-        elif name != "note" and name not in _UNSAID:
-            words.append(f"{name.replace('_', ' ')} {_short(value)}")
-    return ", ".join(words)
-
-
-def is_last_step(news: JsonObject) -> bool:
-    """Return whether it is the progress of the last step."""
-    return news.get("of") is not None and news.get("step") == news.get("of")
-
-
-def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
-    """Return the point of a learning curve in this progress, or None.
-
-    Args:
-        news: With ``step``, from 1, and ``quality`` in [0, 1] or ``loss``.
-        seconds: Since the beginning of the work.
-
-    Example:
-        >>> point_of({"step": 2, "of": 8, "quality": 0.91, "loss": float("nan")}, seconds=3.0)
-        CurvePoint(step=2, of=8, quality=0.91, loss=None, seconds=3.0)
-        >>> point_of({"step": 0.5, "quality": 0.91}, seconds=3.0) is None
-        True
-    """
-    step, of = _whole(news.get("step")), _whole(news.get("of"))
-    quality, loss = _number(news.get("quality")), _number(news.get("loss"))
-    quality = quality if quality is not None and 0 <= quality <= 1 else None
-    if step is None or not 1 <= step <= MOST_STEPS or (quality is None and loss is None):
-        return None
-    of = of if of is not None and step <= of < 2**31 else None
-    return CurvePoint(step=step, of=of, quality=quality, loss=loss, seconds=min(seconds, 1e9))
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether it is a finite number of a reasonable size."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if _is_number(value) and int(value) == value else None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if type(value) is float and not value.is_integer() else str(value)[:_LONGEST]
 
 
 LOOK_SECONDS = 1.0
@@ -414,3 +351,160 @@ class Lease:
     def tell(self, tx: Connection) -> None:
         """Write the points of the curve that are not written yet, once the lease is confirmed."""
         trials.add_points(tx, self.trial.id, self._points)
+
+
+FINAL = (TrialState.SUCCEEDED, TrialState.FAILED, TrialState.CANCELLED)
+
+_LEAST_RESERVED_SECONDS = 0.5
+
+
+def claim(
+    store: Store, *, trial_id: int, request_key: str, log: Log = silent, executors: Executors = TRAINERS_ONLY
+) -> Lease | None:
+    """Take the trial's lease, stating its executor.
+
+    Args:
+        store: Role ``easeml_worker``.
+        trial_id: The trial.
+        request_key: A retry with the same key takes over its own lease.
+        log: Receives a line where the trial is given back.
+        executors: The implementations of this worker.
+
+    Returns:
+        None when the trial has ended (also when this claim was one attempt too many), and where this worker cannot
+        execute it: then it is SUGGESTED as before, and the next caller that has its implementation gets it.
+
+    Raises:
+        NotFoundError: There is no such trial.
+        TrialStateError: Another worker holds the trial.
+    """
+    with store.begin() as tx:
+        if needs_token(tx):
+            return _claim_by_token(tx, store, trial_id, request_key, log, executors)
+        trial = trials.get_trial(tx, trial_id, lock=True)
+        study = studies.study_by_id(tx, trial.study_id)
+        config = TrainingConfig.from_json(study.config["training"])
+        if trial.state == TrialState.RUNNING:
+            if trial.lease_key != request_key and not leases.lease_is_over(tx, trial_id):
+                raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
+            leases.release_lease(tx, trial_id)
+            trial = trials.get_trial(tx, trial_id)  # less the time of the lost attempt
+        if study.state is StudyState.ARCHIVED:  # its row was held when the study was archived
+            trials.request_cancel(tx, trial_id)
+            notify_trial(tx, trial)
+        if trial.state in FINAL or study.state is StudyState.ARCHIVED:
+            return None
+        checkpoint = leases.checkpoint_of(tx, trial_id)
+        left = _left(trial, checkpoint)
+        if trial.cancel_requested or trial.counted_attempts >= config.max_attempts or left < _LEAST_RESERVED_SECONDS:
+            why = (
+                "lost workers used up what was reserved for it" if trial.counted_attempts < config.max_attempts else ""
+            )
+            leases.give_up(tx, trial_id, why=why)
+            notify_trial(tx, trial)
+            return None
+        executor = executors.executor_of(trial)
+        attempt = None if executor is None else _start(tx, trial, executor, request_key, config, checkpoint)
+        if executor is None or attempt is None:
+            leases.release_lease(tx, trial_id)
+            notify_trial(tx, trial)
+            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
+            return None
+        notify_pages(tx, trial.study)
+        artifact = studies.data_artifact(tx, trial.data_version_id)
+    return Lease(
+        store=store,
+        trial=trial,
+        attempt=attempt,
+        config=config,
+        artifact=artifact,
+        tenant=study.tenant,
+        log=log,
+        executor=executor,
+        metric=study.metric,
+        hit=study.hit,
+        checkpoint=checkpoint,
+        reserved_seconds=left,
+    )
+
+
+def _claim_by_token(
+    tx: Connection, store: Store, trial_id: int, request_key: str, log: Log, executors: Executors
+) -> Lease | None:
+    """As ``claim``, for a tenant's login or a device: the database decides, and grants a token."""
+    trial = trials.get_trial(tx, trial_id)
+    study, checkpoint = studies.study_by_id(tx, trial.study_id), leases.checkpoint_of(tx, trial_id)
+    executor = executors.executor_of(trial)
+    if executor is not None:
+        executor = _resuming(trial, executor, checkpoint)
+    claimed = leases.claim_by_token(tx, trial_id=trial_id, lease_key=request_key, executor=executor)
+    if claimed.outcome == "held":
+        raise TrialStateError(trial_id, "RUNNING on another worker", "SUGGESTED")
+    if claimed.outcome == "ended" and trial.state in FINAL:
+        return None
+    notify_trial(tx, trial)
+    if claimed.outcome != "claimed" or executor is None:
+        if claimed.outcome == "elsewhere":
+            log(given_back(trial_id, trial.study, trial.candidate, trial.implementation, executors))
+        return None
+    trial = trials.get_trial(tx, trial_id)
+    return Lease(
+        store=store,
+        trial=trial,
+        attempt=trial.attempt,
+        config=TrainingConfig.from_json(study.config["training"]),
+        artifact=studies.data_artifact(tx, trial.data_version_id),
+        tenant=study.tenant,
+        log=log,
+        executor=executor,
+        metric=study.metric,
+        hit=study.hit,
+        checkpoint=checkpoint,
+        reserved_seconds=_left(trial, checkpoint),
+        token=claimed.token,
+    )
+
+
+def notify_trial(tx: Connection, trial: Trial) -> None:
+    """Notify listeners of the trial and the pages of its study."""
+    notify(tx, f"trial:{trial.id}")
+    notify_pages(tx, trial.study)
+
+
+def _start(
+    tx: Connection,
+    trial: Trial,
+    executor: Executor,
+    key: str,
+    config: TrainingConfig,
+    checkpoint: leases.Checkpoint | None,
+) -> int | None:
+    """Begin the next attempt; None where the store finds that the candidate names another implementation."""
+    return leases.start_trial(
+        tx,
+        trial_id=trial.id,
+        lease_key=key,
+        lease_seconds=config.lease_seconds,
+        executor=_resuming(trial, executor, checkpoint),
+    )
+
+
+def _resuming(trial: Trial, executor: Executor, checkpoint: leases.Checkpoint | None) -> Executor:
+    """Return the executor, with the version of the code that wrote the checkpoint where that is another one."""
+    before = (trial.executor_details or {}).get("code_version")
+    is_other = checkpoint is not None and before not in (None, executor.code_version)
+    return replace(executor, resumed_from=before) if is_other else executor
+
+
+def given_back(trial_id: int, study: str, candidate: str, implementation: str, executors: object) -> str:
+    """Return a sentence on why a trial was given back."""
+    return (
+        f"trial {trial_id} ({study}, {candidate}) is given back: only {implementation_text(implementation)} may train "
+        f"it, and this task executes {executors}; the next task that asks and has it is handed the trial"
+    )
+
+
+def _left(trial: Trial, checkpoint: leases.Checkpoint | None) -> float:
+    """Return the reservation less lost attempts and saved work; infinite where nothing limits the trial."""
+    saved = checkpoint.seconds if checkpoint is not None else 0.0
+    return math.inf if trial.limit_seconds is None else trial.limit_seconds - trial.lost_seconds - saved

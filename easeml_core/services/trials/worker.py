@@ -32,12 +32,11 @@ from easeml_core.errors import (
     counted,
 )
 from easeml_core.services.selection.executors import TRAINERS_ONLY
-from easeml_core.services.selection.suggestions import suggester_for
+from easeml_core.services.selection.scheduler_process import suggester_for
 from easeml_core.services.telemetry import LEASES_LOST
+from easeml_core.services.trials.attempts import execute, handing_back
 from easeml_core.services.trials.devices import announced, claimed_devices, claimed_of
 from easeml_core.services.trials.execution import STOP_SECONDS, attempts, trial_state
-from easeml_core.services.trials.function_trials import execute
-from easeml_core.services.trials.interruption import handing_back
 from easeml_core.services.trials.lease import silent
 from easeml_core.store.database import CHANNEL
 from easeml_core.store.listen import BlockingListener
@@ -62,7 +61,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from easeml_core.services.selection.executors import Executors
-    from easeml_core.services.selection.suggestions import Suggester
+    from easeml_core.services.selection.scheduler_process import Suggester
     from easeml_core.services.trials.lease import Log
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store

@@ -118,7 +118,7 @@ class Claim(NamedTuple):
 
 
 def claim_by_token(tx: Connection, *, trial_id: int, lease_key: str, executor: Executor | None) -> Claim:
-    """Claim a trial as a tenant's login or a device: all of ``services/trials/claiming.py`` in the database.
+    """Claim a trial as a tenant's login or a device: all of ``services/trials/lease.py`` in the database.
 
     Args:
         tx: Such a role.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
@@ -88,7 +89,7 @@ class SuggestTrialsOperator(EasemlOperator):
         """Ask, log the reasons, hand the trials on."""
         from easeml_core.services.selection.executors import source_hash
         from easeml_core.services.selection.scheduler import MOST_SUGGESTED
-        from easeml_core.services.selection.suggestions import suggester_for
+        from easeml_core.services.selection.scheduler_process import suggester_for
         from easeml_core.services.trials.devices import free_devices
 
         with airflow_outcome():
@@ -225,7 +226,8 @@ class TrainTrialOperator(TrainingTask, EasemlOperator):
     def execute(self, context: Context) -> Any:
         """Run the trial and tell what came of it, before a failed one fails the task."""
         from easeml_core.services.selection.executors import executors_of
-        from easeml_core.services.trials.function_trials import run_routed_trial
+        from easeml_core.services.selection.retry import in_place_of
+        from easeml_core.services.trials.attempts import run_routed_trial
 
         named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])
         return self.run_trial(

@@ -52,7 +52,7 @@ from easeml_airflow.web.server.service import create_router
 from easeml_airflow.web.server.site import HEADERS, HERE, Site, error_page, path_of, status_of
 from easeml_core.encoding import to_json
 from easeml_core.errors import EasemlError, StoreUnavailableError
-from easeml_core.services.operations.installation_health import KeptHealth, installation_health
+from easeml_core.services.operations.checks import KeptHealth, installation_health
 from easeml_core.services.telemetry import PAGE_REQUESTS, PAGE_SECONDS
 from easeml_core.store import callers, logins
 from easeml_core.store.callers import acting
@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from fastapi.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from easeml_core.services.operations.installation_health import Health
+    from easeml_core.services.operations.checks import Health
     from easeml_core.store.database import Store
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from easeml_core.errors import StateError
+
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +21,7 @@ from easeml_airflow.operators import (
     SuggestTrialsOperator,
     TrainTrialOperator,
 )
-from easeml_core.errors import StateError
-from easeml_core.services.reports.lineage import lineage_of_trials
+from easeml_core.services.reports.audit import lineage_of_trials
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -22,7 +22,7 @@ from waiting import at_rest
 from easeml_airflow import operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_core.errors import ConfigError
-from easeml_core.services.trials.claiming import claim
+from easeml_core.services.trials.lease import claim
 from easeml_core.store.tables.trials import get_trial
 
 TREE = {"name": "tree", "kind": "decision_tree", "parameters": {"max_depth": 3}}

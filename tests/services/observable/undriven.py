@@ -156,7 +156,7 @@ UNDRIVEN: tuple[Undriven, ...] = (
     *_undriven(
         Kind.LOG,
         "The module logs a fault of a policy that a user has installed, and the worlds keep the default policy.",
-        "easeml_core.services.selection.custom_policy",
+        "easeml_core.services.selection.policy",
     ),
     *_undriven(
         Kind.LOG,

@@ -14,7 +14,7 @@ import pytest
 
 from easeml_core.encoding import to_json
 from easeml_core.services.operations import doctor
-from easeml_core.services.operations.checks import Check
+from easeml_core.services.operations.checks import Check, crowding
 from easeml_core.services.operations.doctor import (
     Installation,
     check_clock,
@@ -26,7 +26,6 @@ from easeml_core.services.operations.doctor import (
     check_secrets,
     examine,
 )
-from easeml_core.services.operations.login_checks import crowding
 from easeml_core.services.studies.logins import end_login, make_login
 from easeml_core.store import schema
 from easeml_core.store.artifacts import disk

@@ -9,10 +9,9 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from easeml_core.errors import StoreUnavailableError
-from easeml_core.services.operations.checks import Check
-from easeml_core.services.operations.installation_health import KeptHealth, installation_health, watch_changes
-from easeml_core.services.referee.health_endpoint import health_of, loopback_endpoint
-from easeml_core.services.referee.referee_lease import RefereeLease
+from easeml_core.services.operations.checks import Check, KeptHealth, installation_health, watch_changes
+from easeml_core.services.operations.monitoring import health_of, loopback_endpoint
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.store.rows import change
 from easeml_core.store.tables import referee_claims
 

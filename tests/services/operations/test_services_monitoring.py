@@ -18,13 +18,15 @@ from easeml_core.errors import StateError, StoreUnavailableError
 from easeml_core.services import telemetry
 from easeml_core.services.operations.monitoring import (
     GAUGES,
+    METRICS_TYPE,
     UP,
     InstallationFigures,
     exporting,
     installation_figures,
+    loopback_endpoint,
+    metrics_of,
     metrics_text,
 )
-from easeml_core.services.referee.health_endpoint import METRICS_TYPE, loopback_endpoint, metrics_of
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.trials.worker import run_device
 from easeml_core.store.tables import studies

@@ -15,8 +15,8 @@ from easeml_core.errors import ConfigError, StateError
 from easeml_core.remote.cache import FileCache
 from easeml_core.services.operations import tenant_files
 from easeml_core.services.operations.tenant_files import sweep_files
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore

@@ -10,7 +10,7 @@ from s3_server import S3Server, s3_server
 
 from easeml_core.errors import ArtifactError
 from easeml_core.remote.cache import FileCache
-from easeml_core.services.operations.artifact_checks import artifact_status, verify_files
+from easeml_core.services.operations.artifact_store import artifact_status, verify_files
 from easeml_core.services.operations.tenant_files import sweep_files
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import run_trial

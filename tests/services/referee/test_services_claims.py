@@ -16,10 +16,10 @@ from easeml_core.services.datasets.feed import file_refresh
 from easeml_core.services.evaluation import model_runs, sealed_runs
 from easeml_core.services.evaluation.backoff import Turn
 from easeml_core.services.evaluation.model_runs import ModelRuns, Pace
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.dispatch import Dispatcher
 from easeml_core.services.referee.process import Referee
 from easeml_core.services.referee.publishing import Timetable
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import answer_of, file_forced_promotion, file_gate_request
 from easeml_core.services.registration.register import register_study
 from easeml_core.store.tables import referee_claims

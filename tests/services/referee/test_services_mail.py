@@ -13,7 +13,7 @@ import pytest
 
 from easeml_core.errors import ConfigError
 from easeml_core.services.referee.process import Referee
-from easeml_core.services.referee.referee_mail import MailSender, MailServer
+from easeml_core.services.referee.publishing import MailSender, MailServer
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.store.tables import outbox as mails
 

@@ -14,9 +14,9 @@ from easeml_core.services.datasets.fetching import NotFetchedError
 from easeml_core.services.evaluation.backoff import Turn
 from easeml_core.services.evaluation.model_runs import Computed
 from easeml_core.services.evaluation.sealed_runs import NotJudgedError, NotRunError, Run
-from easeml_core.services.referee import prerequisites
+from easeml_core.services.referee import dispatch
 from easeml_core.services.referee.claiming import Underway
-from easeml_core.services.referee.prerequisites import Prerequisites
+from easeml_core.services.referee.dispatch import Prerequisites
 from easeml_core.store.tables.requests import Attempt
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class World:
             ask=lambda *given: self._ask("beside", given),
             one_at_a_time=lambda: self.done.append("one at a time"),
         )
-        monkeypatch.setattr(prerequisites, "side_by_side", lambda: self.may_overlap)
+        monkeypatch.setattr(dispatch, "side_by_side", lambda: self.may_overlap)
         self.may_overlap = True
         judgements = SimpleNamespace(ask=lambda *given: self._ask("computation", given))
         self.computed, self.resumed = Computed(), Attempt(9, 0, 0)
@@ -52,9 +52,9 @@ class World:
         underway: Any = Underway(fetches, runs, judgements, self.computed)  # type: ignore[arg-type]
         store: Any = SimpleNamespace(begin=self._begin)
         self.made = Prerequisites(store, claims, underway)
-        monkeypatch.setattr(prerequisites.requests, "note_attempt", lambda *_: Attempt(9, 0, 0))
-        monkeypatch.setattr(prerequisites.requests, "tenant_of", lambda *_: 12)
-        monkeypatch.setattr(prerequisites, "wake", lambda _, request_id: self.done.append(("woke", request_id)))
+        monkeypatch.setattr(dispatch.requests, "note_attempt", lambda *_: Attempt(9, 0, 0))
+        monkeypatch.setattr(dispatch.requests, "tenant_of", lambda *_: 12)
+        monkeypatch.setattr(dispatch, "wake", lambda _, request_id: self.done.append(("woke", request_id)))
 
     @contextlib.contextmanager
     def _begin(self) -> Iterator[Any]:

@@ -21,8 +21,8 @@ from easeml_core.services.selection.retry import MOST_BY_ITSELF, changed_tasks, 
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.archive import restore_candidate, withdraw_candidate
 from easeml_core.services.studies.limits import set_study
+from easeml_core.services.trials.attempts import run_function_trial
 from easeml_core.services.trials.execution import cancel_trial, run_trial, trial_state
-from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.store.tables import leases, trials
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import pytest
 
 from easeml_core.errors import InvalidInputError
 from easeml_core.selection.costs.learn import Measured, cost_report
-from easeml_core.services.selection.costs import read_costs, report_cost_table, report_costs
+from easeml_core.services.selection.backtest import read_costs, report_cost_table, report_costs
 
 
 def write(folder: Path, text: str) -> Path:

@@ -15,11 +15,10 @@ from easeml_core.errors import NotFoundError
 from easeml_core.selection.policies import user_policy
 from easeml_core.services.operations.checks import check_policy
 from easeml_core.services.reports.decision import explain_trial
-from easeml_core.services.selection import custom_policy
+from easeml_core.services.selection import policy
 from easeml_core.services.selection.policy import set_policy, show_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
-from easeml_core.services.selection.scheduler_process import SchedulerProcess
-from easeml_core.services.selection.suggestions import FiledSuggester
+from easeml_core.services.selection.scheduler_process import FiledSuggester, SchedulerProcess
 from easeml_core.store.tables import decisions, scheduler_requests
 
 if TYPE_CHECKING:
@@ -32,11 +31,11 @@ CHEAPEST = "plugin:cheapest"
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
     """Each test finds what its distribution has, and a policy that has not rested."""
-    for remembered in (custom_policy._loaded.cache_clear, custom_policy._rests_until.clear):
+    for remembered in (policy._loaded.cache_clear, policy._rests_until.clear):
         remembered()
-    custom_policy._quiet_until.clear()
+    policy._quiet_until.clear()
     yield
-    custom_policy._loaded.cache_clear()
+    policy._loaded.cache_clear()
 
 
 @pytest.fixture
@@ -122,7 +121,7 @@ def test_a_policy_whose_module_ends_the_process_is_one_that_cannot_be_loaded(
         raise SystemExit(1)
 
     monkeypatch.setattr(user_policy, "entry_points", lambda group: [SimpleNamespace(name="cheapest", load=load)])
-    custom_policy._loaded.cache_clear()
+    policy._loaded.cache_clear()
     assert len(suggest_trials(installation.store, count=1, request_key="still").trials) == 1
 
 
@@ -151,7 +150,7 @@ def test_where_it_fails_the_default_policy_chooses_and_says_so(
     fault: str, installation: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     function, why = FAULTS[fault]
-    monkeypatch.setattr(custom_policy, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(policy, "ANSWER_SECONDS", 0.2)
     install(monkeypatch, function)
     set_policy(installation.owner, changes={"policy": CHEAPEST}, reason="ours")
     usual = default_choice(installation)

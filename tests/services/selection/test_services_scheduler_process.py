@@ -11,8 +11,7 @@ from easeml_core.errors import ConfigError, StateError, StoreUnavailableError
 from easeml_core.services.operations.checks import check_scheduler
 from easeml_core.services.selection import scheduler_process as room
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, suggest_trials
-from easeml_core.services.selection.scheduler_process import SchedulerProcess
-from easeml_core.services.selection.suggestions import FiledSuggester, suggester_for
+from easeml_core.services.selection.scheduler_process import FiledSuggester, SchedulerProcess, suggester_for
 from easeml_core.store import logins
 from easeml_core.store.database import Store
 from easeml_core.store.tables import scheduler_requests

@@ -10,9 +10,9 @@ import pytest
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.sealed_runs import at_once
 from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import file_forced_promotion, file_gate_request
 from easeml_core.services.reports.assessments import assess_changes, shorten_log
 from easeml_core.services.test_sets.lifecycle import reevaluation_steps

@@ -28,8 +28,8 @@ from easeml_core.services.evaluation.reevaluation import (
 from easeml_core.services.operations import notifications
 from easeml_core.services.operations.doctor import check_tenants
 from easeml_core.services.operations.notifications import EventKind
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.housekeeping import Housekeeper
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.reports.assessments import assess_changes
 from easeml_core.services.reports.recommendations import StepKind, assess
 from easeml_core.services.studies.limits import acknowledge_results, list_tenants

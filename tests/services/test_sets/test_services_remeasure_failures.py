@@ -19,9 +19,9 @@ from easeml_core.services.datasets.validation_sets import replace_validation, va
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import measure_next, remeasure
 from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.housekeeping import Housekeeper
 from easeml_core.services.referee.process import Referee
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.tables import studies, validation_sets

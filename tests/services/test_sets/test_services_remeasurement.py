@@ -18,11 +18,10 @@ from easeml_core.services.datasets.validation_sets import ReplacedValidation, re
 from easeml_core.services.evaluation import sealed_runs
 from easeml_core.services.evaluation.reevaluation import _keep, measure_next, remeasure
 from easeml_core.services.referee import housekeeping
+from easeml_core.services.referee.claiming import RefereeLease
 from easeml_core.services.referee.process import Referee
-from easeml_core.services.referee.referee_lease import RefereeLease
 from easeml_core.services.reports.decision import explain_trial
-from easeml_core.services.selection.backtest import history_table
-from easeml_core.services.selection.costs import report_costs
+from easeml_core.services.selection.backtest import history_table, report_costs
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.studies.archive import prune
 from easeml_core.services.studies.limits import set_study

@@ -16,9 +16,9 @@ from easeml_core.errors import DevicesHeldError, StateError
 from easeml_core.services.selection.executors import TRAINERS_ONLY, executors_of
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.candidates import bring_program
+from easeml_core.services.trials.attempts import run_routed_trial
 from easeml_core.services.trials.devices import free_devices, list_devices
 from easeml_core.services.trials.execution import run_trial, trial_details
-from easeml_core.services.trials.function_trials import run_routed_trial
 from easeml_core.services.trials.worker import run_device
 from easeml_core.training import devices
 from easeml_core.training.devices import detected_devices

@@ -12,8 +12,8 @@ from easeml_core.services.selection.retry import retry_all
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.studies.limits import GRACE_SECONDS
 from easeml_core.services.trials import execution
+from easeml_core.services.trials.attempts import run_routed_trial
 from easeml_core.services.trials.devices import list_devices
-from easeml_core.services.trials.function_trials import run_routed_trial
 from easeml_core.services.trials.worker import Reason, run_device
 from easeml_core.store.rows import change, row, rows
 from easeml_core.store.tables import trials

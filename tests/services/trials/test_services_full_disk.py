@@ -21,8 +21,8 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution
+from easeml_core.services.trials.attempts import run_function_trial
 from easeml_core.services.trials.execution import run_trial
-from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.services.trials.worker import run_device
 from easeml_core.store.artifacts import disk
 from easeml_core.store.artifacts.local import ArtifactStore

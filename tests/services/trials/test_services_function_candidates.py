@@ -8,8 +8,8 @@ import pytest
 from sklearn.naive_bayes import GaussianNB
 
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.trials.attempts import run_function_trial
 from easeml_core.services.trials.execution import cancel_trial, run_trial, trial_state
-from easeml_core.services.trials.function_trials import run_function_trial
 from easeml_core.services.trials.worker import run_device
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from easeml_core.errors import ShapeError, TrialStateError
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.selection.executors import executors_of
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.trials.attempts import run_function_trial
 from easeml_core.services.trials.execution import cancel_trial, claim, trial_state
-from easeml_core.services.trials.function_trials import run_function_trial
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,8 @@ from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.selection.retry import retry_trial
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution
+from easeml_core.services.trials.attempts import TimeLimit, run_function_trial, run_routed_trial
 from easeml_core.services.trials.execution import cancel_trial, claim, trial_state
-from easeml_core.services.trials.function_trials import run_function_trial, run_routed_trial
-from easeml_core.services.trials.interruption import TimeLimit
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import MOST_EXCUSED, checkpoint_of
 
@@ -177,7 +176,7 @@ def test_a_result_that_was_recorded_in_time_is_the_task_s(lab: Any, monkeypatch:
         record(*arguments)
         raise OverError
 
-    monkeypatch.setattr("easeml_core.services.trials.function_trials.record_success", then_over)
+    monkeypatch.setattr("easeml_core.services.trials.attempts.record_success", then_over)
     how = {"trial_id": found.trial_id, "request_key": "w", "function": own, "time_limit": LIMIT}
     assert run_function_trial(lab.worker, lab.artifacts, **how).state == "SUCCEEDED"
 

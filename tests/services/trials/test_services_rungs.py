@@ -13,9 +13,9 @@ import pytest
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.trials import pruning as service
+from easeml_core.services.trials import progress as service
 from easeml_core.services.trials.execution import claim, record_success, run_trial, trial_details
-from easeml_core.services.trials.pruning import Ladder
+from easeml_core.services.trials.progress import Ladder
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ HOPELESS = {"name": "hopeless", "kind": "torch_mlp", "parameters": {**SMALL, "ep
 GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 40, "learning_rate": 0.01}}
 DIES = """
 import os, signal, sys
-from easeml_core.services.trials import pruning
+from easeml_core.services.trials import progress
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-decide = pruning.Ladder._decide
+decide = progress.Ladder._decide
 def die(self, *told, **given):
     decide(self, *told, **given)
     os.kill(os.getpid(), signal.SIGKILL)
-pruning.Ladder._decide = die
+progress.Ladder._decide = die
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="w")
 """
@@ -186,7 +186,7 @@ def test_without_the_database_training_goes_on(taught: Any, lease_of: Any, monke
     lease = lease_of("net", "hopeless")
     lease.log = lines.append
     with monkeypatch.context() as patched:
-        patched.setattr(service.pruning, "decision_at", absent)
+        patched.setattr(service.trials, "decision_at", absent)
         assert at_rung(Ladder(lease), 0.1)
     assert "rung 1 is passed without a decision, training goes on" in lines[-1]
     assert rungs_of(taught, "net", "hopeless") == []

@@ -16,8 +16,7 @@ from easeml_core.services.referee.requests import answer_of
 from easeml_core.services.registration.register import pause_study, register_study
 from easeml_core.services.reports.overview import overview
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.selection.scheduler_process import SchedulerProcess
-from easeml_core.services.selection.suggestions import FiledSuggester
+from easeml_core.services.selection.scheduler_process import FiledSuggester, SchedulerProcess
 from easeml_core.services.studies.archive import archive_study, restore_study
 from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials import execution

@@ -14,6 +14,7 @@ from easeml_core.errors import ArtifactError, InvalidInputError, NotFoundError, 
 from easeml_core.models.formats import load_predictor
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials import execution as service
+from easeml_core.services.trials.attempts import hand_back
 from easeml_core.services.trials.execution import (
     cancel_trial,
     claim,
@@ -24,7 +25,6 @@ from easeml_core.services.trials.execution import (
     trial_details,
     trial_state,
 )
-from easeml_core.services.trials.interruption import hand_back
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.rows import unpack
 from easeml_core.training.job import TrainingResult

@@ -10,8 +10,8 @@ import pytest
 
 from easeml_core.entities import RequestKind, TrialState
 from easeml_core.errors import ConfigError, StoreError
+from easeml_core.services.trials.attempts import hand_back
 from easeml_core.services.trials.execution import claim, expire_leases
-from easeml_core.services.trials.interruption import hand_back
 from easeml_core.store import schema
 from easeml_core.store.database import Store
 from easeml_core.store.rows import change, rows, scalar

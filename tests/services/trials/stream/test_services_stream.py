@@ -15,8 +15,8 @@ from easeml_core.errors import (
     NotFoundError,
 )
 from easeml_core.services.selection.scheduler import suggest_trials
+from easeml_core.services.trials.attempts import hand_back
 from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, trial_state
-from easeml_core.services.trials.interruption import hand_back
 from easeml_core.services.trials.worker import DeviceSummary, run_device
 from easeml_core.store.tables.capacity import Outlook, outlook
 

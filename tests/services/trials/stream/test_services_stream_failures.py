@@ -12,7 +12,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
 from easeml_core.services.trials import worker
-from easeml_core.services.trials.interruption import hand_back
+from easeml_core.services.trials.attempts import hand_back
 from easeml_core.services.trials.worker import DeviceSummary, run_device
 from easeml_core.store.artifacts.local import ArtifactStore
 
