@@ -11,12 +11,15 @@ import copy
 import itertools
 import json
 import random
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import made_up_installation
 import numpy as np
+import psutil
 import pytest
 from any_tenant import AnyTenant
 from databases import Databases
@@ -378,6 +381,40 @@ def wait_for() -> Callable[..., Any]:
         return found
 
     return wait
+
+
+# Processes that a test kills.
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a Python process of ours; whatever is left of it at the end is killed."""
+    running: list[subprocess.Popen[str]] = []
+
+    def launch(*arguments: str, stderr: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        command = [sys.executable, "-u", *arguments]
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True))
+        return running[-1]
+
+    yield launch
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def child_of() -> Callable[[subprocess.Popen[str], str], psutil.Process | None]:
+    """Find the child of a process that runs this module of ours, once it is there."""
+
+    def find(process: subprocess.Popen[str], module: str = "easeml_core.training.child") -> psutil.Process | None:
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            assert process.poll() is None, process.communicate()[1]
+            for child in psutil.Process(process.pid).children(recursive=True):
+                if module in child.cmdline():
+                    return child
+        return None
+
+    return find
 
 
 # A made-up installation, in which nothing is trained: for many decisions in little time.

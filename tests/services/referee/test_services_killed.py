@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import signal
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 from easeml_core.sandbox.process import is_alive
+from easeml_core.services.referee.process import Referee
+from easeml_core.services.referee.publishing import Timetable
 from easeml_core.services.referee.requests import answer_of, file_gate_request
 from easeml_core.services.reports.overview import study_details
 from easeml_core.services.selection.scheduler import suggest_trials
@@ -20,7 +17,8 @@ from easeml_core.services.studies.limits import set_study
 from easeml_core.services.trials.execution import expire_leases, run_trial, trial_details, trial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    import subprocess
+    from pathlib import Path
 
     from easeml_core.store.tables.decisions import SuggestedTrial
 
@@ -34,34 +32,6 @@ from easeml_core.store.database import Store
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="the first worker")
 """
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a Python process of ours; whatever is left of it at the end is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def launch(*arguments: str) -> subprocess.Popen[str]:
-        opened = subprocess.Popen(
-            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        running.append(opened)
-        return opened
-
-    yield launch
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
-def child_of(process: subprocess.Popen[str], module: str) -> psutil.Process | None:
-    """The process's child that runs this module of ours, once it is there."""
-    with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-        assert process.poll() is None, process.communicate()[1]
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if module in child.cmdline():
-                return child
-    return None
 
 
 @pytest.fixture
@@ -82,34 +52,36 @@ def work(start: Any, lab: Any, trial_id: int) -> subprocess.Popen[str]:
     return worker
 
 
+def referee_command(lab: Any, tmp_path: Path, *, delay: int = 0) -> list[str]:
+    command = [
+        "-m",
+        "easeml_core.cli",
+        "referee",
+        "--database",
+        lab.url("easeml_referee"),
+        "--answer-delay",
+        str(delay),
+    ]
+    return [*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys")]
+
+
+def next_referees(lab: Any, tmp_path: Path, *, delay: float = 0.0) -> list[int]:
+    """How many requests each of two further referees handles."""
+    given: dict[str, Any] = {"keys": tmp_path / "keys", "timetable": Timetable(delay)}
+    return [Referee(lab.referee, lab.artifacts, **given).run_once() for _ in range(2)]
+
+
 def counts(lab: Any, trial_id: int) -> tuple[int, ...]:
     of_trial = ("observations", "models")
     return tuple(lab.one(f"SELECT count(*) FROM work.{t} WHERE trial_id = :id", id=trial_id) for t in of_trial)
 
 
-def test_a_worker_killed_in_the_middle_of_a_trial(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:
-    worker = work(start, lab, trial_id)
-    trainer = wait_for(lambda: child_of(worker, "easeml_core.training.child"))
-    assert trial_state(lab.worker, trial_id=trial_id).state == "RUNNING"
-    worker.send_signal(signal.SIGKILL)
-    wait_for(lambda: not is_alive(trainer))  # a trainer does not outlive its worker
-
-    again = wait_for(lambda: suggest(lab))  # as soon as the lease is over
-    assert [t.trial_id for t in again] == [trial_id]
-    assert again[0].reason.endswith("its worker was lost in attempt 1")
-    report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
-    assert report.state == "SUCCEEDED"
-    assert lab.one("SELECT attempt FROM work.trials WHERE id = :id", id=trial_id) == 2
-    assert counts(lab, trial_id) == (1, 1)
-    assert suggest(lab) == []  # and it is never given a third time
-
-
 def test_a_worker_killed_under_a_budget_has_used_what_it_ran_until_its_last_heartbeat(
-    lab: Any, trial_id: int, start: Any, wait_for: Any
+    lab: Any, trial_id: int, start: Any, child_of: Any, wait_for: Any
 ) -> None:
     set_study(lab.worker, study="short", budget_seconds=700.0)  # the trial that waits reserves 601 s of them
     worker = work(start, lab, trial_id)
-    wait_for(lambda: child_of(worker, "easeml_core.training.child"))
+    wait_for(lambda: child_of(worker))
     worker.send_signal(signal.SIGKILL)
     worker.wait(60)
     began, beat = lab.rows("SELECT attempt_started_at, beat_at FROM work.trials WHERE id = :id", id=trial_id)[0]
@@ -124,9 +96,11 @@ def test_a_worker_killed_under_a_budget_has_used_what_it_ran_until_its_last_hear
     assert (seen.device_seconds, seen.reserved_seconds) == (pytest.approx(charged), 0.0)
 
 
-def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start: Any, wait_for: Any) -> None:
+def test_a_worker_that_was_frozen_comes_too_late(
+    lab: Any, trial_id: int, start: Any, child_of: Any, wait_for: Any
+) -> None:
     worker = work(start, lab, trial_id)
-    wait_for(lambda: child_of(worker, "easeml_core.training.child"))
+    wait_for(lambda: child_of(worker))
     worker.send_signal(signal.SIGSTOP)
     assert wait_for(lambda: expire_leases(lab.worker)) == [trial_id]
     report = run_trial(lab.worker, lab.artifacts, trial_id=trial_id, request_key="the second worker")
@@ -139,15 +113,14 @@ def test_a_worker_that_was_frozen_comes_too_late(lab: Any, trial_id: int, start:
     assert counts(lab, trial_id) == (1, 1)
 
 
-def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
+def test_a_referee_killed_in_the_middle_of_a_verdict(
+    lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
+) -> None:
     from sklearn.naive_bayes import GaussianNB
 
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
-    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
-    command = (*command, "--answer-delay", "0", "--json")
-    referee = start(*command)
+    referee = start(*referee_command(lab, tmp_path))
     model = wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"))
     referee.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(model))
@@ -156,25 +129,22 @@ def test_a_referee_killed_in_the_middle_of_a_verdict(lab: Any, start: Any, wait_
     assert answer_of(lab.worker, asked) is None
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0  # nothing was spent
     assert file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1") == asked
-    ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
-    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
+    assert next_referees(lab, tmp_path) == [1, 0]
     answer = answer_of(lab.worker, asked)
-    assert answer.message == "step 1 of 3: pass", ended[0][1]
+    assert answer.message == "step 1 of 3: pass"
     assert not answer.cached
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
 
 
 def test_a_referee_killed_in_the_middle_of_a_run_while_another_one_is_alive(
-    lab: Any, start: Any, wait_for: Any, tmp_path: Any
+    lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
 ) -> None:
     """The other one leaves the request alone as long as the first lives, and repeats its run when it does not."""
     from sklearn.naive_bayes import GaussianNB
 
     model_id = lab.hand_in("full", "new", lab.fit(GaussianNB(), tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
-    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
-    command = (*command, "--answer-delay", "0", "--poll", "1", "--workers", "2")
+    command = (*referee_command(lab, tmp_path), "--poll", "1", "--workers", "2")
     killed = start(*command)
     model = wait_for(lambda: child_of(killed, "easeml_core.models.predict_child"))
     model.suspend()  # a model that takes its time
@@ -190,18 +160,20 @@ def test_a_referee_killed_in_the_middle_of_a_run_while_another_one_is_alive(
     assert lab.one(attempts, id=asked) == 2  # the killed one, and the one that decided
 
 
-def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
+def test_a_referee_killed_while_a_run_is_padded(
+    lab: Any, start: Any, child_of: Any, wait_for: Any, tmp_path: Path
+) -> None:
     """Nothing shows yet that the model has run; the next referee runs and pads it again, and counts it once."""
     from sklearn.ensemble import RandomForestClassifier
 
-    # It takes a second to load, so that its process is seen also where every core is busy.
-    large = RandomForestClassifier(n_estimators=500, random_state=0)
+    # It takes half a second to load, so that its process is seen also where every core is busy.
+    large = RandomForestClassifier(n_estimators=250, random_state=0)
     model_id = lab.hand_in("full", "new", lab.fit(large, tmp_path / "new"), kind="skops", loss=0.1)
     asked = file_gate_request(lab.worker, study="full", model_id=model_id, request_key="night/1")
-    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
-    command = (*command, "--answer-delay", "3600", "--json")
-    referee, kept = start(*command), lab.one("SELECT count(*) FROM sealed.predictions")
+    referee, kept = (
+        start(*referee_command(lab, tmp_path, delay=3600)),
+        lab.one("SELECT count(*) FROM sealed.predictions"),
+    )
     wait_for(lambda: child_of(referee, "easeml_core.models.predict_child"), 180)
     wait_for(lambda: child_of(referee, "easeml_core.models.predict_child") is None)
     referee.send_signal(signal.SIGKILL)
@@ -210,18 +182,16 @@ def test_a_referee_killed_while_a_run_is_padded(lab: Any, start: Any, wait_for: 
 
     assert lab.one("SELECT count(*) FROM sealed.predictions") == kept
     assert lab.one("SELECT count(*) FROM sealed.ledger") == 0
-    ended = [start(*command, "--once").communicate(timeout=120) for _ in range(2)]
-    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}], ended
+    assert next_referees(lab, tmp_path, delay=3600.0) == [1, 0]
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]
     assert lab.one("SELECT count(*) FROM sealed.predictions") > kept
 
 
-def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any, wait_for: Any, tmp_path: Any) -> None:
+def test_a_referee_killed_between_a_decision_and_its_answer(
+    lab: Any, start: Any, wait_for: Any, tmp_path: Path
+) -> None:
     asked = file_gate_request(lab.worker, study="full", model_id=2, request_key="night/1")
-    command = ("-m", "easeml_core.cli", "referee", "--database", lab.url("easeml_referee"))
-    command = (*command, "--artifacts", str(lab.artifacts.root), "--keys", str(tmp_path / "keys"))
-    command = (*command, "--answer-delay", "3600", "--json")
-    referee = start(*command)
+    referee = start(*referee_command(lab, tmp_path, delay=3600))
     wait_for(lambda: lab.one("SELECT count(*) FROM sealed.outbox WHERE request_id = :id", id=asked))
     referee.send_signal(signal.SIGKILL)
     referee.wait(60)
@@ -229,7 +199,6 @@ def test_a_referee_killed_between_a_decision_and_its_answer(lab: Any, start: Any
     assert answer_of(lab.worker, asked) is None
     assert lab.one("SELECT count(*) FROM work.gate_verdicts") == 0
     lab.as_superuser("UPDATE sealed.outbox SET leaves_at = now() WHERE left_at IS NULL")  # an hour later
-    ended = [start(*command, "--once").communicate(timeout=60) for _ in range(2)]
-    assert [json.loads(out) for out, _ in ended] == [{"answered": 1}, {"answered": 0}]
-    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass", ended[0][1]
+    assert next_referees(lab, tmp_path, delay=3600.0) == [1, 0]
+    assert answer_of(lab.worker, asked).message == "step 1 of 3: pass"
     assert lab.rows("SELECT step, request_id FROM sealed.ledger") == [(1, asked)]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -28,7 +25,7 @@ from easeml_core.store.tables.leases import checkpoint_of
 from easeml_core.store.tables.trials import TrialReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from easeml_core.store.tables.decisions import SuggestedTrial
 
@@ -45,23 +42,6 @@ run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_
 """
 CHILD = "easeml_core.training.child"
 SAVED = "SELECT checkpoint_progress FROM work.trials WHERE id = :id"
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a Python process of ours; whatever is left of it at the end is killed."""
-    running: list[subprocess.Popen[str]] = []
-
-    def launch(*arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-u", *arguments]
-        opened = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        running.append(opened)
-        return opened
-
-    yield launch
-    for process in running:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture
@@ -84,16 +64,6 @@ def suggest(lab: Any) -> Sequence[SuggestedTrial]:
     return list(suggest_trials(lab.worker, count=1, studies_only=["net"], request_key=lab.key()).trials)
 
 
-def children_of(pid: int) -> list[psutil.Process]:
-    """Processes that train, below this one."""
-    found = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        for child in psutil.Process(pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-                found += [child] if CHILD in child.cmdline() else []
-    return found
-
-
 def account(lab: Any, trial_id: int) -> dict[str, Any]:
     names = (
         "state", "attempt", "cost_seconds", "start_seconds", "lost_seconds", "resumed_seconds", "limit_seconds",
@@ -113,6 +83,7 @@ def require_counted_once(lab: Any, trial_id: int, began: float) -> None:
     assert lab.one("SELECT cost_seconds FROM work.observations WHERE trial_id = :id", id=trial_id) == pytest.approx(
         found["cost_seconds"]
     )
+    assert lab.one("SELECT count(*) FROM work.models WHERE trial_id = :id", id=trial_id) == 1
     summary = study_details(lab.worker, study="net").summary
     assert summary.device_seconds == pytest.approx(charged)
     assert summary.reserved_seconds == 0.0
@@ -140,7 +111,7 @@ def test_a_killed_child_ends_its_attempt_and_the_next_goes_on(lab: Any, register
     task = threading.Thread(target=work)
     task.start()
     saved = wait_for(lambda: lab.one(SAVED, id=trial_id))
-    (child,) = children_of(os.getpid())
+    (child,) = [p for p in psutil.Process().children(recursive=True) if CHILD in p.cmdline()]
     child.kill()
     task.join(60)
     assert [report.state for report in ended] == ["SUCCEEDED"]
@@ -150,16 +121,18 @@ def test_a_killed_child_ends_its_attempt_and_the_next_goes_on(lab: Any, register
 
 
 def test_a_killed_task_takes_its_child_along_and_the_next_goes_on(
-    lab: Any, register: Any, start: Any, wait_for: Any
+    lab: Any, register: Any, start: Any, child_of: Any, wait_for: Any
 ) -> None:
     trial_id, began = register(), time.monotonic()
     task = start("-c", TASK, lab.url("easeml_worker"), str(lab.artifacts.root), str(trial_id))
     saved = wait_for(lambda: lab.one(SAVED, id=trial_id))
-    (child,) = children_of(task.pid)
+    child = child_of(task)
     task.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(child))
 
-    assert [t.trial_id for t in wait_for(lambda: suggest(lab))] == [trial_id]  # as soon as the lease is over
+    (again,) = wait_for(lambda: suggest(lab))  # as soon as the lease is over
+    assert again.trial_id == trial_id
+    assert again.reason.endswith("its worker was lost in attempt 1")
     before, lines = account(lab, trial_id), list[str]()
     answer = {"trial_id": trial_id, "request_key": "another task", "log": lines.append}
     assert run_trial(lab.worker, lab.artifacts, **answer).state == "SUCCEEDED"
@@ -167,20 +140,23 @@ def test_a_killed_task_takes_its_child_along_and_the_next_goes_on(
     after = account(lab, trial_id)
     assert 0 < after["lost_seconds"] == before["lost_seconds"] < time.monotonic() - began
     require_counted_once(lab, trial_id, began)
+    assert suggest(lab) == []  # it is never given a third time
 
 
-def test_a_killed_worker_is_started_again_and_goes_on(lab: Any, register: Any, start: Any, wait_for: Any) -> None:
+def test_a_killed_worker_is_started_again_and_goes_on(
+    lab: Any, register: Any, start: Any, child_of: Any, wait_for: Any
+) -> None:
     trial_id, began = register(), time.monotonic()
     command = ("-m", "easeml_core.cli", "device", "run", "--database", lab.url("easeml_worker"), "--study", "net")
     command = (*command, "--artifacts", str(lab.artifacts.root), "--request-key", "worker", "--max-trials", "1")
     lab.let_run_out(trial_id)  # it was reserved for the first caller
     worker = start(*command)
     wait_for(lambda: lab.one(SAVED, id=trial_id))
-    (child,) = children_of(worker.pid)
+    child = child_of(worker)
     worker.send_signal(signal.SIGKILL)
     wait_for(lambda: not is_alive(child))
 
-    lines = start(*command, "--slot", "cpu").communicate(timeout=90)[0].splitlines()
+    lines = start(*command, "--slot", "cpu", stderr=subprocess.STDOUT).communicate(timeout=90)[0].splitlines()
     resumed_after(lines)
     require_counted_once(lab, trial_id, began)
     assert any("1 trial (1 succeeded)" in line for line in lines)

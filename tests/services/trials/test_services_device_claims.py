@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from easeml_core.training import devices
 from easeml_core.training.devices import detected_devices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.journey
@@ -80,34 +79,14 @@ def seen(tmp_path: Path) -> list[str]:
     return [path.read_text() for path in (tmp_path / "seen").iterdir() if not path.name.startswith(".")]
 
 
-@pytest.fixture
-def start(lab: Any) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
-    running: list[subprocess.Popen[str]] = []
-
-    def launch(key: str) -> subprocess.Popen[str]:
-        place = ("--database", lab.url("easeml_worker"), "--artifacts", str(lab.artifacts.root), "--json")
-        asked = ("--study", "busy", "--request-key", key, "--device", "gpu:2", "--max-trials", "1")
-        opened = subprocess.Popen(
-            [sys.executable, "-m", "easeml_core.cli", "device", "run", *asked, *place],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        running.append(opened)
-        return opened
-
-    yield launch
-    for process in running:
-        process.kill()
-        process.communicate()
-
-
 def test_two_trials_have_different_devices_and_a_third_waits_for_those_of_a_killed_one(
     lab: Any, start: Any, wait_for: Any, tmp_path: Path, program: str
 ) -> None:
     gang = {"devices": {"kind": "gpu", "count": 2}}
     lab.register("busy", candidates=[command(f"c-{n}", program, waits=1, **gang) for n in range(3)])
-    processes = [start("a"), start("b")]
+    place = ("--database", lab.url("easeml_worker"), "--artifacts", str(lab.artifacts.root), "--json")
+    command = ("-m", "easeml_core.cli", "device", "run", "--study", "busy", "--device", "gpu:2", "--max-trials", "1")
+    processes = [start(*command, *place, "--request-key", key) for key in ("a", "b")]
     wait_for(lambda: len(seen(tmp_path)) == 2)
     assert sorted(name for pair in seen(tmp_path) for name in pair.split(",")) == [
         "GPU-00",
