@@ -187,6 +187,7 @@ def test_a_referee_killed_while_a_run_is_padded(
     assert lab.one("SELECT count(*) FROM sealed.predictions") > kept
 
 
+@pytest.mark.nightly  # by day in test_services_answers.py, with a referee that is left alone after its decision
 def test_a_referee_killed_between_a_decision_and_its_answer(
     lab: Any, start: Any, wait_for: Any, tmp_path: Path
 ) -> None:

@@ -165,17 +165,6 @@ def test_a_request_wakes_the_referee(lab: Any, at_work: threading.Thread, wait_f
     assert at_work.is_alive()
 
 
-def test_what_was_filed_before_the_referee_came_is_answered(lab: Any, wait_for: Any) -> None:
-    asked = [file_gate(lab, model) for model in ("rare", "good")]
-    stop = threading.Event()
-    thread = threading.Thread(target=Referee(lab.referee, lab.artifacts, poll_seconds=3600).run, args=(stop,))
-    thread.start()
-    wait_for(lambda: all(answer_of(lab.worker, a) for a in asked))
-    stop.set()
-    thread.join(10)
-    assert not thread.is_alive()
-
-
 def test_a_bug_outside_of_any_request_is_logged_and_the_work_goes_on(
     lab: Any, monkeypatch: Any, wait_for: Any, caplog: Any
 ) -> None:

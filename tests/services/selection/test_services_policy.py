@@ -12,7 +12,7 @@ from easeml_core.config import SelectionConfig
 from easeml_core.encoding import row_of
 from easeml_core.errors import ConfigError, InvalidInputError, StateError, StoreError
 from easeml_core.services.selection.policy import current_config, policy_history, set_policy, show_policy
-from easeml_core.services.selection.scheduler import LiveScheduler, suggest_trials
+from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.store.database import Store, lock
 from easeml_core.store.tables.decisions import add_settings
 
@@ -182,14 +182,3 @@ def test_settings_of_a_version_that_knew_more_stop_decisions_and_can_still_be_re
     assert policy_history(lab.worker)[0].policy == "hybrid"
     set_policy(owner, changes={}, reason="back", from_defaults=True)
     assert batch(lab)[0] == "default"
-
-
-def test_a_scheduler_that_lives_on_obeys_from_its_next_decision_on(lab: Any, owner: Store) -> None:
-    live = LiveScheduler(lab.worker)
-    assert live.ask(request_key=lab.key()).policy == "default"
-    answer = set_policy(owner, changes={"policy": "hybrid"}, reason="now")
-    key = lab.key()
-    assert live.ask(request_key=key).policy == "hybrid"
-    assert lab.one("SELECT settings_id FROM work.suggestion_batches WHERE request_key = :key", key=key) == answer.id
-    set_policy(owner, changes={"policy": "default", "price_per_second": 1e9}, reason="too dear")
-    assert live.ask(request_key=lab.key()).trials == ()

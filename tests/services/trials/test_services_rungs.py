@@ -19,7 +19,7 @@ from easeml_core.services.trials.progress import Ladder
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from pathlib import Path
 
     from easeml_core.services.trials.lease import Lease
@@ -47,33 +47,44 @@ run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_
 TREE = {"name": "tree", "kind": "decision_tree"}
 
 
-@pytest.fixture
-def lease_of(lab: Any) -> Callable[[str, str], Lease]:
+def claimed(lab: Any, study: str, candidate: str) -> Lease:
     """Claim the trial of a candidate."""
-
-    def make(study: str, candidate: str) -> Lease:
-        lease = claim(lab.worker, trial_id=trial_of(lab, study, candidate), request_key="w")
-        assert lease is not None
-        return lease
-
-    return make
+    lease = claim(lab.worker, trial_id=trial_of(lab, study, candidate), request_key="w")
+    assert lease is not None
+    return lease
 
 
-@pytest.fixture
-def taught(lab: Any, lease_of: Any, tmp_path: Path) -> Any:
+@pytest.fixture(scope="module")
+def template(
+    server: Any, all_databases: Any, furnished: Any, template_maker: Any, tmp_path_factory: Any
+) -> Iterator[Any]:
     """Seven networks of another tenant gained little after both rungs, and one of study ``net`` has reached .95."""
+    original, _ = furnished
+    lab, folder = template_maker(server, original.name, original.artifacts), tmp_path_factory.mktemp("rungs")
     names = [f"net-{k}" for k in range(7)]
     candidates = [{"name": name, "kind": "torch_mlp", "parameters": {"epochs": 10}} for name in names]
     lab.register("teacher", tenant="another", source="sklearn:digits", candidates=candidates, training=SETTINGS)
     for name in names:
-        lease = lease_of("teacher", name)
+        lease = claimed(lab, "teacher", name)
         for step in (1, 3):
             lease.progress({"step": step, "of": 10, "quality": 0.5})
-        end(lab, lease, tmp_path, quality=0.8)
+        end(lab, lease, folder, quality=0.8)
     best = {"name": "best", "kind": "torch_mlp"}
     lab.register("net", candidates=[best, HOPELESS, GOOD, TREE], training=SETTINGS)
-    end(lab, lease_of("net", "best"), tmp_path, quality=0.95)
-    return lab
+    end(lab, claimed(lab, "net", "best"), folder, quality=0.95)
+    lab.close()
+    yield lab
+    all_databases.forget(lab.name)
+    server.drop_database(lab.name)
+
+
+@pytest.fixture
+def taught(databases: Any, template: Any, lab_opener: Any) -> Iterator[Any]:
+    """A copy of it."""
+    lab = lab_opener(databases, template.name, template.artifacts)
+    lab.models, lab._keys = template.models, template._keys  # no key is used twice
+    yield lab
+    lab.end()
 
 
 def trial_of(lab: Any, study: str, candidate: str) -> int:
@@ -126,14 +137,14 @@ def test_a_good_network_is_trained_to_its_end(taught: Any, monkeypatch: pytest.M
     assert all(answer.goes_on for answer in details.rungs)
 
 
-def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any, lease_of: Any) -> None:
-    lease = lease_of("net", "good")
+def test_each_rung_is_asked_once_and_the_last_epoch_is_none(taught: Any) -> None:
+    lease = claimed(taught, "net", "good")
     ladder = Ladder(lease)
     for step, quality in ((1, None), (2, 0.97), (3, 0.1), (12, 0.96), (13, 0.1), (40, 0.1)):
         assert at_rung(ladder, quality, step=step, of=40)
     details = trial_details(taught.worker, trial_id=lease.trial.id)
     assert [(answer.rung, answer.step) for answer in details.rungs] == [(1, 2), (2, 12)]
-    both = Ladder(lease_of("net", "hopeless"))
+    both = Ladder(claimed(taught, "net", "hopeless"))
     assert at_rung(both, 0.96, step=1, of=2)  # both rungs are the first epoch: one decision, at the later one
     assert [answer.rung for answer in rungs_of(taught, "net", "hopeless")] == [2]
 
@@ -142,8 +153,8 @@ def rungs_of(lab: Any, study: str, candidate: str) -> list[RungDecision]:
     return list(trial_details(lab.worker, trial_id=trial_of(lab, study, candidate)).rungs)
 
 
-def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any, lease_of: Any) -> None:
-    first = lease_of("net", "hopeless")
+def test_the_attempt_after_a_crash_is_bound_by_what_was_decided(taught: Any) -> None:
+    first = claimed(taught, "net", "hopeless")
     assert not at_rung(Ladder(first), 0.5)
     second = claim(taught.worker, trial_id=first.trial.id, request_key="w")
     assert second.attempt == 2
@@ -170,20 +181,20 @@ def test_a_worker_that_is_killed_between_decision_and_end(taught: Any) -> None:
     assert taught.one(counts, id=trial_id) == 1
 
 
-def test_an_attempt_that_has_lost_its_trial_writes_nothing(taught: Any, lease_of: Any) -> None:
-    first = lease_of("net", "hopeless")
+def test_an_attempt_that_has_lost_its_trial_writes_nothing(taught: Any) -> None:
+    first = claimed(taught, "net", "hopeless")
     second = claim(taught.worker, trial_id=first.trial.id, request_key="w")
     at_rung(Ladder(first), 0.5)
     assert rungs_of(taught, "net", "hopeless") == []
     assert at_rung(Ladder(second), 0.97)
 
 
-def test_without_the_database_training_goes_on(taught: Any, lease_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_database_training_goes_on(taught: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def absent(*_: Any) -> None:
         raise StoreUnavailableError
 
     lines: list[str] = []
-    lease = lease_of("net", "hopeless")
+    lease = claimed(taught, "net", "hopeless")
     lease.log = lines.append
     with monkeypatch.context() as patched:
         patched.setattr(service.trials, "decision_at", absent)
@@ -192,18 +203,18 @@ def test_without_the_database_training_goes_on(taught: Any, lease_of: Any, monke
     assert rungs_of(taught, "net", "hopeless") == []
 
 
-def test_other_kinds_and_studies_without_rungs_are_never_asked(taught: Any, lease_of: Any) -> None:
-    assert at_rung(Ladder(lease_of("net", "tree")), 0.1)
+def test_other_kinds_and_studies_without_rungs_are_never_asked(taught: Any) -> None:
+    assert at_rung(Ladder(claimed(taught, "net", "tree")), 0.1)
     assert rungs_of(taught, "net", "tree") == []
     taught.register("free", candidates=[HOPELESS], training={"rungs": []})
-    assert at_rung(Ladder(lease_of("free", "hopeless")), 0.1)
+    assert at_rung(Ladder(claimed(taught, "free", "hopeless")), 0.1)
     assert rungs_of(taught, "free", "hopeless") == []
     assert "torch_mlp" in service.NETWORKS
     assert not {"decision_tree", "command", "container", "function"} & set(service.NETWORKS)
 
 
-def test_a_training_that_is_nearly_over_is_not_asked(taught: Any, lease_of: Any) -> None:
-    lease = lease_of("net", "hopeless")
+def test_a_training_that_is_nearly_over_is_not_asked(taught: Any) -> None:
+    lease = claimed(taught, "net", "hopeless")
     for left in (service.LEAST_LEFT_SECONDS - 0.1, service.LEAST_LEFT_SECONDS):
         assert rungs_of(taught, "net", "hopeless") == []
         answer = {"progress": 0.1, "note": "epoch", "step": 4, "of": 40, "quality": 0.1, "seconds_left": left}

@@ -16,7 +16,7 @@ from easeml_core.errors import (
 )
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.attempts import hand_back
-from easeml_core.services.trials.execution import cancel_trial, claim, expire_leases, trial_state
+from easeml_core.services.trials.execution import cancel_trial, claim, trial_state
 from easeml_core.services.trials.worker import DeviceSummary, run_device
 from easeml_core.store.tables.capacity import Outlook, outlook
 
@@ -365,16 +365,6 @@ def test_a_cancelled_trial_is_reported_and_the_next_one_begins(
     for depth in (1, 2):
         trainers.hold(depth).set()
     assert [t.state for t in device.join().trials] == ["CANCELLED", "SUCCEEDED"]
-
-
-def test_a_lost_workers_trial_is_taken_by_the_next_device(lab: Any, trainers: Any) -> None:
-    lab.register("busy", candidates=trees(1))
-    (trial,) = suggest_trials(lab.worker, count=1, studies_only=["busy"], request_key="k").trials
-    claim(lab.worker, trial_id=trial.trial_id, request_key="k")
-    assert work(lab, request_key="a").trials == ()
-    lab.let_run_out(trial.trial_id)
-    assert [t.state for t in work(lab, request_key="b").trials] == ["SUCCEEDED"]
-    assert expire_leases(lab.worker) == []
 
 
 def test_the_outlook(lab: Any) -> None:
