@@ -1,7 +1,6 @@
 """The audit in words: who did what, when and why; with filters, counts, and a table for export.
 
-``act_in_words`` gives each act a title and a detail, without what its reason says. The lineage of trials and models is
-for catalogues of data: what was read, and what was made of it.
+``act_in_words`` gives each act a title and a detail, without what its reason says.
 """
 
 from __future__ import annotations
@@ -17,15 +16,13 @@ from easeml_core.csv_text import GuardedWriter
 from easeml_core.encoding import row_of, typed_record
 from easeml_core.services.test_sets.lifecycle import WHY
 from easeml_core.store.queries import audit as store_audit
-from easeml_core.store.queries import external
 from easeml_core.store.queries.audit import AuditRow, Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from easeml_core.entities import JsonObject
     from easeml_core.store.database import Store
-    from easeml_core.store.queries.external import ModelLineage, TrialLineage
 
 
 _LIMITS = {
@@ -323,25 +320,3 @@ def as_csv(events: Iterable[AuditEvent]) -> str:
     for event in events:
         table.row(getattr(event, column, None) for column in COLUMNS)
     return written.getvalue()
-
-
-def lineage_of_trials(store: Store, trial_ids: Sequence[int]) -> list[TrialLineage]:
-    """Return what trials were trained on and made, in the order of their numbers.
-
-    Args:
-        store: Role ``easeml_worker`` or a tenant's login.
-        trial_ids: The trials.
-    """
-    with store.begin(writes=False) as tx:
-        return external.trial_lineage(tx, trial_ids)
-
-
-def lineage_of_models(store: Store, model_ids: Sequence[int]) -> list[ModelLineage]:
-    """Return which candidates trained models, and the hashes of their files, in the order of their numbers.
-
-    Args:
-        store: Role ``easeml_worker`` or a tenant's login.
-        model_ids: The models; those that there are not are left out.
-    """
-    with store.begin(writes=False) as tx:
-        return external.model_lineage(tx, model_ids)

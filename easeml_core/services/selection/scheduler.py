@@ -123,6 +123,19 @@ _NOTHING = (
 )
 
 
+def require_askable(count: int, device: str | None, request_key: str) -> None:
+    """Check what trials are asked for with.
+
+    Raises:
+        ConfigError: One of them is not allowed.
+    """
+    is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
+    require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
+    require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
+    if device is not None:
+        check_device_request("device", device)
+
+
 class LiveScheduler:
     """Suggests trials of one choice of studies under one policy; safe to share between threads.
 
@@ -164,11 +177,7 @@ class LiveScheduler:
 
     def ask(self, *, count: int = 1, device: str | None = None, request_key: str) -> Suggestions:
         """Suggest up to ``count`` trials, and store them with their reasons; arguments as in ``suggest_trials``."""
-        is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
-        require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
-        require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
-        if device is not None:
-            check_device_request("device", device)
+        require_askable(count, device, request_key)
         begun = time.monotonic()
         with span("easeml.suggest", count=count), self._mutex, one_thread():
             for left in reversed(range(TRIES_AHEAD + 1)):

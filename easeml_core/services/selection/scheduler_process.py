@@ -23,7 +23,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
-from easeml_core.device_requests import check_device_request
 from easeml_core.errors import (
     EasemlError,
     InvalidInputError,
@@ -35,7 +34,7 @@ from easeml_core.errors import (
 )
 from easeml_core.errors import Blame, blame_of
 from easeml_core.services.selection.policy import require_policy
-from easeml_core.services.selection.scheduler import MOST_SUGGESTED, LiveScheduler, Suggestions
+from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, require_askable
 from easeml_core.services.telemetry import below, trace_parent
 from easeml_core.store import logins
 from easeml_core.store.database import DECISIONS_CHANNEL, SCHEDULER_CHANNEL
@@ -427,11 +426,7 @@ class FiledSuggester:
             StoreUnavailableError: The database cannot be reached, or the process has not decided in time or met a
                 fault; a further call with the same key goes on.
         """
-        is_count = type(count) is int and 1 <= count <= MOST_SUGGESTED
-        require(is_count, "count", count, f"a whole number from 1 to {MOST_SUGGESTED}")
-        require(bool(request_key), "request_key", request_key, "not empty: it makes the call repeatable")
-        if device is not None:
-            check_device_request("device", device)
+        require_askable(count, device, request_key)
         filed = self._file(count, device, request_key)
         decided = self._wait(filed.id)
         if decided is not None and decided.refusal is not None and filed.was_there:

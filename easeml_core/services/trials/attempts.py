@@ -51,7 +51,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from easeml_core.data.parts import OpenParts
-    from easeml_core.entities import Trial
     from easeml_core.services.selection.executors import Executors
     from easeml_core.services.trials.lease import Lease, Log
     from easeml_core.store.artifacts.local import ArtifactStore
@@ -105,46 +104,23 @@ def run_routed_trial(
         TrialStateError: Another worker holds the trial, or has taken it over meanwhile.
     """
     trial = require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
-    with claimed_of(trial, slot=slot, log=log, should_stop=should_stop) as claim:
-        if claim is not None:
-            given: dict[str, Any] = {"executors": executors, "log": log, "slot": slot, "should_stop": should_stop}
-            _run_routed(store, artifacts, trial, request_key=request_key, claim=claim, time_limit=time_limit, **given)
+    how: dict[str, Any] = {"log": log, "should_stop": should_stop}
+    with claimed_of(trial, slot=slot, **how) as claim:
+        taken = {"trial_id": trial_id, "request_key": request_key, "executors": executors}
+        for lease in () if claim is None else attempts(store, artifacts, **taken, **how):
+            held = claim or NO_CLAIM
+            try:
+                with (
+                    handing_back(lease, request_key, should_stop, time_limit=time_limit),
+                    announced(store, device=trial.device, holder=request_key, slot=slot, claim=held, log=log),
+                ):
+                    execute(store, artifacts, lease, executors, slot=slot, claim=held)
+            except TrialStateError:
+                if not lease.handed_back:
+                    raise
+            if lease.handed_back:
+                break
     return trial_state(store, trial_id=trial_id)
-
-
-def _run_routed(
-    store: Store,
-    artifacts: ArtifactStore,
-    trial: Trial,
-    *,
-    request_key: str,
-    executors: Executors,
-    log: Log,
-    slot: str | None,
-    should_stop: Callable[[], bool],
-    time_limit: TimeLimit | None,
-    claim: Claim,
-) -> None:
-    for lease in attempts(
-        store,
-        artifacts,
-        trial_id=trial.id,
-        request_key=request_key,
-        log=log,
-        executors=executors,
-        should_stop=should_stop,
-    ):
-        try:
-            with (
-                handing_back(lease, request_key, should_stop, time_limit=time_limit),
-                announced(store, device=trial.device, holder=request_key, slot=slot, claim=claim, log=log),
-            ):
-                execute(store, artifacts, lease, executors, slot=slot, claim=claim)
-        except TrialStateError:
-            if not lease.handed_back:
-                raise
-        if lease.handed_back:
-            break
 
 
 def execute(

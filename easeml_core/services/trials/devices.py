@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from easeml_core.device_requests import DeviceRequest, devices_of, request_of, require_held
@@ -297,8 +298,7 @@ class _Beats:
 
     def end(self) -> None:
         """Give the slots back; the devices stay live until they are silent for long enough."""
-        freed = [Device(d.host, d.name, d.kind, d.model, d.memory_mb, d.driver, d.slots, 0) for d in self._devices]
-        self._write(freed)
+        self._write([replace(device, held=0) for device in self._devices])
 
     def announce(self, devices: Sequence[Device]) -> None:
         """Announce these, or raise what the database says."""

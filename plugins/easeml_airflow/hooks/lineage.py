@@ -95,9 +95,10 @@ def is_emitted() -> bool:
 
 def lineage_of_trials(store: Store, trial_ids: Sequence[int]) -> Lineage:
     """Return one event about the trials of a task: their data, and the models of the latest ``MOST_LISTED``."""
-    from easeml_core.services.reports import audit
+    from easeml_core.store.queries.external import trial_lineage
 
-    found = audit.lineage_of_trials(store, sorted(trial_ids)[-MOST_LISTED:])
+    with store.begin(writes=False) as tx:
+        found = trial_lineage(tx, sorted(trial_ids)[-MOST_LISTED:])
     inputs = {trial.study: Dataset(f"{trial.study}/data", trial.data, trial.train_rows) for trial in found}
     return Lineage(
         inputs=tuple(inputs.values()),
@@ -125,10 +126,11 @@ def lineage_of_models(store: Store, judged: Sequence[dict[str, Any]], *, promote
         judged: What XCom has of each, with ``model_id``; None there for no model.
         promoted: Numbers of those that are in production now.
     """
-    from easeml_core.services.reports import audit
+    from easeml_core.store.queries.external import model_lineage
 
     listed = [entry for entry in judged if entry["model_id"] is not None][:MOST_LISTED]
-    found = audit.lineage_of_models(store, [entry["model_id"] for entry in listed])
+    with store.begin(writes=False) as tx:
+        found = model_lineage(tx, [entry["model_id"] for entry in listed])
     return Lineage(
         inputs=tuple(_model(one.study, one.candidate, one.model) for one in found),
         outputs=tuple(Dataset(f"{one.study}/production", one.model) for one in found if one.model_id in promoted),

@@ -21,7 +21,7 @@ from easeml_airflow.operators import (
     SuggestTrialsOperator,
     TrainTrialOperator,
 )
-from easeml_core.services.reports.audit import lineage_of_trials
+from easeml_core.store.queries.external import trial_lineage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -99,7 +99,7 @@ def test_events_name_what_was_trained_judged_and_promoted(
     run_dag(dag)
     with store.begin() as tx:
         ids = [number for (number,) in tx.exec_driver_sql("SELECT id FROM work.trials ORDER BY id")]
-    trained = lineage_of_trials(store, ids)
+        trained = trial_lineage(tx, ids)
     (first,) = [trial for trial in trained if trial.study == "good"]
     rest = [trial for trial in trained if trial.study == "strict"]
     assert len(rest) == 2

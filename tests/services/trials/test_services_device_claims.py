@@ -85,8 +85,8 @@ def test_two_trials_have_different_devices_and_a_third_waits_for_those_of_a_kill
     gang = {"devices": {"kind": "gpu", "count": 2}}
     lab.register("busy", candidates=[command(f"c-{n}", program, waits=1, **gang) for n in range(3)])
     place = ("--database", lab.url("easeml_worker"), "--artifacts", str(lab.artifacts.root), "--json")
-    command = ("-m", "easeml_core.cli", "device", "run", "--study", "busy", "--device", "gpu:2", "--max-trials", "1")
-    processes = [start(*command, *place, "--request-key", key) for key in ("a", "b")]
+    run = ("-m", "easeml_core.cli", "device", "run", "--study", "busy", "--device", "gpu:2", "--max-trials", "1")
+    processes = [start(*run, *place, "--request-key", key) for key in ("a", "b")]
     wait_for(lambda: len(seen(tmp_path)) == 2)
     assert sorted(name for pair in seen(tmp_path) for name in pair.split(",")) == [
         "GPU-00",
