@@ -9,16 +9,13 @@ does not.
 
 from __future__ import annotations
 
-from easeml_core.services.referee.dispatch import MISSING
-
 import contextlib
 import logging
 import tempfile
 from typing import TYPE_CHECKING
 
 from easeml_core.entities import RequestKind, StudyState
-from easeml_core.errors import InvalidInputError, StateError, StoreError
-from easeml_core.errors import is_put_off
+from easeml_core.errors import InvalidInputError, StateError, StoreError, is_put_off
 from easeml_core.services.datasets.fetching import NotFetchedError
 from easeml_core.services.datasets.refresh import refresh
 from easeml_core.services.evaluation.backoff import Turn
@@ -27,6 +24,7 @@ from easeml_core.services.gate.judge import judge
 from easeml_core.services.meter.reading import meter
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import wake
+from easeml_core.services.referee.dispatch import MISSING
 from easeml_core.services.referee.publishing import say
 from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answers import Answer, Asked, Waiting

@@ -13,7 +13,6 @@ faults again and again, or whose decision ends the process, is refused, and its 
 
 from __future__ import annotations
 
-
 import logging
 import math
 import threading
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from easeml_core.config import require
 from easeml_core.errors import (
+    Blame,
     EasemlError,
     InvalidInputError,
     NotFoundError,
@@ -31,8 +31,8 @@ from easeml_core.errors import (
     StateError,
     StoreError,
     StoreUnavailableError,
+    blame_of,
 )
-from easeml_core.errors import Blame, blame_of
 from easeml_core.services.selection.policy import require_policy
 from easeml_core.services.selection.scheduler import LiveScheduler, Suggestions, require_askable
 from easeml_core.services.telemetry import below, trace_parent
