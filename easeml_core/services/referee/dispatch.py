@@ -24,7 +24,6 @@ from easeml_core.services.gate.judge import judge
 from easeml_core.services.meter.reading import meter
 from easeml_core.services.models.promotion import MOVES
 from easeml_core.services.referee.claiming import wake
-from easeml_core.services.referee.dispatch import MISSING
 from easeml_core.services.referee.publishing import say
 from easeml_core.services.registration.sealing import seal_study
 from easeml_core.services.test_sets.answers import Answer, Asked, Waiting
