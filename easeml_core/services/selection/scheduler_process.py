@@ -54,7 +54,7 @@ KEPT, KEPT_OF_LOGIN = 16, 3
 """Schedulers that a process keeps in memory, of all logins and of one: each loads all results of the installation."""
 
 STALE_SECONDS = 360.0
-"""Age at which no caller waits for a request any more (``suggestions.WAIT_SECONDS``); its caller files it anew."""
+"""Age at which no caller waits for a request any more (``WAIT_SECONDS``); its caller files it anew."""
 
 MOST_TRIES = 8
 """Decisions of one request that are begun: the pauses between them are 1, 2, 4, ... s, two minutes in all."""
