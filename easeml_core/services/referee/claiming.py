@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from easeml_core.entities import RequestKind
     from easeml_core.services.datasets.fetching import Fetches
     from easeml_core.services.evaluation.model_runs import Computed, ModelRuns
-    from easeml_core.services.referee.claiming import RefereeLease
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
     from easeml_core.store.tables.requests import Attempt

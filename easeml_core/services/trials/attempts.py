@@ -106,7 +106,7 @@ def run_routed_trial(
     trial = require_room(store, trial_id=trial_id, slot=slot, most_devices=most_devices)
     how: dict[str, Any] = {"log": log, "should_stop": should_stop}
     with claimed_of(trial, slot=slot, **how) as claim:
-        taken = {"trial_id": trial_id, "request_key": request_key, "executors": executors}
+        taken: dict[str, Any] = {"trial_id": trial_id, "request_key": request_key, "executors": executors}
         for lease in () if claim is None else attempts(store, artifacts, **taken, **how):
             held = claim or NO_CLAIM
             try:
