@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 from easeml_airflow.hooks.trials import FUNCTION, TrainingTask, dag_version_of
@@ -47,7 +46,6 @@ class TrialFunctionOperator(TrainingTask, DecoratedOperator):
 
     def execute(self, context: Context) -> Any:
         """Claim the trial, call the function, record what came out; then fail if the trial failed."""
-        from easeml_core.services.selection.retry import in_place_of
         from easeml_core.services.trials.attempts import run_function_trial
 
         function, version = self.python_callable.__dict__[FUNCTION], dag_version_of(context["ti"])

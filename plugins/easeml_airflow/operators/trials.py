@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from easeml_airflow import settings
@@ -226,7 +225,6 @@ class TrainTrialOperator(TrainingTask, EasemlOperator):
     def execute(self, context: Context) -> Any:
         """Run the trial and tell what came of it, before a failed one fails the task."""
         from easeml_core.services.selection.executors import executors_of
-        from easeml_core.services.selection.retry import in_place_of
         from easeml_core.services.trials.attempts import run_routed_trial
 
         named, version = named_functions(self.functions).values(), dag_version_of(context["ti"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from easeml_core.errors import StateError
-
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +19,7 @@ from easeml_airflow.operators import (
     SuggestTrialsOperator,
     TrainTrialOperator,
 )
+from easeml_core.errors import StateError
 from easeml_core.store.queries.external import trial_lineage
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ Content comes from bounded reads of the store, by the installation's connection.
 
 from __future__ import annotations
 
-from easeml_core.errors import StoreUnavailableError
-
 import os
 import threading
 from dataclasses import dataclass, field
@@ -30,7 +28,7 @@ from easeml_airflow.web.server.auth import Role, Viewer
 from easeml_airflow.web.server.service import STATUS, Service
 from easeml_core import limits
 from easeml_core.entities import StudyState
-from easeml_core.errors import EasemlError, NotFoundError
+from easeml_core.errors import EasemlError, NotFoundError, StoreUnavailableError
 from easeml_core.services.operations.checks import KeptLook
 from easeml_core.services.referee.place_in_queue import Queue, waiting_texts
 from easeml_core.store.database import Store
