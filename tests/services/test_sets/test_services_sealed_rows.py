@@ -21,6 +21,7 @@ from any_tenant import AnyTenant
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from property_sizes import examples
+from test_services_brought_forms import SETTINGS as SMALL
 
 from easeml_core.data.rows.cells import Cells, name_tokens, tokens_of
 from easeml_core.data.rows.matching import COINCIDENCE, Matches
@@ -52,12 +53,6 @@ SETTINGS = {
     "gate": {"condition": "n - o > 0 +/- 0.2", "reliability": 0.9, "steps": 3, "estimator": "paper"},
     "meter": {"ranges": (0.2, 0.6), "tolerance": 0.2, "reliability": 0.9, "steps": 4},
 }
-SMALL = {
-    "gate": {"condition": "n - o > 0 +/- 0.4", "reliability": 0.8, "steps": 1, "estimator": "paper"},
-    "meter": {"ranges": (0.3, 0.6), "tolerance": 0.4, "reliability": 0.8, "steps": 1},
-}
-"""For data of few rows."""
-
 ROWS = 600
 Table = dict[str, list[Any]]
 
@@ -216,10 +211,6 @@ def test_a_changed_table_is_the_same_table(beside: Any, change: Callable[[Table]
     assert row_registry.OWN_WORDS in answer.message
 
 
-def test_other_rows_of_the_same_kind_are_another_table(beside: Any) -> None:
-    assert not beside("two", table(2), "z").refused
-
-
 def test_a_few_known_rows_keep_their_side(lab: Any, beside: Any) -> None:
     """A share that chance could explain is let in: what is sealed lies in sealed parts, what is open is trained on."""
     state = dict(lab.rows("SELECT id, state FROM sealed.registry"))
@@ -311,9 +302,8 @@ def test_one_in_two_studies_divide_a_table(bare: Any, register: Any) -> None:
     assert not register("two", content, "z", split="rows?part=2/2").refused
     ids = [np.concatenate([p.train_inputs, p.validation_inputs])[:, 0] for p in map(bare.open_parts, ("one", "two"))]
     assert not np.isin(*ids).any()
-    assert (
-        1150 < bare.one("SELECT count(*) FROM sealed.registry") <= 1200
-    )  # a few match one of the first half by chance
+    # A few match one of the first half by chance.
+    assert 1150 < bare.one("SELECT count(*) FROM sealed.registry") <= 1200
     answer = register("three", content, "z", split="rows?part=2/2")
     assert answer.refused
     assert "divide the table from its first study on" in answer.message
@@ -424,8 +414,7 @@ def test_the_same_rows_from_a_query_are_the_same_table(lab: Any, tmp_path: Path)
     lab.as_superuser("GRANT SELECT ON clinic.visits TO easeml_worker")
     query = NamedQuery("visits", lab.url("easeml_worker"), "SELECT z, seen AS at, dose, weight, age FROM clinic.visits")
     duties = {"queries": {"visits": query}, "cache": FileCache(tmp_path / "cache", limit_mb=100)}
-    answer = file_study(lab, tmp_path, "two", "lab", "sql:visits", duties, target="z")
-    assert row_registry.OWN_WORDS in answer.message
+    assert row_registry.OWN_WORDS in file_study(lab, tmp_path, "two", "lab", "sql:visits", duties, target="z").message
 
 
 def test_images_that_are_packed_otherwise_are_the_same_images(bare: Any, tmp_path: Path) -> None:
@@ -462,8 +451,7 @@ def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register:
         assert bare.one("SELECT count(*) FROM sealed.registry") == 0
     found = retire_overlapping(bare.referee, bare.artifacts, retire=False)
     assert sorted((one.study, one.shown > 0.3 * one.rows) for one in found) == [("one", True)] * 2 + [("two", True)] * 2
-    address = bare.url("easeml_referee")
-    check = check_overlaps(address, bare.artifacts.place)
+    check = check_overlaps(bare.url("easeml_referee"), bare.artifacts.place)
     assert check.state == "failed"
     assert sum(f"{one.test_set} of {one.study}" in check.found for one in found) == 4
     assert "of other" not in check.found
@@ -471,7 +459,7 @@ def test_sets_of_before_that_overlap_are_listed_and_retired(bare: Any, register:
     assert retire_overlapping(bare.referee, bare.artifacts, retire=True) == found
     ended = "SELECT count(*) FROM work.test_sets WHERE state = 'retired' AND retired_why = 'overlap'"
     assert bare.one(ended) == 4
-    assert check_overlaps(address, bare.artifacts.place).state == "ok"
+    assert check_overlaps(bare.url("easeml_referee"), bare.artifacts.place).state == "ok"
 
 
 def part_of(content: Table, rows: list[int]) -> Table:
@@ -522,9 +510,9 @@ def test_near_copies_in_an_upload_are_held_by_the_new_set_too(lab: Any, beside: 
     content = {n: part_of(changed, hidden[:4] + opened[:4])[n] + new[n] for n in new}
     files = brought(tmp_path, content, list(range(308)), label="z")
     assert seal_test_set(lab.referee, lab.artifacts, study="two", name="spring", **files).rows == 308
-    number = lab.one("SELECT max(id) FROM work.test_sets")
-    held = {bytes(row) for (row,) in lab.rows("SELECT row_id FROM sealed.row_holds WHERE test_set_id = :id", id=number)}
-    own = {bytes(row) for (row,) in lab.rows("SELECT id FROM sealed.registry WHERE test_set_id = :id", id=number)}
+    of_set = "WHERE test_set_id = (SELECT max(id) FROM work.test_sets)"
+    held = {bytes(row) for (row,) in lab.rows(f"SELECT row_id FROM sealed.row_holds {of_set}")}
+    own = {bytes(row) for (row,) in lab.rows(f"SELECT id FROM sealed.registry {of_set}")}
     with lab.referee.begin() as tx:
         sources = [(one, registered.source_rows(tx, one)) for one in registered.list_sources(tx)]
         key = registered.registry_key(tx)
