@@ -16,8 +16,8 @@ from easeml_core.sandbox import child_protocol, confinement
 from easeml_core.sandbox.child_protocol import take_stdout
 
 
-def main(arguments: list[str]) -> None:
-    """Load, predict, answer; a reason on standard error and ``REASON_STATUS`` if the model is not to be used."""
+def confined(arguments: list[str]) -> tuple[Path, int]:
+    """Confine this process as it was asked for; the model, where it lies now, and the channel of answers."""
     child_protocol.prepare(int(arguments[0]))
     model = Path(arguments[1])
     if arguments[4:]:
@@ -25,6 +25,12 @@ def main(arguments: list[str]) -> None:
         confinement.forbid()
     channel = take_stdout()
     os.write(channel, confinement.MADE)  # nothing that a model does from here on can take it back
+    return model, channel
+
+
+def main(arguments: list[str]) -> None:
+    """Load, predict, answer; a reason on standard error and ``REASON_STATUS`` if the model is not to be used."""
+    model, channel = confined(arguments)
     from easeml_core.models.answers import WantedAnswers, array_from_bytes, array_to_bytes
     from easeml_core.models.formats import load_predictor
 

@@ -9,24 +9,17 @@ from __future__ import annotations
 import json
 import os
 import sys
-from pathlib import Path
 
 from easeml_core.errors import EasemlError
-from easeml_core.sandbox import child_protocol, confinement
-from easeml_core.sandbox.child_protocol import take_stdout
+from easeml_core.models.predict_child import confined
+from easeml_core.sandbox import child_protocol
 
 LENGTH_BYTES = 8
 
 
 def main(arguments: list[str]) -> None:
     """Load, then answer until there is no further question; the first failure ends this process with its reason."""
-    child_protocol.prepare(int(arguments[0]))
-    model = Path(arguments[1])
-    if arguments[4:]:
-        model = confinement.enter(confinement.Confinement.from_json(json.loads(arguments[4])), model) or model
-        confinement.forbid()
-    channel = take_stdout()
-    os.write(channel, confinement.MADE)
+    model, channel = confined(arguments)
     from easeml_core.models.answers import WantedAnswers, array_from_bytes, array_to_bytes
     from easeml_core.models.formats import load_predictor
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,10 @@ def _check_holds(slot: str, devices: int) -> None:
     require(not is_one, "slot", slot, f"cpu or cuda: this trial trains on {devices} devices")
 
 
+_OF_SUPERVISOR = ("time_limit_seconds", "gpus")
+"""Fields of a job that its child has no use for: the time is kept outside, and the GPUs are those that it sees."""
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
     """One candidate to be trained on one version of the data.
@@ -196,50 +200,25 @@ class TrainingJob:
 
     def to_json(self) -> JsonObject:
         """What the child needs to know; its limits are kept by the supervisor, a container's by its runtime."""
-        return {
-            "kind": self.kind,
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_SUPERVISOR}
+        return values | {
             "parameters": dict(self.parameters),
             "data_path": str(self.data_path),
             "output_dir": str(self.output_dir),
-            "seed": self.seed,
-            "metric": self.metric,
-            "device": self.device,
             "resume": None if self.resume is None else str(self.resume),
-            "checkpoint_seconds": self.checkpoint_seconds,
-            "patience": self.patience,
-            "mixed_precision": self.mixed_precision,
-            "halved": self.halved,
-            "devices": self.devices,
-            "memory_parts": self.memory_parts,
-            "distributed_backend": self.distributed_backend,
             "files": {name: str(path) for name, path in self.files.items()},
-            "memory_limit_mb": self.memory_limit_mb,
-            "threads": self.threads,
         }
 
     @classmethod
     def from_json(cls, values: JsonObject) -> TrainingJob:
         """The job as the child sees it."""
-        return cls(
-            kind=values["kind"],
-            parameters=values["parameters"],
-            data_path=Path(values["data_path"]),
-            output_dir=Path(values["output_dir"]),
-            seed=values["seed"],
-            metric=values["metric"],
-            device=values["device"],
-            resume=None if values["resume"] is None else Path(values["resume"]),
-            checkpoint_seconds=values["checkpoint_seconds"],
-            patience=values["patience"],
-            mixed_precision=values["mixed_precision"],
-            halved=values["halved"],
-            devices=values["devices"],
-            memory_parts=values["memory_parts"],
-            distributed_backend=values["distributed_backend"],
-            files={name: Path(path) for name, path in values["files"].items()},
-            memory_limit_mb=values["memory_limit_mb"],
-            threads=values["threads"],
-        )
+        paths = {
+            "data_path": Path(values["data_path"]),
+            "output_dir": Path(values["output_dir"]),
+            "resume": None if values["resume"] is None else Path(values["resume"]),
+            "files": {name: Path(path) for name, path in values["files"].items()},
+        }
+        return cls(**{**values, **paths})
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -9,7 +9,7 @@ import pytest
 
 from easeml_core.errors import TrainingError
 from easeml_core.models.command_model import pack_command
-from easeml_core.models.formats import save_model
+from easeml_core.models.formats import load_predictor, save_model
 from easeml_core.models.predict import predict_in_child, require_same, rows_to_repeat
 from easeml_core.sandbox.child_protocol import silent
 from easeml_core.training.trainers import trainer_of
@@ -129,10 +129,11 @@ def test_programs_whose_answers_are_not_those_of_single_rows_are_caught(code: st
         f"import numpy as np\nx = np.load('inputs.npy')\nprint(*({code}).astype(int), sep='\\n')\n"
     )
     pack_command(tmp_path / "predict.py", tmp_path / "model", command="python predict.py")
-    inputs = np.random.default_rng(0).normal(size=(400, 2))
-    labels = predict_in_child(tmp_path / "model", "command", inputs)
+    inputs = np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)
+    program = load_predictor(tmp_path / "model", "command")
+    labels = program.predict(inputs)
     repeated = rows_to_repeat(labels, KEY)
-    again = predict_in_child(tmp_path / "model", "command", inputs[repeated])
+    again = program.predict(inputs[repeated])
     if same:
         require_same(labels[repeated], again)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -74,7 +75,6 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     "how",
     [
         {},
-        {"kind": "torch_cnn"},
         {"patience": 5},
         {"patience": 2, "learning_rate": 0.05},
         {"mixed_precision": "on"},
@@ -178,6 +178,12 @@ def whole(digits: OpenParts) -> dict[str, torch.Tensor]:
     return fit(digits, Run())[0]
 
 
+@pytest.fixture(scope="module")
+def saved(digits: OpenParts, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of a training that was stopped after its third epoch."""
+    return stopped(digits, tmp_path_factory.mktemp("stopped")).resume
+
+
 def begins_anew(parts: OpenParts, run: Run, whole: dict[str, torch.Tensor]) -> str:
     """Why; and that nothing of the file is left in the result."""
     weights, reported = fit(parts, run)
@@ -228,10 +234,14 @@ def metadata(path: Path) -> str:
     ],
     ids=lambda header: next(iter(header)),
 )
-def test_a_header_that_lies_begins_anew(header: Any, digits: OpenParts, tmp_path: Path, whole: Any) -> None:
-    run = stopped(digits, tmp_path)
-    changed(run.resume, **header)
-    assert begins_anew(digits, run, whole).startswith("beginning anew: the checkpoint")
+def test_a_header_that_lies_is_refused(header: Any, saved: Path, tmp_path: Path, whole: Any) -> None:
+    path = shutil.copyfile(saved, tmp_path / "saved")
+    training = json.loads(metadata(path))["training"]
+    changed(path)
+    assert load_checkpoint(path, training=training, weights=whole).header.epoch == 3
+    changed(path, **header)
+    with pytest.raises(ArtifactError, match="the checkpoint"):
+        load_checkpoint(path, training=training, weights=whole)
 
 
 def test_tensors_that_do_not_fit_begin_anew(digits: OpenParts, tmp_path: Path, whole: Any) -> None:
@@ -284,9 +294,8 @@ def test_any_damage_is_noticed_or_harmless_and_never_a_crash(
 @pytest.mark.parametrize(
     "change", [{"kind": "torch_cnn"}, {"hidden_width": 17}, {"learning_rate": 1e-3}, {"epochs": 6}], ids=str
 )
-def test_another_training_does_not_go_on_from_it(change: Any, digits: OpenParts, tmp_path: Path) -> None:
-    run = stopped(digits, tmp_path)
-    _, reported = fit(digits, run, **change)
+def test_another_training_does_not_go_on_from_it(change: Any, digits: OpenParts, saved: Path) -> None:
+    _, reported = fit(digits, Run(resume=saved), **change)
     assert reported[0]["note"].startswith("beginning anew: the checkpoint belongs to another training")
 
 

@@ -72,6 +72,7 @@ def network(**parameters: Any) -> dict[str, Any]:
     return {"kind": "torch_mlp", "parameters": {"hidden_width": 8, "epochs": 4, "batch_size": 64, **parameters}}
 
 
+@pytest.mark.nightly  # by day: the second job, smaller batches, what goes on, and how memory is reported
 @pytest.mark.cold  # the seconds of both processes are counted
 def test_a_network_that_runs_out_of_memory_goes_on_with_half_the_batch(make_job: Any, greedy: Any) -> None:
     greedy(epoch=3)
@@ -202,7 +203,7 @@ def test_checkpoints_are_handed_over_with_their_seconds(make_job: Any) -> None:
         with safe_open(path, framework="pt") as file:
             seen.append((json.loads(file.metadata()["checkpoint"])["epoch"], seconds, progress))
 
-    result, _ = train(make_job(**network(epochs=40), checkpoint_seconds=0.0), on_checkpoint=keep)
+    result, _ = train(make_job(**network(epochs=10), checkpoint_seconds=0.0), on_checkpoint=keep)
     epochs, seconds, progress = zip(*seen, strict=True)
     assert len(seen) >= 1
     assert list(epochs) == sorted(set(epochs))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import sys
 import time
@@ -200,29 +199,24 @@ def test_a_training_is_taken_up_from_the_programs_own_checkpoint(job: Any, tmp_p
     assert {"progress": 0.1, "note": "taken up again", "resumed": True} in news
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("../../program", "was not kept: it is to be the name of a file or folder in checkpoints/"),
-        ("..", "was not kept: it is to be the name"),
-        ("link", "was not kept: it is to be the name"),
-        ("absent", "was not kept: .* cannot be read: No such file"),
-    ],
-)
-def test_a_checkpoint_that_is_none_is_reported_and_training_goes_on(name: str, words: str, job: Any) -> None:
+def test_a_checkpoint_that_is_none_is_reported_and_training_goes_on(job: Any) -> None:
+    no_name = "was not kept: it is to be the name of a file or folder in checkpoints/"
+    reasons = {"../../program": no_name, "..": no_name, "link": no_name, "absent": "cannot be read: No such file"}
     code = (
         ARGUMENTS
         + f"""
 (output / "checkpoints").mkdir()
 (output / "checkpoints" / "link").symlink_to("/etc")
-print(json.dumps({{"step": 1, "of": 3, "checkpoint": {name!r}}}))
+for step, name in enumerate({list(reasons)!r}, start=1):
+    print(json.dumps({{"step": step, "of": 5, "checkpoint": name}}))
 """
     )
     news: list[Any] = []
-    train(job(code), news)
-    (reported,) = [n for n in news if "step" in n]
-    assert re.search(words, reported["note"])
-    assert "checkpoint" not in reported
+    train(job(code, checkpoint_seconds=0.0), news)
+    reported = {name: n for name, n in zip(reasons, [n for n in news if "step" in n], strict=True)}
+    for name, words in reasons.items():
+        assert words in reported[name]["note"], name
+        assert "checkpoint" not in reported[name], name
 
 
 @pytest.mark.parametrize("name", ["secret", "folder"])
@@ -298,9 +292,7 @@ Path("left").mkdir()
 
 FAILURES = {
     "fails": ("import sys\nsys.exit('no luck')", CONSTANT, "'python train.py' ended with exit status 1: no luck"),
-    "raises": ("{}['a']", CONSTANT, "exit status 1: KeyError: 'a'\nTraceback"),
     "leaves a link": (ARGUMENTS + "(output / 'a').symlink_to('/etc')", CONSTANT, "is a link or no plain file"),
-    "predicts nothing": ("", "", r"must answer with 200 whole numbers"),
     "predicts words": ("", "print(*['yes'] * 200)", "the model answered 'yes'; a class number is wanted"),
     "needs its data": (
         ARGUMENTS + "(output / 'where').write_text(str(data))",
@@ -312,9 +304,8 @@ FAILURES = {
         "import numpy as np\nx = np.load('inputs.npy').sum(axis=1)\nprint(*(x > x.mean()).astype(int))",
         "no gate would judge this model: its answers depend on which examples it sees",
     ),
-    "takes its time": ("import time\ntime.sleep(60)", CONSTANT, "out of time: not finished after 6 s"),
     "takes memory": (
-        "import time\nkept = bytearray(b'x' * 700_000_000)\ntime.sleep(60)", CONSTANT, "out of memory: .* MB in use"
+        "import time\nkept = bytearray(b'x' * 400_000_000)\ntime.sleep(60)", CONSTANT, "out of memory: .* MB in use"
     ),
 }  # fmt: skip
 
@@ -322,8 +313,7 @@ FAILURES = {
 @pytest.mark.parametrize("what", FAILURES)
 def test_what_goes_wrong_is_a_reason(what: str, job: Any) -> None:
     code, predict, words = FAILURES[what]
-    limits = {"time_limit_seconds": 6.0} if what == "takes its time" else {}
-    limits |= {"memory_limit_mb": 500} if what == "takes memory" else {}
+    limits = {"memory_limit_mb": 300} if what == "takes memory" else {}
     with pytest.raises(TrainingError, match=f"(?s){words}"):
         train(job(code, predict, **limits))
 

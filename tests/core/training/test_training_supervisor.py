@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -17,7 +13,6 @@ import pytest
 from easeml_core.data.parts import OpenParts, load_open_parts
 from easeml_core.errors import ConfigError, TrainingCancelled, TrainingError
 from easeml_core.models.formats import load_predictor
-from easeml_core.sandbox.process import is_alive
 from easeml_core.training.supervisor import read_result, run_job
 
 if TYPE_CHECKING:
@@ -266,32 +261,3 @@ def test_no_result_at_all(tmp_path: Path) -> None:
 def test_limits_out_of_range_are_refused(change, make_job) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
         make_job(**change)
-
-
-PARENT = """
-import sys
-from pathlib import Path
-from easeml_core.training.job import TrainingJob
-from easeml_core.training.supervisor import run_job
-job = TrainingJob("torch_mlp", {"epochs": 1000}, Path(sys.argv[1]), Path(sys.argv[2]))
-run_job(job, on_progress=lambda news: print(news["note"], flush=True), should_stop=lambda: False)
-"""
-
-
-def test_a_parent_killed_with_9_takes_its_child_with_it(digits_file: Path, tmp_path: Path) -> None:
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, str(digits_file), str(tmp_path / "job")], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert parent.stdout is not None
-        for line in parent.stdout:
-            if line.startswith("epoch 1 "):
-                break
-        (child,) = psutil.Process(parent.pid).children()
-        os.kill(parent.pid, signal.SIGKILL)
-        psutil.wait_procs([child], timeout=10)
-        assert not is_alive(child)
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
