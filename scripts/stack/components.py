@@ -32,6 +32,8 @@ FORKED = {
 
 A task takes .1 s of processor time then instead of .4 s.
 """
+GARBAGE_INTERVAL = 50_000
+"""How many more objects are made than given back before Python looks for garbage; its default is 700."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +53,17 @@ class Component:
     account: Account | None = None
 
 
-def airflow(*arguments: str) -> tuple[str, ...]:
-    """The command line of Airflow, in this very environment."""
-    return (sys.executable, "-m", "airflow", *arguments)
+def airflow(command: str, *arguments: str) -> tuple[str, ...]:
+    """The command line of a command of Airflow's, in this very environment; it has imported what its forks need.
 
-
-def forking_airflow(component: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of Airflow's components that has imported what its forks need."""
-    program = f"import runpy, {', '.join(FORKED[component])}; runpy.run_module('airflow', None, '__main__', True)"
-    return (sys.executable, "-c", program, component, *arguments)
+    Airflow's servers build some hundred thousand objects that stay, and Python's search for garbage goes through them
+    again and again: with a wider interval an API server starts with a quarter less processor time.
+    """
+    program = (
+        f"import {', '.join(('gc', 'runpy', *FORKED.get(command, ())))}; gc.set_threshold({GARBAGE_INTERVAL}, 50, 100); "
+        "runpy.run_module('airflow', None, '__main__', True)"
+    )
+    return (sys.executable, "-c", program, command, *arguments)
 
 
 def easeml(*arguments: str) -> tuple[str, ...]:
@@ -108,7 +112,7 @@ def airflow_components(
             accounts.api_server if accounts else None,
         ),
         *([Component("task-api-server", airflow(*apart), environment, account)] if accounts else ()),
-        Component("scheduler", forking_airflow("scheduler", "--skip-serve-logs"), environment, account),
-        Component("dag-processor", forking_airflow("dag-processor"), environment, account),
+        Component("scheduler", airflow("scheduler", "--skip-serve-logs"), environment, account),
+        Component("dag-processor", airflow("dag-processor"), environment, account),
         Component("triggerer", airflow("triggerer", "--skip-serve-logs"), environment, account),
     )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from easeml_core.files import write_durably
 from easeml_core.store.server.cluster import LOOPBACK
-from stack.components import Component, forking_airflow
+from stack.components import Component, airflow
 from stack.environment import plain_environment
 from stack.failures import StackError
 from stack.network import remembered_port
@@ -192,7 +192,7 @@ class Hosts:
             }
             taking = ("--queues", f"{name},{EVERY_WORKERS_QUEUE}", "--concurrency", str(CONCURRENCY))
             arguments = ("worker", *taking, "--celery-hostname", name, "--skip-serve-logs")
-            python, option, program, *rest = forking_airflow("celery", *arguments)
+            python, option, program, *rest = airflow("celery", *arguments)
             working = (python, option, f"import sys; sys.path.append({str(SCRIPTS)!r}); {program}", *rest)
             logs = (sys.executable, "-c", LOG_SERVER.format(address, self.log_port))
             made += [Component(f"worker-{name}", working, own, account), Component(f"logs-{name}", logs, own, account)]

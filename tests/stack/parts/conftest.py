@@ -1,7 +1,12 @@
-"""One stack with small DAGs, whose parts are looked at, killed and stopped."""
+"""One stack, since to start one takes 30 s of processor time: a story goes through it; its parts are killed and stopped.
+
+The tests of this folder run in one process and in the order of their files.
+"""
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,15 +22,21 @@ from easeml_core.store.server.server import Server, throwaway_folder
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).resolve().parents[3]
+
 
 @pytest.fixture(scope="session")
 def small_places() -> Iterator[Places]:
-    """Where the stack of small DAGs has its state and its DAGs."""
+    """Where the stack has its state and its DAGs: small ones, and those of continuous integration."""
     with throwaway_folder() as folder:
         dags = folder / "dags"
         dags.mkdir()
         for name, text in DAGS.items():
             (dags / name).write_text(text)
+        for name in ("easeml_commit_gate", "easeml_forced_promotion"):
+            shutil.copy(ROOT / "dags" / f"{name}.py", dags)
+        recipe = ROOT / "docs" / "examples" / "cookbook" / "on_promotion.py"
+        (dags / recipe.name).write_text(recipe.read_text().replace("flowers", "cancer"))
         places = Places.of(folder / "home-of-all", dags)
         yield places
         Server(places.database).stop()
@@ -33,8 +44,9 @@ def small_places() -> Iterator[Places]:
 
 @pytest.fixture(scope="session")
 def small_stack(small_places: Places) -> Iterator[Stack]:
-    """Tests of this folder, in one process and in the order of their files, kill its parts and stop it."""
-    with Stack(small_places, Progress(Console(quiet=True)), with_scheduler=True) as running:
+    """The running stack; DAGs are paused until a test switches them on."""
+    quiet = Progress(Console(quiet=True))
+    with Stack(small_places, quiet, with_scheduler=True, referee_options=("--poll", "1")) as running:
         yield running
 
 

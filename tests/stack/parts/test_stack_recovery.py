@@ -110,7 +110,7 @@ PARTS = {
 }
 
 
-BY_DAY = ("referee", "scheduler", "api-server", "task-api-server", "postmaster")
+BY_DAY = ("referee", "scheduler", "api-server", "postmaster")
 
 
 @pytest.mark.parametrize("name", [name if name in BY_DAY else at_night(name) for name in PARTS])

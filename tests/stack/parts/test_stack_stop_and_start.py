@@ -102,6 +102,7 @@ def test_a_component_that_dies_stops_the_start_with_its_last_words(stopped, monk
         return Component("referee", (sys.executable, "-c", "raise SystemExit('no such option')"), environment)
 
     monkeypatch.setattr("stack.launcher.referee", broken)
+    monkeypatch.setattr("stack.launcher.airflow_components", lambda *_: ())
     with pytest.raises(ComponentDiedError, match=r"(?s)ended with status 1.*no such option.*referee failed 4 times"):
         Stack(stopped, Progress(Console(quiet=True))).__enter__()
     record = read_record(stopped.record)

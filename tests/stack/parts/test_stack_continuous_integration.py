@@ -39,8 +39,8 @@ def switch_on(rest, dag_id):
 
 @pytest.mark.timeout(600)
 @pytest.mark.journey
-def test_a_submission_is_judged_promoted_deployed_and_passed_by(shared_stack):
-    stack = shared_stack
+def test_a_submission_is_judged_promoted_deployed_and_passed_by(small_stack):
+    stack = small_stack
     rest, store = stack.access.rest(), Store(stack.access.worker_url)
     artifacts = ArtifactStore(stack.places.artifacts)
     gate = {"condition": "n > 0.1 +/- 0.2", "reliability": 0.9, "steps": 4}
@@ -110,3 +110,5 @@ def test_a_submission_is_judged_promoted_deployed_and_passed_by(shared_stack):
         asked = row(tx, "SELECT arguments FROM work.requests WHERE kind = 'force'").arguments
     assert asked == {"who": "admin", "why": "the other one crashes"}
     assert production() == before
+    for dag_id in (DEPLOYS, FORCED):
+        rest.pause(dag_id, True)
