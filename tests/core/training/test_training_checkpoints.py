@@ -75,6 +75,7 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
     "how",
     [
         {},
+        {"kind": "torch_cnn"},
         {"patience": 5},
         {"patience": 2, "learning_rate": 0.05},
         {"mixed_precision": "on"},
