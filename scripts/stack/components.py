@@ -59,10 +59,9 @@ def airflow(command: str, *arguments: str) -> tuple[str, ...]:
     Airflow's servers build some hundred thousand objects that stay, and Python's search for garbage goes through them
     again and again: with a wider interval an API server starts with a quarter less processor time.
     """
-    program = (
-        f"import {', '.join(('gc', 'runpy', *FORKED.get(command, ())))}; gc.set_threshold({GARBAGE_INTERVAL}, 50, 100); "
-        "runpy.run_module('airflow', None, '__main__', True)"
-    )
+    modules = ", ".join(("gc", "runpy", *FORKED.get(command, ())))
+    seldom = f"gc.set_threshold({GARBAGE_INTERVAL}, 50, 100)"
+    program = f"import {modules}; {seldom}; runpy.run_module('airflow', None, '__main__', True)"
     return (sys.executable, "-c", program, command, *arguments)
 
 

@@ -1,4 +1,4 @@
-"""One stack, since to start one takes 30 s of processor time: a story goes through it; its parts are killed and stopped.
+"""One stack, since to start one takes 30 s of processor time: a story is played; its parts are killed.
 
 The tests of this folder run in one process and in the order of their files.
 """
