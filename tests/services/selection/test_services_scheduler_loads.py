@@ -199,13 +199,13 @@ def test_what_is_learnt_anew_is_learnt_without_the_lock(
     So it is after a load, and after a result that asks for it; a decision under the lock finds nothing to learn.
     """
     held: list[bool] = []
-    refit = DefaultScheduler._refit
+    refit = DefaultScheduler._replay
 
     def watched(scheduler: DefaultScheduler) -> None:
         held.append(is_held(installation))
         refit(scheduler)
 
-    monkeypatch.setattr(DefaultScheduler, "_refit", watched)
+    monkeypatch.setattr(DefaultScheduler, "_replay", watched)
     live, given = warm(installation, loads)
     assert held == [False]
     for trial in given:
@@ -214,7 +214,7 @@ def test_what_is_learnt_anew_is_learnt_without_the_lock(
         assert installation.reasons()[-1]["candidate"] == further.candidate
     assert held == [False] * (1 + len(given))
     assert loads == []
-    monkeypatch.setattr(DefaultScheduler, "_refit", refit)
+    monkeypatch.setattr(DefaultScheduler, "_replay", refit)
     assert installation.agrees(live, 100)
 
 
@@ -226,7 +226,7 @@ def test_a_scheduler_that_others_overtake_learns_under_the_lock_in_the_end(
     waiting = list(ask(installation, others, count=8))
     live, _ = warm(installation, loads)
     installation.end(waiting.pop())
-    refit, learnt = DefaultScheduler._refit, []
+    refit, learnt = DefaultScheduler._replay, []
 
     def overtaken(scheduler: DefaultScheduler) -> None:
         learnt.append(1)
@@ -234,11 +234,11 @@ def test_a_scheduler_that_others_overtake_learns_under_the_lock_in_the_end(
         if len(learnt) <= room.TRIES_AHEAD:
             installation.end(waiting.pop())
 
-    monkeypatch.setattr(DefaultScheduler, "_refit", overtaken)
+    monkeypatch.setattr(DefaultScheduler, "_replay", overtaken)
     assert len(ask(installation, live)) == 1
     assert len(learnt) == room.TRIES_AHEAD + 1
     assert loads == []
-    monkeypatch.setattr(DefaultScheduler, "_refit", refit)
+    monkeypatch.setattr(DefaultScheduler, "_replay", refit)
     assert installation.agrees(live, 100)
 
 
