@@ -268,7 +268,7 @@ class UnsureExamples:
     Attributes:
         test_set_id: The set.
         study: Whose it is.
-        unsure: The label_rows.
+        unsure: The examples.
         asked: How many labelers are asked again.
     """
 
