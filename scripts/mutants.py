@@ -313,7 +313,7 @@ def list_(only: tuple[str, ...], count: int, seed: int) -> None:
 def map_(tests: tuple[str, ...], processes: int, bench: str, revision: str) -> None:
     """Measure which tests run which lines; it takes as long as the suite does under coverage."""
     with worktree(bench, revision) as tree:
-        found = TestMap.measure(tree, _map_folder(tree), tests, processes=processes, marks=FAST)
+        found = TestMap.measure(tree, _map_folder(tree, tests), tests, processes=processes, marks=FAST)
         click.echo(f"{len(found.seconds)} tests, {sum(found.seconds.values()):.0f} s")
         click.echo("".join(f"fails without a change, left out: {test}\n" for test in found.failed), nl=False)
 
@@ -348,7 +348,7 @@ def run(
 ) -> None:
     """Try the changes out, and print what no test notices."""
     with worktree(bench, revision) as tree:
-        folder = _map_folder(tree)
+        folder = _map_folder(tree, tests)
         if TestMap.is_complete(folder):
             known = TestMap(tree, folder)
         else:
@@ -373,8 +373,9 @@ def run(
     sys.exit(killed < at_least * len(found))
 
 
-def _map_folder(tree: Path) -> Path:
-    return PLACE / f"map-{commit_of(tree)[:12]}"
+def _map_folder(tree: Path, tests: Sequence[str]) -> Path:
+    """Return the folder of a map, which is one of a commit and of the tests that were measured."""
+    return PLACE / "-".join(["map", commit_of(tree)[:12], *(name.strip("/").replace("/", ".") for name in tests)])
 
 
 if __name__ == "__main__":

@@ -178,7 +178,7 @@ class Tour:
     def __init__(self, product: EntryPoints, tests: EntryPoints, server: Any, folder: Path) -> None:
         self.product, self.tests, self.folder = product, tests, folder
         try:
-            kept = tests.get("AnyTenant")  # whose files the tests read, whoever they belong to
+            kept = tests.get("AnyTenant")  # the tests read the files of every tenant
         except LookupError:
             kept = product.get("ArtifactStore")  # of revisions before tenants had folders
         artifacts = kept(folder / ".easeml" / "artifacts")  # where commands look for it
