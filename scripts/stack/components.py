@@ -35,6 +35,14 @@ A task takes .1 s of processor time then instead of .4 s.
 GARBAGE_INTERVAL = 50_000
 """How many more objects are made than given back before Python looks for garbage; its default is 700."""
 
+PATIENCE_OF_API_SERVER = ("--worker-timeout", "8")
+"""Seconds for which an API server that is asked to end waits for requests that have begun; 120 by default.
+
+A client that sends half a request would else keep the server after its stack is gone. Less than the grace of a stop
+(``stack.processes.GRACE_SECONDS``), and more than the 5 seconds after which httpx gives an idle connection up, since
+the server closes idle ones after this time, too.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Component:
@@ -102,11 +110,12 @@ def airflow_components(
     that signs their tokens must not be the one that signs people's.
     """
     account = accounts.tasks if accounts else None
-    apart = ("api-server", "--apps", "execution", "--port", str(task_port))
+    serving = ("api-server", *PATIENCE_OF_API_SERVER)
+    apart = (*serving, "--apps", "execution", "--port", str(task_port))
     return (
         Component(
             "api-server",
-            airflow("api-server", *(("--apps", "core") if accounts else ())),
+            airflow(*serving, *(("--apps", "core") if accounts else ())),
             of_api_server,
             accounts.api_server if accounts else None,
         ),

@@ -6,10 +6,12 @@ The stack is the one that the tests of its parts have left running.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg2
@@ -30,6 +32,19 @@ LAUNCH = Path(__file__).resolve().parents[3] / "scripts" / "launch.py"
 def launch(*arguments, folders):
     command = [sys.executable, LAUNCH, "--home", folders.home, "--dags", folders.dags, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=280)
+
+
+@contextmanager
+def half_a_request(url):
+    """A client that sends the beginning of a request and then keeps silent; the server has read it."""
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=30) as client:
+        client.sendall(
+            b"POST /auth/token HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n"
+        )
+        assert b"100 Continue" in client.recv(100)
+        yield
 
 
 def ended(processes, seconds=30):
@@ -87,8 +102,9 @@ def _dsn(places):
 def test_a_killed_launcher_takes_all_but_the_database_along_and_down_stops_that(up, stopped):
     record = read_record(stopped.record)
     children = [psutil.Process(pid) for pid, _ in record.children]
-    os.kill(record.launcher, signal.SIGKILL)
-    assert ended(children)
+    with half_a_request(record.url):
+        os.kill(record.launcher, signal.SIGKILL)
+        assert ended(children)
     assert not is_running(stopped)
     assert Server(stopped.database).alive()
     assert launch("down", folders=stopped).returncode == 0
