@@ -8,13 +8,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from easeml_core.display import data_frame, data_series, frame_of_records, html_table
 from easeml_core.errors import ConfigError, InvalidInputError, NotFoundError, StateError
 
 if TYPE_CHECKING:
-    from easeml_core.client.installation import Client
     from easeml_core.entities import GivenAnswer
     from easeml_core.services.models.promotion import ShownModel
     from easeml_core.services.models.submission import Submitted
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from easeml_core.services.reports.decision import TrialExplanation
     from easeml_core.services.reports.overview import StudyDetails
     from easeml_core.services.studies.archive import ChangedStudy, WithdrawnCandidate
+    from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
 
 
@@ -113,6 +113,16 @@ class RefereeRequest:
         return html_table("", {name.capitalize(): name for name in row}, [row])
 
 
+class Opened(Protocol):
+    """What a study needs of its installation, which is a ``Client``."""
+
+    store: Store
+
+    @property
+    def artifacts(self) -> ArtifactStore:
+        """Models and data; opened on first use."""
+
+
 class StudyClient:
     """A study; made by ``Client.study``. Every method reads the present state.
 
@@ -120,7 +130,7 @@ class StudyClient:
         name: Of the study.
     """
 
-    def __init__(self, client: Client, name: str) -> None:
+    def __init__(self, client: Opened, name: str) -> None:
         self._client = client
         self.name = name
 
