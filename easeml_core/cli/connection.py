@@ -244,7 +244,7 @@ def mapping_of(option: str, value: str) -> JsonObject:
     """Return the JSON object of an option; InvalidInputError if it is none."""
     found = json_of(option, value)
     if not isinstance(found, dict):
-        message = f"--{option} must be a JSON object, got {value!r}"
+        message = f"--{option} must be a JSON object, got {value[:60]!r}"
         raise InvalidInputError(message)
     return found
 
@@ -255,8 +255,8 @@ def json_of(option: str, value: str | None) -> Any:
         return None
     try:
         return json.loads(value)
-    except json.JSONDecodeError as error:
-        message = f"--{option} must be JSON, got {value!r}: {error}"
+    except (ValueError, RecursionError) as error:  # also too many digits, or levels
+        message = f"--{option} must be JSON, got {value[:60]!r}: {error}"
         raise InvalidInputError(message) from error
 
 

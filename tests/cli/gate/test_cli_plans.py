@@ -185,6 +185,7 @@ def test_clopper_pearson_takes_an_error_rate(run: Any) -> None:
         (("gate", "plan", "--condition", "n - o > 0.02"), ("expected a tolerance", "n - o > 0.02", "^")),
         (("gate", "plan"), ("give --condition, or --script",)),
         (("gate", "plan", "--script", "none.yml"), ("none.yml cannot be read",)),
+        (("gate", "plan", "--script", "/dev/zero"), ("at most 20,000 characters are read",)),
         (
             ("gate", "plan", "--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"),
             ("passes must be < 2: the set is retired then",),
@@ -267,6 +268,8 @@ def test_a_script_plans_one_set_too(run: Any, nowhere: Path) -> None:
         (("--joint", "--assume-disagreement", "0.5"), "--assume-disagreement plan a set for the gate alone"),
         (("--joint", "--meter", '{"speed": 1}'), "meter has no setting 'speed'; known: ambiguous, automaton"),
         (("--joint", "--meter", "[]"), "--meter must be a JSON object"),
+        (("--joint", "--meter", "9" * 5_000), "--meter must be JSON, got '999"),
+        (("--joint", "--meter", "[" * 100_000), "--meter must be JSON, got '[[["),
         (("--meter", "{}", "--gate-share", "0.5"), "--meter and --gate-share: only with --joint"),
     ],
 )
