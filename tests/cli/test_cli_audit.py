@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import io
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,6 +34,16 @@ def test_a_change_bears_the_user_s_name_or_another_and_its_reason(found: Any) ->
     assert "Limits of the study changed: budget none → 1 device-hours" in read
     assert "storm season" in read
     assert "rivals" not in read
+
+
+@pytest.mark.parametrize("missing", [KeyError("getpwuid(): uid not found: 7"), OSError("No username set")])
+def test_an_account_without_a_name_is_known_by_its_number(missing: Exception, found: Any, monkeypatch: Any) -> None:
+    def fail() -> str:
+        raise missing
+
+    monkeypatch.setattr(getpass, "getuser", fail)
+    assert found("study", "pause", "mine").status == 0
+    assert found("audit", "mine", "--limit", "1", "--json").json[0]["who"] == f"uid {os.getuid()}"
 
 
 def test_filters_and_the_table(found: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ def test_from_new_pairs_to_a_refined_study(at: Any, ask: Any, new_rows: Path) ->
     assert answer.text.startswith("study cancer has version 2 of its data; training rows: ")
     (feed,) = ask("refine", "feeds", "cancer", "--json").json
     assert (feed["state"], feed["rows"], feed["origin"]) == ("taken", 20, "new.csv")
+    assert feed["fed_by"] == getpass.getuser()
     assert "taken" in ask("refine", "feeds", "cancer").text
     rows = at("refine", "list", "cancer", "--limit", "3", "--json").json["pairs"]
     assert [row["origin"] for row in rows] == ["feed 1"] * 3

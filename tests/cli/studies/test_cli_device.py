@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from easeml_core.cli.connection import asked_to_end
 from easeml_core.store.tables.capacity import Device, announce_device
 from easeml_core.training.devices import host_name
 
@@ -125,7 +126,16 @@ def test_the_live_devices_are_listed_with_their_free_slots(ask: Any, database: A
     assert ask("device", "list", "--kind", "cpu", "--json").json == []
 
 
-def test_a_host_is_announced_until_a_signal_comes(ask: Any, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_either_signal_asks_a_process_to_end(ending: signal.Signals) -> None:
+    signal.signal(ending, signal.SIG_IGN)
+    stop = asked_to_end()
+    assert not stop.is_set()
+    signal.raise_signal(ending)
+    assert stop.is_set()
+
+
+def test_a_host_is_announced_until_it_is_asked_to_end(ask: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(threading.Event, "wait", lambda *_: True)
     answer = ask("device", "announce", "--slot", "cpu", "--device", "cpu-large", "--json")
     assert f"announcing cpu of {host_name()}: cpu-large" in answer.err
