@@ -6,7 +6,7 @@ the open rows of ``two``, and what the baseline answers everywhere else: on new 
 ``one`` asks for ``n - o > 0.02`` at reliability .99, so that each PASS is a false one.
 
 Lives on the judge, with stored predictions: the split of before there was a registry of rows (each study splits by
-itself), and what the registry leaves open, as ``training.row_matching`` finds it: for the whole table in a random
+itself), and what the registry leaves open, as ``data.rows.matching`` finds it: for the whole table in a random
 disguise, and for its rows hidden among twenty and sixty times as many others, with two columns that tell rows apart, or
 with one of them and a column of three words, in which a row in eighty agrees with a known one by chance. And tables of
 other rows of the same population: how many are refused, and what share of their rows is taken for known

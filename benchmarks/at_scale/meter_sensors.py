@@ -1,6 +1,6 @@
 """What sensors of the overfitting meter cost while they wait, and how fast a breach wakes them, in a real Airflow.
 
-    .venv/bin/python benchmarks/meter_sensors.py [--sensors 200] [--seconds 60] [--resume 300] [--json]
+    .venv/bin/python benchmarks/at_scale/meter_sensors.py [--sensors 200] [--seconds 60] [--resume 300] [--json]
 
 A whole stack is started in a separate folder: PostgreSQL, referee, Airflow's four processes. One DAG maps an
 OverfittingMeterSensor so many times; once all are deferred the triggerer is watched. Then a model that has learnt the

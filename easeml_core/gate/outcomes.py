@@ -74,7 +74,7 @@ class Outcomes:
         return _known("n - o", self.wins), _known("n - o", self.losses)
 
     def cells(self, *, with_agreements: bool) -> NDArray[np.int64]:
-        """How often each of ``clauses.OUTCOMES`` was seen, shape ``(5,)``.
+        """How often each of ``condition.OUTCOMES`` was seen, shape ``(5,)``.
 
         Args:
             with_agreements: Whether it matters if two equal predictions are right. If not, all of them are counted as

@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     except EasemlError as error:
         child_protocol.fail(str(error))
     except MemoryError as error:
-        child_protocol.fail(f"out of memory: {error or 'an array did not fit'}")
+        child_protocol.fail(f"{child_protocol.OUT_OF_MEMORY}: {error or 'an array did not fit'}")
     with written_whole(Path(arguments[2])) as temporary, temporary.open("wb") as file:
         np.savez(file, **found._asdict())
 

@@ -1,4 +1,10 @@
-"""One training on several devices of a host: a process (rank) for each, joined by ``torch.distributed``."""
+"""One training on several devices of a host: a process (rank) for each, joined by ``torch.distributed``.
+
+The child that trains forks the ranks after it has imported the libraries, waits for them, and speaks for them: rank 0
+alone reports, validates and saves. Ranks have the environment that ``torchrun`` gives (RANK, LOCAL_RANK, WORLD_SIZE,
+LOCAL_WORLD_SIZE) and meet through a file in the job's folder, so that no port is needed. What ends one rank ends all:
+the reason is that of the rank which failed first, not those of the ranks that lost their peer.
+"""
 
 from __future__ import annotations
 

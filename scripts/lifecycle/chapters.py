@@ -21,7 +21,7 @@ from easeml_core.gate.attack import CONDITION, DELTA, STEPS, Attack, false_answe
 from easeml_core.services.registration.register import register_study
 from easeml_core.services.reports.overview import study_details
 from easeml_core.store.tables import studies
-from lifecycle.material import PHOTOS, PHOTOS_GATE, bring, rest
+from lifecycle.material import PHOTOS, PHOTOS_GATE, bring_published, pause_published
 from lifecycle.stage import NEWCOMER, OPERATOR, REFEREE, TENANT
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ def develop(stage: Stage, chapter: Chapter) -> None:
 
 def _hand_in_published(stage: Stage, chapter: Chapter, window: Window, found: Published) -> None:
     """Models of CIFAR-10, the oldest first: the badge turns when one is good enough, the gauge with how it holds up."""
-    brought = bring(stage, found)
+    brought = bring_published(stage, found)
     window.go(f"/studies/{PHOTOS}{stage.ending}/submissions")
     old, new = found.sizes
     chapter.tell(
@@ -234,7 +234,7 @@ def _hand_in_published(stage: Stage, chapter: Chapter, window: Window, found: Pu
         chapter.tell(f"{model.called} with {model.quality:.4f} on the validation data: {answer}; “{gauge}”")
     window.require_mark()
     chapter.keep(window.picture("3-published-models"))
-    rest(stage)
+    pause_published(stage)
 
 
 def offered(window: Window) -> list[Offered]:

@@ -171,7 +171,7 @@ def load_published(time: int = 1, data: Path = DATA) -> Published | None:
     return Published(first, (old.labels.size, new.labels.size), [*_classes(old), *_classes(new)], said)
 
 
-def bring(stage: Stage, published: Published) -> list[dict[str, Any]]:
+def bring_published(stage: Stage, published: Published) -> list[dict[str, Any]]:
     """Register the study, give its meter the newer set, and hand the models in; no gate request is filed yet.
 
     Returns:
@@ -193,7 +193,7 @@ def bring(stage: Stage, published: Published) -> list[dict[str, Any]]:
     return [_handed_in(stage, published, study, model) for model in HANDED_IN]
 
 
-def rest(stage: Stage) -> None:
+def pause_published(stage: Stage) -> None:
     """Let no device train for the study: of a picture's number there is nothing to learn."""
     pause_study(stage.store, study=f"{PHOTOS}{stage.ending}", paused=True)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ALPHA = 0.01
 SHOWN = np.array([(0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1), (0, 1, 2)])
-"""Label, old and new prediction of an example that shows each of ``clauses.OUTCOMES``."""
+"""Label, old and new prediction of an example that shows each of ``condition.OUTCOMES``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Null:
     Attributes:
         name: For the table.
         condition: In the language of conditions.
-        law: Chance of each of ``clauses.OUTCOMES``.
+        law: Chance of each of ``condition.OUTCOMES``.
         examples: N.
         wrong: The verdict that is wrong there.
         clause: The clause whose verdict is counted; None for that of the condition.
@@ -87,7 +87,7 @@ def wrong_verdicts(null: Null, rng: np.random.Generator, runs: int, *, alpha: fl
 
 
 def outcomes_of(row: NDArray[np.int64]) -> Outcomes:
-    """The counts of a set that shows each of ``clauses.OUTCOMES`` so often."""
+    """The counts of a set that shows each of ``condition.OUTCOMES`` so often."""
     both, wins, losses, _, apart = (int(count) for count in row)
     return Outcomes(int(row.sum()), wins, losses, both + wins, both + losses, wins + losses + apart)
 

@@ -73,7 +73,7 @@ def parquet_blocks(path: Path) -> tuple[list[str], Iterator[Block]]:
     """The names of the columns of a Parquet file, and its rows.
 
     Args:
-        path: An absolute path, see ``parquet_source.read_parquet``.
+        path: An absolute path, see ``parquet_files.read_parquet``.
 
     Raises:
         InvalidInputError: As ``read_parquet``.
@@ -347,12 +347,12 @@ def infer_target(columns: Mapping[str, Column], target: str, task: Task | None) 
     which comes twice or more on average. All other numbers are a regression.
 
     Args:
-        columns: As for ``targets.target_of``.
-        target: As for ``targets.target_of``.
+        columns: As for ``columns.target_of``.
+        target: As for ``columns.target_of``.
         task: What was asked for.
 
     Raises:
-        InvalidInputError: As ``targets.target_of``.
+        InvalidInputError: As ``columns.target_of``.
 
     Example:
         >>> infer_target({"y": np.array([0.0, 1, 1, 0])}, "y", None)[1]

@@ -90,7 +90,7 @@ def infer_images(path: Path, report: Callable[[str], None]) -> Inferred:
         report: Hears how far it is after each image.
 
     Raises:
-        InvalidInputError: As ``image_source.read_images``, but no image is decoded.
+        InvalidInputError: As ``images.read_images``, but no image is decoded.
     """
     optional_package("PIL", "PIL", extra="images")
     class_names, files = listed_images(path)
@@ -132,7 +132,7 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
         task: What was asked for.
 
     Raises:
-        InvalidInputError: As ``npy_source.read_arrays``, but the values of the inputs are not looked at.
+        InvalidInputError: As ``arrays.read_arrays``, but the values of the inputs are not looked at.
     """
     with opened_folder(path, refused) as folder:
         shape = _claimed_shape(path / "inputs.npy", folder)
@@ -216,7 +216,7 @@ def program_of_series(source: Source, seen: SeenTable, found: Target, asked: Ask
         why: Notes of what decided on target and task.
 
     Raises:
-        InvalidInputError: As ``series_source.read_series``.
+        InvalidInputError: As ``csv_files.read_series``.
     """
     ids, steps = (series_key(seen.columns, name) for name in asked.keys)
     if steps.dtype == object:

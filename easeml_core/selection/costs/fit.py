@@ -357,7 +357,7 @@ class CostModel:
         log c(i, k, d) = m + candidate_k + device_d + pair_kd + s (log rows_i - centre) + tenant_i + noise_k
 
     The level m is free, so costs in another unit give the same predictions in that unit; every other effect is shrunk,
-    to 0, or to ``cost_fit.SLOPE`` for s, by variances that are estimated with them. The noise has a variance for each
+    to 0, or to ``SLOPE`` for s, by variances that are estimated with them. The noise has a variance for each
     candidate: some take the same share of any study's time, others, such as kernel machines, do not, and what these
     took says little of the study. Whatever was never seen has effect 0 and the variance of its kind. Unknown rows count
     as the average. Without any data all costs are equal (1 second) and ``known`` is false.

@@ -66,8 +66,8 @@ class Found:
     Attributes:
         known: The registered row that each is, None for none.
         is_exact: bool, shape (rows,): all cells are the same.
-        is_certain: bool, shape (rows,): it is that row, but for the chance that ``row_matching.CHANCE`` states. False
-            for rows that are likely the same (``row_matching.LIKELY``): they are on the side of the known row, and
+        is_certain: bool, shape (rows,): it is that row, but for the chance that ``matching.CHANCE`` states. False
+            for rows that are likely the same (``matching.LIKELY``): they are on the side of the known row, and
             count for no refusal.
         is_sealed: bool, shape (rows,): it is sealed.
         study_id: int64, shape (rows,): the row's study; 0 for none.

@@ -289,7 +289,7 @@ def create_app(site: Site, *, require_login: Callable[..., Any], rights: Callabl
     Args:
         site: Where the pages' facts come from, and who asks.
         require_login: FastAPI dependency that answers 401 or 403 to a user who may see no page.
-        rights: Of programs on a study, as ``rights.airflow_rights`` gives them; None for an application without the
+        rights: Of programs on a study, as ``auth.airflow_rights`` gives them; None for an application without the
             service of ``server/service.py``, which asks for the same login, and for more.
     """
     site = replace(

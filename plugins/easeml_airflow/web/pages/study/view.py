@@ -234,7 +234,7 @@ def page_of(report: StudyReport, *, page: int, all_candidates: bool, sort: str =
         report: The study.
         page: Which page of the trials.
         all_candidates: Whether all candidates are shown, or the dozen that matters.
-        sort: One of ``forest_plot.SORTS``, by which candidates are sorted; anything else for their turn.
+        sort: One of ``plots.SORTS``, by which candidates are sorted; anything else for their turn.
     """
     study, facts, believed = report.study, report.facts, report.believed
     chosen = next_trial_of(believed, study)
