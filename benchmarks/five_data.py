@@ -1,4 +1,8 @@
-"""The five studies, and what methods compete in: one study's open parts, a clock, and a test part that none sees."""
+"""The five studies, and what methods compete in: one study's open parts, a clock, and a test part that none sees.
+
+The studies are a table, images in folders, series, a regression, and a function of the tenant's own. Nothing is
+downloaded: tables come with packages, images are written from one, series are generated.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +25,15 @@ from easeml_core.metrics.metric import metric_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-
-    from numpy.typing import NDArray
-
-    from easeml_core.data.parts import OpenParts, Part
-
-    Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
-    UserFunction = Callable[[Any, Mapping[str, Any], Callable[..., None]], Any]
-    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from easeml_core.data.parts import OpenParts, Part
     from easeml_core.data.table import RawTable
 
+    Predict = Callable[[NDArray[np.float32]], NDArray[Any]]
+    UserFunction = Callable[[Any, Mapping[str, Any], Callable[..., None]], Any]
 
 POINT = 0.01
 METRICS = {Task.CLASSIFICATION: "accuracy", Task.REGRESSION: "r2"}

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from easeml_core.selection.costs.learn import CostReport
     from easeml_core.selection.simulate.backtest import CalibrationReport, CostToLoss, PolicyFigures
-    from easeml_core.selection.simulate.compare import ComparedPolicies, FairnessCurve
-    from easeml_core.selection.simulate.report import LossPrice, SimulatedPolicy
+    from easeml_core.selection.simulate.compare import ComparedPolicies
+    from easeml_core.selection.simulate.report import FairnessCurve, LossPrice, SimulatedPolicy
     from easeml_core.services.selection.backtest import Backtest, BacktestAnswer
 
 

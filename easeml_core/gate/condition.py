@@ -153,7 +153,7 @@ def claim_of(clause: Clause) -> Claim:
 
 
 def values_of(clause: Clause) -> tuple[float, ...]:
-    """What each of ``clauses.OUTCOMES`` is worth in the quantity of the clause's claim.
+    """What each of ``OUTCOMES`` is worth in the quantity of the clause's claim.
 
     Example:
         >>> from easeml_core.gate.condition import parse_condition

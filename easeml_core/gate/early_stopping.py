@@ -141,7 +141,7 @@ class Looks:
         examples: Of the set, or of a slice, >= 1.
         disagreements: Examples on which the models differ, of all.
         moments: Numbers of examples after which was looked, rising.
-        cells: How often each of ``clauses.OUTCOMES`` was seen by then.
+        cells: How often each of ``condition.OUTCOMES`` was seen by then.
         before: Likewise at each of ``betting.bet_times``.
         is_whole: Whether the last look was at all examples.
     """
@@ -269,7 +269,7 @@ class _Path:
 
     Attributes:
         moments: Numbers of examples after which to look, rising, shape ``(n_moments,)``.
-        cells: How often each of ``clauses.OUTCOMES`` was seen by then, shape ``(n_moments, 5)``.
+        cells: How often each of ``condition.OUTCOMES`` was seen by then, shape ``(n_moments, 5)``.
         before: Likewise at each of ``betting.bet_times``, shape ``(n_bets, 5)``.
     """
 
@@ -294,7 +294,7 @@ def _path(
     new: NDArray[np.int64],
     moments: NDArray[np.int64],
 ) -> _Path:
-    """Count each of ``clauses.OUTCOMES`` up to each moment and each choice of bets.
+    """Count each of ``condition.OUTCOMES`` up to each moment and each choice of bets.
 
     Where agreements do not matter, all of them are counted as both wrong, as in ``Outcomes.cells``.
     """

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOG_MISS = math.log(1e-3)
 """ln of the chance that the interval of an honest gate misses the truth."""
 
-# Old and new prediction of each of ``clauses.OUTCOMES``, where class 0 is right.
+# Old and new prediction of each of ``condition.OUTCOMES``, where class 0 is right.
 _OLD, _NEW = np.array([0, 1, 0, 1, 1]), np.array([0, 0, 1, 1, 2])
 
 
@@ -72,7 +72,7 @@ class SelfTestReport(SelfTest):
 
 
 def identical_models(*, accuracy: float, disagreement: float) -> NDArray[np.float64]:
-    """Chances of ``clauses.OUTCOMES`` for two models of one accuracy; where they differ, one of them is right.
+    """Chances of ``condition.OUTCOMES`` for two models of one accuracy; where they differ, one of them is right.
 
     Args:
         accuracy: Of both, in [0, 1].
@@ -96,7 +96,7 @@ def identical_models(*, accuracy: float, disagreement: float) -> NDArray[np.floa
 
 
 def identical_to(outcomes: Outcomes) -> NDArray[np.float64]:
-    """Chances of ``clauses.OUTCOMES`` when two real models exchange their predictions at every example by a coin.
+    """Chances of ``condition.OUTCOMES`` when two real models exchange their predictions at every example by a coin.
 
     Args:
         outcomes: Of the real models, with all labels.
@@ -126,7 +126,7 @@ def run_self_test(
 
     Args:
         condition: One that identical models do not satisfy (fn-free: one that they do), so that an error is possible.
-        law: Chances of ``clauses.OUTCOMES``, shape ``(5,)``, those of a win and of a loss equal.
+        law: Chances of ``condition.OUTCOMES``, shape ``(5,)``, those of a win and of a loss equal.
         examples: N >= 1 of each set.
         runs: Number of sets, 1 to 1e6.
         log_level: ln alpha, finite and < 0.

@@ -1,7 +1,6 @@
 from .alternatives import PlannedMeter as PlannedMeter
 from .alternatives import plan as plan
 from .drift import Said as Said
-from .drift import TwoSignals as TwoSignals
 from .drift import combine as combine
 from .history import Replay as Replay
 from .history import ReplayedMeter as ReplayedMeter
@@ -16,6 +15,7 @@ from .overfitting_budget import parse_budget as parse_budget
 from .planner import MeterPlan as MeterPlan
 from .planner import plan_meter as plan_meter
 from .reading import Reading as Reading
+from .sentences import TwoSignals as TwoSignals
 from .validation_set import ValidationReport as ValidationReport
 from .validation_set import ValidationUse as ValidationUse
 from .validation_set import validation_report as validation_report

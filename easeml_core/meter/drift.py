@@ -19,7 +19,7 @@ from attrs import evolve
 
 from easeml_core.config import require
 from easeml_core.meter.ranges import decimal_of, exact
-from easeml_core.meter.sentences import drift_sentence, promised_sides
+from easeml_core.meter.sentences import TwoSignals, promised_sides
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -102,31 +102,6 @@ class Said:
             low - slack if low is not None and "lower" in sides else None,
             high + slack if high is not None and "upper" in sides else None,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class TwoSignals:
-    """What both meters say of one submission.
-
-    Attributes:
-        total: Signal of the meter on the test set, 1..m.
-        direct: Signal of the meter on the second validation sample, 1..m.
-        drift_low: The drift is at least this (minus infinity: nothing is said), with the reliability of both together.
-        drift_high: The drift is at most this.
-        drift: ``certain`` when it cannot be zero, ``likely`` when the answered ranges have no gap in common, as those
-            of different signals with the same boundaries, ``none seen`` otherwise.
-    """
-
-    total: int
-    direct: int
-    drift_low: float
-    drift_high: float
-    drift: str
-
-    @property
-    def sentence(self) -> str:
-        """What it means and what to do."""
-        return drift_sentence(self.total, self.direct, self.drift)
 
 
 def combine(total: Said, direct: Said) -> TwoSignals:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from easeml_core.config import MeterConfig
-    from easeml_core.meter.drift import TwoSignals
+    from easeml_core.meter.sentences import TwoSignals
 
 _WORDS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _COUNT = r"(?P<count>\d{1,6}|" + "|".join(_WORDS) + ")"
@@ -166,7 +166,7 @@ def budget_breach(
             check_signal(answer, len(config.ranges) + 1)
     for rule in parse_budget(config):
         if rule.broken_by(answers, versions):
-            return breach_sentence(rule, answers, config, edges=edges, tolerance=tolerance, both=both)
+            return breach_sentence(rule.text, answers, config, edges=edges, tolerance=tolerance, both=both)
     return None
 
 

@@ -9,6 +9,7 @@ the boundaries that were used, and the settings of the study.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.config import MeterConfig
-    from easeml_core.meter.drift import TwoSignals
-    from easeml_core.meter.overfitting_budget import BudgetRule
 
 _ENDS = "the true gap lies in the range that was answered, widened by the tolerance on both sides"
 _UPPER = "the true gap is not above the range that was answered by more than the tolerance"
@@ -90,7 +89,7 @@ GAP = "the gap between the loss on unseen data and the validation loss"
 
 
 def breach_sentence(
-    rule: BudgetRule,
+    rule: str,
     answers: Sequence[int | None],
     config: MeterConfig,
     *,
@@ -101,7 +100,7 @@ def breach_sentence(
     """Return the sentence of an alert of the overfitting budget, with what to do.
 
     Args:
-        rule: The rule that is broken.
+        rule: The rule that is broken, as the study declares it.
         answers: All answers on this set so far, oldest first; None when the set was retired instead. At least one.
         config: Ranges, tolerance and budget of the study.
         edges: The boundaries that the last answer used, where they were shifted.
@@ -111,13 +110,13 @@ def breach_sentence(
     signals, last = len(config.ranges) + 1, answers[-1]
     if last is None:
         return (
-            f'the overfitting budget "{rule.text}" is broken: the sealed set is retired at submission {len(answers)}; '
+            f'the overfitting budget "{rule}" is broken: the sealed set is retired at submission {len(answers)}; '
             "seal a new and larger set, or submit less often"
         )
     meaning = f"{claim(last, config, edges=edges, tolerance=tolerance)}; {_to_do(last, config, both)}"
     if not config.budget:
         return f"overfitting signal {last} of {signals} exceeds the budget of {config.overfitting_budget}: {meaning}"
-    return f'the overfitting budget "{rule.text}" is broken by signal {last} of {signals}: {meaning}'
+    return f'the overfitting budget "{rule}" is broken by signal {last} of {signals}: {meaning}'
 
 
 def _to_do(signal: int, config: MeterConfig, both: TwoSignals | None) -> str:
@@ -194,6 +193,31 @@ def check_signal(signal: int, signals: int) -> None:
     require(1 <= signal <= signals, "signal", signal, f"from 1 to {signals}; a retired set gives none")
 
 
+@dataclass(frozen=True, slots=True)
+class TwoSignals:
+    """What both meters say of one submission.
+
+    Attributes:
+        total: Signal of the meter on the test set, 1..m.
+        direct: Signal of the meter on the second validation sample, 1..m.
+        drift_low: The drift is at least this (minus infinity: nothing is said), with the reliability of both together.
+        drift_high: The drift is at most this.
+        drift: ``certain`` when it cannot be zero, ``likely`` when the answered ranges have no gap in common, as those
+            of different signals with the same boundaries, ``none seen`` otherwise.
+    """
+
+    total: int
+    direct: int
+    drift_low: float
+    drift_high: float
+    drift: str
+
+    @property
+    def sentence(self) -> str:
+        """What it means and what to do."""
+        return drift_sentence(self.total, self.direct, self.drift)
+
+
 def drift_alert(both: TwoSignals, reliability: float) -> str | None:
     """The alert's sentence when two signals leave no room for equal distributions; None otherwise.
 
@@ -213,7 +237,7 @@ def drift_sentence(total: int, direct: int, drift: str) -> str:
     Args:
         total: Signal of the meter on the test set.
         direct: Signal of the meter on the second validation sample.
-        drift: ``none seen``, ``likely`` or ``certain``, as ``combine`` finds.
+        drift: ``none seen``, ``likely`` or ``certain``, as ``drift.combine`` finds.
     """
     shown = f"test signal {total}, validation signal {direct}"
     if total != direct and drift == "none seen":

@@ -19,7 +19,7 @@ from easeml_core.encoding import to_json
 from easeml_core.errors import InvalidInputError, counted
 from easeml_core.selection.simulate.protocol import Contestant, Protocol, parse_contestants
 from easeml_core.selection.simulate.repeats import run_repeats
-from easeml_core.selection.simulate.report import Simulation
+from easeml_core.selection.simulate.report import FairnessCurve, FairnessPoint, Simulation
 from easeml_core.selection.simulate.tables import parse_synthetic, read_table, results_table
 
 if TYPE_CHECKING:
@@ -77,37 +77,6 @@ def points_of(contestants: Sequence[Contestant], knob: str) -> tuple[Point, ...]
         message = f"a curve over the {knob} needs the policy default, which alone has one; add --policy default"
         raise InvalidInputError(message)
     return tuple(points)
-
-
-@dataclass(frozen=True, slots=True)
-class FairnessPoint:
-    """What one policy at one value of the knob costs, and how its tenants fare; medians over the repeats.
-
-    Attributes:
-        policy: Name of the policy, without the knob.
-        value: Value of the knob; None for a policy that does not have it.
-        total_regret: Loss x cost, of all tenants.
-        worst_tenant_regret: Of the worst-off tenant.
-        p10_tenant_regret: A tenth of the tenants have more.
-        first_model_worst_percent: Cost, in percent, at which the last tenant of all repeats got its first model.
-        percent_to_loss: Cost to each average loss, in percent.
-    """
-
-    policy: str
-    value: float | None
-    total_regret: float
-    worst_tenant_regret: float
-    p10_tenant_regret: float
-    first_model_worst_percent: float
-    percent_to_loss: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
-class FairnessCurve:
-    """Efficiency against fairness over the values of one knob, a key of KNOBS."""
-
-    knob: str
-    points: tuple[FairnessPoint, ...]
 
 
 def fairness_curve(knob: str, points: Sequence[Point], policies: Mapping[str, SimulatedPolicy]) -> FairnessCurve:

@@ -12,8 +12,7 @@ from easeml_core.display import COLOURS, empty_figure, entitle
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from easeml_core.selection.simulate.compare import FairnessCurve, FairnessPoint
-    from easeml_core.selection.simulate.report import Curve, Simulation
+    from easeml_core.selection.simulate.report import Curve, FairnessCurve, FairnessPoint, Simulation
     from easeml_core.selection.surrogate.posterior import Array
 
 STEPS = 600

@@ -15,7 +15,7 @@ import signal
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,7 +25,14 @@ from easeml_core.errors import EasemlError, NumericalError, StateError
 from easeml_core.selection.blas_threads import one_thread
 from easeml_core.selection.simulate.backtest import LEAST_TENANTS, protocol_of, rule, telling
 from easeml_core.selection.simulate.protocol import scene
-from easeml_core.selection.simulate.report import PERCENTAGES, compute_shares, first_models, loss_curve, regret
+from easeml_core.selection.simulate.report import (
+    PERCENTAGES,
+    Outcome,
+    compute_shares,
+    first_models,
+    loss_curve,
+    regret,
+)
 from easeml_core.selection.simulate.run import run_repeat
 from easeml_core.selection.simulate.tables import Table
 
@@ -35,8 +42,6 @@ if TYPE_CHECKING:
 
     from easeml_core.selection.problem import Past
     from easeml_core.selection.simulate.protocol import Contestant, Protocol
-    from easeml_core.selection.simulate.report import Curve
-    from easeml_core.selection.surrogate.posterior import Array
 
 REPEATS = 8
 """Fewer than a separate backtest has: all of them are run in each repeat of a simulation."""
@@ -80,25 +85,6 @@ def table_of(history: Sequence[Past]) -> Table:
             if reached is not None and seconds is not None:
                 quality[row, column[name]], cost[row, column[name]] = reached, seconds
     return Table(tuple(str(past.study_id) for past in history), tuple(names), quality, cost)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What is kept of one repeat of one policy.
-
-    Attributes:
-        curve: Average loss over the cost.
-        regret: Of each tenant, shape ``(n_tenants,)``.
-        first_model: Percent of the cost at each tenant's first result, same shape; infinite for none.
-        share_range: Least and greatest share of compute over weight at each of PERCENTAGES, shape ``(n, 2)``.
-        decision_seconds: Measured; the only thing here that two runs do not have in common.
-    """
-
-    curve: Curve
-    regret: Array
-    first_model: Array
-    share_range: Array
-    decision_seconds: float
 
 
 def outcome(table: Table, protocol: Protocol, contestant: Contestant, repeat: int) -> Outcome:

@@ -1,4 +1,4 @@
-"""The outcomes of a simulation, and the figures of every policy: loss, its price, regret, first models, shares.
+"""The outcomes of a simulation, and the figures of every policy: loss and its price, regret, first models, fairness.
 
 The *loss* of a tenant is f* - b: the best quality there is for it, less the best one observed, 0 before its first
 result. The loss of a moment is the average over the tenants. Costs are percent of the cost of everything the tenants
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from easeml_core.selection.simulate.protocol import Protocol
-    from easeml_core.selection.simulate.repeats import Outcome
     from easeml_core.selection.simulate.run import Course
     from easeml_core.selection.surrogate.posterior import Array
 
@@ -142,6 +141,25 @@ def compute_shares(course: Course, percent: float) -> Array:
         return np.asarray(used / used.sum() / due)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What is kept of one repeat of one policy.
+
+    Attributes:
+        curve: Average loss over the cost.
+        regret: Of each tenant, shape ``(n_tenants,)``.
+        first_model: Percent of the cost at each tenant's first result, same shape; infinite for none.
+        share_range: Least and greatest share of compute over weight at each of PERCENTAGES, shape ``(n, 2)``.
+        decision_seconds: Measured; the only thing here that two runs do not have in common.
+    """
+
+    curve: Curve
+    regret: Array
+    first_model: Array
+    share_range: Array
+    decision_seconds: float
+
+
 @dataclass(frozen=True, slots=True)
 class LossPrice:
     """Cost to an average loss, in percent of the cost of everything; a repeat that never gets there counts as 100.
@@ -209,6 +227,37 @@ class SimulatedPolicy:
     first_model_percent: FirstModel
     compute_share: dict[str, ComputeShare | None]
     decision_microseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FairnessPoint:
+    """What one policy at one value of the knob costs, and how its tenants fare; medians over the repeats.
+
+    Attributes:
+        policy: Name of the policy, without the knob.
+        value: Value of the knob; None for a policy that does not have it.
+        total_regret: Loss x cost, of all tenants.
+        worst_tenant_regret: Of the worst-off tenant.
+        p10_tenant_regret: A tenth of the tenants have more.
+        first_model_worst_percent: Cost, in percent, at which the last tenant of all repeats got its first model.
+        percent_to_loss: Cost to each average loss, in percent.
+    """
+
+    policy: str
+    value: float | None
+    total_regret: float
+    worst_tenant_regret: float
+    p10_tenant_regret: float
+    first_model_worst_percent: float
+    percent_to_loss: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class FairnessCurve:
+    """Efficiency against fairness over the values of one knob, a key of ``compare.KNOBS``."""
+
+    knob: str
+    points: tuple[FairnessPoint, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,12 @@ import numpy as np
 from easeml_core.config import require
 from easeml_core.entities import JsonObject, SealedSetPurpose
 from easeml_core.errors import StateError
-from easeml_core.meter.drift import Said, TwoSignals, both_reliability, combine
+from easeml_core.meter.drift import Said, both_reliability, combine
 from easeml_core.meter.meter import COUNTS_REACHABLE, read_submission
 from easeml_core.meter.overfitting_budget import budget_breach
 from easeml_core.meter.ranges import late_shift
 from easeml_core.meter.reading import Reading
-from easeml_core.meter.sentences import drift_alert
+from easeml_core.meter.sentences import TwoSignals, drift_alert
 from easeml_core.meter.tree_size import team_steps
 from easeml_core.metrics.metric import wrong
 from easeml_core.services.evaluation.sealed_runs import Run, sealed_predictions, validation_loss

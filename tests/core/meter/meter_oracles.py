@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from easeml_core.config import MeterConfig, require
-from easeml_core.meter.drift import Said, TwoSignals, combine
+from easeml_core.meter.drift import Said, combine
 from easeml_core.meter.tree_size import Arrow, Automaton
+
+if TYPE_CHECKING:
+    from easeml_core.meter.sentences import TwoSignals
 
 
 def ratchet_automaton(signals: int) -> Automaton:

@@ -16,13 +16,12 @@ from easeml_core.config import MeterConfig
 from easeml_core.errors import ConfigError
 from easeml_core.meter.drift import (
     Said,
-    TwoSignals,
     both_reliability,
     combine,
     split_meters,
 )
 from easeml_core.meter.ranges import exact, shifted, signal_of
-from easeml_core.meter.sentences import drift_alert, drift_sentence
+from easeml_core.meter.sentences import TwoSignals, drift_alert, drift_sentence
 
 CONFIG = MeterConfig(ranges=(0.1, 0.3, 0.5), tolerance=0.04, reliability=0.95)
 

@@ -23,7 +23,7 @@ from easeml_core.stats.weighted import (
     widest_law,
 )
 
-VALUES = (-0.1, 1.0, -1.1, 0.0, 0.0)  # n - 1.1 o, in the order of clauses.OUTCOMES
+VALUES = (-0.1, 1.0, -1.1, 0.0, 0.0)  # n - 1.1 o, in the order of condition.OUTCOMES
 DIFFERING = (1, 2, 4)
 LEVEL, MISS = math.log(0.005), math.log(0.1)
 ASKED = {"threshold": 0.01, "alternative": 0.03, "differing": DIFFERING, "log_level": LEVEL, "log_miss": MISS}

@@ -10,11 +10,9 @@ from PIL import Image
 
 from easeml_core.display import check_plot, save_figure
 from easeml_core.errors import InvalidInputError
-from easeml_core.selection.simulate.compare import FairnessCurve, FairnessPoint
 from easeml_core.selection.simulate.plot import draw_fairness, draw_losses
 from easeml_core.selection.simulate.protocol import Protocol
-from easeml_core.selection.simulate.repeats import Outcome
-from easeml_core.selection.simulate.report import Curve, Simulation
+from easeml_core.selection.simulate.report import Curve, FairnessCurve, FairnessPoint, Outcome, Simulation
 
 SIGNATURES = {".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}
 
