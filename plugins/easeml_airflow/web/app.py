@@ -45,7 +45,7 @@ from easeml_airflow.web.pages import (
 from easeml_airflow.web.pages.compute import page as compute
 from easeml_airflow.web.pages.gate import page as gate
 from easeml_airflow.web.pages.overview import page as overview
-from easeml_airflow.web.pages.study import routes as study
+from easeml_airflow.web.pages.study import page as study
 from easeml_airflow.web.server.auth import Role, Viewer, has_token
 from easeml_airflow.web.server.request_limits import BoundedBodies, few_of_each
 from easeml_airflow.web.server.service import create_router

@@ -15,8 +15,8 @@ from fastapi import APIRouter, Depends, HTTPException, Request
 
 from easeml_airflow.web.components.action_items import visible
 from easeml_airflow.web.components.charts import Axis, Band, Dot, Line, Note, Plot, nice_axis
+from easeml_airflow.web.pages.study.page import Bar
 from easeml_airflow.web.pages.study.trials_table import cost_of, log_of, state_of, why_of
-from easeml_airflow.web.pages.study.view import Bar
 from easeml_airflow.web.server.airflow_runs import run_address
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.formats import (

@@ -16,7 +16,7 @@ from markupsafe import escape
 from sqlalchemy import Engine, event
 
 from easeml_airflow.web import live
-from easeml_airflow.web.pages.study.view import TIMES, next_trial_of
+from easeml_airflow.web.pages.study.page import TIMES, next_trial_of
 from easeml_airflow.web.server.auth import Viewer
 from easeml_airflow.web.server.site import Site
 from easeml_core.entities import Executor, RequestKind, TrialState

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from study_facts import study_facts
 
-from easeml_airflow.web.pages.study.view import _alarms, _state
+from easeml_airflow.web.pages.study.page import _alarms, _state
 from easeml_airflow.web.server.formats import mark_of
 from easeml_core.entities import Executor, TrialState
 from easeml_core.services.reports.recommendations import Assessment, Severity, Step, StepKind, standing

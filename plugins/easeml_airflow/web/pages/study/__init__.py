@@ -1,1 +1,1 @@
-"""The page study: routes, view and templates."""
+"""The page study: routes and view, plots and templates."""

@@ -17,17 +17,14 @@ from easeml_core.errors import counted
 from easeml_core.selection.surrogate.logit_normal import band
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from easeml_airflow.web.components.charts import Axis
     from easeml_core.services.reports.study import StudyReport
+    from easeml_core.services.selection.beliefs import Expected
     from easeml_core.store.queries.study import EndedPoint, StudyTrial
 
     Result = tuple[EndedPoint, float]
-    from collections.abc import Mapping
-
-    from easeml_airflow.web.components.charts import Axis
-    from easeml_core.services.selection.beliefs import Expected
-    from easeml_core.store.queries.study import EndedPoint
 
 
 UNITS = ((7200.0, 3600.0, "device-hours"), (240.0, 60.0, "device-minutes"), (0.0, 1.0, "device-seconds"))
