@@ -136,7 +136,7 @@ class EasemlNotifier(BaseNotifier):
         """Send one event, or raise: it is sent again then.
 
         Args:
-            event: As of ``events.Event``.
+            event: As of ``Event``.
         """
         raise NotImplementedError
 

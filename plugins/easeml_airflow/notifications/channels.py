@@ -179,8 +179,8 @@ def address_of(connection: Connection) -> str:
         host = f"{connection.schema or 'https'}://{host}" + (f":{connection.port}" if connection.port else "")
     address = f"{host.rstrip('/')}/{secret}" if secret else host
     try:
-        parts = urlsplit(address)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        split = urlsplit(address)
+        known = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
     except ValueError:
         known = False
     fine = known and address.isascii() and address.isprintable() and " " not in address

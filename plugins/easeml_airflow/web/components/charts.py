@@ -1,4 +1,4 @@
-"""Charts as the design draws them: geometry in per cent here, shapes in ``pages/_charts.html``, colours in tokens.css.
+"""Charts as the design draws them: geometry here in per cent, shapes in ``_charts.html``, colours in tokens.css.
 
 They are drawn on the server: a page says the same without a script, follows light and dark, scales from 390 to 1,440
 pixels with text that stays readable, and a test reads what it shows. Why no charting library: docs/adr/0019.

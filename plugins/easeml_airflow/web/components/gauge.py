@@ -1,6 +1,6 @@
 """The gauge of the meter: one sector a signal, the lit one, its edges, and the band that the tolerance makes of it.
 
-A developer's gauge has no needle: the measured gap is a referee's fact. The shapes are in ``pages/_gauge.html``.
+A developer's gauge has no needle: the measured gap is a referee's fact. The shapes are in ``templates/_gauge.html``.
 """
 
 from __future__ import annotations

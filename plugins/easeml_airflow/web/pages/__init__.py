@@ -1,1 +1,1 @@
-"""Pages, one package each: routes, view, charts and templates."""
+"""Pages, a module or a package each: its routes, its typed view and its charts."""

@@ -1,1 +1,1 @@
-"""What every request passes: site, authentication, throttling, formats, uploads."""
+"""What every request passes: site, service, authentication, limits of requests, formats, and the runs of Airflow."""

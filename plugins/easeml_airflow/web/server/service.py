@@ -235,7 +235,6 @@ def _key(body: JsonObject, who: str, study: str, what: str) -> str:
 MOST_BYTES = 4 * 1024 * 1024
 
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-# The first that fits; what is in none is a state that does not allow it.
 STATUS: tuple[tuple[type[EasemlError], int], ...] = (
     (NotFoundError, 404),
     (InvalidInputError, 400),
@@ -243,6 +242,11 @@ STATUS: tuple[tuple[type[EasemlError], int], ...] = (
     (WrongRoleError, 500),
     (StoreError, 503),
 )
+
+
+def status_of(error: EasemlError) -> int:
+    """The status of an answer for an error of ours: the first that fits; others are a state that does not allow it."""
+    return next((status for kind, status in STATUS if isinstance(error, kind)), 409)
 
 
 class _Unread(Exception):
@@ -305,7 +309,7 @@ def _answer(work: Callable[[], object]) -> JSONResponse:
     try:
         return JSONResponse(to_json(work()), headers=_HEADERS)
     except EasemlError as error:
-        return _error(next((status for kind, status in STATUS if isinstance(error, kind)), 409), str(error))
+        return _error(status_of(error), str(error))
 
 
 def _error(status: int, message: str) -> JSONResponse:

@@ -25,7 +25,7 @@ from easeml_airflow import settings
 from easeml_airflow.hooks.easeml import WORKER, EasemlHook
 from easeml_airflow.web.server import formats
 from easeml_airflow.web.server.auth import Role, Viewer
-from easeml_airflow.web.server.service import STATUS, Service
+from easeml_airflow.web.server.service import Service
 from easeml_core import limits
 from easeml_core.entities import StudyState
 from easeml_core.errors import EasemlError, NotFoundError, StoreUnavailableError
@@ -205,7 +205,7 @@ class Site:
         Args:
             request: What was asked; its path decides which tab is lit.
             viewer: Who asks.
-            template: File in ``pages/``.
+            template: Name of its file, in ``templates/`` or in the package of its page.
             status: Of the answer.
             shown: What the template names; ``study`` (a Study) brings the study's own tabs.
         """
@@ -315,16 +315,12 @@ def error_page(site: Site, request: Request, status: int, message: str) -> HTMLR
     return site.page(request, Viewer(""), "error.html", status=status, **facts)
 
 
-def status_of(error: EasemlError) -> int:
-    """The status of an answer for an error of ours; what is in no list is a state that does not allow it."""
-    return next((status for kind, status in STATUS if isinstance(error, kind)), 409)
-
-
 @cache
 def templates() -> Environment:
     """The templates; every text in them is escaped, and an undefined name is an error."""
+    packages = sorted(page for page in (HERE / "pages").iterdir() if page.is_dir())
     made = Environment(
-        loader=FileSystemLoader([HERE / "templates", *(page for page in (HERE / "pages").iterdir() if page.is_dir())]),
+        loader=FileSystemLoader([HERE / "templates", *packages]),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,1 +1,1 @@
-"""The page compute: routes, view and templates."""
+"""The page compute: routes and view, plots and templates."""

@@ -1,1 +1,1 @@
-"""The page gate: routes, view and templates."""
+"""The page gate: routes and view, planner and templates."""

@@ -1,1 +1,1 @@
-"""The page overview: routes, view and templates."""
+"""The page overview: routes and view, plots and templates."""
