@@ -124,6 +124,13 @@ def test_the_night_goes_in_rounds_and_then_releases_each_study_by_itself(dag_bag
     assert dag.task_dict["release.promote"].trigger_rule == "all_success"
 
 
+@pytest.mark.parametrize("name", ["easeml_commit_gate", "easeml_feed_retraining", "easeml_nightly_retraining"])
+def test_the_gate_judges_studies_that_withhold_verdicts_too(dag_bag, name):
+    """A gate that says what a failure does to its task is refused under adaptivity none."""
+    (gate,) = (task for task in dag_bag.dags[name].tasks if task.task_type == "GateOperator")
+    assert gate.on_fail is None
+
+
 def test_new_pairs_retrain_only_the_studies_that_they_touch(dag_bag):
     dag = dag_bag.dags["easeml_feed_retraining"]
     assert edges(dag) == {

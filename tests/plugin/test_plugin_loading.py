@@ -13,6 +13,9 @@ import pytest
 
 pytestmark = pytest.mark.journey
 
+UNFINISHED = shutil.ignore_patterns("*.pyc.*")
+"""Bytecode that another process of the tests is about to write: gone before it is copied."""
+
 OURS = ("easeml_airflow", "_editable_impl_easeml_airflow", "__editable__")
 BARE = {"plugin", "errors", "links", "settings", "gate", "meter", "trial", "view", "app", "source", "base", "config"}
 BARE |= {"entities", "version_compat", "provider_info", "__init__", "listen", "database", "referee", "infer"}
@@ -102,7 +105,7 @@ def load(libraries, tmp_path):
 def folder(root, tmp_path):
     """A plugins folder as a person would copy it, without the core."""
     copied = tmp_path / "plugins"
-    shutil.copytree(root / "plugins", copied)  # with its bytecode, which need not be compiled anew
+    shutil.copytree(root / "plugins", copied, ignore=UNFINISHED)  # with its bytecode, which need not be compiled anew
     return copied
 
 
@@ -130,7 +133,7 @@ def check(found, *, source):
 
 
 def test_folder_with_the_core_beside(load, folder, root):
-    shutil.copytree(root / "easeml_core", folder / "easeml_core")
+    shutil.copytree(root / "easeml_core", folder / "easeml_core", ignore=UNFINISHED)
     found = load(folder)
     check(found, source="easeml_plugin.py")
     assert found["core"] == str(folder / "easeml_core" / "__init__.py")
@@ -153,7 +156,7 @@ def test_wheel_with_an_empty_plugins_folder(load, wheel, tmp_path):
 @pytest.mark.nightly
 def test_both_at_once_lose_nobody(load, wheel, folder, root, tmp_path):
     """A second plugin of our name would end the loading on the worker's side: the last ones must still be there."""
-    shutil.copytree(root / "easeml_core", folder / "easeml_core")
+    shutil.copytree(root / "easeml_core", folder / "easeml_core", ignore=UNFINISHED)
     for name in ("aaa_first", "zzz_last"):
         (folder / f"{name}.py").write_text(OTHER.format(name=name))
     found = load(folder, unpacked(wheel, tmp_path))
