@@ -225,6 +225,22 @@ def test_no_policy_breaks_a_limit(made, quotas, policy, steps):
         assert its.seconds_left is None or spent <= its.seconds_left + 1e-9
 
 
+@pytest.mark.parametrize("policy", ["default", *PUBLISHED])
+def test_a_quota_binds_every_policy(policy):
+    """Two at once of both studies together, and four of two seconds each within nine."""
+    arms = tuple(Arms(i, 1.0, NAMES, tenant="t") for i in range(2))
+    problem = Problem(arms, quotas={"t": Quota(max_parallel=2, seconds_left=9.0)})
+    scheduler, given = scheduler_of(problem, np.full(4, 2.0), policy), []
+    for most in (2, 4):
+        while (choice := scheduler.choose()) is not None:
+            given.append((choice.chosen.tenant, choice.chosen.arm))
+            scheduler.start(*given[-1])
+        assert len(given) == most
+        for trial in given[-2:]:
+            scheduler.record(*trial, 0.5, 2.0)
+    assert scheduler.choose() is None
+
+
 @pytest.mark.parametrize("policy", PUBLISHED)
 def test_a_higher_priority_is_served_first_and_a_device_is_asked_for(policy):
     urgent = Arms(2, 1.0, NAMES, priority=1, devices=(frozenset({"gpu"}), None, None, None), max_parallel=2)
