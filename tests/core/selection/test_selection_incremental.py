@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from made_up_installation import make_world
 
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.default_choice import Lessons
-from easeml_core.selection.problem import Pending, Pull
+from easeml_core.selection.problem import Arms, Pending, Problem, Pull
 from easeml_core.selection.suggestion import scheduler_for
 
 
@@ -77,3 +78,21 @@ def test_what_lessons_took_does_not_depend_on_when_it_was_asked() -> None:
             answers.add((times, found))
     assert {(0.5, True), (2.0, False)} <= answers
     assert not {(0.5, False), (2.0, True)} & answers
+
+
+@pytest.mark.parametrize("policy", ["default", "hybrid"])
+def test_what_was_charged_and_how_long_is_left_outlast_a_refit(policy: str) -> None:
+    """Each trial takes 2 s: no further one fits into what is left of a budget of 12 s, nor before the deadline."""
+    names = ("a", "b", "c")
+    studies = (Arms(0, 1.0, names, budget_seconds=12.0), Arms(1, 1.0, names, seconds_left=100.0))
+    scheduler = scheduler_for(Problem(studies), config=SelectionConfig(policy=policy))
+    scheduler.charge(0, 4.0)
+    scheduler.record(0, 0, 0.5, 2.0)
+    scheduler.charge(0, 4.5)
+    scheduler.set_seconds_left(1, 1.0)
+    assert scheduler.needs_refit
+    assert scheduler.choose() is None
+    scheduler.set_seconds_left(1, 100.0)
+    choice = scheduler.choose()
+    assert choice is not None
+    assert choice.chosen.tenant == 1
