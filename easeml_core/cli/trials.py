@@ -40,7 +40,7 @@ def trial() -> None:
 def show(trial_id: int, database: str | None, as_json: bool) -> None:
     """Show one trial: its result, its attempts, the decisions at its rungs, and its learning curve."""
     from easeml_core.services.trials.execution import trial_details
-    from easeml_core.services.trials.progress import sentence_of
+    from easeml_core.services.trials.rungs import sentence_of
 
     details = trial_details(open_store(database), trial_id=trial_id)
     if as_json:

@@ -14,7 +14,7 @@ from easeml_core.encoding import from_json, typed_record
 from easeml_core.entities import JsonObject, TrialState
 from easeml_core.limits import PLUGIN
 from easeml_core.selection.suggestion import RunnerUp, seconds_text
-from easeml_core.services.trials.progress import sentence_of
+from easeml_core.services.trials.rungs import sentence_of
 from easeml_core.store.tables import decisions, trials
 from easeml_core.store.tables.trials import RungDecision
 

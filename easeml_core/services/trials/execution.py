@@ -41,7 +41,7 @@ from easeml_core.services.telemetry import (
 )
 from easeml_core.services.trials.devices import announced, claimed_of, require_room
 from easeml_core.services.trials.lease import FINAL, Lease, claim, notify_trial, silent
-from easeml_core.services.trials.progress import Ladder
+from easeml_core.services.trials.rungs import Ladder
 from easeml_core.store.artifacts.disk import await_room
 from easeml_core.store.artifacts.orphans import files_of, remove_ended
 from easeml_core.store.database import lock_within, notify

@@ -4,7 +4,8 @@ The role ``easeml_worker`` decides on a claim here, with the trial's row locked.
 lock it: the database decides by the same rules (``work.claim_trial``), and grants a token.
 
 A heartbeat stores progress, points of the learning curve, and the newest checkpoint in one transaction, and only for
-the attempt that holds the lease. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat
+the attempt that holds the lease. Progress comes from the training process, which may run a tenant's code: invalid
+values are dropped. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat
 and no cancel; one that comes during an upload is skipped, since a newer one will follow. A lease that is no longer
 extended ends in ``store/tables/leases.py`` (``expire_leases``).
 """
@@ -20,7 +21,7 @@ import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from easeml_core.config import TrainingConfig
 from easeml_core.device_requests import weight_of
@@ -36,12 +37,12 @@ from easeml_core.errors import (
 from easeml_core.files import scratch_folder
 from easeml_core.services.selection.executors import TRAINERS_ONLY
 from easeml_core.services.studies.limits import training_seconds
-from easeml_core.services.trials.progress import is_last_step, line_of, point_of
 from easeml_core.store.artifacts.orphans import files_of
 from easeml_core.store.database import notify, notify_pages
 from easeml_core.store.logins import needs_token
 from easeml_core.store.tables import leases, studies, trials
 from easeml_core.store.tables.leases import Checkpoint
+from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
     from easeml_core.remote.files import Progress
     from easeml_core.store.artifacts.local import ArtifactStore
     from easeml_core.store.database import Store
-    from easeml_core.store.tables.trials import CurvePoint
 
     Log = Callable[[str], None]
     from easeml_core.services.selection.executors import Executors
@@ -120,6 +120,78 @@ _LEAST_SECONDS = 1e-3
 
 def silent(_: str) -> None:
     """Log nothing."""
+
+
+_UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note has them
+_LONGEST_WORDS = 500
+
+
+def line_of(news: JsonObject) -> str:
+    """Return progress as a line for a log.
+
+    Example:
+        >>> line_of({"progress": 0.3, "note": "epoch 2 of 8", "quality": 0.91, "step": 2, "seconds_left": 61.7})
+        'epoch 2 of 8, quality 0.91, about 62 s left'
+        >>> line_of({"step": 1.0, "quality": 0.5})
+        'step 1.0, quality 0.5'
+    """
+    if "note" not in news:
+        return ", ".join(f"{name} {_short(value)}" for name, value in news.items())
+    words = [str(news["note"])[:_LONGEST_WORDS]]
+    for name, value in news.items():
+        if name == "seconds_left":
+            words += [f"about {value:,.0f} s left"] if _is_number(value) and value > 0 else []
+        elif name == "checkpoint":
+            words += ["checkpoint written"] if value else []
+        elif name != "note" and name not in _UNSAID:
+            words.append(f"{name.replace('_', ' ')} {_short(value)}")
+    return ", ".join(words)
+
+
+def is_last_step(news: JsonObject) -> bool:
+    """Return whether it is the progress of the last step."""
+    return news.get("of") is not None and news.get("step") == news.get("of")
+
+
+def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
+    """Return the point of a learning curve in this progress, or None.
+
+    Args:
+        news: With ``step``, from 1, and ``quality`` in [0, 1] or ``loss``.
+        seconds: Since the beginning of the work.
+
+    Example:
+        >>> point_of({"step": 2, "of": 8, "quality": 0.91, "loss": float("nan")}, seconds=3.0)
+        CurvePoint(step=2, of=8, quality=0.91, loss=None, seconds=3.0)
+        >>> point_of({"step": 0.5, "quality": 0.91}, seconds=3.0) is None
+        True
+    """
+    step, of = _whole(news.get("step")), _whole(news.get("of"))
+    quality, loss = _number(news.get("quality")), _number(news.get("loss"))
+    quality = quality if quality is not None and 0 <= quality <= 1 else None
+    if step is None or not 1 <= step <= MOST_STEPS or (quality is None and loss is None):
+        return None
+    of = of if of is not None and step <= of < 2**31 else None
+    return CurvePoint(step=step, of=of, quality=quality, loss=loss, seconds=min(seconds, 1e9))
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether it is a finite number of a reasonable size."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None
+
+
+def _whole(value: Any) -> int | None:
+    return int(value) if _is_number(value) and int(value) == value else None
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if type(value) is float and not value.is_integer() else str(value)[:_LONGEST_WORDS]
 
 
 @dataclass(slots=True)

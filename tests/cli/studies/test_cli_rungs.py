@@ -7,7 +7,7 @@ from typing import Any
 from easeml_core.encoding import row_of
 from easeml_core.services.selection.scheduler import suggest_trials
 from easeml_core.services.trials.execution import claim
-from easeml_core.services.trials.progress import Ladder
+from easeml_core.services.trials.rungs import Ladder
 from easeml_core.store.tables import trials
 
 

@@ -19,8 +19,7 @@ from easeml_core.errors import (
     TrainingCancelled,
 )
 from easeml_core.services.trials import lease as module
-from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease
-from easeml_core.services.trials.progress import point_of
+from easeml_core.services.trials.lease import LOOK_SECONDS, CheckpointUpload, Lease, point_of
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.tables.leases import Checkpoint
 

@@ -13,9 +13,9 @@ import pytest
 from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.selection.scheduler import suggest_trials
-from easeml_core.services.trials import progress as service
+from easeml_core.services.trials import rungs as service
 from easeml_core.services.trials.execution import claim, record_success, run_trial, trial_details
-from easeml_core.services.trials.progress import Ladder
+from easeml_core.services.trials.rungs import Ladder
 from easeml_core.training.job import TrainingResult
 
 if TYPE_CHECKING:
@@ -32,15 +32,15 @@ HOPELESS = {"name": "hopeless", "kind": "torch_mlp", "parameters": {**SMALL, "ep
 GOOD = {"name": "good", "kind": "torch_mlp", "parameters": {**SMALL, "epochs": 40, "learning_rate": 0.01}}
 DIES = """
 import os, signal, sys
-from easeml_core.services.trials import progress
+from easeml_core.services.trials import rungs
 from easeml_core.services.trials.execution import run_trial
 from easeml_core.store.artifacts.local import ArtifactStore
 from easeml_core.store.database import Store
-decide = progress.Ladder._decide
+decide = rungs.Ladder._decide
 def die(self, *told, **given):
     decide(self, *told, **given)
     os.kill(os.getpid(), signal.SIGKILL)
-progress.Ladder._decide = die
+rungs.Ladder._decide = die
 url, artifacts, trial_id = sys.argv[1:]
 run_trial(Store(url), ArtifactStore(artifacts), trial_id=int(trial_id), request_key="w")
 """

@@ -36,7 +36,7 @@ from easeml_core.selection.suggestion import OF_OTHER_TENANT
 from easeml_core.selection.surrogate.logit_normal import band, chance_above, density
 from easeml_core.services.reports.decision import explain_trial
 from easeml_core.services.reports.study import facts_of_decision, guard_of_day, study_of_trial
-from easeml_core.services.trials.progress import sentence_of
+from easeml_core.services.trials.rungs import sentence_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,20 +1,18 @@
-"""What a training reports: a line for the log, a point of the learning curve, and whether it is worth going on.
+"""The rungs of a network's training: at each it is decided by the ended trials of all tenants whether it goes on.
 
-Progress comes from the training process, which may run a tenant's code: invalid values are dropped. At each rung of a
-network's training it is decided by the ended trials of all tenants whether it goes on. A decision is stored before it
-takes effect, once for each rung: an attempt that repeats the rung, after a crash, is bound by it. A trial that is
-stopped ends as any other: with its model, its quality and its cost.
+A decision is stored before it takes effect, once for each rung: an attempt that repeats the rung, after a crash, is
+bound by it. A trial that is stopped ends as any other: with its model, its quality and its cost.
 """
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from easeml_core.errors import ConcurrentUpdateError, StoreUnavailableError, counted
 from easeml_core.selection.pruning import Reached, decide, rung_step
+from easeml_core.services.trials.lease import point_of
 from easeml_core.store.tables import trials
-from easeml_core.store.tables.trials import MOST_STEPS, CurvePoint, RungDecision
+from easeml_core.store.tables.trials import RungDecision
 from easeml_core.training.trainers import TRAINERS
 
 if TYPE_CHECKING:
@@ -22,78 +20,7 @@ if TYPE_CHECKING:
 
     from easeml_core.entities import JsonObject
     from easeml_core.services.trials.lease import Lease
-
-
-_UNSAID = ("progress", "step", "of", "checkpoint", "resumed")  # the note has them
-_LONGEST = 500
-
-
-def line_of(news: JsonObject) -> str:
-    """Return progress as a line for a log.
-
-    Example:
-        >>> line_of({"progress": 0.3, "note": "epoch 2 of 8", "quality": 0.91, "step": 2, "seconds_left": 61.7})
-        'epoch 2 of 8, quality 0.91, about 62 s left'
-        >>> line_of({"step": 1.0, "quality": 0.5})
-        'step 1.0, quality 0.5'
-    """
-    if "note" not in news:
-        return ", ".join(f"{name} {_short(value)}" for name, value in news.items())
-    words = [str(news["note"])[:_LONGEST]]
-    for name, value in news.items():
-        if name == "seconds_left":
-            words += [f"about {value:,.0f} s left"] if _is_number(value) and value > 0 else []
-        elif name == "checkpoint":
-            words += ["checkpoint written"] if value else []
-        elif name != "note" and name not in _UNSAID:
-            words.append(f"{name.replace('_', ' ')} {_short(value)}")
-    return ", ".join(words)
-
-
-def is_last_step(news: JsonObject) -> bool:
-    """Return whether it is the progress of the last step."""
-    return news.get("of") is not None and news.get("step") == news.get("of")
-
-
-def point_of(news: JsonObject, *, seconds: float) -> CurvePoint | None:
-    """Return the point of a learning curve in this progress, or None.
-
-    Args:
-        news: With ``step``, from 1, and ``quality`` in [0, 1] or ``loss``.
-        seconds: Since the beginning of the work.
-
-    Example:
-        >>> point_of({"step": 2, "of": 8, "quality": 0.91, "loss": float("nan")}, seconds=3.0)
-        CurvePoint(step=2, of=8, quality=0.91, loss=None, seconds=3.0)
-        >>> point_of({"step": 0.5, "quality": 0.91}, seconds=3.0) is None
-        True
-    """
-    step, of = _whole(news.get("step")), _whole(news.get("of"))
-    quality, loss = _number(news.get("quality")), _number(news.get("loss"))
-    quality = quality if quality is not None and 0 <= quality <= 1 else None
-    if step is None or not 1 <= step <= MOST_STEPS or (quality is None and loss is None):
-        return None
-    of = of if of is not None and step <= of < 2**31 else None
-    return CurvePoint(step=step, of=of, quality=quality, loss=loss, seconds=min(seconds, 1e9))
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether it is a finite number of a reasonable size."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if _is_number(value) else None
-
-
-def _whole(value: Any) -> int | None:
-    return int(value) if _is_number(value) and int(value) == value else None
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if type(value) is float and not value.is_integer() else str(value)[:_LONGEST]
+    from easeml_core.store.tables.trials import CurvePoint
 
 
 NETWORKS = tuple(kind for kind, trainer in TRAINERS.items() if trainer.takes_run and "epochs" in trainer.rules)
