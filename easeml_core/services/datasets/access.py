@@ -1,11 +1,10 @@
 """What the referee may read for a study. Every source is closed unless it is allowed.
 
 A file or folder must be in the tenant's folder, an address under an allowed prefix, and a query in the referee's file
-of queries. Files are read by a child process (``read_apart``), since a few bytes of a
-tenant's content can stand for very much, and what reading it does to a process must not happen to the referee, which
-works for all tenants. Remote sources are fetched first, outside any
-transaction (``fetching.py``): a file goes through the referee's cache, which resumes after a kill, and the rows of a
-query into an unnamed file. The file of queries:
+of queries. Files are read by a child process (``read_apart``), since a few bytes of a tenant's content can stand for
+very much, and what reading it does to a process must not happen to the referee, which works for all tenants. Remote
+sources are fetched first, outside any transaction (``fetching.py``): a file goes through the referee's cache, which
+resumes after a kill, and the rows of a query into an unnamed file. The file of queries:
 
     flowers:
       url_env: FLOWERS_URL          # or url_file: /etc/easeml/flowers-url

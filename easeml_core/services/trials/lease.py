@@ -5,9 +5,9 @@ lock it: the database decides by the same rules (``work.claim_trial``), and gran
 
 A heartbeat stores progress, points of the learning curve, and the newest checkpoint in one transaction, and only for
 the attempt that holds the lease. Progress comes from the training process, which may run a tenant's code: invalid
-values are dropped. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat
-and no cancel; one that comes during an upload is skipped, since a newer one will follow. A lease that is no longer
-extended ends in ``store/tables/leases.py`` (``expire_leases``).
+values are dropped. Checkpoints are uploaded beside the training, so that slow storage delays no heartbeat and no
+cancel; one that comes during an upload is skipped, since a newer one will follow. A lease that is no longer extended
+ends in ``store/tables/leases.py`` (``expire_leases``).
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def _copied(made: Path, to: Path) -> Path:
 
 @pytest.fixture
 def ready_data(copy_home: Callable[[Path], Path], new_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers make their data by a copy, in place of initdb."""
+    """Servers make their data by a copy, in place of initdb; every new password is that of the copy."""
     made = copy_home(new_home.with_name("made"))
     password, secret = SecretFile(made / "secrets.json")["postgres"], Server.secret
     monkeypatch.setattr(Server, "secret", lambda server, name: secret(server, name, lambda: password))

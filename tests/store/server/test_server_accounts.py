@@ -128,7 +128,6 @@ def test_a_home_made_anew_does_not_come_upon_old_data(closed_home: Path) -> None
 
 
 @as_root
-@pytest.mark.usefixtures("ready_data")
 def test_a_lost_place_is_made_again_for_the_same_passwords(closed_home: Path) -> None:
     server = Server(closed_home, **FAST).start()
     before, place = dict(server.secrets), server.place
