@@ -171,6 +171,7 @@ def test_the_meter_sensor_waits_for_drift_where_it_is_asked_to(connected, drifti
         assert found(sensor(kind)) == number
         assert (poke(sensor(kind, wait_for="clear")) is None) is (number is not None)
     clear_alert(connected.worker, study="cancer", alert_id=alert)
+    assert found(waiting) == alert  # it has waited since there was none, so that a cleared one is news, too
     assert poke(sensor("drift", wait_for="clear"))["message"] == "no alert is open"
     assert found(sensor("both", after_id=alert)) is None
     with pytest.raises(AirflowFailException, match="kind must be one of overfitting, drift, both, got 'luck'"):

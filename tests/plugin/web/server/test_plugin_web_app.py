@@ -2,9 +2,10 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from fastapi import FastAPI, HTTPException
+from fastapi import APIRouter, FastAPI, HTTPException
 
 from easeml_airflow.web import app as web
 from easeml_airflow.web.server.auth import Role, Viewer
@@ -41,6 +42,27 @@ def test_every_route_is_closed_without_a_login(client_of):
             continue
         for method in route.methods:
             assert client.request(method, asked(route)).status_code == 401, (method, route.path)
+
+
+@pytest.mark.parametrize(
+    ("role", "answers"),
+    [(None, (403, 403)), (Role.OPERATOR, (403, 403)), (Role.LABELER, (403, 200)), (Role.REFEREE, (200, 200))],
+)
+def test_a_page_that_forgets_to_ask_for_the_role_opens_nothing_sealed(client_of, database, monkeypatch, role, answers):
+    opened = []
+
+    def routes(site):
+        router = APIRouter()
+        for path in ("/careless", "/labels/careless"):
+            router.add_api_route(path, site.open_sealed, response_model=None)
+        return router
+
+    monkeypatch.setattr(web, "PAGES", (SimpleNamespace(routes=routes),))
+    viewer = Viewer("ada", frozenset({role} - {None}), lambda _study, _tenant, *, write: True)
+    careless = Site(lambda: database.worker, away, lambda: opened.append(1), lambda: viewer)
+    client = client_of(careless, require_login=lambda: None)
+    assert tuple(client.get(path).status_code for path in ("/careless", "/labels/careless")) == answers
+    assert len(opened) == answers.count(200)
 
 
 def test_whoever_airflow_lets_see_no_plugins_hears_what_to_ask_for(client_of):
