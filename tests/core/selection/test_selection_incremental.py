@@ -11,6 +11,7 @@ from made_up_installation import make_world
 from easeml_core.config import SelectionConfig
 from easeml_core.selection.policies.default_choice import Lessons
 from easeml_core.selection.problem import Arms, Pending, Problem, Pull
+from easeml_core.selection.scheduler_interface import next_refit
 from easeml_core.selection.suggestion import scheduler_for
 
 
@@ -93,6 +94,24 @@ def test_what_was_charged_and_how_long_is_left_outlast_a_refit(policy: str) -> N
     assert scheduler.needs_refit
     assert scheduler.choose() is None
     scheduler.set_seconds_left(1, 100.0)
+    choice = scheduler.choose()
+    assert choice is not None
+    assert choice.chosen.tenant == 1
+
+
+def test_a_result_that_comes_late_is_put_into_its_place() -> None:
+    """Between two refits, too: whose turn it is follows from the result that ended last, not from the one seen last."""
+    names = tuple("abcdefghij")
+    problem = Problem(tuple(Arms(i, 1.0, names) for i in range(3)))
+    scheduler = scheduler_for(problem, config=SelectionConfig(policy="roundrobin"))
+    for arm in range(8):
+        for tenant in range(3):
+            scheduler.record(tenant, arm, 0.5, 1.0)
+    scheduler.refit()
+    scheduler.record(0, 8, 0.5, 1.0)
+    assert next_refit(24) > 26
+    assert not scheduler.needs_refit
+    scheduler.record(1, 8, 0.5, 1.0, later=1)
     choice = scheduler.choose()
     assert choice is not None
     assert choice.chosen.tenant == 1
