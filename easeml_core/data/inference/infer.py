@@ -47,9 +47,9 @@ from easeml_core.data.sources.arrays import (
     layout_of_targets,
     read_array,
     read_header,
-    refused,
+    refused_array,
+    target_of_array,
 )
-from easeml_core.data.sources.arrays import target_of as target_of_array
 from easeml_core.data.sources.csv_files import (
     places_of_steps,
     series_key,
@@ -134,12 +134,12 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
     Raises:
         InvalidInputError: As ``arrays.read_arrays``, but the values of the inputs are not looked at.
     """
-    with opened_folder(path, refused) as folder:
+    with opened_folder(path, refused_array) as folder:
         shape = _claimed_shape(path / "inputs.npy", folder)
         targets = read_array(path / "targets.npy", folder, kinds="biufU", what="numbers or text")
     layout = layout_of(path, shape, None)
     if len(targets) != shape[0]:
-        raise refused(path, f"has {shape[0]:,} inputs and {len(targets):,} targets; there must be as many")
+        raise refused_array(path, f"has {shape[0]:,} inputs and {len(targets):,} targets; there must be as many")
     target = layout_of_targets(path, targets, task or (Task.REGRESSION if targets.ndim > 2 else None))
     if target is not None:
         return _several(path, layout, target, targets, asked=task is not None)
@@ -150,7 +150,7 @@ def infer_arrays(path: Path, task: Task | None) -> Inferred:
     else:
         found, why = infer_target({TARGETS: targets.astype(np.float64)}, TARGETS, None)
     if not bool((found.present & (np.isfinite(found.labels) if found.task == Task.REGRESSION else True)).all()):
-        raise refused(path, "has no target in some row, or an infinite one; leave such rows out")
+        raise refused_array(path, "has no target in some row, or an infinite one; leave such rows out")
     classes = sizes_of_classes(found, found.labels, partial=False)
     program = program_of_data(layout, found.task, len(classes), name=TARGETS)
     source = Source("npy", path.name)
@@ -168,7 +168,7 @@ def _several(path: Path, layout: Layout, target: Layout, targets: NDArray[Any], 
     """Answers of several numbers, of which some may be unknown, but not all of a row."""
     flat = targets.reshape(len(targets), -1).astype(np.float64)
     if np.isinf(flat).any() or np.isnan(flat).all(axis=1).any():
-        raise refused(path, "has an infinite target, or none that is known in some row; leave such rows out")
+        raise refused_array(path, "has an infinite target, or none that is known in some row; leave such rows out")
     source, task = Source("npy", path.name), Task.REGRESSION
     notes = (
         note_of_source(source, "", task),

@@ -37,8 +37,7 @@ from easeml_core.data.rows.row_tables import (
     text_blocks,
     with_distinct_keys,
 )
-from easeml_core.data.sources.arrays import read_array, require_links
-from easeml_core.data.sources.arrays import refused as refused_array
+from easeml_core.data.sources.arrays import read_array, refused_array, require_links
 from easeml_core.data.sources.files import ARRAYS, entries, opened_folder, read_bytes, unpacked
 from easeml_core.data.sources.images import (
     ENDINGS,

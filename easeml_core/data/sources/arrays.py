@@ -57,15 +57,15 @@ def read_arrays(
         InvalidInputError: If a file is missing, too large, damaged or of Python objects, or the arrays do not fit.
     """
     if not folder.is_absolute():
-        raise refused(folder, "must be named by an absolute path (it is read by another process)")
-    with opened_folder(folder, refused) as inside:
+        raise refused_array(folder, "must be named by an absolute path (it is read by another process)")
+    with opened_folder(folder, refused_array) as inside:
         inputs = read_array(folder / "inputs.npy", inside, kinds="biuf", what="numbers")
         targets = None
         if not to_itself:
             targets = read_array(folder / "targets.npy", inside, kinds="biufU", what="numbers or text")
     layout = layout_of(folder, inputs.shape, kind)
     if targets is not None and len(targets) != len(inputs):
-        raise refused(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
+        raise refused_array(folder, f"has {len(inputs):,} inputs and {len(targets):,} targets; there must be as many")
     _check_values(folder, inputs.reshape(len(inputs), -1))
     if layout.kind == "tree":
         require_links(folder, inputs)
@@ -77,7 +77,7 @@ def read_arrays(
         wanted = task or Task.CLASSIFICATION
         return make_table(rows, labels, feature_names=names, layout=layout, task=wanted, target_layout=target_layout)
     assert targets is not None
-    target = target_of(folder, targets, task)
+    target = target_of_array(folder, targets, task)
     return make_table(
         rows,
         target.labels,
@@ -107,7 +107,7 @@ def layout_of_targets(folder: Path, targets: NDArray[Any], task: Task | None) ->
         return None
     if task != Task.REGRESSION or targets.dtype.kind == "U":
         what = f"has targets of shape {targets.shape}; they must be numbers, and the task regression"
-        raise refused(folder, what + "; for classes (rows,), or one-hot (rows, classes)")
+        raise refused_array(folder, what + "; for classes (rows,), or one-hot (rows, classes)")
     return Layout(_KIND_OF_DIMENSIONS[targets.ndim], targets.shape[1:])
 
 
@@ -123,7 +123,7 @@ def read_array(path: Path, folder: int, *, kinds: str, what: str) -> NDArray[Any
     Raises:
         InvalidInputError: If the file cannot be read, or is not what it must be.
     """
-    content = read_bytes(path, refused, most=MAX_BYTES, folder=folder)
+    content = read_bytes(path, refused_array, most=MAX_BYTES, folder=folder)
     header = read_header(path, content, size=len(content), kinds=kinds, what=what)
     values = np.frombuffer(content, header.dtype, offset=header.start)
     return values.reshape(header.shape, order="F" if header.is_fortran else "C")
@@ -161,14 +161,14 @@ def read_header(path: Path, content: bytes, *, size: int, kinds: str, what: str)
     header = _claimed(path, content)
     cells = math.prod(header.shape)
     if header.dtype.kind not in kinds or header.dtype.itemsize > 4 * _MAX_WORD:
-        raise refused(path, f"holds {str(header.dtype)[:40]}; allowed: {what}")
+        raise refused_array(path, f"holds {str(header.dtype)[:40]}; allowed: {what}")
     if not 1 <= len(header.shape) <= 4 or min(header.shape) < 1:
         shape = f"has {len(header.shape)} dimensions and {max(cells, 0):,} values"
-        raise refused(path, f"{shape}; 1 to 4 that are not empty")
+        raise refused_array(path, f"{shape}; 1 to 4 that are not empty")
     if cells > MAX_CELLS:
-        raise refused(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
+        raise refused_array(path, f"has {cells:,} values, at most {MAX_CELLS:,} are allowed")
     if size - header.start != cells * header.dtype.itemsize:
-        raise refused(path, "is damaged: its header and its length do not fit together")
+        raise refused_array(path, "is damaged: its header and its length do not fit together")
     return header
 
 
@@ -187,7 +187,7 @@ def _claimed(path: Path, content: bytes) -> Header:
         ValueError, TypeError, KeyError, AttributeError, SyntaxError, RecursionError, MemoryError, OverflowError,
         tokenize.TokenError, Warning,
     ) as error:  # fmt: skip
-        raise refused(path, "is no .npy file") from error
+        raise refused_array(path, "is no .npy file") from error
 
 
 def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
@@ -204,13 +204,15 @@ def layout_of(folder: Path, shape: tuple[int, ...], kind: str | None) -> Layout:
         row = (math.prod(row),)
     if len(row) != KINDS.get(found) or math.prod(row) > MAX_FEATURES or (found == "tree" and row[1] <= LINKS):
         what = f"has inputs of shape {shape}, which are no {found or 'table'} of at most {MAX_FEATURES:,} numbers a row"
-        raise refused(folder, what + "; allowed: (rows, features), (rows, steps, channels), (rows, height, width, "
-                                      "channels), or ?layout=image for (rows, height, width), ?layout=tree for (rows, "
-                                      "nodes, channels + 2)")  # fmt: skip
+        allowed = (
+            "(rows, features), (rows, steps, channels), (rows, height, width, channels), or ?layout=image for (rows, "
+            "height, width), ?layout=tree for (rows, nodes, channels + 2)"
+        )
+        raise refused_array(folder, f"{what}; allowed: {allowed}")
     return Layout(found, row)
 
 
-def target_of(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
+def target_of_array(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
     """The target that an array of targets is: shape (rows,), or one-hot (rows, classes).
 
     Raises:
@@ -221,25 +223,29 @@ def target_of(folder: Path, targets: NDArray[Any], task: Task | None) -> Target:
     if targets.ndim == 2:
         targets = _classes_of_one_hot(folder, targets, task)
     if targets.ndim != 1:
-        raise refused(folder, f"has targets of shape {targets.shape}; allowed: (rows,), or one-hot (rows, classes)")
+        raise refused_array(
+            folder, f"has targets of shape {targets.shape}; allowed: (rows,), or one-hot (rows, classes)"
+        )
     try:
         column = targets.astype(object) if targets.dtype.kind == "U" else targets.astype(np.float64)
     except (ValueError, SystemError) as error:  # four bytes that are no character; Python says so in either way
-        raise refused(folder, "has targets that are no text") from error
+        raise refused_array(folder, "has targets that are no text") from error
     if column.dtype != object and task == Task.REGRESSION:
         return Target(
             "targets", column, np.ones(len(column), dtype=bool), (), Task.REGRESSION
         )  # make_table refuses NaN
     target = target_of_column(TARGETS, column, task)
     if not target.present.all():
-        raise refused(folder, f"has no target in row {int(target.present.argmin()) + 1}; leave such rows out")
+        raise refused_array(folder, f"has no target in row {int(target.present.argmin()) + 1}; leave such rows out")
     return target
 
 
 def _classes_of_one_hot(folder: Path, targets: NDArray[Any], task: Task | None) -> NDArray[np.int64]:
     is_one_hot = targets.dtype.kind != "U" and bool(((targets == 0) | (targets == 1)).all())
     if task == Task.REGRESSION or not is_one_hot or bool((targets.sum(axis=1) != 1).any()):
-        raise refused(folder, f"has targets of shape {targets.shape} that are not one-hot; allowed: one number a row")
+        raise refused_array(
+            folder, f"has targets of shape {targets.shape} that are not one-hot; allowed: one number a row"
+        )
     classes: NDArray[np.int64] = targets.argmax(axis=1)
     return classes
 
@@ -260,7 +266,7 @@ def require_links(folder: Path, trees: NDArray[Any]) -> None:
     wrong = ~fits.all(axis=(1, 2)) | twice.any(axis=1) | unused[:, 0]
     if wrong.any():
         what = f"has no tree in row {int(wrong.argmax()) + 1}; the last two numbers of a node name its children"
-        raise refused(folder, what + ", which are nodes before it and of no other node, or -1 for none")
+        raise refused_array(folder, what + ", which are nodes before it and of no other node, or -1 for none")
 
 
 def _check_values(folder: Path, rows: NDArray[Any]) -> None:
@@ -269,9 +275,11 @@ def _check_values(folder: Path, rows: NDArray[Any]) -> None:
     empty = np.isnan(rows).all(axis=0)
     # Series shorter than the longest end in NaN, but the longest has a value at every step.
     if empty.any():
-        raise refused(folder, f"has no value in column {int(empty.argmax()) + 1} of the inputs; leave the column out")
+        raise refused_array(
+            folder, f"has no value in column {int(empty.argmax()) + 1} of the inputs; leave the column out"
+        )
 
 
-def refused(path: Path, what: str) -> InvalidInputError:
+def refused_array(path: Path, what: str) -> InvalidInputError:
     """The error that names a file or folder; ``what`` is the rest of the sentence."""
     return InvalidInputError(f"source of arrays: {str(path)[-200:]!r} {what}")
