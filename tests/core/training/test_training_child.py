@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,6 @@ from easeml_core.sandbox.child_protocol import report_to, silent
 from easeml_core.training import child
 from easeml_core.training.job import TrainingJob
 from easeml_core.training.trainers import trainer_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_a_job_leaves_three_files_and_tells_how_far_it_is(make_job, digits: OpenParts) -> None:
@@ -160,8 +158,14 @@ def test_a_class_without_a_training_row_has_no_chance(digits: OpenParts) -> None
     assert np.array_equal(chances.argmax(axis=1), model.predict(digits.validation_inputs))
 
 
-def test_a_job_survives_its_way_to_the_child(make_job) -> None:
-    job = make_job("rbf_svm", {"C": 2.0}, seed=9, metric="log_loss")
+def test_all_that_a_job_says_survives_its_way_to_the_child(tmp_path: Path) -> None:
+    said = {"seed": 9, "memory_limit_mb": 128, "threads": 2, "metric": "log_loss", "device": "cuda", "patience": 3}
+    said |= {"resume": tmp_path / "saved", "checkpoint_seconds": 1.5, "halved": True, "mixed_precision": "on"}
+    said |= {"devices": 2, "memory_parts": 4, "distributed_backend": "gloo", "files": {"program": tmp_path / "program"}}
+    job = TrainingJob("rbf_svm", {"C": 2.0}, tmp_path / "open.npz", tmp_path / "job", **said)
+    usual = TrainingJob("", {}, Path(), Path())
+    as_usual = {one.name for one in fields(job) if getattr(job, one.name) == getattr(usual, one.name)}
+    assert as_usual == {"time_limit_seconds", "gpus"}  # the supervisor's alone
     assert TrainingJob.from_json(json.loads(json.dumps(job.to_json()))) == job
 
 
