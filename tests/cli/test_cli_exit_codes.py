@@ -16,6 +16,7 @@ import pytest
 from easeml_core.cli import app
 from easeml_core.cli.app import cli
 from easeml_core.entities import GivenAnswer, RequestKind, Symbol
+from easeml_core.errors import StoreUnavailableError
 from easeml_core.services.referee.answers import VerdictAnswer
 
 if TYPE_CHECKING:
@@ -103,11 +104,43 @@ def extra(path: tuple[str, ...]) -> tuple[str, ...]:
     weight = ("--weight", "2")
     named = {
         ("artifacts", "prune"): ("--keep", "3"),
+        ("evidence", "acknowledge"): ("--all",),
         ("policy", "set"): ("--guard", "0.1"),
         ("study", "set"): weight,
         ("tenant", "set"): weight,
     }
     return named.get(path, ())
+
+
+ROLES = {
+    "easeml_owner": "artifacts move, db backup, db note-restart, db restore, db upgrade, policy set",
+    "easeml_referee": (
+        "artifacts prune, evidence acknowledge, evidence rotate, evidence verify, labels conflicts, labels give, "
+        "labels unsure, labels wanted, ledger, referee, test-set delete, test-set overlaps, test-set plan, "
+        "test-set release, test-set retire, test-set seal, validation remeasure, validation replace"
+    ),
+    "easeml_scheduler": "scheduler",
+    "postgres": "tenant archive, tenant login, tenant logout",
+}
+"""Commands that enter an embedded installation with more than the worker's rights."""
+
+
+def test_an_embedded_installation_is_entered_with_the_role_that_a_command_needs(
+    run: Any, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def open_database(*_: object, role: str, **__: object) -> None:
+        asked.append(role)
+        raise StoreUnavailableError
+
+    monkeypatch.setattr("easeml_core.cli.connection.open_database", open_database)
+    expected = {name: role for role, names in ROLES.items() for name in names.split(", ")}
+    for path in NO_DATABASE:
+        run(*filled(path), *extra(path))
+        name, role = " ".join(path), asked.pop() if asked else "none"
+        assert role == ("none" if name == "doctor" else expected.pop(name, "easeml_worker")), name
+    assert expected == {}
 
 
 ANSWER = GivenAnswer(1, RequestKind.GATE, "cancer", 1, refused=True, message="no")

@@ -194,6 +194,7 @@ def test_slices(run: Callable[..., Any], data: dict[str, Any], tmp_path: Path) -
     ("arguments", "message"),
     [
         (("--condition", "n - o > 0.02"), "expected a tolerance"),
+        (("--condition", "n > 0.5 +/- 0.1", "--step", "33"), "step must be 1 to 32"),
         (("--condition", "n > 0.5 +/- 0.1", "--adaptivity", "upTo:2", "--passes", "2"), "passes must be < 2: the set"),
         (("--condition", "n > 0.5 +/- 0.1", "--mode", "strict"), "Invalid value for '--mode'"),
         (("--condition", "n > 0.5 +/- 0.1", "--new", "gone.csv"), "gone.csv cannot be read"),

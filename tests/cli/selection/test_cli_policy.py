@@ -209,28 +209,16 @@ def test_a_trial_is_explained(ask: Any, database: Any, make_study: Any) -> None:
     assert "there is no trial 999; list them with `easeml study show STUDY`" in answer.err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "role"),
-    [
-        (("backtest", "--apply"), "easeml_owner"),
-        (("backtest",), "easeml_worker"),
-        (("policy", "set", "--guard", "0.2", "--reason", "r"), "easeml_owner"),
-        (("policy", "show"), "easeml_worker"),
-    ],
-)
-def test_an_embedded_installation_is_entered_with_the_role_that_is_needed(
-    run: Any, database: Any, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], role: str
-) -> None:
+def test_what_a_backtest_applies_is_the_owners(run: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     def open_store(url: str | None, *, role: str = "easeml_worker") -> Any:
         asked.append(role)
         return database.owner
 
-    for module in ("simulation", "policy"):
-        monkeypatch.setattr(f"easeml_core.cli.{module}.open_store", open_store)
-    assert run(*arguments).status == 0
-    assert asked == [role]
+    monkeypatch.setattr("easeml_core.cli.simulation.open_store", open_store)
+    assert run("backtest", "--apply").status == 0
+    assert asked == ["easeml_owner"]
 
 
 # The scheduler's process.

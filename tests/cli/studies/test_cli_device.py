@@ -136,7 +136,16 @@ def test_either_signal_asks_a_process_to_end(ending: signal.Signals) -> None:
 
 
 def test_a_host_is_announced_until_it_is_asked_to_end(ask: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(threading.Event, "wait", lambda *_: True)
+    heard: list[bool] = []
+
+    def wait(event: threading.Event, *_: float) -> bool:
+        signal.raise_signal(signal.SIGTERM)
+        heard.append(event.is_set())
+        return event.is_set()
+
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # until the command takes it
+    monkeypatch.setattr(threading.Event, "wait", wait)
     answer = ask("device", "announce", "--slot", "cpu", "--device", "cpu-large", "--json")
     assert f"announcing cpu of {host_name()}: cpu-large" in answer.err
     assert [(device["name"], device["kind"]) for device in answer.json] == [("cpu", "cpu-large")]
+    assert any(heard)
