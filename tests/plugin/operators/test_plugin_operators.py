@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import (
 from task_doubles import context, first_event, made_anew
 from waiting import at_rest
 
-from easeml_airflow import operators, sensors
+from easeml_airflow import decorators, operators, sensors
 from easeml_airflow.triggers.easeml import facts_of
 from easeml_core.errors import ConfigError
 from easeml_core.services.trials.lease import claim
@@ -211,7 +211,8 @@ def test_a_task_that_is_told_to_stop_hands_its_trial_back_and_a_further_try_trai
     assert operators.TrainTrialOperator(task_id="train", trial=trial_id).execute(ctx)["state"] == "SUCCEEDED"
 
 
-def test_a_function_that_is_told_to_stop_hands_its_trial_back_when_it_reports(connected, make_study, store):
+@pytest.mark.parametrize("form", ["operator", "decorator"])
+def test_a_function_that_is_told_to_stop_hands_its_trial_back_when_it_reports(connected, make_study, store, form):
     begun, ended = threading.Event(), threading.Event()
 
     def fit(data, parameters, report):
@@ -223,8 +224,11 @@ def test_a_function_that_is_told_to_stop_hands_its_trial_back_when_it_reports(co
 
     make_study("cancer", candidates=[{"name": "fit-1", "kind": "function"}])
     (found,) = operators.SuggestTrialsOperator(task_id="ask", count=1, functions=["fit"]).execute(context("ask"))
-    operator = operators.TrainTrialOperator(task_id="train", trial=found, functions=[fit])
-    assert "was handed back" in str(killed(operator, context(), begun.is_set))
+    with DAG("stopped", schedule=None):
+        of_type = operators.TrainTrialOperator(task_id="train", trial=found, functions=[fit])
+        decorated = decorators.trial(fit)(trial=found).operator
+    task = {"operator": of_type, "decorator": decorated}[form]
+    assert "was handed back" in str(killed(task, context(), begun.is_set))
     assert (trial_row(store, found["trial_id"]), ended.is_set()) == (("SUGGESTED", 1, 1), False)
 
 

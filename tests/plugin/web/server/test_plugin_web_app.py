@@ -189,6 +189,22 @@ def test_health_says_one_word_without_a_login_and_more_to_operators(client_of):
         assert (found.status_code, found.json()["checks"][0]["state"]) == (503, "failed")
 
 
+def test_health_looks_once_in_a_while_however_often_it_is_asked(client_of, monkeypatch):
+    """It needs no login: who asks again and again costs no look at the database each time."""
+    monkeypatch.setattr("easeml_core.services.operations.checks.KEPT_SECONDS", 600.0)
+    looks = []
+
+    def counted():
+        looks.append(1)
+        away()
+
+    client = client_of(site(store=counted), require_login=closed)
+    assert client.get("/health").status_code == 503
+    once = len(looks)
+    assert [client.get("/health").status_code for _ in range(3)] == [503] * 3
+    assert len(looks) == once > 0
+
+
 def test_a_login_that_cannot_reach_its_database_is_a_page_that_says_so(client_of):
     """The login asks Airflow's database, on the same server; its driver's error was a bare 500."""
     from sqlalchemy.exc import OperationalError
