@@ -49,6 +49,14 @@ def test_a_database_that_is_not_there_is_named_without_its_password() -> None:
     assert SECRET not in "".join(traceback.format_exception(caught.value)) + repr(store)
 
 
+@pytest.mark.parametrize("odd", ["a\0b", "\ud800"])
+def test_text_that_no_database_keeps_is_refused_and_a_callers_error_stays(store: Store, odd: str) -> None:
+    with pytest.raises(InvalidInputError, match="neither the character NUL nor half of one"), store.begin() as tx:
+        scalar(tx, "SELECT CAST(:value AS text)", value=odd)
+    with pytest.raises(ValueError, match="mine"), store.begin():
+        raise ValueError("mine")
+
+
 def test_a_wrong_password_is_distinguished_from_a_wrong_database(server: Any) -> None:
     right = make_url(server.url("easeml_worker", "easeml"))
     for url, said in (

@@ -64,6 +64,7 @@ GOOD = {"examples": 10, "wins": 2, "losses": 1, "new_correct": 6, "old_correct":
         *({"wins": -1}, {"losses": 3}, {"new_correct": 7}, {"disagreements": 2}, {"disagreements": 7}, {"examples": 3}),
         *({"wins": None}, {"losses": None}, {"new_correct": None}, {"old_correct": None}),
         {"wins": None, "losses": None},
+        {"wins": -1, "losses": 0, "new_correct": 4},
     ],
 )
 def test_counts_that_cannot_be_are_refused(wrong):

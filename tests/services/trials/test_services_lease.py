@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from easeml_core.config import TrainingConfig
+from easeml_core.entities import Executor
 from easeml_core.errors import (
     ArtifactError,
     ConcurrentUpdateError,
@@ -115,6 +116,17 @@ def test_the_seconds_of_a_trial_are_those_of_all_its_devices(store: Store) -> No
     assert four.is_cut_short
     assert quarter.cost_seconds(5.0) == 10.0 + 1.25
     assert quarter.time_limit_seconds == 4 * 84.0 - 1
+
+
+@pytest.mark.parametrize(
+    ("wrote", "checkpoint", "named"),
+    [("1", FIRST, "1"), ("2", FIRST, None), (None, FIRST, None), ("1", None, None)],
+)
+def test_an_attempt_names_the_other_version_that_wrote_its_checkpoint(
+    wrote: str | None, checkpoint: Checkpoint | None, named: str | None
+) -> None:
+    trial: Any = SimpleNamespace(executor_details=wrote and {"code_version": wrote})
+    assert module._resuming(trial, Executor("trainer:tree", "2"), checkpoint).resumed_from == named
 
 
 # What the training tells.
