@@ -375,9 +375,12 @@ def _send(line: socket.socket, fields: JsonObject) -> None:
 
 
 def _resident_mb() -> float:
-    """Megabytes of this process, all of which a job begins with, and shares until it writes to them."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    """Megabytes of this process, all of which a job begins with, and shares until it writes to them.
+
+    Those of files and of shared memory are left out (proc_pid_statm(5)): a fork maps them when it touches them.
+    """
+    resident, mapped = map(int, Path("/proc/self/statm").read_text().split()[1:3])
+    return (resident - mapped) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _load(modules: tuple[str, ...]) -> None:

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 _TAIL_BYTES = 4000
 _CHUNK = 65536
 _READER_PATIENCE_SECONDS = 2.0
+_FORKED_ONLY = 0x40
+"""PF_FORKNOEXEC of the kernel's include/linux/sched.h."""
 _HAS_LISTS = Path("/proc/thread-self/children").exists()
 """Whether the kernel lists the children of a process (CONFIG_PROC_CHILDREN)."""
 
@@ -49,7 +51,8 @@ class Limits:
     """Wall seconds of a child, and resident megabytes of it and its children together.
 
     What a fork shares with its server is not counted, in the child and in up to ``copies`` processes that it forks
-    itself: a confined child is two copies of the server, one of which only waits.
+    itself: a confined child is two copies of the server, one of which only waits. A program that one of them runs is no
+    copy, and is counted in full.
     """
 
     time_seconds: float
@@ -110,7 +113,9 @@ def run_child(
         on_poll()
         family = _family_at_a_look(child.pid)
         seen.note(family)
-        return max(_resident_mb(family) - child.shared_mb * min(1 + limits.copies, len(family)), 0.0)
+        copies = _copies(family)[: 1 + limits.copies]
+        shared = sum(min(child.shared_mb, _resident_mb([process])) for process in copies)
+        return max(_resident_mb(family) - shared, 0.0)
 
     try:
         _watch(child, pipes.ended, started=started, limits=limits, poll_seconds=poll_seconds, look=look)
@@ -231,6 +236,21 @@ def _resident_mb(family: Iterable[psutil.Process]) -> float:
         except psutil.NoSuchProcess:
             continue  # ended while we were counting
     return total
+
+
+def _copies(family: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Which of a child and its descendants, parents first, are copies of its server: they run no program of their own.
+
+    The kernel marks each process that was forked and has run no other program since.
+    """
+    copies: dict[int, psutil.Process] = {}
+    for process in family:
+        with suppress(psutil.NoSuchProcess, OSError):  # it has ended meanwhile
+            values = Path(f"/proc/{process.pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            parent, flags = int(values[1]), int(values[6])  # fields 4 and 9 of proc_pid_stat(5)
+            if flags & _FORKED_ONLY and (process == family[0] or parent in copies):
+                copies[process.pid] = process
+    return list(copies.values())
 
 
 def _mb_of_files(pid: int) -> float:

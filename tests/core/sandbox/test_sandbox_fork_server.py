@@ -83,8 +83,8 @@ def run(folder: Path, code: str, *arguments: str, on_poll: Callable[[], None] = 
     (folder / f"{name}.py").write_text(code)
     output = bytearray()
     run_child(
-        name, arguments, cwd=folder, limits=Limits(60, 1000), on_output=output.extend, on_poll=on_poll,
-        poll_seconds=0.02, **more,
+        name, arguments, cwd=folder, on_output=output.extend, on_poll=on_poll, poll_seconds=0.02,
+        **{"limits": Limits(60, 1000)} | more,
     )  # fmt: skip
     return output.decode()
 
@@ -335,6 +335,22 @@ def test_limits_hold_for_a_warm_child(folder: Path) -> None:
     left = "import os, subprocess, sys\np = subprocess.Popen(['sleep', '300'])\nprint(p.pid, flush=True)"
     pid = int(run(folder, left))
     assert eventually(lambda: not is_alive(pid))
+
+
+HOLDS = """
+import subprocess, sys
+from easeml_core.sandbox import child_protocol
+child_protocol.prepare(int(sys.argv[1]))
+subprocess.run([sys.executable, "-c", "import time; kept = b'x' * (150 * 2**20); time.sleep(60)"])
+"""
+
+
+def test_what_a_program_holds_counts_in_full_since_it_is_no_copy_of_the_server(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SWITCH, OWN)
+    with own_fork_server(), pytest.raises(TrainingError, match="out of memory"):
+        run(folder, HOLDS, limits=Limits(30, 140), loads=["easeml_core.training.estimators"])
 
 
 def test_a_fork_of_the_owner_does_not_use_its_server(folder: Path) -> None:

@@ -310,10 +310,7 @@ FAILURES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "what",  # of a copy, what its server holds is no use of memory: a limit is later met
-    [pytest.param(what, marks=pytest.mark.cold) if what == "takes memory" else what for what in FAILURES],
-)
+@pytest.mark.parametrize("what", FAILURES)
 def test_what_goes_wrong_is_a_reason(what: str, job: Any) -> None:
     code, predict, words = FAILURES[what]
     limits = {"memory_limit_mb": 300} if what == "takes memory" else {}
