@@ -239,7 +239,7 @@ def _resident_mb(family: Iterable[psutil.Process]) -> float:
 
 
 def _copies(family: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Which of a child and its descendants, parents first, are copies of its server: they run no program of their own.
+    """Which of a child and its descendants, parents first, are copies of its server and run no other program.
 
     The kernel marks each process that was forked and has run no other program since.
     """
