@@ -28,6 +28,7 @@ CONFIG = """\
 [run]
 source_pkgs = easeml_core, easeml_airflow
 concurrency = thread
+relative_files = true
 """
 PLUGIN = """\
 import json, os
@@ -65,8 +66,11 @@ class TestMap:
     """The map of a tree.
 
     Args:
-        tree: The source tree.
+        tree: The source tree; it need not be the one that was measured, but of the same commit.
         folder: Where ``measure`` has written the map.
+
+    Raises:
+        LookupError: The map names no file of the tree.
     """
 
     __test__ = False
@@ -79,10 +83,12 @@ class TestMap:
         self.failed = sorted(failed)
         self._data = CoverageData(str(folder / DATA))
         self._data.read()
+        # A file that is there no more was written by a test; absolute ones lie elsewhere.
         files = self._data.measured_files()
-        # A file that is there no more was written by a test.
-        ours = (Path(file) for file in files if Path(file).is_relative_to(tree) and Path(file).exists())
-        self._lines = {str(file.relative_to(tree)): str(file) for file in ours}
+        self._lines = {file for file in files if not Path(file).is_absolute() and (tree / file).exists()}
+        if not self._lines:
+            message = f"the map in {folder} names no file of {tree}; remove it, so that it is measured anew"
+            raise LookupError(message)
 
     @classmethod
     def measure(cls, tree: Path, folder: Path, tests: Sequence[str], *, processes: int, marks: str) -> TestMap:
@@ -165,7 +171,7 @@ class TestMap:
     def _tests_by_line(self, path: str) -> dict[int, set[str]]:
         found: dict[int, set[str]] = defaultdict(set)
         if path in self._lines:
-            for line, contexts in self._data.contexts_by_lineno(self._lines[path]).items():
+            for line, contexts in self._data.contexts_by_lineno(path).items():
                 found[line] = {context.rpartition("|")[0] for context in contexts if context}
         return dict(found)
 
