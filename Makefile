@@ -75,7 +75,7 @@ test-journeys: $(STAMP) ## Whole stories: nights on a real Airflow, pages in Chr
 	@$(RUN) -m pytest -m "journey and not nightly" --processes $(JOURNEY_PROCESSES) $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## Both in one run, side by side, as CI does: in less time than one after the other
-	@$(RUN) -m pytest -m "not nightly" --processes $(ALL_PROCESSES) $(PYTEST_ARGS)
+	@$(RUN) -m pytest -m "not nightly" --slow-tests list --processes $(ALL_PROCESSES) $(PYTEST_ARGS)
 
 test-nightly: $(STAMP) ## Every test, statistical soaks and journeys among them, property tests with all their examples
 	@$(RUN) -m pytest --hypothesis-profile=nightly -m "not journey" --processes $(PROCESSES) $(PYTEST_ARGS)

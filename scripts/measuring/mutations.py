@@ -171,7 +171,7 @@ class _Walk:
         last = first if _is_compound(statement) else (statement.end_lineno or first)
         line = self._source.count(b"\n", 0, start) + 1
         before = self._source[start:end].decode()
-        names = () if self._functions else tuple(_bound(statement))
+        names = () if self._functions else tuple(bound_names(statement))
         scope = ".".join(self._scope)
         return Mutation(self._path, line, first, max(last, line), scope, kind, before, after, start, names)
 
@@ -297,7 +297,8 @@ def _is_text(node: ast.expr) -> bool:
     return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
+def bound_names(statement: ast.stmt) -> Iterator[str]:
+    """Return the names that an assignment binds; of other statements none."""
     targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
     for target in targets:
         if target is not None:

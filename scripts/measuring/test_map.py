@@ -5,6 +5,7 @@ Lines that run while a module is imported belong to no test; what they bind is l
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -16,10 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from measuring.mutations import bound_names
 from measuring.source_tree import import_roots
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence, Set
 
     from measuring.mutations import Mutation
 
@@ -156,16 +158,20 @@ class TestMap:
         return Chosen(nearest, others, len(ordered) - len(nearest) - len(others))
 
     def _users(self, names: Iterable[str]) -> set[str]:
-        """The tests that run a line on which one of these names stands."""
-        wanted = re.compile(rf"\b({'|'.join(map(re.escape, names))})\b")
-        found: set[str] = set()
-        for path in self._lines:
-            text = (self._tree / path).read_text(encoding="utf-8")
-            if wanted.search(text):
-                lines = self._tests_by_line(path)
-                numbers = [n for n, line in enumerate(text.splitlines(), 1) if wanted.search(line)]
-                found.update(*(lines.get(n, ()) for n in numbers))
-        return found
+        """The tests that run a line on which one of these names stands, or a name that is made of it at a top level."""
+        tests, known, new = set[str](), set[str](), set(names)
+        while new:
+            known |= new
+            wanted, new = re.compile(rf"\b({'|'.join(map(re.escape, new))})\b"), set()
+            for path in self._lines:
+                text = (self._tree / path).read_text(encoding="utf-8")
+                if wanted.search(text):
+                    lines = self._tests_by_line(path)
+                    numbers = {n for n, line in enumerate(text.splitlines(), 1) if wanted.search(line)}
+                    tests.update(*(lines.get(n, ()) for n in numbers))
+                    new.update(_bound_on(text, numbers))
+            new -= known
+        return tests
 
     @cache  # noqa: B019 - one map lives as long as the process
     def _tests_by_line(self, path: str) -> dict[int, set[str]]:
@@ -174,6 +180,15 @@ class TestMap:
             for line, contexts in self._data.contexts_by_lineno(path).items():
                 found[line] = {context.rpartition("|")[0] for context in contexts if context}
         return dict(found)
+
+
+def _bound_on(text: str, lines: Set[int]) -> Iterator[str]:
+    """The names that statements at the top level bind which reach over one of these lines."""
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            assert statement.end_lineno is not None
+            if not lines.isdisjoint(range(statement.lineno, statement.end_lineno + 1)):
+                yield from bound_names(statement)
 
 
 def _words(path: str) -> set[str]:

@@ -145,6 +145,30 @@ def test_mutations_are_those_that_a_test_should_notice(script: Any) -> None:
     assert [one.names for one in found if one.line == 2] == [("LIMIT",), ("LIMIT",)]
 
 
+def test_a_change_at_the_top_level_is_tried_by_the_tests_of_what_is_made_of_it(script: Any, tmp_path: Path) -> None:
+    coverage = pytest.importorskip("coverage")
+    files = {
+        "easeml_core/a.py": "_PART = 3 > 2\nWHOLE = (\n    _PART,\n)\ndef f():\n    return WHOLE\n",
+        "easeml_core/b.py": "from easeml_core import a\ndef g():\n    return a.WHOLE\n\ndef h():\n    return 1\n",
+    }
+    tree = tmp_path / "tree"
+    for name, text in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(text)
+    data = coverage.CoverageData(str(tmp_path / "coverage"))
+    for test, path, line in (("f", "easeml_core/a.py", 6), ("g", "easeml_core/b.py", 3), ("h", "easeml_core/b.py", 6)):
+        data.set_context(f"tests/test_x.py::{test}|run")
+        data.add_lines({path: [line]})
+    data.write()
+    (tmp_path / "outcomes.jsonl").write_text("")
+    (change, *_) = script("measuring.mutations").mutations_of("easeml_core/a.py", files["easeml_core/a.py"].encode())
+    assert (change.line, change.names) == (1, ("_PART",))
+    test_map = script("measuring.test_map").TestMap
+    assert test_map(tree, tmp_path).tests_of(change) == {"tests/test_x.py::f", "tests/test_x.py::g"}
+    with pytest.raises(LookupError, match="names no file"):
+        test_map(tmp_path, tmp_path)
+
+
 def test_the_named_survivors_are_always_tried(script: Any) -> None:
     mutants = script("mutants")
     drawn = mutants.draw(SCRIPTS.parent, 0, seed=1)

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import times
 from hypothesis import settings
 from property_sizes import examples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Run = Callable[..., pytest.RunResult]
 
 ROOT = Path(__file__).resolve().parents[2]
 pytest_plugins = ["pytester"]
@@ -61,19 +68,30 @@ def test_shares(shared):
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.RunResult:
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     pytester.makepyfile(test_busy=BUSY)
     pytester.makeini("[pytest]\nmarkers = journey")
     allowed = pytester.makefile(".txt", allowed="# a comment\n\ntest_busy.py::test_listed  it has to\n")
     monkeypatch.setattr(times, "LISTED", allowed)
     monkeypatch.setattr(times, "slowness", lambda: 1.0)
-    return pytester.runpytest_inprocess("-p", "times", "--test-seconds=0.045", "-p", "no:xdist")
+    return partial(pytester.runpytest_inprocess, "-p", "times", "--test-seconds=0.045", "-p", "no:xdist")
 
 
-def test_a_test_over_the_limit_fails_the_run_and_the_time_is_printed_per_folder(run: pytest.RunResult) -> None:
-    run.assert_outcomes(passed=4, failed=2)
-    run.stdout.fnmatch_lines(["*FAILED test_busy.py::test_works*", "*FAILED test_busy.py::test_has_a_fixture_that_wo*"])
-    run.stdout.re_match_lines_random([r"\.\s+6\s+\d+\.\d\s+\d+\.\d", r"in all\s+6\s.*", r".*test_busy.py::test_sleeps"])
+def test_a_test_over_the_limit_fails_the_run_and_the_time_is_printed_per_folder(run: Run) -> None:
+    done = run()
+    done.assert_outcomes(passed=4, failed=2)
+    done.stdout.fnmatch_lines(
+        ["*FAILED test_busy.py::test_works*", "*FAILED test_busy.py::test_has_a_fixture_that_wo*"]
+    )
+    done.stdout.re_match_lines_random(
+        [r"\.\s+6\s+\d+\.\d\s+\d+\.\d", r"in all\s+6\s.*", r".*test_busy.py::test_sleeps"]
+    )
+
+
+def test_beside_other_work_a_test_over_the_limit_is_listed(run: Run) -> None:
+    done = run("--slow-tests=list")
+    done.assert_outcomes(passed=6)
+    done.stdout.fnmatch_lines(["*tests over the limit*", "*test_busy.py::test_works", "*::test_has_a_fixture_that_works"])
 
 
 def test_every_listed_test_exists() -> None:

@@ -2,6 +2,7 @@
 
 The limit is one of processor time, that of the test's process and of the children it waited for, because the clock on
 the wall runs on while other work has the processors; a test that exceeds it is held against a loop that is timed then.
+Beside whole stacks of Airflow even processor time varies too much to fail a run (`--slow-tests list`).
 Fixtures of a module or a session are not counted: whichever test comes first would pay for them. The same goes for a
 test that is the first to import a large library. What a database server computes is in no process of ours, so that it
 is seen in the table (wall time) but not judged.
@@ -36,7 +37,7 @@ LOOP_SECONDS = 0.05
 """Processor time of ``_loop`` where the limit was chosen; on a slower or fuller machine the limit grows with it."""
 
 APART = {"journey", "nightly"}
-PROCESSOR = "processor seconds"
+PROCESSOR, OVER = "processor seconds", "over the limit"
 SLOWEST = 10
 
 
@@ -101,11 +102,12 @@ def folder_of(nodeid: str) -> str:
 class Times:
     """Measures tests in the process that runs them, and adds up in the one that reports."""
 
-    def __init__(self, limit: float, allowed: dict[str, str]) -> None:
-        self.limit, self.allowed = limit, allowed
+    def __init__(self, limit: float, allowed: dict[str, str], *, fails: bool) -> None:
+        self.limit, self.allowed, self.fails = limit, allowed, fails
         self.spent: dict[str, Spent] = defaultdict(Spent)
         self.folders: dict[str, Folder] = defaultdict(Folder)
         self.tests: dict[str, Folder] = defaultdict(Folder)
+        self.over: dict[str, float] = {}
         self._running: Spent | None = None
         self._shared_depth = 0
 
@@ -156,13 +158,18 @@ class Times:
                 and self._judges(item, spent)
                 and own > MARGIN * self.limit * slowness()
             ):
-                report.outcome = "failed"
-                report.longrepr = (
-                    f"It passed, but took {own:.1f} s of processor time, shared fixtures apart; a test of the fast set "
-                    f"may take {self.limit:g} s. Make it faster, mark it nightly or journey, or list it with the "
-                    f"reason in tests/suite/{LISTED.name}"
-                )
+                report.user_properties.append((OVER, own))
+                if self.fails:
+                    report.outcome = "failed"
+                    report.longrepr = f"It passed, but took {own:.1f} s of processor time. {self._advice}"
         return report
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"A test of the fast set may take {self.limit:g} s, shared fixtures apart. Make it faster, mark it nightly "
+            f"or journey, or list it with the reason in tests/suite/{LISTED.name}"
+        )
 
     def _judges(self, item: pytest.Item, spent: Spent) -> bool:
         name = item.nodeid.partition("[")[0]
@@ -179,6 +186,8 @@ class Times:
             one.tests += report.when == "call"
             one.wall += report.duration
             one.processor += used
+        if OVER in told:
+            self.over[report.nodeid] = told[OVER]
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         if sum(f.tests for f in self.folders.values()) < 2:
@@ -195,6 +204,11 @@ class Times:
         terminalreporter.section(f"the {SLOWEST} slowest tests, fixtures included")
         for name, one in sorted(self.tests.items(), key=lambda pair: -pair[1].wall)[:SLOWEST]:
             write(f"{one.wall:>8.1f} s {one.processor:>8.1f} s of processor time  {name}")
+        if self.over:
+            terminalreporter.section("tests over the limit")
+            write(self._advice)
+            for name, own in self.over.items():
+                write(f"{own:>8.1f} s of processor time  {name}")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -204,10 +218,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=LIMIT_SECONDS,
         help="processor time a test of the fast set may take (default: %(default)s; 0: any)",
     )
+    parser.addoption(
+        "--slow-tests",
+        choices=["fail", "list"],
+        default="fail",
+        help="what becomes of a test that takes longer: it fails, or is listed at the end (default: %(default)s)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     traced = bool(getattr(config.option, "cov_source", None))  # tracing makes everything slower
     at_night = config.getoption("--hypothesis-profile", None) == NIGHTLY  # all examples, and children that start cold
     limit = float("inf") if traced or at_night else config.getoption("--test-seconds") or float("inf")
-    config.pluginmanager.register(Times(limit, listed(LISTED)), "times of tests")
+    fails = config.getoption("--slow-tests") == "fail"
+    config.pluginmanager.register(Times(limit, listed(LISTED), fails=fails), "times of tests")
